@@ -1,0 +1,20 @@
+"""Train one network, or with -m a sweep of them. `python scripts/train.py --help` tells everything."""
+
+import hydra
+from omegaconf import DictConfig
+
+from mlpexp import app
+
+app.register()
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """One run; returns the monitored metric of its best epoch, for Hydra's sweepers."""
+    from mlpexp import training  # torch and lightning: late, so that --help stays instant
+
+    return training.job(cfg)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,1 @@
+"""Experiments on multilayer perceptrons: one command, an answer with error bars."""

@@ -1,0 +1,229 @@
+"""From a plain mapping to a checked `Config`, or all that is wrong with it, in sentences."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from mlpexp import config
+from mlpexp.config import Config, ModelConfig
+from mlpexp.errors import ConfigError
+
+# the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
+TRAINER_FLAGS = frozenset(
+    """accelerator accumulate_grad_batches barebones benchmark callbacks check_val_every_n_epoch
+    default_root_dir detect_anomaly deterministic devices enable_autolog_hparams enable_checkpointing
+    enable_model_summary enable_progress_bar fast_dev_run gradient_clip_algorithm gradient_clip_val
+    inference_mode limit_predict_batches limit_test_batches limit_train_batches limit_val_batches
+    log_every_n_steps logger max_epochs max_steps max_time min_epochs min_steps model_registry
+    num_nodes num_sanity_val_steps overfit_batches plugins precision profiler
+    reload_dataloaders_every_n_epochs strategy sync_batchnorm use_distributed_sampler
+    val_check_interval""".split()
+)
+# set by mlpexp itself: where the user's wish goes instead
+OWN_FLAGS = {
+    "callbacks": "add yours below callbacks, e.g. +callbacks.mine._target_=…",
+    "logger": "add yours below logger, e.g. +logger.mine._target_=…",
+    "default_root_dir": "the run's directory is Hydra's, e.g. hydra.run.dir=DIR",
+    "enable_checkpointing": "the checkpoints belong to the run's directory",
+}
+# four copies of the parameters: weights, gradients, the best epoch's weights, optimizer state
+COPIES = 4
+BYTES_PER_NUMBER = 4
+MAX_PARAMETERS = 2**31
+INPUTS, CLASSES = 64, 10  # of digits; the estimate needs no better
+
+_ADAPTER = TypeAdapter(Config)
+_DEFAULTS = {key: default for key, default, _ in config.keys()}
+
+
+def parse(mapping: Mapping[str, Any]) -> Config:
+    """The typed configuration in `mapping` (resolved, plain builtins, as Hydra composed it).
+
+    Raises:
+        ConfigError: naming every problem, one line each.
+    """
+    plain = {key: value for key, value in mapping.items() if key != "hydra"}
+    problems = list(_targets(plain))
+    if isinstance(trainer := plain.get("trainer"), Mapping):
+        known = set(config.TrainerConfig.__pydantic_fields__) - {"flags"}  # type: ignore[attr-defined]
+        flags = {key: value for key, value in trainer.items() if key not in known}
+        plain["trainer"] = {key: value for key, value in trainer.items() if key in known} | {"flags": flags}
+        problems += _flags(flags)
+    try:
+        cfg = _ADAPTER.validate_python(plain)
+    except ValidationError as error:
+        raise ConfigError(problems + _sentences(error)) from None
+    problems += _contradictions(cfg)
+    if problems:
+        raise ConfigError(problems)
+    return cfg
+
+
+def unknown_key(key: str) -> str:
+    """The sentence for a key that does not exist, with the nearest one that does."""
+    candidates = list(_DEFAULTS)
+    close = get_close_matches(key, candidates, n=1, cutoff=0.7)
+    if not close:  # a key typed without its group, such as lr=0.1
+        close = [name for name in candidates if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
+    hint = f"did you mean {close[0]}?" if close else "`python scripts/train.py --help` lists all keys"
+    return f"unknown key '{key}'; {hint}"
+
+
+def spell(value: Any) -> str:
+    """A value as a person types it on the command line."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list():
+            return "[" + ",".join(spell(item) for item in value) + "]"
+        case str():
+            return value if value else "''"
+    return str(value)
+
+
+def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
+    def walk(path: str, node: Any) -> Iterator[str]:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                if key == "_target_":
+                    yield (
+                        f"_target_ has no place in '{path}': only callbacks and logger are built by _target_; "
+                        "everything else is chosen by name, e.g. model.activation=relu"
+                    )
+                else:
+                    yield from walk(f"{path}.{key}" if path else str(key), value)
+
+    yield from walk("", {key: node for key, node in plain.items() if key not in ("callbacks", "logger")})
+
+
+def _flags(flags: Mapping[str, Any]) -> Iterator[str]:
+    for name in flags:
+        if name in OWN_FLAGS:
+            yield f"trainer.{name} is set by mlpexp; {OWN_FLAGS[name]}"
+        elif name not in TRAINER_FLAGS and name != "_target_":
+            own = [key.removeprefix("trainer.") for key in _DEFAULTS if key.startswith("trainer.")]
+            close = get_close_matches(name, [*TRAINER_FLAGS, *own], n=1)
+            hint = f"did you mean trainer.{close[0]}?" if close else "see lightning.pytorch.Trainer for its flags"
+            yield f"unknown key 'trainer.{name}'; {hint}"
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """One sentence for each key that pydantic found wrong."""
+    found: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        key = ".".join(path[:2]) if path[0] in Config.__pydantic_fields__ else path[0]  # type: ignore[attr-defined]
+        if key not in found:  # a union reports once for each of its arms
+            found[key] = _sentence(".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {}))
+    return list(found.values())
+
+
+def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, Any]) -> str:
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return unknown_key(path)
+    given, example = f"{key}={spell(value)}", f"e.g. {key}={spell(_DEFAULTS.get(key))}"
+    if key == "model.width":
+        return f"{given}: give a whole number from 1, or a list with one for each layer, e.g. {key}=64 or {key}=[64,32]"
+    match kind:
+        case "literal_error":
+            return _unknown_choice(key, value)
+        case "int_type" | "int_from_float" | "int_parsing":
+            return f"{given} is not a whole number; {example}"
+        case "float_type" | "float_parsing":
+            return f"{given} is not a number; {example}"
+        case "finite_number":
+            return f"{given} is not finite; {example}"
+        case "bool_type":
+            return f"{given} is neither true nor false; {example}"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+            bound = " and ".join(f"{signs[name]} {limit:g}" if isinstance(limit, float) else f"{signs[name]} {limit}"
+                                 for name, limit in allowed.items())  # fmt: skip
+            return f"{given} is out of range: it must be {bound}; {example}"
+        case "dataclass_type" | "dict_type":
+            inner = [name for name in _DEFAULTS if name.startswith(f"{key}.")]
+            hint = f"set its keys one by one, e.g. {inner[0]}={spell(_DEFAULTS[inner[0]])}" if inner else "give a mapping"
+            return f"{given} replaces a whole group; {hint}"
+        case "value_error":
+            return f"{given} {allowed['error']}; leave it out, or set it to null"
+    return f"{given} is not text; {example}"
+
+
+def _unknown_choice(key: str, value: Any) -> str:
+    group, name = key.split(".") if "." in key else ("", key)
+    owner = Config.__pydantic_fields__[group].annotation if group else Config  # type: ignore[attr-defined]
+    choices = sorted(get_args(owner.__pydantic_fields__[name].annotation))
+    close = get_close_matches(str(value), choices, n=1)
+    example = close[0] if close else _DEFAULTS[key]
+    return f"unknown {name} '{spell(value)}'; choose one of {', '.join(choices)}, e.g. {key}={example}"
+
+
+def _contradictions(cfg: Config) -> Iterator[str]:
+    yield from _architecture(cfg.model)
+    data, optimizer, epochs = cfg.data, cfg.optimizer, cfg.trainer.max_epochs
+    if data.split == "none" and data.folds is not None:
+        yield "data.folds needs a split; set data.split=stratified, or leave data.folds out"
+    if data.folds is None and data.fold > 0:
+        yield f"data.fold={data.fold} needs data.folds, e.g. data.folds=5"
+    if data.folds is not None and data.fold >= data.folds:
+        yield f"data.fold={data.fold} is out of range: with data.folds={data.folds} it must be <= {data.folds - 1}"
+    if data.split == "stratified" and data.folds is None and data.val_fraction + data.test_fraction >= 1:
+        yield (
+            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} leave nothing "
+            "to train on; their sum must be < 1, e.g. data.val_fraction=0.15 data.test_fraction=0.15"
+        )
+    if optimizer.name != "sgd" and optimizer.momentum > 0:
+        yield f"optimizer.momentum is sgd's; leave it at 0 with optimizer.name={optimizer.name}"
+    if optimizer.nesterov and not (optimizer.name == "sgd" and optimizer.momentum > 0):
+        yield "optimizer.nesterov=true needs sgd with momentum, e.g. optimizer.name=sgd optimizer.momentum=0.9"
+    if optimizer.warmup_epochs > epochs:
+        yield (
+            f"optimizer.warmup_epochs={optimizer.warmup_epochs} is longer than the training; "
+            f"it must be <= trainer.max_epochs={epochs}"
+        )
+    if cfg.model.variant != "torch_nn":
+        if optimizer.name != "sgd":
+            yield (
+                f"model.variant={cfg.model.variant} moves its parameters by hand and knows sgd only; set "
+                f"optimizer.name=sgd, or model.variant=torch_nn for optimizer.name={optimizer.name}"
+            )
+        for flag in ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"):
+            if cfg.trainer.flags.get(flag) not in (None, 1):
+                yield (
+                    f"trainer.{flag} needs an optimizer of torch's; leave it out, or set model.variant=torch_nn"
+                )
+
+
+def _architecture(model: ModelConfig) -> Iterator[str]:
+    if isinstance(model.width, list) and model.depth not in (None, len(model.width)):
+        yield (
+            f"model.depth={model.depth} and model.width={spell(model.width)} disagree: the list has "
+            f"{len(model.width)} layers; leave model.depth out, or give model.depth={len(model.width)}"
+        )
+        return
+    if model.init != "scaled_normal" and (model.sigma_w, model.sigma_b) != (1.0, 0.0):
+        yield f"model.sigma_w and model.sigma_b belong to model.init=scaled_normal, not to model.init={model.init}"
+    number = num_parameters(model)
+    if number > MAX_PARAMETERS:
+        gib = number * BYTES_PER_NUMBER * COPIES / 2**30
+        yield (
+            f"model.depth={spell(model.depth)} model.width={spell(model.width)} makes {number:,} parameters "
+            f"and would need about {gib:,.0f} GiB; at most {MAX_PARAMETERS:,} are allowed, "
+            "e.g. model.depth=2 model.width=64"
+        )
+
+
+def num_parameters(model: ModelConfig, inputs: int = INPUTS, classes: int = CLASSES) -> int:
+    """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
+    if isinstance(model.width, list):
+        sizes = [inputs, *model.width, classes]
+        return sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+    depth = 1 if model.depth is None else model.depth
+    if depth == 0:
+        return (inputs + 1) * classes
+    width = model.width
+    return (inputs + 1) * width + (depth - 1) * (width + 1) * width + (width + 1) * classes

@@ -1,0 +1,218 @@
+"""The schema of a run's configuration: names, types, defaults, one line of help for each field.
+
+This file imports nothing heavy: `--help`, `--cfg job` and tab completion read it. Checking is `checks.py`'s.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+Variant = Literal["torch_nn", "autograd", "backprop"]
+Activation = Literal[
+    "tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "elu", "softplus", "sine", "identity"
+]
+Init = Literal[
+    "torch",
+    "notebook",
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "orthogonal",
+    "scaled_normal",
+]
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "cosine", "step"]
+Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
+Monitor = Literal["val/loss", "val/acc"]
+
+MAX_SEED = 2**32 - 1
+# strict: '3' is no number and true is no 1, though an integer is a fine float
+Whole = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Positive = Annotated[Finite, Field(gt=0)]
+NonNegative = Annotated[Finite, Field(ge=0)]
+Share = Annotated[Finite, Field(ge=0, lt=1)]
+OpenShare = Annotated[Finite, Field(gt=0, lt=1)]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+
+schema = dataclass(
+    kw_only=True,
+    frozen=True,
+    config=ConfigDict(extra="forbid", use_attribute_docstrings=True),
+)
+
+
+@schema
+class ModelConfig:
+    variant: Variant = "torch_nn"
+    """how the network is told: torch_nn (nn.Linear), autograd (own parameters), backprop (own gradients)"""
+    depth: Whole | None = None
+    """hidden layers; 0 is a linear classifier; by default 1, or as many as width lists"""
+    width: Count | list[Count] = 50
+    """units per hidden layer: one number, or a list with one number a layer, e.g. [64,32]"""
+    activation: Activation = "tanh"
+    """the non-linearity between layers"""
+    init: Init = "torch"
+    """how weights start; torch is what nn.Linear does, notebook is N(0, 1) with zero biases"""
+    sigma_w: NonNegative = 1.0
+    """init=scaled_normal only: weights ~ N(0, sigma_w²/fan_in)"""
+    sigma_b: NonNegative = 0.0
+    """init=scaled_normal only: biases ~ N(0, sigma_b²)"""
+
+    @property
+    def hidden_sizes(self) -> list[int]:
+        """Units of each hidden layer, first to last; its length is the depth."""
+        if isinstance(self.width, list):
+            return list(self.width)
+        return [self.width] * (1 if self.depth is None else self.depth)
+
+
+@schema
+class DataConfig:
+    name: Literal["digits"] = "digits"
+    """the data set: scikit-learn's 1,797 digits of 8x8 pixels"""
+    split: Literal["stratified", "none"] = "stratified"
+    """none: train on everything and validate on the same, as the notebook did"""
+    val_fraction: OpenShare = 0.15
+    """share of all samples kept for validation"""
+    test_fraction: Share = 0.15
+    """share of all samples kept for the final test; 0 for no test"""
+    seed: Seed = 0
+    """which stratified split, and which labels are noisy; apart from the run's seed"""
+    folds: Annotated[int, Field(ge=2, strict=True)] | None = None
+    """k for stratified k-fold: validation is fold number data.fold instead of a fraction"""
+    fold: Whole = 0
+    """which fold is the validation part, from 0"""
+    label_noise: Share = 0.0
+    """share of the training labels replaced by a label drawn at random"""
+    batch_size: Count = 32
+    """samples per step; the smaller last batch is kept"""
+    shuffle: Flag = True
+    """a new order each epoch, a pure function of (seed, epoch)"""
+
+
+@schema
+class OptimizerConfig:
+    name: Optimizer = "sgd"
+    """the update rule"""
+    lr: Positive = 0.1
+    """learning rate (optimizer=adam and optimizer=adamw set 0.001)"""
+    momentum: Share = 0.0
+    """sgd only"""
+    nesterov: Flag = False
+    """sgd with momentum only"""
+    weight_decay: NonNegative = 0.0
+    """L2 penalty (decoupled from the gradient in adamw)"""
+    schedule: Schedule = "constant"
+    """learning rate over epochs: constant, cosine (to 0 at the end), step (times step_factor)"""
+    step_epochs: Count = 5
+    """schedule=step: epochs between two steps"""
+    step_factor: Annotated[Finite, Field(gt=0, le=1)] = 0.1
+    """schedule=step: what the rate is multiplied by"""
+    warmup_epochs: Whole = 0
+    """epochs of linear warm-up in front of the schedule"""
+
+
+@schema
+class EarlyStoppingConfig:
+    patience: Count | None = None
+    """stop after so many epochs without a better `monitor`; null never stops early"""
+    min_delta: NonNegative = 0.0
+    """what counts as better"""
+
+
+@schema
+class TrainerConfig:
+    max_epochs: Count = 10
+    """passes over the training part"""
+    accelerator: Accelerator = "cpu"
+    """where to train, as Lightning names it; for networks this small a CPU core is hard to beat"""
+    enable_progress_bar: Flag = True
+    """a bar while training"""
+    flags: dict[str, Any] = Field(default_factory=dict)
+    """any other flag of lightning's Trainer, e.g. +trainer.gradient_clip_val=1.0"""
+
+
+@schema
+class TrackingConfig:
+    tensorboard: Flag = True
+    """write an event file"""
+    figures: Flag = True
+    """draw curves, confusion matrix, mistakes, first-layer weights (PNG and TensorBoard)"""
+    diagnostics: Flag = True
+    """per layer and epoch: gradient norm, saturated share, histograms"""
+
+
+@schema
+class StackConfig:
+    exact: Flag = True
+    """false: a faster engine, equal to a run alone up to rounding only"""
+    threads: Count | None = None
+    """CPU threads of a stack; null: 1 while the machine is busy, else all cores"""
+    memory_mib: Count | None = None
+    """bound on the memory of one stack; null: chosen from what is free"""
+
+
+@schema
+class Config:
+    seed: Seed = 0
+    """initial weights and batch order"""
+    name: Text | None = None
+    """name of the sweep's directory below multirun; null: date and time"""
+    monitor: Monitor = "val/loss"
+    """which validation metric picks the best epoch and stops early"""
+    test_weights: Literal["best", "last"] = "best"
+    """whose weights the final test uses: those of the best validation epoch, or the last"""
+    threads: Count = 1
+    """CPU threads of a run trained alone"""
+    resume: Text | None = None
+    """directory of a run to continue, up to a larger trainer.max_epochs"""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
+    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    stack: StackConfig = Field(default_factory=StackConfig)
+    callbacks: dict[str, Any] = Field(default_factory=dict)
+    """your own Lightning callbacks by _target_, e.g. +callbacks.lr._target_=lightning.pytorch.callbacks.…"""
+    logger: dict[str, Any] = Field(default_factory=dict)
+    """your own Lightning loggers by _target_, beside the built-in one"""
+
+
+def defaults() -> dict[str, Any]:
+    """The whole configuration as nested plain builtins, as Hydra's base node: every default lives above."""
+    plain = _plain(Config())
+    del plain["trainer"]["flags"]  # they are typed straight below trainer
+    return plain
+
+
+def keys(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every key a person can type, with its default and its line of help, in the order of the schema."""
+    default = _plain(cls())
+    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        if is_dataclass(info.annotation):
+            yield from keys(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            yield f"{prefix}{name}", default[name], info.description or ""
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return list(value) if isinstance(value, list) else value
