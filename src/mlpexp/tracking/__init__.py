@@ -1,0 +1,1 @@
+"""TensorBoard events and figures, from plain numbers: with no word of Lightning, Hydra or torch."""

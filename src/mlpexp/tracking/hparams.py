@@ -1,0 +1,57 @@
+"""What fills a row of TensorBoard's HParams page: the run's settings, and how it ended.
+
+There is no experiment summary. Without one TensorBoard derives the columns from the runs themselves: settings
+keep their types, and every scalar of a run becomes a metric column that shows the last value.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS, STATUS_UNKNOWN
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+
+Hparam = bool | int | float | str
+Status = Literal["ok", "diverged", "failed", "interrupted"]
+
+STATUSES = {
+    "ok": STATUS_SUCCESS,
+    "diverged": STATUS_FAILURE,
+    "failed": STATUS_FAILURE,
+    "interrupted": STATUS_UNKNOWN,  # neither success nor failure; it will be trained again
+}
+
+
+def session_start(hparams: Mapping[str, Hparam], wall_time: float) -> Event:
+    """The run's settings, one column each; whole numbers beyond 2**53 are rounded, as in JSON."""
+    info = SessionStartInfo(start_time_secs=wall_time)
+    for name, value in hparams.items():
+        cell = info.hparams[name]
+        if isinstance(value, bool):  # before int: True is an int as well
+            cell.bool_value = value
+        elif isinstance(value, str):
+            cell.string_value = value
+        else:
+            cell.number_value = value
+    return _event("_hparams_/session_start_info", HParamsPluginData(session_start_info=info), wall_time)
+
+
+def session_end(status: Status, wall_time: float) -> Event:
+    """How and when the run ended."""
+    info = SessionEndInfo(status=STATUSES[status], end_time_secs=wall_time)
+    return _event("_hparams_/session_end_info", HParamsPluginData(session_end_info=info), wall_time)
+
+
+def _event(tag: str, data: HParamsPluginData, wall_time: float) -> Event:
+    content = data.SerializeToString(
+        deterministic=True
+    )  # the order of a map's entries is otherwise left to chance
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="hparams", content=content))
+    # all of it is metadata; the tensor is there because a summary must hold a value
+    nothing = TensorProto(dtype=DT_FLOAT)
+    nothing.tensor_shape.dim.add(size=0)
+    value = Summary.Value(tag=tag, metadata=metadata, tensor=nothing)
+    return Event(wall_time=wall_time, summary=Summary(value=[value]))

@@ -1,0 +1,85 @@
+"""Events -> an event file, either live (`EventLog`) or as its finished bytes (`encode`).
+
+A file is a row of TFRecords: length, checksum of the length, content, checksum of the content. Written here
+and not by TensorBoard's `RecordWriter`, whose checksum in pure Python costs more than all the rest. A reader
+silently drops all that follows a torn record, so nobody should append to a file that a dead process left.
+"""
+
+import itertools
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+from tensorboard.compat.proto.event_pb2 import Event
+
+from mlpexp.tracking.crc32c import masked_crc32c
+
+_file_numbers = itertools.count()
+
+
+def encode(events: Iterable[Event]) -> bytes:
+    """The complete content of an event file with these events, for one atomic write to `file_name(...)`."""
+    events = list(events)
+    wall_time = events[0].wall_time if events else time.time()
+    return b"".join(_record(event) for event in [_file_version(wall_time), *events])
+
+
+def file_name(wall_time: float) -> str:
+    """The name by which TensorBoard knows an event file; different at each call, also between machines."""
+    writer = f"{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
+    return f"events.out.tfevents.{int(wall_time):010d}.{writer}"
+
+
+class EventLog:
+    """The event file of a run that is being trained; it has no thread and is used by one.
+
+    Records wait in the file's buffer until `flush`, which is worth calling once for each epoch: a reader that
+    comes at another moment sees a torn record at the end and waits for the rest.
+    """
+
+    def __init__(self, directory: Path, wall_time: float | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        started = time.time() if wall_time is None else wall_time
+        self.path = directory / file_name(started)
+        self._file = self.path.open("xb")
+        self._file.write(_record(_file_version(started)))
+        self.flush()
+
+    def add(self, *events: Event) -> None:
+        for event in events:
+            self._file.write(_record(event))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closing twice does no harm."""
+        self._file.close()
+
+    def __enter__(self) -> "EventLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _file_version(wall_time: float) -> Event:
+    return Event(wall_time=wall_time, file_version="brain.Event:2")
+
+
+def _record(event: Event) -> bytes:
+    content: bytes = event.SerializeToString()
+    return b"".join((_length(len(content)), content, struct.pack("<I", masked_crc32c(content))))
+
+
+@lru_cache(maxsize=4096)
+def _length(size: int) -> bytes:
+    length = struct.pack("<Q", size)
+    return length + struct.pack("<I", masked_crc32c(length))

@@ -1,0 +1,64 @@
+"""A run's whole event file, pictures aside: its settings, its curves, its final metrics, how it ended.
+
+Who writes live (a run alone) and who writes once at the end (a run of a stack) use the same three parts, so
+that TensorBoard cannot tell the two apart.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from mlpexp.tracking.events import FLOAT32_MAX, Event, scalars, text
+from mlpexp.tracking.hparams import Hparam, Status, session_end, session_start
+from mlpexp.tracking.layout import train_against_validation
+
+
+def run_events(
+    history: Sequence[Mapping[str, float]],
+    hparams: Mapping[str, Hparam],
+    final: Mapping[str, float],
+    status: Status,
+    wall_times: Sequence[float],
+    *,
+    final_epoch: int | None = None,
+    note: str = "",
+) -> list[Event]:
+    """The events of one finished run, in the order in which a live run writes them.
+
+    Args:
+        history: one mapping from tag to value per epoch, e.g. `{"train/loss": 0.3, "val/acc": 0.9}`.
+        hparams: what the run was asked to do, e.g. `{"optimizer.lr": 0.1, "model.activation": "tanh"}`.
+        final: the metrics at the end under their own tags, e.g. `{"test/loss": 0.2, "test/acc": 0.95}`.
+        wall_times: seconds since 1970, one more than epochs: the start, then the end of each epoch.
+        final_epoch: the epoch whose weights gave `final`; the last one unless told otherwise.
+        note: for a run that did not end well, why, in a few words of Markdown.
+    """
+    events = start_events(hparams, wall_times[0])
+    for epoch, (values, wall_time) in enumerate(zip(history, wall_times[1:], strict=True)):
+        events.append(epoch_event(epoch, values, wall_time))
+    last_epoch = max(len(history) - 1, 0)
+    final_step = last_epoch if final_epoch is None else final_epoch
+    return events + end_events(final_step, final, status, wall_times[-1], note=note)
+
+
+def start_events(hparams: Mapping[str, Hparam], wall_time: float) -> list[Event]:
+    """Before the first epoch: the HParams row and the Custom Scalars page."""
+    return [session_start(hparams, wall_time), train_against_validation(wall_time)]
+
+
+def epoch_event(epoch: int, values: Mapping[str, float], wall_time: float) -> Event:
+    """One epoch's metrics, without those that are not finite.
+
+    HParams shows a metric's last value and cannot sort a column that holds a NaN; the curve of a run that
+    diverges ends where its numbers do.
+    """
+    finite = {tag: value for tag, value in values.items() if abs(value) <= FLOAT32_MAX}  # False for NaN
+    return scalars(epoch, finite, wall_time)
+
+
+def end_events(
+    step: int, final: Mapping[str, float], status: Status, wall_time: float, *, note: str = ""
+) -> list[Event]:
+    """After the last epoch: the final metrics, a line of text if the run did not end well, the status."""
+    events = [epoch_event(step, final, wall_time)] if final else []
+    if status != "ok":
+        events.append(text("status", step, f"**{status}**: {note}" if note else f"**{status}**", wall_time))
+    return [*events, session_end(status, wall_time)]
