@@ -11,9 +11,9 @@ app.register()
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """One run; returns the monitored metric of its best epoch, for Hydra's sweepers."""
-    from mlpexp import training  # torch and lightning: late, so that --help stays instant
+    from mlpexp import job  # torch and lightning: late, so that --help stays instant
 
-    return training.job(cfg)
+    return job.run(cfg)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ def run(main: Callable[[], Any]) -> NoReturn:
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, and we word them
     try:
         main()
+        if _failure:
+            raise _failure.pop()
         code = 0
     except BaseException as error:  # every way out ends in a code
         if isinstance(error, SystemExit):
@@ -121,6 +123,17 @@ def run(main: Callable[[], Any]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+_failure: list[BaseException] = []
+
+
+def fail(error: BaseException) -> None:
+    """End the program with this error once Hydra has come to its own end.
+
+    Raised inside the job, it would be announced by Hydra in words of its own first.
+    """
+    _failure.append(error)
 
 
 def _report(error: BaseException, verbose: bool) -> int:
@@ -153,7 +166,9 @@ def _report(error: BaseException, verbose: bool) -> int:
 
 def _hydra_sentence(error: BaseException) -> str:
     text = str(error)
-    if match := re.search(r"Could not (?:override|append|find) '([^']+)'[^\n]*No match in the defaults list", text):
+    if match := re.search(
+        r"Could not (?:override|append|find) '([^']+)'[^\n]*No match in the defaults list", text
+    ):
         return _unknown_group(match[1])
     if match := re.search(r"Could not (?:override|delete)[^']*'([^'=]+)", text):
         return checks.unknown_key(match[1].lstrip("+~"))

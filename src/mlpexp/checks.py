@@ -12,14 +12,49 @@ from mlpexp.errors import ConfigError
 
 # the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
 TRAINER_FLAGS = frozenset(
-    """accelerator accumulate_grad_batches barebones benchmark callbacks check_val_every_n_epoch
-    default_root_dir detect_anomaly deterministic devices enable_autolog_hparams enable_checkpointing
-    enable_model_summary enable_progress_bar fast_dev_run gradient_clip_algorithm gradient_clip_val
-    inference_mode limit_predict_batches limit_test_batches limit_train_batches limit_val_batches
-    log_every_n_steps logger max_epochs max_steps max_time min_epochs min_steps model_registry
-    num_nodes num_sanity_val_steps overfit_batches plugins precision profiler
-    reload_dataloaders_every_n_epochs strategy sync_batchnorm use_distributed_sampler
-    val_check_interval""".split()
+    [
+        "accelerator",
+        "accumulate_grad_batches",
+        "barebones",
+        "benchmark",
+        "callbacks",
+        "check_val_every_n_epoch",
+        "default_root_dir",
+        "detect_anomaly",
+        "deterministic",
+        "devices",
+        "enable_autolog_hparams",
+        "enable_checkpointing",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "fast_dev_run",
+        "gradient_clip_algorithm",
+        "gradient_clip_val",
+        "inference_mode",
+        "limit_predict_batches",
+        "limit_test_batches",
+        "limit_train_batches",
+        "limit_val_batches",
+        "log_every_n_steps",
+        "logger",
+        "max_epochs",
+        "max_steps",
+        "max_time",
+        "min_epochs",
+        "min_steps",
+        "model_registry",
+        "num_nodes",
+        "num_sanity_val_steps",
+        "overfit_batches",
+        "plugins",
+        "precision",
+        "profiler",
+        "reload_dataloaders_every_n_epochs",
+        "strategy",
+        "sync_batchnorm",
+        "use_distributed_sampler",
+        "val_check_interval",
+    ]
 )
 # set by mlpexp itself: where the user's wish goes instead
 OWN_FLAGS = {
@@ -107,7 +142,11 @@ def _flags(flags: Mapping[str, Any]) -> Iterator[str]:
         elif name not in TRAINER_FLAGS and name != "_target_":
             own = [key.removeprefix("trainer.") for key in _DEFAULTS if key.startswith("trainer.")]
             close = get_close_matches(name, [*TRAINER_FLAGS, *own], n=1)
-            hint = f"did you mean trainer.{close[0]}?" if close else "see lightning.pytorch.Trainer for its flags"
+            hint = (
+                f"did you mean trainer.{close[0]}?"
+                if close
+                else "see lightning.pytorch.Trainer for its flags"
+            )
             yield f"unknown key 'trainer.{name}'; {hint}"
 
 
@@ -118,7 +157,9 @@ def _sentences(error: ValidationError) -> list[str]:
         path = [str(part) for part in problem["loc"]]
         key = ".".join(path[:2]) if path[0] in Config.__pydantic_fields__ else path[0]  # type: ignore[attr-defined]
         if key not in found:  # a union reports once for each of its arms
-            found[key] = _sentence(".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {}))
+            found[key] = _sentence(
+                ".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {})
+            )
     return list(found.values())
 
 
@@ -146,7 +187,11 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
             return f"{given} is out of range: it must be {bound}; {example}"
         case "dataclass_type" | "dict_type":
             inner = [name for name in _DEFAULTS if name.startswith(f"{key}.")]
-            hint = f"set its keys one by one, e.g. {inner[0]}={spell(_DEFAULTS[inner[0]])}" if inner else "give a mapping"
+            hint = (
+                f"set its keys one by one, e.g. {inner[0]}={spell(_DEFAULTS[inner[0]])}"
+                if inner
+                else "give a mapping"
+            )
             return f"{given} replaces a whole group; {hint}"
         case "value_error":
             return f"{given} {allowed['error']}; leave it out, or set it to null"

@@ -1,0 +1,1 @@
+"""Data modules: samples in, batches of tensors out."""

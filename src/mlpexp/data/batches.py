@@ -1,0 +1,40 @@
+"""Batches as slices of tensors, in an order that is a pure function of (seed, epoch)."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Generator, Tensor
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
+    """The order of the samples in `epoch`, (num_samples,) int64, the same on every machine."""
+    digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
+    generator = Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+    return torch.randperm(num_samples, generator=generator)
+
+
+class Batches:
+    """Iterates over `(inputs, labels)` in slices; the smaller last batch is kept.
+
+    Args:
+        inputs: (N, I).
+        labels: (N,).
+        order: gives the epoch's order of the samples when an iteration begins; None for their own order.
+    """
+
+    def __init__(
+        self, inputs: Tensor, labels: Tensor, batch_size: int, order: Callable[[], Tensor] | None = None
+    ) -> None:
+        self.inputs, self.labels, self.batch_size, self.order = inputs, labels, batch_size, order
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # a generator: the order is asked for with the first batch, when Lightning knows its epoch
+        inputs, labels = self.inputs, self.labels
+        if self.order is not None:
+            order = self.order()
+            inputs, labels = inputs[order], labels[order]
+        yield from zip(inputs.split(self.batch_size), labels.split(self.batch_size), strict=True)

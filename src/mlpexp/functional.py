@@ -1,0 +1,116 @@
+"""The mathematics of a multilayer perceptron, with an optional leading runs axis.
+
+Letters: R runs (the axis may be absent), B batch, I inputs, O outputs of a layer, C classes.
+A network is a list of layers, each a weight (R, O, I) and a bias (R, O); hidden layers apply the
+activation, the last one gives the logits. Nothing here knows autograd, optimizers or Lightning.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mlpexp.activations import Activation
+
+EPSILON = 1e-8  # inside the logarithm of `cross_entropy`, as in the course notebook
+
+
+class Layer(NamedTuple):
+    """Parameters of one layer, or their gradients."""
+
+    weight: Tensor  # (R, O, I)
+    bias: Tensor  # (R, O)
+
+
+class Trace(NamedTuple):
+    """What a forward pass leaves behind for the backward pass."""
+
+    pre: list[Tensor]  # of each hidden layer before the activation, (R, B, O)
+    hidden: list[Tensor]  # and after it
+    logits: Tensor  # (R, B, C)
+
+
+def forward(layers: Sequence[Layer], inputs: Tensor, activation: Activation) -> Trace:
+    """The network's answer to `inputs` (R, B, I), with all that happened on the way."""
+    pre, hidden = [], []
+    h = inputs
+    for weight, bias in layers[:-1]:
+        x = affine(h, weight, bias)  # (R, B, O)
+        h = activation.function(x)
+        pre.append(x)
+        hidden.append(h)
+    return Trace(pre, hidden, affine(h, *layers[-1]))
+
+
+def affine(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A dense layer without its activation: (R, B, I) -> (R, B, O)."""
+    return inputs @ weight.mT + bias.unsqueeze(-2)
+
+
+def backward(
+    layers: Sequence[Layer], inputs: Tensor, trace: Trace, logits_gradient: Tensor, activation: Activation
+) -> list[Layer]:
+    """The gradient of every weight and bias, derived by hand: the chain rule from the logits to the inputs.
+
+    Args:
+        logits_gradient: the loss's derivative by the logits, (R, B, C).
+
+    Returns:
+        One `Layer` of gradients for each layer, first to last, in the parameters' shapes.
+    """
+    gradients: list[Layer] = []
+    gradient = logits_gradient
+    for depth in reversed(range(len(layers))):
+        below = trace.hidden[depth - 1] if depth > 0 else inputs
+        # h = x W' + b: each weight sees its input times what arrives from above, summed over the batch
+        gradients.append(Layer(gradient.mT @ below, gradient.sum(-2)))
+        if depth > 0:
+            slope = activation.derivative(trace.pre[depth - 1], trace.hidden[depth - 1])
+            gradient = (gradient @ layers[depth].weight) * slope  # (R, B, I)
+    return gradients[::-1]
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Probabilities over the last axis; the maximum is subtracted first, so that nothing overflows."""
+    exponentials = torch.exp(logits - logits.amax(-1, keepdim=True))
+    return exponentials / exponentials.sum(-1, keepdim=True)
+
+
+def cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch of `-sum(targets * log(p + 1e-8))`, in nats.
+
+    Args:
+        probabilities: (R, B, C).
+        targets: one-hot, (R, B, C).
+
+    Returns:
+        One number for each run, (R,).
+    """
+    return sample_cross_entropy(probabilities, targets).mean(-1)
+
+
+def sample_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """The same before the mean, (R, B)."""
+    return -(targets * torch.log(probabilities + EPSILON)).sum(-1)
+
+
+def cross_entropy_backward(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """The derivative of `cross_entropy(softmax(logits), targets)` by the logits, (R, B, C).
+
+    Without the 1e-8 it would be (p - targets) / B; it is kept, so that the gradient is the loss's own.
+    """
+    by_probability = -targets / (probabilities + EPSILON) / targets.shape[-2]
+    # softmax's Jacobian is diag(p) - p p'
+    return probabilities * (by_probability - (by_probability * probabilities).sum(-1, keepdim=True))
+
+
+def sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each sample in nats: logits (B, C), labels (B,) -> (B,)."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def mean_loss(losses: Tensor) -> Tensor:
+    """The mean over the last axis in double precision, so that it depends on no order of summation worth naming."""
+    return losses.sum(-1, dtype=torch.float64) / losses.shape[-1]

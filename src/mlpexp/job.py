@@ -1,0 +1,56 @@
+"""One Hydra job: the composed configuration in, the monitored metric out, and something to look at."""
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from mlpexp import app, resume, terminal, training
+from mlpexp.errors import Interrupted, UserError
+from mlpexp.training import Job
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Train what Hydra composed, in Hydra's directory; returns the monitored metric of the best epoch.
+
+    In a single run errors end as one line (`app.run`); in a sweep they are Hydra's, so that other jobs go on.
+    """
+    hydra = HydraConfig.get()
+    alone = hydra.mode == RunMode.RUN
+    directory = Path(hydra.runtime.output_dir)
+    config = app.parse(cfg)
+    bar = terminal.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
+    try:
+        if config.resume is not None:
+            config = resume.prepare(config, directory)
+        result = training.train(config, Job(directory=directory, bar=bar, resume=config.resume is not None))
+    except Exception as error:
+        if not isinstance(error, UserError | Interrupted):
+            log.exception("the run failed")
+        elif isinstance(error, Interrupted):
+            error = Interrupted(_carry_on(str(error), directory), error.exit_code)
+        if alone:
+            app.fail(error)
+            return None
+        raise error from None
+    if alone:
+        terminal.show(result, _relative(directory))
+    return result.objective
+
+
+def _relative(directory: Path) -> Path:
+    return directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
+
+
+def _carry_on(reason: str, directory: Path) -> str:
+    where = _relative(directory)
+    if not (directory / "checkpoints/last.ckpt").exists():
+        return f"{reason}; nothing to continue yet in {where}, type the same command again"
+    again = f"{shlex.quote(Path(sys.argv[0]).as_posix())} resume={where}"
+    return f"{reason}; what was finished is kept in {where}, continue with: python {again}"

@@ -1,0 +1,35 @@
+"""One process per directory, by a lock that frees itself when its holder is killed."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlpexp.errors import UserError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Keep `directory` for this process while the block runs.
+
+    Raises:
+        UserError: another process holds it; names its host and pid.
+    """
+    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+            raise UserError(
+                f"{directory} is in use by {holder}; wait until it has finished, or choose another directory"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        os.close(handle)

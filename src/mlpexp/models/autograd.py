@@ -1,0 +1,18 @@
+"""The notebook's second part: hand-made parameters, gradients by autograd."""
+
+from torch import Tensor, autograd
+
+from mlpexp.functional import Layer, sample_cross_entropy, softmax
+from mlpexp.models.by_hand import HandMadeMLP
+
+
+class AutogradMLP(HandMadeMLP):
+    """Own parameters, own softmax and cross-entropy; autograd derives the gradients."""
+
+    def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Layer]]:
+        logits = self.trace(inputs).logits
+        losses = sample_cross_entropy(softmax(logits), targets)
+        parameters = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
+        found = autograd.grad(losses.mean(), parameters)
+        gradients = [Layer(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+        return logits, losses, gradients

@@ -1,0 +1,77 @@
+"""What the two hand-made variants share: bare parameters, own loss, parameters moved by hand."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlpexp import functional
+from mlpexp.functional import Layer, Trace
+from mlpexp.models.classifier import Classifier
+from mlpexp.optim import learning_rate, sgd_
+
+
+class HandMadeLayer(nn.Module):
+    """A weight and a bias; how they are used is the network's business."""
+
+    def __init__(self, initial: Layer) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(initial.weight)  # (O, I)
+        self.bias = nn.Parameter(initial.bias)  # (O,)
+
+
+class HandMadeMLP(Classifier):
+    """Own softmax and cross-entropy, own gradient descent; the subclass says where gradients come from."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.automatic_optimization = False
+
+    def _make_layers(self, initial: list[Layer]) -> nn.ModuleList:
+        momentum = self.cfg.optimizer.momentum > 0
+        layers = nn.ModuleList(HandMadeLayer(layer) for layer in initial)
+        # not buffers: every variant's state_dict holds the same names
+        self.velocities = [
+            [torch.zeros_like(tensor) if momentum else None for tensor in layer] for layer in initial
+        ]
+        return layers
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.trace(inputs).logits
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        targets = F.one_hot(labels, self.sizes[-1]).to(logits.dtype)
+        return functional.sample_cross_entropy(functional.softmax(logits), targets)
+
+    def trace(self, inputs: Tensor) -> Trace:
+        """The forward pass with its intermediate values; with a graph where autograd is on."""
+        layers = [Layer(layer.weight, layer.bias) for layer in self.layers]
+        return functional.forward(layers, inputs, self.activation)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        inputs, labels = batch
+        targets = F.one_hot(labels, self.sizes[-1]).to(inputs.dtype)  # (B, C)
+        logits, losses, gradients = self.learn(inputs, targets)
+        lr = learning_rate(self.cfg.optimizer, self.current_epoch, self.cfg.trainer.max_epochs)
+        for layer, gradient, velocity in zip(self.layers, gradients, self.velocities, strict=True):
+            sgd_(layer.weight, gradient.weight, velocity[0], self.cfg.optimizer, lr)
+            sgd_(layer.bias, gradient.bias, velocity[1], self.cfg.optimizer, lr)
+        self.note("train", logits, labels, losses)
+        # there is no torch optimizer whose steps Lightning could count, and its own callbacks go by that count
+        steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        steps.increment_ready()
+        steps.increment_completed()
+
+    def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Layer]]:
+        """Logits (B, C), loss of each sample (B,), and the gradient of the mean loss for each layer."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> None:
+        """None: the parameters are moved by hand."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["velocities"] = self.velocities
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.velocities = checkpoint["velocities"]

@@ -1,0 +1,111 @@
+"""What all variants share: the parameter layout, and loss and accuracy measured once per epoch."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from mlpexp.activations import ACTIVATIONS
+from mlpexp.config import Config
+from mlpexp.functional import Layer, mean_loss, sample_losses
+from mlpexp.initialisation import initialise
+
+
+class Classifier(LightningModule):
+    """A multilayer perceptron; the variants say how it computes and how it learns.
+
+    Parameters are named `layers.{i}.weight` (outputs, inputs) and `layers.{i}.bias` (outputs,) in every
+    variant, so that checkpoints interchange.
+
+    Attributes:
+        metrics: of the latest epoch, by name, double precision: train/loss, train/acc, val/loss, …
+    """
+
+    def __init__(self, cfg: Config, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        # plain builtins only: anything else would make the checkpoint unloadable with weights_only=True
+        self.save_hyperparameters(
+            {"config": asdict(cfg), "num_features": num_features, "num_classes": num_classes}
+        )
+        self.cfg = cfg
+        self.sizes = [num_features, *cfg.model.hidden_sizes, num_classes]
+        self.activation = ACTIVATIONS[cfg.model.activation]
+        self.metrics: dict[str, float] = {}
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": [], "test": []}
+        self.layers = self._make_layers(
+            initialise(
+                self.sizes,
+                cfg.model.init,
+                cfg.seed,
+                sigma_w=cfg.model.sigma_w,
+                sigma_b=cfg.model.sigma_b,
+            )
+        )
+
+    def _make_layers(self, initial: list[Layer]) -> nn.ModuleList:
+        """The variant's own kind of layer, holding the initial values."""
+        raise NotImplementedError
+
+    def parameter_layers(self) -> list[Layer]:
+        """The parameters as tensors without a graph, (O, I) and (O,) for each layer."""
+        return [Layer(layer.weight.detach(), layer.bias.detach()) for layer in self.layers]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, C) of `inputs` (B, I)."""
+        raise NotImplementedError
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of each sample in nats, (B,)."""
+        return sample_losses(logits, labels)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        self._evaluate("test", batch)
+
+    def on_train_epoch_start(self) -> None:
+        self._seen["train"].clear()
+
+    def on_validation_epoch_start(self) -> None:
+        self._seen["val"].clear()
+
+    def on_test_epoch_start(self) -> None:
+        self._seen["test"].clear()
+
+    def on_train_epoch_end(self) -> None:
+        self._summarise("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._summarise("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._summarise("test")
+
+    def note(self, part: str, logits: Tensor, labels: Tensor, losses: Tensor) -> None:
+        """Keep a batch's losses and hits for the epoch's end; nothing waits for the device here."""
+        self._seen[part].append((losses.detach(), logits.detach().argmax(-1) == labels))
+
+    def _evaluate(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
+        inputs, labels = batch
+        logits = self(inputs)
+        self.note(part, logits, labels, self.losses(logits, labels))
+
+    def _summarise(self, part: str) -> None:
+        losses = torch.cat([losses for losses, _ in self._seen[part]])
+        hits = torch.cat([hits for _, hits in self._seen[part]])
+        found = {
+            f"{part}/loss": mean_loss(losses).item(),
+            f"{part}/acc": hits.sum().item() / len(hits),
+        }
+        self.metrics |= found
+        # to Lightning too, for callbacks and loggers that a person adds
+        self.log_dict(found, batch_size=len(hits))
+
+    def optimizer_settings(self) -> dict[str, Any]:
+        """The part of the configuration that the update rule reads, by its torch names."""
+        cfg = self.cfg.optimizer
+        shared = {"lr": cfg.lr, "weight_decay": cfg.weight_decay}
+        return shared | {"momentum": cfg.momentum, "nesterov": cfg.nesterov} if cfg.name == "sgd" else shared

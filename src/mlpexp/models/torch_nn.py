@@ -1,0 +1,48 @@
+"""The network as torch tells it: `nn.Linear` layers, torch optimizers, automatic optimization."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlpexp.functional import Layer
+from mlpexp.models.classifier import Classifier
+from mlpexp.optim import rate_factor
+
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class TorchMLP(Classifier):
+    """`nn.Linear`, `F.cross_entropy` on logits, `torch.optim`."""
+
+    def _make_layers(self, initial: list[Layer]) -> nn.ModuleList:
+        layers = nn.ModuleList()
+        for weight, bias in initial:
+            linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
+            linear.weight.data.copy_(weight)
+            linear.bias.data.copy_(bias)
+            layers.append(linear)
+        return layers
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        h = inputs
+        for layer in self.layers[:-1]:
+            h = self.activation.function(layer(h))  # (B, O)
+        return self.layers[-1](h)  # (B, C)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        inputs, labels = batch
+        logits = self(inputs)
+        losses = F.cross_entropy(logits, labels, reduction="none")  # (B,)
+        self.note("train", logits, labels, losses)
+        return losses.mean()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = OPTIMIZERS[self.cfg.optimizer.name](self.parameters(), **self.optimizer_settings())
+        if self.cfg.optimizer.schedule == "constant" and self.cfg.optimizer.warmup_epochs == 0:
+            return optimizer
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda epoch: rate_factor(self.cfg.optimizer, epoch, self.cfg.trainer.max_epochs)
+        )
+        return [optimizer], [schedule]

@@ -1,0 +1,65 @@
+"""The pictures of one finished run: PNG files below `figures`, and the same in TensorBoard."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from mlpexp import atomic, runs
+from mlpexp.data.digits import IMAGE_SHAPE, DigitsDataModule
+from mlpexp.functional import softmax
+from mlpexp.models.classifier import Classifier
+from mlpexp.recorder import Recorder
+from mlpexp.tracking import figures
+from mlpexp.tracking.events import image
+from mlpexp.tracking.records import EventLog
+
+SAMPLES = [42, 64, 1337]  # those that the course notebook shows
+
+
+def draw(
+    module: Classifier, data: DigitsDataModule, recorder: Recorder, directory: Path, events: EventLog | None
+) -> None:
+    """Draw the run; `module` holds the weights that the result names."""
+    (directory / runs.FIGURES).mkdir(exist_ok=True)
+    step = max(0, len(recorder.history) - 1)
+    for name, figure in _figures(module, data, recorder):
+        content, width, height = figures.png(figure)
+        atomic.write(directory / runs.FIGURES / f"{name}.png", content)
+        if events is not None:
+            events.add(image(f"figures/{name}", step, content, width, height, wall_time=time.time()))
+
+
+def _figures(module: Classifier, data: DigitsDataModule, recorder: Recorder) -> Iterator[tuple[str, Figure]]:
+    yield "curves", figures.learning_curves(recorder.history, recorder.progress.best_epoch)
+    pictures = data.inputs.numpy().reshape(-1, *IMAGE_SHAPE)
+    yield "samples", figures.sample_gallery(pictures, data.labels.numpy(), SAMPLES)
+    part = "test" if len(data.split.test) else "val"  # type: ignore[union-attr]
+    inputs, labels = data.part(part)
+    with torch.no_grad():
+        probabilities = softmax(module.cpu()(inputs))  # (n, C)
+    if torch.isfinite(probabilities).all():
+        confidence, predicted = probabilities.max(-1)
+        counts = multiclass_confusion_matrix(predicted, labels, num_classes=probabilities.shape[-1])
+        yield f"confusion_{part}", figures.confusion_matrix(counts.numpy(), data.class_names)
+        shown = inputs.numpy().reshape(-1, *IMAGE_SHAPE)
+        yield (
+            f"mistakes_{part}",
+            figures.mistakes(shown, labels.numpy(), predicted.numpy(), confidence.numpy()),
+        )
+        first = module.parameter_layers()[0].weight.numpy()  # (width, 64)
+        yield "first_layer", figures.first_layer_weights(first, IMAGE_SHAPE)
+    if recorder.layer_rows:
+        epochs = len(recorder.history)
+        table = np.array([row[2:4] for row in recorder.layer_rows], dtype=float).reshape(epochs, -1, 2)
+        yield "gradient_norms", figures.layer_lines(table[..., 0], "gradient norm", "L2")
+        saturated = np.array([row[4] for row in recorder.layer_rows if row[4] != ""], dtype=float)
+        if saturated.size:
+            yield (
+                "saturation",
+                figures.layer_lines(saturated.reshape(epochs, -1), "saturated share", axis="share"),
+            )

@@ -1,0 +1,150 @@
+"""Writes a run down while it is trained: metrics, events, checkpoints; decides which epoch is the best.
+
+A Lightning callback. Files other than the event file are rewritten whole and at most every ten seconds, so
+that a short run pays for its files once and a long one loses little when it is killed.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
+
+from mlpexp import atomic, checkpoints, runs, stopping
+from mlpexp.config import Config
+from mlpexp.diagnostics import PROBE_SAMPLES, inspect
+from mlpexp.models.classifier import Classifier
+from mlpexp.progress import Progress
+from mlpexp.runs import METRIC_NAMES
+from mlpexp.tracking.events import histogram, scalars
+from mlpexp.tracking.records import EventLog
+from mlpexp.tracking.run import epoch_event
+
+FLUSH_EVERY_S = 10.0
+
+
+class DeferredCheckpointIO(CheckpointIO):
+    """Keeps the run's own two checkpoints in memory until `flush`; writes anybody else's at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.own = {str(directory / name) for name in (runs.LAST, runs.BEST)}
+        self.pending: dict[str, bytes] = {}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        content = checkpoints.to_bytes(checkpoint)
+        if str(path) in self.own:
+            self.pending[str(path)] = content
+        else:
+            checkpoints.save(Path(path), content)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return checkpoints.load(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+    def flush(self) -> None:
+        for path, content in self.pending.items():
+            checkpoints.save(Path(path), content)
+        self.pending.clear()
+
+
+class Recorder(Checkpoint):
+    """One run's history.
+
+    It is a `Checkpoint` because Lightning calls those last, when the epoch's metrics are known.
+
+    Attributes:
+        history: of each finished epoch, the metrics by name.
+        wall_times: seconds since 1970: the start, then the end of each epoch.
+        layer_rows: rows of `layers.csv`.
+    """
+
+    def __init__(
+        self, cfg: Config, directory: Path, events: EventLog | None, io: DeferredCheckpointIO
+    ) -> None:
+        self.cfg, self.directory, self.events, self.io = cfg, directory, events, io
+        self.history: list[dict[str, float]] = []
+        self.wall_times = [time.time()]
+        self.layer_rows: list[list[float]] = []
+        self.progress = Progress.of(cfg)
+        self._probe: tuple[Tensor, Tensor] | None = None
+        self._flushed_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "wall_times": self.wall_times,
+            "layer_rows": self.layer_rows,
+            "progress": vars(self.progress),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.history, self.wall_times = list(state["history"]), list(state["wall_times"])
+        self.layer_rows = list(state["layer_rows"])
+        self.progress = Progress(**state["progress"])
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        stopping.arm()  # Lightning has just put its own handler for SIGTERM over ours
+        inputs, labels = trainer.datamodule.part("train")  # type: ignore[attr-defined]
+        self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Classifier)
+        epoch, now = trainer.current_epoch, time.time()
+        self.history.append({name: module.metrics[name] for name in METRIC_NAMES})
+        self.wall_times.append(now)
+        if self.events is not None:
+            self.events.add(epoch_event(epoch, self.history[-1], now))
+        if self.cfg.tracking.diagnostics:
+            self._inspect(module, epoch, now)
+        if self.events is not None:
+            self.events.flush()
+        if self.progress.update(epoch, self.history[-1][self.cfg.monitor]):
+            trainer.save_checkpoint(self.directory / runs.BEST)
+        if self.progress.stopped:
+            trainer.should_stop = True
+        if time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
+            trainer.save_checkpoint(self.directory / runs.LAST)
+            self.flush()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        trainer.save_checkpoint(self.directory / runs.LAST)
+        self.flush()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        # the weights may be in the middle of an epoch; what stands is the last flush and the best epoch
+        self.flush()
+
+    def flush(self) -> None:
+        """Bring every file up to the latest finished epoch."""
+        self.io.flush()
+        atomic.write(self.directory / runs.METRICS, runs.metrics_csv(self.history))
+        if self.layer_rows:
+            atomic.write(self.directory / runs.LAYERS, runs.layers_csv(self.layer_rows))
+        self._flushed_at = time.monotonic()
+
+    def _inspect(self, module: Classifier, epoch: int, now: float) -> None:
+        assert self._probe is not None
+        layers = module.parameter_layers()
+        numbers, gradients = inspect(layers, *self._probe, module.activation)
+        # one transfer from the device
+        norms = torch.stack([numbers.gradient_norm, numbers.weight_norm]).tolist()
+        saturated: list[float | str] = [*numbers.saturated.tolist(), ""]
+        for i, row in enumerate(zip(*norms, saturated, strict=True)):
+            self.layer_rows.append([epoch, i, *row])  # type: ignore[list-item]
+        if self.events is None:
+            return
+        values = {f"gradient_norm/layer_{i}": norm for i, norm in enumerate(norms[0])}
+        values |= {f"weight_norm/layer_{i}": norm for i, norm in enumerate(norms[1])}
+        values |= {f"saturated/layer_{i}": share for i, share in enumerate(saturated[:-1])}  # type: ignore[misc]
+        self.events.add(scalars(epoch, values, now))
+        for i, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
+            for name, tensor in (("weight", layer.weight), ("bias", layer.bias)):
+                self.events.add(histogram(f"{name}s/layer_{i}", epoch, tensor.cpu().numpy(), now))
+            self.events.add(histogram(f"gradients/layer_{i}", epoch, gradient.weight.cpu().numpy(), now))

@@ -1,0 +1,151 @@
+"""A run's directory: the only file that knows its names, its identity, its completion marker."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from mlpexp import atomic
+from mlpexp.config import Config
+from mlpexp.errors import UserError
+
+SCHEMA_VERSION = 1
+RESULT = "result.json"
+METRICS = "metrics.csv"
+LAYERS = "layers.csv"
+LAST = "checkpoints/last.ckpt"
+BEST = "checkpoints/best.ckpt"
+FIGURES = "figures"
+LOG = "train.log"
+METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
+LAYER_NAMES = ("epoch", "layer", "gradient_norm", "weight_norm", "saturated")
+
+Status = Literal["ok", "diverged", "failed", "interrupted"]
+# what cannot change a run's numbers
+BLIND_TO = {
+    "": ("name", "resume", "threads", "tracking", "stack", "logger", "dry_run"),
+    "trainer": ("accelerator", "enable_progress_bar"),
+    "trainer.flags": ("devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a run ended: the content of `result.json`, its completion marker, written last.
+
+    Losses in nats, accuracies in [0, 1]; what is not finite is stored as null.
+    """
+
+    status: Status
+    metrics: dict[str, float]
+    """train/* and val/* of `epoch`, test/* of the tested weights; empty where no epoch was finished"""
+    objective: float
+    """the monitored metric in its best epoch; NaN where there is none"""
+    monitor: str
+    epoch: int | None
+    """the epoch, from 0, that `metrics` belong to: the best one, or the last with test_weights=last"""
+    epochs: int
+    """finished epochs"""
+    identity: str
+    data_digest: str
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    git_commit: str | None = None
+    message: str | None = None
+    """why a run failed or when it diverged"""
+    num_parameters: int = 0
+    files: dict[str, dict[str, int | str]] = field(default_factory=dict)
+    """size and SHA-256 of each other file of the run"""
+    schema_version: int = SCHEMA_VERSION
+
+
+def identity(cfg: Config, data_digest: str) -> str:
+    """SHA-256 of what determines a run's numbers: its configuration, its data's bytes, the schema version."""
+    plain = asdict(cfg)
+    for path, names in BLIND_TO.items():
+        node = plain
+        for key in filter(None, path.split(".")):
+            node = node[key]
+        for name in names:
+            node.pop(name, None)
+    plain["model"]["depth"] = len(cfg.model.hidden_sizes)
+    plain["model"]["width"] = cfg.model.hidden_sizes
+    content = {"config": plain, "data": data_digest, "schema_version": SCHEMA_VERSION}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:
+    """One row per epoch, floats at full precision."""
+    names = ["epoch", *METRIC_NAMES]
+    rows = ([epoch, *(row[name] for name in METRIC_NAMES)] for epoch, row in enumerate(history))
+    return _csv(names, rows)
+
+
+def layers_csv(rows: Sequence[Sequence[float]]) -> str:
+    """One row per epoch and layer, in the order of `LAYER_NAMES`; no saturation for the last layer."""
+    return _csv(LAYER_NAMES, rows)
+
+
+def write_result(directory: Path, result: Result) -> None:
+    """The marker: after this call the run counts as done (where its status is final)."""
+    content = json.dumps(_finite(asdict(result)), indent=2, allow_nan=False) + "\n"
+    atomic.write(directory / RESULT, content)
+
+
+def read_result(directory: Path) -> Result:
+    """What `write_result` wrote.
+
+    Raises:
+        UserError: there is none, or it is damaged, or of a newer version of mlpexp.
+    """
+    path = directory / RESULT
+    try:
+        plain = json.loads(path.read_bytes())
+        if not isinstance(plain, dict):
+            raise ValueError("not a JSON object")
+        version = plain.get("schema_version")
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise UserError(
+                f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it"
+            )
+        names = {item.name for item in fields(Result)}
+        if set(plain) != names:
+            raise ValueError(f"keys {sorted(set(plain) ^ names)} are missing or unknown")
+        plain["metrics"] = {
+            str(name): math.nan if value is None else float(value) for name, value in plain["metrics"].items()
+        }
+        plain["objective"] = math.nan if plain["objective"] is None else float(plain["objective"])
+        return Result(**plain)
+    except FileNotFoundError:
+        raise UserError(f"{directory} holds no finished run: there is no {RESULT}") from None
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); train the run again") from error
+
+
+def checksums(directory: Path, names: Sequence[str]) -> dict[str, dict[str, int | str]]:
+    """Size and SHA-256 of files in `directory`, for the marker."""
+    return {name: checksum((directory / name).read_bytes()) for name in names}
+
+
+def checksum(content: bytes) -> dict[str, int | str]:
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _csv(names: Sequence[str], rows: Any) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

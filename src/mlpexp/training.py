@@ -1,0 +1,245 @@
+"""One run, alone: from a typed configuration to a run's directory."""
+
+import logging
+import math
+import time
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from mlpexp import checkpoints, locking, models, provenance, runs, stopping
+from mlpexp.chosen import chosen
+from mlpexp.config import Config
+from mlpexp.data.digits import DigitsDataModule
+from mlpexp.errors import Interrupted, UserError
+from mlpexp.models.classifier import Classifier
+from mlpexp.recorder import DeferredCheckpointIO, Recorder
+from mlpexp.run_logger import RunLogger
+from mlpexp.runs import Result
+from mlpexp.tracking.records import EventLog
+from mlpexp.tracking.run import end_events, start_events
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a run needs beside its configuration."""
+
+    directory: Path
+    bar: Callback | None = None
+    resume: bool = False
+
+
+def train(cfg: Config, job: Job) -> Result:
+    """Train `cfg` and leave a complete run directory behind.
+
+    Raises:
+        UserError: the directory is in use, or the accelerator is not there.
+        Interrupted: stopped by a signal; what was reached is kept and marked as interrupted.
+    """
+    started = time.time()
+    job.directory.mkdir(parents=True, exist_ok=True)
+    with locking.hold(job.directory), stopping.interruptible(), _threads(cfg.threads), quiet():
+        data = DigitsDataModule(cfg.data, cfg.seed)
+        data.setup()
+        module = models.build(cfg, data.num_features, len(data.class_names))
+        events = EventLog(job.directory, started) if cfg.tracking.tensorboard else None
+        io = DeferredCheckpointIO(job.directory)
+        recorder = Recorder(cfg, job.directory, events, io)
+        run = _Run(cfg, job, data, module, recorder, events, started)
+        with ExitStack() as stack:
+            if events is not None:
+                stack.callback(events.close)
+                events.add(*start_events(chosen(cfg), started))
+            return run.train(io)
+
+
+@dataclass
+class _Run:
+    cfg: Config
+    job: Job
+    data: DigitsDataModule
+    module: Classifier
+    recorder: Recorder
+    events: EventLog | None
+    started: float
+
+    def train(self, io: DeferredCheckpointIO) -> Result:
+        trainer = self._trainer(io)
+        fit_started = time.perf_counter()
+        last = self.job.directory / runs.LAST if self.job.resume else None
+        if self.job.resume:
+            (self.job.directory / runs.RESULT).unlink(missing_ok=True)  # from here on it is not done
+        try:
+            trainer.fit(self.module, self.data, ckpt_path=last, weights_only=True)
+        except Interrupted:
+            self._finish("interrupted", {}, {"fit": time.perf_counter() - fit_started})
+            raise
+        except BaseException as error:
+            self._finish(
+                "failed",
+                {},
+                {"fit": time.perf_counter() - fit_started},
+                message=f"{type(error).__name__}: {error}",
+            )
+            raise
+        fit_s = time.perf_counter() - fit_started
+        tested = self._test(trainer)
+        diverged = next((epoch for epoch, row in enumerate(self.recorder.history) if not _finite(row)), None)
+        if diverged is not None:
+            message = f"diverged in epoch {diverged}: the loss is no longer finite"
+            log.warning("%s; a smaller optimizer.lr may help", message)
+            return self._finish("diverged", tested, {"fit": fit_s}, message=message)
+        return self._finish("ok", tested, {"fit": fit_s})
+
+    def _trainer(self, io: DeferredCheckpointIO) -> Trainer:
+        cfg = self.cfg
+        flags: dict[str, Any] = {
+            "devices": 1,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,  # the first epoch's validation comes soon enough
+            "inference_mode": True,
+        }
+        flags |= cfg.trainer.flags
+        plugins = flags.pop("plugins", None) or []
+        return Trainer(
+            max_epochs=cfg.trainer.max_epochs,
+            accelerator=cfg.trainer.accelerator,
+            # the bar, where there is one, is a callback of ours
+            enable_progress_bar=False,
+            logger=[RunLogger(self.job.directory, self.events), *instances(cfg.logger)],
+            callbacks=[self.recorder, *([self.job.bar] if self.job.bar else []), *instances(cfg.callbacks)],
+            plugins=[io, *(plugins if isinstance(plugins, list) else [plugins])],
+            default_root_dir=self.job.directory,
+            **flags,
+        )
+
+    def _test(self, trainer: Trainer) -> dict[str, float]:
+        """Test metrics of the weights that `test_weights` names; the module holds them afterwards."""
+        if self.cfg.test_weights == "best" and self.recorder.progress.best_epoch is not None:
+            best = checkpoints.load(self.job.directory / runs.BEST)
+            self.module.load_state_dict(best["state_dict"])
+        if self.data.split is None or len(self.data.split.test) == 0:
+            return {}
+        trainer.test(self.module, self.data, verbose=False)
+        return {name: self.module.metrics[name] for name in ("test/loss", "test/acc")}
+
+    def _finish(
+        self,
+        status: runs.Status,
+        tested: dict[str, float],
+        seconds: dict[str, float],
+        message: str | None = None,
+    ) -> Result:
+        """The last files, the marker at the very end."""
+        history, progress = self.recorder.history, self.recorder.progress
+        epoch = progress.best_epoch if self.cfg.test_weights == "best" else None
+        if epoch is None and history:
+            epoch = len(history) - 1
+        metrics = (history[epoch] if epoch is not None else {}) | tested
+        directory = self.job.directory
+        if status in ("ok", "diverged") and self.cfg.tracking.figures:
+            from mlpexp import portrait  # matplotlib: late, a run without figures does without it
+
+            portrait.draw(self.module, self.data, self.recorder, directory, self.events)
+        if self.events is not None:
+            step = epoch or 0
+            # the metrics of the chosen epoch come last, so that the HParams tab shows these
+            self.events.add(*end_events(step, metrics, status, time.time(), note=message or ""))
+            self.events.close()
+        names = [
+            name for name in (runs.METRICS, runs.LAYERS, runs.LAST, runs.BEST) if (directory / name).exists()
+        ]
+        if self.events is not None:
+            names.append(self.events.path.name)
+        result = Result(
+            status=status,
+            metrics=metrics,
+            objective=progress.best_value,
+            monitor=self.cfg.monitor,
+            epoch=epoch,
+            epochs=len(history),
+            identity=runs.identity(self.cfg, self.data.digest),
+            data_digest=self.data.digest,
+            seconds=seconds | {"total": time.time() - self.started},
+            versions=provenance.versions(),
+            git_commit=provenance.git_commit(),
+            message=message,
+            num_parameters=sum(parameter.numel() for parameter in self.module.parameters()),
+            files=runs.checksums(directory, names),
+        )
+        runs.write_result(directory, result)
+        return result
+
+
+def check_accelerator(name: str) -> None:
+    """
+    Raises:
+        UserError: this machine has no such accelerator.
+    """
+    from lightning.pytorch.accelerators import AcceleratorRegistry
+
+    kinds = {"gpu": ("cuda", "mps")}.get(name, (name,))
+    if not any(AcceleratorRegistry.get(kind).is_available() for kind in kinds if kind in AcceleratorRegistry):
+        raise UserError(
+            f"trainer.accelerator={name}: no such device is available on this machine; use trainer.accelerator=cpu"
+        )
+
+
+def instances(group: dict[str, Any]) -> list[Any]:
+    """The objects that a person's `callbacks` or `logger` entries describe by `_target_`.
+
+    Raises:
+        UserError: an entry cannot be built.
+    """
+    from hydra.utils import instantiate
+
+    built = []
+    for name, node in group.items():
+        try:
+            built.append(instantiate(node))
+        except Exception as error:
+            cause = error.__cause__ or error
+            raise UserError(f"{name} cannot be built: {cause}; check its _target_ and arguments") from error
+    return built
+
+
+class quiet:
+    """While it lasts, Lightning does not advise: no loader workers, no tips, no internal deprecations."""
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*`configure_optimizers` returned `None`.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # we log once per epoch
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+    def __exit__(self, *error: object) -> None:
+        self._warnings.__exit__(*error)  # type: ignore[arg-type]
+
+
+class _threads:
+    """A run alone is too small to gain from many threads, and loses much on a busy machine."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.number)
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_num_threads(self.before)
+
+
+def _finite(row: dict[str, float]) -> bool:
+    return all(math.isfinite(value) for value in row.values())
