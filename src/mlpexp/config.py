@@ -4,7 +4,7 @@ This file imports nothing heavy: `--help`, `--cfg job` and tab completion read i
 """
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -152,10 +152,18 @@ class TrainerConfig:
 class TrackingConfig:
     tensorboard: Flag = True
     """write an event file"""
-    figures: Flag = True
-    """draw curves, confusion matrix, mistakes, first-layer weights (PNG and TensorBoard)"""
-    diagnostics: Flag = True
-    """per layer and epoch: gradient norm, saturated share, histograms"""
+    figures: Flag | None = None
+    """curves, confusion matrix, mistakes, first-layer weights (PNG and TensorBoard); null: not in a sweep"""
+    diagnostics: Flag | None = None
+    """per layer and epoch: gradient norm, saturated share, histograms; null: not in a sweep"""
+
+    def settled(self, alone: bool) -> "TrackingConfig":
+        """The same with every null decided, for a run that is looked at by itself or one of a sweep."""
+        return replace(
+            self,
+            figures=alone if self.figures is None else self.figures,
+            diagnostics=alone if self.diagnostics is None else self.diagnostics,
+        )
 
 
 @schema

@@ -3,6 +3,7 @@
 import logging
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -25,6 +26,8 @@ def run(cfg: DictConfig) -> float | None:
     alone = hydra.mode == RunMode.RUN
     directory = Path(hydra.runtime.output_dir)
     config = app.parse(cfg)
+    if alone:
+        config = replace(config, tracking=config.tracking.settled(True))
     bar = terminal.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
     try:
         if config.resume is not None:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mlpexp import atomic, runs
-from mlpexp.data.digits import IMAGE_SHAPE, DigitsDataModule
+from mlpexp.data.digits import IMAGE_SHAPE
+from mlpexp.data.prepared import Prepared
 from mlpexp.functional import softmax
 from mlpexp.models.classifier import Classifier
 from mlpexp.recorder import Recorder
@@ -22,7 +23,7 @@ SAMPLES = [42, 64, 1337]  # those that the course notebook shows
 
 
 def draw(
-    module: Classifier, data: DigitsDataModule, recorder: Recorder, directory: Path, events: EventLog | None
+    module: Classifier, data: Prepared, recorder: Recorder, directory: Path, events: EventLog | None
 ) -> None:
     """Draw the run; `module` holds the weights that the result names."""
     (directory / runs.FIGURES).mkdir(exist_ok=True)
@@ -34,11 +35,11 @@ def draw(
             events.add(image(f"figures/{name}", step, content, width, height, wall_time=time.time()))
 
 
-def _figures(module: Classifier, data: DigitsDataModule, recorder: Recorder) -> Iterator[tuple[str, Figure]]:
+def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator[tuple[str, Figure]]:
     yield "curves", figures.learning_curves(recorder.history, recorder.progress.best_epoch)
     pictures = data.inputs.numpy().reshape(-1, *IMAGE_SHAPE)
     yield "samples", figures.sample_gallery(pictures, data.labels.numpy(), SAMPLES)
-    part = "test" if len(data.split.test) else "val"  # type: ignore[union-attr]
+    part = "test" if len(data.split.test) else "val"
     inputs, labels = data.part(part)
     with torch.no_grad():
         probabilities = softmax(module.cpu()(inputs))  # (n, C)

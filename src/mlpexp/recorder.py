@@ -91,7 +91,7 @@ class Recorder(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         stopping.arm()  # Lightning has just put its own handler for SIGTERM over ours
-        inputs, labels = trainer.datamodule.part("train")  # type: ignore[attr-defined]
+        inputs, labels = trainer.datamodule.prepared.part("train")  # type: ignore[attr-defined]
         self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:

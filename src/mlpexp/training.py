@@ -48,7 +48,8 @@ def train(cfg: Config, job: Job) -> Result:
     with locking.hold(job.directory), stopping.interruptible(), _threads(cfg.threads), quiet():
         data = DigitsDataModule(cfg.data, cfg.seed)
         data.setup()
-        module = models.build(cfg, data.num_features, len(data.class_names))
+        prepared = data.prepared
+        module = models.build(cfg, prepared.inputs.shape[1], prepared.num_classes)
         events = EventLog(job.directory, started) if cfg.tracking.tensorboard else None
         io = DeferredCheckpointIO(job.directory)
         recorder = Recorder(cfg, job.directory, events, io)
@@ -125,7 +126,7 @@ class _Run:
         if self.cfg.test_weights == "best" and self.recorder.progress.best_epoch is not None:
             best = checkpoints.load(self.job.directory / runs.BEST)
             self.module.load_state_dict(best["state_dict"])
-        if self.data.split is None or len(self.data.split.test) == 0:
+        if len(self.data.prepared.split.test) == 0:
             return {}
         trainer.test(self.module, self.data, verbose=False)
         return {name: self.module.metrics[name] for name in ("test/loss", "test/acc")}
@@ -147,7 +148,7 @@ class _Run:
         if status in ("ok", "diverged") and self.cfg.tracking.figures:
             from mlpexp import portrait  # matplotlib: late, a run without figures does without it
 
-            portrait.draw(self.module, self.data, self.recorder, directory, self.events)
+            portrait.draw(self.module, self.data.prepared, self.recorder, directory, self.events)
         if self.events is not None:
             step = epoch or 0
             # the metrics of the chosen epoch come last, so that the HParams tab shows these
@@ -165,8 +166,8 @@ class _Run:
             monitor=self.cfg.monitor,
             epoch=epoch,
             epochs=len(history),
-            identity=runs.identity(self.cfg, self.data.digest),
-            data_digest=self.data.digest,
+            identity=runs.identity(self.cfg, self.data.prepared.digest),
+            data_digest=self.data.prepared.digest,
             seconds=seconds | {"total": time.time() - self.started},
             versions=provenance.versions(),
             git_commit=provenance.git_commit(),

@@ -1,8 +1,6 @@
 """What all variants share: the parameter layout, and loss and accuracy measured once per epoch."""
 
 from dataclasses import asdict
-from typing import Any
-
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -103,9 +101,3 @@ class Classifier(LightningModule):
         self.metrics |= found
         # to Lightning too, for callbacks and loggers that a person adds
         self.log_dict(found, batch_size=len(hits))
-
-    def optimizer_settings(self) -> dict[str, Any]:
-        """The part of the configuration that the update rule reads, by its torch names."""
-        cfg = self.cfg.optimizer
-        shared = {"lr": cfg.lr, "weight_decay": cfg.weight_decay}
-        return shared | {"momentum": cfg.momentum, "nesterov": cfg.nesterov} if cfg.name == "sgd" else shared

@@ -1,11 +1,13 @@
 """The network as torch tells it: `nn.Linear` layers, torch optimizers, automatic optimization."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlpexp.config import Config
 from mlpexp.functional import Layer
 from mlpexp.models.classifier import Classifier
 from mlpexp.optim import rate_factor
@@ -39,10 +41,20 @@ class TorchMLP(Classifier):
         return losses.mean()
 
     def configure_optimizers(self) -> Any:
-        optimizer = OPTIMIZERS[self.cfg.optimizer.name](self.parameters(), **self.optimizer_settings())
-        if self.cfg.optimizer.schedule == "constant" and self.cfg.optimizer.warmup_epochs == 0:
-            return optimizer
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda epoch: rate_factor(self.cfg.optimizer, epoch, self.cfg.trainer.max_epochs)
-        )
-        return [optimizer], [schedule]
+        optimizer, schedule = make_optimizer(self.cfg, self.parameters())
+        return optimizer if schedule is None else ([optimizer], [schedule])
+
+
+def make_optimizer(
+    cfg: Config, parameters: Iterable[nn.Parameter]
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR | None]:
+    """torch's optimizer as `cfg` says, and its schedule, stepped once per epoch; None for a constant rate."""
+    settings = cfg.optimizer
+    shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.name == "sgd":
+        shared |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    optimizer = OPTIMIZERS[settings.name](parameters, **shared)
+    if settings.schedule == "constant" and settings.warmup_epochs == 0:
+        return optimizer, None
+    epochs = cfg.trainer.max_epochs
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(settings, epoch, epochs))
