@@ -271,3 +271,9 @@ def test_checksums_are_those_of_tensorboard(size):
     data = np.random.default_rng(size).bytes(size)
     assert crc32c(data) == pywrap_tensorflow.crc32c(data)
     assert masked_crc32c(data) == pywrap_tensorflow.masked_crc32c(data)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e39])
+def test_scalars_leave_out_what_is_not_finite_whoever_writes_them(tmp_path, bad):
+    write(tmp_path, [events.scalars(0, {"good": 1.0, "bad": bad}, 1.0), events.scalar("worse", 0, bad, 1.0)])
+    assert read(tmp_path).Tags()["scalars"] == ["good"]

@@ -25,12 +25,14 @@ def scalar(tag: str, step: int, value: float, wall_time: float) -> Event:
 
 
 def scalars(step: int, values: Mapping[str, float], wall_time: float) -> Event:
-    """One point on each of several curves, as one record: a quarter of the bytes of a record each."""
-    return Event(
-        wall_time=wall_time,
-        step=step,
-        summary=Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]),
-    )
+    """One point on each of several curves, as one record: a quarter of the bytes of a record each.
+
+    Values that are not finite in float32 are left out. HParams shows the last value of each curve and cannot
+    sort a column that holds a NaN; the curve of a run that diverges ends where its numbers do.
+    """
+    finite = {tag: value for tag, value in values.items() if abs(value) <= FLOAT32_MAX}  # False for NaN
+    points = [Summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
+    return Event(wall_time=wall_time, step=step, summary=Summary(value=points))
 
 
 def image(tag: str, step: int, png_bytes: bytes, width: int, height: int, *, wall_time: float) -> Event:

@@ -6,7 +6,7 @@ that TensorBoard cannot tell the two apart.
 
 from collections.abc import Mapping, Sequence
 
-from mlpexp.tracking.events import FLOAT32_MAX, Event, scalars, text
+from mlpexp.tracking.events import Event, scalars, text
 from mlpexp.tracking.hparams import Hparam, Status, session_end, session_start
 from mlpexp.tracking.layout import train_against_validation
 
@@ -45,13 +45,8 @@ def start_events(hparams: Mapping[str, Hparam], wall_time: float) -> list[Event]
 
 
 def epoch_event(epoch: int, values: Mapping[str, float], wall_time: float) -> Event:
-    """One epoch's metrics, without those that are not finite.
-
-    HParams shows a metric's last value and cannot sort a column that holds a NaN; the curve of a run that
-    diverges ends where its numbers do.
-    """
-    finite = {tag: value for tag, value in values.items() if abs(value) <= FLOAT32_MAX}  # False for NaN
-    return scalars(epoch, finite, wall_time)
+    """The metrics of one epoch, from 0, at the time of its end."""
+    return scalars(epoch, values, wall_time)
 
 
 def end_events(
