@@ -25,7 +25,7 @@ def scalar(tag: str, step: int, value: float, wall_time: float) -> Event:
 
 
 def scalars(step: int, values: Mapping[str, float], wall_time: float) -> Event:
-    """One point on each of several curves, as one record: a quarter of the bytes of a record each.
+    """One point on each of several curves, as one record: four take half the bytes of four records.
 
     Values that are not finite in float32 are left out. HParams shows the last value of each curve and cannot
     sort a column that holds a NaN; the curve of a run that diverges ends where its numbers do.
