@@ -219,7 +219,7 @@ class quiet:
         self._warnings.__enter__()
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
-        warnings.filterwarnings("ignore", ".*`configure_optimizers` returned `None`.*")
+        warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # we log once per epoch
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
