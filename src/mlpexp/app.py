@@ -41,6 +41,8 @@ def register() -> None:
         "mlpexp.run_name": lambda overrides: naming.run_name(overrides),
         # a resumed run keeps the configuration that it was started with
         "mlpexp.output_subdir": lambda resume: None if resume else ".hydra",
+        # the notebook draws N(0, 1) by hand, and leaves torch's layers to torch
+        "mlpexp.notebook_init": lambda variant: "torch" if variant == "torch_nn" else "notebook",
         "mlpexp.help": help_template,
     }
     for name, resolver in resolvers.items():

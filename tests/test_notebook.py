@@ -1,0 +1,154 @@
+"""`experiment=notebook` against the course notebook's own code, written out here once more."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional as F
+
+from mlpexp import app, runs, training
+from mlpexp.training import Job
+
+CONF = Path(__file__).parents[1] / "conf"
+SEEDS = [0, 7, 2**32 - 1]
+torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
+EPOCHS, BATCH, HIDDEN, RATE = 10, 32, 50, 0.1
+# shared/SEED.md, measured with the notebook itself: loss and accuracy of the first and of the last epoch
+FIGURES = {
+    "autograd": ((1.449221, 0.552588), (0.229155, 0.927657)),
+    "torch_nn": ((1.586321, 0.766277), (0.185243, 0.957707)),
+}
+
+
+def digits():
+    pictures, labels = load_digits(return_X_y=True)
+    scaled = pictures.astype("float32") / pictures.astype("float32").max()
+    return torch.from_numpy(scaled.reshape(-1, 64)), torch.from_numpy(labels.astype("int64"))
+
+
+class HandMade:
+    """The notebook's second part: bare parameters, own softmax and cross-entropy."""
+
+    def __init__(self):
+        draw = (torch.randn(64, HIDDEN), torch.zeros(HIDDEN), torch.randn(HIDDEN, 10), torch.zeros(10))
+        self.parameters = [nn.Parameter(tensor) for tensor in draw]
+
+    def loss(self, x, y):
+        w_hidden, b_hidden, w_output, b_output = self.parameters
+        logits = torch.tanh(x @ w_hidden + b_hidden) @ w_output + b_output
+        e = torch.exp(logits - logits.max(dim=1, keepdim=True).values)
+        p = e / e.sum(dim=1, keepdim=True)
+        return -(F.one_hot(y, 10) * torch.log(p + 1e-8)).sum(dim=1).mean(), logits
+
+    def step(self, x, y):
+        self.loss(x, y)[0].backward()
+        for parameter in self.parameters:
+            parameter.data -= RATE * parameter.grad
+            parameter.grad = None
+
+
+class TorchNN:
+    """The notebook's third part."""
+
+    def __init__(self):
+        self.fc1, self.fc2 = nn.Linear(64, HIDDEN), nn.Linear(HIDDEN, 10)
+        self.optimizer = torch.optim.SGD([*self.fc1.parameters(), *self.fc2.parameters()], lr=RATE)
+
+    def loss(self, x, y):
+        logits = self.fc2(torch.tanh(self.fc1(x)))
+        return F.cross_entropy(logits, y), logits
+
+    def step(self, x, y):
+        self.optimizer.zero_grad()
+        self.loss(x, y)[0].backward()
+        self.optimizer.step()
+
+
+def notebook(kind, seed):
+    """(loss, accuracy) on all digits after each epoch."""
+    x, y = digits()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = kind()
+    found = []
+    for _ in range(EPOCHS):
+        for start in range(0, len(x), BATCH):
+            network.step(x[start : start + BATCH], y[start : start + BATCH])
+        with torch.no_grad():
+            loss, logits = network.loss(x, y)
+        found.append((loss.item(), (logits.argmax(dim=1) == y).double().mean().item()))
+    return found
+
+
+def ours(directory, *overrides):
+    """The same two columns from the `metrics.csv` of a real run."""
+    app.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = app.parse(compose("train", ["experiment=notebook", "tracking.figures=false", *overrides]))
+    training.train(cfg, Job(directory=directory))
+    with (directory / runs.METRICS).open() as file:
+        return [(float(row["val/loss"]), float(row["val/acc"])) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory):
+    """Every variant for every seed, each trained once."""
+    return {
+        (variant, seed): ours(
+            tmp_path_factory.mktemp(f"{variant}-{seed}") / "run", f"model.variant={variant}", f"seed={seed}"
+        )
+        for variant in ("torch_nn", "autograd", "backprop")
+        for seed in SEEDS
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("variant", "kind"), [("torch_nn", TorchNN), ("autograd", HandMade)])
+def test_every_epoch_equals_the_notebooks_own_code(curves, variant, kind, seed):
+    expected = notebook(kind, seed)
+    assert len(curves[variant, seed]) == EPOCHS
+    for epoch, (found, wanted) in enumerate(zip(curves[variant, seed], expected, strict=True)):
+        assert found == pytest.approx(wanted, abs=1e-6, rel=0), f"epoch {epoch}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_gradients_by_hand_give_the_curve_that_autograd_gives(curves, seed):
+    by_hand, derived = curves["backprop", seed], curves["autograd", seed]
+    assert [loss for loss, _ in by_hand] == pytest.approx([loss for loss, _ in derived], rel=1e-5)
+    assert [acc for _, acc in by_hand] == pytest.approx([acc for _, acc in derived], abs=1e-3)
+
+
+@pytest.mark.parametrize("variant", FIGURES)
+def test_seed_0_gives_the_notebooks_printed_figures(curves, variant):
+    first, last = FIGURES[variant]
+    assert curves[variant, 0][0] == pytest.approx(first, abs=1e-6)
+    assert curves[variant, 0][-1] == pytest.approx(last, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "init"),
+    [
+        ([], "torch"),
+        (["model.variant=torch_nn"], "torch"),
+        (["model.variant=autograd"], "notebook"),
+        (["model.variant=backprop"], "notebook"),
+        (["model.variant=backprop", "model.init=orthogonal"], "orthogonal"),
+    ],
+)
+def test_the_notebooks_initial_weights_follow_the_variant_unless_one_is_named(overrides, init):
+    app.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = app.parse(compose("train", ["experiment=notebook", *overrides]))
+    assert cfg.model.init == init
+
+
+def test_a_misspelled_variant_is_the_only_complaint_about_the_notebook():
+    app.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(app.UserError) as caught:
+        app.parse(compose("train", ["experiment=notebook", "model.variant=autogard"]))
+    assert str(caught.value).startswith("unknown variant 'autogard'")
+    assert len(str(caught.value).splitlines()) == 1
