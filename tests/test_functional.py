@@ -1,0 +1,220 @@
+"""The mathematics by hand, against autograd and against central finite differences, in float64."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mlpexp import diagnostics
+from mlpexp.activations import ACTIVATIONS
+from mlpexp.functional import (
+    Layer,
+    backward,
+    cross_entropy,
+    cross_entropy_backward,
+    forward,
+    mean_loss,
+    sample_losses,
+    softmax,
+)
+
+torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
+
+INPUTS, CLASSES, BATCH = 7, 4, 6
+ARCHITECTURES = [[], [5], [5, 5], [5] * 3, [5] * 4, [5] * 5, [9, 3], [2, 6, 3], [1]]
+# what torch itself calls each activation
+TORCH = {
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "sigmoid": torch.sigmoid,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "elu": F.elu,
+    "softplus": F.softplus,
+    "sine": torch.sin,
+    "identity": lambda x: x,
+}
+
+
+def problem(widths, runs=(), seed=0):
+    """Random layers, inputs and one-hot targets in float64, with leading axes `runs`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*runs, *shape, generator=generator, dtype=torch.float64)
+
+    sizes = [INPUTS, *widths, CLASSES]
+    layers = [Layer(draw(o, i), draw(o)) for i, o in zip(sizes, sizes[1:], strict=False)]
+    labels = torch.randint(CLASSES, (*runs, BATCH), generator=generator)
+    return layers, draw(BATCH, INPUTS), F.one_hot(labels, CLASSES).double()
+
+
+def loss(layers, inputs, targets, activation):
+    return cross_entropy(softmax(forward(layers, inputs, activation).logits), targets)
+
+
+def by_hand(layers, inputs, targets, activation):
+    trace = forward(layers, inputs, activation)
+    upstream = cross_entropy_backward(softmax(trace.logits), targets)
+    return [tensor for layer in backward(layers, inputs, trace, upstream, activation) for tensor in layer]
+
+
+def by_autograd(layers, inputs, targets, name):
+    """The derivative of the same loss, written with torch's own functions only."""
+    parameters = [tensor.clone().requires_grad_() for layer in layers for tensor in layer]
+    h = inputs
+    for i in range(0, len(parameters), 2):
+        h = h @ parameters[i].transpose(-1, -2) + parameters[i + 1][..., None, :]
+        if i + 2 < len(parameters):
+            h = TORCH[name](h)
+    losses = -(targets * torch.log(torch.softmax(h, -1) + 1e-8)).sum(-1).mean(-1)
+    return torch.autograd.grad(losses.sum(), parameters)
+
+
+def close(found, wanted, relative):
+    """Relative to the largest entry of the tensor; a NaN is never close."""
+    return bool((found - wanted).abs().max() <= relative * wanted.abs().max())
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES, ids=str)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gradients_by_hand_equal_autograds(name, widths):
+    layers, inputs, targets = problem(widths)
+    found = by_hand(layers, inputs, targets, ACTIVATIONS[name])
+    wanted = by_autograd(layers, inputs, targets, name)
+    assert [tensor.shape for tensor in found] == [tensor.shape for tensor in wanted]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert close(ours, theirs, 1e-10)
+
+
+@pytest.mark.parametrize("widths", [[], [5], [6, 3, 2]], ids=str)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gradients_of_a_run_in_a_stack_equal_autograds_and_those_of_the_run_alone(name, widths):
+    stacked = problem(widths, runs=(3,))
+    found = by_hand(*stacked, ACTIVATIONS[name])
+    for ours, theirs in zip(found, by_autograd(*stacked, name), strict=True):
+        assert close(ours, theirs, 1e-10)
+    layers, inputs, targets = stacked
+    for run in range(3):
+        alone = [Layer(weight[run], bias[run]) for weight, bias in layers]
+        for ours, theirs in zip(
+            found, by_hand(alone, inputs[run], targets[run], ACTIVATIONS[name]), strict=True
+        ):
+            assert close(ours[run], theirs, 1e-12)
+
+
+@pytest.mark.parametrize("widths", [[], [4], [3, 4, 2]], ids=str)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gradients_by_hand_equal_central_finite_differences(name, widths):
+    layers, inputs, targets = problem(widths, seed=1)
+    activation, step = ACTIVATIONS[name], 1e-6
+    gradients = by_hand(layers, inputs, targets, activation)
+    for parameter, gradient in zip([t for layer in layers for t in layer], gradients, strict=True):
+        differences = torch.empty_like(parameter)
+        flat, into = parameter.view(-1), differences.view(-1)
+        for i in range(flat.numel()):
+            kept = flat[i].item()
+            flat[i] = kept + step
+            above = loss(layers, inputs, targets, activation)
+            flat[i] = kept - step
+            below = loss(layers, inputs, targets, activation)
+            flat[i] = kept
+            into[i] = (above - below) / (2 * step)
+        assert close(gradient, differences, 1e-6)
+
+
+POINTS = torch.cat(
+    [torch.tensor([0.0, -0.0, 20.0, 20.0001, 25.0, 60.0, -25.0, -60.0]), torch.linspace(-30, 30, 1201)]
+).double()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_is_torchs_and_its_derivative_autograds(name):
+    x = POINTS.clone().requires_grad_()
+    wanted_h = TORCH[name](x)
+    (wanted,) = torch.autograd.grad(wanted_h.sum(), x)
+    h = ACTIVATIONS[name].function(POINTS)
+    assert torch.equal(h, wanted_h.detach())
+    # the absolute part is the rounding of 1 - h * h, h + 1 and the like where the slope vanishes
+    torch.testing.assert_close(ACTIVATIONS[name].derivative(POINTS, h), wanted, rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_steepest_slope_of_an_activation_is_what_its_table_says(name):
+    slopes = ACTIVATIONS[name].derivative(POINTS, ACTIVATIONS[name].function(POINTS)).abs()
+    assert ACTIVATIONS[name].steepest == pytest.approx(slopes.max().item(), rel=2e-3)
+
+
+def test_logits_depend_on_the_layers_as_a_textbook_says():
+    layers, inputs, _ = problem([5, 3])
+    (w1, b1), (w2, b2), (w3, b3) = layers
+    x = inputs[0]
+    wanted = w3 @ torch.tanh(w2 @ torch.tanh(w1 @ x + b1) + b2) + b3
+    trace = forward(layers, inputs, ACTIVATIONS["tanh"])
+    torch.testing.assert_close(trace.logits[0], wanted)
+    assert [h.shape for h in trace.hidden] == [h.shape for h in trace.pre] == [(BATCH, 5), (BATCH, 3)]
+
+
+def test_softmax_survives_logits_that_overflow_an_exponential():
+    logits = torch.tensor([[1e4, 0.0, -1e4], [-1e4, -1e4, -1e4]])
+    torch.testing.assert_close(softmax(logits), torch.tensor([[1.0, 0, 0], [1 / 3, 1 / 3, 1 / 3]]))
+
+
+def test_cross_entropy_is_torchs_but_for_the_notebooks_epsilon():
+    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    labels = torch.arange(50) % 10
+    ours = cross_entropy(softmax(logits), F.one_hot(labels, 10).double())
+    # log(p + 1e-8) is at most 1e-8 / p above log(p)
+    bound = (1e-8 / softmax(logits).gather(1, labels[:, None])).mean().item()
+    assert 0 < F.cross_entropy(logits, labels).item() - ours.item() <= bound
+
+
+def test_a_hopeless_sample_costs_what_the_notebooks_epsilon_allows():
+    targets = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    found = cross_entropy(softmax(torch.tensor([[1000.0, -1000.0]], dtype=torch.float64)), targets)
+    assert found.item() == pytest.approx(18.420680743952367)  # -log(1e-8)
+
+
+def test_the_mean_loss_is_a_double_whatever_the_losses_are():
+    losses = sample_losses(torch.zeros(1797, 10), torch.zeros(1797, dtype=torch.int64))
+    assert losses.dtype == torch.float32
+    found = mean_loss(losses)
+    assert found.dtype == torch.float64
+    assert found.item() == losses.double().mean().item()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_layer_numbers_of_a_stacked_run_equal_those_of_the_run_alone(name):
+    layers, inputs, targets = problem([5, 3], runs=(2,))
+    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS[name])
+    for run in range(2):
+        alone = [Layer(weight[run], bias[run]) for weight, bias in layers]
+        single, _ = diagnostics.inspect(alone, inputs[run], targets[run].argmax(-1), ACTIVATIONS[name])
+        for ours, theirs in zip(numbers, single, strict=True):
+            torch.testing.assert_close(ours[run], theirs)
+
+
+def test_layer_numbers_are_norms_of_autograds_gradients_and_shares_of_flat_slopes():
+    layers, inputs, targets = problem([5, 3])
+    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS["tanh"])
+    parameters = [tensor.clone().requires_grad_() for layer in layers for tensor in layer]
+    w1, b1, w2, b2, w3, b3 = parameters
+    first = torch.tanh(inputs @ w1.T + b1)
+    second = torch.tanh(first @ w2.T + b2)
+    F.cross_entropy(second @ w3.T + b3, targets.argmax(-1)).backward()
+    torch.testing.assert_close(
+        numbers.gradient_norm, torch.stack([torch.linalg.matrix_norm(w.grad) for w in (w1, w2, w3)])
+    )
+    torch.testing.assert_close(
+        numbers.weight_norm, torch.stack([torch.linalg.matrix_norm(w.detach()) for w in (w1, w2, w3)])
+    )
+    flat = [(1 - h.detach() ** 2 < 0.05).double().mean() for h in (first, second)]
+    assert 0 < flat[0] < 1
+    torch.testing.assert_close(numbers.saturated, torch.stack(flat))
+
+
+def test_a_linear_classifier_has_no_saturated_share():
+    layers, inputs, targets = problem([])
+    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS["tanh"])
+    assert numbers.gradient_norm.shape == (1,)
+    assert numbers.saturated.shape == (0,)
