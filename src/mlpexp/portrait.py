@@ -32,7 +32,7 @@ def draw(
         content, width, height = figures.png(figure)
         atomic.write(directory / runs.FIGURES / f"{name}.png", content)
         if events is not None:
-            events.add(image(f"figures/{name}", step, content, width, height, wall_time=time.time()))
+            events.add(image(f"visual/{name}", step, content, width, height, wall_time=time.time()))
 
 
 def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator[tuple[str, Figure]]:

@@ -21,9 +21,9 @@ from mlpexp.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.models.classifier import Classifier
 from mlpexp.progress import Progress
 from mlpexp.runs import METRIC_NAMES
-from mlpexp.tracking.events import histogram, scalars
+from mlpexp.tracking.events import histogram
 from mlpexp.tracking.records import EventLog
-from mlpexp.tracking.run import epoch_event
+from mlpexp.tracking.run import epoch_event, layers_event
 
 FLUSH_EVERY_S = 10.0
 
@@ -71,7 +71,7 @@ class Recorder(Checkpoint):
         self.cfg, self.directory, self.events, self.io = cfg, directory, events, io
         self.history: list[dict[str, float]] = []
         self.wall_times = [time.time()]
-        self.layer_rows: list[list[float]] = []
+        self.layer_rows: list[list[float | str]] = []
         self.progress = Progress.of(cfg)
         self._probe: tuple[Tensor, Tensor] | None = None
         self._flushed_at = time.monotonic()
@@ -136,14 +136,11 @@ class Recorder(Checkpoint):
         # one transfer from the device
         norms = torch.stack([numbers.gradient_norm, numbers.weight_norm]).tolist()
         saturated: list[float | str] = [*numbers.saturated.tolist(), ""]
-        for i, row in enumerate(zip(*norms, saturated, strict=True)):
-            self.layer_rows.append([epoch, i, *row])  # type: ignore[list-item]
+        rows = [[epoch, i, *row] for i, row in enumerate(zip(*norms, saturated, strict=True))]
+        self.layer_rows += rows
         if self.events is None:
             return
-        values = {f"gradient_norm/layer_{i}": norm for i, norm in enumerate(norms[0])}
-        values |= {f"weight_norm/layer_{i}": norm for i, norm in enumerate(norms[1])}
-        values |= {f"saturated/layer_{i}": share for i, share in enumerate(saturated[:-1])}  # type: ignore[misc]
-        self.events.add(scalars(epoch, values, now))
+        self.events.add(layers_event(epoch, rows, now))
         for i, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
             for name, tensor in (("weight", layer.weight), ("bias", layer.bias)):
                 self.events.add(histogram(f"{name}s/layer_{i}", epoch, tensor.cpu().numpy(), now))

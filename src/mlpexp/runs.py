@@ -87,7 +87,7 @@ def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:
     return _csv(names, rows)
 
 
-def layers_csv(rows: Sequence[Sequence[float]]) -> str:
+def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:
     """One row per epoch and layer, in the order of `LAYER_NAMES`; no saturation for the last layer."""
     return _csv(LAYER_NAMES, rows)
 

@@ -20,6 +20,7 @@ def run_events(
     *,
     final_epoch: int | None = None,
     note: str = "",
+    layer_rows: Sequence[Sequence[float | str]] = (),
 ) -> list[Event]:
     """The events of one finished run, in the order in which a live run writes them.
 
@@ -30,10 +31,13 @@ def run_events(
         wall_times: seconds since 1970, one more than epochs: the start, then the end of each epoch.
         final_epoch: the epoch whose weights gave `final`; the last one unless told otherwise.
         note: for a run that did not end well, why, in a few words of Markdown.
+        layer_rows: where layers were inspected, see `layers_event`; of all epochs, in order.
     """
     events = start_events(hparams, wall_times[0])
     for epoch, (values, wall_time) in enumerate(zip(history, wall_times[1:], strict=True)):
         events.append(epoch_event(epoch, values, wall_time))
+        if layer_rows:
+            events.append(layers_event(epoch, [row for row in layer_rows if row[0] == epoch], wall_time))
     last_epoch = max(len(history) - 1, 0)
     final_step = last_epoch if final_epoch is None else final_epoch
     return events + end_events(final_step, final, status, wall_times[-1], note=note)
@@ -46,6 +50,17 @@ def start_events(hparams: Mapping[str, Hparam], wall_time: float) -> list[Event]
 
 def epoch_event(epoch: int, values: Mapping[str, float], wall_time: float) -> Event:
     """The metrics of one epoch, from 0, at the time of its end."""
+    return scalars(epoch, values, wall_time)
+
+
+def layers_event(epoch: int, rows: Sequence[Sequence[float | str]], wall_time: float) -> Event:
+    """One epoch's numbers of each layer: rows of (epoch, layer, gradient norm, weight norm, saturated or "").
+
+    The tags begin with a letter behind `val`: the HParams page shows the first few metrics by name.
+    """
+    values: dict[str, float] = {}
+    for kind, column in (("gradient_norm", 2), ("weight_norm", 3), ("saturated", 4)):
+        values |= {f"within/{kind}/layer_{row[1]}": float(row[column]) for row in rows if row[column] != ""}
     return scalars(epoch, values, wall_time)
 
 

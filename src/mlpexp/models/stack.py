@@ -1,0 +1,279 @@
+"""Many runs as one LightningModule: what Lightning costs is paid once per stack and epoch, not per run.
+
+Letters: R runs of the stack, A those still training, n training samples, m validation samples.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from mlpexp.activations import ACTIVATIONS
+from mlpexp.config import Config
+from mlpexp.data.prepared import Prepared
+from mlpexp.diagnostics import PROBE_SAMPLES, inspect
+from mlpexp.functional import Layer, mean_loss
+from mlpexp.initialisation import initialise_
+from mlpexp.optim import learning_rate
+from mlpexp.progress import Progress
+from mlpexp.stacking.activations import spans
+from mlpexp.stacking.engine import Engine
+from mlpexp.stacking.update import UpdateSettings
+
+
+@dataclass
+class RunRecord:
+    """What one run of a stack leaves behind, in plain numbers."""
+
+    progress: Progress
+    history: list[dict[str, float]] = field(default_factory=list)
+    layer_rows: list[list[float | str]] = field(default_factory=list)
+    tested: dict[str, float] = field(default_factory=dict)
+
+
+class StackModule(LightningModule):
+    """R networks of one shape, each with its own seed, rate, data split, best epoch and end.
+
+    One training step is a whole epoch of every run. A run that has finished leaves the stack and costs
+    nothing more.
+
+    Args:
+        configs: of each run; layer sizes, batch size, optimizer and size of the parts agree, and runs of the
+            same activation are neighbours.
+        data: of each run; the inputs are one tensor.
+
+    Attributes:
+        records: of each run.
+        best, last: parameters and optimizer state of each run in its best and in its last epoch.
+        wall_times: seconds since 1970: the start, then the end of each epoch.
+    """
+
+    def __init__(self, configs: Sequence[Config], data: Sequence[Prepared], *, exact: bool) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.configs, self.data, self.exact = list(configs), list(data), exact
+        self.sizes = [data[0].inputs.shape[1], *configs[0].model.hidden_sizes, data[0].num_classes]
+        self.records = [RunRecord(Progress.of(cfg)) for cfg in configs]
+        self.training_runs = list(range(len(configs)))
+        self.max_epochs = max(cfg.trainer.max_epochs for cfg in configs)
+        self.wall_times: list[float] = []
+        self._validated: tuple[Tensor, Tensor] | None = None
+        self._inspects = bool(configs[0].tracking.diagnostics)
+
+    def on_fit_start(self) -> None:
+        self.wall_times = [time.time()]
+        device = self.device
+        first = self.data[0]
+        self._inputs = first.inputs.to(device)
+        self._labels = first.labels.to(device)
+        self._train_labels = _shared([run.train_labels for run in self.data]).to(device)  # (N,) or (R, N)
+        self._parts = {
+            name: _shared([torch.from_numpy(getattr(run.split, name)) for run in self.data]).to(device)
+            for name in ("train", "val", "test")
+        }  # (n,) or (R, n)
+        layers = self._initial_layers()
+        cfgs = [cfg.optimizer for cfg in self.configs]
+        settings = UpdateSettings(
+            name=cfgs[0].name,
+            momentum=torch.tensor([cfg.momentum for cfg in cfgs], dtype=torch.float64),
+            nesterov=torch.tensor([cfg.nesterov for cfg in cfgs]),
+            weight_decay=torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64),
+        )
+        self.engine = Engine(
+            weights=[layer.weight.to(device) for layer in layers],
+            biases=[layer.bias.to(device) for layer in layers],
+            activations=[cfg.model.activation for cfg in self.configs],
+            update=settings,
+            exact=self.exact,
+        )
+        self.best, self.last = Snapshot(self.engine), Snapshot(self.engine)
+
+    def _initial_layers(self) -> list[Layer]:
+        stacked = [
+            Layer(torch.empty(len(self.configs), out, into), torch.empty(len(self.configs), out))
+            for into, out in zip(self.sizes, self.sizes[1:], strict=False)
+        ]
+        for run, cfg in enumerate(self.configs):
+            layers = [Layer(layer.weight[run], layer.bias[run]) for layer in stacked]
+            model = cfg.model
+            initialise_(layers, model.init, cfg.seed, sigma_w=model.sigma_w, sigma_b=model.sigma_b)
+        return stacked
+
+    def training_step(self, order: Tensor, batch_index: int) -> None:
+        """One epoch; `order` (A, n) or (n,) counts within the training part."""
+        part = self._rows(self._parts["train"])
+        index = part[order] if part.ndim == 1 else part.gather(1, order.expand(len(part), -1))
+        cfgs = [self.configs[run] for run in self.training_runs]
+        rates = [learning_rate(cfg.optimizer, self.current_epoch, cfg.trainer.max_epochs) for cfg in cfgs]
+        self.engine.train_epoch(
+            self._inputs,
+            self._rows(self._train_labels),
+            index,
+            cfgs[0].data.batch_size,
+            torch.tensor(rates, dtype=torch.float64),
+        )
+
+    def validation_step(self, batch: Tensor, batch_index: int) -> None:
+        self._validated = self.engine.evaluate(self._inputs, self._labels, self._rows(self._parts["val"]))
+
+    def on_train_epoch_end(self) -> None:
+        self.wall_times.append(time.time())
+        self._note_epoch()
+        if self._inspects:
+            self._inspect_layers()
+        leaving = [
+            run
+            for run in self.training_runs
+            if self.records[run].progress.stopped or self.current_epoch + 1 >= self.configs[run].trainer.max_epochs
+        ]
+        if leaving:
+            self._leave(leaving)
+
+    def _note_epoch(self) -> None:
+        assert self._validated is not None
+        epoch, engine = self.current_epoch, self.engine
+        parts = {"train": (engine.train_losses, engine.train_hits), "val": self._validated}
+        # the epoch's only transfer from the device: (4, A)
+        numbers = torch.stack([number for part in parts.values() for number in _summary(*part)]).tolist()
+        names = [f"{part}/{metric}" for part in parts for metric in ("loss", "acc")]
+        improved = []
+        for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
+            record = self.records[run]
+            record.history.append(dict(zip(names, row, strict=True)))
+            if record.progress.update(epoch, record.history[-1][self.configs[run].monitor]):
+                improved.append(place)
+        self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
+
+    def _leave(self, leaving: list[int]) -> None:
+        """Runs that have finished; the others' bits go on unchanged."""
+        gone = set(leaving)
+        places = [place for place, run in enumerate(self.training_runs) if run in gone]
+        self.last.take(self.engine, places, leaving)
+        staying = [place for place, run in enumerate(self.training_runs) if run not in gone]
+        self.training_runs = [self.training_runs[place] for place in staying]
+        if staying:
+            self.engine.keep(torch.tensor(staying))
+        else:
+            self.trainer.should_stop = True
+
+    def test(self) -> None:
+        """Loss and accuracy on the test part, of each run's best weights or its last ones."""
+        if self._parts["test"].shape[-1] == 0:
+            return
+        chosen = Snapshot.chosen(self.best, self.last, [self._tests_best(run) for run in range(len(self.configs))])
+        engine = Engine(
+            weights=chosen.weights,
+            biases=chosen.biases,
+            activations=[cfg.model.activation for cfg in self.configs],
+            update=UpdateSettings(),
+            exact=self.exact,
+        )
+        losses, accuracies = _summary(*engine.evaluate(self._inputs, self._labels, self._parts["test"]))
+        for record, loss, accuracy in zip(self.records, losses.tolist(), accuracies.tolist(), strict=True):
+            record.tested = {"test/loss": loss, "test/acc": accuracy}
+
+    def _tests_best(self, run: int) -> bool:
+        return self.configs[run].test_weights == "best" and self.records[run].progress.best_epoch is not None
+
+    def _inspect_layers(self) -> None:
+        part = self._rows(self._parts["train"])[..., :PROBE_SAMPLES]
+        labels = self._rows(self._train_labels)
+        probe_labels = labels[part] if labels.ndim == 1 else labels.gather(1, part.expand(len(labels), -1))
+        probe = self._inputs[part]
+        for name, start, stop in spans([self.configs[run].model.activation for run in self.training_runs]):
+            layers = [
+                Layer(w[start:stop], b[start:stop])
+                for w, b in zip(self.engine.weights, self.engine.biases, strict=True)
+            ]
+            count = stop - start
+            inputs = probe[start:stop] if probe.ndim == 3 else probe.expand(count, *probe.shape)
+            targets = probe_labels[start:stop] if probe_labels.ndim == 2 else probe_labels.expand(count, -1)
+            numbers, _ = inspect(layers, inputs, targets, ACTIVATIONS[name])
+            norms = torch.stack([numbers.gradient_norm, numbers.weight_norm], -1).tolist()  # (A, L, 2)
+            shares = numbers.saturated.tolist()
+            for run, pairs, saturated in zip(self.training_runs[start:stop], norms, shares, strict=True):
+                rows = zip(pairs, [*saturated, ""], strict=True)
+                self.records[run].layer_rows += [
+                    [self.current_epoch, i, *pair, share] for i, (pair, share) in enumerate(rows)
+                ]
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        """The rows of the runs that are still training; a tensor that all runs share as it is."""
+        if tensor.ndim == 1 or len(self.training_runs) == len(self.configs):
+            return tensor
+        return tensor[torch.tensor(self.training_runs, device=tensor.device)]
+
+    def configure_optimizers(self) -> None:
+        """None: the engine moves the parameters."""
+
+
+class Snapshot:
+    """Parameters and optimizer state of all runs of a stack, each taken in an epoch of its own.
+
+    Attributes:
+        weights, biases: of each layer, (R, O, I) and (R, O).
+        state: by torch's name, one stacked tensor for each parameter: the weights, then the biases.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.weights = [w.clone() for w in engine.weights]
+        self.biases = [b.clone() for b in engine.biases]
+        self.state = {name: [t.clone() for t in tensors] for name, tensors in _state(engine).items()}
+
+    def take(self, engine: Engine, places: list[int], runs: list[int]) -> None:
+        """Copy the engine's rows `places` to the rows `runs`."""
+        if not places:
+            return
+        device = self.weights[0].device
+        source, target = torch.tensor(places, device=device), torch.tensor(runs, device=device)
+        for mine, theirs in zip(self._tensors(), _engine_tensors(engine), strict=True):
+            if len(places) == len(mine) == len(theirs):
+                mine.copy_(theirs)
+            else:
+                mine.index_copy_(0, target, theirs.index_select(0, source))
+
+    @staticmethod
+    def chosen(best: "Snapshot", last: "Snapshot", use_best: list[bool]) -> "Snapshot":
+        """For each run the row of `best` or of `last`."""
+        if all(use_best):
+            return best
+        made = object.__new__(Snapshot)
+        mask = torch.tensor(use_best, device=best.weights[0].device)
+
+        def pick(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+            return [torch.where(mask.view(-1, *[1] * (x.ndim - 1)), x, y) for x, y in zip(a, b, strict=True)]
+
+        made.weights, made.biases, made.state = pick(best.weights, last.weights), pick(best.biases, last.biases), {}
+        return made
+
+    def cpu(self) -> "Snapshot":
+        """On the host, for writing."""
+        self.weights, self.biases = [w.cpu() for w in self.weights], [b.cpu() for b in self.biases]
+        self.state = {name: [t.cpu() for t in tensors] for name, tensors in self.state.items()}
+        return self
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.weights, *self.biases, *(t for tensors in self.state.values() for t in tensors)]
+
+
+def _engine_tensors(engine: Engine) -> list[Tensor]:
+    state = [t for tensors in _state(engine).values() for t in tensors]
+    return [*engine.weights, *engine.biases, *state]
+
+
+def _summary(losses: Tensor, hits: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean loss and share of hits of each run in double precision, (R,)."""
+    return mean_loss(losses), hits.sum(-1) / torch.tensor(hits.shape[-1], dtype=torch.float64, device=hits.device)
+
+
+def _shared(rows: list[Tensor]) -> Tensor:
+    """One row for all if they are all the same, else stacked."""
+    first = rows[0]
+    return first if all(row is first or torch.equal(row, first) for row in rows) else torch.stack(rows)
+
+
+def _state(engine: Engine) -> dict[str, list[Tensor]]:
+    return engine._update.state

@@ -1,0 +1,115 @@
+"""Which runs of a sweep share a stack, and which train alone and why.
+
+Runs share tensors where their shapes agree and their steps take turns: layer sizes, batch size, number of
+samples, optimizer. All else (seeds, rates, momentum, decay, schedules, initialisation, label noise, activation,
+epochs) varies freely inside a stack.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlpexp.config import Config
+from mlpexp.data.prepared import Prepared
+from mlpexp.stacking.cost import step_cost_us
+
+# a stack's weights should stay in the processor's cache; beyond some hundred runs nothing is gained
+MAX_RUNS = 128
+MAX_PARAMETER_BYTES = 20 << 20
+COPIES = 4  # weights, gradients, the best epoch's, optimizer state
+# flags that leave a run's numbers alone
+HARMLESS_FLAGS = ("devices", "log_every_n_steps", "enable_model_summary", "num_sanity_val_steps", "profiler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Runs that are trained together, by their position in the sweep; equal activations are neighbours."""
+
+    runs: list[int]
+    seconds: float  # estimated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every run of the sweep exactly once."""
+
+    stacks: list[Stack]
+    alone: dict[int, str]  # position -> why
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time of the stacks."""
+        return sum(stack.seconds for stack in self.stacks)
+
+
+def plan(configs: Sequence[Config], data: Sequence[Prepared], memory_bytes: int) -> Plan:
+    """Divide the runs into stacks whose tensors fit into `memory_bytes`, in the order of the sweep."""
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    alone: dict[int, str] = {}
+    for i, (cfg, prepared) in enumerate(zip(configs, data, strict=True)):
+        if reason := cannot_be_stacked(cfg):
+            alone[i] = reason
+        else:
+            groups[_key(cfg, prepared)].append(i)
+    stacks = []
+    for members in groups.values():
+        limit = _limit(configs[members[0]], data[members[0]], memory_bytes)
+        members.sort(key=lambda i: (configs[i].model.activation, i))
+        pieces = -(-len(members) // limit)
+        for piece in range(pieces):  # of nearly equal size, so that none is left with a few slow ones
+            runs = members[piece * len(members) // pieces : (piece + 1) * len(members) // pieces]
+            stacks.append(Stack(runs=runs, seconds=_seconds([configs[i] for i in runs], data[runs[0]])))
+    return Plan(stacks=stacks, alone=alone)
+
+
+def cannot_be_stacked(cfg: Config) -> str | None:
+    """Why a run has to train alone; None where it can share a stack."""
+    if cfg.model.variant != "torch_nn":
+        return f"model.variant={cfg.model.variant}"
+    if cfg.callbacks:
+        return "your own callbacks"
+    if cfg.logger:
+        return "your own logger"
+    if cfg.tracking.figures:
+        return "tracking.figures=true"
+    for name in cfg.trainer.flags:
+        if name not in HARMLESS_FLAGS:
+            return f"trainer.{name}"
+    return None
+
+
+def sizes(cfg: Config, data: Prepared) -> list[int]:
+    """Units of each layer, from the inputs to the classes."""
+    return [data.inputs.shape[1], *cfg.model.hidden_sizes, data.num_classes]
+
+
+def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
+    shapes = tuple(len(part) for part in data.split)
+    return (
+        tuple(sizes(cfg, data)),
+        shapes,
+        data.scale,
+        cfg.data.batch_size,
+        cfg.data.shuffle,
+        cfg.optimizer.name,
+        cfg.stack.exact,
+        cfg.tracking.diagnostics,
+        cfg.trainer.accelerator,
+    )
+
+
+def _limit(cfg: Config, data: Prepared, memory_bytes: int) -> int:
+    """Runs of this shape in one stack; at least two, because one is padded to two anyway."""
+    units = sizes(cfg, data)
+    parameters = 4 * sum((a + 1) * b for a, b in zip(units, units[1:], strict=False))
+    # an epoch's order, labels, losses and hits; activations of a batch and of the validation part
+    samples = len(data.split.train) * (8 + 8 + 8 + 4 + 1) + 4 * sum(units) * (cfg.data.batch_size * 3)
+    fitting = memory_bytes // (COPIES * parameters + samples)
+    return int(max(2, min(MAX_RUNS, MAX_PARAMETER_BYTES // parameters, fitting)))
+
+
+def _seconds(configs: Sequence[Config], data: Prepared) -> float:
+    cfg = configs[0]
+    steps = -(-len(data.split.train) // cfg.data.batch_size)
+    epochs = max(c.trainer.max_epochs for c in configs)
+    return 1e-6 * epochs * steps * step_cost_us(sizes(cfg, data), cfg.data.batch_size, len(configs))
