@@ -1,0 +1,223 @@
+"""The update rules of `torch.optim` over a stack, every run with its own settings and its own bits.
+
+`addcmul_` with a factor per run rounds as torch's `add_(…, alpha=factor)` does for one run (both fused); a
+multiplication and an addition apart would not. Settings are double precision, as a run's own Python numbers
+are, and are rounded to the parameters' type where torch does so.
+
+Letters: R runs, S steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateSettings:
+    """An optimizer's settings; a tensor holds one value per run (R,), and None means zero for all.
+
+    The name, `betas` and `eps` are uniform in a stack.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: Tensor | None = None
+    nesterov: Tensor | None = None
+    weight_decay: Tensor | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def rows(self, runs: Tensor) -> "UpdateSettings":
+        """The settings of these runs."""
+        picked = {
+            name: values[runs.to(values.device)]
+            for name in ("momentum", "nesterov", "weight_decay")
+            if (values := getattr(self, name)) is not None
+        }
+        return replace(self, **picked)
+
+
+class PerRun:
+    """One number per run, shaped to multiply a stacked parameter.
+
+    Attributes:
+        of: by the parameter's number of dimensions, views (R, 1) and (R, 1, 1).
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+        self.of = {2: values.view(-1, 1), 3: values.view(-1, 1, 1)}
+        self._rows: tuple[Tensor, ...] = ()
+
+    def plan(self, rows: Tensor) -> None:
+        """The numbers for the steps to come, (S, R), or (R,) for as long as nothing else is said."""
+        self._rows = ()
+        if rows.ndim == 1:
+            self._values.copy_(rows)
+        else:
+            self._rows = rows.to(self._values).unbind()
+
+    def take(self, step: int) -> None:
+        """Bring the numbers of this step of the plan, from 0."""
+        if self._rows:
+            self._values.copy_(self._rows[step])
+
+
+def make_update(settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> "Sgd | Adam":
+    """The rule that `settings` name, for stacked parameters and gradients (R, …)."""
+    return (Sgd if settings.name == "sgd" else Adam)(settings, parameters, gradients)
+
+
+class Sgd:
+    """`torch.optim.SGD`: momentum, Nesterov and weight decay may differ from run to run, and be zero.
+
+    Attributes:
+        state: by torch's name of it, one stacked tensor for each parameter.
+        num_steps: taken so far.
+        is_plain: neither momentum nor weight decay in any run.
+        negative_rates: minus the learning rates of the present step.
+    """
+
+    def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        self._parameters, self._gradients = parameters, gradients
+        self.num_steps = self._planned_from = 0
+        like = parameters[0]
+        self.negative_rates = PerRun(like.new_zeros(len(like)))
+        self._decay = WeightDecay(settings.weight_decay, parameters)
+        self._momentum = _if_any(settings.momentum, like)
+        # a run without momentum must not meet its buffer: zero times infinity would be NaN
+        self._still = None if settings.momentum is None else _if_mixed(settings.momentum.eq(0), like)
+        self._nesterov = _if_any(settings.nesterov, like, torch.bool)
+        self._nesterov_differs = self._nesterov is not None and _if_mixed(settings.nesterov, like) is not None
+        self.is_plain = self._momentum is None and not self._decay.is_some
+        self.state: dict[str, list[Tensor]] = {}
+        if self._momentum is not None:
+            self.state["momentum_buffer"] = [torch.zeros_like(p) for p in parameters]
+
+    def schedule(self, lr: Tensor) -> None:
+        """Say the learning rates of the steps to come: (S, R) or, for all of them, (R,); float64."""
+        self._planned_from = self.num_steps
+        self.negative_rates.plan(-lr)
+
+    def begin(self) -> None:
+        """Bring the learning rates of the next step."""
+        self.negative_rates.take(self.num_steps - self._planned_from)
+        self.num_steps += 1
+
+    def step(self) -> None:
+        """Change the parameters in place by their gradients, which are overwritten."""
+        self.begin()
+        for i, (parameter, gradient) in enumerate(zip(self._parameters, self._gradients, strict=True)):
+            self._decay.add_to(i, gradient)
+            step = gradient if self._momentum is None else self._with_momentum(i, gradient, self._momentum)
+            parameter.addcmul_(step, self.negative_rates.of[parameter.ndim])
+
+    def _with_momentum(self, i: int, gradient: Tensor, momentum: PerRun) -> Tensor:
+        n = gradient.ndim
+        buffer = self.state["momentum_buffer"][i]
+        if self._still is not None:
+            buffer.masked_fill_(self._still.of[n], 0.0)
+        buffer.mul_(momentum.of[n]).add_(gradient)
+        if self._nesterov is None:
+            return buffer
+        gradient.addcmul_(buffer, momentum.of[n])
+        if self._nesterov_differs:
+            torch.where(self._nesterov.of[n], gradient, buffer, out=gradient)
+        return gradient
+
+
+class Adam:
+    """`torch.optim.Adam` and `AdamW`: learning rate and weight decay per run, all runs at the same step.
+
+    Attributes: as of `Sgd`.
+    """
+
+    is_plain = False
+
+    def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        self._parameters, self._gradients, self._settings = parameters, gradients, settings
+        self.num_steps = self._planned_from = 0
+        like = parameters[0]
+        self._negative_steps = PerRun(like.new_zeros(len(like)))
+        decoupled = settings.name == "adamw"
+        self._decay = WeightDecay(None if decoupled else settings.weight_decay, parameters)
+        self._shrinks = decoupled and _if_any(settings.weight_decay, like) is not None
+        self._shrink = PerRun(like.new_ones(len(like)))
+        self._scratch = [torch.empty_like(p) for p in parameters]
+        self.state: dict[str, list[Tensor]] = {
+            "exp_avg": [torch.zeros_like(p) for p in parameters],
+            "exp_avg_sq": [torch.zeros_like(p) for p in parameters],
+        }
+        self._rates: Tensor = like.new_zeros(0)
+
+    def schedule(self, lr: Tensor) -> None:
+        """Say the learning rates of the steps to come: (S, R) or, for all of them, (R,); float64."""
+        self._planned_from = self.num_steps
+        self._rates = lr
+
+    def step(self) -> None:
+        """Change the parameters in place by their gradients, which are overwritten."""
+        rates = self._rates if self._rates.ndim == 1 else self._rates[self.num_steps - self._planned_from]
+        self.num_steps += 1
+        beta1, beta2 = self._settings.betas
+        self._negative_steps.plan(-(rates / (1 - beta1**self.num_steps)))
+        if self._shrinks:
+            assert self._settings.weight_decay is not None
+            self._shrink.plan(1 - rates * self._settings.weight_decay.to(rates))
+        root = (1 - beta2**self.num_steps) ** 0.5
+        averages = zip(self.state["exp_avg"], self.state["exp_avg_sq"], self._scratch, strict=True)
+        for i, (mean, square, denominator) in enumerate(averages):
+            parameter, gradient = self._parameters[i], self._gradients[i]
+            n = parameter.ndim
+            if self._shrinks:
+                parameter.mul_(self._shrink.of[n])
+            self._decay.add_to(i, gradient)
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            torch.sqrt(square, out=denominator).div_(root).add_(self._settings.eps)
+            torch.mul(mean, self._negative_steps.of[n], out=gradient)
+            parameter.addcdiv_(gradient, denominator)
+
+
+class WeightDecay:
+    """The penalty's part of the gradient, for the runs that have one.
+
+    Attributes:
+        is_some: at least one run has a penalty.
+    """
+
+    def __init__(self, weight_decay: Tensor | None, parameters: Sequence[Tensor]) -> None:
+        self._parameters = parameters
+        self._factor = _if_any(weight_decay, parameters[0])
+        self._decays = None if weight_decay is None else _if_mixed(weight_decay.ne(0), parameters[0])
+        self._scratch = [] if self._decays is None else [torch.empty_like(p) for p in parameters]
+        self.is_some = self._factor is not None
+
+    def add_to(self, i: int, gradient: Tensor) -> None:
+        """Add parameter i's penalty to its gradient, in place."""
+        if self._factor is None:
+            return
+        parameter = self._parameters[i]
+        n = parameter.ndim
+        if self._decays is None:
+            gradient.addcmul_(parameter, self._factor.of[n])
+            return
+        # a run without a penalty must not meet its parameter: zero times infinity would be NaN
+        torch.addcmul(gradient, parameter, self._factor.of[n], out=self._scratch[i])
+        torch.where(self._decays.of[n], self._scratch[i], gradient, out=gradient)
+
+
+def _if_any(values: Tensor | None, like: Tensor, dtype: torch.dtype | None = None) -> PerRun | None:
+    """The values beside `like`, or None if there is nothing but zeros."""
+    if values is None or not bool(values.any()):
+        return None
+    return PerRun(values.to(like.device, dtype or like.dtype))
+
+
+def _if_mixed(mask: Tensor | None, like: Tensor) -> PerRun | None:
+    """The mask beside `like`, or None if all runs agree."""
+    if mask is None or bool(mask.all()) or not bool(mask.any()):
+        return None
+    return PerRun(mask.to(like.device, torch.bool))
