@@ -31,15 +31,35 @@ def split(labels: NDArray[np.int64], cfg: DataConfig) -> Split:
         return Split(everything, everything, everything[:0])
     try:
         rest, test = _take(everything, labels, cfg.test_fraction * len(labels), cfg.seed)
-        if cfg.folds is not None:
-            folds = StratifiedKFold(cfg.folds, shuffle=True, random_state=cfg.seed)
-            train, val = list(folds.split(rest, labels[rest]))[cfg.fold]
-            train, val = rest[train], rest[val]
-        else:
+        if cfg.folds is None:
             train, val = _take(rest, labels, cfg.val_fraction * len(labels), cfg.seed)
+        else:
+            if _smallest(labels, rest) < cfg.folds:  # scikit-learn would leave it out of some folds
+                raise _too_few(labels, cfg)
+            folds = StratifiedKFold(cfg.folds, shuffle=True, random_state=cfg.seed)
+            train, val = (rest[part] for part in list(folds.split(rest, labels[rest]))[cfg.fold])
     except ValueError as error:
-        raise UserError(f"the data cannot be split as asked: {error}") from error
+        raise _too_few(labels, cfg) from error
+    if any(_smallest(labels, part) == 0 for part in (train, val, test) if part is not test or cfg.test_fraction > 0):
+        raise _too_few(labels, cfg)
     return Split(np.sort(train), np.sort(val), np.sort(test))
+
+
+def _smallest(labels: NDArray[np.int64], part: Indices) -> int:
+    """How many samples of its rarest class `part` holds."""
+    return int(np.bincount(labels[part], minlength=labels.max() + 1).min())
+
+
+def _too_few(labels: NDArray[np.int64], cfg: DataConfig) -> UserError:
+    counts = np.bincount(labels)
+    if cfg.folds is None:
+        asked, mend = f"data.val_fraction={cfg.val_fraction}", "larger parts, or no test, data.test_fraction=0"
+    else:
+        asked, mend = f"data.folds={cfg.folds}", "fewer folds, e.g. data.folds=2"
+    return UserError(
+        f"{asked} and data.test_fraction={cfg.test_fraction} cannot be: every part needs samples of every class, and "
+        f"class {counts.argmin()} has only {counts.min()} of {len(labels)}; choose {mend}"
+    )
 
 
 def _take(among: Indices, labels: NDArray[np.int64], share: float, seed: int) -> tuple[Indices, Indices]:
@@ -50,9 +70,7 @@ def _take(among: Indices, labels: NDArray[np.int64], share: float, seed: int) ->
     return kept, taken
 
 
-def noisy_labels(
-    labels: NDArray[np.int64], train: Indices, num_classes: int, cfg: DataConfig
-) -> NDArray[np.int64]:
+def noisy_labels(labels: NDArray[np.int64], train: Indices, num_classes: int, cfg: DataConfig) -> NDArray[np.int64]:
     """`labels` with the share `cfg.label_noise` of the training ones replaced by classes drawn at random."""
     if cfg.label_noise == 0:
         return labels
