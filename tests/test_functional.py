@@ -1,5 +1,7 @@
 """The mathematics by hand, against autograd and against central finite differences, in float64."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -44,7 +46,7 @@ def problem(widths, runs=(), seed=0):
         return torch.randn(*runs, *shape, generator=generator, dtype=torch.float64)
 
     sizes = [INPUTS, *widths, CLASSES]
-    layers = [Layer(draw(o, i), draw(o)) for i, o in zip(sizes, sizes[1:], strict=False)]
+    layers = [Layer(draw(o, i), draw(o)) for i, o in pairwise(sizes)]
     labels = torch.randint(CLASSES, (*runs, BATCH), generator=generator)
     return layers, draw(BATCH, INPUTS), F.one_hot(labels, CLASSES).double()
 
@@ -97,9 +99,7 @@ def test_gradients_of_a_run_in_a_stack_equal_autograds_and_those_of_the_run_alon
     layers, inputs, targets = stacked
     for run in range(3):
         alone = [Layer(weight[run], bias[run]) for weight, bias in layers]
-        for ours, theirs in zip(
-            found, by_hand(alone, inputs[run], targets[run], ACTIVATIONS[name]), strict=True
-        ):
+        for ours, theirs in zip(found, by_hand(alone, inputs[run], targets[run], ACTIVATIONS[name]), strict=True):
             assert close(ours[run], theirs, 1e-12)
 
 
