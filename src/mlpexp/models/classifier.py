@@ -1,6 +1,7 @@
 """What all variants share: the parameter layout, and loss and accuracy measured once per epoch."""
 
 from dataclasses import asdict
+
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn

@@ -8,6 +8,7 @@ epochs) varies freely inside a stack.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mlpexp.config import Config
 from mlpexp.data.prepared import Prepared
@@ -101,7 +102,7 @@ def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
 def _limit(cfg: Config, data: Prepared, memory_bytes: int) -> int:
     """Runs of this shape in one stack; at least two, because one is padded to two anyway."""
     units = sizes(cfg, data)
-    parameters = 4 * sum((a + 1) * b for a, b in zip(units, units[1:], strict=False))
+    parameters = 4 * sum((a + 1) * b for a, b in pairwise(units))
     # an epoch's order, labels, losses and hits; activations of a batch and of the validation part
     samples = len(data.split.train) * (8 + 8 + 8 + 4 + 1) + 4 * sum(units) * (cfg.data.batch_size * 3)
     fitting = memory_bytes // (COPIES * parameters + samples)

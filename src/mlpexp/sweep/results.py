@@ -28,8 +28,8 @@ def swept_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
             seen.setdefault(_key(item), set())
     for job in overrides:
         given = {_key(item): item.partition("=")[2] for item in job}
-        for key in seen:
-            seen[key].add(given.get(key))
+        for key, values in seen.items():
+            values.add(given.get(key))
     return [key for key, values in seen.items() if len(values) > 1]
 
 

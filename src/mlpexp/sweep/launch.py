@@ -1,0 +1,331 @@
+"""What Hydra promises a job of a multirun, kept for jobs that are composed, checked and trained together."""
+
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import (
+    JobReturn,
+    JobRuntime,
+    JobStatus,
+    configure_log,
+    env_override,
+    run_job,
+    setup_globals,
+)
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from mlpexp import app, checks
+from mlpexp.config import Config
+from mlpexp.errors import ConfigError, Interrupted, UserError
+from mlpexp.sweep.compose import Composed, Composer, hydra_config, without_hydra
+from mlpexp.sweep.jobs import Job, Outcome
+
+log = logging.getLogger(__name__)
+
+MAX_PROBLEMS = 20  # lines that a person still reads
+MAX_REFUSED = 8  # jobs that Hydra itself refuses: a tenth of a second each, and rarely for different reasons
+
+Arguments = tuple[str, ...]
+Trainer = Callable[[list[Job]], list[Outcome]]
+
+
+class Sweep:
+    """A sweep between Hydra's `setup` and `launch` of a launcher.
+
+    With Hydra's basic sweeper all jobs are known from the start, and are checked before it writes anything.
+
+    Raises:
+        UserError: what is wrong with the sweep.
+    """
+
+    def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig, max_runs: int) -> None:
+        self.context = context
+        self.task_function = task_function
+        self.config = config
+        self.composer = Composer(context.config_loader, config)
+        self._checked: dict[tuple[int, Arguments], tuple[Composed, Config]] = {}
+        known = _known_jobs(config, context, max_runs)
+        for composed, cfg in check(self.composer, list(enumerate(known))):
+            self._checked[composed.number, composed.arguments] = composed, cfg
+        # the sweeper holds the same context: what it composes to see whether it is legal, it composes with this
+        context.config_loader = _Loader(self.composer, set(map(tuple, known)))  # type: ignore[assignment]
+
+    def checked(self, jobs: list[tuple[int, Arguments]]) -> list[tuple[Composed, Config]]:
+        if all(job in self._checked for job in jobs):
+            return [self._checked.pop(job) for job in jobs]
+        return check(self.composer, jobs)
+
+
+def launch(
+    sweep: Sweep,
+    job_overrides: Sequence[Sequence[str]],
+    initial_job_idx: int,
+    trainer: Trainer | None = None,
+) -> list[JobReturn]:
+    """Train a batch of jobs; what they return is in their order.
+
+    Raises:
+        UserError: all that is wrong with any of the jobs; then none is started and nothing written.
+        Interrupted: stopped from outside.
+    """
+    if trainer is None:
+        from mlpexp.sweep.train import train_jobs  # torch: late
+
+        trainer = partial(train_jobs, directory=Path(str(sweep.config.hydra.sweep.dir)).absolute())
+    setup_globals()
+    hydra = sweep.config.hydra
+    configure_log(hydra.hydra_logging, hydra.verbose)
+    jobs = sweep.checked([(initial_job_idx + i, tuple(one)) for i, one in enumerate(job_overrides)])
+    try:
+        returns = _run(sweep, jobs, trainer)
+    finally:
+        configure_log(hydra.hydra_logging, hydra.verbose)
+    _report_failures(returns)
+    return returns
+
+
+def check(composer: Composer, jobs: Sequence[tuple[int, Sequence[str]]]) -> list[tuple[Composed, Config]]:
+    """Every job's configuration, composed and typed.
+
+    Raises:
+        ConfigError: each problem once, with the number of jobs that have it.
+    """
+    problems: Counter[str] = Counter()
+    accepted: list[tuple[Composed, Config]] = []
+    refused = looked_at = 0
+    for number, arguments in jobs:
+        looked_at += 1
+        try:
+            composed = composer.compose(arguments, number)
+            cfg = checks.parse(composed.config)
+            if cfg.resume is not None:
+                raise UserError("resume continues one run; leave it out, or leave out -m")
+            accepted.append((composed, cfg))
+        except UserError as error:
+            problems.update(str(error).splitlines())
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            problems[app.hydra_sentence(error)] += 1
+            refused += 1
+            if refused == MAX_REFUSED:
+                break
+    problems.update(_missing_devices(cfg for _, cfg in accepted))
+    problems.update(_shared_directories(accepted))
+    if problems:
+        of = f"of {looked_at:,} runs" if looked_at == len(jobs) else f"of the first {looked_at:,} runs"
+        lines = [f"{text} ({count:,} {of})" if len(jobs) > 1 else text for text, count in problems.items()]
+        if len(lines) > MAX_PROBLEMS:
+            lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} problems more"]
+        raise ConfigError(lines)
+    return accepted
+
+
+def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) -> list[JobReturn]:
+    returns: dict[int, JobReturn] = {}
+    together: dict[str, Job] = {}  # by directory: equal runs are trained once
+    for composed, cfg in jobs:
+        if not composed.needs_ordinary_way and composed.output_dir not in together:
+            together[composed.output_dir] = _prepared(sweep, composed, cfg)
+        composed.forget_texts()
+    repeated = sum(not composed.needs_ordinary_way for composed, _ in jobs) - len(together)
+    if repeated:
+        log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(jobs))
+    notify = _job_callbacks(sweep.context)
+    if notify:
+        for job in together.values():
+            _notify_start(sweep, job)
+    outcomes = dict(zip(together, trainer(list(together.values())), strict=True)) if together else {}
+    for composed, _ in jobs:
+        if composed.needs_ordinary_way:
+            returns[composed.number] = _by_hydra(sweep, composed)
+            continue
+        returns[composed.number] = _Return(sweep.composer, composed, outcomes[composed.output_dir])
+        if notify and together[composed.output_dir].number == composed.number:
+            _notify_end(sweep, together[composed.output_dir], returns[composed.number])
+    return [returns[composed.number] for composed, _ in jobs]
+
+
+def _prepared(sweep: Sweep, composed: Composed, cfg: Config) -> Job:
+    """The job's directory with the files that Hydra puts there."""
+    directory = Path(composed.output_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    if composed.output_subdir is not None:
+        hydra_dir = directory / composed.output_subdir
+        hydra_dir.mkdir(parents=True, exist_ok=True)
+        (hydra_dir / "config.yaml").write_text(composed.config_yaml, encoding="utf-8")
+        (hydra_dir / "hydra.yaml").write_text(composed.hydra_yaml, encoding="utf-8")
+        (hydra_dir / "overrides.yaml").write_text(composed.overrides_yaml, encoding="utf-8")
+    path = directory / composed.log_name if composed.log_name else None
+    if path is not None:
+        path.touch()
+    number, arguments = composed.number, composed.arguments
+    return Job(
+        number=number,
+        overrides=composed.overrides,
+        config=cfg,
+        directory=directory,
+        log=path,
+        env_set=composed.env_set,
+        hydra=lambda: sweep.composer.placed(arguments, number),
+    )
+
+
+def _by_hydra(sweep: Sweep, composed: Composed) -> JobReturn:
+    """Hydra's own way to run a job, from its configuration to its return."""
+
+    def task(cfg: DictConfig) -> Any:
+        try:
+            return sweep.task_function(cfg)
+        except SystemExit as error:  # would end the sweep, and silently
+            raise RuntimeError(f"SystemExit: {error}") from error
+
+    ended = run_job(
+        hydra_context=sweep.context,
+        task_function=task,
+        config=sweep.composer.config(composed.arguments, composed.number),
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    if isinstance(ended._return_value, Interrupted):
+        raise ended._return_value
+    return ended
+
+
+class _Return(JobReturn):
+    """Makes the configurations when they are asked for: a thousand times 150 KiB that no sweeper reads."""
+
+    def __init__(self, composer: Composer, composed: Composed, outcome: Outcome) -> None:
+        self._placed: Callable[[], DictConfig] = _placed(composer, composed)
+        super().__init__(
+            overrides=list(composed.overrides),
+            working_dir=os.getcwd(),  # noqa: PTH109 - a string, as run_job's
+            task_name=JobRuntime.instance().get("name"),
+            status=JobStatus.FAILED if outcome.error else JobStatus.COMPLETED,
+            _return_value=outcome.error or outcome.objective,
+        )
+
+    @property
+    def cfg(self) -> DictConfig | None:
+        return without_hydra(self._placed())
+
+    @cfg.setter
+    def cfg(self, _: DictConfig | None) -> None: ...
+
+    @property
+    def hydra_cfg(self) -> DictConfig | None:
+        with hydra_config(self._placed()):
+            return HydraConfig.instance().cfg  # type: ignore[return-value]
+
+    @hydra_cfg.setter
+    def hydra_cfg(self, _: DictConfig | None) -> None: ...
+
+
+def _placed(composer: Composer, composed: Composed) -> Callable[[], DictConfig]:
+    arguments, number = composed.arguments, composed.number
+    return lambda: composer.placed(arguments, number)
+
+
+class _Loader:
+    """Hydra's loader, except that a job's configuration costs a hundredth."""
+
+    def __init__(self, composer: Composer, legal: set[Arguments]) -> None:
+        self._composer = composer
+        self._legal = legal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._composer.loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        if tuple(sweep_overrides) in self._legal:
+            # only the basic sweeper's jobs are known beforehand, and it asks just to see whether this raises
+            return master_config
+        return self._composer.loaded(sweep_overrides)
+
+
+def _known_jobs(config: DictConfig, context: HydraContext, max_runs: int) -> list[list[str]]:
+    """All jobs of the sweep, where Hydra's basic sweeper makes them; of another sweeper none is known yet."""
+    sweeper = config.hydra.sweeper
+    if sweeper.get("_target_") != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
+        return []
+    arguments = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    arguments += config.hydra.overrides.task
+    overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)
+    counts = {
+        override.get_key_element(): sum(1 for _ in islice(override.sweep_string_iterator(), max_runs + 1))
+        for override in overrides
+        if override.is_discrete_sweep()
+    }
+    if (count := prod(counts.values())) > max_runs:
+        raise UserError(f"the sweep has {count:,} runs or more; if you mean it, say hydra.launcher.max_runs={count}")
+    return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+
+
+def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
+    problems: Counter[str] = Counter()
+    for name, count in Counter(cfg.trainer.accelerator for cfg in configs).items():
+        if name in ("cpu", "auto"):
+            continue
+        from mlpexp import training
+
+        try:
+            training.check_accelerator(name)
+        except UserError as error:
+            problems[str(error)] = count
+    return problems
+
+
+def _shared_directories(jobs: Iterable[tuple[Composed, Config]]) -> Counter[str]:
+    by_directory: dict[str, list[tuple[Composed, Config]]] = defaultdict(list)
+    for composed, cfg in jobs:
+        by_directory[composed.output_dir].append((composed, cfg))
+    return Counter(
+        {
+            f"different runs would write to {directory}; give each its own, e.g. "
+            "hydra.sweep.subdir='${hydra.job.num}'": len(members)
+            for directory, members in by_directory.items()
+            if any(cfg != members[0][1] for _, cfg in members[1:])
+        }
+    )
+
+
+def _job_callbacks(context: HydraContext) -> bool:
+    """Whether a callback wants to hear of every job."""
+    return any(
+        getattr(type(callback), event, None) not in (None, getattr(Callback, event))
+        for callback in context.callbacks.callbacks
+        for event in ("on_job_start", "on_job_end")
+    )
+
+
+def _notify_start(sweep: Sweep, job: Job) -> None:
+    cfg = job.hydra()
+    with hydra_config(cfg), env_override(job.env_set):
+        sweep.context.callbacks.on_job_start(config=cfg, task_function=sweep.task_function)
+
+
+def _notify_end(sweep: Sweep, job: Job, ended: JobReturn) -> None:
+    cfg = job.hydra()
+    with hydra_config(cfg):
+        sweep.context.callbacks.on_job_end(config=cfg, job_return=ended)
+
+
+def _report_failures(returns: Sequence[JobReturn]) -> None:
+    """One line for each run that failed: Hydra's sweepers stop at the first."""
+    for ended in returns:
+        if ended.status == JobStatus.FAILED:
+            error = ended._return_value
+            reason = str(error).splitlines()[0] if str(error) else "no message"
+            log.error("the run %s failed: %s: %s", " ".join(ended.overrides or []), type(error).__name__, reason)

@@ -1,0 +1,173 @@
+"""What a person sees of a sweep: one line of plan, one bar, a table of configurations, two commands."""
+
+import math
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.plan import Plan
+from mlpexp.sweep.ranking import SEED_LIKE, Estimate, rank
+from mlpexp.sweep.results import swept_keys
+
+SHOWN = 5  # configurations in the final table
+NAMED = 10  # failures that are named one by one
+WRITING_S, STACK_S = 0.004, 0.15  # of a run's files; of a Trainer's own work
+
+
+class Screen:
+    """The terminal of a sweep. Silent where `quiet`, for use as a library."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(quiet=quiet)
+        self._errors = Console(stderr=True, quiet=quiet)
+        self._progress: Progress | None = None
+        self._best: float | None = None
+        self._shown = self._done = 0.0
+
+    @contextmanager
+    def showing(self, sweep: Sequence[Job], planned: Plan) -> Iterator[None]:
+        """Announce the plan and keep a bar on the screen while the block runs."""
+        self._console.print(plan_line(sweep, planned), highlight=False)
+        for reason, count in Counter(planned.alone.values()).items():
+            self._console.print(f"{count:,} of them train alone: {reason}", highlight=False)
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("runs"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[best]}"),
+        )
+        with Progress(*columns, console=self._errors, disable=not sys.stderr.isatty()) as self._progress:
+            self._task = self._progress.add_task("", total=len(sweep), best="")
+            yield
+
+    def epoch(self, runs: float) -> None:
+        """A stack has advanced by so much, counted in whole runs."""
+        self._shown += runs
+        if self._progress is not None:
+            self._progress.update(self._task, completed=int(self._shown))
+
+    def finished(self, outcomes: Iterable[Outcome]) -> None:
+        """These runs are written."""
+        for outcome in outcomes:
+            self._done += 1
+            result = outcome.result
+            if result is None or not math.isfinite(result.objective):
+                continue
+            better = min if result.monitor == "val/loss" else max
+            self._best = result.objective if self._best is None else better(self._best, result.objective)
+            best = f"best {result.monitor} {self._best:.4f}"
+            if self._progress is not None:
+                self._progress.update(self._task, best=best)
+        self._shown = self._done
+        if self._progress is not None:
+            self._progress.update(self._task, completed=self._done)
+
+    def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
+        """The best configurations, what went wrong, what one would type next."""
+        self._ranking(sweep, outcomes)
+        diverged = [
+            run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == "diverged"
+        ]
+        failed = [(run, end.error) for run, end in zip(sweep, outcomes, strict=True) if end.error is not None]
+        if diverged:
+            some = ", ".join(run.directory.name for run in diverged[:3])
+            more = f" and {len(diverged) - 3:,} more" if len(diverged) > 3 else ""
+            self._errors.print(
+                f"{len(diverged):,} of {len(sweep):,} runs diverged: {some}{more}", markup=False, highlight=False
+            )
+        for run, error in failed[:NAMED]:
+            self._errors.print(
+                f"failed: {run.directory}: {type(error).__name__}: {error}", markup=False, highlight=False
+            )
+        if len(failed) > NAMED:
+            self._warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
+        place = shlex.quote(str(_relative(directory)))
+        self._console.print(
+            f"\nresults.csv and one directory per run are in {_relative(directory)}. Next:\n"
+            f"  python scripts/report.py {place}\n  tensorboard --logdir {place}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _warn(self, line: str) -> None:
+        self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _ranking(self, sweep: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        keys = swept_keys([run.overrides for run in sweep])
+        monitor = sweep[0].config.monitor
+        runs = []
+        for run, outcome in zip(sweep, outcomes, strict=True):
+            result = outcome.result
+            if result is not None and result.status == "ok":
+                given = dict.fromkeys(keys, "") | {
+                    key: value
+                    for key, _, value in (item.lstrip("+").partition("=") for item in run.overrides)
+                    if key in keys
+                }
+                runs.append((given, result.metrics))
+        if not runs:
+            return
+        ranked = rank(runs, monitor, smaller_is_better=monitor == "val/loss")
+        factors = [key for key in keys if key not in SEED_LIKE]
+        metrics = [name for name in (monitor, "val/acc", "test/acc") if name in ranked[0].metrics]
+        table = Table(
+            title=f"best of {len(ranked):,} configurations, by mean {monitor}, ± 95 % interval",
+            title_justify="left",
+            header_style="bold",
+        )
+        for key in factors:
+            table.add_column(key.rsplit(".", 1)[-1])
+        table.add_column("runs", justify="right")
+        for name in dict.fromkeys(metrics):
+            table.add_column(name, justify="right", no_wrap=True)
+        for item in ranked[:SHOWN]:
+            cells = [_spelled(item.metrics[name]) for name in dict.fromkeys(metrics)]
+            table.add_row(*(item.settings[key] for key in factors), str(item.metrics[monitor].count), *cells)
+        self._console.print(table)
+
+
+def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
+    """E.g. `1,080 runs: 27 configurations x 40 seeds, in 9 stacks, about 12 s`."""
+    keys = swept_keys([run.overrides for run in sweep])
+    seeds = Counter(
+        tuple(
+            item for item in run.overrides if item.partition("=")[0] in keys and item.partition("=")[0] not in SEED_LIKE
+        )
+        for run in sweep
+    )
+    counts = set(seeds.values())
+    what = f"{len(seeds):,} configuration{'s' * (len(seeds) != 1)}"
+    if len(counts) == 1 and counts != {1}:
+        what += f" x {counts.pop():,} seeds"
+    stacks = len(planned.stacks)
+    seconds = planned.seconds + STACK_S * stacks + WRITING_S * len(sweep)
+    line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
+    if stacks:
+        line += f", in {stacks:,} stack{'s' * (stacks != 1)}, about {_duration(seconds)}"
+    return line
+
+
+def _spelled(value: Estimate) -> str:
+    return f"{value.mean:.4f}" + (f" ± {value.half_width:.4f}" if math.isfinite(value.half_width) else "")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
