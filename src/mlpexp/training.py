@@ -45,7 +45,7 @@ def train(cfg: Config, job: Job) -> Result:
     """
     started = time.time()
     job.directory.mkdir(parents=True, exist_ok=True)
-    with locking.hold(job.directory), stopping.interruptible(), _threads(cfg.threads), quiet():
+    with locking.hold(job.directory), stopping.interruptible(), _Threads(cfg.threads), Quiet():
         data = DigitsDataModule(cfg.data, cfg.seed)
         data.setup()
         prepared = data.prepared
@@ -211,7 +211,7 @@ def instances(group: dict[str, Any]) -> list[Any]:
     return built
 
 
-class quiet:
+class Quiet:
     """While it lasts, Lightning does not advise: no loader workers, no tips, no internal deprecations."""
 
     def __enter__(self) -> None:
@@ -228,7 +228,7 @@ class quiet:
         self._warnings.__exit__(*error)  # type: ignore[arg-type]
 
 
-class _threads:
+class _Threads:
     """A run alone is too small to gain from many threads, and loses much on a busy machine."""
 
     def __init__(self, number: int) -> None:

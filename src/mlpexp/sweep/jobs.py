@@ -1,57 +1,54 @@
 """The jobs that `launch` hands to `train`, and what comes back; light, so that a refused sweep imports no torch."""
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hydra.core.utils import configure_log, env_override
 from omegaconf import DictConfig
 
 from mlpexp.config import Config
-from mlpexp.sweep.compose import hydra_config
+from mlpexp.runs import Result
+
+if TYPE_CHECKING:
+    from mlpexp.runs import Result
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run of a sweep; its directory with `.hydra` and an empty log is there."""
+    """One run of a sweep; its directory exists and holds what Hydra writes."""
 
     number: int
     overrides: tuple[str, ...]
     config: Config
     directory: Path
     log: Path | None
+    """where its messages go; None where its logging was switched off"""
     env_set: dict[str, str]
     """environment variables while it trains: `hydra.job.env_set`"""
     hydra: Callable[[], DictConfig]
     """makes the whole configuration, with Hydra's own node: 150 KiB, so it is not kept"""
 
-    @contextmanager
-    def surroundings(self) -> Iterator[None]:
-        """What Hydra puts around a job: `HydraConfig`, its environment variables, its own log."""
-        cfg = self.hydra()
-        with hydra_config(cfg), env_override(self.env_set):
-            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
-            try:
-                yield
-            finally:
-                configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
-
-    def failed(self, error: BaseException) -> "Outcome":
-        """The outcome where it raised; the traceback goes into its own log and nowhere else."""
+    def note(self, text: str) -> None:
+        """Append to the run's own log."""
         if self.log is not None:
             with self.log.open("a", encoding="utf-8") as log:
-                traceback.print_exception(error, file=log)
-        if isinstance(error, Exception):
-            return Outcome(error=error)
-        # SystemExit, passed on, would end the sweep, and silently
-        return Outcome(error=RuntimeError(f"{type(error).__name__}: {error}"))
+                log.write(text)
 
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """How a run ended: the monitored metric of its best epoch, or what it raised."""
+    """How a run ended: with a result, or with the error that it raised."""
 
-    objective: float | None = None
+    result: "Result | None" = None
     error: Exception | None = None
+
+
+def failed(job: Job, error: BaseException) -> Outcome:
+    """The outcome of a job that raised; the traceback goes into its own log and nowhere else."""
+    job.note("".join(traceback.format_exception(error)))
+    if isinstance(error, Exception):
+        return Outcome(error=error)
+    # SystemExit, passed on, would end the sweep, and silently
+    return Outcome(error=RuntimeError(f"{type(error).__name__}: {error}"))

@@ -94,7 +94,6 @@ def launch(
         returns = _run(sweep, jobs, trainer)
     finally:
         configure_log(hydra.hydra_logging, hydra.verbose)
-    _report_failures(returns)
     return returns
 
 
@@ -199,8 +198,12 @@ def _by_hydra(sweep: Sweep, composed: Composed) -> JobReturn:
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
-    if isinstance(ended._return_value, Interrupted):
-        raise ended._return_value
+    error = ended._return_value
+    if isinstance(error, Interrupted):
+        raise error
+    if ended.status == JobStatus.FAILED:
+        reason = str(error).partition("\n")[0]
+        log.error("failed: %s: %s: %s", composed.output_dir, type(error).__name__, reason)
     return ended
 
 
@@ -214,7 +217,7 @@ class _Return(JobReturn):
             working_dir=os.getcwd(),  # noqa: PTH109 - a string, as run_job's
             task_name=JobRuntime.instance().get("name"),
             status=JobStatus.FAILED if outcome.error else JobStatus.COMPLETED,
-            _return_value=outcome.error or outcome.objective,
+            _return_value=outcome.error or (outcome.result.objective if outcome.result else None),
         )
 
     @property
@@ -320,12 +323,3 @@ def _notify_end(sweep: Sweep, job: Job, ended: JobReturn) -> None:
     cfg = job.hydra()
     with hydra_config(cfg):
         sweep.context.callbacks.on_job_end(config=cfg, job_return=ended)
-
-
-def _report_failures(returns: Sequence[JobReturn]) -> None:
-    """One line for each run that failed: Hydra's sweepers stop at the first."""
-    for ended in returns:
-        if ended.status == JobStatus.FAILED:
-            error = ended._return_value
-            reason = str(error).splitlines()[0] if str(error) else "no message"
-            log.error("the run %s failed: %s: %s", " ".join(ended.overrides or []), type(error).__name__, reason)

@@ -1,25 +1,17 @@
-"""Trains the runs of a sweep; for now each of them alone."""
+"""The jobs of a sweep to their outcomes: the seam between Hydra's side of a sweep and ours."""
 
-from mlpexp import training
-from mlpexp.errors import Interrupted
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlpexp.sweep.conduct import conduct
 from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.screen import Screen
 
 
-def train_jobs(jobs: list[Job]) -> list[Outcome]:
-    """Train every job; one that raises does not stop the others.
+def train_jobs(jobs: Sequence[Job], directory: Path) -> list[Outcome]:
+    """Train every job and write the sweep's table into `directory`; one that raises does not stop the others.
 
     Raises:
         Interrupted: stopped from outside.
     """
-    return [_alone(job) for job in jobs]
-
-
-def _alone(job: Job) -> Outcome:
-    try:
-        with job.surroundings():
-            result = training.train(job.config, training.Job(directory=job.directory))
-        return Outcome(objective=result.objective)
-    except Interrupted:
-        raise
-    except (Exception, SystemExit) as error:
-        return job.failed(error)
+    return conduct(jobs, directory, Screen())
