@@ -156,7 +156,7 @@ def _report(error: BaseException, verbose: bool) -> int:
                 say(line)
             return 2
         case HydraException() | OmegaConfBaseException():
-            say(_hydra_sentence(error))
+            say(hydra_sentence(error))
             return 2
         case OSError():
             say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
@@ -166,7 +166,7 @@ def _report(error: BaseException, verbose: bool) -> int:
     return 1
 
 
-def _hydra_sentence(error: BaseException) -> str:
+def hydra_sentence(error: BaseException) -> str:
     text = str(error)
     if match := re.search(
         r"Could not (?:override|append|find) '([^']+)'[^\n]*No match in the defaults list", text
