@@ -1,18 +1,17 @@
 """The jobs that `launch` hands to `train`, and what comes back; light, so that a refused sweep imports no torch."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hydra.core.utils import configure_log, env_override
 from omegaconf import DictConfig
 
 from mlpexp.config import Config
 from mlpexp.runs import Result
-
-if TYPE_CHECKING:
-    from mlpexp.runs import Result
+from mlpexp.sweep.compose import hydra_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +29,17 @@ class Job:
     hydra: Callable[[], DictConfig]
     """makes the whole configuration, with Hydra's own node: 150 KiB, so it is not kept"""
 
+    @contextmanager
+    def surroundings(self) -> Iterator[None]:
+        """What Hydra puts around a job: `HydraConfig`, its environment variables, its own log."""
+        cfg = self.hydra()
+        with hydra_config(cfg), env_override(self.env_set):
+            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+            try:
+                yield
+            finally:
+                configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+
     def note(self, text: str) -> None:
         """Append to the run's own log."""
         if self.log is not None:
@@ -41,7 +51,7 @@ class Job:
 class Outcome:
     """How a run ended: with a result, or with the error that it raised."""
 
-    result: "Result | None" = None
+    result: Result | None = None
     error: Exception | None = None
 
 
