@@ -1,5 +1,7 @@
 """What a person chose, as TensorBoard's HParams tab and tables show it: a few columns, not sixty."""
 
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from mlpexp import config
@@ -33,12 +35,15 @@ NEVER_SHOWN = (
 def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
     """What a person chose: the few keys that are always of interest, and all that differ from the defaults."""
     found: dict[str, bool | int | float | str] = {}
-    for key, default, _ in config.keys():
-        value: Any = cfg
-        for name in key.split("."):
-            value = getattr(value, name)
+    for key, default, read in _readers():
+        value = read(cfg)
         if key == "model.depth":
             value = len(cfg.model.hidden_sizes)
         if key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
             found[key] = value if isinstance(value, bool | int | float | str) else spell(value)
     return found
+
+
+@cache
+def _readers() -> list[tuple[str, Any, attrgetter[Any]]]:
+    return [(key, default, attrgetter(key)) for key, default, _ in config.keys()]

@@ -205,14 +205,14 @@ class Config:
 
 def defaults() -> dict[str, Any]:
     """The whole configuration as nested plain builtins, as Hydra's base node: every default lives above."""
-    plain = _plain(Config())
-    del plain["trainer"]["flags"]  # they are typed straight below trainer
-    return plain
+    found = plain(Config())
+    del found["trainer"]["flags"]  # they are typed straight below trainer
+    return found
 
 
 def keys(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """Every key a person can type, with its default and its line of help, in the order of the schema."""
-    default = _plain(cls())
+    default = plain(cls())
     for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
         if is_dataclass(info.annotation):
             yield from keys(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
@@ -220,7 +220,25 @@ def keys(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]
             yield f"{prefix}{name}", default[name], info.description or ""
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return list(value) if isinstance(value, list) else value
+def plain(value: Any) -> Any:
+    """A configuration as nested builtins; several times faster than `dataclasses.asdict`, which copies leaves."""
+    if isinstance(value, dict):
+        return dict(value)
+    if (names := _NAMES.get(type(value))) is None:
+        return list(value) if isinstance(value, list) else value
+    return {name: plain(getattr(value, name)) for name in names}
+
+
+_NAMES = {
+    cls: tuple(field.name for field in fields(cls))
+    for cls in (
+        Config,
+        ModelConfig,
+        DataConfig,
+        OptimizerConfig,
+        EarlyStoppingConfig,
+        TrainerConfig,
+        TrackingConfig,
+        StackConfig,
+    )
+}

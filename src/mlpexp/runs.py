@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlpexp import atomic
-from mlpexp.config import Config
+from mlpexp.config import Config, plain
 from mlpexp.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -66,16 +66,16 @@ class Result:
 
 def identity(cfg: Config, data_digest: str) -> str:
     """SHA-256 of what determines a run's numbers: its configuration, its data's bytes, the schema version."""
-    plain = asdict(cfg)
+    found = plain(cfg)
     for path, names in BLIND_TO.items():
-        node = plain
+        node = found
         for key in filter(None, path.split(".")):
             node = node[key]
         for name in names:
             node.pop(name, None)
-    plain["model"]["depth"] = len(cfg.model.hidden_sizes)
-    plain["model"]["width"] = cfg.model.hidden_sizes
-    content = {"config": plain, "data": data_digest, "schema_version": SCHEMA_VERSION}
+    found["model"]["depth"] = len(cfg.model.hidden_sizes)
+    found["model"]["width"] = cfg.model.hidden_sizes
+    content = {"config": found, "data": data_digest, "schema_version": SCHEMA_VERSION}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -106,22 +106,22 @@ def read_result(directory: Path) -> Result:
     """
     path = directory / RESULT
     try:
-        plain = json.loads(path.read_bytes())
-        if not isinstance(plain, dict):
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
             raise ValueError("not a JSON object")
-        version = plain.get("schema_version")
+        version = content.get("schema_version")
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             raise UserError(
                 f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it"
             )
         names = {item.name for item in fields(Result)}
-        if set(plain) != names:
-            raise ValueError(f"keys {sorted(set(plain) ^ names)} are missing or unknown")
-        plain["metrics"] = {
-            str(name): math.nan if value is None else float(value) for name, value in plain["metrics"].items()
+        if set(content) != names:
+            raise ValueError(f"keys {sorted(set(content) ^ names)} are missing or unknown")
+        content["metrics"] = {
+            str(name): math.nan if value is None else float(value) for name, value in content["metrics"].items()
         }
-        plain["objective"] = math.nan if plain["objective"] is None else float(plain["objective"])
-        return Result(**plain)
+        content["objective"] = math.nan if content["objective"] is None else float(content["objective"])
+        return Result(**content)
     except FileNotFoundError:
         raise UserError(f"{directory} holds no finished run: there is no {RESULT}") from None
     except (ValueError, TypeError, AttributeError, OSError) as error:

@@ -13,12 +13,16 @@ from mlpexp.optim import learning_rate, sgd_
 
 
 class HandMadeLayer(nn.Module):
-    """A weight and a bias; how they are used is the network's business."""
+    """A weight and a bias, and with momentum their velocities; how they are used is the network's business."""
 
-    def __init__(self, initial: Layer) -> None:
+    def __init__(self, initial: Layer, momentum: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(initial.weight)  # (O, I)
         self.bias = nn.Parameter(initial.bias)  # (O,)
+        # buffers, so that they follow the parameters to another device; not persistent, because every
+        # variant's state_dict holds the same names
+        for name, tensor in initial._asdict().items():
+            self.register_buffer(f"{name}_velocity", torch.zeros_like(tensor) if momentum else None, persistent=False)
 
 
 class HandMadeMLP(Classifier):
@@ -29,13 +33,7 @@ class HandMadeMLP(Classifier):
         self.automatic_optimization = False
 
     def _make_layers(self, initial: list[Layer]) -> nn.ModuleList:
-        momentum = self.cfg.optimizer.momentum > 0
-        layers = nn.ModuleList(HandMadeLayer(layer) for layer in initial)
-        # not buffers: every variant's state_dict holds the same names
-        self.velocities = [
-            [torch.zeros_like(tensor) if momentum else None for tensor in layer] for layer in initial
-        ]
-        return layers
+        return nn.ModuleList(HandMadeLayer(layer, self.cfg.optimizer.momentum > 0) for layer in initial)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.trace(inputs).logits
@@ -54,9 +52,9 @@ class HandMadeMLP(Classifier):
         targets = F.one_hot(labels, self.sizes[-1]).to(inputs.dtype)  # (B, C)
         logits, losses, gradients = self.learn(inputs, targets)
         lr = learning_rate(self.cfg.optimizer, self.current_epoch, self.cfg.trainer.max_epochs)
-        for layer, gradient, velocity in zip(self.layers, gradients, self.velocities, strict=True):
-            sgd_(layer.weight, gradient.weight, velocity[0], self.cfg.optimizer, lr)
-            sgd_(layer.bias, gradient.bias, velocity[1], self.cfg.optimizer, lr)
+        for layer, gradient in zip(self.layers, gradients, strict=True):
+            sgd_(layer.weight, gradient.weight, layer.weight_velocity, self.cfg.optimizer, lr)
+            sgd_(layer.bias, gradient.bias, layer.bias_velocity, self.cfg.optimizer, lr)
         self.note("train", logits, labels, losses)
         # there is no torch optimizer whose steps Lightning could count, and its own callbacks go by that count
         steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -71,7 +69,10 @@ class HandMadeMLP(Classifier):
         """None: the parameters are moved by hand."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["velocities"] = self.velocities
+        checkpoint["velocities"] = [[layer.weight_velocity, layer.bias_velocity] for layer in self.layers]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.velocities = checkpoint["velocities"]
+        for layer, (weight, bias) in zip(self.layers, checkpoint["velocities"], strict=True):
+            if weight is not None:
+                layer.weight_velocity.copy_(weight)
+                layer.bias_velocity.copy_(bias)

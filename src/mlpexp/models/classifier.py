@@ -1,13 +1,12 @@
 """What all variants share: the parameter layout, and loss and accuracy measured once per epoch."""
 
-from dataclasses import asdict
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mlpexp.activations import ACTIVATIONS
-from mlpexp.config import Config
+from mlpexp.config import Config, plain
 from mlpexp.functional import Layer, mean_loss, sample_losses
 from mlpexp.initialisation import initialise
 
@@ -26,7 +25,7 @@ class Classifier(LightningModule):
         super().__init__()
         # plain builtins only: anything else would make the checkpoint unloadable with weights_only=True
         self.save_hyperparameters(
-            {"config": asdict(cfg), "num_features": num_features, "num_classes": num_classes}
+            {"config": plain(cfg), "num_features": num_features, "num_classes": num_classes}
         )
         self.cfg = cfg
         self.sizes = [num_features, *cfg.model.hidden_sizes, num_classes]

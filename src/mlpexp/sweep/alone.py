@@ -2,7 +2,7 @@
 
 from mlpexp import training
 from mlpexp.errors import Interrupted
-from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.jobs import Job, Outcome, failed
 
 
 def train_alone(job: Job) -> Outcome:
@@ -17,5 +17,5 @@ def train_alone(job: Job) -> Outcome:
     except Interrupted:
         raise
     except (Exception, SystemExit) as error:
-        return job.failed(error)
-    return Outcome(objective=result.objective, result=result)
+        return failed(job, error)
+    return Outcome(result=result)

@@ -3,15 +3,14 @@
 A test holds them, key by key, against those of a run alone.
 """
 
-from dataclasses import asdict
 from functools import lru_cache
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mlpexp.config import Config
+from mlpexp import provenance
+from mlpexp.config import Config, plain
 from mlpexp.models.stack import RunRecord, Snapshot
 from mlpexp.models.torch_nn import make_optimizer
 
@@ -40,11 +39,11 @@ def assemble(
         state_dict[f"layers.{i}.weight"] = snapshot.weights[i][run].clone()
         state_dict[f"layers.{i}.bias"] = snapshot.biases[i][run].clone()
     steps = epochs * steps_per_epoch
-    optimizer, schedulers = _optimizer(_key(cfg), layers, epochs)
+    optimizer, schedulers = _optimizer(cfg, layers, epochs)
     return {
         "epoch": epochs if finished else epochs - 1,
         "global_step": steps,
-        "pytorch-lightning_version": version("lightning"),
+        "pytorch-lightning_version": provenance.versions()["lightning"],
         "state_dict": state_dict,
         "loops": _loops(epochs, steps_per_epoch, finished, scheduled=bool(schedulers)),
         "callbacks": {"Recorder": _recorder(record, epochs, wall_times, cfg)},
@@ -52,7 +51,7 @@ def assemble(
         "lr_schedulers": schedulers,
         "hparams_name": None,
         "hyper_parameters": {
-            "config": asdict(cfg),
+            "config": plain(cfg),
             "num_features": snapshot.weights[0].shape[2],
             "num_classes": snapshot.weights[-1].shape[1],
         },
@@ -85,11 +84,6 @@ def _state(snapshot: Snapshot, run: int, steps: int, layers: int) -> dict[int, d
                 entry[name] = tensors[place][run].clone()
             found[2 * i + offset] = entry
     return found
-
-
-def _key(cfg: Config) -> Config:
-    """`cfg` with everything equal that the optimizer does not read."""
-    return Config(optimizer=cfg.optimizer, trainer=type(cfg.trainer)(max_epochs=cfg.trainer.max_epochs))
 
 
 _optimizers: dict[Any, Any] = {}

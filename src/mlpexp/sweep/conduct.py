@@ -16,7 +16,7 @@ from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
 from mlpexp.sweep import results, threads
 from mlpexp.sweep.alone import train_alone
-from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.jobs import Job, Outcome, failed
 from mlpexp.sweep.memory import stack_memory
 from mlpexp.sweep.plan import Plan, plan
 from mlpexp.sweep.screen import Screen
@@ -85,7 +85,7 @@ class _Conductor:
         share = (time.perf_counter() - started) / len(members)
         for row, i in enumerate(members):
             result = self._written(module, row, i, share)
-            self.outcomes[i] = Outcome(objective=result.objective, result=result)
+            self.outcomes[i] = Outcome(result=result)
         self.screen.finished(self.outcomes[i] for i in members)
 
     def _written(self, module: StackModule, row: int, i: int, seconds: float) -> Result:
@@ -100,7 +100,7 @@ class _Conductor:
         self.screen.finished([self.outcomes[i]])
 
     def _failed(self, i: int, error: Exception) -> None:
-        self.outcomes[i] = self.sweep[i].failed(error)
+        self.outcomes[i] = failed(self.sweep[i], error)
         self.screen.finished([self.outcomes[i]])
 
     def write_table(self) -> None:

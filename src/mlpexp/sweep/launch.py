@@ -5,7 +5,6 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import (
     JobReturn,
     JobRuntime,
@@ -25,7 +25,7 @@ from hydra.core.utils import (
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp import app, checks
@@ -264,16 +264,25 @@ def _known_jobs(config: DictConfig, context: HydraContext, max_runs: int) -> lis
     if sweeper.get("_target_") != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
         return []
     arguments = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-    arguments += config.hydra.overrides.task
+    # unresolved: an interpolation is the job's own, whose other values may differ
+    arguments += OmegaConf.to_container(config.hydra.overrides.task)  # type: ignore[arg-type,operator]
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)
     counts = {
-        override.get_key_element(): sum(1 for _ in islice(override.sweep_string_iterator(), max_runs + 1))
-        for override in overrides
-        if override.is_discrete_sweep()
+        override.get_key_element(): _num_choices(override) for override in overrides if override.is_discrete_sweep()
     }
+    for override in overrides:
+        if counts.get(override.get_key_element()) == 0:
+            raise UserError(f"{override.input_line} names no value at all, so that the sweep would have no runs")
     if (count := prod(counts.values())) > max_runs:
-        raise UserError(f"the sweep has {count:,} runs or more; if you mean it, say hydra.launcher.max_runs={count}")
+        raise UserError(f"the sweep has {count:,} runs; if you mean it, add hydra.launcher.max_runs={count}")
     return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+
+
+def _num_choices(override: Override) -> int:
+    value = override.value()
+    if isinstance(value, RangeSweep) and isinstance(numbers := value.range(), range):
+        return len(numbers)
+    return sum(1 for _ in override.sweep_string_iterator())
 
 
 def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
