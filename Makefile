@@ -1,0 +1,45 @@
+# `make` alone lists the targets. Each one sets the project up first, and only when its dependencies changed.
+PYTHON ?= python3
+ARGS ?=
+LOGDIR ?= outputs
+
+BIN := .venv/bin
+READY := .venv/.ready
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup train sweep test lint bench tensorboard report
+
+help:  ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## the environment in .venv, with the versions of constraints.txt
+
+train: $(READY)  ## train one network on the digits; ARGS='model.depth=2 …' for other settings
+	@$(BIN)/python scripts/train.py $(ARGS)
+
+sweep: $(READY)  ## train a small grid of networks; ARGS='model.width=32,64 …' for another one
+	@$(BIN)/python scripts/train.py -m $(or $(ARGS),model.depth=1,2 model.width=32,64 'seed=range(3)')
+
+test: $(READY)  ## run the tests; ARGS='-k resume' for some of them
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## check style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: $(READY)  ## measure what a run costs beside a bare loop in torch
+	@$(BIN)/python benchmarks/single_run.py $(ARGS)
+
+tensorboard: $(READY)  ## look at what was trained; LOGDIR=multirun for sweeps
+	@$(BIN)/tensorboard --logdir $(LOGDIR)
+
+report: $(READY)  ## tables and pictures of one or more sweeps; ARGS='multirun/NAME'
+	@$(BIN)/python scripts/report.py $(ARGS)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mlpexp needs Python 3.11 or later: make PYTHON=python3.11")'
+	@echo "setting up .venv (some minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt --editable '.[dev]'
+	@touch $@

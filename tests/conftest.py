@@ -1,0 +1,111 @@
+"""What the tests share: the real command line, called inside this process, in an empty directory."""
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import random
+import runpy
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What was said on stderr."""
+        return self.err.splitlines()
+
+    @property
+    def line(self) -> str:
+        """The one line that was said on stderr."""
+        assert len(self.lines) == 1, self.err
+        return self.lines[0]
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture
+def train(here: Path) -> Callable[..., Outcome]:
+    """Call `scripts/train.py` as a person would: `train("model.depth=2 seed=1")` or `train(["a=1", "b=2"])`."""
+
+    def call(arguments: str | list[str] = "") -> Outcome:
+        words = shlex.split(arguments) if isinstance(arguments, str) else arguments
+        return run_script("train.py", words)
+
+    return call
+
+
+def run_script(name: str, arguments: list[str]) -> Outcome:
+    """The script's `__main__`, inside this process; nothing global is changed afterwards."""
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    with _kept_state(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        sys.argv = [f"scripts/{name}", *arguments]
+        try:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            _close_logs()
+    assert isinstance(code, int), code
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _kept_state() -> Iterator[None]:
+    argv, environment, random_state = sys.argv, os.environ.copy(), random.getstate()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        root.handlers[:], root.level = handlers, level
+        random.setstate(random_state)
+        sys.argv = argv
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _close_logs() -> None:
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.FileHandler:
+            handler.close()
+
+
+def tree(directory: Path) -> dict[str, str]:
+    """Every path below `directory` with a digest of its content."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in sorted(directory.rglob("*"))
+    }
