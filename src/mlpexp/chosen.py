@@ -1,5 +1,6 @@
 """What a person chose, as TensorBoard's HParams tab and tables show it: a few columns, not sixty."""
 
+from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -45,5 +46,5 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
 
 
 @cache
-def _readers() -> list[tuple[str, Any, attrgetter[Any]]]:
+def _readers() -> list[tuple[str, Any, Callable[[Config], Any]]]:
     return [(key, default, attrgetter(key)) for key, default, _ in config.keys()]
