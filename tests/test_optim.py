@@ -1,0 +1,86 @@
+"""Steps and learning rates by hand, against `torch.optim`."""
+
+import warnings
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from mlpexp.config import OptimizerConfig
+from mlpexp.optim import learning_rate, sgd_
+
+EPOCHS = 12
+SETTINGS = [
+    {},
+    {"weight_decay": 0.01},
+    {"momentum": 0.9},
+    {"momentum": 0.9, "weight_decay": 0.01},
+    {"momentum": 0.5, "nesterov": True},
+    {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_many_steps_by_hand_end_where_torchs_sgd_ends(settings):
+    cfg = OptimizerConfig(lr=0.05, **settings)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    theirs = torch.nn.Parameter(start.clone())
+    optimizer = torch.optim.SGD([theirs], lr=cfg.lr, **settings)
+    ours, velocity = start.clone(), torch.zeros_like(start) if cfg.momentum else None
+    for step in range(30):
+        lr = cfg.lr / (1 + step)  # a rate that changes, as under a schedule
+        optimizer.param_groups[0]["lr"] = lr
+        gradient = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+        theirs.grad = gradient.clone()
+        optimizer.step()
+        given = gradient.clone()
+        sgd_(ours, given, velocity, cfg, lr)
+        assert torch.equal(given, gradient)  # the gradient is the caller's
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-13, atol=1e-13)
+
+
+def scheduled(optimizer, *, schedule, warmup_epochs=0, step_epochs=5, step_factor=0.1):
+    """The same rule from torch's own schedules."""
+    left = EPOCHS - warmup_epochs
+    after = {
+        "constant": lambda: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, T_max=left),
+        "step": lambda: lr_scheduler.StepLR(optimizer, step_epochs, step_factor),
+    }[schedule]
+    if warmup_epochs == 0:
+        return after()
+    warmup = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup_epochs + 1), total_iters=warmup_epochs)
+    return lr_scheduler.SequentialLR(optimizer, [warmup, after()], milestones=[warmup_epochs])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "constant"},
+        {"schedule": "cosine"},
+        {"schedule": "step"},
+        {"schedule": "step", "step_epochs": 3, "step_factor": 0.5},
+        {"schedule": "constant", "warmup_epochs": 4},
+        {"schedule": "cosine", "warmup_epochs": 3},
+        {"schedule": "step", "warmup_epochs": 2, "step_epochs": 4},
+    ],
+    ids=str,
+)
+def test_the_rate_of_each_epoch_is_that_of_torchs_schedules(settings):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The epoch parameter in `scheduler.step")  # SequentialLR's own doing
+        schedule = scheduled(optimizer, **settings)
+        wanted = []
+        for _ in range(EPOCHS):
+            wanted.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+    cfg = OptimizerConfig(lr=0.2, **settings)
+    assert [learning_rate(cfg, epoch, EPOCHS) for epoch in range(EPOCHS)] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_warm_up_as_long_as_the_training_never_reaches_the_full_rate():
+    cfg = OptimizerConfig(lr=1.0, schedule="cosine", warmup_epochs=3)
+    assert [learning_rate(cfg, epoch, 3) for epoch in range(3)] == pytest.approx([0.25, 0.5, 0.75])
