@@ -188,6 +188,8 @@ class Config:
     """whose weights the final test uses: those of the best validation epoch, or the last"""
     threads: Count = 1
     """CPU threads of a run trained alone"""
+    dry_run: Flag = False
+    """with -m: print what the sweep would do, and do nothing"""
     resume: Text | None = None
     """directory of a run to continue, up to a larger trainer.max_epochs"""
     model: ModelConfig = Field(default_factory=ModelConfig)

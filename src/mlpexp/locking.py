@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlpexp.errors import UserError
-
-LOCK = ".lock"
+from mlpexp.runs import LOCK
 
 
 @contextmanager

@@ -22,13 +22,15 @@ LAST = "checkpoints/last.ckpt"
 BEST = "checkpoints/best.ckpt"
 FIGURES = "figures"
 LOG = "train.log"
+LOCK = ".lock"
 METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
 LAYER_NAMES = ("epoch", "layer", "gradient_norm", "weight_norm", "saturated")
 
 Status = Literal["ok", "diverged", "failed", "interrupted"]
 # what cannot change a run's numbers
 BLIND_TO = {
-    "": ("name", "resume", "threads", "tracking", "stack", "logger", "dry_run"),
+    "": ("name", "resume", "threads", "tracking", "logger", "dry_run"),
+    "stack": ("threads", "memory_mib"),
     "trainer": ("accelerator", "enable_progress_bar"),
     "trainer.flags": ("devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"),
 }
@@ -65,7 +67,14 @@ class Result:
 
 
 def identity(cfg: Config, data_digest: str) -> str:
-    """SHA-256 of what determines a run's numbers: its configuration, its data's bytes, the schema version."""
+    """SHA-256 of what determines a run's numbers, as canonical JSON."""
+    content = identity_content(cfg, data_digest)
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
+    """What determines a run's numbers: its configuration, its data's bytes, the schema version."""
     found = plain(cfg)
     for path, names in BLIND_TO.items():
         node = found
@@ -73,11 +82,10 @@ def identity(cfg: Config, data_digest: str) -> str:
             node = node[key]
         for name in names:
             node.pop(name, None)
+    # however it was spelled: a list of equal widths, or no depth at all
     found["model"]["depth"] = len(cfg.model.hidden_sizes)
     found["model"]["width"] = cfg.model.hidden_sizes
-    content = {"config": found, "data": data_digest, "schema_version": SCHEMA_VERSION}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return {"config": found, "data": data_digest, "schema_version": SCHEMA_VERSION}
 
 
 def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:

@@ -1,6 +1,5 @@
 """scikit-learn's digits: 1,797 grey images of 8x8 pixels, as a LightningDataModule."""
 
-import hashlib
 import logging
 from functools import cache
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from mlpexp.config import DataConfig
 from mlpexp.data.batches import Batches, epoch_order
+from mlpexp.data.digest import digits_digest
 from mlpexp.data.prepared import Prepared, Table, prepare
 
 IMAGE_SHAPE = (8, 8)
@@ -24,8 +24,7 @@ def digits_table() -> Table:
     """The digits as float32 (1797, 64), values 0 to 16, and int64 labels; read once per process."""
     bunch = load_digits()
     inputs, labels = bunch.data.astype(np.float32), bunch.target.astype(np.int64)
-    digest = hashlib.sha256(inputs.tobytes() + labels.tobytes()).hexdigest()
-    return Table(inputs, labels, [str(name) for name in bunch.target_names], digest)
+    return Table(inputs, labels, [str(name) for name in bunch.target_names], digits_digest())
 
 
 class DigitsDataModule(LightningDataModule):

@@ -265,7 +265,7 @@ def _known_jobs(config: DictConfig, context: HydraContext, max_runs: int) -> lis
         return []
     arguments = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     # unresolved: an interpolation is the job's own, whose other values may differ
-    arguments += OmegaConf.to_container(config.hydra.overrides.task)  # type: ignore[arg-type,operator]
+    arguments += OmegaConf.to_container(config.hydra.overrides.task)  # type: ignore[arg-type]
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)
     counts = {
         override.get_key_element(): _num_choices(override) for override in overrides if override.is_discrete_sweep()

@@ -30,10 +30,10 @@ def estimate(values: Sequence[float]) -> Estimate:
     mean = math.fsum(values) / count
     if count < 2:
         return Estimate(mean, math.nan, count)
-    from scipy.stats import t
+    from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes to import
 
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    return Estimate(mean, float(t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * deviation / math.sqrt(count), count)
+    return Estimate(mean, float(stdtrit(count - 1, 0.5 + CONFIDENCE / 2)) * deviation / math.sqrt(count), count)
 
 
 def rank(

@@ -1,0 +1,113 @@
+"""What a sweep's directory is about: its study, in `sweep.json`, and every run that was ever planned in it.
+
+A study may grow: a key that is swept may get new values, a key may come to be swept. What may not change is the
+value of a key that is the same in all runs, before and now: that would be another study in the same place.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlpexp import atomic
+from mlpexp.checks import spell
+from mlpexp.config import Config
+from mlpexp.errors import UserError
+from mlpexp.runs import SCHEMA_VERSION, identity_content
+
+MANIFEST = "sweep.json"
+# repetitions: other values of these never make another study
+REPEATED = ("seed", "data.seed", "data.fold")
+
+
+@dataclass
+class Manifest:
+    """The content of `sweep.json`.
+
+    Attributes:
+        constants: keys that had one value in all runs, by their dotted names.
+        varied: keys that had several.
+        runs: directory name of each run by its identity.
+    """
+
+    constants: dict[str, Any] = field(default_factory=dict)
+    varied: list[str] = field(default_factory=list)
+    runs: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+def read(directory: Path) -> Manifest | None:
+    """The manifest of a sweep's directory; None where there is none.
+
+    Raises:
+        UserError: it is damaged, or of a newer mlpexp, or the directory belongs to something else.
+    """
+    path = directory / MANIFEST
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); move it away, and finished runs are found again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+        raise UserError(f"{path} is damaged; move it away, and finished runs are found again")
+    if content["schema_version"] > SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {content['schema_version']}; this mlpexp knows {SCHEMA_VERSION}: update it"
+        )
+    kinds = {"constants": dict, "varied": list, "runs": dict, "schema_version": int}
+    if set(content) != set(kinds) or not all(isinstance(content[name], kind) for name, kind in kinds.items()):
+        raise UserError(f"{path} is damaged; move it away, and finished runs are found again")
+    return Manifest(**content)
+
+
+def of(configs: Sequence[Config], digest: str) -> Manifest:
+    """The study that these runs make, without their directories."""
+    flats = [flat(identity_content(cfg, digest)["config"]) for cfg in configs]
+    constants, varied = dict(flats[0]), set()
+    for one in flats[1:]:
+        if one == flats[0]:
+            continue
+        for key in list(constants):
+            if key not in one or one[key] != constants[key]:
+                varied.add(key)
+                del constants[key]
+    return Manifest(constants=constants | {"data digest": digest}, varied=sorted(varied))
+
+
+def joined(old: Manifest | None, new: Manifest, directory: Path) -> Manifest:
+    """The manifest of both together.
+
+    Raises:
+        UserError: they are different studies; names the first key that differs.
+    """
+    if old is None:
+        return new
+    for key, value in new.constants.items():
+        if key not in REPEATED and key in old.constants and old.constants[key] != value:
+            raise UserError(
+                f"{directory} holds another study: {key} is {spell(old.constants[key])} there and {spell(value)} "
+                "here; choose another name=…"
+            )
+    both = {key: value for key, value in new.constants.items() if old.constants.get(key, value) == value}
+    varied = (set(old.varied) | set(new.varied) | set(new.constants)) - set(both)
+    constants = {key: value for key, value in both.items() if key not in old.varied}
+    return Manifest(
+        constants=constants, varied=sorted(varied | (set(both) - set(constants))), runs=old.runs | new.runs
+    )
+
+
+def write(directory: Path, manifest: Manifest) -> None:
+    atomic.write(directory / MANIFEST, json.dumps(vars(manifest), indent=1, sort_keys=True) + "\n")
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
