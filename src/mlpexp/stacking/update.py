@@ -143,7 +143,8 @@ class Adam:
         self._negative_steps = PerRun(like.new_zeros(len(like)))
         decoupled = settings.name == "adamw"
         self._decay = WeightDecay(None if decoupled else settings.weight_decay, parameters)
-        self._shrinks = decoupled and _if_any(settings.weight_decay, like) is not None
+        shrinks = decoupled and _if_any(settings.weight_decay, like) is not None
+        self._penalty = settings.weight_decay.to(like.device) if shrinks and settings.weight_decay is not None else None
         self._shrink = PerRun(like.new_ones(len(like)))
         self._scratch = [torch.empty_like(p) for p in parameters]
         self.state: dict[str, list[Tensor]] = {
@@ -163,15 +164,14 @@ class Adam:
         self.num_steps += 1
         beta1, beta2 = self._settings.betas
         self._negative_steps.plan(-(rates / (1 - beta1**self.num_steps)))
-        if self._shrinks:
-            assert self._settings.weight_decay is not None
-            self._shrink.plan(1 - rates * self._settings.weight_decay.to(rates))
+        if self._penalty is not None:
+            self._shrink.plan(1 - rates * self._penalty)
         root = (1 - beta2**self.num_steps) ** 0.5
         averages = zip(self.state["exp_avg"], self.state["exp_avg_sq"], self._scratch, strict=True)
         for i, (mean, square, denominator) in enumerate(averages):
             parameter, gradient = self._parameters[i], self._gradients[i]
             n = parameter.ndim
-            if self._shrinks:
+            if self._penalty is not None:
                 parameter.mul_(self._shrink.of[n])
             self._decay.add_to(i, gradient)
             mean.lerp_(gradient, 1 - beta1)
