@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
@@ -25,6 +25,7 @@ from mlpexp.app_help import help_template
 from mlpexp.errors import Interrupted, UserError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+GROUPS = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
 
 
 def register() -> None:
@@ -60,7 +61,7 @@ class CheckFirst(Callback):
             else:
                 from mlpexp import resume
 
-                resume.check(cfg, list(config.hydra.overrides.task))
+                resume.find(cfg, list(config.hydra.overrides.task))
             if cfg.trainer.accelerator not in ("cpu", "auto"):
                 from mlpexp import training
 
@@ -158,6 +159,9 @@ def _report(error: BaseException, verbose: bool) -> int:
         case HydraException() | OmegaConfBaseException():
             say(hydra_sentence(error))
             return 2
+        case ValueError() if _raised_by_hydra(error):
+            say(hydra_sentence(error))
+            return 2
         case OSError():
             say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
             return 1
@@ -166,16 +170,34 @@ def _report(error: BaseException, verbose: bool) -> int:
     return 1
 
 
+def _raised_by_hydra(error: BaseException) -> bool:
+    """Whether Hydra's own code raised it: such a ValueError is about a choice of files, e.g. optimizer=3."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("hydra.")
+
+
 def hydra_sentence(error: BaseException) -> str:
+    """An error of Hydra's or OmegaConf's, in our words."""
     text = str(error)
-    if match := re.search(
-        r"Could not (?:override|append|find) '([^']+)'[^\n]*No match in the defaults list", text
-    ):
+    if isinstance(error, OverrideParseException):
+        reason = re.search(r"Error parsing override '.*'\n(.*)", text)
+        why = f": {reason[1]}" if reason and "EQUAL" not in reason[1] else ""
+        return f"cannot read the override '{error.override}'{why}; write key=value, e.g. model.depth=2"
+    if match := re.search(r"Could not (?:override|append|find) '([^']+)'[^\n]*No match in the defaults list", text):
         return _unknown_group(match[1])
-    if match := re.search(r"Could not (?:override|delete)[^']*'([^'=]+)", text):
-        return checks.unknown_key(match[1].lstrip("+~"))
+    if match := re.search(r"Could not delete '([^']+)'. No match in the defaults list", text):
+        return f"~{match[1]} deletes a choice that is not made; leave it out"
+    if match := re.search(r"Multiple values for (\S+)\.", text):
+        return f"{match[1]} is chosen twice; to choose another, leave out the +: {match[1]}=…"
+    if match := re.search(r"Could not (override|delete)[^']*'([^'=]+)", text):
+        key = match[2].lstrip("+~")
+        if match[1] == "delete" and key in (known for known, _, _ in config.keys()):
+            return f"~{key} deletes nothing: {key} is null, or has another value than the one given"
+        return _unknown_group(key) if get_close_matches(key, GROUPS, n=1) else checks.unknown_key(key)
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        options = re.findall(r"^\t(\S+)", text, re.MULTILINE)
+        options = getattr(error, "options", None) or []
         close = get_close_matches(match[2], options, n=1) or options[:1]
         example = f", e.g. {match[1]}={close[0]}" if close else ""
         return f"unknown {match[1]} '{match[2]}'; choose one of {', '.join(options)}{example}"
@@ -187,20 +209,16 @@ def hydra_sentence(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return _interpolation(cause)
-    if "LexerNoViableAltException" in text or "mismatched input" in text or "missing EQUAL" in text:
-        given = re.search(r"parsing override '(.*)'", text)
-        return f"cannot read the override '{given[1] if given else '?'}'; write key=value, e.g. model.depth=2"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _unknown_group(given: str) -> str:
     group, _, option = given.partition("=")
-    known = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
-    close = get_close_matches(group, known, n=1)
+    close = get_close_matches(group, GROUPS, n=1)
     keys = [key for key, _, _ in config.keys()]
     if not close and get_close_matches(group, keys, n=1):
         return checks.unknown_key(group)
-    hint = f"did you mean {close[0]}={option or '…'}?" if close else f"the groups are {', '.join(known)}"
+    hint = f"did you mean {close[0]}={option or '…'}?" if close else f"the groups are {', '.join(GROUPS)}"
     return f"unknown config group '{group}'; {hint}"
 
 

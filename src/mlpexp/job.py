@@ -28,14 +28,14 @@ def run(cfg: DictConfig) -> float | None:
     config = app.parse(cfg)
     if alone:
         config = replace(config, tracking=config.tracking.settled(True))
-    bar = terminal.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
     try:
-        if config.resume is not None:
-            config = resume.prepare(config, directory)
-        result = training.train(config, Job(directory=directory, bar=bar, resume=config.resume is not None))
+        continued = resume.find(config, list(hydra.overrides.task)) if config.resume is not None else None
+        config = continued.cfg if continued else config
+        bar = terminal.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
+        result = training.train(config, Job(directory=directory, bar=bar, continued=continued))
     except Exception as error:
         if not isinstance(error, UserError | Interrupted):
-            log.exception("the run failed")
+            log.info("the run failed", exc_info=True)  # the traceback is for the log; a person gets one line
         elif isinstance(error, Interrupted):
             error = Interrupted(_carry_on(str(error), directory), error.exit_code)
         if alone:

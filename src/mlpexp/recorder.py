@@ -32,6 +32,7 @@ class DeferredCheckpointIO(CheckpointIO):
     """Keeps the run's own two checkpoints in memory until `flush`; writes anybody else's at once."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.own = {str(directory / name) for name in (runs.LAST, runs.BEST)}
         self.pending: dict[str, bytes] = {}
 
@@ -49,9 +50,13 @@ class DeferredCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
     def flush(self) -> None:
-        for path, content in self.pending.items():
+        for path, content in sorted(self.pending.items()):  # best before last: last never runs ahead of it
             checkpoints.save(Path(path), content)
         self.pending.clear()
+
+    def keep_as_best(self) -> None:
+        """The epoch that was saved last is the best so far."""
+        self.pending[str(self.directory / runs.BEST)] = self.pending[str(self.directory / runs.LAST)]
 
 
 class Recorder(Checkpoint):
@@ -65,9 +70,7 @@ class Recorder(Checkpoint):
         layer_rows: rows of `layers.csv`.
     """
 
-    def __init__(
-        self, cfg: Config, directory: Path, events: EventLog | None, io: DeferredCheckpointIO
-    ) -> None:
+    def __init__(self, cfg: Config, directory: Path, events: EventLog | None, io: DeferredCheckpointIO) -> None:
         self.cfg, self.directory, self.events, self.io = cfg, directory, events, io
         self.history: list[dict[str, float]] = []
         self.wall_times = [time.time()]
@@ -78,6 +81,7 @@ class Recorder(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "saved_at": time.time(),
             "history": self.history,
             "wall_times": self.wall_times,
             "layer_rows": self.layer_rows,
@@ -105,12 +109,13 @@ class Recorder(Checkpoint):
             self._inspect(module, epoch, now)
         if self.events is not None:
             self.events.flush()
-        if self.progress.update(epoch, self.history[-1][self.cfg.monitor]):
-            trainer.save_checkpoint(self.directory / runs.BEST)
+        best = self.progress.update(epoch, self.history[-1][self.cfg.monitor])
+        trainer.save_checkpoint(self.directory / runs.LAST)  # into memory: whenever we are stopped, it is there
+        if best:
+            self.io.keep_as_best()
         if self.progress.stopped:
             trainer.should_stop = True
         if time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
-            trainer.save_checkpoint(self.directory / runs.LAST)
             self.flush()
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -118,7 +123,7 @@ class Recorder(Checkpoint):
         self.flush()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        # the weights may be in the middle of an epoch; what stands is the last flush and the best epoch
+        # the weights may be in the middle of an epoch; what stands is the epoch before
         self.flush()
 
     def flush(self) -> None:

@@ -1,16 +1,19 @@
 """Continuing a run in its own directory, with the numbers of a run that was never interrupted."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from mlpexp import atomic, checkpoints, runs
 from mlpexp.config import Config
 from mlpexp.errors import UserError
+from mlpexp.runs import METRIC_NAMES
 
-# what may differ from the run that is continued
+# what may be given beside resume: it changes no number of the epochs that are done
 ALLOWED = (
     "resume",
     "trainer.max_epochs",
@@ -21,77 +24,112 @@ ALLOWED = (
 )
 
 
-def check(cfg: Config, overrides: Sequence[str]) -> None:
-    """Refuse before anything is touched.
+@dataclass(frozen=True, kw_only=True)
+class Continued:
+    """A run that can be continued.
+
+    Attributes:
+        cfg: its own configuration with the new number of epochs.
+        wall_times: seconds since 1970: its start, then the end of each epoch that is done.
+        saved_at: when its last checkpoint was taken; what was recorded later is trained again.
+    """
+
+    cfg: Config
+    wall_times: list[float]
+    saved_at: float
+
+
+def find(cfg: Config, overrides: Sequence[str]) -> Continued:
+    """The run in `cfg.resume`, checked through and through; nothing is touched.
 
     Raises:
         UserError: there is nothing to continue, or other keys than the number of epochs were given.
     """
-    assert cfg.resume is not None
-    others = [
-        key
-        for key in (item.partition("=")[0].lstrip("+~") for item in overrides)
-        if not key.startswith(ALLOWED)
-    ]
-    if others:
+    given = [item.partition("=")[0].lstrip("+~") for item in overrides]
+    if others := [key for key in given if not key.startswith(ALLOWED)]:
         raise UserError(
             f"resume={cfg.resume} goes on with the run's own configuration, so {others[0]} cannot be given; "
             "only trainer.max_epochs may grow"
         )
-    directory = Path(cfg.resume)
-    if directory.is_file():
-        raise UserError(
-            f"resume={cfg.resume} is a file; give the run's directory, e.g. resume=outputs/DATE/TIME"
-        )
+    directory = Path(str(cfg.resume))
     if not directory.is_dir():
-        raise UserError(
-            f"resume={cfg.resume} does not exist; give a run's directory, e.g. resume=outputs/DATE/TIME"
-        )
-    _continued(cfg, directory, explicit=any(item.startswith("trainer.max_epochs=") for item in overrides))
+        what = "is no directory" if directory.exists() else "does not exist"
+        raise UserError(f"resume={cfg.resume} {what}; give a run's directory, e.g. resume=outputs/DATE/TIME")
+    path = directory / runs.LAST
+    if not path.exists():
+        raise UserError(f"{directory} has no {runs.LAST}: there is no run to continue; start it again without resume")
+    loaded = checkpoints.load(path)
+    own, num_features, num_classes = checkpoints.described(path, loaded)
+    checkpoints.check_weights(path, loaded["state_dict"], [num_features, *own.model.hidden_sizes, num_classes])
+    state = _recorded(path, loaded)
+    # what was not typed stays as it was
+    trainer = {
+        name: getattr(cfg.trainer if f"trainer.{name}" in given else own.trainer, name)
+        for name in ("max_epochs", "accelerator", "enable_progress_bar")
+    }
+    continued = replace(
+        own,
+        resume=cfg.resume,
+        threads=cfg.threads if "threads" in given else own.threads,
+        trainer=replace(own.trainer, **trainer),
+        # half a history of the layers could not be drawn
+        tracking=replace(own.tracking.settled(True), diagnostics=bool(state["layer_rows"])),
+    )
+    _refuse_to_shorten(directory, own, continued, state)
+    wall_times = state["wall_times"]
+    return Continued(cfg=continued, wall_times=wall_times, saved_at=state.get("saved_at", wall_times[-1]))
 
 
-def prepare(cfg: Config, directory: Path) -> Config:
-    """The configuration of the run in `directory`, with `cfg`'s number of epochs; recorded there, too."""
-    continued = _continued(cfg, directory, explicit=True)
+def note(directory: Path, max_epochs: int) -> None:
+    """Keep the recorded configuration true: the run is now one of `max_epochs`."""
     written = directory / ".hydra" / "config.yaml"
     if written.is_file():
         plain = OmegaConf.load(written)
-        OmegaConf.update(plain, "trainer.max_epochs", continued.trainer.max_epochs)
+        OmegaConf.update(plain, "trainer.max_epochs", max_epochs)
         atomic.write(written, OmegaConf.to_yaml(plain))
-    return continued
 
 
-def _continued(cfg: Config, directory: Path, *, explicit: bool) -> Config:
-    path = directory / runs.LAST
-    if not path.exists():
+def _refuse_to_shorten(directory: Path, own: Config, continued: Config, state: Mapping[str, Any]) -> None:
+    finished, epochs = len(state["history"]), continued.trainer.max_epochs
+    if state["progress"].get("stopped"):
         raise UserError(
-            f"{directory} has no {runs.LAST}: there is no run to continue; start it again without resume"
+            f"{directory} was stopped early after {finished} epochs (early_stopping.patience="
+            f"{own.early_stopping.patience}), as a longer run would have been; there is nothing to continue"
         )
-    loaded = checkpoints.load(path)
-    own, num_features, num_classes = checkpoints.described(path, loaded)
-    checkpoints.check_weights(
-        path, loaded["state_dict"], [num_features, *own.model.hidden_sizes, num_classes]
-    )
-    finished = loaded.get("epoch", -1) + 1
-    epochs = cfg.trainer.max_epochs
-    if epochs == own.trainer.max_epochs == finished or epochs <= finished - (not explicit):
+    if epochs < own.trainer.max_epochs or (epochs == finished and _is_done(directory)):
         raise UserError(
-            f"{directory} has finished {finished} epochs; give a larger number, "
-            f"e.g. resume={directory} trainer.max_epochs={2 * finished}"
+            f"{directory} has finished {finished} of {own.trainer.max_epochs} epochs, so trainer.max_epochs={epochs} "
+            f"leaves nothing to train; give a larger number, e.g. trainer.max_epochs={2 * own.trainer.max_epochs}"
         )
     if epochs != own.trainer.max_epochs and own.optimizer.schedule == "cosine":
         raise UserError(
             f"{directory} follows a cosine schedule over {own.trainer.max_epochs} epochs, which a longer run "
             "would have begun differently; train it anew with the larger trainer.max_epochs"
         )
-    return replace(
-        own,
-        resume=cfg.resume,
-        threads=cfg.threads,
-        trainer=replace(
-            own.trainer,
-            max_epochs=epochs,
-            accelerator=cfg.trainer.accelerator,
-            enable_progress_bar=cfg.trainer.enable_progress_bar,
-        ),
+
+
+def _is_done(directory: Path) -> bool:
+    return (directory / runs.RESULT).exists() and runs.read_result(directory).status in ("ok", "diverged")
+
+
+def _recorded(path: Path, loaded: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorder's state in a checkpoint; Lightning hands it back to the recorder as it is."""
+    callbacks = loaded.get("callbacks")
+    state = callbacks.get("Recorder") if isinstance(callbacks, dict) else None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} was not written by mlpexp: it holds no history")
+    history, wall_times = state.get("history"), state.get("wall_times")
+    sound = (
+        isinstance(history, list)
+        and all(isinstance(row, dict) and set(row) == set(METRIC_NAMES) for row in history)
+        and all(isinstance(value, float) for row in history for value in row.values())
+        and isinstance(wall_times, list)
+        and len(wall_times) == len(history) + 1
+        and all(isinstance(moment, float) and math.isfinite(moment) for moment in wall_times)
+        and isinstance(state.get("saved_at", 0.0), float)
+        and isinstance(state.get("layer_rows"), list)
+        and isinstance(state.get("progress"), dict)
     )
+    if not sound:
+        raise UserError(f"{path} is damaged: its history is not what mlpexp writes; train the run again")
+    return state

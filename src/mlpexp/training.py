@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from mlpexp import checkpoints, locking, models, provenance, runs, stopping
+from mlpexp import checkpoints, locking, models, provenance, resume, runs, stopping
 from mlpexp.chosen import chosen
 from mlpexp.config import Config
 from mlpexp.data.digits import DigitsDataModule
 from mlpexp.errors import Interrupted, UserError
 from mlpexp.models.classifier import Classifier
 from mlpexp.recorder import DeferredCheckpointIO, Recorder
+from mlpexp.resume import Continued
 from mlpexp.run_logger import RunLogger
 from mlpexp.runs import Result
+from mlpexp.tracking.carry import carried_over
 from mlpexp.tracking.records import EventLog
 from mlpexp.tracking.run import end_events, start_events
 
@@ -33,7 +35,7 @@ class Job:
 
     directory: Path
     bar: Callback | None = None
-    resume: bool = False
+    continued: Continued | None = None
 
 
 def train(cfg: Config, job: Job) -> Result:
@@ -57,7 +59,6 @@ def train(cfg: Config, job: Job) -> Result:
         with ExitStack() as stack:
             if events is not None:
                 stack.callback(events.close)
-                events.add(*start_events(chosen(cfg), started))
             return run.train(io)
 
 
@@ -72,11 +73,15 @@ class _Run:
     started: float
 
     def train(self, io: DeferredCheckpointIO) -> Result:
-        trainer = self._trainer(io)
+        try:
+            trainer = self._trainer(io)
+        except BaseException:
+            if self.events is not None:
+                self.events.path.unlink()  # nothing has begun
+            raise
+        self._open()
         fit_started = time.perf_counter()
-        last = self.job.directory / runs.LAST if self.job.resume else None
-        if self.job.resume:
-            (self.job.directory / runs.RESULT).unlink(missing_ok=True)  # from here on it is not done
+        last = self.job.directory / runs.LAST if self.job.continued else None
         try:
             trainer.fit(self.module, self.data, ckpt_path=last, weights_only=True)
         except Interrupted:
@@ -98,6 +103,23 @@ class _Run:
             log.warning("%s; a smaller optimizer.lr may help", message)
             return self._finish("diverged", tested, {"fit": fit_s}, message=message)
         return self._finish("ok", tested, {"fit": fit_s})
+
+    def _open(self) -> None:
+        """The event file's beginning; a continued run takes over its earlier curves, and is not done any more."""
+        directory, continued = self.job.directory, self.job.continued
+        started = continued.wall_times[0] if continued else self.started
+        earlier = sorted(directory.glob("events.out.tfevents.*")) if continued else []
+        if self.events is not None:
+            self.events.add(*start_events(chosen(self.cfg), started))
+            if continued:
+                earlier.remove(self.events.path)
+                self.events.add(*carried_over(earlier, continued.saved_at))
+            self.events.flush()
+        if continued:
+            (directory / runs.RESULT).unlink(missing_ok=True)  # from here on it is not done
+            resume.note(directory, self.cfg.trainer.max_epochs)
+            for path in earlier:
+                path.unlink()
 
     def _trainer(self, io: DeferredCheckpointIO) -> Trainer:
         cfg = self.cfg
@@ -154,9 +176,7 @@ class _Run:
             # the metrics of the chosen epoch come last, so that the HParams tab shows these
             self.events.add(*end_events(step, metrics, status, time.time(), note=message or ""))
             self.events.close()
-        names = [
-            name for name in (runs.METRICS, runs.LAYERS, runs.LAST, runs.BEST) if (directory / name).exists()
-        ]
+        names = [name for name in (runs.METRICS, runs.LAYERS, runs.LAST, runs.BEST) if (directory / name).exists()]
         if self.events is not None:
             names.append(self.events.path.name)
         result = Result(

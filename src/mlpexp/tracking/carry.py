@@ -1,0 +1,39 @@
+"""What a run that is trained further keeps of its earlier event files."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event
+
+from mlpexp.tracking.crc32c import masked_crc32c
+
+# written anew when the run ends, or when it starts
+OF_THE_END = ("_hparams_/", "custom_scalars__config__", "test/", "visual/", "status")
+
+
+def carried_over(files: Sequence[Path], until: float) -> Iterator[Event]:
+    """The curves and histograms in `files` up to the moment `until`, each point once.
+
+    A file that was torn by a crash counts up to its tear.
+    """
+    seen: set[tuple[str, int]] = set()
+    for path in files:
+        for event in _events(path.read_bytes()):
+            points = {(value.tag, event.step) for value in event.summary.value}
+            if event.wall_time <= until and points and not points <= seen:
+                if not any(tag.startswith(OF_THE_END) for tag, _ in points):
+                    yield event
+                seen |= points
+
+
+def _events(content: bytes) -> Iterator[Event]:
+    position = 0
+    while position + 12 < len(content):
+        (length,) = struct.unpack_from("<Q", content, position)
+        end = position + 12 + length
+        record, checksum = content[position + 12 : end], content[end : end + 4]
+        if checksum != struct.pack("<I", masked_crc32c(record)):
+            return
+        yield Event.FromString(record)
+        position = end + 4
