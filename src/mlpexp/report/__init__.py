@@ -1,0 +1,1 @@
+"""The report of a sweep: results table -> statistics -> pictures -> one page; see `build.py`."""

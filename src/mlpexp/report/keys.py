@@ -1,0 +1,106 @@
+"""A swept key: the values that it took, their order, and which runs had which."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+SEEDS = ("seed", "data.seed", "data.fold")
+MANY = 12  # numeric levels from which they are read in bins
+BINS = 6
+ABSENT = "default"  # how a level is called that some runs did not set
+_LIST = re.compile(r"\[\s*\d+(\s*,\s*\d+)*\s*\]")
+
+Kind = Literal["numeric", "ordered", "categorical"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Key:
+    """One swept key over N runs."""
+
+    name: str
+    """as a person types it, e.g. `model.depth`"""
+    label: str
+    """as short as it stays unique, e.g. `depth`"""
+    kind: Kind
+    levels: list[str]
+    """in order: of numbers, of lists by length, or as typed"""
+    codes: np.ndarray
+    """(N,) the level of each run"""
+    binned: bool = False
+
+    @property
+    def is_seed(self) -> bool:
+        return self.name in SEEDS
+
+
+def read(name: str, label: str, values: Sequence[Any]) -> Key:
+    """The key from its value in each run, None where a run did not set it."""
+    plain = [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in values]
+    distinct = list(dict.fromkeys(plain))
+    set_ones = [value for value in distinct if value is not None]
+    kind: Kind
+    if all(_is_number(value) for value in set_ones):
+        kind = "numeric" if len(set_ones) == len(distinct) else "ordered"
+        distinct.sort(key=lambda value: -math.inf if value is None else value)
+    elif all(_sizes(value) is not None for value in set_ones):
+        kind = "ordered"
+        distinct.sort(key=lambda value: _sizes(value) or ())
+    else:
+        kind = "categorical"
+    place = {value: i for i, value in enumerate(distinct)}
+    codes = np.array([place[value] for value in plain], dtype=np.intp)
+    return Key(name=name, label=label, kind=kind, levels=[text(value) for value in distinct], codes=codes)
+
+
+def binned(key: Key) -> Key:
+    """Numbers with many levels in bins of nearly equal counts; any other key as it is."""
+    if key.kind != "numeric" or len(key.levels) <= MANY:
+        return key
+    counts = np.bincount(key.codes, minlength=len(key.levels))
+    middle = (np.cumsum(counts) - counts / 2) / counts.sum()  # quantile of each level
+    bins = np.minimum((middle * BINS).astype(np.intp), BINS - 1)
+    used, bins = np.unique(bins, return_inverse=True)
+    names = []
+    for number in range(len(used)):
+        members = np.flatnonzero(bins == number)
+        low, high = key.levels[members[0]], key.levels[members[-1]]
+        names.append(low if low == high else f"{low} to {high}")
+    return Key(
+        name=key.name, label=key.label, kind=key.kind, levels=names, codes=bins[key.codes], binned=True
+    )
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """The last component of each name where no other name ends in it; `optimizer.name` is the optimizer."""
+    short = [name.removesuffix(".name").rsplit(".", 1)[-1] for name in names]
+    return [
+        name if short.count(last) > 1 or last == "seed" else last
+        for name, last in zip(names, short, strict=True)
+    ]
+
+
+def text(value: Any) -> str:
+    """A level's name, as one would type it."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _sizes(value: Any) -> tuple[int, ...] | None:
+    """What orders widths: one number or a list, by length and then by size."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (1, value)
+    if isinstance(value, str) and _LIST.fullmatch(value):
+        sizes = tuple(int(word) for word in re.findall(r"\d+", value))
+        return (len(sizes), *sizes)
+    return None
