@@ -78,7 +78,11 @@ class Affine:
                 _column_sum(grad_outputs, grad_bias, batched=plan.bias),
             ]
             if grad_inputs is not None:
-                self._backward.append(_product(grad_outputs, weight, grad_inputs, batched=plan.input))
+                factors = (grad_outputs, weight, grad_inputs)
+                if inputs.shape[1:].numel() == 1:
+                    # autograd takes a single number for a transposed matrix, and transposes the product
+                    factors = (weight.mT, grad_outputs.mT, grad_inputs.mT)
+                self._backward.append(_product(*factors, batched=plan.input))
 
     def backward(self) -> None:
         """dL/dz has been written; write dL/dW, dL/db and dL/dx."""
@@ -170,7 +174,9 @@ def _plan(
     num_runs: int, batch: int, inputs: int, outputs: int, *, shared: bool, backward: bool, dtype: torch.dtype
 ) -> Plan:
     """Which products of this shape may be batched."""
-    if num_runs == 1 or batch * inputs * outputs > LARGE_PRODUCT or batch * max(inputs, outputs) > LARGE_MATRIX:
+    if num_runs == 1 or batch * inputs == 1:
+        return LOOPED
+    if batch * inputs * outputs > LARGE_PRODUCT or batch * max(inputs, outputs) > LARGE_MATRIX:
         return LOOPED
     return _tried_plan(batch, inputs, outputs, shared, backward, dtype, torch.get_num_threads())
 
