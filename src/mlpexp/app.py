@@ -5,27 +5,27 @@ every outcome into an exit code: 0 done, 1 failed, 2 the user's error, 130 inter
 """
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
 from datetime import datetime
-from difflib import get_close_matches
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp import checks, config, naming
 from mlpexp.app_help import help_template
 from mlpexp.errors import Interrupted, UserError
+from mlpexp.wording import hydra_sentence, hydra_sentences, interpolation_sentence
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-GROUPS = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
 
 
 def register() -> None:
@@ -36,10 +36,16 @@ def register() -> None:
     def sweep_name(name: str | None) -> str:
         return naming.safe_component(str(name)) if name is not None else f"{now:%Y-%m-%d/%H-%M-%S}"
 
+    @cache
+    def unused() -> str:
+        directory = f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}"
+        others = (number for number in count(2) if not Path(f"{directory}-{number}").exists())
+        return f"{directory}-{next(others)}" if Path(directory).exists() else directory  # two in one second
+
     resolvers: dict[str, Callable[..., Any]] = {
-        "mlpexp.run_dir": lambda resume: resume or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}",
+        "mlpexp.run_dir": lambda resume: resume or unused(),
         "mlpexp.sweep_name": sweep_name,
-        "mlpexp.run_name": lambda overrides: naming.run_name(overrides),
+        "mlpexp.run_name": naming.run_name,
         # a resumed run keeps the configuration that it was started with
         "mlpexp.output_subdir": lambda resume: None if resume else ".hydra",
         # the notebook draws N(0, 1) by hand, and leaves torch's layers to torch
@@ -62,10 +68,10 @@ class CheckFirst(Callback):
                 from mlpexp import resume
 
                 resume.find(cfg, list(config.hydra.overrides.task))
-            if cfg.trainer.accelerator not in ("cpu", "auto"):
-                from mlpexp import training
+            if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
+                from mlpexp import trainer_check  # Lightning: late, and only where there is something to ask it
 
-                training.check_accelerator(cfg.trainer.accelerator)
+                trainer_check.check(cfg)
         except Exception as error:
             # Hydra turns a callback's exceptions into warnings; nothing may pass this door
             raise _Refused(error) from error
@@ -79,9 +85,14 @@ def refuse_used(directory: Path) -> None:
     """A directory that holds a run, or something else, is not written into.
 
     Raises:
-        UserError: `directory` is a file, or holds files.
+        UserError: `directory` is a file, holds files, or cannot be made.
     """
-    if directory.is_file():
+    there = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+    if there != directory and not there.is_dir():
+        raise UserError(f"hydra.run.dir={directory}: {there} is a file; give another directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"hydra.run.dir={directory}: {there} cannot be written to; give another directory")
+    if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; give a directory, e.g. hydra.run.dir=outputs/mine")
     if directory.is_dir() and any(directory.iterdir()):
         raise UserError(
@@ -101,7 +112,7 @@ def parse(cfg: DictConfig) -> config.Config:
     try:
         plain = OmegaConf.to_container(job, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(_interpolation(error)) from error
+        raise UserError(interpolation_sentence(error)) from error
     return checks.parse(plain)  # type: ignore[arg-type]
 
 
@@ -110,6 +121,7 @@ def run(main: Callable[[], Any]) -> NoReturn:
     verbose = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, and we word them
     try:
+        _refuse_unknown_options()
         main()
         if _failure:
             raise _failure.pop()
@@ -126,6 +138,18 @@ def run(main: Callable[[], Any]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _refuse_unknown_options() -> None:
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(problem: str) -> NoReturn:
+        raise UserError(f"{problem}; settings are written without dashes, e.g. model.depth=2, and --help tells more")
+
+    parser = get_args_parser()
+    setattr(parser, "error", refuse)  # noqa: B010  # its own would print a page of usage
+    if unknown := parser.parse_known_args()[1]:
+        refuse(f"unknown option {unknown[0]}")
 
 
 _failure: list[BaseException] = []
@@ -157,7 +181,8 @@ def _report(error: BaseException, verbose: bool) -> int:
                 say(line)
             return 2
         case HydraException() | OmegaConfBaseException():
-            say(hydra_sentence(error))
+            for line in hydra_sentences(error, sys.argv[1:]):
+                say(line)
             return 2
         case ValueError() if _raised_by_hydra(error):
             say(hydra_sentence(error))
@@ -176,58 +201,3 @@ def _raised_by_hydra(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("hydra.")
-
-
-def hydra_sentence(error: BaseException) -> str:
-    """An error of Hydra's or OmegaConf's, in our words."""
-    text = str(error)
-    if isinstance(error, OverrideParseException):
-        reason = re.search(r"Error parsing override '.*'\n(.*)", text)
-        why = f": {reason[1]}" if reason and "EQUAL" not in reason[1] else ""
-        return f"cannot read the override '{error.override}'{why}; write key=value, e.g. model.depth=2"
-    if match := re.search(r"Could not (?:override|append|find) '([^']+)'[^\n]*No match in the defaults list", text):
-        return _unknown_group(match[1])
-    if match := re.search(r"Could not delete '([^']+)'. No match in the defaults list", text):
-        return f"~{match[1]} deletes a choice that is not made; leave it out"
-    if match := re.search(r"Multiple values for (\S+)\.", text):
-        return f"{match[1]} is chosen twice; to choose another, leave out the +: {match[1]}=…"
-    if match := re.search(r"Could not (override|delete)[^']*'([^'=]+)", text):
-        key = match[2].lstrip("+~")
-        if match[1] == "delete" and key in (known for known, _, _ in config.keys()):
-            return f"~{key} deletes nothing: {key} is null, or has another value than the one given"
-        return _unknown_group(key) if get_close_matches(key, GROUPS, n=1) else checks.unknown_key(key)
-    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        options = getattr(error, "options", None) or []
-        close = get_close_matches(match[2], options, n=1) or options[:1]
-        example = f", e.g. {match[1]}={close[0]}" if close else ""
-        return f"unknown {match[1]} '{match[2]}'; choose one of {', '.join(options)}{example}"
-    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        key, _, value = match[1].partition("=")
-        return f"'{match[1]}' is a list: add -m to sweep over it, or write '{key}=[{value}]' for one list"
-    if isinstance(error, OmegaConfBaseException):
-        return _interpolation(error)
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        return _interpolation(cause)
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _unknown_group(given: str) -> str:
-    group, _, option = given.partition("=")
-    close = get_close_matches(group, GROUPS, n=1)
-    keys = [key for key, _, _ in config.keys()]
-    if not close and get_close_matches(group, keys, n=1):
-        return checks.unknown_key(group)
-    hint = f"did you mean {close[0]}={option or '…'}?" if close else f"the groups are {', '.join(GROUPS)}"
-    return f"unknown config group '{group}'; {hint}"
-
-
-def _interpolation(error: OmegaConfBaseException) -> str:
-    first = str(error).splitlines()[0]
-    key = getattr(error, "full_key", None)
-    where = f"{key}: " if key else ""
-    if isinstance(error, InterpolationKeyError):
-        return f"{where}{first}; name a key that exists, e.g. ${{model.width}}"
-    if match := re.search(r"Environment variable '([^']+)' not found", first):
-        return f"{where}environment variable {match[1]} is not set; set it, or write ${{oc.env:{match[1]},DEFAULT}}"
-    return f"{where}{first}"

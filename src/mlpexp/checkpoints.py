@@ -8,6 +8,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def check_weights(path: Path, weights: Mapping[str, Any], sizes: Sequence[int]) 
         UserError: naming the first tensor that is missing, unknown, of another shape, or not finite.
     """
     expected: dict[str, tuple[int, ...]] = {}
-    for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         expected |= {f"layers.{i}.weight": (fan_out, fan_in), f"layers.{i}.bias": (fan_out,)}
     if missing := sorted(expected.keys() - weights.keys()):
         raise UserError(f"{path} lacks the tensor {missing[0]}")

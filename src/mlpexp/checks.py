@@ -1,7 +1,10 @@
 """From a plain mapping to a checked `Config`, or all that is wrong with it, in sentences."""
 
+import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
+from itertools import pairwise
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -63,11 +66,29 @@ OWN_FLAGS = {
     "default_root_dir": "the run's directory is Hydra's, e.g. hydra.run.dir=DIR",
     "enable_checkpointing": "the checkpoints belong to the run's directory",
 }
-# four copies of the parameters: weights, gradients, the best epoch's weights, optimizer state
-COPIES = 4
-BYTES_PER_NUMBER = 4
-MAX_PARAMETERS = 2**31
-INPUTS, CLASSES = 64, 10  # of digits; the estimate needs no better
+INPUTS, CLASSES, SAMPLES = 64, 10, 1797  # of digits; the estimate of memory needs no better
+BUILT = ("callbacks", "logger")  # from a person's own classes
+# where a default would not show what to type
+EXAMPLES: dict[str, Any] = {
+    "model.depth": 2,
+    "data.folds": 5,
+    "early_stopping.patience": 5,
+    "tracking.figures": False,
+    "tracking.diagnostics": False,
+    "stack.threads": 2,
+    "stack.memory_mib": 2000,
+    "name": "depths",
+}
+# how others call it
+SYNONYMS = {
+    "learning_rate": "optimizer.lr",
+    "epochs": "trainer.max_epochs",
+    "hidden_size": "model.width",
+    "hidden": "model.width",
+    "units": "model.width",
+    "layers": "model.depth",
+    "nonlinearity": "model.activation",
+}
 
 _ADAPTER = TypeAdapter(Config)
 _DEFAULTS = {key: default for key, default, _ in config.keys()}
@@ -98,11 +119,25 @@ def parse(mapping: Mapping[str, Any]) -> Config:
 
 def unknown_key(key: str) -> str:
     """The sentence for a key that does not exist, with the nearest one that does."""
+    group, _, last = key.rpartition(".")
     candidates = list(_DEFAULTS)
-    close = get_close_matches(key, candidates, n=1, cutoff=0.7)
-    if not close:  # a key typed without its group, such as lr=0.1
-        close = [name for name in candidates if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
-    hint = f"did you mean {close[0]}?" if close else "`python scripts/train.py --help` lists all keys"
+    same = [name for name in candidates if name.rsplit(".", 1)[-1] == last]  # without its group, such as lr=0.1
+    close = same or get_close_matches(key, candidates, n=1, cutoff=0.7)
+    if group == "trainer" and last in TRAINER_FLAGS:
+        hint = f"it is a flag of lightning's Trainer: put a + in front, +{key}=…"
+    elif group.startswith(("callbacks", "logger")):
+        hint = f"to add it, put a + in front: +{key}=…"
+    elif group == "hydra" or group.startswith("hydra."):
+        hint = "it would be one of Hydra's own, which --cfg hydra lists"
+    elif last in SYNONYMS:
+        hint = f"did you mean {SYNONYMS[last]}?"
+    elif close:
+        hint = f"did you mean {close[0]}?"
+    elif not group and (near := get_close_matches(key, {name.split(".")[0] for name in candidates}, n=1)):
+        inside = next(name for name in candidates if name.startswith(near[0]))
+        hint = f"did you mean one of the keys below {near[0]}, e.g. {inside}?"
+    else:
+        hint = "`python scripts/train.py --help` lists all keys"
     return f"unknown key '{key}'; {hint}"
 
 
@@ -132,7 +167,12 @@ def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
                 else:
                     yield from walk(f"{path}.{key}" if path else str(key), value)
 
-    yield from walk("", {key: node for key, node in plain.items() if key not in ("callbacks", "logger")})
+    yield from walk("", {key: node for key, node in plain.items() if key not in BUILT})
+    for group in BUILT:
+        entries = plain.get(group)
+        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+            if not isinstance(entry, Mapping) or not isinstance(entry.get("_target_"), str):
+                yield f"{group}.{name} needs the name of a class, e.g. +{group}.{name}._target_=package.Class"
 
 
 def _flags(flags: Mapping[str, Any]) -> Iterator[str]:
@@ -142,11 +182,7 @@ def _flags(flags: Mapping[str, Any]) -> Iterator[str]:
         elif name not in TRAINER_FLAGS and name != "_target_":
             own = [key.removeprefix("trainer.") for key in _DEFAULTS if key.startswith("trainer.")]
             close = get_close_matches(name, [*TRAINER_FLAGS, *own], n=1)
-            hint = (
-                f"did you mean trainer.{close[0]}?"
-                if close
-                else "see lightning.pytorch.Trainer for its flags"
-            )
+            hint = f"did you mean trainer.{close[0]}?" if close else "see lightning.pytorch.Trainer for its flags"
             yield f"unknown key 'trainer.{name}'; {hint}"
 
 
@@ -156,17 +192,17 @@ def _sentences(error: ValidationError) -> list[str]:
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
         key = ".".join(path[:2]) if path[0] in Config.__pydantic_fields__ else path[0]  # type: ignore[attr-defined]
+        if path[-1] == "_target_":  # has its own sentence
+            continue
         if key not in found:  # a union reports once for each of its arms
-            found[key] = _sentence(
-                ".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {})
-            )
+            found[key] = _sentence(".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {}))
     return list(found.values())
 
 
 def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, Any]) -> str:
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return unknown_key(path)
-    given, example = f"{key}={spell(value)}", f"e.g. {key}={spell(_DEFAULTS.get(key))}"
+    given, example = f"{key}={spell(value)}", f"e.g. {key}={spell(EXAMPLES.get(key, _DEFAULTS.get(key)))}"
     if key == "model.width":
         return f"{given}: give a whole number from 1, or a list with one for each layer, e.g. {key}=64 or {key}=[64,32]"
     match kind:
@@ -188,9 +224,7 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
         case "dataclass_type" | "dict_type":
             inner = [name for name in _DEFAULTS if name.startswith(f"{key}.")]
             hint = (
-                f"set its keys one by one, e.g. {inner[0]}={spell(_DEFAULTS[inner[0]])}"
-                if inner
-                else "give a mapping"
+                f"set its keys one by one, e.g. {inner[0]}={spell(_DEFAULTS[inner[0]])}" if inner else "give a mapping"
             )
             return f"{given} replaces a whole group; {hint}"
         case "value_error":
@@ -200,11 +234,12 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
 
 def _unknown_choice(key: str, value: Any) -> str:
     group, name = key.split(".") if "." in key else ("", key)
-    owner = Config.__pydantic_fields__[group].annotation if group else Config  # type: ignore[attr-defined]
+    owner: Any = Config.__pydantic_fields__[group].annotation if group else Config  # type: ignore[attr-defined]
     choices = sorted(get_args(owner.__pydantic_fields__[name].annotation))
     close = get_close_matches(str(value), choices, n=1)
     example = close[0] if close else _DEFAULTS[key]
-    return f"unknown {name} '{spell(value)}'; choose one of {', '.join(choices)}, e.g. {key}={example}"
+    what = group if name == "name" else name
+    return f"unknown {what} {value!r}; choose one of {', '.join(choices)}, e.g. {key}={example}"
 
 
 def _contradictions(cfg: Config) -> Iterator[str]:
@@ -237,10 +272,9 @@ def _contradictions(cfg: Config) -> Iterator[str]:
                 f"optimizer.name=sgd, or model.variant=torch_nn for optimizer.name={optimizer.name}"
             )
         for flag in ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"):
-            if cfg.trainer.flags.get(flag) not in (None, 1):
-                yield (
-                    f"trainer.{flag} needs an optimizer of torch's; leave it out, or set model.variant=torch_nn"
-                )
+            neutral = (None, 1) if flag == "accumulate_grad_batches" else (None,)
+            if cfg.trainer.flags.get(flag) not in neutral:
+                yield (f"trainer.{flag} needs an optimizer of torch's; leave it out, or set model.variant=torch_nn")
 
 
 def _architecture(model: ModelConfig) -> Iterator[str]:
@@ -252,21 +286,40 @@ def _architecture(model: ModelConfig) -> Iterator[str]:
         return
     if model.init != "scaled_normal" and (model.sigma_w, model.sigma_b) != (1.0, 0.0):
         yield f"model.sigma_w and model.sigma_b belong to model.init=scaled_normal, not to model.init={model.init}"
-    number = num_parameters(model)
-    if number > MAX_PARAMETERS:
-        gib = number * BYTES_PER_NUMBER * COPIES / 2**30
+    needed, there = memory_needed(model), physical_memory()
+    if needed > there:
+        depth = "" if model.depth is None else f"model.depth={model.depth} "
         yield (
-            f"model.depth={spell(model.depth)} model.width={spell(model.width)} makes {number:,} parameters "
-            f"and would need about {gib:,.0f} GiB; at most {MAX_PARAMETERS:,} are allowed, "
-            "e.g. model.depth=2 model.width=64"
+            f"{depth}model.width={spell(model.width)} makes {num_parameters(model):,} parameters and would need "
+            f"about {needed / 2**30:,.0f} GiB of memory; this machine has {there / 2**30:,.0f}, "
+            "so choose a smaller network, e.g. model.depth=2 model.width=64"
         )
+
+
+def memory_needed(model: ModelConfig) -> int:
+    """A rough upper estimate in bytes of what training takes, without building anything."""
+    if isinstance(model.width, list):
+        depth, widest, units = len(model.width), max(model.width, default=0), sum(model.width)
+    else:
+        depth = 1 if model.depth is None else model.depth
+        widest, units = model.width, depth * model.width
+    # weights, gradients, two of the optimizer, the checkpoints of the best and of the last epoch, one more to write
+    numbers = 7 * num_parameters(model)
+    numbers += 2 * SAMPLES * widest + 4 * 256 * units  # evaluation in one piece, and the layers' diagnostics
+    return 4 * numbers + 20_000 * depth  # objects of Python's
+
+
+@cache
+def physical_memory() -> int:
+    """Bytes of memory in this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def num_parameters(model: ModelConfig, inputs: int = INPUTS, classes: int = CLASSES) -> int:
     """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
     if isinstance(model.width, list):
         sizes = [inputs, *model.width, classes]
-        return sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+        return sum((a + 1) * b for a, b in pairwise(sizes))
     depth = 1 if model.depth is None else model.depth
     if depth == 0:
         return (inputs + 1) * classes

@@ -50,14 +50,10 @@ def _not_blank(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_not_blank)]
 
-schema = dataclass(
-    kw_only=True,
-    frozen=True,
-    config=ConfigDict(extra="forbid", use_attribute_docstrings=True),
-)
+SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-@schema
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class ModelConfig:
     variant: Variant = "torch_nn"
     """how the network is told: torch_nn (nn.Linear), autograd (own parameters), backprop (own gradients)"""
@@ -82,7 +78,7 @@ class ModelConfig:
         return [self.width] * (1 if self.depth is None else self.depth)
 
 
-@schema
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class DataConfig:
     name: Literal["digits"] = "digits"
     """the data set: scikit-learn's 1,797 digits of 8x8 pixels"""
@@ -106,7 +102,7 @@ class DataConfig:
     """a new order each epoch, a pure function of (seed, epoch)"""
 
 
-@schema
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class OptimizerConfig:
     name: Optimizer = "sgd"
     """the update rule"""
@@ -128,7 +124,7 @@ class OptimizerConfig:
     """epochs of linear warm-up in front of the schedule"""
 
 
-@schema
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class EarlyStoppingConfig:
     patience: Count | None = None
     """stop after so many epochs without a better `monitor`; null never stops early"""
@@ -136,7 +132,7 @@ class EarlyStoppingConfig:
     """what counts as better"""
 
 
-@schema
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class TrainerConfig:
     max_epochs: Count = 10
     """passes over the training part"""
@@ -148,7 +144,7 @@ class TrainerConfig:
     """any other flag of lightning's Trainer, e.g. +trainer.gradient_clip_val=1.0"""
 
 
-@schema
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class TrackingConfig:
     tensorboard: Flag = True
     """write an event file"""
@@ -166,7 +162,7 @@ class TrackingConfig:
         )
 
 
-@schema
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class StackConfig:
     exact: Flag = True
     """false: a faster engine, equal to a run alone up to rounding only"""
@@ -176,7 +172,7 @@ class StackConfig:
     """bound on the memory of one stack; null: chosen from what is free"""
 
 
-@schema
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class Config:
     seed: Seed = 0
     """initial weights and batch order"""

@@ -136,8 +136,12 @@ class _Run:
             accelerator=cfg.trainer.accelerator,
             # the bar, where there is one, is a callback of ours
             enable_progress_bar=False,
-            logger=[RunLogger(self.job.directory, self.events), *instances(cfg.logger)],
-            callbacks=[self.recorder, *([self.job.bar] if self.job.bar else []), *instances(cfg.callbacks)],
+            logger=[RunLogger(self.job.directory, self.events), *instances("logger", cfg.logger)],
+            callbacks=[
+                self.recorder,
+                *([self.job.bar] if self.job.bar else []),
+                *instances("callbacks", cfg.callbacks),
+            ],
             plugins=[io, *(plugins if isinstance(plugins, list) else [plugins])],
             default_root_dir=self.job.directory,
             **flags,
@@ -213,7 +217,7 @@ def check_accelerator(name: str) -> None:
         )
 
 
-def instances(group: dict[str, Any]) -> list[Any]:
+def instances(group: str, nodes: dict[str, Any]) -> list[Any]:
     """The objects that a person's `callbacks` or `logger` entries describe by `_target_`.
 
     Raises:
@@ -222,13 +226,20 @@ def instances(group: dict[str, Any]) -> list[Any]:
     from hydra.utils import instantiate
 
     built = []
-    for name, node in group.items():
+    for name, node in nodes.items():
         try:
             built.append(instantiate(node))
         except Exception as error:
-            cause = error.__cause__ or error
-            raise UserError(f"{name} cannot be built: {cause}; check its _target_ and arguments") from error
+            raise UserError(
+                f"{group}.{name} cannot be built: {first_line(error.__cause__ or error)}; "
+                "check its _target_ and arguments"
+            ) from error
     return built
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message in one line, without a full stop."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 class Quiet:
@@ -242,6 +253,8 @@ class Quiet:
         warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # we log once per epoch
+        # the others in one line, and in the run's log
+        warnings.showwarning = lambda message, *_, **__: log.warning(first_line(message))
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
     def __exit__(self, *error: object) -> None:
