@@ -4,55 +4,64 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlpexp.report.intervals import mean_and_half
+from mlpexp.report.intervals import Estimate, mean_and_half
 from mlpexp.report.study import Study
+from mlpexp.runs import METRIC_NAMES
+from mlpexp.sweep.results import TEST_NAMES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
     """All C configurations; arrays are by configuration, `order` says who comes when."""
 
+    by: str
+    """the validation metric that decides"""
     order: np.ndarray
     """(C,) the best first; those without a finished run last"""
-    validation: np.ndarray
-    validation_half: np.ndarray
-    test: np.ndarray
-    test_half: np.ndarray
+    means: dict[str, np.ndarray]
+    """metric -> (C,) mean over the runs that ended well"""
+    halves: dict[str, np.ndarray]
+    """metric -> (C,) half of its 95 % interval"""
     finished: np.ndarray
     """(C,) runs that ended well"""
     runs: np.ndarray
     diverged: np.ndarray
-    others: np.ndarray
-    """(C,) failed, interrupted, missing"""
 
     @property
     def best(self) -> int | None:
         """None where no run ended well."""
         return int(self.order[0]) if len(self.order) and self.finished[self.order[0]] else None
 
+    def estimate(self, configuration: int, metric: str) -> Estimate:
+        return Estimate(
+            float(self.means[metric][configuration]),
+            float(self.halves[metric][configuration]),
+            int(self.finished[configuration]),
+        )
 
-def rank(study: Study, metric: str) -> Ranking:
-    """By the mean validation metric over seeds.
+
+def rank(study: Study, by: str) -> Ranking:
+    """By the mean of a validation metric over seeds.
 
     Those of which less than half as many runs have ended well as of the fullest come after the others, and so do
-    those with a diverged run: a mean over the survivors would flatter them. Ties are broken by validation loss.
+    those with a diverged run: a mean over the survivors would flatter them.
     """
-    validation, validation_half, finished = mean_and_half(study.table(f"val/{metric}"))
-    test, test_half, _ = mean_and_half(study.table(f"test/{metric}"))
-    loss = mean_and_half(study.table("val/loss"))[0]
-    runs = np.array([len(members) for members in study.members], dtype=int)
+    means, halves = {}, {}
+    finished = np.zeros(study.num_configurations, int)
+    for metric in (*METRIC_NAMES, *TEST_NAMES, "seconds", "num_parameters"):
+        means[metric], halves[metric], count = mean_and_half(study.table(metric))
+        if metric == by:
+            finished = count
     diverged = np.array([(study.status[m] == "diverged").sum() for m in study.members], dtype=int)
-    worse = validation if metric == "loss" else -validation
+    other = "val/acc" if by == "val/loss" else "val/loss"
+    worse, tie = (means[name] if name == "val/loss" else -means[name] for name in (by, other))
     thin = finished < finished.max(initial=0) / 2
-    order = np.lexsort((loss, worse, diverged > 0, thin, finished == 0))
     return Ranking(
-        order=order,
-        validation=validation,
-        validation_half=validation_half,
-        test=test,
-        test_half=test_half,
+        by=by,
+        order=np.lexsort((tie, worse, diverged > 0, thin, finished == 0)),
+        means=means,
+        halves=halves,
         finished=finished,
-        runs=runs,
+        runs=np.array([len(members) for members in study.members], dtype=int),
         diverged=diverged,
-        others=runs - diverged - np.array([study.ok[m].sum() for m in study.members], dtype=int),
     )

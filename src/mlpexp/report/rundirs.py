@@ -32,14 +32,14 @@ def command(directory: Path, name: str, swept: Sequence[tuple[str, str]]) -> tup
 
     Without the run's own overrides it is made from the swept keys alone.
     """
-    overrides = _overrides(directory, name)
-    exact = overrides is not None
-    if overrides is None:
-        overrides = [f"{key}={value}" for key, value in swept if value != "default"]
-    return shlex.join(["python", "scripts/train.py", *overrides]), exact
+    words = overrides(directory, name)
+    exact = words is not None
+    if words is None:
+        words = [f"{key}={value}" for key, value in swept if value != "default"]
+    return shlex.join(["python", "scripts/train.py", *words]), exact
 
 
-def _overrides(directory: Path, name: str) -> list[str] | None:
+def overrides(directory: Path, name: str) -> list[str] | None:
     text = _read(directory, name, OVERRIDES)
     if text is None:
         return None

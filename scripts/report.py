@@ -1,0 +1,53 @@
+"""The report of one or more sweeps: one page, with every figure and table beside it."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mlpexp.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 done, 1 it could not be written, 2 the user's error."""
+    given = _parser().parse_args(arguments)
+    try:
+        from mlpexp.report.build import build  # matplotlib: late, so that --help stays instant
+
+        found = build(given.directories, out=given.out, metric=given.metric, by=given.by, classes=given.classes)
+    except UserError as error:
+        print(f"report.py: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"report.py: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
+    for title, sentences in found.sweeps:
+        print(title if len(found.sweeps) > 1 else "", end="\n" if len(found.sweeps) > 1 else "")
+        print("\n".join(f"  {sentence}" for sentence in sentences))
+    print(f"\n{found.num_figures} figures (PNG, SVG) and {found.num_tables} tables (CSV) are beside the page. Open it:")
+    print(f"  {found.page}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog="example: python scripts/report.py multirun/NAME")
+    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME")
+    parser.add_argument("--out", type=Path, help="where to write; by default DIR/report of the first DIR")
+    parser.add_argument("--metric", choices=("acc", "loss"), default="acc", help="what is shown (default: acc)")
+    parser.add_argument(
+        "--by", choices=("val/loss", "val/acc"), help="what the best is chosen by (default: what the runs monitored)"
+    )
+    parser.add_argument("--classes", type=int, metavar="N", help="classes of your own data, to find runs that only guess")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
