@@ -1,0 +1,42 @@
+"""Compare a network's gradients: by hand, by autograd, by finite differences. Takes `train.py`'s overrides."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from mlpexp import app
+from mlpexp.errors import UserError
+
+app.register()
+
+
+def once() -> None:
+    """One network at a time: Hydra would write a directory for several."""
+    if not {"-m", "--multirun"}.isdisjoint(sys.argv):
+        raise UserError("gradients are checked for one network at a time; leave -m out")
+    main()
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="gradcheck")
+def main(cfg: DictConfig) -> None:
+    """A table on stdout; exit code 1 where gradients disagree. Writes no file."""
+    try:
+        config = app.parse(cfg)
+
+        from rich.console import Console
+
+        from mlpexp import gradcheck  # torch: late, so that --help stays instant
+
+        rows = gradcheck.check(config)
+    except Exception as error:
+        app.fail(error)
+        return
+    Console().print(gradcheck.table(rows))
+    print("\n".join(gradcheck.verdict(rows)))
+    if not all(row.passed for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(once)

@@ -1,0 +1,133 @@
+"""The gradient check finds wrong gradients, is not fooled by kinks, and leaves nothing behind."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import run_script
+from torch.nn import functional as F
+
+from mlpexp import gradcheck
+from mlpexp.activations import ACTIVATIONS
+from mlpexp.config import Config, ModelConfig
+from mlpexp.functional import Layer
+
+torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
+
+
+def check(**model):
+    return gradcheck.check(Config(model=ModelConfig(width=8) if not model else ModelConfig(**model)))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_and_depth_passes_on_real_digits(name, depth):
+    rows = check(activation=name, depth=depth, width=8)
+    assert [row.name for row in rows] == [f"layers.{i}.{kind}" for i in range(depth + 1) for kind in ("weight", "bias")]
+    assert all(row.passed for row in rows)
+    assert all(row.tried > 0 and row.largest > 0 for row in rows)
+    assert gradcheck.verdict(rows)[0].startswith("gradients agree")
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "softplus"])
+def test_a_derivative_that_is_wrong_by_a_millionth_is_found(name, monkeypatch):
+    right = ACTIVATIONS[name]
+    wrong = replace(right, derivative=lambda x, h: right.derivative(x, h) * (1 + 1e-6))
+    monkeypatch.setitem(ACTIVATIONS, name, wrong)
+    rows = check(activation=name, depth=2, width=8)
+    # the last layer's gradient does not pass through an activation
+    assert [row.passed for row in rows] == [False] * 4 + [True] * 2
+    assert all(row.both <= gradcheck.DIFFERENCES_TOLERANCE for row in rows)  # those two are innocent
+    assert "DISAGREE in layers.0.weight, layers.0.bias, layers.1.weight, layers.1.bias" in gradcheck.verdict(rows)[0]
+
+
+def test_finite_differences_find_what_autograd_gets_wrong_too(monkeypatch):
+    """A function whose derivatives, both of them, belong to another function."""
+
+    class Lying(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return torch.tanh(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            (x,) = ctx.saved_tensors
+            return gradient * torch.cos(x)
+
+    lie = replace(ACTIVATIONS["tanh"], function=Lying.apply, derivative=lambda x, h: torch.cos(x))
+    monkeypatch.setitem(ACTIVATIONS, "tanh", lie)
+    rows = check(depth=1, width=8)
+    assert [row.passed for row in rows] == [False, False, True, True]
+    assert all(row.autograd <= gradcheck.AUTOGRAD_TOLERANCE for row in rows)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_gradients_that_are_not_finite_do_not_pass(value):
+    layers = [Layer(torch.full((2, 3), value, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))]
+    inputs, targets = torch.ones(4, 3, dtype=torch.float64), F.one_hot(torch.zeros(4, dtype=torch.int64), 2).double()
+    rows = gradcheck.compare(layers, inputs, targets, "tanh")
+    assert not any(row.passed for row in rows)
+
+
+def test_an_entry_whose_unit_sits_on_its_kink_is_skipped_and_said():
+    # the first unit's pre-activation is 0 for every sample: no step to either side stays on one side
+    weight = torch.tensor([[0.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
+    layers = [
+        Layer(weight, torch.zeros(2, dtype=torch.float64)),
+        Layer(torch.tensor([[1.0, 0.5], [-1.0, 0.3]], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)),
+    ]
+    inputs = torch.tensor([[1.0, 0.5], [0.2, 0.7]], dtype=torch.float64)
+    targets = F.one_hot(torch.tensor([0, 1]), 2).double()
+    rows = gradcheck.compare(layers, inputs, targets, "relu")
+    assert [row.skipped for row in rows] == [2, 1, 0, 0]
+    assert [row.tried for row in rows] == [2, 1, 4, 2]
+    assert all(row.passed for row in rows)
+    assert any(line.startswith("3 of 12 entries have no finite difference") for line in gradcheck.verdict(rows))
+    smooth = gradcheck.compare(layers, inputs, targets, "tanh")
+    assert [row.skipped for row in smooth] == [0, 0, 0, 0]
+
+
+def test_the_network_is_left_as_it_was():
+    layers = [
+        Layer(torch.randn(3, 2, dtype=torch.float64), torch.randn(3, dtype=torch.float64)),
+        Layer(torch.randn(2, 3, dtype=torch.float64), torch.randn(2, dtype=torch.float64)),
+    ]
+    before = [tensor.clone() for layer in layers for tensor in layer]
+    targets = F.one_hot(torch.tensor([0, 1]), 2).double()
+    gradcheck.compare(layers, torch.ones(2, 2, dtype=torch.float64), targets, "relu")
+    assert all(torch.equal(a, b) for a, b in zip(before, [t for layer in layers for t in layer], strict=True))
+
+
+def test_the_script_shows_every_tensor_and_leaves_nothing_behind(here):
+    outcome = run_script("gradcheck.py", ["model.depth=2", "model.width=8", "model.activation=gelu"])
+    assert outcome.code == 0
+    for i in range(3):
+        assert f"layers.{i}.weight" in outcome.out
+        assert f"layers.{i}.bias" in outcome.out
+    assert "gradients agree" in outcome.out
+    assert list(here.iterdir()) == []
+
+
+def test_the_script_ends_with_1_where_gradients_disagree(here, monkeypatch):
+    wrong = replace(ACTIVATIONS["tanh"], derivative=lambda x, h: h)
+    monkeypatch.setitem(ACTIVATIONS, "tanh", wrong)
+    outcome = run_script("gradcheck.py", ["model.width=8"])
+    assert outcome.code == 1
+    assert "DISAGREE" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["model.activation=tahn"], "unknown activation 'tahn'"),
+        (["-m", "seed=1,2"], "one network at a time"),
+        (["data.val_fraction=0.001"], "cannot be"),
+    ],
+)
+def test_the_script_refuses_in_one_line(here, arguments, wanted):
+    outcome = run_script("gradcheck.py", arguments)
+    assert outcome.code == 2
+    assert wanted in outcome.line
+    assert list(here.iterdir()) == []
