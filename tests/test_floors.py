@@ -1,0 +1,162 @@
+"""What may import what, what stays instant, and that every file in conf/ is a configuration that works."""
+
+import ast
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from mlpexp import app, checks
+
+ROOT = Path(__file__).parents[1]
+SOURCE, CONF = ROOT / "src", ROOT / "conf"
+
+# From the ground up. A module imports from floors below its own; a package (one name here) also from itself.
+FLOORS = [
+    # words, and files that know nothing of each other
+    "errors config atomic provenance activations",
+    "checks naming functional optim progress stopping tracking",
+    "chosen app_help wording initialisation diagnostics runs data stacking",
+    # the network, and what is known about a run's directory
+    "models checkpoints locking conclusion run_logger terminal gradcheck",
+    # one run
+    "recorder resume",
+    "portrait",
+    "training",
+    "trainer_check",
+    # many runs, and the front door
+    "sweep app",
+    "job report",
+    # what people and Hydra call
+    "mlpexp hydra_plugins scripts",
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
+
+FILES = [*sorted(SOURCE.rglob("*.py")), *sorted((ROOT / "scripts").glob("*.py"))]
+
+
+def unit(module: str) -> str:
+    """The name in `FLOORS` that a dotted module belongs to."""
+    top, _, rest = module.partition(".")
+    return (rest.partition(".")[0] or "mlpexp") if top == "mlpexp" else top
+
+
+def module_of(path: Path) -> str:
+    relative = path.relative_to(SOURCE if path.is_relative_to(SOURCE) else ROOT).with_suffix("")
+    return ".".join(part for part in relative.parts if part != "__init__")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted module of every import in a file, late ones too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write imports in full"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                place = SOURCE / inner.replace(".", "/")
+                yield node.lineno, inner if place.is_dir() or place.with_suffix(".py").is_file() else str(node.module)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_go_downward_only(path):
+    own = unit(module_of(path))
+    assert own in FLOOR, f"give {own} a floor in this test, and DESIGN.md a line"
+    for line, module in imports(path):
+        if module.split(".")[0] not in ("mlpexp", "scripts", "hydra_plugins"):
+            continue
+        other = unit(module)
+        assert other in FLOOR, f"{path.name}:{line} imports {module}, which has no floor in this test"
+        assert other == own or FLOOR[other] < FLOOR[own], f"{path.name}:{line}: {own} may not import {module}"
+
+
+def test_every_floor_is_inhabited():
+    there = {unit(module_of(path)) for path in FILES}
+    assert set(FLOOR) == there
+
+
+HEAVY = ("torch", "lightning", "sklearn", "matplotlib", "pandas", "scipy")
+# the mathematics knows tensors, and nothing of who trains with it; events are made from plain numbers
+FORBIDDEN = {
+    "config": (*HEAVY, "numpy", "hydra", "omegaconf"),
+    "checks": (*HEAVY, "numpy", "hydra", "omegaconf"),
+    "activations": ("lightning", "hydra", "omegaconf", "sklearn"),
+    "functional": ("lightning", "hydra", "omegaconf", "sklearn"),
+    "initialisation": ("lightning", "hydra", "omegaconf", "sklearn"),
+    "optim": ("lightning", "hydra", "omegaconf", "sklearn"),
+    "stacking": ("lightning", "hydra", "omegaconf", "sklearn"),
+    "models": ("hydra", "omegaconf", "sklearn", "matplotlib"),
+    "tracking": ("torch", "lightning", "hydra", "omegaconf", "sklearn"),
+    "report": ("torch", "lightning", "sklearn"),
+}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if unit(module_of(path)) in FORBIDDEN], ids=module_of)
+def test_a_file_keeps_to_its_own_trade(path):
+    foreign = [(line, name) for line, name in imports(path) if name.split(".")[0] in FORBIDDEN[unit(module_of(path))]]
+    assert foreign == []
+
+
+PROBE = """
+import runpy, sys
+script, sys.argv = sys.argv[1], sys.argv[1:]
+try:
+    runpy.run_path(script, run_name="__main__")
+except SystemExit:
+    pass
+found = sorted(set(sys.modules) & set({heavy!r}))
+print("HEAVY:", *found, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "typed", "shown"),
+    [
+        ("train.py", ["--help"], "", "model.activation=tanh"),
+        ("train.py", ["--cfg", "job"], "", "activation: tanh"),
+        ("train.py", ["-sc", "query=bash"], "python train.py model.acti", "model.activation="),
+        ("train.py", ["model.activation=tahn"], "", "unknown activation 'tahn'"),
+        ("train.py", ["-m", "model.activation=tahn,relu"], "", "unknown activation 'tahn'"),
+        ("gradcheck.py", ["--help"], "", "python scripts/gradcheck.py"),
+        ("gradcheck.py", ["model.activation=tahn"], "", "unknown activation 'tahn'"),
+    ],
+    ids=["help", "cfg", "completion", "mistake", "mistake in a sweep", "gradcheck help", "gradcheck mistake"],
+)
+def test_nothing_heavy_is_imported_before_something_is_trained(script, arguments, typed, shown, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(heavy=HEAVY), str(ROOT / "scripts" / script), *arguments],
+        env=os.environ | {"COMP_LINE": typed, "COMP_POINT": str(len(typed))},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert shown in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1] == "HEAVY:", done.stderr
+
+
+def test_the_trainers_flags_are_those_of_the_installed_lightning():
+    from lightning.pytorch import Trainer
+
+    assert set(inspect.signature(Trainer.__init__).parameters) - {"self"} == checks.TRAINER_FLAGS
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
+def test_every_file_in_conf_composes_to_a_valid_configuration(path):
+    app.register()
+    group = path.parent.relative_to(CONF).as_posix()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(path.stem) if group == "." else compose("train", [f"{group}={path.stem}"])
+    app.parse(cfg)
+
+
+def test_the_composed_defaults_are_those_of_the_schema():
+    app.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert app.parse(compose("train")) == checks.Config()
