@@ -1,7 +1,7 @@
 """From a plain mapping to a checked `Config`, or all that is wrong with it, in sentences."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
@@ -65,6 +65,16 @@ OWN_FLAGS = {
     "logger": "add yours below logger, e.g. +logger.mine._target_=…",
     "default_root_dir": "the run's directory is Hydra's, e.g. hydra.run.dir=DIR",
     "enable_checkpointing": "the checkpoints belong to the run's directory",
+    "barebones": "it would leave out the metrics that a run is for",
+}
+# values of other flags with which there would be no run, or none with its metrics
+REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "limit_train_batches": (lambda value: value == 0, "nothing would be learnt"),
+    "limit_val_batches": (lambda value: value == 0, "every epoch is validated"),
+    "limit_test_batches": (lambda value: value == 0, "a run without a test is data.test_fraction=0"),
+    "check_val_every_n_epoch": (lambda value: value != 1, "every epoch is validated"),
+    "devices": (lambda value: value not in (1, "1", "auto", [0]), "a run trains on one device"),
+    "num_nodes": (lambda value: value != 1, "a run trains on one device"),
 }
 INPUTS, CLASSES, SAMPLES = 64, 10, 1797  # of digits; the estimate of memory needs no better
 BUILT = ("callbacks", "logger")  # from a person's own classes
@@ -176,9 +186,11 @@ def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _flags(flags: Mapping[str, Any]) -> Iterator[str]:
-    for name in flags:
+    for name, value in flags.items():
         if name in OWN_FLAGS:
             yield f"trainer.{name} is set by mlpexp; {OWN_FLAGS[name]}"
+        elif name in REFUSED and REFUSED[name][0](value):
+            yield f"trainer.{name}={spell(value)} is not possible: {REFUSED[name][1]}; leave it out"
         elif name not in TRAINER_FLAGS and name != "_target_":
             own = [key.removeprefix("trainer.") for key in _DEFAULTS if key.startswith("trainer.")]
             close = get_close_matches(name, [*TRAINER_FLAGS, *own], n=1)

@@ -33,7 +33,9 @@ def run(cfg: DictConfig) -> float | None:
         config = continued.cfg if continued else config
         bar = terminal.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
         result = training.train(config, Job(directory=directory, bar=bar, continued=continued))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a person's own callback may try to leave
+        if isinstance(error, SystemExit):
+            error = RuntimeError(f"a callback or logger ended the program (SystemExit: {error})")
         if not isinstance(error, UserError | Interrupted):
             log.info("the run failed", exc_info=True)  # the traceback is for the log; a person gets one line
         elif isinstance(error, Interrupted):
@@ -43,7 +45,8 @@ def run(cfg: DictConfig) -> float | None:
             return None
         raise error from None
     if alone:
-        terminal.show(result, _relative(directory))
+        further = resume.further(config, result)
+        terminal.show(result, _relative(directory), further)
     return result.objective
 
 

@@ -68,6 +68,7 @@ class Recorder(Checkpoint):
         history: of each finished epoch, the metrics by name.
         wall_times: seconds since 1970: the start, then the end of each epoch.
         layer_rows: rows of `layers.csv`.
+        in_epoch: the weights are those of an epoch that is not finished.
     """
 
     def __init__(self, cfg: Config, directory: Path, events: EventLog | None, io: DeferredCheckpointIO) -> None:
@@ -76,6 +77,7 @@ class Recorder(Checkpoint):
         self.wall_times = [time.time()]
         self.layer_rows: list[list[float | str]] = []
         self.progress = Progress.of(cfg)
+        self.in_epoch = False
         self._probe: tuple[Tensor, Tensor] | None = None
         self._flushed_at = time.monotonic()
 
@@ -98,8 +100,16 @@ class Recorder(Checkpoint):
         inputs, labels = trainer.datamodule.prepared.part("train")  # type: ignore[attr-defined]
         self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
 
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Classifier)
+        module.metrics.clear()
+        self.in_epoch = True
+
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Classifier)
+        if not module.metrics.keys() >= set(METRIC_NAMES):
+            return  # stopped in the middle, by max_steps, say: no epoch of the run
+        self.in_epoch = False
         epoch, now = trainer.current_epoch, time.time()
         self.history.append({name: module.metrics[name] for name in METRIC_NAMES})
         self.wall_times.append(now)
@@ -119,7 +129,8 @@ class Recorder(Checkpoint):
             self.flush()
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        trainer.save_checkpoint(self.directory / runs.LAST)
+        if not self.in_epoch:
+            trainer.save_checkpoint(self.directory / runs.LAST)
         self.flush()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:

@@ -80,6 +80,14 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     return Continued(cfg=continued, wall_times=wall_times, saved_at=state.get("saved_at", wall_times[-1]))
 
 
+def further(cfg: Config, result: runs.Result) -> int | None:
+    """The number of epochs to propose for training a finished run further; None where that is impossible."""
+    stopped = result.epochs < cfg.trainer.max_epochs
+    if result.status != "ok" or stopped or cfg.optimizer.schedule == "cosine":
+        return None
+    return 2 * cfg.trainer.max_epochs
+
+
 def note(directory: Path, max_epochs: int) -> None:
     """Keep the recorded configuration true: the run is now one of `max_epochs`."""
     written = directory / ".hydra" / "config.yaml"

@@ -6,9 +6,12 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from mlpexp import atomic
 from mlpexp.config import Config, plain
@@ -102,8 +105,9 @@ def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:
 
 def write_result(directory: Path, result: Result) -> None:
     """The marker: after this call the run counts as done (where its status is final)."""
-    content = json.dumps(_finite(asdict(result)), indent=2, allow_nan=False) + "\n"
-    atomic.write(directory / RESULT, content)
+    content = _finite(asdict(result))
+    content["sha256"] = _seal(content)
+    atomic.write(directory / RESULT, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_result(directory: Path) -> Result:
@@ -119,21 +123,28 @@ def read_result(directory: Path) -> Result:
             raise ValueError("not a JSON object")
         version = content.get("schema_version")
         if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise UserError(
-                f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it"
-            )
-        names = {item.name for item in fields(Result)}
-        if set(content) != names:
-            raise ValueError(f"keys {sorted(set(content) ^ names)} are missing or unknown")
-        content["metrics"] = {
-            str(name): math.nan if value is None else float(value) for name, value in content["metrics"].items()
-        }
-        content["objective"] = math.nan if content["objective"] is None else float(content["objective"])
-        return Result(**content)
+            raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
+        if content.pop("sha256", None) != _seal(content):
+            raise ValueError("its own checksum does not match")
+        content["metrics"] = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
+        content["objective"] = math.nan if content["objective"] is None else content["objective"]
+        return _result_type().validate_python(content)
     except FileNotFoundError:
         raise UserError(f"{directory} holds no finished run: there is no {RESULT}") from None
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); train the run again") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}); train the run again") from error
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the marker itself: one flipped bit in a number would read like another result."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@cache
+def _result_type() -> TypeAdapter[Result]:
+    return TypeAdapter(Result)
 
 
 def checksums(directory: Path, names: Sequence[str]) -> dict[str, dict[str, int | str]]:

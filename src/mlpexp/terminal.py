@@ -42,9 +42,7 @@ class EpochBar(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         metrics: dict[str, Any] = module.metrics  # type: ignore[assignment]
-        state = "  ".join(
-            f"{name} {metrics[name]:.4f}" for name in ("val/loss", "val/acc") if name in metrics
-        )
+        state = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("val/loss", "val/acc") if name in metrics)
         self._progress.update(self._task, completed=trainer.current_epoch + 1, state=state)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -54,10 +52,15 @@ class EpochBar(Callback):
         self._progress.stop()
 
 
-def show(result: Result, directory: Path) -> None:
-    """The run's final table, where its files are, and the two commands that one would type next."""
+def show(result: Result, directory: Path, further: int | None) -> None:
+    """The run's final table, where its files are, and the two commands that one would type next.
+
+    Args:
+        further: a number of epochs to train on to, where that is possible.
+    """
     console = Console()
-    table = Table(title=_title(result), title_justify="left", header_style="bold")
+    console.print(_title(result), style="italic", highlight=False)
+    table = Table(header_style="bold")
     table.add_column("")
     table.add_column("loss (nats)", justify="right")
     table.add_column("accuracy", justify="right")
@@ -66,22 +69,21 @@ def show(result: Result, directory: Path) -> None:
             table.add_row(name, *(_number(result.metrics[f"{part}/{metric}"]) for metric in ("loss", "acc")))
     console.print(table)
     place = shlex.quote(str(directory))
-    console.print(
-        f"[dim]{result.num_parameters:,} parameters, {result.seconds['fit']:.1f} s of training[/dim]"
-    )
-    if result.status == "diverged":
-        console.print(f"[bold red]{result.message}[/bold red]; a smaller optimizer.lr may help")
+    console.print(f"[dim]{result.num_parameters:,} parameters, {result.seconds['fit']:.1f} s of training[/dim]")
     # plain prints: a path must not be wrapped, and its brackets are no markup
     print(f"\nEverything is in {directory} ({RESULT}, figures, checkpoints). Next:")
     print(f"  tensorboard --logdir {place}")
-    print(f"  python scripts/train.py resume={place} trainer.max_epochs={2 * result.epochs}")
+    if further is not None:
+        print(f"  python scripts/train.py resume={place} trainer.max_epochs={further}")
+    else:
+        print("  python scripts/train.py -m seed='range(5)'")
 
 
 def _title(result: Result) -> str:
     if result.epoch is None:
         return f"{result.status} after {result.epochs} epochs"
-    chosen = "best" if math.isfinite(result.objective) else "last"
-    return f"after epoch {result.epoch + 1} of {result.epochs} ({chosen} by {result.monitor})"
+    chosen = f"the best by {result.monitor}" if math.isfinite(result.objective) else "the last"
+    return f"after {result.epoch + 1} of {result.epochs} epochs ({chosen})"
 
 
 def _number(value: float) -> str:

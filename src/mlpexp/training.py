@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 
 from mlpexp import checkpoints, locking, models, provenance, resume, runs, stopping
 from mlpexp.chosen import chosen
+from mlpexp.conclusion import Conclusion, conclude
 from mlpexp.config import Config
 from mlpexp.data.digits import DigitsDataModule
 from mlpexp.errors import Interrupted, UserError
@@ -80,29 +81,27 @@ class _Run:
                 self.events.path.unlink()  # nothing has begun
             raise
         self._open()
-        fit_started = time.perf_counter()
         last = self.job.directory / runs.LAST if self.job.continued else None
+        fit_started = time.perf_counter()
+        fit_s = math.nan
+        recorder = self.recorder
         try:
             trainer.fit(self.module, self.data, ckpt_path=last, weights_only=True)
-        except Interrupted:
-            self._finish("interrupted", {}, {"fit": time.perf_counter() - fit_started})
-            raise
+            fit_s = time.perf_counter() - fit_started
+            if not recorder.history:
+                raise UserError("training stopped before its first epoch was done; allow it more steps or time")
+            end = conclude(self.cfg, recorder.history, recorder.progress, self._test(trainer))
+            self._draw()
         except BaseException as error:
-            self._finish(
-                "failed",
-                {},
-                {"fit": time.perf_counter() - fit_started},
-                message=f"{type(error).__name__}: {error}",
-            )
+            status: runs.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
+            so_far = conclude(self.cfg, recorder.history, recorder.progress, {})
+            message = first_line(error) if isinstance(error, UserError | Interrupted) else described(error)
+            fit_s = fit_s if math.isfinite(fit_s) else time.perf_counter() - fit_started
+            self._finish(so_far._replace(status=status, message=message), fit_s)
             raise
-        fit_s = time.perf_counter() - fit_started
-        tested = self._test(trainer)
-        diverged = next((epoch for epoch, row in enumerate(self.recorder.history) if not _finite(row)), None)
-        if diverged is not None:
-            message = f"diverged in epoch {diverged}: the loss is no longer finite"
-            log.warning("%s; a smaller optimizer.lr may help", message)
-            return self._finish("diverged", tested, {"fit": fit_s}, message=message)
-        return self._finish("ok", tested, {"fit": fit_s})
+        if end.status == "diverged":
+            log.warning("%s; a smaller optimizer.lr may help", end.message)
+        return self._finish(end, fit_s)
 
     def _open(self) -> None:
         """The event file's beginning; a continued run takes over its earlier curves, and is not done any more."""
@@ -149,53 +148,43 @@ class _Run:
 
     def _test(self, trainer: Trainer) -> dict[str, float]:
         """Test metrics of the weights that `test_weights` names; the module holds them afterwards."""
-        if self.cfg.test_weights == "best" and self.recorder.progress.best_epoch is not None:
-            best = checkpoints.load(self.job.directory / runs.BEST)
-            self.module.load_state_dict(best["state_dict"])
+        best = self.cfg.test_weights == "best" and self.recorder.progress.best_epoch is not None
+        if best or self.recorder.in_epoch:
+            path = self.job.directory / (runs.BEST if best else runs.LAST)
+            self.module.load_state_dict(checkpoints.load(path)["state_dict"])
         if len(self.data.prepared.split.test) == 0:
             return {}
         trainer.test(self.module, self.data, verbose=False)
         return {name: self.module.metrics[name] for name in ("test/loss", "test/acc")}
 
-    def _finish(
-        self,
-        status: runs.Status,
-        tested: dict[str, float],
-        seconds: dict[str, float],
-        message: str | None = None,
-    ) -> Result:
-        """The last files, the marker at the very end."""
-        history, progress = self.recorder.history, self.recorder.progress
-        epoch = progress.best_epoch if self.cfg.test_weights == "best" else None
-        if epoch is None and history:
-            epoch = len(history) - 1
-        metrics = (history[epoch] if epoch is not None else {}) | tested
-        directory = self.job.directory
-        if status in ("ok", "diverged") and self.cfg.tracking.figures:
+    def _draw(self) -> None:
+        if self.cfg.tracking.figures:
             from mlpexp import portrait  # matplotlib: late, a run without figures does without it
 
-            portrait.draw(self.module, self.data.prepared, self.recorder, directory, self.events)
-        if self.events is not None:
-            step = epoch or 0
-            # the metrics of the chosen epoch come last, so that the HParams tab shows these
-            self.events.add(*end_events(step, metrics, status, time.time(), note=message or ""))
-            self.events.close()
+            portrait.draw(self.module, self.data.prepared, self.recorder, self.job.directory, self.events)
+
+    def _finish(self, end: Conclusion, fit_s: float) -> Result:
+        """The last files, the marker at the very end."""
+        history, directory = self.recorder.history, self.job.directory
         names = [name for name in (runs.METRICS, runs.LAYERS, runs.LAST, runs.BEST) if (directory / name).exists()]
         if self.events is not None:
+            # the metrics of the chosen epoch come last, so that the HParams tab shows these
+            self.events.add(*end_events(end.epoch or 0, end.metrics, end.status, time.time(), note=end.message or ""))
+            self.events.close()
             names.append(self.events.path.name)
         result = Result(
-            status=status,
-            metrics=metrics,
-            objective=progress.best_value,
+            status=end.status,
+            metrics=end.metrics,
+            objective=self.recorder.progress.best_value,
             monitor=self.cfg.monitor,
-            epoch=epoch,
+            epoch=end.epoch,
             epochs=len(history),
             identity=runs.identity(self.cfg, self.data.prepared.digest),
             data_digest=self.data.prepared.digest,
-            seconds=seconds | {"total": time.time() - self.started},
+            seconds={"fit": fit_s, "total": time.time() - self.started},
             versions=provenance.versions(),
             git_commit=provenance.git_commit(),
-            message=message,
+            message=end.message,
             num_parameters=sum(parameter.numel() for parameter in self.module.parameters()),
             files=runs.checksums(directory, names),
         )
@@ -242,6 +231,10 @@ def first_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
+def described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
+
+
 class Quiet:
     """While it lasts, Lightning does not advise: no loader workers, no tips, no internal deprecations."""
 
@@ -273,7 +266,3 @@ class _Threads:
 
     def __exit__(self, *error: object) -> None:
         torch.set_num_threads(self.before)
-
-
-def _finite(row: dict[str, float]) -> bool:
-    return all(math.isfinite(value) for value in row.values())
