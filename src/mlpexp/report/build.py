@@ -13,12 +13,12 @@ from mlpexp.report.analysis import Analysis, analyse
 from mlpexp.report.figures.svg import svg
 from mlpexp.report.page import Grid, Heading
 from mlpexp.report.pictures import Picture
-from mlpexp.report.sentences import NAMES, counts, headline, method, spelled
+from mlpexp.report.sentences import NAMES, chance, counts, headline, method, spelled
 from mlpexp.report.tables import Table
 from mlpexp.tracking.figures.style import png
 
 PNG_DPI = 130
-SHOWN, COMMANDS, MESSAGES = 200, 20, 50
+TOP, SHOWN, COMMANDS, MESSAGES = 20, 200, 20, 50
 FIGURES, TABLES = "figures", "tables"
 
 
@@ -137,6 +137,7 @@ def _sweep(analysis: Analysis, title: str, writer: Writer, prefix: str) -> dict[
         "pictures": drawn,
         "trouble": _trouble(analysis, writer, prefix),
         "ranking": _ranked(analysis, ranking),
+        "top": TOP,
         "ranking_note": _note(analysis),
         "ranking_more": _more(len(ranking.rows)),
         "ranking_files": [writer.table(ranking, prefix), every_link],
@@ -163,12 +164,12 @@ def _ranked(analysis: Analysis, table: Table) -> Grid:
         row += [spelled(ranked.estimate(c, metric)) for metric in metrics]
         row.append(page.cell(float(ranked.means["num_parameters"][c])))
         adjusted = analysis.comparison.adjusted[c] if analysis.comparison else float("nan")
-        rows.append([*row, f"{adjusted:.2g}" if adjusted == adjusted else "–"])
+        rows.append([*row, chance(adjusted).removeprefix("p ").removeprefix("= ") if adjusted == adjusted else "–"])
     return Grid(header, rows)
 
 
 def _note(analysis: Analysis) -> str:
-    said = f"By mean {NAMES[analysis.ranking.by]}, ± 95 % interval over seeds. "
+    said = f"By mean {NAMES[analysis.ranking.by]}, ± 95% interval over seeds. "
     if analysis.seeds < 2:
         said = f"By {NAMES[analysis.ranking.by]}; one run each, so without intervals. "
     if analysis.comparison and analysis.seeds > 1:
@@ -178,8 +179,8 @@ def _note(analysis: Analysis) -> str:
 
 def _more(rows: int) -> str:
     if rows <= SHOWN:
-        return f"all {rows:,} configurations"
-    return f"the best {SHOWN} of {rows:,} configurations; all are in the CSV"
+        return f"the other {rows - TOP:,} configurations"
+    return f"{SHOWN - TOP} more; all {rows:,} configurations are in the CSV"
 
 
 def _trouble(analysis: Analysis, writer: Writer, prefix: str) -> dict[str, Any] | None:

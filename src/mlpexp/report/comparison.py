@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import ndtr, stdtr, stdtrit
 
 ALPHA = 0.05
-ALL_PAIRS = 250  # configurations up to which every pair is tested; beyond, only those with the best
+ALL_PAIRS = 400  # configurations up to which every pair is tested; beyond, only those with the best
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,7 +17,7 @@ class Comparison:
     difference: np.ndarray
     """(C,) mean of best minus other, over the seeds that both have"""
     half: np.ndarray
-    """(C,) half width of the 95 % interval of this difference alone"""
+    """(C,) half width of the 95% interval of this difference alone"""
     p: np.ndarray
     """(C,) two-sided, uncorrected"""
     adjusted: np.ndarray

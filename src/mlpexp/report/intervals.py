@@ -1,4 +1,4 @@
-"""Means and their 95 % intervals over seeds."""
+"""Means and their 95% intervals over seeds."""
 
 from dataclasses import dataclass
 

@@ -50,11 +50,14 @@ def ranked(analysis: Analysis) -> Picture | None:
     if len(order) < 2:
         return None
     shown = order[:MAX_RANKED]
-    names = [f"{number}. {analysis.study.describe(c)}" for number, c in enumerate(shown, 1)]
+    differing, common = analysis.study.apart(shown)
+    names = [f"{number}. {analysis.study.describe(c, differing)}" for number, c in enumerate(shown, 1)]
     parts = {part: [analysis.ranking.estimate(c, metric) for c in shown] for part, metric in analysis.parts.items()}
     caption = f"Ordered by {NAMES[analysis.ranking.by]}."
     if len(shown) < len(order):
         caption += f" The other {len(order) - len(shown):,} configurations are in the ranking below."
+    if common:
+        caption += f" All have {common}."
     caption += _intervals(analysis)
     title = f"The best {len(shown)} of {len(order):,}" if len(shown) < len(order) else "All configurations"
     figure = forest.forest(f"{title}, by {NAMES[analysis.ranking.by]}", names, parts, analysis.metric)
@@ -123,7 +126,7 @@ def main_effects(analysis: Analysis) -> Picture | None:
         for part in analysis.parts:
             found = analysis.cells(part, [k])
             parts[part] = [found.get((level,)) for level in kept]
-        groups.append(effects.Group(label=keys[k].label, levels=[keys[k].levels[i] for i in kept], parts=parts))
+        groups.append(effects.Group(label=keys[k].label, kind=keys[k].kind, levels=[keys[k].levels[i] for i in kept], parts=parts))
     if not groups:
         return None
     caption = "Each point averages over everything else that was swept; the axis does not begin at 0."
@@ -154,10 +157,10 @@ def explained(analysis: Analysis) -> Picture | None:
         for term in sorted(found.terms, key=lambda term: -term.share)
     ]
     singles = [bar for bar in bars if bar[2] == "key"]
-    pairs = [bar for bar in bars if bar[2] == "pair"]
-    bars = sorted([*singles, *pairs[: max(3, MAX_BARS - len(singles))]], key=lambda bar: -bar[1])[:MAX_BARS]
+    pairs = [bar for bar in bars if bar[2] == "pair" and bar[1] >= MATTERS / 10]
+    bars = sorted([*singles, *pairs], key=lambda bar: -bar[1])[:MAX_BARS]
     left_out = len(found.terms) - len(bars)
-    bars.append(("other interactions", found.rest, "rest", ""))
+    bars.append(("three keys and more", found.rest, "rest", ""))
     if found.blocks:
         bars.append(("seed (alike in all)", found.blocks, "seed", ""))
     if found.noise_freedom:
@@ -171,7 +174,7 @@ def explained(analysis: Analysis) -> Picture | None:
     else:
         caption += "One run per configuration: noise and effects cannot be told apart, so nothing is tested."
     if left_out:
-        caption += f" {left_out:,} smaller terms are only in the table."
+        caption += f" What explains less is only in the table ({left_out:,} term{'s' * (left_out != 1)})."
     return Picture(
         name="variance",
         title="What explains the differences",
@@ -245,6 +248,8 @@ def costs(analysis: Analysis) -> Picture | None:
         "Nothing cheaper than a configuration on the front has as good a validation mean. Seconds are a run's share of the "
         "stack that it was trained in."
     )
+    if len(mean) > cost.MAX_POINTS:
+        caption += f" Of {len(mean):,} configurations {cost.MAX_POINTS:,} are drawn, and the whole front."
     return Picture(
         name="cost",
         title="What it costs",
@@ -267,7 +272,7 @@ def _kept(analysis: Analysis, k: int, limit: int) -> list[int]:
 
 
 def _intervals(analysis: Analysis) -> str:
-    return " Intervals: 95 % over seeds." if analysis.seeds > 1 else " One run each: no intervals."
+    return " Intervals: 95% over seeds." if analysis.seeds > 1 else " One run each: no intervals."
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ class Ranking:
     means: dict[str, np.ndarray]
     """metric -> (C,) mean over the runs that ended well"""
     halves: dict[str, np.ndarray]
-    """metric -> (C,) half of its 95 % interval"""
+    """metric -> (C,) half of its 95% interval"""
     finished: np.ndarray
     """(C,) runs that ended well"""
     runs: np.ndarray
@@ -43,7 +43,7 @@ class Ranking:
 def rank(study: Study, by: str) -> Ranking:
     """By the mean of a validation metric over seeds.
 
-    Those of which less than half as many runs have ended well as of the fullest come after the others, and so do
+    Those of which less than half as many runs have ended well as usual (the median) come after the others, and so do
     those with a diverged run: a mean over the survivors would flatter them.
     """
     means, halves = {}, {}
@@ -55,7 +55,8 @@ def rank(study: Study, by: str) -> Ranking:
     diverged = np.array([(study.status[m] == "diverged").sum() for m in study.members], dtype=int)
     other = "val/acc" if by == "val/loss" else "val/loss"
     worse, tie = (means[name] if name == "val/loss" else -means[name] for name in (by, other))
-    thin = finished < finished.max(initial=0) / 2
+    usual = np.median(finished[finished > 0]) if finished.any() else 0
+    thin = finished < usual / 2
     return Ranking(
         by=by,
         order=np.lexsort((tie, worse, diverged > 0, thin, finished == 0)),

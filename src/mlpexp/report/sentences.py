@@ -20,7 +20,7 @@ def headline(analysis: Analysis) -> list[str]:
         return [_nothing(analysis)]
     ranked = analysis.ranking
     reported = ranked.estimate(best, analysis.reported)
-    over = f" (95 % interval over {reported.runs} {_seeds(analysis)})" if math.isfinite(reported.half) else ""
+    over = f" (95% interval over {reported.runs} {_seeds(analysis)})" if math.isfinite(reported.half) else ""
     aside = f"; {NAMES[ranked.by]} {spelled(ranked.estimate(best, ranked.by))}"
     found = [
         f"Best by {NAMES[ranked.by]}: {analysis.study.describe(best)}.",
@@ -63,7 +63,7 @@ def _against(analysis: Analysis) -> list[str]:
     interval = f"[{difference - half:+.4f}, {difference + half:+.4f}]"
     how = f"{'paired' if against.paired else 'Welch'} t-test, {against.seeds[second]} seeds"
     pairs = f"{against.num_pairs:,} pair{'s' * (against.num_pairs != 1)}"
-    detail = f"difference {difference:+.4f}, 95 % interval {interval}; {how}, {chance(p)} after {against.method} over {pairs}"
+    detail = f"difference {difference:+.4f}; {how}, {chance(p)} after {against.method} over {pairs}; 95% interval of this pair alone {interval}"
     if p > ALPHA:
         first = f"It is not distinguishable from the runner-up, {name} ({detail})."
     elif better:
@@ -81,6 +81,10 @@ def _equals(analysis: Analysis) -> str:
     alike = [c for c in range(len(against.adjusted)) if against.adjusted[c] > ALPHA]
     untested = others - len(alike) - int(against.distinguishable.sum())
     said = f"Of the {others:,} other configurations {len(alike):,} cannot be told apart from it"
+    if not alike and not untested:
+        said = f"All {others:,} other configurations can be told apart from it"
+    if len(alike) == others:
+        said = f"None of the {others:,} other configurations can be told apart from it"
     if others == 1:
         said = "The other configuration " + ("cannot be told apart from it" if alike else "differs from it")
     if untested:

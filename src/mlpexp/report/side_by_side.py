@@ -51,7 +51,7 @@ def describe(analyses: Sequence[Analysis], titles: Sequence[str], writer: "Write
         }
         names = [f"{titles[number]}: {analyses[number].study.describe(int(analyses[number].ranking.order[0]))}" for number in found.sweeps]
         figure = forest("The best of each sweep", names, parts, shown[0].metric)
-        caption = "The best configuration of each sweep, chosen by validation. Intervals: 95 % over seeds."
+        caption = "The best configuration of each sweep, chosen by validation. Intervals: 95% over seeds."
         picture = writer.figure(Picture(name="sweeps", title="The best of each sweep", caption=caption, figure=figure))
     return {
         "sentences": _sentences(analyses, titles),
@@ -82,7 +82,7 @@ def _sentences(analyses: Sequence[Analysis], titles: Sequence[str]) -> list[str]
             low, high = against.difference[place] - against.half[place], against.difference[place] + against.half[place]
             said.append(
                 f"It is {verdict} from the best of {titles[number]} (difference of {NAMES[winner.reported]} "
-                f"{against.difference[place]:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}]; {how} t-test, "
+                f"{against.difference[place]:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]; {how} t-test, "
                 f"{against.seeds[place]} seeds, {chance(p)} corrected)."
             )
     if not found.same_data:

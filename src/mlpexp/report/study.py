@@ -72,12 +72,18 @@ class Study:
         found[~np.isfinite(found)] = np.nan
         return found
 
-    def describe(self, configuration: int) -> str:
+    def describe(self, configuration: int, factors: Sequence[Key] | None = None) -> str:
         """`depth=2, width=64`, or what a sweep over nothing but seeds has."""
         run = self.members[configuration][0]
-        return ", ".join(f"{key.label}={key.levels[key.codes[run]]}" for key in self.factors) or (
-            "the one configuration"
-        )
+        named = self.factors if factors is None else factors
+        return ", ".join(f"{key.label}={key.levels[key.codes[run]]}" for key in named) or "the one configuration"
+
+    def apart(self, configurations: Sequence[int]) -> tuple[list[Key], str]:
+        """The factors in which these configurations differ, and in words what they have in common."""
+        runs = [self.members[c][0] for c in configurations]
+        differing = [key for key in self.factors if len(set(key.codes[runs].tolist())) > 1]
+        same = [key for key in self.factors if key not in differing]
+        return differing, self.describe(configurations[0], same) if same else ""
 
 
 def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:

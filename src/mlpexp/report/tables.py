@@ -125,11 +125,20 @@ def provenance(analysis: Analysis) -> Table:
     for what, counter in (("versions", found.versions), ("git commit", found.commits), ("data (SHA-256)", found.data)):
         rows += [[what, value, count] for value, count in counter.most_common()]
     for key in analysis.study.seeds:
-        rows.append([key.name, ", ".join(key.levels), analysis.study.num_runs])
+        rows.append([key.name, _listed(key.levels), analysis.study.num_runs])
     if analysis.plan:
         constants = {key: value for key, value in analysis.plan.constants.items() if key != "data digest"}
         rows += [[key, "null" if v is None else str(v), analysis.study.num_runs] for key, v in constants.items()]
     return Table(name="provenance", header=["what", "value", "runs"], rows=rows)
+
+
+def _listed(levels: Sequence[str]) -> str:
+    """`0, 1, 2`, or `0 to 39` where every whole number between is there."""
+    if len(levels) > 4 and all(level.isdecimal() for level in levels):
+        first, last = int(levels[0]), int(levels[-1])
+        if last - first + 1 == len(levels):
+            return f"{first} to {last}"
+    return ", ".join(levels) if len(levels) <= 100 else f"{', '.join(levels[:100])}, … ({len(levels):,} values)"
 
 
 def ends(estimate: Estimate) -> list[Any]:

@@ -23,6 +23,7 @@ def curves(analysis: Analysis) -> "Picture | None":
     from mlpexp.report.pictures import Picture
 
     shown = _chosen(analysis, PANELS, FROM_THE_TOP)
+    keys, common = analysis.study.apart([c for _, c in shown])
     panels, rows, sampled = [], [], False
     for number, c in shown:
         names, all_ = _names(analysis, c)
@@ -42,10 +43,12 @@ def curves(analysis: Analysis) -> "Picture | None":
                     rows.append([number, analysis.study.describe(c), f"{prefix}/{metric}", epoch,
                                  float(middle), float(low), float(high), int(counted[epoch])])  # fmt: skip
         if bands:
-            panels.append((figures.panel_title(_title(analysis, number, c)), bands))
+            panels.append((f"{number}. {analysis.study.describe(c, keys)}", bands))
     if not panels:
         return None
     caption = "Lines: mean over seeds; bands: from the 10th to the 90th percentile of the seeds. " + _left_out(analysis, len(panels))
+    if common:
+        caption += f" All have {common}."
     if sampled:
         caption += f" Of each configuration {MAX_SEEDS} runs were read."
     header = ["rank", "configuration", "metric", "epoch", "mean", "10 %", "90 %", "runs"]
@@ -72,7 +75,9 @@ def _layers(analysis: Analysis, column: str, name: str, title: str) -> "Picture 
     from mlpexp.report.pictures import Picture
 
     panels, rows = [], []
-    for number, c in _chosen(analysis, LAYER_PANELS, LAYER_PANELS // 2):
+    shown = _chosen(analysis, LAYER_PANELS, LAYER_PANELS // 2)
+    keys, common = analysis.study.apart([c for _, c in shown])
+    for number, c in shown:
         names, _ = _names(analysis, c)
         cube = rundirs.layers(analysis.study.directory, names).get(column)
         if cube is None:
@@ -82,7 +87,7 @@ def _layers(analysis: Analysis, column: str, name: str, title: str) -> "Picture 
         counted = np.isfinite(cube).sum(axis=0)
         mean = np.where(counted, np.where(np.isfinite(cube), cube, 0).sum(axis=0) / np.maximum(counted, 1), np.nan)
         mean = mean[:, np.isfinite(mean).any(axis=0)]
-        panels.append((figures.panel_title(_title(analysis, number, c)), mean))
+        panels.append((f"{number}. {analysis.study.describe(c, keys)}", mean))
         for epoch, line in enumerate(mean.tolist()):
             rows += [[number, analysis.study.describe(c), epoch, layer + 1, value] for layer, value in enumerate(line)]
     if not panels:
@@ -91,7 +96,7 @@ def _layers(analysis: Analysis, column: str, name: str, title: str) -> "Picture 
     return Picture(
         name=name,
         title=title,
-        caption=f"Means over seeds. {_left_out(analysis, len(panels))}",
+        caption=f"Means over seeds. {_left_out(analysis, len(panels))}" + (f" All have {common}." if common else ""),
         figure=figures.layer_multiples(panels, title, share=column == "saturated"),
         table=Table(name=name, header=header, rows=rows),
     )
@@ -112,10 +117,6 @@ def _names(analysis: Analysis, configuration: int) -> tuple[list[str], int]:
     """The directories of a configuration's good runs, at most MAX_SEEDS, and how many there are."""
     runs = [i for i in analysis.study.members[configuration] if analysis.study.ok[i]]
     return [analysis.study.names[i] for i in runs[:MAX_SEEDS]], len(runs)
-
-
-def _title(analysis: Analysis, number: int, configuration: int) -> str:
-    return f"{number}. {analysis.study.describe(configuration)}"
 
 
 def _left_out(analysis: Analysis, shown: int) -> str:

@@ -11,6 +11,7 @@ from mlpexp.report.figures.canvas import METRICS, VALIDATION, value_axis
 from mlpexp.tracking.figures.style import BLUE, FAINT, INK, headline, in_house_style, new_figure, place
 
 MANY = 400  # configurations from which intervals are left out
+MAX_POINTS = 1500
 
 
 @in_house_style
@@ -27,13 +28,14 @@ def cost(
     figure = new_figure(0.4 + 4.7 * max(len(panels), 1), 3.75)
     shown = np.isfinite(mean)
     low = _floor(mean[shown], metric)
+    some = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), MAX_POINTS)).astype(int))
     for number, (name, price, on_front) in enumerate(panels):
         axes = place(figure, 0.8 + 4.7 * number, 0.55, 3.75, 2.5)
         positive = price[np.isfinite(price) & (price > 0)]
         log = positive.size and positive.max() > 20 * positive.min()
         if shown.sum() <= MANY:
             axes.vlines(price, mean - half, mean + half, color=FAINT, lw=0.7, alpha=0.6)
-        axes.plot(price, mean, "o", color=BLUE, ms=4, alpha=0.7, label="configuration", mew=0)
+        axes.plot(price[some], mean[some], "o", color=BLUE, ms=4, alpha=0.7, label="configuration", mew=0)
         order = np.flatnonzero(on_front)[np.argsort(price[on_front])]
         axes.plot(price[order], mean[order], "o-", color=VALIDATION, ms=5, label="Pareto front")
         axes.plot(price[best], mean[best], "o", ms=11, mfc="none", mec=INK, mew=1.3, label="best by validation")

@@ -22,6 +22,7 @@ class Group:
     """One key: its levels with the estimates of each part (None where nothing ended well)."""
 
     label: str
+    kind: Kind
     levels: Sequence[str]
     parts: Mapping[str, Sequence[Estimate | None]]
 
@@ -52,7 +53,7 @@ def main_effects(groups: Sequence[Group], metric: str) -> Figure:
             step = (spans[i] - 0.25) / len(group.levels)
             at = start + 0.125 + step * (np.arange(len(group.levels)) + 0.5)
             for part, estimates in group.parts.items():
-                _points(axes, at, estimates, part)
+                _points(axes, at, estimates, part, joined=group.kind != "categorical")
             ticks.extend(at)
             names.extend(short(level, 12) for level in group.levels)
             axes.annotate(
@@ -76,13 +77,14 @@ def main_effects(groups: Sequence[Group], metric: str) -> Figure:
     return figure
 
 
-def _points(axes: Axes, at: np.ndarray, estimates: Sequence[Estimate | None], part: str) -> None:
+def _points(axes: Axes, at: np.ndarray, estimates: Sequence[Estimate | None], part: str, joined: bool) -> None:
     colour, marker, aside = PARTS[part]
     mean = np.array([e.mean if e else np.nan for e in estimates])
     half = np.array([e.half if e else np.nan for e in estimates])
     first = part not in axes.get_legend_handles_labels()[1]
     aside *= min(1.0, (at[1] - at[0]) / 0.55) if len(at) > 1 else 1
-    axes.plot(at + aside, mean, color=colour, lw=0.8, alpha=0.6)
+    if joined:
+        axes.plot(at + aside, mean, color=colour, lw=0.8, alpha=0.6)
     axes.vlines(at + aside, mean - half, mean + half, color=colour, lw=1.6)
     axes.plot(at + aside, mean, marker, color=colour, ms=5, label=part if first else None)
 

@@ -11,6 +11,7 @@ from mlpexp.tracking.figures.style import HOUSE
 
 FONT = "'DejaVu Sans', Verdana, sans-serif"  # Verdana is as wide: text stays where it was measured
 _STYLE = re.compile(r' style="([^"]*)"')
+_TAG = re.compile(r"<[^>]*>")  # what is written stays as it is: 0.8812 is no coordinate
 _FONT = re.compile(r"font: (?:(italic|oblique) )?(?:(bold|\d{3}) )?([\d.]+)px [^;]*")
 
 
@@ -38,7 +39,11 @@ def clean(text: str, name: str, words: str) -> str:
     text = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)  # hundredths of a point
+    text = _TAG.sub(lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), text)  # hundredths of a point
+    # a marker takes its colour from where it is used, so that the page can change it
+    text = re.sub(r'(<path id="[^"]*" d="[^"]*") stroke="[^"]*"', r"\1", text)
+    text = text.replace(" font-family=\"'DejaVu Sans'\"", "")  # the root has it
+    text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
     text = re.sub(r"\n\s*", " ", text).replace("> <", "><")
     text = re.sub(r"<defs></defs>|<defs/>|<g></g>", "", text)
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
