@@ -87,13 +87,13 @@ def refuse_used(directory: Path) -> None:
     Raises:
         UserError: `directory` is a file, holds files, or cannot be made.
     """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file; give a directory, e.g. hydra.run.dir=outputs/mine")
     there = next(place for place in (directory, *directory.absolute().parents) if place.exists())
     if there != directory and not there.is_dir():
         raise UserError(f"hydra.run.dir={directory}: {there} is a file; give another directory")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"hydra.run.dir={directory}: {there} cannot be written to; give another directory")
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} is a file; give a directory, e.g. hydra.run.dir=outputs/mine")
     if directory.is_dir() and any(directory.iterdir()):
         raise UserError(
             f"{directory} is not empty; choose another hydra.run.dir, "
