@@ -81,7 +81,7 @@ def _pieces(plain: Mapping[Any, Any], above: tuple[Any, ...]) -> Iterator[tuple[
         path = (*above, key)
         named = all(isinstance(key, str) for key in path)
         if isinstance(value, Mapping) and value:
-            yield None, "  " * len(above) + dump({key: None}).removesuffix(" null\n") + "\n"
+            yield None, f"{_head(path)}\n"
             yield from _pieces(value, path)
         else:
             yield (path if named else None), _leaf(path, value)
@@ -89,18 +89,21 @@ def _pieces(plain: Mapping[Any, Any], above: tuple[Any, ...]) -> Iterator[tuple[
 
 def _leaf(path: Path, value: Any) -> str:
     """One leaf's lines. What this writes without the dumper, a test compares with it."""
-    if isinstance(path[-1], str) and path[-1].isidentifier():
-        head = "  " * (len(path) - 1) + path[-1] + ":"
-        if type(value) is int or (isinstance(value, str) and _PLAIN.fullmatch(value)):
-            return f"{head} {value}\n"
-        if type(value) is float and "." in (spelled := repr(value)) and "e" not in spelled:
-            return f"{head} {spelled}\n"
-        if isinstance(value, str) and value.isascii() and value.isdigit():
-            return f"{head} '{value}'\n"
-        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-            return f"{head}\n{_strings(path, value)}"
+    if type(value) is int or (isinstance(value, str) and _PLAIN.fullmatch(value)):
+        return f"{_head(path)} {value}\n"
+    if type(value) is float and "." in (spelled := repr(value)) and "e" not in spelled:
+        return f"{_head(path)} {spelled}\n"
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return f"{_head(path)} '{value}'\n"
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return f"{_head(path)}\n{_strings(path, value)}"
     # cached by its repr, because 1, 1.0 and True are equal, as are 0.0 and -0.0
     return _dumped(path, repr(value), Beside(value))
+
+
+@lru_cache(_CACHED)
+def _head(path: Path) -> str:
+    return "  " * (len(path) - 1) + dump({path[-1]: None}).removesuffix(" null\n")
 
 
 def _strings(path: Path, lines: Sequence[str]) -> str:
