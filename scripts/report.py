@@ -31,13 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: python scripts/report.py multirun/NAME")
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME")
+    parser.add_argument(
+        "directories", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME"
+    )
     parser.add_argument("--out", type=Path, help="where to write; by default DIR/report of the first DIR")
     parser.add_argument("--metric", choices=("acc", "loss"), default="acc", help="what is shown (default: acc)")
     parser.add_argument(
         "--by", choices=("val/loss", "val/acc"), help="what the best is chosen by (default: what the runs monitored)"
     )
-    parser.add_argument("--classes", type=int, metavar="N", help="classes of your own data, to find runs that only guess")
+    parser.add_argument(
+        "--classes", type=int, metavar="N", help="classes of your own data, to find runs that only guess"
+    )
     return parser
 
 

@@ -60,7 +60,9 @@ def write(
         accuracy = truth(settings) + 0.3 * noise * math.sin(7.0 * settings.get("seed", 0))
         val, tested = (round((accuracy + noise * float(rng.normal())) * 270) / 270 for _ in range(2))
         history = _history(rng, val, diverged=state == "diverged")
-        result = None if state == "failed" else _result(state, history, tested if test else None, settings, digest, message)
+        result = (
+            None if state == "failed" else _result(state, history, tested if test else None, settings, digest, message)
+        )
         rows.append((number, name, overrides, result, message if state == "failed" else ""))
         if files:
             _run(directory / name, overrides, history, result, layers, rng)
@@ -69,12 +71,19 @@ def write(
 
 
 def _run(
-    place: Path, overrides: list[str], history: list[dict[str, float]], result: Result | None, layers: bool, rng: np.random.Generator
+    place: Path,
+    overrides: list[str],
+    history: list[dict[str, float]],
+    result: Result | None,
+    layers: bool,
+    rng: np.random.Generator,
 ) -> None:
     (place / ".hydra").mkdir(parents=True)
     text = "".join(f"- {_yaml(item)}\n" for item in overrides)
     (place / ".hydra" / "overrides.yaml").write_text(text, encoding="utf-8")
-    (place / ".hydra" / "config.yaml").write_text("seed: 0\ndata:\n  name: digits\n  split: stratified\n", encoding="utf-8")
+    (place / ".hydra" / "config.yaml").write_text(
+        "seed: 0\ndata:\n  name: digits\n  split: stratified\n", encoding="utf-8"
+    )
     if result is None:
         return
     (place / runs.METRICS).write_text(runs.metrics_csv(history), encoding="utf-8")
@@ -97,7 +106,12 @@ def _history(rng: np.random.Generator, final: float, *, diverged: bool) -> list[
     acc = 0.1 + (final - 0.1) * speed / speed[-1]
     loss = 2.3 - (2.3 - 3 * (1 - final)) * speed / speed[-1]
     found = [
-        {"train/loss": float(l) * 0.9, "train/acc": min(1.0, float(a) + 0.01), "val/loss": float(l), "val/acc": float(a)}
+        {
+            "train/loss": float(l) * 0.9,
+            "train/acc": min(1.0, float(a) + 0.01),
+            "val/loss": float(l),
+            "val/acc": float(a),
+        }
         for l, a in zip(loss, acc, strict=True)
     ]
     found[-1]["val/acc"] = final
@@ -108,7 +122,12 @@ def _history(rng: np.random.Generator, final: float, *, diverged: bool) -> list[
 
 
 def _result(
-    state: str, history: list[dict[str, float]], tested: float | None, settings: Mapping[str, Any], digest: str, message: str
+    state: str,
+    history: list[dict[str, float]],
+    tested: float | None,
+    settings: Mapping[str, Any],
+    digest: str,
+    message: str,
 ) -> Result:
     epoch = 2 if state == "diverged" else EPOCHS - 1
     metrics = dict(history[epoch])

@@ -268,9 +268,7 @@ def test_without_repetitions_there_are_shares_but_no_tests():
     assert found.noise == 0
 
 
-@pytest.mark.parametrize(
-    "table", [np.zeros((0, 0)), np.full((2, 3), NAN), np.ones((2, 3)), np.array([[1.0], [NAN]])]
-)
+@pytest.mark.parametrize("table", [np.zeros((0, 0)), np.full((2, 3), NAN), np.ones((2, 3)), np.array([[1.0], [NAN]])])
 def test_no_variance_is_decomposed_into_nothing(table):
     assert decompose(np.arange(len(table))[:, None], table).terms == []
 

@@ -1,5 +1,6 @@
 """`scripts/report.py`: read sweeps, draw, write the page with its figures and tables beside it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,9 +13,10 @@ from mlpexp.report import page, pictures, side_by_side, tables
 from mlpexp.report.analysis import Analysis, analyse
 from mlpexp.report.figures.svg import svg
 from mlpexp.report.page import Grid, Heading
-from mlpexp.report.pictures import Picture
+from mlpexp.report.picture import Picture
 from mlpexp.report.sentences import NAMES, chance, counts, headline, method, spelled
 from mlpexp.report.tables import Table
+from mlpexp.report.trouble import CHANCE_FACTOR
 from mlpexp.tracking.figures.style import png
 
 PNG_DPI = 130
@@ -34,7 +36,11 @@ class Written:
 
 
 def build(
-    directories: Sequence[Path], out: Path | None = None, metric: str = "acc", by: str | None = None, classes: int | None = None
+    directories: Sequence[Path],
+    out: Path | None = None,
+    metric: str = "acc",
+    by: str | None = None,
+    classes: int | None = None,
 ) -> Written:
     """Write the report of one or more sweeps.
 
@@ -164,7 +170,7 @@ def _ranked(analysis: Analysis, table: Table) -> Grid:
         row += [spelled(ranked.estimate(c, metric)) for metric in metrics]
         row.append(page.cell(float(ranked.means["num_parameters"][c])))
         adjusted = analysis.comparison.adjusted[c] if analysis.comparison else float("nan")
-        rows.append([*row, chance(adjusted).removeprefix("p ").removeprefix("= ") if adjusted == adjusted else "–"])
+        rows.append([*row, chance(adjusted).removeprefix("p ").removeprefix("= ") if math.isfinite(adjusted) else "–"])
     return Grid(header, rows)
 
 
@@ -194,11 +200,14 @@ def _trouble(analysis: Analysis, writer: Writer, prefix: str) -> dict[str, Any] 
     table = tables.trouble(analysis)
     words = {
         "diverged": "diverged: a loss was no longer finite", "failed": "failed with an error",
-        "unfinished": "did not finish", "guessing": f"learned nothing: accuracy within half as much again of guessing ({found.chance})",
+        "unfinished": "did not finish",
+        "guessing": f"learned nothing: accuracy at most {CHANCE_FACTOR} times that of guessing, {found.chance}",
     }  # fmt: skip
     sentences = [f"{n:,} of {study.num_runs:,} {words[kind]}." for kind, n in found.counts.items() if n]
     if found.chance is None:
-        sentences.append("How many classes the data has is not recorded; with --classes, runs that only guess are found too.")
+        sentences.append(
+            "How many classes the data has is not recorded; with --classes, runs that only guess are found too."
+        )
     rows = [row for row in table.rows if any(row[3:])]
     kinds = [c for c in range(3, len(table.header)) if any(row[c] for row in rows)]
     shown = page.grid(Table(name="", header=table.header, rows=rows), [0, 1, 2, *kinds])
@@ -216,7 +225,9 @@ def _trouble(analysis: Analysis, writer: Writer, prefix: str) -> dict[str, Any] 
 def _origin(analysis: Analysis) -> list[str]:
     found, runs = analysis.provenance, analysis.study.num_runs
     said = []
-    if 0 < found.read < runs:
+    if not found.read:
+        said.append("No run left a result.json, so versions and data are not known.")
+    elif found.read < runs:
         said.append(f"Read from {found.read:,} of {runs:,} runs.")
     if found.damaged:
         said.append(f"{found.damaged:,} result.json could not be read.")

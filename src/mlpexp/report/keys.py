@@ -68,19 +68,19 @@ def binned(key: Key) -> Key:
     for number in range(len(used)):
         members = np.flatnonzero(bins == number)
         low, high = key.levels[members[0]], key.levels[members[-1]]
-        names.append(low if low == high else f"{low} to {high}")
-    return Key(
-        name=key.name, label=key.label, kind=key.kind, levels=names, codes=bins[key.codes], binned=True
-    )
+        names.append(low if low == high else f"{_rounded(low)}–{_rounded(high)}")
+    return Key(name=key.name, label=key.label, kind=key.kind, levels=names, codes=bins[key.codes], binned=True)
+
+
+def _rounded(level: str) -> str:
+    """Two digits tell which bin it is."""
+    return f"{float(level):.2g}" if abs(float(level)) < 100 else f"{float(level):.0f}"
 
 
 def labels(names: Sequence[str]) -> list[str]:
     """The last component of each name where no other name ends in it; `optimizer.name` is the optimizer."""
     short = [name.removesuffix(".name").rsplit(".", 1)[-1] for name in names]
-    return [
-        name if short.count(last) > 1 or last == "seed" else last
-        for name, last in zip(names, short, strict=True)
-    ]
+    return [name if short.count(last) > 1 or last == "seed" else last for name, last in zip(names, short, strict=True)]
 
 
 def text(value: Any) -> str:

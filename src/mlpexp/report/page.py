@@ -37,7 +37,7 @@ def render(content: dict[str, Any]) -> str:
     template = environment.from_string(package.joinpath("page.html.j2").read_text(encoding="utf-8"))
     from markupsafe import Markup
 
-    return template.render(content, style=Markup(style), policy=policy(style))  # noqa: S704 - our own file
+    return template.render(content, style=Markup(style), policy=policy(style))
 
 
 def policy(style: str) -> str:
@@ -50,7 +50,7 @@ def grid(table: Table, columns: Sequence[int] | None = None, limit: int | None =
     """The first rows of a table with its numbers rounded."""
     shown = list(range(len(table.header)) if columns is None else columns)
     rows = table.rows[:limit]
-    numbers = [any(isinstance(row[c], int | float) for row in rows) for c in shown]
+    numbers = [any(isinstance(row[c], int | float) or "±" in str(row[c]) for row in rows) for c in shown]
     header = [Heading(table.header[c], number) for c, number in zip(shown, numbers, strict=True)]
     return Grid(header, [[cell(row[c]) for c in shown] for row in rows])
 
@@ -58,7 +58,7 @@ def grid(table: Table, columns: Sequence[int] | None = None, limit: int | None =
 def cell(value: Any) -> str:
     """A number with about four digits, as people read them."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–" if value is None else "–"
+        return "–"
     if isinstance(value, float):
         if value.is_integer() and abs(value) < 1e15:
             return f"{int(value):,}"

@@ -27,7 +27,9 @@ def headline(analysis: Analysis) -> list[str]:
         f"{NAMES[analysis.reported].capitalize()} {spelled(reported)}{over}{aside}.",
     ]
     if not analysis.has_test:
-        found.append("There is no test part: these are the validation numbers that the choice was made by, so optimistic.")
+        found.append(
+            "There is no test part: these are the validation numbers that the choice was made by, so optimistic."
+        )
     return [*found, *_against(analysis)]
 
 
@@ -63,13 +65,15 @@ def _against(analysis: Analysis) -> list[str]:
     interval = f"[{difference - half:+.4f}, {difference + half:+.4f}]"
     how = f"{'paired' if against.paired else 'Welch'} t-test, {against.seeds[second]} seeds"
     pairs = f"{against.num_pairs:,} pair{'s' * (against.num_pairs != 1)}"
-    detail = f"difference {difference:+.4f}; {how}, {chance(p)} after {against.method} over {pairs}; 95% interval of this pair alone {interval}"
+    detail = f"difference {difference:+.4f}; {how}, {chance(p)} after {against.method} over {pairs}; "
+    detail += f"95% interval of this pair alone {interval}"
     if p > ALPHA:
         first = f"It is not distinguishable from the runner-up, {name} ({detail})."
     elif better:
         first = f"It is distinguishable from the runner-up, {name}: {size} ({detail})."
     else:
-        first = f"On {'test' if analysis.has_test else 'validation'} data the runner-up, {name}, is better, distinguishably ({detail})."
+        where = "test" if analysis.has_test else "validation"
+        first = f"On {where} data the runner-up, {name}, is better, distinguishably ({detail})."
     return [first, _equals(analysis)]
 
 
@@ -117,15 +121,15 @@ def method(analysis: Analysis) -> list[str]:
         if against.paired:
             found.append(
                 "Compared by the paired t-test, since a seed means the same initial draw and batch order in every "
-                "configuration. Wilcoxon's signed-rank test does not decide: with few seeds it cannot reach a corrected "
-                "level."
+                "configuration. Wilcoxon's signed-rank test does not decide: with few seeds it cannot reach a "
+                "corrected level."
             )
         else:
             found.append("Compared by Welch's t-test, since the configurations do not share their seeds.")
         found.append(
-            f"The best was picked by looking at the data, so any of the {against.num_pairs:,} pairs could have been the one "
-            f"compared: p-values are corrected for all of them ({against.method}); among equal configurations any is then "
-            "called distinguishable in at most 5 % of studies."
+            f"The best was picked by looking at the data, so any of the {against.num_pairs:,} pairs could have been "
+            f"the one compared: p-values are corrected for all of them ({against.method}); among equal "
+            "configurations any is then called distinguishable in at most 5% of studies."
         )
         if math.isfinite(analysis.signed_rank):
             found.append(
@@ -133,7 +137,9 @@ def method(analysis: Analysis) -> list[str]:
                 f"{chance(analysis.signed_rank)}."
             )
     if analysis.ranking.diverged.any() and analysis.best is not None:
-        found.append("Configurations with a diverged run come after all others; means are over the runs that ended well.")
+        found.append(
+            "Configurations with a diverged run come after all others; means are over the runs that ended well."
+        )
     return found
 
 
@@ -144,7 +150,12 @@ def counts(analysis: Analysis) -> str:
     said = f"{runs:,} run{'s' * (runs != 1)} of {configurations:,} configuration{'s' * (configurations != 1)}"
     if analysis.planned > runs:
         said += f" ({analysis.planned:,} planned)"
-    words = {"diverged": "diverged", "failed": "failed", "unfinished": "unfinished", "guessing": "no better than guessing"}
+    words = {
+        "diverged": "diverged",
+        "failed": "failed",
+        "unfinished": "unfinished",
+        "guessing": "no better than guessing",
+    }
     wrong = [f"{number:,} {words[kind]}" for kind, number in analysis.trouble.counts.items() if number]
     return f"{said}: {', '.join(wrong)}" if wrong else said
 

@@ -1,5 +1,6 @@
 """The first section of a page about several sweeps."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ from mlpexp.report.analysis import Analysis
 from mlpexp.report.comparing import contest
 from mlpexp.report.figures.forest import forest
 from mlpexp.report.page import grid
-from mlpexp.report.pictures import Picture
+from mlpexp.report.picture import Picture
 from mlpexp.report.sentences import NAMES, chance, spelled
 from mlpexp.report.tables import Table
 
@@ -21,7 +22,13 @@ def describe(analyses: Sequence[Analysis], titles: Sequence[str], writer: "Write
     rows: list[list[Any]] = []
     for number, (analysis, title) in enumerate(zip(analyses, titles, strict=True)):
         counts = analysis.trouble.counts
-        row: list[Any] = [title, analysis.study.num_runs, analysis.study.num_configurations, counts["diverged"], counts["failed"]]
+        row: list[Any] = [
+            title,
+            analysis.study.num_runs,
+            analysis.study.num_configurations,
+            counts["diverged"],
+            counts["failed"],
+        ]
         if analysis.best is None:
             rows.append([*row, *[None] * 6])
             continue
@@ -49,7 +56,10 @@ def describe(analyses: Sequence[Analysis], titles: Sequence[str], writer: "Write
             for part in ("validation", "test")
             if all(part in a.parts for a in shown)
         }
-        names = [f"{titles[number]}: {analyses[number].study.describe(int(analyses[number].ranking.order[0]))}" for number in found.sweeps]
+        names = [
+            f"{titles[number]}: {analyses[number].study.describe(int(analyses[number].ranking.order[0]))}"
+            for number in found.sweeps
+        ]
         figure = forest("The best of each sweep", names, parts, shown[0].metric)
         caption = "The best configuration of each sweep, chosen by validation. Intervals: 95% over seeds."
         picture = writer.figure(Picture(name="sweeps", title="The best of each sweep", caption=caption, figure=figure))
@@ -74,7 +84,7 @@ def _sentences(analyses: Sequence[Analysis], titles: Sequence[str]) -> list[str]
             if place == found.best:
                 continue
             p = against.adjusted[place]
-            if p != p:
+            if not math.isfinite(p):
                 said.append(f"It cannot be compared with {titles[number]}: too few seeds.")
                 continue
             verdict = "distinguishable" if p <= 0.05 else "not distinguishable"

@@ -10,8 +10,8 @@ import numpy as np
 
 from mlpexp.report import keys
 from mlpexp.report.keys import Key
-from mlpexp.sweep.results import HEAD, TAIL, TEST_NAMES
 from mlpexp.runs import METRIC_NAMES
+from mlpexp.sweep.results import HEAD, TAIL, TEST_NAMES
 
 KNOWN = {*HEAD, *METRIC_NAMES, *TEST_NAMES, *TAIL}
 NUMBERS = (*METRIC_NAMES, *TEST_NAMES, "epoch", "epochs", "num_parameters", "seconds")

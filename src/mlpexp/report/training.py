@@ -1,16 +1,14 @@
 """The figures that need the runs' own files: learning curves, and layers where they were recorded."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from mlpexp.report import rundirs
 from mlpexp.report.analysis import Analysis
 from mlpexp.report.figures import curves as figures
+from mlpexp.report.picture import Picture
 from mlpexp.report.tables import Table
-
-if TYPE_CHECKING:
-    from mlpexp.report.pictures import Picture
 
 PANELS, FROM_THE_TOP = 12, 8
 MAX_SEEDS = 60  # runs of a configuration that are read
@@ -18,10 +16,8 @@ LAYER_PANELS = 8
 PARTS = {"train": "train", "validation": "val"}
 
 
-def curves(analysis: Analysis) -> "Picture | None":
+def curves(analysis: Analysis) -> Picture | None:
     """Learning curves of the best configurations and of some of the others."""
-    from mlpexp.report.pictures import Picture
-
     shown = _chosen(analysis, PANELS, FROM_THE_TOP)
     keys, common = analysis.study.apart([c for _, c in shown])
     panels, rows, sampled = [], [], False
@@ -46,7 +42,9 @@ def curves(analysis: Analysis) -> "Picture | None":
             panels.append((f"{number}. {analysis.study.describe(c, keys)}", bands))
     if not panels:
         return None
-    caption = "Lines: mean over seeds; bands: from the 10th to the 90th percentile of the seeds. " + _left_out(analysis, len(panels))
+    caption = "Lines: mean over seeds; bands: from the 10th to the 90th percentile of the seeds. " + _left_out(
+        analysis, len(panels)
+    )
     if common:
         caption += f" All have {common}."
     if sampled:
@@ -61,20 +59,19 @@ def curves(analysis: Analysis) -> "Picture | None":
     )
 
 
-def gradients(analysis: Analysis) -> "Picture | None":
+def gradients(analysis: Analysis) -> Picture | None:
     """The norm of each layer's gradient."""
     return _layers(analysis, "gradient_norm", "gradients", "Gradient norm by layer")
 
 
-def saturation(analysis: Analysis) -> "Picture | None":
+def saturation(analysis: Analysis) -> Picture | None:
     """The share of each layer's units that are saturated."""
     return _layers(analysis, "saturated", "saturation", "Share of saturated units by layer")
 
 
-def _layers(analysis: Analysis, column: str, name: str, title: str) -> "Picture | None":
-    from mlpexp.report.pictures import Picture
-
-    panels, rows = [], []
+def _layers(analysis: Analysis, column: str, name: str, title: str) -> Picture | None:
+    panels: list[tuple[str, np.ndarray]] = []
+    rows: list[list[Any]] = []
     shown = _chosen(analysis, LAYER_PANELS, LAYER_PANELS // 2)
     keys, common = analysis.study.apart([c for _, c in shown])
     for number, c in shown:
@@ -123,4 +120,5 @@ def _left_out(analysis: Analysis, shown: int) -> str:
     total = int((analysis.ranking.finished > 0).sum())
     if shown >= total:
         return "Ordered by rank."
-    return f"Of {total:,} configurations {shown} are shown, by rank: the best, and others down to the worst; {total - shown:,} are left out."
+    said = f"Of {total:,} configurations {shown} are shown, by rank: the best, and others down to the worst; "
+    return f"{said}{total - shown:,} are left out."

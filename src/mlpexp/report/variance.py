@@ -128,11 +128,12 @@ def _terms(
         remaining, larger = left([*(design[h] for h in factors), product])
         found.append(((f, g), everything - remaining, larger - rank))
     found = [(keys, max(squares, 0.0), df) for keys, squares, df in found if df > 0]
-    ratios = [
-        (squares / df) / (noise / freedom) if freedom and noise > 0 else np.nan for _, squares, df in found
-    ]
+    ratios = [(squares / df) / (noise / freedom) if freedom and noise > 0 else np.nan for _, squares, df in found]
     p = np.array(
-        [fdtrc(df, freedom, ratio) if np.isfinite(ratio) else np.nan for (_, _, df), ratio in zip(found, ratios, strict=True)]
+        [
+            fdtrc(df, freedom, ratio) if np.isfinite(ratio) else np.nan
+            for (_, _, df), ratio in zip(found, ratios, strict=True)
+        ]
     )
     adjusted = holm(p)
     return [

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -34,8 +35,6 @@ def colours(kind: Kind, number: int) -> list[str]:
     """One for each level: from dark to light where levels have an order."""
     if kind == "categorical" and number <= len(CATEGORIES):
         return list(CATEGORIES[:number])
-    from matplotlib.colors import to_hex
-
     return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 0.85, number))]
 
 

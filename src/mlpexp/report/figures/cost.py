@@ -39,7 +39,8 @@ def cost(
         order = np.flatnonzero(on_front)[np.argsort(price[on_front])]
         axes.plot(price[order], mean[order], "o-", color=VALIDATION, ms=5, label="Pareto front")
         axes.plot(price[best], mean[best], "o", ms=11, mfc="none", mec=INK, mew=1.3, label="best by validation")
-        ends = np.concatenate([mean - np.nan_to_num(half), mean + np.nan_to_num(half)])
+        reach = np.nan_to_num(half) if shown.sum() <= MANY else 0
+        ends = np.concatenate([mean - reach, mean + reach])
         value_axis(axes, np.clip(ends, low, None) if metric == "acc" else np.clip(ends, None, low))
         axes.set_ylabel(f"validation {METRICS[metric]}")
         axes.set_xlabel(name + (", log scale" if log else ""))
@@ -50,7 +51,9 @@ def cost(
             axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
             axes.locator_params(axis="x", nbins=5)
         if number == 0:
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, handlelength=1.2, columnspacing=1.0)
+            axes.legend(
+                loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, handlelength=1.2, columnspacing=1.0
+            )
     beyond = int((mean[shown] < low).sum() if metric == "acc" else (mean[shown] > low).sum())
     headline(figure, "What it costs" + (f" ({beyond} far worse configurations are off the scale)" if beyond else ""))
     return figure

@@ -31,7 +31,10 @@ class Group:
 def main_effects(groups: Sequence[Group], metric: str) -> Figure:
     """Every key side by side on one scale, so that what matters is what moves."""
     slots = [max(0.55, label_width(group.levels, 12) + 0.16) for group in groups]
-    spans = [max(slot * len(g.levels), label_width([g.label], 24) + 0.1) + 0.25 for slot, g in zip(slots, groups, strict=True)]
+    spans = [
+        max(slot * len(g.levels), label_width([g.label], 24) + 0.1) + 0.25
+        for slot, g in zip(slots, groups, strict=True)
+    ]
     lines: list[list[int]] = [[]]
     for number, span in enumerate(spans):
         if lines[-1] and sum(spans[i] for i in lines[-1]) + span > WIDEST - 1.0:
@@ -47,7 +50,9 @@ def main_effects(groups: Sequence[Group], metric: str) -> Figure:
         axes.set_xlim(0, across)
         value_axis(axes, values)
         axes.set_ylabel(METRICS[metric])
-        start, ticks, names = 0.0, [], []
+        start = 0.0
+        ticks: list[float] = []
+        names: list[str] = []
         for i in line:
             group = groups[i]
             step = (spans[i] - 0.25) / len(group.levels)

@@ -1,6 +1,6 @@
 """Means with intervals below one another: configurations by rank, or sweeps side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,12 +11,12 @@ from mlpexp.report.intervals import Estimate
 from mlpexp.tracking.figures.style import GRID, headline, in_house_style, new_figure, place, short
 
 ROW = 0.26  # inches
-LETTERS = 44
+LETTERS = 72
 SERIES = {"validation": (VALIDATION, "o"), "test": (TEST, "s")}
 
 
 @in_house_style
-def forest(title: str, names: Sequence[str], parts: dict[str, Sequence[Estimate]], metric: str) -> Figure:
+def forest(title: str, names: Sequence[str], parts: Mapping[str, Sequence[Estimate]], metric: str) -> Figure:
     """One line for each name, the first on top; intervals over seeds."""
     left = label_width(names, LETTERS) + 0.25
     up = ROW * len(names) + 0.1

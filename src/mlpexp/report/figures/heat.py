@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from mlpexp.report.figures.canvas import LETTERS, METRICS, ON_DARK, ON_LIGHT, canvas, label_width, number
@@ -31,7 +33,12 @@ Cells = Mapping[tuple[int, int, int], Estimate]  # (panel, row, column)
 
 @in_house_style
 def heat_maps(
-    rows: Axis, columns: Axis, panels: Axis | None, parts: Mapping[str, Cells], metric: str, best: tuple[int, int, int] | None
+    rows: Axis,
+    columns: Axis,
+    panels: Axis | None,
+    parts: Mapping[str, Cells],
+    metric: str,
+    best: tuple[int, int, int] | None,
 ) -> Figure:
     """Mean ± half of its 95 % interval in each cell; one colour scale for all, a frame around the best.
 
@@ -48,13 +55,16 @@ def heat_maps(
     height = HEADER + count * block + 0.62
     figure, axes = canvas(width, height)
     values = np.array([cell.mean for cells in parts.values() for cell in cells.values()])
-    norm, clipped = _scale(values)
+    worst, top_value, clipped = _scale(values)
+    norm = Normalize(worst, top_value, clip=True)
     colours = colormaps["cividis"] if metric == "acc" else colormaps["cividis_r"]
-    step = norm.vmax - norm.vmin
+    step = top_value - worst
     polygons, faces = [], []
     for place, name in enumerate(names):
         x0 = left + place * (across + GAP)
-        axes.text(x0 + across / 2, height - 0.14, f"{name} {METRICS[metric]}", weight="bold", size=10, ha="center", va="top")
+        axes.text(
+            x0 + across / 2, height - 0.14, f"{name} {METRICS[metric]}", weight="bold", size=10, ha="center", va="top"
+        )
         for panel in range(count):
             top = height - HEADER - panel * block - (TITLE if panels else 0.05)
             if panels:
@@ -85,11 +95,11 @@ def heat_maps(
             if best is not None and best[0] == panel:
                 _frame(axes, x0 + best[2] * CELL, top - (best[1] + 1) * HIGH)
     axes.add_collection(PolyCollection(polygons, facecolors=faces, edgecolors="#FFFFFE", linewidths=1), autolim=False)
-    _bar(axes, colours, norm, left, clipped, metric)
+    _bar(axes, colours, (worst, top_value), left, clipped)
     return figure
 
 
-def _names(axes, rows: Axis | None, columns: Axis, x0: float, top: float, up: float) -> None:  # type: ignore[no-untyped-def]
+def _names(axes: Axes, rows: Axis | None, columns: Axis, x0: float, top: float, up: float) -> None:
     for place, level in enumerate(columns.levels):
         axes.text(x0 + (place + 0.5) * CELL, top - up - 0.05, short(level, 11), size=9, ha="center", va="top")
     middle = x0 + len(columns.levels) * CELL / 2
@@ -98,20 +108,22 @@ def _names(axes, rows: Axis | None, columns: Axis, x0: float, top: float, up: fl
         for place, level in enumerate(rows.levels):
             axes.text(x0 - 0.07, top - (place + 0.5) * HIGH, short(level, LETTERS), size=9, ha="right", va="center")
         beside = x0 - 0.2 - label_width(rows.levels)
-        axes.text(beside, top - up / 2, short(rows.label, 14), size=9, color=FAINT, ha="center", va="center", rotation=90)
+        axes.text(
+            beside, top - up / 2, short(rows.label, 14), size=9, color=FAINT, ha="center", va="center", rotation=90
+        )
 
 
-def _frame(axes, x: float, y: float) -> None:  # type: ignore[no-untyped-def]
+def _frame(axes: Axes, x: float, y: float) -> None:
     for colour, line in ((ON_DARK, 4.5), (ON_LIGHT, 2.2)):
         xs, ys = (x, x + CELL, x + CELL, x, x), (y, y, y + HIGH, y + HIGH, y)
         axes.plot(xs, ys, color=colour, lw=line, solid_joinstyle="miter", zorder=3)
 
 
-def _scale(values: np.ndarray) -> tuple[Normalize, bool]:
+def _scale(values: np.ndarray) -> tuple[float, float, bool]:
     """From the worst to the best; where a few are far off, the rest keeps its differences and the bar says so."""
     finite = values[np.isfinite(values)]
     if not finite.size:
-        return Normalize(0, 1), False
+        return 0.0, 1.0, False
     low, high = float(finite.min()), float(finite.max())
     quarter, three = np.quantile(finite, (0.25, 0.75))
     spread = max(three - quarter, 1e-9)
@@ -119,16 +131,18 @@ def _scale(values: np.ndarray) -> tuple[Normalize, bool]:
     clipped = clip_low > low or clip_high < high
     if clip_high - clip_low < 1e-9:
         clip_high = clip_low + 1e-3
-    return Normalize(clip_low, clip_high, clip=True), clipped
+    return clip_low, clip_high, clipped
 
 
-def _bar(axes, colours, norm: Normalize, left: float, clipped: bool, metric: str) -> None:  # type: ignore[no-untyped-def]
+def _bar(axes: Axes, colours: Colormap, ends: tuple[float, float], left: float, clipped: bool) -> None:
     steps, width = 40, 2.4
     edges = left + np.linspace(0, width, steps + 1)
-    boxes = [[(a, 0.36), (b, 0.36), (b, 0.5), (a, 0.5)] for a, b in zip(edges, edges[1:], strict=False)]
-    axes.add_collection(PolyCollection(boxes, facecolors=colours(np.linspace(0, 1, steps)), linewidths=0), autolim=False)
-    step = norm.vmax - norm.vmin
-    low, high = number(norm.vmin, step), number(norm.vmax, step)
+    boxes = [[(a, 0.36), (b, 0.36), (b, 0.5), (a, 0.5)] for a, b in pairwise(edges)]
+    axes.add_collection(
+        PolyCollection(boxes, facecolors=colours(np.linspace(0, 1, steps)), linewidths=0), autolim=False
+    )
+    step = ends[1] - ends[0]
+    low, high = number(ends[0], step), number(ends[1], step)
     axes.text(left, 0.31, f"{low} or beyond" if clipped else low, size=8, va="top")
     axes.text(left + width, 0.31, high, size=8, ha="right", va="top")
     axes.text(left + width + 0.15, 0.43, "framed: best by validation", size=8, color=INK, va="center")

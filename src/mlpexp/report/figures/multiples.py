@@ -17,6 +17,7 @@ WIDE, HIGH = 2.1, 1.25  # inches: one panel
 GAP_X, GAP_Y = 0.22, 0.55
 LEFT, BOTTOM, TOP = 0.75, 0.62, 0.85
 LETTERS = 34  # of a title's line
+DIGITS = ((0.7, (1, 1.5, 2, 3, 5, 7)), (1.5, (1, 2, 5)), (3, (1, 3)))  # labelled, up to so many decades
 LEAST_RATIO = 1.5  # between the ends of a logarithmic axis
 
 
@@ -65,12 +66,13 @@ class Multiples:
             with np.errstate(invalid="ignore", divide="ignore"):
                 points = np.stack([x0 + self._x(np.arange(len(line))), y0 + self._y(line)], axis=1)
             for piece in _pieces(points):
-                if len(piece) == 1:  # one epoch is a short dash
-                    piece = piece + [[-0.04, 0], [0.04, 0]]
-                segments.append(piece)
+                # one epoch is a short dash
+                segments.append(piece if len(piece) > 1 else piece + np.array([[-0.04, 0], [0.04, 0]]))
         self._add(LineCollection(segments, colors=colour, linewidths=1.5, zorder=2, capstyle="round"))
 
-    def bands(self, panels: Sequence[int], lows: Sequence[np.ndarray], highs: Sequence[np.ndarray], colour: str) -> None:
+    def bands(
+        self, panels: Sequence[int], lows: Sequence[np.ndarray], highs: Sequence[np.ndarray], colour: str
+    ) -> None:
         """The area between two lines in each of `panels`."""
         areas = []
         for panel, low, high in zip(panels, lows, highs, strict=True):
@@ -103,7 +105,7 @@ class Multiples:
         low, high = self._low, self._high
         if self._log:
             decades = np.log10(high / low)
-            subs = (1, 1.5, 2, 3, 5, 7) if decades < 0.7 else (1, 2, 5) if decades < 1.5 else (1, 3) if decades < 3 else (1,)
+            subs = next((digits for most, digits in DIGITS if decades < most), (1,))
             y_ticks = LogLocator(subs=subs, numticks=6).tick_values(low, high)
         else:
             y_ticks = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
@@ -130,5 +132,3 @@ def panel_title(words: str) -> str:
     if cut <= 0:
         return short(words, LETTERS)
     return f"{words[: cut + 1]}\n{short(words[cut + 2 :], LETTERS)}"
-
-

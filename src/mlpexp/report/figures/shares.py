@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mlpexp.report.figures.canvas import CATEGORIES, label_width
 from mlpexp.tracking.figures.style import FAINT, headline, in_house_style, new_figure, place, short
@@ -40,14 +41,8 @@ def shares(bars: Sequence[tuple[str, float, str, str]], metric: str) -> Figure:
     axes.set_xlim(0, max(0.1, *(share for _, share, _, _ in bars)))
     axes.tick_params(length=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.xaxis.set_major_locator(_locator())
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("share of the variance between runs")
     headline(figure, f"What explains validation {'accuracy' if metric == 'acc' else 'loss'}")
     return figure
-
-
-def _locator():  # type: ignore[no-untyped-def]
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=5, steps=[1, 2, 5, 10])
