@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -27,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from mlpexp import naming
-from mlpexp.sweep.document import Beside, Document, dump_strings
+from mlpexp.sweep.document import Document, dump_strings
 
 # two interpolations of Hydra's node that are known here, and so need not be resolved for every job
 _RUN_NAME = "${mlpexp.run_name:${hydra.overrides.task}}"
@@ -350,6 +349,7 @@ class _Base:
         nested = sum(2 if function else 1 for function, _ in self.references.values())
         if self.document.text() != text or text.count("${") != nested:
             raise _Unusual
+        self._called: dict[tuple[str, str], Any] = {}
         self._free = {name for name, path in self.document.leaves.items() if _is_free(cfg, path)}
 
     def edited(self, edits: Mapping[str, Any]) -> dict[str, Any]:
@@ -395,7 +395,13 @@ class _Base:
         value = _at(config, self.document.leaves[name])
         if not _is_scalar(value):
             raise _Unusual  # a list, or in its turn a reference
-        return value if function is None else _called(function, repr(value), Beside(value))
+        if function is None:
+            return value
+        call = function, repr(value)  # by its repr: 1, 1.0 and True are equal
+        if call not in self._called:
+            node = OmegaConf.create({"argument": value, "result": f"${{{function}:${{argument}}}}"})
+            self._called[call] = node.result
+        return self._called[call]
 
 
 class _HydraNode:
@@ -483,12 +489,6 @@ def _target(value: Any) -> _Target | None:
 
 def _parts(match: re.Match[str]) -> _Target:
     return match[1], match[2] or match[3]
-
-
-@lru_cache(_CACHED_LINES)
-def _called(function: str, spelled: str, argument: Beside) -> Any:
-    node = OmegaConf.create({"argument": argument.value, "result": f"${{{function}:${{argument}}}}"})
-    return node.result
 
 
 def _numbered(text: Any, number: int) -> Any:

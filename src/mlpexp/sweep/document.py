@@ -98,7 +98,7 @@ def _leaf(path: Path, value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return f"{_head(path)}\n{_strings(path, value)}"
     # cached by its repr, because 1, 1.0 and True are equal, as are 0.0 and -0.0
-    return _dumped(path, repr(value), Beside(value))
+    return _dumped(path, repr(value), _Beside(value))
 
 
 @lru_cache(_CACHED)
@@ -117,7 +117,7 @@ def _string(path: Path, line: str) -> str:
     return text.split("\n", 1)[1] if path else text
 
 
-class Beside:
+class _Beside:
     """An argument that is no part of a cache's key."""
 
     def __init__(self, value: Any) -> None:
@@ -127,11 +127,11 @@ class Beside:
         return 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Beside)
+        return isinstance(other, _Beside)
 
 
 @lru_cache(_CACHED)
-def _dumped(path: Path, spelled: str, beside: Beside) -> str:
+def _dumped(path: Path, spelled: str, beside: _Beside) -> str:
     return _nested(path, beside.value)
 
 
