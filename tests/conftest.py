@@ -8,6 +8,7 @@ import os
 import random
 import runpy
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,6 +64,23 @@ def train(here: Path) -> Callable[..., Outcome]:
         return run_script("train.py", words)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def _two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        ended = run_script("train.py", ["hydra.run.dir=run", "trainer.max_epochs=2", "tracking.figures=false"])
+    assert ended.code == 0, ended.err
+    return place / "run"
+
+
+@pytest.fixture
+def finished(_two_epochs: Path, here: Path) -> Path:
+    """`run`, the directory of a run of two epochs, one's own to spoil."""
+    shutil.copytree(_two_epochs, here / "run")
+    return here / "run"
 
 
 def run_script(name: str, arguments: list[str]) -> Outcome:
