@@ -20,6 +20,7 @@ WORTH = {"tanh": 0.0, "relu": 0.012, "gelu": 0.016}
 def depth_and_width(settings: Mapping[str, Any]) -> float:
     """The accuracy that a configuration would have without noise; depth and activation act together."""
     depth, width = settings.get("model.depth", 1), settings.get("model.width", 32)
+    width = width if isinstance(width, int) else 32
     activation = settings.get("model.activation", "tanh")
     good = 0.90 + 0.02 * math.log2(width / 32 + 1) + WORTH.get(activation, 0.0)
     return good - 0.004 * (depth - 2) ** 2 - (0.02 if depth == 3 and activation == "tanh" else 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlpexp.report.analysis import Analysis
-from mlpexp.report.comparison import Comparison, compare
+from mlpexp.report.comparison import Comparison, compare, granularity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,13 @@ def contest(analyses: Sequence[Analysis]) -> Contest | None:
     means = [sign * analyses[number].ranking.means[by][analyses[number].best] for number in sweeps]
     best = int(np.argmax(means))
     shared = bool(np.isfinite(table).all(axis=0).sum() >= 2)
+    # best against best are few values: the step between accuracies shows only in all runs together
+    grain = min(granularity(analyses[number].study.table(analyses[number].reported)) for number in sweeps)
     digests = {digest for analysis in analyses for digest in analysis.provenance.data}
     return Contest(
         sweeps=sweeps,
         best=best,
-        comparison=compare(table, best, paired=shared) if len(sweeps) > 1 else None,
+        comparison=compare(table, best, paired=shared, grain=grain) if len(sweeps) > 1 else None,
         same_data=len(digests) <= 1,
     )
 

@@ -36,7 +36,7 @@ class Comparison:
         return self.adjusted <= ALPHA
 
 
-def compare(table: np.ndarray, best: int, paired: bool = True) -> Comparison:
+def compare(table: np.ndarray, best: int, paired: bool = True, grain: float | None = None) -> Comparison:
     """Compare configuration `best` with all others.
 
     The best was chosen by looking at the data, so any pair could have become the one reported. Correcting for the
@@ -51,11 +51,12 @@ def compare(table: np.ndarray, best: int, paired: bool = True) -> Comparison:
     Args:
         table: (C, B) the metric by configuration and seed; NaN where there is none.
         best: row of the best, chosen without `table`, e.g. on validation.
+        grain: the step in which the metric is counted, where more is known than this table shows.
     """
     size = len(table)
     number = size * (size - 1) // 2
     test = _paired if paired else _welch
-    grain = granularity(table)
+    grain = granularity(table) if grain is None else grain
     others = np.arange(size)
     difference, error, freedom, seeds = test(table, np.full(size, best), others, grain)
     p = _two_sided(difference, error, freedom)

@@ -25,12 +25,10 @@ def read(directory: Path) -> Study:
         return study.from_records(directory, _from_runs(directory))
     try:
         records = results.load_results(directory)
-    except (ValueError, UnicodeDecodeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:  # TypeError: a row with too many fields
         raise _damaged(directory, str(error)) from error
     if records and not {"name", "status", *runs.METRIC_NAMES} <= records[0].keys():
         raise _damaged(directory, "columns are missing")
-    if any(None in row for row in records):
-        raise _damaged(directory, "a row has more fields than there are columns")
     return study.from_records(directory, records)
 
 

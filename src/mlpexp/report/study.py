@@ -15,7 +15,7 @@ from mlpexp.sweep.results import HEAD, TAIL, TEST_NAMES
 
 KNOWN = {*HEAD, *METRIC_NAMES, *TEST_NAMES, *TAIL}
 NUMBERS = (*METRIC_NAMES, *TEST_NAMES, "epoch", "epochs", "num_parameters", "seconds")
-SPARSE = 50  # cells per run in the table of configuration by repetition, above which seeds count as unshared
+SPARSE = 50  # cells per run in the table of configurations by seeds, above which seeds count as unshared
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +98,9 @@ def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:
     repetition = _numbered([key.codes for key in seeds], len(records))
     width = len(np.unique(repetition))
     pairs = len(set(zip(configuration.tolist(), repetition.tolist(), strict=True)))
-    shares = width * len(members) <= max(SPARSE * len(records), 100) and pairs == len(records)
+    in_company = np.bincount(repetition, minlength=1)[repetition] > 1
+    shares = len(members) <= 1 or (in_company.mean() >= 0.5 and width * len(members) <= SPARSE * len(records))
+    shares = shares and pairs == len(records)
     if not shares:  # each configuration counts its own
         for runs in members:
             repetition[runs] = np.arange(len(runs))

@@ -1,0 +1,169 @@
+"""The report's figures say what the statistics say, and can be read."""
+
+import itertools
+import math
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import report_sweeps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from report_sweeps import GRID
+from test_figures import visible_texts, words
+
+from mlpexp.report.analysis import analyse
+from mlpexp.report.figures import cost, curves, effects, forest, heat, shares
+from mlpexp.report.figures.svg import svg
+from mlpexp.report.intervals import Estimate
+from mlpexp.report.pictures import draw
+
+LONG = {"model.activation": ["leaky_relu", "identity", "softplus"], "data.batch_size": [16, 64], "seed": range(2)}
+SEVEN = {
+    "model.depth": [1, 2],
+    "model.width": [32, 64],
+    "model.activation": ["tanh", "relu"],
+    "optimizer.name": ["sgd", "adam"],
+    "optimizer.lr": [0.01, 0.1],
+    "data.shuffle": ["true", "false"],
+    "model.init": ["orthogonal", "kaiming_uniform"],
+    "seed": [0, 1],
+}
+SWEEPS = {
+    "depth by width by activation": {"grid": GRID | {"seed": range(3)}, "layers": True},
+    "one configuration": {"grid": {"seed": range(3)}},
+    "one key": {"grid": {"optimizer.lr": [0.001, 0.01, 0.1], "seed": range(3)}},
+    "many values": {"grid": {"optimizer.lr": [0.001 * 1.3**i for i in range(30)], "model.depth": [1, 2]}},
+    "seven keys": {"grid": SEVEN},
+    "long names": {"grid": LONG, "truth": lambda s: 0.9 if s["model.activation"] == "identity" else 0.1},
+    "forty classes of a text": {"grid": {"+tag": [f"a rather long name {i}" for i in range(40)], "seed": [0, 1]}},
+    "lists": {"grid": {"model.width": [16, "[64,32]", "[128,64,32]"], "seed": range(3)}},
+}
+
+
+@pytest.mark.parametrize(("name", "metric"), [*((name, "acc") for name in SWEEPS), ("long names", "loss")])
+def test_no_text_overlaps_another_or_leaves_the_figure(name, metric, tmp_path):
+    settings = dict(SWEEPS[name])
+    grid = settings.pop("grid")
+    found = list(draw(analyse(report_sweeps.write(tmp_path / "sweep", grid, **settings), metric)))
+    assert found
+    for picture in found:
+        picture.figure.set_canvas(FigureCanvasAgg(picture.figure))
+        picture.figure.canvas.draw()
+        figure = picture.figure
+        boxes = [(text.get_text(), text.get_window_extent()) for text in visible_texts(figure)]
+        for word, box in boxes:
+            assert box.x0 >= -0.5, (picture.name, word)
+            assert box.y0 >= -0.5, (picture.name, word)
+            assert box.x1 <= figure.bbox.x1 + 0.5, (picture.name, word)
+            assert box.y1 <= figure.bbox.y1 + 0.5, (picture.name, word)
+        for (one, a), (other, b) in itertools.combinations(boxes, 2):
+            across = min(a.x1, b.x1) - max(a.x0, b.x0)
+            up = min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert across <= 1 or up <= 1, f"{picture.name}: {one!r} overlaps {other!r}"
+
+
+def some(mean, half=0.01):
+    return Estimate(mean, half, 5)
+
+
+def test_a_heat_map_writes_mean_and_interval_and_frames_the_best():
+    parts = {
+        "validation": {(0, 0, 0): some(0.9), (0, 0, 1): some(0.95), (0, 1, 0): some(0.8, math.nan)},
+        "test": {(0, 0, 0): some(0.89), (0, 0, 1): some(0.94)},
+    }
+    rows, columns = heat.Axis(label="depth", levels=["1", "2"]), heat.Axis(label="width", levels=["32", "64"])
+    figure = heat.heat_maps(rows, columns, None, parts, "acc", (0, 0, 1))
+    shown = words(figure)
+    assert {"0.900\n±0.010", "0.950\n±0.010", "0.800", "0.890\n±0.010", "0.940\n±0.010"} <= set(shown)
+    assert {"depth", "width", "1", "2", "32", "64", "validation accuracy", "test accuracy"} <= set(shown)
+    (axes,) = figure.axes
+    texts = {text.get_text(): text.get_position() for text in axes.texts}
+    frames = [line.get_xydata() for line in axes.lines]
+    assert len(frames) == 4  # two lines each on validation and test
+    x, y = texts["0.950\n±0.010"]
+    assert frames[0][:, 0].min() < x < frames[0][:, 0].max()
+    assert frames[0][:, 1].min() < y < frames[0][:, 1].max()
+
+
+def test_a_heat_map_keeps_its_differences_when_a_few_cells_have_failed():
+    cells = {(0, r, c): some(0.95 + 0.001 * (3 * r + c)) for r in range(3) for c in range(3)}
+    cells[0, 2, 2] = some(0.1)
+    names = heat.Axis(label="k", levels=["a", "b", "c"])
+    shown = words(heat.heat_maps(names, names, None, {"validation": cells}, "acc", None))
+    assert any("or beyond" in word for word in shown)
+    assert "0.100\n±0.010" in shown
+
+
+def test_effects_draw_each_level_with_its_interval():
+    group = effects.Group(
+        label="depth",
+        kind="numeric",
+        levels=["1", "2"],
+        parts={"validation": [some(0.9), None], "test": [some(0.8)] * 2},
+    )
+    (axes,) = effects.main_effects([group], "acc").axes
+    points = [line.get_ydata() for line in axes.get_lines() if line.get_marker() in "os"]
+    np.testing.assert_array_equal(points[0], [0.9, np.nan])
+    np.testing.assert_array_equal(points[1], [0.8, 0.8])
+    bars = [segment[:, 1] for bar in axes.collections for segment in bar.get_segments() if len(segment) == 2]
+    assert [0.89, 0.91] in [pytest.approx(sorted(bar)) for bar in bars]
+
+
+def test_learning_curves_draw_the_mean_and_the_percentiles_of_the_seeds():
+    rows = np.array([[0.1, 0.5, 0.9], [0.3, 0.7, np.nan]])
+    low, middle, high = curves.band(rows)
+    np.testing.assert_allclose(middle, [0.2, 0.6, 0.9])
+    np.testing.assert_allclose(low, [0.12, 0.52, 0.9])
+    np.testing.assert_allclose(high, [0.28, 0.68, 0.9])
+    figure = curves.learning_curves([("depth=1", {"validation": (low, middle, high)})], "acc")
+    (axes,) = figure.axes
+    lines = [c for c in axes.collections if len(c.get_paths()) == 1 and len(c.get_paths()[0].vertices) == 3]
+    heights = next(c.get_paths()[0].vertices[:, 1] for c in lines if np.ptp(c.get_paths()[0].vertices[:, 1]) > 0.5)
+    assert (heights[1] - heights[0]) / (heights[2] - heights[0]) == pytest.approx(0.4 / 0.7)  # an honest axis
+
+
+def test_a_run_that_stopped_early_leaves_a_gap_and_no_warning():
+    low, middle, high = curves.band(np.full((2, 4), np.nan))
+    assert np.isnan([low, middle, high]).all()
+
+
+def test_the_pareto_front_joins_what_nothing_cheaper_beats():
+    price, mean = np.array([1.0, 2.0, 3.0]), np.array([0.8, 0.7, 0.9])
+    front = np.array([True, False, True])
+    (axes,) = cost.cost([("parameters", price, front)], mean, np.full(3, 0.01), "acc", 2).axes
+    joined = next(line for line in axes.get_lines() if line.get_label() == "Pareto front")
+    np.testing.assert_array_equal(joined.get_xydata(), [[1, 0.8], [3, 0.9]])
+
+
+def test_shares_and_forests_have_a_line_for_each_name():
+    figure = shares.shares([("depth", 0.5, "key", "p = 0.01"), ("noise", 0.0001, "noise", "")], "acc")
+    assert {"depth", "noise", "50.0%", "< 0.1%", "p = 0.01"} <= set(words(figure))
+    figure = forest.forest("Best", ["a", "b"], {"test": [some(0.9), some(0.8, math.nan)]}, "acc")
+    assert {"a", "b", "test", "Best"} <= set(words(figure))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    hostile = "<script>alert(1)</script> & \"q\" 'x'"
+    figure = forest.forest(hostile, [hostile, "0.123456"], {"test": [some(0.9), some(0.8)]}, "acc")
+    return svg(figure, "best", hostile)
+
+
+def test_an_svg_is_well_formed_and_holds_names_as_text(drawn):
+    root = ElementTree.fromstring(drawn)
+    assert root.get("aria-label") == "<script>alert(1)</script> & \"q\" 'x'"
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "0.123456" in texts  # what is written is not rounded with the coordinates
+    assert "<script" not in drawn
+
+
+def test_an_svg_has_no_inline_style_and_loads_nothing(drawn):
+    assert "style=" not in drawn
+    assert "<style" not in drawn
+    assert "<image" not in drawn
+    assert all(link.startswith("#best-") for link in re.findall(r'href="([^"]*)"', drawn))
+    ids = set(re.findall(r' id="([^"]*)"', drawn))
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]*)', drawn))
+    assert used <= ids
+    assert all(one.startswith("best-") for one in ids)
