@@ -48,6 +48,11 @@ def master(loader: ConfigLoader) -> DictConfig:
 
 
 @pytest.fixture(scope="module")
+def without_env(loader: ConfigLoader) -> DictConfig:
+    return loader.load_configuration("train", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+
+
+@pytest.fixture(scope="module")
 def composer(loader: ConfigLoader, master: DictConfig) -> Composer:
     """One for all examples, so that whatever leaks from one job into the next is found."""
     return Composer(loader, master)
@@ -169,6 +174,9 @@ INTERPOLATIONS = [
     "name=${optimizer.name}",
     "name=run-${seed}-${model.width}",
     "name=${oc.env:MLPEXP_TEST}",
+    "name='in ${oc.env:MLPEXP_TEST}'",
+    "data.folds=${oc.env:MLPEXP_NOT_THERE,null}",
+    "name=${oc.env:MLPEXP_NOT_THERE,3}",
     "name=${hydra:job.num}",
     "name=${hydra:runtime.output_dir}",
     "name=${now:%Y}",
@@ -265,6 +273,14 @@ def test_every_kind_of_override_is_composed_as_hydra_does(
     assert outcome(lambda: by_us(composer.compose(job, 7))) == expected
 
 
+@pytest.mark.parametrize("override", [item for item in INTERPOLATIONS if "oc.env" in item])
+def test_the_environment_is_seen_as_hydras_jobs_see_it(
+    override: str, loader: ConfigLoader, without_env: DictConfig
+) -> None:
+    expected = outcome(lambda: by_hydra(loader, without_env, [override, "seed=1"], 0))
+    assert outcome(lambda: by_us(Composer(loader, without_env).compose([override, "seed=1"], 0))) == expected
+
+
 def test_the_whole_configuration_is_hydras(loader: ConfigLoader, master: DictConfig, composer: Composer) -> None:
     job = ["optimizer=adam", "seed=4", "data.seed=${seed}", "+trainer.new=[1]", "~model.sigma_w"]
     expected, found = loader.load_sweep_config(master, job), composer.loaded(job)
@@ -289,14 +305,16 @@ def test_no_job_sees_anything_of_another(composer: Composer) -> None:
         ["model.depth=2", "model.width={i}", "optimizer.lr=0.{i}", "seed={i}"],
         ["model.width=[{i},3]", "data.seed=${{seed}}", "optimizer=adam", "seed={i}"],
         ["experiment=notebook", "seed={i}"],
+        ["model.init=${{oc.env:MLPEXP_INIT}}", "seed={i}"],
         ["trainer=smoke", "+trainer.gradient_clip_val=0.{i}", "~model.sigma_w", "name='my study'", "seed={i}"],
     ],
     ids=" ".join,
 )
 def test_an_ordinary_sweep_is_composed_by_hydra_once(
-    job: list[str], loader: ConfigLoader, master: DictConfig, monkeypatch: pytest.MonkeyPatch
+    job: list[str], loader: ConfigLoader, without_env: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    composer = Composer(loader, master)
+    monkeypatch.setenv("MLPEXP_INIT", "notebook")
+    composer = Composer(loader, without_env)
     composer.compose([item.format(i=1) for item in job], 0)
 
     def never(*_: object) -> None:
@@ -332,7 +350,10 @@ def test_unforeseen_logging_is_left_to_hydra(loader: ConfigLoader) -> None:
 @given(
     key=st.from_regex(r"[a-z_]\w{0,5}(\.[a-z_]\w{0,5}){0,2}", fullmatch=True),
     value=st.one_of(
-        st.integers().map(str), st.floats().map(repr), st.from_regex(r"-?\d{1,4}\.?\d{0,4}", fullmatch=True)
+        st.integers().map(str),
+        st.floats().map(repr),
+        st.from_regex(r"-?\d{1,4}\.?\d{0,4}", fullmatch=True),
+        st.from_regex(r"\[(-?\d{1,3})(,-?\d{1,3}){0,3}\]", fullmatch=True),
     ),
 )
 def test_numbers_are_read_as_hydra_reads_them(key: str, value: str) -> None:

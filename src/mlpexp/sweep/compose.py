@@ -38,9 +38,14 @@ _DIRNAME, _ID, _NUM = "hydra.job.override_dirname", "hydra.job.id", "hydra.job.n
 _OUTPUT_DIR = "hydra.runtime.output_dir"
 
 _KEY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
-# ${key} or ${mlpexp.function:${key}}: the functions that app.py registers depend on nothing but their argument
-_REFERENCE = re.compile(rf"\$\{{(?:(mlpexp\.\w+):\$\{{({_KEY.pattern})\}}|({_KEY.pattern}))\}}", re.ASCII)
-_NUMBER = re.compile(rf"({_KEY.pattern})=(-?(?:0|[1-9]\d*)(\.\d+)?)", re.ASCII)
+# ${key}; ${mlpexp.function:${key}}, where the functions of app.py depend on nothing but their argument; ${oc.env:NAME}
+_REFERENCE = re.compile(
+    rf"\$\{{(?:(?P<function>mlpexp\.\w+):\$\{{(?P<argument>{_KEY.pattern})\}}"
+    rf"|(?P<key>{_KEY.pattern})|(?P<env>oc\.env:\w+(?:,[\w./-]+)?))\}}",
+    re.ASCII,
+)
+_INTEGER = r"-?(?:0|[1-9]\d*)"
+_NUMBER = re.compile(rf"({_KEY.pattern})=(?:({_INTEGER})(\.\d+)?|\[({_INTEGER}(?:,{_INTEGER})*)\])", re.ASCII)
 _CACHED_LINES, _CACHED_BASES = 8192, 256
 
 
@@ -334,6 +339,7 @@ class _Base:
     """
 
     def __init__(self, cfg: DictConfig) -> None:
+        self._sets_environment = bool(cfg.hydra.job.env_set)
         with open_dict(cfg):
             del cfg["hydra"]
         plain = OmegaConf.to_container(cfg)
@@ -346,7 +352,7 @@ class _Base:
             if (target := _target(value)) is not None:
                 self.references[name] = target
         text = OmegaConf.to_yaml(cfg)
-        nested = sum(2 if function else 1 for function, _ in self.references.values())
+        nested = sum(1 if function in (None, "oc.env") else 2 for function, _ in self.references.values())
         if self.document.text() != text or text.count("${") != nested:
             raise _Unusual
         self._called: dict[tuple[str, str], Any] = {}
@@ -390,6 +396,8 @@ class _Base:
 
     def _value(self, config: dict[str, Any], target: "_Target") -> Any:
         function, name = target
+        if function == "oc.env":
+            return self._environment(name)
         if name not in self._free:
             raise _Unusual
         value = _at(config, self.document.leaves[name])
@@ -401,6 +409,14 @@ class _Base:
         if call not in self._called:
             node = OmegaConf.create({"argument": value, "result": f"${{{function}:${{argument}}}}"})
             self._called[call] = node.result
+        return self._called[call]
+
+    def _environment(self, argument: str) -> Any:
+        if self._sets_environment:
+            raise _Unusual  # a job may then see other variables than its directory's name does
+        call = "oc.env", argument
+        if call not in self._called:
+            self._called[call] = OmegaConf.create({"result": f"${{oc.env:{argument}}}"}).result
         return self._called[call]
 
 
@@ -464,12 +480,13 @@ def _log_file(job_logging: Any, job_name: str) -> tuple[str | None, bool]:
 
 
 def _read_number(text: str) -> Override | None:
-    """`key=number` as Hydra's parser reads it, which takes a hundred times as long."""
+    """`key=number` or `key=[integer,integer]` as Hydra's parser reads it, which takes a hundred times as long."""
     match = _NUMBER.fullmatch(text)
     if match is None:
         return None
-    value = float(match[2]) if match[3] else int(match[2])
-    return Override(OverrideType.CHANGE, match[1], ValueType.ELEMENT, value, input_line=text)
+    key, whole, fraction, items = match.groups()
+    value: Any = float(whole + fraction) if fraction else int(whole) if whole else [int(i) for i in items.split(",")]
+    return Override(OverrideType.CHANGE, key, ValueType.ELEMENT, value, input_line=text)
 
 
 def _is_scalar(value: Any) -> bool:
@@ -479,7 +496,7 @@ def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
-_Target = tuple[str | None, str]  # a function, and the leaf that it is given
+_Target = tuple[str | None, str]  # a function, and the leaf that it is given; for oc.env, its argument
 
 
 def _target(value: Any) -> _Target | None:
@@ -488,7 +505,9 @@ def _target(value: Any) -> _Target | None:
 
 
 def _parts(match: re.Match[str]) -> _Target:
-    return match[1], match[2] or match[3]
+    if match["env"]:
+        return "oc.env", match["env"].removeprefix("oc.env:")
+    return match["function"], match["argument"] or match["key"]
 
 
 def _numbered(text: Any, number: int) -> Any:
