@@ -27,3 +27,7 @@ class Interrupted(Exception):
     def __init__(self, message: str, exit_code: int) -> None:
         self.exit_code = exit_code
         super().__init__(message)
+
+
+class RunsFailed(Exception):
+    """Some runs of a sweep failed; the others are done (exit code 1)."""

@@ -3,6 +3,7 @@
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mlpexp import app, resume, terminal, training
+from mlpexp import app, checks, resume, runs, terminal, training
 from mlpexp.errors import Interrupted, UserError
 from mlpexp.training import Job
 
@@ -39,7 +40,7 @@ def run(cfg: DictConfig) -> float | None:
         if not isinstance(error, UserError | Interrupted):
             log.info("the run failed", exc_info=True)  # the traceback is for the log; a person gets one line
         elif isinstance(error, Interrupted):
-            error = Interrupted(_carry_on(str(error), directory), error.exit_code)
+            error = Interrupted(_carry_on(str(error), directory, hydra.overrides.task), error.exit_code)
         if alone:
             app.fail(error)
             return None
@@ -54,9 +55,10 @@ def _relative(directory: Path) -> Path:
     return directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
 
 
-def _carry_on(reason: str, directory: Path) -> str:
+def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
     where = _relative(directory)
-    if not (directory / "checkpoints/last.ckpt").exists():
+    if not (directory / runs.LAST).exists():
         return f"{reason}; nothing to continue yet in {where}, type the same command again"
-    again = f"{shlex.quote(Path(sys.argv[0]).as_posix())} resume={where}"
+    built = [item for item in overrides if item.lstrip("+").startswith(checks.BUILT)]
+    again = shlex.join([Path(sys.argv[0]).as_posix(), f"resume={where}", *built])
     return f"{reason}; what was finished is kept in {where}, continue with: python {again}"

@@ -18,17 +18,28 @@ def hold(directory: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it; names its host and pid.
     """
-    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handle = take(directory)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
-            raise UserError(
-                f"{directory} is in use by {holder}; wait until it has finished, or choose another directory"
-            ) from None
-        os.ftruncate(handle, 0)
-        os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         os.close(handle)
+
+
+def take(directory: Path) -> int:
+    """Keep `directory` until the returned file descriptor is closed, at the latest when the process ends.
+
+    Raises:
+        UserError: another process holds it; names its host and pid.
+    """
+    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise UserError(
+            f"{directory} is in use by {holder}; wait until it has finished, or choose another directory"
+        ) from None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+    return handle

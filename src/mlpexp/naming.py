@@ -30,18 +30,22 @@ def run_name(overrides: Iterable[str]) -> str:
 
 def safe_component(name: str) -> str:
     """`name` as one path component: no separator, no control character, not too long; distinct stay distinct."""
-    safe = re.sub(r"[\x00-\x1f\x7f/\\]", "_", name).strip()
-    safe = safe.lstrip(".-~") or "_"
+    text = name.encode("utf-8", "replace").decode()  # what is no text has no name in a file system
+    safe = re.sub(r"[\x00-\x1f\x7f/\\]", "_", text).strip()
+    safe = re.sub(r"^[\s.~-]+", "", safe) or "_"
     if safe != name or len(safe.encode()) > MAX_BYTES:
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        head = safe.encode("utf-8", "replace")[: MAX_BYTES - 9].decode("utf-8", "ignore")
+        head = safe.encode()[: MAX_BYTES - 9].decode("utf-8", "ignore")
         safe = f"{head}-{digest}"
     return safe
 
 
 def _rank(key: str) -> int:
     # the seed last: that is how a person reads "which network, then which repetition"
-    return len(_ORDER) + 1 if key == "seed" else _ORDER.get(key, len(_ORDER))
+    if key == "seed":
+        return len(_ORDER) + 1
+    first = next((place for name, place in _ORDER.items() if name.startswith(f"{key}.")), len(_ORDER))
+    return _ORDER.get(key, first)  # a group, such as optimizer=adam, stands where its keys begin
 
 
 def _short(key: str) -> str:

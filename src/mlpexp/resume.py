@@ -20,6 +20,8 @@ ALLOWED = (
     "trainer.enable_progress_bar",
     "trainer.accelerator",
     "threads",
+    "callbacks.",
+    "logger",
     "hydra.",
 )
 
@@ -71,11 +73,14 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
         own,
         resume=cfg.resume,
         threads=cfg.threads if "threads" in given else own.threads,
+        # never out of a file: it could name anything
+        callbacks=cfg.callbacks,
+        logger=cfg.logger,
         trainer=replace(own.trainer, **trainer),
         # half a history of the layers could not be drawn
         tracking=replace(own.tracking.settled(True), diagnostics=bool(state["layer_rows"])),
     )
-    _refuse_to_shorten(directory, own, continued, state)
+    _refuse_what_would_differ(directory, own, continued, state)
     wall_times = state["wall_times"]
     return Continued(cfg=continued, wall_times=wall_times, saved_at=state.get("saved_at", wall_times[-1]))
 
@@ -97,8 +102,11 @@ def note(directory: Path, max_epochs: int) -> None:
         atomic.write(written, OmegaConf.to_yaml(plain))
 
 
-def _refuse_to_shorten(directory: Path, own: Config, continued: Config, state: Mapping[str, Any]) -> None:
+def _refuse_what_would_differ(directory: Path, own: Config, continued: Config, state: Mapping[str, Any]) -> None:
     finished, epochs = len(state["history"]), continued.trainer.max_epochs
+    if own.callbacks != continued.callbacks:
+        how = f"with the callbacks {', '.join(own.callbacks)}" if own.callbacks else "without callbacks of your own"
+        raise UserError(f"{directory} was trained {how}; type the same again, they are not built from what a file says")
     if state["progress"].get("stopped"):
         raise UserError(
             f"{directory} was stopped early after {finished} epochs (early_stopping.patience="

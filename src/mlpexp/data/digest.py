@@ -5,6 +5,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from mlpexp.config import DataConfig
+
 DIGITS_FILE = "datasets/data/digits.csv.gz"
 
 
@@ -14,3 +16,9 @@ def digits_digest() -> str:
     spec = find_spec("sklearn")
     assert spec is not None and spec.origin is not None, "scikit-learn is a requirement of mlpexp"
     return hashlib.sha256((Path(spec.origin).parent / DIGITS_FILE).read_bytes()).hexdigest()
+
+
+def of(cfg: DataConfig) -> str:
+    """The digest of the data that `cfg` names."""
+    assert cfg.name == "digits"
+    return digits_digest()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mlpexp import atomic, stopping, training
+from mlpexp import stopping, training
 from mlpexp.data.digits import digits_table
 from mlpexp.data.prepared import Prepared, prepare
 from mlpexp.errors import Interrupted
@@ -24,46 +24,55 @@ from mlpexp.sweep.stack import train_stack
 from mlpexp.sweep.write import write_run
 
 
-def conduct(sweep: Sequence[Job], directory: Path, screen: Screen) -> list[Outcome]:
-    """Train all runs and write their directories and `results.csv`; outcomes are in the order of `sweep`.
+def conduct(sweep: Sequence[Job], outcomes: list[Outcome], directory: Path, screen: Screen) -> None:
+    """Train the runs that have no outcome yet and write their directories and `results.csv`.
+
+    Args:
+        outcomes: of each run; filled in place.
 
     Raises:
         Interrupted: stopped by a signal; finished runs are kept.
     """
-    table = digits_table()
-    data = [prepare(table, run.config.data) for run in sweep]
-    configs = [run.config for run in sweep]
-    planned = plan(configs, data, stack_memory(configs[0].stack.memory_mib if configs else None))
-    outcomes = [Outcome() for _ in sweep]
-    conductor = _Conductor(sweep, data, outcomes, directory, screen)
-    with stopping.interruptible(), training.Quiet(), screen.showing(sweep, planned):
+    left = [i for i, job in enumerate(sweep) if job.done is None]
+    division = planned([sweep[i] for i in left])
+    conductor = _Conductor(sweep, left, outcomes, directory, screen)
+    with stopping.interruptible(), training.Quiet(), screen.showing([sweep[i] for i in left], division):
         try:
-            conductor.train(planned)
+            conductor.train(division)
         except Interrupted as stop:
             done = sum(outcome.result is not None for outcome in outcomes)
-            raise Interrupted(f"{stop}; {done:,} of {len(sweep):,} runs are done and kept", stop.exit_code) from None
+            raise Interrupted(
+                f"{stop}; {done:,} of {len(sweep):,} runs are done and kept, the same command carries on",
+                stop.exit_code,
+            ) from None
         finally:
-            conductor.write_table()
-    screen.conclude(sweep, outcomes, directory)
-    return outcomes
+            results.write(directory, sweep, outcomes)
+
+
+def planned(jobs: Sequence[Job]) -> Plan:
+    """Which of these runs share stacks; positions count within `jobs`."""
+    configs = [job.config for job in jobs]
+    return plan(configs, [_data(job) for job in jobs], stack_memory(configs[0].stack.memory_mib))
+
+
+def _data(job: Job) -> Prepared:
+    return prepare(digits_table(), job.config.data)
 
 
 @dataclass
 class _Conductor:
     sweep: Sequence[Job]
-    data: list[Prepared]
+    left: list[int]  # positions in the sweep of what is to be trained
     outcomes: list[Outcome]
     directory: Path
     screen: Screen
 
-    def train(self, planned: Plan) -> None:
-        for stack in planned.stacks:
-            self._stack(stack.runs)
-            self.write_table()
-        for run in planned.alone:
-            self._alone(run)
-        if planned.alone:
-            self.write_table()
+    def train(self, division: Plan) -> None:
+        for stack in division.stacks:
+            self._stack([self.left[run] for run in stack.runs])
+            results.write(self.directory, self.sweep, self.outcomes)
+        for run in division.alone:
+            self._alone(self.left[run])
 
     def _stack(self, members: list[int]) -> None:
         """Train these runs together; should that fail, find out by halves whose fault it is."""
@@ -71,7 +80,7 @@ class _Conductor:
         torch.set_num_threads(threads.choose(configs[0].stack.threads))
         started = time.perf_counter()
         try:
-            module = train_stack(configs, [self.data[i] for i in members], [_Epochs(self.screen)])
+            module = train_stack(configs, [_data(self.sweep[i]) for i in members], [_Epochs(self.screen)])
         except Exception as error:
             if isinstance(error, Interrupted):
                 raise
@@ -102,20 +111,6 @@ class _Conductor:
     def _failed(self, i: int, error: Exception) -> None:
         self.outcomes[i] = failed(self.sweep[i], error)
         self.screen.finished([self.outcomes[i]])
-
-    def write_table(self) -> None:
-        rows = [
-            (
-                run.number,
-                run.directory.name,
-                run.overrides,
-                outcome.result,
-                f"{type(outcome.error).__name__}: {outcome.error}" if outcome.error else "",
-            )
-            for run, outcome in zip(self.sweep, self.outcomes, strict=True)
-            if outcome.result is not None or outcome.error is not None
-        ]
-        atomic.write(self.directory / results.RESULTS, results.table(rows))
 
 
 class _Epochs(Callback):

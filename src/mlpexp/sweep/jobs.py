@@ -26,6 +26,8 @@ class Job:
     """where its messages go; None where its logging was switched off"""
     env_set: dict[str, str]
     """environment variables while it trains: `hydra.job.env_set`"""
+    done: "Result | None" = None
+    """how it ended in an earlier start of the sweep; then there is nothing to train"""
     hydra: Callable[[], DictConfig]
     """makes the whole configuration, with Hydra's own node: 150 KiB, so it is not kept"""
 

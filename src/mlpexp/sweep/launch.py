@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
@@ -28,11 +28,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlpexp import app, checks
+from mlpexp import checks, locking, wording
 from mlpexp.config import Config
-from mlpexp.errors import ConfigError, Interrupted, UserError
+from mlpexp.errors import ConfigError, Interrupted, RunsFailed, UserError
 from mlpexp.sweep.compose import Composed, Composer, hydra_config, without_hydra
 from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.recognise import Found
+from mlpexp.sweep.standing import Standing, check_place, stand
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +63,33 @@ class Sweep:
         known = _known_jobs(config, context, max_runs)
         for composed, cfg in check(self.composer, list(enumerate(known))):
             self._checked[composed.number, composed.arguments] = composed, cfg
+        self.directory = Path(str(config.hydra.sweep.dir)).absolute()
+        self.is_whole = bool(known)
+        check_place(self.directory)
+        if any(cfg.dry_run for _, cfg in self._checked.values()):
+            self._explain()
+        if self._checked:
+            self._stand(list(self._checked.values()))  # another study is refused before anything is written
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = locking.take(self.directory)  # until the process ends
         # the sweeper holds the same context: what it composes to see whether it is legal, it composes with this
         context.config_loader = _Loader(self.composer, set(map(tuple, known)))  # type: ignore[assignment]
+
+    def _stand(self, jobs: Sequence[tuple[Composed, Config]]) -> Standing:
+        return stand(self.directory, [(composed.output_dir, cfg) for composed, cfg in jobs], same_study=self.is_whole)
+
+    def _explain(self) -> NoReturn:
+        """Say what the sweep would do, and end."""
+        from mlpexp.sweep.train import explain
+
+        jobs = list(self._checked.values())
+        standing = self._stand(jobs)
+        by_place = {composed.output_dir: (composed, cfg) for composed, cfg in jobs}
+        explain(
+            [_job(self, composed, cfg, standing.found[place]) for place, (composed, cfg) in by_place.items()],
+            standing,
+        )
+        raise SystemExit(0)
 
     def checked(self, jobs: list[tuple[int, Arguments]]) -> list[tuple[Composed, Config]]:
         if all(job in self._checked for job in jobs):
@@ -85,7 +112,7 @@ def launch(
     if trainer is None:
         from mlpexp.sweep.train import train_jobs  # torch: late
 
-        trainer = partial(train_jobs, directory=Path(str(sweep.config.hydra.sweep.dir)).absolute())
+        trainer = partial(train_jobs, directory=sweep.directory)
     setup_globals()
     hydra = sweep.config.hydra
     configure_log(hydra.hydra_logging, hydra.verbose)
@@ -117,7 +144,7 @@ def check(composer: Composer, jobs: Sequence[tuple[int, Sequence[str]]]) -> list
         except UserError as error:
             problems.update(str(error).splitlines())
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            problems[app.hydra_sentence(error)] += 1
+            problems[wording.hydra_sentence(error)] += 1
             refused += 1
             if refused == MAX_REFUSED:
                 break
@@ -133,53 +160,64 @@ def check(composer: Composer, jobs: Sequence[tuple[int, Sequence[str]]]) -> list
 
 
 def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) -> list[JobReturn]:
+    standing = sweep._stand(jobs)
+    standing.clear()
+    if told := standing.sentence():
+        log.info("%s", told)
+        print(told)
     returns: dict[int, JobReturn] = {}
     together: dict[str, Job] = {}  # by directory: equal runs are trained once
     for composed, cfg in jobs:
-        if not composed.needs_ordinary_way and composed.output_dir not in together:
-            together[composed.output_dir] = _prepared(sweep, composed, cfg)
+        found = standing.found[composed.output_dir]
+        if composed.output_dir not in together and (found.result or not composed.needs_ordinary_way):
+            job = _job(sweep, composed, cfg, found)
+            if job.done is None:
+                _write_hydra_files(composed, job)
+            together[composed.output_dir] = job
         composed.forget_texts()
-    repeated = sum(not composed.needs_ordinary_way for composed, _ in jobs) - len(together)
+    repeated = sum(composed.output_dir in together for composed, _ in jobs) - len(together)
     if repeated:
         log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(jobs))
     notify = _job_callbacks(sweep.context)
-    if notify:
-        for job in together.values():
-            _notify_start(sweep, job)
+    started = [job for job in together.values() if job.done is None] if notify else []
+    for job in started:
+        _notify_start(sweep, job)
     outcomes = dict(zip(together, trainer(list(together.values())), strict=True)) if together else {}
     for composed, _ in jobs:
-        if composed.needs_ordinary_way:
+        if composed.output_dir not in together:
             returns[composed.number] = _by_hydra(sweep, composed)
             continue
         returns[composed.number] = _Return(sweep.composer, composed, outcomes[composed.output_dir])
-        if notify and together[composed.output_dir].number == composed.number:
-            _notify_end(sweep, together[composed.output_dir], returns[composed.number])
+    for job in started:
+        _notify_end(sweep, job, returns[job.number])
     return [returns[composed.number] for composed, _ in jobs]
 
 
-def _prepared(sweep: Sweep, composed: Composed, cfg: Config) -> Job:
-    """The job's directory with the files that Hydra puts there."""
-    directory = Path(composed.output_dir)
-    directory.mkdir(parents=True, exist_ok=True)
-    if composed.output_subdir is not None:
-        hydra_dir = directory / composed.output_subdir
-        hydra_dir.mkdir(parents=True, exist_ok=True)
-        (hydra_dir / "config.yaml").write_text(composed.config_yaml, encoding="utf-8")
-        (hydra_dir / "hydra.yaml").write_text(composed.hydra_yaml, encoding="utf-8")
-        (hydra_dir / "overrides.yaml").write_text(composed.overrides_yaml, encoding="utf-8")
-    path = directory / composed.log_name if composed.log_name else None
-    if path is not None:
-        path.touch()
+def _job(sweep: Sweep, composed: Composed, cfg: Config, found: Found) -> Job:
     number, arguments = composed.number, composed.arguments
     return Job(
         number=number,
         overrides=composed.overrides,
         config=cfg,
-        directory=directory,
-        log=path,
+        directory=found.directory,
+        log=found.directory / composed.log_name if composed.log_name else None,
         env_set=composed.env_set,
+        done=found.result,
         hydra=lambda: sweep.composer.placed(arguments, number),
     )
+
+
+def _write_hydra_files(composed: Composed, job: Job) -> None:
+    """The job's directory with the files that Hydra puts there."""
+    job.directory.mkdir(parents=True, exist_ok=True)
+    if composed.output_subdir is not None:
+        hydra_dir = job.directory / composed.output_subdir
+        hydra_dir.mkdir(parents=True, exist_ok=True)
+        (hydra_dir / "config.yaml").write_text(composed.config_yaml, encoding="utf-8")
+        (hydra_dir / "hydra.yaml").write_text(composed.hydra_yaml, encoding="utf-8")
+        (hydra_dir / "overrides.yaml").write_text(composed.overrides_yaml, encoding="utf-8")
+    if job.log is not None:
+        job.log.touch()
 
 
 def _by_hydra(sweep: Sweep, composed: Composed) -> JobReturn:
@@ -219,6 +257,17 @@ class _Return(JobReturn):
             status=JobStatus.FAILED if outcome.error else JobStatus.COMPLETED,
             _return_value=outcome.error or (outcome.result.objective if outcome.result else None),
         )
+
+    @property
+    def return_value(self) -> Any:
+        """As Hydra's, whose sweepers end with the first failure, but without a line of its own for it."""
+        if self.status == JobStatus.FAILED:
+            raise RunsFailed(f"{type(self._return_value).__name__}: {self._return_value}") from self._return_value
+        return self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
 
     @property
     def cfg(self) -> DictConfig | None:

@@ -93,9 +93,7 @@ def joined(old: Manifest | None, new: Manifest, directory: Path) -> Manifest:
     both = {key: value for key, value in new.constants.items() if old.constants.get(key, value) == value}
     varied = (set(old.varied) | set(new.varied) | set(new.constants)) - set(both)
     constants = {key: value for key, value in both.items() if key not in old.varied}
-    return Manifest(
-        constants=constants, varied=sorted(varied | (set(both) - set(constants))), runs=old.runs | new.runs
-    )
+    return Manifest(constants=constants, varied=sorted(varied | (set(both) - set(constants))), runs=old.runs | new.runs)
 
 
 def write(directory: Path, manifest: Manifest) -> None:

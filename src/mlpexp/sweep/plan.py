@@ -7,12 +7,12 @@ epochs) varies freely inside a stack.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from mlpexp.config import Config
 from mlpexp.data.prepared import Prepared
 from mlpexp.stacking.cost import step_cost_us
+from mlpexp.sweep.division import Plan, Stack
 
 # a stack's weights should stay in the processor's cache; beyond some hundred runs nothing is gained
 MAX_RUNS = 128
@@ -20,27 +20,6 @@ MAX_PARAMETER_BYTES = 20 << 20
 COPIES = 4  # weights, gradients, the best epoch's, optimizer state
 # flags that leave a run's numbers alone
 HARMLESS_FLAGS = ("devices", "log_every_n_steps", "enable_model_summary", "num_sanity_val_steps", "profiler")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stack:
-    """Runs that are trained together, by their position in the sweep; equal activations are neighbours."""
-
-    runs: list[int]
-    seconds: float  # estimated
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Every run of the sweep exactly once."""
-
-    stacks: list[Stack]
-    alone: dict[int, str]  # position -> why
-
-    @property
-    def seconds(self) -> float:
-        """Estimated time of the stacks."""
-        return sum(stack.seconds for stack in self.stacks)
 
 
 def plan(configs: Sequence[Config], data: Sequence[Prepared], memory_bytes: int) -> Plan:
@@ -59,7 +38,9 @@ def plan(configs: Sequence[Config], data: Sequence[Prepared], memory_bytes: int)
         pieces = -(-len(members) // limit)
         for piece in range(pieces):  # of nearly equal size, so that none is left with a few slow ones
             runs = members[piece * len(members) // pieces : (piece + 1) * len(members) // pieces]
-            stacks.append(Stack(runs=runs, seconds=_seconds([configs[i] for i in runs], data[runs[0]])))
+            first, alike = data[runs[0]], [configs[i] for i in runs]
+            needed = len(runs) * _bytes_per_run(alike[0], first)
+            stacks.append(Stack(runs=runs, seconds=_seconds(alike, first), memory_bytes=needed))
     return Plan(stacks=stacks, alone=alone)
 
 
@@ -101,12 +82,19 @@ def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
 
 def _limit(cfg: Config, data: Prepared, memory_bytes: int) -> int:
     """Runs of this shape in one stack; at least two, because one is padded to two anyway."""
-    units = sizes(cfg, data)
-    parameters = 4 * sum((a + 1) * b for a, b in pairwise(units))
-    # an epoch's order, labels, losses and hits; activations of a batch and of the validation part
-    samples = len(data.split.train) * (8 + 8 + 8 + 4 + 1) + 4 * sum(units) * (cfg.data.batch_size * 3)
-    fitting = memory_bytes // (COPIES * parameters + samples)
-    return int(max(2, min(MAX_RUNS, MAX_PARAMETER_BYTES // parameters, fitting)))
+    fitting = memory_bytes // _bytes_per_run(cfg, data)
+    return int(max(2, min(MAX_RUNS, MAX_PARAMETER_BYTES // _parameter_bytes(cfg, data), fitting)))
+
+
+def _parameter_bytes(cfg: Config, data: Prepared) -> int:
+    return 4 * sum((a + 1) * b for a, b in pairwise(sizes(cfg, data)))
+
+
+def _bytes_per_run(cfg: Config, data: Prepared) -> int:
+    # an epoch's order, labels, losses and hits; activations of a batch
+    samples = len(data.split.train) * (8 + 8 + 8 + 4 + 1)
+    activations = 4 * sum(sizes(cfg, data)) * cfg.data.batch_size * 3
+    return COPIES * _parameter_bytes(cfg, data) + samples + activations
 
 
 def _seconds(configs: Sequence[Config], data: Prepared) -> float:

@@ -8,8 +8,10 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from mlpexp import atomic
 from mlpexp.errors import UserError
 from mlpexp.runs import METRIC_NAMES, Result
+from mlpexp.sweep.jobs import Job, Outcome
 
 RESULTS = "results.csv"
 TEST_NAMES = ("test/loss", "test/acc")
@@ -56,6 +58,22 @@ def table(rows: Sequence[Row]) -> str:
         ]
         writer.writerow([number, name, status, *swept, *metrics, *tail])
     return text.getvalue()
+
+
+def write(directory: Path, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+    """The table of the runs that have ended, into the sweep's directory."""
+    rows: list[Row] = [
+        (
+            job.number,
+            job.directory.name,
+            job.overrides,
+            end.result,
+            f"{type(end.error).__name__}: {end.error}" if end.error else "",
+        )
+        for job, end in zip(jobs, outcomes, strict=True)
+        if end.result is not None or end.error is not None
+    ]
+    atomic.write(directory / RESULTS, table(rows))
 
 
 def load_results(path: str | Path) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpexp.sweep.division import Plan
 from mlpexp.sweep.jobs import Job, Outcome
-from mlpexp.sweep.plan import Plan
 from mlpexp.sweep.ranking import SEED_LIKE, Estimate, rank
 from mlpexp.sweep.results import swept_keys
 
@@ -50,6 +50,21 @@ class Screen:
         with Progress(*columns, console=self._errors, disable=not sys.stderr.isatty()) as self._progress:
             self._task = self._progress.add_task("", total=len(sweep), best="")
             yield
+
+    def explain(self, sweep: Sequence[Job], left: Sequence[Job], standing: str, planned: Plan | None) -> None:
+        """A dry run: what the same command would do without `dry_run=true`."""
+        if standing:
+            self._console.print(standing, highlight=False)
+        if planned is None:
+            self._console.print(f"nothing to train: all {len(sweep):,} runs are done", highlight=False)
+            return
+        self._console.print(plan_line(left, planned), highlight=False)
+        for reason, count in Counter(planned.alone.values()).items():
+            self._console.print(f"{count:,} would train alone: {reason}", highlight=False)
+        if planned.stacks:
+            memory = max(stack.memory_bytes for stack in planned.stacks) / 2**20
+            self._console.print(f"the largest stack needs about {memory:,.0f} MiB", highlight=False)
+        self._console.print("dry run: nothing was trained or written", highlight=False)
 
     def epoch(self, runs: float) -> None:
         """A stack has advanced by so much, counted in whole runs."""

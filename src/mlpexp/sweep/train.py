@@ -3,15 +3,33 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlpexp.sweep.conduct import conduct
+from mlpexp.sweep import results
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.screen import Screen
+from mlpexp.sweep.standing import Standing
 
 
 def train_jobs(jobs: Sequence[Job], directory: Path) -> list[Outcome]:
-    """Train every job and write the sweep's table into `directory`; one that raises does not stop the others.
+    """Train every job that is not done and write the sweep's table; one that raises does not stop the others.
 
     Raises:
         Interrupted: stopped from outside.
     """
-    return conduct(jobs, directory, Screen())
+    screen = Screen()
+    outcomes = [Outcome(result=job.done) for job in jobs]
+    if all(job.done for job in jobs):
+        results.write(directory, jobs, outcomes)
+    else:
+        from mlpexp.sweep.conduct import conduct  # torch: late, a finished sweep needs none of it
+
+        conduct(jobs, outcomes, directory, screen)
+    screen.conclude(jobs, outcomes, directory)
+    return outcomes
+
+
+def explain(jobs: Sequence[Job], standing: Standing) -> None:
+    """Print what a sweep would do: new, done, torn, failed; stacks, runs alone, time, memory."""
+    from mlpexp.sweep.conduct import planned
+
+    left = [job for job in jobs if job.done is None]
+    Screen().explain(jobs, left, standing.sentence(), planned(left) if left else None)

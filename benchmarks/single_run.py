@@ -1,0 +1,199 @@
+"""What one run costs beyond the notebook's bare loop, and one command beyond its imports. Both sides in one go.
+
+    python benchmarks/single_run.py [--repeats 9] [--processes 5]
+
+Prints one line per measurement and writes them, with hardware, versions and date, to `single_run.json` beside it.
+Targets: `fit` takes at most 4 times the bare loop, the command at most 2 s more than its imports.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlpexp import app, provenance, runs, training
+from mlpexp.config import Config
+from mlpexp.data.digits import digits_table
+from mlpexp.training import Job
+
+ROOT = Path(__file__).parents[1]
+IMPORTS = "import torch, lightning, sklearn.datasets"
+FIT_TARGET, PROCESS_TARGET_S = 4.0, 2.0
+THREADS = 1  # as a run alone has
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9, help="of the training on both sides")
+    parser.add_argument("--processes", type=int, default=5, help="of the whole commands on both sides")
+    asked = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    measured = {"fit": fit(asked.repeats), "process": process(asked.processes)}
+    document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), **measured}
+    place = Path(__file__).with_suffix(".json")
+    place.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"written to {place}")
+
+
+def fit(repeats: int) -> dict[str, Any]:
+    """Seconds of `Trainer.fit` in a real run of `experiment=notebook`, against the same training as a bare loop."""
+    app.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = app.parse(compose("train", ["experiment=notebook", f"threads={THREADS}"]))
+    cfg = replace(cfg, tracking=cfg.tracking.settled(alone=True))  # as `scripts/train.py` does, with all figures
+    table = digits_table()
+    inputs, labels = torch.from_numpy(table.inputs / table.inputs.max()), torch.from_numpy(table.labels)
+
+    def ours() -> float:
+        curve, seconds = run(cfg)
+        assert close(curve, bare[0]), "the two trainings differ: their times cannot be compared"
+        return seconds
+
+    def theirs() -> float:
+        started = time.perf_counter()
+        bare[0] = loop(inputs, labels)
+        return time.perf_counter() - started
+
+    bare = [loop(inputs, labels)]  # also a warm-up
+    ours()
+    found = alternate({"bare_loop": theirs, "fit": ours}, repeats)
+    ratio = found["fit"]["median"] / found["bare_loop"]["median"]
+    least = found["fit"]["min"] / found["bare_loop"]["min"]
+    print(f"bare loop   {line(found['bare_loop'])}")
+    print(f"fit         {line(found['fit'])}")
+    reached = word(ratio <= FIT_TARGET)
+    print(f"fit : bare loop = {ratio:.2f} (of the minima {least:.2f}), at most {FIT_TARGET:g}: {reached}")
+    return found | {"ratio": ratio, "ratio_of_minima": least, "target": FIT_TARGET}
+
+
+def loop(x: Tensor, y: Tensor) -> list[tuple[float, float]]:
+    """The notebook's third part: loss and accuracy on everything after each of ten epochs."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 50), nn.Tanh(), nn.Linear(50, 10))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    curve = []
+    for _ in range(10):
+        network.train()
+        for start in range(0, len(x), 32):
+            optimizer.zero_grad()
+            F.cross_entropy(network(x[start : start + 32]), y[start : start + 32]).backward()
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            logits = network(x)
+            loss, hits = F.cross_entropy(logits, y), logits.argmax(1) == y
+        curve.append((loss.item(), hits.double().mean().item()))
+    return curve
+
+
+def run(cfg: Config) -> tuple[list[tuple[float, float]], float]:
+    """The same columns of a real run's `metrics.csv`, and the seconds of its `fit`."""
+    with tempfile.TemporaryDirectory() as directory:
+        result = training.train(cfg, Job(directory=Path(directory) / "run"))
+        with (Path(directory) / "run" / runs.METRICS).open() as file:
+            curve = [(float(row["val/loss"]), float(row["val/acc"])) for row in csv.DictReader(file)]
+    return curve, result.seconds["fit"]
+
+
+def close(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> bool:
+    return len(one) == len(other) and all(
+        abs(a - b) <= 1e-6 for pair, partner in zip(one, other, strict=True) for a, b in zip(pair, partner, strict=True)
+    )
+
+
+def process(repeats: int) -> dict[str, Any]:
+    """Seconds of the whole default command, with all its figures, against those of its imports."""
+    train = [sys.executable, str(ROOT / "scripts/train.py")]
+    commands = {"imports": [sys.executable, "-c", IMPORTS], "command": train}
+    walls = {name: partial(wall, command) for name, command in commands.items()}
+    found = alternate(walls, repeats)
+    # processor time hardly depends on who else is busy
+    cpu = {name: statistics.median(spend(command)[1] for _ in range(3)) for name, command in commands.items()}
+    more = found["command"]["median"] - found["imports"]["median"]
+    least = found["command"]["min"] - found["imports"]["min"]
+    more_cpu = cpu["command"] - cpu["imports"]
+    print(f"imports     {line(found['imports'])}, {cpu['imports']:.2f} s of processor")
+    print(f"command     {line(found['command'])}, {cpu['command']:.2f} s of processor")
+    print(
+        f"command - imports = {more:.2f} s (of the minima {least:.2f}, of processor time {more_cpu:.2f}), "
+        f"at most {PROCESS_TARGET_S:g}: {word(more <= PROCESS_TARGET_S)}"
+    )
+    return found | {
+        "cpu": cpu,
+        "difference_s": more,
+        "difference_of_minima_s": least,
+        "difference_cpu_s": more_cpu,
+        "target_s": PROCESS_TARGET_S,
+    }
+
+
+def wall(command: list[str]) -> float:
+    return spend(command)[0]
+
+
+def spend(command: list[str]) -> tuple[float, float]:
+    """Wall and processor seconds of a command in an empty directory."""
+    with tempfile.TemporaryDirectory() as directory:
+        before, started = os.times(), time.perf_counter()
+        subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
+        elapsed, after = time.perf_counter() - started, os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return elapsed, used
+
+
+def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Any]:
+    """Median, minimum and all seconds of each side, taken in turns, so that noise meets both."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, measure in sides.items():
+            seconds[name].append(measure())
+    return {name: {"median": statistics.median(all_), "min": min(all_), "all": all_} for name, all_ in seconds.items()}
+
+
+def line(measured: dict[str, Any]) -> str:
+    return f"{measured['median']:.3f} s (min {measured['min']:.3f}, {len(measured['all'])} times)"
+
+
+def word(reached: bool) -> str:
+    return "reached" if reached else "MISSED"
+
+
+def surroundings() -> dict[str, Any]:
+    """Hardware and software."""
+    names = [row.split(":")[1].strip() for row in cpuinfo() if row.startswith("model name")]
+    return {
+        "hardware": {
+            "cpu": names[0] if names else platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 2),
+            "threads": THREADS,
+        },
+        "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(),
+    }
+
+
+def cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Identity, marker, lock: what a run's directory says about the run."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlpexp import locking, runs
+from mlpexp.config import Config, ModelConfig, TrainerConfig
+from mlpexp.errors import UserError
+
+DIGEST = "d" * 64
+BLIND = {"name", "resume", "threads", "logger", "dry_run", "stack.threads", "stack.memory_mib"}
+BLIND |= {"trainer.accelerator", "trainer.enable_progress_bar"}
+# another legal value for each key where one cannot be made from the default
+OTHER: dict[str, Any] = {
+    "name": "other",
+    "resume": "other",
+    "monitor": "val/acc",
+    "test_weights": "last",
+    "model.variant": "backprop",
+    "model.depth": 3,
+    "model.activation": "relu",
+    "model.init": "notebook",
+    "data.split": "none",
+    "data.folds": 5,
+    "optimizer.name": "adam",
+    "optimizer.schedule": "step",
+    "early_stopping.patience": 3,
+    "trainer.accelerator": "auto",
+    "trainer.flags": {"gradient_clip_val": 1.0},
+    "callbacks": {"mine": {"_target_": "package.Class"}},
+    "logger": {"mine": {"_target_": "package.Class"}},
+    "stack.threads": 2,
+    "stack.memory_mib": 100,
+    "tracking.figures": False,
+    "tracking.diagnostics": False,
+}
+
+
+def leaves(value: Any, prefix: str = "") -> list[str]:
+    """Every key of a configuration."""
+    return [
+        key
+        for field in fields(value)
+        for key in (
+            leaves(getattr(value, field.name), f"{prefix}{field.name}.")
+            if is_dataclass(getattr(value, field.name))
+            else [f"{prefix}{field.name}"]
+        )
+    ]
+
+
+def changed(cfg: Any, key: str, value: Any) -> Any:
+    head, _, rest = key.partition(".")
+    return replace(cfg, **{head: changed(getattr(cfg, head), rest, value) if rest else value})
+
+
+def other(cfg: Config, key: str) -> Any:
+    value: Any = cfg
+    for name in key.split("."):
+        value = getattr(value, name)
+    if key in OTHER:
+        return OTHER[key]
+    return not value if isinstance(value, bool) else value / 2 + 0.25 if isinstance(value, float) else value + 1
+
+
+@pytest.mark.parametrize("key", [key for key in leaves(Config()) if key != "data.name"])
+def test_identity_sees_every_key_that_can_change_the_numbers_and_no_other(key: str):
+    before = Config()
+    after = changed(before, key, other(before, key))
+    same = runs.identity(before, DIGEST) == runs.identity(after, DIGEST)
+    assert same == (key in BLIND or key.startswith("tracking."))
+
+
+def test_identity_sees_the_data():
+    assert runs.identity(Config(), DIGEST) != runs.identity(Config(), "e" * 64)
+
+
+def test_one_network_told_in_two_ways_is_one_run():
+    twice = [ModelConfig(width=64, depth=2), ModelConfig(width=[64, 64]), ModelConfig(width=[64, 64], depth=2)]
+    assert len({runs.identity(Config(model=model), DIGEST) for model in twice}) == 1
+
+
+def test_flags_that_change_no_number_are_not_in_the_identity():
+    quiet = Config(trainer=TrainerConfig(flags={"log_every_n_steps": 1, "profiler": "simple"}))
+    assert runs.identity(quiet, DIGEST) == runs.identity(Config(), DIGEST)
+
+
+NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.just(math.nan))
+RESULTS = st.builds(
+    runs.Result,
+    status=st.sampled_from(["ok", "diverged", "failed", "interrupted"]),
+    metrics=st.dictionaries(
+        st.sampled_from(["train/loss", "val/acc", "test/loss"]), st.one_of(NUMBERS, st.just(math.nan))
+    ),
+    objective=st.one_of(NUMBERS, st.just(math.nan)),
+    monitor=st.just("val/loss"),
+    epoch=st.one_of(st.none(), st.integers(0, 99)),
+    epochs=st.integers(0, 100),
+    identity=st.just("a" * 64),
+    data_digest=st.just(DIGEST),
+    seconds=st.just({"fit": 1.5}),
+    versions=st.just({"python": "3.11"}),
+    git_commit=st.one_of(st.none(), st.text()),
+    message=st.one_of(st.none(), st.text()),
+    num_parameters=st.integers(0, 10**12),
+    files=st.just({"metrics.csv": {"size": 3, "sha256": "b" * 64}}),
+)
+FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+@FEW
+@given(RESULTS)
+def test_a_result_is_read_as_it_was_written(tmp_path: Path, result: runs.Result):
+    runs.write_result(tmp_path, result)
+    assert repr(runs.read_result(tmp_path)) == repr(result)  # repr: NaN equals no NaN
+    json.loads((tmp_path / runs.RESULT).read_text(), parse_constant=pytest.fail)
+
+
+@FEW
+@given(RESULTS, st.data())
+def test_a_mutated_result_is_refused_or_means_the_same(tmp_path: Path, result: runs.Result, data: st.DataObject):
+    runs.write_result(tmp_path, result)
+    path = tmp_path / runs.RESULT
+    content = bytearray(path.read_bytes())
+    match data.draw(st.sampled_from(["flip", "cut", "insert"])):
+        case "flip":
+            content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        case "cut":
+            del content[data.draw(st.integers(0, len(content) - 1)) :]
+        case "insert":
+            content.insert(data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 255)))
+    path.write_bytes(content)
+    try:
+        read = runs.read_result(tmp_path)
+    except UserError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert repr(read) == repr(result)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is damaged"),
+        ("[]", "is damaged (not a JSON object)"),
+        ("{}", "has schema version None"),
+        ('{"schema_version": 99}', "has schema version 99; this mlpexp knows 1: update it"),
+        ('{"schema_version": 1}', "its own checksum does not match"),
+        ("[" * 100_000, "is damaged"),
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path: Path, content: str, said: str):
+    (tmp_path / runs.RESULT).write_text(content)
+    with pytest.raises(UserError) as caught:
+        runs.read_result(tmp_path)
+    assert said in str(caught.value)
+
+
+def test_a_directory_without_a_marker_holds_no_finished_run(tmp_path: Path):
+    with pytest.raises(UserError, match="holds no finished run"):
+        runs.read_result(tmp_path)
+
+
+def test_floats_in_tables_keep_every_digit():
+    row = {"train/loss": 0.1 + 0.2, "train/acc": 1 / 3, "val/loss": 1e-17, "val/acc": 1.0}
+    header, line = runs.metrics_csv([row]).splitlines()
+    assert header == "epoch,train/loss,train/acc,val/loss,val/acc"
+    assert [float(cell) for cell in line.split(",")] == [0, *row.values()]
+
+
+def test_a_lock_names_its_holder_and_frees_itself_when_the_holder_is_killed(tmp_path: Path):
+    program = "import sys, time; from pathlib import Path; from mlpexp import locking\n"
+    program += "locking.take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"is in use by pid {holder.pid} on "), locking.hold(tmp_path):
+            pass
+        holder.kill()
+    with locking.hold(tmp_path):
+        pass
