@@ -150,6 +150,7 @@ def _sweep(analysis: Analysis, title: str, writer: Writer, prefix: str) -> dict[
         "commands": [every.rows[i][command] for i in first],
         "method": method(analysis),
         "origin": page.grid(origin),
+        "origin_top": len(origin.rows) - len(tables.constants(analysis)),
         "origin_notes": _origin(analysis),
         "origin_files": [writer.table(origin, prefix)],
     }

@@ -126,9 +126,7 @@ def provenance(analysis: Analysis) -> Table:
         rows += [[what, value, count] for value, count in counter.most_common()]
     for key in analysis.study.seeds:
         rows.append([key.name, _listed(key.levels), analysis.study.num_runs])
-    if analysis.plan:
-        constants = {key: value for key, value in analysis.plan.constants.items() if key != "data digest"}
-        rows += [[key, "null" if v is None else str(v), analysis.study.num_runs] for key, v in constants.items()]
+    rows += [[key, value, analysis.study.num_runs] for key, value in constants(analysis).items()]
     return Table(name="provenance", header=["what", "value", "runs"], rows=rows)
 
 
@@ -139,6 +137,12 @@ def _listed(levels: Sequence[str]) -> str:
         if last - first + 1 == len(levels):
             return f"{first} to {last}"
     return ", ".join(levels) if len(levels) <= 100 else f"{', '.join(levels[:100])}, … ({len(levels):,} values)"
+
+
+def constants(analysis: Analysis) -> dict[str, str]:
+    """The settings that are the same in all runs, as the sweep noted them."""
+    plain = analysis.plan.constants if analysis.plan else {}
+    return {key: "null" if value is None else str(value) for key, value in plain.items() if key != "data digest"}
 
 
 def ends(estimate: Estimate) -> list[Any]:

@@ -20,8 +20,8 @@ def forest(title: str, names: Sequence[str], parts: Mapping[str, Sequence[Estima
     """One line for each name, the first on top; intervals over seeds."""
     left = label_width(names, LETTERS) + 0.25
     up = ROW * len(names) + 0.1
-    figure = new_figure(left + 4.7, up + 1.15)
-    axes = place(figure, left, 0.5, 4.4, up)
+    figure = new_figure(left + 4.1, up + 1.15)
+    axes = place(figure, left, 0.5, 3.8, up)
     at = np.arange(len(names), dtype=float)
     for number, (part, estimates) in enumerate(parts.items()):
         colour, marker = SERIES[part]

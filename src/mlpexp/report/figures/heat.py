@@ -145,4 +145,4 @@ def _bar(axes: Axes, colours: Colormap, ends: tuple[float, float], left: float, 
     low, high = number(ends[0], step), number(ends[1], step)
     axes.text(left, 0.31, f"{low} or beyond" if clipped else low, size=8, va="top")
     axes.text(left + width, 0.31, high, size=8, ha="right", va="top")
-    axes.text(left + width + 0.15, 0.43, "framed: best by validation", size=8, color=INK, va="center")
+    axes.text(left + width + 0.15, 0.43, "framed: has the best configuration", size=8, color=INK, va="center")
