@@ -167,7 +167,7 @@ class StackConfig:
     exact: Flag = True
     """false: a faster engine, equal to a run alone up to rounding only"""
     threads: Count | None = None
-    """CPU threads of a stack; null: 1 while the machine is busy, else all cores"""
+    """CPU threads of a stack; null: as many as a run alone has (threads), whose bits it then keeps"""
     memory_mib: Count | None = None
     """bound on the memory of one stack; null: chosen from what is free"""
 

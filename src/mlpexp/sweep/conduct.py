@@ -14,7 +14,7 @@ from mlpexp.data.prepared import Prepared, prepare
 from mlpexp.errors import Interrupted
 from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
-from mlpexp.sweep import results, threads
+from mlpexp.sweep import results
 from mlpexp.sweep.alone import train_alone
 from mlpexp.sweep.jobs import Job, Outcome, failed
 from mlpexp.sweep.memory import stack_memory
@@ -77,7 +77,7 @@ class _Conductor:
     def _stack(self, members: list[int]) -> None:
         """Train these runs together; should that fail, find out by halves whose fault it is."""
         configs = [self.sweep[i].config for i in members]
-        torch.set_num_threads(threads.choose(configs[0].stack.threads))
+        torch.set_num_threads(configs[0].stack.threads or configs[0].threads)  # as alone: bits depend on it
         started = time.perf_counter()
         try:
             module = train_stack(configs, [_data(self.sweep[i]) for i in members], [_Epochs(self.screen)])
