@@ -51,7 +51,7 @@ def heat_maps(
     left = max(label_width([*rows.levels]) + 0.25, 0.5) + 0.2
     across, up = CELL * len(columns.levels), HIGH * len(rows.levels)
     block = up + HEADER + (TITLE if panels else 0.05)
-    width = max(left + len(names) * across + (len(names) - 1) * GAP + 0.2, 5.2)
+    width = max(left + len(names) * across + (len(names) - 1) * GAP + 0.2, 5.6)
     height = HEADER + count * block + 0.62
     figure, axes = canvas(width, height)
     values = np.array([cell.mean for cells in parts.values() for cell in cells.values()])
