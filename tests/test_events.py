@@ -59,9 +59,7 @@ def hparams_page(directory: Path, sort_by: str = "") -> tuple[api_pb2.Experiment
     """What the HParams page asks TensorBoard's server for: its columns and its rows."""
     context = Context(TBContext(data_provider=provider(directory)))
     experiment = GetExperiment(RequestContext(), context, "", api_pb2.GetExperimentRequest()).run()
-    request = api_pb2.ListSessionGroupsRequest(
-        start_index=0, slice_size=100, allowed_statuses=api_pb2.Status.values()
-    )
+    request = api_pb2.ListSessionGroupsRequest(start_index=0, slice_size=100, allowed_statuses=api_pb2.Status.values())
     for metric in experiment.metric_infos:
         order = api_pb2.ORDER_ASC if metric.name.tag == sort_by else api_pb2.ORDER_UNSPECIFIED
         request.col_params.add(metric=metric.name, order=order)
@@ -101,9 +99,7 @@ def test_text_reads_back(tmp_path):
     write(tmp_path, [events.text("note", 0, "**größer** than 3", TIMES[0])])
     (note,) = read(tmp_path).Tensors("note")
     assert note.tensor_proto.string_val[0].decode() == "**größer** than 3"
-    assert set(
-        provider(tmp_path).list_tensors(RequestContext(), experiment_id="", plugin_name="text")["."]
-    ) == {"note"}
+    assert set(provider(tmp_path).list_tensors(RequestContext(), experiment_id="", plugin_name="text")["."]) == {"note"}
 
 
 @pytest.mark.parametrize(

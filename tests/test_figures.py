@@ -34,9 +34,7 @@ DIVERGED = history([2.3, 2.3e2, 2.3e5, *[NAN] * 5], [0.1] * 8)
 FIGURES = {
     "curves": lambda: figures.learning_curves(FALLING, 12),
     "curves, one epoch": lambda: figures.learning_curves(FALLING[:1], 0),
-    "curves, long": lambda: figures.learning_curves(
-        history(np.geomspace(3, 1e-6, 1000), np.linspace(0, 1, 1000))
-    ),
+    "curves, long": lambda: figures.learning_curves(history(np.geomspace(3, 1e-6, 1000), np.linspace(0, 1, 1000))),
     "curves, diverged": lambda: figures.learning_curves(DIVERGED, 0),
     "curves, never finite": lambda: figures.learning_curves(history([NAN] * 3, [NAN] * 3)),
     "curves, all large": lambda: figures.learning_curves(history(np.linspace(1e10, 1.25e10, 9), [0.1] * 9)),
@@ -46,9 +44,7 @@ FIGURES = {
     "confusion": lambda: figures.confusion_matrix(RNG.integers(0, 50, (10, 10)), [str(c) for c in range(10)]),
     "confusion, large": lambda: figures.confusion_matrix(RNG.integers(0, 99999, (5, 5)), LONG_NAMES),
     "confusion, two": lambda: figures.confusion_matrix(np.array([[50, 3], [0, 0]]), ["no", "yes"]),
-    "confusion, many": lambda: figures.confusion_matrix(
-        np.eye(120, dtype=int), [f"class {c}" for c in range(120)]
-    ),
+    "confusion, many": lambda: figures.confusion_matrix(np.eye(120, dtype=int), [f"class {c}" for c in range(120)]),
     "confusion, empty": lambda: figures.confusion_matrix(np.zeros((3, 3), int), ["a", "b", "c"]),
     "mistakes": lambda: figures.mistakes(IMAGES, TRUE, PREDICTED, CONFIDENCE),
     "mistakes, named": lambda: figures.mistakes(
@@ -63,9 +59,7 @@ FIGURES = {
     "weights, zero": lambda: figures.first_layer_weights(np.zeros((4, 20)), shape=(4, 5)),
     "layers": lambda: figures.layer_lines(RNG.uniform(0.1, 0.5, (20, 3)), "gradient norm", "L2"),
     "layers, wide": lambda: figures.layer_lines(np.geomspace(1e-12, 1e3, 80).reshape(4, 20), "gradient norm"),
-    "layers, share": lambda: figures.layer_lines(
-        RNG.uniform(size=(5, 2)), "saturated units", "share", "share"
-    ),
+    "layers, share": lambda: figures.layer_lines(RNG.uniform(size=(5, 2)), "saturated units", "share", "share"),
     "layers, dead": lambda: figures.layer_lines(np.zeros((3, 2)), "gradient norm"),
     "layers, no epoch": lambda: figures.layer_lines(np.zeros((0, 2)), "gradient norm"),
 }
@@ -127,9 +121,7 @@ def test_dpi_scales_a_png():
 
 def test_the_callers_matplotlib_settings_neither_change_nor_count():
     plain = figures.png(figures.learning_curves(FALLING))[0]
-    with mpl.rc_context(
-        {"axes.facecolor": "black", "text.color": "white", "font.size": 30, "axes.grid": True}
-    ):
+    with mpl.rc_context({"axes.facecolor": "black", "text.color": "white", "font.size": 30, "axes.grid": True}):
         before = dict(mpl.rcParams)
         assert figures.png(figures.learning_curves(FALLING))[0] == plain
         assert dict(mpl.rcParams) == before

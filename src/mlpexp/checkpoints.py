@@ -47,9 +47,7 @@ def load(path: Path) -> dict[str, Any]:
         hint = f"did you mean {inside}?" if inside else "it holds no checkpoints/best.ckpt"
         raise UserError(f"{path} is a directory, not a checkpoint; {hint}")
     if not path.exists():
-        raise UserError(
-            f"{path} does not exist; give a checkpoint, e.g. outputs/DATE/TIME/checkpoints/best.ckpt"
-        )
+        raise UserError(f"{path} does not exist; give a checkpoint, e.g. outputs/DATE/TIME/checkpoints/best.ckpt")
     if not path.is_file():
         raise UserError(f"{path} is no regular file; give a checkpoint, e.g. outputs/DATE/TIME/{BEST}")
     content = path.read_bytes()
@@ -82,9 +80,7 @@ def described(path: Path, loaded: Mapping[str, Any]) -> tuple[Config, int, int]:
         raise UserError(f"{path} was not written by mlpexp: it holds no configuration")
     numbers = [plain.get("num_features"), plain.get("num_classes")]
     if not all(isinstance(number, int) and 1 <= number <= MAX_FEATURES for number in numbers):
-        raise UserError(
-            f"{path}: num_features and num_classes are {numbers}; they must be whole numbers >= 1"
-        )
+        raise UserError(f"{path}: num_features and num_classes are {numbers}; they must be whole numbers >= 1")
     config = plain["config"]
     trainer = config.get("trainer")
     if isinstance(trainer, dict) and isinstance(flags := trainer.get("flags"), dict):
@@ -124,6 +120,4 @@ def _compare_with_marker(path: Path, content: bytes) -> None:
         return
     noted = read_result(directory).files.get(f"{path.parent.name}/{path.name}")
     if noted is not None and noted != checksum(content):
-        raise UserError(
-            f"{path} is not what was written: its checksum differs from result.json's; train again"
-        )
+        raise UserError(f"{path} is not what was written: its checksum differs from result.json's; train again")

@@ -11,9 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 Variant = Literal["torch_nn", "autograd", "backprop"]
-Activation = Literal[
-    "tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "elu", "softplus", "sine", "identity"
-]
+Activation = Literal["tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "elu", "softplus", "sine", "identity"]
 Init = Literal[
     "torch",
     "notebook",

@@ -36,13 +36,9 @@ def inspect(
     """
     trace = forward(layers, inputs, activation)
     targets = F.one_hot(labels, trace.logits.shape[-1]).to(inputs.dtype)
-    gradients = backward(
-        layers, inputs, trace, (softmax(trace.logits) - targets) / labels.shape[-1], activation
-    )
+    gradients = backward(layers, inputs, trace, (softmax(trace.logits) - targets) / labels.shape[-1], activation)
     slopes = [activation.derivative(x, h).abs() for x, h in zip(trace.pre, trace.hidden, strict=True)]
-    flat = [
-        (slope < SATURATED * activation.steepest).flatten(-2).to(inputs.dtype).mean(-1) for slope in slopes
-    ]
+    flat = [(slope < SATURATED * activation.steepest).flatten(-2).to(inputs.dtype).mean(-1) for slope in slopes]
     numbers = LayerNumbers(
         gradient_norm=torch.stack([layer.weight.flatten(-2).norm(dim=-1) for layer in gradients], -1),
         weight_norm=torch.stack([layer.weight.flatten(-2).norm(dim=-1) for layer in layers], -1),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,17 +18,12 @@ def initialise(
     The random stream is its own: `torch.manual_seed(seed)` followed by `nn.Linear` modules gives the same
     numbers as init=torch, and the caller's global stream is left alone.
     """
-    layers = [
-        Layer(torch.empty(fan_out, fan_in), torch.empty(fan_out))
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False)
-    ]
+    layers = [Layer(torch.empty(fan_out, fan_in), torch.empty(fan_out)) for fan_in, fan_out in pairwise(sizes)]
     initialise_(layers, init, seed, sigma_w=sigma_w, sigma_b=sigma_b)
     return layers
 
 
-def initialise_(
-    layers: Sequence[Layer], init: str, seed: int, *, sigma_w: float = 1.0, sigma_b: float = 0.0
-) -> None:
+def initialise_(layers: Sequence[Layer], init: str, seed: int, *, sigma_w: float = 1.0, sigma_b: float = 0.0) -> None:
     """The same, into existing float32 CPU tensors, such as one run's slices of a stack."""
     generator = Generator().manual_seed(seed)
     for weight, bias in layers:

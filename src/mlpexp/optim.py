@@ -27,9 +27,7 @@ def rate_factor(cfg: OptimizerConfig, epoch: int, max_epochs: int) -> float:
 
 
 @torch.no_grad()
-def sgd_(
-    parameter: Tensor, gradient: Tensor, velocity: Tensor | None, cfg: OptimizerConfig, lr: float
-) -> None:
+def sgd_(parameter: Tensor, gradient: Tensor, velocity: Tensor | None, cfg: OptimizerConfig, lr: float) -> None:
     """One step of stochastic gradient descent in place, as `torch.optim.SGD` defines it.
 
     Args:

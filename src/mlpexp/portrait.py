@@ -22,9 +22,7 @@ from mlpexp.tracking.records import EventLog
 SAMPLES = [42, 64, 1337]  # those that the course notebook shows
 
 
-def draw(
-    module: Classifier, data: Prepared, recorder: Recorder, directory: Path, events: EventLog | None
-) -> None:
+def draw(module: Classifier, data: Prepared, recorder: Recorder, directory: Path, events: EventLog | None) -> None:
     """Draw the run; `module` holds the weights that the result names."""
     (directory / runs.FIGURES).mkdir(exist_ok=True)
     step = max(0, len(recorder.history) - 1)

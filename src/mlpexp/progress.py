@@ -40,7 +40,5 @@ class Progress:
         else:
             self.waited += 1
         # a run that is no longer finite stays so
-        self.stopped = self.patience is not None and (
-            self.waited >= self.patience or not math.isfinite(value)
-        )
+        self.stopped = self.patience is not None and (self.waited >= self.patience or not math.isfinite(value))
         return best

@@ -55,11 +55,7 @@ class RunLogger(Logger):
         if self._events is not None:
             now = time.time()
             self._events.add(
-                *(
-                    scalar(name, step or 0, value, now)
-                    for name, value in metrics.items()
-                    if name not in RECORDED
-                )
+                *(scalar(name, step or 0, value, now) for name, value in metrics.items() if name not in RECORDED)
             )
 
     @rank_zero_only

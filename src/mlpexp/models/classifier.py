@@ -1,6 +1,5 @@
 """What all variants share: the parameter layout, and loss and accuracy measured once per epoch."""
 
-
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -24,9 +23,7 @@ class Classifier(LightningModule):
     def __init__(self, cfg: Config, num_features: int, num_classes: int) -> None:
         super().__init__()
         # plain builtins only: anything else would make the checkpoint unloadable with weights_only=True
-        self.save_hyperparameters(
-            {"config": plain(cfg), "num_features": num_features, "num_classes": num_classes}
-        )
+        self.save_hyperparameters({"config": plain(cfg), "num_features": num_features, "num_classes": num_classes})
         self.cfg = cfg
         self.sizes = [num_features, *cfg.model.hidden_sizes, num_classes]
         self.activation = ACTIVATIONS[cfg.model.activation]

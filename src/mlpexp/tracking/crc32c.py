@@ -22,9 +22,7 @@ def crc32c(data: bytes) -> int:
     """Of at least four bytes."""
     table, offsets = _table()  # (BLOCK * 256,), (BLOCK,)
     rows = -(-len(data) // BLOCK)
-    padded = np.zeros(
-        rows * BLOCK, dtype=np.intp
-    )  # zeros in front leave a CRC that begins with zero as it is
+    padded = np.zeros(rows * BLOCK, dtype=np.intp)  # zeros in front leave a CRC that begins with zero as it is
     content = padded[-len(data) :]
     content[:] = np.frombuffer(data, dtype=np.uint8)
     content[:4] ^= 0xFF  # instead of beginning with 0xFFFFFFFF

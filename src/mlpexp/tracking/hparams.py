@@ -46,9 +46,7 @@ def session_end(status: Status, wall_time: float) -> Event:
 
 
 def _event(tag: str, data: HParamsPluginData, wall_time: float) -> Event:
-    content = data.SerializeToString(
-        deterministic=True
-    )  # the order of a map's entries is otherwise left to chance
+    content = data.SerializeToString(deterministic=True)  # the order of a map's entries is otherwise left to chance
     metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="hparams", content=content))
     # all of it is metadata; the tensor is there because a summary must hold a value
     nothing = TensorProto(dtype=DT_FLOAT)

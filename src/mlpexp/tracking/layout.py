@@ -18,7 +18,5 @@ def _layout() -> bytes:
         Chart(title=title, multiline=MultilineChartContent(tag=[f"^train/{metric}$", f"^val/{metric}$"]))
         for metric, title in {"loss": "loss (nats)", "acc": "accuracy"}.items()
     ]
-    layout: bytes = Layout(
-        category=[Category(title="train against validation", chart=charts)]
-    ).SerializeToString()
+    layout: bytes = Layout(category=[Category(title="train against validation", chart=charts)]).SerializeToString()
     return layout

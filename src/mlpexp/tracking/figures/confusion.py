@@ -46,9 +46,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
         size = min(9.0, cell / PT * 1.35 / len(str(counts.max())))
         for row, column in np.argwhere(counts):
             colour = "white" if shares[row, column] > 0.55 else "black"
-            axes.text(
-                column, row, str(counts[row, column]), color=colour, size=size, ha="center", va="center"
-            )
+            axes.text(column, row, str(counts[row, column]), color=colour, size=size, ha="center", va="center")
     bar = figure.colorbar(image, cax=place(figure, left + side + 0.2, bottom, 0.15, min(side, 2.5)))
     bar.set_ticks([0, 0.5, 1])
     bar.set_label("share of the true class")

@@ -59,9 +59,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int | No
 
 
 @in_house_style
-def layer_lines(
-    values: np.ndarray, name: str, unit: str = "", axis: Literal["log", "share"] = "log"
-) -> Figure:
+def layer_lines(values: np.ndarray, name: str, unit: str = "", axis: Literal["log", "share"] = "log") -> Figure:
     """One line per layer over the epochs, the first layer darkest.
 
     Args:

@@ -126,9 +126,7 @@ def _titled_mosaic(
     across, up = canvas.shape[1] * pixel, canvas.shape[0] * pixel
     top = HEADLINE if words else 0.05
     side = MARGIN + gap_x * pixel / 2  # the outer titles stand out of the mosaic by half a gap
-    figure = new_figure(
-        max(across + 2 * side, 1.2 * text_width(words) + 0.3), up + top + CAPTION + below + 0.1
-    )
+    figure = new_figure(max(across + 2 * side, 1.2 * text_width(words) + 0.3), up + top + CAPTION + below + 0.1)
     if words:
         headline(figure, words)
     axes = place(figure, side, below + 0.08, across, up)
@@ -138,9 +136,7 @@ def _titled_mosaic(
     return figure, axes, corners
 
 
-def _mosaic(
-    images: np.ndarray, columns: int, gap_y: int, gap_x: int
-) -> tuple[np.ndarray, list[tuple[float, float]]]:
+def _mosaic(images: np.ndarray, columns: int, gap_y: int, gap_x: int) -> tuple[np.ndarray, list[tuple[float, float]]]:
     """Pictures (n, height, width) laid out row by row, NaN between; their upper left corners as (x, y)."""
     count, height, width = images.shape
     rows = -(-count // columns)
