@@ -12,7 +12,7 @@ class AutogradMLP(HandMadeMLP):
     def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Layer]]:
         logits = self.trace(inputs).logits
         losses = sample_cross_entropy(softmax(logits), targets)
-        parameters = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
+        parameters = [tensor for layer in self.hand_made for tensor in (layer.weight, layer.bias)]
         found = autograd.grad(losses.mean(), parameters)
         gradients = [Layer(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
         return logits, losses, gradients

@@ -1,6 +1,6 @@
 """What the two hand-made variants share: bare parameters, own loss, parameters moved by hand."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from mlpexp.optim import learning_rate, sgd_
 
 class HandMadeLayer(nn.Module):
     """A weight and a bias, and with momentum their velocities; how they are used is the network's business."""
+
+    weight_velocity: Tensor | None
+    bias_velocity: Tensor | None
 
     def __init__(self, initial: Layer, momentum: bool) -> None:
         super().__init__()
@@ -32,6 +35,11 @@ class HandMadeMLP(Classifier):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.automatic_optimization = False
 
+    @property
+    def hand_made(self) -> list[HandMadeLayer]:
+        """The layers by their own type, which `nn.ModuleList` forgets."""
+        return cast(list[HandMadeLayer], list(self.layers))
+
     def _make_layers(self, initial: list[Layer]) -> nn.ModuleList:
         return nn.ModuleList(HandMadeLayer(layer, self.cfg.optimizer.momentum > 0) for layer in initial)
 
@@ -44,7 +52,7 @@ class HandMadeMLP(Classifier):
 
     def trace(self, inputs: Tensor) -> Trace:
         """The forward pass with its intermediate values; with a graph where autograd is on."""
-        layers = [Layer(layer.weight, layer.bias) for layer in self.layers]
+        layers = [Layer(layer.weight, layer.bias) for layer in self.hand_made]
         return functional.forward(layers, inputs, self.activation)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
@@ -52,7 +60,7 @@ class HandMadeMLP(Classifier):
         targets = F.one_hot(labels, self.sizes[-1]).to(inputs.dtype)  # (B, C)
         logits, losses, gradients = self.learn(inputs, targets)
         lr = learning_rate(self.cfg.optimizer, self.current_epoch, self.cfg.trainer.max_epochs)
-        for layer, gradient in zip(self.layers, gradients, strict=True):
+        for layer, gradient in zip(self.hand_made, gradients, strict=True):
             sgd_(layer.weight, gradient.weight, layer.weight_velocity, self.cfg.optimizer, lr)
             sgd_(layer.bias, gradient.bias, layer.bias_velocity, self.cfg.optimizer, lr)
         self.note("train", logits, labels, losses)
@@ -69,10 +77,10 @@ class HandMadeMLP(Classifier):
         """None: the parameters are moved by hand."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["velocities"] = [[layer.weight_velocity, layer.bias_velocity] for layer in self.layers]
+        checkpoint["velocities"] = [[layer.weight_velocity, layer.bias_velocity] for layer in self.hand_made]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for layer, (weight, bias) in zip(self.layers, checkpoint["velocities"], strict=True):
-            if weight is not None:
+        for layer, (weight, bias) in zip(self.hand_made, checkpoint["velocities"], strict=True):
+            if layer.weight_velocity is not None and layer.bias_velocity is not None:
                 layer.weight_velocity.copy_(weight)
                 layer.bias_velocity.copy_(bias)

@@ -45,7 +45,9 @@ class Classifier(LightningModule):
 
     def parameter_layers(self) -> list[Layer]:
         """The parameters as tensors without a graph, (O, I) and (O,) for each layer."""
-        return [Layer(layer.weight.detach(), layer.bias.detach()) for layer in self.layers]
+        return [
+            Layer(layer.get_parameter("weight").detach(), layer.get_parameter("bias").detach()) for layer in self.layers
+        ]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of `inputs` (B, I)."""

@@ -16,9 +16,10 @@ from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
 from mlpexp.sweep import results
 from mlpexp.sweep.alone import train_alone
+from mlpexp.sweep.division import Plan
 from mlpexp.sweep.jobs import Job, Outcome, failed
 from mlpexp.sweep.memory import stack_memory
-from mlpexp.sweep.plan import Plan, plan
+from mlpexp.sweep.plan import plan
 from mlpexp.sweep.screen import Screen
 from mlpexp.sweep.stack import train_stack
 from mlpexp.sweep.write import write_run

@@ -14,7 +14,7 @@ class Estimate(NamedTuple):
 
     mean: float
     half_width: float
-    count: int
+    num_runs: int
 
 
 class Ranked(NamedTuple):

@@ -149,7 +149,7 @@ class Screen:
             table.add_column(name, justify="right", no_wrap=True)
         for item in ranked[:SHOWN]:
             cells = [_spelled(item.metrics[name]) for name in dict.fromkeys(metrics)]
-            table.add_row(*(item.settings[key] for key in factors), str(item.metrics[monitor].count), *cells)
+            table.add_row(*(item.settings[key] for key in factors), str(item.metrics[monitor].num_runs), *cells)
         self._console.print(table)
 
 

@@ -33,7 +33,7 @@ def write_run(module: StackModule, run: int, directory: Path, seconds: Mapping[s
         (runs.BEST, module.best, 0 if best is None else best + 1),
     ):
         if epochs:
-            content = assemble(
+            checkpoint = assemble(
                 cfg,
                 record,
                 snapshot,
@@ -43,7 +43,7 @@ def write_run(module: StackModule, run: int, directory: Path, seconds: Mapping[s
                 steps_per_epoch=steps,
                 wall_times=wall_times,
             )
-            files[name] = checkpoints.to_bytes(content)
+            files[name] = checkpoints.to_bytes(checkpoint)
     if cfg.tracking.tensorboard:
         events = run_events(
             record.history,
