@@ -3,7 +3,8 @@
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from hydra.core.utils import configure_log, env_override
@@ -31,6 +32,10 @@ class Job:
     hydra: Callable[[], DictConfig]
     """makes the whole configuration, with Hydra's own node: 150 KiB, so it is not kept"""
 
+    def packed(self, *, alone: bool) -> "Job":
+        """The same as plain data, for another process; in a stack nobody asks for the whole configuration."""
+        return replace(self, hydra=partial(_given, self.hydra() if alone else None))
+
     @contextmanager
     def surroundings(self) -> Iterator[None]:
         """What Hydra puts around a job: `HydraConfig`, its environment variables, its own log."""
@@ -47,6 +52,11 @@ class Job:
         if self.log is not None:
             with self.log.open("a", encoding="utf-8") as log:
                 log.write(text)
+
+
+def _given(cfg: DictConfig | None) -> DictConfig:
+    assert cfg is not None, "a run that trains in a stack was packed without its whole configuration"
+    return cfg
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,32 @@
+"""The default: one unit after the other, in this process."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mlpexp import stopping
+from mlpexp.models.stack import StackModule
+from mlpexp.sweep.jobs import Outcome
+from mlpexp.sweep.work import Unit, work
+
+
+class Here:
+    """A `Backend`."""
+
+    def run(self, units: Sequence[Unit], advance: Callable[[float], None]) -> Iterator[tuple[int, Outcome]]:
+        for unit in units:
+            yield from work(unit, [_Epochs(advance)])
+
+
+class _Epochs(Callback):
+    """Tells how far a stack is, and keeps our signal handlers in force."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance = advance
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        stopping.arm()  # Lightning has just put its own handler for SIGTERM over ours
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, StackModule)
+        self._advance(len(module.configs) / module.max_epochs)

@@ -1,0 +1,85 @@
+"""The unit of work of a sweep: one stack, or one run alone, from its jobs to their outcomes, wherever it is done."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from lightning.pytorch import Callback
+
+from mlpexp.data.digits import digits_table
+from mlpexp.data.prepared import Prepared, prepare
+from mlpexp.errors import Interrupted
+from mlpexp.models.stack import StackModule
+from mlpexp.runs import Result
+from mlpexp.sweep.alone import train_alone
+from mlpexp.sweep.jobs import Job, Outcome, failed
+from mlpexp.sweep.stack import train_stack
+from mlpexp.sweep.write import write_run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Runs that are trained together, or one that trains alone."""
+
+    places: tuple[int, ...]
+    """of its runs in the sweep"""
+    jobs: tuple[Job, ...]
+    alone: bool = False
+    seconds: float = 0.0
+    """estimated"""
+
+    def packed(self) -> "Unit":
+        """The same as plain data, for another process."""
+        return replace(self, jobs=tuple(job.packed(alone=self.alone) for job in self.jobs))
+
+
+def work(unit: Unit, callbacks: Sequence[Callback] = ()) -> Iterator[tuple[int, Outcome]]:
+    """Train a unit; each run's place and outcome once its directory is written. What a run raises stays with it.
+
+    Args:
+        callbacks: of a stack's Trainer.
+
+    Raises:
+        Interrupted: stopped from outside.
+    """
+    if unit.alone:
+        for place, job in zip(unit.places, unit.jobs, strict=True):
+            yield place, train_alone(job)
+    else:
+        yield from _together(unit.places, unit.jobs, callbacks)
+
+
+def data_of(job: Job) -> Prepared:
+    return prepare(digits_table(), job.config.data)
+
+
+def _together(
+    places: Sequence[int], jobs: Sequence[Job], callbacks: Sequence[Callback]
+) -> Iterator[tuple[int, Outcome]]:
+    """Train these runs as a stack; should that fail, find out by halves whose fault it is."""
+    configs = [job.config for job in jobs]
+    torch.set_num_threads(configs[0].stack.threads or configs[0].threads)  # as alone: bits depend on it
+    started = time.perf_counter()
+    try:
+        module = train_stack(configs, [data_of(job) for job in jobs], callbacks)
+    except Interrupted:
+        raise
+    except Exception as error:
+        if len(jobs) == 1:
+            yield places[0], failed(jobs[0], error)
+            return
+        half = len(jobs) // 2
+        yield from _together(places[:half], jobs[:half], callbacks)
+        yield from _together(places[half:], jobs[half:], callbacks)
+        return
+    share = (time.perf_counter() - started) / len(jobs)
+    for row, (place, job) in enumerate(zip(places, jobs, strict=True)):
+        yield place, Outcome(result=_written(module, row, job, share))
+
+
+def _written(module: StackModule, row: int, job: Job, seconds: float) -> Result:
+    result = write_run(module, row, job.directory, {"fit": seconds, "total": seconds})
+    if result.status == "diverged":
+        job.note(f"[WARNING] - {result.message}\n")
+    return result
