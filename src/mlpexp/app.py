@@ -20,9 +20,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlpexp import checks, config, naming
+from mlpexp import checks, config, errors, naming, stopping
 from mlpexp.app_help import help_template
-from mlpexp.errors import Interrupted, UserError
+from mlpexp.errors import Interrupted, RunsFailed, StorageError, UserError
 from mlpexp.wording import hydra_sentence, hydra_sentences, interpolation_sentence
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -121,10 +121,11 @@ def run(main: Callable[[], Any]) -> NoReturn:
     verbose = os.environ.get(FULL_ERROR) == "1"
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, and we word them
     try:
-        _refuse_unknown_options()
-        main()
-        if _failure:
-            raise _failure.pop()
+        with stopping.interruptible():
+            _refuse_unknown_options()
+            main()
+            if _failure:
+                raise _failure.pop()
         code = 0
     except BaseException as error:  # every way out ends in a code
         if isinstance(error, SystemExit):
@@ -188,7 +189,10 @@ def _report(error: BaseException, verbose: bool) -> int:
             say(hydra_sentence(error))
             return 2
         case OSError():
-            say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+            say(errors.sentence(error))
+            return 1
+        case RunsFailed() | StorageError():
+            say(str(error))
             return 1
     hint = "" if verbose else f" (set {FULL_ERROR}=1 for the traceback)"
     say(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{hint}")

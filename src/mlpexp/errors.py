@@ -1,4 +1,9 @@
-"""The two ways in which mlpexp says no; scripts turn them into one line and an exit code."""
+"""The ways in which mlpexp ends before its time; scripts turn them into one line and an exit code."""
+
+import errno
+
+# the disk, not what was asked of it: every run that comes next would meet the same
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENFILE, errno.EMFILE)
 
 
 class UserError(Exception):
@@ -17,8 +22,10 @@ class ConfigError(UserError):
         super().__init__("\n".join(problems))
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """Training was stopped from outside, in order: what was finished is kept.
+
+    Like `KeyboardInterrupt` no `Exception`: nobody's `except Exception` on the way may take it for a run's failure.
 
     Attributes:
         exit_code: 130 after Ctrl-C, 143 after SIGTERM or SIGHUP.
@@ -31,3 +38,17 @@ class Interrupted(Exception):
 
 class RunsFailed(Exception):
     """Some runs of a sweep failed; the others are done (exit code 1)."""
+
+
+class StorageError(Exception):
+    """The disk is full or broken, so that nothing further can be written; what was finished is kept (exit code 1)."""
+
+
+def is_storage(error: BaseException) -> bool:
+    """Whether it is the disk's fault, and not one run's."""
+    return isinstance(error, OSError) and error.errno in _STORAGE
+
+
+def sentence(error: OSError) -> str:
+    """E.g. `No space left on device: multirun/study/results.csv`."""
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"

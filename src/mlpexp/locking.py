@@ -1,5 +1,6 @@
 """One process per directory, by a lock that frees itself when its holder is killed."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -31,7 +32,7 @@ def take(directory: Path) -> int:
     Raises:
         UserError: another process holds it; names its host and pid.
     """
-    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handle = _open(directory / LOCK)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -40,6 +41,19 @@ def take(directory: Path) -> int:
         raise UserError(
             f"{directory} is in use by {holder}; wait until it has finished, or choose another directory"
         ) from None
-    os.ftruncate(handle, 0)
-    os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+    except OSError:
+        os.close(handle)
+        raise
     return handle
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path} is a symbolic link; nothing is written through it: move it away") from None

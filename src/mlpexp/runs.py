@@ -106,7 +106,7 @@ def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:
 def write_result(directory: Path, result: Result) -> None:
     """The marker: after this call the run counts as done (where its status is final)."""
     content = _finite(asdict(result))
-    content["sha256"] = _seal(content)
+    content["sha256"] = seal(content)
     atomic.write(directory / RESULT, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -124,7 +124,7 @@ def read_result(directory: Path) -> Result:
         version = content.get("schema_version")
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
-        if content.pop("sha256", None) != _seal(content):
+        if content.pop("sha256", None) != seal(content):
             raise ValueError("its own checksum does not match")
         content["metrics"] = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
         content["objective"] = math.nan if content["objective"] is None else content["objective"]
@@ -136,8 +136,8 @@ def read_result(directory: Path) -> Result:
         raise UserError(f"{path} is damaged ({reason}); train the run again") from error
 
 
-def _seal(content: Mapping[str, Any]) -> str:
-    """SHA-256 of the marker itself: one flipped bit in a number would read like another result."""
+def seal(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a marker or manifest says: one flipped bit in a number would read like another result."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

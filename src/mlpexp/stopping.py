@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP become one exception, which every layer above knows how to end in order."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,18 +10,38 @@ from typing import Any
 from mlpexp.errors import Interrupted
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
+# whoever is impatient must not tear the orderly end; but should somebody's code have swallowed the first signal,
+# a later one gets through
+PATIENCE_S = 5.0
+
+
+class _State:
+    stopped_at: float | None = None
+    deferring = 0
+    pending: signal.Signals | None = None
+
+
+_state = _State()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # whoever is impatient must not tear the orderly end
-    for other in EXIT_CODES:
-        signal.signal(other, signal.SIG_IGN)
-    raise Interrupted(f"stopped by {signal.Signals(number).name}", EXIT_CODES[signal.Signals(number)])
+    now = time.monotonic()
+    if _state.stopped_at is not None and now - _state.stopped_at < PATIENCE_S:
+        return
+    _state.stopped_at = now
+    if _state.deferring:
+        _state.pending = signal.Signals(number)
+    else:
+        raise _interrupted(signal.Signals(number))
+
+
+def _interrupted(number: signal.Signals) -> Interrupted:
+    return Interrupted(f"stopped by {number.name}", EXIT_CODES[number])
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While the block runs, the first of these signals raises `Interrupted`; further ones are ignored."""
+    """While the block runs, the first of these signals raises `Interrupted`; those that follow at once are ignored."""
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in EXIT_CODES}
     arm()
     try:
@@ -28,6 +49,21 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if before[signal.SIGINT] is not _stop:  # the outermost of several
+            _state.stopped_at = None
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """A signal that comes while the block runs is heard at its end: for what takes a moment and should be whole."""
+    _state.deferring += 1
+    try:
+        yield
+    finally:
+        _state.deferring -= 1
+        if not _state.deferring and _state.pending is not None:
+            number, _state.pending = _state.pending, None
+            raise _interrupted(number)
 
 
 def arm() -> None:

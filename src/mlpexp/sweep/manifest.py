@@ -14,7 +14,7 @@ from mlpexp import atomic
 from mlpexp.checks import spell
 from mlpexp.config import Config
 from mlpexp.errors import UserError
-from mlpexp.runs import SCHEMA_VERSION, identity_content
+from mlpexp.runs import SCHEMA_VERSION, identity_content, seal
 
 MANIFEST = "sweep.json"
 # repetitions: other values of these never make another study
@@ -48,16 +48,14 @@ def read(directory: Path) -> Manifest | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); move it away, and finished runs are found again") from error
-    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+    except (ValueError, OSError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}); move it away, and finished runs are found again") from error
+    if not isinstance(content, dict) or not isinstance(version := content.get("schema_version"), int):
         raise UserError(f"{path} is damaged; move it away, and finished runs are found again")
-    if content["schema_version"] > SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema version {content['schema_version']}; this mlpexp knows {SCHEMA_VERSION}: update it"
-        )
-    kinds = {"constants": dict, "varied": list, "runs": dict, "schema_version": int}
-    if set(content) != set(kinds) or not all(isinstance(content[name], kind) for name, kind in kinds.items()):
+    if version > SCHEMA_VERSION:
+        raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
+    if content.pop("sha256", None) != seal(content) or not _is_sound(content):
         raise UserError(f"{path} is damaged; move it away, and finished runs are found again")
     return Manifest(**content)
 
@@ -97,7 +95,17 @@ def joined(old: Manifest | None, new: Manifest, directory: Path) -> Manifest:
 
 
 def write(directory: Path, manifest: Manifest) -> None:
-    atomic.write(directory / MANIFEST, json.dumps(vars(manifest), indent=1, sort_keys=True) + "\n")
+    content = vars(manifest) | {"sha256": seal(vars(manifest))}
+    atomic.write(directory / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n", durable=True)
+
+
+def _is_sound(content: Mapping[str, Any]) -> bool:
+    kinds = {"constants": dict, "varied": list, "runs": dict, "schema_version": int}
+    if set(content) != set(kinds) or not all(isinstance(content[name], kind) for name, kind in kinds.items()):
+        return False
+    names = content["runs"].values()
+    # one component each, or a manifest could lead anywhere
+    return all(isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\0"} & set(name) for name in names)
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

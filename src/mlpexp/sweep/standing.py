@@ -1,19 +1,21 @@
 """Where a sweep stands when it starts: its directory, its study, what is already done and what is left."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpexp import runs
+from mlpexp import atomic, runs
 from mlpexp.config import Config
 from mlpexp.data import digest
 from mlpexp.errors import UserError
 from mlpexp.sweep import manifest
 from mlpexp.sweep.manifest import Manifest
-from mlpexp.sweep.recognise import Found, State, set_aside, survey
+from mlpexp.sweep.recognise import UNUSABLE, Found, State, set_aside, survey
 
 # by these files a sweep's directory is known as one
-OWN = (manifest.MANIFEST, "multirun.yaml", runs.LOCK)
+OWN = {manifest.MANIFEST, "multirun.yaml", runs.LOCK}
+MAX_NAME = 255  # bytes, in all common file systems
 
 
 @dataclass
@@ -29,23 +31,27 @@ class Standing:
 
     def sentence(self) -> str:
         """E.g. `1,080 runs: 1,000 done, 3 torn, 77 new`; empty where all are new."""
-        counts = {state: self.count(state) for state in (State.DONE, State.TORN, State.FAILED, State.NEW)}
+        counts = {state: self.count(state) for state in (State.DONE, *UNUSABLE, State.NEW)}
         if counts[State.NEW] == len(self.found):
             return ""
         words = {
             State.DONE: "done before",
             State.TORN: "torn (set aside, trained again)",
             State.FAILED: "failed before (tried again)",
+            State.INTERRUPTED: "interrupted before (trained again)",
             State.NEW: "new",
         }
         told = ", ".join(f"{number:,} {words[state]}" for state, number in counts.items() if number)
         return f"{len(self.found):,} runs: {told}"
 
     def clear(self) -> None:
-        """Set aside what is torn or failed, and note the study."""
+        """Set aside what is torn, failed or interrupted, and note the study; the directory's lock is held."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        atomic.clean(self.directory)
         for one in self.found.values():
-            if one.state in (State.TORN, State.FAILED):
+            if one.state is State.INTERRUPTED and not one.trained:
+                (one.directory / runs.RESULT).unlink()  # stopped before anything came of it
+            elif one.state in UNUSABLE:
                 set_aside(one, self.directory)
         manifest.write(self.directory, self.manifest)
 
@@ -70,7 +76,7 @@ def stand(directory: Path, jobs: Sequence[tuple[str, Config]], *, same_study: bo
     if old is not None:
         study.runs = old.runs | study.runs
     identities = [runs.identity(cfg, of_data) for cfg, of_data in zip(configs, digests, strict=True)]
-    found = survey([Path(place) for place in unique], identities, study.runs, directory).found
+    found = survey([Path(place) for place in unique], identities, study.runs, directory)
     study.runs |= {identity: one.directory.name for identity, one in zip(identities, found, strict=True)}
     return Standing(directory, dict(zip(unique, found, strict=True)), study)
 
@@ -80,13 +86,24 @@ def check_place(directory: Path) -> None:
     Raises:
         UserError: a sweep cannot live there.
     """
+    try:
+        there = next(place for place in (directory, *directory.parents) if os.path.lexists(place))
+    except (OSError, ValueError) as error:  # a NUL, say
+        raise UserError(f"hydra.sweep.dir: {error}; choose another name=…") from None
+    longest = max(len(os.fsencode(part)) for part in directory.parts)
+    if longest > MAX_NAME:
+        raise UserError(f"hydra.sweep.dir has a name of {longest} bytes, {MAX_NAME} are possible; choose a shorter one")
     if directory.is_symlink():
         raise UserError(f"{directory} is a symbolic link; choose another name=…, or give its target as hydra.sweep.dir")
-    if directory.is_file():
+    if there == directory and not directory.is_dir():
         raise UserError(f"{directory} is a file; choose another name=…")
+    if not there.is_dir():
+        raise UserError(f"{directory} cannot be made: {there} is no directory; choose another hydra.sweep.dir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there} cannot be written to; choose another hydra.sweep.dir, or ask for the right to")
     if directory.is_dir():
         names = {path.name for path in directory.iterdir()}
-        if names and not names & set(OWN):
+        if names and not names & OWN:
             raise UserError(
                 f"{directory} is not empty and holds no sweep; choose another name=… (nothing in it was changed)"
             )
