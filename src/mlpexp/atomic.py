@@ -5,6 +5,7 @@ its power may: waiting for the disk after each file would cost more than trainin
 then is found by its checksum and trained again, so only `durable` files, which cannot be made anew, are waited for.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
         if durable:
             _sync_directory(path.parent)
     except BaseException as error:
-        _remove(temporary)
+        with contextlib.suppress(OSError):  # the error that is on its way says more
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # the name that a person knows
         raise
@@ -54,10 +56,3 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _remove(temporary: Path) -> None:
-    try:
-        temporary.unlink(missing_ok=True)
-    except OSError:
-        pass  # the error that is on its way says more
