@@ -20,6 +20,7 @@ SOURCE, CONF = ROOT / "src", ROOT / "conf"
 FLOORS = [
     # words, and files that know nothing of each other
     "errors config atomic provenance activations",
+    "parametrization",
     "checks naming functional optim progress stopping tracking",
     "chosen app_help wording initialisation diagnostics runs data stacking",
     # the network, and what is known about a run's directory

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from mlpexp import config
 from mlpexp.config import Config, ModelConfig
 from mlpexp.errors import ConfigError
+from mlpexp.parametrization import FAN_IN_INITS
 
 # the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
 TRAINER_FLAGS = frozenset(
@@ -298,6 +299,11 @@ def _architecture(model: ModelConfig) -> Iterator[str]:
         return
     if model.init != "scaled_normal" and (model.sigma_w, model.sigma_b) != (1.0, 0.0):
         yield f"model.sigma_w and model.sigma_b belong to model.init=scaled_normal, not to model.init={model.init}"
+    if model.parametrization == "mup" and model.init not in FAN_IN_INITS:
+        yield (
+            f"model.parametrization=mup needs an initialisation whose variance is a constant over the fan-in, which "
+            f"model.init={model.init} is not; choose one of {', '.join(FAN_IN_INITS)}, e.g. model.init=torch"
+        )
     needed, there = memory_needed(model), physical_memory()
     if needed > there:
         depth = "" if model.depth is None else f"model.depth={model.depth} "

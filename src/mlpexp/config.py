@@ -22,6 +22,7 @@ Init = Literal[
     "orthogonal",
     "scaled_normal",
 ]
+Parametrization = Literal["standard", "mup"]
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine", "step"]
 Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
@@ -67,6 +68,10 @@ class ModelConfig:
     """init=scaled_normal only: weights ~ N(0, sigma_w²/fan_in)"""
     sigma_b: NonNegative = 0.0
     """init=scaled_normal only: biases ~ N(0, sigma_b²)"""
+    parametrization: Parametrization = "standard"
+    """how initial weights and rates follow the width; mup: the best rate is that of every width (Yang et al. 2022)"""
+    base_width: Count = 64
+    """parametrization=mup only: the width at which it is the standard one"""
 
     @property
     def hidden_sizes(self) -> list[int]:

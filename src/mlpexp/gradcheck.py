@@ -17,6 +17,7 @@ from mlpexp.config import Config
 from mlpexp.data.digits import DigitsDataModule
 from mlpexp.functional import Layer, Trace, backward, cross_entropy, cross_entropy_backward, forward, softmax
 from mlpexp.initialisation import initialise
+from mlpexp.parametrization import initial_factors
 
 AUTOGRAD_TOLERANCE = 1e-10
 DIFFERENCES_TOLERANCE = 1e-6
@@ -63,7 +64,14 @@ def check(cfg: Config) -> list[Row]:
     inputs, labels = inputs[:SAMPLES].double(), labels[:SAMPLES]  # (B, I), (B,)
     num_classes = data.prepared.num_classes
     sizes = [inputs.shape[1], *cfg.model.hidden_sizes, num_classes]
-    start = initialise(sizes, cfg.model.init, cfg.seed, sigma_w=cfg.model.sigma_w, sigma_b=cfg.model.sigma_b)
+    start = initialise(
+        sizes,
+        cfg.model.init,
+        cfg.seed,
+        sigma_w=cfg.model.sigma_w,
+        sigma_b=cfg.model.sigma_b,
+        factors=initial_factors(cfg.model, sizes),
+    )
     layers = [Layer(weight.double(), bias.double()) for weight, bias in start]
     return compare(layers, inputs, F.one_hot(labels, num_classes).double(), cfg.model.activation)
 

@@ -8,22 +8,40 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mlpexp.functional import Layer
+from mlpexp.parametrization import Factors
 
 
 def initialise(
-    sizes: Sequence[int], init: str, seed: int, *, sigma_w: float = 1.0, sigma_b: float = 0.0
+    sizes: Sequence[int],
+    init: str,
+    seed: int,
+    *,
+    sigma_w: float = 1.0,
+    sigma_b: float = 0.0,
+    factors: Sequence[Factors] | None = None,
 ) -> list[Layer]:
     """The initial layers of a network with `sizes` units: inputs, hidden layers, classes.
 
     The random stream is its own: `torch.manual_seed(seed)` followed by `nn.Linear` modules gives the same
     numbers as init=torch, and the caller's global stream is left alone.
+
+    Args:
+        factors: what each layer is multiplied by after it was drawn, see `parametrization`.
     """
     layers = [Layer(torch.empty(fan_out, fan_in), torch.empty(fan_out)) for fan_in, fan_out in pairwise(sizes)]
-    initialise_(layers, init, seed, sigma_w=sigma_w, sigma_b=sigma_b)
+    initialise_(layers, init, seed, sigma_w=sigma_w, sigma_b=sigma_b, factors=factors)
     return layers
 
 
-def initialise_(layers: Sequence[Layer], init: str, seed: int, *, sigma_w: float = 1.0, sigma_b: float = 0.0) -> None:
+def initialise_(
+    layers: Sequence[Layer],
+    init: str,
+    seed: int,
+    *,
+    sigma_w: float = 1.0,
+    sigma_b: float = 0.0,
+    factors: Sequence[Factors] | None = None,
+) -> None:
     """The same, into existing float32 CPU tensors, such as one run's slices of a stack."""
     generator = Generator().manual_seed(seed)
     for weight, bias in layers:
@@ -39,6 +57,9 @@ def initialise_(layers: Sequence[Layer], init: str, seed: int, *, sigma_w: float
         else:
             _WEIGHTS[init](weight, generator)
             nn.init.zeros_(bias)
+    for (weight, bias), factor in zip(layers, factors or (), strict=False):
+        weight.mul_(factor.weight)
+        bias.mul_(factor.bias)
 
 
 def _notebook(weight: Tensor, generator: Generator) -> None:

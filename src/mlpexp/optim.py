@@ -8,9 +8,13 @@ from torch import Tensor
 from mlpexp.config import OptimizerConfig
 
 
-def learning_rate(cfg: OptimizerConfig, epoch: int, max_epochs: int) -> float:
-    """The rate in `epoch` (from 0) of a training of `max_epochs`: linear warm-up, then the schedule."""
-    return cfg.lr * rate_factor(cfg, epoch, max_epochs)
+def learning_rate(cfg: OptimizerConfig, epoch: int, max_epochs: int, factor: float = 1.0) -> float:
+    """The rate in `epoch` (from 0) of a training of `max_epochs`: linear warm-up, then the schedule.
+
+    Args:
+        factor: of the parameter, see `parametrization`; multiplied first, as torch's schedules do.
+    """
+    return (cfg.lr * factor) * rate_factor(cfg, epoch, max_epochs)
 
 
 def rate_factor(cfg: OptimizerConfig, epoch: int, max_epochs: int) -> float:
@@ -27,14 +31,22 @@ def rate_factor(cfg: OptimizerConfig, epoch: int, max_epochs: int) -> float:
 
 
 @torch.no_grad()
-def sgd_(parameter: Tensor, gradient: Tensor, velocity: Tensor | None, cfg: OptimizerConfig, lr: float) -> None:
+def sgd_(
+    parameter: Tensor,
+    gradient: Tensor,
+    velocity: Tensor | None,
+    cfg: OptimizerConfig,
+    lr: float,
+    factor: float = 1.0,
+) -> None:
     """One step of stochastic gradient descent in place, as `torch.optim.SGD` defines it.
 
     Args:
         velocity: the momentum buffer, zeros at first, also changed in place; None without momentum.
+        factor: what is already in `lr`, and divides the weight decay, see `parametrization`.
     """
     if cfg.weight_decay > 0:
-        gradient = gradient + cfg.weight_decay * parameter
+        gradient = gradient + (cfg.weight_decay / factor) * parameter
     if velocity is not None:
         velocity.mul_(cfg.momentum).add_(gradient)
         gradient = gradient + cfg.momentum * velocity if cfg.nesterov else velocity

@@ -10,6 +10,7 @@ from mlpexp import functional
 from mlpexp.functional import Layer, Trace
 from mlpexp.models.classifier import Classifier
 from mlpexp.optim import learning_rate, sgd_
+from mlpexp.parametrization import Factors, rate_factors
 
 
 class HandMadeLayer(nn.Module):
@@ -59,10 +60,12 @@ class HandMadeMLP(Classifier):
         inputs, labels = batch
         targets = F.one_hot(labels, self.sizes[-1]).to(inputs.dtype)  # (B, C)
         logits, losses, gradients = self.learn(inputs, targets)
-        lr = learning_rate(self.cfg.optimizer, self.current_epoch, self.cfg.trainer.max_epochs)
-        for layer, gradient in zip(self.hand_made, gradients, strict=True):
-            sgd_(layer.weight, gradient.weight, layer.weight_velocity, self.cfg.optimizer, lr)
-            sgd_(layer.bias, gradient.bias, layer.bias_velocity, self.cfg.optimizer, lr)
+        cfg, epoch, epochs = self.cfg.optimizer, self.current_epoch, self.cfg.trainer.max_epochs
+        factors = rate_factors(self.cfg.model, cfg.name, self.sizes) or [Factors(1.0, 1.0)] * len(gradients)
+        for layer, gradient, (by_weight, by_bias) in zip(self.hand_made, gradients, factors, strict=True):
+            rates = learning_rate(cfg, epoch, epochs, by_weight), learning_rate(cfg, epoch, epochs, by_bias)
+            sgd_(layer.weight, gradient.weight, layer.weight_velocity, cfg, rates[0], by_weight)
+            sgd_(layer.bias, gradient.bias, layer.bias_velocity, cfg, rates[1], by_bias)
         self.note("train", logits, labels, losses)
         # there is no torch optimizer whose steps Lightning could count, and its own callbacks go by that count
         steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress

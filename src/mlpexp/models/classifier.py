@@ -8,6 +8,7 @@ from mlpexp.activations import ACTIVATIONS
 from mlpexp.config import Config, plain
 from mlpexp.functional import Layer, mean_loss, sample_losses
 from mlpexp.initialisation import initialise
+from mlpexp.parametrization import initial_factors
 
 
 class Classifier(LightningModule):
@@ -36,6 +37,7 @@ class Classifier(LightningModule):
                 cfg.seed,
                 sigma_w=cfg.model.sigma_w,
                 sigma_b=cfg.model.sigma_b,
+                factors=initial_factors(cfg.model, self.sizes),
             )
         )
 

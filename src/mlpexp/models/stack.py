@@ -18,6 +18,7 @@ from mlpexp.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.functional import Layer, mean_loss
 from mlpexp.initialisation import initialise_
 from mlpexp.optim import learning_rate
+from mlpexp.parametrization import Factors, initial_factors, rate_factors
 from mlpexp.progress import Progress
 from mlpexp.stacking.activations import spans
 from mlpexp.stacking.engine import Engine
@@ -76,11 +77,13 @@ class StackModule(LightningModule):
         }  # (n,) or (R, n)
         layers = self._initial_layers()
         cfgs = [cfg.optimizer for cfg in self.configs]
+        self._rate_factors = self._parametrize()
+        decay = torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64)
         settings = UpdateSettings(
             name=cfgs[0].name,
             momentum=torch.tensor([cfg.momentum for cfg in cfgs], dtype=torch.float64),
             nesterov=torch.tensor([cfg.nesterov for cfg in cfgs]),
-            weight_decay=torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64),
+            weight_decay=decay if self._rate_factors is None else [decay / f for f in self._rate_factors],
         )
         self.engine = Engine(
             weights=[layer.weight.to(device) for layer in layers],
@@ -99,21 +102,45 @@ class StackModule(LightningModule):
         for run, cfg in enumerate(self.configs):
             layers = [Layer(layer.weight[run], layer.bias[run]) for layer in stacked]
             model = cfg.model
-            initialise_(layers, model.init, cfg.seed, sigma_w=model.sigma_w, sigma_b=model.sigma_b)
+            factors = initial_factors(model, self.sizes)
+            initialise_(layers, model.init, cfg.seed, sigma_w=model.sigma_w, sigma_b=model.sigma_b, factors=factors)
         return stacked
+
+    def _parametrize(self) -> Tensor | None:
+        """Factors of the learning rates, (P, R) in the order of the update's parameters; None if all are one."""
+        found = [rate_factors(cfg.model, cfg.optimizer.name, self.sizes) for cfg in self.configs]
+        if not any(found):
+            return None
+        same = [Factors(1.0, 1.0)] * (len(self.sizes) - 1)
+        columns = [[*(f.weight for f in of or same), *(f.bias for f in of or same)] for of in found]
+        return torch.tensor(columns, dtype=torch.float64).T.contiguous()
+
+    def _rates(self) -> Tensor | list[Tensor]:
+        """Learning rates of the present epoch, of the runs that are still here: (A,), or one for each parameter."""
+        cfgs = [self.configs[run] for run in self.training_runs]
+
+        def rates(factors: list[float]) -> Tensor:
+            found = [
+                learning_rate(cfg.optimizer, self.current_epoch, cfg.trainer.max_epochs, factor)
+                for cfg, factor in zip(cfgs, factors, strict=True)
+            ]
+            return torch.tensor(found, dtype=torch.float64)
+
+        if self._rate_factors is None:
+            return rates([1.0] * len(cfgs))
+        return [rates(row) for row in self._rate_factors[:, self.training_runs].tolist()]
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
         """One epoch; `order` (A, n) or (n,) counts within the training part."""
         part = self._rows(self._parts["train"])
         index = part[order] if part.ndim == 1 else part.gather(1, order.expand(len(part), -1))
         cfgs = [self.configs[run] for run in self.training_runs]
-        rates = [learning_rate(cfg.optimizer, self.current_epoch, cfg.trainer.max_epochs) for cfg in cfgs]
         self.engine.train_epoch(
             self._inputs,
             self._rows(self._train_labels),
             index,
             cfgs[0].data.batch_size,
-            torch.tensor(rates, dtype=torch.float64),
+            self._rates(),
         )
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:

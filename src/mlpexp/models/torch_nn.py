@@ -1,6 +1,7 @@
 """The network as torch tells it: `nn.Linear` layers, torch optimizers, automatic optimization."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from mlpexp.config import Config
 from mlpexp.functional import Layer
 from mlpexp.models.classifier import Classifier
 from mlpexp.optim import rate_factor
+from mlpexp.parametrization import rate_factors
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -41,19 +43,31 @@ class TorchMLP(Classifier):
         return losses.mean()
 
     def configure_optimizers(self) -> Any:
-        optimizer, schedule = make_optimizer(self.cfg, self.parameters())
+        optimizer, schedule = make_optimizer(self.cfg, list(self.parameters()), self.sizes)
         return optimizer if schedule is None else ([optimizer], [schedule])
 
 
 def make_optimizer(
-    cfg: Config, parameters: Iterable[nn.Parameter]
+    cfg: Config, parameters: Sequence[nn.Parameter], sizes: Sequence[int]
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR | None]:
-    """torch's optimizer as `cfg` says, and its schedule, stepped once per epoch; None for a constant rate."""
+    """torch's optimizer as `cfg` says, and its schedule, stepped once per epoch; None for a constant rate.
+
+    Args:
+        parameters: weight and bias of each layer in turn.
+        sizes: units of inputs, hidden layers, classes.
+    """
     settings = cfg.optimizer
     shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.name == "sgd":
         shared |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
-    optimizer = OPTIMIZERS[settings.name](parameters, **shared)
+    factors = rate_factors(cfg.model, settings.name, sizes)
+    groups: Any = parameters
+    if factors is not None:  # every parameter at a rate of its own
+        groups = [
+            {"params": [parameter], "lr": settings.lr * factor, "weight_decay": settings.weight_decay / factor}
+            for parameter, factor in zip(parameters, chain.from_iterable(factors), strict=True)
+        ]
+    optimizer = OPTIMIZERS[settings.name](groups, **shared)
     if settings.schedule == "constant" and settings.warmup_epochs == 0:
         return optimizer, None
     epochs = cfg.trainer.max_epochs

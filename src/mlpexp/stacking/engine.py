@@ -78,18 +78,20 @@ class Engine:
         self._update = make_update(self._settings, [*weights, *biases], [*self._gradients[0], *self._gradients[1]])
         self._passes: dict[Any, Any] = {}
 
-    def train_epoch(self, inputs: Tensor, labels: Tensor, order: Tensor, batch_size: int, lr: Tensor) -> None:
+    def train_epoch(
+        self, inputs: Tensor, labels: Tensor, order: Tensor, batch_size: int, lr: Tensor | Sequence[Tensor]
+    ) -> None:
         """One pass over the samples in batches, the last one smaller if need be.
 
         Args:
             inputs: (N, I).
             labels: int64, (N,), or (R, N) where runs disagree.
             order: each run's samples in turn, (R, n) int64, or (n,) for all runs alike.
-            lr: float64, (R,) for the whole epoch or (S, R).
+            lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter, weights first.
         """
         num_samples = order.shape[-1]
         order = order.expand(self.num_runs, num_samples)
-        self._update.schedule(lr.to(inputs.device))
+        self._update.schedule(lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr])
         self.train_losses = inputs.new_empty(self.num_runs, num_samples)
         self.train_hits = torch.empty(self.num_runs, num_samples, dtype=torch.bool, device=inputs.device)
         whole = num_samples // batch_size * batch_size

@@ -39,7 +39,8 @@ def assemble(
         state_dict[f"layers.{i}.weight"] = snapshot.weights[i][run].clone()
         state_dict[f"layers.{i}.bias"] = snapshot.biases[i][run].clone()
     steps = epochs * steps_per_epoch
-    optimizer, schedulers = _optimizer(cfg, layers, epochs)
+    sizes = [snapshot.weights[0].shape[2], *(weight.shape[1] for weight in snapshot.weights)]
+    optimizer, schedulers = _optimizer(cfg, sizes, epochs)
     return {
         "epoch": epochs if finished else epochs - 1,
         "global_step": steps,
@@ -89,11 +90,14 @@ def _state(snapshot: Snapshot, run: int, steps: int, layers: int) -> dict[int, d
 _optimizers: dict[Any, Any] = {}
 
 
-def _optimizer(cfg: Config, layers: int, epochs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _optimizer(cfg: Config, sizes: list[int], epochs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Parameter groups and schedules after `epochs`, by taking a real optimizer through them."""
-    key = (cfg.optimizer, cfg.trainer.max_epochs, layers, epochs)
+    model = cfg.model
+    key = (cfg.optimizer, cfg.trainer.max_epochs, tuple(sizes), epochs, model.parametrization, model.base_width)
     if key not in _optimizers:
-        optimizer, schedule = make_optimizer(cfg, [nn.Parameter(torch.zeros(1)) for _ in range(2 * layers)])
+        optimizer, schedule = make_optimizer(
+            cfg, [nn.Parameter(torch.zeros(1)) for _ in sizes[1:] for _ in range(2)], sizes
+        )
         if schedule is not None:
             for _ in range(epochs):
                 optimizer.step()

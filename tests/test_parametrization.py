@@ -1,0 +1,158 @@
+"""muP: its table of scalings, its coordinate check over width, its bits alone and stacked, by hand and by torch."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from mlpexp.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainerConfig
+from mlpexp.data.digits import DigitsDataModule, digits_table
+from mlpexp.data.prepared import prepare
+from mlpexp.errors import ConfigError
+from mlpexp.functional import forward
+from mlpexp.initialisation import initialise
+from mlpexp.models import build
+from mlpexp.parametrization import Factors, initial_factors, rate_factors
+from mlpexp.sweep.stack import train_stack
+from mlpexp.training import Quiet
+
+
+def configured(
+    width: int = 48, depth: int = 2, parametrization: Any = "mup", seed: int = 0, **optimizer: Any
+) -> Config:
+    return Config(
+        seed=seed,
+        model=ModelConfig(width=width, depth=depth, parametrization=parametrization, base_width=32),
+        data=DataConfig(batch_size=128),
+        optimizer=OptimizerConfig(**optimizer),
+        trainer=TrainerConfig(max_epochs=2, enable_progress_bar=False),
+    )
+
+
+def test_the_scalings_are_those_of_the_papers_third_table():
+    model = ModelConfig(parametrization="mup", base_width=32, width=[64, 128])
+    sizes = [64, 64, 128, 10]
+    assert rate_factors(model, "sgd", sizes) == [Factors(2, 2), Factors(2, 4), Factors(1 / 4, 1)]
+    assert rate_factors(model, "adam", sizes) == [Factors(1, 1), Factors(1 / 2, 1), Factors(1 / 4, 1)]
+    assert initial_factors(model, sizes) == [Factors(1, 1), Factors(1, 2**0.5), Factors(1 / 2, 2)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_at_the_base_width_nothing_changes(optimizer):
+    ends = [stacked([configured(32, parametrization=which, name=optimizer)])[0] for which in ("standard", "mup")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def stacked(configs: list[Config]) -> list[dict[str, torch.Tensor]]:
+    """The last weights of each run."""
+    with Quiet():
+        module = train_stack(configs, [prepare(digits_table(), cfg.data) for cfg in configs])
+    last = module.last
+    return [
+        {f"layers.{i}.weight": w[run] for i, w in enumerate(last.weights)}
+        | {f"layers.{i}.bias": b[run] for i, b in enumerate(last.biases)}
+        for run in range(len(configs))
+    ]
+
+
+def alone(cfg: Config) -> dict[str, torch.Tensor]:
+    from lightning.pytorch import Trainer
+
+    data = DigitsDataModule(cfg.data, cfg.seed)
+    module = build(cfg, 64, 10)
+    with Quiet():
+        trainer = Trainer(
+            max_epochs=cfg.trainer.max_epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(module, data)
+    return module.state_dict()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "cosine"},
+        {"momentum": 0.9, "weight_decay": 0.01},
+        {"name": "adam", "lr": 0.003, "weight_decay": 0.01},
+        {"name": "adamw", "lr": 0.003, "weight_decay": 0.01},
+    ],
+    ids=str,
+)
+def test_a_stacked_run_in_mup_equals_the_run_alone(settings):
+    # beside a run in the standard parametrization and one without a penalty
+    neighbours = [configured(parametrization="standard", seed=1, **settings)]
+    if "weight_decay" in settings:
+        neighbours.append(configured(seed=2, **settings | {"weight_decay": 0.0}))
+    configs = [configured(**settings), *neighbours]
+    for mine, cfg in zip(stacked(configs), configs, strict=True):
+        theirs = alone(cfg)
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("variant", ["autograd", "backprop"])
+def test_the_variants_by_hand_learn_at_the_same_rates(variant):
+    cfg = configured(momentum=0.9, weight_decay=0.01)
+    ours = alone(dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, variant=variant)))
+    theirs = alone(cfg)
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=2e-4, atol=2e-5)
+
+
+def coordinates(width: int, parametrization: str, optimizer: str) -> list[float]:
+    """Root mean square, over samples and units, of how far three steps move each layer's values."""
+    rate = 0.1 if optimizer == "sgd" else 0.01
+    cfg = configured(width, parametrization=parametrization, name=optimizer, lr=rate)
+    prepared = prepare(digits_table(), cfg.data)
+    inputs, labels = (part[:128] for part in prepared.part("train"))
+    module = build(cfg, 64, 10)
+    with torch.no_grad():
+        before = forward(module.parameter_layers(), inputs, module.activation)
+        before = [x.clone() for x in (*before.pre, before.logits)]
+    made = module.configure_optimizers()
+    for _ in range(3):
+        made.zero_grad()
+        torch.nn.functional.cross_entropy(module(inputs), labels).backward()
+        made.step()
+    after = forward(module.parameter_layers(), inputs, module.activation)
+    return [float((x - y).square().mean().sqrt()) for x, y in zip((*after.pre, after.logits), before, strict=True)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_in_mup_every_layers_values_move_as_far_whatever_the_width(optimizer):
+    """The coordinate check of the paper's appendix D.1, over a factor of 16 in width."""
+    narrow, wide = (coordinates(width, "mup", optimizer) for width in (64, 1024))
+    assert all(0.5 < b / a < 2 for a, b in zip(narrow, wide, strict=True)), (narrow, wide)
+    narrow, wide = (coordinates(width, "standard", optimizer) for width in (64, 1024))
+    ratios = [b / a for a, b in zip(narrow, wide, strict=True)]
+    # sgd: the first layer hardly moves; adam: the logits explode
+    assert ratios[0] < 0.4 if optimizer == "sgd" else ratios[-1] > 3, ratios
+
+
+def test_logits_at_the_start_shrink_with_the_width_in_mup_alone():
+    def size(width: int, parametrization: Any) -> float:
+        cfg = configured(width, parametrization=parametrization)
+        sizes = [64, width, width, 10]
+        layers = initialise(sizes, "torch", 0, factors=initial_factors(cfg.model, sizes))
+        inputs = prepare(digits_table(), cfg.data).inputs
+        zero_bias = [layers[-1]._replace(bias=torch.zeros(10))]
+        return float(forward([*layers[:-1], *zero_bias], inputs, build(cfg, 64, 10).activation).logits.std())
+
+    assert size(1024, "mup") / size(64, "mup") < 0.5
+    assert size(1024, "standard") / size(64, "standard") > 0.5
+
+
+def test_an_initialisation_with_another_scaling_is_refused():
+    from mlpexp import checks
+    from mlpexp.config import defaults
+
+    given = defaults()
+    given["model"] |= {"parametrization": "mup", "init": "notebook"}
+    with pytest.raises(ConfigError, match=r"model\.parametrization=mup needs .*e\.g\. model\.init=torch"):
+        checks.parse(given)
