@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test lint bench tensorboard report
+.PHONY: help setup train sweep test fuzz lint bench tensorboard report
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ sweep: $(READY)  ## train a small grid of networks; ARGS='model.width=32,64 …'
 
 test: $(READY)  ## run the tests; ARGS='-k resume' for some of them
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(READY)  ## hold many random stacks against runs alone, to the bit; STACKS=1000 for more
+	@MLPEXP_FUZZ=$(or $(STACKS),200) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_stack.py -k whatever_the_options $(ARGS)
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check

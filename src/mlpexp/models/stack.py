@@ -4,7 +4,7 @@ Letters: R runs of the stack, A those still training, n training samples, m vali
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -256,7 +256,7 @@ class Snapshot:
             return
         device = self.weights[0].device
         source, target = torch.tensor(places, device=device), torch.tensor(runs, device=device)
-        for mine, theirs in zip(self._tensors(), _engine_tensors(engine), strict=True):
+        for mine, theirs in self._pairs(engine):
             if len(places) == len(mine) == len(theirs):
                 mine.copy_(theirs)
             else:
@@ -282,13 +282,10 @@ class Snapshot:
         self.state = {name: [t.cpu() for t in tensors] for name, tensors in self.state.items()}
         return self
 
-    def _tensors(self) -> list[Tensor]:
-        return [*self.weights, *self.biases, *(t for tensors in self.state.values() for t in tensors)]
-
-
-def _engine_tensors(engine: Engine) -> list[Tensor]:
-    state = [t for tensors in _state(engine).values() for t in tensors]
-    return [*engine.weights, *engine.biases, *state]
+    def _pairs(self, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip([*self.weights, *self.biases], [*engine.weights, *engine.biases], strict=True)
+        for name, tensors in _state(engine).items():  # no momentum any more, if all runs that have it are gone
+            yield from zip(self.state[name], tensors, strict=True)
 
 
 def _summary(losses: Tensor, hits: Tensor) -> tuple[Tensor, Tensor]:

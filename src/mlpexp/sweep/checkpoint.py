@@ -48,7 +48,7 @@ def assemble(
         "state_dict": state_dict,
         "loops": _loops(epochs, steps_per_epoch, finished, scheduled=bool(schedulers)),
         "callbacks": {"Recorder": _recorder(record, epochs, wall_times, cfg)},
-        "optimizer_states": [{"state": _state(snapshot, run, steps, layers), "param_groups": optimizer}],
+        "optimizer_states": [{"state": _state(cfg, snapshot, run, steps), "param_groups": optimizer}],
         "lr_schedulers": schedulers,
         "hparams_name": None,
         "hyper_parameters": {
@@ -66,6 +66,7 @@ def _recorder(record: RunRecord, epochs: int, wall_times: list[float], cfg: Conf
         for epoch, row in enumerate(record.history[:epochs]):
             progress.update(epoch, row[cfg.monitor])
     return {
+        "saved_at": wall_times[epochs],
         "history": record.history[:epochs],
         "wall_times": wall_times[: epochs + 1],
         "layer_rows": [row for row in record.layer_rows if row[0] < epochs],  # type: ignore[operator]
@@ -73,9 +74,10 @@ def _recorder(record: RunRecord, epochs: int, wall_times: list[float], cfg: Conf
     }
 
 
-def _state(snapshot: Snapshot, run: int, steps: int, layers: int) -> dict[int, dict[str, Tensor]]:
-    if not snapshot.state:
-        return {}
+def _state(cfg: Config, snapshot: Snapshot, run: int, steps: int) -> dict[int, dict[str, Tensor]]:
+    if cfg.optimizer.name == "sgd" and cfg.optimizer.momentum == 0:
+        return {}  # its neighbours may have momentum
+    layers = len(snapshot.weights)
     found: dict[int, dict[str, Tensor]] = {}
     adam = "exp_avg" in snapshot.state
     for i in range(layers):
