@@ -21,6 +21,8 @@ WRONG = {
     "--help=foo": ["--help", "without dashes"],
     "model.dpeth=3": ["unknown key 'model.dpeth'", "did you mean model.depth?"],
     "modle=3": ["unknown key 'modle'", "below model"],
+    "trainer.epochs=3": ["unknown key 'trainer.epochs'", "did you mean trainer.max_epochs?"],
+    "seed=1 -m seed=2": ["settings must stand together", "-m before seed=2"],
     "lr=0.1": ["unknown key 'lr'", "did you mean optimizer.lr?"],
     "learning_rate=0.1": ["did you mean optimizer.lr?"],
     "epochs=3": ["did you mean trainer.max_epochs?"],

@@ -150,6 +150,8 @@ def _refuse_unknown_options() -> None:
     parser = get_args_parser()
     setattr(parser, "error", refuse)  # noqa: B010  # its own would print a page of usage
     if unknown := parser.parse_known_args()[1]:
+        if not unknown[0].startswith("-"):
+            raise UserError(f"settings must stand together: write options such as -m before {unknown[0]} and the others")
         refuse(f"unknown option {unknown[0]}")
 
 

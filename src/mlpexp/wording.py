@@ -44,7 +44,8 @@ def hydra_sentence(error: BaseException) -> str:
         key = match[2].lstrip("+~")
         if match[1] == "delete" and key in (known for known, _, _ in config.keys()):
             return f"~{key} deletes nothing: {key} is null, or has another value than the one given"
-        return _unknown_group(key) if get_close_matches(key, GROUPS, n=1) else checks.unknown_key(key)
+        looks_like_group = "." not in key and get_close_matches(key, GROUPS, n=1)
+        return _unknown_group(key) if looks_like_group else checks.unknown_key(key)
     if "Config group override must be" in text:  # does not say which
         return f"a config group needs the name of one of its choices, e.g. optimizer=adam; the groups are {_listed()}"
     if match := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
@@ -67,6 +68,8 @@ def _unknown_group(given: str) -> str:
     group, _, option = given.partition("=")
     close = get_close_matches(group, GROUPS, n=1)
     keys = [key for key, _, _ in config.keys()]
+    if "." in group:  # a group has none
+        return checks.unknown_key(group)
     if not close and get_close_matches(group, keys, n=1):
         return checks.unknown_key(group)
     hint = f"did you mean {close[0]}={option or '…'}?" if close else f"the groups are {_listed()}"
