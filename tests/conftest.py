@@ -1,6 +1,7 @@
 """What the tests share: the real command line, called inside this process, in an empty directory."""
 
 import contextlib
+import gc
 import hashlib
 import io
 import logging
@@ -108,6 +109,7 @@ def _kept_state() -> Iterator[None]:
         yield
     finally:
         GlobalHydra.instance().clear()
+        gc.collect()  # Hydra's objects hold each other, and a sweep's holds the lock of its directory
         root.handlers[:], root.level = handlers, level
         random.setstate(random_state)
         sys.argv = argv

@@ -151,7 +151,9 @@ def _refuse_unknown_options() -> None:
     setattr(parser, "error", refuse)  # noqa: B010  # its own would print a page of usage
     if unknown := parser.parse_known_args()[1]:
         if not unknown[0].startswith("-"):
-            raise UserError(f"settings must stand together: write options such as -m before {unknown[0]} and the others")
+            raise UserError(
+                f"settings must stand together: write options such as -m before {unknown[0]} and the others"
+            )
         refuse(f"unknown option {unknown[0]}")
 
 

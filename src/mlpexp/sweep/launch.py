@@ -2,6 +2,7 @@
 
 import logging
 import os
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -71,7 +72,8 @@ class Sweep:
         if self._checked:
             self._stand(list(self._checked.values()))  # another study is refused before anything is written
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = locking.take(self.directory)  # until the process ends
+        # until Hydra lets go of the launcher, at the latest until the process ends
+        weakref.finalize(self, os.close, locking.take(self.directory))
         # the sweeper holds the same context: what it composes to see whether it is legal, it composes with this
         context.config_loader = _Loader(self.composer, set(map(tuple, known)))  # type: ignore[assignment]
 
