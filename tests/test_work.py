@@ -76,7 +76,7 @@ def test_of_a_failing_stack_only_the_run_whose_fault_it_is_fails(
 
     monkeypatch.setattr(work, "train_stack", fails)
     ended = dict(work.work(unit(tmp_path, [1, 2, 3, 4])))
-    assert [ended[place].result is not None for place in (10, 11, 12, 13)] == [True, True, False, True]
+    assert [ended[place].is_done for place in (10, 11, 12, 13)] == [True, True, False, True]
     assert str(ended[12].error) == "three is not to be had"
     assert "ValueError: three is not to be had" in (tmp_path / "2" / "train.log").read_text()
     undisturbed = tmp_path / "undisturbed"

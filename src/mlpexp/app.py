@@ -62,6 +62,8 @@ class CheckFirst(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
             cfg = parse(config)
+            if cfg.dry_run:
+                raise UserError("dry_run=true shows the plan of a sweep: add -m")
             if cfg.resume is None:
                 refuse_used(Path(str(config.hydra.run.dir)))
             else:

@@ -49,6 +49,16 @@ def is_storage(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _STORAGE
 
 
+def first_line(error: BaseException | Warning) -> str:
+    """An error's message in one line, without a full stop."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """E.g. `ValueError: no such thing`."""
+    return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
+
+
 def sentence(error: OSError) -> str:
     """E.g. `No space left on device: multirun/study/results.csv`."""
     return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"

@@ -13,8 +13,10 @@ from omegaconf import DictConfig
 
 from mlpexp import app, checks, resume, runs, terminal, training
 from mlpexp.errors import Interrupted, UserError
+from mlpexp.sweep import carry
 from mlpexp.training import Job
 
+SAME = "finished runs are kept, the same command carries on"
 log = logging.getLogger(__name__)
 
 
@@ -27,6 +29,11 @@ def run(cfg: DictConfig) -> float | None:
     alone = hydra.mode == RunMode.RUN
     directory = Path(hydra.runtime.output_dir)
     config = app.parse(cfg)
+    if config.dry_run:
+        raise UserError("dry_run=true shows the plan of a sweep of ours: add -m, and leave hydra/launcher at stacked")
+    if not alone and (done := carry.on(config, directory)) is not None:
+        log.info("done before")
+        return done.objective
     if alone:
         config = replace(config, tracking=config.tracking.settled(True))
     try:
@@ -34,13 +41,14 @@ def run(cfg: DictConfig) -> float | None:
         config = continued.cfg if continued else config
         bar = terminal.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
         result = training.train(config, Job(directory=directory, bar=bar, continued=continued))
-    except (Exception, SystemExit) as error:  # a person's own callback may try to leave
+    except (Exception, SystemExit, Interrupted) as error:  # a person's own callback may try to leave
         if isinstance(error, SystemExit):
             error = RuntimeError(f"a callback or logger ended the program (SystemExit: {error})")
         if not isinstance(error, UserError | Interrupted):
             log.info("the run failed", exc_info=True)  # the traceback is for the log; a person gets one line
         elif isinstance(error, Interrupted):
-            error = Interrupted(_carry_on(str(error), directory, hydra.overrides.task), error.exit_code)
+            how = _carry_on(str(error), directory, hydra.overrides.task) if alone else f"{error}; {SAME}"
+            error = Interrupted(how, error.exit_code)
         if alone:
             app.fail(error)
             return None

@@ -30,6 +30,7 @@ METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
 LAYER_NAMES = ("epoch", "layer", "gradient_norm", "weight_norm", "saturated")
 
 Status = Literal["ok", "diverged", "failed", "interrupted"]
+FINAL = ("ok", "diverged")  # trained to the end: never again
 # what cannot change a run's numbers
 BLIND_TO = {
     "": ("name", "resume", "threads", "tracking", "logger", "dry_run"),

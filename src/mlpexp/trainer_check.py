@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, Trainer
 
 from mlpexp.checks import spell
 from mlpexp.config import Config
-from mlpexp.errors import ConfigError, UserError
-from mlpexp.training import Quiet, check_accelerator, first_line, instances
+from mlpexp.errors import ConfigError, UserError, first_line
+from mlpexp.training import Quiet, check_accelerator, instances
 
 
 def check(cfg: Config) -> None:

@@ -17,7 +17,7 @@ from mlpexp.chosen import chosen
 from mlpexp.conclusion import Conclusion, conclude
 from mlpexp.config import Config
 from mlpexp.data.digits import DigitsDataModule
-from mlpexp.errors import Interrupted, UserError
+from mlpexp.errors import Interrupted, UserError, described, first_line
 from mlpexp.models.classifier import Classifier
 from mlpexp.recorder import DeferredCheckpointIO, Recorder
 from mlpexp.resume import Continued
@@ -224,15 +224,6 @@ def instances(group: str, nodes: dict[str, Any]) -> list[Any]:
                 "check its _target_ and arguments"
             ) from error
     return built
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message in one line, without a full stop."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
 
 
 class Quiet:

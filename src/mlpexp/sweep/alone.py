@@ -2,7 +2,8 @@
 
 from mlpexp import training
 from mlpexp.errors import Interrupted
-from mlpexp.sweep.jobs import Job, Outcome, failed
+from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.mark import failed, interrupted
 
 
 def train_alone(job: Job) -> Outcome:
@@ -10,11 +11,13 @@ def train_alone(job: Job) -> Outcome:
 
     Raises:
         Interrupted: stopped from outside.
+        OSError: the disk is full or broken.
     """
     try:
         with job.surroundings():
             result = training.train(job.config, training.Job(directory=job.directory))
-    except Interrupted:
+    except Interrupted as stop:
+        interrupted(job, stop)
         raise
     except (Exception, SystemExit) as error:
         return failed(job, error)

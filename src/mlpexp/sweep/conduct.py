@@ -1,19 +1,23 @@
 """A sweep from checked configurations to directories: plan, hand out the work, keep the table, go on after failures."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlpexp import stopping, training
-from mlpexp.errors import Interrupted
+from mlpexp import runs, stopping, training
+from mlpexp.errors import Interrupted, StorageError, first_line, is_storage, sentence
 from mlpexp.sweep import results
 from mlpexp.sweep.backends import Backend
 from mlpexp.sweep.backends.here import Here
 from mlpexp.sweep.division import Plan
 from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.mark import unfinished
 from mlpexp.sweep.memory import stack_memory
 from mlpexp.sweep.plan import plan
 from mlpexp.sweep.screen import Screen
 from mlpexp.sweep.work import Unit, data_of
+
+TABLE_SHARE = 50  # training takes at least so many times as long as keeping results.csv up to date
 
 
 def conduct(sweep: Sequence[Job], outcomes: list[Outcome], directory: Path, screen: Screen) -> None:
@@ -23,22 +27,41 @@ def conduct(sweep: Sequence[Job], outcomes: list[Outcome], directory: Path, scre
         outcomes: of each run; filled in place.
 
     Raises:
-        Interrupted: stopped by a signal; finished runs are kept.
+        Interrupted: stopped by a signal; finished runs are kept, the others marked.
+        StorageError: the disk is full or broken; finished runs are kept.
     """
     left = [i for i, job in enumerate(sweep) if job.done is None]
     division = planned([sweep[i] for i in left])
     units = _units(sweep, left, division)
     with stopping.interruptible(), training.Quiet(), screen.showing([sweep[i] for i in left], division):
         try:
-            _train(units, Here(), sweep, outcomes, directory, screen)
-        except Interrupted as stop:
-            done = sum(outcome.result is not None for outcome in outcomes)
-            raise Interrupted(
-                f"{stop}; {done:,} of {len(sweep):,} runs are done and kept, the same command carries on",
-                stop.exit_code,
-            ) from None
-        finally:
-            results.write(directory, sweep, outcomes)
+            try:
+                _train(units, Here(), sweep, outcomes, directory, screen)
+            except Interrupted as stop:
+                _note_interrupted(sweep, outcomes, first_line(stop))
+                raise Interrupted(f"{stop}; {_kept(outcomes)}, the same command carries on", stop.exit_code) from None
+            finally:
+                with stopping.deferred():
+                    results.write(directory, sweep, outcomes)
+        except OSError as error:
+            if not is_storage(error):
+                raise
+            raise StorageError(
+                f"{sentence(error)}; {_kept(outcomes)}, the same command carries on once that is mended"
+            ) from error
+
+
+def _kept(outcomes: Sequence[Outcome]) -> str:
+    return f"{sum(outcome.is_done for outcome in outcomes):,} of {len(outcomes):,} runs are done and kept"
+
+
+def _note_interrupted(sweep: Sequence[Job], outcomes: list[Outcome], reason: str) -> None:
+    """For the table: the runs whose directories are marked, and those that were not begun."""
+    for i, (job, outcome) in enumerate(zip(sweep, outcomes, strict=True)):
+        if outcome.result is None:
+            begun = (job.directory / runs.RESULT).exists()
+            message = reason if begun else f"{reason} before it began"
+            outcomes[i] = Outcome(result=unfinished(job, "interrupted", message))
 
 
 def planned(jobs: Sequence[Job]) -> Plan:
@@ -66,6 +89,7 @@ def _train(
     directory: Path,
     screen: Screen,
 ) -> None:
+    written = cost = 0.0
     unit_of = {place: unit for unit in units for place in unit.places}
     left = {unit.places: len(unit.places) for unit in units}
     for place, outcome in backend.run(units, screen.epoch):
@@ -74,5 +98,9 @@ def _train(
         left[unit.places] -= 1
         if not left[unit.places]:
             screen.finished(outcomes[i] for i in unit.places)
-            if not unit.alone:
+            # of a large sweep the table takes longer to write than a stack to train
+            if time.perf_counter() > written + TABLE_SHARE * cost:
+                started = time.perf_counter()
                 results.write(directory, sweep, outcomes)
+                written = time.perf_counter()
+                cost = written - started

@@ -1,6 +1,5 @@
 """The jobs that `launch` hands to `train`, and what comes back; light, so that a refused sweep imports no torch."""
 
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from hydra.core.utils import configure_log, env_override
 from omegaconf import DictConfig
 
 from mlpexp.config import Config
-from mlpexp.runs import Result
+from mlpexp.runs import FINAL, Result
 from mlpexp.sweep.compose import hydra_config
 
 
@@ -61,16 +60,12 @@ def _given(cfg: DictConfig | None) -> DictConfig:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """How a run ended: with a result, or with the error that it raised."""
+    """How a run ended: its result, and where it failed the error that it raised."""
 
     result: Result | None = None
     error: Exception | None = None
 
-
-def failed(job: Job, error: BaseException) -> Outcome:
-    """The outcome of a job that raised; the traceback goes into its own log and nowhere else."""
-    job.note("".join(traceback.format_exception(error)))
-    if isinstance(error, Exception):
-        return Outcome(error=error)
-    # SystemExit, passed on, would end the sweep, and silently
-    return Outcome(error=RuntimeError(f"{type(error).__name__}: {error}"))
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.result is not None and self.result.status in FINAL

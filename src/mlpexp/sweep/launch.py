@@ -29,9 +29,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlpexp import checks, locking, wording
+from mlpexp import atomic, checks, locking, wording
 from mlpexp.config import Config
-from mlpexp.errors import ConfigError, Interrupted, RunsFailed, UserError
+from mlpexp.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
 from mlpexp.sweep.compose import Composed, Composer, hydra_config, without_hydra
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.recognise import Found
@@ -66,6 +66,8 @@ class Sweep:
             self._checked[composed.number, composed.arguments] = composed, cfg
         self.directory = Path(str(config.hydra.sweep.dir)).absolute()
         self.is_whole = bool(known)
+        if config.get("dry_run") and not self.is_whole:
+            raise UserError("dry_run=true shows the plan of a grid; another sweeper's runs are not known beforehand")
         check_place(self.directory)
         if any(cfg.dry_run for _, cfg in self._checked.values()):
             self._explain()
@@ -110,6 +112,7 @@ def launch(
     Raises:
         UserError: all that is wrong with any of the jobs; then none is started and nothing written.
         Interrupted: stopped from outside.
+        StorageError: the disk is full or broken.
     """
     if trainer is None:
         from mlpexp.sweep.train import train_jobs  # torch: late
@@ -121,6 +124,12 @@ def launch(
     jobs = sweep.checked([(initial_job_idx + i, tuple(one)) for i, one in enumerate(job_overrides)])
     try:
         returns = _run(sweep, jobs, trainer)
+    except OSError as error:
+        if not is_storage(error):
+            raise
+        raise StorageError(
+            f"{sentence(error)}; finished runs are kept, the same command carries on once that is mended"
+        ) from error
     finally:
         configure_log(hydra.hydra_logging, hydra.verbose)
     return returns
@@ -185,11 +194,13 @@ def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) ->
     for job in started:
         _notify_start(sweep, job)
     outcomes = dict(zip(together, trainer(list(together.values())), strict=True)) if together else {}
+    failures = sum(outcome.error is not None for outcome in outcomes.values())
+    summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
     for composed, _ in jobs:
         if composed.output_dir not in together:
             returns[composed.number] = _by_hydra(sweep, composed)
             continue
-        returns[composed.number] = _Return(sweep.composer, composed, outcomes[composed.output_dir])
+        returns[composed.number] = _Return(sweep.composer, composed, outcomes[composed.output_dir], summary)
     for job in started:
         _notify_end(sweep, job, returns[job.number])
     return [returns[composed.number] for composed, _ in jobs]
@@ -215,9 +226,10 @@ def _write_hydra_files(composed: Composed, job: Job) -> None:
     if composed.output_subdir is not None:
         hydra_dir = job.directory / composed.output_subdir
         hydra_dir.mkdir(parents=True, exist_ok=True)
-        (hydra_dir / "config.yaml").write_text(composed.config_yaml, encoding="utf-8")
-        (hydra_dir / "hydra.yaml").write_text(composed.hydra_yaml, encoding="utf-8")
-        (hydra_dir / "overrides.yaml").write_text(composed.overrides_yaml, encoding="utf-8")
+        atomic.clean(hydra_dir)
+        atomic.write(hydra_dir / "config.yaml", composed.config_yaml)
+        atomic.write(hydra_dir / "hydra.yaml", composed.hydra_yaml)
+        atomic.write(hydra_dir / "overrides.yaml", composed.overrides_yaml)
     if job.log is not None:
         job.log.touch()
 
@@ -239,8 +251,6 @@ def _by_hydra(sweep: Sweep, composed: Composed) -> JobReturn:
         job_subdir_key="hydra.sweep.subdir",
     )
     error = ended._return_value
-    if isinstance(error, Interrupted):
-        raise error
     if ended.status == JobStatus.FAILED:
         reason = str(error).partition("\n")[0]
         log.error("failed: %s: %s: %s", composed.output_dir, type(error).__name__, reason)
@@ -250,7 +260,8 @@ def _by_hydra(sweep: Sweep, composed: Composed) -> JobReturn:
 class _Return(JobReturn):
     """Makes the configurations when they are asked for: a thousand times 150 KiB that no sweeper reads."""
 
-    def __init__(self, composer: Composer, composed: Composed, outcome: Outcome) -> None:
+    def __init__(self, composer: Composer, composed: Composed, outcome: Outcome, summary: str) -> None:
+        self._summary = summary
         self._placed: Callable[[], DictConfig] = _placed(composer, composed)
         super().__init__(
             overrides=list(composed.overrides),
@@ -264,7 +275,7 @@ class _Return(JobReturn):
     def return_value(self) -> Any:
         """As Hydra's, whose sweepers end with the first failure, but without a line of its own for it."""
         if self.status == JobStatus.FAILED:
-            raise RunsFailed(f"{type(self._return_value).__name__}: {self._return_value}") from self._return_value
+            raise RunsFailed(self._summary) from self._return_value
         return self._return_value
 
     @return_value.setter

@@ -18,7 +18,6 @@ from mlpexp.runs import Result
 SET_ASIDE = ".set_aside"
 # what a run's directory holds before its training has written anything
 BEFORE_TRAINING = {".hydra", runs.LOG, runs.LOCK}
-FINAL = ("ok", "diverged")
 
 
 class State(Enum):
@@ -44,6 +43,8 @@ class Found:
     result: Result | None = None
     trained: bool = True
     """whether training has left anything there, beside a marker"""
+    other: bool = False
+    """it holds another run, which is done"""
 
 
 def survey(directories: Sequence[Path], identities: Sequence[str], known: dict[str, str], sweep: Path) -> list[Found]:
@@ -89,8 +90,8 @@ def look(directory: Path, identity: str) -> Found:
     except UserError:
         return Found(directory, State.TORN)
     if result.identity != identity:
-        return Found(directory, State.TORN)
-    if result.status not in FINAL:
+        return Found(directory, State.TORN, other=result.status in runs.FINAL)
+    if result.status not in runs.FINAL:
         state = State.FAILED if result.status == "failed" else State.INTERRUPTED
         return Found(directory, state, trained=not entries.keys() <= {*BEFORE_TRAINING, runs.RESULT})
     whole = all(_is_whole(directory / name, noted) for name, noted in result.files.items())
@@ -101,16 +102,24 @@ def set_aside(found: Found, sweep: Path) -> Path:
     """Move a run's directory out of the way, below the sweep's `.set_aside`; returns where.
 
     Raises:
-        UserError: `.set_aside` leads out of the tree, or is full.
+        UserError: see `vacant`.
     """
-    shelf = sweep / SET_ASIDE
+    place = vacant(sweep / SET_ASIDE, found.directory.name)
+    found.directory.rename(place)
+    return place
+
+
+def vacant(shelf: Path, name: str) -> Path:
+    """A place on the shelf for what was called `name`.
+
+    Raises:
+        UserError: the shelf leads out of the tree, or is full.
+    """
     if shelf.is_symlink():
         raise UserError(f"{shelf} is a symbolic link; nothing is moved through it: move it away")
     shelf.mkdir(exist_ok=True)
     for number in range(10_000):
-        place = shelf / f"{found.directory.name}-{number}"
-        if not place.exists():
-            found.directory.rename(place)
+        if not os.path.lexists(place := shelf / f"{name}-{number}"):
             return place
     raise UserError(f"{shelf} is full; delete what you do not need there")
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpexp.errors import described
 from mlpexp.sweep.division import Plan
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.ranking import SEED_LIKE, Estimate, rank
@@ -99,11 +100,14 @@ class Screen:
             some = ", ".join(run.directory.name for run in diverged[:3])
             more = f" and {len(diverged) - 3:,} more" if len(diverged) > 3 else ""
             self._errors.print(
-                f"{len(diverged):,} of {len(sweep):,} runs diverged: {some}{more}", markup=False, highlight=False
+                f"{len(diverged):,} of {len(sweep):,} runs diverged: {some}{more}; results.csv says how",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
         for run, error in failed[:NAMED]:
             self._errors.print(
-                f"failed: {run.directory}: {type(error).__name__}: {error}", markup=False, highlight=False
+                f"failed: {run.log or run.directory}: {described(error)}", markup=False, highlight=False, soft_wrap=True
             )
         if len(failed) > NAMED:
             self._warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")

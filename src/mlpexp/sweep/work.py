@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 from lightning.pytorch import Callback
 
+from mlpexp import stopping
 from mlpexp.data.digits import digits_table
 from mlpexp.data.prepared import Prepared, prepare
 from mlpexp.errors import Interrupted
 from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
 from mlpexp.sweep.alone import train_alone
-from mlpexp.sweep.jobs import Job, Outcome, failed
+from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.mark import failed, interrupted
 from mlpexp.sweep.stack import train_stack
 from mlpexp.sweep.write import write_run
 
@@ -41,7 +43,8 @@ def work(unit: Unit, callbacks: Sequence[Callback] = ()) -> Iterator[tuple[int, 
         callbacks: of a stack's Trainer.
 
     Raises:
-        Interrupted: stopped from outside.
+        Interrupted: stopped from outside; the runs that were under way are marked.
+        OSError: the disk is full or broken.
     """
     if unit.alone:
         for place, job in zip(unit.places, unit.jobs, strict=True):
@@ -63,7 +66,10 @@ def _together(
     started = time.perf_counter()
     try:
         module = train_stack(configs, [data_of(job) for job in jobs], callbacks)
-    except Interrupted:
+    except Interrupted as stop:
+        with stopping.deferred():
+            for job in jobs:
+                interrupted(job, stop)
         raise
     except Exception as error:
         if len(jobs) == 1:
@@ -74,8 +80,9 @@ def _together(
         yield from _together(places[half:], jobs[half:], callbacks)
         return
     share = (time.perf_counter() - started) / len(jobs)
-    for row, (place, job) in enumerate(zip(places, jobs, strict=True)):
-        yield place, Outcome(result=_written(module, row, job, share))
+    with stopping.deferred():  # they are trained: whoever stops us now shall not lose them
+        for row, (place, job) in enumerate(zip(places, jobs, strict=True)):
+            yield place, Outcome(result=_written(module, row, job, share))
 
 
 def _written(module: StackModule, row: int, job: Job, seconds: float) -> Result:
