@@ -17,7 +17,7 @@ from mlpexp.config import Config, ModelConfig, TrainerConfig
 from mlpexp.errors import UserError
 
 DIGEST = "d" * 64
-BLIND = {"name", "resume", "threads", "logger", "dry_run", "stack.threads", "stack.memory_mib"}
+BLIND = {"name", "resume", "threads", "logger", "dry_run", "report", "stack.threads", "stack.memory_mib"}
 BLIND |= {"trainer.accelerator", "trainer.enable_progress_bar"}
 # another legal value for each key where one cannot be made from the default
 OTHER: dict[str, Any] = {

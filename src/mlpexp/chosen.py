@@ -1,6 +1,6 @@
 """What a person chose, as TensorBoard's HParams tab and tables show it: a few columns, not sixty."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -25,6 +25,8 @@ NEVER_SHOWN = (
     "name",
     "resume",
     "threads",
+    "report",
+    "dry_run",
     "tracking.",
     "stack.",
     "trainer.enable_progress_bar",
@@ -42,6 +44,24 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
             value = len(cfg.model.hidden_sizes)
         if key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
             found[key] = value if isinstance(value, bool | int | float | str) else spell(value)
+    return found
+
+
+def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[str, bool | int | float | str]:
+    """Of a run in a sweep only what the sweep varies; the rest is the same in every row.
+
+    Args:
+        keys: that differ between runs, e.g. `model.depth`, or `optimizer` where a group is swept.
+        overrides: the run's own, for keys that are no setting.
+    """
+    given = {key.lstrip("+~"): value for key, _, value in (item.partition("=") for item in overrides)}
+    found: dict[str, bool | int | float | str] = {}
+    readers = {key: read for key, _, read in _readers()}
+    for key in keys:
+        value: Any = readers[key](cfg) if key in readers else given.get(key, "")
+        if key == "model.depth":
+            value = len(cfg.model.hidden_sizes)
+        found[key] = value if isinstance(value, bool | int | float | str) else spell(value)
     return found
 
 

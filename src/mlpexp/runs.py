@@ -33,7 +33,7 @@ Status = Literal["ok", "diverged", "failed", "interrupted"]
 FINAL = ("ok", "diverged")  # trained to the end: never again
 # what cannot change a run's numbers
 BLIND_TO = {
-    "": ("name", "resume", "threads", "tracking", "logger", "dry_run"),
+    "": ("name", "resume", "threads", "tracking", "logger", "dry_run", "report"),
     "stack": ("threads", "memory_mib"),
     "trainer": ("accelerator", "enable_progress_bar"),
     "trainer.flags": ("devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"),

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from mlpexp.resume import Continued
 from mlpexp.run_logger import RunLogger
 from mlpexp.runs import Result
 from mlpexp.tracking.carry import carried_over
+from mlpexp.tracking.hparams import Hparam
 from mlpexp.tracking.records import EventLog
 from mlpexp.tracking.run import end_events, start_events
 
@@ -36,6 +38,8 @@ class Job:
 
     directory: Path
     bar: Callback | None = None
+    hparams: Mapping[str, Hparam] | None = None
+    """the run's row of TensorBoard's HParams page; by default what differs from the defaults, and a few more"""
     continued: Continued | None = None
 
 
@@ -109,7 +113,7 @@ class _Run:
         started = continued.wall_times[0] if continued else self.started
         earlier = sorted(directory.glob("events.out.tfevents.*")) if continued else []
         if self.events is not None:
-            self.events.add(*start_events(chosen(self.cfg), started))
+            self.events.add(*start_events(self.job.hparams or chosen(self.cfg), started))
             if continued:
                 earlier.remove(self.events.path)
                 self.events.add(*carried_over(earlier, continued.saved_at))

@@ -33,6 +33,10 @@ class StackedLauncher(Launcher):
         self.sweep = Sweep(hydra_context, task_function, config, self.max_runs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from mlpexp.report import at_end
         from mlpexp.sweep.launch import launch
 
-        return launch(self.sweep, job_overrides, initial_job_idx)
+        returns = launch(self.sweep, job_overrides, initial_job_idx)
+        if self.sweep.is_whole and at_end.is_asked_for(self.sweep.config):
+            at_end.make(self.sweep.directory)  # now: the sweeper ends with an error where a run has failed
+        return returns

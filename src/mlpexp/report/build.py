@@ -9,8 +9,9 @@ from typing import Any
 
 from mlpexp import atomic
 from mlpexp.errors import UserError
-from mlpexp.report import page, pictures, side_by_side, tables
+from mlpexp.report import events, page, pictures, side_by_side, tables
 from mlpexp.report.analysis import Analysis, analyse
+from mlpexp.report.events import Shown
 from mlpexp.report.figures.svg import svg
 from mlpexp.report.page import Grid, Heading
 from mlpexp.report.picture import Picture
@@ -84,6 +85,8 @@ class Writer:
         self.out = out
         self.figures: list[str] = []
         self.tables: list[str] = []
+        self.texts: list[tuple[str, str]] = []
+        self.shown: list[Shown] = []
         for folder in (FIGURES, TABLES):
             (out / folder).mkdir(parents=True, exist_ok=True)
 
@@ -93,7 +96,11 @@ class Writer:
         words = f"{picture.title}. {picture.caption}"
         drawn = svg(picture.figure, name, words)
         atomic.write(self.out / FIGURES / f"{name}.svg", drawn)
-        atomic.write(self.out / FIGURES / f"{name}.png", png(picture.figure, PNG_DPI)[0])
+        content, width, height = png(picture.figure, PNG_DPI)
+        atomic.write(self.out / FIGURES / f"{name}.png", content)
+        self.shown.append(
+            Shown(name=name, title=picture.title, caption=picture.caption, png=content, width=width, height=height)
+        )
         self.figures.append(name)
         links = [(kind.upper(), f"{FIGURES}/{name}.{kind}") for kind in ("png", "svg")]
         if picture.table:
@@ -110,12 +117,13 @@ class Writer:
         return f"CSV: {table.name}", f"{TABLES}/{name}"
 
     def finish(self, text: str) -> Path:
-        """The page comes last."""
+        """What TensorBoard shows, and the page, which comes last."""
         kept = {f"{name}.{kind}" for name in self.figures for kind in ("png", "svg")} | set(self.tables)
         for folder, kinds in ((FIGURES, (".png", ".svg")), (TABLES, (".csv",))):
             for path in (self.out / folder).iterdir():
                 if path.suffix in kinds and path.name not in kept:
                     path.unlink()
+        events.write(self.out, self.texts, self.shown)
         path = self.out / "index.html"
         atomic.write(path, text)
         return path
@@ -134,17 +142,22 @@ def _sweep(analysis: Analysis, title: str, writer: Writer, prefix: str) -> dict[
     command = every.header.index("command")
     first = [analysis.study.members[c][0] for c in analysis.ranking.order.tolist()[:COMMANDS]]
     origin = tables.provenance(analysis)
+    to_repeat = every.rows[first[0]][command] if first and analysis.best is not None else ""
+    ranked, note = _ranked(analysis, ranking), _note(analysis)
+    writer.texts.append((f"{prefix}answer", events.answer(headline(analysis), counts(analysis), to_repeat)))
+    if ranked.rows:
+        writer.texts.append((f"{prefix}ranking", events.table(ranked, note)))
     return {
         "title": title,
         "anchor": f"{prefix}sweep",
         "headline": headline(analysis),
         "counts": counts(analysis),
-        "command": every.rows[first[0]][command] if first and analysis.best is not None else "",
+        "command": to_repeat,
         "pictures": drawn,
         "trouble": _trouble(analysis, writer, prefix),
-        "ranking": _ranked(analysis, ranking),
+        "ranking": ranked,
         "top": TOP,
-        "ranking_note": _note(analysis),
+        "ranking_note": note,
         "ranking_more": _more(len(ranking.rows)),
         "ranking_files": [writer.table(ranking, prefix), every_link],
         "commands": [every.rows[i][command] for i in first],

@@ -36,6 +36,7 @@ def command(directory: Path, name: str, swept: Sequence[tuple[str, str]]) -> tup
     exact = words is not None
     if words is None:
         words = [f"{key}={value}" for key, value in swept if value != "default"]
+    words = [word for word in words if not word.startswith("report=")]  # of the sweep, not of the run
     return shlex.join(["python", "scripts/train.py", *words]), exact
 
 

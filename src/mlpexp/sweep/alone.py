@@ -15,7 +15,7 @@ def train_alone(job: Job) -> Outcome:
     """
     try:
         with job.surroundings():
-            result = training.train(job.config, training.Job(directory=job.directory))
+            result = training.train(job.config, training.Job(directory=job.directory, hparams=job.hparams))
     except Interrupted as stop:
         interrupted(job, stop)
         raise

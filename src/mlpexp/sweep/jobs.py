@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra.core.utils import configure_log, env_override
 from omegaconf import DictConfig
 
+from mlpexp.chosen import chosen, swept
 from mlpexp.config import Config
 from mlpexp.runs import FINAL, Result
 from mlpexp.sweep.compose import hydra_config
@@ -28,8 +29,15 @@ class Job:
     """environment variables while it trains: `hydra.job.env_set`"""
     done: "Result | None" = None
     """how it ended in an earlier start of the sweep; then there is nothing to train"""
+    swept: tuple[str, ...] = ()
+    """the keys that the sweep varies; empty where a sweeper brings its runs in portions"""
     hydra: Callable[[], DictConfig]
     """makes the whole configuration, with Hydra's own node: 150 KiB, so it is not kept"""
+
+    @property
+    def hparams(self) -> dict[str, bool | int | float | str]:
+        """The run's row of TensorBoard's HParams page."""
+        return swept(self.config, self.swept, self.overrides) if self.swept else chosen(self.config)
 
     def packed(self, *, alone: bool) -> "Job":
         """The same as plain data, for another process; in a stack nobody asks for the whole configuration."""

@@ -35,6 +35,7 @@ from mlpexp.errors import ConfigError, RunsFailed, StorageError, UserError, is_s
 from mlpexp.sweep.compose import Composed, Composer, hydra_config, without_hydra
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.recognise import Found
+from mlpexp.sweep.results import swept_keys
 from mlpexp.sweep.standing import Standing, check_place, stand
 
 log = logging.getLogger(__name__)
@@ -177,11 +178,12 @@ def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) ->
         log.info("%s", told)
         print(told)
     returns: dict[int, JobReturn] = {}
+    swept = tuple(swept_keys([composed.overrides for composed, _ in jobs])) if sweep.is_whole else ()
     together: dict[str, Job] = {}  # by directory: equal runs are trained once
     for composed, cfg in jobs:
         found = standing.found[composed.output_dir]
         if composed.output_dir not in together and (found.result or not composed.needs_ordinary_way):
-            job = _job(sweep, composed, cfg, found)
+            job = _job(sweep, composed, cfg, found, swept)
             if job.done is None:
                 _write_hydra_files(composed, job)
             together[composed.output_dir] = job
@@ -206,7 +208,7 @@ def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) ->
     return [returns[composed.number] for composed, _ in jobs]
 
 
-def _job(sweep: Sweep, composed: Composed, cfg: Config, found: Found) -> Job:
+def _job(sweep: Sweep, composed: Composed, cfg: Config, found: Found, swept: tuple[str, ...] = ()) -> Job:
     number, arguments = composed.number, composed.arguments
     return Job(
         number=number,
@@ -216,6 +218,7 @@ def _job(sweep: Sweep, composed: Composed, cfg: Config, found: Found) -> Job:
         log=found.directory / composed.log_name if composed.log_name else None,
         env_set=composed.env_set,
         done=found.result,
+        swept=swept,
         hydra=lambda: sweep.composer.placed(arguments, number),
     )
 

@@ -86,7 +86,7 @@ def _together(
 
 
 def _written(module: StackModule, row: int, job: Job, seconds: float) -> Result:
-    result = write_run(module, row, job.directory, {"fit": seconds, "total": seconds})
+    result = write_run(module, row, job.directory, {"fit": seconds, "total": seconds}, job.hparams)
     if result.status == "diverged":
         job.note(f"[WARNING] - {result.message}\n")
     return result

@@ -9,16 +9,24 @@ from mlpexp.conclusion import conclude
 from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
 from mlpexp.sweep.checkpoint import assemble
+from mlpexp.tracking.hparams import Hparam
 from mlpexp.tracking.records import encode, file_name
 from mlpexp.tracking.run import run_events
 
 
-def write_run(module: StackModule, run: int, directory: Path, seconds: Mapping[str, float]) -> Result:
+def write_run(
+    module: StackModule,
+    run: int,
+    directory: Path,
+    seconds: Mapping[str, float],
+    hparams: Mapping[str, Hparam] | None = None,
+) -> Result:
     """Write everything of row `run` of a trained stack; the marker comes last.
 
     Args:
         directory: exists; holds what Hydra writes.
         seconds: this run's share of the stack's time.
+        hparams: its row of TensorBoard's HParams page.
     """
     cfg, data, record = module.configs[run], module.data[run], module.records[run]
     end = conclude(cfg, record.history, record.progress, record.tested)
@@ -47,7 +55,7 @@ def write_run(module: StackModule, run: int, directory: Path, seconds: Mapping[s
     if cfg.tracking.tensorboard:
         events = run_events(
             record.history,
-            chosen(cfg),
+            hparams or chosen(cfg),
             end.metrics,
             end.status,
             wall_times,
