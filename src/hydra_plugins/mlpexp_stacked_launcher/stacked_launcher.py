@@ -1,8 +1,9 @@
-"""`hydra/launcher=stacked`: the runs of a sweep are composed, checked and trained together in this process."""
+"""`hydra/launcher=stacked`: the runs of a sweep are composed and checked together, and trained in stacks."""
 
 # Hydra runs this file again at every scan for plugins: no state here, and nothing heavy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -16,6 +17,16 @@ class StackedLauncherConf:
     _target_: str = "hydra_plugins.mlpexp_stacked_launcher.stacked_launcher.StackedLauncher"
     # a sweep of more runs than this is refused before it starts
     max_runs: int = 100_000
+    # where it trains: process (this one), loky (worker processes here), dask, submitit (Slurm)
+    backend: str = "process"
+    # stacks trained at once; null: as many as there are cores, or stacks in a cluster's queue
+    workers: Optional[int] = None  # noqa: UP045 - OmegaConf reads it
+    # of a dask scheduler, e.g. tcp://127.0.0.1:8786; null starts a cluster on this machine
+    address: Optional[str] = None  # noqa: UP045
+    # submitit's: slurm, or local for a try
+    executor: str = "slurm"
+    # what submitit's update_parameters takes, e.g. +hydra.launcher.slurm.slurm_partition=NAME
+    slurm: dict[str, Any] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=StackedLauncherConf, provider="mlpexp")
@@ -24,13 +35,16 @@ ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=Stacke
 class StackedLauncher(Launcher):
     """Thin: `mlpexp.sweep.launch` does the work."""
 
-    def __init__(self, max_runs: int) -> None:
-        self.max_runs = max_runs
+    def __init__(self, max_runs: int, **settings: Any) -> None:
+        self.max_runs, self.settings = max_runs, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from mlpexp import app
+        from mlpexp.sweep.backends.settings import Settings
         from mlpexp.sweep.launch import Sweep
 
-        self.sweep = Sweep(hydra_context, task_function, config, self.max_runs)
+        settings = Settings(**self.settings)
+        self.sweep = Sweep(hydra_context, task_function, config, self.max_runs, settings, prepare=app.register)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from mlpexp.report import at_end

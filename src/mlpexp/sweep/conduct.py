@@ -1,42 +1,54 @@
 """A sweep from checked configurations to directories: plan, hand out the work, keep the table, go on after failures."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from mlpexp import runs, stopping, training
 from mlpexp.errors import Interrupted, StorageError, first_line, is_storage, sentence
 from mlpexp.sweep import results
-from mlpexp.sweep.backends import Backend
-from mlpexp.sweep.backends.here import Here
+from mlpexp.sweep.backends.backend import Backend, opened
+from mlpexp.sweep.backends.settings import Settings
 from mlpexp.sweep.division import Plan
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.mark import unfinished
 from mlpexp.sweep.memory import stack_memory
 from mlpexp.sweep.plan import plan
 from mlpexp.sweep.screen import Screen
+from mlpexp.sweep.spread import spread
 from mlpexp.sweep.work import Unit, data_of
 
 TABLE_SHARE = 50  # training takes at least so many times as long as keeping results.csv up to date
 
 
-def conduct(sweep: Sequence[Job], outcomes: list[Outcome], directory: Path, screen: Screen) -> None:
+def conduct(
+    sweep: Sequence[Job],
+    outcomes: list[Outcome],
+    directory: Path,
+    screen: Screen,
+    settings: Settings,
+    prepare: Callable[[], None] | None,
+) -> None:
     """Train the runs that have no outcome yet and write their directories and `results.csv`.
 
     Args:
         outcomes: of each run; filled in place.
+        settings: where to train.
+        prepare: a function of a module, called in each other process that trains.
 
     Raises:
         Interrupted: stopped by a signal; finished runs are kept, the others marked.
         StorageError: the disk is full or broken; finished runs are kept.
     """
     left = [i for i, job in enumerate(sweep) if job.done is None]
-    division = planned([sweep[i] for i in left])
-    units = _units(sweep, left, division)
-    with stopping.interruptible(), training.Quiet(), screen.showing([sweep[i] for i in left], division):
+    with stopping.interruptible(), training.Quiet():
         try:
             try:
-                _train(units, Here(), sweep, outcomes, directory, screen)
+                with opened(settings, directory, prepare) as backend:
+                    division = planned([sweep[i] for i in left], backend.workers)
+                    with screen.showing([sweep[i] for i in left], division):
+                        _train(_units(sweep, left, division), backend, sweep, outcomes, directory, screen)
             except Interrupted as stop:
                 _note_interrupted(sweep, outcomes, first_line(stop))
                 raise Interrupted(f"{stop}; {_kept(outcomes)}, the same command carries on", stop.exit_code) from None
@@ -64,10 +76,11 @@ def _note_interrupted(sweep: Sequence[Job], outcomes: list[Outcome], reason: str
             outcomes[i] = Outcome(result=unfinished(job, "interrupted", message))
 
 
-def planned(jobs: Sequence[Job]) -> Plan:
+def planned(jobs: Sequence[Job], workers: int = 1) -> Plan:
     """Which of these runs share stacks; positions count within `jobs`."""
     configs = [job.config for job in jobs]
-    return plan(configs, [data_of(job) for job in jobs], stack_memory(configs[0].stack.memory_mib))
+    memory = stack_memory(configs[0].stack.memory_mib) // workers
+    return spread(plan(configs, [data_of(job) for job in jobs], memory), workers)
 
 
 def _units(sweep: Sequence[Job], left: Sequence[int], division: Plan) -> list[Unit]:
@@ -75,7 +88,7 @@ def _units(sweep: Sequence[Job], left: Sequence[int], division: Plan) -> list[Un
 
     def unit(runs: Sequence[int], *, alone: bool, seconds: float = 0.0) -> Unit:
         places = tuple(left[run] for run in runs)
-        return Unit(places=places, jobs=tuple(sweep[i] for i in places), alone=alone, seconds=seconds)
+        return Unit(places=places, jobs=tuple(sweep[i] for i in places), alone=alone, seconds=seconds, origin=places[0])
 
     stacks = [unit(stack.runs, alone=False, seconds=stack.seconds) for stack in division.stacks]
     return stacks + [unit([run], alone=True) for run in division.alone]
@@ -92,15 +105,16 @@ def _train(
     written = cost = 0.0
     unit_of = {place: unit for unit in units for place in unit.places}
     left = {unit.places: len(unit.places) for unit in units}
-    for place, outcome in backend.run(units, screen.epoch):
-        outcomes[place] = outcome
-        unit = unit_of[place]
-        left[unit.places] -= 1
-        if not left[unit.places]:
-            screen.finished(outcomes[i] for i in unit.places)
-            # of a large sweep the table takes longer to write than a stack to train
-            if time.perf_counter() > written + TABLE_SHARE * cost:
-                started = time.perf_counter()
-                results.write(directory, sweep, outcomes)
-                written = time.perf_counter()
-                cost = written - started
+    with closing(backend.run(units, screen)) as ended:  # type: ignore[type-var]
+        for place, outcome in ended:
+            outcomes[place] = outcome
+            unit = unit_of[place]
+            left[unit.places] -= 1
+            if not left[unit.places]:
+                screen.finished(outcomes[i] for i in unit.places)
+                # of a large sweep the table takes longer to write than a stack to train
+                if time.perf_counter() > written + TABLE_SHARE * cost:
+                    started = time.perf_counter()
+                    results.write(directory, sweep, outcomes)
+                    written = time.perf_counter()
+                    cost = written - started

@@ -32,6 +32,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mlpexp import atomic, checks, locking, wording
 from mlpexp.config import Config
 from mlpexp.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
+from mlpexp.sweep import lease
+from mlpexp.sweep.backends.settings import Settings
 from mlpexp.sweep.compose import Composed, Composer, hydra_config, without_hydra
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.recognise import Found
@@ -56,7 +58,18 @@ class Sweep:
         UserError: what is wrong with the sweep.
     """
 
-    def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig, max_runs: int) -> None:
+    def __init__(
+        self,
+        context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
+        max_runs: int,
+        settings: Settings | None = None,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        self.prepare = prepare  # called in each other process that trains
+        self.settings = settings or Settings()
+        self.settings.check()
         self.context = context
         self.task_function = task_function
         self.config = config
@@ -77,6 +90,7 @@ class Sweep:
         self.directory.mkdir(parents=True, exist_ok=True)
         # until Hydra lets go of the launcher, at the latest until the process ends
         weakref.finalize(self, os.close, locking.take(self.directory))
+        lease.wait(self.directory)
         # the sweeper holds the same context: what it composes to see whether it is legal, it composes with this
         context.config_loader = _Loader(self.composer, set(map(tuple, known)))  # type: ignore[assignment]
 
@@ -118,7 +132,7 @@ def launch(
     if trainer is None:
         from mlpexp.sweep.train import train_jobs  # torch: late
 
-        trainer = partial(train_jobs, directory=sweep.directory)
+        trainer = partial(train_jobs, directory=sweep.directory, settings=sweep.settings, prepare=sweep.prepare)
     setup_globals()
     hydra = sweep.config.hydra
     configure_log(hydra.hydra_logging, hydra.verbose)

@@ -110,7 +110,7 @@ class Screen:
                 f"failed: {run.log or run.directory}: {described(error)}", markup=False, highlight=False, soft_wrap=True
             )
         if len(failed) > NAMED:
-            self._warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
+            self.warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
         place = shlex.quote(str(_relative(directory)))
         self._console.print(
             f"\nresults.csv and one directory per run are in {_relative(directory)}. Next:\n"
@@ -120,7 +120,8 @@ class Screen:
             soft_wrap=True,
         )
 
-    def _warn(self, line: str) -> None:
+    def warn(self, line: str) -> None:
+        """Say something that a person should know."""
         self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _ranking(self, sweep: Sequence[Job], outcomes: Sequence[Outcome]) -> None:

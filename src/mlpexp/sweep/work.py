@@ -30,6 +30,10 @@ class Unit:
     alone: bool = False
     seconds: float = 0.0
     """estimated"""
+    losses: int = 0
+    """workers that were lost over it"""
+    origin: int = 0
+    """names it, and its pieces, among the units of the sweep"""
 
     def packed(self) -> "Unit":
         """The same as plain data, for another process."""

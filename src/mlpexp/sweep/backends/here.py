@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mlpexp import stopping
 from mlpexp.models.stack import StackModule
+from mlpexp.sweep.backends.backend import Watcher
 from mlpexp.sweep.jobs import Outcome
 from mlpexp.sweep.work import Unit, work
 
@@ -13,9 +14,11 @@ from mlpexp.sweep.work import Unit, work
 class Here:
     """A `Backend`."""
 
-    def run(self, units: Sequence[Unit], advance: Callable[[float], None]) -> Iterator[tuple[int, Outcome]]:
+    workers = 1
+
+    def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
         for unit in units:
-            yield from work(unit, [_Epochs(advance)])
+            yield from work(unit, [_Epochs(watcher.epoch)])
 
 
 class _Epochs(Callback):

@@ -1,0 +1,71 @@
+"""What the conductor of a sweep asks of a place to train at, and how it gets one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from mlpexp.sweep import lease
+from mlpexp.sweep.backends.settings import Settings
+from mlpexp.sweep.jobs import Outcome
+from mlpexp.sweep.work import Unit
+
+
+class Watcher(Protocol):
+    """Is told how it goes."""
+
+    def epoch(self, runs: float) -> None:
+        """A stack has advanced by so much, counted in whole runs; told only where that costs nothing."""
+
+    def warn(self, line: str) -> None:
+        """Something that a person should know, e.g. that a worker was lost."""
+
+
+class Backend(Protocol):
+    """Works on units, in any order.
+
+    Attributes:
+        workers: how many units it works on at once.
+    """
+
+    workers: int
+
+    def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
+        """Each run's place and outcome, soon after it has ended; closing the iterator ends what still goes on.
+
+        Raises:
+            Interrupted: stopped by a signal.
+        """
+        ...
+
+
+@contextmanager
+def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | None) -> Iterator[Backend]:
+    """The backend that `settings` name, for the sweep in `directory`; its workers end with the block.
+
+    Args:
+        prepare: a function of a module, called in each worker process before it works.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if settings.backend == "process":
+        from mlpexp.sweep.backends.here import Here
+
+        yield Here()
+        return
+    with lease.conducting(directory) as session:
+        match settings.backend:
+            case "loky":
+                from mlpexp.sweep.backends.loky import Loky
+
+                yield Loky(settings, session, prepare)
+            case "dask":
+                from mlpexp.sweep.backends.dask import connected
+
+                with connected(settings, session, prepare) as cluster:
+                    yield cluster
+            case _:
+                from mlpexp.sweep.backends.submitit import Submitit
+
+                yield Submitit(settings, session, prepare)

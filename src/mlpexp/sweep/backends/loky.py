@@ -1,0 +1,62 @@
+"""Worker processes on this machine, by joblib's loky."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+
+from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+
+from mlpexp.sweep.backends.away import Away, Ended, Lost, begin
+from mlpexp.sweep.backends.backend import Watcher
+from mlpexp.sweep.backends.retry import Losses, again, told
+from mlpexp.sweep.backends.settings import Settings
+from mlpexp.sweep.jobs import Outcome
+from mlpexp.sweep.lease import Session
+from mlpexp.sweep.work import Unit
+
+# a worker's libraries start with one thread; a stack then sets what its configuration says
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+class Loky:
+    """A `Backend`. Each worker is a pool of its own: loky gives up a whole pool when one of its workers dies."""
+
+    def __init__(self, settings: Settings, session: Session, prepare: Callable[[], None] | None) -> None:
+        self.workers = settings.num_workers
+        self._away = Away(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
+
+    def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
+        waiting = deque(sorted(units, key=lambda unit: -unit.seconds))  # the long ones first, for an even end
+        free = [_pool() for _ in range(min(self.workers, len(units)))]
+        working: dict[Future[Ended], tuple[Unit, ProcessPoolExecutor]] = {}
+        pools, losses = list(free), Losses()
+        try:
+            while waiting or working:
+                while free and waiting:
+                    unit, pool = waiting.popleft(), free.pop()
+                    working[pool.submit(self._away, unit.packed())] = unit, pool
+                for future in wait(working, return_when=FIRST_COMPLETED).done:
+                    unit, pool = working.pop(future)
+                    try:
+                        yield from future.result()
+                        losses.succeeded()
+                    except (BrokenProcessPool, Lost) as error:
+                        losses.lost(error)
+                        watcher.warn(told(unit, "a worker process", error))
+                        pool.shutdown(wait=True, kill_workers=True)
+                        pools.remove(pool)
+                        pool = _pool()
+                        pools.append(pool)
+                        pieces, failures = again(unit)
+                        waiting.extend(pieces)
+                        yield from failures
+                    free.append(pool)
+        finally:
+            for pool in pools:
+                pool.shutdown(wait=True, kill_workers=True)
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(max_workers=1, initializer=begin, initargs=(os.getpid(),), env=ONE_THREAD)

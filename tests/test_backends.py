@@ -1,0 +1,307 @@
+"""A sweep is the same to the bit and to the file wherever its stacks are trained, and whichever worker dies.
+
+Starting workers costs seconds: `make test` does it once with a worker killed; `make test-backends` does the rest.
+"""
+
+import contextlib
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from sweeps_away import Killer, at_work, numbers
+
+from mlpexp import checks
+from mlpexp.errors import ConfigError, RunsFailed
+from mlpexp.sweep.backends.away import Away, Lost
+from mlpexp.sweep.backends.retry import HOPELESS, Losses, again, told
+from mlpexp.sweep.backends.settings import Settings
+from mlpexp.sweep.division import Plan, Stack
+from mlpexp.sweep.jobs import Job
+from mlpexp.sweep.lease import conducting
+from mlpexp.sweep.spread import spread
+from mlpexp.sweep.work import Unit
+
+TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
+GRID = "-m seed=range(6) model.depth=1,2 model.width=8 trainer.max_epochs=40 "
+thorough = pytest.mark.skipif("MLPEXP_BACKENDS" not in os.environ, reason="make test-backends runs it")
+
+
+@pytest.fixture
+def undisturbed(train: Callable[..., Any], here: Path) -> dict[str, Any]:
+    ended = train(GRID + "name=here")
+    assert ended.code == 0, ended.err
+    return numbers(here / "multirun/here")
+
+
+def test_a_killed_loky_worker_loses_its_stack_only_and_the_sweep_is_the_same(
+    undisturbed: dict[str, Any], train: Callable[..., Any], here: Path
+) -> None:
+    with Killer(here / "multirun/away") as killer:
+        ended = train(GRID + "name=away hydra.launcher.backend=loky hydra.launcher.workers=2")
+    assert ended.code == 0, ended.err
+    assert len(killer.killed) == 1
+    assert "a worker process was lost" in ended.err
+    assert "tried again" in ended.err
+    assert numbers(here / "multirun/away") == undisturbed
+    assert at_work(here / "multirun/away") == []
+
+
+@thorough
+@pytest.mark.parametrize("backend", ["dask", "submitit hydra.launcher.executor=local"])
+def test_a_cluster_on_this_machine_trains_the_same_sweep_though_a_worker_is_killed(
+    backend: str, undisturbed: dict[str, Any], here: Path
+) -> None:
+    with Killer(here / "multirun/away") as killer:
+        ended = command(f"name=away hydra.launcher.workers=2 hydra.launcher.backend={backend}")
+    assert ended.returncode == 0, ended.stderr
+    assert len(killer.killed) == 1
+    assert numbers(here / "multirun/away") == undisturbed
+
+
+@thorough
+def test_two_dask_workers_of_a_running_scheduler_of_which_one_is_killed(
+    undisturbed: dict[str, Any], here: Path
+) -> None:
+    with scheduler(here) as address, Killer(here / "multirun/away") as killer:
+        ended = command(f"name=away hydra.launcher.backend=dask hydra.launcher.address={address}")
+    assert ended.returncode == 0, ended.stderr
+    assert len(killer.killed) == 1
+    assert "was lost" in ended.stderr
+    assert numbers(here / "multirun/away") == undisturbed
+
+
+@thorough
+@pytest.mark.parametrize("backend", ["loky", "dask", "submitit hydra.launcher.executor=local"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_outlives_its_sweep_and_the_same_command_carries_on(
+    backend: str, number: signal.Signals, here: Path, train: Callable[..., Any]
+) -> None:
+    longer = f"name=away trainer.max_epochs=1000 hydra.launcher.workers=2 hydra.launcher.backend={backend}"
+    process = subprocess.Popen([sys.executable, TRAIN, *(GRID + longer).split()], stderr=subprocess.PIPE, text=True)
+    workers = wait_for(lambda: at_work(here / "multirun/away"))
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == (143 if number == signal.SIGTERM else -9), said
+    time.sleep(5)
+    assert [worker for worker in workers if alive(worker)] == []
+    (here / "multirun/away/sweep.json").unlink()  # another number of epochs makes another study
+    ended = train(GRID + "name=away")
+    assert ended.code == 0, ended.err
+    assert not (here / "multirun/away/.workers").exists()
+
+
+@thorough
+def test_the_run_that_kills_its_workers_is_found_and_named(here: Path) -> None:
+    (here / "deadly.py").write_text(
+        "import os\nfrom lightning.pytorch import Callback\n"
+        "class Deadly(Callback):\n"
+        "    def on_train_start(self, trainer, module):\n"
+        "        if module.cfg.seed == 1:\n            os.kill(os.getpid(), 9)\n"
+    )
+    ended = command(
+        "name=away trainer.max_epochs=1 hydra.launcher.workers=2 hydra.launcher.backend=loky "
+        "model.depth=1 seed=0,1,2 +callbacks.deadly._target_=deadly.Deadly",
+        env={"PYTHONPATH": str(here)},
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "its run seed=1 is given up" in ended.stderr.replace("\n", " ")
+    text = (here / "multirun/away/results.csv").read_text()
+    assert [line.split(",")[2] for line in text.splitlines()[1:]].count("failed") == 1
+
+
+def test_what_another_worker_has_finished_is_not_trained_again(tmp_path: Path) -> None:
+    unit = made(tmp_path, [1, 2, 3])
+    with conducting(tmp_path / "sweep") as session:
+        away = Away(session=session, home=str(tmp_path), prepare=None, is_ours=False)
+        first = dict(away(unit))
+        torn, kept = unit.jobs[0].directory, unit.jobs[1].directory
+        before = (kept / "result.json").stat().st_mtime_ns
+        (torn / "result.json").unlink()
+        (torn / ".metrics.csv.123.partial").write_text("half")
+        second = dict(away(unit))
+    assert (kept / "result.json").stat().st_mtime_ns == before
+    assert len(list(torn.glob("events*"))) == 1
+    assert not list(torn.glob(".*partial"))
+    for place in unit.places:
+        assert first[place].result.metrics == second[place].result.metrics
+
+
+def test_an_error_that_cannot_travel_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(Exception):
+        def __init__(self, one: int, two: int) -> None:
+            super().__init__(f"{one} and {two}")
+
+    def fails(*_: Any) -> Any:
+        raise Odd(1, 2)
+
+    monkeypatch.setattr("mlpexp.sweep.work.train_stack", fails)
+    with conducting(tmp_path / "sweep") as session:
+        away = Away(session=session, home=str(tmp_path), prepare=None, is_ours=False)
+        ended = pickle.loads(pickle.dumps(away(made(tmp_path, [1]))))
+    assert str(ended[0][1].error) == "Odd: 1 and 2"
+
+
+def test_a_worker_whose_sweep_has_gone_does_nothing(tmp_path: Path) -> None:
+    unit = made(tmp_path, [1])
+    with conducting(tmp_path / "sweep") as session:
+        pass
+    with pytest.raises(Lost, match="has ended"):
+        Away(session=session, home=str(tmp_path), prepare=None, is_ours=False)(unit)
+    assert list(unit.jobs[0].directory.iterdir()) == []
+
+
+def test_a_unit_whose_workers_die_is_tried_again_then_halved_down_to_the_run(tmp_path: Path) -> None:
+    unit = made(tmp_path, [1, 2, 3])
+    [once], none = again(unit)
+    assert (once.jobs, once.losses, none) == (unit.jobs, 1, [])
+    assert "its 3 runs are tried again" in told(unit, "a worker")
+    pieces, none = again(once)
+    assert [piece.places for piece in pieces] == [(10,), (11, 12)]
+    assert none == []
+    nothing, [(place, outcome)] = again(pieces[0])
+    assert (nothing, place) == ([], 10)
+    assert isinstance(outcome.error, Lost)
+    assert "is given up" in told(pieces[0], "a worker")
+
+
+def test_workers_that_all_die_at_once_end_the_sweep() -> None:
+    losses = Losses()
+    with pytest.raises(RunsFailed, match="no memory"):
+        for _ in range(HOPELESS):
+            losses.lost("no memory")
+    losses.succeeded()
+    losses.lost("once")
+
+
+def test_a_plan_for_workers_leaves_none_of_them_idle() -> None:
+    def divided(*lengths: int) -> Plan:
+        stacks, start = [], 0
+        for length in lengths:
+            stacks.append(Stack(runs=list(range(start, start + length)), seconds=float(length), memory_bytes=length))
+            start += length
+        return Plan(stacks=stacks, alone={})
+
+    for lengths, workers in [((100,), 4), ((7,), 3), ((500, 1, 1), 2), ((2, 2), 4)]:
+        before = divided(*lengths)
+        after = spread(before, workers)
+        assert [run for stack in after.stacks for run in stack.runs] == list(range(sum(lengths)))
+        assert len(after.stacks) >= min(workers, sum(lengths) // 2)
+        assert max(stack.seconds for stack in after.stacks) <= max(2.0, before.seconds / workers + 1)
+    assert spread(divided(100), 1) == divided(100)
+
+
+REFUSED = {
+    "backend=ray": "unknown backend 'ray'; choose one of process, loky, dask, submitit",
+    "backend=loky hydra.launcher.workers=0": "hydra.launcher.workers=0 is out of range",
+    "workers=2": "hydra.launcher.backend=loky",
+    "backend=submitit hydra.launcher.executor=pbs": "unknown executor 'pbs'; choose one of slurm, local",
+    "address=tcp://127.0.0.1:1": "hydra.launcher.address is for hydra.launcher.backend=dask",
+    "backend=dask hydra.launcher.address=nowhere": "is no address of a dask scheduler",
+    "backend=dask hydra.launcher.address=tcp://127.0.0.1:1": "does not answer (Connection refused)",
+    "backend=loky +hydra.launcher.slurm.mem_gb=1": "hydra.launcher.slurm is for",
+}
+
+
+@pytest.mark.parametrize("setting", REFUSED)
+def test_wrong_settings_are_one_line_before_anything_is_written(
+    setting: str, train: Callable[..., Any], here: Path
+) -> None:
+    ended = train(f"-m seed=1,2 hydra.launcher.{setting}")
+    assert ended.code == 2
+    assert REFUSED[setting] in ended.line
+    assert list(here.iterdir()) == []
+
+
+def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlpexp.sweep.backends.settings.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs distributed; install it with: pip install 'mlpexp\[dask\]'"):
+        Settings(backend="dask").check()
+
+
+def made(place: Path, seeds: list[int]) -> Unit:
+    def job(number: int, seed: int) -> Job:
+        directory = place / "sweep" / str(number)
+        directory.mkdir(parents=True)
+        return Job(
+            number=number,
+            overrides=(),
+            config=replace(checks.parse({"trainer": {"max_epochs": 1}}), seed=seed),
+            directory=directory,
+            log=directory / "train.log",
+            env_set={},
+            hydra=lambda: OmegaConf.create({}),
+        )
+
+    jobs = tuple(job(i, seed) for i, seed in enumerate(seeds))
+    return Unit(places=tuple(range(10, 10 + len(seeds))), jobs=jobs).packed()
+
+
+def command(words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    overrides = words.split()
+    keys = {word.partition("=")[0] for word in overrides}
+    grid = [word for word in GRID.split() if word.partition("=")[0] not in keys]
+    return subprocess.run(
+        [sys.executable, TRAIN, *grid, *overrides],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=os.environ | (env or {}),
+    )
+
+
+@contextlib.contextmanager
+def scheduler(place: Path) -> Iterator[str]:
+    """A dask scheduler and two workers, each a process of its own, on the loopback interface."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    logs = (place / "dask.log").open("w")
+    dask = [shutil.which("dask", path=str(Path(sys.executable).parent)) or "dask"]
+    processes = [
+        subprocess.Popen(
+            [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], stdout=logs, stderr=logs
+        )
+    ]
+    for _ in range(2):
+        processes.append(
+            subprocess.Popen(
+                [*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"], stdout=logs, stderr=logs
+            )
+        )
+    try:
+        wait_for(lambda: (place / "dask.log").read_text().count("Registered to") >= 2)
+        yield address
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+        logs.close()
+
+
+def wait_for(there: Callable[[], Any], timeout_s: float = 120) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if found := there():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never happened")
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

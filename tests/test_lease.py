@@ -1,0 +1,85 @@
+"""Never two writers: workers notice that their conductor has gone, and the next start waits for them."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mlpexp.errors import UserError
+from mlpexp.sweep import lease
+from mlpexp.sweep.lease import FOLDER, Gone, Session
+
+
+def test_a_worker_may_write_while_its_sweep_is_conducted(tmp_path: Path) -> None:
+    with lease.conducting(tmp_path) as session:
+        with session.writing(0), session.writing(1):
+            session.check()
+        assert (tmp_path / FOLDER).is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Gone, match="has ended"):
+        session.check()
+    with pytest.raises(Gone), session.writing(0):
+        pass
+
+
+def test_a_worker_of_an_earlier_start_may_not_write(tmp_path: Path) -> None:
+    with lease.conducting(tmp_path), pytest.raises(Gone, match="anew"):
+        Session(tmp_path, "another").check()
+
+
+CONDUCT = """
+import os, signal, sys
+from pathlib import Path
+from mlpexp.sweep import lease
+with lease.conducting(Path(sys.argv[1])) as session:
+    print(session.token, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_notices_that_its_conductor_was_killed(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", CONDUCT, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9
+    session = Session(tmp_path, killed.stdout.strip())
+    with pytest.raises(Gone, match="has gone"):
+        session.check()
+    lease.wait(tmp_path)  # the next start tidies up
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_start_waits_for_workers_that_still_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conducting = lease.conducting(tmp_path)
+    session = conducting.__enter__()
+    monkeypatch.setattr(lease, "LEAVING_S", 0.0)
+    monkeypatch.setattr(lease, "WAIT_S", 0.2)
+    with session.writing(0):
+        conducting.__exit__(None, None, None)
+        with pytest.raises(Gone):
+            session.check()
+        with pytest.raises(UserError, match="still write into"):
+            lease.wait(tmp_path)
+    lease.wait(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_workers_are_never_at_the_same_unit(tmp_path: Path) -> None:
+    inside: list[str] = []
+    begun, done = threading.Event(), threading.Event()
+    with lease.conducting(tmp_path) as session:
+
+        def second() -> None:
+            begun.set()
+            with session.writing(7):
+                inside.append("second")
+            done.set()
+
+        with session.writing(7):
+            thread = threading.Thread(target=second)
+            thread.start()
+            begun.wait(5)
+            assert not done.wait(0.3)
+            inside.append("first")
+        thread.join(10)
+    assert inside == ["first", "second"]
