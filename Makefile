@@ -7,10 +7,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test fuzz lint bench tensorboard report
+.PHONY: help setup train sweep test fuzz test-backends lint bench tensorboard report
 
 help:  ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## the environment in .venv, with the versions of constraints.txt
 
@@ -25,6 +25,9 @@ test: $(READY)  ## run the tests; ARGS='-k resume' for some of them
 
 fuzz: $(READY)  ## hold many random stacks against runs alone, to the bit; STACKS=1000 for more
 	@MLPEXP_FUZZ=$(or $(STACKS),200) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_stack.py -k whatever_the_options $(ARGS)
+
+test-backends: $(READY)  ## sweeps over worker processes, dask and submitit, with workers killed; minutes
+	@MLPEXP_BACKENDS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_backends.py $(ARGS)
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check

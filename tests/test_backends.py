@@ -146,9 +146,10 @@ def test_an_error_that_cannot_travel_is_told_in_words(tmp_path: Path, monkeypatc
         raise Odd(1, 2)
 
     monkeypatch.setattr("mlpexp.sweep.work.train_stack", fails)
+    unit = made(tmp_path, [1])
     with conducting(tmp_path / "sweep") as session:
         away = Away(session=session, home=str(tmp_path), prepare=None, is_ours=False)
-        ended = pickle.loads(pickle.dumps(away(made(tmp_path, [1]))))
+        ended = pickle.loads(pickle.dumps(away(unit)))
     assert str(ended[0][1].error) == "Odd: 1 and 2"
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The jobs that are handed over for training, which takes no time."""
     jobs: list[Job] = []
 
-    def train_jobs(some: Sequence[Job], directory: Path) -> list[Outcome]:
+    def train_jobs(some: Sequence[Job], directory: Path, **_: Any) -> list[Outcome]:
         jobs.extend(some)
         return [outcome(job) for job in some]
 
@@ -65,7 +66,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, Any], Any
         from mlpexp.sweep.alone import train_alone
 
         monkeypatch.setattr("mlpexp.sweep.alone.training.train", train)
-        monkeypatch.setattr("mlpexp.sweep.train.train_jobs", lambda jobs, directory: [train_alone(job) for job in jobs])
+        monkeypatch.setattr("mlpexp.sweep.train.train_jobs", lambda jobs, **_: [train_alone(job) for job in jobs])
 
     return install
 
@@ -86,7 +87,8 @@ def as_if_basic(text: str) -> str:
     """Without what is allowed to differ: the launcher's own entries."""
     ours = "hydra_plugins.mlpexp_stacked_launcher.stacked_launcher.StackedLauncher"
     text = text.replace(ours, "hydra._internal.core_plugins.basic_launcher.BasicLauncher")
-    text = text.replace("    max_runs: 100000\n", "").replace("hydra/launcher: stacked", "hydra/launcher: basic")
+    text = re.sub(r"    max_runs: 100000\n    backend: .*\n(?:    (?:workers|address|executor|slurm): .*\n)*", "", text)
+    text = text.replace("hydra/launcher: stacked", "hydra/launcher: basic")
     return text.replace("hydra/launcher=stacked", "hydra/launcher=basic")
 
 

@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP become one exception, which every layer above knows how to end in order."""
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,13 @@ def _interrupted(number: signal.Signals) -> Interrupted:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While the block runs, the first of these signals raises `Interrupted`; those that follow at once are ignored."""
+    """While the block runs, the first of these signals raises `Interrupted`; those that follow at once are ignored.
+
+    In a thread that is not the main one (a dask worker's, say) no signal is ever heard, and nothing changes.
+    """
+    if not _hears():
+        yield
+        return
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in EXIT_CODES}
     arm()
     try:
@@ -68,6 +75,10 @@ def deferred() -> Iterator[None]:
 
 def arm() -> None:
     """Install the handlers; again once Lightning has put its own over them."""
-    for number in EXIT_CODES:
+    for number in EXIT_CODES if _hears() else ():
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, _stop)
+
+
+def _hears() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -132,7 +132,7 @@ def _portable(outcome: Outcome) -> Outcome:
         travels = type(copy) is type(error) and str(copy) == str(error)
     except Exception:
         travels = False
-    return outcome if travels else Outcome(error=RuntimeError(f"{type(error).__name__}: {error}"))
+    return outcome if travels else replace(outcome, error=RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 class _Watch(Callback):
