@@ -9,14 +9,11 @@ Targets: `fit` takes at most 4 times the bare loop, the command at most 2 s more
 import argparse
 import csv
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -25,18 +22,15 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from torch import Tensor, nn
-from torch.nn import functional as F
+from measuring import ROOT, THREADS, bare_loop, close, spend, surroundings
 
-from mlpexp import app, provenance, runs, training
+from mlpexp import app, runs, training
 from mlpexp.config import Config
 from mlpexp.data.digits import digits_table
 from mlpexp.training import Job
 
-ROOT = Path(__file__).parents[1]
 IMPORTS = "import torch, lightning, sklearn.datasets"
 FIT_TARGET, PROCESS_TARGET_S = 4.0, 2.0
-THREADS = 1  # as a run alone has
 
 
 def main() -> None:
@@ -68,10 +62,10 @@ def fit(repeats: int) -> dict[str, Any]:
 
     def theirs() -> float:
         started = time.perf_counter()
-        bare[0] = loop(inputs, labels)
+        bare[0] = bare_loop(inputs, labels)
         return time.perf_counter() - started
 
-    bare = [loop(inputs, labels)]  # also a warm-up
+    bare = [bare_loop(inputs, labels)]  # also a warm-up
     ours()
     found = alternate({"bare_loop": theirs, "fit": ours}, repeats)
     ratio = found["fit"]["median"] / found["bare_loop"]["median"]
@@ -83,26 +77,6 @@ def fit(repeats: int) -> dict[str, Any]:
     return found | {"ratio": ratio, "ratio_of_minima": least, "target": FIT_TARGET}
 
 
-def loop(x: Tensor, y: Tensor) -> list[tuple[float, float]]:
-    """The notebook's third part: loss and accuracy on everything after each of ten epochs."""
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(64, 50), nn.Tanh(), nn.Linear(50, 10))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    curve = []
-    for _ in range(10):
-        network.train()
-        for start in range(0, len(x), 32):
-            optimizer.zero_grad()
-            F.cross_entropy(network(x[start : start + 32]), y[start : start + 32]).backward()
-            optimizer.step()
-        network.eval()
-        with torch.no_grad():
-            logits = network(x)
-            loss, hits = F.cross_entropy(logits, y), logits.argmax(1) == y
-        curve.append((loss.item(), hits.double().mean().item()))
-    return curve
-
-
 def run(cfg: Config) -> tuple[list[tuple[float, float]], float]:
     """The same columns of a real run's `metrics.csv`, and the seconds of its `fit`."""
     with tempfile.TemporaryDirectory() as directory:
@@ -112,12 +86,6 @@ def run(cfg: Config) -> tuple[list[tuple[float, float]], float]:
     return curve, result.seconds["fit"]
 
 
-def close(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> bool:
-    return len(one) == len(other) and all(
-        abs(a - b) <= 1e-6 for pair, partner in zip(one, other, strict=True) for a, b in zip(pair, partner, strict=True)
-    )
-
-
 def process(repeats: int) -> dict[str, Any]:
     """Seconds of the whole default command, with all its figures, against those of its imports."""
     train = [sys.executable, str(ROOT / "scripts/train.py")]
@@ -125,7 +93,7 @@ def process(repeats: int) -> dict[str, Any]:
     walls = {name: partial(wall, command) for name, command in commands.items()}
     found = alternate(walls, repeats)
     # processor time hardly depends on who else is busy
-    cpu = {name: statistics.median(spend(command)[1] for _ in range(3)) for name, command in commands.items()}
+    cpu = {name: statistics.median(spend(command).cpu_s for _ in range(3)) for name, command in commands.items()}
     more = found["command"]["median"] - found["imports"]["median"]
     least = found["command"]["min"] - found["imports"]["min"]
     more_cpu = cpu["command"] - cpu["imports"]
@@ -145,17 +113,7 @@ def process(repeats: int) -> dict[str, Any]:
 
 
 def wall(command: list[str]) -> float:
-    return spend(command)[0]
-
-
-def spend(command: list[str]) -> tuple[float, float]:
-    """Wall and processor seconds of a command in an empty directory."""
-    with tempfile.TemporaryDirectory() as directory:
-        before, started = os.times(), time.perf_counter()
-        subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
-        elapsed, after = time.perf_counter() - started, os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    return elapsed, used
+    return spend(command).wall_s
 
 
 def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Any]:
@@ -173,26 +131,6 @@ def line(measured: dict[str, Any]) -> str:
 
 def word(reached: bool) -> str:
     return "reached" if reached else "MISSED"
-
-
-def surroundings() -> dict[str, Any]:
-    """Hardware and software."""
-    names = [row.split(":")[1].strip() for row in cpuinfo() if row.startswith("model name")]
-    return {
-        "hardware": {
-            "cpu": names[0] if names else platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": round(os.getloadavg()[0], 2),
-            "threads": THREADS,
-        },
-        "versions": provenance.versions(),
-        "git_commit": provenance.git_commit(),
-    }
-
-
-def cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 if __name__ == "__main__":
