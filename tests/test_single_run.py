@@ -309,3 +309,11 @@ def test_the_last_weights_are_tested_where_asked(train, here: Path):
     best, last = result(here / "best"), result(here / "last")
     assert best["epochs"] == last["epochs"] == last["epoch"] + 1 == best["epoch"] + 2
     assert best["metrics"]["test/loss"] != last["metrics"]["test/loss"]
+
+
+def test_on_a_machine_with_slurm_nothing_is_said_about_srun(train, tmp_path: Path, monkeypatch):
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    outcome = train(f"trainer.max_epochs=1 {QUICK}")
+    assert (outcome.code, outcome.err) == (0, "")

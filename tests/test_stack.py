@@ -233,6 +233,7 @@ FREE: dict[str, Sequence[Any]] = {
     "data.label_noise": (0.0, 0.0, 0.2),
     "model.activation": ACTIVATIONS,
     "model.init": INITS,
+    "model.parametrization": ("standard", "standard", "mup"),
     "model.sigma_w": (0.5, 2.0),
     "model.sigma_b": (0.0, 0.3),
     "optimizer.lr": (1e-4, 0.01, 0.1, 0.5, 3.0),

@@ -241,6 +241,7 @@ class Quiet:
         warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # we log once per epoch
+        warnings.filterwarnings("ignore", ".*srun.* command is available on your system but is not used.*")
         # the others in one line, and in the run's log
         warnings.showwarning = lambda message, *_, **__: log.warning(first_line(message))
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mlpexp.errors import described
@@ -20,6 +21,7 @@ from mlpexp.sweep.results import swept_keys
 
 SHOWN = 5  # configurations in the final table
 NAMED = 10  # failures that are named one by one
+WIDE = 100  # columns in which three metrics and their intervals find room
 WRITING_S, STACK_S = 0.004, 0.15  # of a run's files; of a Trainer's own work
 
 
@@ -41,11 +43,11 @@ class Screen:
             self._console.print(f"{count:,} of them train alone: {reason}", highlight=False)
         columns = (
             TextColumn("training"),
-            BarColumn(),
+            BarColumn(bar_width=16),  # all of it in 80 columns
             MofNCompleteColumn(),
             TextColumn("runs"),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("left"),
             TextColumn("{task.fields[best]}"),
         )
         with Progress(*columns, console=self._errors, disable=not sys.stderr.isatty()) as self._progress:
@@ -141,36 +143,51 @@ class Screen:
             return
         ranked = rank(runs, monitor, smaller_is_better=monitor == "val/loss")
         factors = [key for key in keys if key not in SEED_LIKE]
-        metrics = [name for name in (monitor, "val/acc", "test/acc") if name in ranked[0].metrics]
-        table = Table(
-            title=f"best of {len(ranked):,} configurations, by mean {monitor}, ± 95 % interval",
-            title_justify="left",
-            header_style="bold",
-        )
-        for key in factors:
-            table.add_column(key.rsplit(".", 1)[-1])
-        table.add_column("runs", justify="right")
-        for name in dict.fromkeys(metrics):
+        metrics = [name for name in dict.fromkeys((monitor, "val/acc", "test/acc")) if name in ranked[0].metrics]
+        if self._console.width < WIDE and len(metrics) > 2:
+            metrics.remove("val/acc")
+        repeated = any(item.metrics[monitor].num_runs > 1 for item in ranked)
+        self._console.print(_title(len(ranked), monitor, repeated), highlight=False)  # above: inside it would wrap
+        table = Table(header_style="bold")
+        if factors:
+            table.add_column("configuration", overflow="fold")
+        if repeated:
+            table.add_column("runs", justify="right", no_wrap=True)
+        for name in metrics:
             table.add_column(name, justify="right", no_wrap=True)
         for item in ranked[:SHOWN]:
-            cells = [_spelled(item.metrics[name]) for name in dict.fromkeys(metrics)]
-            table.add_row(*(item.settings[key] for key in factors), str(item.metrics[monitor].num_runs), *cells)
+            cells = [escape(" ".join(_setting(key, item.settings[key]) for key in factors))] if factors else []
+            cells += [str(item.metrics[monitor].num_runs)] if repeated else []
+            table.add_row(*cells, *(_spelled(item.metrics[name]) for name in metrics))
         self._console.print(table)
 
 
+def _title(count: int, monitor: str, repeated: bool) -> str:
+    interval = ", with 95 % intervals" if repeated else ""
+    if count == 1:
+        return f"mean over the runs{interval}" if repeated else "the run"
+    return f"best of {count:,} configurations by {'mean ' * repeated}{monitor}{interval}"
+
+
+def _setting(key: str, value: str) -> str:
+    """`width=64`, but `tanh`: a word speaks for itself."""
+    is_word = value.isidentifier() and value.lower() not in ("true", "false", "null", "none", "nan", "inf")
+    return value if is_word else f"{key.rpartition('.')[2]}={value}"
+
+
 def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
-    """E.g. `1,080 runs: 27 configurations x 40 seeds, in 9 stacks, about 12 s`."""
-    keys = swept_keys([run.overrides for run in sweep])
-    seeds = Counter(
-        tuple(
-            item for item in run.overrides if item.partition("=")[0] in keys and item.partition("=")[0] not in SEED_LIKE
-        )
-        for run in sweep
+    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks, about 12 s`."""
+    swept = swept_keys([run.overrides for run in sweep])
+    keys = [key for key in swept if key not in SEED_LIKE]
+    repeated = Counter(
+        tuple(item for item in run.overrides if item.partition("=")[0].lstrip("+~") in keys) for run in sweep
     )
-    counts = set(seeds.values())
-    what = f"{len(seeds):,} configuration{'s' * (len(seeds) != 1)}"
+    counts = set(repeated.values())
+    noun = "architecture" if keys and all(key.startswith("model.") for key in keys) else "configuration"
+    what = f"{len(repeated):,} {noun}{'s' * (len(repeated) != 1)}"
     if len(counts) == 1 and counts != {1}:
-        what += f" x {counts.pop():,} seeds"
+        repeats = {"data.fold": "folds"}.get(next((key for key in swept if key in SEED_LIKE), ""), "seeds")
+        what += f" x {counts.pop():,} {repeats if len(swept) - len(keys) == 1 else 'runs'}"
     stacks = len(planned.stacks)
     seconds = planned.seconds + STACK_S * stacks + WRITING_S * len(sweep)
     line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"

@@ -1,0 +1,96 @@
+"""What a person sees of a sweep."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mlpexp.config import Config
+from mlpexp.sweep.division import Plan, Stack
+from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.screen import Screen, plan_line
+
+
+def jobs(*overrides: Sequence[str]) -> list[Job]:
+    return [
+        Job(
+            number=number,
+            overrides=tuple(one),
+            config=Config(),
+            directory=Path(f"multirun/it/{number}"),
+            log=None,
+            env_set={},
+            hydra=lambda: None,  # type: ignore[arg-type,return-value]
+        )
+        for number, one in enumerate(overrides)
+    ]
+
+
+def grid(seeds: int, *more: str) -> list[Job]:
+    return jobs(
+        *(
+            [f"model.depth={depth}", f"model.activation={name}", f"seed={seed}", *more]
+            for depth in (1, 2)
+            for name in ("tanh", "relu")
+            for seed in range(seeds)
+        )
+    )
+
+
+def ended(value: float) -> Outcome:
+    metrics = {"val/loss": value, "val/acc": 0.9, "test/acc": 0.8}
+    return Outcome(result=SimpleNamespace(status="ok", metrics=metrics, objective=value))  # type: ignore[arg-type]
+
+
+def concluded(sweep: list[Job], width: int) -> list[str]:
+    screen = Screen()
+    screen._console = Console(file=(text := io.StringIO()), width=width)
+    screen.conclude(sweep, [ended(0.1 + 0.01 * run.number) for run in sweep], Path("multirun/it").absolute())
+    return text.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        (grid(40), "160 runs: 4 architectures x 40 seeds, in 1 stack, about 12 s"),
+        (grid(1), "4 runs: 4 architectures, in 1 stack, about 12 s"),
+        (jobs(["seed=1"], ["seed=2"]), "2 runs: 1 configuration x 2 seeds, in 1 stack, about 12 s"),
+        (jobs(["data.fold=0"], ["data.fold=1"]), "2 runs: 1 configuration x 2 folds, in 1 stack, about 12 s"),
+        (jobs(["optimizer.lr=1"], ["optimizer.lr=2"]), "2 runs: 2 configurations, in 1 stack, about 12 s"),
+        (jobs(["seed=1"]), "1 run: 1 configuration, in 1 stack, about 12 s"),
+    ],
+)
+def test_the_plan_is_one_line(sweep: list[Job], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlpexp.sweep.screen.WRITING_S", 0)
+    monkeypatch.setattr("mlpexp.sweep.screen.STACK_S", 0)
+    runs = list(range(len(sweep)))
+    planned = Plan(stacks=[Stack(runs=runs, seconds=12.0, memory_bytes=1)], alone={})
+    assert plan_line(sweep, planned) == said
+
+
+@pytest.mark.parametrize("width", [70, 80, 200])
+def test_the_table_of_the_best_is_whole_at_any_width(width: int) -> None:
+    lines = concluded(grid(5, "+model.width=100", "optimizer.lr=0.125"), width)
+    said = "\n".join(lines)
+    assert lines[0] == "best of 4 configurations by mean val/loss, with 95 % intervals"
+    for word in ("configuration", "runs", "val/loss", "test/acc", "depth=1 tanh", "0.1200 ± 0.0196"):
+        assert word in said
+    assert "…" not in said
+    assert ("val/acc" in said) is (width >= 100)
+
+
+def test_one_configuration_needs_no_column_and_one_run_no_interval() -> None:
+    assert concluded(jobs(["seed=1"], ["seed=2"]), 80)[0] == "mean over the runs, with 95 % intervals"
+    said = "\n".join(concluded(grid(1), 80))
+    assert "best of 4 configurations by val/loss\n" in said
+    assert "±" not in said
+    assert " runs " not in said.partition("results.csv")[0]
+
+
+def test_what_a_person_typed_is_no_markup() -> None:
+    sweep: Any = jobs(["model.width=[8,4]"], ["model.width=[9]"])
+    assert "width=[8,4]" in "\n".join(concluded(sweep, 80))
