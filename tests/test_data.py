@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from mlpexp.config import DataConfig
 from mlpexp.data.batches import Batches, epoch_order
 from mlpexp.data.digits import DigitsDataModule, digits_table
-from mlpexp.data.prepared import Table, prepare
+from mlpexp.data.prepared import prepare
 from mlpexp.data.splits import noisy_labels, split
 from mlpexp.errors import UserError
 
@@ -141,8 +141,8 @@ def test_the_scale_is_the_training_parts_even_where_the_maximum_lies_elsewhere(p
     where = int(getattr(parts(), part)[0])
     inputs = table.inputs.copy()
     inputs[where, 5] = 160.0  # ten times what the training part has
-    data = prepare(Table(inputs, table.labels, table.class_names, digest=f"with an outlier in {part}"), DataConfig())
-    assert data.scale == 16.0
+    data = prepare(table._replace(inputs=inputs, digest=f"with an outlier in {part}"), DataConfig())
+    assert set(data.features.scale) == {16.0}
     assert data.part("train")[0].max() == 1.0
     assert data.part(part)[0].max() == 10.0
 

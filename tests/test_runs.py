@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {
     "model.depth": 3,
     "model.activation": "relu",
     "model.init": "notebook",
+    "model.parametrization": "mup",
     "data.split": "none",
     "data.folds": 5,
     "optimizer.name": "adam",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mlpexp import atomic, checks
 from mlpexp.config import Config
+from mlpexp.data.description import Description
 from mlpexp.errors import ConfigError, UserError
 from mlpexp.runs import BEST, LAST, checksum, read_result
 
@@ -89,6 +90,26 @@ def described(path: Path, loaded: Mapping[str, Any]) -> tuple[Config, int, int]:
         return checks.parse(config), numbers[0], numbers[1]  # type: ignore[return-value]
     except ConfigError as error:
         raise UserError(f"{path} holds an impossible configuration: {error.problems[0]}") from error
+
+
+def described_data(path: Path, loaded: Mapping[str, Any]) -> Description:
+    """What a checkpoint says of its data: how raw samples become inputs, the names of the classes.
+
+    Raises:
+        UserError: it says nothing, or what it says does not fit its network.
+    """
+    _, num_features, num_classes = described(path, loaded)
+    try:
+        data = Description.from_plain(loaded["hyper_parameters"].get("data"))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; train the run again") from error
+    found = data.features.num_inputs, len(data.class_names)
+    if found != (num_features, num_classes):
+        raise UserError(
+            f"{path} describes data of {found[0]} features and {found[1]} classes, but its network has "
+            f"{num_features} and {num_classes}; train the run again"
+        )
+    return data
 
 
 def check_weights(path: Path, weights: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, Tensor]:

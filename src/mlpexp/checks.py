@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from mlpexp import config
-from mlpexp.config import Config, ModelConfig
+from mlpexp.config import GENERATED, Config, DataConfig, ModelConfig
 from mlpexp.errors import ConfigError
 from mlpexp.parametrization import FAN_IN_INITS
 
@@ -77,8 +77,14 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "devices": (lambda value: value not in (1, "1", "auto", [0]), "a run trains on one device"),
     "num_nodes": (lambda value: value != 1, "a run trains on one device"),
 }
-INPUTS, CLASSES, SAMPLES = 64, 10, 1797  # of digits; the estimate of memory needs no better
+# features, classes, samples: for the estimate of memory, without reading anything
+SIZES = {"digits": (64, 10, 1797), "wine": (13, 3, 178), "breast_cancer": (30, 2, 569), "iris": (4, 3, 150)}
 BUILT = ("callbacks", "logger")  # from a person's own classes
+# keys that only some data sets have
+DATA_KEYS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    (("samples", "noise"), GENERATED),
+    (("classes",), ("spirals", "blobs")),
+]
 # where a default would not show what to type
 EXAMPLES: dict[str, Any] = {
     "model.depth": 2,
@@ -256,7 +262,8 @@ def _unknown_choice(key: str, value: Any) -> str:
 
 
 def _contradictions(cfg: Config) -> Iterator[str]:
-    yield from _architecture(cfg.model)
+    yield from _architecture(cfg)
+    yield from _data(cfg.data)
     data, optimizer, epochs = cfg.data, cfg.optimizer, cfg.trainer.max_epochs
     if data.split == "none" and data.folds is not None:
         yield "data.folds needs a split; set data.split=stratified, or leave data.folds out"
@@ -290,7 +297,19 @@ def _contradictions(cfg: Config) -> Iterator[str]:
                 yield (f"trainer.{flag} needs an optimizer of torch's; leave it out, or set model.variant=torch_nn")
 
 
-def _architecture(model: ModelConfig) -> Iterator[str]:
+def _data(data: DataConfig) -> Iterator[str]:
+    for keys, owners in DATA_KEYS:
+        for key in keys:
+            value = getattr(data, key)
+            if data.name not in owners and value != _DEFAULTS[f"data.{key}"]:
+                yield (
+                    f"data.{key}={spell(value)} belongs to data={', data='.join(owners)}, not to data={data.name}; "
+                    "leave it out"
+                )
+
+
+def _architecture(cfg: Config) -> Iterator[str]:
+    model = cfg.model
     if isinstance(model.width, list) and model.depth not in (None, len(model.width)):
         yield (
             f"model.depth={model.depth} and model.width={spell(model.width)} disagree: the list has "
@@ -304,17 +323,23 @@ def _architecture(model: ModelConfig) -> Iterator[str]:
             f"model.parametrization=mup needs an initialisation whose variance is a constant over the fan-in, which "
             f"model.init={model.init} is not; choose one of {', '.join(FAN_IN_INITS)}, e.g. model.init=torch"
         )
-    needed, there = memory_needed(model), physical_memory()
+    sizes = data_sizes(cfg.data)
+    needed, there = memory_needed(model, *sizes), physical_memory()
     if needed > there:
         depth = "" if model.depth is None else f"model.depth={model.depth} "
         yield (
-            f"{depth}model.width={spell(model.width)} makes {num_parameters(model):,} parameters and would need "
-            f"about {needed / 2**30:,.0f} GiB of memory; this machine has {there / 2**30:,.0f}, "
+            f"{depth}model.width={spell(model.width)} makes {num_parameters(model, *sizes[:2]):,} parameters and would "
+            f"need about {needed / 2**30:,.0f} GiB of memory; this machine has {there / 2**30:,.0f}, "
             "so choose a smaller network, e.g. model.depth=2 model.width=64"
         )
 
 
-def memory_needed(model: ModelConfig) -> int:
+def data_sizes(data: DataConfig) -> tuple[int, int, int]:
+    """Features, classes and samples of a data set, without reading it."""
+    return SIZES.get(data.name, (2, data.num_generated_classes, data.samples))
+
+
+def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, samples: int = 1797) -> int:
     """A rough upper estimate in bytes of what training takes, without building anything."""
     if isinstance(model.width, list):
         depth, widest, units = len(model.width), max(model.width, default=0), sum(model.width)
@@ -322,8 +347,8 @@ def memory_needed(model: ModelConfig) -> int:
         depth = 1 if model.depth is None else model.depth
         widest, units = model.width, depth * model.width
     # weights, gradients, two of the optimizer, the checkpoints of the best and of the last epoch, one more to write
-    numbers = 7 * num_parameters(model)
-    numbers += 2 * SAMPLES * widest + 4 * 256 * units  # evaluation in one piece, and the layers' diagnostics
+    numbers = 7 * num_parameters(model, inputs, classes)
+    numbers += 2 * samples * widest + 4 * 256 * units  # evaluation in one piece, and the layers' diagnostics
     return 4 * numbers + 20_000 * depth  # objects of Python's
 
 
@@ -333,7 +358,7 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def num_parameters(model: ModelConfig, inputs: int = INPUTS, classes: int = CLASSES) -> int:
+def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:
     """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
     if isinstance(model.width, list):
         sizes = [inputs, *model.width, classes]

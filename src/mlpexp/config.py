@@ -27,6 +27,8 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine", "step"]
 Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
 Monitor = Literal["val/loss", "val/acc"]
+DataName = Literal["digits", "wine", "breast_cancer", "iris", "moons", "circles", "spirals", "blobs"]
+GENERATED = ("moons", "circles", "spirals", "blobs")
 
 MAX_SEED = 2**32 - 1
 # strict: '3' is no number and true is no 1, though an integer is a fine float
@@ -83,8 +85,8 @@ class ModelConfig:
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class DataConfig:
-    name: Literal["digits"] = "digits"
-    """the data set: scikit-learn's 1,797 digits of 8x8 pixels"""
+    name: DataName = "digits"
+    """the data set: scikit-learn's digits (1,797 images of 8x8 pixels), one of its tables, or points in the plane"""
     split: Literal["stratified", "none"] = "stratified"
     """none: train on everything and validate on the same, as the notebook did"""
     val_fraction: OpenShare = 0.15
@@ -103,6 +105,17 @@ class DataConfig:
     """samples per step; the smaller last batch is kept"""
     shuffle: Flag = True
     """a new order each epoch, a pure function of (seed, epoch)"""
+    samples: Annotated[int, Field(ge=10, strict=True)] = 1000
+    """moons, circles, spirals, blobs only: how many points to make, from data.seed"""
+    noise: NonNegative = 0.2
+    """the same only: standard deviation of what is added to each coordinate, of a blob itself"""
+    classes: Annotated[int, Field(ge=2, strict=True)] = 3
+    """spirals and blobs only: how many of them, each a class"""
+
+    @property
+    def num_generated_classes(self) -> int:
+        """Classes of data that is made here."""
+        return 2 if self.name in ("moons", "circles") else self.classes
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)

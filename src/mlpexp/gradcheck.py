@@ -1,6 +1,6 @@
 """Are the gradients right? By hand, by autograd and by central finite differences, for each parameter tensor.
 
-All in float64, on real digits, at the network's initial weights. Letters: B batch, I inputs, C classes.
+All in float64, on real samples, at the network's initial weights. Letters: B batch, I inputs, C classes.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from rich.table import Table
 from torch import Generator, Tensor, autograd
 from torch.nn import functional as F
 
+from mlpexp import data as datasets
 from mlpexp.activations import ACTIVATIONS, Activation
 from mlpexp.config import Config
-from mlpexp.data.digits import DigitsDataModule
 from mlpexp.functional import Layer, Trace, backward, cross_entropy, cross_entropy_backward, forward, softmax
 from mlpexp.initialisation import initialise
 from mlpexp.parametrization import initial_factors
@@ -58,7 +58,7 @@ def check(cfg: Config) -> list[Row]:
     Raises:
         UserError: the data cannot be split as asked.
     """
-    data = DigitsDataModule(cfg.data, cfg.seed)
+    data = datasets.module(cfg.data, cfg.seed)
     data.setup()
     inputs, labels = next(iter(data.train_dataloader()))
     inputs, labels = inputs[:SAMPLES].double(), labels[:SAMPLES]  # (B, I), (B,)

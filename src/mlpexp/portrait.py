@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mlpexp import atomic, runs
-from mlpexp.data.digits import IMAGE_SHAPE
 from mlpexp.data.prepared import Prepared
 from mlpexp.functional import softmax
 from mlpexp.models.classifier import Classifier
@@ -35,8 +34,10 @@ def draw(module: Classifier, data: Prepared, recorder: Recorder, directory: Path
 
 def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator[tuple[str, Figure]]:
     yield "curves", figures.learning_curves(recorder.history, recorder.progress.best_epoch)
-    pictures = data.inputs.numpy().reshape(-1, *IMAGE_SHAPE)
-    yield "samples", figures.sample_gallery(pictures, data.labels.numpy(), SAMPLES)
+    if data.image_shape is not None:
+        pictures = data.inputs.numpy().reshape(-1, *data.image_shape)
+        names = np.array(data.class_names)[data.labels.numpy()]
+        yield "samples", figures.sample_gallery(pictures, names, [i for i in SAMPLES if i < len(pictures)])
     part = "test" if len(data.split.test) else "val"
     inputs, labels = data.part(part)
     with torch.no_grad():
@@ -45,13 +46,16 @@ def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator
         confidence, predicted = probabilities.max(-1)
         counts = multiclass_confusion_matrix(predicted, labels, num_classes=probabilities.shape[-1])
         yield f"confusion_{part}", figures.confusion_matrix(counts.numpy(), data.class_names)
-        shown = inputs.numpy().reshape(-1, *IMAGE_SHAPE)
-        yield (
-            f"mistakes_{part}",
-            figures.mistakes(shown, labels.numpy(), predicted.numpy(), confidence.numpy()),
-        )
-        first = module.parameter_layers()[0].weight.numpy()  # (width, 64)
-        yield "first_layer", figures.first_layer_weights(first, IMAGE_SHAPE)
+        if data.image_shape is not None:
+            shown = inputs.numpy().reshape(-1, *data.image_shape)
+            yield (
+                f"mistakes_{part}",
+                figures.mistakes(
+                    shown, labels.numpy(), predicted.numpy(), confidence.numpy(), class_names=data.class_names
+                ),
+            )
+            first = module.parameter_layers()[0].weight.numpy()  # (width, I)
+            yield "first_layer", figures.first_layer_weights(first, data.image_shape)
     if recorder.layer_rows:
         epochs = len(recorder.history)
         table = np.array([row[2:4] for row in recorder.layer_rows], dtype=float).reshape(epochs, -1, 2)

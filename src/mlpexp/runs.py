@@ -38,6 +38,12 @@ BLIND_TO = {
     "trainer": ("accelerator", "enable_progress_bar"),
     "trainer.flags": ("devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"),
 }
+# keys that came after the first runs: left out where they have their default, so that those keep their identity
+LATER = {
+    "data": ("samples", "noise", "classes"),
+    "model": ("parametrization", "base_width"),
+}
+_DEFAULTS = plain(Config())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,10 @@ def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
             node = node[key]
         for name in names:
             node.pop(name, None)
+    for group, names in LATER.items():
+        for name in names:
+            if found[group][name] == _DEFAULTS[group][name]:
+                del found[group][name]
     # however it was spelled: a list of equal widths, or no depth at all
     found["model"]["depth"] = len(cfg.model.hidden_sizes)
     found["model"]["width"] = cfg.model.hidden_sizes

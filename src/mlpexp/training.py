@@ -14,10 +14,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from mlpexp import checkpoints, locking, models, provenance, resume, runs, stopping
+from mlpexp import data as datasets
 from mlpexp.chosen import chosen
 from mlpexp.conclusion import Conclusion, conclude
 from mlpexp.config import Config
-from mlpexp.data.digits import DigitsDataModule
+from mlpexp.data.datamodule import TableDataModule
 from mlpexp.errors import Interrupted, UserError, described, first_line
 from mlpexp.models.classifier import Classifier
 from mlpexp.recorder import DeferredCheckpointIO, Recorder
@@ -53,10 +54,10 @@ def train(cfg: Config, job: Job) -> Result:
     started = time.time()
     job.directory.mkdir(parents=True, exist_ok=True)
     with locking.hold(job.directory), stopping.interruptible(), _Threads(cfg.threads), Quiet():
-        data = DigitsDataModule(cfg.data, cfg.seed)
+        data = datasets.module(cfg.data, cfg.seed)
         data.setup()
         prepared = data.prepared
-        module = models.build(cfg, prepared.inputs.shape[1], prepared.num_classes)
+        module = models.build(cfg, prepared.num_inputs, prepared.num_classes, prepared.description)
         events = EventLog(job.directory, started) if cfg.tracking.tensorboard else None
         io = DeferredCheckpointIO(job.directory)
         recorder = Recorder(cfg, job.directory, events, io)
@@ -71,7 +72,7 @@ def train(cfg: Config, job: Job) -> Result:
 class _Run:
     cfg: Config
     job: Job
-    data: DigitsDataModule
+    data: TableDataModule
     module: Classifier
     recorder: Recorder
     events: EventLog | None

@@ -1,1 +1,56 @@
-"""Data modules: samples in, batches of tensors out."""
+"""Data sets by name: a table in, fitted preprocessing, parts, batches of tensors out.
+
+Nothing heavy is imported before a data set is read: `digest` is asked at the front door.
+"""
+
+from typing import TYPE_CHECKING
+
+from mlpexp.config import DataConfig
+
+if TYPE_CHECKING:
+    from mlpexp.data.datamodule import TableDataModule
+    from mlpexp.data.prepared import Prepared
+    from mlpexp.data.table import Table
+
+
+def load(cfg: DataConfig) -> "Table":
+    """The whole data set that `cfg` names, untransformed; read once per process.
+
+    Raises:
+        UserError: it cannot be read, or is not what it has to be.
+    """
+    if cfg.name == "digits":
+        from mlpexp.data.digits import digits_table
+
+        return digits_table()
+    if cfg.name in ("wine", "breast_cancer", "iris"):
+        from mlpexp.data.ready_made import ready_made_table
+
+        return ready_made_table(cfg.name)
+    from mlpexp.data.generated import generated_table
+
+    return generated_table(cfg)
+
+
+def prepare(cfg: DataConfig) -> "Prepared":
+    """The same, split and transformed as `cfg` says; what runs of equal data share.
+
+    Raises:
+        UserError: see `load`; or it cannot be split as asked.
+    """
+    from mlpexp.data import prepared
+
+    return prepared.prepare(load(cfg), cfg)
+
+
+def module(cfg: DataConfig, seed: int) -> "TableDataModule":
+    """The LightningDataModule of the data set that `cfg` names; `seed` orders the batches."""
+    from mlpexp.data.digits import DigitsDataModule
+    from mlpexp.data.generated import GeneratedDataModule
+    from mlpexp.data.ready_made import ReadyMadeDataModule
+
+    if cfg.name == "digits":
+        return DigitsDataModule(cfg, seed)
+    if cfg.name in ("wine", "breast_cancer", "iris"):
+        return ReadyMadeDataModule(cfg, seed)
+    return GeneratedDataModule(cfg, seed)

@@ -1,40 +1,64 @@
-"""The data of one run as a trainer needs it: scaled inputs, labels, and the indices of the three parts."""
+"""The data of one run as a trainer needs it: inputs, labels, and the indices of the three parts."""
 
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mlpexp.config import DataConfig
+from mlpexp.data.description import Description
+from mlpexp.data.features import Features
+from mlpexp.data.fitting import fit
 from mlpexp.data.splits import Split, noisy_labels, split
+from mlpexp.data.table import Table
+
+KEPT = 16  # transformed data sets at once: all that a stack of k folds uses, and no more than memory can hold
 
 
-class Table(NamedTuple):
-    """A whole data set, unscaled."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prepared:
+    """What runs of equal data configuration share; not to be changed.
 
-    inputs: NDArray[np.float32]  # (N, I)
-    labels: NDArray[np.int64]  # (N,)
-    class_names: list[str]
-    digest: str  # SHA-256 of the bytes
+    Attributes:
+        labels: true ones, (N,) int64.
+        train_labels: with label noise in the training part, (N,) int64.
+        features: fitted to the training part only, so that nothing of the test leaks into training.
+        description: what a checkpoint says of the data.
+    """
 
-
-class Prepared(NamedTuple):
-    """What runs of equal data configuration share; not to be changed."""
-
-    inputs: Tensor  # (N, I) float32, scaled by what the training part says
-    labels: Tensor  # (N,) int64, true
-    train_labels: Tensor  # (N,) int64, with label noise in the training part
+    table: Table
+    labels: Tensor
+    train_labels: Tensor
     split: Split
-    scale: float
-    class_names: list[str]
-    digest: str  # of the unscaled data
+    features: Features
+    description: Description
+
+    @property
+    def inputs(self) -> Tensor:
+        """(N, I) float32; one tensor for all whose features were fitted to the same values."""
+        return _inputs(_Transformed(self.table, self.features))
+
+    @property
+    def num_inputs(self) -> int:
+        return self.features.num_inputs
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.table.class_names
 
     @property
     def num_classes(self) -> int:
-        return len(self.class_names)
+        return len(self.table.class_names)
+
+    @property
+    def digest(self) -> str:
+        """Of the data before it was transformed."""
+        return self.table.digest
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        return self.table.image_shape
 
     def part(self, name: str) -> tuple[Tensor, Tensor]:
         """Inputs and labels of `train` (with its noisy labels), `val` or `test`."""
@@ -43,12 +67,32 @@ class Prepared(NamedTuple):
         return self.inputs[index], labels[index]
 
 
+class _Transformed:
+    """A table under features, equal where the outcome is."""
+
+    def __init__(self, table: Table, features: Features) -> None:
+        self.table, self.features = table, features
+
+    def __hash__(self) -> int:
+        return hash((self.table.digest, self.features.key))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Transformed) and (self.table.digest, self.features.key) == (
+            other.table.digest,
+            other.features.key,
+        )
+
+
+@lru_cache(maxsize=KEPT)
+def _inputs(wanted: _Transformed) -> Tensor:
+    return torch.from_numpy(wanted.features.transform(wanted.table.inputs, wanted.table.categories))
+
+
 _cache: dict[tuple[str, DataConfig], Prepared] = {}
-_scaled: dict[tuple[str, float], tuple[Tensor, Tensor]] = {}
 
 
 def prepare(table: Table, cfg: DataConfig) -> Prepared:
-    """Split and scale `table` as `cfg` says; remembered, so that a sweep over seeds does it once.
+    """Split `table` as `cfg` says and fit its features; remembered, so that a sweep over seeds does it once.
 
     Raises:
         UserError: the data cannot be split as asked.
@@ -56,13 +100,21 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
     key = table.digest, replace(cfg, batch_size=1, shuffle=False)  # what does not matter here
     if key not in _cache:
         parts = split(table.labels, cfg)
-        # fitted on the training part only, so that nothing of the test leaks into training
-        scale = float(table.inputs[parts.train].max())
-        if (table.digest, scale) not in _scaled:
-            scaled = torch.from_numpy(table.inputs / np.float32(scale)), torch.from_numpy(table.labels)
-            _scaled[table.digest, scale] = scaled
-        inputs, labels = _scaled[table.digest, scale]
+        features = fit(table, parts.train)
+        labels = torch.from_numpy(table.labels)
         noisy = noisy_labels(table.labels, parts.train, len(table.class_names), cfg)
-        train_labels = labels if noisy is table.labels else torch.from_numpy(noisy)
-        _cache[key] = Prepared(inputs, labels, train_labels, parts, scale, table.class_names, table.digest)
+        _cache[key] = Prepared(
+            table=table,
+            labels=labels,
+            train_labels=labels if noisy is table.labels else torch.from_numpy(noisy),
+            split=parts,
+            features=features,
+            description=Description(
+                name=cfg.name,
+                digest=table.digest,
+                class_names=table.class_names,
+                features=features,
+                image_shape=table.image_shape,
+            ),
+        )
     return _cache[key]

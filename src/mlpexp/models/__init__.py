@@ -1,14 +1,15 @@
 """The tellings of one network, as LightningModules, by name."""
 
 from mlpexp.config import Config
+from mlpexp.data.description import Description
 from mlpexp.models.classifier import Classifier
 
 
-def build(cfg: Config, num_features: int, num_classes: int) -> Classifier:
-    """The network that `cfg.model.variant` names, with its initial weights."""
+def build(cfg: Config, num_features: int, num_classes: int, data: Description | None = None) -> Classifier:
+    """The network that `cfg.model.variant` names, with its initial weights; `data` goes into its checkpoints."""
     from mlpexp.models.autograd import AutogradMLP
     from mlpexp.models.backprop import BackpropMLP
     from mlpexp.models.torch_nn import TorchMLP
 
     variants = {"torch_nn": TorchMLP, "autograd": AutogradMLP, "backprop": BackpropMLP}
-    return variants[cfg.model.variant](cfg, num_features, num_classes)
+    return variants[cfg.model.variant](cfg, num_features, num_classes, data)

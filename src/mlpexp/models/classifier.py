@@ -1,14 +1,24 @@
 """What all variants share: the parameter layout, and loss and accuracy measured once per epoch."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mlpexp.activations import ACTIVATIONS
 from mlpexp.config import Config, plain
+from mlpexp.data.description import Description
 from mlpexp.functional import Layer, mean_loss, sample_losses
 from mlpexp.initialisation import initialise
 from mlpexp.parametrization import initial_factors
+
+
+def hyperparameters(cfg: Config, num_features: int, num_classes: int, data: Description | None) -> dict[str, Any]:
+    """What a checkpoint says of its network; the data is left out where it is not known."""
+    found: dict[str, Any] = {"config": plain(cfg), "num_features": num_features, "num_classes": num_classes}
+    return found | ({"data": data.to_plain()} if data is not None else {})
 
 
 class Classifier(LightningModule):
@@ -21,10 +31,14 @@ class Classifier(LightningModule):
         metrics: of the latest epoch, by name, double precision: train/loss, train/acc, val/loss, …
     """
 
-    def __init__(self, cfg: Config, num_features: int, num_classes: int) -> None:
+    def __init__(
+        self, cfg: Config, num_features: int, num_classes: int, data: Description | Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
+        if isinstance(data, Mapping):  # as Lightning's own load_from_checkpoint hands it back
+            data = Description.from_plain(data)
         # plain builtins only: anything else would make the checkpoint unloadable with weights_only=True
-        self.save_hyperparameters({"config": plain(cfg), "num_features": num_features, "num_classes": num_classes})
+        self.save_hyperparameters(hyperparameters(cfg, num_features, num_classes, data))
         self.cfg = cfg
         self.sizes = [num_features, *cfg.model.hidden_sizes, num_classes]
         self.activation = ACTIVATIONS[cfg.model.activation]

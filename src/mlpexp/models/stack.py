@@ -56,7 +56,7 @@ class StackModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.configs, self.data, self.exact = list(configs), list(data), exact
-        self.sizes = [data[0].inputs.shape[1], *configs[0].model.hidden_sizes, data[0].num_classes]
+        self.sizes = [data[0].num_inputs, *configs[0].model.hidden_sizes, data[0].num_classes]
         self.records = [RunRecord(Progress.of(cfg)) for cfg in configs]
         self.training_runs = list(range(len(configs)))
         self.max_epochs = max(cfg.trainer.max_epochs for cfg in configs)

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from mlpexp import provenance
-from mlpexp.config import Config, plain
+from mlpexp.config import Config
+from mlpexp.data.prepared import Prepared
+from mlpexp.models.classifier import hyperparameters
 from mlpexp.models.stack import RunRecord, Snapshot
 from mlpexp.models.torch_nn import make_optimizer
 
 
 def assemble(
     cfg: Config,
+    data: Prepared,
     record: RunRecord,
     snapshot: Snapshot,
     run: int,
@@ -51,11 +54,7 @@ def assemble(
         "optimizer_states": [{"state": _state(cfg, snapshot, run, steps), "param_groups": optimizer}],
         "lr_schedulers": schedulers,
         "hparams_name": None,
-        "hyper_parameters": {
-            "config": plain(cfg),
-            "num_features": snapshot.weights[0].shape[2],
-            "num_classes": snapshot.weights[-1].shape[1],
-        },
+        "hyper_parameters": hyperparameters(cfg, data.num_inputs, data.num_classes, data.description),
     }
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from mlpexp import atomic
 from mlpexp.checks import spell
-from mlpexp.config import Config
+from mlpexp.config import GENERATED, Config
 from mlpexp.errors import UserError
 from mlpexp.runs import SCHEMA_VERSION, identity_content, seal
 
 MANIFEST = "sweep.json"
+DIGEST = "data digest"
 # repetitions: other values of these never make another study
 REPEATED = ("seed", "data.seed", "data.fold")
 
@@ -60,9 +61,13 @@ def read(directory: Path) -> Manifest | None:
     return Manifest(**content)
 
 
-def of(configs: Sequence[Config], digest: str) -> Manifest:
-    """The study that these runs make, without their directories."""
-    flats = [flat(identity_content(cfg, digest)["config"]) for cfg in configs]
+def of(configs: Sequence[Config], digests: Sequence[str]) -> Manifest:
+    """The study that these runs make, without their directories; `digests` of each one's data."""
+    flats = [
+        # what makes data from a seed is all in its configuration
+        flat(identity_content(cfg, digest)["config"]) | ({} if cfg.data.name in GENERATED else {DIGEST: digest})
+        for cfg, digest in zip(configs, digests, strict=True)
+    ]
     constants, varied = dict(flats[0]), set()
     for one in flats[1:]:
         if one == flats[0]:
@@ -71,7 +76,8 @@ def of(configs: Sequence[Config], digest: str) -> Manifest:
             if key not in one or one[key] != constants[key]:
                 varied.add(key)
                 del constants[key]
-    return Manifest(constants=constants | {"data digest": digest}, varied=sorted(varied))
+        varied |= one.keys() - flats[0].keys()
+    return Manifest(constants=constants, varied=sorted(varied))
 
 
 def joined(old: Manifest | None, new: Manifest, directory: Path) -> Manifest:

@@ -62,7 +62,7 @@ def cannot_be_stacked(cfg: Config) -> str | None:
 
 def sizes(cfg: Config, data: Prepared) -> list[int]:
     """Units of each layer, from the inputs to the classes."""
-    return [data.inputs.shape[1], *cfg.model.hidden_sizes, data.num_classes]
+    return [data.num_inputs, *cfg.model.hidden_sizes, data.num_classes]
 
 
 def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
@@ -70,7 +70,8 @@ def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
     return (
         tuple(sizes(cfg, data)),
         shapes,
-        data.scale,
+        data.digest,
+        data.features.key,
         cfg.data.batch_size,
         cfg.data.shuffle,
         cfg.optimizer.name,

@@ -71,7 +71,7 @@ def stand(directory: Path, jobs: Sequence[tuple[str, Config]], *, same_study: bo
     configs = list(unique.values())
     digests = [digest.of(cfg.data) for cfg in configs]
     old = manifest.read(directory)
-    study = manifest.of(configs, digests[0])
+    study = manifest.of(configs, digests)
     study = manifest.joined(old if same_study else None, study, directory)
     if old is not None:
         study.runs = old.runs | study.runs

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from lightning.pytorch import Callback
 
+from mlpexp import data as datasets
 from mlpexp import stopping
-from mlpexp.data.digits import digits_table
-from mlpexp.data.prepared import Prepared, prepare
+from mlpexp.data.prepared import Prepared
 from mlpexp.errors import Interrupted
 from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
@@ -58,7 +58,7 @@ def work(unit: Unit, callbacks: Sequence[Callback] = ()) -> Iterator[tuple[int, 
 
 
 def data_of(job: Job) -> Prepared:
-    return prepare(digits_table(), job.config.data)
+    return datasets.prepare(job.config.data)
 
 
 def _together(

@@ -43,6 +43,7 @@ def write_run(
         if epochs:
             checkpoint = assemble(
                 cfg,
+                data,
                 record,
                 snapshot,
                 run,
