@@ -7,11 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from mlpexp.report.figures.canvas import METRICS, VALIDATION, value_axis
+from mlpexp.report.figures.canvas import METRICS, VALIDATION, plain, value_axis
 from mlpexp.tracking.figures.style import BLUE, FAINT, INK, headline, in_house_style, new_figure, place
 
 MANY = 400  # configurations from which intervals are left out
 MAX_POINTS = 1500
+LOG_FROM = 4  # greatest over least error
+ACCURACIES = (0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 
 @in_house_style
@@ -27,7 +29,8 @@ def cost(
     """
     figure = new_figure(0.4 + 4.7 * max(len(panels), 1), 3.75)
     shown = np.isfinite(mean)
-    low = _floor(mean[shown], metric)
+    by_error = metric == "acc" and _spans(mean[shown])
+    low = -np.inf if by_error else _floor(mean[shown], metric)
     some = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), MAX_POINTS)).astype(int))
     for number, (name, price, on_front) in enumerate(panels):
         axes = place(figure, 0.8 + 4.7 * number, 0.55, 3.75, 2.5)
@@ -43,6 +46,8 @@ def cost(
         ends = np.concatenate([mean - reach, mean + reach])
         value_axis(axes, np.clip(ends, low, None) if metric == "acc" else np.clip(ends, None, low))
         axes.set_ylabel(f"validation {METRICS[metric]}")
+        if by_error:
+            _by_error(axes, ends[np.isfinite(ends)])
         axes.set_xlabel(name + (", log scale" if log else ""))
         if log:
             _log(axes, positive)
@@ -57,6 +62,32 @@ def cost(
     beyond = int((mean[shown] < low).sum() if metric == "acc" else (mean[shown] > low).sum())
     headline(figure, "What it costs" + (f" ({beyond} far worse configurations are off the scale)" if beyond else ""))
     return figure
+
+
+def _spans(mean: np.ndarray) -> bool:
+    """Whether errors differ so much that equal steps of accuracy would press the best into a line."""
+    error = 1 - mean
+    return bool(error.size) and 0 < error.min() < error.max() / LOG_FROM
+
+
+def _by_error(axes: Axes, accuracies: np.ndarray) -> None:
+    """The same distance for 0.8 to 0.9 as for 0.98 to 0.99: halving the error is as hard everywhere."""
+
+    def up(accuracy: np.ndarray) -> np.ndarray:
+        return -np.log10(np.maximum(1 - accuracy, 1e-6))
+
+    def back(height: np.ndarray) -> np.ndarray:
+        return 1 - 10.0**-height
+
+    low, high = up(np.array([accuracies.min(), accuracies.max()]))
+    margin = 0.06 * (high - low)
+    axes.set_yscale("function", functions=(up, back))
+    axes.set_ylim(*back(np.array([low - margin, high + margin])))
+    bottom, top = axes.get_ylim()
+    axes.yaxis.set_major_locator(FixedLocator([t for t in ACCURACIES if bottom <= t <= top]))
+    axes.yaxis.set_major_formatter(FuncFormatter(plain))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel("validation accuracy (log error)")
 
 
 def _floor(mean: np.ndarray, metric: str) -> float:

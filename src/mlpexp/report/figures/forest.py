@@ -11,7 +11,7 @@ from mlpexp.report.intervals import Estimate
 from mlpexp.tracking.figures.style import GRID, headline, in_house_style, new_figure, place, short
 
 ROW = 0.26  # inches
-LETTERS = 72
+LETTERS = 88
 SERIES = {"validation": (VALIDATION, "o"), "test": (TEST, "s")}
 
 

@@ -139,7 +139,9 @@ def _bar(axes: Axes, colours: Colormap, ends: tuple[float, float], left: float, 
     edges = left + np.linspace(0, width, steps + 1)
     boxes = [[(a, 0.36), (b, 0.36), (b, 0.5), (a, 0.5)] for a, b in pairwise(edges)]
     axes.add_collection(
-        PolyCollection(boxes, facecolors=colours(np.linspace(0, 1, steps)), linewidths=0), autolim=False
+        # an edge of its own colour: otherwise the page shines through between two boxes
+        PolyCollection(boxes, facecolors=colours(np.linspace(0, 1, steps)), edgecolors="face", linewidths=0.8),
+        autolim=False,
     )
     step = ends[1] - ends[0]
     low, high = number(ends[0], step), number(ends[1], step)
