@@ -21,7 +21,7 @@ FLOORS = [
     # words, and files that know nothing of each other
     "errors config atomic provenance activations",
     "parametrization",
-    "checks naming functional optim progress stopping tracking",
+    "checks naming functional optim progress stopping tracking ending",
     "chosen app_help wording initialisation diagnostics runs data stacking",
     # the network, and what is known about a run's directory
     "models checkpoints locking conclusion run_logger terminal gradcheck",
@@ -32,7 +32,7 @@ FLOORS = [
     "trainer_check",
     # many runs, and the front door
     "sweep app",
-    "job report",
+    "job report evaluation",
     # what people and Hydra call
     "mlpexp hydra_plugins scripts",
 ]
@@ -126,8 +126,18 @@ print("HEAVY:", *found, file=sys.stderr)
         ("train.py", ["-m", "model.activation=tahn,relu"], "", "unknown activation 'tahn'"),
         ("gradcheck.py", ["--help"], "", "python scripts/gradcheck.py"),
         ("gradcheck.py", ["model.activation=tahn"], "", "unknown activation 'tahn'"),
+        ("evaluate.py", ["--help"], "", "a run's directory, or a checkpoint"),
     ],
-    ids=["help", "cfg", "completion", "mistake", "mistake in a sweep", "gradcheck help", "gradcheck mistake"],
+    ids=[
+        "help",
+        "cfg",
+        "completion",
+        "mistake",
+        "mistake in a sweep",
+        "gradcheck help",
+        "gradcheck mistake",
+        "evaluate help",
+    ],
 )
 def test_nothing_heavy_is_imported_before_something_is_trained(script, arguments, typed, shown, tmp_path):
     done = subprocess.run(

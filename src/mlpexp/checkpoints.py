@@ -22,6 +22,7 @@ from mlpexp.errors import ConfigError, UserError
 from mlpexp.runs import BEST, LAST, checksum, read_result
 
 MAX_FEATURES = 1_000_000
+MAX_BYTES = 2**33  # of a file; read into memory as a whole
 
 
 def to_bytes(checkpoint: Mapping[str, Any]) -> bytes:
@@ -51,12 +52,16 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} does not exist; give a checkpoint, e.g. outputs/DATE/TIME/checkpoints/best.ckpt")
     if not path.is_file():
         raise UserError(f"{path} is no regular file; give a checkpoint, e.g. outputs/DATE/TIME/{BEST}")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise UserError(f"{path} has {size / 2**30:,.0f} GiB, more than any checkpoint of mlpexp")
     content = path.read_bytes()
     if not content:
         raise UserError(f"{path} is empty; train the run again")
     _compare_with_marker(path, content)
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise UserError(f"{path} is truncated or no checkpoint of torch's; train the run again")
+    if _is_compressed(content):  # torch never does that: a few bytes could become all the memory there is
+        raise UserError(f"{path} is compressed, which no checkpoint of torch's is; it was not opened")
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -130,9 +135,29 @@ def check_weights(path: Path, weights: Mapping[str, Any], sizes: Sequence[int]) 
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
             found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise UserError(f"{path}: {name} is {found}, but the configuration says {shape}")
+        if not _is_plain(tensor):
+            raise UserError(f"{path}: {name} is no plain tensor of floating-point numbers")
         if not torch.isfinite(tensor).all():
             raise UserError(f"{path}: {name} holds NaN or infinite numbers; the run has diverged")
     return dict(weights)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Floats that are all in the file: not sparse, not one number seen from a million places."""
+    return (
+        tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and tensor.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+        and tensor.is_contiguous()
+    )
+
+
+def _is_compressed(content: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False  # damaged, as torch will say
 
 
 def _compare_with_marker(path: Path, content: bytes) -> None:

@@ -1,0 +1,38 @@
+"""How good a run is and where it errs: numbers, tables and pictures, on its test part or on other data."""
+
+import argparse
+from pathlib import Path
+
+from mlpexp import ending
+
+
+def main() -> None:
+    given = _parser().parse_args()
+
+    from mlpexp.evaluation import evaluate, show  # torch, matplotlib: late, so that --help stays instant
+
+    found = evaluate.evaluate(
+        given.run, weights=given.weights, part=given.part, data=given.data, out=given.out, embed=not given.no_embedding
+    )
+    show.show(found)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="example: python scripts/evaluate.py outputs/DATE/TIME --part val"
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
+    parser.add_argument("--part", choices=("test", "val", "train", "all"), help="of the run's own data (default: test)")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="other data: a CSV with the same columns")
+    parser.add_argument(
+        "--weights", choices=("best", "last"), help="of which epoch (default: best, or what the run was tested with)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/evaluation)")
+    parser.add_argument(
+        "--no-embedding", action="store_true", help="leave out PCA, t-SNE and the Projector, which take most time"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    ending.run(main)
