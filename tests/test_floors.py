@@ -127,6 +127,8 @@ print("HEAVY:", *found, file=sys.stderr)
         ("gradcheck.py", ["--help"], "", "python scripts/gradcheck.py"),
         ("gradcheck.py", ["model.activation=tahn"], "", "unknown activation 'tahn'"),
         ("evaluate.py", ["--help"], "", "a run's directory, or a checkpoint"),
+        ("predict.py", ["--help"], "", "a run's directory, or a checkpoint"),
+        ("export.py", ["--help"], "", "a run's directory, or a checkpoint"),
     ],
     ids=[
         "help",
@@ -137,6 +139,8 @@ print("HEAVY:", *found, file=sys.stderr)
         "gradcheck help",
         "gradcheck mistake",
         "evaluate help",
+        "predict help",
+        "export help",
     ],
 )
 def test_nothing_heavy_is_imported_before_something_is_trained(script, arguments, typed, shown, tmp_path):

@@ -28,6 +28,29 @@ class Place:
     directory: Path | None = None
     weights: Weights | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where what is made from it belongs."""
+        return self.directory or self.checkpoint.parent
+
+    @property
+    def stem(self) -> str:
+        """What that is called."""
+        return "model" if self.directory else self.checkpoint.stem
+
+
+def check_new(path: Path, *, force: bool) -> None:
+    """
+    Raises:
+        UserError: no file can be written there, or one is there already.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; give the name of a file, e.g. --out {path / 'model'}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no directory {path.parent}; make it, or give another file with --out")
+    if path.exists() and not force:
+        raise UserError(f"{path} is there already; give another file with --out, or --force to replace it")
+
 
 def find(path: Path, weights: Weights | None = None) -> Place:
     """The checkpoint that `path` means: a run's directory, a folder of checkpoints, or the file itself.

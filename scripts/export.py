@@ -1,0 +1,41 @@
+"""A trained network as a file for other programs, raw samples in, probabilities out; checked before it is written."""
+
+import argparse
+from pathlib import Path
+
+from mlpexp import ending
+
+
+def main() -> None:
+    given = _parser().parse_args()
+
+    from mlpexp.evaluation.export import export  # torch: late, so that --help stays instant
+
+    done = export(given.run, given.format, given.out, given.weights, force=given.force)
+    samples = "made-up samples (the run's data is not there)" if done.drawn else "samples of its data"
+    print(f"{done.run.weights}; compared with the network on {done.checked:,} {samples}:")
+    print(f"  largest difference {done.difference:.1e} of the largest logit")
+    print(f"{done.path} ({done.size / 1024:,.0f} KiB)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="example: python scripts/export.py outputs/DATE/TIME --format onnx"
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "torch", "safetensors"),
+        required=True,
+        help="onnx, torch (torch.export, .pt2), or safetensors (weights and metadata only)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write (default: RUN/model.*)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    parser.add_argument(
+        "--weights", choices=("best", "last"), help="of which epoch (default: best, or what the run was tested with)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    ending.run(main)

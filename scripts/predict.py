@@ -1,0 +1,55 @@
+"""Classes and probabilities of new samples, from a CSV file or from pictures, as CSV."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mlpexp import atomic, ending
+
+
+def main() -> None:
+    given = _parser().parse_args()
+
+    from mlpexp.evaluation import places
+
+    if given.out is not None:
+        places.check_new(given.out, force=given.force)
+
+    from mlpexp.evaluation.predict import predict  # torch: late, so that --help stays instant
+
+    found = predict(given.run, given.data, weights=given.weights, top=given.top)
+    for remark in found.remarks:
+        print(f"note: {remark}", file=sys.stderr)
+    content = found.csv(given.top)
+    if given.out is None:
+        print(content, end="")
+    else:
+        atomic.write(given.out, content)
+        count = len(found.names)
+        print(f"{count:,} sample{'s' * (count != 1)} classified, in {given.out}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="example: python scripts/predict.py outputs/DATE/TIME --data new.csv --top 3"
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="a CSV with the training's columns in raw values, or pictures (PNG, JPEG)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the CSV there (default: to stdout)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    parser.add_argument("--top", type=int, metavar="K", help="only the K most probable classes of each sample")
+    parser.add_argument(
+        "--weights", choices=("best", "last"), help="of which epoch (default: best, or what the run was tested with)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    ending.run(main)

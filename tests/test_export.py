@@ -1,0 +1,159 @@
+"""Exported networks, opened by other programs, say what the network says; a failed check leaves nothing behind."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Outcome, run_script, tree
+from sklearn.datasets import load_digits
+
+from mlpexp import runs
+from mlpexp.data.description import Description
+from mlpexp.data.features import Features
+from mlpexp.evaluation import export as exporting
+from mlpexp.evaluation import trained
+from mlpexp.evaluation.graph import Whole
+from mlpexp.evaluation.places import Place
+
+RAW = load_digits().data.astype(np.float32)
+
+
+def export(*arguments: object) -> Outcome:
+    return run_script("export.py", [*map(str, arguments)])
+
+
+@pytest.fixture
+def expected(finished: Path) -> np.ndarray:
+    """Probabilities of all digits, from the checkpoint's tensors by a formula of our own."""
+    w = torch.load(finished / runs.BEST, weights_only=True)["state_dict"]
+    h = torch.tanh(torch.from_numpy(RAW) / 16 @ w["layers.0.weight"].T + w["layers.0.bias"])
+    found: np.ndarray = torch.softmax(h @ w["layers.1.weight"].T + w["layers.1.bias"], -1).numpy()
+    return found
+
+
+def test_onnx_takes_raw_samples_in_batches_of_any_size_and_names_its_classes(finished, expected):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    outcome = export("run", "--format", "onnx")
+    assert outcome.code == 0, outcome.err
+    assert "compared with the network on 1,000 samples of its data" in outcome.out
+    session = onnxruntime.InferenceSession(finished / "model.onnx", providers=["CPUExecutionProvider"])
+    for count in (1, 2, 1797):
+        (found,) = session.run(["probabilities"], {"numbers": RAW[:count]})
+        assert np.allclose(found, expected[:count], atol=1e-6)
+    described = session.get_modelmeta().custom_metadata_map
+    assert json.loads(described["class_names"]) == [str(c) for c in range(10)]
+    assert json.loads(described["data"])["image_shape"] == [8, 8]
+    assert json.loads(described["metrics"]) == runs.read_result(finished).metrics
+
+
+def test_a_torch_program_needs_nothing_of_ours(finished, expected):
+    assert export("run", "--format", "torch", "--out", "net.pt2").code == 0
+    extra = {exporting.METADATA: ""}
+    program = torch.export.load("net.pt2", extra_files=extra).module()
+    for count in (1, 3, 1797):
+        _, found = program(torch.from_numpy(RAW[:count]))
+        assert np.allclose(found.numpy(), expected[:count], atol=1e-6)
+    assert json.loads(json.loads(extra[exporting.METADATA])["class_names"])[3] == "3"
+
+
+def test_safetensors_hold_the_weights_to_the_bit_and_how_to_scale(finished):
+    safetensors = pytest.importorskip("safetensors")
+    assert export("run", "--format", "safetensors").code == 0
+    weights = torch.load(finished / runs.BEST, weights_only=True)["state_dict"]
+    with safetensors.safe_open(finished / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == set(weights)
+        assert all(torch.equal(file.get_tensor(name), weights[name]) for name in weights)
+        features = Features.from_plain(json.loads(file.metadata()["features"]))
+    assert set(features.scale) == {16.0}
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu", "silu", "elu", "softplus", "sine", "sigmoid"])
+def test_the_graph_is_the_network_whatever_its_activation(activation):
+    run = _untrained(f"model.activation={activation}")
+    raw, expected, _ = exporting._questions(run)
+    assert torch.allclose(Whole(run)(*raw)[0], expected, atol=1e-6)
+
+
+MIXED = Features(
+    names=["age", "size"],
+    shift=[40.0, 1e6],
+    scale=[10.0, 0.5],
+    fill=[38.0, 1e6],
+    category_names=["colour", "shape"],
+    values=[["blue", "red"], ["round", "square", "thin"]],
+    category_fill=["red", "thin"],
+)
+
+
+def _untrained(*overrides: str, features: Features | None = None, classes: int = 3) -> trained.Trained:
+    from mlpexp import checks, models
+
+    plain: dict = {}
+    for item in overrides:
+        key, _, value = item.partition("=")
+        group, _, name = key.partition(".")
+        plain.setdefault(group, {})[name] = value
+    features = features or Features(names=["a", "b"], shift=[1.0, -1.0], scale=[2.0, 0.5])
+    names = [f"class {c}" for c in range(classes)]
+    description = Description(name="csv", digest="0" * 64, class_names=names, features=features)
+    cfg = checks.parse(plain)
+    module = models.build(cfg, features.num_inputs, classes, description).eval().requires_grad_(False)
+    place = Place(checkpoint=Path("some.ckpt"))
+    return trained.Trained(place=place, cfg=cfg, module=module, data=description, epoch=0, sha256="0" * 64, result=None)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_missing_values_and_categories_are_handled_inside_the_file(kind):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    run = _untrained(features=MIXED)
+    numbers = np.array([[30, 1e6 + 1], [np.nan, 1e6], [50, np.nan]], np.float32)
+    categories = np.array([["red", "thin"], [None, "round"], ["green", "square"]], dtype=object)
+    places = exporting._places(categories, MIXED.values, MIXED.category_fill)
+    assert places.tolist() == [[1, 2], [1, 0], [-1, 1]]
+    raw = torch.from_numpy(numbers), torch.from_numpy(places)
+    expected = run.module(torch.from_numpy(MIXED.transform(numbers, categories)))
+    found = exporting.ask(kind, exporting.make(kind, run, raw), run, raw)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+def test_a_file_that_says_something_else_is_not_written(finished, here, kind, monkeypatch):
+    def forward(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, probabilities = Whole.forward(self, numbers)
+        return logits + 0.01, probabilities
+
+    monkeypatch.setattr(exporting, "Whole", type("Wrong", (Whole,), {"forward": forward}))
+    before = tree(here)
+    outcome = export("run", "--format", kind)
+    assert outcome.code == 1
+    assert "its answers differ from the network's by" in outcome.line
+    assert "nothing was written" in outcome.line
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "package"),
+    [("onnx", "onnx"), ("onnx", "onnxscript"), ("onnx", "onnxruntime"), ("safetensors", "safetensors")],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(finished, here, kind, package, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    before = tree(here)
+    outcome = export("run", "--format", kind)
+    assert outcome.code == 2
+    assert outcome.line == f"export.py: --format {kind} needs the package {package}: pip install 'mlpexp[export]'"
+    assert tree(here) == before
+
+
+def test_a_file_that_is_there_is_replaced_only_when_asked(finished, here):
+    (here / "a.safetensors").write_text("precious")
+    outcome = export("run", "--format", "safetensors", "--out", "a.safetensors")
+    assert (outcome.code, "is there already" in outcome.line) == (2, True)
+    assert (here / "a.safetensors").read_text() == "precious"
+    assert export("run", "--format", "safetensors", "--out", "a.safetensors", "--force").code == 0
+    assert (here / "a.safetensors").stat().st_size > 10_000
