@@ -202,7 +202,7 @@ def test_the_projectors_files_are_read_by_tensorboards_own_plugin(evaluated):
     labels = (directory / found.metadata_path).read_text().splitlines()
     assert vectors.shape == (270, 50)
     assert len(labels) == 271  # one line of names
-    assert labels[0].split("\t")[0] == "true class"
+    assert labels[0].split("\t")[:3] == ["answer", "true class", "predicted class"]
     width, height = found.sprite.single_image_dim
     with Image.open(directory / found.sprite.image_path) as sprite:
         assert sprite.size == (17 * width, 17 * height)

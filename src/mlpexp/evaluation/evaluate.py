@@ -193,10 +193,11 @@ def _projector(run: Trained, found: Material, answers: Answers) -> dict[str, byt
     chosen = embedding.sample(len(answers), projector.MOST)
     names, shape = run.data.class_names, run.data.image_shape
     true, guessed = answers.labels[chosen], answers.predicted[chosen]
+    told = [names[a] if a == b else f"{names[a]} taken for {names[b]}" for a, b in zip(true, guessed, strict=True)]
     columns: dict[str, list[object]] = {
+        "answer": list(told),  # first, for the tab labels points by the first column that is no number
         "true class": [names[c] for c in true],
         "predicted class": [names[c] for c in guessed],
-        "right": ["right" if a == b else "wrong" for a, b in zip(true, guessed, strict=True)],
         "confidence": [f"{value:.4f}" for value in answers.confidence[chosen]],
         "sample": answers.index[chosen].tolist(),
     }
