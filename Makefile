@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test fuzz test-backends lint bench tensorboard report
+.PHONY: help setup train sweep test fuzz test-backends test-slurm lint bench tensorboard report
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ fuzz: $(READY)  ## hold many random stacks against runs alone, to the bit; STACK
 
 test-backends: $(READY)  ## sweeps over worker processes, dask and submitit, with workers killed; minutes
 	@MLPEXP_BACKENDS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_backends.py $(ARGS)
+
+test-slurm: $(READY)  ## a sweep through a Slurm that is started here; needs root, slurm-wlm and munge
+	@tests/slurm/run.sh
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check

@@ -74,7 +74,6 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "limit_val_batches": (lambda value: value == 0, "every epoch is validated"),
     "limit_test_batches": (lambda value: value == 0, "a run without a test is data.test_fraction=0"),
     "check_val_every_n_epoch": (lambda value: value != 1, "every epoch is validated"),
-    "devices": (lambda value: value not in (1, "1", "auto", [0]), "a run trains on one device"),
     "num_nodes": (lambda value: value != 1, "a run trains on one device"),
 }
 # features, classes, samples: for the estimate of memory, without reading anything
@@ -261,6 +260,19 @@ def _unknown_choice(key: str, value: Any) -> str:
     return f"unknown {what} {value!r}; choose one of {', '.join(choices)}, e.g. {key}={example}"
 
 
+def _parallel(cfg: Config) -> Iterator[str]:
+    devices, strategy = cfg.trainer.flags.get("devices", 1), cfg.trainer.flags.get("strategy")
+    if devices in (1, "1", "auto", [0]):
+        return
+    if strategy != "ddp_fork" or not isinstance(devices, int) or isinstance(devices, bool) or devices < 1:
+        yield (
+            f"trainer.devices={spell(devices)} is not possible: a run trains on one device, unless trainer=ddp trains "
+            "it by several processes, e.g. trainer=ddp trainer.devices=2"
+        )
+    elif cfg.model.variant != "torch_nn":
+        yield f"trainer=ddp is for model.variant=torch_nn; leave it out with model.variant={cfg.model.variant}"
+
+
 def _contradictions(cfg: Config) -> Iterator[str]:
     yield from _architecture(cfg)
     yield from _data(cfg.data)
@@ -285,6 +297,7 @@ def _contradictions(cfg: Config) -> Iterator[str]:
             f"optimizer.warmup_epochs={optimizer.warmup_epochs} is longer than the training; "
             f"it must be <= trainer.max_epochs={epochs}"
         )
+    yield from _parallel(cfg)
     if cfg.model.variant != "torch_nn":
         if optimizer.name != "sgd":
             yield (

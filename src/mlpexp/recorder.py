@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
-from mlpexp import atomic, checkpoints, runs, stopping
+from mlpexp import atomic, checkpoints, ranks, runs, stopping
 from mlpexp.config import Config
 from mlpexp.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.models.classifier import Classifier
@@ -44,6 +44,8 @@ class DeferredCheckpointIO(CheckpointIO):
             checkpoints.save(Path(path), content)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        if Path(path).name == ".temp.ckpt":  # the weights alone, as Lightning brings them back from ranks it has forked
+            return torch.load(path, map_location=map_location, weights_only=True)
         return checkpoints.load(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -56,6 +58,8 @@ class DeferredCheckpointIO(CheckpointIO):
 
     def keep_as_best(self) -> None:
         """The epoch that was saved last is the best so far."""
+        if not ranks.is_first():
+            return  # nothing was saved here
         self.pending[str(self.directory / runs.BEST)] = self.pending[str(self.directory / runs.LAST)]
 
 
@@ -96,6 +100,9 @@ class Recorder(Checkpoint):
         self.progress = Progress(**state["progress"])
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        ranks.end_with_parent()
+        if not ranks.is_first():
+            self.events = None
         stopping.arm()  # Lightning has just put its own handler for SIGTERM over ours
         inputs, labels = trainer.datamodule.prepared.part("train")  # type: ignore[attr-defined]
         self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
@@ -139,6 +146,8 @@ class Recorder(Checkpoint):
 
     def flush(self) -> None:
         """Bring every file up to the latest finished epoch."""
+        if not ranks.is_first():
+            return
         self.io.flush()
         atomic.write(self.directory / runs.METRICS, runs.metrics_csv(self.history))
         if self.layer_rows:

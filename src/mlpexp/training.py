@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import time
 import warnings
 from collections.abc import Mapping
@@ -93,11 +94,14 @@ class _Run:
         try:
             trainer.fit(self.module, self.data, ckpt_path=last, weights_only=True)
             fit_s = time.perf_counter() - fit_started
+            if trainer.world_size > 1:  # it was trained by processes that have ended; what they wrote is there
+                recorder.load_state_dict(io.load_checkpoint(self.job.directory / runs.LAST)["callbacks"]["Recorder"])
             if not recorder.history:
                 raise UserError("training stopped before its first epoch was done; allow it more steps or time")
             end = conclude(self.cfg, recorder.history, recorder.progress, self._test(trainer))
             self._draw()
         except BaseException as error:
+            _end_ranks(trainer)
             status: runs.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
             so_far = conclude(self.cfg, recorder.history, recorder.progress, {})
             message = first_line(error) if isinstance(error, UserError | Interrupted) else described(error)
@@ -159,6 +163,15 @@ class _Run:
             self.module.load_state_dict(checkpoints.load(path)["state_dict"])
         if len(self.data.prepared.split.test) == 0:
             return {}
+        if trainer.world_size > 1:  # for a moment's work no processes are started again
+            trainer = Trainer(
+                accelerator=self.cfg.trainer.accelerator,
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
         trainer.test(self.module, self.data, verbose=False)
         return {name: self.module.metrics[name] for name in ("test/loss", "test/acc")}
 
@@ -195,6 +208,13 @@ class _Run:
         )
         runs.write_result(directory, result)
         return result
+
+
+def _end_ranks(trainer: Trainer) -> None:
+    """The processes of a data-parallel training, whose end nobody would wait for."""
+    launcher = trainer.strategy.launcher
+    if trainer.world_size > 1 and launcher is not None:
+        launcher.kill(signal.SIGKILL)
 
 
 def check_accelerator(name: str) -> None:
@@ -246,7 +266,8 @@ class Quiet:
         warnings.filterwarnings("ignore", ".*srun.* command is available on your system but is not used.*")
         # the others in one line, and in the run's log
         warnings.showwarning = lambda message, *_, **__: log.warning(first_line(message))
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
     def __exit__(self, *error: object) -> None:
         self._warnings.__exit__(*error)  # type: ignore[arg-type]

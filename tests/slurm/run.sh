@@ -24,7 +24,7 @@ mkdir -m 700 "$place/munge"
 head -c 128 /dev/urandom >"$place/munge/key" && chmod 600 "$place/munge/key"
 chmod 755 "$place" "$place/munge"
 munged --foreground --force --key-file="$place/munge/key" --socket="$place/munge/socket" \
-    --pid-file="$place/munge/pid" --seed-file="$place/munge/seed" --log-file="$place/munge/log" &
+    --pid-file="$place/munge/pid" --seed-file="$place/munge/seed" --log-file="$place/munge/log" &>"$place/munge.out" &
 pids+=($!)
 
 mkdir "$place/state" "$place/spool"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Generator, Tensor
 
+from mlpexp.ranks import share
+
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
     """The order of the samples in `epoch`, (num_samples,) int64, the same on every machine."""
@@ -15,7 +17,7 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
 
 
 class Batches:
-    """Iterates over `(inputs, labels)` in slices; the smaller last batch is kept.
+    """Iterates over `(inputs, labels)` in slices; the smaller last batch is kept. A rank of several gets part of each.
 
     Args:
         inputs: (N, I).
@@ -37,7 +39,8 @@ class Batches:
         if self.order is not None:
             order = self.order()
             inputs, labels = inputs[order], labels[order]
+        part = share()
         # each batch in memory of its own: the bits of a matrix product may depend on where its operands begin
         for start in range(0, len(labels), self.batch_size):
-            stop = start + self.batch_size
-            yield inputs[start:stop].clone(), labels[start:stop].clone()
+            mine = part.slice(start, min(start + self.batch_size, len(labels)))
+            yield inputs[mine].clone(), labels[mine].clone()

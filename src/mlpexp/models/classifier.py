@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from mlpexp.activations import ACTIVATIONS
 from mlpexp.config import Config, plain
 from mlpexp.data.description import Description
-from mlpexp.functional import Layer, mean_loss, sample_losses
+from mlpexp.functional import Layer, sample_losses
 from mlpexp.initialisation import initialise
 from mlpexp.parametrization import initial_factors
+from mlpexp.ranks import share, total
 
 
 def hyperparameters(cfg: Config, num_features: int, num_classes: int, data: Description | None) -> dict[str, Any]:
@@ -109,10 +110,10 @@ class Classifier(LightningModule):
     def _summarise(self, part: str) -> None:
         losses = torch.cat([losses for losses, _ in self._seen[part]])
         hits = torch.cat([hits for _, hits in self._seen[part]])
-        found = {
-            f"{part}/loss": mean_loss(losses).item(),
-            f"{part}/acc": hits.sum().item() / len(hits),
-        }
+        count = torch.tensor(len(hits), dtype=torch.float64, device=hits.device)
+        counted = total(torch.stack([losses.sum(dtype=torch.float64), hits.sum().double(), count]))
+        loss, correct, seen = counted.tolist()
+        found = {f"{part}/loss": loss / seen, f"{part}/acc": correct / seen}
         self.metrics |= found
         # to Lightning too, for callbacks and loggers that a person adds
-        self.log_dict(found, batch_size=len(hits))
+        self.log_dict(found, batch_size=int(seen), sync_dist=share().count > 1)

@@ -13,6 +13,7 @@ from mlpexp.functional import Layer
 from mlpexp.models.classifier import Classifier
 from mlpexp.optim import rate_factor
 from mlpexp.parametrization import rate_factors
+from mlpexp.ranks import mean_over_batch
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -40,7 +41,7 @@ class TorchMLP(Classifier):
         logits = self(inputs)
         losses = F.cross_entropy(logits, labels, reduction="none")  # (B,)
         self.note("train", logits, labels, losses)
-        return losses.mean()
+        return mean_over_batch(losses)
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = make_optimizer(self.cfg, list(self.parameters()), self.sizes)

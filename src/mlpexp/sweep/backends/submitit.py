@@ -60,6 +60,8 @@ class Submitit:
                 for job in ended:
                     chunk = working.pop(job)
                     try:
+                        if self._slurm and not job.paths.result_pickle.exists():
+                            raise UncompletedJobError("it left the queue without a result")
                         yield from job.result()
                         losses.succeeded()
                     except (UncompletedJobError, FailedJobError) as error:
