@@ -37,8 +37,9 @@ lint: $(READY)  ## check style and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-bench: $(READY)  ## measure what a run costs beside a bare loop in torch
-	@$(BIN)/python benchmarks/single_run.py $(ARGS)
+bench: $(READY)  ## measure what a run and a sweep cost beside a bare loop in torch and other ways; ten minutes
+	@$(BIN)/python benchmarks/single_run.py
+	@$(BIN)/python benchmarks/sweeps.py $(ARGS)
 
 tensorboard: $(READY)  ## look at what was trained; LOGDIR=multirun for sweeps
 	@$(BIN)/tensorboard --logdir $(LOGDIR)

@@ -96,6 +96,7 @@ def measure(size: Size, *, memory: bool) -> dict[str, Any]:
         for name, overrides in ours.items():
             say(f"{name}: our launcher")
             found[name] = sweep(overrides, place / name.replace(" ", "-"), size)
+            say(f"  {found[name]['wall_s']:.1f} s, {found[name]['cpu_s']:.1f} s of processor")
         say("the answers are compared")
         assert_same_answers(place / "seeds", bare["curves"], FACTORS[:0])
         assert_same_answers(place / "grid-x1", bare["curves"], FACTORS)
@@ -105,16 +106,21 @@ def measure(size: Size, *, memory: bool) -> dict[str, Any]:
         sklearn = scikit_learn(place, size)
         say("the engine in its Trainer, without files")
         engine = {kind: engine_alone(size, exact=kind == "exact") for kind in ("exact", "fused")}
+        say(f"  {engine}")
         again = bare_loops(size)  # on both sides of all the rest
         grown = memory_growth(size) if memory else None
-    per_run = {key: statistics.mean([bare[key], again[key]]) for key in ("seeds", "grid")}
+    per_run = {key: statistics.mean([bare[key], again[key]]) for key in ("seeds", "grid", "seeds_cpu", "grid_cpu")}
+    say(f"bare loop, s a run: {per_run}")
     for name, row in found.items():
         alone = per_run["seeds" if name == "seeds" else "grid"]
         row["times_faster_than_bare_loop"] = alone / row["s_per_run"]
+        cpu = per_run["seeds_cpu" if name == "seeds" else "grid_cpu"]
+        row["times_less_processor_than_bare_loop"] = cpu * row["runs"] / row["cpu_s"]
         row["target_times"] = TARGETS[name][1]
         if name != "seeds":
             row["times_faster_than_basic_launcher"] = basic["s_per_run"] / row["s_per_run"]
     for row in engine.values():
+        row["times_less_processor_than_bare_loop"] = per_run["seeds_cpu"] * row["runs"] / row["cpu_s"]
         row["times_faster_than_bare_loop"] = per_run["seeds"] / row["s_per_run"]
     return {
         "size": size._asdict(),
@@ -138,19 +144,23 @@ def bare_loops(size: Size) -> dict[str, Any]:
     x, y = torch.from_numpy(table.inputs / table.inputs.max()), torch.from_numpy(table.labels)
     curves: dict[tuple[Any, ...], Curve] = {}
 
-    def seconds(seed: int, depth: int, width: int, activation: str) -> float:
+    def seconds(seed: int, depth: int, width: int, activation: str) -> tuple[float, float]:
         loop = partial(
             bare_loop, x, y, seed=seed, widths=[width] * depth, activation=ACTIVATIONS[activation], epochs=size.epochs
         )
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         # the initial weights are our run's own: nn.Linear's, drawn with this seed
         curves[seed, depth, width, activation] = loop(order=lambda epoch: epoch_order(len(y), seed, epoch))
-        return time.perf_counter() - started
+        return time.perf_counter() - started, time.process_time() - used
 
     seconds(0, 1, 50, "tanh")  # a warm-up
     default = [seconds(seed, 1, 50, "tanh") for seed in range(size.bare)]
     grid = [seconds(0, *point) for point in product(DEPTHS, WIDTHS, ACTIVATIONS)]
-    return {"seeds": statistics.median(default), "grid": statistics.mean(grid), "curves": curves}
+    walls, cpus = (
+        {"seeds": statistics.median(one[i] for one in default), "grid": statistics.mean(one[i] for one in grid)}
+        for i in (0, 1)
+    )
+    return walls | {f"{name}_cpu": value for name, value in cpus.items()} | {"curves": curves}
 
 
 def sweep(overrides: Sequence[str], place: Path, size: Size, *more: str) -> dict[str, Any]:
@@ -239,11 +249,12 @@ def engine_alone(size: Size, *, exact: bool) -> dict[str, Any]:
     stacks = plan(configs, data, 1 << 30).stacks
     with training.Quiet():
         train_stack(configs[:2], data[:2])  # a warm-up
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         for stack in stacks:
             train_stack([configs[i] for i in stack.runs], [data[i] for i in stack.runs])
         elapsed = time.perf_counter() - started
-    return {"runs": size.seeds, "wall_s": elapsed, "s_per_run": elapsed / size.seeds}
+        used = time.process_time() - used
+    return {"runs": size.seeds, "wall_s": elapsed, "cpu_s": used, "s_per_run": elapsed / size.seeds}
 
 
 def memory_growth(size: Size) -> dict[str, Any]:
@@ -286,14 +297,16 @@ def markdown(found: dict[str, Any]) -> str:
         slow = row.get("times_faster_than_basic_launcher")
         lines.append(
             f"| **{named.get(name, name)}** | {row['runs']:,} | {row['wall_s']:.1f} | {row['cpu_s']:.1f} | "
-            f"{1000 * row['s_per_run']:.1f} | {times:.1f} times faster{wanted} | "
+            f"{1000 * row['s_per_run']:.1f} | {times:.1f} times faster{wanted} "
+            f"({row['times_less_processor_than_bare_loop']:.1f} by processor) | "
             f"{f'{slow:.0f} times faster' if slow else ''} | {row['peak_mib']:.0f} |"
         )
     for kind, row in found["engine"].items():
         wanted = f", wanted {ENGINE_TARGET:g}" if kind == "exact" else ""
         lines.append(
-            f"| the engine in its Trainer, {kind} | {row['runs']:,} | {row['wall_s']:.1f} | | "
-            f"{1000 * row['s_per_run']:.1f} | {row['times_faster_than_bare_loop']:.1f} times faster{wanted} | | |"
+            f"| the engine in its Trainer, {kind} | {row['runs']:,} | {row['wall_s']:.1f} | {row['cpu_s']:.1f} | "
+            f"{1000 * row['s_per_run']:.1f} | {row['times_faster_than_bare_loop']:.1f} times faster{wanted} "
+            f"({row['times_less_processor_than_bare_loop']:.1f} by processor) | | |"
         )
     grid_s = basic["start_s"] + 27 * basic["s_per_run"]
     lines += [
