@@ -1,0 +1,74 @@
+"""`results.csv`: what a table of a sweep holds, and how it is read."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from mlpexp import load_results, runs
+from mlpexp.errors import UserError
+
+LAST_COLUMNS = ["epoch", "epochs", "num_parameters", "seconds", "message"]
+METRICS = ["train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep with a run alone, a run that diverges, and values that need quotes."""
+    from conftest import run_script
+
+    place = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        grid = ["model.width=[8,4],16", "optimizer.lr=0.1,1e30", "model.variant=torch_nn,backprop", "seed=3"]
+        ended = run_script("train.py", ["-m", "name=it", "trainer.max_epochs=2", "data.batch_size=256", *grid])
+    assert ended.code == 0, ended.err
+    return place / "multirun/it"
+
+
+def test_one_row_a_run_in_the_order_of_the_grid(sweep: Path) -> None:
+    with (sweep / "results.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    swept = ["model.width", "optimizer.lr", "model.variant"]
+    assert header == ["run", "name", "status", *swept, *METRICS, *LAST_COLUMNS]
+    assert [row[0] for row in rows] == [str(i) for i in range(8)]
+    assert [row[3:6] for row in rows] == [
+        [width, lr, variant]
+        for width in ("[8,4]", "16")
+        for lr in ("0.1", "1e+30")
+        for variant in ("torch_nn", "backprop")
+    ]
+    assert [row[2] for row in rows] == ["ok", "ok", "diverged", "diverged"] * 2
+
+
+def test_each_row_says_what_the_run_itself_says_at_full_precision(sweep: Path) -> None:
+    for row in load_results(sweep):
+        result = runs.read_result(sweep / row["name"])
+        assert row["status"] == result.status
+        assert (row["epoch"], row["epochs"], row["num_parameters"]) == (
+            result.epoch,
+            result.epochs,
+            result.num_parameters,
+        )
+        assert row["message"] == result.message
+        for name in METRICS:
+            found, said = row[name], result.metrics[name]
+            assert found == said or (math.isnan(said) and (found is None or math.isnan(found))), name
+        config = (sweep / row["name"] / ".hydra/config.yaml").read_text()
+        assert f"  variant: {row['model.variant']}\n" in config
+    names = [row["name"] for row in load_results(sweep / "results.csv")]
+    assert len(set(names)) == 8
+
+
+def test_a_table_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no results\.csv; give a sweep's directory"):
+        load_results(tmp_path)
+
+
+def test_records_are_plain(sweep: Path) -> None:
+    records = load_results(sweep)
+    assert json.loads(json.dumps(records[0])) == records[0]
+    assert isinstance(records[0]["val/loss"], float)
+    assert isinstance(records[0]["optimizer.lr"], float)
