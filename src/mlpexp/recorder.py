@@ -167,6 +167,6 @@ class Recorder(Checkpoint):
             return
         self.events.add(layers_event(epoch, rows, now))
         for i, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
-            for name, tensor in (("weight", layer.weight), ("bias", layer.bias)):
-                self.events.add(histogram(f"{name}s/layer_{i}", epoch, tensor.cpu().numpy(), now))
+            for name, tensor in (("weights", layer.weight), ("biases", layer.bias)):
+                self.events.add(histogram(f"{name}/layer_{i}", epoch, tensor.cpu().numpy(), now))
             self.events.add(histogram(f"gradients/layer_{i}", epoch, gradient.weight.cpu().numpy(), now))
