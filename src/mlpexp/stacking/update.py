@@ -9,7 +9,7 @@ Letters: R runs, S steps.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class UpdateSettings:
         def of(values: Tensor) -> Tensor:
             return values[runs.to(values.device)]
 
-        picked = {
+        picked: dict[str, Any] = {
             name: of(values) if isinstance(values, Tensor) else [of(one) for one in values]
             for name in ("momentum", "nesterov", "weight_decay")
             if (values := getattr(self, name)) is not None
