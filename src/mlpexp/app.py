@@ -64,6 +64,8 @@ class CheckFirst(Callback):
             cfg = parse(config)
             if cfg.dry_run:
                 raise UserError("dry_run=true shows the plan of a sweep: add -m")
+            if cfg.record == "table":
+                raise UserError("record=table belongs to a sweep; add -m, or leave it out")
             if cfg.resume is None:
                 refuse_used(Path(str(config.hydra.run.dir)))
             else:

@@ -200,6 +200,8 @@ class Config:
     """whose weights the final test uses: those of the best validation epoch, or the last"""
     threads: Count = 1
     """CPU threads of a run trained alone"""
+    record: Literal["run", "table"] = "run"
+    """table, with -m: no directory per run, only results.csv and the epochs' metrics of all runs in one file"""
     dry_run: Flag = False
     """with -m: print what the sweep would do, and do nothing"""
     report: Flag = False

@@ -8,7 +8,7 @@ from mlpexp import config
 
 MAX_BYTES = 200  # below the 255 of common file systems, with room for a suffix
 # what cannot change a run, so it is not in its name
-UNNAMED = ("name", "experiment", "stack.", "tracking.", "hydra", "resume", "threads", "dry_run", "report")
+UNNAMED = ("name", "experiment", "stack.", "tracking.", "hydra", "resume", "threads", "dry_run", "report", "record")
 _ORDER = {key: i for i, (key, _, _) in enumerate(config.keys())}
 _GROUPS = ("model.", "optimizer.", "trainer.", "early_stopping.")
 

@@ -33,7 +33,7 @@ Status = Literal["ok", "diverged", "failed", "interrupted"]
 FINAL = ("ok", "diverged")  # trained to the end: never again
 # what cannot change a run's numbers
 BLIND_TO = {
-    "": ("name", "resume", "threads", "tracking", "logger", "dry_run", "report"),
+    "": ("name", "resume", "threads", "tracking", "logger", "dry_run", "report", "record"),
     "stack": ("threads", "memory_mib"),
     "trainer": ("accelerator", "enable_progress_bar"),
     "trainer.flags": ("devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"),
@@ -116,9 +116,14 @@ def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:
 
 def write_result(directory: Path, result: Result) -> None:
     """The marker: after this call the run counts as done (where its status is final)."""
+    atomic.write(directory / RESULT, result_json(result, indent=2) + "\n")
+
+
+def result_json(result: Result, indent: int | None = None) -> str:
+    """The marker as text, sealed."""
     content = _finite(asdict(result))
     content["sha256"] = seal(content)
-    atomic.write(directory / RESULT, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return json.dumps(content, indent=indent, allow_nan=False)
 
 
 def read_result(directory: Path) -> Result:
@@ -127,9 +132,22 @@ def read_result(directory: Path) -> Result:
     Raises:
         UserError: there is none, or it is damaged, or of a newer version of mlpexp.
     """
-    path = directory / RESULT
     try:
-        content = json.loads(path.read_bytes())
+        return parse_result((directory / RESULT).read_bytes(), directory / RESULT)
+    except FileNotFoundError:
+        raise UserError(f"{directory} holds no finished run: there is no {RESULT}") from None
+    except OSError as error:
+        raise UserError(f"{directory / RESULT} is damaged ({error}); train the run again") from error
+
+
+def parse_result(text: str | bytes, path: Path) -> Result:
+    """The marker that a text holds; `path` is where it was found.
+
+    Raises:
+        UserError: it is damaged, or of a newer version of mlpexp.
+    """
+    try:
+        content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
         version = content.get("schema_version")
@@ -140,9 +158,7 @@ def read_result(directory: Path) -> Result:
         content["metrics"] = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
         content["objective"] = math.nan if content["objective"] is None else content["objective"]
         return _result_type().validate_python(content)
-    except FileNotFoundError:
-        raise UserError(f"{directory} holds no finished run: there is no {RESULT}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is damaged ({reason}); train the run again") from error
 

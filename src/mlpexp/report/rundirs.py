@@ -8,12 +8,14 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from mlpexp.runs import LAYERS, METRICS, RESULT
+from mlpexp.sweep import journal
 
 OVERRIDES = ".hydra/overrides.yaml"
 MAX_RESULTS = 2000  # whose result.json are read for versions and data; beyond, evenly many of them
@@ -165,7 +167,18 @@ def _read(directory: Path, name: str, file: str) -> str | None:
         with open(run / file, encoding="utf-8", errors="replace") as opened:  # noqa: PTH123 - faster, for thousands
             return opened.read()
     except (OSError, ValueError):
-        return None
+        return _journal(directory).get(name, {}).get(file)
+
+
+@lru_cache(maxsize=8)
+def _read_journal(path: Path, changed: float) -> dict[str, dict[str, str]]:
+    return dict(journal.read(path.parent))
+
+
+def _journal(directory: Path) -> dict[str, dict[str, str]]:
+    """The files of runs that have no directory, by the run's name."""
+    path = directory / journal.JOURNAL
+    return _read_journal(path, path.stat().st_mtime) if path.is_file() else {}
 
 
 def _table(directory: Path, name: str, file: str) -> dict[str, np.ndarray] | None:

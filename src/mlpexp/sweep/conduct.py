@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlpexp import runs, stopping, training
 from mlpexp.errors import Interrupted, StorageError, first_line, is_storage, sentence
-from mlpexp.sweep import results
+from mlpexp.sweep import journal, results
 from mlpexp.sweep.backends.backend import Backend, opened
 from mlpexp.sweep.backends.settings import Settings
 from mlpexp.sweep.division import Plan
@@ -112,9 +112,18 @@ def _train(
             left[unit.places] -= 1
             if not left[unit.places]:
                 screen.finished(outcomes[i] for i in unit.places)
+                if sweep[place].config.record == "table":
+                    _journal(unit.places, sweep, outcomes, directory)
                 # of a large sweep the table takes longer to write than a stack to train
                 if time.perf_counter() > written + TABLE_SHARE * cost:
                     started = time.perf_counter()
                     results.write(directory, sweep, outcomes)
                     written = time.perf_counter()
                     cost = written - started
+
+
+def _journal(places: Sequence[int], sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
+    ended = [(sweep[i].directory.name, outcomes[i]) for i in places]
+    journal.append(directory, [(name, outcome.files) for name, outcome in ended if outcome.files is not None])
+    for _, outcome in ended:
+        outcome.files = None  # memory: the stack's, not the sweep's

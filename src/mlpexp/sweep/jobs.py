@@ -17,7 +17,7 @@ from mlpexp.sweep.compose import hydra_config
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run of a sweep; its directory exists and holds what Hydra writes."""
+    """One run of a sweep; its directory exists and holds what Hydra writes, unless only a table is recorded."""
 
     number: int
     overrides: tuple[str, ...]
@@ -72,6 +72,8 @@ class Outcome:
 
     result: Result | None = None
     error: Exception | None = None
+    files: dict[str, str] | None = None
+    """of a run without a directory: what its directory would have held, for the journal"""
 
     @property
     def is_done(self) -> bool:

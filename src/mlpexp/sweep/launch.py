@@ -198,7 +198,7 @@ def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) ->
         found = standing.found[composed.output_dir]
         if composed.output_dir not in together and (found.result or not composed.needs_ordinary_way):
             job = _job(sweep, composed, cfg, found, swept)
-            if job.done is None:
+            if job.done is None and cfg.record == "run":
                 _write_hydra_files(composed, job)
             together[composed.output_dir] = job
         composed.forget_texts()
@@ -229,7 +229,7 @@ def _job(sweep: Sweep, composed: Composed, cfg: Config, found: Found, swept: tup
         overrides=composed.overrides,
         config=cfg,
         directory=found.directory,
-        log=found.directory / composed.log_name if composed.log_name else None,
+        log=found.directory / composed.log_name if composed.log_name and cfg.record == "run" else None,
         env_set=composed.env_set,
         done=found.result,
         swept=swept,

@@ -25,6 +25,7 @@ def failed(job: Job, error: BaseException) -> Outcome:
         raise error
     if not isinstance(error, Exception):  # SystemExit, passed on, would end the sweep, and silently
         error = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
+    job.directory.mkdir(parents=True, exist_ok=True)  # where only a table is recorded there is none until now
     job.note("".join(traceback.format_exception(error)))
     if not (job.directory / runs.RESULT).exists() and job.config.tracking.tensorboard:
         _write_events(job, "failed", described(error))

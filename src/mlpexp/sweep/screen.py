@@ -114,9 +114,11 @@ class Screen:
         if len(failed) > NAMED:
             self.warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
         place = shlex.quote(str(_relative(directory)))
+        table = all(run.config.record == "table" for run in sweep)
+        what = "runs.jsonl, with every run's epochs, are in" if table else "one directory per run are in"
+        more = "" if table else f"\n  tensorboard --logdir {place}"
         self._console.print(
-            f"\nresults.csv and one directory per run are in {_relative(directory)}. Next:\n"
-            f"  python scripts/report.py {place}\n  tensorboard --logdir {place}",
+            f"\nresults.csv and {what} {_relative(directory)}. Next:\n  python scripts/report.py {place}{more}",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -9,7 +9,7 @@ from mlpexp import atomic, runs
 from mlpexp.config import Config
 from mlpexp.data import digest
 from mlpexp.errors import UserError
-from mlpexp.sweep import manifest
+from mlpexp.sweep import journal, manifest
 from mlpexp.sweep.manifest import Manifest
 from mlpexp.sweep.recognise import UNUSABLE, Found, State, set_aside, survey
 
@@ -77,8 +77,20 @@ def stand(directory: Path, jobs: Sequence[tuple[str, Config]], *, same_study: bo
         study.runs = old.runs | study.runs
     identities = [runs.identity(cfg, of_data) for cfg, of_data in zip(configs, digests, strict=True)]
     found = survey([Path(place) for place in unique], identities, study.runs, directory)
+    if any(cfg.record == "table" for cfg in configs):
+        _from_journal(directory, configs, identities, found)
     study.runs |= {identity: one.directory.name for identity, one in zip(identities, found, strict=True)}
     return Standing(directory, dict(zip(unique, found, strict=True)), study)
+
+
+def _from_journal(
+    directory: Path, configs: Sequence[Config], identities: Sequence[str], found: Sequence[Found]
+) -> None:
+    """Recognise the runs that an earlier start has left in the journal, in place of directories."""
+    known = journal.results(directory)
+    for one, cfg, identity in zip(found, configs, identities, strict=True):
+        if cfg.record == "table" and one.state is State.NEW and identity in known:
+            one.state, one.result = State.DONE, known[identity]
 
 
 def check_place(directory: Path) -> None:

@@ -1,5 +1,7 @@
 """The unit of work of a sweep: one stack, or one run alone, from its jobs to their outcomes, wherever it is done."""
 
+import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,16 +10,17 @@ import torch
 from lightning.pytorch import Callback
 
 from mlpexp import data as datasets
-from mlpexp import stopping
+from mlpexp import runs, stopping
 from mlpexp.data.prepared import Prepared
 from mlpexp.errors import Interrupted
 from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
+from mlpexp.sweep import journal
 from mlpexp.sweep.alone import train_alone
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.mark import failed, interrupted
 from mlpexp.sweep.stack import train_stack
-from mlpexp.sweep.write import write_run
+from mlpexp.sweep.write import run_entry, write_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ def work(unit: Unit, callbacks: Sequence[Callback] = ()) -> Iterator[tuple[int, 
     """
     if unit.alone:
         for place, job in zip(unit.places, unit.jobs, strict=True):
-            yield place, train_alone(job)
+            yield place, _journaled(job) if job.config.record == "table" else train_alone(job)
     else:
         yield from _together(unit.places, unit.jobs, callbacks)
 
@@ -73,7 +76,8 @@ def _together(
     except Interrupted as stop:
         with stopping.deferred():
             for job in jobs:
-                interrupted(job, stop)
+                if job.config.record == "run":  # no line in the journal says as much
+                    interrupted(job, stop)
         raise
     except Exception as error:
         if len(jobs) == 1:
@@ -86,7 +90,24 @@ def _together(
     share = (time.perf_counter() - started) / len(jobs)
     with stopping.deferred():  # they are trained: whoever stops us now shall not lose them
         for row, (place, job) in enumerate(zip(places, jobs, strict=True)):
-            yield place, Outcome(result=_written(module, row, job, share))
+            if job.config.record == "table":
+                result, files = run_entry(module, row, job.overrides, {"fit": share, "total": share})
+                yield place, Outcome(result=result, files=files)
+            else:
+                yield place, Outcome(result=_written(module, row, job, share))
+
+
+def _journaled(job: Job) -> Outcome:
+    """Train alone, and take the directory away once what the journal keeps has been read; a failed run's stays."""
+    job.directory.mkdir(parents=True, exist_ok=True)
+    outcome = train_alone(job)
+    if outcome.error is None:
+        kept = (runs.METRICS, runs.LAYERS, runs.RESULT)
+        there = [name for name in kept if (job.directory / name).exists()]
+        outcome.files = {name: (job.directory / name).read_text(encoding="utf-8") for name in there}
+        outcome.files[journal.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)
+        shutil.rmtree(job.directory)
+    return outcome
 
 
 def _written(module: StackModule, row: int, job: Job, seconds: float) -> Result:

@@ -1,13 +1,15 @@
 """A stacked run's directory: the files that a run alone would have left, each written once."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlpexp import atomic, checkpoints, provenance, runs
 from mlpexp.chosen import chosen
-from mlpexp.conclusion import conclude
+from mlpexp.conclusion import Conclusion, conclude
 from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
+from mlpexp.sweep import journal
 from mlpexp.sweep.checkpoint import assemble
 from mlpexp.tracking.hparams import Hparam
 from mlpexp.tracking.records import encode, file_name
@@ -29,11 +31,9 @@ def write_run(
         hparams: its row of TensorBoard's HParams page.
     """
     cfg, data, record = module.configs[run], module.data[run], module.records[run]
-    end = conclude(cfg, record.history, record.progress, record.tested)
+    end = _end(module, run)
     wall_times = module.wall_times[: len(record.history) + 1]
-    files: dict[str, bytes] = {runs.METRICS: runs.metrics_csv(record.history).encode()}
-    if record.layer_rows:
-        files[runs.LAYERS] = runs.layers_csv(record.layer_rows).encode()
+    files = {name: text.encode() for name, text in _tables(module, run).items()}
     steps = -(-len(data.split.train) // cfg.data.batch_size)
     best = record.progress.best_epoch
     for name, snapshot, epochs in (
@@ -68,7 +68,38 @@ def write_run(
     (directory / runs.LAST).parent.mkdir(exist_ok=True)
     for name, content in files.items():
         atomic.write(directory / name, content)
-    result = Result(
+    result = _result(module, run, seconds, files)
+    runs.write_result(directory, result)
+    return result
+
+
+def run_entry(
+    module: StackModule, run: int, overrides: Sequence[str], seconds: Mapping[str, float]
+) -> tuple[Result, dict[str, str]]:
+    """The result of row `run`, and for the sweep's journal the small files that its directory would have held."""
+    files = _tables(module, run)
+    result = _result(module, run, seconds, {})
+    listed = "".join(f"- {json.dumps(item)}\n" for item in overrides)  # JSON is YAML
+    return result, files | {journal.OVERRIDES: listed, runs.RESULT: runs.result_json(result)}
+
+
+def _end(module: StackModule, run: int) -> Conclusion:
+    record = module.records[run]
+    return conclude(module.configs[run], record.history, record.progress, record.tested)
+
+
+def _tables(module: StackModule, run: int) -> dict[str, str]:
+    record = module.records[run]
+    files = {runs.METRICS: runs.metrics_csv(record.history)}
+    if record.layer_rows:
+        files[runs.LAYERS] = runs.layers_csv(record.layer_rows)
+    return files
+
+
+def _result(module: StackModule, run: int, seconds: Mapping[str, float], files: Mapping[str, bytes]) -> Result:
+    cfg, data, record = module.configs[run], module.data[run], module.records[run]
+    end = _end(module, run)
+    return Result(
         status=end.status,
         metrics=end.metrics,
         objective=record.progress.best_value,
@@ -84,5 +115,3 @@ def write_run(
         num_parameters=sum((a + 1) * b for a, b in zip(module.sizes, module.sizes[1:], strict=False)),
         files={name: runs.checksum(content) for name, content in files.items()},
     )
-    runs.write_result(directory, result)
-    return result

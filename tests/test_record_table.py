@@ -1,0 +1,77 @@
+"""`record=table`: a sweep without a directory per run has the numbers of one with them, and carries on as it does."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mlpexp import runs
+from mlpexp.report import rundirs
+from mlpexp.sweep import journal
+
+GRID = "-m model.width=4,5 seed=0,1,2 trainer.max_epochs=2 tracking.tensorboard=false hydra.sweep.dir=there"
+TIMES = ("seconds",)
+
+
+@pytest.fixture(autouse=True)
+def _processes_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep keeps its directory until its process ends; here one process plays several."""
+    monkeypatch.setattr("mlpexp.sweep.launch.locking", SimpleNamespace(take=lambda directory: -1))
+
+
+def rows(directory: str) -> list[dict[str, str]]:
+    with Path(directory, "results.csv").open(newline="") as file:
+        return [{name: cell for name, cell in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+
+def test_the_table_is_that_of_a_sweep_with_directories_and_nothing_else_is_left(train):
+    assert train(f"{GRID} record=table").code == 0
+    assert train(GRID.replace("=there", "=full")).code == 0
+    assert rows("there") == rows("full")
+    assert {path.name for path in Path("there").iterdir()} == {
+        "multirun.yaml", "results.csv", "runs.jsonl", "sweep.json",
+    }  # fmt: skip
+    names = [row["name"] for row in rows("full")]
+    ours, theirs = (rundirs.curves(Path(place), names) for place in ("there", "full"))
+    assert ours.runs == 6 and ours.epochs == 2
+    assert all((ours.values[metric] == theirs.values[metric]).all() for metric in runs.METRIC_NAMES)
+    assert rundirs.provenance(Path("there"), names).read == 6
+
+
+def test_a_run_that_shares_no_stack_leaves_its_line_alone(train):
+    assert train(f"{GRID} record=table model.variant=backprop,torch_nn seed=0").code == 0
+    found = dict(journal.read(Path("there")))
+    assert set(found) == {row["name"] for row in rows("there")} and len(found) == 4
+    assert not [path for path in Path("there").iterdir() if path.is_dir()]
+    kept = {runs.METRICS, runs.RESULT, journal.OVERRIDES}
+    assert all(set(files) == kept for files in found.values())
+
+
+def test_the_same_command_trains_only_what_no_whole_line_tells_of(train):
+    assert train(f"{GRID} record=table").code == 0
+    before = rows("there")
+    path = Path("there", "runs.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    spoiled = lines[1].replace(b"train/loss", b"train/Loss", 1)
+    path.write_bytes(b"".join([lines[0], spoiled, *lines[2:5], lines[5][:100]]))
+    again = train(f"{GRID} record=table")
+    assert again.code == 0
+    assert "6 runs: 4 done before, 2 new" in again.out
+    assert rows("there") == before
+    assert path.read_bytes().startswith(lines[0])
+    assert "nothing to train" in train(f"{GRID} record=table dry_run=true").out
+
+
+def test_a_single_run_is_refused(train):
+    ended = train("record=table")
+    assert ended.code == 2
+    assert ended.line == "train.py: record=table belongs to a sweep; add -m, or leave it out"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\x00\xff{", b"0 {}\n"])
+def test_lines_that_nobody_wrote_are_nobodys_runs(tmp_path, content):
+    (tmp_path / journal.JOURNAL).write_bytes(content)
+    assert journal.results(tmp_path) == {}
+    journal.append(tmp_path, [("a", {"b": "c\n"})])
+    assert list(journal.read(tmp_path)) == [("a", {"b": "c\n"})]
