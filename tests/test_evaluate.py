@@ -311,3 +311,25 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(finished, here, kind):
     assert outcome.code == 2, outcome.out
     assert said in outcome.line
     assert tree(here) == before
+
+
+def test_points_in_the_plane_are_shown_with_what_the_network_says_everywhere(train, here, monkeypatch):
+    assert train("data=moons trainer.max_epochs=2 hydra.run.dir=moons tracking.figures=false").code == 0
+    seen = {}
+    draw = figures.boundary
+
+    def spy(points, labels, field, extent, *rest):
+        seen.update(points=points, field=field, extent=extent)
+        return draw(points, labels, field, extent, *rest)
+
+    monkeypatch.setattr(figures, "boundary", spy)
+    assert evaluate("moons").code == 0
+    assert (here / "moons/evaluation/boundary.png").is_file()
+    left, right, bottom, top = seen["extent"]
+    rows_, columns = seen["field"].shape
+    at = [((y - bottom) / (top - bottom) * (rows_ - 1), (x - left) / (right - left) * (columns - 1))
+          for x, y in seen["points"]]  # fmt: skip
+    near = [seen["field"][round(row), round(column)] for row, column in at]
+    run = trained.load(here / "moons")
+    own = material.own(run, "test")
+    assert np.mean(near == ask(run.module, own.inputs, own.labels, own.index).predicted) > 0.98

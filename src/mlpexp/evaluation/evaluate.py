@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from mlpexp import atomic
 from mlpexp.errors import UserError
 from mlpexp.evaluation import embedding, figures, material, projector, tables, trained
-from mlpexp.evaluation.answers import Answers, ask
+from mlpexp.evaluation.answers import Answers, ask, classify
 from mlpexp.evaluation.embedding import Embedding
 from mlpexp.evaluation.material import Material
 from mlpexp.evaluation.measures import Measures, measure
@@ -27,6 +28,7 @@ from mlpexp.tracking.records import encode, file_name
 METRICS = "metrics.json"
 KIND = "mlpexp evaluation"
 SCHEMA_VERSION = 1
+GRID = 250  # points a side on which a plane is asked
 
 Part = Literal["train", "val", "test", "all"]
 
@@ -174,6 +176,8 @@ def _figures(
         )
         weights = run.module.parameter_layers()[0].weight.float().numpy()
         yield "first_layer", house_figures.first_layer_weights(weights, shape)
+    if run.data.features.num_inputs == len(run.data.features.names) == 2:
+        yield "boundary", _boundary(run, answers)
     if plane is not None:
         what = "last hidden layer" if run.module.sizes[1:-1] else "logits (there is no hidden layer)"
         some = "" if len(plane.chosen) == len(answers) else f", {len(plane.chosen):,} of {len(answers):,} samples"
@@ -187,6 +191,20 @@ def _figures(
         if plane.tsne is not None:
             words = f"t-SNE of the {what}{some}: neighbours mean something, distances do not"
             yield "embedding_tsne", figures.scatter(plane.tsne, *chosen, names, words=words)
+
+
+def _boundary(run: Trained, answers: Answers) -> Figure:
+    """For two numbers a sample: in their raw units, a tenth further than the samples reach."""
+    features = run.data.features
+    points = answers.inputs * np.asarray(features.scale) + np.asarray(features.shift)
+    margin = 0.1 * np.maximum(np.ptp(points, axis=0), 1e-9)
+    (left, bottom), (right, top) = points.min(0) - margin, points.max(0) + margin
+    across, up = np.meshgrid(np.linspace(left, right, GRID), np.linspace(bottom, top, GRID))
+    grid = features.transform(np.stack([across.ravel(), up.ravel()], axis=1))
+    field = classify(run.module, torch.from_numpy(grid)).argmax(-1).numpy().reshape(GRID, GRID)
+    extent = float(left), float(right), float(bottom), float(top)
+    names = features.names[0], features.names[1]
+    return figures.boundary(points, answers.labels, field, extent, run.data.class_names, names)
 
 
 def _projector(run: Trained, found: Material, answers: Answers) -> dict[str, bytes]:

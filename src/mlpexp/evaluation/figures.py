@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -132,6 +133,40 @@ def scatter(
         axes.set_ylabel(axis_names[1])
         axes.grid(color=GRID)
     headline(figure, words)
+    return figure
+
+
+@in_house_style
+def boundary(
+    points: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    field: NDArray[np.int64],
+    extent: tuple[float, float, float, float],
+    class_names: Sequence[str],
+    axis_names: tuple[str, str],
+) -> Figure:
+    """Which class the network gives to every point of the plane, and the samples coloured by their true class.
+
+    Args:
+        points: (n, 2); labels: (n,).
+        field: predicted classes on a grid, (rows, columns), the lowest row first.
+        extent: left, right, bottom, top of the grid.
+    """
+    figure = new_figure(7.2, 5.8)
+    axes = place(figure, 0.7, 0.6, 4.9, 4.7)
+    colours = np.array([to_rgb(COLOURS[c % len(COLOURS)]) for c in range(len(class_names))])
+    tint = 1 - 0.3 * (1 - colours[field])  # (rows, columns, 3)
+    axes.imshow(tint, extent=extent, origin="lower", aspect="auto", interpolation="nearest")
+    present = np.unique(labels)
+    for c in present:
+        mine = points[labels == c]
+        axes.scatter(mine[:, 0], mine[:, 1], s=16, edgecolor="white", lw=0.4, **_look(int(c)))
+    entries = [Line2D([], [], ls="", markersize=6, markeredgewidth=0, **_look(int(c))) for c in present[:LEGEND]]
+    names = [short(class_names[c], 14) for c in present[:LEGEND]]
+    axes.legend(entries, names, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="true class", alignment="left")
+    axes.set_xlabel(short(axis_names[0], 40))
+    axes.set_ylabel(short(axis_names[1], 40))
+    headline(figure, "What the network says everywhere (background) and the samples")
     return figure
 
 
