@@ -32,7 +32,7 @@ FLOORS = [
     "trainer_check",
     # many runs, and the front door
     "sweep app",
-    "job report evaluation",
+    "job report evaluation search",
     # what people and Hydra call
     "mlpexp hydra_plugins scripts",
 ]

@@ -41,7 +41,7 @@ def conduct(
         Interrupted: stopped by a signal; finished runs are kept, the others marked.
         StorageError: the disk is full or broken; finished runs are kept.
     """
-    left = [i for i, job in enumerate(sweep) if job.done is None]
+    left = [i for i, outcome in enumerate(outcomes) if not outcome.is_known]
     with stopping.interruptible(), training.Quiet():
         try:
             try:

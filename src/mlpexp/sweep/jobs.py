@@ -79,3 +79,11 @@ class Outcome:
     def is_done(self) -> bool:
         """Whether there is nothing left to train."""
         return self.result is not None and self.result.status in FINAL
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the run has ended, well or not."""
+        return self.result is not None or self.error is not None
+
+
+Ended = tuple[Job, Outcome]

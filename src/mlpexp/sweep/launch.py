@@ -35,7 +35,7 @@ from mlpexp.errors import ConfigError, RunsFailed, StorageError, UserError, is_s
 from mlpexp.sweep import lease
 from mlpexp.sweep.backends.settings import Settings
 from mlpexp.sweep.compose import Composed, Composer, hydra_config, without_hydra
-from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.jobs import Ended, Job, Outcome
 from mlpexp.sweep.recognise import Found
 from mlpexp.sweep.results import swept_keys
 from mlpexp.sweep.standing import Standing, check_place, stand
@@ -53,6 +53,10 @@ class Sweep:
     """A sweep between Hydra's `setup` and `launch` of a launcher.
 
     With Hydra's basic sweeper all jobs are known from the start, and are checked before it writes anything.
+
+    Attributes:
+        in_portions: set by a sweeper of ours that looks back, with `conclude`, when all its portions are done.
+        ended: the jobs of earlier portions, by their directories.
 
     Raises:
         UserError: what is wrong with the sweep.
@@ -80,7 +84,8 @@ class Sweep:
             self._checked[composed.number, composed.arguments] = composed, cfg
         self.directory = Path(str(config.hydra.sweep.dir)).absolute()
         self.is_whole = bool(known)
-        if config.get("dry_run") and not self.is_whole:
+        explains_itself = "optuna_sweeper" in str(config.hydra.sweeper.get("_target_"))
+        if config.get("dry_run") and not self.is_whole and not explains_itself:
             raise UserError("dry_run=true shows the plan of a grid; another sweeper's runs are not known beforehand")
         check_place(self.directory)
         if any(cfg.dry_run for _, cfg in self._checked.values()):
@@ -88,6 +93,8 @@ class Sweep:
         if self._checked:
             self._stand(list(self._checked.values()))  # another study is refused before anything is written
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.in_portions = False
+        self.ended: dict[str, Ended] = {}
         # until Hydra lets go of the launcher, at the latest until the process ends
         weakref.finalize(self, os.close, locking.take(self.directory))
         lease.wait(self.directory)
@@ -110,6 +117,13 @@ class Sweep:
         )
         raise SystemExit(0)
 
+    def conclude(self) -> None:
+        """What a person sees at the end of a sweep that came in portions."""
+        from mlpexp.sweep.train import conclude
+
+        if self.ended:
+            conclude(list(self.ended.values()), self.directory)
+
     def checked(self, jobs: list[tuple[int, Arguments]]) -> list[tuple[Composed, Config]]:
         if all(job in self._checked for job in jobs):
             return [self._checked.pop(job) for job in jobs]
@@ -129,14 +143,18 @@ def launch(
         Interrupted: stopped from outside.
         StorageError: the disk is full or broken.
     """
-    if trainer is None:
-        from mlpexp.sweep.train import train_jobs  # torch: late
-
-        trainer = partial(train_jobs, directory=sweep.directory, settings=sweep.settings, prepare=sweep.prepare)
     setup_globals()
     hydra = sweep.config.hydra
     configure_log(hydra.hydra_logging, hydra.verbose)
     jobs = sweep.checked([(initial_job_idx + i, tuple(one)) for i, one in enumerate(job_overrides)])
+    for composed, _ in jobs:
+        sweep.ended.pop(composed.output_dir, None)
+    if trainer is None:
+        from mlpexp.sweep.train import train_jobs  # torch: late
+
+        trainer = partial(train_jobs, directory=sweep.directory, settings=sweep.settings, prepare=sweep.prepare)
+        if sweep.in_portions or sweep.ended:
+            trainer = partial(trainer, earlier=list(sweep.ended.values()), in_portions=sweep.in_portions)
     try:
         returns = _run(sweep, jobs, trainer)
     except OSError as error:
@@ -190,7 +208,8 @@ def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) ->
     standing.clear()
     if told := standing.sentence():
         log.info("%s", told)
-        print(told)
+        if not sweep.in_portions:
+            print(told)
     returns: dict[int, JobReturn] = {}
     swept = tuple(swept_keys([composed.overrides for composed, _ in jobs])) if sweep.is_whole else ()
     together: dict[str, Job] = {}  # by directory: equal runs are trained once
@@ -212,20 +231,21 @@ def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) ->
     outcomes = dict(zip(together, trainer(list(together.values())), strict=True)) if together else {}
     failures = sum(outcome.error is not None for outcome in outcomes.values())
     summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
+    sweep.ended |= {place: (job, outcomes[place]) for place, job in together.items()}
     for composed, _ in jobs:
         if composed.output_dir not in together:
             returns[composed.number] = _by_hydra(sweep, composed)
             continue
-        returns[composed.number] = _Return(sweep.composer, composed, outcomes[composed.output_dir], summary)
+        job, outcome = together[composed.output_dir], outcomes[composed.output_dir]
+        returns[composed.number] = _Return(sweep.composer, composed, outcome, summary, job.directory)
     for job in started:
         _notify_end(sweep, job, returns[job.number])
     return [returns[composed.number] for composed, _ in jobs]
 
 
 def _job(sweep: Sweep, composed: Composed, cfg: Config, found: Found, swept: tuple[str, ...] = ()) -> Job:
-    number, arguments = composed.number, composed.arguments
     return Job(
-        number=number,
+        number=composed.number,
         overrides=composed.overrides,
         config=cfg,
         directory=found.directory,
@@ -233,7 +253,7 @@ def _job(sweep: Sweep, composed: Composed, cfg: Config, found: Found, swept: tup
         env_set=composed.env_set,
         done=found.result,
         swept=swept,
-        hydra=lambda: sweep.composer.placed(arguments, number),
+        hydra=_placed(sweep.composer, composed),
     )
 
 
@@ -277,8 +297,11 @@ def _by_hydra(sweep: Sweep, composed: Composed) -> JobReturn:
 class _Return(JobReturn):
     """Makes the configurations when they are asked for: a thousand times 150 KiB that no sweeper reads."""
 
-    def __init__(self, composer: Composer, composed: Composed, outcome: Outcome, summary: str) -> None:
+    def __init__(
+        self, composer: Composer, composed: Composed, outcome: Outcome, summary: str, directory: Path
+    ) -> None:
         self._summary = summary
+        self.result, self.directory = outcome.result, directory
         self._placed: Callable[[], DictConfig] = _placed(composer, composed)
         super().__init__(
             overrides=list(composed.overrides),

@@ -80,16 +80,16 @@ def of(configs: Sequence[Config], digests: Sequence[str]) -> Manifest:
     return Manifest(constants=constants, varied=sorted(varied))
 
 
-def joined(old: Manifest | None, new: Manifest, directory: Path) -> Manifest:
+def joined(old: Manifest | None, new: Manifest, directory: Path, *, refuse: bool = True) -> Manifest:
     """The manifest of both together.
 
     Raises:
-        UserError: they are different studies; names the first key that differs.
+        UserError: they are different studies and this is to be refused; names the first key that differs.
     """
     if old is None:
         return new
     for key, value in new.constants.items():
-        if key not in REPEATED and key in old.constants and old.constants[key] != value:
+        if refuse and key not in REPEATED and key in old.constants and old.constants[key] != value:
             raise UserError(
                 f"{directory} holds another study: {key} is {spell(old.constants[key])} there and {spell(value)} "
                 "here; choose another name=…"

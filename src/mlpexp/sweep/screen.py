@@ -26,9 +26,10 @@ WRITING_S, STACK_S = 0.004, 0.15  # of a run's files; of a Trainer's own work
 
 
 class Screen:
-    """The terminal of a sweep. Silent where `quiet`, for use as a library."""
+    """The terminal of a sweep. Silent where `quiet`, for use as a library; a bar and no more where `brief`."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, brief: bool = False) -> None:
+        self._brief = brief
         self._console = Console(quiet=quiet)
         self._errors = Console(stderr=True, quiet=quiet)
         self._progress: Progress | None = None
@@ -38,9 +39,10 @@ class Screen:
     @contextmanager
     def showing(self, sweep: Sequence[Job], planned: Plan) -> Iterator[None]:
         """Announce the plan and keep a bar on the screen while the block runs."""
-        self._console.print(plan_line(sweep, planned), highlight=False)
-        for reason, count in Counter(planned.alone.values()).items():
-            self._console.print(f"{count:,} of them train alone: {reason}", highlight=False)
+        if not self._brief:
+            self._console.print(plan_line(sweep, planned), highlight=False)
+            for reason, count in Counter(planned.alone.values()).items():
+                self._console.print(f"{count:,} of them train alone: {reason}", highlight=False)
         columns = (
             TextColumn("training"),
             BarColumn(bar_width=16),  # all of it in 80 columns
@@ -50,7 +52,8 @@ class Screen:
             TextColumn("left"),
             TextColumn("{task.fields[best]}"),
         )
-        with Progress(*columns, console=self._errors, disable=not sys.stderr.isatty()) as self._progress:
+        disable = not sys.stderr.isatty()
+        with Progress(*columns, console=self._errors, disable=disable, transient=self._brief) as self._progress:
             self._task = self._progress.add_task("", total=len(sweep), best="")
             yield
 

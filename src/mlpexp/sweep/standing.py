@@ -72,9 +72,7 @@ def stand(directory: Path, jobs: Sequence[tuple[str, Config]], *, same_study: bo
     digests = [digest.of(cfg.data) for cfg in configs]
     old = manifest.read(directory)
     study = manifest.of(configs, digests)
-    study = manifest.joined(old if same_study else None, study, directory)
-    if old is not None:
-        study.runs = old.runs | study.runs
+    study = manifest.joined(old, study, directory, refuse=same_study)
     identities = [runs.identity(cfg, of_data) for cfg, of_data in zip(configs, digests, strict=True)]
     found = survey([Path(place) for place in unique], identities, study.runs, directory)
     if any(cfg.record == "table" for cfg in configs):

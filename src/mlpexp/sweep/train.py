@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlpexp.sweep import results
 from mlpexp.sweep.backends.settings import Settings
-from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.sweep.jobs import Ended, Job, Outcome
 from mlpexp.sweep.screen import Screen
 from mlpexp.sweep.standing import Standing
 
@@ -17,26 +17,38 @@ def train_jobs(
     directory: Path,
     settings: Settings = DEFAULT,
     prepare: Callable[[], None] | None = None,
+    *,
+    earlier: Sequence[Ended] = (),
+    in_portions: bool = False,
 ) -> list[Outcome]:
     """Train every job that is not done and write the sweep's table; one that raises does not stop the others.
 
     Args:
         settings: where to train.
         prepare: a function of a module, called in each other process that trains.
+        earlier: jobs of the same sweep that have ended; they are in the table.
+        in_portions: more jobs follow, so that it is not yet time to look back.
 
     Raises:
         Interrupted: stopped from outside.
     """
-    screen = Screen()
-    outcomes = [Outcome(result=job.done) for job in jobs]
-    if all(job.done for job in jobs):
+    screen = Screen(brief=in_portions)
+    jobs = [*(job for job, _ in earlier), *jobs]
+    outcomes = [*(end for _, end in earlier), *(Outcome(result=job.done) for job in jobs[len(earlier) :])]
+    if all(end.is_known for end in outcomes):
         results.write(directory, jobs, outcomes)
     else:
         from mlpexp.sweep.conduct import conduct  # torch: late, a finished sweep needs none of it
 
         conduct(jobs, outcomes, directory, screen, settings, prepare)
-    screen.conclude(jobs, outcomes, directory)
-    return outcomes
+    if not in_portions:
+        screen.conclude(jobs, outcomes, directory)
+    return outcomes[len(earlier) :]
+
+
+def conclude(ended: Sequence[Ended], directory: Path) -> None:
+    """Look back on a sweep that came in portions."""
+    Screen().conclude([job for job, _ in ended], [end for _, end in ended], directory)
 
 
 def explain(jobs: Sequence[Job], standing: Standing) -> None:

@@ -1,0 +1,1 @@
+"""Searches that learn from their trials: `hydra/sweeper=optuna`; see `optimise.py`."""

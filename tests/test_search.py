@@ -1,0 +1,321 @@
+"""`hydra/sweeper=optuna`: what is asked for, what is told, how a search carries on."""
+
+import gc
+import json
+import math
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from mlpexp import load_results
+from mlpexp.errors import Interrupted
+from mlpexp.search.storage import Journal
+from mlpexp.sweep.jobs import Job, Outcome
+
+SPACE = "'optimizer.lr=tag(log,interval(0.001,1))' 'model.width=tag(log,int,interval(4,64))' model.activation=tanh,relu"
+SEARCH = "-m hydra/sweeper=optuna name=s"
+
+
+def loss(job: Job) -> float:
+    """A landscape with its minimum at lr = 0.1, width 16, relu."""
+    cfg = job.config
+    assert isinstance(cfg.model.width, int)
+    distance = (math.log10(cfg.optimizer.lr) + 1) ** 2 + math.log2(cfg.model.width / 16) ** 2 / 4
+    return distance + (cfg.model.activation != "relu") / 4 + cfg.seed / 100
+
+
+@pytest.fixture
+def train(train: Callable[..., Any]) -> Callable[..., Any]:
+    """As a new process would: a sweep's directory is free once nothing refers to the sweep any more."""
+
+    def call(arguments: str) -> Any:
+        gc.collect()
+        return train(arguments)
+
+    return call
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Jobs are trained in no time, by `trained.by`; `trained.portions` are those that were handed over."""
+    seen = SimpleNamespace(portions=[], by=loss)
+
+    def train_jobs(jobs: Sequence[Job], directory: Path, **_: Any) -> list[Outcome]:
+        seen.portions.append(list(jobs))
+        return [outcome(job) for job in jobs]
+
+    def outcome(job: Job) -> Outcome:
+        try:
+            value = seen.by(job)
+        except ValueError as error:
+            return Outcome(error=error)
+        status = "ok" if math.isfinite(value) else "diverged"
+        metrics = {"val/loss": value, "val/acc": 1 / (1 + value)}
+        return Outcome(
+            result=SimpleNamespace(  # type: ignore[arg-type]
+                status=status,
+                objective=value,
+                monitor="val/loss",
+                metrics=metrics,
+                message="diverged in epoch 0" if status == "diverged" else None,
+                num_parameters=100 * job.config.model.width,  # type: ignore[operator]
+                seconds={"fit": 1.0},
+                epochs=1,
+            )
+        )
+
+    monkeypatch.setattr("mlpexp.sweep.train.train_jobs", train_jobs)
+    monkeypatch.setattr("mlpexp.sweep.train.conclude", lambda *_: None)
+    return seen
+
+
+def study(here: Path, storage: Any = None) -> optuna.Study:
+    storage = storage or optuna.storages.JournalStorage(Journal(here / "multirun/s/optuna.log"))
+    return optuna.load_study(study_name=None, storage=storage)
+
+
+def typed(portions: Sequence[Sequence[Job]]) -> list[list[tuple[str, ...]]]:
+    return [[job.overrides for job in portion] for portion in portions]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes"])
+def test_a_generation_is_asked_for_and_trained_at_once(sampler: str, train: Any, here: Path, trained: Any) -> None:
+    ended = train(
+        f"{SEARCH} {SPACE} hydra.sweeper.n_trials=40 hydra.sweeper.batch_size=16 hydra.sweeper.sampler={sampler}"
+    )
+    assert ended.code == 0, ended.err
+    assert [len(portion) for portion in trained.portions] == [16, 16, 8]
+    jobs = [job for portion in trained.portions for job in portion]
+    assert [job.number for job in jobs] == list(range(40))
+    assert len({job.directory for job in jobs}) == 40
+    assert all(0.001 <= job.config.optimizer.lr <= 1 and 4 <= job.config.model.width <= 64 for job in jobs)
+    best = min(jobs, key=loss)
+    assert study(here).best_value == pytest.approx(loss(best), abs=0)
+    written = yaml.safe_load((here / "multirun/s/optimization_results.yaml").read_text())
+    assert written == {
+        "name": "optuna",
+        "best_params": {
+            "optimizer.lr": best.config.optimizer.lr,
+            "model.width": best.config.model.width,
+            "model.activation": best.config.model.activation,
+        },
+        "best_value": loss(best),
+    }
+    assert f"best of 40 trials: number {best.number + 1}, val/loss {loss(best):.6g}" in ended.out
+    assert ended.out.count("trials ") == 3
+
+
+def test_what_it_learns_makes_it_better_than_chance(train: Any, here: Path, trained: Any) -> None:
+    train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=60 hydra.sweeper.batch_size=20")
+    means = [sum(map(loss, portion)) / len(portion) for portion in trained.portions]
+    assert means[2] < means[0] / 2
+
+
+def test_a_grid_goes_through_every_combination_in_the_order_of_a_sweep(train: Any, here: Path, trained: Any) -> None:
+    grid = "model.width='range(8,33,8)' model.activation=tanh,relu optimizer.lr=0.1,0.2 trainer.max_epochs=3"
+    ended = train(f"{SEARCH} {grid} hydra.sweeper.sampler=grid hydra.sweeper.batch_size=9")
+    assert ended.code == 0, ended.err
+    found = [job.overrides[1:] for portion in trained.portions for job in portion]
+    trained.portions.clear()
+    assert train(f"-m name=other {grid}").code == 0
+    assert found == [job.overrides[1:] for portion in trained.portions for job in portion]
+    assert len(found) == 16
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "qmc"])
+def test_a_search_carries_on_to_a_total_as_if_it_had_not_stopped(
+    sampler: str, train: Any, here: Path, trained: Any
+) -> None:
+    command = f"{SEARCH} {SPACE} hydra.sweeper.sampler={sampler} hydra.sweeper.batch_size=8 hydra.sweeper.n_trials="
+    train(f"{command}24")
+    whole = typed(trained.portions)
+    shutil.rmtree(here / "multirun")
+    trained.portions.clear()
+    assert train(f"{command}8").code == 0
+    calls = []
+
+    def killed(job: Job) -> float:
+        calls.append(job)
+        if len(calls) == 12:  # in the middle of the second generation
+            raise Interrupted("stopped by SIGTERM", 143)
+        return loss(job)
+
+    trained.by = killed
+    assert train(f"{command}24").code == 143
+    trained.by = loss
+    trained.portions.clear()
+    assert train(f"{command}24").code == 0
+    assert typed(trained.portions) == whole
+    assert [trial.state for trial in study(here).trials] == [TrialState.COMPLETE] * 24
+    trained.portions.clear()
+    train(f"{command}24")
+    assert typed(trained.portions) == whole  # recognised as done by the launcher, which is another test's
+    assert len(study(here).trials) == 24
+
+
+def test_what_diverges_or_raises_is_a_failed_trial(train: Any, here: Path, trained: Any) -> None:
+    def by(job: Job) -> float:
+        if job.number == 3:
+            raise ValueError("broken")
+        return math.nan if job.number == 5 else loss(job)
+
+    trained.by = by
+    command = f"{SEARCH} {SPACE} hydra.sweeper.n_trials=8 hydra.sweeper.batch_size=8"
+    ended = train(command)
+    assert ended.code == 1
+    assert "2 of 8 trials failed" in ended.err
+    assert [trial.number for trial in study(here).trials if trial.state == TrialState.FAIL] == [3, 5]
+    trained.by = lambda job: math.nan if job.number == 5 else loss(job)  # now number 3 is well
+    assert train(command).code == 0
+    states = [trial.state.name for trial in study(here).trials]
+    assert states.count("FAIL") == 2 and states.count("COMPLETE") == 7  # the eighth in place of the one that raised
+    trained.portions.clear()
+    assert train(command).code == 0
+    assert len(study(here).trials) == 9
+
+
+def test_equal_trials_are_trained_once_and_told_the_same(train: Any, here: Path, trained: Any) -> None:
+    ended = train(
+        f"{SEARCH} model.width=4,8 optimizer.lr=0.1,0.2 hydra.sweeper.n_trials=30 hydra.sweeper.batch_size=10"
+    )
+    assert ended.code == 0, ended.err
+    jobs = [job for portion in trained.portions for job in portion]
+    assert len(jobs) == len({job.directory for job in jobs}) == 4
+    trials = study(here).trials
+    assert len(trials) == 30
+    values = {tuple(trial.params.values()): trial.value for trial in trials}
+    assert all(trial.value == values[tuple(trial.params.values())] for trial in trials)
+
+
+def test_a_trial_is_the_mean_over_its_seeds(train: Any, here: Path, trained: Any) -> None:
+    ended = train(f"{SEARCH} {SPACE} 'seed=range(3)' hydra.sweeper.n_trials=4 hydra.sweeper.batch_size=4")
+    assert ended.code == 0, ended.err
+    (portion,) = trained.portions
+    assert [job.config.seed for job in portion] == [0, 1, 2] * 4
+    trials = study(here).trials
+    assert [trial.value for trial in trials] == [
+        pytest.approx(sum(map(loss, portion[i : i + 3])) / 3) for i in range(0, 12, 3)
+    ]
+    assert all("seed" not in trial.params for trial in trials)
+
+
+def test_two_objectives_give_a_front(train: Any, here: Path, trained: Any) -> None:
+    ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=30 'hydra.sweeper.objectives=[val/acc,num_parameters]'")
+    assert ended.code == 0, ended.err
+    (jobs,) = trained.portions
+    points = {(1 / (1 + loss(job)), 100.0 * job.config.model.width) for job in jobs}
+    front = {(a, n) for a, n in points if not any(x >= a and y <= n and (x, y) != (a, n) for x, y in points)}
+    written = yaml.safe_load((here / "multirun/s/optimization_results.yaml").read_text())
+    assert {tuple(one["values"]) for one in written["solutions"]} == front
+    assert f"{len(front)} of 30 trials that no other beats in val/acc and num_parameters" in ended.out
+
+
+def test_values_that_contradict_each_other_fail_alone(train: Any, here: Path, trained: Any) -> None:
+    ended = train(
+        f"{SEARCH} optimizer.name=sgd,adam optimizer.momentum=0.0,0.9 hydra.sweeper.sampler=random "
+        "hydra.sweeper.n_trials=12"
+    )
+    assert ended.code == 0, ended.err
+    (jobs,) = trained.portions
+    assert {(job.config.optimizer.name, job.config.optimizer.momentum) for job in jobs} == {
+        ("sgd", 0.0),
+        ("sgd", 0.9),
+        ("adam", 0.0),
+    }
+    failed = [trial.params for trial in study(here).trials if trial.state == TrialState.FAIL]
+    assert failed == [{"optimizer.name": "adam", "optimizer.momentum": "0.9"}] * len(failed) != []
+    assert f"{len(failed)} of 12 trials failed: optimizer.momentum is sgd's" in ended.err
+
+
+def test_sqlite_lies_in_the_sweeps_directory(train: Any, here: Path, trained: Any) -> None:
+    command = f"{SEARCH} {SPACE} hydra.sweeper.storage=sqlite hydra.sweeper.n_trials="
+    assert train(f"{command}2").code == 0
+    assert train(f"{command}3").code == 0
+    with sqlite3.connect(here / "multirun/s/optuna.db") as database:
+        assert database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone() == (3,)
+    database.close()
+
+
+def test_a_torn_line_of_the_journal_is_forgotten(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "log")
+    journal.append_logs([{"a": 1}, {"b": 2}])
+    journal.flush()
+    with (tmp_path / "log").open("a") as file:
+        file.write('{"torn": ')
+    again = Journal(tmp_path / "log")
+    assert again.read_logs(1) == [{"b": 2}]
+    again.append_logs([{"c": 3}])
+    again.flush()
+    assert [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()] == [{"a": 1}, {"b": 2}, {"c": 3}]
+
+
+REFUSED = {
+    "optimizer.lr=0.1": "nothing to search",
+    "model.activation=tanh,tahn": "unknown activation 'tahn'",
+    "model.dept=1,2": "did you mean model.depth?",
+    "'optimizer.lr=interval(1,0.1)'": "is no interval",
+    "'optimizer.lr=tag(log,interval(0,1))'": "begins above 0",
+    "'optimizer.lr=interval(-1,1)'": "optimizer.lr=-1.0 is out of range",
+    "'seed=interval(0,9)' model.width=4,8": "seed=range(5)",
+    "model.width=4,8 hydra.sweeper.sampler=tp": "unknown sampler 'tp'",
+    "model.width=4,8 hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0 is out of range",
+    "model.width=4,8 hydra.sweeper.sampler=cmaes": "needs two numbers",
+    "'optimizer.lr=interval(0,1)' hydra.sweeper.sampler=grid": "optimizer.lr=0.0 is out of range",
+    "'optimizer.lr=interval(0.1,1)' hydra.sweeper.sampler=grid": "a grid needs single values",
+    "model.width=4,8 hydra.sweeper.objectives=[test/acc]": "no test left",
+    "model.width=4,8 hydra.sweeper.objectives=[acc]": "unknown objective 'acc'",
+    "model.width=4,8 hydra.sweeper.n_trails=3": "n_trails",
+    "optimizer.name=sgd,adam 'optimizer.momentum=interval(0.5,0.9)'": "optimizer.momentum is sgd's",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_a_search_that_cannot_be_is_refused_in_one_line(arguments: str, train: Any, here: Path, trained: Any) -> None:
+    ended = train(f"{SEARCH} {arguments}")
+    assert ended.code == 2, ended.err
+    assert REFUSED[arguments] in ended.line
+    assert trained.portions == []
+    assert not (here / "multirun/s/optuna.log").exists()
+
+
+def test_another_search_in_the_same_place_is_refused(train: Any, here: Path, trained: Any) -> None:
+    assert train(f"{SEARCH} model.width=4,8 hydra.sweeper.n_trials=2").code == 0
+    ended = train(f"{SEARCH} model.width=4,16 hydra.sweeper.n_trials=2")
+    assert (ended.code, "holds another search: model.width is 4,8 there and 4,16 here" in ended.line) == (2, True)
+
+
+def test_without_optuna_one_line_says_what_to_install(train: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    for name in [name for name in sys.modules if name.startswith("mlpexp.search.")]:
+        monkeypatch.delitem(sys.modules, name)
+    ended = train(f"{SEARCH} model.width=4,8")
+    assert (ended.code, ended.line) == (
+        2,
+        "train.py: hydra/sweeper=optuna needs the package optuna: pip install 'mlpexp[search]'",
+    )
+
+
+def test_a_search_leaves_what_any_sweep_leaves(train: Callable[..., Any], here: Path) -> None:
+    tiny = "'optimizer.lr=tag(log,interval(0.01,1))' model.width=4,5 trainer.max_epochs=1 data.batch_size=512"
+    command = f"{SEARCH} {tiny} hydra.sweeper.batch_size=3 hydra.sweeper.n_trials="
+    assert train(f"{command}3").code == 0
+    ended = train(f"{command}6")
+    assert ended.code == 0, ended.err
+    rows = load_results(here / "multirun/s")
+    assert [row["run"] for row in rows] == list(range(6))
+    assert {row["status"] for row in rows} == {"ok"}
+    told = [trial.value for trial in study(here).trials]
+    assert told == [row["val/loss"] for row in rows]
+    assert (here / "multirun/s" / rows[0]["name"] / "checkpoints/best.ckpt").is_file()
+    before = (here / "multirun/s/results.csv").read_bytes()
+    assert train(f"{command}6").code == 0
+    assert (here / "multirun/s/results.csv").read_bytes() == before
