@@ -297,9 +297,7 @@ def _by_hydra(sweep: Sweep, composed: Composed) -> JobReturn:
 class _Return(JobReturn):
     """Makes the configurations when they are asked for: a thousand times 150 KiB that no sweeper reads."""
 
-    def __init__(
-        self, composer: Composer, composed: Composed, outcome: Outcome, summary: str, directory: Path
-    ) -> None:
+    def __init__(self, composer: Composer, composed: Composed, outcome: Outcome, summary: str, directory: Path) -> None:
         self._summary = summary
         self.result, self.directory = outcome.result, directory
         self._placed: Callable[[], DictConfig] = _placed(composer, composed)
