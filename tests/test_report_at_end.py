@@ -7,10 +7,19 @@ import warnings
 
 import pytest
 import report_sweeps
+import torch
 from conftest import run_script
+from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 from test_events import hparams_page
+from torch.nn import functional
+
+from mlpexp import checkpoints
+from mlpexp.config import DataConfig
+from mlpexp.data.digits import digits_table
+from mlpexp.data.prepared import prepare
+from mlpexp.sweep.results import load_results
 
 SWEEP = ["-m", "name=s", "report=true", "trainer.max_epochs=2", "model.width=4,8", "model.activation=tanh,relu"]
 
@@ -105,3 +114,28 @@ def test_a_sweep_whose_runs_failed_has_its_report_too(train, here):
     ended = train(["-m", "name=s", "report=true", "trainer.max_epochs=1", "seed=0,1", broken])
     assert ended.code == 1
     assert "All 2 runs failed" in (here / "multirun/s/report/index.html").read_text()
+
+
+def test_a_stacked_run_with_diagnostics_has_layers_and_a_confusion_matrix_in_tensorboard(train, here):
+    words = "name=s trainer.max_epochs=2 model.depth=2 model.width=8 tracking.diagnostics=true seed=0,1"
+    assert train(["-m", *words.split()]).code == 0
+    for row in load_results(here / "multirun/s"):
+        events = EventAccumulator(str(here / "multirun/s" / row["name"])).Reload()
+        for kind, layers in (("gradient_norm", 3), ("weight_norm", 3), ("saturated", 2)):
+            for layer in range(layers):
+                assert [point.step for point in events.Scalars(f"within/{kind}/layer_{layer}")] == [0, 1]
+        (event,) = events.Tensors("confusion/test")
+        said, *lines = tensor_util.make_ndarray(event.tensor_proto).item().decode().splitlines()
+        matrix = [[int(cell.strip() or 0) for cell in line.split("|")[2:-1]] for line in lines[3:]]
+        right, total = sum(matrix[i][i] for i in range(10)), sum(map(sum, matrix))
+        assert said.startswith(f"{right} of {total} test samples")
+        assert right / total == pytest.approx(row["test/acc"])
+
+        # against the saved weights, by torch alone
+        state = checkpoints.load(here / "multirun/s" / row["name"] / "checkpoints/best.ckpt")["state_dict"]
+        data = prepare(digits_table(), DataConfig())
+        x, labels = data.part("test")
+        for layer in range(3):
+            x = functional.linear(x, state[f"layers.{layer}.weight"], state[f"layers.{layer}.bias"])
+            x = torch.tanh(x) if layer < 2 else x
+        assert matrix == confusion_matrix(labels, x.argmax(-1), labels=range(10)).tolist()

@@ -3,6 +3,7 @@
 Letters: R runs of the stack, A those still training, n training samples, m validation samples.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ class RunRecord:
     history: list[dict[str, float]] = field(default_factory=list)
     layer_rows: list[list[float | str]] = field(default_factory=list)
     tested: dict[str, float] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
+    """test samples by true and by predicted class; empty unless layers are inspected, too"""
 
 
 class StackModule(LightningModule):
@@ -201,6 +204,18 @@ class StackModule(LightningModule):
         losses, accuracies = _summary(*engine.evaluate(self._inputs, self._labels, self._parts["test"]))
         for record, loss, accuracy in zip(self.records, losses.tolist(), accuracies.tolist(), strict=True):
             record.tested = {"test/loss": loss, "test/acc": accuracy}
+        if self._inspects:
+            self._count_confusions(engine)
+
+    def _count_confusions(self, engine: Engine) -> None:
+        part, classes = self._parts["test"], self.sizes[-1]
+        predicted = engine.predictions(self._inputs, part)  # (R, n)
+        pairs = self._labels[part].expand_as(predicted) * classes + predicted
+        counts = torch.zeros(len(pairs), classes**2, dtype=torch.int64, device=pairs.device)
+        counts.scatter_add_(1, pairs, torch.ones_like(pairs))
+        for record, matrix in zip(self.records, counts.view(-1, classes, classes).tolist(), strict=True):
+            if all(math.isfinite(value) for value in record.tested.values()):
+                record.confusion = matrix
 
     def _tests_best(self, run: int) -> bool:
         return self.configs[run].test_weights == "best" and self.records[run].progress.best_epoch is not None

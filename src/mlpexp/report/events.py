@@ -3,7 +3,6 @@
 It lies beside the page, so that `tensorboard --logdir multirun/NAME` shows it as the run `report` among the others.
 """
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from pathlib import Path
 
 from mlpexp import atomic
 from mlpexp.report.page import Grid
-from mlpexp.tracking.events import Event, image, text
+from mlpexp.tracking.events import Event, image, plain, text
 from mlpexp.tracking.records import encode, file_name
 
 PATTERN = "events.out.tfevents.*"
-_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>|#~$!&]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +42,6 @@ def table(grid: Grid, note: str) -> str:
     lines = ["| " + " | ".join(map(plain, row)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("---:" if heading.number else "---" for heading in grid.header) + "|")
     return f"{plain(note)}\n\n" + "\n".join(lines)
-
-
-def plain(words: str) -> str:
-    """Text that means nothing to Markdown: not all that a backslash would have to escape can be."""
-    return _MARKDOWN.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(words.split()))
 
 
 def write(directory: Path, texts: Sequence[tuple[str, str]], pictures: Sequence[Shown]) -> None:

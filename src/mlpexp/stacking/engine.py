@@ -177,6 +177,10 @@ class Engine:
         answers = [step.logits.clone() for _, _, step in self._forward(inputs, None)]
         return torch.cat(answers)
 
+    def predictions(self, inputs: Tensor, index: Tensor) -> Tensor:
+        """The class of each sample's largest logit, (R, m) int64; `index` as in `evaluate`."""
+        return torch.cat([step.logits.argmax(-1) for _, _, step in self._forward(inputs, index)])
+
     def _forward(self, inputs: Tensor, index: Tensor | None) -> Any:
         """Go forward for a few runs at a time; yields (start, stop, pass)."""
         shared = index is None or index.ndim == 1

@@ -11,6 +11,7 @@ from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
 from mlpexp.sweep import journal
 from mlpexp.sweep.checkpoint import assemble
+from mlpexp.tracking.confusion import confusion_table
 from mlpexp.tracking.hparams import Hparam
 from mlpexp.tracking.records import encode, file_name
 from mlpexp.tracking.run import run_events
@@ -64,6 +65,8 @@ def write_run(
             note=end.message or "",
             layer_rows=record.layer_rows,
         )
+        if record.confusion:
+            events.append(confusion_table(record.confusion, data.class_names, wall_times[-1], end.epoch or 0))
         files[file_name(wall_times[0])] = encode(events)
     (directory / runs.LAST).parent.mkdir(exist_ok=True)
     for name, content in files.items():

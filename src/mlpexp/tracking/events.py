@@ -4,6 +4,7 @@ A tag such as `train/loss` is a place in TensorBoard (`train` groups), a step is
 are seconds since 1970. `records.py` writes events to files.
 """
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,9 +14,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 
-__all__ = ["Event", "histogram", "image", "scalar", "scalars", "text"]
+__all__ = ["Event", "histogram", "image", "plain", "scalar", "scalars", "text"]
 
 FLOAT32_MAX = 3.4028234663852886e38  # TensorBoard's pages know float32: 1e39 would be infinity there
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>|#~$!&]")
 RGB = 3  # the number that TensorBoard's image proto gives to this colour space
 
 
@@ -66,6 +68,11 @@ def histogram(tag: str, step: int, values: np.ndarray, wall_time: float, *, bins
 def text(tag: str, step: int, markdown: str, wall_time: float) -> Event:
     """A note in Markdown; TensorBoard strips scripts from it."""
     return string_tensor(tag, step, markdown.encode(), "text", wall_time)
+
+
+def plain(words: str) -> str:
+    """Text that means nothing to Markdown: not all that a backslash would have to escape can be."""
+    return _MARKDOWN.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(words.split()))
 
 
 def string_tensor(tag: str, step: int, content: bytes, plugin: str, wall_time: float) -> Event:
