@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test fuzz test-backends test-slurm lint bench tensorboard report
+.PHONY: help setup train sweep test fuzz test-backends test-slurm lint bench tensorboard report faults
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-backends: $(READY)  ## sweeps over worker processes, dask and submitit, wit
 
 test-slurm: $(READY)  ## a sweep through a Slurm that is started here; needs root, slurm-wlm and munge
 	@tests/slurm/run.sh
+
+faults: $(READY)  ## kill sweeps, fill disks, flip bits, and see that nothing is lost (half an hour); ARGS=--sample for less
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py $(ARGS)
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check

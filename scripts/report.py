@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from mlpexp.report.build import build  # matplotlib: late, so that --help stays instant
 
-        found = build(given.directories, out=given.out, metric=given.metric, by=given.by, classes=given.classes)
+        found = build(given.directories, out=given.out, metric=given.metric, by=given.by)
     except UserError as error:
         print(f"report.py: {error}", file=sys.stderr)
         return 2
@@ -38,9 +38,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metric", choices=("acc", "loss"), default="acc", help="what is shown (default: acc)")
     parser.add_argument(
         "--by", choices=("val/loss", "val/acc"), help="what the best is chosen by (default: what the runs monitored)"
-    )
-    parser.add_argument(
-        "--classes", type=int, metavar="N", help="classes of your own data, to find runs that only guess"
     )
     return parser
 

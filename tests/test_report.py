@@ -18,7 +18,7 @@ from conftest import SCRIPTS, run_script
 from report_sweeps import GRID
 from scipy import stats
 
-from mlpexp import load_results, runs
+from mlpexp import chance, load_results, runs
 from mlpexp.report.rundirs import command, curves, layers
 from mlpexp.report.study import from_records
 
@@ -253,7 +253,7 @@ def failed(number, settings):
         (SMALL, {"status": lambda n, s: "diverged"}, "All 12 runs diverged"),
         (SMALL, {"status": lambda n, s: "ok" if n < 5 else "interrupted"}, "7 unfinished"),
         (SMALL, {"status": lambda n, s: "ok" if n < 5 else "missing"}, "5 runs of 2 configurations"),
-        (SMALL, {"truth": lambda s: 0.1}, "12 no better than guessing"),
+        (SMALL, {"status": lambda n, s: "diverged", "message": f"{chance.MARK}: 0.1"}, "12 no better than guessing"),
         (SMALL, {"test": False}, "There is no test part"),
         (SMALL, {"files": False}, "No run left a result.json"),
         ([{"model.width": w, "seed": 9 * w + i} for w in (32, 64) for i in range(4)], {}, "Welch t-test, 4 seeds"),

@@ -4,9 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from mlpexp import chance
 from mlpexp.config import Config
 from mlpexp.progress import Progress
 from mlpexp.runs import Status
+
+# flags of a training that was never meant to learn much, as trainer=smoke
+CUT_SHORT = {"limit_train_batches", "max_steps", "max_time", "overfit_batches"}
 
 
 class Conclusion(NamedTuple):
@@ -19,14 +23,24 @@ class Conclusion(NamedTuple):
 
 
 def conclude(
-    cfg: Config, history: Sequence[Mapping[str, float]], progress: Progress, tested: Mapping[str, float]
+    cfg: Config,
+    history: Sequence[Mapping[str, float]],
+    progress: Progress,
+    tested: Mapping[str, float],
+    class_counts: Sequence[int],
 ) -> Conclusion:
-    """Of a training that came to its end, whoever drove it."""
+    """Of a training that came to its end, whoever drove it.
+
+    Args:
+        class_counts: training samples of each class.
+    """
     epoch = progress.best_epoch if cfg.test_weights == "best" else None
     if epoch is None and history:
         epoch = len(history) - 1
     metrics = dict(history[epoch]) | dict(tested) if epoch is not None else {}
     diverged = next((i for i, row in enumerate(history) if not all(map(math.isfinite, row.values()))), None)
     if diverged is None:
-        return Conclusion("ok", epoch, metrics, None)
+        judged = history and not CUT_SHORT & cfg.trainer.flags.keys()
+        nothing = chance.level(history, class_counts) if judged else None
+        return Conclusion("diverged" if nothing else "ok", epoch, metrics, nothing)
     return Conclusion("diverged", epoch, metrics, f"diverged in epoch {diverged}: the loss is no longer finite")

@@ -98,18 +98,18 @@ class _Run:
                 recorder.load_state_dict(io.load_checkpoint(self.job.directory / runs.LAST)["callbacks"]["Recorder"])
             if not recorder.history:
                 raise UserError("training stopped before its first epoch was done; allow it more steps or time")
-            end = conclude(self.cfg, recorder.history, recorder.progress, self._test(trainer))
+            end = conclude(self.cfg, recorder.history, recorder.progress, self._test(trainer), self._counts())
             self._draw()
         except BaseException as error:
             _end_ranks(trainer)
             status: runs.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
-            so_far = conclude(self.cfg, recorder.history, recorder.progress, {})
+            so_far = conclude(self.cfg, recorder.history, recorder.progress, {}, self._counts())
             message = first_line(error) if isinstance(error, UserError | Interrupted) else described(error)
             fit_s = fit_s if math.isfinite(fit_s) else time.perf_counter() - fit_started
             self._finish(so_far._replace(status=status, message=message), fit_s)
             raise
         if end.status == "diverged":
-            log.warning("%s; a smaller optimizer.lr may help", end.message)
+            log.warning("%s; another optimizer.lr may help", end.message)
         return self._finish(end, fit_s)
 
     def _open(self) -> None:
@@ -174,6 +174,9 @@ class _Run:
             )
         trainer.test(self.module, self.data, verbose=False)
         return {name: self.module.metrics[name] for name in ("test/loss", "test/acc")}
+
+    def _counts(self) -> list[int]:
+        return self.data.prepared.class_counts()
 
     def _draw(self) -> None:
         if self.cfg.tracking.figures:

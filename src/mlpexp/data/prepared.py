@@ -60,6 +60,11 @@ class Prepared:
     def image_shape(self) -> tuple[int, int] | None:
         return self.table.image_shape
 
+    def class_counts(self) -> list[int]:
+        """Training samples of each class, with label noise where there is any."""
+        counts: list[int] = self.part("train")[1].bincount(minlength=self.num_classes).tolist()
+        return counts
+
     def part(self, name: str) -> tuple[Tensor, Tensor]:
         """Inputs and labels of `train` (with its noisy labels), `val` or `test`."""
         index = torch.from_numpy(getattr(self.split, name))

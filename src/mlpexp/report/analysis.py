@@ -87,12 +87,11 @@ class Analysis:
         return effects.cells(self.levels, self.study.table(self.parts[part]), keys)
 
 
-def analyse(directory: Path, metric: str = "acc", by: str | None = None, classes: int | None = None) -> Analysis:
+def analyse(directory: Path, metric: str = "acc", by: str | None = None) -> Analysis:
     """Read a sweep's directory and work out what its numbers say.
 
     Args:
         by: the validation metric that decides; by default the one by which the runs chose their best epoch.
-        classes: of the data, where it is none of ours.
 
     Raises:
         UserError: there is no sweep.
@@ -128,7 +127,7 @@ def analyse(directory: Path, metric: str = "acc", by: str | None = None, classes
         importance=_importance(variance, levels.shape[1]),
         levels=levels,
         fronts={name: front(ranking.means[name], gain) for name in COSTS},
-        trouble=trouble.find(study, classes or trouble.CLASSES.get(_data(study, plan))),
+        trouble=trouble.find(study),
         provenance=provenance,
         plan=plan,
     )
@@ -145,9 +144,3 @@ def _plan(directory: Path) -> Manifest | None:
         return manifest.read(directory)
     except UserError:
         return None  # the page can do without
-
-
-def _data(study: Study, plan: Manifest | None) -> str:
-    if plan and isinstance(plan.constants.get("data.name"), str):
-        return str(plan.constants["data.name"])
-    return rundirs.data_name(study.directory, study.names) or ""

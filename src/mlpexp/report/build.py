@@ -17,7 +17,6 @@ from mlpexp.report.page import Grid, Heading
 from mlpexp.report.picture import Picture
 from mlpexp.report.sentences import NAMES, chance, counts, headline, method, spelled
 from mlpexp.report.tables import Table
-from mlpexp.report.trouble import CHANCE_FACTOR
 from mlpexp.tracking.figures.style import png
 
 PNG_DPI = 130
@@ -41,7 +40,6 @@ def build(
     out: Path | None = None,
     metric: str = "acc",
     by: str | None = None,
-    classes: int | None = None,
 ) -> Written:
     """Write the report of one or more sweeps.
 
@@ -52,7 +50,7 @@ def build(
         UserError: one of them is no sweep.
         OSError: it cannot be written.
     """
-    analyses = [analyse(directory, metric, by, classes) for directory in directories]
+    analyses = [analyse(directory, metric, by) for directory in directories]
     out = directories[0] / "report" if out is None else out
     writer = Writer(out)
     titles = _titles(directories)
@@ -208,20 +206,15 @@ def _trouble(analysis: Analysis, writer: Writer, prefix: str) -> dict[str, Any] 
     if not study.num_runs:
         return None
     if not found:
-        sentence = "None: every run ended well"
-        sentence += " and learned something." if found.chance else "."
+        sentence = "None: every run ended well and learned something."
         return {"sentences": [sentence], "table": Grid([], []), "messages": [], "said": "", "files": []}
     table = tables.trouble(analysis)
     words = {
         "diverged": "diverged: a loss was no longer finite", "failed": "failed with an error",
         "unfinished": "did not finish",
-        "guessing": f"learned nothing: accuracy at most {CHANCE_FACTOR} times that of guessing, {found.chance}",
+        "guessing": "learned nothing: accuracy and loss in training are those of guessing",
     }  # fmt: skip
     sentences = [f"{n:,} of {study.num_runs:,} {words[kind]}." for kind, n in found.counts.items() if n]
-    if found.chance is None:
-        sentences.append(
-            "How many classes the data has is not recorded; with --classes, runs that only guess are found too."
-        )
     rows = [row for row in table.rows if any(row[3:])]
     kinds = [c for c in range(3, len(table.header)) if any(row[c] for row in rows)]
     shown = page.grid(Table(name="", header=table.header, rows=rows), [0, 1, 2, *kinds])

@@ -146,19 +146,6 @@ def provenance(directory: Path, names: Sequence[str]) -> Provenance:
     return found
 
 
-def data_name(directory: Path, names: Sequence[str]) -> str | None:
-    """`data.name` of the first run that has a configuration."""
-    for name in names[:20]:
-        text = _read(directory, name, ".hydra/config.yaml") or ""
-        section = text.partition("\ndata:\n")[2] if not text.startswith("data:\n") else text[6:]
-        for line in section.splitlines():
-            if not line.startswith(" "):
-                break
-            if line.startswith("  name: "):
-                return line.removeprefix("  name: ").strip()
-    return None
-
-
 def _read(directory: Path, name: str, file: str) -> str | None:
     run = place(directory, name)
     if run is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpexp import chance
 from mlpexp.report import keys
 from mlpexp.report.keys import Key
 from mlpexp.runs import METRIC_NAMES
@@ -15,6 +16,7 @@ from mlpexp.sweep.results import HEAD, TAIL, TEST_NAMES
 
 KNOWN = {*HEAD, *METRIC_NAMES, *TEST_NAMES, *TAIL}
 NUMBERS = (*METRIC_NAMES, *TEST_NAMES, "epoch", "epochs", "num_parameters", "seconds")
+GUESSING = "guessing"  # in the table it is diverged, and the message tells the two apart
 SPARSE = 50  # cells per run in the table of configurations by seeds, above which seeds count as unshared
 
 
@@ -51,7 +53,8 @@ class Study:
 
     @cached_property
     def ok(self) -> np.ndarray:
-        return self.status == "ok"
+        """Trained to the end with finite numbers; a run at chance level is one of them, and counts in every mean."""
+        return (self.status == "ok") | (self.status == GUESSING)
 
     @cached_property
     def coarse(self) -> list[Key]:
@@ -107,7 +110,7 @@ def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:
     return Study(
         directory=directory,
         names=[str(row.get("name") or "") for row in records],
-        status=np.array([str(row.get("status") or "missing") for row in records], dtype=object),
+        status=np.array([_status(row) for row in records], dtype=object),
         messages=[str(row.get("message") or "") for row in records],
         values={name: _column(records, name) for name in NUMBERS},
         factors=factors,
@@ -117,6 +120,11 @@ def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:
         shares_seeds=shares and bool(seeds),
         members=members,
     )
+
+
+def _status(row: dict[str, Any]) -> str:
+    status, message = str(row.get("status") or "missing"), str(row.get("message") or "")
+    return GUESSING if status == "diverged" and message.startswith(chance.MARK) else status
 
 
 def _numbered(codes: Sequence[np.ndarray], length: int) -> np.ndarray:

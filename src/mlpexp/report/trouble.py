@@ -5,10 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlpexp.report.keys import Key
-from mlpexp.report.study import Study
-
-CLASSES = {"digits": 10, "wine": 3, "iris": 3}  # of the data sets that we know
-CHANCE_FACTOR = 1.5  # times the accuracy of guessing, up to which a run has learned nothing
+from mlpexp.report.study import GUESSING, Study
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,8 +17,7 @@ class Trouble:
     unfinished: np.ndarray
     """interrupted or missing"""
     guessing: np.ndarray
-    chance: float | None
-    """the accuracy of guessing; None: not known"""
+    """at chance level after training, as `mlpexp.chance` has found"""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -37,21 +33,12 @@ class Trouble:
         return {name: np.bincount(key.codes[mask], minlength=size).tolist() for name, mask in masks.items()}
 
 
-def find(study: Study, classes: int | None) -> Trouble:
-    """Every run of the study that went wrong.
-
-    Args:
-        classes: of the data; None: not known, so nobody can say what guessing would give.
-    """
-    chance = 1 / classes if classes else None
-    accuracy = study.values["val/acc"]
-    with np.errstate(invalid="ignore"):
-        guessing = study.ok & (accuracy <= CHANCE_FACTOR * chance) if chance else np.zeros(study.num_runs, bool)
+def find(study: Study) -> Trouble:
+    """Every run of the study that went wrong."""
     diverged, failed = study.status == "diverged", study.status == "failed"
     return Trouble(
         diverged=diverged,
         failed=failed,
         unfinished=~(study.ok | diverged | failed),
-        guessing=guessing,
-        chance=chance,
+        guessing=study.status == GUESSING,
     )

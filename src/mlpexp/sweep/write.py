@@ -88,7 +88,9 @@ def run_entry(
 
 def _end(module: StackModule, run: int) -> Conclusion:
     record = module.records[run]
-    return conclude(module.configs[run], record.history, record.progress, record.tested)
+    return conclude(
+        module.configs[run], record.history, record.progress, record.tested, module.data[run].class_counts()
+    )
 
 
 def _tables(module: StackModule, run: int) -> dict[str, str]:

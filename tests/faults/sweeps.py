@@ -1,0 +1,85 @@
+"""The sweeps that are disturbed, what an undisturbed one leaves, and whether a disturbed one has come to the same."""
+
+import csv
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+
+from mlpexp import runs
+from mlpexp.errors import UserError
+
+QUICK = ["trainer.max_epochs=1", "tracking.diagnostics=false", "name=s"]
+SMALL = ["-m", "model.width=4,6", "seed=1,2", *QUICK]
+LARGE = ["-m", "model.width=4,6,8,10", "seed=range(50)", *QUICK]
+
+
+class Broken(Exception):
+    """Something was lost, trained twice, or differs."""
+
+
+def picture(place: Path) -> dict[str, str]:
+    """All that must come out the same, to the bit: the table without times, weights, metrics, names of files."""
+    sweep = place / "multirun/s"
+    found = {"results.csv": _table(sweep / "results.csv")}
+    for directory in sorted(path for path in sweep.iterdir() if path.is_dir() and path.name != ".set_aside"):
+        found[directory.name] = " ".join(sorted({_plain(path.relative_to(directory)) for path in directory.rglob("*")}))
+        found[f"{directory.name}: metrics"] = (directory / runs.METRICS).read_text()
+        result = runs.read_result(directory)
+        for name, noted in result.files.items():
+            if runs.checksum((directory / name).read_bytes()) != noted:
+                raise Broken(f"{directory.name}: {name} is not what its marker says")
+        for name in (runs.LAST, runs.BEST):
+            state = torch.load(directory / name, weights_only=True)["state_dict"]
+            digest = hashlib.sha256()
+            for key in sorted(state):
+                digest.update(key.encode() + state[key].numpy().tobytes())
+            found[f"{directory.name}: {name}"] = digest.hexdigest()
+    if left := [path for path in sweep.rglob("*.partial") if ".set_aside" not in path.parts]:
+        raise Broken(f"left behind: {left[0]}")
+    return found
+
+
+def compare(found: dict[str, str], expected: dict[str, str]) -> None:
+    for key in sorted(found.keys() | expected.keys()):
+        if found.get(key) != expected.get(key):
+            raise Broken(f"{key} differs: {str(found.get(key))[:200]!r} in place of {str(expected.get(key))[:200]!r}")
+
+
+def finished(place: Path) -> dict[str, tuple[bytes, int]]:
+    """The markers of runs that are done, which nothing may touch any more: content and time of writing."""
+    found = {}
+    for path in (place / "multirun/s").glob("*/result.json"):
+        try:
+            result = runs.read_result(path.parent)
+        except UserError:
+            continue
+        if result.status in runs.FINAL and _is_whole(path.parent, result):
+            found[path.parent.name] = path.read_bytes(), path.stat().st_mtime_ns
+    return found
+
+
+def untouched(place: Path, before: dict[str, tuple[bytes, int]]) -> None:
+    now = finished(place)
+    for name, marker in before.items():
+        if now.get(name) != marker:
+            raise Broken(f"{name} was done and has been trained again")
+
+
+def _is_whole(directory: Path, result: runs.Result) -> bool:
+    return all(
+        (directory / name).is_file() and runs.checksum((directory / name).read_bytes()) == noted
+        for name, noted in result.files.items()
+    )
+
+
+def _table(path: Path) -> str:
+    with path.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    return "\n".join(str({key: value for key, value in row.items() if key != "seconds"}) for row in rows)
+
+
+def _plain(path: Path) -> str:
+    name = os.fspath(path)
+    return "events" if name.startswith("events.out") else name

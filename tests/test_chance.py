@@ -1,0 +1,61 @@
+"""A run that has learned nothing is told from one that learns slowly."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from mlpexp import chance, load_results
+
+BALANCED = [126] * 9 + [123]
+
+
+def ended(loss: float, accuracy: float) -> list[dict[str, float]]:
+    return [{"train/loss": 9.0, "train/acc": 0.5}, {"train/loss": loss, "train/acc": accuracy}]
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "counts", "nothing"),
+    [
+        (math.log(10), 0.1, BALANCED, True),
+        (4.0, 0.12, BALANCED, True),
+        (2.2, 0.12, BALANCED, False),  # slowly
+        (4.0, 0.3, BALANCED, False),  # badly calibrated
+        (math.log(10), 0.1, [10] * 10, True),
+        (0.33, 0.9, [900, 100], True),  # always the commonest
+        (0.33, 0.97, [900, 100], False),
+        (0.7, 0.5, [0, 5, 5], True),
+    ],
+)
+def test_a_run_at_chance_level_is_one_that_guessing_equals(loss, accuracy, counts, nothing):
+    told = chance.level(ended(loss, accuracy), counts)
+    assert (told is not None) == nothing
+    if told:
+        assert told.startswith(chance.MARK)
+        assert f"{accuracy:.3f}" in told
+
+
+@given(st.integers(2, 5000), st.floats(0.01, 0.99), st.floats(0, 1))
+def test_the_bound_never_takes_a_guesser_for_more_than_the_exact_binomial_does(samples, share, part):
+    hits = round(part * samples)
+    if chance.is_better(hits / samples, share, samples):
+        assert binom.sf(hits - 1, samples, share) <= chance.SURELY * (1 + 1e-9)
+
+
+def test_the_bound_is_not_blind_either():
+    assert chance.is_better(0.16, 0.1, 1257)
+    assert not chance.is_better(0.13, 0.1, 1257)
+
+
+def test_runs_at_chance_level_are_marked_alone_and_in_a_sweep_but_are_no_failure(train, here):
+    settings = "optimizer.lr=1e-9 trainer.max_epochs=1 tracking.figures=false"
+    alone = train(f"{settings} hydra.run.dir=run seed=2")
+    assert (alone.code, "at chance level" in alone.line) == (0, True)
+    sweep = train(f"-m {settings} optimizer.lr=1e-9,0.1 seed=1,2 name=s")
+    assert sweep.code == 0, sweep.err
+    assert "2 of 4 runs diverged" in sweep.err
+    rows = load_results(here / "multirun/s")
+    assert [row["status"] for row in rows] == ["diverged", "diverged", "ok", "ok"]
+    assert rows[1]["message"].startswith(chance.MARK)

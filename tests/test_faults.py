@@ -1,0 +1,33 @@
+"""A sample of the fault campaign (`make faults` is the whole): whatever happens, the same command carries on."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+CAMPAIGN = Path(__file__).parent / "faults/campaign.py"
+
+
+def test_a_sampled_campaign_loses_nothing():
+    seed = os.environ.get("FAULTS_SEED") or str(random.randrange(2**31))  # printed when it fails
+    ended = subprocess.run(
+        [
+            sys.executable,
+            str(CAMPAIGN),
+            "--sample",
+            "--seed",
+            seed,
+            "--only",
+            "kill",
+            "full",
+            "errors",
+            "flips",
+            "rivals",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr

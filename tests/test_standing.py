@@ -1,0 +1,304 @@
+"""A sweep that is started again: what is recognised, what is trained, what is refused, what is left alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, run_script, tree
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlpexp import load_results, locking, runs
+from mlpexp.errors import UserError
+from mlpexp.sweep import manifest, recognise
+from mlpexp.sweep.recognise import State
+
+QUICK = "trainer.max_epochs=1 tracking.diagnostics=false name=s"
+SMALL = f"-m model.width=4,6 seed=1,2 {QUICK}"
+RUNS = [f"width={width},max_epochs=1,seed={seed}" for width in (4, 6) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="session")
+def _whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        ended = run_script("train.py", SMALL.split())
+    assert ended.code == 0, ended.err
+    return place / "multirun"
+
+
+@pytest.fixture
+def sweep(_whole: Path, here: Path) -> Path:
+    """The directory of a finished sweep of four runs, one's own to spoil."""
+    shutil.copytree(_whole, here / "multirun")
+    return here / "multirun/s"
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def times(sweep: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in sweep.glob("*/result.json")}
+
+
+def names(sweep: Path) -> list[str]:
+    return [row["name"] for row in load_results(sweep)]
+
+
+def test_the_same_command_again_trains_nothing_and_says_so(train, sweep: Path):
+    before, table = times(sweep), (sweep / "results.csv").read_bytes()
+    ended: Outcome = train(SMALL)
+    assert (ended.code, ended.err) == (0, "")
+    assert "4 runs: 4 done before" in ended.out
+    assert (times(sweep), (sweep / "results.csv").read_bytes()) == (before, table)
+
+
+def test_a_larger_grid_trains_only_what_is_new_and_a_smaller_one_deletes_nothing(train, sweep: Path):
+    before = times(sweep)
+    ended = train(f"-m seed=2,3,1 model.width=6,4 {QUICK}")  # in another order, too
+    assert "6 runs: 4 done before, 2 new" in ended.out
+    assert {name: time for name, time in times(sweep).items() if name in before} == before
+    assert names(sweep) == [f"width={w},max_epochs=1,seed={s}" for s in (2, 3, 1) for w in (6, 4)]
+    ended = train(f"-m seed=1 model.width=4 {QUICK}")
+    assert "1 runs: 1 done before" in ended.out
+    assert names(sweep) == [RUNS[0]]
+    assert len(times(sweep)) == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (SMALL.replace("max_epochs=1", "max_epochs=2"), "another study: trainer.max_epochs is 1 there and 2 here"),
+        (f"{SMALL} optimizer.lr=0.5", "another study: optimizer.lr is 0.1 there and 0.5 here"),
+    ],
+)
+def test_another_study_is_refused_by_the_first_key_that_differs(train, sweep: Path, command: str, said: str):
+    before = tree(sweep)
+    ended = train(command)
+    assert ended.code == 2
+    assert said in ended.line
+    assert "choose another name=" in ended.line
+    assert tree(sweep) == before
+
+
+def spoil(sweep: Path, how: str) -> str:
+    """Damage the first run; returns how it is counted."""
+    run = sweep / RUNS[0]
+    marker = run / runs.RESULT
+    match how:
+        case "no marker":
+            marker.unlink()
+        case "empty marker":
+            marker.write_text("")
+        case "newer marker":
+            content = json.loads(marker.read_text()) | {"schema_version": 99}
+            marker.write_text(json.dumps(content))
+        case "changed marker":
+            marker.write_text(marker.read_text().replace('"epochs": 1', '"epochs": 2'))
+        case "torn weights":
+            weights = run / runs.BEST
+            weights.write_bytes(weights.read_bytes()[:-7])
+        case "link for a file":
+            (run / runs.METRICS).rename(sweep.parent / "elsewhere.csv")
+            (run / runs.METRICS).symlink_to(sweep.parent / "elsewhere.csv")
+        case "fifo for a marker":
+            marker.unlink()
+            os.mkfifo(marker)
+        case "failed" | "interrupted":
+            result = runs.read_result(run)
+            runs.write_result(run, type(result)(**(vars(result) | {"status": how})))
+            return how
+        case "marker of another run":
+            shutil.copy(sweep / RUNS[1] / runs.RESULT, marker)
+    return "torn"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "no marker",
+        "empty marker",
+        "newer marker",
+        "changed marker",
+        "torn weights",
+        "link for a file",
+        "fifo for a marker",
+        "failed",
+        "interrupted",
+        "marker of another run",
+    ],
+)
+def test_what_has_no_valid_marker_is_not_done_and_is_set_aside_not_overwritten(sweep: Path, how: str):
+    run, identity = sweep / RUNS[0], runs.read_result(sweep / RUNS[0]).identity
+    assert recognise.look(run, identity).state is State.DONE
+    counted = spoil(sweep, how)
+    content = names_in(run)
+    found = recognise.look(run, identity)
+    assert found.state.value == counted
+    place = recognise.set_aside(found, sweep)
+    assert place == sweep / ".set_aside" / f"{RUNS[0]}-0"
+    assert names_in(place) == content
+    assert recognise.look(run, identity).state is State.NEW
+
+
+def test_a_torn_run_is_trained_again_to_the_same_numbers(train, sweep: Path):
+    before, weights = times(sweep), (sweep / "results.csv").read_text()
+    spoil(sweep, "torn weights")
+    spoil(sweep, "no marker")
+    ended = train(SMALL)
+    assert "4 runs: 3 done before, 1 torn (set aside, trained again)" in ended.out
+    assert {name for name, time in times(sweep).items() if before[name] != time} == {RUNS[0]}
+    strip = [row | {"seconds": 0} for row in load_results(sweep)]
+    (sweep / "results.csv").write_text(weights)
+    assert strip == [row | {"seconds": 0} for row in load_results(sweep)]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": 99}', "[" * 100_000])
+def test_a_damaged_manifest_is_refused_until_it_is_moved_away(train, sweep: Path, content: str):
+    (sweep / manifest.MANIFEST).write_text(content)
+    before = tree(sweep)
+    ended = train(SMALL)
+    assert ended.code == 2
+    assert "sweep.json" in ended.line
+    assert tree(sweep) == before
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "", "a/b", 3])
+def test_a_manifest_leads_nowhere_else(here: Path, name: object):
+    content = {"constants": {}, "varied": [], "runs": {"0" * 64: name}, "schema_version": 1}
+    (here / "sweep.json").write_text(json.dumps(content | {"sha256": runs.seal(content)}))
+    with pytest.raises(UserError, match="is damaged; move it away"):
+        manifest.read(here)
+
+
+def test_a_dry_run_tells_the_plan_and_touches_nothing(train, sweep: Path, here: Path):
+    spoil(sweep, "no marker")
+    before = tree(here)
+    ended = train(f"-m model.width=4,6,8 seed=1,2 {QUICK} dry_run=true")
+    assert (ended.code, ended.err) == (0, "")
+    assert "6 runs: 3 done before, 1 torn (set aside, trained again), 2 new" in ended.out
+    assert "dry run: nothing was trained or written" in ended.out
+    assert tree(here) == before
+    ended = train(f"-m seed=1,2 {QUICK.replace('name=s', 'name=t')} dry_run=true")
+    assert "2 runs: 1 configuration x 2 seeds, in 1 stack" in ended.out
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize("command", ["dry_run=true", "-m seed=1,2 hydra/launcher=basic dry_run=true"])
+def test_a_dry_run_of_what_is_no_sweep_of_ours_trains_nothing_either(train, here: Path, command: str):
+    ended = train(command)
+    assert ended.code == 2
+    assert "dry_run=true shows the plan of a sweep" in ended.err
+    assert not list(here.rglob("result.json"))
+
+
+def test_a_directory_in_use_names_who_uses_it(train, sweep: Path):
+    program = f"from pathlib import Path; from mlpexp import locking; locking.take(Path({str(sweep)!r}))"
+    program += "; print(1, flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    try:
+        ended = train(SMALL)
+        assert ended.code == 2
+        assert f"in use by pid {holder.pid} on {os.uname().nodename}" in ended.line
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert train(SMALL).code == 0  # a killed holder holds nothing
+
+
+PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file": (lambda place: place.write_text("mine"), "is a file"),
+    "foreign": (lambda place: (place / "thesis").mkdir(parents=True), "is not empty and holds no sweep"),
+    "a link": (lambda place: place.symlink_to("/tmp"), "is a symbolic link"),
+    "a link to nothing": (lambda place: place.symlink_to("nowhere"), "is a symbolic link"),
+    "a link for a lock": (
+        lambda place: (place.mkdir(), (place / ".lock").symlink_to("/tmp/x"))[0],
+        ".lock is a symbolic link",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_sweep_is_not_put_where_it_does_not_belong(train, here: Path, kind: str):
+    (here / "multirun").mkdir()
+    make, said = PLACES[kind]
+    make(here / "multirun/s")
+    before = tree(here)
+    ended = train(SMALL)
+    assert ended.code == 2
+    assert said in ended.line
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "x" * 300, "/proc/x"])
+def test_a_place_that_cannot_be_is_refused_as_such(train, here: Path, place: str):
+    ended = train(["-m", "seed=1,2", "trainer.max_epochs=1", f"hydra.sweep.dir={place}"])
+    assert ended.code in (1, 2)
+    assert len(ended.lines) == 1, ended.err
+    assert tree(here) == {}
+
+
+def test_a_place_without_the_right_to_write_is_refused(train, here: Path, monkeypatch):
+    monkeypatch.setattr("mlpexp.sweep.standing.os.access", lambda *_: False)
+    ended = train(SMALL)
+    assert ended.code == 2
+    assert "cannot be written to" in ended.line
+    assert tree(here) == {}
+
+
+@pytest.mark.parametrize("name", ["../../up", "a\nb", "🦊 <script>", "x" * 400, "."])
+def test_any_name_is_one_directory_below_multirun(train, here: Path, name: str):
+    command = ["-m", "seed=1,2", "model.width=4", "trainer.max_epochs=1", f"name='{name}'"]
+    ended = train(command)
+    assert ended.code == 0, ended.err
+    assert len(list((here / "multirun").glob("*/sweep.json"))) == 1
+    assert [path.name for path in here.iterdir()] == ["multirun"]
+    assert "2 runs: 2 done before" in train(command).out
+
+
+def test_the_basic_launcher_carries_on_too(train, here: Path):
+    command = f"{SMALL} hydra/launcher=basic tracking.figures=false"
+    assert train(command).code == 0
+    before = times(here / "multirun/s")
+    (here / "multirun/s" / RUNS[3] / runs.RESULT).unlink()
+    assert train(command).code == 0
+    after = times(here / "multirun/s")
+    assert {name for name in before if before[name] != after[name]} == {RUNS[3]}
+    assert (here / "multirun/s/.set_aside" / f"{RUNS[3]}-0" / runs.METRICS).exists()
+
+
+MARKER = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+@MARKER
+@given(st.data())
+def test_a_mutated_marker_is_rejected_or_means_the_same(sweep: Path, data: st.DataObject):
+    run = sweep / RUNS[0]
+    path = sweep.parent / "copy" / runs.RESULT
+    path.parent.mkdir(exist_ok=True)
+    content, meaning = (run / runs.RESULT).read_bytes(), runs.read_result(run)
+    start = data.draw(st.integers(0, len(content) - 1))
+    stop = data.draw(st.integers(start, min(len(content), start + 5)))
+    path.write_bytes(content[:start] + data.draw(st.binary(max_size=4)) + content[stop:])
+    try:
+        found = runs.read_result(path.parent)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found == meaning
+
+
+def test_a_lock_is_given_back(here: Path):
+    with locking.hold(here):
+        pass
+    with locking.hold(here):
+        pass
