@@ -18,6 +18,7 @@ from mlpexp.errors import UserError
 
 DIGEST = "d" * 64
 BLIND = {"name", "resume", "threads", "logger", "dry_run", "report", "stack.threads", "stack.memory_mib"}
+BLIND |= {"data.path", "data.val_path", "data.test_path"}
 BLIND |= {"trainer.accelerator", "trainer.enable_progress_bar"}
 # another legal value for each key where one cannot be made from the default
 OTHER: dict[str, Any] = {
@@ -31,6 +32,17 @@ OTHER: dict[str, Any] = {
     "model.init": "notebook",
     "model.parametrization": "mup",
     "data.split": "none",
+    "data.path": "other.csv",
+    "data.val_path": "other.csv",
+    "data.test_path": "other.csv",
+    "data.target": "species",
+    "data.separator": "tab",
+    "data.decimal": "comma",
+    "data.encoding": "cp1252",
+    "data.columns": ["age"],
+    "data.drop": ["age"],
+    "data.categorical": ["age"],
+    "data.missing": "median",
     "data.folds": 5,
     "optimizer.name": "adam",
     "optimizer.schedule": "step",

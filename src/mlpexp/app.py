@@ -72,6 +72,10 @@ class CheckFirst(Callback):
                 from mlpexp import resume
 
                 resume.find(cfg, list(config.hydra.overrides.task))
+            if cfg.data.name == "csv" and cfg.resume is None:
+                from mlpexp import data  # a file may hold anything: it is read before a directory is made
+
+                data.prepare(cfg.data)
             if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
                 from mlpexp import trainer_check  # Lightning: late, and only where there is something to ask it
 

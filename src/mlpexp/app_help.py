@@ -3,7 +3,7 @@
 from mlpexp import checks, config
 
 HEAD = """\
-Train multilayer perceptrons on digits, one or a thousand at once.
+Train multilayer perceptrons on digits or your own table, one or a thousand at once.
 
   python scripts/train.py                                        one run, with the defaults below
   python scripts/train.py model.depth=2 model.activation=relu    other values: key=value

@@ -79,8 +79,13 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
 # features, classes, samples: for the estimate of memory, without reading anything
 SIZES = {"digits": (64, 10, 1797), "wine": (13, 3, 178), "breast_cancer": (30, 2, 569), "iris": (4, 3, 150)}
 BUILT = ("callbacks", "logger")  # from a person's own classes
+OWN_KEYS = (
+    *("path", "target", "val_path", "test_path", "separator", "decimal", "encoding"),
+    *("columns", "drop", "categorical", "missing"),
+)
 # keys that only some data sets have
 DATA_KEYS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    (OWN_KEYS, ("csv",)),
     (("samples", "noise"), GENERATED),
     (("classes",), ("spirals", "blobs")),
 ]
@@ -276,6 +281,8 @@ def _parallel(cfg: Config) -> Iterator[str]:
 def _contradictions(cfg: Config) -> Iterator[str]:
     yield from _architecture(cfg)
     yield from _data(cfg.data)
+    if cfg.data.name == "csv":
+        yield from _own_data(cfg.data)
     data, optimizer, epochs = cfg.data, cfg.optimizer, cfg.trainer.max_epochs
     if data.split == "none" and data.folds is not None:
         yield "data.folds needs a split; set data.split=stratified, or leave data.folds out"
@@ -314,11 +321,19 @@ def _data(data: DataConfig) -> Iterator[str]:
     for keys, owners in DATA_KEYS:
         for key in keys:
             value = getattr(data, key)
+            value = list(value) if isinstance(value, tuple) else value
             if data.name not in owners and value != _DEFAULTS[f"data.{key}"]:
                 yield (
                     f"data.{key}={spell(value)} belongs to data={', data='.join(owners)}, not to data={data.name}; "
                     "leave it out"
                 )
+
+
+def _own_data(data: DataConfig) -> Iterator[str]:
+    if data.split == "none" and (data.val_path or data.test_path):
+        yield "data.split=none trains and validates on everything; leave data.val_path and data.test_path out"
+    if data.folds is not None and data.val_path:
+        yield "data.folds and data.val_path both say what validates; leave one out"
 
 
 def _architecture(cfg: Config) -> Iterator[str]:
@@ -349,6 +364,8 @@ def _architecture(cfg: Config) -> Iterator[str]:
 
 def data_sizes(data: DataConfig) -> tuple[int, int, int]:
     """Features, classes and samples of a data set, without reading it."""
+    if data.name == "csv":
+        return SIZES["digits"]  # not known before it is read
     return SIZES.get(data.name, (2, data.num_generated_classes, data.samples))
 
 

@@ -39,7 +39,7 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
     """What a person chose: the few keys that are always of interest, and all that differ from the defaults."""
     found: dict[str, bool | int | float | str] = {}
     for key, default, read in _readers():
-        value = read(cfg)
+        value = config.plain(read(cfg))
         if key == "model.depth":
             value = len(cfg.model.hidden_sizes)
         if key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):

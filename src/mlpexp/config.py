@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 Variant = Literal["torch_nn", "autograd", "backprop"]
@@ -27,7 +27,7 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine", "step"]
 Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
 Monitor = Literal["val/loss", "val/acc"]
-DataName = Literal["digits", "wine", "breast_cancer", "iris", "moons", "circles", "spirals", "blobs"]
+DataName = Literal["digits", "csv", "wine", "breast_cancer", "iris", "moons", "circles", "spirals", "blobs"]
 GENERATED = ("moons", "circles", "spirals", "blobs")
 
 MAX_SEED = 2**32 - 1
@@ -50,6 +50,9 @@ def _not_blank(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_not_blank)]
+
+# a column may be called 5
+Name = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
 
 SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -105,12 +108,41 @@ class DataConfig:
     """samples per step; the smaller last batch is kept"""
     shuffle: Flag = True
     """a new order each epoch, a pure function of (seed, epoch)"""
+    path: Text | None = None
+    """csv only: your own table, a CSV or Parquet file"""
+    target: Name | None = None
+    """csv only: the column of classes"""
+    val_path: Text | None = None
+    """csv only: a file of its own for validation, in place of data.val_fraction"""
+    test_path: Text | None = None
+    """csv only: a file of its own for the test, in place of data.test_fraction"""
+    separator: Literal["comma", "semicolon", "tab", "pipe", "space"] = "comma"
+    """csv only: what stands between two fields"""
+    decimal: Literal["point", "comma"] = "point"
+    """csv only: what stands before a number's fraction"""
+    encoding: Text = "utf-8"
+    """csv only: how the file's bytes spell letters"""
+    columns: tuple[Name, ...] | None = None
+    """csv only: the features; null: all but the target"""
+    drop: tuple[Name, ...] = ()
+    """csv only: columns that are no features"""
+    categorical: tuple[Name, ...] = ()
+    """csv only: columns of categories, though they look like numbers"""
+    missing: Literal["error", "mean", "median", "most_frequent"] = "error"
+    """csv only: what stands for a missing value, from the training part; a category's is its most frequent one"""
     samples: Annotated[int, Field(ge=10, strict=True)] = 1000
     """moons, circles, spirals, blobs only: how many points to make, from data.seed"""
     noise: NonNegative = 0.2
     """the same only: standard deviation of what is added to each coordinate, of a blob itself"""
     classes: Annotated[int, Field(ge=2, strict=True)] = 3
     """spirals and blobs only: how many of them, each a class"""
+
+    @property
+    def reading(self) -> "DataConfig":
+        """The same, with defaults for all that does not matter while a file is read."""
+        names = ("name", "path", "target", "val_path", "test_path", "separator", "decimal", "encoding")
+        more = ("columns", "drop", "categorical", "missing")
+        return DataConfig(**{name: getattr(self, name) for name in (*names, *more)})
 
     @property
     def num_generated_classes(self) -> int:
@@ -243,7 +275,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return dict(value)
     if (names := _NAMES.get(type(value))) is None:
-        return list(value) if isinstance(value, list) else value
+        return list(value) if isinstance(value, list | tuple) else value
     return {name: plain(getattr(value, name)) for name in names}
 
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from mlpexp import atomic, checkpoints, runs
 from mlpexp.config import Config
+from mlpexp.data import digest
 from mlpexp.errors import UserError
 from mlpexp.runs import METRIC_NAMES
 
@@ -63,6 +64,13 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     loaded = checkpoints.load(path)
     own, num_features, num_classes = checkpoints.described(path, loaded)
     checkpoints.check_weights(path, loaded["state_dict"], [num_features, *own.model.hidden_sizes, num_classes])
+    if "data" in loaded["hyper_parameters"]:
+        described = checkpoints.described_data(path, loaded)
+        if described.digest != digest.of(own.data):
+            raise UserError(
+                f"{directory} was trained on other data: data={own.data.name} has changed since; restore it, "
+                "or start a new run"
+            )
     state = _recorded(path, loaded)
     # what was not typed stays as it was
     trainer = {

@@ -34,13 +34,17 @@ FINAL = ("ok", "diverged")  # trained to the end: never again
 # what cannot change a run's numbers
 BLIND_TO = {
     "": ("name", "resume", "threads", "tracking", "logger", "dry_run", "report", "record"),
+    "data": ("path", "val_path", "test_path"),  # the files' bytes are in the digest
     "stack": ("threads", "memory_mib"),
     "trainer": ("accelerator", "enable_progress_bar"),
     "trainer.flags": ("devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"),
 }
 # keys that came after the first runs: left out where they have their default, so that those keep their identity
 LATER = {
-    "data": ("samples", "noise", "classes"),
+    "data": (
+        *("target", "separator", "decimal", "encoding", "columns", "drop", "categorical", "missing"),
+        *("samples", "noise", "classes"),
+    ),
     "model": ("parametrization", "base_width"),
 }
 _DEFAULTS = plain(Config())

@@ -27,6 +27,10 @@ def load(cfg: DataConfig) -> "Table":
         from mlpexp.data.ready_made import ready_made_table
 
         return ready_made_table(cfg.name)
+    if cfg.name == "csv":
+        from mlpexp.data.own import own_table
+
+        return own_table(cfg)
     from mlpexp.data.generated import generated_table
 
     return generated_table(cfg)
@@ -53,4 +57,8 @@ def module(cfg: DataConfig, seed: int) -> "TableDataModule":
         return DigitsDataModule(cfg, seed)
     if cfg.name in ("wine", "breast_cancer", "iris"):
         return ReadyMadeDataModule(cfg, seed)
+    if cfg.name == "csv":
+        from mlpexp.data.own import CsvDataModule
+
+        return CsvDataModule(cfg, seed)
     return GeneratedDataModule(cfg, seed)

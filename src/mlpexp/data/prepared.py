@@ -104,8 +104,8 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
     """
     key = table.digest, replace(cfg, batch_size=1, shuffle=False)  # what does not matter here
     if key not in _cache:
-        parts = split(table.labels, cfg)
-        features = fit(table, parts.train)
+        parts = split(table.labels, cfg, table.given, table.class_names)
+        features = fit(table, parts.train, cfg.missing)
         labels = torch.from_numpy(table.labels)
         noisy = noisy_labels(table.labels, parts.train, len(table.class_names), cfg)
         _cache[key] = Prepared(

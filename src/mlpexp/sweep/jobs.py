@@ -27,6 +27,8 @@ class Job:
     """where its messages go; None where its logging was switched off"""
     env_set: dict[str, str]
     """environment variables while it trains: `hydra.job.env_set`"""
+    data_digest: str = ""
+    """of the data when the sweep began"""
     done: "Result | None" = None
     """how it ended in an earlier start of the sweep; then there is nothing to train"""
     swept: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp import atomic, checks, locking, wording
 from mlpexp.config import Config
+from mlpexp.data import digest
 from mlpexp.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
 from mlpexp.sweep import lease
 from mlpexp.sweep.backends.settings import Settings
@@ -92,6 +93,7 @@ class Sweep:
             self._explain()
         if self._checked:
             self._stand(list(self._checked.values()))  # another study is refused before anything is written
+            _check_data(cfg for _, cfg in self._checked.values())
         self.directory.mkdir(parents=True, exist_ok=True)
         self.in_portions = False
         self.ended: dict[str, Ended] = {}
@@ -252,6 +254,7 @@ def _job(sweep: Sweep, composed: Composed, cfg: Config, found: Found, swept: tup
         log=found.directory / composed.log_name if composed.log_name and cfg.record == "run" else None,
         env_set=composed.env_set,
         done=found.result,
+        data_digest=digest.of(cfg.data),
         swept=swept,
         hydra=_placed(sweep.composer, composed),
     )
@@ -411,6 +414,17 @@ def _shared_directories(jobs: Iterable[tuple[Composed, Config]]) -> Counter[str]
             if any(cfg != members[0][1] for _, cfg in members[1:])
         }
     )
+
+
+def _check_data(configs: Iterable[Config]) -> None:
+    """
+    Raises:
+        UserError: a person's own file is not what it has to be.
+    """
+    from mlpexp import data
+
+    for own in {cfg.data for cfg in configs if cfg.data.name == "csv"}:
+        data.prepare(own)
 
 
 def _job_callbacks(context: HydraContext) -> bool:

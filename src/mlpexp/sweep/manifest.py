@@ -90,6 +90,11 @@ def joined(old: Manifest | None, new: Manifest, directory: Path, *, refuse: bool
         return new
     for key, value in new.constants.items():
         if refuse and key not in REPEATED and key in old.constants and old.constants[key] != value:
+            if key == DIGEST:
+                raise UserError(
+                    f"{directory} holds another study: the data's bytes are others than when it began; restore the "
+                    "file, or choose another name=…"
+                )
             raise UserError(
                 f"{directory} holds another study: {key} is {spell(old.constants[key])} there and {spell(value)} "
                 "here; choose another name=…"

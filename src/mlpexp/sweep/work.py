@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from mlpexp import data as datasets
 from mlpexp import runs, stopping
 from mlpexp.data.prepared import Prepared
-from mlpexp.errors import Interrupted
+from mlpexp.errors import Interrupted, UserError
 from mlpexp.models.stack import StackModule
 from mlpexp.runs import Result
 from mlpexp.sweep import journal
@@ -55,13 +55,27 @@ def work(unit: Unit, callbacks: Sequence[Callback] = ()) -> Iterator[tuple[int, 
     """
     if unit.alone:
         for place, job in zip(unit.places, unit.jobs, strict=True):
-            yield place, _journaled(job) if job.config.record == "table" else train_alone(job)
+            try:
+                data_of(job)
+            except UserError as error:
+                yield place, failed(job, error)
+            else:
+                yield place, _journaled(job) if job.config.record == "table" else train_alone(job)
     else:
         yield from _together(unit.places, unit.jobs, callbacks)
 
 
 def data_of(job: Job) -> Prepared:
-    return datasets.prepare(job.config.data)
+    """
+    Raises:
+        UserError: the data is not what it was when the sweep began.
+    """
+    found = datasets.prepare(job.config.data)
+    if job.data_digest and found.digest != job.data_digest:
+        raise UserError(
+            f"data.path={job.config.data.path} has changed since the sweep began; restore it, or start a new sweep"
+        )
+    return found
 
 
 def _together(

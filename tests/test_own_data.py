@@ -1,0 +1,229 @@
+"""A person's own table: what is wrong with it is said in one line before anything is written; the rest works."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tree
+
+from mlpexp import checkpoints, data, runs
+from mlpexp.config import Config, DataConfig
+from mlpexp.data.features import Features
+from mlpexp.errors import UserError
+from mlpexp.sweep.jobs import Job
+from mlpexp.sweep.work import data_of
+
+ROWS = [
+    f"{i % 7}.5,{(i * 5) % 11},{'red' if i % 3 else 'blue'},{'yes' if (i * 5) % 11 > 4 else 'no'}" for i in range(60)
+]
+GOOD = "\n".join(["size,age,colour,bought", *ROWS]) + "\n"
+
+
+def config(path: Path, **changes) -> DataConfig:
+    return DataConfig(**({"name": "csv", "path": str(path), "target": "bought"} | changes))
+
+
+def with_line(number: int, line: str) -> str:
+    lines = GOOD.splitlines()
+    lines[number - 1] = line
+    return "\n".join(lines) + "\n"
+
+
+# what is in the file, the settings, what is said
+WRONG: dict[str, tuple[str | bytes, dict, list[str]]] = {
+    "empty": ("", {}, ["is empty"]),
+    "header only": ("size,bought\n", {}, ["no samples"]),
+    "no target": (GOOD, {"target": None}, ["data.target", "size, age, colour, bought"]),
+    "target absent": (GOOD, {"target": "sold"}, ["no column 'sold'", "size, age, colour, bought"]),
+    "duplicate name": (GOOD.replace("age", "size", 1), {}, ["two columns are called size"]),
+    "empty name": (GOOD.replace("age", "", 1), {}, ["column 2 has no name"]),
+    "short row": (with_line(5, "1,2,red"), {}, ["line 5", "3 fields", "4 columns"]),
+    "long row": (with_line(5, "1,2,red,yes,9"), {}, ["line 5", "5 fields"]),
+    "every row long": ("a,bought\n" + "1,2,yes\n3,4,no\n" * 10, {}, ["every row has 3 fields"]),
+    "wrong separator": (GOOD.replace(",", ";"), {}, ["data.separator=semicolon"]),
+    "text in a feature": (with_line(9, "x1,2,red,yes"), {}, ["line 9", "column size", "'x1' is no number"]),
+    "nan": (with_line(9, "NaN,2,red,yes"), {}, ["line 9", "column size", "data.missing=median"]),
+    "nothing": (with_line(9, "1,,red,yes"), {}, ["line 9", "column age", "missing"]),
+    "no category": (with_line(9, "1,2,,yes"), {}, ["line 9", "column colour", "missing"]),
+    "inf": (with_line(9, "inf,2,red,yes"), {}, ["line 9", "column size", "not finite"]),
+    "decimal comma": (GOOD.replace(",", ";").replace(".5", ",5"), {"separator": "semicolon"}, ["data.decimal=comma"]),
+    "no label": (with_line(9, "1,2,red,"), {}, ["line 9", "the class is missing"]),
+    "one class": ("a,bought\n" + "1,yes\n2,yes\n" * 9, {}, ["only one class, 'yes'"]),
+    "a class of one": (with_line(9, "1,2,red,perhaps"), {}, ["class perhaps has only 1 of 60"]),
+    "regression": ("a,bought\n" + "".join(f"{i},{i * 0.37}\n" for i in range(300)), {}, ["looks like regression"]),
+    "an identifier": ("a,bought\n" + "".join(f"{i},n{i}\n" for i in range(300)), {}, ["300 different classes"]),
+    "free text": (
+        "a,note,bought\n" + "".join(f"{i},note {'x' * i},{i % 2}\n" for i in range(99)),
+        {},
+        ["99 different texts", "data.drop=[note]"],
+    ),
+    "wrong encoding": (GOOD.replace("red", "rosé").encode("cp1252"), {}, ["is not utf-8", "0xe9", "data.encoding"]),
+    "utf-16": (GOOD.encode("utf-16"), {}, ["data.encoding=utf-16"]),
+    "unknown encoding": (GOOD, {"encoding": "utf-9"}, ["data.encoding=utf-9 is unknown"]),
+    "NUL": (GOOD.replace("red", "r\0d", 1), {}, ["NUL"]),
+    "unclosed quote": (with_line(9, '1,2,"red,yes'), {}, ["line 9", "quote"]),
+    "column absent": (GOOD, {"drop": ("weight",)}, ["data.drop", "'weight'"]),
+    "nothing left": (GOOD, {"columns": ("bought",)}, ["no column is left"]),
+    "damaged Parquet": (b"PAR1 and nothing", {}, ["damaged Parquet"]),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path, kind: str):
+    content, settings, said = WRONG[kind]
+    path = tmp_path / "table.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UserError) as caught:
+        data.prepare(config(path, **settings))
+    assert "\n" not in str(caught.value)
+    assert [words for words in said if words not in str(caught.value)] == []
+
+
+def test_a_file_that_nobody_named_is_asked_for():
+    with pytest.raises(UserError, match=r"needs a file and its column of classes, e.g. data.path=table.csv"):
+        data.prepare(DataConfig(name="csv"))
+
+
+def test_what_is_no_file_is_refused_without_reading(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, said in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "pipe", "a device or a pipe"),
+        (Path("/dev/zero"), "a device or a pipe"),
+        (tmp_path / "nothing", "does not exist"),
+    ):
+        with pytest.raises(UserError, match=said):
+            data.prepare(config(path))
+
+
+@pytest.mark.parametrize(
+    "spelled", [b"\xef\xbb\xbf" + GOOD.encode(), GOOD.replace("\n", "\r\n").encode(), GOOD.replace("\n", "\r").encode()]
+)
+def test_a_byte_order_mark_and_other_line_ends_simply_work(tmp_path: Path, spelled: bytes):
+    (tmp_path / "plain.csv").write_text(GOOD)
+    (tmp_path / "other.csv").write_bytes(spelled)
+    plain, other = (data.prepare(config(tmp_path / name)) for name in ("plain.csv", "other.csv"))
+    assert torch.equal(plain.inputs, other.inputs)
+    assert other.table.names == ["size", "age"]
+
+
+def test_what_looks_odd_is_warned_of(tmp_path: Path, caplog):
+    path = tmp_path / "table.csv"
+    path.write_text("1,2\n" + "5,0\n5,1\n" * 20)
+    data.load(config(path, target="2"))
+    assert "looks like a sample, not like column names" in caplog.text
+    assert "column 1 has the same value in every row" in caplog.text
+
+
+def test_labels_that_look_like_missing_values_are_classes(tmp_path: Path):
+    path = tmp_path / "table.csv"
+    path.write_text("a,bought\n" + "1,NA\n2,None\n3,nan\n" * 10)
+    assert data.prepare(config(path)).class_names == ["NA", "None", "nan"]
+
+
+def test_numbers_and_categories_are_fitted_by_scikit_learn_to_the_training_part(tmp_path: Path):
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    path = tmp_path / "table.csv"
+    path.write_text(with_line(9, ",,,yes"))
+    found = data.prepare(config(path, missing="median"))
+    train, table = found.split.train, found.table
+    numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler()).fit(table.inputs[train])
+    fill = SimpleImputer(strategy="most_frequent", missing_values=None)
+    texts = make_pipeline(fill, OneHotEncoder(sparse_output=False)).fit(table.categories[train])
+    wanted = np.concatenate([numbers.transform(table.inputs), texts.transform(table.categories)], 1)
+    assert torch.equal(found.inputs, torch.from_numpy(wanted.astype(np.float32)))
+    assert found.features.input_names == ["size", "age", "colour=blue", "colour=red"]
+    again = Features.from_plain(found.features.to_plain())
+    assert np.array_equal(again.transform(table.inputs, table.categories), found.inputs.numpy())
+
+
+def test_parquet_gives_what_the_same_csv_gives(tmp_path: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import csv, parquet
+
+    (tmp_path / "table.csv").write_text(GOOD)
+    parquet.write_table(csv.read_csv(tmp_path / "table.csv"), tmp_path / "table.parquet")
+    assert pyarrow
+    one, two = (data.prepare(config(tmp_path / name)) for name in ("table.csv", "table.parquet"))
+    assert torch.equal(one.inputs, two.inputs)
+    assert torch.equal(one.labels, two.labels)
+
+
+def test_files_of_their_own_validate_and_test(tmp_path: Path):
+    for name, content in (("a", GOOD), ("b", GOOD[: GOOD.index("3.5")]), ("c", GOOD)):
+        (tmp_path / f"{name}.csv").write_text(content)
+    found = data.prepare(
+        config(tmp_path / "a.csv", val_path=str(tmp_path / "b.csv"), test_path=str(tmp_path / "c.csv"))
+    )
+    assert [len(part) for part in found.split] == [60, 3, 60]
+    partly = data.prepare(config(tmp_path / "a.csv", test_path=str(tmp_path / "c.csv")))
+    assert [len(part) for part in partly.split] == [51, 9, 60]
+    (tmp_path / "b.csv").write_text(with_line(4, "1,2,red,perhaps"))
+    with pytest.raises(UserError, match=r"b.csv, line 4: the class 'perhaps' is not among"):
+        data.prepare(config(tmp_path / "a.csv", val_path=str(tmp_path / "b.csv")))
+
+
+def test_a_file_that_changed_since_the_sweep_began_is_not_trained_on(tmp_path: Path):
+    path = tmp_path / "table.csv"
+    path.write_text(GOOD)
+    cfg = Config(data=config(path))
+    job = Job(
+        number=0,
+        overrides=(),
+        config=cfg,
+        directory=tmp_path / "run",
+        log=None,
+        env_set={},
+        data_digest=data.load(cfg.data).digest,
+        hydra=lambda: None,
+    )
+    assert data_of(job).digest == job.data_digest
+    path.write_text(with_line(9, "1,2,red,yes"))
+    with pytest.raises(UserError, match="has changed since the sweep began"):
+        data_of(job)
+
+
+QUICK = "tracking.figures=false trainer.max_epochs=2"
+
+
+def test_a_bad_file_is_found_before_anything_is_written(train, here: Path):
+    (here / "table.csv").write_text(with_line(9, "x1,2,red,yes"))
+    before = tree(here)
+    for how in ("hydra.run.dir=run", "-m seed=0,1 name=many"):
+        outcome = train(f"{how} data=csv data.path=table.csv data.target=bought")
+        assert outcome.code == 2
+        assert "line 9, column size: 'x1' is no number" in outcome.line
+        assert tree(here) == before
+
+
+def test_a_stacked_run_on_a_file_equals_the_run_alone_and_a_changed_file_is_refused(train, here: Path):
+    (here / "table.csv").write_text(GOOD)
+    own = f"data=csv data.path=table.csv data.target=bought data.label_noise=0.1 {QUICK}"
+    assert train(f"-m {own} seed=0,1 data.folds=2 data.fold=0,1 name=many").code == 0
+    assert train(f"{own} seed=1 data.folds=2 data.fold=1 hydra.run.dir=alone").code == 0
+    there = next(path for path in (here / "multirun/many").iterdir() if "fold=1" in path.name and "seed=1" in path.name)
+    alone, stacked = (checkpoints.load(place / runs.LAST) for place in (here / "alone", there))
+    assert all(torch.equal(alone["state_dict"][name], stacked["state_dict"][name]) for name in alone["state_dict"])
+    assert alone["hyper_parameters"]["data"] == stacked["hyper_parameters"]["data"]
+    assert runs.read_result(here / "alone").identity == runs.read_result(there).identity
+    (here / "table.csv").write_text(with_line(9, "1,2,red,yes"))
+    changed = train(f"-m {own} seed=0,1 data.folds=2 data.fold=0,1 name=many")
+    assert changed.code == 2
+    assert "the data's bytes are others than when it began" in changed.line
+    resumed = train("resume=alone trainer.max_epochs=3")
+    assert resumed.code == 2
+    assert "was trained on other data" in resumed.line
+
+
+@pytest.mark.parametrize("name", ["wine", "breast_cancer", "iris", "moons", "circles", "spirals", "blobs"])
+def test_a_stack_on_each_ready_made_set_equals_the_run_alone(train, here: Path, name: str):
+    assert train(f"-m data={name} {QUICK} seed=0,1 name=many").code == 0
+    assert train(f"data={name} {QUICK} seed=1 hydra.run.dir=alone").code == 0
+    there = next(path for path in (here / "multirun/many").iterdir() if path.name.endswith("seed=1"))
+    alone, stacked = (checkpoints.load(place / runs.LAST) for place in (here / "alone", there))
+    assert all(torch.equal(alone["state_dict"][key], stacked["state_dict"][key]) for key in alone["state_dict"])
