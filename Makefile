@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test fuzz test-backends test-slurm lint bench tensorboard report faults
+.PHONY: help setup train sweep test fuzz test-backends test-slurm lint bench tensorboard report faults studies
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ tensorboard: $(READY)  ## look at what was trained; LOGDIR=multirun for sweeps
 
 report: $(READY)  ## tables and pictures of one or more sweeps; ARGS='multirun/NAME'
 	@$(BIN)/python scripts/report.py $(ARGS)
+
+studies: $(READY)  ## the classic experiments of docs/studies, trained and drawn; some minutes each
+	@for study in edge_of_chaos seed_luck learning_rate_transfer width_double_descent; do \
+		$(BIN)/python scripts/train.py -m experiment=$$study && $(BIN)/python scripts/study.py $$study || exit 1; \
+	done
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mlpexp needs Python 3.11 or later: make PYTHON=python3.11")'

@@ -1,0 +1,98 @@
+"""Mean-field theory of wide tanh networks at their first step: how deep does a signal get?
+
+Poole et al. 2016 and Schoenholz et al. 2017, "Deep Information Propagation". Weights ~ N(0, sigma_w²/fan-in), biases
+~ N(0, sigma_b²), so that the values before each activation are Gaussian over units. q is their variance, c the
+correlation of two inputs; both approach fixed points over the layers, c at the rate exp(-depth / xi). All
+integrals over Gaussians are by Gauss-Hermite quadrature.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+POINTS = 32
+_nodes, _weights = np.polynomial.hermite_e.hermegauss(POINTS)
+NODES: NDArray[np.float64] = _nodes
+WEIGHTS: NDArray[np.float64] = _weights / math.sqrt(2 * math.pi)  # of the standard normal's density
+MAX_STEPS = 2_000
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """Where the layers of an infinitely wide network end.
+
+    Attributes:
+        variance: q*, of the values before an activation.
+        correlation: c*, of two inputs: 1 in the ordered phase, less in the chaotic one.
+        slope: chi, by which two nearly equal inputs move apart in a layer; 1 at the edge of chaos.
+        depth_scale: xi, in layers, in which the correlation forgets the inputs; infinite at the edge.
+    """
+
+    variance: float
+    correlation: float
+    slope: float
+    depth_scale: float
+
+
+def fixed_point(sigma_w: float, sigma_b: float) -> FixedPoint:
+    """Of a tanh network."""
+    q = _variance(sigma_w, sigma_b)
+    if q < 1e-9:  # the signal itself dies out: then tanh is the identity
+        slope = sigma_w**2
+        return FixedPoint(0.0, 1.0, slope, _scale(slope))
+    slope = sigma_w**2 * float(WEIGHTS @ _tanh_slope(math.sqrt(q) * NODES) ** 2)
+    if slope <= 1:
+        return FixedPoint(q, 1.0, slope, _scale(slope))
+    c = _correlation(sigma_w, sigma_b, q)
+    first, second = _pair(q, c)
+    at_c = sigma_w**2 * float(WEIGHTS @ (_tanh_slope(first) * _tanh_slope(second)) @ WEIGHTS)
+    return FixedPoint(q, c, slope, _scale(at_c))
+
+
+def critical_sigma_w(sigma_b: float) -> float:
+    """The edge of chaos: where `slope` is 1."""
+    low, high = 0.1, 3.0  # far in the chaotic phase the quadrature would need more points
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fixed_point(middle, sigma_b).slope < 1 else (low, middle)
+    return (low + high) / 2
+
+
+def _variance(sigma_w: float, sigma_b: float) -> float:
+    q = max(1.0, sigma_w**2 + sigma_b**2)
+    for _ in range(MAX_STEPS):
+        after = sigma_w**2 * float(WEIGHTS @ np.tanh(math.sqrt(q) * NODES) ** 2) + sigma_b**2
+        if abs(after - q) < TOLERANCE * max(q, 1e-6):
+            return after
+        q = after
+    return q
+
+
+def _correlation(sigma_w: float, sigma_b: float, q: float) -> float:
+    c = 0.0
+    for _ in range(MAX_STEPS):
+        first, second = _pair(q, c)
+        after = (sigma_w**2 * float(WEIGHTS @ (np.tanh(first) * np.tanh(second)) @ WEIGHTS) + sigma_b**2) / q
+        after = min(after, 1 - 1e-12)
+        if abs(after - c) < TOLERANCE:
+            return after
+        c = after
+    return c
+
+
+def _pair(q: float, c: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two Gaussians of variance q and correlation c at the nodes, (POINTS, POINTS)."""
+    first = math.sqrt(q) * NODES[:, None]
+    second = math.sqrt(q) * (c * NODES[:, None] + math.sqrt(1 - c * c) * NODES[None, :])
+    return np.broadcast_to(first, second.shape), second
+
+
+def _tanh_slope(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 - np.tanh(x) ** 2
+
+
+def _scale(slope: float) -> float:
+    return math.inf if slope >= 1 - 1e-12 and slope <= 1 + 1e-12 else abs(1 / math.log(slope)) if slope > 0 else 0.0

@@ -1,0 +1,75 @@
+"""Picard 2021, Bouthillier et al. 2021: how much of a result is the seed's."""
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mlpexp.studies.verdict import Rows, Verdict
+from mlpexp.tracking.figures.style import BLUE, VERMILION
+
+GAPS = (0.002, 0.005, 0.01, 0.02)  # between the true accuracies of two configurations
+SURE = 0.95
+DRAWS = 100_000
+
+
+def verdict(rows: Rows) -> Verdict:
+    """The distribution of test accuracy over seeds, and how often few seeds get an order wrong."""
+    accuracy = np.array([row["test/acc"] for row in rows if row["status"] == "ok"])
+    seeds = np.array([row["seed"] for row in rows if row["status"] == "ok"])
+    best, worst = int(accuracy.argmax()), int(accuracy.argmin())
+    counts = np.unique(np.round(np.geomspace(1, 50, 14)).astype(int))
+    wrong = {gap: [_wrong(accuracy, gap, int(n)) for n in counts] for gap in GAPS}
+    enough = {gap: _enough(accuracy, gap) for gap in GAPS}
+    low, high = np.percentile(accuracy, [2.5, 97.5])
+    sentences = [
+        f"{len(accuracy):,} seeds: test accuracy {accuracy.mean():.4f} in the mean, standard deviation "
+        f"{accuracy.std(ddof=1):.4f}, 95 % of them between {low:.4f} and {high:.4f}.",
+        f"Worst {accuracy[worst]:.4f} (seed {seeds[worst]}), best {accuracy[best]:.4f} (seed {seeds[best]}): "
+        f"{accuracy[best] - accuracy[worst]:.4f} apart.",
+        "One seed against one seed gets the order of two configurations wrong: "
+        + ", ".join(f"{wrong[gap][0]:.0%} where they differ by {gap:.1%}" for gap in GAPS)
+        + ".",
+        f"Seeds of each that get it right in {SURE:.0%} of cases: "
+        + ", ".join(f"{enough[gap]} for {gap:.1%}" for gap in GAPS)
+        + ".",
+    ]
+    return Verdict(figure=_draw(accuracy, counts, wrong), sentences=sentences)
+
+
+def _wrong(accuracy: np.ndarray, gap: float, seeds: int) -> float:
+    """How often the mean over `seeds` puts a configuration that is worse by `gap` in front; a draw counts half.
+
+    Both have the distribution that was measured, shifted by the gap.
+    """
+    generator = np.random.default_rng(0)
+    draws = max(2000, DRAWS // seeds)
+    means = accuracy[generator.integers(len(accuracy), size=(2, draws, seeds))].mean(2)
+    difference = means[0] + gap - means[1]
+    return float((difference < -1e-12).mean() + 0.5 * (np.abs(difference) <= 1e-12).mean())
+
+
+def _enough(accuracy: np.ndarray, gap: float) -> int:
+    """Seeds of each that are needed, by the normal approximation of the mean's distribution."""
+    quantile = 1.6448536  # of the standard normal at 95 %
+    return max(1, math.ceil(2 * (quantile * accuracy.std(ddof=1) / gap) ** 2))
+
+
+def _draw(accuracy: np.ndarray, counts: np.ndarray, wrong: dict[float, list[float]]) -> Figure:
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    values, number = np.unique(accuracy, return_counts=True)
+    left.bar(values, number, width=0.8 * float(np.diff(values).min()), color=BLUE)
+    left.axvline(accuracy.mean(), color=VERMILION, lw=1.4, label="mean")
+    left.set(xlabel="test accuracy", ylabel="seeds", title=f"{len(accuracy):,} seeds of one network")
+    left.legend()
+    for shade, (gap, shares) in zip(np.linspace(0.85, 0.25, len(wrong)), wrong.items(), strict=True):
+        right.plot(counts, shares, "o-", ms=3, color=(0, 0.3, 0.6, shade), label=f"true difference {gap:.1%}")
+    right.axhline(1 - SURE, color=VERMILION, lw=1, ls="--")
+    right.set(xscale="log", xlabel="seeds of each configuration", ylabel="order wrong", ylim=(0, 0.52))
+    right.set_title("How often the worse one wins")
+    ticks = [1, 2, 5, 10, 20, 50]
+    right.set_xticks(ticks, [str(t) for t in ticks])
+    right.minorticks_off()
+    right.legend(fontsize=8)
+    return figure

@@ -1,0 +1,86 @@
+"""The studies' theory, against what is known of it, and each study's verdict on tables made up for it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mlpexp.studies import edge_of_chaos, learning_rate_transfer, seed_luck, width_double_descent
+from mlpexp.studies.mean_field import critical_sigma_w, fixed_point
+
+
+def test_without_biases_the_edge_of_chaos_is_at_one():
+    assert critical_sigma_w(0.0) == pytest.approx(1.0, abs=2e-3)
+    scales = {sigma: fixed_point(sigma, 0.0).depth_scale for sigma in (0.6, 0.8, 0.9, 1.0, 1.1, 1.3, 1.6, 2.0)}
+    assert max(scales, key=lambda sigma: scales[sigma]) == 1.0
+    # in the ordered phase the signal dies out and tanh is the identity: each layer multiplies by sigma_w²
+    assert scales[0.8] == pytest.approx(-1 / math.log(0.64), rel=1e-6)
+
+
+def test_the_variance_is_that_of_a_wide_random_network():
+    sigma_w, sigma_b, width = 1.8, 0.3, 1000
+    generator = np.random.default_rng(0)
+    h = generator.standard_normal(width)
+    for _ in range(12):
+        x = generator.standard_normal((width, width)) @ h * sigma_w / math.sqrt(width)
+        x += sigma_b * generator.standard_normal(width)
+        h = np.tanh(x)
+    assert fixed_point(sigma_w, sigma_b).variance == pytest.approx(float(x.var()), rel=0.15)
+
+
+def test_two_inputs_forget_each_other_at_the_rate_of_the_depth_scale():
+    from mlpexp.studies import mean_field
+
+    point = fixed_point(1.8, 0.3)
+    q, c, distances = point.variance, 0.0, []
+    for _ in range(12):
+        first, second = mean_field._pair(q, c)
+        c = float(1.8**2 * (mean_field.WEIGHTS @ (np.tanh(first) * np.tanh(second)) @ mean_field.WEIGHTS) + 0.09) / q
+        distances.append(point.correlation - c)
+    assert distances[-1] / distances[-2] == pytest.approx(math.exp(-1 / point.depth_scale), rel=0.02)
+
+
+def test_networks_that_learn_to_twice_the_depth_scale_are_told_so():
+    rows = [
+        {"model.sigma_w": s, "model.depth": d, "train/acc": 1 / (1 + (d / (2 * scale)) ** 4) * 0.5 + 0.05}
+        for s in (0.9, 1.0, 1.1, 1.2, 1.5, 1.6, 1.8, 2.0)
+        if (scale := fixed_point(s, edge_of_chaos.SIGMA_B).depth_scale)
+        for d in (1, 2, 3, 5, 8, 12, 20, 30, 50, 80)
+    ]
+    assert "is 2.0 depth scales" in edge_of_chaos.verdict(rows).sentences[2]
+
+
+def test_the_seeds_that_are_enough_are_those_of_the_normal_distribution():
+    generator = np.random.default_rng(1)
+    values = np.round(0.95 + 0.01 * generator.standard_normal(4000), 3)
+    rows = [{"seed": i, "status": "ok", "test/acc": float(v)} for i, v in enumerate(values)]
+    said = seed_luck.verdict(rows).sentences
+    assert "standard deviation 0.0100" in said[0]
+    assert "24% where they differ by 1.0%" in said[2]  # the normal's tail beyond 1 / sqrt(2)
+    assert "6 for 1.0%" in said[3]
+
+
+def test_the_best_rate_is_found_between_those_of_the_grid():
+    rates = [0.001 * 2**i for i in range(7)]
+    losses = np.exp([0.3 * (math.log(rate) - math.log(0.011)) ** 2 for rate in rates])
+    assert learning_rate_transfer.best_rate(rates, losses) == pytest.approx(0.011, rel=1e-6)
+
+
+def test_a_drifting_optimum_is_told_from_one_that_stays():
+    rows = [
+        {"model.parametrization": which, "model.width": w, "optimizer.lr": rate,
+         "train/loss": math.exp((math.log(rate) - math.log(0.016 / (w / 32 if which == "standard" else 1))) ** 2)}
+        for which in ("standard", "mup") for w in (32, 64, 128) for rate in (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+    ]  # fmt: skip
+    said = learning_rate_transfer.verdict(rows).sentences[1]
+    assert "4.0 in the standard parametrization, 1.0 in muP" in said
+
+
+def test_a_peak_is_found_where_there_is_one():
+    rows = [
+        {"data.label_noise": 0.2, "model.width": w, "num_parameters": 75 * w + 10,
+         "test/acc": 1 - (0.3 + 0.2 * (w == 32)), "train/acc": 1.0 if w >= 32 else 0.7}
+        for w in (2, 4, 8, 16, 32, 64, 128)
+    ]  # fmt: skip
+    said = width_double_descent.verdict(rows).sentences[0]
+    assert "from width 32 (2,410 parameters) on" in said and "rises by 0.200 to width 32, falls by 0.200" in said
