@@ -316,13 +316,13 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(finished, here, kind):
 def test_points_in_the_plane_are_shown_with_what_the_network_says_everywhere(train, here, monkeypatch):
     assert train("data=moons trainer.max_epochs=2 hydra.run.dir=moons tracking.figures=false").code == 0
     seen = {}
-    draw = figures.boundary
+    draw = house.boundary
 
     def spy(points, labels, field, extent, *rest):
         seen.update(points=points, field=field, extent=extent)
         return draw(points, labels, field, extent, *rest)
 
-    monkeypatch.setattr(figures, "boundary", spy)
+    monkeypatch.setattr(house, "boundary", spy)
     assert evaluate("moons").code == 0
     assert (here / "moons/evaluation/boundary.png").is_file()
     left, right, bottom, top = seen["extent"]

@@ -26,7 +26,8 @@ FLOORS = [
     # the network, and what is known about a run's directory
     "models checkpoints locking conclusion run_logger terminal gradcheck",
     # one run
-    "recorder resume",
+    "recorder resume rebuild",
+    "plane",
     "portrait",
     "training",
     "trainer_check",

@@ -17,7 +17,7 @@ from mlpexp.config import Config, ModelConfig, TrainerConfig
 from mlpexp.errors import UserError
 
 DIGEST = "d" * 64
-BLIND = {"name", "resume", "threads", "logger", "dry_run", "report", "stack.threads", "stack.memory_mib"}
+BLIND = {"name", "resume", "threads", "logger", "dry_run", "report", "record", "stack.threads", "stack.memory_mib"}
 BLIND |= {"data.path", "data.val_path", "data.test_path"}
 BLIND |= {"trainer.accelerator", "trainer.enable_progress_bar"}
 # another legal value for each key where one cannot be made from the default
@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     "resume": "other",
     "monitor": "val/acc",
     "test_weights": "last",
+    "record": "table",
     "model.variant": "backprop",
     "model.depth": 3,
     "model.activation": "relu",

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from mlpexp import atomic, runs
+from mlpexp import atomic, plane, runs
 from mlpexp.data.prepared import Prepared
 from mlpexp.functional import softmax
 from mlpexp.models.classifier import Classifier
@@ -56,6 +56,9 @@ def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator
             )
             first = module.parameter_layers()[0].weight.numpy()  # (width, I)
             yield "first_layer", figures.first_layer_weights(first, data.image_shape)
+        if plane.is_plane(data.description):
+            words = "test samples" if part == "test" else "validation samples"
+            yield "decision_boundary", plane.draw(module, data.description, inputs.numpy(), labels.numpy(), words)
     if recorder.layer_rows:
         epochs = len(recorder.history)
         table = np.array([row[2:4] for row in recorder.layer_rows], dtype=float).reshape(epochs, -1, 2)

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from mlpexp import atomic
+from mlpexp import atomic, plane
 from mlpexp.errors import UserError
 from mlpexp.evaluation import embedding, figures, material, projector, tables, trained
-from mlpexp.evaluation.answers import Answers, ask, classify
+from mlpexp.evaluation.answers import Answers, ask
 from mlpexp.evaluation.embedding import Embedding
 from mlpexp.evaluation.material import Material
 from mlpexp.evaluation.measures import Measures, measure
@@ -28,7 +27,6 @@ from mlpexp.tracking.records import encode, file_name
 METRICS = "metrics.json"
 KIND = "mlpexp evaluation"
 SCHEMA_VERSION = 1
-GRID = 250  # points a side on which a plane is asked
 
 Part = Literal["train", "val", "test", "all"]
 
@@ -76,20 +74,20 @@ def evaluate(
     _check_writable(directory)
     answers = ask(run.module, found.inputs, found.labels, found.index)
     measures = measure(answers, run.data.class_names)
-    plane = embedding.embed(answers) if embed else None
+    embedded = embedding.embed(answers) if embed else None
     same, remark = _compare(run, found, measures)
     remarks = [*found.remarks, *filter(None, [run.remark(), remark])]
     pictures: dict[str, bytes] = {}
     events: list[Event] = []
-    for name, figure in _figures(run, found, answers, measures, plane):
+    for name, figure in _figures(run, found, answers, measures, embedded):
         content, width, height = house_figures.png(figure)
         pictures[f"{name}.png"] = content
         events.append(image(f"evaluation/{name}", 0, content, width, height, wall_time=time.time()))
-    files: dict[str, str | bytes] = {**pictures, **tables.tables(measures, answers, run.data.class_names, plane)}
+    files: dict[str, str | bytes] = {**pictures, **tables.tables(measures, answers, run.data.class_names, embedded)}
     if embed:
         files |= _projector(run, found, answers)
     files[file_name(time.time())] = encode(events)
-    files[METRICS] = _json(run, found, measures, same, remarks, plane)
+    files[METRICS] = _json(run, found, measures, same, remarks, embedded)
     _write(directory, files)
     return Evaluation(
         run=run,
@@ -158,7 +156,7 @@ def _compare(run: Trained, found: Material, measures: Measures) -> tuple[bool | 
 
 
 def _figures(
-    run: Trained, found: Material, answers: Answers, measures: Measures, plane: Embedding | None
+    run: Trained, found: Material, answers: Answers, measures: Measures, embedded: Embedding | None
 ) -> Iterator[tuple[str, Figure]]:
     names, shape = run.data.class_names, run.data.image_shape
     yield "confusion", house_figures.confusion_matrix(measures.confusion, names)
@@ -176,35 +174,23 @@ def _figures(
         )
         weights = run.module.parameter_layers()[0].weight.float().numpy()
         yield "first_layer", house_figures.first_layer_weights(weights, shape)
-    if run.data.features.num_inputs == len(run.data.features.names) == 2:
-        yield "boundary", _boundary(run, answers)
-    if plane is not None:
+    if plane.is_plane(run.data):
+        yield "boundary", plane.draw(run.module, run.data, answers.inputs, answers.labels)
+    if embedded is not None:
         what = "last hidden layer" if run.module.sizes[1:-1] else "logits (there is no hidden layer)"
-        some = "" if len(plane.chosen) == len(answers) else f", {len(plane.chosen):,} of {len(answers):,} samples"
-        chosen = answers.labels[plane.chosen], answers.predicted[plane.chosen]
+        some = "" if len(embedded.chosen) == len(answers) else f", {len(embedded.chosen):,} of {len(answers):,} samples"
+        chosen = answers.labels[embedded.chosen], answers.predicted[embedded.chosen]
         axes = [f"{word} component: {share:.0%} of the variance" for word, share in
-                zip(("first", "second"), plane.explained, strict=True)]  # fmt: skip
+                zip(("first", "second"), embedded.explained, strict=True)]  # fmt: skip
         yield (
             "embedding_pca",
-            figures.scatter(plane.pca, *chosen, names, words=f"PCA of the {what}{some}", axis_names=(axes[0], axes[1])),
+            figures.scatter(
+                embedded.pca, *chosen, names, words=f"PCA of the {what}{some}", axis_names=(axes[0], axes[1])
+            ),
         )
-        if plane.tsne is not None:
+        if embedded.tsne is not None:
             words = f"t-SNE of the {what}{some}: neighbours mean something, distances do not"
-            yield "embedding_tsne", figures.scatter(plane.tsne, *chosen, names, words=words)
-
-
-def _boundary(run: Trained, answers: Answers) -> Figure:
-    """For two numbers a sample: in their raw units, a tenth further than the samples reach."""
-    features = run.data.features
-    points = answers.inputs * np.asarray(features.scale) + np.asarray(features.shift)
-    margin = 0.1 * np.maximum(np.ptp(points, axis=0), 1e-9)
-    (left, bottom), (right, top) = points.min(0) - margin, points.max(0) + margin
-    across, up = np.meshgrid(np.linspace(left, right, GRID), np.linspace(bottom, top, GRID))
-    grid = features.transform(np.stack([across.ravel(), up.ravel()], axis=1))
-    field = classify(run.module, torch.from_numpy(grid)).argmax(-1).numpy().reshape(GRID, GRID)
-    extent = float(left), float(right), float(bottom), float(top)
-    names = features.names[0], features.names[1]
-    return figures.boundary(points, answers.labels, field, extent, run.data.class_names, names)
+            yield "embedding_tsne", figures.scatter(embedded.tsne, *chosen, names, words=words)
 
 
 def _projector(run: Trained, found: Material, answers: Answers) -> dict[str, bytes]:
@@ -229,7 +215,7 @@ def _json(
     measures: Measures,
     same: bool | None,
     remarks: list[str],
-    plane: Embedding | None,
+    embedded: Embedding | None,
 ) -> str:
     plain = asdict(measures)
     content: dict[str, Any] = {
@@ -251,8 +237,8 @@ def _json(
         "calibration": plain["bins"],
         "confusion": np.asarray(measures.confusion).tolist(),
     }
-    if plane is not None:
-        content["pca_explained"] = list(plane.explained)
+    if embedded is not None:
+        content["pca_explained"] = list(embedded.explained)
     return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
 
 

@@ -1,10 +1,8 @@
 """The pictures that only an evaluation has: calibration, and the last hidden layer in two dimensions."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -17,6 +15,7 @@ from mlpexp.tracking.figures.style import (
     GRID,
     INK,
     VERMILION,
+    class_look,
     headline,
     in_house_style,
     new_figure,
@@ -24,9 +23,6 @@ from mlpexp.tracking.figures.style import (
     short,
 )
 
-# Okabe and Ito's, then Tol's muted ones that differ from them; more classes take turns with other markers
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933", "#332288", "#666666")
-MARKERS = "osD^vPX<>*"
 LEGEND = 20  # classes that a legend names at most
 
 
@@ -99,7 +95,7 @@ def scatter(
     present = np.unique(labels)
     for c in present:
         mine = points[labels == c]
-        axes.scatter(mine[:, 0], mine[:, 1], s=size, lw=0, alpha=0.8, **_look(int(c)))
+        axes.scatter(mine[:, 0], mine[:, 1], s=size, lw=0, alpha=0.8, **class_look(int(c)))
     wrong = labels != predicted
     if wrong.any():
         axes.scatter(points[wrong, 0], points[wrong, 1], s=3 * size + 20, facecolor="none", edgecolor=INK, lw=1)
@@ -115,7 +111,7 @@ def scatter(
                 fontweight="bold",
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
             )
-    entries = [Line2D([], [], ls="", markersize=6, markeredgewidth=0, **_look(int(c))) for c in present[:LEGEND]]
+    entries = [Line2D([], [], ls="", markersize=6, markeredgewidth=0, **class_look(int(c))) for c in present[:LEGEND]]
     names = [short(class_names[c], 14) for c in present[:LEGEND]]
     if len(present) > LEGEND:
         entries.append(Line2D([], [], ls=""))
@@ -134,41 +130,3 @@ def scatter(
         axes.grid(color=GRID)
     headline(figure, words)
     return figure
-
-
-@in_house_style
-def boundary(
-    points: NDArray[np.floating],
-    labels: NDArray[np.int64],
-    field: NDArray[np.int64],
-    extent: tuple[float, float, float, float],
-    class_names: Sequence[str],
-    axis_names: tuple[str, str],
-) -> Figure:
-    """Which class the network gives to every point of the plane, and the samples coloured by their true class.
-
-    Args:
-        points: (n, 2); labels: (n,).
-        field: predicted classes on a grid, (rows, columns), the lowest row first.
-        extent: left, right, bottom, top of the grid.
-    """
-    figure = new_figure(7.2, 5.8)
-    axes = place(figure, 0.7, 0.6, 4.9, 4.7)
-    colours = np.array([to_rgb(COLOURS[c % len(COLOURS)]) for c in range(len(class_names))])
-    tint = 1 - 0.3 * (1 - colours[field])  # (rows, columns, 3)
-    axes.imshow(tint, extent=extent, origin="lower", aspect="auto", interpolation="nearest")
-    present = np.unique(labels)
-    for c in present:
-        mine = points[labels == c]
-        axes.scatter(mine[:, 0], mine[:, 1], s=16, edgecolor="white", lw=0.4, **_look(int(c)))
-    entries = [Line2D([], [], ls="", markersize=6, markeredgewidth=0, **_look(int(c))) for c in present[:LEGEND]]
-    names = [short(class_names[c], 14) for c in present[:LEGEND]]
-    axes.legend(entries, names, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="true class", alignment="left")
-    axes.set_xlabel(short(axis_names[0], 40))
-    axes.set_ylabel(short(axis_names[1], 40))
-    headline(figure, "What the network says everywhere (background) and the samples")
-    return figure
-
-
-def _look(c: int) -> dict[str, Any]:
-    return {"color": COLOURS[c % len(COLOURS)], "marker": MARKERS[c // len(COLOURS) % len(MARKERS)]}

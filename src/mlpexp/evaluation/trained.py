@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mlpexp import checkpoints, models, runs
+from mlpexp import checkpoints, rebuild, runs
 from mlpexp.config import Config
 from mlpexp.data.description import Description
 from mlpexp.evaluation import places
@@ -66,25 +66,18 @@ def load(path: Path, weights: Weights | None = None) -> Trained:
     """
     place = places.find(path, weights)
     content = checkpoints.load(place.checkpoint)
-    cfg, num_features, num_classes = checkpoints.described(place.checkpoint, content)
+    cfg, _, _ = checkpoints.described(place.checkpoint, content)
     if place.weights == "best" and weights is None and path.is_dir() and cfg.test_weights == "last":
         return load(path, "last")  # as the run was tested
-    data = checkpoints.described_data(place.checkpoint, content)
-    sizes = [num_features, *cfg.model.hidden_sizes, num_classes]
-    state = checkpoints.check_weights(place.checkpoint, content["state_dict"], sizes)
     torch.set_num_threads(cfg.threads)  # as in training: on some machines the bits depend on it
-    module = models.build(cfg, num_features, num_classes, data)
-    if cfg.trainer.flags.get("precision") in (64, "64", "64-true", "double"):
-        module = module.double()
-    module.load_state_dict(state)
-    module.eval().requires_grad_(False)
+    found = rebuild.network(place.checkpoint, content)
     directory = place.directory
     finished = directory is not None and (directory / runs.RESULT).is_file()
     return Trained(
         place=place,
         cfg=cfg,
-        module=module,
-        data=data,
+        module=found.module,
+        data=found.data,
         epoch=_epoch(content, place),
         sha256=hashlib.sha256(place.checkpoint.read_bytes()).hexdigest(),
         result=runs.read_result(directory) if finished and directory is not None else None,

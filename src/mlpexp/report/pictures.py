@@ -6,6 +6,7 @@ import numpy as np
 
 from mlpexp.report import influence, training
 from mlpexp.report.analysis import COSTS, Analysis
+from mlpexp.report.boundary import boundary
 from mlpexp.report.figures import cost, forest, heat
 from mlpexp.report.picture import Picture, intervals, levels_kept
 from mlpexp.report.sentences import NAMES
@@ -19,7 +20,7 @@ def draw(analysis: Analysis) -> Iterator[Picture]:
     """Every figure that this sweep has numbers for, in the order of the page."""
     parts: Sequence[Callable[[Analysis], Picture | None]] = (
         ranked, heat_maps, influence.main_effects, influence.explained, influence.interactions, costs, training.curves,
-        training.gradients, training.saturation,
+        boundary, training.gradients, training.saturation,
     )  # fmt: skip
     if analysis.best is not None:
         for part in parts:

@@ -17,7 +17,7 @@ import numpy as np
 from mlpexp.runs import LAYERS, METRICS, RESULT
 from mlpexp.sweep import journal
 
-OVERRIDES = ".hydra/overrides.yaml"
+OVERRIDES, CONFIG = ".hydra/overrides.yaml", ".hydra/config.yaml"
 MAX_RESULTS = 2000  # whose result.json are read for versions and data; beyond, evenly many of them
 
 
@@ -57,6 +57,17 @@ def overrides(directory: Path, name: str) -> list[str] | None:
     except yaml.YAMLError:
         return None
     return [str(item) for item in found] if isinstance(found, list) else None
+
+
+def configuration(directory: Path, name: str) -> dict[str, Any]:
+    """What the run says of its own configuration; empty where it says nothing that can be read."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(_read(directory, name, CONFIG) or "")
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -22,6 +22,9 @@ INK = "#222222"
 FAINT = "#6E6E6E"
 GRID = "#E3E3E3"
 TRAIN, VALIDATION = BLUE, VERMILION
+# of classes: Okabe and Ito's, then Tol's muted ones that differ from them; more take turns with other markers
+CLASSES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933", "#332288", "#666666")
+MARKERS = "osD^vPX<>*"
 
 PT = 1 / 72  # inches
 DPI = 100
@@ -112,3 +115,8 @@ def short(name: object, letters: int = 12) -> str:
     """A name that fits: on one line, cut with an ellipsis."""
     words = " ".join(str(name).split())
     return words if len(words) <= letters else words[: letters - 1] + "…"
+
+
+def class_look(c: int) -> dict[str, Any]:
+    """The colour and marker of a class's samples."""
+    return {"color": CLASSES[c % len(CLASSES)], "marker": MARKERS[c // len(CLASSES) % len(MARKERS)]}
