@@ -44,11 +44,21 @@ def undisturbed(train: Callable[..., Any], here: Path) -> dict[str, Any]:
     return numbers(here / "multirun/here")
 
 
-def test_a_killed_loky_worker_loses_its_stack_only_and_the_sweep_is_the_same(
-    undisturbed: dict[str, Any], train: Callable[..., Any], here: Path
+@pytest.mark.parametrize(
+    ("seconds", "can_fork", "workers", "wanted"),
+    [(1.0, True, None, "process"), (60.0, True, None, "fork"), (60.0, False, None, "process"), (1.0, True, 2, "fork")],
+)
+def test_workers_are_copied_where_that_pays_and_can_be(seconds, can_fork, workers, wanted, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert Settings(workers=workers).settled(seconds, can_fork=can_fork).backend == wanted
+
+
+@pytest.mark.parametrize("backend", ["fork", pytest.param("loky", marks=thorough)])
+def test_a_killed_worker_loses_its_stack_only_and_the_sweep_is_the_same(
+    backend: str, undisturbed: dict[str, Any], train: Callable[..., Any], here: Path
 ) -> None:
     with Killer(here / "multirun/away") as killer:
-        ended = train(GRID + "name=away hydra.launcher.backend=loky hydra.launcher.workers=2")
+        ended = train(GRID + f"name=away hydra.launcher.backend={backend} hydra.launcher.workers=2")
     assert ended.code == 0, ended.err
     assert len(killer.killed) == 1
     assert "a worker process was lost" in ended.err
@@ -203,9 +213,9 @@ def test_a_plan_for_workers_leaves_none_of_them_idle() -> None:
 
 
 REFUSED = {
-    "backend=ray": "unknown backend 'ray'; choose one of process, loky, dask, submitit",
+    "backend=ray": "unknown backend 'ray'; choose one of auto, process, fork, loky, dask, submitit",
     "backend=loky hydra.launcher.workers=0": "hydra.launcher.workers=0 is out of range",
-    "workers=2": "hydra.launcher.backend=loky",
+    "backend=process hydra.launcher.workers=2": "hydra.launcher.backend=loky",
     "backend=submitit hydra.launcher.executor=pbs": "unknown executor 'pbs'; choose one of slurm, local",
     "address=tcp://127.0.0.1:1": "hydra.launcher.address is for hydra.launcher.backend=dask",
     "backend=dask hydra.launcher.address=nowhere": "is no address of a dask scheduler",

@@ -17,12 +17,12 @@ PR_SET_PDEATHSIG = 1
 
 class Share(NamedTuple):
     rank: int
-    count: int
+    ranks: int
 
     def slice(self, start: int, stop: int) -> slice:
         """This rank's part of the samples from `start` to `stop`; sizes differ by one at most."""
         size = stop - start
-        return slice(start + self.rank * size // self.count, start + (self.rank + 1) * size // self.count)
+        return slice(start + self.rank * size // self.ranks, start + (self.rank + 1) * size // self.ranks)
 
 
 def share() -> Share:
@@ -38,14 +38,14 @@ def is_first() -> bool:
 
 def total(numbers: Tensor) -> Tensor:
     """The sum over ranks of what each has counted."""
-    if share().count > 1:
+    if share().ranks > 1:
         distributed.all_reduce(numbers)
     return numbers
 
 
 def mean_over_batch(losses: Tensor) -> Tensor:
     """The loss to differentiate: the mean over the whole batch, of which the ranks hold parts, times their number."""
-    count = share().count
+    count = share().ranks
     if count == 1:
         return losses.mean()
     size = total(torch.tensor(len(losses), device=losses.device))
@@ -54,5 +54,5 @@ def mean_over_batch(losses: Tensor) -> Tensor:
 
 def end_with_parent() -> None:
     """A rank that was forked does not outlive the process that it belongs to."""
-    if share().count > 1 and sys.platform == "linux":
+    if share().ranks > 1 and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -17,8 +17,9 @@ class StackedLauncherConf:
     _target_: str = "hydra_plugins.mlpexp_stacked_launcher.stacked_launcher.StackedLauncher"
     # a sweep of more runs than this is refused before it starts
     max_runs: int = 100_000
-    # where it trains: process (this one), loky (worker processes here), dask, submitit (Slurm)
-    backend: str = "process"
+    # where it trains: process (this one), fork (copies of it), loky (worker processes here), dask, submitit (Slurm);
+    # auto: fork where a sweep is long enough and there are several cores, else process
+    backend: str = "auto"
     # stacks trained at once; null: as many as there are cores, or stacks in a cluster's queue
     workers: Optional[int] = None  # noqa: UP045 - OmegaConf reads it
     # of a dask scheduler, e.g. tcp://127.0.0.1:8786; null starts a cluster on this machine

@@ -116,4 +116,4 @@ class Classifier(LightningModule):
         found = {f"{part}/loss": loss / seen, f"{part}/acc": correct / seen}
         self.metrics |= found
         # to Lightning too, for callbacks and loggers that a person adds
-        self.log_dict(found, batch_size=int(seen), sync_dist=share().count > 1)
+        self.log_dict(found, batch_size=int(seen), sync_dist=share().ranks > 1)

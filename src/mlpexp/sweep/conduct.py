@@ -45,7 +45,7 @@ def conduct(
     with stopping.interruptible(), training.Quiet():
         try:
             try:
-                with opened(settings, directory, prepare) as backend:
+                with opened(_settled(settings, [sweep[i] for i in left]), directory, prepare) as backend:
                     division = planned([sweep[i] for i in left], backend.workers)
                     with screen.showing([sweep[i] for i in left], division):
                         _train(_units(sweep, left, division), backend, sweep, outcomes, directory, screen)
@@ -74,6 +74,15 @@ def _note_interrupted(sweep: Sequence[Job], outcomes: list[Outcome], reason: str
             begun = (job.directory / runs.RESULT).exists()
             message = reason if begun else f"{reason} before it began"
             outcomes[i] = Outcome(result=unfinished(job, "interrupted", message))
+
+
+def _settled(settings: Settings, jobs: Sequence[Job]) -> Settings:
+    """`auto` decided by the time that these jobs would take; devices and threads of torch do not survive a fork."""
+    can_fork = all(
+        job.config.trainer.accelerator == "cpu" and (job.config.stack.threads or job.config.threads) == 1
+        for job in jobs
+    )
+    return settings.settled(planned(jobs).seconds, can_fork=can_fork)
 
 
 def planned(jobs: Sequence[Job], workers: int = 1) -> Plan:

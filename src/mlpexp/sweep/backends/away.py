@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from hydra.core.utils import setup_globals
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -76,6 +77,7 @@ class Away:
 def begin(conductor: int) -> None:
     """A worker process starts: Ctrl-C is its conductor's affair, and it does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)  # of a copied process no other thread is left; a unit sets what its runs say
 
     def watch() -> None:
         while os.getppid() == conductor:

@@ -56,10 +56,10 @@ def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | No
         return
     with lease.conducting(directory) as session:
         match settings.backend:
-            case "loky":
-                from mlpexp.sweep.backends.loky import Loky
+            case "fork" | "loky":
+                from mlpexp.sweep.backends.workers import Workers
 
-                yield Loky(settings, session, prepare)
+                yield Workers(settings, session, prepare)
             case "dask":
                 from mlpexp.sweep.backends.dask import connected
 

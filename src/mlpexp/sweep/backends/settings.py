@@ -3,14 +3,15 @@
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
 from mlpexp.errors import ConfigError
 
-BACKENDS = ("process", "loky", "dask", "submitit")
+BACKENDS = ("auto", "process", "fork", "loky", "dask", "submitit")
+WORTH_WORKERS_S = 4.0  # of training, estimated; below it one process is as quick and shows more
 EXECUTORS = ("slurm", "local")
 EXTRAS = {"dask": ("distributed", "dask"), "submitit": ("submitit", "slurm")}  # backend -> module, extra
 ANSWER_S = 5.0
@@ -21,14 +22,15 @@ KEY = "hydra.launcher."
 class Settings:
     """
     Attributes:
-        backend: process (this one), loky (worker processes on this machine), dask, submitit.
+        backend: process (this one), fork (copies of it, started at no cost), loky (worker processes that
+            import everything anew), dask, submitit; auto is fork where it pays, else process.
         workers: how many stacks are trained at once; None: as many as there are cores (submitit: as many as stacks).
         address: of a dask scheduler; None starts a cluster on this machine.
         executor: submitit's: slurm, or local for a try on this machine.
         slurm: what submitit's `update_parameters` takes: timeout_min, slurm_partition, mem_gb…
     """
 
-    backend: str = "process"
+    backend: str = "auto"
     workers: int | None = None
     address: str | None = None
     executor: str = "slurm"
@@ -37,6 +39,13 @@ class Settings:
     @property
     def num_workers(self) -> int:
         return self.workers or len(os.sched_getaffinity(0))
+
+    def settled(self, seconds: float, *, can_fork: bool) -> "Settings":
+        """The same with `auto` decided, for a sweep of so many seconds on one core."""
+        if self.backend != "auto":
+            return self
+        pays = can_fork and self.num_workers > 1 and (self.workers is not None or seconds > WORTH_WORKERS_S)
+        return replace(self, backend="fork") if pays else replace(self, backend="process", workers=None)
 
     def check(self) -> None:
         """
@@ -55,7 +64,7 @@ class Settings:
         if self.workers is not None and (isinstance(self.workers, bool) or self.workers < 1):
             yield f"hydra.launcher.workers={self.workers} is out of range: it must be >= 1; e.g. {KEY}workers=2"
         if self.workers is not None and self.backend == "process":
-            yield f"{KEY}workers needs a backend that has some, e.g. {KEY}backend=loky"
+            yield f"{KEY}workers needs a backend that has some, e.g. {KEY}backend=fork"
         if self.backend in EXTRAS and find_spec(EXTRAS[self.backend][0]) is None:
             module, extra = EXTRAS[self.backend]
             yield f"{KEY}backend={self.backend} needs {module}; install it with: pip install 'mlpexp[{extra}]'"

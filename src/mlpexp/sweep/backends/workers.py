@@ -1,12 +1,16 @@
-"""Worker processes on this machine, by joblib's loky."""
+"""Worker processes on this machine, by joblib's loky: copies of this one, or new ones that import everything."""
 
+import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
-from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+from joblib.externals.loky import process_executor as loky
 
 from mlpexp.sweep.backends.away import Away, Ended, Lost, begin
 from mlpexp.sweep.backends.backend import Watcher
@@ -20,17 +24,18 @@ from mlpexp.sweep.work import Unit
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
-class Loky:
+class Workers:
     """A `Backend`. Each worker is a pool of its own: loky gives up a whole pool when one of its workers dies."""
 
     def __init__(self, settings: Settings, session: Session, prepare: Callable[[], None] | None) -> None:
         self.workers = settings.num_workers
+        self._copies = settings.backend == "fork"
         self._away = Away(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
         waiting = deque(sorted(units, key=lambda unit: -unit.seconds))  # the long ones first, for an even end
-        free = [_pool() for _ in range(min(self.workers, len(units)))]
-        working: dict[Future[Ended], tuple[Unit, ProcessPoolExecutor]] = {}
+        free = [self._pool() for _ in range(min(self.workers, len(units)))]
+        working: dict[Future[Ended], tuple[Unit, Any]] = {}
         pools, losses = list(free), Losses()
         try:
             while waiting or working:
@@ -47,7 +52,7 @@ class Loky:
                         watcher.warn(told(unit, "a worker process", error))
                         pool.shutdown(wait=True, kill_workers=True)
                         pools.remove(pool)
-                        pool = _pool()
+                        pool = self._pool()
                         pools.append(pool)
                         pieces, failures = again(unit)
                         waiting.extend(pieces)
@@ -57,6 +62,18 @@ class Loky:
             for pool in pools:
                 pool.shutdown(wait=True, kill_workers=True)
 
+    def _pool(self) -> Any:
+        if self._copies:
+            context = multiprocessing.get_context("fork")
+            return _Copy(max_workers=1, mp_context=context, initializer=begin, initargs=(os.getpid(),))
+        return loky.ProcessPoolExecutor(max_workers=1, initializer=begin, initargs=(os.getpid(),), env=ONE_THREAD)
 
-def _pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=1, initializer=begin, initargs=(os.getpid(),), env=ONE_THREAD)
+
+class _Copy(futures.ProcessPoolExecutor):
+    """A copy of this process, which has imported everything. (loky does not copy; the standard pool does not kill.)"""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None:
+        if kill_workers:
+            for process in list((self._processes or {}).values()):
+                process.kill()
+        super().shutdown(wait, cancel_futures=cancel_futures)
