@@ -53,6 +53,11 @@ def _draw(widths: list[int], rates: list[float], losses: dict[str, np.ndarray], 
             one.plot(rates, curve, "-", color=shade, label=str(width))
             one.plot([rate], [curve.min()], "o", color=shade, ms=6)
         one.set(xscale="log", yscale="log", xlabel="learning rate (Adam)", title=TITLES[which])
+        # in plain words: the house style sets no mathematics
+        one.set_xticks(rates[1::2], [f"{rate:g}" for rate in rates[1::2]])
+        heights = [tick for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2) if losses[which].min() <= tick]
+        one.set_yticks(heights, [f"{tick:g}" for tick in heights])
+        one.minorticks_off()
     axes[0].set_ylabel("training loss (nats), last epoch")
     axes[1].legend(title="width", fontsize=8)
     return figure
