@@ -215,7 +215,7 @@ def test_a_plan_for_workers_leaves_none_of_them_idle() -> None:
 REFUSED = {
     "backend=ray": "unknown backend 'ray'; choose one of auto, process, fork, loky, dask, submitit",
     "backend=loky hydra.launcher.workers=0": "hydra.launcher.workers=0 is out of range",
-    "backend=process hydra.launcher.workers=2": "hydra.launcher.backend=loky",
+    "backend=process hydra.launcher.workers=2": "hydra.launcher.backend=fork",
     "backend=submitit hydra.launcher.executor=pbs": "unknown executor 'pbs'; choose one of slurm, local",
     "address=tcp://127.0.0.1:1": "hydra.launcher.address is for hydra.launcher.backend=dask",
     "backend=dask hydra.launcher.address=nowhere": "is no address of a dask scheduler",

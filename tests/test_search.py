@@ -305,7 +305,7 @@ def test_without_optuna_one_line_says_what_to_install(train: Any, here: Path, mo
 
 
 def test_a_search_leaves_what_any_sweep_leaves(train: Callable[..., Any], here: Path) -> None:
-    tiny = "'optimizer.lr=tag(log,interval(0.01,1))' model.width=4,5 trainer.max_epochs=1 data.batch_size=512"
+    tiny = "'optimizer.lr=tag(log,interval(0.3,1))' model.width=16,17 trainer.max_epochs=2 data.batch_size=64"
     command = f"{SEARCH} {tiny} hydra.sweeper.batch_size=3 hydra.sweeper.n_trials="
     assert train(f"{command}3").code == 0
     ended = train(f"{command}6")

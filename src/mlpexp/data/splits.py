@@ -87,7 +87,7 @@ def _too_few(labels: NDArray[np.int64], cfg: DataConfig, names: Sequence[str]) -
         asked, mend = f"data.val_fraction={cfg.val_fraction}", "larger parts, or no test, data.test_fraction=0"
     else:
         asked, mend = f"data.folds={cfg.folds}", "fewer folds, e.g. data.folds=2"
-    rarest = names[counts.argmin()] if names else counts.argmin()
+    rarest = names[int(counts.argmin())] if names else counts.argmin()
     return UserError(
         f"{asked} and data.test_fraction={cfg.test_fraction} cannot be: every part needs samples of every class, and "
         f"class {rarest} has only {counts.min()} of {len(labels)}; choose {mend}"
