@@ -44,6 +44,7 @@ OTHER: dict[str, Any] = {
     "data.drop": ["age"],
     "data.categorical": ["age"],
     "data.missing": "median",
+    "data.class_weight": "balanced",
     "data.folds": 5,
     "optimizer.name": "adam",
     "optimizer.schedule": "step",

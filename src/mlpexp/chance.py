@@ -13,7 +13,9 @@ SURELY = 1e-6
 LOSS_MARGIN = 0.01
 
 
-def level(history: Sequence[Mapping[str, float]], class_counts: Sequence[int]) -> str | None:
+def level(
+    history: Sequence[Mapping[str, float]], class_counts: Sequence[int], class_weights: Sequence[float] | None = None
+) -> str | None:
     """Why a finished training has learned nothing; None where it has.
 
     Both must hold in the last epoch, on the training samples: accuracy is not above the commonest class's share by
@@ -23,9 +25,12 @@ def level(history: Sequence[Mapping[str, float]], class_counts: Sequence[int]) -
     Args:
         history: metrics of each epoch, all finite.
         class_counts: training samples of each class.
+        class_weights: what each counted in train/loss, where not all counted alike.
     """
     total = sum(class_counts)
-    share, entropy = max(class_counts) / total, sum(-n / total * math.log(n / total) for n in class_counts if n)
+    share, entropy = max(class_counts) / total, _entropy(class_counts)
+    if class_weights is not None:
+        entropy = _entropy([n * weight for n, weight in zip(class_counts, class_weights, strict=True)])
     loss, accuracy = history[-1]["train/loss"], history[-1]["train/acc"]
     if is_better(accuracy, share, total) or loss < (1 - LOSS_MARGIN) * entropy:
         return None
@@ -46,3 +51,9 @@ def is_better(accuracy: float, share: float, samples: int) -> bool:
     if accuracy < 1:
         divergence += (1 - accuracy) * math.log((1 - accuracy) / (1 - share))
     return samples * divergence > -math.log(SURELY)
+
+
+def _entropy(counts: Sequence[float]) -> float:
+    """Of the shares, in nats."""
+    total = sum(counts)
+    return sum(-n / total * math.log(n / total) for n in counts if n)

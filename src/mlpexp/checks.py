@@ -258,9 +258,11 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
 def _unknown_choice(key: str, value: Any) -> str:
     group, name = key.split(".") if "." in key else ("", key)
     owner: Any = Config.__pydantic_fields__[group].annotation if group else Config  # type: ignore[attr-defined]
-    choices = sorted(get_args(owner.__pydantic_fields__[name].annotation))
+    annotation = owner.__pydantic_fields__[name].annotation
+    literal = next(iter(get_args(annotation)), None)  # of a choice that may be null
+    choices = sorted(get_args(literal) or get_args(annotation))
     close = get_close_matches(str(value), choices, n=1)
-    example = close[0] if close else _DEFAULTS[key]
+    example = close[0] if close else _DEFAULTS[key] or choices[0]
     what = group if name == "name" else name
     return f"unknown {what} {value!r}; choose one of {', '.join(choices)}, e.g. {key}={example}"
 

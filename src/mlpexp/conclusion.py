@@ -28,11 +28,13 @@ def conclude(
     progress: Progress,
     tested: Mapping[str, float],
     class_counts: Sequence[int],
+    class_weights: Sequence[float] | None = None,
 ) -> Conclusion:
     """Of a training that came to its end, whoever drove it.
 
     Args:
         class_counts: training samples of each class.
+        class_weights: what each counted in the training's loss, where not all counted alike.
     """
     epoch = progress.best_epoch if cfg.test_weights == "best" else None
     if epoch is None and history:
@@ -41,6 +43,6 @@ def conclude(
     diverged = next((i for i, row in enumerate(history) if not all(map(math.isfinite, row.values()))), None)
     if diverged is None:
         judged = history and not CUT_SHORT & cfg.trainer.flags.keys()
-        nothing = chance.level(history, class_counts) if judged else None
+        nothing = chance.level(history, class_counts, class_weights) if judged else None
         return Conclusion("diverged" if nothing else "ok", epoch, metrics, nothing)
     return Conclusion("diverged", epoch, metrics, f"diverged in epoch {diverged}: the loss is no longer finite")

@@ -104,6 +104,8 @@ class DataConfig:
     """which fold is the validation part, from 0"""
     label_noise: Share = 0.0
     """share of the training labels replaced by a label drawn at random"""
+    class_weight: Literal["balanced"] | None = None
+    """balanced: in training a class counts the more, the rarer it is: n/(k*count); other losses stay unweighted"""
     batch_size: Count = 32
     """samples per step; the smaller last batch is kept"""
     shuffle: Flag = True

@@ -78,17 +78,22 @@ def softmax(logits: Tensor) -> Tensor:
     return exponentials / exponentials.sum(-1, keepdim=True)
 
 
-def cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(probabilities: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over the batch of `-sum(targets * log(p + 1e-8))`, in nats.
 
     Args:
         probabilities: (R, B, C).
         targets: one-hot, (R, B, C).
+        weights: of the classes, (C,): what is divided by is then the sum of the samples' weights.
 
     Returns:
         One number for each run, (R,).
     """
-    return sample_cross_entropy(probabilities, targets).mean(-1)
+    losses = sample_cross_entropy(probabilities, targets)  # (R, B)
+    if weights is None:
+        return losses.mean(-1)
+    each = targets @ weights  # (R, B)
+    return (each * losses).sum(-1) / each.sum(-1)
 
 
 def sample_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -96,12 +101,17 @@ def sample_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
     return -(targets * torch.log(probabilities + EPSILON)).sum(-1)
 
 
-def cross_entropy_backward(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """The derivative of `cross_entropy(softmax(logits), targets)` by the logits, (R, B, C).
+def cross_entropy_backward(probabilities: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The derivative of `cross_entropy(softmax(logits), targets, weights)` by the logits, (R, B, C).
 
     Without the 1e-8 it would be (p - targets) / B; it is kept, so that the gradient is the loss's own.
     """
-    by_probability = -targets / (probabilities + EPSILON) / targets.shape[-2]
+    by_probability = -targets / (probabilities + EPSILON)
+    if weights is None:
+        by_probability = by_probability / targets.shape[-2]
+    else:
+        each = targets @ weights  # (R, B)
+        by_probability = by_probability * (each / each.sum(-1, keepdim=True)).unsqueeze(-1)
     # softmax's Jacobian is diag(p) - p p'
     return probabilities * (by_probability - (by_probability * probabilities).sum(-1, keepdim=True))
 

@@ -73,12 +73,16 @@ def check(cfg: Config) -> list[Row]:
         factors=initial_factors(cfg.model, sizes),
     )
     layers = [Layer(weight.double(), bias.double()) for weight, bias in start]
-    return compare(layers, inputs, F.one_hot(labels, num_classes).double(), cfg.model.activation)
+    given = data.prepared.description.class_weights
+    weights = None if given is None else torch.tensor(given, dtype=torch.float64)  # (C,)
+    return compare(layers, inputs, F.one_hot(labels, num_classes).double(), cfg.model.activation, weights)
 
 
-def compare(layers: Sequence[Layer], inputs: Tensor, targets: Tensor, activation: str) -> list[Row]:
-    """One row for each weight and bias: inputs (B, I), one-hot targets (B, C), all float64."""
-    problem = _Problem(layers, inputs, targets, ACTIVATIONS[activation], KINKS.get(activation))
+def compare(
+    layers: Sequence[Layer], inputs: Tensor, targets: Tensor, activation: str, weights: Tensor | None = None
+) -> list[Row]:
+    """One row for each weight and bias: inputs (B, I), one-hot targets (B, C), class weights (C,), all float64."""
+    problem = _Problem(layers, inputs, targets, ACTIVATIONS[activation], KINKS.get(activation), weights)
     by_hand, by_autograd = problem.by_hand(), problem.by_autograd()
     parameters = [tensor for layer in layers for tensor in layer]
     entries = problem.affordable_entries()
@@ -157,19 +161,25 @@ class _Problem:
     """One network on one batch: its loss as a function of single parameter entries."""
 
     def __init__(
-        self, layers: Sequence[Layer], inputs: Tensor, targets: Tensor, activation: Activation, kink: float | None
+        self,
+        layers: Sequence[Layer],
+        inputs: Tensor,
+        targets: Tensor,
+        activation: Activation,
+        kink: float | None,
+        weights: Tensor | None,
     ) -> None:
         self.layers, self.inputs, self.targets = layers, inputs, targets
-        self.activation, self.kink = activation, kink
+        self.activation, self.kink, self.weights = activation, kink, weights
         self.trace = forward(layers, inputs, activation)
         # a few units in the last place of the loss
         self.noise = 16 * torch.finfo(torch.float64).eps * max(1.0, self.loss(self.trace).item())
 
     def loss(self, trace: Trace) -> Tensor:
-        return cross_entropy(softmax(trace.logits), self.targets)
+        return cross_entropy(softmax(trace.logits), self.targets, self.weights)
 
     def by_hand(self) -> list[Tensor]:
-        upstream = cross_entropy_backward(softmax(self.trace.logits), self.targets)
+        upstream = cross_entropy_backward(softmax(self.trace.logits), self.targets, self.weights)
         gradients = backward(self.layers, self.inputs, self.trace, upstream, self.activation)
         return [tensor for layer in gradients for tensor in layer]
 

@@ -43,12 +43,16 @@ def total(numbers: Tensor) -> Tensor:
     return numbers
 
 
-def mean_over_batch(losses: Tensor) -> Tensor:
-    """The loss to differentiate: the mean over the whole batch, of which the ranks hold parts, times their number."""
+def mean_over_batch(losses: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The loss to differentiate: the mean over the whole batch, of which the ranks hold parts, times their number.
+
+    Args:
+        weights: of the samples, by which `losses` are multiplied already: their sum is what is divided by.
+    """
     count = share().ranks
-    if count == 1:
+    if weights is None and count == 1:
         return losses.mean()
-    size = total(torch.tensor(len(losses), device=losses.device))
+    size = total(torch.tensor(len(losses), device=losses.device) if weights is None else weights.sum())
     return losses.sum() * count / size  # averaged over ranks afterwards
 
 

@@ -43,7 +43,7 @@ BLIND_TO = {
 LATER = {
     "data": (
         *("target", "separator", "decimal", "encoding", "columns", "drop", "categorical", "missing"),
-        *("samples", "noise", "classes"),
+        *("samples", "noise", "classes", "class_weight"),
     ),
     "model": ("parametrization", "base_width"),
 }

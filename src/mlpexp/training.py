@@ -98,12 +98,12 @@ class _Run:
                 recorder.load_state_dict(io.load_checkpoint(self.job.directory / runs.LAST)["callbacks"]["Recorder"])
             if not recorder.history:
                 raise UserError("training stopped before its first epoch was done; allow it more steps or time")
-            end = conclude(self.cfg, recorder.history, recorder.progress, self._test(trainer), self._counts())
+            end = conclude(self.cfg, recorder.history, recorder.progress, self._test(trainer), *self._classes())
             self._draw()
         except BaseException as error:
             _end_ranks(trainer)
             status: runs.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
-            so_far = conclude(self.cfg, recorder.history, recorder.progress, {}, self._counts())
+            so_far = conclude(self.cfg, recorder.history, recorder.progress, {}, *self._classes())
             message = first_line(error) if isinstance(error, UserError | Interrupted) else described(error)
             fit_s = fit_s if math.isfinite(fit_s) else time.perf_counter() - fit_started
             self._finish(so_far._replace(status=status, message=message), fit_s)
@@ -175,8 +175,10 @@ class _Run:
         trainer.test(self.module, self.data, verbose=False)
         return {name: self.module.metrics[name] for name in ("test/loss", "test/acc")}
 
-    def _counts(self) -> list[int]:
-        return self.data.prepared.class_counts()
+    def _classes(self) -> tuple[list[int], list[float] | None]:
+        """Training samples of each class, and what each counts."""
+        prepared = self.data.prepared
+        return prepared.class_counts(), prepared.description.class_weights
 
     def _draw(self) -> None:
         if self.cfg.tracking.figures:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils.class_weight import compute_class_weight
 
 from mlpexp.data.features import Features
 from mlpexp.data.table import Table
@@ -45,6 +46,15 @@ def fit(table: Table, train: NDArray[np.int64], missing: str) -> Features:
             "values": [values.tolist() for values in encoder.categories_],
         }
     return Features(**found)
+
+
+def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> list[float]:
+    """scikit-learn's: n/(k*count) for each class among the training labels; 0 for one that is not among them."""
+    present = np.unique(labels)
+    weights = np.zeros(num_classes)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
+    found: list[float] = weights.tolist()
+    return found
 
 
 def _refuse_hollow(missing: NDArray[np.bool_], names: list[str]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mlpexp.config import DataConfig
 from mlpexp.data.description import Description
 from mlpexp.data.features import Features
-from mlpexp.data.fitting import fit
+from mlpexp.data.fitting import balanced_weights, fit
 from mlpexp.data.splits import Split, noisy_labels, split
 from mlpexp.data.table import Table
 
@@ -120,6 +120,9 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
                 class_names=table.class_names,
                 features=features,
                 image_shape=table.image_shape,
+                class_weights=(
+                    balanced_weights(noisy[parts.train], len(table.class_names)) if cfg.class_weight else None
+                ),
             ),
         )
     return _cache[key]

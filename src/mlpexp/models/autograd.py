@@ -13,6 +13,11 @@ class AutogradMLP(HandMadeMLP):
         logits = self.trace(inputs).logits
         losses = sample_cross_entropy(softmax(logits), targets)
         parameters = [tensor for layer in self.hand_made for tensor in (layer.weight, layer.bias)]
-        found = autograd.grad(losses.mean(), parameters)
+        if self.class_weights is None:
+            loss = losses.mean()
+        else:
+            weights = targets @ self.class_weights  # (B,)
+            loss = (weights * losses).sum() / weights.sum()
+        found = autograd.grad(loss, parameters)
         gradients = [Layer(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
         return logits, losses, gradients

@@ -15,6 +15,6 @@ class BackpropMLP(HandMadeMLP):
         layers = self.parameter_layers()
         trace = self.trace(inputs)
         probabilities = softmax(trace.logits)
-        logits_gradient = cross_entropy_backward(probabilities, targets)
+        logits_gradient = cross_entropy_backward(probabilities, targets, self.class_weights)
         gradients = backward(layers, inputs, trace, logits_gradient, self.activation)
         return trace.logits, sample_cross_entropy(probabilities, targets), gradients

@@ -66,14 +66,15 @@ class HandMadeMLP(Classifier):
             rates = learning_rate(cfg, epoch, epochs, by_weight), learning_rate(cfg, epoch, epochs, by_bias)
             sgd_(layer.weight, gradient.weight, layer.weight_velocity, cfg, rates[0], by_weight)
             sgd_(layer.bias, gradient.bias, layer.bias_velocity, cfg, rates[1], by_bias)
-        self.note("train", logits, labels, losses)
+        weights = self.sample_weights(labels)
+        self.note("train", logits, labels, losses if weights is None else losses * weights, weights)
         # there is no torch optimizer whose steps Lightning could count, and its own callbacks go by that count
         steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         steps.increment_ready()
         steps.increment_completed()
 
     def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Layer]]:
-        """Logits (B, C), loss of each sample (B,), and the gradient of the mean loss for each layer."""
+        """Logits (B, C), unweighted loss of each sample (B,), the gradient of the weighted mean for each layer."""
         raise NotImplementedError
 
     def configure_optimizers(self) -> None:

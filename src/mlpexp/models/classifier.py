@@ -30,7 +30,10 @@ class Classifier(LightningModule):
 
     Attributes:
         metrics: of the latest epoch, by name, double precision: train/loss, train/acc, val/loss, …
+        class_weights: what each class counts in training, (C,); None where all count alike.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self, cfg: Config, num_features: int, num_classes: int, data: Description | Mapping[str, Any] | None = None
@@ -41,10 +44,16 @@ class Classifier(LightningModule):
         # plain builtins only: anything else would make the checkpoint unloadable with weights_only=True
         self.save_hyperparameters(hyperparameters(cfg, num_features, num_classes, data))
         self.cfg = cfg
+        given = data.class_weights if data is not None else None
+        if cfg.data.class_weight is not None and given is None:
+            raise ValueError("data.class_weight: the weights of the classes belong into the description of the data")
+        # a buffer, to follow the parameters to a device; not persistent, because it is in the hyperparameters
+        weights = torch.tensor(given) if given is not None else None
+        self.register_buffer("class_weights", weights, persistent=False)
         self.sizes = [num_features, *cfg.model.hidden_sizes, num_classes]
         self.activation = ACTIVATIONS[cfg.model.activation]
         self.metrics: dict[str, float] = {}
-        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {"train": [], "val": [], "test": []}
+        self._seen: dict[str, list[tuple[Tensor, Tensor, Tensor | None]]] = {"train": [], "val": [], "test": []}
         self.layers = self._make_layers(
             initialise(
                 self.sizes,
@@ -98,9 +107,17 @@ class Classifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._summarise("test")
 
-    def note(self, part: str, logits: Tensor, labels: Tensor, losses: Tensor) -> None:
-        """Keep a batch's losses and hits for the epoch's end; nothing waits for the device here."""
-        self._seen[part].append((losses.detach(), logits.detach().argmax(-1) == labels))
+    def sample_weights(self, labels: Tensor) -> Tensor | None:
+        """What each sample counts in training, (B,); None where all count alike."""
+        return None if self.class_weights is None else self.class_weights[labels]
+
+    def note(self, part: str, logits: Tensor, labels: Tensor, losses: Tensor, weights: Tensor | None = None) -> None:
+        """Keep a batch's losses and hits for the epoch's end; nothing waits for the device here.
+
+        Args:
+            weights: of the samples, by which `losses` are multiplied already.
+        """
+        self._seen[part].append((losses.detach(), logits.detach().argmax(-1) == labels, weights))
 
     def _evaluate(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
         inputs, labels = batch
@@ -108,12 +125,14 @@ class Classifier(LightningModule):
         self.note(part, logits, labels, self.losses(logits, labels))
 
     def _summarise(self, part: str) -> None:
-        losses = torch.cat([losses for losses, _ in self._seen[part]])
-        hits = torch.cat([hits for _, hits in self._seen[part]])
+        losses = torch.cat([losses for losses, _, _ in self._seen[part]])
+        hits = torch.cat([hits for _, hits, _ in self._seen[part]])
+        weights = [weights for _, _, weights in self._seen[part] if weights is not None]
         count = torch.tensor(len(hits), dtype=torch.float64, device=hits.device)
-        counted = total(torch.stack([losses.sum(dtype=torch.float64), hits.sum().double(), count]))
-        loss, correct, seen = counted.tolist()
-        found = {f"{part}/loss": loss / seen, f"{part}/acc": correct / seen}
+        weight = torch.cat(weights).sum(dtype=torch.float64) if weights else count
+        counted = total(torch.stack([losses.sum(dtype=torch.float64), hits.sum().double(), count, weight]))
+        loss, correct, seen, weighed = counted.tolist()
+        found = {f"{part}/loss": loss / weighed, f"{part}/acc": correct / seen}
         self.metrics |= found
         # to Lightning too, for callbacks and loggers that a person adds
         self.log_dict(found, batch_size=int(seen), sync_dist=share().ranks > 1)

@@ -39,9 +39,10 @@ class TorchMLP(Classifier):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         inputs, labels = batch
         logits = self(inputs)
-        losses = F.cross_entropy(logits, labels, reduction="none")  # (B,)
-        self.note("train", logits, labels, losses)
-        return mean_over_batch(losses)
+        losses = F.cross_entropy(logits, labels, weight=self.class_weights, reduction="none")  # (B,)
+        weights = self.sample_weights(labels)
+        self.note("train", logits, labels, losses, weights)
+        return mean_over_batch(losses, weights)
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = make_optimizer(self.cfg, list(self.parameters()), self.sizes)

@@ -48,6 +48,8 @@ def cannot_be_stacked(cfg: Config) -> str | None:
     """Why a run has to train alone; None where it can share a stack."""
     if cfg.model.variant != "torch_nn":
         return f"model.variant={cfg.model.variant}"
+    if cfg.data.class_weight is not None:
+        return "data.class_weight"
     if cfg.callbacks:
         return "your own callbacks"
     if cfg.logger:

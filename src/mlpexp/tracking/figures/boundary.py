@@ -67,4 +67,5 @@ def _look(c: int) -> dict[str, Any]:
 
 
 def _tint(c: int) -> str:
-    return to_hex(1 - TINT * (1 - np.array(to_rgb(CLASSES[c % len(CLASSES)]))))
+    red, green, blue = (1 - TINT * (1 - part) for part in to_rgb(CLASSES[c % len(CLASSES)]))
+    return to_hex((red, green, blue))
