@@ -158,7 +158,7 @@ def test_memory_is_compared_with_the_machines(command: str, needed: int, train, 
 def test_help_and_the_composed_configuration_are_for_people(train, here: Path):
     outcome = train("--help")
     assert outcome.code == 0
-    for key in ("model.depth=", "optimizer.lr=0.1", "trainer.max_epochs=10", "experiment: notebook"):
+    for key in ("model.depth=", "optimizer.lr=0.1", "trainer.max_epochs=10", "experiment: ", ", notebook, "):
         assert key in outcome.out
     assert "max_epochs: 3" in train("--cfg job trainer.max_epochs=3").out
     assert tree(here) == {}
