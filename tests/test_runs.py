@@ -18,6 +18,7 @@ from mlpexp.errors import UserError
 
 DIGEST = "d" * 64
 BLIND = {"name", "resume", "threads", "logger", "dry_run", "report", "record", "stack.threads", "stack.memory_mib"}
+BLIND |= {"halving.factor"}  # while there are no rungs
 BLIND |= {"data.path", "data.val_path", "data.test_path"}
 BLIND |= {"trainer.accelerator", "trainer.enable_progress_bar"}
 # another legal value for each key where one cannot be made from the default
@@ -55,6 +56,7 @@ OTHER: dict[str, Any] = {
     "logger": {"mine": {"_target_": "package.Class"}},
     "stack.threads": 2,
     "stack.memory_mib": 100,
+    "halving.rungs": [1],
     "tracking.figures": False,
     "tracking.diagnostics": False,
 }
@@ -112,7 +114,7 @@ def test_flags_that_change_no_number_are_not_in_the_identity():
 NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.just(math.nan))
 RESULTS = st.builds(
     runs.Result,
-    status=st.sampled_from(["ok", "diverged", "failed", "interrupted"]),
+    status=st.sampled_from(["ok", "diverged", "stopped", "failed", "interrupted"]),
     metrics=st.dictionaries(
         st.sampled_from(["train/loss", "val/acc", "test/loss"]), st.one_of(NUMBERS, st.just(math.nan))
     ),

@@ -64,6 +64,8 @@ class CheckFirst(Callback):
             cfg = parse(config)
             if cfg.dry_run:
                 raise UserError("dry_run=true shows the plan of a sweep: add -m")
+            if cfg.halving.rungs is not None and cfg.resume is None:
+                raise UserError("halving compares the runs of a sweep; add -m, or leave it out")
             if cfg.record == "table":
                 raise UserError("record=table belongs to a sweep; add -m, or leave it out")
             if cfg.resume is None:

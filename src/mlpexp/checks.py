@@ -98,6 +98,7 @@ EXAMPLES: dict[str, Any] = {
     "tracking.diagnostics": False,
     "stack.threads": 2,
     "stack.memory_mib": 2000,
+    "halving.rungs": [1, 3, 9],
     "name": "depths",
 }
 # how others call it
@@ -305,6 +306,11 @@ def _contradictions(cfg: Config) -> Iterator[str]:
         yield (
             f"optimizer.warmup_epochs={optimizer.warmup_epochs} is longer than the training; "
             f"it must be <= trainer.max_epochs={epochs}"
+        )
+    if (rungs := cfg.halving.rungs) is not None and (not rungs or any(a >= b for a, b in pairwise([*rungs, epochs]))):
+        yield (
+            f"halving.rungs={spell(rungs)} must rise and end below trainer.max_epochs={epochs}, the last rung; "
+            "e.g. halving.rungs=[1,3,9] trainer.max_epochs=27"
         )
     yield from _parallel(cfg)
     if cfg.model.variant != "torch_nn":

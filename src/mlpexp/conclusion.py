@@ -29,18 +29,23 @@ def conclude(
     tested: Mapping[str, float],
     class_counts: Sequence[int],
     class_weights: Sequence[float] | None = None,
+    *,
+    left: str = "",
 ) -> Conclusion:
     """Of a training that came to its end, whoever drove it.
 
     Args:
         class_counts: training samples of each class.
         class_weights: what each counted in the training's loss, where not all counted alike.
+        left: why it left a sweep before its end.
     """
     epoch = progress.best_epoch if cfg.test_weights == "best" else None
     if epoch is None and history:
         epoch = len(history) - 1
     metrics = dict(history[epoch]) | dict(tested) if epoch is not None else {}
     diverged = next((i for i, row in enumerate(history) if not all(map(math.isfinite, row.values()))), None)
+    if diverged is None and left:  # too early to say that it learns nothing
+        return Conclusion("stopped", epoch, metrics, left)
     if diverged is None:
         judged = history and not CUT_SHORT & cfg.trainer.flags.keys()
         nothing = chance.level(history, class_counts, class_weights) if judged else None

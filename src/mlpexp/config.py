@@ -223,6 +223,14 @@ class StackConfig:
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class HalvingConfig:
+    rungs: list[Count] | None = None
+    """with -m: epochs after which only the best runs of the sweep go on, e.g. [1,3,9]; null: all train to the end"""
+    factor: Annotated[int, Field(ge=2, strict=True)] = 3
+    """at each rung one of so many goes on"""
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class Config:
     seed: Seed = 0
     """initial weights and batch order"""
@@ -249,6 +257,7 @@ class Config:
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     stack: StackConfig = Field(default_factory=StackConfig)
+    halving: HalvingConfig = Field(default_factory=HalvingConfig)
     callbacks: dict[str, Any] = Field(default_factory=dict)
     """your own Lightning callbacks by _target_, e.g. +callbacks.lr._target_=lightning.pytorch.callbacks.…"""
     logger: dict[str, Any] = Field(default_factory=dict)
@@ -292,5 +301,6 @@ _NAMES = {
         TrainerConfig,
         TrackingConfig,
         StackConfig,
+        HalvingConfig,
     )
 }

@@ -31,6 +31,8 @@ def run(cfg: DictConfig) -> float | None:
     config = app.parse(cfg)
     if config.dry_run:
         raise UserError("dry_run=true shows the plan of a sweep of ours: add -m, and leave hydra/launcher at stacked")
+    if config.halving.rungs is not None and config.resume is None:
+        raise UserError("halving compares the runs of a sweep of ours: add -m, and leave hydra/launcher at stacked")
     if not alone and (done := carry.on(config, directory)) is not None:
         log.info("done before")
         return done.objective

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mlpexp import atomic, checkpoints, runs
-from mlpexp.config import Config
+from mlpexp.config import Config, HalvingConfig
 from mlpexp.data import digest
 from mlpexp.errors import UserError
 from mlpexp.runs import METRIC_NAMES
@@ -80,6 +80,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     continued = replace(
         own,
         resume=cfg.resume,
+        halving=HalvingConfig(),  # it has no rivals any more
         threads=cfg.threads if "threads" in given else own.threads,
         # never out of a file: it could name anything
         callbacks=cfg.callbacks,

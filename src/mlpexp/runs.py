@@ -29,8 +29,8 @@ LOCK = ".lock"
 METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
 LAYER_NAMES = ("epoch", "layer", "gradient_norm", "weight_norm", "saturated")
 
-Status = Literal["ok", "diverged", "failed", "interrupted"]
-FINAL = ("ok", "diverged")  # trained to the end: never again
+Status = Literal["ok", "diverged", "stopped", "failed", "interrupted"]
+FINAL = ("ok", "diverged", "stopped")  # trained to the end, or out of the race (halving): never again
 # what cannot change a run's numbers
 BLIND_TO = {
     "": ("name", "resume", "threads", "tracking", "logger", "dry_run", "report", "record"),
@@ -73,7 +73,7 @@ class Result:
     versions: dict[str, str]
     git_commit: str | None = None
     message: str | None = None
-    """why a run failed or when it diverged"""
+    """why a run failed, when it diverged, where it left a race"""
     num_parameters: int = 0
     files: dict[str, dict[str, int | str]] = field(default_factory=dict)
     """size and SHA-256 of each other file of the run"""
@@ -100,6 +100,8 @@ def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
         for name in names:
             if found[group][name] == _DEFAULTS[group][name]:
                 del found[group][name]
+    if cfg.halving.rungs is None:  # it came after the first runs, too
+        del found["halving"]
     # however it was spelled: a list of equal widths, or no depth at all
     found["model"]["depth"] = len(cfg.model.hidden_sizes)
     found["model"]["width"] = cfg.model.hidden_sizes

@@ -6,7 +6,7 @@ Letters: R runs of the stack, A those still training, n training samples, m vali
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from lightning.pytorch import LightningModule
@@ -36,6 +36,23 @@ class RunRecord:
     tested: dict[str, float] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
     """test samples by true and by predicted class; empty unless layers are inspected, too"""
+    left: str = ""
+    """why the run left the sweep before its end, by no fault of its own"""
+
+    def so_far(self) -> "RunRecord":
+        """To go on from: what is recorded further does not touch this one."""
+        return RunRecord(replace(self.progress), list(self.history), list(self.layer_rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paused:
+    """A run between two stacks, on the host: all that its next epoch depends on, and its record."""
+
+    record: RunRecord
+    best: "Snapshot"
+    """of this run alone, as `last`"""
+    last: "Snapshot"
+    wall_times: list[float]
 
 
 class StackModule(LightningModule):
@@ -48,6 +65,8 @@ class StackModule(LightningModule):
         configs: of each run; layer sizes, batch size, optimizer and size of the parts agree, and runs of the
             same activation are neighbours.
         data: of each run; the inputs are one tensor.
+        paused: where each run goes on from, all after the same number of epochs; empty for a beginning.
+        until: the epoch at which all pause, counted from the beginning of the run; None for their ends.
 
     Attributes:
         records: of each run.
@@ -55,17 +74,33 @@ class StackModule(LightningModule):
         wall_times: seconds since 1970: the start, then the end of each epoch.
     """
 
-    def __init__(self, configs: Sequence[Config], data: Sequence[Prepared], *, exact: bool) -> None:
+    def __init__(
+        self,
+        configs: Sequence[Config],
+        data: Sequence[Prepared],
+        *,
+        exact: bool,
+        paused: Sequence[Paused] = (),
+        until: int | None = None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.configs, self.data, self.exact = list(configs), list(data), exact
         self.sizes = [data[0].num_inputs, *configs[0].model.hidden_sizes, data[0].num_classes]
-        self.records = [RunRecord(Progress.of(cfg)) for cfg in configs]
+        self._paused = list(paused)
+        self.records = [one.record.so_far() for one in paused] or [RunRecord(Progress.of(cfg)) for cfg in configs]
+        self.start = len(self.records[0].history)
         self.training_runs = list(range(len(configs)))
-        self.max_epochs = max(cfg.trainer.max_epochs for cfg in configs)
+        longest = max(cfg.trainer.max_epochs for cfg in configs)
+        self.max_epochs = longest if until is None else min(until, longest)
         self.wall_times: list[float] = []
         self._validated: tuple[Tensor, Tensor] | None = None
         self._inspects = bool(configs[0].tracking.diagnostics)
+
+    @property
+    def current_epoch(self) -> int:
+        """From the beginning of the runs, which may have been in another stack."""
+        return self.start + super().current_epoch
 
     def on_fit_start(self) -> None:
         self.wall_times = [time.time()]
@@ -96,6 +131,10 @@ class StackModule(LightningModule):
             exact=self.exact,
         )
         self.best, self.last = Snapshot(self.engine), Snapshot(self.engine)
+        if self._paused:
+            self.best.fill([one.best for one in self._paused])
+            self.last.fill([one.last for one in self._paused])
+            self.last.restore(self.engine, self.start * -(-len(first.split.train) // self.configs[0].data.batch_size))
 
     def _initial_layers(self) -> list[Layer]:
         stacked = [
@@ -155,9 +194,7 @@ class StackModule(LightningModule):
         if self._inspects:
             self._inspect_layers()
         leaving = [
-            run
-            for run in self.training_runs
-            if self.records[run].progress.stopped or self.current_epoch + 1 >= self.configs[run].trainer.max_epochs
+            run for run in self.training_runs if self.has_ended(run) or self.current_epoch + 1 >= self.max_epochs
         ]
         if leaving:
             self._leave(leaving)
@@ -188,6 +225,26 @@ class StackModule(LightningModule):
             self.engine.keep(torch.tensor(staying))
         else:
             self.trainer.should_stop = True
+
+    def has_ended(self, run: int) -> bool:
+        """Whether a run has come to its own end: its last epoch, or early stopping."""
+        record = self.records[run]
+        return record.progress.stopped or len(record.history) >= self.configs[run].trainer.max_epochs
+
+    def times(self, run: int) -> list[float]:
+        """Seconds since 1970 of a run: its start, then the end of each epoch."""
+        earlier = self._paused[run].wall_times if self._paused else self.wall_times[:1]
+        return [*earlier, *self.wall_times[1:]][: len(self.records[run].history) + 1]
+
+    def paused(self, run: int) -> Paused:
+        """A run as it is now, to go on in another stack."""
+        best, last = self.best.row(run), self.last.row(run)
+        return Paused(record=self.records[run], best=best, last=last, wall_times=self.times(run))
+
+    def rest(self) -> None:
+        """Let go of all that only training needs."""
+        del self.engine
+        self.trainer = None
 
     def test(self) -> None:
         """Loss and accuracy on the test part, of each run's best weights or its last ones."""
@@ -276,6 +333,29 @@ class Snapshot:
                 mine.copy_(theirs)
             else:
                 mine.index_copy_(0, target, theirs.index_select(0, source))
+
+    def row(self, run: int) -> "Snapshot":
+        """Of one run alone, in memory of its own."""
+        made = object.__new__(Snapshot)
+        made.weights = [w[run : run + 1].clone() for w in self.weights]
+        made.biases = [b[run : run + 1].clone() for b in self.biases]
+        made.state = {name: [t[run : run + 1].clone() for t in tensors] for name, tensors in self.state.items()}
+        return made
+
+    def fill(self, rows: Sequence["Snapshot"]) -> None:
+        """Overwrite all runs, each with a row; a run whose former neighbours had no momentum either has no state."""
+        for i, row in enumerate(rows):
+            for mine, theirs in zip([*self.weights, *self.biases], [*row.weights, *row.biases], strict=True):
+                mine[i].copy_(theirs[0])
+            for name in self.state.keys() & row.state.keys():
+                for mine, theirs in zip(self.state[name], row.state[name], strict=True):
+                    mine[i].copy_(theirs[0])
+
+    def restore(self, engine: Engine, num_steps: int) -> None:
+        """Bring all runs of the engine to where they were after `num_steps` steps."""
+        for mine, theirs in self._pairs(engine):
+            theirs.copy_(mine)
+        engine.num_steps = num_steps
 
     @staticmethod
     def chosen(best: "Snapshot", last: "Snapshot", use_best: list[bool]) -> "Snapshot":

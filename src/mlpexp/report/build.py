@@ -211,7 +211,7 @@ def _trouble(analysis: Analysis, writer: Writer, prefix: str) -> dict[str, Any] 
     table = tables.trouble(analysis)
     words = {
         "diverged": "diverged: a loss was no longer finite", "failed": "failed with an error",
-        "unfinished": "did not finish",
+        "unfinished": "did not finish", "stopped": "left the race early (halving), and are not ranked",
         "guessing": "learned nothing: accuracy and loss in training are those of guessing",
     }  # fmt: skip
     sentences = [f"{n:,} of {study.num_runs:,} {words[kind]}." for kind, n in found.counts.items() if n]

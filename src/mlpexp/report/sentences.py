@@ -154,6 +154,7 @@ def counts(analysis: Analysis) -> str:
         "diverged": "diverged",
         "failed": "failed",
         "unfinished": "unfinished",
+        "stopped": "stopped early by halving",
         "guessing": "no better than guessing",
     }
     wrong = [f"{number:,} {words[kind]}" for kind, number in analysis.trouble.counts.items() if number]

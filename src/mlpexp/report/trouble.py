@@ -16,12 +16,16 @@ class Trouble:
     failed: np.ndarray
     unfinished: np.ndarray
     """interrupted or missing"""
+    stopped: np.ndarray
+    """out of the race by halving, which is no fault of theirs; their means would not be comparable"""
     guessing: np.ndarray
     """at chance level after training, as `mlpexp.chance` has found"""
 
     @property
     def counts(self) -> dict[str, int]:
-        return {name: int(getattr(self, name).sum()) for name in ("diverged", "failed", "unfinished", "guessing")}
+        return {
+            name: int(getattr(self, name).sum()) for name in ("diverged", "failed", "unfinished", "stopped", "guessing")
+        }
 
     def __bool__(self) -> bool:
         return any(self.counts.values())
@@ -35,10 +39,11 @@ class Trouble:
 
 def find(study: Study) -> Trouble:
     """Every run of the study that went wrong."""
-    diverged, failed = study.status == "diverged", study.status == "failed"
+    diverged, failed, stopped = (study.status == name for name in ("diverged", "failed", "stopped"))
     return Trouble(
         diverged=diverged,
         failed=failed,
-        unfinished=~(study.ok | diverged | failed),
+        unfinished=~(study.ok | diverged | failed | stopped),
+        stopped=stopped,
         guessing=study.status == GUESSING,
     )

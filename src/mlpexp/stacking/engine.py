@@ -72,6 +72,10 @@ class Engine:
         """Steps taken so far."""
         return self._update.num_steps
 
+    @num_steps.setter
+    def num_steps(self, count: int) -> None:
+        self._update.num_steps = count
+
     def _set_parameters(self, weights: list[Tensor], biases: list[Tensor]) -> None:
         self.weights, self.biases = weights, biases
         self._gradients = ([torch.empty_like(w) for w in weights], [torch.empty_like(b) for b in biases])

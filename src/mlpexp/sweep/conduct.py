@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from mlpexp import runs, stopping, training
@@ -11,6 +12,7 @@ from mlpexp.sweep import journal, results
 from mlpexp.sweep.backends.backend import Backend, opened
 from mlpexp.sweep.backends.settings import Settings
 from mlpexp.sweep.division import Plan
+from mlpexp.sweep.halving import Race
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.mark import unfinished
 from mlpexp.sweep.memory import stack_memory
@@ -45,7 +47,11 @@ def conduct(
     with stopping.interruptible(), training.Quiet():
         try:
             try:
-                with opened(_settled(settings, [sweep[i] for i in left]), directory, prepare) as backend:
+                halved = sweep[0].config.halving.rungs is not None
+                here = replace(settings, backend="process", workers=None) if halved else None
+                chosen = here or _settled(settings, [sweep[i] for i in left])
+                with opened(chosen, directory, prepare) as place:
+                    backend = Race(sweep, outcomes, directory) if halved else place
                     division = planned([sweep[i] for i in left], backend.workers)
                     with screen.showing([sweep[i] for i in left], division):
                         _train(_units(sweep, left, division), backend, sweep, outcomes, directory, screen)

@@ -88,6 +88,7 @@ class Sweep:
         explains_itself = "optuna_sweeper" in str(config.hydra.sweeper.get("_target_"))
         if config.get("dry_run") and not self.is_whole and not explains_itself:
             raise UserError("dry_run=true shows the plan of a grid; another sweeper's runs are not known beforehand")
+        self._check_halving()
         check_place(self.directory)
         if any(cfg.dry_run for _, cfg in self._checked.values()):
             self._explain()
@@ -105,6 +106,26 @@ class Sweep:
 
     def _stand(self, jobs: Sequence[tuple[Composed, Config]]) -> Standing:
         return stand(self.directory, [(composed.output_dir, cfg) for composed, cfg in jobs], same_study=self.is_whole)
+
+    def _check_halving(self) -> None:
+        """
+        Raises:
+            ConfigError: the runs of this sweep cannot race each other.
+        """
+        configs = [cfg for _, cfg in self._checked.values()]
+        if not self.is_whole and self.config.get("halving") and self.config.halving.get("rungs") is not None:
+            raise UserError("halving compares all runs of a grid; another sweeper's are not known beforehand")
+        if all(cfg.halving.rungs is None for cfg in configs):
+            return
+        found = (
+            []
+            if not any(composed.needs_ordinary_way for composed, _ in self._checked.values())
+            else ["halving trains in this process, where hydra.job.chdir and the like are not possible; leave them out"]
+        )
+        from mlpexp.sweep.halving import problems  # torch: late
+
+        if found := [*found, *problems(configs, self.settings)]:
+            raise ConfigError(found)
 
     def _explain(self) -> NoReturn:
         """Say what the sweep would do, and end."""

@@ -97,6 +97,13 @@ class Screen:
     def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
         """The best configurations, what went wrong, what one would type next."""
         self._ranking(sweep, outcomes)
+        left = Counter(end.result.epochs for end in outcomes if end.result and end.result.status == "stopped")
+        if left:
+            told = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
+            going = sum(end.result is not None and end.result.status == "ok" for end in outcomes)
+            self._console.print(
+                f"of {len(sweep):,} runs {told} left; {going:,} trained to the end", highlight=False, soft_wrap=True
+            )
         diverged = [
             run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == "diverged"
         ]

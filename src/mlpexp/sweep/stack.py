@@ -10,17 +10,28 @@ from torch import Tensor
 from mlpexp.config import Config
 from mlpexp.data.batches import epoch_order
 from mlpexp.data.prepared import Prepared
-from mlpexp.models.stack import StackModule
+from mlpexp.models.stack import Paused, StackModule
 
 MIN_RUNS = 2
 
 
-def train_stack(configs: Sequence[Config], data: Sequence[Prepared], callbacks: Sequence[Callback] = ()) -> StackModule:
-    """Train runs that `plan` has put together; their records and snapshots are in the module afterwards."""
-    module = StackModule(configs, data, exact=configs[0].stack.exact)
+def train_stack(
+    configs: Sequence[Config],
+    data: Sequence[Prepared],
+    callbacks: Sequence[Callback] = (),
+    *,
+    paused: Sequence[Paused] = (),
+    until: int | None = None,
+) -> StackModule:
+    """Train runs that `plan` has put together; their records and snapshots are in the module afterwards.
+
+    Args:
+        paused, until: see `StackModule`.
+    """
+    module = StackModule(configs, data, exact=configs[0].stack.exact, paused=paused, until=until)
     flags: dict[str, Any] = {"devices": 1} | configs[0].trainer.flags
     trainer = Trainer(
-        max_epochs=module.max_epochs,
+        max_epochs=module.max_epochs - module.start,
         accelerator=configs[0].trainer.accelerator,
         logger=False,
         callbacks=list(callbacks),

@@ -14,7 +14,6 @@ from mlpexp import runs, stopping
 from mlpexp.data.prepared import Prepared
 from mlpexp.errors import Interrupted, UserError
 from mlpexp.models.stack import StackModule
-from mlpexp.runs import Result
 from mlpexp.sweep import journal
 from mlpexp.sweep.alone import train_alone
 from mlpexp.sweep.jobs import Job, Outcome
@@ -104,11 +103,7 @@ def _together(
     share = (time.perf_counter() - started) / len(jobs)
     with stopping.deferred():  # they are trained: whoever stops us now shall not lose them
         for row, (place, job) in enumerate(zip(places, jobs, strict=True)):
-            if job.config.record == "table":
-                result, files = run_entry(module, row, job.overrides, {"fit": share, "total": share})
-                yield place, Outcome(result=result, files=files)
-            else:
-                yield place, Outcome(result=_written(module, row, job, share))
+            yield place, written(module, row, job, share)
 
 
 def _journaled(job: Job) -> Outcome:
@@ -124,8 +119,13 @@ def _journaled(job: Job) -> Outcome:
     return outcome
 
 
-def _written(module: StackModule, row: int, job: Job, seconds: float) -> Result:
-    result = write_run(module, row, job.directory, {"fit": seconds, "total": seconds}, job.hparams)
+def written(module: StackModule, row: int, job: Job, seconds: float) -> Outcome:
+    """The outcome of a run of a trained stack, once its directory is written, or what the journal will keep of it."""
+    spent = {"fit": seconds, "total": seconds}
+    if job.config.record == "table":
+        result, files = run_entry(module, row, job.overrides, spent)
+        return Outcome(result=result, files=files)
+    result = write_run(module, row, job.directory, spent, job.hparams)
     if result.status == "diverged":
         job.note(f"[WARNING] - {result.message}\n")
-    return result
+    return Outcome(result=result)

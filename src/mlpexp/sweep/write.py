@@ -33,7 +33,7 @@ def write_run(
     """
     cfg, data, record = module.configs[run], module.data[run], module.records[run]
     end = _end(module, run)
-    wall_times = module.wall_times[: len(record.history) + 1]
+    wall_times = module.times(run)
     files = {name: text.encode() for name, text in _tables(module, run).items()}
     steps = -(-len(data.split.train) // cfg.data.batch_size)
     best = record.progress.best_epoch
@@ -49,7 +49,7 @@ def write_run(
                 snapshot,
                 run,
                 epochs=epochs,
-                finished=name == runs.LAST,
+                finished=name == runs.LAST and not record.left,
                 steps_per_epoch=steps,
                 wall_times=wall_times,
             )
@@ -88,9 +88,8 @@ def run_entry(
 
 def _end(module: StackModule, run: int) -> Conclusion:
     record = module.records[run]
-    return conclude(
-        module.configs[run], record.history, record.progress, record.tested, module.data[run].class_counts()
-    )
+    counts = module.data[run].class_counts()
+    return conclude(module.configs[run], record.history, record.progress, record.tested, counts, left=record.left)
 
 
 def _tables(module: StackModule, run: int) -> dict[str, str]:

@@ -15,11 +15,12 @@ from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS, 
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 Hparam = bool | int | float | str
-Status = Literal["ok", "diverged", "failed", "interrupted"]
+Status = Literal["ok", "diverged", "stopped", "failed", "interrupted"]
 
 STATUSES = {
     "ok": STATUS_SUCCESS,
     "diverged": STATUS_FAILURE,
+    "stopped": STATUS_SUCCESS,  # it has done what was asked of it
     "failed": STATUS_FAILURE,
     "interrupted": STATUS_UNKNOWN,  # neither success nor failure; it will be trained again
 }

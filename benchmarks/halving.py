@@ -1,0 +1,165 @@
+"""What successive halving saves, and what it loses: 1,000 candidates, rungs 1, 3, 9, 27, against training all.
+
+    python benchmarks/halving.py [--quick]
+
+One pool of candidates is trained to the end, as one sweep. Then, by turns with it for the time, the same candidates
+are halved by the same command with `halving.rungs`; what survives must have the same numbers. How often halving keeps
+a candidate of the true top 1 % is counted over repetitions of 1,000 candidates drawn from the pool, whose curves say
+how each race would have gone (a survivor's numbers do not depend on its rivals; the whole race above is the check).
+Writes `halving.json` and `halving.md` beside itself; `--quick` does everything in a small form and writes nothing.
+"""
+
+import argparse
+import csv
+import json
+import math
+import random
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from measuring import ROOT, Spent, spend, surroundings
+
+from mlpexp.sweep.results import load_results
+
+SHARE_TARGET, KEPT_TARGET = 0.25, 18
+FACTOR = 3
+TOP = 0.01
+
+
+class Size(NamedTuple):
+    """How much of everything."""
+
+    pool: int = 2000
+    candidates: int = 1000
+    rungs: tuple[int, ...] = (1, 3, 9)
+    epochs: int = 27
+    repetitions: int = 20
+
+
+QUICK = Size(pool=24, candidates=16, rungs=(1,), epochs=3, repetitions=4)
+WIDTHS, ACTIVATIONS, BATCHES = (16, 32, 64, 128), ("tanh", "relu", "gelu"), (32, 64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small form, in half a minute; writes nothing")
+    parser.add_argument("--candidates", type=int, help="of the race that is timed")
+    parser.add_argument("--pool", type=int, help="candidates that are trained to the end")
+    asked = parser.parse_args()
+    size = QUICK if asked.quick else Size()
+    size = size._replace(candidates=asked.candidates or size.candidates, pool=asked.pool or size.pool)
+    document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), "size": size._asdict()}
+    document |= measure(size)
+    table = markdown(document)
+    print(table)
+    if not asked.quick:
+        place = Path(__file__)
+        place.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+        place.with_suffix(".md").write_text(table)
+
+
+def measure(size: Size) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as empty:
+        place = Path(empty)
+        timed, rest = grid(size.candidates), size.pool - size.candidates
+        full = sweep(place, "full", size, timed)
+        halved = sweep(place, "halved", size, timed, f"halving.rungs=[{','.join(map(str, size.rungs))}]")
+        curves = read(place / "full")
+        check(place, size, curves)
+        if rest > 0:
+            sweep(place, "rest", size, grid(rest, first_seed=1))
+            curves |= read(place / "rest")
+        pool = list(curves.values())
+    dice = random.Random(0)
+    kept, regret = 0, []
+    for _ in range(size.repetitions):
+        drawn = dice.sample(pool, size.candidates)
+        ends = sorted(min(curve) for curve in drawn)
+        found = min(min(drawn[i]) for i in race(drawn, size.rungs))
+        kept += found <= ends[max(0, math.ceil(TOP * len(ends)) - 1)]
+        regret.append(found - ends[0])
+    return {
+        "full": full._asdict(), "halved": halved._asdict(),
+        "share_wall": halved.wall_s / full.wall_s, "share_cpu": halved.cpu_s / full.cpu_s,
+        "kept": kept, "repetitions": size.repetitions, "median_regret": statistics.median(regret),
+    }  # fmt: skip
+
+
+def grid(count: int, first_seed: int = 0) -> list[str]:
+    """Overrides of a grid of `count` candidates: three architecture keys, and learning rates on a logarithmic scale."""
+    shapes = [(w, a, b) for w in WIDTHS for a in ACTIVATIONS for b in BATCHES] if count >= 48 else [(16, "tanh", 32)]
+    rates = -(-count // len(shapes))
+    chosen = [f"{10 ** (-3 + 3.3 * (i + 0.5 * (first_seed % 2)) / rates):.5g}" for i in range(rates)]
+    widths, activations, batches = (sorted({str(shape[i]) for shape in shapes}) for i in range(3))
+    return [
+        f"seed={first_seed}", f"model.width={','.join(widths)}", f"model.activation={','.join(activations)}",
+        f"data.batch_size={','.join(batches)}", f"optimizer.lr={','.join(chosen)}",
+    ]  # fmt: skip
+
+
+def sweep(place: Path, name: str, size: Size, overrides: Sequence[str], *more: str) -> Spent:
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "-m", f"hydra.sweep.dir={name}", *overrides]
+    command += [f"trainer.max_epochs={size.epochs}", "hydra.sweep.subdir=${hydra.job.num}", *more]
+    return spend([*command, "hydra.launcher.max_runs=100000"], place)
+
+
+def read(directory: Path) -> dict[str, list[float]]:
+    """The validation losses of each run, epoch by epoch; infinite where it is no number."""
+    found = {}
+    for path in sorted(directory.glob("*/metrics.csv")):
+        with path.open(newline="") as file:
+            values = [float(row["val/loss"]) for row in csv.DictReader(file)]
+        found[f"{directory.name}/{path.parent.name}"] = [v if math.isfinite(v) else math.inf for v in values]
+    return found
+
+
+def race(curves: Sequence[Sequence[float]], rungs: Sequence[int]) -> list[int]:
+    """Who survives all rungs, by the curves of all."""
+    going = list(range(len(curves)))
+    for rung in rungs:
+        going = sorted(going, key=lambda i: min(curves[i][:rung]))[: -(-len(going) // FACTOR)]
+    return going
+
+
+def check(place: Path, size: Size, curves: dict[str, list[float]]) -> None:
+    """The race that was run is the one that the curves tell of, with the same numbers."""
+    names = sorted(curves, key=lambda name: int(name.rpartition("/")[2]))
+    told = {int(names[i].rpartition("/")[2]) for i in race([curves[name] for name in names], size.rungs)}
+    found = {row["run"] for row in load_results(place / "halved") if row["epochs"] == size.epochs}
+    if found != told:
+        raise SystemExit(f"the race kept {sorted(found)}, the curves say {sorted(told)}")
+    for run in sorted(found):
+        full, halved = (place / part / str(run) / "metrics.csv" for part in ("full", "halved"))
+        if full.read_bytes() != halved.read_bytes():
+            raise SystemExit(f"run {run} has other numbers in the race than without rivals")
+
+
+def markdown(document: dict[str, Any]) -> str:
+    size, full, halved = document["size"], document["full"], document["halved"]
+    met = "met" if document["share_wall"] <= SHARE_TARGET else "missed"
+    kept = "met" if document["kept"] >= KEPT_TARGET * document["repetitions"] / 20 else "missed"
+    hardware = document["hardware"]
+    return "\n".join([
+        "# Successive halving against training all to the end", "",
+        f"{document['date']}; {hardware['cpu']}, {hardware['cores']} cores, load {hardware['load']}, "
+        f"{hardware['threads']} thread; torch {document['versions']['torch']}.", "",
+        f"{size['candidates']:,} candidates asked for, rungs {', '.join(map(str, size['rungs']))}, "
+        f"{size['epochs']} epochs at the last, one in {FACTOR} goes on. Whole processes, all files written.", "",
+        "| | wall s | CPU s | peak MiB |", "|---|---:|---:|---:|",
+        f"| all to the end | {full['wall_s']:.1f} | {full['cpu_s']:.1f} | {full['peak_mib']:.0f} |",
+        f"| halving | {halved['wall_s']:.1f} | {halved['cpu_s']:.1f} | {halved['peak_mib']:.0f} |",
+        f"| share | {document['share_wall']:.3f} | {document['share_cpu']:.3f} | |", "",
+        f"Target: at most {SHARE_TARGET} of the time: {met}.", "",
+        f"A candidate of the true top 1 % was kept in {document['kept']} of {document['repetitions']} repetitions "
+        f"(target {KEPT_TARGET} of 20: {kept}), each of {size['candidates']:,} candidates drawn from a pool of "
+        f"{size['pool']:,}. Median loss given away beside the best of all: {document['median_regret']:.4f} nats.", "",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
