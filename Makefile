@@ -21,7 +21,7 @@ sweep: $(READY)  ## train a small grid of networks; ARGS='model.width=32,64 …'
 	@$(BIN)/python scripts/train.py -m $(or $(ARGS),model.depth=1,2 model.width=32,64 'seed=range(3)')
 
 test: $(READY)  ## run the tests; ARGS='-k resume' for some of them
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 fuzz: $(READY)  ## hold many random stacks against runs alone, to the bit; STACKS=1000 for more
 	@MLPEXP_FUZZ=$(or $(STACKS),200) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_stack.py -k whatever_the_options $(ARGS)
