@@ -1,9 +1,11 @@
 """What a sweep leaves behind and gives back through our launcher, beside what Hydra's basic launcher does."""
 
+import gc
 import logging
 import os
 import re
 import shutil
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +83,24 @@ def multirun(*overrides: str, task: Callable[[DictConfig], Any] = lambda cfg: cf
     finally:
         GlobalHydra.instance().clear()
     return [ended for batch in batches for ended in batch]
+
+
+def test_a_run_more_costs_a_few_kilobytes_until_the_sweep_ends(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+
+    def train_jobs(jobs: Sequence[Job], directory: Path, **_: Any) -> list[Outcome]:
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0])
+        return [outcome(job) for job in jobs]
+
+    monkeypatch.setattr("mlpexp.sweep.train.train_jobs", train_jobs)
+    tracemalloc.start()
+    try:
+        for runs in (20, 220):
+            multirun(f"seed=range({runs})", f"name=of_{runs}", "record=table", "hydra/launcher=stacked")
+    finally:
+        tracemalloc.stop()
+    assert (held[1] - held[0]) / 200 < 4500
 
 
 def as_if_basic(text: str) -> str:

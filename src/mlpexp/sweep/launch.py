@@ -5,6 +5,7 @@ import os
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import is_dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -178,6 +179,7 @@ def check(composer: Composer, jobs: Sequence[tuple[int, Sequence[str]]]) -> list
     """
     problems: Counter[str] = Counter()
     accepted: list[tuple[Composed, Config]] = []
+    parts: dict[str, Any] = {}
     refused = looked_at = 0
     for number, arguments in jobs:
         looked_at += 1
@@ -186,7 +188,7 @@ def check(composer: Composer, jobs: Sequence[tuple[int, Sequence[str]]]) -> list
             cfg = checks.parse(composed.config)
             if cfg.resume is not None:
                 raise UserError("resume continues one run; leave it out, or leave out -m")
-            accepted.append((composed, cfg))
+            accepted.append((composed, _sharing(cfg, parts)))
         except UserError as error:
             problems.update(str(error).splitlines())
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -203,6 +205,13 @@ def check(composer: Composer, jobs: Sequence[tuple[int, Sequence[str]]]) -> list
             lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} problems more"]
         raise ConfigError(lines)
     return accepted
+
+
+def _sharing(cfg: Config, parts: dict[str, Any]) -> Config:
+    """The same with those parts that are spelled like another run's in common: most runs differ in one of eight."""
+    own = {name: value for name, value in vars(cfg).items() if is_dataclass(value)}
+    # by its repr, because 0.0 and -0.0 are equal
+    return replace(cfg, **{name: parts.setdefault(repr(part), part) for name, part in own.items()})
 
 
 def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) -> list[JobReturn]:

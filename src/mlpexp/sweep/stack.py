@@ -35,7 +35,17 @@ def train_stack(configs: Sequence[Config], data: Sequence[Prepared], callbacks: 
         module.test()
     module.best.cpu()
     module.last.cpu()
+    _part(module, trainer)
     return module
+
+
+def _part(module: StackModule, trainer: Trainer) -> None:
+    """Undo the circles between a Trainer and its module, so that the stack's tensors go when the module does.
+
+    The garbage collector would come for them too late: next to all that torch consists of they hardly count for it.
+    """
+    vars(trainer).clear()
+    module.trainer = None
 
 
 class _Orders(LightningDataModule):
