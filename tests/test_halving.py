@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import tree
 from test_stack import configured, differences
 
 from mlpexp import checkpoints, checks, config, runs
@@ -134,10 +135,23 @@ def test_a_sweep_that_was_stopped_in_the_middle_makes_the_same_cuts(both, halved
     assert {name: (end.status, end.epochs, end.message, end.metrics) for name, end in results(halved).items()} == before
 
 
-def test_another_halving_in_the_same_place_is_another_study(halved, train):
-    refused = train(HALVED.replace("[1,3]", "[2,3]").split())
+@pytest.mark.parametrize(
+    ("there", "rungs", "said"),
+    [
+        (1, "halving.rungs=[2,3] halving.factor=2", "halving.rungs is [1,3] there and [2,3] here"),
+        (1, "halving.rungs=[1,3] halving.factor=4", "halving.factor is 2 there and 4 here"),
+        (1, "", "halving.rungs is [1,3] there and null here"),
+        (0, "halving.rungs=[1,3] halving.factor=2", "halving.rungs is null there and [1,3] here"),
+        (0, "halving.rungs=[1] record=table", "halving.rungs is null there and [1] here"),
+    ],
+)
+def test_another_halving_or_none_in_the_place_of_a_sweep_is_another_study(both, train, there, rungs, said):
+    """Every run of either is done: none may be set aside for a namesake that races otherwise, or not at all."""
+    before = tree(both[there])
+    refused = train(f"{CANDIDATES} hydra.sweep.dir={both[there]} {rungs}".split())
     assert refused.code == 2
-    assert "holds another study: halving.rungs is [1,3] there and [2,3] here" in refused.line
+    assert f"holds another study: {said}; choose another name=" in refused.line
+    assert tree(both[there]) == before
 
 
 def test_who_is_stopped_can_be_trained_to_the_end(halved, both, train):

@@ -77,6 +77,8 @@ def test_a_larger_grid_trains_only_what_is_new_and_a_smaller_one_deletes_nothing
     [
         (SMALL.replace("max_epochs=1", "max_epochs=2"), "another study: trainer.max_epochs is 1 there and 2 here"),
         (f"{SMALL} optimizer.lr=0.5", "another study: optimizer.lr is 0.1 there and 0.5 here"),
+        # a key that is younger than runs without it
+        (f"{SMALL} model.parametrization=mup", "another study: model.parametrization is standard there and mup here"),
     ],
 )
 def test_another_study_is_refused_by_the_first_key_that_differs(train, sweep: Path, command: str, said: str):

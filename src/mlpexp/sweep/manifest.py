@@ -12,9 +12,9 @@ from typing import Any
 
 from mlpexp import atomic
 from mlpexp.checks import spell
-from mlpexp.config import GENERATED, Config
+from mlpexp.config import GENERATED, Config, plain
 from mlpexp.errors import UserError
-from mlpexp.runs import SCHEMA_VERSION, identity_content, seal
+from mlpexp.runs import LATER, SCHEMA_VERSION, identity_content, seal
 
 MANIFEST = "sweep.json"
 DIGEST = "data digest"
@@ -88,21 +88,30 @@ def joined(old: Manifest | None, new: Manifest, directory: Path, *, refuse: bool
     """
     if old is None:
         return new
-    for key, value in new.constants.items():
-        if refuse and key not in REPEATED and key in old.constants and old.constants[key] != value:
+    there, here = _spelled_out(old), _spelled_out(new)
+    for key, value in here.items():
+        if refuse and key not in REPEATED and key in there and there[key] != value:
             if key == DIGEST:
                 raise UserError(
                     f"{directory} holds another study: the data's bytes are others than when it began; restore the "
                     "file, or choose another name=…"
                 )
             raise UserError(
-                f"{directory} holds another study: {key} is {spell(old.constants[key])} there and {spell(value)} "
+                f"{directory} holds another study: {key} is {spell(there[key])} there and {spell(value)} "
                 "here; choose another name=…"
             )
-    both = {key: value for key, value in new.constants.items() if old.constants.get(key, value) == value}
-    varied = (set(old.varied) | set(new.varied) | set(new.constants)) - set(both)
+    both = {key: value for key, value in here.items() if there.get(key, value) == value}
+    varied = (set(old.varied) | set(new.varied) | set(here)) - set(both)
     constants = {key: value for key, value in both.items() if key not in old.varied}
     return Manifest(constants=constants, varied=sorted(varied | (set(both) - set(constants))), runs=old.runs | new.runs)
+
+
+def _spelled_out(study: Manifest) -> dict[str, Any]:
+    """Its constants with those that a run's identity leaves out where they have their default."""
+    default = flat(plain(Config()))
+    left_out = [f"{group}.{name}" for group, names in LATER.items() for name in names]
+    silent = [*left_out, "halving.rungs", "halving.factor"]
+    return {key: default[key] for key in silent if key not in study.varied} | study.constants
 
 
 def write(directory: Path, manifest: Manifest) -> None:
