@@ -1,32 +1,22 @@
 """The report of one or more sweeps: one page, with every figure and table beside it."""
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
-from mlpexp.errors import UserError
+from mlpexp import ending
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 done, 1 it could not be written, 2 the user's error."""
-    given = _parser().parse_args(arguments)
-    try:
-        from mlpexp.report.build import build  # matplotlib: late, so that --help stays instant
+def main() -> None:
+    given = _parser().parse_args()
 
-        found = build(given.directories, out=given.out, metric=given.metric, by=given.by)
-    except UserError as error:
-        print(f"report.py: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"report.py: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
-        return 1
+    from mlpexp.report.build import build  # matplotlib: late, so that --help stays instant
+
+    found = build(given.directories, out=given.out, metric=given.metric, by=given.by)
     for title, sentences in found.sweeps:
         print(title if len(found.sweeps) > 1 else "", end="\n" if len(found.sweeps) > 1 else "")
         print("\n".join(f"  {sentence}" for sentence in sentences))
     print(f"\n{found.num_figures} figures (PNG, SVG) and {found.num_tables} tables (CSV) are beside the page. Open it:")
     print(f"  {found.page}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,12 +33,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+    ending.run(main)

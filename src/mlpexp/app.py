@@ -6,7 +6,6 @@ every outcome into an exit code: 0 done, 1 failed, 2 the user's error, 130 inter
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
@@ -20,12 +19,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlpexp import checks, config, errors, naming, stopping
+from mlpexp import checks, config, ending, naming, stopping
 from mlpexp.app_help import help_template
-from mlpexp.errors import Interrupted, RunsFailed, StorageError, UserError
+from mlpexp.errors import UserError
 from mlpexp.wording import hydra_sentence, hydra_sentences, interpolation_sentence
-
-FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def register() -> None:
@@ -128,27 +125,21 @@ def parse(cfg: DictConfig) -> config.Config:
 
 def run(main: Callable[[], Any]) -> NoReturn:
     """Call a Hydra main and leave with the right exit code and at most one line on stderr a problem."""
-    verbose = os.environ.get(FULL_ERROR) == "1"
-    os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, and we word them
-    try:
+    verbose = ending.wants_traceback()
+    os.environ[ending.FULL_ERROR] = "1"  # Hydra then raises its errors, and we word them
+
+    def whole() -> None:
+        refused: BaseException | None = None
         with stopping.interruptible():
             _refuse_unknown_options()
-            main()
-            if _failure:
-                raise _failure.pop()
-        code = 0
-    except BaseException as error:  # every way out ends in a code
-        if isinstance(error, SystemExit):
-            raise
-        cause = error.__cause__ if isinstance(error, _Refused) and error.__cause__ else error
-        if verbose:
-            traceback.print_exception(cause)
-        code = _report(cause, verbose)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+            try:
+                main()
+            except _Refused as error:
+                refused = error.__cause__
+            if refused or _failure:
+                raise refused or _failure.pop()
+
+    ending.run(whole, verbose=verbose, words=_worded)
 
 
 def _refuse_unknown_options() -> None:
@@ -178,39 +169,14 @@ def fail(error: BaseException) -> None:
     _failure.append(error)
 
 
-def _report(error: BaseException, verbose: bool) -> int:
-    def say(line: str) -> None:
-        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
-
+def _worded(error: BaseException) -> ending.Worded | None:
+    """What Hydra has to say, in words for a person."""
     match error:
-        case Interrupted():
-            say(str(error))
-            return error.exit_code
-        case KeyboardInterrupt():
-            say("interrupted")
-            return 130
-        case BrokenPipeError():
-            return 0
-        case UserError():
-            for line in str(error).splitlines():
-                say(line)
-            return 2
         case HydraException() | OmegaConfBaseException():
-            for line in hydra_sentences(error, sys.argv[1:]):
-                say(line)
-            return 2
+            return 2, list(hydra_sentences(error, sys.argv[1:]))
         case ValueError() if _raised_by_hydra(error):
-            say(hydra_sentence(error))
-            return 2
-        case OSError():
-            say(errors.sentence(error))
-            return 1
-        case RunsFailed() | StorageError():
-            say(str(error))
-            return 1
-    hint = "" if verbose else f" (set {FULL_ERROR}=1 for the traceback)"
-    say(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{hint}")
-    return 1
+            return 2, [hydra_sentence(error)]
+    return None
 
 
 def _raised_by_hydra(error: BaseException) -> bool:
