@@ -40,6 +40,16 @@ def archive() -> bytes:
     return content.getvalue()
 
 
+# what a file may hold that is no checkpoint, and what is said of it
+OTHER_KINDS = [
+    pytest.param(b"", "is empty", id="empty"),
+    pytest.param(b"epoch,loss\n0,1\n", "truncated or no checkpoint", id="text"),
+    pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(100), "truncated or no checkpoint", id="picture"),
+    pytest.param(pickle.dumps({"state_dict": {}}), "truncated or no checkpoint", id="pickle"),
+    pytest.param(archive(), "is damaged", id="archive"),
+]
+
+
 def refusal(path: Path) -> str:
     """What a reader of checkpoints says to this one: loaded, described, its weights checked."""
     with pytest.raises(UserError) as caught:
@@ -64,16 +74,7 @@ def test_an_own_checkpoint_is_accepted(last: Path):
     assert checkpoints.check_weights(last, loaded["state_dict"], sizes).keys() == loaded["state_dict"].keys()
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "is empty"),
-        (b"epoch,loss\n0,1\n", "truncated or no checkpoint"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "truncated or no checkpoint"),
-        (pickle.dumps({"state_dict": {}}), "truncated or no checkpoint"),
-        (archive(), "is damaged"),
-    ],
-)
+@pytest.mark.parametrize(("content", "said"), OTHER_KINDS)
 def test_other_kinds_of_files_are_refused(here: Path, content: bytes, said: str):
     path = here / "some.ckpt"
     path.write_bytes(content)

@@ -1,6 +1,5 @@
 """Bad and hostile runs, given to each command that reads them: one line, nothing run, nothing written."""
 
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import run_script, tree
-from test_checkpoints import WRONG_CONTENT, Payload, archive, rewrite
+from test_checkpoints import OTHER_KINDS, WRONG_CONTENT, Payload, rewrite
 
 from mlpexp import runs
 
@@ -43,16 +42,7 @@ def best(here: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "is empty"),
-        (b"epoch,loss\n0,1\n", "truncated or no checkpoint"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "truncated or no checkpoint"),
-        (pickle.dumps({"state_dict": {}}), "truncated or no checkpoint"),
-        (archive(), "is damaged"),
-        (None, "truncated or no checkpoint"),
-    ],
-    ids=["empty", "text", "picture", "pickle", "archive", "half of one"],
+    ("content", "said"), [*OTHER_KINDS, pytest.param(None, "truncated or no checkpoint", id="half of one")]
 )
 def test_other_kinds_of_files(refusal, here, content, said):
     path = best(here)
