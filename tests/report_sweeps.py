@@ -90,9 +90,10 @@ def _run(
     (place / runs.METRICS).write_text(runs.metrics_csv(history), encoding="utf-8")
     if layers:
         rows = [
-            (epoch, layer, 0.5 * 0.6**layer * (1 + 0.1 * rng.normal()), 2.0, 0.1 * layer if layer < 2 else "")
-            for epoch in range(EPOCHS)
+            (epoch, layer, 0.5 * 0.6**layer * (1 + 0.1 * rng.normal()), 2.0, *inside, 0.01)
+            for epoch in range(-1, EPOCHS)
             for layer in range(3)
+            for inside in [(0.1 * layer, 0.0, 0.5) if layer < 2 else ("", "", "")]
         ]
         (place / runs.LAYERS).write_text(runs.layers_csv(rows), encoding="utf-8")
     runs.write_result(place, result)

@@ -213,6 +213,33 @@ def test_layer_numbers_are_norms_of_autograds_gradients_and_shares_of_flat_slope
     torch.testing.assert_close(numbers.saturated, torch.stack(flat))
 
 
+def test_the_spread_of_signals_is_that_of_activations_and_of_autograds_gradients_by_them():
+    layers, inputs, targets = problem([5, 3])
+    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS["sigmoid"])
+    (w1, b1), (w2, b2), (w3, b3) = layers
+    before = [(inputs @ w1.T + b1).requires_grad_()]
+    first = torch.sigmoid(before[0])
+    before.append(first @ w2.T + b2)
+    second = torch.sigmoid(before[1])
+    before.append(second @ w3.T + b3)
+    loss = F.cross_entropy(before[2], targets.argmax(-1), reduction="sum")  # so each sample has its own gradient
+    gradients = torch.autograd.grad(loss, before)
+    torch.testing.assert_close(numbers.gradient_std, torch.stack([g.std(correction=0) for g in gradients]))
+    torch.testing.assert_close(numbers.activation_std, torch.stack([h.std(correction=0) for h in (first, second)]))
+    torch.testing.assert_close(numbers.activation_mean, torch.stack([first.mean(), second.mean()]))
+
+
+def test_rows_have_no_activation_for_the_last_layer():
+    layers, inputs, targets = problem([5, 3], runs=(2,))
+    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS["tanh"])
+    runs = list(numbers.rows(-1))
+    assert len(runs) == 2
+    assert [row[:2] for row in runs[1]] == [[-1, 0], [-1, 1], [-1, 2]]
+    assert runs[1][1][2:] == [column[1, 1].item() for column in numbers]
+    assert runs[1][2][4:7] == ["", "", ""]
+    assert runs[1][2][7] == numbers.gradient_std[1, 2].item()
+
+
 def test_a_linear_classifier_has_no_saturated_share():
     layers, inputs, targets = problem([])
     numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS["tanh"])

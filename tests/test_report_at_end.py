@@ -121,9 +121,10 @@ def test_a_stacked_run_with_diagnostics_has_layers_and_a_confusion_matrix_in_ten
     assert train(["-m", *words.split()]).code == 0
     for row in load_results(here / "multirun/s"):
         events = EventAccumulator(str(here / "multirun/s" / row["name"])).Reload()
-        for kind, layers in (("gradient_norm", 3), ("weight_norm", 3), ("saturated", 2)):
+        everywhere, hidden = ("gradient_norm", "weight_norm", "gradient_std"), ("saturated", "activation_std")
+        for kind, layers in [*((kind, 3) for kind in everywhere), *((kind, 2) for kind in hidden)]:
             for layer in range(layers):
-                assert [point.step for point in events.Scalars(f"within/{kind}/layer_{layer}")] == [0, 1]
+                assert [point.step for point in events.Scalars(f"within/{kind}/layer_{layer}")] == [-1, 0, 1]
         (event,) = events.Tensors("confusion/test")
         said, *lines = tensor_util.make_ndarray(event.tensor_proto).item().decode().splitlines()
         matrix = [[int(cell.strip() or 0) for cell in line.split("|")[2:-1]] for line in lines[3:]]

@@ -214,6 +214,7 @@ def test_layer_statistics_are_those_of_the_run_alone(tmp_path: Path) -> None:
             for place in (f"{row}", f"alone-{row}")
         )
         assert [line[:2] for line in mine] == [line[:2] for line in theirs]
+        assert mine[0][0] == "-1"  # before the first step
         flat = [[float(x or "nan") for line in lines for x in line[2:]] for lines in (mine, theirs)]
         assert flat[0] == pytest.approx(flat[1], rel=1e-5, nan_ok=True)  # summed in another order
 

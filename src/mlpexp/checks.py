@@ -386,7 +386,7 @@ def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, sampl
         widest, units = model.width, depth * model.width
     # weights, gradients, two of the optimizer, the checkpoints of the best and of the last epoch, one more to write
     numbers = 7 * num_parameters(model, inputs, classes)
-    numbers += 2 * samples * widest + 4 * 256 * units  # evaluation in one piece, and the layers' diagnostics
+    numbers += 2 * samples * widest + 5 * 256 * units  # evaluation in one piece, and the layers' diagnostics
     return 4 * numbers + 20_000 * depth  # objects of Python's
 
 

@@ -201,7 +201,7 @@ class TrackingConfig:
     figures: Flag | None = None
     """curves, confusion matrix, mistakes, first-layer weights (PNG and TensorBoard); null: not in a sweep"""
     diagnostics: Flag | None = None
-    """per layer and epoch: gradient norm, saturated share, histograms; null: not in a sweep"""
+    """per layer, at the start and each epoch: gradients, activations, saturation, histograms; null: not in a sweep"""
 
     def settled(self, alone: bool) -> "TrackingConfig":
         """The same with every null decided, for a run that is looked at by itself or one of a sweep."""

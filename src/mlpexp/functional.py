@@ -60,16 +60,25 @@ def backward(
     Returns:
         One `Layer` of gradients for each layer, first to last, in the parameters' shapes.
     """
-    gradients: list[Layer] = []
-    gradient = logits_gradient
-    for depth in reversed(range(len(layers))):
-        below = trace.hidden[depth - 1] if depth > 0 else inputs
-        # h = x W' + b: each weight sees its input times what arrives from above, summed over the batch
-        gradients.append(Layer(gradient.mT @ below, gradient.sum(-2)))
-        if depth > 0:
-            slope = activation.derivative(trace.pre[depth - 1], trace.hidden[depth - 1])
-            gradient = (gradient @ layers[depth].weight) * slope  # (R, B, I)
-    return gradients[::-1]
+    return by_parameter(inputs, trace, backpropagate(layers, trace, logits_gradient, activation))
+
+
+def backpropagate(
+    layers: Sequence[Layer], trace: Trace, logits_gradient: Tensor, activation: Activation
+) -> list[Tensor]:
+    """The loss's derivative by what each layer computes before its activation, first to last, each (R, B, O)."""
+    arriving = [logits_gradient]
+    for depth in reversed(range(1, len(layers))):
+        slope = activation.derivative(trace.pre[depth - 1], trace.hidden[depth - 1])
+        arriving.append((arriving[-1] @ layers[depth].weight) * slope)  # (R, B, I)
+    return arriving[::-1]
+
+
+def by_parameter(inputs: Tensor, trace: Trace, arriving: Sequence[Tensor]) -> list[Layer]:
+    """The gradients of weights and biases from what arrives at each layer."""
+    # h = x W' + b: each weight sees its input times what arrives from above, summed over the batch
+    pairs = zip([inputs, *trace.hidden], arriving, strict=True)
+    return [Layer(gradient.mT @ below, gradient.sum(-2)) for below, gradient in pairs]
 
 
 def softmax(logits: Tensor) -> Tensor:

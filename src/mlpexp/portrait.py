@@ -17,6 +17,7 @@ from mlpexp.recorder import Recorder
 from mlpexp.tracking import figures
 from mlpexp.tracking.events import image
 from mlpexp.tracking.records import EventLog
+from mlpexp.tracking.within import START
 
 SAMPLES = [42, 64, 1337]  # those that the course notebook shows
 
@@ -60,10 +61,10 @@ def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator
             words = "test samples" if part == "test" else "validation samples"
             yield "decision_boundary", plane.draw(module, data.description, inputs.numpy(), labels.numpy(), words)
     if recorder.layer_rows:
-        epochs = len(recorder.history)
-        table = np.array([row[2:4] for row in recorder.layer_rows], dtype=float).reshape(epochs, -1, 2)
+        epochs, rows = len(recorder.history), [row for row in recorder.layer_rows if row[0] != START]
+        table = np.array([row[2:4] for row in rows], dtype=float).reshape(epochs, -1, 2)
         yield "gradient_norms", figures.layer_lines(table[..., 0], "gradient norm", "L2")
-        saturated = np.array([row[4] for row in recorder.layer_rows if row[4] != ""], dtype=float)
+        saturated = np.array([row[4] for row in rows if row[4] != ""], dtype=float)
         if saturated.size:
             yield (
                 "saturation",

@@ -24,6 +24,7 @@ from mlpexp.runs import METRIC_NAMES
 from mlpexp.tracking.events import histogram
 from mlpexp.tracking.records import EventLog
 from mlpexp.tracking.run import epoch_event, layers_event
+from mlpexp.tracking.within import START
 
 FLUSH_EVERY_S = 10.0
 
@@ -96,7 +97,8 @@ class Recorder(Checkpoint):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.history, self.wall_times = list(state["history"]), list(state["wall_times"])
-        self.layer_rows = list(state["layer_rows"])
+        columns = len(runs.LAYER_NAMES)  # there were fewer once
+        self.layer_rows = [[*row, *[""] * (columns - len(row))] for row in state["layer_rows"]]
         self.progress = Progress(**state["progress"])
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -106,6 +108,9 @@ class Recorder(Checkpoint):
         stopping.arm()  # Lightning has just put its own handler for SIGTERM over ours
         inputs, labels = trainer.datamodule.prepared.part("train")  # type: ignore[attr-defined]
         self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
+        if self.cfg.tracking.diagnostics and not self.history and not self.layer_rows:
+            assert isinstance(module, Classifier)
+            self._inspect(module, START, self.wall_times[0])
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Classifier)
@@ -158,10 +163,7 @@ class Recorder(Checkpoint):
         assert self._probe is not None
         layers = module.parameter_layers()
         numbers, gradients = inspect(layers, *self._probe, module.activation)
-        # one transfer from the device
-        norms = torch.stack([numbers.gradient_norm, numbers.weight_norm]).tolist()
-        saturated: list[float | str] = [*numbers.saturated.tolist(), ""]
-        rows = [[epoch, i, *row] for i, row in enumerate(zip(*norms, saturated, strict=True))]
+        [rows] = numbers.rows(epoch)
         self.layer_rows += rows
         if self.events is None:
             return

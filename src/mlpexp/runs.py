@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from mlpexp import atomic
 from mlpexp.config import Config, plain
 from mlpexp.errors import UserError
+from mlpexp.tracking.within import COLUMNS
 
 SCHEMA_VERSION = 1
 RESULT = "result.json"
@@ -27,7 +28,7 @@ FIGURES = "figures"
 LOG = "train.log"
 LOCK = ".lock"
 METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
-LAYER_NAMES = ("epoch", "layer", "gradient_norm", "weight_norm", "saturated")
+LAYER_NAMES = ("epoch", "layer", *COLUMNS)
 
 Status = Literal["ok", "diverged", "stopped", "failed", "interrupted"]
 FINAL = ("ok", "diverged", "stopped")  # trained to the end, or out of the race (halving): never again
@@ -116,7 +117,10 @@ def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:
 
 
 def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:
-    """One row per epoch and layer, in the order of `LAYER_NAMES`; no saturation for the last layer."""
+    """One row per epoch and layer, in the order of `LAYER_NAMES`; epoch -1 is the state before the first step.
+
+    The last layer has no activation.
+    """
     return _csv(LAYER_NAMES, rows)
 
 

@@ -24,6 +24,7 @@ from mlpexp.progress import Progress
 from mlpexp.stacking.activations import spans
 from mlpexp.stacking.engine import Engine
 from mlpexp.stacking.update import UpdateSettings
+from mlpexp.tracking.within import START
 
 
 @dataclass
@@ -131,6 +132,8 @@ class StackModule(LightningModule):
             exact=self.exact,
         )
         self.best, self.last = Snapshot(self.engine), Snapshot(self.engine)
+        if self._inspects and not self._paused:
+            self._inspect_layers(START)
         if self._paused:
             self.best.fill([one.best for one in self._paused])
             self.last.fill([one.last for one in self._paused])
@@ -192,7 +195,7 @@ class StackModule(LightningModule):
         self.wall_times.append(time.time())
         self._note_epoch()
         if self._inspects:
-            self._inspect_layers()
+            self._inspect_layers(self.current_epoch)
         leaving = [
             run for run in self.training_runs if self.has_ended(run) or self.current_epoch + 1 >= self.max_epochs
         ]
@@ -277,7 +280,7 @@ class StackModule(LightningModule):
     def _tests_best(self, run: int) -> bool:
         return self.configs[run].test_weights == "best" and self.records[run].progress.best_epoch is not None
 
-    def _inspect_layers(self) -> None:
+    def _inspect_layers(self, epoch: int) -> None:
         part = self._rows(self._parts["train"])[..., :PROBE_SAMPLES]
         labels = self._rows(self._train_labels)
         probe_labels = labels[part] if labels.ndim == 1 else labels.gather(1, part.expand(len(labels), -1))
@@ -291,13 +294,8 @@ class StackModule(LightningModule):
             inputs = probe[start:stop] if probe.ndim == 3 else probe.expand(count, *probe.shape)
             targets = probe_labels[start:stop] if probe_labels.ndim == 2 else probe_labels.expand(count, -1)
             numbers, _ = inspect(layers, inputs, targets, ACTIVATIONS[name])
-            norms = torch.stack([numbers.gradient_norm, numbers.weight_norm], -1).tolist()  # (A, L, 2)
-            shares = numbers.saturated.tolist()
-            for run, pairs, saturated in zip(self.training_runs[start:stop], norms, shares, strict=True):
-                rows = zip(pairs, [*saturated, ""], strict=True)
-                self.records[run].layer_rows += [
-                    [self.current_epoch, i, *pair, share] for i, (pair, share) in enumerate(rows)
-                ]
+            for run, rows in zip(self.training_runs[start:stop], numbers.rows(epoch), strict=True):
+                self.records[run].layer_rows += rows
 
     def _rows(self, tensor: Tensor) -> Tensor:
         """The rows of the runs that are still training; a tensor that all runs share as it is."""

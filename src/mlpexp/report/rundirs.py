@@ -16,6 +16,7 @@ import numpy as np
 
 from mlpexp.runs import LAYERS, METRICS, RESULT
 from mlpexp.sweep import journal
+from mlpexp.tracking.within import COLUMNS
 
 OVERRIDES, CONFIG = ".hydra/overrides.yaml", ".hydra/config.yaml"
 MAX_RESULTS = 2000  # whose result.json are read for versions and data; beyond, evenly many of them
@@ -102,9 +103,14 @@ def curves(directory: Path, names: Sequence[str]) -> Curves:
 
 
 def layers(directory: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Gradient norm and saturated share, each (runs, epochs, layers), of the runs that recorded them."""
+    """What happened inside, (runs, epochs, layers) for each column, of the runs that recorded it.
+
+    The state before the first step is left out.
+    """
     tables = [table for name in names if (table := _table(directory, name, LAYERS)) is not None]
-    tables = [t for t in tables if {"epoch", "layer"} <= t.keys() and len(t["epoch"])]
+    tables = [t for t in tables if {"epoch", "layer"} <= t.keys()]
+    tables = [{name: column[t["epoch"] >= 0] for name, column in t.items()} for t in tables]
+    tables = [t for t in tables if len(t["epoch"])]
     if not tables:
         return {}
     first = int(min(t["layer"].min() for t in tables))  # layers may be counted from 0 or 1
@@ -114,7 +120,7 @@ def layers(directory: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         int(max(t["layer"].max() for t in tables)) - first + 1,
     )
     found = {}
-    for name in ("gradient_norm", "saturated"):
+    for name in COLUMNS:
         cube = np.full(shape, np.nan)
         for number, table in enumerate(tables):
             if name in table:

@@ -5,10 +5,13 @@ that TensorBoard cannot tell the two apart.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from mlpexp.tracking.events import Event, scalars, text
 from mlpexp.tracking.hparams import Hparam, Status, session_end, session_start
 from mlpexp.tracking.layout import train_against_validation
+from mlpexp.tracking.within import COLUMNS, START
 
 
 def run_events(
@@ -34,10 +37,13 @@ def run_events(
         layer_rows: where layers were inspected, see `layers_event`; of all epochs, in order.
     """
     events = start_events(hparams, wall_times[0])
+    inside = {epoch: list(rows) for epoch, rows in groupby(layer_rows, key=itemgetter(0))}
+    if START in inside:
+        events.append(layers_event(START, inside[START], wall_times[0]))
     for epoch, (values, wall_time) in enumerate(zip(history, wall_times[1:], strict=True)):
         events.append(epoch_event(epoch, values, wall_time))
-        if layer_rows:
-            events.append(layers_event(epoch, [row for row in layer_rows if row[0] == epoch], wall_time))
+        if epoch in inside:
+            events.append(layers_event(epoch, inside[epoch], wall_time))
     last_epoch = max(len(history) - 1, 0)
     final_step = last_epoch if final_epoch is None else final_epoch
     return events + end_events(final_step, final, status, wall_times[-1], note=note)
@@ -54,12 +60,12 @@ def epoch_event(epoch: int, values: Mapping[str, float], wall_time: float) -> Ev
 
 
 def layers_event(epoch: int, rows: Sequence[Sequence[float | str]], wall_time: float) -> Event:
-    """One epoch's numbers of each layer: rows of (epoch, layer, gradient norm, weight norm, saturated or "").
+    """One epoch's numbers of each layer: rows of `layers.csv`.
 
     The tags begin with a letter behind `val`: the HParams page shows the first few metrics by name.
     """
     values: dict[str, float] = {}
-    for kind, column in (("gradient_norm", 2), ("weight_norm", 3), ("saturated", 4)):
+    for column, kind in enumerate(COLUMNS, start=2):
         values |= {f"within/{kind}/layer_{row[1]}": float(row[column]) for row in rows if row[column] != ""}
     return scalars(epoch, values, wall_time)
 
