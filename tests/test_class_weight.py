@@ -1,7 +1,6 @@
 """data.class_weight=balanced: scikit-learn's weights, torch's weighted cross-entropy, in all three variants."""
 
 import csv
-import json
 import math
 
 import numpy as np
@@ -94,16 +93,31 @@ def test_a_run_is_that_of_torchs_own_weighted_cross_entropy(train, here, plain_t
     assert noted == data.prepare(WEIGHED).description.class_weights
 
 
-def test_in_a_sweep_such_runs_train_alone_and_equal_the_run_alone(train, here):
-    ended = train(["-m", "name=s", *RUN.split(), "data.class_weight=null,balanced", "seed=0,1"])
-    assert ended.code == 0
-    assert "data.class_weight" in ended.err + ended.out
-    assert train(f"hydra.run.dir=run {RUN} data.class_weight=balanced seed=1").code == 0
-    alone = json.loads((here / "run/result.json").read_text())
-    marks = [json.loads(path.read_text()) for path in (here / "multirun/s").glob("*/result.json")]
-    assert len({mark["identity"] for mark in marks}) == 4
-    (same,) = [mark for mark in marks if mark["identity"] == alone["identity"]]
-    assert same["metrics"] == alone["metrics"]
+OPTIMIZERS = ["optimizer.momentum=0,0.9 optimizer.weight_decay=0.01", "optimizer=adam optimizer.lr=0.01"]
+
+
+@pytest.mark.parametrize("more", OPTIMIZERS)
+def test_in_a_stack_such_runs_have_the_bits_of_the_run_alone(train, here, more):
+    """Beside unweighted ones, with other labels, parts and batches, of which the last is smaller."""
+    cases = f"{RUN} model.activation=relu data.batch_size=30 {more} data.label_noise=0,0.2 data.seed=0,3"
+    ended = train(f"-m name=s {cases} data.class_weight=null,balanced hydra.sweep.subdir=${{hydra.job.num}}".split())
+    assert ended.code == 0, ended.err
+    assert "alone" not in ended.out + ended.err
+    assert "in 1 stack," in ended.out
+    alone = cases.replace("=0,", "=")
+    assert train(f"hydra.run.dir=run {alone} data.class_weight=balanced").code == 0
+    wanted = runs.read_result(here / "run")
+    found = {
+        runs.read_result(path.parent).identity: path.parent for path in (here / "multirun/s").glob("*/result.json")
+    }
+    assert len(found) == (16 if "0.9" in more else 8)
+    assert runs.read_result(found[wanted.identity]).metrics == wanted.metrics
+    mine, theirs = ((place / runs.METRICS).read_text() for place in (found[wanted.identity], here / "run"))
+    assert mine == theirs
+    for name in (runs.BEST, runs.LAST):
+        mine, theirs = (checkpoints.load(place / name) for place in (found[wanted.identity], here / "run"))
+        assert all(torch.equal(mine["state_dict"][key], value) for key, value in theirs["state_dict"].items())
+        assert mine["hyper_parameters"]["data"] == theirs["hyper_parameters"]["data"]
 
 
 def test_gradcheck_knows_the_weights():

@@ -130,6 +130,11 @@ def sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def mean_loss(losses: Tensor) -> Tensor:
-    """The mean over the last axis in double precision, so that it depends on no order of summation worth naming."""
-    return losses.sum(-1, dtype=torch.float64) / losses.shape[-1]
+def mean_loss(losses: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean over the last axis in double precision, so that it depends on no order of summation worth naming.
+
+    Args:
+        weights: by which `losses` are multiplied already: their sum is what is divided by.
+    """
+    size = losses.shape[-1] if weights is None else weights.sum(-1, dtype=torch.float64)
+    return losses.sum(-1, dtype=torch.float64) / size

@@ -40,6 +40,11 @@ class Prepared:
         return _inputs(_Transformed(self.table, self.features))
 
     @property
+    def inputs_key(self) -> object:
+        """Equal where the inputs are; can be hashed."""
+        return self.digest, self.features.key
+
+    @property
     def num_inputs(self) -> int:
         return self.features.num_inputs
 

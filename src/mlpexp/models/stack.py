@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 import torch
 from lightning.pytorch import LightningModule
@@ -65,7 +66,7 @@ class StackModule(LightningModule):
     Args:
         configs: of each run; layer sizes, batch size, optimizer and size of the parts agree, and runs of the
             same activation are neighbours.
-        data: of each run; the inputs are one tensor.
+        data: of each run; sizes of tables, parts and inputs agree.
         paused: where each run goes on from, all after the same number of epochs; empty for a beginning.
         until: the epoch at which all pause, counted from the beginning of the run; None for their ends.
 
@@ -107,13 +108,16 @@ class StackModule(LightningModule):
         self.wall_times = [time.time()]
         device = self.device
         first = self.data[0]
-        self._inputs = first.inputs.to(device)
-        self._labels = first.labels.to(device)
+        self._inputs, self._begins = (None if x is None else x.to(device) for x in _joined(self.data))
+        self._labels = _shared([run.labels for run in self.data]).to(device)  # (N,) or (R, N)
         self._train_labels = _shared([run.train_labels for run in self.data]).to(device)  # (N,) or (R, N)
         self._parts = {
             name: _shared([torch.from_numpy(getattr(run.split, name)) for run in self.data]).to(device)
             for name in ("train", "val", "test")
         }  # (n,) or (R, n)
+        weights = [run.description.class_weights for run in self.data]
+        even = [1.0] * self.sizes[-1]
+        self._class_weights = torch.tensor([w or even for w in weights], device=device) if any(weights) else None
         layers = self._initial_layers()
         cfgs = [cfg.optimizer for cfg in self.configs]
         self._rate_factors = self._parametrize()
@@ -186,10 +190,14 @@ class StackModule(LightningModule):
             index,
             cfgs[0].data.batch_size,
             self._rates(),
+            class_weights=self._rows(self._class_weights),
+            begins=self._rows(self._begins),
         )
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
-        self._validated = self.engine.evaluate(self._inputs, self._labels, self._rows(self._parts["val"]))
+        self._validated = self.engine.evaluate(
+            self._inputs, self._rows(self._labels), self._rows(self._parts["val"]), self._rows(self._begins)
+        )
 
     def on_train_epoch_end(self) -> None:
         self.wall_times.append(time.time())
@@ -205,7 +213,7 @@ class StackModule(LightningModule):
     def _note_epoch(self) -> None:
         assert self._validated is not None
         epoch, engine = self.current_epoch, self.engine
-        parts = {"train": (engine.train_losses, engine.train_hits), "val": self._validated}
+        parts = {"train": (engine.train_losses, engine.train_hits, engine.train_weights), "val": self._validated}
         # the epoch's only transfer from the device: (4, A)
         numbers = torch.stack([number for part in parts.values() for number in _summary(*part)]).tolist()
         names = [f"{part}/{metric}" for part in parts for metric in ("loss", "acc")]
@@ -261,7 +269,8 @@ class StackModule(LightningModule):
             update=UpdateSettings(),
             exact=self.exact,
         )
-        losses, accuracies = _summary(*engine.evaluate(self._inputs, self._labels, self._parts["test"]))
+        tested = engine.evaluate(self._inputs, self._labels, self._parts["test"], self._begins)
+        losses, accuracies = _summary(*tested)
         for record, loss, accuracy in zip(self.records, losses.tolist(), accuracies.tolist(), strict=True):
             record.tested = {"test/loss": loss, "test/acc": accuracy}
         if self._inspects:
@@ -269,8 +278,8 @@ class StackModule(LightningModule):
 
     def _count_confusions(self, engine: Engine) -> None:
         part, classes = self._parts["test"], self.sizes[-1]
-        predicted = engine.predictions(self._inputs, part)  # (R, n)
-        pairs = self._labels[part].expand_as(predicted) * classes + predicted
+        predicted = engine.predictions(self._inputs, part, self._begins)  # (R, n)
+        pairs = _picked(self._labels, part).expand_as(predicted) * classes + predicted
         counts = torch.zeros(len(pairs), classes**2, dtype=torch.int64, device=pairs.device)
         counts.scatter_add_(1, pairs, torch.ones_like(pairs))
         for record, matrix in zip(self.records, counts.view(-1, classes, classes).tolist(), strict=True):
@@ -282,9 +291,9 @@ class StackModule(LightningModule):
 
     def _inspect_layers(self, epoch: int) -> None:
         part = self._rows(self._parts["train"])[..., :PROBE_SAMPLES]
-        labels = self._rows(self._train_labels)
-        probe_labels = labels[part] if labels.ndim == 1 else labels.gather(1, part.expand(len(labels), -1))
-        probe = self._inputs[part]
+        probe_labels = _picked(self._rows(self._train_labels), part)
+        begins = self._rows(self._begins)
+        probe = self._inputs[part if begins is None else part + begins]
         for name, start, stop in spans([self.configs[run].model.activation for run in self.training_runs]):
             layers = [
                 Layer(w[start:stop], b[start:stop])
@@ -297,9 +306,13 @@ class StackModule(LightningModule):
             for run, rows in zip(self.training_runs[start:stop], numbers.rows(epoch), strict=True):
                 self.records[run].layer_rows += rows
 
-    def _rows(self, tensor: Tensor) -> Tensor:
-        """The rows of the runs that are still training; a tensor that all runs share as it is."""
-        if tensor.ndim == 1 or len(self.training_runs) == len(self.configs):
+    @overload
+    def _rows(self, tensor: Tensor) -> Tensor: ...
+    @overload
+    def _rows(self, tensor: Tensor | None) -> Tensor | None: ...
+    def _rows(self, tensor: Tensor | None) -> Tensor | None:
+        """The rows of the runs that are still training; a tensor that all runs share, or None, as it is."""
+        if tensor is None or tensor.ndim == 1 or len(self.training_runs) == len(self.configs):
             return tensor
         return tensor[torch.tensor(self.training_runs, device=tensor.device)]
 
@@ -381,9 +394,31 @@ class Snapshot:
             yield from zip(self.state[name], tensors, strict=True)
 
 
-def _summary(losses: Tensor, hits: Tensor) -> tuple[Tensor, Tensor]:
+def _summary(losses: Tensor, hits: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean loss and share of hits of each run in double precision, (R,)."""
-    return mean_loss(losses), hits.sum(-1) / torch.tensor(hits.shape[-1], dtype=torch.float64, device=hits.device)
+    count = torch.tensor(hits.shape[-1], dtype=torch.float64, device=hits.device)
+    return mean_loss(losses, weights), hits.sum(-1) / count
+
+
+def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
+    """All runs' inputs below each other, equal ones once, and where each run's begin, (R, 1); None for the first row.
+
+    Tables and features differ where a training part does: they are fitted to it.
+    """
+    place: dict[object, int] = {}
+    different = []
+    for run in data:
+        if run.inputs_key not in place:
+            place[run.inputs_key] = len(different) * len(run.labels)
+            different.append(run.inputs)
+    if len(different) == 1:
+        return different[0], None
+    return torch.cat(different), torch.tensor([[place[run.inputs_key]] for run in data])
+
+
+def _picked(labels: Tensor, part: Tensor) -> Tensor:
+    """Labels (N,) or (R, N) of the samples of a part, (n,) or (R, n)."""
+    return labels[part] if labels.ndim == 1 else labels.gather(1, part.expand(len(labels), -1))
 
 
 def _shared(rows: list[Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from mlpexp.stacking.activations import KERNELS, spans
 from mlpexp.stacking.exact import ExactPass
 from mlpexp.stacking.fused import FusedPass
+from mlpexp.stacking.loss import weigh
 from mlpexp.stacking.products import ALIGNMENT
 from mlpexp.stacking.update import Sgd, UpdateSettings, make_update
 
@@ -37,6 +38,7 @@ class Engine:
     Attributes:
         weights, biases: the present values; clone what you keep, and a run's slice before you save it.
         train_losses: of the latest epoch, each sample's cross-entropy in nats before its batch's step, (R, n).
+        train_weights: what each of these samples counted, (R, n); None where all counted alike.
         train_hits: whether the class of the largest logit was the label, (R, n) bool; the first one of equals
             as in `argmax`, or, unless exact, any of them.
     """
@@ -60,6 +62,7 @@ class Engine:
         self._activations = list(activations)
         self._set_parameters([w.clone() for w in weights], [b.clone() for b in biases])
         self.train_losses = self.weights[0].new_empty(self.num_runs, 0)
+        self.train_weights: Tensor | None = None
         self.train_hits = torch.empty(self.num_runs, 0, dtype=torch.bool, device=self.train_losses.device)
 
     @property
@@ -83,7 +86,15 @@ class Engine:
         self._passes: dict[Any, Any] = {}
 
     def train_epoch(
-        self, inputs: Tensor, labels: Tensor, order: Tensor, batch_size: int, lr: Tensor | Sequence[Tensor]
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        batch_size: int,
+        lr: Tensor | Sequence[Tensor],
+        *,
+        class_weights: Tensor | None = None,
+        begins: Tensor | None = None,
     ) -> None:
         """One pass over the samples in batches, the last one smaller if need be.
 
@@ -92,30 +103,56 @@ class Engine:
             labels: int64, (N,), or (R, N) where runs disagree.
             order: each run's samples in turn, (R, n) int64, or (n,) for all runs alike.
             lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter, weights first.
+            class_weights: what each class counts, (R, C); the losses are multiplied by it.
+            begins: where in `inputs` each run's samples begin, (R, 1); None for the first row.
         """
         num_samples = order.shape[-1]
         order = order.expand(self.num_runs, num_samples)
         self._update.schedule(lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr])
         self.train_losses = inputs.new_empty(self.num_runs, num_samples)
         self.train_hits = torch.empty(self.num_runs, num_samples, dtype=torch.bool, device=inputs.device)
+        self.train_weights = None if class_weights is None else torch.empty_like(self.train_losses)
         whole = num_samples // batch_size * batch_size
         for start, stop, size in ((0, whole, batch_size), (whole, num_samples, num_samples - whole)):
             if start < stop:
-                self._train(inputs, labels, order, start, stop, size)
+                self._train(inputs, labels, order, start, stop, size, class_weights, begins)
 
-    def _train(self, inputs: Tensor, labels: Tensor, order: Tensor, start: int, stop: int, size: int) -> None:
+    def _train(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        start: int,
+        stop: int,
+        size: int,
+        class_weights: Tensor | None,
+        begins: Tensor | None,
+    ) -> None:
         """The steps on the samples start..stop of the order, `size` at a time."""
         index = _by_steps(order[:, start:stop], size)  # (S, R, B)
         targets = labels[index] if labels.ndim == 1 else _by_steps(labels.gather(1, order[:, start:stop]), size)
         losses = inputs.new_empty(*index.shape, 1)
         hits = torch.empty(index.shape, dtype=torch.bool, device=inputs.device)
+        slopes: Sequence[Tensor | None] = [None] * len(index)
+        if class_weights is not None and self.train_weights is not None:
+            weights, steps = weigh(targets, class_weights)
+            _in_order(self.train_weights[:, start:stop], size).copy_(weights)
+            slopes = steps.unbind()
+        if begins is not None:
+            index = index + begins
         batches = zip(
-            index.flatten(1).unbind(), targets.unsqueeze(3).unbind(), losses.unbind(), hits.unbind(), strict=True
+            index.flatten(1).unbind(),
+            targets.unsqueeze(3).unbind(),
+            losses.unbind(),
+            hits.unbind(),
+            slopes,
+            strict=True,
         )
         step = self._exact_step(inputs, size) if self.exact else self._fused_step(inputs, size)
         for batch in batches:
             step(*batch)
-        _in_order(self.train_losses[:, start:stop], size).copy_(losses.squeeze(3).neg_())
+        losses = losses.squeeze(3).neg_()
+        _in_order(self.train_losses[:, start:stop], size).copy_(losses if class_weights is None else losses * weights)
         _in_order(self.train_hits[:, start:stop], size).copy_(hits)
 
     def _exact_step(self, samples: Tensor, size: int) -> Any:
@@ -125,11 +162,11 @@ class Engine:
             self._passes[key] = ExactPass(self.weights, self.biases, self._activations, batch, self._gradients)
         step: ExactPass = self._passes[key]
 
-        def train(index: Tensor, labels: Tensor, losses: Tensor, hits: Tensor) -> None:
+        def train(index: Tensor, labels: Tensor, losses: Tensor, hits: Tensor, slopes: Tensor | None) -> None:
             step.gather(samples, index)
             step.forward()
             step.measure(labels, losses, hits)
-            step.backward(labels)
+            step.backward(labels, slopes)
             self._update.step()
 
         return train
@@ -142,26 +179,29 @@ class Engine:
         step: FusedPass = self._passes[key]
         update = self._update
 
-        def train(index: Tensor, labels: Tensor, losses: Tensor, hits: Tensor) -> None:
+        def train(index: Tensor, labels: Tensor, losses: Tensor, hits: Tensor, slopes: Tensor | None) -> None:
             step.gather(samples, index)
             step.forward()
             step.measure(labels, losses, hits)
             if isinstance(update, Sgd) and update.is_plain:
                 update.begin()
-                step.backward(labels, update.negative_rates.of[3])
+                step.backward(labels, update.negative_rates.of[3], slopes)
             else:
-                step.backward(labels)
+                step.backward(labels, slopes=slopes)
                 update.step()
 
         return train
 
-    def evaluate(self, inputs: Tensor, labels: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Each sample's loss and whether it is a hit, both (R, m), all samples in one batch.
 
         Args:
             inputs: (N, I).
             labels: int64, (N,) or (R, N).
             index: which samples, (R, m) or (m,) int64; None for all in their own order.
+            begins: as in `train_epoch`, with an index.
         """
         if index is None:
             targets = labels
@@ -172,7 +212,7 @@ class Engine:
         targets = targets.expand(self.num_runs, targets.shape[-1]).unsqueeze(2)  # (R, m, 1)
         losses = inputs.new_empty(targets.shape)
         hits = torch.empty(targets.shape[:2], dtype=torch.bool, device=inputs.device)
-        for start, stop, step in self._forward(inputs, index):
+        for start, stop, step in self._forward(inputs, _moved(index, begins)):
             step.measure(targets[start:stop], losses[start:stop], hits[start:stop])
         return losses.squeeze(2).neg_(), hits
 
@@ -181,9 +221,9 @@ class Engine:
         answers = [step.logits.clone() for _, _, step in self._forward(inputs, None)]
         return torch.cat(answers)
 
-    def predictions(self, inputs: Tensor, index: Tensor) -> Tensor:
-        """The class of each sample's largest logit, (R, m) int64; `index` as in `evaluate`."""
-        return torch.cat([step.logits.argmax(-1) for _, _, step in self._forward(inputs, index)])
+    def predictions(self, inputs: Tensor, index: Tensor, begins: Tensor | None = None) -> Tensor:
+        """The class of each sample's largest logit, (R, m) int64; `index` and `begins` as in `evaluate`."""
+        return torch.cat([step.logits.argmax(-1) for _, _, step in self._forward(inputs, _moved(index, begins))])
 
     def _forward(self, inputs: Tensor, index: Tensor | None) -> Any:
         """Go forward for a few runs at a time; yields (start, stop, pass)."""
@@ -221,6 +261,7 @@ class Engine:
             for new, old in zip(tensors, state[name], strict=True):
                 new.copy_(old[runs])
         self.train_losses, self.train_hits = self.train_losses[runs], self.train_hits[runs]
+        self.train_weights = None if self.train_weights is None else self.train_weights[runs]
 
     def parameters(self, run: int) -> dict[str, Tensor]:
         """One run's parameters as `layers.{i}.weight` and `layers.{i}.bias`, cloned."""
@@ -249,6 +290,11 @@ class Engine:
 
     def _named(self) -> list[tuple[str, Tensor]]:
         return sorted(self._stacks(), key=lambda pair: int(pair[0].split(".")[1]))
+
+
+def _moved(index: Tensor | None, begins: Tensor | None) -> Tensor | None:
+    """The rows of the inputs at which the samples of an index stand."""
+    return index if index is None or begins is None else index + begins
 
 
 def _by_steps(values: Tensor, size: int) -> Tensor:

@@ -68,9 +68,9 @@ class ExactPass:
         """Write what the logits are worth, see `CrossEntropy.forward`."""
         self._loss.forward(labels, log_likelihoods, hits)
 
-    def backward(self, labels: Tensor) -> None:
-        """Write the gradients of the batch's mean loss; `measure` has been called."""
-        self._loss.backward(labels)
+    def backward(self, labels: Tensor, slopes: Tensor | None = None) -> None:
+        """Write the gradients of the batch's mean loss, see `CrossEntropy.backward`; `measure` has been called."""
+        self._loss.backward(labels, slopes)
         self._layers[-1].backward()
         for layer, activation in zip(self._layers[-2::-1], self._activations[::-1], strict=True):
             activation.backward()

@@ -7,6 +7,7 @@ Letters: R runs, B batch, I inputs, O outputs, H hidden units, C classes, N samp
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,15 +75,17 @@ class FusedPass:
         torch.amax(self._log_probabilities, 1, keepdim=True, out=self._best)
         torch.ge(row.squeeze(1), self._best.squeeze(1), out=hits)
 
-    def backward(self, labels: Tensor, negative_rates: Tensor | None = None) -> None:
-        """Write the gradients of the batch's mean loss or, given minus the rates (R, 1, 1), take the step."""
+    def backward(self, labels: Tensor, negative_rates: Tensor | None = None, slopes: Tensor | None = None) -> None:
+        """Write the gradients of the batch's mean loss or, given minus the rates (R, 1, 1), take the step.
+
+        Args:
+            slopes: see `CrossEntropy.backward`.
+        """
         gradient = self._gradients[-1]
         torch.exp(self._log_probabilities, out=gradient)
         gradient.scatter_add_(1, labels.mT, self._minus_one)
-        if negative_rates is None:
-            gradient.mul_(1.0 / gradient.shape[2])
-        else:
-            gradient.mul_(negative_rates / gradient.shape[2])
+        share: Any = 1.0 / gradient.shape[2] if slopes is None else -slopes.unsqueeze(1)  # (R, 1, B)
+        gradient.mul_(share if negative_rates is None else negative_rates * share)
         for k in reversed(range(len(self._weights))):
             gradient, below = self._gradients[k], self._below[k]
             if k > 0:

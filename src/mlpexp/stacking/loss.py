@@ -11,6 +11,18 @@ from torch import Tensor
 aten: Any = torch.ops.aten
 
 
+def weigh(labels: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """What each sample counts, and the slope of a batch's weighted mean by its log-likelihood, both as `labels`.
+
+    Args:
+        labels: (S, R, B), of S batches.
+        class_weights: (R, C).
+    """
+    weights = class_weights.expand(len(labels), *class_weights.shape).gather(2, labels)
+    size = weights.sum(2, keepdim=True)
+    return weights, -weights * (torch.ones_like(size) / size)  # in autograd's order: its bits
+
+
 class CrossEntropy:
     """Softmax cross-entropy into buffers that are made once.
 
@@ -45,9 +57,16 @@ class CrossEntropy:
         torch.argmax(self._logits, 2, out=self._choices)
         torch.eq(self._choices, labels.squeeze(2), out=hits)
 
-    def backward(self, labels: Tensor) -> None:
-        """Write the gradient; `forward` has been called."""
-        torch.index_select(self._rows, 0, labels.view(-1), out=self._flat_targets)
+    def backward(self, labels: Tensor, slopes: Tensor | None = None) -> None:
+        """Write the gradient; `forward` has been called.
+
+        Args:
+            slopes: of the loss by each sample's log-likelihood, (R, B); None where all count alike.
+        """
+        if slopes is None:
+            torch.index_select(self._rows, 0, labels.view(-1), out=self._flat_targets)
+        else:
+            self._targets.zero_().scatter_(2, labels, slopes.unsqueeze(2))
         aten._log_softmax_backward_data.out(
             self._targets, self._log_probabilities, 2, self._logits.dtype, out=self._gradient
         )

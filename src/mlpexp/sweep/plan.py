@@ -1,8 +1,8 @@
 """Which runs of a sweep share a stack, and which train alone and why.
 
 Runs share tensors where their shapes agree and their steps take turns: layer sizes, batch size, number of
-samples, optimizer. All else (seeds, rates, momentum, decay, schedules, initialisation, label noise, activation,
-epochs) varies freely inside a stack.
+samples, optimizer. All else (seeds, rates, momentum, decay, schedules, initialisation, label noise, class weights,
+activation, epochs, and the data itself where it is small) varies freely inside a stack.
 """
 
 from collections import defaultdict
@@ -17,6 +17,7 @@ from mlpexp.sweep.division import Plan, Stack
 # a stack's weights should stay in the processor's cache; beyond some hundred runs nothing is gained
 MAX_RUNS = 128
 MAX_PARAMETER_BYTES = 20 << 20
+MAX_INPUT_BYTES = 4 << 20  # of a data set of which a stack may hold another one for each run
 COPIES = 4  # weights, gradients, the best epoch's, optimizer state
 # flags that leave a run's numbers alone
 HARMLESS_FLAGS = ("devices", "log_every_n_steps", "enable_model_summary", "num_sanity_val_steps", "profiler")
@@ -33,13 +34,15 @@ def plan(configs: Sequence[Config], data: Sequence[Prepared], memory_bytes: int)
             groups[_key(cfg, prepared)].append(i)
     stacks = []
     for members in groups.values():
-        limit = _limit(configs[members[0]], data[members[0]], memory_bytes)
+        several = len({data[i].inputs_key for i in members}) > 1
+        inputs = _input_bytes(data[members[0]]) if several else 0
+        limit = _limit(configs[members[0]], data[members[0]], memory_bytes, inputs)
         members.sort(key=lambda i: (configs[i].model.activation, i))
         pieces = -(-len(members) // limit)
         for piece in range(pieces):  # of nearly equal size, so that none is left with a few slow ones
             runs = members[piece * len(members) // pieces : (piece + 1) * len(members) // pieces]
             first, alike = data[runs[0]], [configs[i] for i in runs]
-            needed = len(runs) * _bytes_per_run(alike[0], first)
+            needed = len(runs) * (_bytes_per_run(alike[0], first) + inputs)
             stacks.append(Stack(runs=runs, seconds=_seconds(alike, first), memory_bytes=needed))
     return Plan(stacks=stacks, alone=alone)
 
@@ -48,8 +51,6 @@ def cannot_be_stacked(cfg: Config) -> str | None:
     """Why a run has to train alone; None where it can share a stack."""
     if cfg.model.variant != "torch_nn":
         return f"model.variant={cfg.model.variant}"
-    if cfg.data.class_weight is not None:
-        return "data.class_weight"
     if cfg.callbacks:
         return "your own callbacks"
     if cfg.logger:
@@ -71,9 +72,9 @@ def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
     shapes = tuple(len(part) for part in data.split)
     return (
         tuple(sizes(cfg, data)),
+        len(data.labels),
         shapes,
-        data.digest,
-        data.features.key,
+        None if _input_bytes(data) <= MAX_INPUT_BYTES else data.inputs_key,
         cfg.data.batch_size,
         cfg.data.shuffle,
         cfg.optimizer.name,
@@ -83,10 +84,14 @@ def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
     )
 
 
-def _limit(cfg: Config, data: Prepared, memory_bytes: int) -> int:
-    """Runs of this shape in one stack; at least two, because one is padded to two anyway."""
-    fitting = memory_bytes // _bytes_per_run(cfg, data)
+def _limit(cfg: Config, data: Prepared, memory_bytes: int, input_bytes: int) -> int:
+    """Runs of this shape, each with so many bytes of inputs, in a stack; at least two: one is padded to two anyway."""
+    fitting = memory_bytes // (_bytes_per_run(cfg, data) + input_bytes)
     return int(max(2, min(MAX_RUNS, MAX_PARAMETER_BYTES // _parameter_bytes(cfg, data), fitting)))
+
+
+def _input_bytes(data: Prepared) -> int:
+    return 4 * len(data.labels) * data.num_inputs
 
 
 def _parameter_bytes(cfg: Config, data: Prepared) -> int:
@@ -95,7 +100,7 @@ def _parameter_bytes(cfg: Config, data: Prepared) -> int:
 
 def _bytes_per_run(cfg: Config, data: Prepared) -> int:
     # an epoch's order, labels, losses and hits; activations of a batch
-    samples = len(data.split.train) * (8 + 8 + 8 + 4 + 1)
+    samples = len(data.split.train) * (8 + 8 + 8 + 4 + 1 + (8 if cfg.data.class_weight else 0))
     activations = 4 * sum(sizes(cfg, data)) * cfg.data.batch_size * 3
     return COPIES * _parameter_bytes(cfg, data) + samples + activations
 

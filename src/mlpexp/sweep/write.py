@@ -88,8 +88,10 @@ def run_entry(
 
 def _end(module: StackModule, run: int) -> Conclusion:
     record = module.records[run]
-    counts = module.data[run].class_counts()
-    return conclude(module.configs[run], record.history, record.progress, record.tested, counts, left=record.left)
+    data = module.data[run]
+    counts, weights = data.class_counts(), data.description.class_weights
+    cfg, progress = module.configs[run], record.progress
+    return conclude(cfg, record.history, progress, record.tested, counts, weights, left=record.left)
 
 
 def _tables(module: StackModule, run: int) -> dict[str, str]:
