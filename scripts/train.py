@@ -1,5 +1,10 @@
 """Train one network, or with -m a sweep of them. `python scripts/train.py --help` tells everything."""
 
+from mlpexp import stopping
+
+stopping.at_once()  # what follows takes half a second
+
+# ruff: noqa: E402
 import hydra
 from omegaconf import DictConfig
 

@@ -10,6 +10,7 @@ import random
 import runpy
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+
+from mlpexp import stopping
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -105,12 +108,15 @@ def _kept_state() -> Iterator[None]:
     argv, environment, random_state = sys.argv, os.environ.copy(), random.getstate()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    signals = {number: signal.getsignal(number) for number in stopping.EXIT_CODES}
     try:
         yield
     finally:
         GlobalHydra.instance().clear()
         gc.collect()  # Hydra's objects hold each other, and a sweep's holds the lock of its directory
         root.handlers[:], root.level = handlers, level
+        for number, handler in signals.items():
+            signal.signal(number, handler)
         random.setstate(random_state)
         sys.argv = argv
         os.environ.clear()

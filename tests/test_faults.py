@@ -20,6 +20,8 @@ def test_a_sampled_campaign_loses_nothing():
             seed,
             "--only",
             "kill",
+            "worker",
+            "silence",
             "full",
             "errors",
             "flips",

@@ -21,7 +21,7 @@ FLOORS = [
     # words, and files that know nothing of each other
     "errors config atomic provenance activations ranks chance",
     "parametrization",
-    "checks naming functional optim progress stopping tracking ending",
+    "checks naming functional optim progress stopping streams tracking ending",
     "chosen app_help wording initialisation diagnostics runs data stacking",
     # the network, and what is known about a run's directory
     "models checkpoints locking conclusion run_logger terminal gradcheck",

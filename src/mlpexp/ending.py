@@ -34,7 +34,7 @@ def run(
     code = 0
     try:
         main()
-        sys.stdout.flush()
+        _flush()
     except SystemExit:  # argparse's, for --help and for a wrong option, and those of a script itself
         raise
     except BaseException as error:  # every way out ends in a code
@@ -44,10 +44,15 @@ def run(
         for line in lines:
             print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
     try:
-        sys.stdout.flush()
+        _flush()
     except BrokenPipeError:  # whoever read our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # it was closed before we began
+        sys.stdout.flush()
 
 
 def _worded(error: BaseException, verbose: bool) -> Worded:

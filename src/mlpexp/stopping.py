@@ -1,6 +1,8 @@
 """Ctrl-C, SIGTERM and SIGHUP become one exception, which every layer above knows how to end in order."""
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -71,6 +73,19 @@ def deferred() -> Iterator[None]:
         if not _state.deferring and _state.pending is not None:
             number, _state.pending = _state.pending, None
             raise _interrupted(number)
+
+
+def at_once() -> None:
+    """From a script's first line on, while there is nothing to end in order: no traceback out of half an import."""
+    for number in EXIT_CODES if _hears() else ():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    script = os.path.basename(sys.argv[0])  # noqa: PTH119 - nothing is imported in a handler
+    os.write(2, f"{script}: stopped by {signal.Signals(number).name} while nothing was under way\n".encode())
+    os._exit(EXIT_CODES[signal.Signals(number)])
 
 
 def arm() -> None:

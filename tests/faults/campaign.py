@@ -7,7 +7,6 @@ In the end a sweep must hold what an undisturbed one holds, bit for bit, and no 
 
 import argparse
 import errno
-import multiprocessing.resource_tracker  # noqa: F401  # what loky's import would start later
 import os
 import random
 import shutil
@@ -16,15 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from forks import Child, Ended, run, warm_up
 from inject import Fault
-from sweeps import LARGE, SMALL, Broken, compare, finished, picture, untouched
+from sweeps import FORKED, LARGE, SMALL, TABLE, Broken, compare, finished, one_writer, picture, untouched
 
-Case = Callable[[Path], None]
+Case = Callable[[Path], str | None]
+"""Raises `Broken`; says what has really happened, where that is left to chance."""
 
 
 class Campaign:
@@ -51,25 +53,26 @@ class Campaign:
             shutil.rmtree(place)
         return self.expected[key]
 
-    def operations(self) -> int:
-        """How many operations on files the small sweep makes."""
-        place = self._place()
-        run(place, SMALL, count=place / "count")
-        return int((place / "count").read_text()) + 1
+    def operations(self, words: list[str] = SMALL, *, in_workers: bool = False) -> int:
+        """How many operations on files a sweep makes."""
+        return run(self._place(), words, Fault(in_workers=in_workers)).operations
 
     def attempt(self, name: str, cases: Iterator[tuple[str, Case]]) -> None:
         held = tried = 0
+        happened: Counter[str] = Counter()
         started = time.monotonic()
         for what, case in cases:
             place = self._place()
             tried += 1
             try:
-                case(place)
+                if ended := case(place):
+                    happened[ended] += 1
                 held += 1
             except Exception as error:
                 self.failures.append(f"{name}, {what}: {type(error).__name__}: {error}"[:600])
             shutil.rmtree(place, ignore_errors=True)
-        print(f"{name:<46} {held:>5} of {tried:<5} {time.monotonic() - started:6.0f} s", flush=True)
+        told = ", ".join(f"{count} {what}" for what, count in happened.most_common())
+        print(f"{name:<48} {held:>4} of {tried:<4} {time.monotonic() - started:5.0f} s  {told}", flush=True)
 
     def again(self, place: Path, words: list[str]) -> None:
         """The same command must come to the same end, touching nothing that is done."""
@@ -87,16 +90,18 @@ class Campaign:
     # what is tried
 
     def crash_points(self) -> Iterator[tuple[str, Case]]:
-        for torn in (False, True):
-            for number in self.few(list(range(self.operations())), 4):
+        for words, torn in ((SMALL, False), (SMALL, True), (TABLE, True)):
+            numbers = range(self.operations(words))
+            for number in self.few(list(numbers), 2):
 
-                def case(place: Path, number: int = number, torn: bool = torn) -> None:
-                    ended = run(place, SMALL, Fault(number, torn=torn))
-                    if ended.code not in (-9, 0):
+                def case(place: Path, words: list[str] = words, number: int = number, torn: bool = torn) -> str:
+                    ended = run(place, words, Fault(number, torn=torn))
+                    if ended.code != (-9 if ended.hits else 0):
                         raise Broken(f"ended with {ended.code}: {ended.err}")
-                    self.again(place, SMALL)
+                    self.again(place, words)
+                    return "killed" if ended.hits else "came through"
 
-                yield f"operation {number}{', torn' * torn}", case
+                yield f"operation {number}{', torn' * torn}{' of a table' * (words is TABLE)}", case
 
     def kills(self) -> Iterator[tuple[str, Case]]:
         words = SMALL if self.sample else LARGE
@@ -104,9 +109,12 @@ class Campaign:
         for _ in range(3 if self.sample else 100):
             moment = self.random.uniform(0, self.seconds[" ".join(words)])
 
-            def case(place: Path, moment: float = moment) -> None:
-                _killed(place, words, moment)
+            def case(place: Path, moment: float = moment) -> str:
+                ended = _killed(place, words, moment)
+                if ended.code not in (-9, 0):
+                    raise Broken(f"ended with {ended.code}: {ended.err}")
                 self.again(place, words)
+                return "killed" if ended.code else "came through"
 
             yield f"after {moment:.3f} s", case
 
@@ -139,28 +147,34 @@ class Campaign:
     def full(self) -> Iterator[tuple[str, Case]]:
         for size in self.few(list(range(8, 400, 8)), 2):
 
-            def case(place: Path, size: int = size) -> None:
+            def case(place: Path, size: int = size) -> str:
                 disk = place / "disk"
                 with _tmpfs(disk, size):
                     ended = run(disk, SMALL)
                     _one_line(ended, "No space left on device")
                     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
                     self.again(disk, SMALL)
+                return "full" if ended.hits else "had room"
 
             yield f"{size} KiB", case
 
     def errors(self) -> Iterator[tuple[str, Case]]:
-        numbers = list(range(self.operations()))
-        for number in self.few(numbers, 2) if self.sample else sorted(self.random.sample(numbers, 60)):
-            code = self.random.choice([errno.ENOSPC, errno.EIO, errno.EDQUOT])
+        for words, in_workers in ((SMALL, False), (TABLE, False), (FORKED, True)):
+            numbers = list(range(self.operations(words, in_workers=in_workers)))
+            if in_workers and not self.sample:
+                numbers = sorted(self.random.sample(numbers, 60))
+            for number in self.few(numbers, 1):
+                code = self.random.choice([errno.ENOSPC, errno.EIO, errno.EDQUOT])
+                fault = Fault(number, error=code, torn=True, lasting=number % 2 == 0, in_workers=in_workers)
 
-            def case(place: Path, number: int = number, code: int = code) -> None:
-                _one_line(
-                    run(place, SMALL, Fault(number, error=code, torn=True, lasting=number % 2 == 0)), os.strerror(code)
-                )
-                self.again(place, SMALL)
+                def case(place: Path, words: list[str] = words, fault: Fault = fault) -> str:
+                    ended = run(place, words, fault)
+                    _one_line(ended, os.strerror(fault.error or 0))
+                    self.again(place, words)
+                    return "hit" if ended.hits else "never met"
 
-            yield f"{errno.errorcode[code]} at operation {number}", case
+                where = " of a worker" if in_workers else " of a table" if words is TABLE else ""
+                yield f"{errno.errorcode[code]} at operation {number}{where}", case
 
     def flips(self) -> Iterator[tuple[str, Case]]:
         whole = self._place()
@@ -205,27 +219,140 @@ class Campaign:
     def signals(self) -> Iterator[tuple[str, Case]]:
         self.undisturbed(SMALL)
         whole = self.seconds[" ".join(SMALL)]
-        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)):
+        for number in CODES:
             for step in range(1 if self.sample else 15):
-                moment = self.random.uniform(0.1, 0.9) * whole if self.sample else (step + 0.5) / 15 * whole
+                moment = self.random.uniform(0.1, 0.9) * whole if self.sample else step / 14 * whole
 
-                def case(place: Path, number: int = number, code: int = code, moment: float = moment) -> None:
+                def case(place: Path, number: int = number, moment: float = moment) -> str:
                     child = Child(place, SMALL)
                     child.wait_until(moment)
+                    defenceless = not child.is_armed  # Python itself is still starting
                     child.kill(number)
                     time.sleep(self.random.choice([0, 0.01]))
                     if not child.wait_until(0):
                         child.kill(number)  # an impatient second one
-                    ended = child.ended()
-                    if ended.code not in (code, 0, -number) or "Traceback" in ended.err or len(ended.lines) > 1:
-                        raise Broken(f"ended with {ended.code}: {ended.err}")
-                    if ended.code == -number and moment > 0.5:
-                        raise Broken("died of the signal itself")
+                    told = _in_order(child.ended(), number, defenceless=defenceless)
                     self.again(place, SMALL)
+                    return told
 
                 yield f"{signal.Signals(number).name} after {moment:.3f} s", case
 
+    def conductor(self) -> Iterator[tuple[str, Case]]:
+        """kill -9 of the main process alone: its workers end, and until they have, nobody else writes."""
+        for moment in self._moments(FORKED, 2, 40):
 
+            def case(place: Path, moment: float = moment) -> str:
+                record = place.parent / f"{place.name}.record"
+                child = Child(place, FORKED, record=record)
+                child.wait_until(moment)
+                workers = child.workers()
+                child.kill()
+                killed = child.ended()
+                again = Child(place, FORKED, record=record)  # at once, while they may still be at work
+                time.sleep(0.3)
+                deadline = time.monotonic() + ORPHANS_S
+                while child.workers() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                if left := child.workers():
+                    raise Broken(f"after {ORPHANS_S} s workers are left: {left}")
+                second = again.ended()
+                if second.code != 0 or second.err:
+                    raise Broken(f"the second start ended with {second.code}: {second.err}")
+                one_writer(record)
+                self.again(place, FORKED)
+                return f"killed, {len(workers)} workers lived" if killed.code else "came through"
+
+            yield f"after {moment:.3f} s", case
+
+    def worker(self) -> Iterator[tuple[str, Case]]:
+        """A worker is killed: its stack is trained by another one, and the sweep comes through."""
+        count = self.operations(FORKED, in_workers=True)
+        numbers = [self.random.randrange(count) for _ in range(1 if self.sample else 40)]
+        for number in numbers:
+
+            def at_operation(place: Path, number: int = number) -> str:
+                record = place.parent / f"{place.name}.record"
+                ended = run(place, FORKED, Fault(number, torn=number % 2 == 0, in_workers=True), record)
+                _came_through(ended)
+                one_writer(record)
+                self.again(place, FORKED)
+                return "killed" if ended.hits else "never met"
+
+            yield f"at its operation {number}", at_operation
+        for moment in self._moments(FORKED, 1, 20):
+
+            def at_moment(place: Path, moment: float = moment) -> str:
+                child = Child(place, FORKED)
+                child.wait_until(moment)
+                workers = child.workers()
+                if workers:
+                    with suppress(ProcessLookupError):
+                        os.kill(self.random.choice(workers), signal.SIGKILL)
+                _came_through(child.ended())
+                self.again(place, FORKED)
+                return "killed" if workers else "there was none"
+
+            yield f"after {moment:.3f} s", at_moment
+
+    def group(self) -> Iterator[tuple[str, Case]]:
+        """A signal to the main process and its workers at once, as a terminal or a batch system sends it."""
+        for number in (*CODES, signal.SIGKILL):
+            for moment in self._moments(FORKED, 1, 12):
+
+                def case(place: Path, number: int = number, moment: float = moment) -> str:
+                    child = Child(place, FORKED)
+                    child.wait_until(moment)
+                    defenceless = not child.is_armed
+                    child.kill_group(number)
+                    ended = child.ended()
+                    deadline = time.monotonic() + ORPHANS_S
+                    while (left := child.workers()) and time.monotonic() < deadline:
+                        time.sleep(0.02)
+                    if left:
+                        raise Broken(f"after {ORPHANS_S} s workers are left: {left}")
+                    if number == signal.SIGKILL:
+                        told = "killed" if ended.code else "came through"
+                    else:
+                        told = _in_order(ended, number, defenceless=defenceless)
+                    self.again(place, FORKED)
+                    return told
+
+                yield f"{signal.Signals(number).name} after {moment:.3f} s", case
+
+    def silence(self) -> Iterator[tuple[str, Case]]:
+        """Whoever reads the output leaves, at once or after some bytes, or never was there: the training goes on."""
+        for words in self.few_of([SMALL, FORKED]):
+            for left in self.few_of([0, 10, 100, None]):
+                for numbers in self.few_of([(1,), (1, 2)]):
+
+                    def case(
+                        place: Path, words: list[str] = words, left: int | None = left, numbers: tuple = numbers
+                    ) -> None:
+                        reader, writer = os.pipe()
+                        out = None if left is None else writer
+                        child = Child(place, words, out=dict.fromkeys(numbers, out))
+                        os.close(writer)
+                        os.read(reader, left or 0)
+                        os.close(reader)
+                        ended = child.ended()
+                        if ended.code != 0 or ended.err:
+                            raise Broken(f"ended with {ended.code}: {ended.err}")
+                        compare(picture(place), self.undisturbed(words))
+                        self.again(place, words)
+
+                    yield f"{numbers}, after {left} bytes, {words[-1]}", case
+
+    def few_of(self, choices: list[Any]) -> list[Any]:
+        return [self.random.choice(choices)] if self.sample else choices
+
+    def _moments(self, words: list[str], few: int, many: int) -> list[float]:
+        self.undisturbed(words)
+        whole = self.seconds[" ".join(words)]
+        return [self.random.uniform(0.2, 1) * whole for _ in range(few if self.sample else many)]
+
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
+ORPHANS_S = 5.0
 TRIED = {
     "crash": ("killed at each operation on files", Campaign.crash_points),
     "kill": ("kill -9 at random moments", Campaign.kills),
@@ -236,13 +363,17 @@ TRIED = {
     "flips": ("a bit flipped in each kind of file", Campaign.flips),
     "rivals": ("four processes in one directory", Campaign.rivals),
     "signals": ("SIGINT, SIGTERM, SIGHUP, twice, at each phase", Campaign.signals),
+    "conductor": ("main process killed while workers live", Campaign.conductor),
+    "worker": ("a worker killed while the main process lives", Campaign.worker),
+    "silence": ("nobody reads the output any more", Campaign.silence),
+    "group": ("signals to main process and workers", Campaign.group),
 }
 MOUNTS = ("full", "tmpdir")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", action="store_true", help="some of each, in less than a minute")
+    parser.add_argument("--sample", action="store_true", help="some of each")
     parser.add_argument("--seed", type=int, default=random.randrange(2**31), help="of what is drawn (default: random)")
     parser.add_argument("--only", nargs="+", choices=TRIED, default=list(TRIED), help="some kinds only")
     given = parser.parse_args()
@@ -253,7 +384,7 @@ def main() -> int:
         for name in given.only:
             title, cases = TRIED[name]
             if name in MOUNTS and not _can_mount(Path(top)):
-                print(f"{title:<46} skipped: this user may not mount")
+                print(f"{title:<48} skipped: this user may not mount")
                 continue
             campaign.attempt(title, cases(campaign))
     for line in campaign.failures:
@@ -269,10 +400,31 @@ def _killed(place: Path, words: list[str], moment: float) -> Ended:
 
 
 def _one_line(ended: Ended, said: str) -> None:
-    """One sentence and exit code 1, unless it came through."""
-    if ended.code == 0:
+    """One sentence and exit code 1; only where nothing was hit it may have come through."""
+    if ended.code == 0 and not ended.hits and not ended.err:
         return
     if ended.code != 1 or len(ended.lines) != 1 or said not in ended.err:
+        raise Broken(f"{ended.hits} hits, first {ended.hit}; ended with {ended.code}: {ended.err}")
+
+
+def _in_order(ended: Ended, number: int, *, defenceless: bool) -> str:
+    """After a signal: one line and the right exit code, or it had come through.
+
+    Args:
+        defenceless: no handler was there yet, so that the signal itself may have killed it.
+    """
+    if ended.code == -number and defenceless:
+        return "at once"
+    if ended.code == 0 and not ended.err:
+        return "came through"
+    if ended.code != CODES[signal.Signals(number)] or len(ended.lines) != 1 or "stopped by SIG" not in ended.err:
+        raise Broken(f"ended with {ended.code}: {ended.err}")
+    return "in order"
+
+
+def _came_through(ended: Ended) -> None:
+    """All runs are done, with no more than a line about each lost worker."""
+    if ended.code != 0 or any("was lost" not in line for line in ended.lines):
         raise Broken(f"ended with {ended.code}: {ended.err}")
 
 

@@ -4,28 +4,81 @@ A cold start takes seconds; a fork takes none. What the child does from its firs
 `python scripts/train.py` does.
 """
 
+import atexit
+import gc
+import hashlib
 import os
+import pickle
 import runpy
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from inject import Fault
+from inject import Fault, Told
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 
 
 def warm_up() -> None:
     """Import what a sweep imports; nothing is computed, so that no thread exists to be lost in a fork."""
+    import multiprocessing.resource_tracker  # what loky's import would start later
+
     import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
 
     import mlpexp.job
+    import mlpexp.sweep.backends.workers
     import mlpexp.sweep.conduct  # noqa: F401
+
+    assert multiprocessing.resource_tracker
+    _remember_compositions()
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, every page
+
+
+def _remember_compositions() -> None:
+    """What Hydra composes from the same words it composes once: it is half of a small sweep's time, and not ours."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import read_write
+
+    memory = Path(tempfile.mkdtemp(prefix="compositions-"))
+    atexit.register(shutil.rmtree, memory, ignore_errors=True)
+    parent = os.getpid()
+
+    def remembered(name: str) -> Callable[..., Any]:
+        compose = getattr(ConfigLoaderImpl, name)
+
+        def recall(self: Any, *arguments: Any, **options: Any) -> Any:
+            if os.getpid() == parent:
+                return compose(self, *arguments, **options)
+            key = repr((name, arguments, sorted(options.items()), os.environ.get("TMPDIR")))
+            place = memory / hashlib.sha256(key.encode()).hexdigest()
+            try:
+                found = pickle.loads(place.read_bytes())
+            except OSError:
+                found = compose(self, *arguments, **options)
+                temporary = place.with_suffix(f".{os.getpid()}")
+                with real_open(temporary, "wb") as file:
+                    file.write(pickle.dumps(found))
+                real_replace(temporary, place)
+            else:
+                if hasattr(found, "hydra"):
+                    with read_write(found.hydra):
+                        found.hydra.runtime.cwd = str(Path.cwd())
+            return found
+
+        return recall
+
+    real_open, real_replace = open, os.replace  # before `inject` counts
+    for name in ("_load_configuration_impl", "compute_defaults_list"):
+        setattr(ConfigLoaderImpl, name, remembered(name))
 
 
 @dataclass(frozen=True)
@@ -35,6 +88,12 @@ class Ended:
     code: int
     err: str
     seconds: float
+    operations: int
+    """on files"""
+    hits: int
+    """operations that a fault has hit"""
+    hit: str
+    """the first of them"""
 
     @property
     def lines(self) -> list[str]:
@@ -42,32 +101,48 @@ class Ended:
 
 
 class Child:
-    """A running command."""
+    """A running command, in a session of its own."""
 
-    def __init__(self, place: Path, words: Sequence[str], fault: Fault | None = None, count: Path | None = None):
+    def __init__(
+        self,
+        place: Path,
+        words: Sequence[str],
+        fault: Fault | None = None,
+        record: Path | None = None,
+        out: dict[int, int | None] | None = None,
+    ) -> None:
+        """
+        Args:
+            record: see `Fault.install`.
+            out: what standard output (1) and error (2) are in place of nothing and a file; None: closed.
+        """
         self._err = tempfile.TemporaryFile()  # noqa: SIM115  # closed once its end is read
         self._started = time.monotonic()
+        self.told = Told()
         self.pid = os.fork()
         if self.pid == 0:
-            self._become(place, words, fault, count)
+            self._become(place, words, fault or Fault(), record, out or {})
 
-    def _become(self, place: Path, words: Sequence[str], fault: Fault | None, count: Path | None) -> None:
+    def _become(
+        self, place: Path, words: Sequence[str], fault: Fault, record: Path | None, out: dict[int, int | None]
+    ) -> None:
         code = 70
         try:
+            os.setsid()
             os.chdir(place)
             nothing = os.open(os.devnull, os.O_RDWR)
             os.dup2(nothing, 0)
-            os.dup2(nothing, 1)
-            os.dup2(self._err.fileno(), 2)
-            sys.stdout = os.fdopen(1, "w", closefd=False)
-            sys.stderr = os.fdopen(2, "w", closefd=False)
+            for number, handle in ({1: nothing, 2: self._err.fileno()} | out).items():
+                if handle is None:
+                    os.close(number)
+                else:
+                    os.dup2(handle, number)
+            sys.stdout, sys.stderr = (  # type: ignore[assignment]
+                None if out.get(number, 0) is None else os.fdopen(number, "w", closefd=False) for number in (1, 2)
+            )
             sys.argv = ["scripts/train.py", *words]
-            if count is not None:
-                handle = os.open(count, os.O_WRONLY | os.O_CREAT)
-                pwrite = os.pwrite
-                (fault or Fault()).install(lambda number: pwrite(handle, f"{number:9d}".encode(), 0) and None)
-            elif fault is not None:
-                fault.install()
+            self._note_arming()
+            fault.install(self.told, record)
             try:
                 runpy.run_path(str(SCRIPT), run_name="__main__")
                 code = 0
@@ -79,8 +154,41 @@ class Child:
         finally:
             os._exit(code)
 
+    def _note_arming(self) -> None:
+        real = signal.signal
+
+        def noted(number: int, handler: Any) -> Any:
+            before = real(number, handler)
+            if number == signal.SIGTERM and callable(handler):
+                self.told.armed = 1
+            return before
+
+        signal.signal = noted  # type: ignore[assignment]
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether signals have handlers, so that none may simply kill it."""
+        return bool(self.told.armed)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
+
+    def kill_group(self, number: int) -> None:
+        """Send a signal to it and all its workers, as a terminal does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def workers(self) -> list[int]:
+        """Processes of its session beside itself, alive."""
+        found = []
+        for entry in os.scandir("/proc"):
+            if not entry.name.isdigit() or int(entry.name) == self.pid:
+                continue
+            with suppress(OSError):
+                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == self.pid and fields[0] != "Z":
+                    found.append(int(entry.name))
+        return found
 
     def wait_until(self, seconds: float) -> bool:
         """Whether it has ended within so many seconds of its start; leaves it to `ended`."""
@@ -98,8 +206,9 @@ class Child:
         self._err.seek(0)
         err = self._err.read().decode(errors="replace")
         self._err.close()
-        return Ended(code, err, time.monotonic() - self._started)
+        seconds = time.monotonic() - self._started
+        return Ended(code, err, seconds, self.told.operations, self.told.hits, self.told.hit)
 
 
-def run(place: Path, words: Sequence[str], fault: Fault | None = None, count: Path | None = None) -> Ended:
-    return Child(place, words, fault, count).ended()
+def run(place: Path, words: Sequence[str], fault: Fault | None = None, record: Path | None = None) -> Ended:
+    return Child(place, words, fault, record).ended()
