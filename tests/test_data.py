@@ -32,7 +32,7 @@ def test_digits_are_scaled_by_the_maximum_flattened_and_typed_as_in_the_notebook
     assert (data.inputs.min(), data.inputs.max()) == (0, 1)
     assert torch.equal(data.inputs, torch.from_numpy(wanted))
     assert torch.equal(data.labels, torch.from_numpy(bunch.target.astype(np.int64)))
-    assert data.class_names == [str(digit) for digit in range(10)]
+    assert (data.class_names, data.table.names) == ([str(name) for name in bunch.target_names], bunch.feature_names)
 
 
 def test_without_a_split_everything_trains_and_validates_in_its_own_order_and_nothing_tests():

@@ -19,7 +19,7 @@ SOURCE, CONF = ROOT / "src", ROOT / "conf"
 # From the ground up. A module imports from floors below its own; a package (one name here) also from itself.
 FLOORS = [
     # words, and files that know nothing of each other
-    "errors config atomic provenance activations ranks chance",
+    "errors config atomic provenance activations ranks chance lean",
     "parametrization",
     "checks naming functional optim progress stopping streams tracking ending",
     "chosen app_help wording initialisation diagnostics runs data stacking",

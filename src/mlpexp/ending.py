@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mlpexp import lean
 from mlpexp.errors import Interrupted, RunsFailed, StorageError, UserError, sentence
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable that asks for tracebacks
@@ -30,6 +31,7 @@ def run(
         verbose: show tracebacks; by default when `HYDRA_FULL_ERROR=1`.
         words: what else is known of an error, asked first.
     """
+    lean.install()
     verbose = wants_traceback() if verbose is None else verbose
     code = 0
     try:

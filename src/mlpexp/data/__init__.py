@@ -49,16 +49,18 @@ def prepare(cfg: DataConfig) -> "Prepared":
 
 def module(cfg: DataConfig, seed: int) -> "TableDataModule":
     """The LightningDataModule of the data set that `cfg` names; `seed` orders the batches."""
-    from mlpexp.data.digits import DigitsDataModule
-    from mlpexp.data.generated import GeneratedDataModule
-    from mlpexp.data.ready_made import ReadyMadeDataModule
-
     if cfg.name == "digits":
+        from mlpexp.data.digits import DigitsDataModule
+
         return DigitsDataModule(cfg, seed)
     if cfg.name in ("wine", "breast_cancer", "iris"):
+        from mlpexp.data.ready_made import ReadyMadeDataModule
+
         return ReadyMadeDataModule(cfg, seed)
     if cfg.name == "csv":
         from mlpexp.data.own import CsvDataModule
 
         return CsvDataModule(cfg, seed)
+    from mlpexp.data.generated import GeneratedDataModule
+
     return GeneratedDataModule(cfg, seed)

@@ -60,7 +60,12 @@ def of_contents(contents: Mapping[str, bytes]) -> str:
 
 @cache
 def shipped_digest(name: str) -> str:
-    """Of the file that scikit-learn ships; scikit-learn itself, two seconds to import, is not needed for it."""
+    """Of the file that scikit-learn ships."""
+    return hashlib.sha256(shipped(name).read_bytes()).hexdigest()
+
+
+def shipped(name: str) -> Path:
+    """The file that scikit-learn ships; scikit-learn itself, two seconds to import, is not needed to find it."""
     spec = find_spec("sklearn")
     assert spec is not None and spec.origin is not None, "scikit-learn is a requirement of mlpexp"
-    return hashlib.sha256((Path(spec.origin).parent / SHIPPED[name]).read_bytes()).hexdigest()
+    return Path(spec.origin).parent / SHIPPED[name]

@@ -1,12 +1,16 @@
-"""scikit-learn's digits: 1,797 grey images of 8x8 pixels, as a LightningDataModule."""
+"""scikit-learn's digits: 1,797 grey images of 8x8 pixels, as a LightningDataModule.
 
+Read from the file that scikit-learn ships, which is quicker than to import scikit-learn by a second.
+"""
+
+import gzip
 from functools import cache
+from itertools import product
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from mlpexp.data.datamodule import TableDataModule
-from mlpexp.data.digest import shipped_digest
+from mlpexp.data.digest import shipped, shipped_digest
 from mlpexp.data.table import Table
 
 IMAGE_SHAPE = (8, 8)
@@ -15,10 +19,11 @@ IMAGE_SHAPE = (8, 8)
 @cache
 def digits_table() -> Table:
     """The digits as float32 (1797, 64), values 0 to 16, and int64 labels; read once per process."""
-    bunch = load_digits()
-    inputs, labels = bunch.data.astype(np.float32), bunch.target.astype(np.int64)
-    names = [str(name) for name in bunch.target_names]
-    return Table(inputs, labels, names, shipped_digest("digits"), list(bunch.feature_names), image_shape=IMAGE_SHAPE)
+    with gzip.open(shipped("digits"), "rt", encoding="ascii") as file:
+        rows = np.loadtxt(file, delimiter=",")  # a row: 64 pixels and the label
+    inputs, labels = rows[:, :-1].astype(np.float32), rows[:, -1].astype(np.int64)
+    names = [f"pixel_{row}_{column}" for row, column in product(*map(range, IMAGE_SHAPE))]
+    return Table(inputs, labels, list("0123456789"), shipped_digest("digits"), names, image_shape=IMAGE_SHAPE)
 
 
 class DigitsDataModule(TableDataModule):

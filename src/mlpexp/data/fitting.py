@@ -4,9 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.utils.class_weight import compute_class_weight
 
 from mlpexp.data.features import Features
 from mlpexp.data.table import Table
@@ -26,6 +23,9 @@ def fit(table: Table, train: NDArray[np.int64], missing: str) -> Features:
     if table.image_shape is not None:
         greatest = float(numbers.max())
         return Features(names=table.names, shift=[0.0] * len(table.names), scale=[greatest or 1.0] * len(table.names))
+    from sklearn.impute import SimpleImputer  # late: pictures need none of it, and it takes a second
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
     found: dict[str, Any] = {"names": table.names, "shift": [], "scale": []}
     if table.names:
         _refuse_hollow(np.isnan(numbers), table.names)
@@ -50,6 +50,8 @@ def fit(table: Table, train: NDArray[np.int64], missing: str) -> Features:
 
 def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> list[float]:
     """scikit-learn's: n/(k*count) for each class among the training labels; 0 for one that is not among them."""
+    from sklearn.utils.class_weight import compute_class_weight
+
     present = np.unique(labels)
     weights = np.zeros(num_classes)
     weights[present] = compute_class_weight("balanced", classes=present, y=labels)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from mlpexp.config import DataConfig
 from mlpexp.errors import UserError
@@ -50,6 +49,8 @@ def split(
         else:
             if _smallest(labels, rest) < cfg.folds:  # scikit-learn would leave it out of some folds
                 raise _too_few(labels, cfg, names)
+            from sklearn.model_selection import StratifiedKFold  # late: a second
+
             folds = StratifiedKFold(cfg.folds, shuffle=True, random_state=cfg.seed)
             train, val = (rest[part] for part in list(folds.split(rest, labels[rest]))[cfg.fold])
     except ValueError as error:
@@ -98,6 +99,8 @@ def _take(among: Indices, labels: NDArray[np.int64], share: float, seed: int) ->
     count = round(share)
     if share == 0:
         return among, among[:0]
+    from sklearn.model_selection import train_test_split  # late: a second
+
     kept, taken = train_test_split(among, test_size=count, stratify=labels[among], random_state=seed)
     return kept, taken
 
