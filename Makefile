@@ -51,7 +51,8 @@ report: $(READY)  ## tables and pictures of one or more sweeps; ARGS='multirun/N
 	@$(BIN)/python scripts/report.py $(ARGS)
 
 studies: $(READY)  ## the classic experiments of docs/studies, trained and drawn; some minutes each
-	@for study in edge_of_chaos seed_luck learning_rate_transfer width_double_descent; do \
+	@for study in notebook_variants depth_width_activation vanishing edge_of_chaos width_double_descent \
+			learning_rate_transfer seed_luck; do \
 		$(BIN)/python scripts/train.py -m experiment=$$study && $(BIN)/python scripts/study.py $$study || exit 1; \
 	done
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from mlpexp import ending
 from mlpexp.errors import UserError
 
-STUDIES = ("edge_of_chaos", "seed_luck", "learning_rate_transfer", "width_double_descent")
+STUDIES = (
+    *("notebook_variants", "depth_width_activation", "vanishing", "edge_of_chaos"),
+    *("width_double_descent", "learning_rate_transfer", "seed_luck"),
+)
 
 
 def main() -> None:
@@ -18,8 +21,9 @@ def main() -> None:
     from mlpexp.tracking.figures.style import png
 
     try:
-        rows = load_results(given.directory or Path("multirun", given.name))
-        found = import_module(f"mlpexp.studies.{given.name}").verdict(rows)
+        study = import_module(f"mlpexp.studies.{given.name}")
+        read = getattr(study, "read", load_results)  # most need the table only
+        found = study.verdict(read(given.directory or Path("multirun", given.name)))
     except UserError as error:
         raise UserError(f"{error}\nfirst train it: python scripts/train.py -m experiment={given.name}") from error
     place = given.out / f"{given.name}.png"

@@ -33,7 +33,8 @@ FLOORS = [
     "trainer_check",
     # many runs, and the front door
     "sweep app",
-    "job report evaluation search studies",
+    "job report evaluation search",
+    "studies",
     # what people and Hydra call
     "mlpexp hydra_plugins scripts",
 ]

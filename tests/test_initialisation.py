@@ -79,6 +79,7 @@ def fans(weight):
 # standard deviation of the weights, from the papers
 DEVIATIONS = {
     "torch": lambda i, o: math.sqrt(1 / (3 * i)),  # uniform within 1/sqrt(i)
+    "fan_in_uniform": lambda i, o: math.sqrt(1 / (3 * i)),  # the same, without biases
     "notebook": lambda i, o: 1.0,
     "xavier_uniform": lambda i, o: math.sqrt(2 / (i + o)),
     "xavier_normal": lambda i, o: math.sqrt(2 / (i + o)),
@@ -97,7 +98,7 @@ def test_weights_have_the_mean_and_scale_of_the_literature(init):
         assert abs(weight.mean().item()) < 0.02 * wanted
 
 
-UNIFORM = ("torch", "xavier_uniform", "kaiming_uniform")
+UNIFORM = ("torch", "fan_in_uniform", "xavier_uniform", "kaiming_uniform")
 
 
 @pytest.mark.parametrize("init", [init for init in INITS if init != "orthogonal"])

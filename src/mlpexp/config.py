@@ -15,6 +15,7 @@ Activation = Literal["tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "e
 Init = Literal[
     "torch",
     "notebook",
+    "fan_in_uniform",
     "xavier_uniform",
     "xavier_normal",
     "kaiming_uniform",

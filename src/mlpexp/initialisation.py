@@ -69,7 +69,10 @@ def _notebook(weight: Tensor, generator: Generator) -> None:
 
 _WEIGHTS: dict[str, Callable[[Tensor, Generator], object]] = {
     "notebook": _notebook,
-    # Glorot & Bengio 2010, equation 16, with gain 1
+    # Glorot & Bengio 2010: equation 1, the "standard initialization" of its time, and equation 16, with gain 1
+    "fan_in_uniform": lambda weight, generator: nn.init.uniform_(
+        weight, -1 / math.sqrt(weight.shape[-1]), 1 / math.sqrt(weight.shape[-1]), generator=generator
+    ),
     "xavier_uniform": lambda weight, generator: nn.init.xavier_uniform_(weight, generator=generator),
     "xavier_normal": lambda weight, generator: nn.init.xavier_normal_(weight, generator=generator),
     # He et al. 2015, equation 10: gain sqrt(2), whatever the activation

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from mlpexp.config import ModelConfig
 
 # initialisations whose weights have a variance of constant / fan-in: the others change with the width otherwise
-FAN_IN_INITS = ("torch", "kaiming_uniform", "kaiming_normal", "scaled_normal")
+FAN_IN_INITS = ("torch", "fan_in_uniform", "kaiming_uniform", "kaiming_normal", "scaled_normal")
 
 
 class Factors(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 
 from mlpexp.runs import LAYERS, METRICS, RESULT
 from mlpexp.sweep import journal
-from mlpexp.tracking.within import COLUMNS
+from mlpexp.tracking.within import COLUMNS, START
 
 OVERRIDES, CONFIG = ".hydra/overrides.yaml", ".hydra/config.yaml"
 MAX_RESULTS = 2000  # whose result.json are read for versions and data; beyond, evenly many of them
@@ -128,6 +128,17 @@ def layers(directory: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         if np.isfinite(cube).any():
             found[name] = cube
     return found
+
+
+def inside(directory: Path, name: str) -> dict[str, np.ndarray]:
+    """What happened inside one run, (epochs + 1, layers) for each column; the first row is before the first step."""
+    table = _table(directory, name, LAYERS)
+    if table is None or not {"epoch", "layer"} <= table.keys():
+        return {}
+    depth = int(table["layer"].max(initial=-1)) + 1
+    if not depth or len(table["layer"]) % depth or table["epoch"][0] != START:
+        return {}
+    return {column: table[column].reshape(-1, depth) for column in COLUMNS if column in table}
 
 
 @dataclass(kw_only=True)

@@ -1,48 +1,92 @@
 """Belkin et al. 2019, Nakkiran et al. 2020: test error against width with noisy labels."""
 
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mlpexp.report.intervals import mean_and_half
 from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
+from mlpexp.tracking.figures.style import BLUE, VERMILION
 
 FITTED = 0.99  # training accuracy from which a network interpolates
+SHADES = ("#222222", BLUE, VERMILION)
 
 
 def verdict(rows: Rows) -> Verdict:
-    """Test and training error over width, one colour for each share of noisy labels."""
-    tested = grouped(rows, ["data.label_noise", "model.width"], "test/acc")
-    trained = grouped(rows, ["data.label_noise", "model.width"], "train/acc")
+    """Test error and test loss over the number of parameters, one colour for each share of noisy labels."""
+    found = {
+        name: grouped(rows, ["data.label_noise", "model.width"], name)
+        for name in ("test/acc", "test/loss", "train/acc")
+    }
     size = {row["model.width"]: row["num_parameters"] for row in rows}
-    noises, widths = levels(tested, 0), levels(tested, 1)
+    noises, widths = levels(found["test/acc"], 0), levels(found["test/acc"], 1)
+    sizes = [size[w] for w in widths]
+    curves: dict[float, dict[str, np.ndarray]] = {}
+    thresholds: dict[float, int | None] = {}
     sentences = []
-    curves = {}
     for noise in noises:
-        error = np.array([1 - np.nanmean(tested[noise, w]) for w in widths])
-        training = np.array([1 - np.nanmean(trained[noise, w]) for w in widths])
-        curves[noise] = error, training
-        fits = [w for w, e in zip(widths, training, strict=True) if e <= 1 - FITTED]
-        threshold = f"width {fits[0]} ({size[fits[0]]:,} parameters)" if fits else "no width of the grid"
-        first = int(np.argmin(error[: len(widths) // 2]))
-        after = first + int(np.argmax(error[first:]))
-        rise = error[after] - error[first]
-        fall = error[after] - error[after:].min()
-        sentences.append(
-            f"Label noise {noise:g}: {FITTED:.0%} of the training labels are fitted from {threshold} on; test error "
-            f"{error[first]:.3f} at width {widths[first]}, rises by {rise:.3f} to width {widths[after]}, falls by "
-            f"{fall:.3f} after it."
+        # (widths, seeds)
+        of = {name: np.array([values[noise, w] for w in widths]) for name, values in found.items()}
+        curves[noise] = {"test": 1 - of["test/acc"], "training": 1 - of["train/acc"], "loss": of["test/loss"]}
+        fits = np.flatnonzero(np.nanmean(of["train/acc"], 1) >= FITTED)
+        thresholds[noise] = int(fits[0]) if fits.size else None
+        sentences += _told(noise, widths, sizes, thresholds[noise], curves[noise])
+    return Verdict(figure=_draw(sizes, curves, thresholds), sentences=sentences)
+
+
+def _told(
+    noise: float, widths: list[int], sizes: list[int], threshold: int | None, curves: dict[str, np.ndarray]
+) -> list[str]:
+    if threshold is None:
+        return [f"Label noise {noise:g}: no width of the grid fits {FITTED:.0%} of the training labels."]
+    parts = []
+    for name, words in (("test", "test error"), ("loss", "test loss")):
+        values = curves[name]
+        mean = np.nanmean(values, 1)
+        first = int(np.argmin(mean[: threshold + 1]))
+        top = first + int(np.argmax(mean[first:]))
+        parts.append(
+            f"{words} {mean[first]:.3f} at width {widths[first]}, {mean[top]:.3f} at {widths[top]} "
+            f"({_interval(values[top] - values[first])}), {mean[-1]:.3f} at {widths[-1]}"
         )
-    return Verdict(figure=_draw(widths, curves), sentences=sentences)
+    return [
+        f"Label noise {noise:g}: {FITTED:.0%} of the training labels are fitted from width {widths[threshold]} "
+        f"({sizes[threshold]:,} parameters) on; {'; '.join(parts)}."
+    ]
 
 
-def _draw(widths: list[int], curves: dict[float, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    from matplotlib import colormaps
+def _interval(differences: np.ndarray) -> str:
+    """Paired over seeds: the mean and Student's 95 % interval."""
+    mean, half, count = mean_and_half(differences)
+    return f"{mean:+.3f}" + (f" ± {half:.3f}" if count > 1 else "")
 
-    figure = Figure(figsize=(7.2, 4), layout="constrained")
-    axes = figure.subplots()
-    for (noise, (error, training)), shade in zip(curves.items(), colormaps["viridis"]([0.1, 0.5, 0.85]), strict=False):
-        axes.plot(widths, error, "o-", ms=3, color=shade, label=f"test, label noise {noise:g}")
-        axes.plot(widths, training, ":", color=shade, label=f"training, label noise {noise:g}")
-    axes.set(xscale="log", xlabel="width (one hidden layer)", ylabel="error", ylim=(0, None))
-    axes.set_title("Error after 150 epochs, relu, 30 % of the digits for training")
-    axes.legend(fontsize=8)
+
+def _draw(sizes: list[int], curves: dict[float, dict[str, np.ndarray]], thresholds: dict[float, Any]) -> Figure:
+    figure = Figure(figsize=(10.5, 4), layout="constrained")
+    error, loss = figure.subplots(1, 2)
+    for (noise, found), shade in zip(curves.items(), SHADES, strict=False):
+        _band(error, sizes, found["test"], shade, f"test, label noise {noise:g}")
+        error.plot(sizes, np.nanmean(found["training"], 1), ":", color=shade, lw=1.2)
+        _band(loss, sizes, found["loss"], shade, f"label noise {noise:g}")
+        if (at := thresholds[noise]) is not None:
+            for axes in (error, loss):
+                axes.axvline(sizes[at], color=shade, lw=0.8, ls="--")
+    error.plot([], [], ":", color="0.4", label="training")
+    error.plot([], [], "--", color="0.4", lw=0.8, label=f"{FITTED:.0%} of the labels fitted")
+    for axes in (error, loss):
+        axes.set(xscale="log", xlabel="parameters (one hidden layer)")
+        axes.set_xticks([100, 1000, 10_000, 100_000], ["100", "1,000", "10,000", "100,000"])
+        axes.minorticks_off()
+        axes.legend(fontsize=8)
+    error.set(
+        ylabel="share of samples wrong", ylim=(0, None), title="Error after the last epoch, mean and range of seeds"
+    )
+    loss.set(ylabel="test loss (nats)", ylim=(0, None), title="Test loss after the last epoch")
     return figure
+
+
+def _band(axes: Axes, sizes: list[int], values: np.ndarray, shade: str, label: str) -> None:
+    axes.plot(sizes, np.nanmean(values, 1), "o-", ms=3, color=shade, label=label)
+    axes.fill_between(sizes, np.nanmin(values, 1), np.nanmax(values, 1), color=shade, alpha=0.15, lw=0)

@@ -1,0 +1,110 @@
+"""The course notebook's network, told four ways: by hand, by autograd, by torch.nn, and in a stack."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlpexp.report import rundirs
+from mlpexp.studies.verdict import Rows, Verdict
+from mlpexp.sweep.results import load_results
+from mlpexp.tracking.figures.style import BLUE, FAINT, INK, VERMILION
+
+INITS = {"notebook": "the hand-made networks' start", "torch": "nn.Linear's start"}
+STARTS = {"notebook": "hand-made start", "torch": "nn.Linear's"}
+# the widest first, so that all can be seen where they lie on each other
+WAYS: dict[str, dict[str, Any]] = {
+    "by hand": {"color": "#E69F00", "lw": 7},
+    "autograd": {"color": "#56B4E9", "lw": 4},
+    "torch.nn": {"color": INK, "lw": 1.4},
+    "stack": {"color": VERMILION, "lw": 0, "marker": "o", "ms": 4, "mfc": "white"},
+}
+REFERENCE = "torch.nn"
+
+Offsets = tuple[tuple[int, tuple[int, int]], ...]
+
+
+def read(directory: Path) -> Rows:
+    """The table, and under `curves` the metrics of each epoch."""
+    rows = load_results(directory)
+    return [{**row, "curves": rundirs.curves(directory, [row["name"]]).values} for row in rows]
+
+
+def verdict(rows: Rows) -> Verdict:
+    """Loss and accuracy of all four ways over the epochs, from both starts, and how far apart they are."""
+    curves = {(row["model.init"], way(row)): row["curves"] for row in rows}
+    sentences = []
+    for init, words in INITS.items():
+        of = {name: curves[init, name] for name in WAYS}
+        loss, accuracy = (of[REFERENCE][name][0] for name in ("val/loss", "val/acc"))
+        sentences.append(
+            f"From {words}: loss {loss[0]:.6f}, accuracy {accuracy[0]:.6f} after the first epoch, {loss[-1]:.6f} and "
+            f"{accuracy[-1]:.6f} after the last."
+        )
+        apart = {name: _apart(of[name]["val/loss"], of[REFERENCE]["val/loss"]) for name in WAYS if name != REFERENCE}
+        hits = {name: np.abs(of[name]["val/acc"] - of[REFERENCE]["val/acc"]).max() for name in apart}
+        sentences.append(
+            f"Farthest from {REFERENCE} alone in any epoch, relative in loss: "
+            + ", ".join(f"{name} {gap:.1g}" if gap else f"{name} nothing, to the bit" for name, gap in apart.items())
+            + f" (by hand from autograd {_apart(of['by hand']['val/loss'], of['autograd']['val/loss']):.1g}); "
+            + "in accuracy: "
+            + ", ".join(f"{name} {gap:.1g}" if gap else f"{name} nothing" for name, gap in hits.items())
+            + "."
+        )
+    return Verdict(figure=_draw(curves), sentences=sentences)
+
+
+def way(row: Any) -> str:
+    """Which of `WAYS` a run is; what draws its pictures trains alone."""
+    if row["model.variant"] == "torch_nn":
+        return "torch.nn" if str(row["tracking.figures"]) == "True" else "stack"
+    return "by hand" if row["model.variant"] == "backprop" else "autograd"
+
+
+def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float((np.abs(ours - theirs) / theirs).max())
+
+
+def _draw(curves: dict[tuple[str, str], dict[str, np.ndarray]]) -> Figure:
+    figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+    loss, accuracy, apart = figure.subplots(1, 3)
+    for axes, metric, name in ((loss, "val/loss", "loss (nats)"), (accuracy, "val/acc", "accuracy (share correct)")):
+        for init in INITS:
+            for called, look in WAYS.items():
+                values = curves[init, called][metric][0]
+                axes.plot(range(1, len(values) + 1), values, label=called if init == "torch" else None, **look)
+        axes.set(xlabel="epoch", ylabel=f"{name}, all digits", xticks=range(1, len(values) + 1))
+    _name_starts(loss, curves, "val/loss", ((4, (4, 14)), (3, (-40, -42))))
+    _name_starts(accuracy, curves, "val/acc", ((3, (-6, -30)), (3, (-50, 20))))
+    loss.legend(fontsize=8)
+    accuracy.set_title("The same network, told four ways")
+    for init, marker in zip(INITS, "os", strict=True):
+        reference = curves[init, REFERENCE]["val/loss"][0]
+        for called, look in list(WAYS.items()):
+            gap = np.abs(curves[init, called]["val/loss"][0] - reference) / reference
+            if called != REFERENCE:
+                shade = VERMILION if called == "stack" else look["color"]
+                apart.plot(
+                    range(1, len(gap) + 1), gap, marker + "-", color=shade, ms=4, label=f"{called}, {STARTS[init]}"
+                )
+    apart.set_yscale("symlog", linthresh=1e-8)
+    ticks = [0, *(10.0**power for power in range(-8, -2))]
+    apart.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    apart.set(ylim=(-2e-9, 30), xlabel="epoch", xticks=range(1, len(gap) + 1))
+    apart.set(ylabel="relative difference in loss", title="Distance from torch.nn alone")
+    apart.axhline(2**-23, color=BLUE, lw=0.8, ls=":")
+    apart.text(1, 2**-23 * 1.15, "one unit in the last place of a float32", fontsize=7, color=BLUE)
+    apart.legend(fontsize=7, loc="upper right")
+    return figure
+
+
+def _name_starts(
+    axes: Axes, curves: dict[tuple[str, str], dict[str, np.ndarray]], metric: str, offsets: Offsets
+) -> None:
+    """Words beside each pair of curves: at which epoch, and where from there in points."""
+    for (init, words), (epoch, offset) in zip(INITS.items(), offsets, strict=True):
+        at = (epoch, curves[init, REFERENCE][metric][0][epoch - 1])
+        arrow = {"arrowstyle": "-", "color": FAINT, "lw": 0.7}
+        axes.annotate(words, at, xytext=offset, textcoords="offset points", fontsize=8, arrowprops=arrow)
