@@ -49,7 +49,7 @@ def at_work(directory: Path) -> list[int]:
 class Killer:
     """Kills the first `times` workers that are seen at work."""
 
-    def __init__(self, directory: Path, times: int = 1, timeout_s: float = 120) -> None:
+    def __init__(self, directory: Path, times: int = 1, timeout_s: float = 600) -> None:
         self.directory, self.times = directory, times
         self.killed: list[int] = []
         self._deadline = time.monotonic() + timeout_s

@@ -1,12 +1,13 @@
 """A person's own table: what is wrong with it is said in one line before anything is written; the rest works."""
 
+import csv
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import tree
+from conftest import run_script, tree
 
 from mlpexp import checkpoints, data, runs
 from mlpexp.config import Config, DataConfig
@@ -238,3 +239,31 @@ def test_a_stack_over_parts_of_each_ready_made_set_equals_the_run_alone(train, h
     mine, theirs = (checkpoints.load(place / runs.LAST) for place in (there, here / "alone"))
     assert all(torch.equal(mine["state_dict"][key], value) for key, value in theirs["state_dict"].items())
     assert mine["hyper_parameters"]["data"] == theirs["hyper_parameters"]["data"]
+
+
+ABROAD = "data=csv data.path=table.csv data.target=gekauft data.separator=semicolon data.decimal=comma"
+
+
+def test_a_file_from_abroad_is_read_alike_by_training_evaluation_prediction_and_export(train, here: Path):
+    lines = [
+        f"{i % 7},{i % 10};{'grün' if i % 3 else 'weiß'};{'ja' if i % 7 > 3 and i % 3 else 'nein'}" for i in range(80)
+    ]
+    (here / "table.csv").write_bytes("\n".join(["größe;farbe;gekauft", *lines]).encode("latin-1"))
+    ended = train(f"{ABROAD} data.encoding=latin-1 {QUICK} optimizer.lr=0.5 hydra.run.dir=run")
+    assert ended.code == 0, ended.err
+    assert run_script("evaluate.py", ["run", "--part", "all", "--out", "own"]).code == 0
+    again = run_script("evaluate.py", ["run", "--data", "table.csv", "--out", "given"])
+    assert (again.code, again.err) == (0, "")
+    answers = [(here / place / "predictions.csv").read_text() for place in ("own", "given")]
+    assert answers[0] == answers[1]
+    predicted = run_script("predict.py", ["run", "--data", "table.csv", "--top", "1"])
+    wanted = [row["predicted class"] for row in csv.DictReader(answers[0].splitlines())]
+    assert [row["class 1"] for row in csv.DictReader(predicted.out.splitlines())] == wanted
+    assert set(wanted) == {"ja", "nein"}
+    exported = run_script("export.py", ["run", "--format", "safetensors"])
+    assert (exported.code, exported.err) == (0, "")
+    # and what is not written as the run's own table was is refused with a word about that
+    (here / "other.csv").write_text("größe,farbe\n1.5,grün\n")
+    refused = run_script("predict.py", ["run", "--data", "other.csv"])
+    assert refused.code == 2
+    assert "it is read as the run's own data, with data.separator=semicolon data.decimal=comma" in refused.line

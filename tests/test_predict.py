@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mlpexp import runs
+from mlpexp.config import DataConfig
 from mlpexp.data.description import Description
 from mlpexp.data.features import Features
 from mlpexp.errors import UserError
@@ -156,9 +157,9 @@ WRONG_FILES: dict[str, tuple[bytes | None, str]] = {
     "other columns": (b"age,size\n1,2\n", "lacks the columns pixel_0_0"),
     "a short row": (NUMBERS + b"1,2\n", "line 4: 2 fields, but 64 columns"),
     "a long row": (NUMBERS + b"1," * 70 + b"1\n", "line 4: 71 fields, but 64 columns"),
-    "NUL": (NUMBERS + b"\0", "it holds a NUL byte"),
-    "Latin-1": (NUMBERS + b"\xe9\n", "line 4: not UTF-8"),
-    "an open quote": (NUMBERS + b'"1,2\n', "is a quote not closed?"),
+    "NUL": (NUMBERS + b"\0", "line 4: a NUL byte"),
+    "Latin-1": (NUMBERS + b"\xe9\n", "line 4: the byte 0xe9 is not utf-8; save it as utf-8"),
+    "an open quote": (NUMBERS + b'"1,2\n', "line 4: a quote is opened and never closed"),
 }
 
 
@@ -248,7 +249,7 @@ MIXED = Description(
 
 def read(here: Path, text: str, *, labelled: bool = False) -> samples.Samples:
     (here / "a.csv").write_text(text)
-    return samples.read(here / "a.csv", MIXED, labelled=labelled, target="bought")
+    return samples.read(here / "a.csv", MIXED, DataConfig(name="csv", target="bought"), labelled=labelled)
 
 
 def test_categories_and_missing_values_are_read_by_name(here):

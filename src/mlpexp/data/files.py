@@ -15,6 +15,9 @@ from mlpexp.config import DataConfig
 from mlpexp.errors import UserError
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
+PARQUET = b"PAR1"  # how such a file begins
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}  # in a column of numbers; elsewhere they may be values
+ENCODING_ADVICE = "set the file's encoding, e.g. data.encoding=cp1252"
 SHOWN = 12  # names in a message
 
 
@@ -68,30 +71,53 @@ def cells(key: str, path: str, content: bytes, cfg: DataConfig) -> Cells:
     Raises:
         UserError: naming line and column of what is wrong.
     """
-    if content[:4] == b"PAR1":
-        return _parquet(key, path, content)
-    rows = _rows(key, path, _text(key, path, content, cfg.encoding), SEPARATORS[cfg.separator])
-    names = [name.strip() for name in rows[0][1]]
-    _check_names(f"{key}={path}", names, cfg)
-    if len(rows) == 1:
+    found = rows(f"{key}={path}", content, cfg)
+    names = found[0][1]
+    if content[:4] != PARQUET:
+        _check_names(f"{key}={path}", names, cfg)
+    if len(found) == 1:
         raise UserError(f"{key}={path} has a line of column names and no samples")
-    long = [len(row) for _, row in rows[1:]]
+    long = [len(row) for _, row in found[1:]]
     if set(long) == {len(names) + 1}:
         raise UserError(
             f"{key}={path}: every row has {len(names) + 1} fields, but the first line names {len(names)} columns; "
             "name the missing column in the first line"
         )
-    for line, row in rows[1:]:
+    for line, row in found[1:]:
         if len(row) != len(names):
             raise UserError(
                 f"{key}={path}, line {line}: {len(row)} fields, but the first line names {len(names)} columns; "
                 "mend the line, or set data.separator if another character separates"
             )
-    columns = {name: [row[i].strip() for _, row in rows[1:]] for i, name in enumerate(names)}
-    return Cells(path, columns, [line for line, _ in rows[1:]])
+    columns = {name: [row[i] for _, row in found[1:]] for i, name in enumerate(names)}
+    return Cells(path, columns, [line for line, _ in found[1:]])
 
 
-def _text(key: str, path: str, content: bytes, encoding: str) -> str:
+def rows(called: str, content: bytes, cfg: DataConfig, advice: str = ENCODING_ADVICE) -> list[tuple[int, list[str]]]:
+    """Every row of a file that is not blank, the column names' first, each with its line; no blanks around cells.
+
+    Args:
+        called: the file, in errors.
+        advice: what to do about a wrong encoding.
+
+    Raises:
+        UserError: it cannot be told apart into cells.
+    """
+    if content[:4] == PARQUET:
+        return _parquet(called, content)
+    text = _text(called, content, cfg.encoding, advice)
+    return [(line, [cell.strip() for cell in row]) for line, row in _split(called, text, SEPARATORS[cfg.separator])]
+
+
+def number(cell: str, decimal: str) -> float | None:
+    """What a cell says, where `decimal` (point or comma) stands before a fraction; None where it is no number."""
+    try:
+        return float(cell.replace(",", ".") if decimal == "comma" else cell)
+    except ValueError:
+        return None
+
+
+def _text(called: str, content: bytes, encoding: str, advice: str) -> str:
     try:
         codec = codecs.lookup(encoding).name
     except LookupError:
@@ -99,22 +125,21 @@ def _text(key: str, path: str, content: bytes, encoding: str) -> str:
             f"data.encoding={encoding} is unknown; e.g. data.encoding=utf-8 or data.encoding=cp1252"
         ) from None
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not codec.startswith("utf-16"):
-        raise UserError(f"{key}={path} is not {encoding} but UTF-16; set data.encoding=utf-16")
+        raise UserError(f"{called} is not {encoding} but UTF-16; set data.encoding=utf-16")
     try:
         text = content.decode("utf-8-sig" if codec == "utf-8" else codec)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{key}={path}, line {line}: the byte 0x{content[error.start]:02x} is not {encoding}; "
-            "set the file's encoding, e.g. data.encoding=cp1252"
+            f"{called}, line {line}: the byte 0x{content[error.start]:02x} is not {encoding}; {advice}"
         ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise UserError(f"{key}={path}, line {line}: a NUL byte; this is no text, or it is damaged")
+        raise UserError(f"{called}, line {line}: a NUL byte; this is no text, or it is damaged")
     return text
 
 
-def _rows(key: str, path: str, text: str, separator: str) -> list[tuple[int, list[str]]]:
+def _split(called: str, text: str, separator: str) -> list[tuple[int, list[str]]]:
     """Every row that is not blank, with the line where it begins."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     found: list[tuple[int, list[str]]] = []
@@ -126,7 +151,7 @@ def _rows(key: str, path: str, text: str, separator: str) -> list[tuple[int, lis
             begins = reader.line_num + 1
     except csv.Error as error:
         what = "a quote is opened and never closed" if "unexpected end" in str(error) else str(error)
-        raise UserError(f"{key}={path}, line {begins}: {what}; mend the line") from None
+        raise UserError(f"{called}, line {begins}: {what}; mend the line") from None
     return found
 
 
@@ -141,25 +166,20 @@ def _check_names(given: str, names: list[str], cfg: DataConfig) -> None:
                 raise UserError(f"{given} has one column, {names[0]!r}; it seems that data.separator={word} is needed")
 
 
-def _parquet(key: str, path: str, content: bytes) -> Cells:
+def _parquet(called: str, content: bytes) -> list[tuple[int, list[str]]]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise UserError(
-            f"{key}={path} is a Parquet file, for which pyarrow is needed: pip install 'mlpexp[parquet]'"
+            f"{called} is a Parquet file, for which pyarrow is needed: pip install 'mlpexp[parquet]'"
         ) from None
     try:
         table = parquet.read_table(io.BytesIO(content))
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{key}={path} is a damaged Parquet file: {str(error).splitlines()[0]}") from error
-    columns = {
-        name: ["" if value is None else str(value) for value in table.column(i).to_pylist()]
-        for i, name in enumerate(table.column_names)
-    }
-    if not table.num_rows:
-        raise UserError(f"{key}={path} has column names and no samples")
-    return Cells(path, columns, list(range(1, table.num_rows + 1)))
+        raise UserError(f"{called} is a damaged Parquet file: {str(error).splitlines()[0]}") from error
+    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
+    return [(0, table.column_names), *((i, list(row)) for i, row in enumerate(zip(*columns, strict=True), start=1))]
 
 
 def some(names: list[str]) -> str:

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from mlpexp.config import DataConfig
 from mlpexp.data import digest
 from mlpexp.data.datamodule import TableDataModule
-from mlpexp.data.files import Cells, cells, read_bytes, some
+from mlpexp.data.files import MISSING, Cells, cells, number, read_bytes, some
 from mlpexp.data.table import Table
 from mlpexp.errors import UserError
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}  # in a column of numbers; elsewhere they may be values
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 MANY = 20  # different numbers with fractions: no classes any more
 TEXTS = 50  # different texts in a column, from which they may be names rather than categories
@@ -73,7 +72,7 @@ def _feature_names(cfg: DataConfig, files: list[Cells]) -> list[str]:
     there = list(files[0].columns)
     if cfg.target is None:
         raise UserError(f"which column holds the classes? Set data.target to one of {some(there)}")
-    if all(_number(name, cfg) is not None for name in there):
+    if all(number(name, cfg.decimal) is not None for name in there):
         log.warning("the first line of %s looks like a sample, not like column names", files[0].path)
     for key, wanted in (
         ("target", [cfg.target]),
@@ -90,13 +89,6 @@ def _feature_names(cfg: DataConfig, files: list[Cells]) -> list[str]:
         if absent := [name for name in [*names, cfg.target] if name not in file.columns]:
             raise UserError(f"{file.path} has no column {absent[0]!r}, which {files[0].path} has")
     return names
-
-
-def _number(cell: str, cfg: DataConfig) -> float | None:
-    try:
-        return float(cell.replace(",", ".") if cfg.decimal == "comma" else cell)
-    except ValueError:
-        return None
 
 
 def _is_category(column: list[str]) -> bool:
@@ -130,17 +122,17 @@ def _numbers(cfg: DataConfig, files: list[Cells], name: str) -> list[float]:
                     raise _missing(files, name, len(found))
                 found.append(math.nan)
                 continue
-            number = _number(cell, cfg)
+            value = number(cell, cfg.decimal)
             where = f"{file.path}, line {line}, column {name}: {cell!r}"
-            if number is None:
+            if value is None:
                 if cfg.decimal == "point" and DECIMAL_COMMA.fullmatch(cell):
                     raise UserError(f"{where} has a decimal comma; set data.decimal=comma")
                 raise UserError(
                     f"{where} is no number; mend it, or use the column as categories with data.categorical=[{name}]"
                 )
-            if not math.isfinite(number):
+            if not math.isfinite(value):
                 raise UserError(f"{where} is not finite; mend it, or leave the column out with data.drop=[{name}]")
-            found.append(number)
+            found.append(value)
     return found
 
 
@@ -164,9 +156,9 @@ def _labels(cfg: DataConfig, files: list[Cells]) -> tuple[NDArray[np.int64], lis
             raise UserError(f"{file.path}, line {line}, column {cfg.target}: the class is missing; mend it")
     trained = files[0].columns[cfg.target]
     counts = Counter(trained)
-    numbers = {name: _number(name, cfg) for name in counts}
-    whole = [number is not None and number == number // 1 for number in numbers.values()]
-    if all(number is not None and math.isfinite(number) for number in numbers.values()):
+    numbers = {name: number(name, cfg.decimal) for name in counts}
+    whole = [value is not None and value == value // 1 for value in numbers.values()]
+    if all(value is not None and math.isfinite(value) for value in numbers.values()):
         if len(counts) > MANY and (not all(whole) or len(counts) > len(trained) / 2):
             raise UserError(
                 f"data.target={cfg.target} has {len(counts)} different numbers in {len(trained)} rows, which looks "

@@ -79,7 +79,7 @@ def foreign(run: Trained, path: Path, part: str | None) -> Material:
     """
     if part is not None:
         raise UserError("--part chooses from the run's own data, and --data gives another: leave one of them out")
-    found = samples.read(path, run.data, labelled=True, target=getattr(run.cfg.data, "target", None))
+    found = samples.read(path, run.data, run.cfg.data, labelled=True)
     assert found.labels is not None
     return Material(
         inputs=torch.from_numpy(run.data.features.transform(found.numbers, found.categories)),

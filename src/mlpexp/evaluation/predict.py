@@ -70,7 +70,7 @@ def predict(path: Path, files: Sequence[Path], weights: Weights | None = None, t
         numbers, names = np.concatenate([raw for raw, _ in found]), [str(file) for file in shown]
         remarks = [remark for _, done in found for remark in done]
     else:
-        numbers, categories, _, remarks, _ = samples.read(files[0], run.data, labelled=False)
+        numbers, categories, _, remarks, _ = samples.read(files[0], run.data, run.cfg.data, labelled=False)
         names = [str(i) for i in range(len(numbers))]
     inputs = torch.from_numpy(run.data.features.transform(numbers, categories))
     remarks = [*remarks, *filter(None, [run.remark()])]

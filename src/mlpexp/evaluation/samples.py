@@ -3,23 +3,22 @@
 Letters: m samples, J number columns, K category columns.
 """
 
-import csv
-import io
 import math
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpexp.config import DataConfig
+from mlpexp.data import files
 from mlpexp.data.description import Description
 from mlpexp.errors import UserError
 
 LARGEST = 2**30  # bytes of a file that is read at once
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-MISSING = ("", "nan", "na", "n/a", "null", "none", "?")  # in lower case; in a number or category column, not as a class
+SEPARATORS: dict[Literal["comma", "semicolon", "tab"], bytes] = {"comma": b",", "semicolon": b";", "tab": b"\t"}
 LABEL_NAMES = ("label", "target", "class", "digit", "y")
 
 
@@ -41,21 +40,32 @@ class _Columns(NamedTuple):
     remarks: list[str]
 
 
-def read(path: Path, data: Description, *, labelled: bool, target: str | None = None) -> Samples:
+def read(path: Path, data: Description, cfg: DataConfig, *, labelled: bool) -> Samples:
     """All samples in a file with the same columns as the training's, by name, or without a header by their order.
 
     Args:
+        cfg: how the run's own data was read.
         labelled: a column of true classes is needed; otherwise one that is there is left alone.
-        target: that column's name, where it is known.
 
     Raises:
         UserError: naming the file, and the row and column where there is one.
     """
     content = contents(path)
-    rows = _rows(path, _text(path, content))
+    try:
+        return _read(path, content, data, cfg, labelled=labelled)
+    except UserError as error:
+        given = {key: getattr(cfg, key) for key in ("separator", "decimal", "encoding")}
+        others = [f"data.{key}={value}" for key, value in given.items() if value != getattr(DataConfig(), key)]
+        if cfg.name != "csv" or not others:
+            raise
+        raise UserError(f"{error} (it is read as the run's own data, with {' '.join(others)})") from error
+
+
+def _read(path: Path, content: bytes, data: Description, cfg: DataConfig, *, labelled: bool) -> Samples:
+    rows = _rows(path, content, cfg)
     features = data.features
-    header = _has_header(rows[0][1], data)
-    columns = _columns(path, rows[0][1], header, data, target, labelled=labelled)
+    header = _has_header(rows[0][1], data, cfg.decimal)
+    columns = _columns(path, rows[0][1], header, data, cfg.target, labelled=labelled)
     body = rows[1:] if header else rows
     if not body:
         raise UserError(f"{path} has a header, but no samples")
@@ -63,7 +73,7 @@ def read(path: Path, data: Description, *, labelled: bool, target: str | None = 
         if len(row) != len(columns.names):
             raise UserError(f"{path}, line {line}: {len(row)} fields, but {len(columns.names)} columns")
     numbers = np.array(
-        [[_number(path, line, columns.names[c], row[c]) for c in columns.numbers] for line, row in body],
+        [[_number(path, line, columns.names[c], row[c], cfg.decimal) for c in columns.numbers] for line, row in body],
         dtype=np.float64,
     ).reshape(len(body), len(features.names))
     if not features.fill:
@@ -76,7 +86,7 @@ def read(path: Path, data: Description, *, labelled: bool, target: str | None = 
         categories = np.empty((len(body), len(features.category_names)), dtype=object)
         for i, (line, row) in enumerate(body):
             for k, c in enumerate(columns.categories):
-                value = None if row[c].strip().lower() in MISSING and row[c] not in features.values[k] else row[c]
+                value = row[c] or None  # a text such as NA may be a category
                 if value is None and not features.category_fill:
                     raise UserError(
                         f"{path}, line {line}: {columns.names[c]} is missing, and no value was missing in training"
@@ -111,41 +121,26 @@ def contents(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _text(path: Path, content: bytes) -> str:
-    if b"\0" in content:
-        raise UserError(f"{path} is no CSV file: it holds a NUL byte; give text, one sample a line")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 (perhaps Latin-1); save it as UTF-8") from None
-
-
-def _rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """(line, fields) of each row that is not blank, cells without blanks around them."""
-    first = next((line for line in text.splitlines() if line.strip()), None)
-    if first is None:
+def _rows(path: Path, content: bytes, cfg: DataConfig) -> list[tuple[int, list[str]]]:
+    """As a run's own table is read; of data that is no table of a person's, the first line shows the separator."""
+    if cfg.name != "csv":
+        line = next((line for line in content.splitlines() if line.strip()), b"")
+        found = max(SEPARATORS, key=lambda separator: line.count(SEPARATORS[separator]))
+        cfg = DataConfig(separator=found)
+    rows = files.rows(str(path), content, cfg, f"save it as {cfg.encoding}")
+    if not (rows := [(line, row) for line, row in rows if any(row)]):
         raise UserError(f"{path} is empty")
-    separator = max(SEPARATORS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    rows = []
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append((reader.line_num, [cell.strip() for cell in row]))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; is a quote not closed?") from None
     return rows
 
 
-def _has_header(first: Sequence[str], data: Description) -> bool:
+def _has_header(first: Sequence[str], data: Description, decimal: str) -> bool:
     features = data.features
     if {*features.names, *features.category_names} <= set(first):
         return True
     if features.category_names:
         return True  # without names there is no telling the columns apart
     values = first if len(first) <= len(features.names) else first[: len(features.names)]
-    return not any(_is_number(cell) for cell in values)  # one wrong cell is a mistake, not a header
+    return all(files.number(cell, decimal) is None for cell in values)  # one wrong cell is a mistake, not a header
 
 
 def _columns(
@@ -188,14 +183,13 @@ def _columns(
     return _Columns(places[: len(features.names)], places[len(features.names) :], label, names, remarks)
 
 
-def _number(path: Path, line: int, name: str, cell: str) -> float:
-    if cell.lower() in MISSING:
+def _number(path: Path, line: int, name: str, cell: str, decimal: str) -> float:
+    if cell.lower() in files.MISSING:
         return math.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        mend = "; write decimals with a point" if "," in cell and _is_number(cell.replace(",", ".")) else ""
-        raise UserError(f"{path}, line {line}: {name} is {cell[:40]!r}, no number{mend}") from None
+    value = files.number(cell, decimal)
+    if value is None:
+        mend = "; write decimals with a point" if files.number(cell, "comma") is not None else ""
+        raise UserError(f"{path}, line {line}: {name} is {cell[:40]!r}, no number{mend}")
     if math.isinf(value):
         raise UserError(f"{path}, line {line}: {name} is infinite")
     return value
@@ -205,17 +199,10 @@ def _label(path: Path, line: int, cell: str, data: Description) -> int:
     names = data.class_names
     if cell in names:
         return names.index(cell)
-    if _is_number(cell) and f"{float(cell):g}" in names:  # 3.0 is the class 3
-        return names.index(f"{float(cell):g}")
+    value = files.number(cell, "point")
+    if value is not None and f"{value:g}" in names:  # 3.0 is the class 3
+        return names.index(f"{value:g}")
     raise UserError(f"{path}, line {line}: the class {cell[:40]!r} is none of the network's: {_listed(names)}")
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:

@@ -108,7 +108,9 @@ class StackModule(LightningModule):
         self.wall_times = [time.time()]
         device = self.device
         first = self.data[0]
-        self._inputs, self._begins = (None if x is None else x.to(device) for x in _joined(self.data))
+        inputs, begins = _joined(self.data)
+        self._inputs = inputs.to(device)
+        self._begins = None if begins is None else begins.to(device)
         self._labels = _shared([run.labels for run in self.data]).to(device)  # (N,) or (R, N)
         self._train_labels = _shared([run.train_labels for run in self.data]).to(device)  # (N,) or (R, N)
         self._parts = {
@@ -213,9 +215,10 @@ class StackModule(LightningModule):
     def _note_epoch(self) -> None:
         assert self._validated is not None
         epoch, engine = self.current_epoch, self.engine
-        parts = {"train": (engine.train_losses, engine.train_hits, engine.train_weights), "val": self._validated}
+        train = _summary(engine.train_losses, engine.train_hits, engine.train_weights)
+        parts = {"train": train, "val": _summary(*self._validated)}
         # the epoch's only transfer from the device: (4, A)
-        numbers = torch.stack([number for part in parts.values() for number in _summary(*part)]).tolist()
+        numbers = torch.stack([number for part in parts.values() for number in part]).tolist()
         names = [f"{part}/{metric}" for part in parts for metric in ("loss", "acc")]
         improved = []
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
@@ -406,7 +409,7 @@ def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
     Tables and features differ where a training part does: they are fitted to it.
     """
     place: dict[object, int] = {}
-    different = []
+    different: list[Tensor] = []
     for run in data:
         if run.inputs_key not in place:
             place[run.inputs_key] = len(different) * len(run.labels)
