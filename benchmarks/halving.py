@@ -2,10 +2,11 @@
 
     python benchmarks/halving.py [--quick]
 
-One pool of candidates is trained to the end, as one sweep. Then, by turns with it for the time, the same candidates
-are halved by the same command with `halving.rungs`; what survives must have the same numbers. How often halving keeps
-a candidate of the true top 1 % is counted over repetitions of 1,000 candidates drawn from the pool, whose curves say
-how each race would have gone (a survivor's numbers do not depend on its rivals; the whole race above is the check).
+The candidates are trained to the end, as one sweep in one process; then the same ones are halved by the same command
+with `halving.rungs`, in one process too. What survives must be who should by the curves of the first, with the same
+numbers. How often halving keeps a candidate of the true top 1 % is counted over repetitions of 1,000 candidates drawn
+from those and as many others (other seeds, other rates), all of which were trained to the end: their curves say how
+each race would have gone, since a survivor's numbers do not depend on its rivals; the whole race above is the check.
 Writes `halving.json` and `halving.md` beside itself; `--quick` does everything in a small form and writes nothing.
 """
 
@@ -42,7 +43,7 @@ class Size(NamedTuple):
 
 
 QUICK = Size(pool=24, candidates=16, rungs=(1,), epochs=3, repetitions=4)
-WIDTHS, ACTIVATIONS, BATCHES = (16, 32, 64, 128), ("tanh", "relu", "gelu"), (32, 64)
+DEPTHS, WIDTHS, ACTIVATIONS = (1, 2, 3), (64, 128, 256), ("tanh", "relu", "gelu")
 
 
 def main() -> None:
@@ -72,9 +73,10 @@ def measure(size: Size) -> dict[str, Any]:
         curves = read(place / "full")
         check(place, size, curves)
         if rest > 0:
-            sweep(place, "rest", size, grid(rest, first_seed=1))
+            sweep(place, "rest", size, grid(rest, first_seed=1), "tracking.tensorboard=false")
             curves |= read(place / "rest")
         pool = list(curves.values())
+        training = [sum(row["seconds"] for row in load_results(place / name)) for name in ("full", "halved")]
     dice = random.Random(0)
     kept, regret = 0, []
     for _ in range(size.repetitions):
@@ -86,26 +88,27 @@ def measure(size: Size) -> dict[str, Any]:
     return {
         "full": full._asdict(), "halved": halved._asdict(),
         "share_wall": halved.wall_s / full.wall_s, "share_cpu": halved.cpu_s / full.cpu_s,
-        "kept": kept, "repetitions": size.repetitions, "median_regret": statistics.median(regret),
+        "full_training_s": training[0], "halved_training_s": training[1], "share_training": training[1] / training[0],
+        "pool": len(pool), "kept": kept, "repetitions": size.repetitions, "median_regret": statistics.median(regret),
     }  # fmt: skip
 
 
 def grid(count: int, first_seed: int = 0) -> list[str]:
     """Overrides of a grid of `count` candidates: three architecture keys, and learning rates on a logarithmic scale."""
-    shapes = [(w, a, b) for w in WIDTHS for a in ACTIVATIONS for b in BATCHES] if count >= 48 else [(16, "tanh", 32)]
-    rates = -(-count // len(shapes))
+    shapes = [DEPTHS, WIDTHS, ACTIVATIONS] if count >= 54 else [(1,), (16,), ("tanh",)]
+    rates = -(-count // math.prod(map(len, shapes)))
     chosen = [f"{10 ** (-3 + 3.3 * (i + 0.5 * (first_seed % 2)) / rates):.5g}" for i in range(rates)]
-    widths, activations, batches = (sorted({str(shape[i]) for shape in shapes}) for i in range(3))
+    depths, widths, activations = (",".join(map(str, values)) for values in shapes)
     return [
-        f"seed={first_seed}", f"model.width={','.join(widths)}", f"model.activation={','.join(activations)}",
-        f"data.batch_size={','.join(batches)}", f"optimizer.lr={','.join(chosen)}",
+        f"seed={first_seed}", f"model.depth={depths}", f"model.width={widths}", f"model.activation={activations}",
+        f"optimizer.lr={','.join(chosen)}",
     ]  # fmt: skip
 
 
 def sweep(place: Path, name: str, size: Size, overrides: Sequence[str], *more: str) -> Spent:
     command = [sys.executable, str(ROOT / "scripts/train.py"), "-m", f"hydra.sweep.dir={name}", *overrides]
     command += [f"trainer.max_epochs={size.epochs}", "hydra.sweep.subdir=${hydra.job.num}", *more]
-    return spend([*command, "hydra.launcher.max_runs=100000"], place)
+    return spend([*command, "hydra.launcher.backend=process"], place)
 
 
 def read(directory: Path) -> dict[str, list[float]]:
@@ -141,7 +144,7 @@ def check(place: Path, size: Size, curves: dict[str, list[float]]) -> None:
 
 def markdown(document: dict[str, Any]) -> str:
     size, full, halved = document["size"], document["full"], document["halved"]
-    met = "met" if document["share_wall"] <= SHARE_TARGET else "missed"
+    met = "met" if max(document["share_wall"], document["share_cpu"]) <= SHARE_TARGET else "missed"
     kept = "met" if document["kept"] >= KEPT_TARGET * document["repetitions"] / 20 else "missed"
     hardware = document["hardware"]
     return "\n".join([
@@ -154,10 +157,13 @@ def markdown(document: dict[str, Any]) -> str:
         f"| all to the end | {full['wall_s']:.1f} | {full['cpu_s']:.1f} | {full['peak_mib']:.0f} |",
         f"| halving | {halved['wall_s']:.1f} | {halved['cpu_s']:.1f} | {halved['peak_mib']:.0f} |",
         f"| share | {document['share_wall']:.3f} | {document['share_cpu']:.3f} | |", "",
-        f"Target: at most {SHARE_TARGET} of the time: {met}.", "",
+        f"Target: at most {SHARE_TARGET} of the time: {met}. Of the training alone (the sum of `seconds` in "
+        f"results.csv, without start-up and files, which both have): {document['halved_training_s']:.1f} of "
+        f"{document['full_training_s']:.1f} s, a share of {document['share_training']:.3f}; in epochs it is 1/9.", "",
+        "Both in one process; an ordinary sweep of this length would use all cores by itself, a race uses one.", "",
         f"A candidate of the true top 1 % was kept in {document['kept']} of {document['repetitions']} repetitions "
         f"(target {KEPT_TARGET} of 20: {kept}), each of {size['candidates']:,} candidates drawn from a pool of "
-        f"{size['pool']:,}. Median loss given away beside the best of all: {document['median_regret']:.4f} nats.", "",
+        f"{document['pool']:,}.", f"Median loss given away beside the best: {document['median_regret']:.4f} nats.", "",
     ])  # fmt: skip
 
 
