@@ -21,7 +21,7 @@ import pytest
 from omegaconf import OmegaConf
 from sweeps_away import Killer, at_work, numbers
 
-from mlpexp import checks
+from mlpexp import checks, load_results
 from mlpexp.errors import ConfigError, RunsFailed
 from mlpexp.sweep.backends.away import Away, Lost
 from mlpexp.sweep.backends.retry import HOPELESS, Losses, again, told
@@ -126,8 +126,7 @@ def test_the_run_that_kills_its_workers_is_found_and_named(here: Path) -> None:
     )
     assert ended.returncode == 1, ended.stderr
     assert re.search(r"its run \S*seed=1\S* is given up", ended.stderr.replace("\n", " ")), ended.stderr
-    text = (here / "multirun/away/results.csv").read_text()
-    assert [line.split(",")[2] for line in text.splitlines()[1:]].count("failed") == 1
+    assert [row["status"] for row in load_results(here / "multirun/away")].count("failed") == 1
 
 
 def test_what_another_worker_has_finished_is_not_trained_again(tmp_path: Path) -> None:

@@ -3,9 +3,13 @@
 import gc
 import json
 import math
+import shlex
 import shutil
+import signal
 import sqlite3
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +18,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from conftest import SCRIPTS
 from optuna.trial import TrialState
 
 from mlpexp import load_results
@@ -319,3 +324,26 @@ def test_a_search_leaves_what_any_sweep_leaves(train: Callable[..., Any], here: 
     before = (here / "multirun/s/results.csv").read_bytes()
     assert train(f"{command}6").code == 0
     assert (here / "multirun/s/results.csv").read_bytes() == before
+
+
+def test_a_killed_search_reaches_its_total_trains_nothing_twice_and_makes_its_report(train: Any, here: Path) -> None:
+    words = f"{SEARCH} {SPACE} hydra.sweeper.n_trials=12 hydra.sweeper.batch_size=4 trainer.max_epochs=4 report=true"
+    process = subprocess.Popen([sys.executable, SCRIPTS / "train.py", *shlex.split(words)], stdout=subprocess.DEVNULL)
+    place = here / "multirun/s"
+    deadline = time.monotonic() + 120
+    while len(list(place.glob("*/result.json"))) < 6 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)  # the first generation, and a part of the second
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    before = {path: path.stat().st_mtime_ns for path in place.glob("*/result.json")}
+    assert 4 <= len(before) < 12
+    ended = train(words)
+    assert ended.code == 0, ended.err
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    trials = [trial for trial in study(here).get_trials() if "does not count" not in trial.user_attrs]
+    assert len(trials) == 12
+    assert all(trial.state.is_finished() for trial in trials)
+    assert len(load_results(place)) == len(list(place.glob("*/result.json"))) == 12
+    assert "The report: multirun/s/report/index.html" in ended.out
+    page = (place / "report/index.html").read_text()
+    assert all(key in page for key in ("optimizer.lr", "model.width", "12 runs"))
