@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass, replace
@@ -206,3 +207,38 @@ def test_a_lock_names_its_holder_and_frees_itself_when_the_holder_is_killed(tmp_
         holder.kill()
     with locking.hold(tmp_path):
         pass
+
+
+def test_a_copy_of_the_process_does_not_hold_its_lock(tmp_path: Path):
+    handle = locking.take(tmp_path)
+    reader, writer = os.pipe()
+    ready, begun = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(begun, b"x")
+        os.read(reader, 1)  # until the test is over
+        os._exit(0)
+    os.read(ready, 1)
+    try:
+        locking.release(handle)
+        with locking.hold(tmp_path):
+            pass
+    finally:
+        os.write(writer, b"x")
+        os.waitpid(child, 0)
+        for handle in (reader, writer, ready, begun):
+            os.close(handle)
+
+
+def test_a_reserved_directory_is_unchanged_until_it_is_signed(tmp_path: Path):
+    assert locking.reserve(tmp_path) is None
+    assert not list(tmp_path.iterdir())
+    (tmp_path / runs.LOCK).write_text("pid 1 on earth\n")
+    handle = locking.reserve(tmp_path)
+    assert handle is not None
+    assert (tmp_path / runs.LOCK).read_text() == "pid 1 on earth\n"
+    with pytest.raises(UserError, match="is in use by pid 1 on earth"):
+        locking.take(tmp_path)
+    locking.sign(handle)
+    with pytest.raises(UserError, match=f"is in use by pid {os.getpid()} on "):
+        locking.take(tmp_path)
+    locking.release(handle)

@@ -83,7 +83,11 @@ class Result:
 
 def identity(cfg: Config, data_digest: str) -> str:
     """SHA-256 of what determines a run's numbers, as canonical JSON."""
-    content = identity_content(cfg, data_digest)
+    return identity_of(identity_content(cfg, data_digest))
+
+
+def identity_of(content: Mapping[str, Any]) -> str:
+    """The identity of the run with this `identity_content`."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

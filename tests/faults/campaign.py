@@ -70,6 +70,7 @@ class Campaign:
                 held += 1
             except Exception as error:
                 self.failures.append(f"{name}, {what}: {type(error).__name__}: {error}"[:600])
+                print(f"NOT HELD: {self.failures[-1]}", flush=True)
             shutil.rmtree(place, ignore_errors=True)
         told = ", ".join(f"{count} {what}" for what, count in happened.most_common())
         print(f"{name:<48} {held:>4} of {tried:<4} {time.monotonic() - started:5.0f} s  {told}", flush=True)
@@ -387,8 +388,6 @@ def main() -> int:
                 print(f"{title:<48} skipped: this user may not mount")
                 continue
             campaign.attempt(title, cases(campaign))
-    for line in campaign.failures:
-        print(f"NOT HELD: {line}")
     return 1 if campaign.failures else 0
 
 

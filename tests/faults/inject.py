@@ -87,6 +87,8 @@ class Fault:
             told.operations = number + 1
             if self.number < 0 or number < self.number or (number > self.number and not self.lasting):
                 return
+            if self.error is not None and name == "mkdir" and os.path.isdir(path):  # noqa: PTH112
+                return  # "File exists" comes first
             told.note_hit(f"{name} {path}")
             if self.torn and half is not None:
                 half()

@@ -85,6 +85,7 @@ class Sweep:
         for composed, cfg in check(self.composer, list(enumerate(known))):
             self._checked[composed.number, composed.arguments] = composed, cfg
         self.directory = Path(str(config.hydra.sweep.dir)).absolute()
+        self._standing: Standing | None = None
         self.is_whole = bool(known)
         explains_itself = "optuna_sweeper" in str(config.hydra.sweeper.get("_target_"))
         if config.get("dry_run") and not self.is_whole and not explains_itself:
@@ -93,19 +94,35 @@ class Sweep:
         check_place(self.directory)
         if any(cfg.dry_run for _, cfg in self._checked.values()):
             self._explain()
-        if self._checked:
-            self._stand(list(self._checked.values()))  # another study is refused before anything is written
-            _check_data(cfg for _, cfg in self._checked.values())
-        self.directory.mkdir(parents=True, exist_ok=True)
         self.in_portions = False
         self.ended: dict[str, Ended] = {}
+        lock = locking.reserve(self.directory)
+        try:
+            if self._checked:  # another study is refused before anything is written
+                standing = self._stand(list(self._checked.values()))
+                _check_data(cfg for _, cfg in self._checked.values())
+                if lock is not None and not lease.is_going_on(self.directory):
+                    self._standing = standing  # nobody can change it now
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if lock is None:
+                lock = locking.take(self.directory)
+            else:
+                locking.sign(lock)
+            lease.wait(self.directory)
+        except BaseException:
+            if lock is not None:
+                locking.release(lock)
+            raise
         # until Hydra lets go of the launcher, at the latest until the process ends
-        weakref.finalize(self, os.close, locking.take(self.directory))
-        lease.wait(self.directory)
+        weakref.finalize(self, locking.release, lock)
         # the sweeper holds the same context: what it composes to see whether it is legal, it composes with this
         context.config_loader = _Loader(self.composer, set(map(tuple, known)))  # type: ignore[assignment]
 
     def _stand(self, jobs: Sequence[tuple[Composed, Config]]) -> Standing:
+        """Where these jobs stand; looked at anew, unless they were when the directory was locked."""
+        known, self._standing = self._standing, None
+        if known is not None and known.found.keys() == {composed.output_dir for composed, _ in jobs}:
+            return known
         return stand(self.directory, [(composed.output_dir, cfg) for composed, cfg in jobs], same_study=self.is_whole)
 
     def _check_halving(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from mlpexp import locking
 from mlpexp.errors import UserError
 
 FOLDER = ".workers"
@@ -93,14 +94,20 @@ def conducting(directory: Path) -> Iterator[Session]:
     (folder / WRITERS).touch()
     session = Session(directory, uuid4().hex)
     handle = os.open(folder / CONDUCTOR, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    locking.keep(handle)
     try:
         _flock(handle, fcntl.LOCK_EX)
         os.ftruncate(handle, 0)
         os.pwrite(handle, session.token.encode(), 0)
         yield session
     finally:
-        os.close(handle)
+        locking.release(handle)
         _outlasted(directory, LEAVING_S)  # those of a cluster may be in the middle of an epoch
+
+
+def is_going_on(directory: Path) -> bool:
+    """Whether there may be workers, of whatever start of the sweep."""
+    return (directory / FOLDER).exists()
 
 
 def wait(directory: Path) -> None:

@@ -14,7 +14,7 @@ from mlpexp import atomic
 from mlpexp.checks import spell
 from mlpexp.config import GENERATED, Config, plain
 from mlpexp.errors import UserError
-from mlpexp.runs import LATER, SCHEMA_VERSION, identity_content, seal
+from mlpexp.runs import LATER, SCHEMA_VERSION, seal
 
 MANIFEST = "sweep.json"
 DIGEST = "data digest"
@@ -61,12 +61,12 @@ def read(directory: Path) -> Manifest | None:
     return Manifest(**content)
 
 
-def of(configs: Sequence[Config], digests: Sequence[str]) -> Manifest:
-    """The study that these runs make, without their directories; `digests` of each one's data."""
+def of(contents: Sequence[Mapping[str, Any]]) -> Manifest:
+    """The study that runs with these `runs.identity_content`s make, without their directories."""
     flats = [
         # what makes data from a seed is all in its configuration
-        flat(identity_content(cfg, digest)["config"]) | ({} if cfg.data.name in GENERATED else {DIGEST: digest})
-        for cfg, digest in zip(configs, digests, strict=True)
+        flat(one["config"]) | ({} if one["config"]["data"]["name"] in GENERATED else {DIGEST: one["data"]})
+        for one in contents
     ]
     constants, varied = dict(flats[0]), set()
     for one in flats[1:]:

@@ -69,11 +69,10 @@ def stand(directory: Path, jobs: Sequence[tuple[str, Config]], *, same_study: bo
     check_place(directory)
     unique = dict(jobs)
     configs = list(unique.values())
-    digests = [digest.of(cfg.data) for cfg in configs]
     old = manifest.read(directory)
-    study = manifest.of(configs, digests)
-    study = manifest.joined(old, study, directory, refuse=same_study)
-    identities = [runs.identity(cfg, of_data) for cfg, of_data in zip(configs, digests, strict=True)]
+    contents = [runs.identity_content(cfg, digest.of(cfg.data)) for cfg in configs]
+    study = manifest.joined(old, manifest.of(contents), directory, refuse=same_study)
+    identities = [runs.identity_of(content) for content in contents]
     found = survey([Path(place) for place in unique], identities, study.runs, directory)
     if any(cfg.record == "table" for cfg in configs):
         _from_journal(directory, configs, identities, found)
