@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-PROBE = """
+COMES_LATER = """
 import gc, sys
 from mlpexp import lean
 lean.install()
@@ -47,10 +47,23 @@ assert "torch._dynamo" in sys.modules and sys.modules["torch._dynamo"].__file__
 """
 
 
-@pytest.fixture(scope="module")
-def probe() -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", PROBE], capture_output=True, text=True, check=False)
+OTHER_VERSION = """
+import sys
+from mlpexp import lean
+def other(*_, **__):
+    raise AttributeError("what another version of Lightning might ask for")
+lean._disable = other
+lean.install()
+import lightning.pytorch, torchmetrics
+from lightning.pytorch.trainer.connectors.logger_connector import result
+assert {"torch._dynamo", "matplotlib.pyplot"} <= sys.modules.keys()
+assert result.Metric is torchmetrics.Metric
+"""
 
 
-def test_lightning_comes_without_compiler_and_plots_and_both_work_when_they_are_asked_for(probe):
-    assert probe.returncode == 0, probe.stderr
+@pytest.mark.parametrize(
+    "program", [COMES_LATER, OTHER_VERSION], ids=["the rest when it is asked for", "all at once if need be"]
+)
+def test_lightning_is_whole_although_it_comes_without_compiler_and_plots(program):
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
