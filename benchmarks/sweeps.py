@@ -1,21 +1,22 @@
-"""What a run of a sweep costs, whole processes from start to last file, beside four other ways. All in one go.
+"""What a run of a sweep costs, whole processes from start to last file, beside four other ways.
 
-    python benchmarks/sweeps.py [--quick]
+    python benchmarks/sweeps.py [--quick] [--only PART …] [--again]
 
-The work: digits, all 1,797 of them (`data.split=none`), 10 epochs, batch 32, plain gradient descent. First the
-answers are compared, then the times. Writes `sweeps.md`, `sweeps.json` and `sweeps.svg` beside itself, with
-hardware, versions and date; `--quick` does everything in a small form and writes nothing.
+The work: digits, all 1,797 of them (`data.split=none`), 10 epochs, batch 32, plain gradient descent. Each part
+measures both sides by turns, after it has compared their answers, and is written to `sweeps.json` as soon as it is
+done, with hardware, versions and date; the same command again measures what is missing there. At the end
+`sweeps.md` and `sweeps.svg` are made of what is there. `--only memory` takes long and is no part of the rest;
+`--quick` does everything else in a small form, in a minute and a half, and writes nothing.
 """
 
 import argparse
 import csv
 import json
-import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import product
@@ -23,13 +24,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from measuring import ROOT, THREADS, Curve, Spent, bare_loop, close, spend, surroundings
 from torch import nn
 
-from mlpexp import checks, config, runs, training
+from mlpexp import app, checks, config, runs, training
 from mlpexp.data.batches import epoch_order
 from mlpexp.data.digits import digits_table
 from mlpexp.data.prepared import prepare
+from mlpexp.sweep.compose import Composer
+from mlpexp.sweep.launch import check
 from mlpexp.sweep.plan import plan
 from mlpexp.sweep.results import load_results
 from mlpexp.sweep.stack import train_stack
@@ -38,12 +44,15 @@ DEPTHS, WIDTHS = (1, 2, 3), (32, 64, 128)
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 GRID = ["model.depth=1,2,3", "model.width=32,64,128", "model.activation=tanh,relu,gelu"]
 FACTORS = ("model.depth", "model.width", "model.activation")
+NUM_ARCHITECTURES = len(DEPTHS) * len(WIDTHS) * len(ACTIVATIONS)
 TRAIN = [sys.executable, str(ROOT / "scripts/train.py")]
 WORK = ["data.split=none"]
 # at most so many ms a run on the machine of the targets, at least so many times faster than the bare loop
-TARGETS = {"seeds": (12, 8.0), "grid x40": (22, 6.0), "grid x5": (60, 2.5), "grid x1": (250, None)}
+TARGETS = {"seeds": (12, 8.0), "many": (22, 6.0), "few": (60, 2.5), "grid": (250, None)}
 ENGINE_TARGET = 18.0
+COMPOSE_TARGET_MS = 2.0
 MEMORY_TARGET = 1.3
+PLACE = Path(__file__)
 
 
 class Size(NamedTuple):
@@ -52,115 +61,120 @@ class Size(NamedTuple):
     seeds: int = 1000
     many: int = 40
     few: int = 5
+    repeats: int = 3  # of each pair of sides, by turns
     sample: int = 6  # runs of the basic launcher
-    bare: int = 5  # repetitions of the bare loop of the default network
+    bare: int = 5  # bare loops of the default network each time
+    composed: int = 1000
     memory: tuple[int, int] = (1000, 10_000)
     epochs: int = 10
 
 
-QUICK = Size(seeds=4, many=2, few=1, sample=2, bare=1, memory=(4, 8), epochs=1)
+QUICK = Size(seeds=64, many=3, few=2, repeats=1, sample=2, bare=1, composed=50, memory=(4, 8), epochs=2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small form, in some seconds a sweep; writes nothing")
-    parser.add_argument("--no-memory", action="store_true", help="leave out the 10,000 runs")
-    parser.add_argument("--scikit-learn", type=int, help=argparse.SUPPRESS)  # epochs: the part in its own process
+    parser.add_argument("--quick", action="store_true", help="a small form of everything but memory; writes nothing")
+    parser.add_argument("--only", action="extend", nargs="+", choices=PARTS, help="measure these, also once more")
+    parser.add_argument("--again", action="store_true", help="measure also what has been measured")
     asked = parser.parse_args()
-    if asked.scikit_learn:
-        print(json.dumps(grid_search(asked.scikit_learn)))
-        return
     torch.set_num_threads(THREADS)
-    document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings()}
-    document |= measure(QUICK if asked.quick else Size(), memory=not asked.no_memory)
+    size = QUICK if asked.quick else Size()
+    kept = PLACE.with_suffix(".json")
+    document: dict[str, Any] = {"size": size._asdict(), "parts": {}}
+    if kept.exists() and not asked.quick:
+        earlier = json.loads(kept.read_text())
+        if earlier.get("size") == json.loads(json.dumps(document["size"])):
+            document = earlier
+    for name in asked.only or [name for name in PARTS if name != "memory"]:
+        if name in document["parts"] and not (asked.only or asked.again):
+            say(f"{name}: measured on {document['parts'][name]['date']}")
+            continue
+        say(f"{name} …")
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as scratch:
+            around = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings()}
+            document["parts"][name] = around | PARTS[name](size, Path(scratch))
+        say(f"  {told(document['parts'][name])}; {time.perf_counter() - started:.0f} s")
+        if not asked.quick:
+            kept.write_text(json.dumps(document, indent=2) + "\n")
     table = markdown(document)
     print(table)
-    if not asked.quick:
-        place = Path(__file__)
-        place.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-        place.with_suffix(".md").write_text(table)
-        plot(document, place.with_suffix(".svg"))
-
-
-def measure(size: Size, *, memory: bool) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        bare = bare_loops(size)
-        found: dict[str, Any] = {}
-        ours = {
-            "seeds": [f"seed=range({size.seeds})"],
-            "grid x1": GRID,
-            f"grid x{size.few}" if size.few > 1 else "grid x5": [*GRID, f"seed=range({size.few})"],
-            f"grid x{size.many}" if size.many > 2 else "grid x40": [*GRID, f"seed=range({size.many})"],
-        }
-        for name, overrides in ours.items():
-            say(f"{name}: our launcher")
-            found[name] = sweep(overrides, place / name.replace(" ", "-"), size)
-            say(f"  {found[name]['wall_s']:.1f} s, {found[name]['cpu_s']:.1f} s of processor")
-        say("the answers are compared")
-        assert_same_answers(place / "seeds", bare["curves"], FACTORS[:0])
-        assert_same_answers(place / "grid-x1", bare["curves"], FACTORS)
-        say(f"the grid by hydra/launcher=basic: {size.sample} runs and 1")
-        basic = basic_launcher(place, size)
-        say("the grid by scikit-learn")
-        sklearn = scikit_learn(place, size)
-        say("the engine in its Trainer, without files")
-        engine = {kind: engine_alone(size, exact=kind == "exact") for kind in ("exact", "fused")}
-        say(f"  {engine}")
-        again = bare_loops(size)  # on both sides of all the rest
-        grown = memory_growth(size) if memory else None
-    per_run = {key: statistics.mean([bare[key], again[key]]) for key in ("seeds", "grid", "seeds_cpu", "grid_cpu")}
-    say(f"bare loop, s a run: {per_run}")
-    for name, row in found.items():
-        alone = per_run["seeds" if name == "seeds" else "grid"]
-        row["times_faster_than_bare_loop"] = alone / row["s_per_run"]
-        cpu = per_run["seeds_cpu" if name == "seeds" else "grid_cpu"]
-        row["times_less_processor_than_bare_loop"] = cpu * row["runs"] / row["cpu_s"]
-        row["target_times"] = TARGETS[name][1]
-        if name != "seeds":
-            row["times_faster_than_basic_launcher"] = basic["s_per_run"] / row["s_per_run"]
-    for row in engine.values():
-        row["times_less_processor_than_bare_loop"] = per_run["seeds_cpu"] * row["runs"] / row["cpu_s"]
-        row["times_faster_than_bare_loop"] = per_run["seeds"] / row["s_per_run"]
-    return {
-        "size": size._asdict(),
-        "bare_loop_s_per_run": per_run,
-        "sweeps": found,
-        "basic_launcher": basic,
-        "scikit_learn": sklearn,
-        "engine": engine,
-        "memory": grown,
-    }
+    if asked.quick:
+        with tempfile.TemporaryDirectory() as scratch:
+            plot(document["parts"], Path(scratch) / "sweeps.svg")
+    else:
+        PLACE.with_suffix(".md").write_text(table)
+        plot(document["parts"], PLACE.with_suffix(".svg"))
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def bare_loops(size: Size) -> dict[str, Any]:
-    """Seconds a run of the default network and, on average, of the grid's; and the curves."""
-    say("the bare loop")
+def told(found: Mapping[str, Any]) -> str:
+    """The numbers of a part."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, int | float))
+
+
+def sweep_beside_bare_loop(name: str, overrides: Sequence[str], seeds: int, size: Size, place: Path) -> dict[str, Any]:
+    """Whole sweeps of ours and bare loops by turns: medians, and the ratio of each sweep to the loops around it."""
+    loops = bare_seeds if name == "seeds" else bare_grid
+    curves, before = loops(size)
+    sweeps, wall, cpu = [], [], []
+    for turn in range(size.repeats):
+        there = place / f"{name}-{turn}"
+        sweeps.append(sweep([*overrides, f"seed=range({seeds})"], there, size))
+        if turn == 0:
+            assert_same_answers(there, curves, () if name == "seeds" else FACTORS)
+        _, after = loops(size)
+        wall.append((before.wall_s + after.wall_s) / 2 / sweeps[-1]["s_per_run"])
+        cpu.append((before.cpu_s + after.cpu_s) / 2 / (sweeps[-1]["cpu_s"] / sweeps[-1]["runs"]))
+        before = after
+    medians = {key: statistics.median(one[key] for one in sweeps) for key in sweeps[0]}
+    return medians | {
+        "turns": size.repeats,
+        "bare_loop_s": medians["s_per_run"] * statistics.median(wall),
+        "times_faster_than_bare_loop": statistics.median(wall),
+        "times_less_processor_than_bare_loop": statistics.median(cpu),
+        "target_times": TARGETS[name][1],
+    }
+
+
+class Loops(NamedTuple):
+    """A bare loop's seconds, on average over its networks."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def bare_seeds(size: Size) -> tuple[dict[tuple[Any, ...], Curve], Loops]:
+    return bare_loops([(seed, 1, 50, "tanh") for seed in range(size.bare)], size)
+
+
+def bare_grid(size: Size) -> tuple[dict[tuple[Any, ...], Curve], Loops]:
+    return bare_loops([(0, *point) for point in product(DEPTHS, WIDTHS, ACTIVATIONS)], size)
+
+
+def bare_loops(points: Sequence[tuple[int, int, int, str]], size: Size) -> tuple[dict[tuple[Any, ...], Curve], Loops]:
+    """The curves by seed, depth, width, activation; and the seconds."""
     table = digits_table()
     x, y = torch.from_numpy(table.inputs / table.inputs.max()), torch.from_numpy(table.labels)
+    loop = partial(bare_loop, x, y)
+    loop(epochs=1)  # a warm-up
     curves: dict[tuple[Any, ...], Curve] = {}
-
-    def seconds(seed: int, depth: int, width: int, activation: str) -> tuple[float, float]:
-        loop = partial(
-            bare_loop, x, y, seed=seed, widths=[width] * depth, activation=ACTIVATIONS[activation], epochs=size.epochs
-        )
-        started, used = time.perf_counter(), time.process_time()
+    started, used = time.perf_counter(), time.process_time()
+    for seed, depth, width, activation in points:
         # the initial weights are our run's own: nn.Linear's, drawn with this seed
-        curves[seed, depth, width, activation] = loop(order=lambda epoch: epoch_order(len(y), seed, epoch))
-        return time.perf_counter() - started, time.process_time() - used
-
-    seconds(0, 1, 50, "tanh")  # a warm-up
-    default = [seconds(seed, 1, 50, "tanh") for seed in range(size.bare)]
-    grid = [seconds(0, *point) for point in product(DEPTHS, WIDTHS, ACTIVATIONS)]
-    walls, cpus = (
-        {"seeds": statistics.median(one[i] for one in default), "grid": statistics.mean(one[i] for one in grid)}
-        for i in (0, 1)
-    )
-    return walls | {f"{name}_cpu": value for name, value in cpus.items()} | {"curves": curves}
+        curves[seed, depth, width, activation] = loop(
+            seed=seed,
+            widths=[width] * depth,
+            activation=ACTIVATIONS[activation],
+            epochs=size.epochs,
+            order=lambda epoch, seed=seed: epoch_order(len(y), seed, epoch),
+        )
+    walls, cpus = time.perf_counter() - started, time.process_time() - used
+    return curves, Loops(walls / len(points), cpus / len(points))
 
 
 def sweep(overrides: Sequence[str], place: Path, size: Size, *more: str) -> dict[str, Any]:
@@ -169,7 +183,8 @@ def sweep(overrides: Sequence[str], place: Path, size: Size, *more: str) -> dict
     epochs = f"trainer.max_epochs={size.epochs}"
     spent = spend([*TRAIN, "-m", *WORK, epochs, "name=it", *overrides, *more], place)
     results = [runs.read_result(marker.parent) for marker in (place / "multirun/it").glob(f"*/{runs.RESULT}")]
-    assert results and all(result.status == "ok" for result in results)
+    # a deep network may not have learned anything yet after one or two epochs
+    assert results and {result.status for result in results} <= {"ok"} | ({"diverged"} if size.epochs < 10 else set())
     return per_run(spent, len(results))
 
 
@@ -188,10 +203,10 @@ def assert_same_answers(place: Path, curves: dict[tuple[Any, ...], Curve], facto
                 ours = [(float(line["val/loss"]), float(line["val/acc"])) for line in csv.DictReader(file)]
             assert close(ours, curve), f"{row['name']} differs from the bare loop: their times cannot be compared"
             compared += 1
-    assert compared >= (len(DEPTHS) * len(WIDTHS) * len(ACTIVATIONS) if factors else 1)
+    assert compared >= (NUM_ARCHITECTURES if factors else 1)
 
 
-def basic_launcher(place: Path, size: Size) -> dict[str, Any]:
+def basic_launcher(size: Size, place: Path) -> dict[str, Any]:
     """The same runs by Hydra's own launcher: the start, and what each run more costs."""
 
     def wall(count: int) -> float:
@@ -204,62 +219,97 @@ def basic_launcher(place: Path, size: Size) -> dict[str, Any]:
     return {"runs_measured": size.sample, "start_s": one - marginal, "s_per_run": marginal, "extrapolated": True}
 
 
-def scikit_learn(place: Path, size: Size) -> dict[str, Any]:
+def scikit_learn(size: Size, place: Path) -> dict[str, Any]:
     (place / "sklearn").mkdir()
-    command = [sys.executable, str(Path(__file__).absolute()), "--scikit-learn", str(size.epochs)]
-    return per_run(spend(command, place / "sklearn"), len(DEPTHS) * len(WIDTHS) * len(ACTIVATIONS))
+    command = [sys.executable, str(ROOT / "benchmarks/grid_search.py"), str(size.epochs)]
+    return per_run(spend(command, place / "sklearn"), NUM_ARCHITECTURES)
 
 
-def grid_search(epochs: int) -> float:
-    """scikit-learn's grid search over the same grid (sigmoid in place of gelu, which it lacks); best accuracy."""
-    import warnings
-
-    import numpy as np
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.neural_network import MLPClassifier
-
-    os.environ["PYTHONWARNINGS"] = "ignore"  # ten epochs do not converge, it says 27 times
-    warnings.simplefilter("ignore")
-    table = digits_table()
-    everything = np.arange(len(table.labels))
-    network = MLPClassifier(
-        solver="sgd", learning_rate_init=0.1, momentum=0, alpha=0, batch_size=32, max_iter=epochs, random_state=0
-    )
-    grid = {
-        "hidden_layer_sizes": [(width,) * depth for depth, width in product(DEPTHS, WIDTHS)],
-        "activation": ["tanh", "relu", "logistic"],
+def engines(size: Size, place: Path) -> dict[str, Any]:
+    """The stacks of the seeds in their Trainers, without files, and the bare loop, by turns."""
+    stacks = {name: engine_alone(size, *kind) for name, kind in ENGINES.items()}
+    for turn in stacks.values():
+        turn(True)  # a warm-up
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in stacks}
+    _, before = bare_seeds(size)
+    for _ in range(size.repeats):
+        for name, turn in stacks.items():
+            wall, cpu = turn(False)
+            _, after = bare_seeds(size)
+            ratios = ((before.wall_s + after.wall_s) / 2 / wall, (before.cpu_s + after.cpu_s) / 2 / cpu)
+            found[name].append((1000 * wall, *ratios))
+            before = after
+    torch.set_num_threads(THREADS)
+    return {
+        name: dict(
+            zip(
+                ("ms_per_run", "times_faster", "times_less_processor"),
+                map(statistics.median, zip(*rows, strict=True)),
+                strict=True,
+            )
+        )
+        for name, rows in found.items()
     }
-    search = GridSearchCV(network, grid, cv=[(everything, everything)], refit=False, n_jobs=2)
-    search.fit(table.inputs / 16, table.labels)
-    if epochs >= 10:
-        assert search.best_score_ > 0.95, search.best_score_
-    return float(search.best_score_)
 
 
-def engine_alone(size: Size, *, exact: bool) -> dict[str, Any]:
-    """Seconds a run of the seeds' stacks in their Trainers."""
+ENGINES = {  # exact or equal to rounding; threads; stacks of so many runs at most, since two threads may wait long
+    "exact": (True, THREADS, None),
+    "fused": (False, THREADS, None),
+    "exact, 2 threads": (True, 2, 128),
+}
+
+
+def engine_alone(size: Size, exact: bool, threads: int, limit: int | None) -> Callable[[bool], tuple[float, float]]:
+    """A function that trains the seeds' stacks, or two runs to warm up; returns seconds, and of processor, a run."""
+    seeds = min(size.seeds, limit or size.seeds)
     configs = []
-    for seed in range(size.seeds):
+    for seed in range(seeds):
         plain = config.defaults()
         plain["seed"], plain["data"]["split"], plain["stack"]["exact"] = seed, "none", exact
         plain["trainer"]["max_epochs"] = size.epochs
         plain["tracking"] |= {"figures": False, "diagnostics": False}
         configs.append(checks.parse(plain))
     data = [prepare(digits_table(), cfg.data) for cfg in configs]
-    stacks = plan(configs, data, 1 << 30).stacks
-    with training.Quiet():
-        train_stack(configs[:2], data[:2])  # a warm-up
+    stacks = [stack.runs for stack in plan(configs, data, 1 << 30).stacks]
+
+    def turn(warm_up: bool) -> tuple[float, float]:
+        torch.set_num_threads(threads)
         started, used = time.perf_counter(), time.process_time()
-        for stack in stacks:
-            train_stack([configs[i] for i in stack.runs], [data[i] for i in stack.runs])
-        elapsed = time.perf_counter() - started
-        used = time.process_time() - used
-    return {"runs": size.seeds, "wall_s": elapsed, "cpu_s": used, "s_per_run": elapsed / size.seeds}
+        with training.Quiet():
+            for members in [[0, 1]] if warm_up else stacks:
+                train_stack([configs[i] for i in members], [data[i] for i in members])
+        elapsed, spent = time.perf_counter() - started, time.process_time() - used
+        torch.set_num_threads(THREADS)
+        return elapsed / seeds, spent / seeds
+
+    return turn
 
 
-def memory_growth(size: Size) -> dict[str, Any]:
+def composition(size: Size, place: Path) -> dict[str, Any]:
+    """Composing and checking configurations, as the launcher does before anything is trained."""
+    app.register()
+    jobs = [(i, [f"seed={i}", f"optimizer.lr={0.01 * (1 + i % 10)}"]) for i in range(size.composed)]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3", job_name="train"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("train", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        times = []
+        for _ in range(size.repeats):
+            started = time.perf_counter()
+            check(Composer(loader, master), jobs)
+            times.append(time.perf_counter() - started)
+        before = time.perf_counter()
+        loader.load_sweep_config(master, jobs[-1][1])
+        by_hydra = time.perf_counter() - before
+    return {
+        "configurations": size.composed,
+        "ms_each": 1000 * statistics.median(times) / size.composed,
+        "ms_each_by_hydra": 1000 * by_hydra,
+        "target": COMPOSE_TARGET_MS,
+    }
+
+
+def memory_growth(size: Size, place: Path) -> dict[str, Any]:
     """Peak memory of many short runs beside that of fewer."""
-    say("memory")
     small, large = (
         spend([*TRAIN, "-m", f"seed=range({count})", "name=it", "trainer.max_epochs=1", "data.batch_size=512"])
         for count in size.memory
@@ -273,74 +323,118 @@ def memory_growth(size: Size) -> dict[str, Any]:
     }
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """The whole document as a page."""
-    hardware, size = found["hardware"], found["size"]
-    bare, basic, sklearn = found["bare_loop_s_per_run"], found["basic_launcher"], found["scikit_learn"]
-    named = {"seeds": f"{size['seeds']:,} seeds of 64-50-10"}
+def _grid(name: str, seeds: Callable[[Size], int]) -> Callable[[Size, Path], dict[str, Any]]:
+    return lambda size, place: sweep_beside_bare_loop(name, GRID, seeds(size), size, place)
+
+
+PARTS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
+    "seeds": lambda size, place: sweep_beside_bare_loop("seeds", [], size.seeds, size, place),
+    "grid": _grid("grid", lambda size: 1),
+    "few": _grid("few", lambda size: size.few),
+    "many": _grid("many", lambda size: size.many),
+    "engine": engines,
+    "compose": composition,
+    "basic": basic_launcher,
+    "scikit-learn": scikit_learn,
+    "memory": memory_growth,
+}
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The page of what has been measured."""
+    parts, size = document["parts"], document["size"]
+    named = _names(size)
+    anyone = max(parts.values(), key=lambda part: part["date"])
+    hardware, versions = anyone["hardware"], anyone["versions"]
+    loads = [f"{name} {part['hardware']['load']}" for name, part in parts.items()]
     lines = [
         "# What a run of a sweep costs",
         "",
-        f"Whole processes, from the command to the last file on disk; {found['date']}, {hardware['cpu']}, "
-        f"{hardware['cores']} cores ({hardware['vector_instructions']}), load {hardware['load']} at the start, "
-        f"torch {found['versions']['torch']}, lightning {found['versions']['lightning']}.",
+        f"Whole processes, from the command to the last file on disk; {anyone['date']}, {hardware['cpu']}, "
+        f"{hardware['cores']} cores ({hardware['vector_instructions']}), torch {versions['torch']}, lightning "
+        f"{versions['lightning']}; the load when each part began: "
+        f"{', '.join(loads)}.",
         f"The work: digits (1,797 samples), {size['epochs']} epochs, batch 32. The grid: depth 1, 2, 3, width 32, "
         "64, 128, tanh, relu, gelu. Losses and accuracies of our runs and of the bare loop agreed before "
-        "anything was compared.",
+        "anything was compared. Medians of both sides measured by turns.",
         "",
         "| | runs | seconds | of processor | ms a run | beside the bare loop | beside launcher=basic | peak MiB |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for name, row in found["sweeps"].items():
-        times = row["times_faster_than_bare_loop"]
+    basic = parts.get("basic")
+    for name in filter(parts.__contains__, TARGETS):
+        row = parts[name]
         wanted = f", wanted {row['target_times']:g}" if row["target_times"] else ""
-        slow = row.get("times_faster_than_basic_launcher")
+        slow = basic["s_per_run"] / row["s_per_run"] if basic and name != "seeds" else None
         lines.append(
-            f"| **{named.get(name, name)}** | {row['runs']:,} | {row['wall_s']:.1f} | {row['cpu_s']:.1f} | "
-            f"{1000 * row['s_per_run']:.1f} | {times:.1f} times faster{wanted} "
+            f"| **{named[name]}** | {row['runs']:,} | {row['wall_s']:.1f} | {row['cpu_s']:.1f} | "
+            f"{1000 * row['s_per_run']:.1f} | {row['times_faster_than_bare_loop']:.1f} times faster{wanted} "
             f"({row['times_less_processor_than_bare_loop']:.1f} by processor) | "
             f"{f'{slow:.0f} times faster' if slow else ''} | {row['peak_mib']:.0f} |"
         )
-    for kind, row in found["engine"].items():
+    for kind, row in {kind: parts["engine"][kind] for kind in ENGINES if "engine" in parts}.items():
         wanted = f", wanted {ENGINE_TARGET:g}" if kind == "exact" else ""
         lines.append(
-            f"| the engine in its Trainer, {kind} | {row['runs']:,} | {row['wall_s']:.1f} | {row['cpu_s']:.1f} | "
-            f"{1000 * row['s_per_run']:.1f} | {row['times_faster_than_bare_loop']:.1f} times faster{wanted} "
-            f"({row['times_less_processor_than_bare_loop']:.1f} by processor) | | |"
+            f"| the engine in its Trainer, {kind} | {size['seeds']:,} | | | {row['ms_per_run']:.1f} | "
+            f"{row['times_faster']:.1f} times faster{wanted} ({row['times_less_processor']:.1f} by processor) | | |"
         )
-    grid_s = basic["start_s"] + 27 * basic["s_per_run"]
-    lines += [
-        f"| bare loop of 64-50-10 | 1 | | | {1000 * bare['seeds']:.1f} | 1 | | |",
-        f"| bare loop, average of the grid | 1 | | | {1000 * bare['grid']:.1f} | 1 | | |",
-        f"| scikit-learn's GridSearchCV, n_jobs=2, no files | {sklearn['runs']} | {sklearn['wall_s']:.1f} | "
-        f"{sklearn['cpu_s']:.1f} | {1000 * sklearn['s_per_run']:.1f} | | | {sklearn['peak_mib']:.0f} |",
-        f"| hydra/launcher=basic, the grid once | 27 | {grid_s:.0f} | | {1000 * basic['s_per_run']:.0f} more each | "
-        f"| 1 | |",
-        "",
-        f"The last row is extrapolated from {basic['runs_measured']} runs and 1 of depth 2 and width 64.",
-    ]
-    if (memory := found["memory"]) is not None:
+    for name, what in (("seeds", "of 64-50-10"), ("grid", "average of the grid")):
+        if name in parts:
+            lines.append(f"| bare loop, {what} | 1 | | | {1000 * parts[name]['bare_loop_s']:.1f} | 1 | | |")
+    if sklearn := parts.get("scikit-learn"):
+        lines.append(
+            f"| scikit-learn's GridSearchCV, n_jobs=2, no files | {sklearn['runs']} | {sklearn['wall_s']:.1f} | "
+            f"{sklearn['cpu_s']:.1f} | {1000 * sklearn['s_per_run']:.1f} | | | {sklearn['peak_mib']:.0f} |"
+        )
+    if basic:
+        grid_s = basic["start_s"] + NUM_ARCHITECTURES * basic["s_per_run"]
+        lines += [
+            f"| hydra/launcher=basic, the grid once | {NUM_ARCHITECTURES} | {grid_s:.0f} | | "
+            f"{1000 * basic['s_per_run']:.0f} more each | | 1 | |",
+            "",
+            f"The last row is extrapolated from {basic['runs_measured']} runs and 1 of depth 2 and width 64.",
+        ]
+    if composed := parts.get("compose"):
+        lines.append(
+            f"\nComposing and checking {composed['configurations']:,} configurations takes "
+            f"{composed['ms_each']:.2f} ms each, wanted at most {composed['target']:g}; Hydra itself composes one in "
+            f"{composed['ms_each_by_hydra']:.0f} ms."
+        )
+    if memory := parts.get("memory"):
         small, large = memory["runs"]
         lines.append(
-            f"Peak memory of {large:,} runs of one epoch is {memory['ratio']:.2f} times that of {small:,} "
+            f"\nPeak memory of {large:,} runs of one epoch is {memory['ratio']:.2f} times that of {small:,} "
             f"({memory['peak_mib'][1]:.0f} and {memory['peak_mib'][0]:.0f} MiB), wanted at most {memory['target']:g}."
         )
     return "\n".join(lines) + "\n"
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
+def _names(size: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "seeds": f"{size['seeds']:,} seeds of 64-50-10",
+        "grid": "the grid once",
+        "few": f"{size['few']} seeds of the grid",
+        "many": f"{size['many']} seeds of the grid",
+    }
+
+
+def plot(parts: Mapping[str, Any], path: Path) -> None:
     """Milliseconds a run, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
-    bars = {f"mlpexp, {name}": 1000 * row["s_per_run"] for name, row in found["sweeps"].items()}
-    bars |= {
-        "bare loop, 64-50-10": 1000 * found["bare_loop_s_per_run"]["seeds"],
-        "bare loop, grid": 1000 * found["bare_loop_s_per_run"]["grid"],
-        "scikit-learn, grid": 1000 * found["scikit_learn"]["s_per_run"],
-        "hydra/launcher=basic, grid": 1000 * found["basic_launcher"]["s_per_run"],
+    sweeps = {name: parts[name] for name in TARGETS if name in parts}
+    shown = {"seeds": "many seeds of one", "grid": "the grid once", "few": "a few seeds of the grid"}
+    bars = {
+        f"mlpexp, {shown.get(name, 'many seeds of the grid')}": 1000 * row["s_per_run"] for name, row in sweeps.items()
     }
+    loops = {"seeds": "bare loop, 64-50-10", "grid": "bare loop, grid"}
+    bars |= {label: 1000 * parts[name]["bare_loop_s"] for name, label in loops.items() if name in parts}
+    others = {"scikit-learn": "scikit-learn, grid", "basic": "hydra/launcher=basic, grid"}
+    bars |= {label: 1000 * parts[name]["s_per_run"] for name, label in others.items() if name in parts}
+    if not bars:
+        return
     order = sorted(bars, key=bars.__getitem__, reverse=True)
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    figure = Figure(figsize=(7, 0.7 + 0.32 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
     colours = ["#0072B2" if name.startswith("mlpexp") else "#999999" for name in order]
     drawn = axes.barh(order, [bars[name] for name in order], color=colours)
