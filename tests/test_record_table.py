@@ -65,6 +65,13 @@ def test_a_single_run_is_refused(train):
     assert ended.line == "train.py: record=table belongs to a sweep; add -m, or leave it out"
 
 
+def test_a_job_that_moves_into_its_directory_is_refused_before_anything_is_written(train, here):
+    ended = train(f"{GRID} record=table hydra.job.chdir=true")
+    assert ended.code == 2
+    assert ended.line.startswith("train.py: record=table keeps no directory per run, but hydra.job.chdir")
+    assert not list(here.iterdir())
+
+
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\x00\xff{", b"0 {}\n"])
 def test_lines_that_nobody_wrote_are_nobodys_runs(tmp_path, content):
     (tmp_path / journal.JOURNAL).write_bytes(content)

@@ -1,6 +1,7 @@
 """The studies' theory, against what is known of it, and each study's verdict on tables made up for it."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from mlpexp.studies import (
     depth_width_activation,
     edge_of_chaos,
     learning_rate_transfer,
+    mean_field,
     notebook_variants,
     seed_luck,
     vanishing,
@@ -45,8 +47,6 @@ def test_the_variance_is_that_of_a_wide_random_network():
 
 
 def test_two_inputs_forget_each_other_at_the_rate_of_the_depth_scale():
-    from mlpexp.studies import mean_field
-
     point = fixed_point(1.8, 0.3)
     q, c, distances = point.variance, 0.0, []
     for _ in range(12):
@@ -54,6 +54,20 @@ def test_two_inputs_forget_each_other_at_the_rate_of_the_depth_scale():
         c = float(1.8**2 * (mean_field.WEIGHTS @ (np.tanh(first) * np.tanh(second)) @ mean_field.WEIGHTS) + 0.09) / q
         distances.append(point.correlation - c)
     assert distances[-1] / distances[-2] == pytest.approx(math.exp(-1 / point.depth_scale), rel=0.02)
+
+
+@pytest.mark.parametrize("sigma_b", [0.0, edge_of_chaos.SIGMA_B])
+@pytest.mark.parametrize("sigma_w", [0.8, 1.1, 1.33, 1.7, 2.1])
+def test_the_quadrature_has_converged_over_the_whole_map(monkeypatch, sigma_w, sigma_b):
+    coarse = fixed_point(sigma_w, sigma_b)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(128)
+    monkeypatch.setattr(mean_field, "NODES", nodes)
+    monkeypatch.setattr(mean_field, "WEIGHTS", weights / math.sqrt(2 * math.pi))
+    fine = fixed_point(sigma_w, sigma_b)
+    assert coarse.variance == pytest.approx(fine.variance, rel=1e-3, abs=1e-9)
+    assert coarse.correlation == pytest.approx(fine.correlation, abs=1e-3)
+    assert coarse.slope == pytest.approx(fine.slope, rel=1e-3)
+    assert coarse.depth_scale == pytest.approx(fine.depth_scale, rel=0.01)
 
 
 def test_networks_that_learn_to_twice_the_depth_scale_are_told_so():
@@ -90,6 +104,19 @@ def test_a_drifting_optimum_is_told_from_one_that_stays():
     ]  # fmt: skip
     said = learning_rate_transfer.verdict(rows).sentences[1]
     assert "4.0 in the standard parametrization, 1.0 in muP" in said
+
+
+def test_in_mup_the_best_rate_moves_less_over_widths_than_in_the_standard_parametrization(train):
+    """Trained for real: one epoch, the widths 32 and 256, rates by factors of two."""
+    small = (
+        "model.width=32,256 seed=0,1 data.batch_size=32 trainer.max_epochs=1 "
+        "optimizer.lr=0.001,0.002,0.004,0.008,0.016,0.032,0.064 tracking.tensorboard=false"
+    )
+    assert train(f"-m experiment=learning_rate_transfer {small}").code == 0
+    said = learning_rate_transfer.verdict(load_results(Path("multirun/learning_rate_transfer"))).sentences
+    standard, mup = (float(number) for number in re.findall(r"([\d.]+) in (?:the standard|muP)", said[1]))
+    assert standard > 2.5
+    assert mup < 0.6 * standard
 
 
 def test_a_peak_is_found_where_there_is_one():

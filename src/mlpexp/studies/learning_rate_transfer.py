@@ -73,7 +73,7 @@ def _draw(widths: list[int], rates: list[float], mean: dict[str, np.ndarray], ea
         one.set_yticks(heights, [f"{tick:g}" for tick in heights])
         one.minorticks_off()
     axes[0].set_ylabel("training loss (nats), last epoch")
-    axes[0].legend(title="width", fontsize=8, loc="lower left")
+    axes[1].legend(title="width", fontsize=8, loc="lower left")
     for which, (colour, marker) in LOOKS.items():
         table = each[which]
         axes[2].plot(widths, np.median(table, 1), marker + "-", color=colour, label=TITLES[which])

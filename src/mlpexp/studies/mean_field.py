@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
-POINTS = 32
+POINTS = 64  # with 32 the depth scale is off by 2 % at sigma_w = 2.1, with these by 0.03 %
 _nodes, _weights = np.polynomial.hermite_e.hermegauss(POINTS)
 NODES: NDArray[np.float64] = _nodes
 WEIGHTS: NDArray[np.float64] = _weights / math.sqrt(2 * math.pi)  # of the standard normal's density
@@ -43,7 +44,7 @@ def fixed_point(sigma_w: float, sigma_b: float) -> FixedPoint:
     if q < 1e-9:  # the signal itself dies out: then tanh is the identity
         slope = sigma_w**2
         return FixedPoint(0.0, 1.0, slope, _scale(slope))
-    slope = sigma_w**2 * float(WEIGHTS @ _tanh_slope(math.sqrt(q) * NODES) ** 2)
+    slope = _slope(sigma_w, q)
     if slope <= 1:
         return FixedPoint(q, 1.0, slope, _scale(slope))
     c = _correlation(sigma_w, sigma_b, q)
@@ -57,8 +58,13 @@ def critical_sigma_w(sigma_b: float) -> float:
     low, high = 0.1, 3.0  # far in the chaotic phase the quadrature would need more points
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if fixed_point(middle, sigma_b).slope < 1 else (low, middle)
+        slope = _slope(middle, _variance(middle, sigma_b))
+        low, high = (middle, high) if slope < 1 else (low, middle)
     return (low + high) / 2
+
+
+def _slope(sigma_w: float, q: float) -> float:
+    return sigma_w**2 * float(WEIGHTS @ _tanh_slope(math.sqrt(q) * NODES) ** 2)
 
 
 def _variance(sigma_w: float, sigma_b: float) -> float:
@@ -72,15 +78,16 @@ def _variance(sigma_w: float, sigma_b: float) -> float:
 
 
 def _correlation(sigma_w: float, sigma_b: float, q: float) -> float:
-    c = 0.0
-    for _ in range(MAX_STEPS):
+    """The fixed point below 1; there is one in the chaotic phase only."""
+
+    def growth(c: float) -> float:
         first, second = _pair(q, c)
-        after = (sigma_w**2 * float(WEIGHTS @ (np.tanh(first) * np.tanh(second)) @ WEIGHTS) + sigma_b**2) / q
-        after = min(after, 1 - 1e-12)
-        if abs(after - c) < TOLERANCE:
-            return after
-        c = after
-    return c
+        return (sigma_w**2 * float(WEIGHTS @ (np.tanh(first) * np.tanh(second)) @ WEIGHTS) + sigma_b**2) / q - c
+
+    high = 1 - 1e-6
+    if growth(0.0) <= TOLERANCE:  # without biases two inputs become orthogonal
+        return 0.0
+    return float(brentq(growth, 0.0, high, xtol=TOLERANCE)) if growth(high) < 0 else high
 
 
 def _pair(q: float, c: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

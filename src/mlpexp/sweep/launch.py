@@ -91,6 +91,7 @@ class Sweep:
         if config.get("dry_run") and not self.is_whole and not explains_itself:
             raise UserError("dry_run=true shows the plan of a grid; another sweeper's runs are not known beforehand")
         self._check_halving()
+        self._check_record()
         check_place(self.directory)
         if any(cfg.dry_run for _, cfg in self._checked.values()):
             self._explain()
@@ -144,6 +145,19 @@ class Sweep:
 
         if found := [*found, *problems(configs, self.settings)]:
             raise ConfigError(found)
+
+    def _check_record(self) -> None:
+        """
+        Raises:
+            UserError: a job wants the directory that the sweep is not to have.
+        """
+        jobs = list(self._checked.values())
+        beforehand = not self.is_whole and self.config.get("record") == "table" and bool(self.config.hydra.job.chdir)
+        if beforehand or any(composed.needs_ordinary_way and cfg.record == "table" for composed, cfg in jobs):
+            raise UserError(
+                "record=table keeps no directory per run, but hydra.job.chdir (or a log of your own) needs one; "
+                "leave out one of the two"
+            )
 
     def _explain(self) -> NoReturn:
         """Say what the sweep would do, and end."""
