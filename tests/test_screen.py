@@ -72,6 +72,12 @@ def test_the_plan_is_one_line(sweep: list[Job], said: str, monkeypatch: pytest.M
     assert plan_line(sweep, planned) == said
 
 
+def test_the_time_that_a_plan_announces_is_that_of_this_machine_and_of_all_its_workers() -> None:
+    stacks = [Stack(runs=[run], seconds=50.0, memory_bytes=1) for run in range(4)]
+    planned = Plan(stacks=stacks, alone={}, workers=2, slowness=0.5)
+    assert plan_line(grid(1), planned) == "4 runs: 4 architectures, in 4 stacks, about 50 s"
+
+
 @pytest.mark.parametrize("width", [70, 80, 200])
 def test_the_table_of_the_best_is_whole_at_any_width(width: int) -> None:
     lines = concluded(grid(5, "+model.width=100", "optimizer.lr=0.125"), width)

@@ -16,7 +16,7 @@ from mlpexp.sweep.halving import Race
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.mark import unfinished
 from mlpexp.sweep.memory import stack_memory
-from mlpexp.sweep.plan import plan
+from mlpexp.sweep.plan import calibrated, plan
 from mlpexp.sweep.screen import Screen
 from mlpexp.sweep.spread import spread
 from mlpexp.sweep.work import Unit, data_of
@@ -52,7 +52,7 @@ def conduct(
                 chosen = here or _settled(settings, [sweep[i] for i in left])
                 with opened(chosen, directory, prepare) as place:
                     backend = Race(sweep, outcomes, directory) if halved else place
-                    division = planned([sweep[i] for i in left], backend.workers)
+                    division = planned([sweep[i] for i in left], backend.workers, tried=True)
                     with screen.showing([sweep[i] for i in left], division):
                         _train(_units(sweep, left, division), backend, sweep, outcomes, directory, screen)
             except Interrupted as stop:
@@ -91,11 +91,17 @@ def _settled(settings: Settings, jobs: Sequence[Job]) -> Settings:
     return settings.settled(planned(jobs).seconds, can_fork=can_fork)
 
 
-def planned(jobs: Sequence[Job], workers: int = 1) -> Plan:
-    """Which of these runs share stacks; positions count within `jobs`."""
+def planned(jobs: Sequence[Job], workers: int = 1, *, tried: bool = False) -> Plan:
+    """Which of these runs share stacks; positions count within `jobs`.
+
+    Args:
+        tried: find out how quick this machine is.
+    """
     configs = [job.config for job in jobs]
+    data = [data_of(job) for job in jobs]
     memory = stack_memory(configs[0].stack.memory_mib) // workers
-    return spread(plan(configs, [data_of(job) for job in jobs], memory), workers)
+    division = spread(plan(configs, data, memory), workers)
+    return calibrated(division, configs, data) if tried else division
 
 
 def _units(sweep: Sequence[Job], left: Sequence[int], division: Plan) -> list[Unit]:

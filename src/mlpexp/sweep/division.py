@@ -18,8 +18,10 @@ class Plan:
 
     stacks: list[Stack]
     alone: dict[int, str]  # position -> why
+    workers: int = 1
+    slowness: float = 1.0  # of this machine, beside the one of the estimates
 
     @property
     def seconds(self) -> float:
-        """Estimated time of the stacks."""
+        """Estimated time of the stacks on one core of the machine of the estimates."""
         return sum(stack.seconds for stack in self.stacks)

@@ -7,11 +7,12 @@ activation, epochs, and the data itself where it is small) varies freely inside 
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from mlpexp.config import Config
 from mlpexp.data.prepared import Prepared
-from mlpexp.stacking.cost import step_cost_us
+from mlpexp.stacking.cost import evaluation_cost_us, slowness, step_cost_us
 from mlpexp.sweep.division import Plan, Stack
 
 # a stack's weights should stay in the processor's cache; beyond some hundred runs nothing is gained
@@ -45,6 +46,17 @@ def plan(configs: Sequence[Config], data: Sequence[Prepared], memory_bytes: int)
             needed = len(runs) * (_bytes_per_run(alike[0], first) + inputs)
             stacks.append(Stack(runs=runs, seconds=_seconds(alike, first), memory_bytes=needed))
     return Plan(stacks=stacks, alone=alone)
+
+
+def calibrated(division: Plan, configs: Sequence[Config], data: Sequence[Prepared]) -> Plan:
+    """The same with the seconds of this machine as busy as it is, by a trial of its longest stack's steps."""
+    if not division.stacks:
+        return division
+    longest = max(division.stacks, key=lambda stack: stack.seconds).runs[0]
+    cfg = configs[longest]
+    if cfg.trainer.accelerator != "cpu":
+        return division
+    return replace(division, slowness=slowness(tuple(sizes(cfg, data[longest])), cfg.data.batch_size))
 
 
 def cannot_be_stacked(cfg: Config) -> str | None:
@@ -109,4 +121,6 @@ def _seconds(configs: Sequence[Config], data: Prepared) -> float:
     cfg = configs[0]
     steps = -(-len(data.split.train) // cfg.data.batch_size)
     epochs = max(c.trainer.max_epochs for c in configs)
-    return 1e-6 * epochs * steps * step_cost_us(sizes(cfg, data), cfg.data.batch_size, len(configs))
+    activations = {c.model.activation for c in configs}
+    step = step_cost_us(sizes(cfg, data), cfg.data.batch_size, len(configs), sorted(activations))
+    return 1e-6 * epochs * (steps * step + evaluation_cost_us(sizes(cfg, data), len(data.split.val), len(configs)))

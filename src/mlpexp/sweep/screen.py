@@ -201,7 +201,8 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
         repeats = {"data.fold": "folds"}.get(next((key for key in swept if key in SEED_LIKE), ""), "seeds")
         what += f" x {counts.pop():,} {repeats if len(swept) - len(keys) == 1 else 'runs'}"
     stacks = len(planned.stacks)
-    seconds = planned.seconds + STACK_S * stacks + WRITING_S * len(sweep)
+    seconds = planned.slowness * (planned.seconds + STACK_S * stacks + WRITING_S * len(sweep))
+    seconds /= max(1, min(planned.workers, stacks))
     line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
     if stacks:
         line += f", in {stacks:,} stack{'s' * (stacks != 1)}, about {_duration(seconds)}"

@@ -14,7 +14,8 @@ def spread(division: Plan, workers: int) -> Plan:
     if workers == 1 or not division.stacks:
         return division
     share = division.seconds / workers
-    return replace(division, stacks=[piece for stack in division.stacks for piece in _cut(stack, share)])
+    stacks = [piece for stack in division.stacks for piece in _cut(stack, share)]
+    return replace(division, stacks=stacks, workers=workers)
 
 
 def _cut(stack: Stack, share_s: float) -> Iterator[Stack]:

@@ -56,4 +56,4 @@ def explain(jobs: Sequence[Job], standing: Standing) -> None:
     from mlpexp.sweep.conduct import planned
 
     left = [job for job in jobs if job.done is None]
-    Screen().explain(jobs, left, standing.sentence(), planned(left) if left else None)
+    Screen().explain(jobs, left, standing.sentence(), planned(left, tried=True) if left else None)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from mlpexp.errors import ConfigError
 
 BACKENDS = ("auto", "process", "fork", "loky", "dask", "submitit")
-WORTH_WORKERS_S = 4.0  # of training, estimated; below it one process is as quick and shows more
+WORTH_WORKERS_S = 1.5  # of training, estimated; below it one process is as quick and shows more
 EXECUTORS = ("slurm", "local")
 EXTRAS = {"dask": ("distributed", "dask"), "submitit": ("submitit", "slurm")}  # backend -> module, extra
 ANSWER_S = 5.0
