@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from mlpexp import chance, load_results
+from mlpexp import chance, load_results, runs
+from mlpexp.conclusion import CUT_SHORT, conclude
+from mlpexp.config import Config, TrainerConfig
+from mlpexp.progress import Progress
 
 BALANCED = [126] * 9 + [123]
 
@@ -59,3 +62,22 @@ def test_runs_at_chance_level_are_marked_alone_and_in_a_sweep_but_are_no_failure
     rows = load_results(here / "multirun/s")
     assert [row["status"] for row in rows] == ["diverged", "diverged", "ok", "ok"]
     assert rows[1]["message"].startswith(chance.MARK)
+
+
+@pytest.mark.parametrize("flag", [None, *sorted(CUT_SHORT)])
+def test_a_training_that_was_cut_short_on_purpose_is_not_judged(flag):
+    cfg = Config(trainer=TrainerConfig(flags={flag: 1} if flag else {}))
+    history = [{"train/loss": math.log(10), "train/acc": 0.1, "val/loss": math.log(10), "val/acc": 0.1}]
+    progress = Progress.of(cfg)
+    progress.update(0, 2.3)
+    told = conclude(cfg, history, progress, {}, BALANCED)
+    assert (told.status, told.message is None) == (("ok", True) if flag else ("diverged", False))
+    blown = [history[0] | {"train/loss": math.inf}]
+    assert conclude(cfg, blown, progress, {}, BALANCED).status == "diverged"  # that is no question of time
+
+
+@pytest.mark.parametrize("flag", ["max_steps=40", "limit_train_batches=2", "fast_dev_run=true"])
+def test_nor_is_one_at_the_command_line(train, here, flag):
+    ended = train(f"optimizer.lr=1e-9 trainer.max_epochs=1 tracking.figures=false hydra.run.dir=run +trainer.{flag}")
+    assert (ended.code, ended.err) == (0, "")
+    assert runs.read_result(here / "run").status == "ok"

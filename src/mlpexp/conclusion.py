@@ -10,7 +10,7 @@ from mlpexp.progress import Progress
 from mlpexp.runs import Status
 
 # flags of a training that was never meant to learn much, as trainer=smoke
-CUT_SHORT = {"limit_train_batches", "max_steps", "max_time", "overfit_batches"}
+CUT_SHORT = {"fast_dev_run", "limit_train_batches", "max_steps", "max_time", "overfit_batches"}
 
 
 class Conclusion(NamedTuple):

@@ -23,6 +23,7 @@ from typing import Any
 
 from forks import Child, Ended, run, warm_up
 from inject import Fault
+from stateful import live
 from sweeps import FORKED, LARGE, SMALL, TABLE, Broken, compare, finished, one_writer, picture, untouched
 
 Case = Callable[[Path], str | None]
@@ -69,7 +70,7 @@ class Campaign:
                     happened[ended] += 1
                 held += 1
             except Exception as error:
-                self.failures.append(f"{name}, {what}: {type(error).__name__}: {error}"[:600])
+                self.failures.append(f"{name}, {what}: {type(error).__name__}: {error}"[:2000])
                 print(f"NOT HELD: {self.failures[-1]}", flush=True)
             shutil.rmtree(place, ignore_errors=True)
         told = ", ".join(f"{count} {what}" for what, count in happened.most_common())
@@ -343,6 +344,14 @@ class Campaign:
 
                     yield f"{numbers}, after {left} bytes, {words[-1]}", case
 
+    def lives(self) -> Iterator[tuple[str, Case]]:
+        examples = int(os.environ.get("FAULTS_EXAMPLES", "") or (6 if self.sample else 60))
+
+        def case(place: Path) -> str:
+            return f"commands in {examples} lives: {live(place, self.random.randrange(2**31), examples)}"
+
+        yield f"{examples} of them", case
+
     def few_of(self, choices: list[Any]) -> list[Any]:
         return [self.random.choice(choices)] if self.sample else choices
 
@@ -367,6 +376,7 @@ TRIED = {
     "conductor": ("main process killed while workers live", Campaign.conductor),
     "worker": ("a worker killed while the main process lives", Campaign.worker),
     "silence": ("nobody reads the output any more", Campaign.silence),
+    "lives": ("all of it by turns, drawn at random", Campaign.lives),
     "group": ("signals to main process and workers", Campaign.group),
 }
 MOUNTS = ("full", "tmpdir")
