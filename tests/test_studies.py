@@ -70,6 +70,17 @@ def test_the_quadrature_has_converged_over_the_whole_map(monkeypatch, sigma_w, s
     assert coarse.depth_scale == pytest.approx(fine.depth_scale, rel=0.01)
 
 
+def test_thirty_layers_learn_near_the_edge_of_chaos_and_hardly_on_either_side(train):
+    assert train("-m experiment=edge_of_chaos model.depth=30 model.sigma_w=0.8,1.4,2.1").code == 0
+    rows = load_results(Path("multirun/edge_of_chaos"))
+    ordered, edge, chaotic = (
+        np.mean([row["train/acc"] for row in rows if row["model.sigma_w"] == sigma]) for sigma in (0.8, 1.4, 2.1)
+    )
+    assert edge > 0.5
+    assert ordered < 0.2
+    assert chaotic < edge - 0.2
+
+
 def test_networks_that_learn_to_twice_the_depth_scale_are_told_so():
     rows = [
         {"model.sigma_w": s, "model.depth": d, "train/acc": 1 / (1 + (d / (2 * scale)) ** 4) * 0.5 + 0.05}

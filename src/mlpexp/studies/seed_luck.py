@@ -61,12 +61,16 @@ def _draw(accuracy: np.ndarray, counts: np.ndarray, wrong: dict[float, list[floa
     values, number = np.unique(accuracy, return_counts=True)
     left.bar(values, number, width=0.8 * float(np.diff(values).min()), color=BLUE)
     left.axvline(accuracy.mean(), color=VERMILION, lw=1.4, label="mean")
-    left.set(xlabel="test accuracy", ylabel="seeds", title=f"{len(accuracy):,} seeds of one network")
+    left.set(xlabel="test accuracy (share correct)", ylabel="seeds", title=f"{len(accuracy):,} seeds of one network")
     left.legend()
     for shade, (gap, shares) in zip(np.linspace(0.85, 0.25, len(wrong)), wrong.items(), strict=True):
-        right.plot(counts, shares, "o-", ms=3, color=(0, 0.3, 0.6, shade), label=f"true difference {gap:.1%}")
+        right.plot(
+            counts, shares, "o-", ms=3, color=(0, 0.3, 0.6, shade), label=f"true difference {100 * gap:.1f} points"
+        )
     right.axhline(1 - SURE, color=VERMILION, lw=1, ls="--")
-    right.set(xscale="log", xlabel="seeds of each configuration", ylabel="order wrong", ylim=(0, 0.52))
+    right.set(
+        xscale="log", xlabel="seeds of each configuration", ylabel="share of comparisons that go wrong", ylim=(0, 0.52)
+    )
     right.set_title("How often the worse one wins")
     ticks = [1, 2, 5, 10, 20, 50]
     right.set_xticks(ticks, [str(t) for t in ticks])
