@@ -25,6 +25,15 @@ class Tiny(LightningModule):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
+plain = Tiny()
+optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+plain.training_step(torch.ones(3, 2), 0).backward()
+before = plain.layer.weight.clone()
+assert optimizer.state_dict()["param_groups"][0]["lr"] == 0.1 and "torch._dynamo" not in sys.modules
+optimizer.step()
+optimizer.zero_grad()
+assert not torch.equal(plain.layer.weight, before) and optimizer.state_dict()["state"]
+
 import torchmetrics
 from lightning.pytorch.trainer.connectors.logger_connector import result
 accuracy = torchmetrics.Accuracy(task="multiclass", num_classes=2)

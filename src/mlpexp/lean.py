@@ -1,9 +1,10 @@
 """The heavy libraries imported in half the time, for the programs in `scripts/`; nothing is missing afterwards.
 
-Lightning imports torch's compiler for one `isinstance`, and torchmetrics with all its metrics, scipy.signal and
-matplotlib for two classes. Here both are imported when something asks for more than that. Python's garbage collector,
-which would look through each new library again and again and find nothing, waits until they are imported, and then
-leaves them alone: also at the end of the program, and in a copied process, whose memory stays shared.
+Lightning imports torch's compiler for one `isinstance`, torch imports it when an optimizer is made, and Lightning
+imports torchmetrics, with all its metrics, scipy.signal and matplotlib, for two classes. Here all that is imported when
+something asks for more of it. Python's garbage collector, which would look through each new library again and again and
+find nothing, waits until they are imported, and then leaves them alone: also at the end of the program, and in a copied
+process, whose memory stays shared.
 """
 
 import gc
@@ -11,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -19,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 HEAVY = ("torch", "lightning", "sklearn", "scipy", "matplotlib", "pandas")
+HIDING = "torch._compile"  # by which torch keeps its optimizers from the compiler
 # packages whose own code runs when a name is asked for that is not among these: name -> module that has it
 DEFERRED = {
     "torchmetrics": {
@@ -42,7 +44,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in HEAVY:
+        if fullname not in (*HEAVY, HIDING):
             return None
         spec = PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
@@ -74,6 +76,10 @@ class _Uncollected(Loader):
             gc.freeze()
 
     def _execute(self, module: ModuleType) -> None:
+        if module.__name__ == HIDING:
+            self._loader.exec_module(module)
+            vars(module)["_disable_dynamo"] = _hiding(vars(module)["_disable_dynamo"])
+            return
         if module.__name__ != "lightning" or {COMPILER, *DEFERRED} & sys.modules.keys():
             self._loader.exec_module(module)
             return
@@ -164,6 +170,23 @@ def _disable(function: Callable[..., Any], recursive: bool = True, *, reason: st
         return (hidden[0] if hidden else function)(*args, **kwargs)
 
     return call
+
+
+def _hiding(original: Callable[..., Any]) -> Callable[..., Any]:
+    """torch's own decorator, which imports the compiler in order to hide a function from it: once there is one."""
+
+    def disable(function: Callable[..., Any] | None = None, recursive: bool = True) -> Callable[..., Any]:
+        if function is None:
+            return partial(disable, recursive=recursive)
+        hidden = original(function, recursive)
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return (hidden if COMPILER in sys.modules else function)(*args, **kwargs)
+
+        return call
+
+    return disable
 
 
 class _Compiled(metaclass=_Real):

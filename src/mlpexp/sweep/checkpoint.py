@@ -3,6 +3,7 @@
 A test holds them, key by key, against those of a run alone.
 """
 
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -92,7 +93,7 @@ _optimizers: dict[Any, Any] = {}
 
 
 def _optimizer(cfg: Config, sizes: list[int], epochs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Parameter groups and schedules after `epochs`, by taking a real optimizer through them."""
+    """Parameter groups and schedules after `epochs`, by taking a real schedule through them."""
     model = cfg.model
     key = (cfg.optimizer, cfg.trainer.max_epochs, tuple(sizes), epochs, model.parametrization, model.base_width)
     if key not in _optimizers:
@@ -100,9 +101,11 @@ def _optimizer(cfg: Config, sizes: list[int], epochs: int) -> tuple[list[dict[st
             cfg, [nn.Parameter(torch.zeros(1)) for _ in sizes[1:] for _ in range(2)], sizes
         )
         if schedule is not None:
-            for _ in range(epochs):
-                optimizer.step()
-                schedule.step()
+            with warnings.catch_warnings():
+                # the optimizer has not made a step: its first one imports torch's compiler, two seconds
+                warnings.simplefilter("ignore", UserWarning)
+                for _ in range(epochs):
+                    schedule.step()
         _optimizers[key] = optimizer.state_dict()["param_groups"], [schedule.state_dict()] if schedule else []
     return _optimizers[key]
 
