@@ -438,9 +438,10 @@ def plot(parts: Mapping[str, Any], path: Path) -> None:
     axes = figure.add_subplot()
     colours = ["#0072B2" if name.startswith("mlpexp") else "#999999" for name in order]
     drawn = axes.barh(order, [bars[name] for name in order], color=colours)
-    axes.bar_label(drawn, [f"{bars[name]:,.3g}" for name in order], padding=3)
+    axes.bar_label(drawn, [f"{bars[name]:,.0f}" for name in order], padding=3)
     axes.set_xscale("log")
-    axes.set_xlim(right=3 * max(bars.values()))
+    axes.set_xlim(left=1, right=3 * max(bars.values()))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("ms a run, whole process")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
