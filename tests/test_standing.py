@@ -241,6 +241,36 @@ def test_a_sweep_is_not_put_where_it_does_not_belong(train, here: Path, kind: st
     assert tree(here) == before
 
 
+INSIDE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a run's directory is a link": (lambda sweep: _moved_and_linked(sweep / RUNS[0]), "is a symbolic link"),
+    "a run's directory is a file": (lambda sweep: (_removed(sweep / RUNS[0]), (sweep / RUNS[0]).touch()), "is a file"),
+    "the shelf is a link": (
+        lambda sweep: (spoil(sweep, "no marker"), (sweep / ".set_aside").symlink_to("/tmp"))[0],
+        ".set_aside is a symbolic link",
+    ),
+}
+
+
+def _moved_and_linked(run: Path) -> None:
+    run.rename(run.parent.parent / "elsewhere")
+    run.symlink_to("../elsewhere")
+
+
+def _removed(run: Path) -> None:
+    shutil.rmtree(run)
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+def test_nothing_inside_a_sweep_leads_out_of_it(train, sweep: Path, here: Path, kind: str):
+    make, said = INSIDE[kind]
+    make(sweep)
+    before = tree(here)
+    ended = train(SMALL)
+    assert ended.code == 2
+    assert said in ended.line
+    assert tree(here) == before
+
+
 @pytest.mark.parametrize("place", ["/dev/null/x", "x" * 300, "/proc/x"])
 def test_a_place_that_cannot_be_is_refused_as_such(train, here: Path, place: str):
     ended = train(["-m", "seed=1,2", "trainer.max_epochs=1", f"hydra.sweep.dir={place}"])

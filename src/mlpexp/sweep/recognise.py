@@ -115,13 +115,21 @@ def vacant(shelf: Path, name: str) -> Path:
     Raises:
         UserError: the shelf leads out of the tree, or is full.
     """
-    if shelf.is_symlink():
-        raise UserError(f"{shelf} is a symbolic link; nothing is moved through it: move it away")
+    check_shelf(shelf)
     shelf.mkdir(exist_ok=True)
     for number in range(10_000):
         if not os.path.lexists(place := shelf / f"{name}-{number}"):
             return place
     raise UserError(f"{shelf} is full; delete what you do not need there")
+
+
+def check_shelf(shelf: Path) -> None:
+    """
+    Raises:
+        UserError: it leads out of the tree.
+    """
+    if shelf.is_symlink():
+        raise UserError(f"{shelf} is a symbolic link; nothing is moved through it: move it away")
 
 
 def _is_whole(path: Path, noted: dict[str, int | str]) -> bool:

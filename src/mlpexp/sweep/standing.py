@@ -11,7 +11,7 @@ from mlpexp.data import digest
 from mlpexp.errors import UserError
 from mlpexp.sweep import journal, manifest
 from mlpexp.sweep.manifest import Manifest
-from mlpexp.sweep.recognise import UNUSABLE, Found, State, set_aside, survey
+from mlpexp.sweep.recognise import SET_ASIDE, UNUSABLE, Found, State, check_shelf, set_aside, survey
 
 # by these files a sweep's directory is known as one
 OWN = {manifest.MANIFEST, "multirun.yaml", runs.LOCK}
@@ -67,6 +67,7 @@ def stand(directory: Path, jobs: Sequence[tuple[str, Config]], *, same_study: bo
         UserError: the directory is a file, a link, somebody else's, or holds another study.
     """
     check_place(directory)
+    check_shelf(directory / SET_ASIDE)
     unique = dict(jobs)
     configs = list(unique.values())
     old = manifest.read(directory)
