@@ -32,7 +32,7 @@ test-backends: $(READY)  ## sweeps over worker processes, dask and submitit, wit
 test-slurm: $(READY)  ## a sweep through a Slurm that is started here; needs root, slurm-wlm and munge
 	@tests/slurm/run.sh
 
-faults: $(READY)  ## kill sweeps, fill disks, flip bits, and see that nothing is lost (half an hour); ARGS=--sample for less
+faults: $(READY)  ## kill sweeps, fill disks, flip bits, and see that nothing is lost (half an hour or more); ARGS=--sample for less
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py $(ARGS)
 
 lint: $(READY)  ## check style and types

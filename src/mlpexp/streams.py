@@ -14,8 +14,17 @@ def patient() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
         elif isinstance(stream, io.TextIOWrapper) and stream.fileno() == number:
             buffer = io.BufferedWriter(_Patient(number, "w", closefd=False))
-            settings = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, **settings))
+            setattr(
+                sys,
+                name,
+                io.TextIOWrapper(
+                    buffer,
+                    stream.encoding,
+                    stream.errors,
+                    line_buffering=stream.line_buffering,
+                    write_through=stream.write_through,
+                ),
+            )
 
 
 class _Patient(io.FileIO):

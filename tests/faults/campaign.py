@@ -36,6 +36,7 @@ class Campaign:
     def __init__(self, top: Path, seed: int, sample: bool) -> None:
         self.top, self.random, self.sample = top, random.Random(seed), sample
         self.expected: dict[str, dict[str, str]] = {}
+        self.said: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.failures: list[str] = []
 
@@ -50,7 +51,7 @@ class Campaign:
             ended = run(place, words)
             if ended.code:
                 raise SystemExit(f"the undisturbed sweep failed: {ended.err}")
-            self.expected[key], self.seconds[key] = picture(place), ended.seconds
+            self.expected[key], self.said[key], self.seconds[key] = picture(place), ended.err, ended.seconds
             shutil.rmtree(place)
         return self.expected[key]
 
@@ -81,7 +82,7 @@ class Campaign:
         expected = self.undisturbed(words)
         before = finished(place)
         ended = run(place, words)
-        if ended.code != 0 or ended.err:
+        if ended.code != 0 or ended.err != self.said[" ".join(words)]:  # e.g. that one of many runs learned nothing
             raise Broken(f"the same command again ended with {ended.code}: {ended.err}")
         untouched(place, before)
         compare(picture(place), expected)
@@ -108,7 +109,7 @@ class Campaign:
     def kills(self) -> Iterator[tuple[str, Case]]:
         words = SMALL if self.sample else LARGE
         self.undisturbed(words)
-        for _ in range(3 if self.sample else 100):
+        for _ in range(2 if self.sample else 100):
             moment = self.random.uniform(0, self.seconds[" ".join(words)])
 
             def case(place: Path, moment: float = moment) -> str:
@@ -281,7 +282,7 @@ class Campaign:
                 return "killed" if ended.hits else "never met"
 
             yield f"at its operation {number}", at_operation
-        for moment in self._moments(FORKED, 1, 20):
+        for moment in self._moments(FORKED, 0, 20):
 
             def at_moment(place: Path, moment: float = moment) -> str:
                 child = Child(place, FORKED)
@@ -345,10 +346,10 @@ class Campaign:
                     yield f"{numbers}, after {left} bytes, {words[-1]}", case
 
     def lives(self) -> Iterator[tuple[str, Case]]:
-        examples = int(os.environ.get("FAULTS_EXAMPLES", "") or (6 if self.sample else 60))
+        examples = int(os.environ.get("FAULTS_EXAMPLES", "") or (3 if self.sample else 60))
 
         def case(place: Path) -> str:
-            return f"commands in {examples} lives: {live(place, self.random.randrange(2**31), examples)}"
+            return f"series of {examples} lives, {live(place, self.random.randrange(2**31), examples)} commands"
 
         yield f"{examples} of them", case
 
