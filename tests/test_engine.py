@@ -502,12 +502,12 @@ def test_the_price_of_a_step_is_that_of_this_machine() -> None:
     runs.trained()  # tries the products
     slowness.cache_clear()
     factor = slowness((64, 64, 10), 32)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(5):
         runs.trained()
-    measured = (time.perf_counter() - started) / 5
+    measured = (time.process_time() - started) / 5
     estimated = 1e-6 * 10 * step_cost_us([64, 64, 10], 32, 4) * factor
-    assert 1 / 4 < estimated / measured < 4, (estimated, measured)  # other processes come and go between the two
+    assert 1 / 3 < estimated / measured < 3, (estimated, measured)  # other processes come and go between the two
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What a person sees of a sweep."""
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from mlpexp.config import Config
+from mlpexp.sweep.crowd import waiting
 from mlpexp.sweep.division import Plan, Stack
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.screen import Screen, plan_line
@@ -76,6 +78,17 @@ def test_the_time_that_a_plan_announces_is_that_of_this_machine_and_of_all_its_w
     stacks = [Stack(runs=[run], seconds=50.0, memory_bytes=1) for run in range(4)]
     planned = Plan(stacks=stacks, alone={}, workers=2, slowness=0.5)
     assert plan_line(grid(1), planned) == "4 runs: 4 architectures, in 4 stacks, about 50 s"
+
+
+@pytest.mark.parametrize(
+    ("running", "workers", "times"), [("1/80", 1, 1.0), ("1/80", 2, 1.0), ("3/80", 2, 2.0), ("8/80", 1, 4.0)]
+)
+def test_a_sweep_shares_the_cores_with_what_else_runs(
+    running: str, workers: int, times: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self: f"0.20 0.18 0.12 {running} 11206")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert waiting(workers) == times
 
 
 @pytest.mark.parametrize("width", [70, 80, 200])

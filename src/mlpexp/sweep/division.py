@@ -19,7 +19,7 @@ class Plan:
     stacks: list[Stack]
     alone: dict[int, str]  # position -> why
     workers: int = 1
-    slowness: float = 1.0  # of this machine, beside the one of the estimates
+    slowness: float = 1.0  # of this machine as busy as it is, beside the one of the estimates
 
     @property
     def seconds(self) -> float:

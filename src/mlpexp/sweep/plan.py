@@ -13,6 +13,7 @@ from itertools import pairwise
 from mlpexp.config import Config
 from mlpexp.data.prepared import Prepared
 from mlpexp.stacking.cost import evaluation_cost_us, slowness, step_cost_us
+from mlpexp.sweep.crowd import waiting
 from mlpexp.sweep.division import Plan, Stack
 
 # a stack's weights should stay in the processor's cache; beyond some hundred runs nothing is gained
@@ -56,7 +57,8 @@ def calibrated(division: Plan, configs: Sequence[Config], data: Sequence[Prepare
     cfg = configs[longest]
     if cfg.trainer.accelerator != "cpu":
         return division
-    return replace(division, slowness=slowness(tuple(sizes(cfg, data[longest])), cfg.data.batch_size))
+    slow = slowness(tuple(sizes(cfg, data[longest])), cfg.data.batch_size)
+    return replace(division, slowness=slow * waiting(min(division.workers, len(division.stacks))))
 
 
 def cannot_be_stacked(cfg: Config) -> str | None:

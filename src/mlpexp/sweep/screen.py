@@ -22,7 +22,7 @@ from mlpexp.sweep.results import swept_keys
 SHOWN = 5  # configurations in the final table
 NAMED = 10  # failures that are named one by one
 WIDE = 100  # columns in which three metrics and their intervals find room
-WRITING_S, STACK_S = 0.004, 0.15  # of a run's files; of a Trainer's own work
+WRITING_S, STACK_S = 0.004, 0.2  # of a run's files; of a Trainer's own work
 
 
 class Screen:
