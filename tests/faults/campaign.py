@@ -71,7 +71,8 @@ class Campaign:
                     happened[ended] += 1
                 held += 1
             except Exception as error:
-                self.failures.append(f"{name}, {what}: {type(error).__name__}: {error}"[:2000])
+                notes = "\n".join(getattr(error, "__notes__", ()))  # of lives: their steps
+                self.failures.append(f"{name}, {what}: {type(error).__name__}: {error}"[:2000] + f"\n{notes}")
                 print(f"NOT HELD: {self.failures[-1]}", flush=True)
             shutil.rmtree(place, ignore_errors=True)
         told = ", ".join(f"{count} {what}" for what, count in happened.most_common())

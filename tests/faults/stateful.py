@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 from forks import Ended, run
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from inject import Fault
@@ -55,6 +55,8 @@ def live(top: Path, number: int, examples: int) -> int:
             stateful_step_count=8,
             deadline=None,
             database=None,
+            phases=[Phase.generate],  # eight steps need no shrinking, which would take minutes
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),
     )
@@ -155,7 +157,7 @@ class Life(RuleBasedStateMachine):
     def _compare(self) -> None:
         """All that the grid names is there as in an undisturbed sweep, and the table shows it in the grid's order."""
         names = [f"width={width},max_epochs=1,seed={seed}" for width, seed in product(*self.grid)]
-        found = picture(self.place)
+        found = picture(self.place, names)
         expected, wanted = self.everything[self.kind]
         for key, value in expected.items():
             if key.partition(":")[0] in names and found.get(key) != value:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import zipfile
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 from mlpexp import runs
@@ -29,11 +30,16 @@ class Broken(Exception):
     """Something was lost, trained twice, or differs."""
 
 
-def picture(place: Path) -> dict[str, str]:
-    """All that must come out the same, to the bit: the table without times, weights, metrics, names of files."""
+def picture(place: Path, names: Collection[str] | None = None) -> dict[str, str]:
+    """All that must come out the same, to the bit: the table without times, weights, metrics, names of files.
+
+    Args:
+        names: of the runs that count, where there may be others, not of the latest grid.
+    """
     sweep = place / "multirun/s"
     found = {"results.csv": _table(sweep / "results.csv")}
-    for directory in sorted(path for path in sweep.iterdir() if path.is_dir() and path.name != ".set_aside"):
+    there = (path for path in sweep.iterdir() if path.is_dir() and path.name != ".set_aside")
+    for directory in sorted(path for path in there if names is None or path.name in names):
         found[directory.name] = " ".join(sorted({_plain(path.relative_to(directory)) for path in directory.rglob("*")}))
         found[f"{directory.name}: metrics"] = (directory / runs.METRICS).read_text()
         result = runs.read_result(directory)
@@ -42,10 +48,12 @@ def picture(place: Path) -> dict[str, str]:
                 raise Broken(f"{directory.name}: {name} is not what its marker says")
         for name in (runs.LAST, runs.BEST):
             found[f"{directory.name}: {name}"] = _tensors(directory / name)
+        if left := list(directory.rglob("*.partial")):
+            raise Broken(f"left behind: {left[0]}")
     if (sweep / journal.JOURNAL).exists():
         for name, files in journal.read(sweep):
             found[f"{name}: metrics"] = files[runs.METRICS]
-    if left := [path for path in sweep.rglob("*.partial") if ".set_aside" not in path.parts]:
+    if left := list(sweep.glob("*.partial")):
         raise Broken(f"left behind: {left[0]}")
     return found
 
