@@ -98,7 +98,11 @@ def cross_entropy(probabilities: Tensor, targets: Tensor, weights: Tensor | None
     Returns:
         One number for each run, (R,).
     """
-    losses = sample_cross_entropy(probabilities, targets)  # (R, B)
+    return batch_mean(sample_cross_entropy(probabilities, targets), targets, weights)
+
+
+def batch_mean(losses: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean over the batch of the samples' losses, (R, B) to (R,); targets and weights as in `cross_entropy`."""
     if weights is None:
         return losses.mean(-1)
     each = targets @ weights  # (R, B)

@@ -23,7 +23,7 @@ def crash_points(campaign: Campaign) -> Iterator[tuple[str, Case]]:
             def case(place: Path, words: list[str] = words, number: int = number, torn: bool = torn) -> str:
                 ended = run(place, words, Fault(number, torn=torn))
                 if ended.code != (-9 if ended.hits else 0):
-                    raise Broken(f"ended with {ended.code}: {ended.err}")
+                    raise Broken.by(ended)
                 campaign.again(place, words)
                 return "killed" if ended.hits else "came through"
 
@@ -109,7 +109,7 @@ def flips(campaign: Campaign) -> Iterator[tuple[str, Case]]:
             if name.endswith("sweep.json"):  # it says whether this is the same study: nobody may guess that
                 ended = run(place, SMALL)
                 if ended.code != 2 or len(ended.lines) != 1 or "move it away" not in ended.err:
-                    raise Broken(f"ended with {ended.code}: {ended.err}")
+                    raise Broken.by(ended)
                 (place / name).unlink()
             campaign.again(place, SMALL)
 
@@ -132,7 +132,7 @@ def _one_line(ended: Ended, said: str) -> None:
     if ended.code == 0 and not ended.hits and not ended.err:
         return
     if ended.code != 1 or len(ended.lines) != 1 or said not in ended.err:
-        raise Broken(f"{ended.hits} hits, first {ended.hit}; ended with {ended.code}: {ended.err}")
+        raise Broken.by(ended, f"{ended.hits} hits, first {ended.hit}; ")
 
 
 @contextmanager

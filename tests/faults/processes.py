@@ -26,7 +26,7 @@ def kills(campaign: Campaign) -> Iterator[tuple[str, Case]]:
         def case(place: Path, moment: float = moment) -> str:
             ended = _killed(place, words, moment)
             if ended.code not in (-9, 0):
-                raise Broken(f"ended with {ended.code}: {ended.err}")
+                raise Broken.by(ended)
             campaign.again(place, words)
             return "killed" if ended.code else "came through"
 
@@ -42,7 +42,7 @@ def rivals(campaign: Campaign) -> Iterator[tuple[str, Case]]:
                 raise Broken(f"none came through: {[end.err for end in ends]}")
             for end in ends:
                 if end.code != 0 and not (end.code == 2 and "is in use by pid" in end.err and len(end.lines) == 1):
-                    raise Broken(f"ended with {end.code}: {end.err}")
+                    raise Broken.by(end)
             campaign.again(place, SMALL)
 
         yield "at once", case
@@ -90,7 +90,7 @@ def conductor(campaign: Campaign) -> Iterator[tuple[str, Case]]:
                 raise Broken(f"after {ORPHANS_S} s workers are left: {left}")
             second = again.ended()
             if second.code != 0 or second.err:
-                raise Broken(f"the second start ended with {second.code}: {second.err}")
+                raise Broken.by(second, "the second start ")
             one_writer(record)
             campaign.again(place, FORKED)
             return f"killed, {len(workers)} workers lived" if killed.code else "came through"
@@ -172,7 +172,7 @@ def silence(campaign: Campaign) -> Iterator[tuple[str, Case]]:
                     os.close(reader)
                     ended = child.ended()
                     if ended.code != 0 or ended.err:
-                        raise Broken(f"ended with {ended.code}: {ended.err}")
+                        raise Broken.by(ended)
                     compare(picture(place), campaign.undisturbed(words))
                     campaign.again(place, words)
 
@@ -206,11 +206,11 @@ def _in_order(ended: Ended, number: int, *, defenceless: bool) -> str:
     if ended.code == 0 and not ended.err:
         return "came through"
     if ended.code != CODES[signal.Signals(number)] or len(ended.lines) != 1 or "stopped by SIG" not in ended.err:
-        raise Broken(f"ended with {ended.code}: {ended.err}")
+        raise Broken.by(ended)
     return "in order"
 
 
 def _came_through(ended: Ended) -> None:
     """All runs are done, with no more than a line about each lost worker."""
     if ended.code != 0 or any("was lost" not in line for line in ended.lines):
-        raise Broken(f"ended with {ended.code}: {ended.err}")
+        raise Broken.by(ended)

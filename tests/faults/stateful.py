@@ -86,14 +86,14 @@ class Life(RuleBasedStateMachine):
     def start(self) -> None:
         ended = self._command()
         if ended.code or ended.err:
-            raise Broken(f"ended with {ended.code}: {ended.err}")
+            raise Broken.by(ended)
         self._compare()
 
     @rule(number=st.integers(0, 120), torn=st.booleans())
     def start_and_be_killed(self, number: int, torn: bool) -> None:
         ended = self._command(Fault(number, torn=torn))
         if ended.code != (-9 if ended.hits else 0):
-            raise Broken(f"ended with {ended.code}: {ended.err}")
+            raise Broken.by(ended)
 
     @rule(
         number=st.integers(0, 120),
@@ -103,7 +103,7 @@ class Life(RuleBasedStateMachine):
     def start_while_the_disk_fails(self, number: int, error: int, lasting: bool) -> None:
         ended = self._command(Fault(number, error=error, torn=True, lasting=lasting))
         if ended.hits and (ended.code != 1 or len(ended.lines) != 1 or os.strerror(error) not in ended.err):
-            raise Broken(f"{ended.hit}; ended with {ended.code}: {ended.err}")
+            raise Broken.by(ended, f"{ended.hit}; ")
 
     @precondition(lambda self: self._files())
     @rule(which=st.integers(0, 10**6), where=st.floats(0, 1), how=st.sampled_from(["flip", "cut", "empty", "lose"]))
@@ -134,7 +134,7 @@ class Life(RuleBasedStateMachine):
         if ended.code == 0 and not ended.err:
             return  # a blank has become another one
         if ended.code != 2 or len(ended.lines) != 1 or "sweep.json" not in ended.err:
-            raise Broken(f"ended with {ended.code}: {ended.err}")
+            raise Broken.by(ended)
         path.unlink()
 
     def teardown(self) -> None:

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
+from forks import Ended
+
 from mlpexp import runs
 from mlpexp.errors import UserError
 from mlpexp.sweep import journal
@@ -28,6 +30,11 @@ LARGE = ["-m", "model.width=4,6,8,10", "seed=range(50)", *QUICK]
 
 class Broken(Exception):
     """Something was lost, trained twice, or differs."""
+
+    @classmethod
+    def by(cls, ended: Ended, before: str = "") -> "Broken":
+        """A command that ended otherwise than it should."""
+        return cls(f"{before}ended with {ended.code}: {ended.err}")
 
 
 def picture(place: Path, names: Collection[str] | None = None) -> dict[str, str]:

@@ -71,7 +71,7 @@ class Campaign:
         before = finished(place)
         ended = run(place, words)
         if ended.code != 0 or ended.err != self.said[" ".join(words)]:  # e.g. that one of many runs learned nothing
-            raise Broken(f"the same command again ended with {ended.code}: {ended.err}")
+            raise Broken.by(ended, "the same command again ")
         untouched(place, before)
         compare(picture(place), expected)
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, autograd
 
-from mlpexp.functional import Layer, sample_cross_entropy, softmax
+from mlpexp.functional import Layer, batch_mean, sample_cross_entropy, softmax
 from mlpexp.models.by_hand import HandMadeMLP
 
 
@@ -13,11 +13,6 @@ class AutogradMLP(HandMadeMLP):
         logits = self.trace(inputs).logits
         losses = sample_cross_entropy(softmax(logits), targets)
         parameters = [tensor for layer in self.hand_made for tensor in (layer.weight, layer.bias)]
-        if self.class_weights is None:
-            loss = losses.mean()
-        else:
-            weights = targets @ self.class_weights  # (B,)
-            loss = (weights * losses).sum() / weights.sum()
-        found = autograd.grad(loss, parameters)
+        found = autograd.grad(batch_mean(losses, targets, self.class_weights), parameters)
         gradients = [Layer(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
         return logits, losses, gradients

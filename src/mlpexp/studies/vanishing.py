@@ -15,7 +15,7 @@ from mlpexp.sweep.results import load_results
 from mlpexp.tracking.figures.style import BLUE, FAINT, VERMILION
 
 LEARNT = 0.5  # training accuracy of a network that has learnt something; guessing gives 0.1
-INITS = {"fan_in_uniform": ("standard", VERMILION), "xavier_uniform": ("normalised", BLUE)}
+INITS = {"fan_in_uniform": ("standard", VERMILION, "o-"), "xavier_uniform": ("normalised", BLUE, "s-")}
 # of a signal's spread from one tanh layer to the next: the square root of n Var[W], their equations 5 and 6
 THEORY = {"fan_in_uniform": 3**-0.5, "xavier_uniform": 1.0}
 
@@ -34,7 +34,7 @@ def verdict(rows: Rows) -> Verdict:
     sentences = [f"{len(rows)} networks of depth {depths[0]} to {deepest}; spreads are of those of depth {deepest}."]
     for activation in activations:
         parts = []
-        for init, (name, _) in INITS.items():
+        for init, (name, *_) in INITS.items():
             start = {column: cube[0] for column, cube in inside[activation, init, deepest].items()}
             parts.append(
                 f"{name} {per_layer(start['activation_std'][:deepest]):.2f} forwards, "
@@ -43,7 +43,7 @@ def verdict(rows: Rows) -> Verdict:
             )
         sentences.append(f"At the start a {activation} layer multiplies a signal's spread by: {'; '.join(parts)}.")
     ratios = []
-    for init, (name, _) in INITS.items():
+    for init, (name, *_) in INITS.items():
         start = inside["tanh", init, deepest]
         arriving, weights = start["gradient_std"][0][1:deepest], start["gradient_norm"][0][1:deepest]
         ratios.append(f"{name} {arriving[-1] / arriving[0]:.3g} and {weights[-1] / weights[0]:.2g}")
@@ -53,7 +53,7 @@ def verdict(rows: Rows) -> Verdict:
     )
     for activation in activations:
         parts = []
-        for init, (name, _) in INITS.items():
+        for init, (name, *_) in INITS.items():
             learnt = [d for d in depths if (accuracy[activation, init, d] >= LEARNT).all()]
             upto = next((d for d in depths if d not in learnt), None)
             reach = "every depth" if upto is None else "no depth" if upto == depths[0] else f"depth {upto - 1}"
@@ -92,23 +92,16 @@ def _draw(activations: list[str], depths: list[int], accuracy: Any, inside: Any)
     panels = figure.subplots(len(activations), 3)
     for row, activation in zip(panels, activations, strict=True):
         for axes, column in zip(row, ("activation_std", "gradient_std"), strict=False):
-            for init, (_, colour) in INITS.items():
+            for init, (_, colour, _) in INITS.items():
                 _by_layer(axes, inside[activation, init, depths[-1]][column][:, : depths[-1]], colour)
             axes.set(yscale="log", xlabel="hidden layer", xticks=range(1, depths[-1] + 1))
             # in plain words: the house style sets no mathematics
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_locator(NullLocator())
         row[0].set_ylim(3e-4, 1)
-        for init, (name, colour) in INITS.items():
+        for init, (name, colour, style) in INITS.items():
             values = [accuracy[activation, init, d] for d in depths]
-            row[2].plot(
-                depths,
-                [v.mean() for v in values],
-                "o-" if init in list(INITS)[:1] else "s-",
-                color=colour,
-                ms=4,
-                label=name,
-            )
+            row[2].plot(depths, [v.mean() for v in values], style, color=colour, ms=4, label=name)
             row[2].fill_between(
                 depths, [v.min() for v in values], [v.max() for v in values], color=colour, alpha=0.2, lw=0
             )

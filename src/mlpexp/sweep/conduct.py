@@ -48,9 +48,7 @@ def conduct(
         try:
             try:
                 halved = sweep[0].config.halving.rungs is not None
-                here = replace(settings, backend="process", workers=None) if halved else None
-                chosen = here or _settled(settings, [sweep[i] for i in left])
-                with opened(chosen, directory, prepare) as place:
+                with opened(_settled(settings, [sweep[i] for i in left]), directory, prepare) as place:
                     backend = Race(sweep, outcomes, directory) if halved else place
                     division = planned([sweep[i] for i in left], backend.workers, tried=True)
                     with screen.showing([sweep[i] for i in left], division):
@@ -84,6 +82,10 @@ def _note_interrupted(sweep: Sequence[Job], outcomes: list[Outcome], reason: str
 
 def _settled(settings: Settings, jobs: Sequence[Job]) -> Settings:
     """`auto` decided by the time that these jobs would take; devices and threads of torch do not survive a fork."""
+    if jobs[0].config.halving.rungs is not None:  # a race is run here
+        return replace(settings, backend="process", workers=None)
+    if settings.backend != "auto":
+        return settings
     can_fork = all(
         job.config.trainer.accelerator == "cpu" and (job.config.stack.threads or job.config.threads) == 1
         for job in jobs

@@ -136,14 +136,14 @@ class Sweep:
             raise UserError("halving compares all runs of a grid; another sweeper's are not known beforehand")
         if all(cfg.halving.rungs is None for cfg in configs):
             return
-        found = (
-            []
-            if not any(composed.needs_ordinary_way for composed, _ in self._checked.values())
-            else ["halving trains in this process, where hydra.job.chdir and the like are not possible; leave them out"]
-        )
         from mlpexp.sweep.halving import problems  # torch: late
 
-        if found := [*found, *problems(configs, self.settings)]:
+        found = list(problems(configs, self.settings))
+        if any(composed.needs_ordinary_way for composed, _ in self._checked.values()):
+            found.insert(
+                0, "halving trains in this process, where hydra.job.chdir and the like are not possible; leave them out"
+            )
+        if found:
             raise ConfigError(found)
 
     def _check_record(self) -> None:

@@ -40,10 +40,7 @@ class Session:
         Raises:
             Gone: nobody conducts this session any more.
         """
-        try:
-            handle = os.open(self._path(CONDUCTOR), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            raise Gone(f"{self.directory}: the sweep has ended") from None
+        handle = self._opened(CONDUCTOR, os.O_RDONLY)
         try:
             if os.read(handle, 100).decode(errors="replace") != self.token:
                 raise Gone(f"{self.directory}: the sweep was started anew")
@@ -63,10 +60,7 @@ class Session:
         Raises:
             Gone: nobody conducts this session any more.
         """
-        try:
-            writers = os.open(self._path(WRITERS), os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            raise Gone(f"{self.directory}: the sweep has ended") from None
+        writers = self._opened(WRITERS, os.O_RDWR)
         try:
             _flock(writers, fcntl.LOCK_SH)
             self.check()
@@ -81,6 +75,12 @@ class Session:
                 os.close(own)
         finally:
             os.close(writers)
+
+    def _opened(self, name: str, flags: int) -> int:
+        try:
+            return os.open(self._path(name), flags | os.O_CLOEXEC)
+        except OSError:
+            raise Gone(f"{self.directory}: the sweep has ended") from None
 
     def _path(self, name: str) -> Path:
         return self.directory / FOLDER / name
