@@ -19,9 +19,9 @@ SOURCE, CONF = ROOT / "src", ROOT / "conf"
 # From the ground up. A module imports from floors below its own; a package (one name here) also from itself.
 FLOORS = [
     # words, and files that know nothing of each other
-    "errors config atomic provenance activations ranks chance lean",
+    "errors config atomic provenance activations ranks chance lean streams",
     "parametrization",
-    "checks naming functional optim progress stopping streams tracking ending",
+    "checks naming functional optim progress stopping tracking ending",
     "chosen app_help wording initialisation diagnostics runs data stacking",
     # the network, and what is known about a run's directory
     "models checkpoints locking conclusion run_logger terminal gradcheck",

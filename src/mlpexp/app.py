@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlpexp import checks, config, ending, naming, stopping, streams
+from mlpexp import checks, config, ending, naming, stopping
 from mlpexp.app_help import help_template
 from mlpexp.errors import UserError
 from mlpexp.wording import hydra_sentence, hydra_sentences, interpolation_sentence
@@ -127,7 +127,6 @@ def run(main: Callable[[], Any]) -> NoReturn:
     """Call a Hydra main and leave with the right exit code and at most one line on stderr a problem."""
     verbose = ending.wants_traceback()
     os.environ[ending.FULL_ERROR] = "1"  # Hydra then raises its errors, and we word them
-    streams.patient()
 
     def whole() -> None:
         refused: BaseException | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlpexp import lean
+from mlpexp import lean, streams
 from mlpexp.errors import Interrupted, RunsFailed, StorageError, UserError, sentence
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable that asks for tracebacks
@@ -31,12 +31,13 @@ def run(
         verbose: show tracebacks; by default when `HYDRA_FULL_ERROR=1`.
         words: what else is known of an error, asked first.
     """
+    streams.patient()
     lean.install()
     verbose = wants_traceback() if verbose is None else verbose
     code = 0
     try:
         main()
-        _flush()
+        sys.stdout.flush()
     except SystemExit:  # argparse's, for --help and for a wrong option, and those of a script itself
         raise
     except BaseException as error:  # every way out ends in a code
@@ -45,16 +46,7 @@ def run(
         code, lines = words(error) or _worded(error, verbose)
         for line in lines:
             print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
-    try:
-        _flush()
-    except BrokenPipeError:  # whoever read our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
-
-
-def _flush() -> None:
-    if sys.stdout is not None:  # it was closed before we began
-        sys.stdout.flush()
 
 
 def _worded(error: BaseException, verbose: bool) -> Worded:
@@ -63,8 +55,6 @@ def _worded(error: BaseException, verbose: bool) -> Worded:
             return error.exit_code, [str(error)]
         case KeyboardInterrupt():
             return 130, ["interrupted"]
-        case BrokenPipeError():
-            return 0, []
         case UserError():
             return 2, str(error).splitlines()
         case OSError():
