@@ -44,6 +44,14 @@ class Outcome:
         return self.lines[0]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _heard_signals() -> None:
+    """Whoever started the tests may ignore signals (nohup, a shell's `&`); programs that they start would, too."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
