@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from measuring import ROOT, Spent, spend, surroundings
 
-from mlpexp.sweep.results import load_results
+from mlpexp.store.results_table import load_results
 
 SHARE_TARGET, KEPT_TARGET = 0.25, 18
 FACTOR = 3

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlpexp import provenance
+from mlpexp.runtime import software_versions
 
 ROOT = Path(__file__).parents[1]
 THREADS = 1  # as a run alone has
@@ -105,6 +105,6 @@ def surroundings() -> dict[str, Any]:
             "threads": THREADS,
             "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         },
-        "versions": provenance.versions(),
-        "git_commit": provenance.git_commit(),
+        "versions": software_versions.versions(),
+        "git_commit": software_versions.git_commit(),
     }

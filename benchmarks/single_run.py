@@ -24,10 +24,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from measuring import ROOT, THREADS, bare_loop, close, spend, surroundings
 
-from mlpexp import app, runs, training
-from mlpexp.config import Config
+from mlpexp.cli import hydra_app
+from mlpexp.config.schema import Config
 from mlpexp.data.digits import digits_table
-from mlpexp.training import Job
+from mlpexp.store import run_directory
+from mlpexp.training import single_run
+from mlpexp.training.single_run import Job
 
 IMPORTS = "import torch, lightning, sklearn.datasets"
 FIT_TARGET, PROCESS_TARGET_S = 4.0, 2.0
@@ -48,9 +50,9 @@ def main() -> None:
 
 def fit(repeats: int) -> dict[str, Any]:
     """Seconds of `Trainer.fit` in a real run of `experiment=notebook`, against the same training as a bare loop."""
-    app.register()
+    hydra_app.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = app.parse(compose("train", ["experiment=notebook", f"threads={THREADS}"]))
+        cfg = hydra_app.parse(compose("train", ["experiment=notebook", f"threads={THREADS}"]))
     cfg = replace(cfg, tracking=cfg.tracking.settled(alone=True))  # as `scripts/train.py` does, with all figures
     table = digits_table()
     inputs, labels = torch.from_numpy(table.inputs / table.inputs.max()), torch.from_numpy(table.labels)
@@ -80,8 +82,8 @@ def fit(repeats: int) -> dict[str, Any]:
 def run(cfg: Config) -> tuple[list[tuple[float, float]], float]:
     """The same columns of a real run's `metrics.csv`, and the seconds of its `fit`."""
     with tempfile.TemporaryDirectory() as directory:
-        result = training.train(cfg, Job(directory=Path(directory) / "run"))
-        with (Path(directory) / "run" / runs.METRICS).open() as file:
+        result = single_run.train(cfg, Job(directory=Path(directory) / "run"))
+        with (Path(directory) / "run" / run_directory.METRICS).open() as file:
             curve = [(float(row["val/loss"]), float(row["val/acc"])) for row in csv.DictReader(file)]
     return curve, result.seconds["fit"]
 

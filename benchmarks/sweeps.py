@@ -30,15 +30,18 @@ from hydra.types import RunMode
 from measuring import ROOT, THREADS, Curve, Spent, bare_loop, close, spend, surroundings
 from torch import nn
 
-from mlpexp import app, checks, config, runs, training
+from mlpexp.cli import hydra_app
+from mlpexp.config import checks, schema
 from mlpexp.data.batches import epoch_order
 from mlpexp.data.digits import digits_table
-from mlpexp.data.prepared import prepare
+from mlpexp.data.prepared_data import prepare
+from mlpexp.store import run_directory
+from mlpexp.store.results_table import load_results
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.launch import check
-from mlpexp.sweep.plan import plan
-from mlpexp.sweep.results import load_results
-from mlpexp.sweep.stack import train_stack
+from mlpexp.sweep.hydra_launch import check
+from mlpexp.sweep.planner import plan
+from mlpexp.sweep.train_stack import train_stack
+from mlpexp.training import single_run
 
 DEPTHS, WIDTHS = (1, 2, 3), (32, 64, 128)
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
@@ -182,7 +185,9 @@ def sweep(overrides: Sequence[str], place: Path, size: Size, *more: str) -> dict
     place.mkdir(parents=True)
     epochs = f"trainer.max_epochs={size.epochs}"
     spent = spend([*TRAIN, "-m", *WORK, epochs, "name=it", *overrides, *more], place)
-    results = [runs.read_result(marker.parent) for marker in (place / "multirun/it").glob(f"*/{runs.RESULT}")]
+    results = [
+        run_directory.read_result(marker.parent) for marker in (place / "multirun/it").glob(f"*/{run_directory.RESULT}")
+    ]
     # a deep network may not have learned anything yet after one or two epochs
     assert results and {result.status for result in results} <= {"ok"} | ({"diverged"} if size.epochs < 10 else set())
     return per_run(spent, len(results))
@@ -199,7 +204,7 @@ def assert_same_answers(place: Path, curves: dict[tuple[Any, ...], Curve], facto
         point = [row[name] for name in factors] or [1, 50, "tanh"]
         curve = curves.get((row.get("seed", 0), *point))
         if curve is not None:
-            with (place / "multirun/it" / row["name"] / runs.METRICS).open() as file:
+            with (place / "multirun/it" / row["name"] / run_directory.METRICS).open() as file:
                 ours = [(float(line["val/loss"]), float(line["val/acc"])) for line in csv.DictReader(file)]
             assert close(ours, curve), f"{row['name']} differs from the bare loop: their times cannot be compared"
             compared += 1
@@ -264,7 +269,7 @@ def engine_alone(size: Size, exact: bool, threads: int, limit: int | None) -> Ca
     seeds = min(size.seeds, limit or size.seeds)
     configs = []
     for seed in range(seeds):
-        plain = config.defaults()
+        plain = schema.defaults()
         plain["seed"], plain["data"]["split"], plain["stack"]["exact"] = seed, "none", exact
         plain["trainer"]["max_epochs"] = size.epochs
         plain["tracking"] |= {"figures": False, "diagnostics": False}
@@ -275,7 +280,7 @@ def engine_alone(size: Size, exact: bool, threads: int, limit: int | None) -> Ca
     def turn(warm_up: bool) -> tuple[float, float]:
         torch.set_num_threads(threads)
         started, used = time.perf_counter(), time.process_time()
-        with training.Quiet():
+        with single_run.Quiet():
             for members in [[0, 1]] if warm_up else stacks:
                 train_stack([configs[i] for i in members], [data[i] for i in members])
         elapsed, spent = time.perf_counter() - started, time.process_time() - used
@@ -287,7 +292,7 @@ def engine_alone(size: Size, exact: bool, threads: int, limit: int | None) -> Ca
 
 def composition(size: Size, place: Path) -> dict[str, Any]:
     """Composing and checking configurations, as the launcher does before anything is trained."""
-    app.register()
+    hydra_app.register()
     jobs = [(i, [f"seed={i}", f"optimizer.lr={0.01 * (1 + i % 10)}"]) for i in range(size.composed)]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3", job_name="train"):
         loader = GlobalHydra.instance().config_loader()

@@ -3,18 +3,18 @@
 import argparse
 from pathlib import Path
 
-from mlpexp import ending
+from mlpexp.cli import exit_codes
 
 
 def main() -> None:
     given = _parser().parse_args()
 
-    from mlpexp.evaluation import evaluate, show  # torch, matplotlib: late, so that --help stays instant
+    from mlpexp.evaluation import evaluate, evaluation_console  # torch, matplotlib: late, so that --help stays instant
 
     found = evaluate.evaluate(
         given.run, weights=given.weights, part=given.part, data=given.data, out=given.out, embed=not given.no_embedding
     )
-    show.show(found)
+    evaluation_console.show(found)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,4 +35,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    ending.run(main)
+    exit_codes.run(main)

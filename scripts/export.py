@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mlpexp import ending
+from mlpexp.cli import exit_codes
 
 
 def main() -> None:
@@ -38,4 +38,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    ending.run(main)
+    exit_codes.run(main)

@@ -5,10 +5,10 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from mlpexp import app
-from mlpexp.errors import UserError
+from mlpexp.cli import hydra_app
+from mlpexp.runtime.errors import UserError
 
-app.register()
+hydra_app.register()
 
 
 def once() -> None:
@@ -22,15 +22,15 @@ def once() -> None:
 def main(cfg: DictConfig) -> None:
     """A table on stdout; exit code 1 where gradients disagree. Writes no file."""
     try:
-        config = app.parse(cfg)
+        config = hydra_app.parse(cfg)
 
         from rich.console import Console
 
-        from mlpexp import gradcheck  # torch: late, so that --help stays instant
+        from mlpexp.models import gradcheck  # torch: late, so that --help stays instant
 
         rows = gradcheck.check(config)
     except Exception as error:
-        app.fail(error)
+        hydra_app.fail(error)
         return
     Console().print(gradcheck.table(rows))
     print("\n".join(gradcheck.verdict(rows)))
@@ -39,4 +39,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    app.run(once)
+    hydra_app.run(once)

@@ -4,16 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from mlpexp import atomic, ending
+from mlpexp.cli import exit_codes
+from mlpexp.store import atomic_files
 
 
 def main() -> None:
     given = _parser().parse_args()
 
-    from mlpexp.evaluation import places
+    from mlpexp.evaluation import locate_run
 
     if given.out is not None:
-        places.check_new(given.out, force=given.force)
+        locate_run.check_new(given.out, force=given.force)
 
     from mlpexp.evaluation.predict import predict  # torch: late, so that --help stays instant
 
@@ -24,7 +25,7 @@ def main() -> None:
     if given.out is None:
         print(content, end="")
     else:
-        atomic.write(given.out, content)
+        atomic_files.write(given.out, content)
         count = len(found.names)
         print(f"{count:,} sample{'s' * (count != 1)} classified, in {given.out}", file=sys.stderr)
 
@@ -52,4 +53,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    ending.run(main)
+    exit_codes.run(main)

@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from mlpexp import ending
+from mlpexp.cli import exit_codes
 
 
 def main() -> None:
     given = _parser().parse_args()
 
-    from mlpexp.report.build import build  # matplotlib: late, so that --help stays instant
+    from mlpexp.report.build_report import build  # matplotlib: late, so that --help stays instant
 
     found = build(given.directories, out=given.out, metric=given.metric, by=given.by)
     for title, sentences in found.sweeps:
@@ -33,4 +33,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    ending.run(main)
+    exit_codes.run(main)

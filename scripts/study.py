@@ -4,8 +4,8 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from mlpexp import ending
-from mlpexp.errors import UserError
+from mlpexp.cli import exit_codes
+from mlpexp.runtime.errors import UserError
 
 STUDIES = (
     *("notebook_variants", "depth_width_activation", "vanishing", "edge_of_chaos"),
@@ -16,9 +16,9 @@ STUDIES = (
 def main() -> None:
     given = _parser().parse_args()
 
-    from mlpexp import atomic  # numpy and matplotlib: late, so that --help stays instant
-    from mlpexp.sweep.results import load_results
-    from mlpexp.tracking.figures.style import png
+    from mlpexp.store import atomic_files  # numpy and matplotlib: late, so that --help stays instant
+    from mlpexp.store.results_table import load_results
+    from mlpexp.tracking.figures.plot_style import png
 
     try:
         study = import_module(f"mlpexp.studies.{given.name}")
@@ -28,7 +28,7 @@ def main() -> None:
         raise UserError(f"{error}\nfirst train it: python scripts/train.py -m experiment={given.name}") from error
     place = given.out / f"{given.name}.png"
     place.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(place, png(found.figure, 110)[0])
+    atomic_files.write(place, png(found.figure, 110)[0])
     print("\n".join(found.sentences))
     print(f"\n{place}")
 
@@ -44,4 +44,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    ending.run(main)
+    exit_codes.run(main)

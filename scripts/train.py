@@ -1,25 +1,25 @@
 """Train one network, or with -m a sweep of them. `python scripts/train.py --help` tells everything."""
 
-from mlpexp import stopping
+from mlpexp.runtime import signals
 
-stopping.at_once()  # what follows takes half a second
+signals.at_once()  # what follows takes half a second
 
 # ruff: noqa: E402
 import hydra
 from omegaconf import DictConfig
 
-from mlpexp import app
+from mlpexp.cli import hydra_app
 
-app.register()
+hydra_app.register()
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """One run; returns the monitored metric of its best epoch, for Hydra's sweepers."""
-    from mlpexp import job  # torch and lightning: late, so that --help stays instant
+    from mlpexp.cli import train_job  # torch and lightning: late, so that --help stays instant
 
-    return job.run(cfg)
+    return train_job.run(cfg)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    hydra_app.run(main)

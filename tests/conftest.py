@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from mlpexp import stopping
+from mlpexp.runtime import signals
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -116,14 +116,14 @@ def _kept_state() -> Iterator[None]:
     argv, environment, random_state = sys.argv, os.environ.copy(), random.getstate()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    signals = {number: signal.getsignal(number) for number in stopping.EXIT_CODES}
+    former = {number: signal.getsignal(number) for number in signals.EXIT_CODES}
     try:
         yield
     finally:
         GlobalHydra.instance().clear()
         gc.collect()  # Hydra's objects hold each other, and a sweep's holds the lock of its directory
         root.handlers[:], root.level = handlers, level
-        for number, handler in signals.items():
+        for number, handler in former.items():
             signal.signal(number, handler)
         random.setstate(random_state)
         sys.argv = argv

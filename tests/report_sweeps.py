@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mlpexp import naming, runs
-from mlpexp.runs import Result
-from mlpexp.sweep import results
+from mlpexp.store import results_table, run_directory, run_names
+from mlpexp.store.run_directory import Result
 
 VERSIONS = {"python": "3.11.7", "mlpexp": "0.1.0", "torch": "2.13.0", "lightning": "2.6.6"}
 EPOCHS = 10
@@ -52,10 +51,10 @@ def write(
         jobs = [dict(settings) for settings in grid]
     rng = np.random.default_rng(random)
     directory.mkdir(parents=True, exist_ok=True)
-    rows: list[results.Row] = []
+    rows: list[results_table.Row] = []
     for number, settings in enumerate(jobs):
         overrides = [f"{key}={value}" for key, value in settings.items()]
-        name, state = naming.run_name(overrides), status(number, settings)
+        name, state = run_names.run_name(overrides), status(number, settings)
         if state == "missing":
             continue
         accuracy = truth(settings) + 0.3 * noise * math.sin(7.0 * settings.get("seed", 0))
@@ -67,7 +66,7 @@ def write(
         rows.append((number, name, overrides, result, message if state == "failed" else ""))
         if files:
             _run(directory / name, overrides, history, result, layers, rng)
-    (directory / results.RESULTS).write_text(results.table(rows), encoding="utf-8")
+    (directory / results_table.RESULTS).write_text(results_table.table(rows), encoding="utf-8")
     return directory
 
 
@@ -87,7 +86,7 @@ def _run(
     )
     if result is None:
         return
-    (place / runs.METRICS).write_text(runs.metrics_csv(history), encoding="utf-8")
+    (place / run_directory.METRICS).write_text(run_directory.metrics_csv(history), encoding="utf-8")
     if layers:
         rows = [
             (epoch, layer, 0.5 * 0.6**layer * (1 + 0.1 * rng.normal()), 2.0, *inside, 0.01)
@@ -95,8 +94,8 @@ def _run(
             for layer in range(3)
             for inside in [(0.1 * layer, 0.0, 0.5) if layer < 2 else ("", "", "")]
         ]
-        (place / runs.LAYERS).write_text(runs.layers_csv(rows), encoding="utf-8")
-    runs.write_result(place, result)
+        (place / run_directory.LAYERS).write_text(run_directory.layers_csv(rows), encoding="utf-8")
+    run_directory.write_result(place, result)
 
 
 def _yaml(text: str) -> str:

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlpexp import checkpoints
-from mlpexp.sweep.lease import FOLDER
+from mlpexp.store import checkpoint_files
+from mlpexp.store.worker_session import FOLDER
 
 
 def numbers(directory: Path) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def numbers(directory: Path) -> dict[str, Any]:
             name = str(path.parent.relative_to(directory) / "events")
             found[name] = found.get(name, 0) + 1
         elif path.suffix == ".ckpt":
-            weights = checkpoints.load(path)["state_dict"]
+            weights = checkpoint_files.load(path)["state_dict"]
             found[name] = hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights.values())).hexdigest()
         else:
             found[name] = path.read_text() if path.name in ("metrics.csv", "train.log") else None

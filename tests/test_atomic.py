@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlpexp import atomic
+from mlpexp.store import atomic_files
 
 CALLS = ("open", "write", "close", "replace")
 FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -33,9 +33,9 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
         patch.setattr(Path if call == "replace" else os, call, broken)
         if new or call != "write":  # nothing is written of nothing
             with pytest.raises(OSError, match="No space left"):
-                atomic.write(path, new)
+                atomic_files.write(path, new)
         else:
-            atomic.write(path, new)
+            atomic_files.write(path, new)
     assert (path.read_bytes() if path.exists() else None) in ((old, new) if not new else (old,))
     assert [item.name for item in tmp_path.iterdir()] in ([], ["file"])
 
@@ -46,10 +46,10 @@ def test_what_was_written_is_read_also_when_the_system_takes_it_in_pieces(tmp_pa
     path, write = tmp_path / "file", os.write
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "write", lambda handle, data: write(handle, data[:7000]))
-        atomic.write(path, content)
+        atomic_files.write(path, content)
     assert path.read_bytes() == content
 
 
 def test_text_is_written_as_utf8(tmp_path: Path):
-    atomic.write(tmp_path / "file", "σ²\n")
+    atomic_files.write(tmp_path / "file", "σ²\n")
     assert (tmp_path / "file").read_bytes() == "σ²\n".encode()

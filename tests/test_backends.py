@@ -21,16 +21,17 @@ import pytest
 from omegaconf import OmegaConf
 from sweeps_away import Killer, at_work, numbers
 
-from mlpexp import checks, load_results
-from mlpexp.errors import ConfigError, RunsFailed
-from mlpexp.sweep.backends.away import Away, Lost
-from mlpexp.sweep.backends.retry import HOPELESS, Losses, again, told
-from mlpexp.sweep.backends.settings import Settings
-from mlpexp.sweep.division import Plan, Stack
-from mlpexp.sweep.jobs import Job
-from mlpexp.sweep.lease import conducting
-from mlpexp.sweep.spread import spread
-from mlpexp.sweep.work import Unit
+from mlpexp import load_results
+from mlpexp.config import checks
+from mlpexp.runtime.errors import ConfigError, RunsFailed
+from mlpexp.store.worker_session import conducting
+from mlpexp.sweep.backends.launcher_settings import Settings
+from mlpexp.sweep.backends.lost_workers import HOPELESS, Losses, again, told
+from mlpexp.sweep.backends.remote_work import Away, Lost
+from mlpexp.sweep.balance_stacks import spread
+from mlpexp.sweep.run_jobs import Job
+from mlpexp.sweep.stack_plan import Plan, Stack
+from mlpexp.sweep.work_unit import Unit
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 GRID = "-m seed=range(6) model.depth=1,2 model.width=8 trainer.max_epochs=40 "
@@ -154,7 +155,7 @@ def test_an_error_that_cannot_travel_is_told_in_words(tmp_path: Path, monkeypatc
     def fails(*_: Any) -> Any:
         raise Odd(1, 2)
 
-    monkeypatch.setattr("mlpexp.sweep.work.train_stack", fails)
+    monkeypatch.setattr("mlpexp.sweep.work_unit.train_stack", fails)
     unit = made(tmp_path, [1])
     with conducting(tmp_path / "sweep") as session:
         away = Away(session=session, home=str(tmp_path), prepare=None, is_ours=False)
@@ -234,7 +235,7 @@ def test_wrong_settings_are_one_line_before_anything_is_written(
 
 
 def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpexp.sweep.backends.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("mlpexp.sweep.backends.launcher_settings.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs distributed; install it with: pip install 'mlpexp\[dask\]'"):
         Settings(backend="dask").check()
 

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from mlpexp import chance, load_results, runs
-from mlpexp.conclusion import CUT_SHORT, conclude
-from mlpexp.config import Config, TrainerConfig
-from mlpexp.progress import Progress
+from mlpexp import load_results
+from mlpexp.config.schema import Config, TrainerConfig
+from mlpexp.nn import chance_level
+from mlpexp.nn.early_stopping import Progress
+from mlpexp.store import run_directory
+from mlpexp.training.final_status import CUT_SHORT, conclude
 
 BALANCED = [126] * 9 + [123]
 
@@ -33,23 +35,23 @@ def ended(loss: float, accuracy: float) -> list[dict[str, float]]:
     ],
 )
 def test_a_run_at_chance_level_is_one_that_guessing_equals(loss, accuracy, counts, nothing):
-    told = chance.level(ended(loss, accuracy), counts)
+    told = chance_level.level(ended(loss, accuracy), counts)
     assert (told is not None) == nothing
     if told:
-        assert told.startswith(chance.MARK)
+        assert told.startswith(chance_level.MARK)
         assert f"{accuracy:.3f}" in told
 
 
 @given(st.integers(2, 5000), st.floats(0.01, 0.99), st.floats(0, 1))
 def test_the_bound_never_takes_a_guesser_for_more_than_the_exact_binomial_does(samples, share, part):
     hits = round(part * samples)
-    if chance.is_better(hits / samples, share, samples):
-        assert binom.sf(hits - 1, samples, share) <= chance.SURELY * (1 + 1e-9)
+    if chance_level.is_better(hits / samples, share, samples):
+        assert binom.sf(hits - 1, samples, share) <= chance_level.SURELY * (1 + 1e-9)
 
 
 def test_the_bound_is_not_blind_either():
-    assert chance.is_better(0.16, 0.1, 1257)
-    assert not chance.is_better(0.13, 0.1, 1257)
+    assert chance_level.is_better(0.16, 0.1, 1257)
+    assert not chance_level.is_better(0.13, 0.1, 1257)
 
 
 def test_runs_at_chance_level_are_marked_alone_and_in_a_sweep_but_are_no_failure(train, here):
@@ -61,7 +63,7 @@ def test_runs_at_chance_level_are_marked_alone_and_in_a_sweep_but_are_no_failure
     assert "2 of 4 runs diverged" in sweep.err
     rows = load_results(here / "multirun/s")
     assert [row["status"] for row in rows] == ["diverged", "diverged", "ok", "ok"]
-    assert rows[1]["message"].startswith(chance.MARK)
+    assert rows[1]["message"].startswith(chance_level.MARK)
 
 
 @pytest.mark.parametrize("flag", [None, *sorted(CUT_SHORT)])
@@ -80,4 +82,4 @@ def test_a_training_that_was_cut_short_on_purpose_is_not_judged(flag):
 def test_nor_is_one_at_the_command_line(train, here, flag):
     ended = train(f"optimizer.lr=1e-9 trainer.max_epochs=1 tracking.figures=false hydra.run.dir=run +trainer.{flag}")
     assert (ended.code, ended.err) == (0, "")
-    assert runs.read_result(here / "run").status == "ok"
+    assert run_directory.read_result(here / "run").status == "ok"

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import tree
 
-from mlpexp import checkpoints, runs
-from mlpexp.errors import UserError
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import checkpoint_files, run_directory
 
 
 class Payload:
@@ -28,8 +28,8 @@ class Payload:
 @pytest.fixture
 def last(finished: Path) -> Path:
     """The last checkpoint of a run without its marker, whose checksum would tell at once."""
-    (finished / runs.RESULT).unlink()
-    return finished / runs.LAST
+    (finished / run_directory.RESULT).unlink()
+    return finished / run_directory.LAST
 
 
 def archive() -> bytes:
@@ -53,25 +53,25 @@ OTHER_KINDS = [
 def refusal(path: Path) -> str:
     """What a reader of checkpoints says to this one: loaded, described, its weights checked."""
     with pytest.raises(UserError) as caught:
-        loaded = checkpoints.load(path)
-        cfg, features, classes = checkpoints.described(path, loaded)
-        checkpoints.check_weights(path, loaded["state_dict"], [features, *cfg.model.hidden_sizes, classes])
+        loaded = checkpoint_files.load(path)
+        cfg, features, classes = checkpoint_files.described(path, loaded)
+        checkpoint_files.check_weights(path, loaded["state_dict"], [features, *cfg.model.hidden_sizes, classes])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    loaded = checkpoints.load(path)
+    loaded = checkpoint_files.load(path)
     change(loaded)
-    checkpoints.save(path, checkpoints.to_bytes(loaded))
+    checkpoint_files.save(path, checkpoint_files.to_bytes(loaded))
 
 
 def test_an_own_checkpoint_is_accepted(last: Path):
-    loaded = checkpoints.load(last)
-    cfg, features, classes = checkpoints.described(last, loaded)
+    loaded = checkpoint_files.load(last)
+    cfg, features, classes = checkpoint_files.described(last, loaded)
     sizes = [features, *cfg.model.hidden_sizes, classes]
     assert sizes == [64, 50, 10]
-    assert checkpoints.check_weights(last, loaded["state_dict"], sizes).keys() == loaded["state_dict"].keys()
+    assert checkpoint_files.check_weights(last, loaded["state_dict"], sizes).keys() == loaded["state_dict"].keys()
 
 
 @pytest.mark.parametrize(("content", "said"), OTHER_KINDS)
@@ -86,7 +86,7 @@ def test_what_is_not_there_or_not_a_file_is_refused(here: Path, finished: Path):
     assert "is no regular file" in refusal(Path("/dev/null"))
     said = refusal(finished)
     assert "is a directory, not a checkpoint" in said
-    assert str(finished / runs.BEST) in said  # the one inside is offered
+    assert str(finished / run_directory.BEST) in said  # the one inside is offered
     assert "it holds no checkpoints/best.ckpt" in refusal(here)
 
 
@@ -194,7 +194,7 @@ def test_classes_named_in_a_checkpoint_are_not_built(train, last: Path, here: Pa
 
 
 def test_every_flipped_bit_is_found_by_the_markers_checksum(finished: Path):
-    path = finished / runs.LAST
+    path = finished / run_directory.LAST
     content = bytearray(path.read_bytes())
     for position in range(0, len(content), len(content) // 50):
         flipped = bytes([*content[:position], content[position] ^ 4, *content[position + 1 :]])
@@ -204,6 +204,6 @@ def test_every_flipped_bit_is_found_by_the_markers_checksum(finished: Path):
 
 def test_a_checkpoint_never_holds_more_than_its_own_numbers(finished: Path):
     parameters = 4 * (64 * 50 + 50 + 50 * 10 + 10)
-    with zipfile.ZipFile(finished / runs.BEST) as archive:
+    with zipfile.ZipFile(finished / run_directory.BEST) as archive:
         stored = sum(item.file_size for item in archive.infolist() if "/data/" in item.filename)
     assert stored == parameters

@@ -10,10 +10,13 @@ from conftest import run_script
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from mlpexp import chance, checkpoints, checks, data, functional, models, runs
-from mlpexp.config import Config, DataConfig
+from mlpexp import data, models
+from mlpexp.config import checks
+from mlpexp.config.schema import Config, DataConfig
 from mlpexp.data.batches import Batches, epoch_order
-from mlpexp.errors import ConfigError
+from mlpexp.nn import chance_level, functional
+from mlpexp.runtime.errors import ConfigError
+from mlpexp.store import checkpoint_files, run_directory
 
 VARIANTS = ("torch_nn", "autograd", "backprop")
 # 569 samples, 63 % of them of one class
@@ -77,7 +80,7 @@ def plain_torch():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_is_that_of_torchs_own_weighted_cross_entropy(train, here, plain_torch, variant):
     assert train(f"hydra.run.dir=run {RUN} data.class_weight=balanced model.variant={variant}").code == 0
-    content = checkpoints.load(here / "run" / runs.LAST)
+    content = checkpoint_files.load(here / "run" / run_directory.LAST)
     parameters, losses = plain_torch
     for ours, theirs in zip(content["state_dict"].values(), parameters, strict=True):
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-6)
@@ -89,7 +92,7 @@ def test_a_run_is_that_of_torchs_own_weighted_cross_entropy(train, here, plain_t
     w1, b1, w2, b2 = content["state_dict"].values()
     unweighted = F.cross_entropy(F.linear(torch.tanh(F.linear(x, w1, b1)), w2, b2), y).item()
     assert float(rows[-1]["val/loss"]) == pytest.approx(unweighted, rel=1e-5)
-    noted = checkpoints.described_data(here / "run" / runs.LAST, content).class_weights
+    noted = checkpoint_files.described_data(here / "run" / run_directory.LAST, content).class_weights
     assert noted == data.prepare(WEIGHED).description.class_weights
 
 
@@ -106,16 +109,17 @@ def test_in_a_stack_such_runs_have_the_bits_of_the_run_alone(train, here, more):
     assert "in 1 stack," in ended.out
     alone = cases.replace("=0,", "=")
     assert train(f"hydra.run.dir=run {alone} data.class_weight=balanced").code == 0
-    wanted = runs.read_result(here / "run")
+    wanted = run_directory.read_result(here / "run")
     found = {
-        runs.read_result(path.parent).identity: path.parent for path in (here / "multirun/s").glob("*/result.json")
+        run_directory.read_result(path.parent).identity: path.parent
+        for path in (here / "multirun/s").glob("*/result.json")
     }
     assert len(found) == (16 if "0.9" in more else 8)
-    assert runs.read_result(found[wanted.identity]).metrics == wanted.metrics
-    mine, theirs = ((place / runs.METRICS).read_text() for place in (found[wanted.identity], here / "run"))
+    assert run_directory.read_result(found[wanted.identity]).metrics == wanted.metrics
+    mine, theirs = ((place / run_directory.METRICS).read_text() for place in (found[wanted.identity], here / "run"))
     assert mine == theirs
-    for name in (runs.BEST, runs.LAST):
-        mine, theirs = (checkpoints.load(place / name) for place in (found[wanted.identity], here / "run"))
+    for name in (run_directory.BEST, run_directory.LAST):
+        mine, theirs = (checkpoint_files.load(place / name) for place in (found[wanted.identity], here / "run"))
         assert all(torch.equal(mine["state_dict"][key], value) for key, value in theirs["state_dict"].items())
         assert mine["hyper_parameters"]["data"] == theirs["hyper_parameters"]["data"]
 
@@ -128,9 +132,9 @@ def test_gradcheck_knows_the_weights():
 
 def test_what_guessing_loses_is_weighted_too():
     history = [{"train/loss": 0.6, "train/acc": 0.8}]  # worse than naming the commonest class, and yet learned
-    assert chance.level(history, [90, 10]) is not None
-    assert chance.level(history, [90, 10], [100 / 180, 100 / 20]) is None
-    assert chance.level([{"train/loss": math.log(2), "train/acc": 0.5}], [90, 10], [100 / 180, 5.0]) is not None
+    assert chance_level.level(history, [90, 10]) is not None
+    assert chance_level.level(history, [90, 10], [100 / 180, 100 / 20]) is None
+    assert chance_level.level([{"train/loss": math.log(2), "train/acc": 0.5}], [90, 10], [100 / 180, 5.0]) is not None
 
 
 def test_another_word_is_refused():

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPTS, Outcome, tree
 
-from mlpexp import app, checks
+from mlpexp.cli import hydra_app
+from mlpexp.config import checks
 
 # what was typed -> what the one line must hold
 WRONG = {
@@ -125,8 +126,8 @@ def test_a_file_in_the_place_of_the_run_is_left_alone(train, here: Path):
 
 def test_a_place_that_cannot_be_written_to_is_refused(here: Path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(app.UserError, match="cannot be written to; give another directory"):
-        app.refuse_used(here / "new")
+    with pytest.raises(hydra_app.UserError, match="cannot be written to; give another directory"):
+        hydra_app.refuse_used(here / "new")
 
 
 def test_two_runs_in_one_second_have_two_directories(train, here: Path):

@@ -20,10 +20,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mlpexp import app, checks, config
+from mlpexp.cli import hydra_app
+from mlpexp.config import checks, schema
 from mlpexp.sweep import compose
 from mlpexp.sweep.compose import Composed, Composer
-from mlpexp.sweep.document import Document, dump_strings
+from mlpexp.sweep.yaml_documents import Document, dump_strings
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
@@ -31,7 +32,7 @@ FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 @pytest.fixture(scope="module")
 def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConfigLoader]:
-    app.register()
+    hydra_app.register()
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("here"))
     os.environ["MLPEXP_TEST"] = "from outside"
@@ -218,7 +219,7 @@ WRONG = [
     "name='",
     "=3",
 ]
-KEYS = [key for key, default, _ in config.keys() if not isinstance(default, dict)]
+KEYS = [key for key, default, _ in schema.keys() if not isinstance(default, dict)]
 
 
 def quoted(text: str) -> str:

@@ -10,10 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpexp import checks, config
-from mlpexp.chosen import chosen
-from mlpexp.config import Config, ModelConfig
-from mlpexp.errors import ConfigError
+from mlpexp.config import checks, schema
+from mlpexp.config.hparams import chosen
+from mlpexp.config.schema import Config, ModelConfig
+from mlpexp.runtime.errors import ConfigError
 
 # values as a person types them -> what the one sentence must hold
 WRONG = {
@@ -54,7 +54,7 @@ WRONG = {
 
 def parse(typed: str) -> Config:
     """The defaults with `key=value …` put over them, as Hydra would."""
-    plain: dict[str, Any] = config.defaults()
+    plain: dict[str, Any] = schema.defaults()
     for item in typed.split():
         key, _, value = item.partition("=")
         *groups, last = key.split(".")
@@ -74,9 +74,9 @@ def test_a_wrong_value_is_named_with_what_is_allowed_and_an_example(typed: str):
         assert part in caught.value.problems[0]
 
 
-@pytest.mark.parametrize("key", [key for key, _, _ in config.keys()])
+@pytest.mark.parametrize("key", [key for key, _, _ in schema.keys()])
 def test_every_key_has_a_line_of_help_and_refuses_a_mapping(key: str):
-    text = next(text for name, _, text in config.keys() if name == key)
+    text = next(text for name, _, text in schema.keys() if name == key)
     assert 0 < len(text) < 120
     if key not in ("callbacks", "logger", "trainer.flags"):
         with pytest.raises(ConfigError, match=key.partition(".")[0]):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from mlpexp.config import DataConfig
+from mlpexp.config.schema import DataConfig
 from mlpexp.data.batches import Batches, epoch_order
 from mlpexp.data.digits import DigitsDataModule, digits_table
-from mlpexp.data.prepared import prepare
+from mlpexp.data.prepared_data import prepare
 from mlpexp.data.splits import noisy_labels, split
-from mlpexp.errors import UserError
+from mlpexp.runtime.errors import UserError
 
 LABELS = load_digits().target.astype(np.int64)
 PARTS = ("train", "val", "test")

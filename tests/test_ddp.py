@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from mlpexp import checkpoints, checks
+from mlpexp.config import checks
 from mlpexp.data.batches import Batches
-from mlpexp.errors import ConfigError
-from mlpexp.ranks import Share
+from mlpexp.runtime.distributed import Share
+from mlpexp.runtime.errors import ConfigError
+from mlpexp.store import checkpoint_files
 
 RUN = "trainer.max_epochs=2 model.width=16 tracking.figures=false "
 
@@ -27,7 +28,7 @@ def test_a_run_over_two_processes_equals_the_same_run_in_one(train: Callable[...
         ended = train(RUN + words)
         assert ended.code == 0, ended.err
     for name in ("best", "last"):
-        one, two = (checkpoints.load(here / run / f"checkpoints/{name}.ckpt") for run in ("one", "two"))
+        one, two = (checkpoint_files.load(here / run / f"checkpoints/{name}.ckpt") for run in ("one", "two"))
         for key, weight in one["state_dict"].items():
             torch.testing.assert_close(two["state_dict"][key], weight, rtol=1e-5, atol=1e-6)
         assert two["callbacks"]["Recorder"].keys() == one["callbacks"]["Recorder"].keys()

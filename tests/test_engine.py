@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlpexp.activations import ACTIVATIONS
-from mlpexp.stacking.activations import KERNELS
-from mlpexp.stacking.cost import slowness, step_cost_us
-from mlpexp.stacking.engine import Engine
-from mlpexp.stacking.update import UpdateSettings
+from mlpexp.engine.cost_model import slowness, step_cost_us
+from mlpexp.engine.torch.engine import Engine
+from mlpexp.engine.torch.stack_activations import KERNELS
+from mlpexp.engine.torch.stack_optimizers import UpdateSettings
+from mlpexp.nn.activations import ACTIVATIONS
 
 OPTIMIZERS: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 RATES = [0.1, 0.01, 0.5, 0.2, 0.05, 0.3]
@@ -402,7 +402,7 @@ def test_evaluation_has_the_bits_of_the_run_alone(
 ) -> None:
     # three runs at a time, so that the runs of a later share begin at other addresses
     bytes_per_run = 4 * num_samples * (2 * sum(sizes) - sizes[0] - sizes[-1])
-    monkeypatch.setattr("mlpexp.stacking.engine.EVALUATION_BYTES", 3 * bytes_per_run)
+    monkeypatch.setattr("mlpexp.engine.torch.engine.EVALUATION_BYTES", 3 * bytes_per_run)
     runs = study(sizes, num_samples=num_samples, num_runs=6, epochs=0, activations=activation)
     engine = runs.engine()
     each = [alone(runs, run).logits(runs.inputs).detach() for run in range(6)]

@@ -15,9 +15,17 @@ from PIL import Image
 from sklearn import metrics as reference
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from mlpexp import runs
-from mlpexp.evaluation import embedding, figures, material, measures, projector, tables, trained
-from mlpexp.evaluation.answers import Answers, ask
+from mlpexp.evaluation import (
+    classification_metrics,
+    embedding,
+    evaluation_data,
+    evaluation_figures,
+    evaluation_tables,
+    projector,
+    trained_run,
+)
+from mlpexp.evaluation.network_outputs import Answers, ask
+from mlpexp.store import run_directory
 from mlpexp.tracking import figures as house
 
 
@@ -50,7 +58,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_the_test_metrics_are_those_of_the_run_to_the_last_bit(evaluated):
     run, outcome = evaluated
-    found, noted = written(run / "evaluation"), runs.read_result(run).metrics
+    found, noted = written(run / "evaluation"), run_directory.read_result(run).metrics
     assert found["metrics"]["loss"] == noted["test/loss"]
     assert found["metrics"]["acc"] == noted["test/acc"]
     assert found["same_as_result"] is True
@@ -79,7 +87,7 @@ def test_every_kind_of_run_gives_its_own_numbers_again(train, here, settings):
 
 def test_runs_of_a_stack_give_their_own_numbers_again(train, here):
     assert train("-m seed=0,1 model.width=8 trainer.max_epochs=2 name=pair").code == 0
-    for run in sorted(path.parent for path in Path("multirun/pair").glob(f"*/{runs.RESULT}")):
+    for run in sorted(path.parent for path in Path("multirun/pair").glob(f"*/{run_directory.RESULT}")):
         outcome = evaluate(run)
         assert "those of result.json, to the last bit" in outcome.out, outcome.err
 
@@ -87,7 +95,7 @@ def test_runs_of_a_stack_give_their_own_numbers_again(train, here):
 def test_the_validation_part_gives_the_metrics_of_its_epoch(finished):
     outcome = evaluate("run", "--part", "val")
     assert outcome.code == 0, outcome.err
-    found, noted = written(finished / "evaluation-val"), runs.read_result(finished).metrics
+    found, noted = written(finished / "evaluation-val"), run_directory.read_result(finished).metrics
     assert found["metrics"]["loss"] == noted["val/loss"]
 
 
@@ -136,7 +144,7 @@ def test_the_calibration_error_is_that_of_torchmetrics(seed):
     theirs = multiclass_calibration_error(
         torch.from_numpy(given.probabilities), torch.from_numpy(given.labels), num_classes=4, n_bins=15, norm="l1"
     )
-    found = measures.measure(given, list("abcd"))
+    found = classification_metrics.measure(given, list("abcd"))
     assert found.ece == pytest.approx(theirs.item(), abs=1e-6)
     assert sum(one.count for one in found.bins) == len(given)
 
@@ -145,14 +153,16 @@ def test_the_interval_is_wilsons():
     from statsmodels.stats.proportion import proportion_confint
 
     for right, total in ((0, 10), (246, 270), (1, 1), (10, 10)):
-        assert measures.wilson(right, total) == pytest.approx(proportion_confint(right, total, method="wilson"))
+        assert classification_metrics.wilson(right, total) == pytest.approx(
+            proportion_confint(right, total, method="wilson")
+        )
 
 
 def test_a_class_that_is_never_met_has_no_numbers_rather_than_wrong_ones():
     given = answers(classes=3)
-    found = measures.measure(given, ["a", "b", "c"])
+    found = classification_metrics.measure(given, ["a", "b", "c"])
     wider = dataclasses.replace(given, probabilities=np.pad(given.probabilities, ((0, 0), (0, 1))))
-    with_never = measures.measure(wider, ["a", "b", "c", "never"])
+    with_never = classification_metrics.measure(wider, ["a", "b", "c", "never"])
     assert np.isnan(with_never.classes[3].recall)
     assert with_never.classes[3].support == 0
     assert with_never.macro_f1 == pytest.approx(found.macro_f1)
@@ -175,7 +185,7 @@ def test_few_samples_and_a_single_unit_are_embedded_too(num, units):
     found = embedding.embed(given)
     assert found.pca.shape == (num, 2)
     assert (found.tsne is None) == (num < embedding.FEWEST)
-    assert measures.measure(given, list("abcd")).samples == num
+    assert classification_metrics.measure(given, list("abcd")).samples == num
 
 
 def test_the_pictures_and_tables_are_all_there(evaluated):
@@ -206,8 +216,8 @@ def test_the_projectors_files_are_read_by_tensorboards_own_plugin(evaluated):
     width, height = found.sprite.single_image_dim
     with Image.open(directory / found.sprite.image_path) as sprite:
         assert sprite.size == (17 * width, 17 * height)
-    run = trained.load(evaluated[0])
-    own = material.own(run, "test")
+    run = trained_run.load(evaluated[0])
+    own = evaluation_data.own(run, "test")
     hidden = ask(run.module, own.inputs, own.labels, own.index).hidden
     assert np.allclose(vectors, hidden, rtol=1e-4, atol=1e-6)
 
@@ -215,13 +225,13 @@ def test_the_projectors_files_are_read_by_tensorboards_own_plugin(evaluated):
 def test_names_cannot_break_tables_or_pictures():
     names = ["=1+1", "a\tb\nc", "$x_1$", "-1"]
     given = answers()
-    found = tables.tables(measures.measure(given, names), given, names, None)
+    found = evaluation_tables.tables(classification_metrics.measure(given, names), given, names, None)
     assert found["per_class.csv"].splitlines()[1].startswith("'=1+1,")
     assert "\n-1," in found["per_class.csv"]  # a number stays one
     labels = projector.files(given.hidden, {"class": [names[c] for c in given.labels]})["labels.tsv"]
     assert len(labels.decode().splitlines()) == len(given) + 1
-    house.png(figures.scatter(given.hidden[:, :2], given.labels, given.predicted, names, words="<b>$x"))
-    house.png(figures.reliability_curve(measures.measure(given, names).bins, 0.1))
+    house.png(evaluation_figures.scatter(given.hidden[:, :2], given.labels, given.predicted, names, words="<b>$x"))
+    house.png(evaluation_figures.reliability_curve(classification_metrics.measure(given, names).bins, 0.1))
 
 
 def digits_csv(path: Path, count: int = 50, header: bool = True, labels: bool = True) -> Path:
@@ -265,7 +275,7 @@ def test_a_checkpoint_is_found_in_every_directory_that_holds_one(finished, here)
         assert written(here / "x")["checkpoint"]["weights"] == "best"
     assert evaluate("run", "--weights", "last", "--out", "x").code == 0
     assert written(here / "x")["checkpoint"]["weights"] == "last"
-    shutil.copy(finished / runs.BEST, here / "mine.ckpt")
+    shutil.copy(finished / run_directory.BEST, here / "mine.ckpt")
     assert evaluate("mine.ckpt").code == 0
     assert (here / "mine-evaluation/metrics.json").is_file()
 
@@ -284,8 +294,8 @@ def _outputs(here: Path) -> None:
 def _changed_data(here: Path) -> None:
     from test_checkpoints import rewrite
 
-    (here / "run" / runs.RESULT).unlink()
-    rewrite(here / "run" / runs.BEST, lambda c: c["hyper_parameters"]["data"].update(digest="0" * 64))
+    (here / "run" / run_directory.RESULT).unlink()
+    rewrite(here / "run" / run_directory.BEST, lambda c: c["hyper_parameters"]["data"].update(digest="0" * 64))
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
@@ -330,6 +340,6 @@ def test_points_in_the_plane_are_shown_with_what_the_network_says_everywhere(tra
     at = [((y - bottom) / (top - bottom) * (rows_ - 1), (x - left) / (right - left) * (columns - 1))
           for x, y in seen["points"]]  # fmt: skip
     near = [seen["field"][round(row), round(column)] for row, column in at]
-    run = trained.load(here / "moons")
-    own = material.own(run, "test")
+    run = trained_run.load(here / "moons")
+    own = evaluation_data.own(run, "test")
     assert np.mean(near == ask(run.module, own.inputs, own.labels, own.index).predicted) > 0.98

@@ -18,9 +18,9 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.get_experiment import Handler as GetExperiment
 from tensorboard.plugins.hparams.list_session_groups import Handler as ListSessionGroups
 
-from mlpexp.tracking import events, records
+from mlpexp.tracking import event_files, events
 from mlpexp.tracking.crc32c import crc32c, masked_crc32c
-from mlpexp.tracking.run import end_events, epoch_event, run_events, start_events
+from mlpexp.tracking.run_events import end_events, epoch_event, run_events, start_events
 
 EPOCHS = 4
 HISTORY = [
@@ -39,8 +39,8 @@ def finished(**changes):
 
 def write(directory: Path, given) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / records.file_name(TIMES[0])
-    path.write_bytes(records.encode(given))
+    path = directory / event_files.file_name(TIMES[0])
+    path.write_bytes(event_files.encode(given))
     return path
 
 
@@ -234,17 +234,17 @@ def test_custom_scalars_show_train_against_validation_once_for_all_runs(tmp_path
 
 
 def test_a_live_log_and_an_encoded_run_read_back_the_same(tmp_path):
-    with records.EventLog(tmp_path / "live", TIMES[0]) as log:
+    with event_files.EventLog(tmp_path / "live", TIMES[0]) as log:
         log.add(*start_events(HPARAMS, TIMES[0]))
         for epoch, row in enumerate(HISTORY):
             log.add(epoch_event(epoch, row, TIMES[epoch + 1]))
             log.flush()
         log.add(*end_events(EPOCHS - 1, FINAL, "ok", TIMES[-1]))
-    assert log.path.read_bytes() == records.encode(finished())
+    assert log.path.read_bytes() == event_files.encode(finished())
 
 
 def test_what_a_live_log_has_flushed_can_be_read_while_it_is_open(tmp_path):
-    with records.EventLog(tmp_path) as log:
+    with event_files.EventLog(tmp_path) as log:
         log.add(epoch_event(0, HISTORY[0], TIMES[1]))
         log.flush()
         assert [p.step for p in read(tmp_path).Scalars("val/acc")] == [0]
@@ -252,14 +252,14 @@ def test_what_a_live_log_has_flushed_can_be_read_while_it_is_open(tmp_path):
 
 
 def test_two_logs_of_one_second_do_not_share_a_file(tmp_path):
-    with records.EventLog(tmp_path, TIMES[0]) as one, records.EventLog(tmp_path, TIMES[0]) as two:
+    with event_files.EventLog(tmp_path, TIMES[0]) as one, event_files.EventLog(tmp_path, TIMES[0]) as two:
         assert one.path != two.path
         assert one.path.name.startswith("events.out.tfevents.1700000000.")
 
 
 def test_the_same_run_encodes_to_the_same_bytes_whatever_the_order_of_its_settings():
     again = dict(reversed(HPARAMS.items()))
-    assert records.encode(finished(hparams=again)) == records.encode(finished())
+    assert event_files.encode(finished(hparams=again)) == event_files.encode(finished())
 
 
 @pytest.mark.parametrize("size", [4, 5, 8, 255, 256, 257, 512, 1000, 5001])

@@ -10,13 +10,13 @@ import torch
 from conftest import Outcome, run_script, tree
 from sklearn.datasets import load_digits
 
-from mlpexp import runs
-from mlpexp.data.description import Description
-from mlpexp.data.features import Features
+from mlpexp.data.data_description import Description
+from mlpexp.data.preprocessing import Features
 from mlpexp.evaluation import export as exporting
-from mlpexp.evaluation import trained
-from mlpexp.evaluation.graph import Whole
-from mlpexp.evaluation.places import Place
+from mlpexp.evaluation import trained_run
+from mlpexp.evaluation.export_module import Whole
+from mlpexp.evaluation.locate_run import Place
+from mlpexp.store import run_directory
 
 RAW = load_digits().data.astype(np.float32)
 
@@ -28,7 +28,7 @@ def export(*arguments: object) -> Outcome:
 @pytest.fixture
 def expected(finished: Path) -> np.ndarray:
     """Probabilities of all digits, from the checkpoint's tensors by a formula of our own."""
-    w = torch.load(finished / runs.BEST, weights_only=True)["state_dict"]
+    w = torch.load(finished / run_directory.BEST, weights_only=True)["state_dict"]
     h = torch.tanh(torch.from_numpy(RAW) / 16 @ w["layers.0.weight"].T + w["layers.0.bias"])
     found: np.ndarray = torch.softmax(h @ w["layers.1.weight"].T + w["layers.1.bias"], -1).numpy()
     return found
@@ -46,7 +46,7 @@ def test_onnx_takes_raw_samples_in_batches_of_any_size_and_names_its_classes(fin
     described = session.get_modelmeta().custom_metadata_map
     assert json.loads(described["class_names"]) == [str(c) for c in range(10)]
     assert json.loads(described["data"])["image_shape"] == [8, 8]
-    assert json.loads(described["metrics"]) == runs.read_result(finished).metrics
+    assert json.loads(described["metrics"]) == run_directory.read_result(finished).metrics
 
 
 def test_a_torch_program_needs_nothing_of_ours(finished, expected):
@@ -62,7 +62,7 @@ def test_a_torch_program_needs_nothing_of_ours(finished, expected):
 def test_safetensors_hold_the_weights_to_the_bit_and_how_to_scale(finished):
     safetensors = pytest.importorskip("safetensors")
     assert export("run", "--format", "safetensors").code == 0
-    weights = torch.load(finished / runs.BEST, weights_only=True)["state_dict"]
+    weights = torch.load(finished / run_directory.BEST, weights_only=True)["state_dict"]
     with safetensors.safe_open(finished / "model.safetensors", "pt") as file:
         assert set(file.keys()) == set(weights)
         assert all(torch.equal(file.get_tensor(name), weights[name]) for name in weights)
@@ -88,8 +88,9 @@ MIXED = Features(
 )
 
 
-def _untrained(*overrides: str, features: Features | None = None, classes: int = 3) -> trained.Trained:
-    from mlpexp import checks, models
+def _untrained(*overrides: str, features: Features | None = None, classes: int = 3) -> trained_run.Trained:
+    from mlpexp import models
+    from mlpexp.config import checks
 
     plain: dict = {}
     for item in overrides:
@@ -102,7 +103,9 @@ def _untrained(*overrides: str, features: Features | None = None, classes: int =
     cfg = checks.parse(plain)
     module = models.build(cfg, features.num_inputs, classes, description).eval().requires_grad_(False)
     place = Place(checkpoint=Path("some.ckpt"))
-    return trained.Trained(place=place, cfg=cfg, module=module, data=description, epoch=0, sha256="0" * 64, result=None)
+    return trained_run.Trained(
+        place=place, cfg=cfg, module=module, data=description, epoch=0, sha256="0" * 64, result=None
+    )
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch"])

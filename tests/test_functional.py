@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mlpexp import diagnostics
-from mlpexp.activations import ACTIVATIONS
-from mlpexp.functional import (
+from mlpexp.nn import diagnostics
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.functional import (
     Layer,
     backward,
     cross_entropy,

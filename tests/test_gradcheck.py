@@ -8,10 +8,10 @@ import torch
 from conftest import run_script
 from torch.nn import functional as F
 
-from mlpexp import gradcheck
-from mlpexp.activations import ACTIVATIONS
-from mlpexp.config import Config, ModelConfig
-from mlpexp.functional import Layer
+from mlpexp.config.schema import Config, ModelConfig
+from mlpexp.models import gradcheck
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.functional import Layer
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 

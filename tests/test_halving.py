@@ -10,11 +10,12 @@ import pytest
 from conftest import tree
 from test_stack import configured, differences
 
-from mlpexp import checkpoints, checks, config, runs
-from mlpexp.errors import ConfigError, Interrupted
-from mlpexp.models.stack import StackModule
-from mlpexp.runs import Result
-from mlpexp.sweep import halving
+from mlpexp.config import checks, schema
+from mlpexp.models.stack_module import StackModule
+from mlpexp.runtime.errors import ConfigError, Interrupted
+from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store.run_directory import Result
+from mlpexp.sweep import successive_halving
 
 # two shapes and two activations; with and without momentum; 16 candidates
 CANDIDATES = (
@@ -40,7 +41,9 @@ def both(tmp_path_factory):
 
 
 def results(directory: Path) -> dict[str, Result]:
-    return {place.parent.name: runs.read_result(place.parent) for place in sorted(directory.glob("*/result.json"))}
+    return {
+        place.parent.name: run_directory.read_result(place.parent) for place in sorted(directory.glob("*/result.json"))
+    }
 
 
 def text(place: Path) -> str:
@@ -48,7 +51,7 @@ def text(place: Path) -> str:
 
 
 def layers(directory: Path) -> list[float]:
-    with (directory / runs.LAYERS).open(newline="") as file:
+    with (directory / run_directory.LAYERS).open(newline="") as file:
         return [float(cell or 0) for row in csv.DictReader(file) for cell in row.values()]
 
 
@@ -65,7 +68,7 @@ def test_those_that_go_on_are_the_best_of_all_at_each_rung(both):
     """Against the curves of the undisturbed sweep."""
     curves = {}
     for name in results(both[0]):
-        with (both[0] / name / runs.METRICS).open(newline="") as file:
+        with (both[0] / name / run_directory.METRICS).open(newline="") as file:
             curves[name] = [float(row["val/loss"]) for row in csv.DictReader(file)]
     ended = results(both[1])
     going = set(curves)
@@ -82,16 +85,16 @@ def test_a_survivor_has_the_bits_of_the_undisturbed_run(both):
     full, halved = both
     survivors = [name for name, end in results(halved).items() if end.status == "ok"]
     for name in survivors:
-        assert text(halved / name / runs.METRICS) == text(full / name / runs.METRICS)
+        assert text(halved / name / run_directory.METRICS) == text(full / name / run_directory.METRICS)
         mine, theirs = (layers(place / name) for place in (halved, full))
         assert mine == pytest.approx(theirs, rel=1e-5)  # equal to rounding in any stack: nothing hangs on them
-        for file in (runs.BEST, runs.LAST):
-            mine, theirs = (checkpoints.load(place / name / file) for place in (halved, full))
+        for file in (run_directory.BEST, run_directory.LAST):
+            mine, theirs = (checkpoint_files.load(place / name / file) for place in (halved, full))
             for loaded in (mine, theirs):  # its configuration says that it was halved
                 loaded.pop("hyper_parameters")
                 loaded["callbacks"]["Recorder"].pop("layer_rows")
             assert differences(mine, theirs) == [], name
-        mine, theirs = (runs.read_result(place / name) for place in (halved, full))
+        mine, theirs = (run_directory.read_result(place / name) for place in (halved, full))
         assert (mine.metrics, mine.objective, mine.epoch) == (theirs.metrics, theirs.objective, theirs.epoch)
 
 
@@ -99,13 +102,18 @@ def test_what_leaves_has_the_beginning_of_the_undisturbed_run_and_all_its_files(
     full, halved = both
     for name, end in results(halved).items():
         if end.status == "stopped":
-            lines = text(full / name / runs.METRICS).splitlines()
-            assert text(halved / name / runs.METRICS).splitlines() == lines[: end.epochs + 1]
-            assert set(end.files) >= {runs.METRICS, runs.LAYERS, runs.LAST, runs.BEST}
+            lines = text(full / name / run_directory.METRICS).splitlines()
+            assert text(halved / name / run_directory.METRICS).splitlines() == lines[: end.epochs + 1]
+            assert set(end.files) >= {
+                run_directory.METRICS,
+                run_directory.LAYERS,
+                run_directory.LAST,
+                run_directory.BEST,
+            }
             assert any(file.startswith("events") for file in end.files)
-            assert len(checkpoints.load(halved / name / runs.LAST)["callbacks"]["Recorder"]["wall_times"]) == (
-                end.epochs + 1
-            )
+            assert len(
+                checkpoint_files.load(halved / name / run_directory.LAST)["callbacks"]["Recorder"]["wall_times"]
+            ) == (end.epochs + 1)
 
 
 @pytest.fixture
@@ -129,7 +137,7 @@ def test_a_sweep_that_was_stopped_in_the_middle_makes_the_same_cuts(both, halved
     order = sorted(before)
     for name in order:  # all that were still in the race after the first rung, and two that were not
         if before[name][1] > 1 or name in order[:2]:
-            (halved / name / runs.RESULT).unlink()
+            (halved / name / run_directory.RESULT).unlink()
     ended = train(HALVED.split())
     assert ended.code == 0, ended.err
     assert {name: (end.status, end.epochs, end.message, end.metrics) for name, end in results(halved).items()} == before
@@ -158,7 +166,7 @@ def test_who_is_stopped_can_be_trained_to_the_end(halved, both, train):
     name = next(name for name, end in results(halved).items() if end.status == "stopped")
     ended = train([f"resume={halved / name}"])
     assert ended.code == 0, ended.err
-    assert text(halved / name / runs.METRICS) == text(both[0] / name / runs.METRICS)
+    assert text(halved / name / run_directory.METRICS) == text(both[0] / name / run_directory.METRICS)
 
 
 def test_an_interrupted_race_marks_those_that_were_in_it(here, train, monkeypatch):
@@ -200,19 +208,19 @@ def test_a_run_that_raises_fails_by_itself(train, monkeypatch):
 
 def test_halving_is_part_of_the_identity_and_absent_from_it_when_off():
     off = configured({})
-    assert "halving" not in runs.identity_content(off, "d")["config"]
-    assert runs.identity(configured({"halving.factor": 5}), "d") == runs.identity(off, "d")
+    assert "halving" not in run_directory.identity_content(off, "d")["config"]
+    assert run_directory.identity(configured({"halving.factor": 5}), "d") == run_directory.identity(off, "d")
     one, two = (configured({"halving.rungs": rungs, "trainer.max_epochs": 9}) for rungs in ([1], [1, 3]))
-    assert len({runs.identity(cfg, "d") for cfg in (off, one, two)}) == 3
+    assert len({run_directory.identity(cfg, "d") for cfg in (off, one, two)}) == 3
 
 
 def test_nan_comes_last_and_the_earlier_of_equals_first():
-    assert halving.ranked({0: math.nan, 1: 2.0, 2: 1.0, 3: 2.0, 4: math.inf}) == [2, 1, 3, 0, 4]
+    assert successive_halving.ranked({0: math.nan, 1: 2.0, 2: 1.0, 3: 2.0, 4: math.inf}) == [2, 1, 3, 0, 4]
 
 
 @pytest.mark.parametrize("rungs", [[], [3, 3], [3, 1], [1, 10]])
 def test_rungs_that_do_not_rise_to_the_last_epoch_are_refused(rungs):
-    plain = config.defaults()
+    plain = schema.defaults()
     plain["halving"]["rungs"] = rungs
     with pytest.raises(ConfigError, match="must rise and end below"):
         checks.parse(plain)

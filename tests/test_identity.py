@@ -7,7 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlpexp import checks, config, runs
+from mlpexp.config import checks, schema
+from mlpexp.store import run_directory
 
 DIGEST = "d" * 64
 # one value each, in the spellings that Hydra takes
@@ -27,7 +28,7 @@ PARSER = OverridesParser.create()
 
 
 def identity(typed: list[str], order: random.Random | None = None) -> str:
-    plain: dict[str, Any] = config.defaults()
+    plain: dict[str, Any] = schema.defaults()
     for override in PARSER.parse_overrides(typed):
         *groups, last = override.key_or_group.split(".")
         node = plain
@@ -36,7 +37,7 @@ def identity(typed: list[str], order: random.Random | None = None) -> str:
         value = override.value()
         node[last] = [getattr(item, "text", item) for item in value] if isinstance(value, list) else value
         node[last] = getattr(node[last], "text", node[last])
-    return runs.identity(checks.parse(_shuffled(plain, order) if order else plain), DIGEST)
+    return run_directory.identity(checks.parse(_shuffled(plain, order) if order else plain), DIGEST)
 
 
 def _shuffled(node: Any, order: random.Random) -> Any:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from mlpexp.config import Init
-from mlpexp.functional import Layer
-from mlpexp.initialisation import initialise, initialise_
+from mlpexp.config.schema import Init
+from mlpexp.nn.functional import Layer
+from mlpexp.nn.initialisation import initialise, initialise_
 
 INITS = Init.__args__
 ARCHITECTURES = [[64, 10], [64, 50, 10], [64, 32, 16, 10], [3, 1, 2]]

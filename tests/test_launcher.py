@@ -23,9 +23,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from mlpexp import app
-from mlpexp.errors import Interrupted, RunsFailed
-from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.cli import hydra_app
+from mlpexp.runtime.errors import Interrupted, RunsFailed
+from mlpexp.sweep.run_jobs import Job, Outcome
 
 CONF = Path(__file__).parents[1] / "conf"
 MULTIRUN = "hydra.mode=MULTIRUN"
@@ -56,7 +56,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
         jobs.extend(some)
         return [outcome(job) for job in some]
 
-    monkeypatch.setattr("mlpexp.sweep.train.train_jobs", train_jobs)
+    monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", train_jobs)
     return jobs
 
 
@@ -65,17 +65,17 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, Any], Any
     """Every job trains alone, by the given function in place of `training.train`."""
 
     def install(train: Callable[[Any, Any], Any]) -> None:
-        from mlpexp.sweep.alone import train_alone
+        from mlpexp.sweep.train_alone import train_alone
 
-        monkeypatch.setattr("mlpexp.sweep.alone.training.train", train)
-        monkeypatch.setattr("mlpexp.sweep.train.train_jobs", lambda jobs, **_: [train_alone(job) for job in jobs])
+        monkeypatch.setattr("mlpexp.sweep.train_alone.single_run.train", train)
+        monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", lambda jobs, **_: [train_alone(job) for job in jobs])
 
     return install
 
 
 def multirun(*overrides: str, task: Callable[[DictConfig], Any] = lambda cfg: cfg.seed / 10) -> list[JobReturn]:
     """Hydra's multirun in this process, with a task that trains nothing."""
-    app.register()
+    hydra_app.register()
     version.setbase("1.3")
     hydra = Hydra.create_main_hydra2("train", create_config_search_path(str(CONF)))
     try:
@@ -93,7 +93,7 @@ def test_a_run_more_costs_a_few_kilobytes_until_the_sweep_ends(here: Path, monke
         held.append(tracemalloc.get_traced_memory()[0])
         return [outcome(job) for job in jobs]
 
-    monkeypatch.setattr("mlpexp.sweep.train.train_jobs", train_jobs)
+    monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", train_jobs)
     tracemalloc.start()
     try:
         for runs in (20, 220):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mlpexp.errors import UserError
-from mlpexp.sweep import lease
-from mlpexp.sweep.lease import FOLDER, Gone, Session
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import worker_session
+from mlpexp.store.worker_session import FOLDER, Gone, Session
 
 
 def test_a_worker_may_write_while_its_sweep_is_conducted(tmp_path: Path) -> None:
-    with lease.conducting(tmp_path) as session:
+    with worker_session.conducting(tmp_path) as session:
         with session.writing(0), session.writing(1):
             session.check()
         assert (tmp_path / FOLDER).is_dir()
@@ -25,7 +25,7 @@ def test_a_worker_may_write_while_its_sweep_is_conducted(tmp_path: Path) -> None
 
 
 def test_a_worker_of_an_earlier_start_may_not_write(tmp_path: Path) -> None:
-    with lease.conducting(tmp_path), pytest.raises(Gone, match="anew"):
+    with worker_session.conducting(tmp_path), pytest.raises(Gone, match="anew"):
         Session(tmp_path, "another").check()
 
 
@@ -45,29 +45,29 @@ def test_a_worker_notices_that_its_conductor_was_killed(tmp_path: Path) -> None:
     session = Session(tmp_path, killed.stdout.strip())
     with pytest.raises(Gone, match="has gone"):
         session.check()
-    lease.wait(tmp_path)  # the next start tidies up
+    worker_session.wait(tmp_path)  # the next start tidies up
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_next_start_waits_for_workers_that_still_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    conducting = lease.conducting(tmp_path)
+    conducting = worker_session.conducting(tmp_path)
     session = conducting.__enter__()
-    monkeypatch.setattr(lease, "LEAVING_S", 0.0)
-    monkeypatch.setattr(lease, "WAIT_S", 0.2)
+    monkeypatch.setattr(worker_session, "LEAVING_S", 0.0)
+    monkeypatch.setattr(worker_session, "WAIT_S", 0.2)
     with session.writing(0):
         conducting.__exit__(None, None, None)
         with pytest.raises(Gone):
             session.check()
         with pytest.raises(UserError, match="still write into"):
-            lease.wait(tmp_path)
-    lease.wait(tmp_path)
+            worker_session.wait(tmp_path)
+    worker_session.wait(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_two_workers_are_never_at_the_same_unit(tmp_path: Path) -> None:
     inside: list[str] = []
     begun, done = threading.Event(), threading.Event()
-    with lease.conducting(tmp_path) as session:
+    with worker_session.conducting(tmp_path) as session:
 
         def second() -> None:
             begun.set()

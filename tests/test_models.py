@@ -8,13 +8,14 @@ from lightning.pytorch import Callback, Trainer
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
-from mlpexp import checkpoints, models
-from mlpexp.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainerConfig
+from mlpexp import models
+from mlpexp.config.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainerConfig
 from mlpexp.data.batches import Batches
 from mlpexp.data.digits import DigitsDataModule, digits_table
-from mlpexp.data.prepared import prepare
-from mlpexp.initialisation import initialise
-from mlpexp.training import Quiet
+from mlpexp.data.prepared_data import prepare
+from mlpexp.nn.initialisation import initialise
+from mlpexp.store import checkpoint_files
+from mlpexp.training.single_run import Quiet
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 
@@ -131,8 +132,8 @@ def test_all_variants_share_names_shapes_and_initial_weights(model):
 def test_a_checkpoint_of_one_variant_gives_the_same_logits_in_another(source, optimizer, tmp_path):
     module, trainer = fit(config(source, model={"width": [20, 10]}, optimizer=optimizer))
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    loaded = checkpoints.load(tmp_path / "a.ckpt")
-    cfg, num_features, num_classes = checkpoints.described(tmp_path / "a.ckpt", loaded)
+    loaded = checkpoint_files.load(tmp_path / "a.ckpt")
+    cfg, num_features, num_classes = checkpoint_files.described(tmp_path / "a.ckpt", loaded)
     assert cfg.model.variant == source
     inputs = digits_table().inputs[:200] / 16
     with torch.no_grad():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpexp.naming import MAX_BYTES, run_name, safe_component
+from mlpexp.store.run_names import MAX_BYTES, run_name, safe_component
 
 HOSTILE = [
     "",

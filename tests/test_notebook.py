@@ -10,8 +10,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from mlpexp import app, runs, training
-from mlpexp.training import Job
+from mlpexp.cli import hydra_app
+from mlpexp.store import run_directory
+from mlpexp.training import single_run
+from mlpexp.training.single_run import Job
 
 CONF = Path(__file__).parents[1] / "conf"
 SEEDS = [0, 7, 2**32 - 1]
@@ -86,11 +88,11 @@ def notebook(kind, seed):
 
 def ours(directory, *overrides):
     """The same two columns from the `metrics.csv` of a real run."""
-    app.register()
+    hydra_app.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = app.parse(compose("train", ["experiment=notebook", "tracking.figures=false", *overrides]))
-    training.train(cfg, Job(directory=directory))
-    with (directory / runs.METRICS).open() as file:
+        cfg = hydra_app.parse(compose("train", ["experiment=notebook", "tracking.figures=false", *overrides]))
+    single_run.train(cfg, Job(directory=directory))
+    with (directory / run_directory.METRICS).open() as file:
         return [(float(row["val/loss"]), float(row["val/acc"])) for row in csv.DictReader(file)]
 
 
@@ -140,15 +142,15 @@ def test_seed_0_gives_the_notebooks_printed_figures(curves, variant):
     ],
 )
 def test_the_notebooks_initial_weights_follow_the_variant_unless_one_is_named(overrides, init):
-    app.register()
+    hydra_app.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = app.parse(compose("train", ["experiment=notebook", *overrides]))
+        cfg = hydra_app.parse(compose("train", ["experiment=notebook", *overrides]))
     assert cfg.model.init == init
 
 
 def test_a_misspelled_variant_is_the_only_complaint_about_the_notebook():
-    app.register()
-    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(app.UserError) as caught:
-        app.parse(compose("train", ["experiment=notebook", "model.variant=autogard"]))
+    hydra_app.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(hydra_app.UserError) as caught:
+        hydra_app.parse(compose("train", ["experiment=notebook", "model.variant=autogard"]))
     assert str(caught.value).startswith("unknown variant 'autogard'")
     assert len(str(caught.value).splitlines()) == 1

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from mlpexp.config import OptimizerConfig
-from mlpexp.optim import learning_rate, sgd_
+from mlpexp.config.schema import OptimizerConfig
+from mlpexp.nn.schedules import learning_rate, sgd_
 
 EPOCHS = 12
 SETTINGS = [

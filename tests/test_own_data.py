@@ -9,12 +9,13 @@ import pytest
 import torch
 from conftest import run_script, tree
 
-from mlpexp import checkpoints, data, runs
-from mlpexp.config import Config, DataConfig
-from mlpexp.data.features import Features
-from mlpexp.errors import UserError
-from mlpexp.sweep.jobs import Job
-from mlpexp.sweep.work import data_of
+from mlpexp import data
+from mlpexp.config.schema import Config, DataConfig
+from mlpexp.data.preprocessing import Features
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.sweep.run_jobs import Job
+from mlpexp.sweep.work_unit import data_of
 
 ROWS = [
     f"{i % 7}.5,{(i * 5) % 11},{'red' if i % 3 else 'blue'},{'yes' if (i * 5) % 11 > 4 else 'no'}" for i in range(60)
@@ -208,10 +209,10 @@ def test_a_stacked_run_on_a_file_equals_the_run_alone_and_a_changed_file_is_refu
     assert train(f"-m {own} seed=0,1 data.folds=2 data.fold=0,1 name=many").code == 0
     assert train(f"{own} seed=1 data.folds=2 data.fold=1 hydra.run.dir=alone").code == 0
     there = next(path for path in (here / "multirun/many").iterdir() if "fold=1" in path.name and "seed=1" in path.name)
-    alone, stacked = (checkpoints.load(place / runs.LAST) for place in (here / "alone", there))
+    alone, stacked = (checkpoint_files.load(place / run_directory.LAST) for place in (here / "alone", there))
     assert all(torch.equal(alone["state_dict"][name], stacked["state_dict"][name]) for name in alone["state_dict"])
     assert alone["hyper_parameters"]["data"] == stacked["hyper_parameters"]["data"]
-    assert runs.read_result(here / "alone").identity == runs.read_result(there).identity
+    assert run_directory.read_result(here / "alone").identity == run_directory.read_result(there).identity
     (here / "table.csv").write_text(with_line(9, "1,2,red,yes"))
     changed = train(f"-m {own} seed=0,1 data.folds=2 data.fold=0,1 name=many")
     assert changed.code == 2
@@ -228,15 +229,15 @@ def test_a_stack_over_parts_of_each_ready_made_set_equals_the_run_alone(train, h
     ended = train(f"-m {own} trainer.max_epochs=2,3 data.seed=0,5 name=many")  # the shorter ones leave the stack
     assert "in 1 stack," in ended.out, ended.err
     assert train(f"{own} trainer.max_epochs=3 data.seed=5 hydra.run.dir=alone").code == 0
-    alone = runs.read_result(here / "alone")
+    alone = run_directory.read_result(here / "alone")
     places = [path.parent for path in (here / "multirun/many").glob("*/result.json")]
-    (there,) = [place for place in places if runs.read_result(place).identity == alone.identity]
-    assert runs.read_result(there).metrics == alone.metrics
-    for file in (runs.METRICS, runs.LAYERS):
+    (there,) = [place for place in places if run_directory.read_result(place).identity == alone.identity]
+    assert run_directory.read_result(there).metrics == alone.metrics
+    for file in (run_directory.METRICS, run_directory.LAYERS):
         mine, theirs = ((place / file).read_text().splitlines() for place in (there, here / "alone"))
         for a, b in zip(mine[1:], theirs[1:], strict=True):
             assert [float(x or 0) for x in a.split(",")] == pytest.approx([float(x or 0) for x in b.split(",")], 1e-4)
-    mine, theirs = (checkpoints.load(place / runs.LAST) for place in (there, here / "alone"))
+    mine, theirs = (checkpoint_files.load(place / run_directory.LAST) for place in (there, here / "alone"))
     assert all(torch.equal(mine["state_dict"][key], value) for key, value in theirs["state_dict"].items())
     assert mine["hyper_parameters"]["data"] == theirs["hyper_parameters"]["data"]
 

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from mlpexp.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainerConfig
+from mlpexp.config.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainerConfig
 from mlpexp.data.digits import DigitsDataModule, digits_table
-from mlpexp.data.prepared import prepare
-from mlpexp.errors import ConfigError
-from mlpexp.functional import forward
-from mlpexp.initialisation import initialise
+from mlpexp.data.prepared_data import prepare
 from mlpexp.models import build
-from mlpexp.parametrization import Factors, initial_factors, rate_factors
-from mlpexp.sweep.stack import train_stack
-from mlpexp.training import Quiet
+from mlpexp.nn.functional import forward
+from mlpexp.nn.initialisation import initialise
+from mlpexp.nn.parametrization import Factors, initial_factors, rate_factors
+from mlpexp.runtime.errors import ConfigError
+from mlpexp.sweep.train_stack import train_stack
+from mlpexp.training.single_run import Quiet
 
 
 def configured(
@@ -149,8 +149,8 @@ def test_logits_at_the_start_shrink_with_the_width_in_mup_alone():
 
 
 def test_an_initialisation_with_another_scaling_is_refused():
-    from mlpexp import checks
-    from mlpexp.config import defaults
+    from mlpexp.config import checks
+    from mlpexp.config.schema import defaults
 
     given = defaults()
     given["model"] |= {"parametrization": "mup", "init": "notebook"}

@@ -12,12 +12,12 @@ from conftest import Outcome, run_script, tree
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mlpexp import runs
-from mlpexp.config import DataConfig
-from mlpexp.data.description import Description
-from mlpexp.data.features import Features
-from mlpexp.errors import UserError
-from mlpexp.evaluation import samples
+from mlpexp.config.schema import DataConfig
+from mlpexp.data.data_description import Description
+from mlpexp.data.preprocessing import Features
+from mlpexp.evaluation import sample_files
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import run_directory
 
 DIGITS = load_digits()
 
@@ -40,7 +40,7 @@ def write(path: Path, table: list[list[object]], header: list[str] | None = None
 @pytest.fixture
 def expected(finished: Path) -> torch.Tensor:
     """Probabilities of all digits, from the checkpoint's tensors by a formula of our own."""
-    w = torch.load(finished / runs.BEST, weights_only=True)["state_dict"]
+    w = torch.load(finished / run_directory.BEST, weights_only=True)["state_dict"]
     x = torch.from_numpy(DIGITS.data).double() / 16
     h = torch.tanh(x @ w["layers.0.weight"].double().T + w["layers.0.bias"].double())
     return torch.softmax(h @ w["layers.1.weight"].double().T + w["layers.1.bias"].double(), -1)
@@ -247,9 +247,9 @@ MIXED = Description(
 )
 
 
-def read(here: Path, text: str, *, labelled: bool = False) -> samples.Samples:
+def read(here: Path, text: str, *, labelled: bool = False) -> sample_files.Samples:
     (here / "a.csv").write_text(text)
-    return samples.read(here / "a.csv", MIXED, DataConfig(name="csv", target="bought"), labelled=labelled)
+    return sample_files.read(here / "a.csv", MIXED, DataConfig(name="csv", target="bought"), labelled=labelled)
 
 
 def test_categories_and_missing_values_are_read_by_name(here):

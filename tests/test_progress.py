@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlpexp.config import Config, EarlyStoppingConfig
-from mlpexp.progress import Progress
+from mlpexp.config.schema import Config, EarlyStoppingConfig
+from mlpexp.nn.early_stopping import Progress
 
 NAN, INF = math.nan, math.inf
 

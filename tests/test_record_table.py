@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpexp import runs
-from mlpexp.report import rundirs
-from mlpexp.sweep import journal
+from mlpexp.store import run_directory, run_files, run_table
 
 GRID = "-m model.width=4,5 seed=0,1,2 trainer.max_epochs=2 tracking.tensorboard=false hydra.sweep.dir=there"
 TIMES = ("seconds",)
@@ -27,18 +25,18 @@ def test_the_table_is_that_of_a_sweep_with_directories_and_nothing_else_is_left(
         ".lock", "multirun.yaml", "results.csv", "runs.jsonl", "sweep.json",
     }  # fmt: skip
     names = [row["name"] for row in rows("full")]
-    ours, theirs = (rundirs.curves(Path(place), names) for place in ("there", "full"))
+    ours, theirs = (run_files.curves(Path(place), names) for place in ("there", "full"))
     assert ours.runs == 6 and ours.epochs == 2
-    assert all((ours.values[metric] == theirs.values[metric]).all() for metric in runs.METRIC_NAMES)
-    assert rundirs.provenance(Path("there"), names).read == 6
+    assert all((ours.values[metric] == theirs.values[metric]).all() for metric in run_directory.METRIC_NAMES)
+    assert run_files.provenance(Path("there"), names).read == 6
 
 
 def test_a_run_that_shares_no_stack_leaves_its_line_alone(train):
     assert train(f"{GRID} record=table model.variant=backprop,torch_nn seed=0").code == 0
-    found = dict(journal.read(Path("there")))
+    found = dict(run_table.read(Path("there")))
     assert set(found) == {row["name"] for row in rows("there")} and len(found) == 4
     assert not [path for path in Path("there").iterdir() if path.is_dir()]
-    kept = {runs.METRICS, runs.RESULT, journal.OVERRIDES}
+    kept = {run_directory.METRICS, run_directory.RESULT, run_table.OVERRIDES}
     assert all(set(files) == kept for files in found.values())
 
 
@@ -74,7 +72,7 @@ def test_a_job_that_moves_into_its_directory_is_refused_before_anything_is_writt
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\x00\xff{", b"0 {}\n"])
 def test_lines_that_nobody_wrote_are_nobodys_runs(tmp_path, content):
-    (tmp_path / journal.JOURNAL).write_bytes(content)
-    assert journal.results(tmp_path) == {}
-    journal.append(tmp_path, [("a", {"b": "c\n"})])
-    assert list(journal.read(tmp_path)) == [("a", {"b": "c\n"})]
+    (tmp_path / run_table.JOURNAL).write_bytes(content)
+    assert run_table.results(tmp_path) == {}
+    run_table.append(tmp_path, [("a", {"b": "c\n"})])
+    assert list(run_table.read(tmp_path)) == [("a", {"b": "c\n"})]

@@ -18,9 +18,11 @@ from conftest import SCRIPTS, run_script
 from report_sweeps import GRID
 from scipy import stats
 
-from mlpexp import chance, load_results, runs
-from mlpexp.report.rundirs import command, curves, layers
-from mlpexp.report.study import from_records
+from mlpexp import load_results
+from mlpexp.analysis.sweep_table import from_records
+from mlpexp.nn import chance_level
+from mlpexp.store import run_directory
+from mlpexp.store.run_files import command, curves, layers
 
 VOID = {"meta", "br", "link", "input", "img", "hr"}
 HOSTILE = "<script>alert(1)</script> & \"q\" 🎉 'x'"
@@ -63,8 +65,8 @@ class Outline(HTMLParser):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Figures are made but not drawn: test_report_figures.py looks at those of all kinds of sweeps."""
-    monkeypatch.setattr("mlpexp.report.build.png", lambda figure, dpi: (b"", 0, 0))
-    monkeypatch.setattr("mlpexp.report.build.svg", lambda figure, name, words: "<svg></svg>")
+    monkeypatch.setattr("mlpexp.report.build_report.png", lambda figure, dpi: (b"", 0, 0))
+    monkeypatch.setattr("mlpexp.report.build_report.svg", lambda figure, name, words: "<svg></svg>")
 
 
 def report(*arguments):
@@ -253,7 +255,11 @@ def failed(number, settings):
         (SMALL, {"status": lambda n, s: "diverged"}, "All 12 runs diverged"),
         (SMALL, {"status": lambda n, s: "ok" if n < 5 else "interrupted"}, "7 unfinished"),
         (SMALL, {"status": lambda n, s: "ok" if n < 5 else "missing"}, "5 runs of 2 configurations"),
-        (SMALL, {"status": lambda n, s: "diverged", "message": f"{chance.MARK}: 0.1"}, "12 no better than guessing"),
+        (
+            SMALL,
+            {"status": lambda n, s: "diverged", "message": f"{chance_level.MARK}: 0.1"},
+            "12 no better than guessing",
+        ),
         (SMALL, {"test": False}, "There is no test part"),
         (SMALL, {"files": False}, "No run left a result.json"),
         ([{"model.width": w, "seed": 9 * w + i} for w in (32, 64) for i in range(4)], {}, "Welch t-test, 4 seeds"),
@@ -328,10 +334,10 @@ def test_a_command_is_typed_as_the_run_was_started(tmp_path):
 
 def test_damaged_files_of_a_run_are_left_out(tmp_path, undrawn):
     sweep = report_sweeps.write(tmp_path / "s", {"seed": range(3)}, layers=True)
-    (sweep / "seed=0" / runs.METRICS).write_text("epoch,train/loss\n0,zero\n")
-    (sweep / "seed=1" / runs.METRICS).write_bytes(b"")
-    (sweep / "seed=0" / runs.LAYERS).write_bytes(b"\xff\x00")
-    (sweep / "seed=0" / runs.RESULT).write_text("{")
+    (sweep / "seed=0" / run_directory.METRICS).write_text("epoch,train/loss\n0,zero\n")
+    (sweep / "seed=1" / run_directory.METRICS).write_bytes(b"")
+    (sweep / "seed=0" / run_directory.LAYERS).write_bytes(b"\xff\x00")
+    (sweep / "seed=0" / run_directory.RESULT).write_text("{")
     assert curves(sweep, ["seed=0", "seed=1", "seed=2"]).runs == 1
     assert layers(sweep, ["seed=0", "seed=1", "seed=2"])["gradient_norm"].shape == (2, 10, 3)
     assert "1 result.json could not be read" in report(sweep).text

@@ -15,11 +15,11 @@ from tensorboard.util import tensor_util
 from test_events import hparams_page
 from torch.nn import functional
 
-from mlpexp import checkpoints
-from mlpexp.config import DataConfig
+from mlpexp.config.schema import DataConfig
 from mlpexp.data.digits import digits_table
-from mlpexp.data.prepared import prepare
-from mlpexp.sweep.results import load_results
+from mlpexp.data.prepared_data import prepare
+from mlpexp.store import checkpoint_files
+from mlpexp.store.results_table import load_results
 
 SWEEP = ["-m", "name=s", "report=true", "trainer.max_epochs=2", "model.width=4,8", "model.activation=tanh,relu"]
 
@@ -84,7 +84,7 @@ def test_a_report_that_fails_is_said_and_fails_nothing(train, here, monkeypatch)
     def fails(directories):
         raise RuntimeError("no space\nleft")
 
-    monkeypatch.setattr("mlpexp.report.build.build", fails)
+    monkeypatch.setattr("mlpexp.report.build_report.build", fails)
     ended = train(["-m", "name=s", "report=true", "trainer.max_epochs=1", "model.width=4", "seed=0,1"])
     assert ended.code == 0
     assert "the report could not be made (RuntimeError: no space left)" in ended.err
@@ -133,7 +133,7 @@ def test_a_stacked_run_with_diagnostics_has_layers_and_a_confusion_matrix_in_ten
         assert right / total == pytest.approx(row["test/acc"])
 
         # against the saved weights, by torch alone
-        state = checkpoints.load(here / "multirun/s" / row["name"] / "checkpoints/best.ckpt")["state_dict"]
+        state = checkpoint_files.load(here / "multirun/s" / row["name"] / "checkpoints/best.ckpt")["state_dict"]
         data = prepare(digits_table(), DataConfig())
         x, labels = data.part("test")
         for layer in range(3):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mlpexp import load_results, runs
-from mlpexp.errors import UserError
+from mlpexp import load_results
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import run_directory
 
 LAST_COLUMNS = ["epoch", "epochs", "num_parameters", "seconds", "message"]
 METRICS = ["train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"]
@@ -46,7 +47,7 @@ def test_one_row_a_run_in_the_order_of_the_grid(sweep: Path) -> None:
 
 def test_each_row_says_what_the_run_itself_says_at_full_precision(sweep: Path) -> None:
     for row in load_results(sweep):
-        result = runs.read_result(sweep / row["name"])
+        result = run_directory.read_result(sweep / row["name"])
         assert row["status"] == result.status
         assert (row["epoch"], row["epochs"], row["num_parameters"]) == (
             result.epoch,

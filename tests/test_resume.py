@@ -15,10 +15,11 @@ import torch
 from conftest import SCRIPTS, tree
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from mlpexp import checkpoints, resume, runs
-from mlpexp.config import Config, TrainerConfig
-from mlpexp.recorder import Recorder
-from mlpexp.tracking.carry import carried_over
+from mlpexp.config.schema import Config, TrainerConfig
+from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.tracking.previous_events import carried_over
+from mlpexp.training import resume
+from mlpexp.training.recorder import Recorder
 
 QUICK = "tracking.figures=false"
 STEPS = "optimizer.momentum=0.9 optimizer.schedule=step optimizer.step_epochs=1 optimizer.warmup_epochs=1"
@@ -32,7 +33,7 @@ SETTINGS = {
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.load(run / runs.LAST)["state_dict"]
+    return checkpoint_files.load(run / run_directory.LAST)["state_dict"]
 
 
 def assert_same_numbers(run: Path, other: Path) -> None:
@@ -189,10 +190,10 @@ def test_a_cosine_schedule_cannot_be_stretched(train, here: Path, monkeypatch):
     ],
 )
 def test_a_history_that_mlpexp_would_not_write_is_refused(train, here: Path, finished: Path, damage):
-    path = finished / runs.LAST
-    loaded = checkpoints.load(path)
+    path = finished / run_directory.LAST
+    loaded = checkpoint_files.load(path)
     damage(loaded["callbacks"]["Recorder"])
-    checkpoints.save(path, checkpoints.to_bytes(loaded))
+    checkpoint_files.save(path, checkpoint_files.to_bytes(loaded))
     (finished / "result.json").unlink()  # its checksum would tell
     before = tree(here)
     outcome = train("resume=run trainer.max_epochs=4")
@@ -216,9 +217,9 @@ def test_events_are_carried_over_up_to_a_tear_and_each_point_once(here: Path, fi
 
 
 def test_a_run_in_use_is_refused_with_the_holders_pid(train, here: Path, finished: Path):
-    from mlpexp import locking
+    from mlpexp.store import directory_lock
 
-    with locking.hold(finished):
+    with directory_lock.hold(finished):
         outcome = train("resume=run trainer.max_epochs=4")
     assert outcome.code == 2
     assert f"run is in use by pid {os.getpid()}" in outcome.line
@@ -240,4 +241,4 @@ def test_a_real_process_ends_in_order_when_it_is_terminated(here: Path):
     assert process.returncode == 143, err
     assert re.fullmatch(r"train.py: stopped by SIGTERM; .* resume=run\n", err)
     assert out == ""
-    assert runs.read_result(here / "run").status == "interrupted"
+    assert run_directory.read_result(here / "run").status == "interrupted"

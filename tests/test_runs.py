@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlpexp import locking, runs
-from mlpexp.config import Config, ModelConfig, TrainerConfig
-from mlpexp.errors import UserError
+from mlpexp.config.schema import Config, ModelConfig, TrainerConfig
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import directory_lock, run_directory
 
 DIGEST = "d" * 64
 BLIND = {"name", "resume", "threads", "logger", "dry_run", "report", "record", "stack.threads", "stack.memory_mib"}
@@ -94,27 +94,27 @@ def other(cfg: Config, key: str) -> Any:
 def test_identity_sees_every_key_that_can_change_the_numbers_and_no_other(key: str):
     before = Config()
     after = changed(before, key, other(before, key))
-    same = runs.identity(before, DIGEST) == runs.identity(after, DIGEST)
+    same = run_directory.identity(before, DIGEST) == run_directory.identity(after, DIGEST)
     assert same == (key in BLIND or key.startswith("tracking."))
 
 
 def test_identity_sees_the_data():
-    assert runs.identity(Config(), DIGEST) != runs.identity(Config(), "e" * 64)
+    assert run_directory.identity(Config(), DIGEST) != run_directory.identity(Config(), "e" * 64)
 
 
 def test_one_network_told_in_two_ways_is_one_run():
     twice = [ModelConfig(width=64, depth=2), ModelConfig(width=[64, 64]), ModelConfig(width=[64, 64], depth=2)]
-    assert len({runs.identity(Config(model=model), DIGEST) for model in twice}) == 1
+    assert len({run_directory.identity(Config(model=model), DIGEST) for model in twice}) == 1
 
 
 def test_flags_that_change_no_number_are_not_in_the_identity():
     quiet = Config(trainer=TrainerConfig(flags={"log_every_n_steps": 1, "profiler": "simple"}))
-    assert runs.identity(quiet, DIGEST) == runs.identity(Config(), DIGEST)
+    assert run_directory.identity(quiet, DIGEST) == run_directory.identity(Config(), DIGEST)
 
 
 NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.just(math.nan))
 RESULTS = st.builds(
-    runs.Result,
+    run_directory.Result,
     status=st.sampled_from(["ok", "diverged", "stopped", "failed", "interrupted"]),
     metrics=st.dictionaries(
         st.sampled_from(["train/loss", "val/acc", "test/loss"]), st.one_of(NUMBERS, st.just(math.nan))
@@ -137,17 +137,19 @@ FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scop
 
 @FEW
 @given(RESULTS)
-def test_a_result_is_read_as_it_was_written(tmp_path: Path, result: runs.Result):
-    runs.write_result(tmp_path, result)
-    assert repr(runs.read_result(tmp_path)) == repr(result)  # repr: NaN equals no NaN
-    json.loads((tmp_path / runs.RESULT).read_text(), parse_constant=pytest.fail)
+def test_a_result_is_read_as_it_was_written(tmp_path: Path, result: run_directory.Result):
+    run_directory.write_result(tmp_path, result)
+    assert repr(run_directory.read_result(tmp_path)) == repr(result)  # repr: NaN equals no NaN
+    json.loads((tmp_path / run_directory.RESULT).read_text(), parse_constant=pytest.fail)
 
 
 @FEW
 @given(RESULTS, st.data())
-def test_a_mutated_result_is_refused_or_means_the_same(tmp_path: Path, result: runs.Result, data: st.DataObject):
-    runs.write_result(tmp_path, result)
-    path = tmp_path / runs.RESULT
+def test_a_mutated_result_is_refused_or_means_the_same(
+    tmp_path: Path, result: run_directory.Result, data: st.DataObject
+):
+    run_directory.write_result(tmp_path, result)
+    path = tmp_path / run_directory.RESULT
     content = bytearray(path.read_bytes())
     match data.draw(st.sampled_from(["flip", "cut", "insert"])):
         case "flip":
@@ -158,7 +160,7 @@ def test_a_mutated_result_is_refused_or_means_the_same(tmp_path: Path, result: r
             content.insert(data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 255)))
     path.write_bytes(content)
     try:
-        read = runs.read_result(tmp_path)
+        read = run_directory.read_result(tmp_path)
     except UserError as error:
         assert str(path) in str(error)
         assert "\n" not in str(error)
@@ -178,20 +180,20 @@ def test_a_mutated_result_is_refused_or_means_the_same(tmp_path: Path, result: r
     ],
 )
 def test_what_is_no_result_is_refused(tmp_path: Path, content: str, said: str):
-    (tmp_path / runs.RESULT).write_text(content)
+    (tmp_path / run_directory.RESULT).write_text(content)
     with pytest.raises(UserError) as caught:
-        runs.read_result(tmp_path)
+        run_directory.read_result(tmp_path)
     assert said in str(caught.value)
 
 
 def test_a_directory_without_a_marker_holds_no_finished_run(tmp_path: Path):
     with pytest.raises(UserError, match="holds no finished run"):
-        runs.read_result(tmp_path)
+        run_directory.read_result(tmp_path)
 
 
 def test_floats_in_tables_keep_every_digit():
     row = {"train/loss": 0.1 + 0.2, "train/acc": 1 / 3, "val/loss": 1e-17, "val/acc": 1.0}
-    header, line = runs.metrics_csv([row]).splitlines()
+    header, line = run_directory.metrics_csv([row]).splitlines()
     assert header == "epoch,train/loss,train/acc,val/loss,val/acc"
     assert [float(cell) for cell in line.split(",")] == [0, *row.values()]
 
@@ -202,15 +204,15 @@ def test_a_lock_names_its_holder_and_frees_itself_when_the_holder_is_killed(tmp_
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=f"is in use by pid {holder.pid} on "), locking.hold(tmp_path):
+        with pytest.raises(UserError, match=f"is in use by pid {holder.pid} on "), directory_lock.hold(tmp_path):
             pass
         holder.kill()
-    with locking.hold(tmp_path):
+    with directory_lock.hold(tmp_path):
         pass
 
 
 def test_a_copy_of_the_process_does_not_hold_its_lock(tmp_path: Path):
-    handle = locking.take(tmp_path)
+    handle = directory_lock.take(tmp_path)
     reader, writer = os.pipe()
     ready, begun = os.pipe()
     if (child := os.fork()) == 0:
@@ -219,8 +221,8 @@ def test_a_copy_of_the_process_does_not_hold_its_lock(tmp_path: Path):
         os._exit(0)
     os.read(ready, 1)
     try:
-        locking.release(handle)
-        with locking.hold(tmp_path):
+        directory_lock.release(handle)
+        with directory_lock.hold(tmp_path):
             pass
     finally:
         os.write(writer, b"x")
@@ -230,15 +232,15 @@ def test_a_copy_of_the_process_does_not_hold_its_lock(tmp_path: Path):
 
 
 def test_a_reserved_directory_is_unchanged_until_it_is_signed(tmp_path: Path):
-    assert locking.reserve(tmp_path) is None
+    assert directory_lock.reserve(tmp_path) is None
     assert not list(tmp_path.iterdir())
-    (tmp_path / runs.LOCK).write_text("pid 1 on earth\n")
-    handle = locking.reserve(tmp_path)
+    (tmp_path / run_directory.LOCK).write_text("pid 1 on earth\n")
+    handle = directory_lock.reserve(tmp_path)
     assert handle is not None
-    assert (tmp_path / runs.LOCK).read_text() == "pid 1 on earth\n"
+    assert (tmp_path / run_directory.LOCK).read_text() == "pid 1 on earth\n"
     with pytest.raises(UserError, match="is in use by pid 1 on earth"):
-        locking.take(tmp_path)
-    locking.sign(handle)
+        directory_lock.take(tmp_path)
+    directory_lock.sign(handle)
     with pytest.raises(UserError, match=f"is in use by pid {os.getpid()} on "):
-        locking.take(tmp_path)
-    locking.release(handle)
+        directory_lock.take(tmp_path)
+    directory_lock.release(handle)

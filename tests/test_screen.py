@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mlpexp.config import Config
-from mlpexp.sweep.crowd import waiting
-from mlpexp.sweep.division import Plan, Stack
-from mlpexp.sweep.jobs import Job, Outcome
-from mlpexp.sweep.screen import Screen, plan_line
+from mlpexp.config.schema import Config
+from mlpexp.sweep.cpu_load import waiting
+from mlpexp.sweep.progress_display import Screen, plan_line
+from mlpexp.sweep.run_jobs import Job, Outcome
+from mlpexp.sweep.stack_plan import Plan, Stack
 
 
 def jobs(*overrides: Sequence[str]) -> list[Job]:
@@ -67,8 +67,8 @@ def concluded(sweep: list[Job], width: int) -> list[str]:
     ],
 )
 def test_the_plan_is_one_line(sweep: list[Job], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpexp.sweep.screen.WRITING_S", 0)
-    monkeypatch.setattr("mlpexp.sweep.screen.STACK_S", 0)
+    monkeypatch.setattr("mlpexp.sweep.progress_display.WRITING_S", 0)
+    monkeypatch.setattr("mlpexp.sweep.progress_display.STACK_S", 0)
     runs = list(range(len(sweep)))
     planned = Plan(stacks=[Stack(runs=runs, seconds=12.0, memory_bytes=1)], alone={})
     assert plan_line(sweep, planned) == said

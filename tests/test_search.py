@@ -22,9 +22,9 @@ from conftest import SCRIPTS
 from optuna.trial import TrialState
 
 from mlpexp import load_results
-from mlpexp.errors import Interrupted
-from mlpexp.search.storage import Journal
-from mlpexp.sweep.jobs import Job, Outcome
+from mlpexp.runtime.errors import Interrupted
+from mlpexp.search.study_storage import Journal
+from mlpexp.sweep.run_jobs import Job, Outcome
 
 SPACE = "'optimizer.lr=tag(log,interval(0.001,1))' 'model.width=tag(log,int,interval(4,64))' model.activation=tanh,relu"
 SEARCH = "-m hydra/sweeper=optuna name=s"
@@ -78,8 +78,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             )
         )
 
-    monkeypatch.setattr("mlpexp.sweep.train.train_jobs", train_jobs)
-    monkeypatch.setattr("mlpexp.sweep.train.conclude", lambda *_: None)
+    monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", train_jobs)
+    monkeypatch.setattr("mlpexp.sweep.train_jobs.conclude", lambda *_: None)
     return seen
 
 

@@ -12,10 +12,11 @@ from conftest import Outcome, tree
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from mlpexp import atomic, checkpoints, models, runs
+from mlpexp import models
 from mlpexp.data.digits import DigitsDataModule
-from mlpexp.models.torch_nn import TorchMLP
-from mlpexp.tracking.records import EventLog
+from mlpexp.models.torch_mlp import TorchMLP
+from mlpexp.store import atomic_files, checkpoint_files, run_directory
+from mlpexp.tracking.event_files import EventLog
 
 QUICK = "tracking.figures=false tracking.diagnostics=false"
 METRICS = ["train/loss", "train/acc", "val/loss", "val/acc"]
@@ -101,7 +102,7 @@ def test_the_marker_is_written_last_and_its_checksums_match(usual):
         next(path.name for path in run.glob("events.out.tfevents.*")),
     }
     for name, noted in marker["files"].items():
-        assert runs.checksum((run / name).read_bytes()) == noted
+        assert run_directory.checksum((run / name).read_bytes()) == noted
         assert (run / name).stat().st_mtime_ns <= (run / "result.json").stat().st_mtime_ns
 
 
@@ -113,8 +114,8 @@ def test_the_marker_holds_the_metrics_of_the_best_epoch_and_of_the_test(usual):
     assert marker["epoch"] == int(best["epoch"])
     assert marker["objective"] == float(best["val/loss"])
     assert {name: marker["metrics"][name] for name in METRICS} == {name: float(best[name]) for name in METRICS}
-    loaded = checkpoints.load(run / runs.BEST)
-    cfg, features, classes = checkpoints.described(run / runs.BEST, loaded)
+    loaded = checkpoint_files.load(run / run_directory.BEST)
+    cfg, features, classes = checkpoint_files.described(run / run_directory.BEST, loaded)
     data = DigitsDataModule(cfg.data, cfg.seed)
     data.setup()
     module = models.build(cfg, features, classes)
@@ -122,7 +123,7 @@ def test_the_marker_holds_the_metrics_of_the_best_epoch_and_of_the_test(usual):
     inputs, labels = data.prepared.part("test")
     with torch.no_grad():
         assert marker["metrics"]["test/acc"] == (module(inputs).argmax(-1) == labels).double().mean().item()
-    assert marker["identity"] == runs.identity(cfg, marker["data_digest"])
+    assert marker["identity"] == run_directory.identity(cfg, marker["data_digest"])
 
 
 def test_events_read_back_equal_metrics_csv(usual):
@@ -157,7 +158,7 @@ def test_checkpoints_load_as_data_and_the_way_lightning_loads_them(usual, name: 
     path = run / f"checkpoints/{name}.ckpt"
     plain = torch.load(path, weights_only=True)
     assert set(plain["state_dict"]) == {f"layers.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
-    cfg, features, classes = checkpoints.described(path, plain)
+    cfg, features, classes = checkpoint_files.described(path, plain)
     module = TorchMLP.load_from_checkpoint(path, cfg=cfg, num_features=features, num_classes=classes)
     for key, tensor in module.state_dict().items():
         assert torch.equal(tensor, plain["state_dict"][key])
@@ -266,7 +267,7 @@ def test_a_callback_that_leaves_the_program_is_a_failed_run(train, here: Path, m
 
 @pytest.mark.parametrize("which", ["metrics.csv", "last.ckpt", "result.json", "events"])
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(train, here: Path, monkeypatch, which: str):
-    write, flush = atomic.write, EventLog.flush
+    write, flush = atomic_files.write, EventLog.flush
 
     def full(path: Path, content: bytes | str) -> None:
         if path.name == which:
@@ -279,7 +280,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(train, here: Pa
             raise OSError(errno.ENOSPC, "No space left on device", str(log.path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "write", full)
+        patch.setattr(atomic_files, "write", full)
         patch.setattr(EventLog, "flush", full_log)
         outcome = train(f"hydra.run.dir=run trainer=smoke {QUICK}")
     assert outcome.code == 1

@@ -12,18 +12,20 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mlpexp import checkpoints, checks, config, resume, runs, training
-from mlpexp.config import Config
+from mlpexp.config import checks, schema
+from mlpexp.config.schema import Config
 from mlpexp.data.digits import digits_table
-from mlpexp.data.prepared import Prepared, prepare
-from mlpexp.errors import ConfigError
-from mlpexp.models.stack import StackModule
-from mlpexp.runs import Result
-from mlpexp.sweep.plan import cannot_be_stacked, plan
-from mlpexp.sweep.stack import train_stack
-from mlpexp.sweep.write import write_run
+from mlpexp.data.prepared_data import Prepared, prepare
+from mlpexp.models.stack_module import StackModule
+from mlpexp.runtime.errors import ConfigError
+from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store.run_directory import Result
+from mlpexp.sweep.planner import cannot_be_stacked, plan
+from mlpexp.sweep.train_stack import train_stack
+from mlpexp.sweep.write_runs import write_run
+from mlpexp.training import resume, single_run
 
-ACTIVATIONS, INITS = get_args(config.Activation), get_args(config.Init)
+ACTIVATIONS, INITS = get_args(schema.Activation), get_args(schema.Init)
 QUICK = {
     "trainer.max_epochs": 2,
     "data.test_fraction": 0.5,
@@ -41,14 +43,14 @@ GENEROUS = 1 << 30
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    with training.Quiet():
+    with single_run.Quiet():
         yield
     torch.set_num_threads(before)
 
 
 def configured(settings: Mapping[str, Any]) -> Config:
     """The configuration with these dotted keys, on little data and for two epochs unless they say otherwise."""
-    plain = config.defaults()
+    plain = schema.defaults()
     for key, value in (QUICK | dict(settings)).items():
         node = plain
         *path, last = key.split(".")
@@ -74,17 +76,17 @@ def written(module: StackModule, row: int, directory: Path) -> Result:
 
 def assert_same_run(cfg: Config, result: Result, directory: Path, alone_in: Path) -> None:
     """Train `cfg` alone, and compare all that it leaves with what a stack has left in `directory`."""
-    alone = training.train(cfg, training.Job(directory=alone_in))
-    assert (directory / runs.METRICS).read_bytes() == (alone_in / runs.METRICS).read_bytes(), cfg
+    alone = single_run.train(cfg, single_run.Job(directory=alone_in))
+    assert (directory / run_directory.METRICS).read_bytes() == (alone_in / run_directory.METRICS).read_bytes(), cfg
     for key in ("status", "epoch", "epochs", "identity", "data_digest", "monitor", "message", "num_parameters"):
         assert getattr(result, key) == getattr(alone, key), (key, cfg)
     assert same(result.metrics, alone.metrics), (result.metrics, alone.metrics, cfg)
     assert same(result.objective, alone.objective), cfg
     assert set(result.files) == set(alone.files), cfg
-    assert runs.read_result(directory).metrics.keys() == alone.metrics.keys()
-    for name in (runs.LAST, runs.BEST):
+    assert run_directory.read_result(directory).metrics.keys() == alone.metrics.keys()
+    for name in (run_directory.LAST, run_directory.BEST):
         if name in alone.files:
-            mine, theirs = (checkpoints.load(place / name) for place in (directory, alone_in))
+            mine, theirs = (checkpoint_files.load(place / name) for place in (directory, alone_in))
             assert differences(mine, theirs) == [], (name, cfg)
 
 
@@ -208,9 +210,9 @@ def test_layer_statistics_are_those_of_the_run_alone(tmp_path: Path) -> None:
     module = stacked(configs)
     for row, cfg in enumerate(configs):
         written(module, row, tmp_path / f"{row}")
-        training.train(cfg, training.Job(directory=tmp_path / f"alone-{row}"))
+        single_run.train(cfg, single_run.Job(directory=tmp_path / f"alone-{row}"))
         mine, theirs = (
-            [line.split(",") for line in (tmp_path / place / runs.LAYERS).read_text().splitlines()[1:]]
+            [line.split(",") for line in (tmp_path / place / run_directory.LAYERS).read_text().splitlines()[1:]]
             for place in (f"{row}", f"alone-{row}")
         )
         assert [line[:2] for line in mine] == [line[:2] for line in theirs]
@@ -289,11 +291,11 @@ def test_a_stacked_run_is_continued_as_if_it_had_been_alone(tmp_path: Path) -> N
     written(module, 1, directory)
     longer = {"trainer.max_epochs": 4}
     continued = resume.find(configured(longer | {"resume": str(directory)}), ["resume=…", "trainer.max_epochs=4"])
-    result = training.train(continued.cfg, training.Job(directory=directory, continued=continued))
-    expected = training.train(configured(settings | longer | {"seed": 4}), training.Job(directory=whole))
-    assert (directory / runs.METRICS).read_bytes() == (whole / runs.METRICS).read_bytes()
+    result = single_run.train(continued.cfg, single_run.Job(directory=directory, continued=continued))
+    expected = single_run.train(configured(settings | longer | {"seed": 4}), single_run.Job(directory=whole))
+    assert (directory / run_directory.METRICS).read_bytes() == (whole / run_directory.METRICS).read_bytes()
     assert result.metrics == expected.metrics
-    mine, theirs = (checkpoints.load(place / runs.LAST) for place in (directory, whole))
+    mine, theirs = (checkpoint_files.load(place / run_directory.LAST) for place in (directory, whole))
     for part in ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers"):
         assert differences(mine[part], theirs[part]) == []
 

@@ -13,10 +13,10 @@ from conftest import Outcome, run_script, tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlpexp import load_results, locking, runs
-from mlpexp.errors import UserError
-from mlpexp.sweep import manifest, recognise
-from mlpexp.sweep.recognise import State
+from mlpexp import load_results
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import directory_lock, run_directory, run_state, sweep_manifest
+from mlpexp.store.run_state import State
 
 QUICK = "trainer.max_epochs=1 tracking.diagnostics=false name=s"
 SMALL = f"-m model.width=4,6 seed=1,2 {QUICK}"
@@ -93,7 +93,7 @@ def test_another_study_is_refused_by_the_first_key_that_differs(train, sweep: Pa
 def spoil(sweep: Path, how: str) -> str:
     """Damage the first run; returns how it is counted."""
     run = sweep / RUNS[0]
-    marker = run / runs.RESULT
+    marker = run / run_directory.RESULT
     match how:
         case "no marker":
             marker.unlink()
@@ -105,20 +105,20 @@ def spoil(sweep: Path, how: str) -> str:
         case "changed marker":
             marker.write_text(marker.read_text().replace('"epochs": 1', '"epochs": 2'))
         case "torn weights":
-            weights = run / runs.BEST
+            weights = run / run_directory.BEST
             weights.write_bytes(weights.read_bytes()[:-7])
         case "link for a file":
-            (run / runs.METRICS).rename(sweep.parent / "elsewhere.csv")
-            (run / runs.METRICS).symlink_to(sweep.parent / "elsewhere.csv")
+            (run / run_directory.METRICS).rename(sweep.parent / "elsewhere.csv")
+            (run / run_directory.METRICS).symlink_to(sweep.parent / "elsewhere.csv")
         case "fifo for a marker":
             marker.unlink()
             os.mkfifo(marker)
         case "failed" | "interrupted":
-            result = runs.read_result(run)
-            runs.write_result(run, type(result)(**(vars(result) | {"status": how})))
+            result = run_directory.read_result(run)
+            run_directory.write_result(run, type(result)(**(vars(result) | {"status": how})))
             return how
         case "marker of another run":
-            shutil.copy(sweep / RUNS[1] / runs.RESULT, marker)
+            shutil.copy(sweep / RUNS[1] / run_directory.RESULT, marker)
     return "torn"
 
 
@@ -138,16 +138,16 @@ def spoil(sweep: Path, how: str) -> str:
     ],
 )
 def test_what_has_no_valid_marker_is_not_done_and_is_set_aside_not_overwritten(sweep: Path, how: str):
-    run, identity = sweep / RUNS[0], runs.read_result(sweep / RUNS[0]).identity
-    assert recognise.look(run, identity).state is State.DONE
+    run, identity = sweep / RUNS[0], run_directory.read_result(sweep / RUNS[0]).identity
+    assert run_state.look(run, identity).state is State.DONE
     counted = spoil(sweep, how)
     content = names_in(run)
-    found = recognise.look(run, identity)
+    found = run_state.look(run, identity)
     assert found.state.value == counted
-    place = recognise.set_aside(found, sweep)
+    place = run_state.set_aside(found, sweep)
     assert place == sweep / ".set_aside" / f"{RUNS[0]}-0"
     assert names_in(place) == content
-    assert recognise.look(run, identity).state is State.NEW
+    assert run_state.look(run, identity).state is State.NEW
 
 
 def test_a_torn_run_is_trained_again_to_the_same_numbers(train, sweep: Path):
@@ -164,7 +164,7 @@ def test_a_torn_run_is_trained_again_to_the_same_numbers(train, sweep: Path):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": 99}', "[" * 100_000])
 def test_a_damaged_manifest_is_refused_until_it_is_moved_away(train, sweep: Path, content: str):
-    (sweep / manifest.MANIFEST).write_text(content)
+    (sweep / sweep_manifest.MANIFEST).write_text(content)
     before = tree(sweep)
     ended = train(SMALL)
     assert ended.code == 2
@@ -175,9 +175,9 @@ def test_a_damaged_manifest_is_refused_until_it_is_moved_away(train, sweep: Path
 @pytest.mark.parametrize("name", ["..", "../x", "", "a/b", 3])
 def test_a_manifest_leads_nowhere_else(here: Path, name: object):
     content = {"constants": {}, "varied": [], "runs": {"0" * 64: name}, "schema_version": 1}
-    (here / "sweep.json").write_text(json.dumps(content | {"sha256": runs.seal(content)}))
+    (here / "sweep.json").write_text(json.dumps(content | {"sha256": run_directory.seal(content)}))
     with pytest.raises(UserError, match="is damaged; move it away"):
-        manifest.read(here)
+        sweep_manifest.read(here)
 
 
 def test_a_dry_run_tells_the_plan_and_touches_nothing(train, sweep: Path, here: Path):
@@ -280,7 +280,7 @@ def test_a_place_that_cannot_be_is_refused_as_such(train, here: Path, place: str
 
 
 def test_a_place_without_the_right_to_write_is_refused(train, here: Path, monkeypatch):
-    monkeypatch.setattr("mlpexp.sweep.standing.os.access", lambda *_: False)
+    monkeypatch.setattr("mlpexp.store.sweep_state.os.access", lambda *_: False)
     ended = train(SMALL)
     assert ended.code == 2
     assert "cannot be written to" in ended.line
@@ -301,11 +301,11 @@ def test_the_basic_launcher_carries_on_too(train, here: Path):
     command = f"{SMALL} hydra/launcher=basic tracking.figures=false"
     assert train(command).code == 0
     before = times(here / "multirun/s")
-    (here / "multirun/s" / RUNS[3] / runs.RESULT).unlink()
+    (here / "multirun/s" / RUNS[3] / run_directory.RESULT).unlink()
     assert train(command).code == 0
     after = times(here / "multirun/s")
     assert {name for name in before if before[name] != after[name]} == {RUNS[3]}
-    assert (here / "multirun/s/.set_aside" / f"{RUNS[3]}-0" / runs.METRICS).exists()
+    assert (here / "multirun/s/.set_aside" / f"{RUNS[3]}-0" / run_directory.METRICS).exists()
 
 
 MARKER = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -315,14 +315,14 @@ MARKER = settings(max_examples=150, suppress_health_check=[HealthCheck.function_
 @given(st.data())
 def test_a_mutated_marker_is_rejected_or_means_the_same(sweep: Path, data: st.DataObject):
     run = sweep / RUNS[0]
-    path = sweep.parent / "copy" / runs.RESULT
+    path = sweep.parent / "copy" / run_directory.RESULT
     path.parent.mkdir(exist_ok=True)
-    content, meaning = (run / runs.RESULT).read_bytes(), runs.read_result(run)
+    content, meaning = (run / run_directory.RESULT).read_bytes(), run_directory.read_result(run)
     start = data.draw(st.integers(0, len(content) - 1))
     stop = data.draw(st.integers(start, min(len(content), start + 5)))
     path.write_bytes(content[:start] + data.draw(st.binary(max_size=4)) + content[stop:])
     try:
-        found = runs.read_result(path.parent)
+        found = run_directory.read_result(path.parent)
     except UserError as error:
         assert "\n" not in str(error)
     else:
@@ -330,7 +330,7 @@ def test_a_mutated_marker_is_rejected_or_means_the_same(sweep: Path, data: st.Da
 
 
 def test_a_lock_is_given_back(here: Path):
-    with locking.hold(here):
+    with directory_lock.hold(here):
         pass
-    with locking.hold(here):
+    with directory_lock.hold(here):
         pass

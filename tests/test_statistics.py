@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlpexp.report.comparison import compare, granularity, holm, signed_rank
-from mlpexp.report.intervals import marginal, mean_and_half
-from mlpexp.report.pareto import front
-from mlpexp.report.variance import decompose
+from mlpexp.analysis.intervals import marginal, mean_and_half
+from mlpexp.analysis.paired_tests import compare, granularity, holm, signed_rank
+from mlpexp.analysis.pareto_front import front
+from mlpexp.analysis.variance import decompose
 
 RNG = np.random.default_rng(7)
 NAN = np.nan

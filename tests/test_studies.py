@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpexp.activations import ACTIVATIONS
-from mlpexp.config import DataConfig, ModelConfig
+from mlpexp.config.schema import DataConfig, ModelConfig
 from mlpexp.data.digits import digits_table
-from mlpexp.data.prepared import prepare
-from mlpexp.diagnostics import inspect
-from mlpexp.initialisation import initialise
+from mlpexp.data.prepared_data import prepare
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.diagnostics import inspect
+from mlpexp.nn.initialisation import initialise
+from mlpexp.store.results_table import load_results
 from mlpexp.studies import (
     depth_width_activation,
     edge_of_chaos,
@@ -24,7 +25,6 @@ from mlpexp.studies import (
     width_double_descent,
 )
 from mlpexp.studies.mean_field import critical_sigma_w, fixed_point
-from mlpexp.sweep.results import load_results
 
 
 def test_without_biases_the_edge_of_chaos_is_at_one():

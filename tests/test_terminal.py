@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mlpexp import resume, terminal
-from mlpexp.config import Config, OptimizerConfig, TrainerConfig
-from mlpexp.runs import Result
+from mlpexp.cli import console
+from mlpexp.config.schema import Config, OptimizerConfig, TrainerConfig
+from mlpexp.store.run_directory import Result
+from mlpexp.training import resume
 
 RESULT = Result(
     status="ok",
@@ -37,7 +38,7 @@ RESULT = Result(
 def shown(
     capsys: pytest.CaptureFixture[str], result: Result, directory: str = "outputs/run", further: int | None = 20
 ) -> str:
-    terminal.show(result, Path(directory), further)
+    console.show(result, Path(directory), further)
     return capsys.readouterr().out
 
 
@@ -86,23 +87,23 @@ def test_training_further_is_proposed_only_where_it_is_possible(cfg: Config, res
 
 def test_there_is_no_bar_where_nobody_looks(monkeypatch):
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    assert terminal.bar(10) is None
+    assert console.bar(10) is None
 
 
 def test_the_bar_shows_epochs_loss_and_accuracy(train, here: Path, monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(
-        terminal,
+        console,
         "Console",
         lambda stderr=False: Console(file=screen, force_terminal=True, width=120) if stderr else Console(),
     )
-    monkeypatch.setattr(terminal, "bar", terminal.EpochBar)
+    monkeypatch.setattr(console, "bar", console.EpochBar)
     outcome = train("hydra.run.dir=run trainer.max_epochs=2 tracking.figures=false")
     assert outcome.code == 0
     assert "2/2" in screen.getvalue()
     assert "val/loss" in screen.getvalue()
     assert "val/acc" in screen.getvalue()
     off = io.StringIO()
-    monkeypatch.setattr(terminal, "Console", lambda stderr=False: Console(file=off if stderr else None))
+    monkeypatch.setattr(console, "Console", lambda stderr=False: Console(file=off if stderr else None))
     train("hydra.run.dir=off trainer=smoke trainer.enable_progress_bar=false tracking.figures=false")
     assert off.getvalue() == ""

@@ -10,16 +10,17 @@ import pytest
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
-from mlpexp import checks, training
-from mlpexp.config import Config
-from mlpexp.sweep import work
-from mlpexp.sweep.jobs import Job
-from mlpexp.sweep.work import Unit
+from mlpexp.config import checks
+from mlpexp.config.schema import Config
+from mlpexp.sweep import work_unit
+from mlpexp.sweep.run_jobs import Job
+from mlpexp.sweep.work_unit import Unit
+from mlpexp.training import single_run
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    with training.Quiet():
+    with single_run.Quiet():
         yield
 
 
@@ -47,9 +48,9 @@ def numbers(place: Path, runs: int) -> list[str]:
 
 
 def test_a_unit_that_travelled_leaves_the_same_numbers(tmp_path: Path) -> None:
-    here = dict(work.work(unit(tmp_path / "here", [1, 2, 3])))
+    here = dict(work_unit.work(unit(tmp_path / "here", [1, 2, 3])))
     sent = pickle.loads(pickle.dumps(unit(tmp_path / "sent", [1, 2, 3]).packed()))
-    there = dict(work.work(sent))
+    there = dict(work_unit.work(sent))
     assert list(here) == list(there) == [10, 11, 12]
     for place, outcome in here.items():
         assert outcome.result and there[place].result
@@ -67,18 +68,18 @@ def test_a_run_alone_travels_with_its_whole_configuration(tmp_path: Path) -> Non
 def test_of_a_failing_stack_only_the_run_whose_fault_it_is_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_stack = work.train_stack
+    train_stack = work_unit.train_stack
 
     def fails(configs: Sequence[Config], data: Any, callbacks: Sequence[Callback] = ()) -> Any:
         if any(cfg.seed == 3 for cfg in configs):
             raise ValueError("three is not to be had")
         return train_stack(configs, data, callbacks)
 
-    monkeypatch.setattr(work, "train_stack", fails)
-    ended = dict(work.work(unit(tmp_path, [1, 2, 3, 4])))
+    monkeypatch.setattr(work_unit, "train_stack", fails)
+    ended = dict(work_unit.work(unit(tmp_path, [1, 2, 3, 4])))
     assert [ended[place].is_done for place in (10, 11, 12, 13)] == [True, True, False, True]
     assert str(ended[12].error) == "three is not to be had"
     assert "ValueError: three is not to be had" in (tmp_path / "2" / "train.log").read_text()
     undisturbed = tmp_path / "undisturbed"
-    dict(work.work(unit(undisturbed, [1, 2, 4])))
+    dict(work_unit.work(unit(undisturbed, [1, 2, 4])))
     assert [(tmp_path / str(i) / "metrics.csv").read_text() for i in (0, 1, 3)] == numbers(undisturbed, 3)

@@ -8,7 +8,7 @@ __all__ = ["load_results"]
 def __getattr__(name: str) -> Any:
     # late: importing the package must stay instant
     if name == "load_results":
-        from mlpexp.sweep.results import load_results
+        from mlpexp.store.results_table import load_results
 
         return load_results
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,9 +33,9 @@ def warm_up() -> None:
     import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
 
-    import mlpexp.job
-    import mlpexp.sweep.backends.workers
-    import mlpexp.sweep.conduct  # noqa: F401
+    import mlpexp.cli.train_job
+    import mlpexp.sweep.backends.process_pool
+    import mlpexp.sweep.executor  # noqa: F401
 
     assert multiprocessing.resource_tracker
     _remember_compositions()

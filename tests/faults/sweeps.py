@@ -10,9 +10,8 @@ from pathlib import Path
 
 from forks import Ended
 
-from mlpexp import runs
-from mlpexp.errors import UserError
-from mlpexp.sweep import journal
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import run_directory, run_table
 
 QUICK = ["trainer.max_epochs=1", "tracking.diagnostics=false", "name=s"]
 SMALL = ["-m", "model.width=4,6", "seed=1,2", *QUICK]
@@ -48,18 +47,18 @@ def picture(place: Path, names: Collection[str] | None = None) -> dict[str, str]
     there = (path for path in sweep.iterdir() if path.is_dir() and path.name != ".set_aside")
     for directory in sorted(path for path in there if names is None or path.name in names):
         found[directory.name] = " ".join(sorted({_plain(path.relative_to(directory)) for path in directory.rglob("*")}))
-        found[f"{directory.name}: metrics"] = (directory / runs.METRICS).read_text()
-        result = runs.read_result(directory)
+        found[f"{directory.name}: metrics"] = (directory / run_directory.METRICS).read_text()
+        result = run_directory.read_result(directory)
         for name, noted in result.files.items():
-            if runs.checksum((directory / name).read_bytes()) != noted:
+            if run_directory.checksum((directory / name).read_bytes()) != noted:
                 raise Broken(f"{directory.name}: {name} is not what its marker says")
-        for name in (runs.LAST, runs.BEST):
+        for name in (run_directory.LAST, run_directory.BEST):
             found[f"{directory.name}: {name}"] = _tensors(directory / name)
         if left := list(directory.rglob("*.partial")):
             raise Broken(f"left behind: {left[0]}")
-    if (sweep / journal.JOURNAL).exists():
-        for name, files in journal.read(sweep):
-            found[f"{name}: metrics"] = files[runs.METRICS]
+    if (sweep / run_table.JOURNAL).exists():
+        for name, files in run_table.read(sweep):
+            found[f"{name}: metrics"] = files[run_directory.METRICS]
     if left := list(sweep.glob("*.partial")):
         raise Broken(f"left behind: {left[0]}")
     return found
@@ -76,10 +75,10 @@ def finished(place: Path) -> dict[str, tuple[bytes, int]]:
     found = {}
     for path in (place / "multirun/s").glob("*/result.json"):
         try:
-            result = runs.read_result(path.parent)
+            result = run_directory.read_result(path.parent)
         except UserError:
             continue
-        if result.status in runs.FINAL and _is_whole(path.parent, result):
+        if result.status in run_directory.FINAL and _is_whole(path.parent, result):
             found[path.parent.name] = path.read_bytes(), path.stat().st_mtime_ns
     return found
 
@@ -105,9 +104,9 @@ def one_writer(record: Path) -> None:
             raise Broken(f"{name} was written by several processes at once: {' '.join(pids)}")
 
 
-def _is_whole(directory: Path, result: runs.Result) -> bool:
+def _is_whole(directory: Path, result: run_directory.Result) -> bool:
     return all(
-        (directory / name).is_file() and runs.checksum((directory / name).read_bytes()) == noted
+        (directory / name).is_file() and run_directory.checksum((directory / name).read_bytes()) == noted
         for name, noted in result.files.items()
     )
 

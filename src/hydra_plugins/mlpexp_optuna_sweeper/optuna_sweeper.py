@@ -33,7 +33,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSw
 
 
 class OptunaSweeper(Sweeper):
-    """Thin: `mlpexp.search.optimise` does the work."""
+    """Thin: `mlpexp.search.optuna_search` does the work."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -47,7 +47,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: List[str]) -> Any:  # noqa: UP006
-        from mlpexp.search.optimise import optimise
+        from mlpexp.search.optuna_search import optimise
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
         return optimise(self.settings, arguments, self.hydra_context, self.config, self.launcher)

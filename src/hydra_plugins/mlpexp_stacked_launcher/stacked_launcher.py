@@ -34,24 +34,24 @@ ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=Stacke
 
 
 class StackedLauncher(Launcher):
-    """Thin: `mlpexp.sweep.launch` does the work."""
+    """Thin: `mlpexp.sweep.hydra_launch` does the work."""
 
     def __init__(self, max_runs: int, **settings: Any) -> None:
         self.max_runs, self.settings = max_runs, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from mlpexp import app
-        from mlpexp.sweep.backends.settings import Settings
-        from mlpexp.sweep.launch import Sweep
+        from mlpexp.cli import hydra_app
+        from mlpexp.sweep.backends.launcher_settings import Settings
+        from mlpexp.sweep.hydra_launch import Sweep
 
         settings = Settings(**self.settings)
-        self.sweep = Sweep(hydra_context, task_function, config, self.max_runs, settings, prepare=app.register)
+        self.sweep = Sweep(hydra_context, task_function, config, self.max_runs, settings, prepare=hydra_app.register)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from mlpexp.report import at_end
-        from mlpexp.sweep.launch import launch
+        from mlpexp.report import report_at_end
+        from mlpexp.sweep.hydra_launch import launch
 
         returns = launch(self.sweep, job_overrides, initial_job_idx)
-        if self.sweep.is_whole and at_end.is_asked_for(self.sweep.config):
-            at_end.make(self.sweep.directory)  # now: the sweeper ends with an error where a run has failed
+        if self.sweep.is_whole and report_at_end.is_asked_for(self.sweep.config):
+            report_at_end.make(self.sweep.directory)  # now: the sweeper ends with an error where a run has failed
         return returns

@@ -5,12 +5,12 @@ Nothing heavy is imported before a data set is read: `digest` is asked at the fr
 
 from typing import TYPE_CHECKING
 
-from mlpexp.config import DataConfig
+from mlpexp.config.schema import DataConfig
 
 if TYPE_CHECKING:
     from mlpexp.data.datamodule import TableDataModule
-    from mlpexp.data.prepared import Prepared
-    from mlpexp.data.table import Table
+    from mlpexp.data.prepared_data import Prepared
+    from mlpexp.data.raw_table import Table
 
 
 def load(cfg: DataConfig) -> "Table":
@@ -24,14 +24,14 @@ def load(cfg: DataConfig) -> "Table":
 
         return digits_table()
     if cfg.name in ("wine", "breast_cancer", "iris"):
-        from mlpexp.data.ready_made import ready_made_table
+        from mlpexp.data.sklearn_tables import ready_made_table
 
         return ready_made_table(cfg.name)
     if cfg.name == "csv":
-        from mlpexp.data.own import own_table
+        from mlpexp.data.user_table import own_table
 
         return own_table(cfg)
-    from mlpexp.data.generated import generated_table
+    from mlpexp.data.synthetic import generated_table
 
     return generated_table(cfg)
 
@@ -42,9 +42,9 @@ def prepare(cfg: DataConfig) -> "Prepared":
     Raises:
         UserError: see `load`; or it cannot be split as asked.
     """
-    from mlpexp.data import prepared
+    from mlpexp.data import prepared_data
 
-    return prepared.prepare(load(cfg), cfg)
+    return prepared_data.prepare(load(cfg), cfg)
 
 
 def module(cfg: DataConfig, seed: int) -> "TableDataModule":
@@ -54,13 +54,13 @@ def module(cfg: DataConfig, seed: int) -> "TableDataModule":
 
         return DigitsDataModule(cfg, seed)
     if cfg.name in ("wine", "breast_cancer", "iris"):
-        from mlpexp.data.ready_made import ReadyMadeDataModule
+        from mlpexp.data.sklearn_tables import ReadyMadeDataModule
 
         return ReadyMadeDataModule(cfg, seed)
     if cfg.name == "csv":
-        from mlpexp.data.own import CsvDataModule
+        from mlpexp.data.user_table import CsvDataModule
 
         return CsvDataModule(cfg, seed)
-    from mlpexp.data.generated import GeneratedDataModule
+    from mlpexp.data.synthetic import GeneratedDataModule
 
     return GeneratedDataModule(cfg, seed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Generator, Tensor
 
-from mlpexp.ranks import share
+from mlpexp.runtime.distributed import share
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:

@@ -6,10 +6,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from mlpexp import data
-from mlpexp.config import DataConfig
+from mlpexp.config.schema import DataConfig
 from mlpexp.data.batches import Batches, epoch_order
-from mlpexp.data.prepared import Prepared, prepare
-from mlpexp.data.table import Table
+from mlpexp.data.prepared_data import Prepared, prepare
+from mlpexp.data.raw_table import Table
 
 EVALUATION_BATCH = 65_536  # samples; common data sets are evaluated in one piece
 

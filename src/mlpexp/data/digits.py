@@ -9,9 +9,9 @@ from itertools import product
 
 import numpy as np
 
+from mlpexp.data.data_digest import shipped, shipped_digest
 from mlpexp.data.datamodule import TableDataModule
-from mlpexp.data.digest import shipped, shipped_digest
-from mlpexp.data.table import Table
+from mlpexp.data.raw_table import Table
 
 IMAGE_SHAPE = (8, 8)
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpexp.config import DataConfig
-from mlpexp.errors import UserError
+from mlpexp.config.schema import DataConfig
+from mlpexp.runtime.errors import UserError
 
 Indices = NDArray[np.int64]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpexp.evaluation.answers import Answers
+from mlpexp.evaluation.network_outputs import Answers
 
 MOST = 2_000  # samples; t-SNE of more takes a minute
 FEWEST = 5  # samples of which t-SNE makes sense

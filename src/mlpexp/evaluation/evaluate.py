@@ -11,18 +11,19 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlpexp import atomic, plane
-from mlpexp.errors import UserError
-from mlpexp.evaluation import embedding, figures, material, projector, tables, trained
-from mlpexp.evaluation.answers import Answers, ask
+from mlpexp.evaluation import embedding, evaluation_data, evaluation_figures, evaluation_tables, projector, trained_run
+from mlpexp.evaluation.classification_metrics import Measures, measure
 from mlpexp.evaluation.embedding import Embedding
-from mlpexp.evaluation.material import Material
-from mlpexp.evaluation.measures import Measures, measure
-from mlpexp.evaluation.places import Weights
-from mlpexp.evaluation.trained import Trained
+from mlpexp.evaluation.evaluation_data import Material
+from mlpexp.evaluation.locate_run import Weights
+from mlpexp.evaluation.network_outputs import Answers, ask
+from mlpexp.evaluation.trained_run import Trained
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import atomic_files
 from mlpexp.tracking import figures as house_figures
+from mlpexp.tracking.event_files import encode, file_name
 from mlpexp.tracking.events import Event, image
-from mlpexp.tracking.records import encode, file_name
+from mlpexp.training import decision_boundary
 
 METRICS = "metrics.json"
 KIND = "mlpexp evaluation"
@@ -68,8 +69,8 @@ def evaluate(
     Raises:
         UserError: the run, the data or `out` cannot be used.
     """
-    run = trained.load(path, weights)
-    found = material.own(run, part) if data is None else material.foreign(run, data, part)
+    run = trained_run.load(path, weights)
+    found = evaluation_data.own(run, part) if data is None else evaluation_data.foreign(run, data, part)
     directory = out or _directory(run, path, found, part, data, weights)
     _check_writable(directory)
     answers = ask(run.module, found.inputs, found.labels, found.index)
@@ -83,7 +84,10 @@ def evaluate(
         content, width, height = house_figures.png(figure)
         pictures[f"{name}.png"] = content
         events.append(image(f"evaluation/{name}", 0, content, width, height, wall_time=time.time()))
-    files: dict[str, str | bytes] = {**pictures, **tables.tables(measures, answers, run.data.class_names, embedded)}
+    files: dict[str, str | bytes] = {
+        **pictures,
+        **evaluation_tables.tables(measures, answers, run.data.class_names, embedded),
+    }
     if embed:
         files |= _projector(run, found, answers)
     files[file_name(time.time())] = encode(events)
@@ -124,14 +128,14 @@ def _is_ours(directory: Path) -> bool:
         found = json.loads((directory / METRICS).read_bytes())
     except (OSError, ValueError, RecursionError):
         # what an evaluation that was cut short may have left
-        return all(path.name.endswith(atomic.SUFFIX) for path in directory.iterdir())
+        return all(path.name.endswith(atomic_files.SUFFIX) for path in directory.iterdir())
     return isinstance(found, dict) and found.get("kind") == KIND
 
 
 def _write(directory: Path, files: dict[str, str | bytes]) -> None:
     """All files, after those of an earlier evaluation have gone; `metrics.json` comes first and last."""
     directory.mkdir(parents=True, exist_ok=True)
-    atomic.write(directory / METRICS, json.dumps({"kind": KIND, "complete": False}) + "\n")
+    atomic_files.write(directory / METRICS, json.dumps({"kind": KIND, "complete": False}) + "\n")
     for old in directory.glob("events.out.tfevents.*"):
         old.unlink()
     for name in {"embedding.csv", "hidden.tsv", "labels.tsv", "sprite.png", projector.CONFIG} - files.keys():
@@ -140,7 +144,7 @@ def _write(directory: Path, files: dict[str, str | bytes]) -> None:
         if picture.name not in files:
             picture.unlink()
     for name, content in files.items():
-        atomic.write(directory / name, content)
+        atomic_files.write(directory / name, content)
 
 
 def _compare(run: Trained, found: Material, measures: Measures) -> tuple[bool | None, str | None]:
@@ -160,7 +164,7 @@ def _figures(
 ) -> Iterator[tuple[str, Figure]]:
     names, shape = run.data.class_names, run.data.image_shape
     yield "confusion", house_figures.confusion_matrix(measures.confusion, names)
-    yield "calibration", figures.reliability_curve(measures.bins, measures.ece)
+    yield "calibration", evaluation_figures.reliability_curve(measures.bins, measures.ece)
     if shape is not None:
         yield (
             "mistakes",
@@ -174,8 +178,8 @@ def _figures(
         )
         weights = run.module.parameter_layers()[0].weight.float().numpy()
         yield "first_layer", house_figures.first_layer_weights(weights, shape)
-    if plane.is_plane(run.data):
-        yield "boundary", plane.draw(run.module, run.data, answers.inputs, answers.labels)
+    if decision_boundary.is_plane(run.data):
+        yield "boundary", decision_boundary.draw(run.module, run.data, answers.inputs, answers.labels)
     if embedded is not None:
         what = "last hidden layer" if run.module.sizes[1:-1] else "logits (there is no hidden layer)"
         some = "" if len(embedded.chosen) == len(answers) else f", {len(embedded.chosen):,} of {len(answers):,} samples"
@@ -184,13 +188,13 @@ def _figures(
                 zip(("first", "second"), embedded.explained, strict=True)]  # fmt: skip
         yield (
             "embedding_pca",
-            figures.scatter(
+            evaluation_figures.scatter(
                 embedded.pca, *chosen, names, words=f"PCA of the {what}{some}", axis_names=(axes[0], axes[1])
             ),
         )
         if embedded.tsne is not None:
             words = f"t-SNE of the {what}{some}: neighbours mean something, distances do not"
-            yield "embedding_tsne", figures.scatter(embedded.tsne, *chosen, names, words=words)
+            yield "embedding_tsne", evaluation_figures.scatter(embedded.tsne, *chosen, names, words=words)
 
 
 def _projector(run: Trained, found: Material, answers: Answers) -> dict[str, bytes]:

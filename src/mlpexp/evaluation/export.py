@@ -15,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlpexp import atomic, data, provenance, runs
-from mlpexp.errors import UserError
-from mlpexp.evaluation import places, trained
-from mlpexp.evaluation.graph import Whole
-from mlpexp.evaluation.places import Weights
-from mlpexp.evaluation.trained import Trained
+from mlpexp import data
+from mlpexp.evaluation import locate_run, trained_run
+from mlpexp.evaluation.export_module import Whole
+from mlpexp.evaluation.locate_run import Weights
+from mlpexp.evaluation.trained_run import Trained
+from mlpexp.runtime import software_versions
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import atomic_files, run_directory
 
 Format = Literal["onnx", "torch", "safetensors"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
@@ -71,13 +73,13 @@ def export(
             import_module(package)
         except ImportError:
             raise UserError(f"--format {kind} needs the package {package}: pip install 'mlpexp[export]'") from None
-    run = trained.load(path, weights)
+    run = trained_run.load(path, weights)
     target = out or run.place.folder / f"{run.place.stem}{SUFFIXES[kind]}"
-    places.check_new(target, force=force)
+    locate_run.check_new(target, force=force)
     raw, expected, drawn = _questions(run)
     content = make(kind, run, raw)
     difference = _compare(kind, content, run, raw, expected)
-    atomic.write(target, content)
+    atomic_files.write(target, content)
     return Exported(run=run, path=target, size=len(content), difference=difference, checked=len(expected), drawn=drawn)
 
 
@@ -94,8 +96,8 @@ def metadata(run: Trained) -> dict[str, str]:
         "network": {"sizes": run.module.sizes, "activation": run.cfg.model.activation},
         "checkpoint": {"sha256": run.sha256, "epoch": run.epoch, "weights": run.place.weights},
         "metrics": run.result.metrics if run.result and run.result.epoch == run.epoch else {},
-        "versions": provenance.versions(),
-        "schema_version": runs.SCHEMA_VERSION,
+        "versions": software_versions.versions(),
+        "schema_version": run_directory.SCHEMA_VERSION,
     }
     return {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in content.items()}
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlpexp.errors import UserError
-from mlpexp.evaluation import pictures, samples, trained
-from mlpexp.evaluation.answers import classify
-from mlpexp.evaluation.places import Weights
-from mlpexp.evaluation.tables import table
-from mlpexp.evaluation.trained import Trained
+from mlpexp.evaluation import image_input, sample_files, trained_run
+from mlpexp.evaluation.evaluation_tables import table
+from mlpexp.evaluation.locate_run import Weights
+from mlpexp.evaluation.network_outputs import classify
+from mlpexp.evaluation.trained_run import Trained
+from mlpexp.runtime.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +58,19 @@ def predict(path: Path, files: Sequence[Path], weights: Weights | None = None, t
     Raises:
         UserError: the network or a file cannot be used, or there are fewer classes than `top`.
     """
-    run = trained.load(path, weights)
+    run = trained_run.load(path, weights)
     if top is not None and not 1 <= top <= len(run.data.class_names):
         raise UserError(f"--top {top}: the network knows {len(run.data.class_names)} classes; give 1 to that many")
-    shown = [file for file in files if file.suffix.lower() in pictures.SUFFIXES]
+    shown = [file for file in files if file.suffix.lower() in image_input.SUFFIXES]
     if len(files) > 1 and len(shown) < len(files):
         raise UserError("give one CSV file, or one or more pictures (PNG, JPEG)")
     categories = None
     if shown:
-        found = [pictures.read(file, run.data) for file in shown]
+        found = [image_input.read(file, run.data) for file in shown]
         numbers, names = np.concatenate([raw for raw, _ in found]), [str(file) for file in shown]
         remarks = [remark for _, done in found for remark in done]
     else:
-        numbers, categories, _, remarks, _ = samples.read(files[0], run.data, run.cfg.data, labelled=False)
+        numbers, categories, _, remarks, _ = sample_files.read(files[0], run.data, run.cfg.data, labelled=False)
         names = [str(i) for i in range(len(numbers))]
     inputs = torch.from_numpy(run.data.features.transform(numbers, categories))
     remarks = [*remarks, *filter(None, [run.remark()])]

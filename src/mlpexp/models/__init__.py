@@ -1,15 +1,15 @@
 """The tellings of one network, as LightningModules, by name."""
 
-from mlpexp.config import Config
-from mlpexp.data.description import Description
+from mlpexp.config.schema import Config
+from mlpexp.data.data_description import Description
 from mlpexp.models.classifier import Classifier
 
 
 def build(cfg: Config, num_features: int, num_classes: int, data: Description | None = None) -> Classifier:
     """The network that `cfg.model.variant` names, with its initial weights; `data` goes into its checkpoints."""
-    from mlpexp.models.autograd import AutogradMLP
-    from mlpexp.models.backprop import BackpropMLP
-    from mlpexp.models.torch_nn import TorchMLP
+    from mlpexp.models.autograd_mlp import AutogradMLP
+    from mlpexp.models.backprop_mlp import BackpropMLP
+    from mlpexp.models.torch_mlp import TorchMLP
 
     variants = {"torch_nn": TorchMLP, "autograd": AutogradMLP, "backprop": BackpropMLP}
     return variants[cfg.model.variant](cfg, num_features, num_classes, data)

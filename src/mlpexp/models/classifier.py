@@ -7,13 +7,13 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from mlpexp.activations import ACTIVATIONS
-from mlpexp.config import Config, plain
-from mlpexp.data.description import Description
-from mlpexp.functional import Layer, sample_losses
-from mlpexp.initialisation import initialise
-from mlpexp.parametrization import initial_factors
-from mlpexp.ranks import share, total
+from mlpexp.config.schema import Config, plain
+from mlpexp.data.data_description import Description
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.functional import Layer, sample_losses
+from mlpexp.nn.initialisation import initialise
+from mlpexp.nn.parametrization import initial_factors
+from mlpexp.runtime.distributed import share, total
 
 
 def hyperparameters(cfg: Config, num_features: int, num_classes: int, data: Description | None) -> dict[str, Any]:

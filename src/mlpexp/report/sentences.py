@@ -2,9 +2,9 @@
 
 import math
 
-from mlpexp.report.analysis import Analysis
-from mlpexp.report.comparison import ALPHA
-from mlpexp.report.intervals import Estimate
+from mlpexp.analysis.intervals import Estimate
+from mlpexp.analysis.paired_tests import ALPHA
+from mlpexp.analysis.sweep_analysis import Analysis
 
 NAMES = {
     "val/acc": "validation accuracy", "val/loss": "validation loss",

@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from mlpexp import runs
-from mlpexp.errors import UserError
-from mlpexp.runs import METRIC_NAMES, Result
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import run_directory
+from mlpexp.store.run_directory import METRIC_NAMES, Result
 
 OTHERS = ("num_parameters", "seconds")
 
@@ -75,7 +75,7 @@ def result_of(ended: JobReturn) -> Result:
     """
     if (result := getattr(ended, "result", None)) is not None:
         return result  # ours knows it
-    return runs.read_result(Path(ended.hydra_cfg.hydra.runtime.output_dir))  # type: ignore[union-attr]
+    return run_directory.read_result(Path(ended.hydra_cfg.hydra.runtime.output_dir))  # type: ignore[union-attr]
 
 
 def _value(result: Result, name: str) -> float:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlpexp.report.analysis import Analysis, analyse
-from mlpexp.report.intervals import Estimate
-from mlpexp.report.keys import Key
+from mlpexp.analysis.intervals import Estimate
+from mlpexp.analysis.sweep_analysis import Analysis, analyse
+from mlpexp.analysis.swept_keys import Key
 from mlpexp.report.sentences import headline, spelled
 from mlpexp.studies.verdict import Verdict
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
-from mlpexp.tracking.figures.style import BLUE, VERMILION
+from mlpexp.tracking.figures.plot_style import BLUE, VERMILION
 
 FAILED_LOSS = 10.0  # a run that diverged
 TITLES = {"standard": "standard parametrization", "mup": "muP (base width 32)"}

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlpexp.report import rundirs
+from mlpexp.store import run_files
+from mlpexp.store.results_table import load_results
 from mlpexp.studies.verdict import Rows, Verdict
-from mlpexp.sweep.results import load_results
-from mlpexp.tracking.figures.style import BLUE, FAINT, INK, VERMILION
+from mlpexp.tracking.figures.plot_style import BLUE, FAINT, INK, VERMILION
 
 INITS = {"notebook": "the hand-made networks' start", "torch": "nn.Linear's start"}
 STARTS = {"notebook": "hand-made start", "torch": "nn.Linear's"}
@@ -29,7 +29,7 @@ Offsets = tuple[tuple[int, tuple[int, int]], ...]
 def read(directory: Path) -> Rows:
     """The table, and under `curves` the metrics of each epoch."""
     rows = load_results(directory)
-    return [{**row, "curves": rundirs.curves(directory, [row["name"]]).values} for row in rows]
+    return [{**row, "curves": run_files.curves(directory, [row["name"]]).values} for row in rows]
 
 
 def verdict(rows: Rows) -> Verdict:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlpexp.studies.verdict import Rows, Verdict
-from mlpexp.tracking.figures.style import BLUE, VERMILION
+from mlpexp.tracking.figures.plot_style import BLUE, VERMILION
 
 GAPS = (0.002, 0.005, 0.01, 0.02)  # between the true accuracies of two configurations
 SURE = 0.95

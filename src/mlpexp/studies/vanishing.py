@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from mlpexp.report import rundirs
+from mlpexp.store import run_files
+from mlpexp.store.results_table import load_results
 from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
-from mlpexp.sweep.results import load_results
-from mlpexp.tracking.figures.style import BLUE, FAINT, VERMILION
+from mlpexp.tracking.figures.plot_style import BLUE, FAINT, VERMILION
 
 LEARNT = 0.5  # training accuracy of a network that has learnt something; guessing gives 0.1
 INITS = {"fan_in_uniform": ("standard", VERMILION, "o-"), "xavier_uniform": ("normalised", BLUE, "s-")}
@@ -22,7 +22,7 @@ THEORY = {"fan_in_uniform": 3**-0.5, "xavier_uniform": 1.0}
 
 def read(directory: Path) -> Rows:
     """The table, and under `inside` each column of a run's `layers.csv` as (epochs + 1, layers)."""
-    return [{**row, "inside": rundirs.inside(directory, row["name"])} for row in load_results(directory)]
+    return [{**row, "inside": run_files.inside(directory, row["name"])} for row in load_results(directory)]
 
 
 def verdict(rows: Rows) -> Verdict:

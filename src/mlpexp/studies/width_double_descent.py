@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlpexp.report.intervals import mean_and_half
+from mlpexp.analysis.intervals import mean_and_half
 from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
-from mlpexp.tracking.figures.style import BLUE, VERMILION
+from mlpexp.tracking.figures.plot_style import BLUE, VERMILION
 
 FITTED = 0.99  # training accuracy from which a network interpolates
 SHADES = ("#222222", BLUE, VERMILION)

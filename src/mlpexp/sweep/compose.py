@@ -25,8 +25,8 @@ from hydra.core.utils import env_override
 from hydra.types import RunMode
 from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
-from mlpexp import naming
-from mlpexp.sweep.document import Document, dump_strings
+from mlpexp.store import run_names
+from mlpexp.sweep.yaml_documents import Document, dump_strings
 
 # two interpolations of Hydra's node that are known here, and so need not be resolved for every job
 _RUN_NAME = "${mlpexp.run_name:${hydra.overrides.task}}"
@@ -159,7 +159,7 @@ class Composer:
         edits = {line.key: line.value for line in values if line.is_plain}
         config = base.edited(edits)
         if frame.subdir == _RUN_NAME:
-            subdir = naming.run_name([base.filled(text, config) for text in arguments])
+            subdir = run_names.run_name([base.filled(text, config) for text in arguments])
         else:
             subdir = str(base.filled(_numbered(frame.subdir, number), config))
         output_dir = _output_dir(str(base.filled(_numbered(frame.sweep_dir, number), config)), subdir)

@@ -9,8 +9,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mlpexp.report.keys import Kind
-from mlpexp.tracking.figures.style import FAINT, GRID, new_figure, short, text_width
+from mlpexp.analysis.swept_keys import Kind
+from mlpexp.tracking.figures.plot_style import FAINT, GRID, new_figure, short, text_width
 
 # Okabe and Ito; training and validation are those of learning curves
 VALIDATION, TEST, BEST = "#D55E00", "#009E73", "#CC79A7"

@@ -7,7 +7,7 @@ import warnings
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from mlpexp.tracking.figures.style import HOUSE
+from mlpexp.tracking.figures.plot_style import HOUSE
 
 FONT = "'DejaVu Sans', Verdana, sans-serif"  # Verdana is as wide: text stays where it was measured
 _STYLE = re.compile(r' style="([^"]*)"')

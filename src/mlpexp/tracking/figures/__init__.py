@@ -1,10 +1,10 @@
 """Numbers -> matplotlib `Figure`s; nothing here knows a file, a run or pyplot; `png` gives their bytes."""
 
-from mlpexp.tracking.figures.boundary import boundary
-from mlpexp.tracking.figures.confusion import confusion_matrix
-from mlpexp.tracking.figures.curves import layer_lines, learning_curves
-from mlpexp.tracking.figures.mosaics import first_layer_weights, mistakes, sample_gallery
-from mlpexp.tracking.figures.style import png
+from mlpexp.tracking.figures.boundary_plot import boundary
+from mlpexp.tracking.figures.confusion_plot import confusion_matrix
+from mlpexp.tracking.figures.image_grids import first_layer_weights, mistakes, sample_gallery
+from mlpexp.tracking.figures.line_plots import layer_lines, learning_curves
+from mlpexp.tracking.figures.plot_style import png
 
 __all__ = [
     "boundary",

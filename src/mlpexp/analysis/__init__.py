@@ -1,0 +1,1 @@
+"""Results of sweeps -> statistics: ranking, intervals, comparisons, variance."""

@@ -1,0 +1,1 @@
+"""The command line: Hydra application, console output, exit codes."""

@@ -1,0 +1,90 @@
+"""What a person sees in the terminal: a bar while a run trains, a table when it is done, what to type next."""
+
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlpexp.store.run_directory import RESULT, Result
+
+PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def bar(max_epochs: int) -> Callback | None:
+    """A progress bar over epochs; None where nobody looks at it."""
+    return EpochBar(max_epochs) if sys.stderr.isatty() else None
+
+
+class EpochBar(Callback):
+    """One line, redrawn after each epoch: loss and accuracy, epochs done, time left."""
+
+    def __init__(self, max_epochs: int) -> None:
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("", total=max_epochs, state="")
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._progress.update(self._task, completed=trainer.current_epoch)
+        self._progress.start()
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        metrics: dict[str, Any] = module.metrics  # type: ignore[assignment]
+        state = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("val/loss", "val/acc") if name in metrics)
+        self._progress.update(self._task, completed=trainer.current_epoch + 1, state=state)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._progress.stop()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self._progress.stop()
+
+
+def show(result: Result, directory: Path, further: int | None) -> None:
+    """The run's final table, where its files are, and the two commands that one would type next.
+
+    Args:
+        further: a number of epochs to train on to, where that is possible.
+    """
+    console = Console()
+    console.print(_title(result), style="italic", highlight=False)
+    table = Table(header_style="bold")
+    table.add_column("")
+    table.add_column("loss (nats)", justify="right")
+    table.add_column("accuracy", justify="right")
+    for part, name in PART_NAMES.items():
+        if f"{part}/loss" in result.metrics:
+            table.add_row(name, *(_number(result.metrics[f"{part}/{metric}"]) for metric in ("loss", "acc")))
+    console.print(table)
+    place = shlex.quote(str(directory))
+    console.print(f"[dim]{result.num_parameters:,} parameters, {result.seconds['fit']:.1f} s of training[/dim]")
+    # plain prints: a path must not be wrapped, and its brackets are no markup
+    print(f"\nEverything is in {directory} ({RESULT}, figures, checkpoints). Next:")
+    print(f"  tensorboard --logdir {place}")
+    if further is not None:
+        print(f"  python scripts/train.py resume={place} trainer.max_epochs={further}")
+    else:
+        print("  python scripts/train.py -m seed='range(5)'")
+
+
+def _title(result: Result) -> str:
+    if result.epoch is None:
+        return f"{result.status} after {result.epochs} epochs"
+    chosen = f"the best by {result.monitor}" if math.isfinite(result.objective) else "the last"
+    return f"after {result.epoch + 1} of {result.epochs} epochs ({chosen})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else str(value)

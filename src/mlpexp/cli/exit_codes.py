@@ -1,0 +1,65 @@
+"""How a script ends: an exit code, and one line on stderr for each thing that went wrong."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mlpexp.runtime import fast_imports, output_streams
+from mlpexp.runtime.errors import Interrupted, RunsFailed, StorageError, UserError, sentence
+
+FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable that asks for tracebacks
+
+Worded = tuple[int, list[str]]  # an exit code and its lines
+
+
+def wants_traceback() -> bool:
+    return os.environ.get(FULL_ERROR) == "1"
+
+
+def run(
+    main: Callable[[], Any],
+    *,
+    verbose: bool | None = None,
+    words: Callable[[BaseException], Worded | None] = lambda error: None,
+) -> NoReturn:
+    """Call `main` and leave: 0 done, 1 failed, 2 the user's error, 130 interrupted, 143 terminated.
+
+    Args:
+        verbose: show tracebacks; by default when `HYDRA_FULL_ERROR=1`.
+        words: what else is known of an error, asked first.
+    """
+    output_streams.patient()
+    fast_imports.install()
+    verbose = wants_traceback() if verbose is None else verbose
+    code = 0
+    try:
+        main()
+        sys.stdout.flush()
+    except SystemExit:  # argparse's, for --help and for a wrong option, and those of a script itself
+        raise
+    except BaseException as error:  # every way out ends in a code
+        if verbose:
+            traceback.print_exception(error)
+        code, lines = words(error) or _worded(error, verbose)
+        for line in lines:
+            print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _worded(error: BaseException, verbose: bool) -> Worded:
+    match error:
+        case Interrupted():
+            return error.exit_code, [str(error)]
+        case KeyboardInterrupt():
+            return 130, ["interrupted"]
+        case UserError():
+            return 2, str(error).splitlines()
+        case OSError():
+            return 1, [sentence(error)]
+        case RunsFailed() | StorageError():
+            return 1, [str(error)]
+    hint = "" if verbose else f" (set {FULL_ERROR}=1 for the traceback)"
+    return 1, [f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{hint}"]

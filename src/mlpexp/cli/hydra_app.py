@@ -1,0 +1,192 @@
+"""Between Hydra and mlpexp: what `scripts/train.py` needs before anything heavy is imported.
+
+Registers the schema and the names of directories, words Hydra's errors for a person, and turns
+every outcome into an exit code: 0 done, 1 failed, 2 the user's error, 130 interrupted, 143 terminated.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mlpexp.cli import exit_codes
+from mlpexp.cli.help_text import help_template
+from mlpexp.config import checks, schema
+from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
+from mlpexp.runtime import signals
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import run_names
+
+
+def register() -> None:
+    """Give Hydra the base configuration and the resolvers that `conf/train.yaml` uses."""
+    ConfigStore.instance().store(name="schema", node=schema.defaults())
+    now = datetime.now()
+
+    def sweep_name(name: str | None) -> str:
+        return run_names.safe_component(str(name)) if name is not None else f"{now:%Y-%m-%d/%H-%M-%S}"
+
+    @cache
+    def unused() -> str:
+        directory = f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}"
+        others = (number for number in count(2) if not Path(f"{directory}-{number}").exists())
+        return f"{directory}-{next(others)}" if Path(directory).exists() else directory  # two in one second
+
+    resolvers: dict[str, Callable[..., Any]] = {
+        "mlpexp.run_dir": lambda resume: resume or unused(),
+        "mlpexp.sweep_name": sweep_name,
+        "mlpexp.run_name": run_names.run_name,
+        # a resumed run keeps the configuration that it was started with
+        "mlpexp.output_subdir": lambda resume: None if resume else ".hydra",
+        # the notebook draws N(0, 1) by hand, and leaves torch's layers to torch
+        "mlpexp.notebook_init": lambda variant: "torch" if variant == "torch_nn" else "notebook",
+        "mlpexp.help": help_template,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+class CheckFirst(Callback):
+    """Refuses a bad configuration before Hydra creates the run's directory."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        try:
+            cfg = parse(config)
+            if cfg.dry_run:
+                raise UserError("dry_run=true shows the plan of a sweep: add -m")
+            if cfg.halving.rungs is not None and cfg.resume is None:
+                raise UserError("halving compares the runs of a sweep; add -m, or leave it out")
+            if cfg.record == "table":
+                raise UserError("record=table belongs to a sweep; add -m, or leave it out")
+            if cfg.resume is None:
+                refuse_used(Path(str(config.hydra.run.dir)))
+            else:
+                from mlpexp.training import resume
+
+                resume.find(cfg, list(config.hydra.overrides.task))
+            if cfg.data.name == "csv" and cfg.resume is None:
+                from mlpexp import data  # a file may hold anything: it is read before a directory is made
+
+                data.prepare(cfg.data)
+            if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
+                from mlpexp.training import (
+                    trainer_check,  # Lightning: late, and only where there is something to ask it
+                )
+
+                trainer_check.check(cfg)
+        except Exception as error:
+            # Hydra turns a callback's exceptions into warnings; nothing may pass this door
+            raise _Refused(error) from error
+
+
+class _Refused(BaseException):
+    """Carries an error through Hydra's `except Exception`."""
+
+
+def refuse_used(directory: Path) -> None:
+    """A directory that holds a run, or something else, is not written into.
+
+    Raises:
+        UserError: `directory` is a file, holds files, or cannot be made.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file; give a directory, e.g. hydra.run.dir=outputs/mine")
+    there = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+    if there != directory and not there.is_dir():
+        raise UserError(f"hydra.run.dir={directory}: {there} is a file; give another directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"hydra.run.dir={directory}: {there} cannot be written to; give another directory")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise UserError(
+            f"{directory} is not empty; choose another hydra.run.dir, "
+            f"or continue the run that is there with resume={directory}"
+        )
+
+
+def parse(cfg: DictConfig) -> schema.Config:
+    """The typed, checked configuration of one job; interpolations are resolved here.
+
+    Raises:
+        UserError: an interpolation has no value.
+        ConfigError: see `checks.parse`.
+    """
+    job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    try:
+        plain = OmegaConf.to_container(job, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(interpolation_sentence(error)) from error
+    return checks.parse(plain)  # type: ignore[arg-type]
+
+
+def run(main: Callable[[], Any]) -> NoReturn:
+    """Call a Hydra main and leave with the right exit code and at most one line on stderr a problem."""
+    verbose = exit_codes.wants_traceback()
+    os.environ[exit_codes.FULL_ERROR] = "1"  # Hydra then raises its errors, and we word them
+
+    def whole() -> None:
+        refused: BaseException | None = None
+        with signals.interruptible():
+            _refuse_unknown_options()
+            try:
+                main()
+            except _Refused as error:
+                refused = error.__cause__
+            if refused or _failure:
+                raise refused or _failure.pop()
+
+    exit_codes.run(whole, verbose=verbose, words=_worded)
+
+
+def _refuse_unknown_options() -> None:
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(problem: str) -> NoReturn:
+        raise UserError(f"{problem}; settings are written without dashes, e.g. model.depth=2, and --help tells more")
+
+    parser = get_args_parser()
+    setattr(parser, "error", refuse)  # noqa: B010  # its own would print a page of usage
+    if unknown := parser.parse_known_args()[1]:
+        if not unknown[0].startswith("-"):
+            raise UserError(
+                f"settings must stand together: write options such as -m before {unknown[0]} and the others"
+            )
+        refuse(f"unknown option {unknown[0]}")
+
+
+_failure: list[BaseException] = []
+
+
+def fail(error: BaseException) -> None:
+    """End the program with this error once Hydra has come to its own end.
+
+    Raised inside the job, it would be announced by Hydra in words of its own first.
+    """
+    _failure.append(error)
+
+
+def _worded(error: BaseException) -> exit_codes.Worded | None:
+    """What Hydra has to say, in words for a person."""
+    match error:
+        case HydraException() | OmegaConfBaseException():
+            return 2, list(hydra_sentences(error, sys.argv[1:]))
+        case ValueError() if _raised_by_hydra(error):
+            return 2, [hydra_sentence(error)]
+    return None
+
+
+def _raised_by_hydra(error: BaseException) -> bool:
+    """Whether Hydra's own code raised it: such a ValueError is about a choice of files, e.g. optimizer=3."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("hydra.")

@@ -1,0 +1,77 @@
+"""One Hydra job: the composed configuration in, the monitored metric out, and something to look at."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from mlpexp.cli import console, hydra_app
+from mlpexp.config import checks
+from mlpexp.runtime.errors import Interrupted, UserError
+from mlpexp.store import run_directory
+from mlpexp.sweep import job_resume
+from mlpexp.training import resume, single_run
+from mlpexp.training.single_run import Job
+
+SAME = "finished runs are kept, the same command carries on"
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Train what Hydra composed, in Hydra's directory; returns the monitored metric of the best epoch.
+
+    In a single run errors end as one line (`app.run`); in a sweep they are Hydra's, so that other jobs go on.
+    """
+    hydra = HydraConfig.get()
+    alone = hydra.mode == RunMode.RUN
+    directory = Path(hydra.runtime.output_dir)
+    config = hydra_app.parse(cfg)
+    if config.dry_run:
+        raise UserError("dry_run=true shows the plan of a sweep of ours: add -m, and leave hydra/launcher at stacked")
+    if config.halving.rungs is not None and config.resume is None:
+        raise UserError("halving compares the runs of a sweep of ours: add -m, and leave hydra/launcher at stacked")
+    if not alone and (done := job_resume.on(config, directory)) is not None:
+        log.info("done before")
+        return done.objective
+    if alone:
+        config = replace(config, tracking=config.tracking.settled(True))
+    try:
+        continued = resume.find(config, list(hydra.overrides.task)) if config.resume is not None else None
+        config = continued.cfg if continued else config
+        bar = console.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
+        result = single_run.train(config, Job(directory=directory, bar=bar, continued=continued))
+    except (Exception, SystemExit, Interrupted) as error:  # a person's own callback may try to leave
+        if isinstance(error, SystemExit):
+            error = RuntimeError(f"a callback or logger ended the program (SystemExit: {error})")
+        if not isinstance(error, UserError | Interrupted):
+            log.info("the run failed", exc_info=True)  # the traceback is for the log; a person gets one line
+        elif isinstance(error, Interrupted):
+            how = _carry_on(str(error), directory, hydra.overrides.task) if alone else f"{error}; {SAME}"
+            error = Interrupted(how, error.exit_code)
+        if alone:
+            hydra_app.fail(error)
+            return None
+        raise error from None
+    if alone:
+        further = resume.further(config, result)
+        console.show(result, _relative(directory), further)
+    return result.objective
+
+
+def _relative(directory: Path) -> Path:
+    return directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
+
+
+def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
+    where = _relative(directory)
+    if not (directory / run_directory.LAST).exists():
+        return f"{reason}; nothing to continue yet in {where}, type the same command again"
+    built = [item for item in overrides if item.lstrip("+").startswith(checks.BUILT)]
+    again = shlex.join([Path(sys.argv[0]).as_posix(), f"resume={where}", *built])
+    return f"{reason}; what was finished is kept in {where}, continue with: python {again}"

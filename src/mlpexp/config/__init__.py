@@ -1,0 +1,1 @@
+"""Configuration: the schema, its checks, and messages for what Hydra refuses."""

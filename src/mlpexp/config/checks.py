@@ -1,0 +1,407 @@
+"""From a plain mapping to a checked `Config`, or all that is wrong with it, in sentences."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
+from itertools import pairwise
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from mlpexp.config import schema
+from mlpexp.config.schema import FAN_IN_INITS, GENERATED, Config, DataConfig, ModelConfig
+from mlpexp.runtime.errors import ConfigError
+
+# the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
+TRAINER_FLAGS = frozenset(
+    [
+        "accelerator",
+        "accumulate_grad_batches",
+        "barebones",
+        "benchmark",
+        "callbacks",
+        "check_val_every_n_epoch",
+        "default_root_dir",
+        "detect_anomaly",
+        "deterministic",
+        "devices",
+        "enable_autolog_hparams",
+        "enable_checkpointing",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "fast_dev_run",
+        "gradient_clip_algorithm",
+        "gradient_clip_val",
+        "inference_mode",
+        "limit_predict_batches",
+        "limit_test_batches",
+        "limit_train_batches",
+        "limit_val_batches",
+        "log_every_n_steps",
+        "logger",
+        "max_epochs",
+        "max_steps",
+        "max_time",
+        "min_epochs",
+        "min_steps",
+        "model_registry",
+        "num_nodes",
+        "num_sanity_val_steps",
+        "overfit_batches",
+        "plugins",
+        "precision",
+        "profiler",
+        "reload_dataloaders_every_n_epochs",
+        "strategy",
+        "sync_batchnorm",
+        "use_distributed_sampler",
+        "val_check_interval",
+    ]
+)
+# set by mlpexp itself: where the user's wish goes instead
+OWN_FLAGS = {
+    "callbacks": "add yours below callbacks, e.g. +callbacks.mine._target_=…",
+    "logger": "add yours below logger, e.g. +logger.mine._target_=…",
+    "default_root_dir": "the run's directory is Hydra's, e.g. hydra.run.dir=DIR",
+    "enable_checkpointing": "the checkpoints belong to the run's directory",
+    "barebones": "it would leave out the metrics that a run is for",
+}
+# values of other flags with which there would be no run, or none with its metrics
+REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "limit_train_batches": (lambda value: value == 0, "nothing would be learnt"),
+    "limit_val_batches": (lambda value: value == 0, "every epoch is validated"),
+    "limit_test_batches": (lambda value: value == 0, "a run without a test is data.test_fraction=0"),
+    "check_val_every_n_epoch": (lambda value: value != 1, "every epoch is validated"),
+    "num_nodes": (lambda value: value != 1, "a run trains on one device"),
+}
+# features, classes, samples: for the estimate of memory, without reading anything
+SIZES = {"digits": (64, 10, 1797), "wine": (13, 3, 178), "breast_cancer": (30, 2, 569), "iris": (4, 3, 150)}
+BUILT = ("callbacks", "logger")  # from a person's own classes
+OWN_KEYS = (
+    *("path", "target", "val_path", "test_path", "separator", "decimal", "encoding"),
+    *("columns", "drop", "categorical", "missing"),
+)
+# keys that only some data sets have
+DATA_KEYS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    (OWN_KEYS, ("csv",)),
+    (("samples", "noise"), GENERATED),
+    (("classes",), ("spirals", "blobs")),
+]
+# where a default would not show what to type
+EXAMPLES: dict[str, Any] = {
+    "model.depth": 2,
+    "data.folds": 5,
+    "early_stopping.patience": 5,
+    "tracking.figures": False,
+    "tracking.diagnostics": False,
+    "stack.threads": 2,
+    "stack.memory_mib": 2000,
+    "halving.rungs": [1, 3, 9],
+    "name": "depths",
+}
+# how others call it
+SYNONYMS = {
+    "learning_rate": "optimizer.lr",
+    "epochs": "trainer.max_epochs",
+    "hidden_size": "model.width",
+    "hidden": "model.width",
+    "units": "model.width",
+    "layers": "model.depth",
+    "nonlinearity": "model.activation",
+}
+
+_ADAPTER = TypeAdapter(Config)
+_DEFAULTS = {key: default for key, default, _ in schema.keys()}
+
+
+def parse(mapping: Mapping[str, Any]) -> Config:
+    """The typed configuration in `mapping` (resolved, plain builtins, as Hydra composed it).
+
+    Raises:
+        ConfigError: naming every problem, one line each.
+    """
+    plain = {key: value for key, value in mapping.items() if key != "hydra"}
+    problems = list(_targets(plain))
+    if isinstance(trainer := plain.get("trainer"), Mapping):
+        known = set(schema.TrainerConfig.__pydantic_fields__) - {"flags"}  # type: ignore[attr-defined]
+        flags = {key: value for key, value in trainer.items() if key not in known}
+        plain["trainer"] = {key: value for key, value in trainer.items() if key in known} | {"flags": flags}
+        problems += _flags(flags)
+    try:
+        cfg = _ADAPTER.validate_python(plain)
+    except ValidationError as error:
+        raise ConfigError(problems + _sentences(error)) from None
+    problems += _contradictions(cfg)
+    if problems:
+        raise ConfigError(problems)
+    return cfg
+
+
+def unknown_key(key: str) -> str:
+    """The sentence for a key that does not exist, with the nearest one that does."""
+    group, _, last = key.rpartition(".")
+    candidates = list(_DEFAULTS)
+    same = [name for name in candidates if name.rsplit(".", 1)[-1] == last]  # without its group, such as lr=0.1
+    close = same or get_close_matches(key, candidates, n=1, cutoff=0.7)
+    if group == "trainer" and last in TRAINER_FLAGS:
+        hint = f"it is a flag of lightning's Trainer: put a + in front, +{key}=…"
+    elif group.startswith(("callbacks", "logger")):
+        hint = f"to add it, put a + in front: +{key}=…"
+    elif group == "hydra" or group.startswith("hydra."):
+        hint = "it would be one of Hydra's own, which --cfg hydra lists"
+    elif last in SYNONYMS:
+        hint = f"did you mean {SYNONYMS[last]}?"
+    elif close:
+        hint = f"did you mean {close[0]}?"
+    elif not group and (near := get_close_matches(key, {name.split(".")[0] for name in candidates}, n=1)):
+        inside = next(name for name in candidates if name.startswith(near[0]))
+        hint = f"did you mean one of the keys below {near[0]}, e.g. {inside}?"
+    else:
+        hint = "`python scripts/train.py --help` lists all keys"
+    return f"unknown key '{key}'; {hint}"
+
+
+def spell(value: Any) -> str:
+    """A value as a person types it on the command line."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list():
+            return "[" + ",".join(spell(item) for item in value) + "]"
+        case str():
+            return value if value else "''"
+    return str(value)
+
+
+def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
+    def walk(path: str, node: Any) -> Iterator[str]:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                if key == "_target_":
+                    yield (
+                        f"_target_ has no place in '{path}': only callbacks and logger are built by _target_; "
+                        "everything else is chosen by name, e.g. model.activation=relu"
+                    )
+                else:
+                    yield from walk(f"{path}.{key}" if path else str(key), value)
+
+    yield from walk("", {key: node for key, node in plain.items() if key not in BUILT})
+    for group in BUILT:
+        entries = plain.get(group)
+        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+            if not isinstance(entry, Mapping) or not isinstance(entry.get("_target_"), str):
+                yield f"{group}.{name} needs the name of a class, e.g. +{group}.{name}._target_=package.Class"
+
+
+def _flags(flags: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in flags.items():
+        if name in OWN_FLAGS:
+            yield f"trainer.{name} is set by mlpexp; {OWN_FLAGS[name]}"
+        elif name in REFUSED and REFUSED[name][0](value):
+            yield f"trainer.{name}={spell(value)} is not possible: {REFUSED[name][1]}; leave it out"
+        elif name not in TRAINER_FLAGS and name != "_target_":
+            own = [key.removeprefix("trainer.") for key in _DEFAULTS if key.startswith("trainer.")]
+            close = get_close_matches(name, [*TRAINER_FLAGS, *own], n=1)
+            hint = f"did you mean trainer.{close[0]}?" if close else "see lightning.pytorch.Trainer for its flags"
+            yield f"unknown key 'trainer.{name}'; {hint}"
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """One sentence for each key that pydantic found wrong."""
+    found: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        key = ".".join(path[:2]) if path[0] in Config.__pydantic_fields__ else path[0]  # type: ignore[attr-defined]
+        if path[-1] == "_target_":  # has its own sentence
+            continue
+        if key not in found:  # a union reports once for each of its arms
+            found[key] = _sentence(".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {}))
+    return list(found.values())
+
+
+def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, Any]) -> str:
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return unknown_key(path)
+    given, example = f"{key}={spell(value)}", f"e.g. {key}={spell(EXAMPLES.get(key, _DEFAULTS.get(key)))}"
+    if key == "model.width":
+        return f"{given}: give a whole number from 1, or a list with one for each layer, e.g. {key}=64 or {key}=[64,32]"
+    match kind:
+        case "literal_error":
+            return _unknown_choice(key, value)
+        case "int_type" | "int_from_float" | "int_parsing":
+            return f"{given} is not a whole number; {example}"
+        case "float_type" | "float_parsing":
+            return f"{given} is not a number; {example}"
+        case "finite_number":
+            return f"{given} is not finite; {example}"
+        case "bool_type":
+            return f"{given} is neither true nor false; {example}"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+            bound = " and ".join(f"{signs[name]} {limit:g}" if isinstance(limit, float) else f"{signs[name]} {limit}"
+                                 for name, limit in allowed.items())  # fmt: skip
+            return f"{given} is out of range: it must be {bound}; {example}"
+        case "dataclass_type" | "dict_type":
+            inner = [name for name in _DEFAULTS if name.startswith(f"{key}.")]
+            hint = (
+                f"set its keys one by one, e.g. {inner[0]}={spell(_DEFAULTS[inner[0]])}" if inner else "give a mapping"
+            )
+            return f"{given} replaces a whole group; {hint}"
+        case "value_error":
+            return f"{given} {allowed['error']}; leave it out, or set it to null"
+    return f"{given} is not text; {example}"
+
+
+def _unknown_choice(key: str, value: Any) -> str:
+    group, name = key.split(".") if "." in key else ("", key)
+    owner: Any = Config.__pydantic_fields__[group].annotation if group else Config  # type: ignore[attr-defined]
+    annotation = owner.__pydantic_fields__[name].annotation
+    literal = next(iter(get_args(annotation)), None)  # of a choice that may be null
+    choices = sorted(get_args(literal) or get_args(annotation))
+    close = get_close_matches(str(value), choices, n=1)
+    example = close[0] if close else _DEFAULTS[key] or choices[0]
+    what = group if name == "name" else name
+    return f"unknown {what} {value!r}; choose one of {', '.join(choices)}, e.g. {key}={example}"
+
+
+def _parallel(cfg: Config) -> Iterator[str]:
+    devices, strategy = cfg.trainer.flags.get("devices", 1), cfg.trainer.flags.get("strategy")
+    if devices in (1, "1", "auto", [0]):
+        return
+    if strategy != "ddp_fork" or not isinstance(devices, int) or isinstance(devices, bool) or devices < 1:
+        yield (
+            f"trainer.devices={spell(devices)} is not possible: a run trains on one device, unless trainer=ddp trains "
+            "it by several processes, e.g. trainer=ddp trainer.devices=2"
+        )
+    elif cfg.model.variant != "torch_nn":
+        yield f"trainer=ddp is for model.variant=torch_nn; leave it out with model.variant={cfg.model.variant}"
+
+
+def _contradictions(cfg: Config) -> Iterator[str]:
+    yield from _architecture(cfg)
+    yield from _data(cfg.data)
+    if cfg.data.name == "csv":
+        yield from _own_data(cfg.data)
+    data, optimizer, epochs = cfg.data, cfg.optimizer, cfg.trainer.max_epochs
+    if data.split == "none" and data.folds is not None:
+        yield "data.folds needs a split; set data.split=stratified, or leave data.folds out"
+    if data.folds is None and data.fold > 0:
+        yield f"data.fold={data.fold} needs data.folds, e.g. data.folds=5"
+    if data.folds is not None and data.fold >= data.folds:
+        yield f"data.fold={data.fold} is out of range: with data.folds={data.folds} it must be <= {data.folds - 1}"
+    if data.split == "stratified" and data.folds is None and data.val_fraction + data.test_fraction >= 1:
+        yield (
+            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} leave nothing "
+            "to train on; their sum must be < 1, e.g. data.val_fraction=0.15 data.test_fraction=0.15"
+        )
+    if optimizer.name != "sgd" and optimizer.momentum > 0:
+        yield f"optimizer.momentum is sgd's; leave it at 0 with optimizer.name={optimizer.name}"
+    if optimizer.nesterov and not (optimizer.name == "sgd" and optimizer.momentum > 0):
+        yield "optimizer.nesterov=true needs sgd with momentum, e.g. optimizer.name=sgd optimizer.momentum=0.9"
+    if optimizer.warmup_epochs > epochs:
+        yield (
+            f"optimizer.warmup_epochs={optimizer.warmup_epochs} is longer than the training; "
+            f"it must be <= trainer.max_epochs={epochs}"
+        )
+    if (rungs := cfg.halving.rungs) is not None and (not rungs or any(a >= b for a, b in pairwise([*rungs, epochs]))):
+        yield (
+            f"halving.rungs={spell(rungs)} must rise and end below trainer.max_epochs={epochs}, the last rung; "
+            "e.g. halving.rungs=[1,3,9] trainer.max_epochs=27"
+        )
+    yield from _parallel(cfg)
+    if cfg.model.variant != "torch_nn":
+        if optimizer.name != "sgd":
+            yield (
+                f"model.variant={cfg.model.variant} moves its parameters by hand and knows sgd only; set "
+                f"optimizer.name=sgd, or model.variant=torch_nn for optimizer.name={optimizer.name}"
+            )
+        for flag in ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"):
+            neutral = (None, 1) if flag == "accumulate_grad_batches" else (None,)
+            if cfg.trainer.flags.get(flag) not in neutral:
+                yield (f"trainer.{flag} needs an optimizer of torch's; leave it out, or set model.variant=torch_nn")
+
+
+def _data(data: DataConfig) -> Iterator[str]:
+    for keys, owners in DATA_KEYS:
+        for key in keys:
+            value = getattr(data, key)
+            value = list(value) if isinstance(value, tuple) else value
+            if data.name not in owners and value != _DEFAULTS[f"data.{key}"]:
+                yield (
+                    f"data.{key}={spell(value)} belongs to data={', data='.join(owners)}, not to data={data.name}; "
+                    "leave it out"
+                )
+
+
+def _own_data(data: DataConfig) -> Iterator[str]:
+    if data.split == "none" and (data.val_path or data.test_path):
+        yield "data.split=none trains and validates on everything; leave data.val_path and data.test_path out"
+    if data.folds is not None and data.val_path:
+        yield "data.folds and data.val_path both say what validates; leave one out"
+
+
+def _architecture(cfg: Config) -> Iterator[str]:
+    model = cfg.model
+    if isinstance(model.width, list) and model.depth not in (None, len(model.width)):
+        yield (
+            f"model.depth={model.depth} and model.width={spell(model.width)} disagree: the list has "
+            f"{len(model.width)} layers; leave model.depth out, or give model.depth={len(model.width)}"
+        )
+        return
+    if model.init != "scaled_normal" and (model.sigma_w, model.sigma_b) != (1.0, 0.0):
+        yield f"model.sigma_w and model.sigma_b belong to model.init=scaled_normal, not to model.init={model.init}"
+    if model.parametrization == "mup" and model.init not in FAN_IN_INITS:
+        yield (
+            f"model.parametrization=mup needs an initialisation whose variance is a constant over the fan-in, which "
+            f"model.init={model.init} is not; choose one of {', '.join(FAN_IN_INITS)}, e.g. model.init=torch"
+        )
+    sizes = data_sizes(cfg.data)
+    needed, there = memory_needed(model, *sizes), physical_memory()
+    if needed > there:
+        depth = "" if model.depth is None else f"model.depth={model.depth} "
+        yield (
+            f"{depth}model.width={spell(model.width)} makes {num_parameters(model, *sizes[:2]):,} parameters and would "
+            f"need about {needed / 2**30:,.0f} GiB of memory; this machine has {there / 2**30:,.0f}, "
+            "so choose a smaller network, e.g. model.depth=2 model.width=64"
+        )
+
+
+def data_sizes(data: DataConfig) -> tuple[int, int, int]:
+    """Features, classes and samples of a data set, without reading it."""
+    if data.name == "csv":
+        return SIZES["digits"]  # not known before it is read
+    return SIZES.get(data.name, (2, data.num_generated_classes, data.samples))
+
+
+def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, samples: int = 1797) -> int:
+    """A rough upper estimate in bytes of what training takes, without building anything."""
+    if isinstance(model.width, list):
+        depth, widest, units = len(model.width), max(model.width, default=0), sum(model.width)
+    else:
+        depth = 1 if model.depth is None else model.depth
+        widest, units = model.width, depth * model.width
+    # weights, gradients, two of the optimizer, the checkpoints of the best and of the last epoch, one more to write
+    numbers = 7 * num_parameters(model, inputs, classes)
+    numbers += 2 * samples * widest + 5 * 256 * units  # evaluation in one piece, and the layers' diagnostics
+    return 4 * numbers + 20_000 * depth  # objects of Python's
+
+
+@cache
+def physical_memory() -> int:
+    """Bytes of memory in this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:
+    """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
+    if isinstance(model.width, list):
+        sizes = [inputs, *model.width, classes]
+        return sum((a + 1) * b for a, b in pairwise(sizes))
+    depth = 1 if model.depth is None else model.depth
+    if depth == 0:
+        return (inputs + 1) * classes
+    width = model.width
+    return (inputs + 1) * width + (depth - 1) * (width + 1) * width + (width + 1) * classes

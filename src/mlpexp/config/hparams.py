@@ -1,0 +1,70 @@
+"""What a person chose, as TensorBoard's HParams tab and tables show it: a few columns, not sixty."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+from mlpexp.config import schema
+from mlpexp.config.checks import spell
+from mlpexp.config.schema import Config
+
+# in the HParams tab of every run; beside them whatever differs from the defaults
+ALWAYS_SHOWN = (
+    "seed",
+    "model.depth",
+    "model.width",
+    "model.activation",
+    "model.init",
+    "optimizer.name",
+    "optimizer.lr",
+    "data.batch_size",
+    "trainer.max_epochs",
+)
+NEVER_SHOWN = (
+    "name",
+    "resume",
+    "threads",
+    "report",
+    "dry_run",
+    "tracking.",
+    "stack.",
+    "trainer.enable_progress_bar",
+    "callbacks",
+    "logger",
+)
+
+
+def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
+    """What a person chose: the few keys that are always of interest, and all that differ from the defaults."""
+    found: dict[str, bool | int | float | str] = {}
+    for key, default, read in _readers():
+        value = schema.plain(read(cfg))
+        if key == "model.depth":
+            value = len(cfg.model.hidden_sizes)
+        if key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
+            found[key] = value if isinstance(value, bool | int | float | str) else spell(value)
+    return found
+
+
+def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[str, bool | int | float | str]:
+    """Of a run in a sweep only what the sweep varies; the rest is the same in every row.
+
+    Args:
+        keys: that differ between runs, e.g. `model.depth`, or `optimizer` where a group is swept.
+        overrides: the run's own, for keys that are no setting.
+    """
+    given = {key.lstrip("+~"): value for key, _, value in (item.partition("=") for item in overrides)}
+    found: dict[str, bool | int | float | str] = {}
+    readers = {key: read for key, _, read in _readers()}
+    for key in keys:
+        value: Any = readers[key](cfg) if key in readers else given.get(key, "")
+        if key == "model.depth":
+            value = len(cfg.model.hidden_sizes)
+        found[key] = value if isinstance(value, bool | int | float | str) else spell(value)
+    return found
+
+
+@cache
+def _readers() -> list[tuple[str, Any, Callable[[Config], Any]]]:
+    return [(key, default, attrgetter(key)) for key, default, _ in schema.keys()]

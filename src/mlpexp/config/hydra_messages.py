@@ -1,0 +1,91 @@
+"""Hydra's and OmegaConf's errors in words that help a person: what was given, what is allowed, how to mend it."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from hydra.errors import OverrideParseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from mlpexp.config import checks, schema
+
+GROUPS = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
+
+
+def hydra_sentences(error: BaseException, arguments: Sequence[str]) -> list[str]:
+    """One sentence for each problem: Hydra stops at the first unknown key, a person wants to see them all."""
+    first = hydra_sentence(error)
+    if not first.startswith("unknown key"):
+        return [first]
+    keys = [item.partition("=")[0] for item in arguments if "=" in item and item[0].isalpha()]
+    others = [checks.unknown_key(key) for key in keys if "/" not in key and not _is_known(key)]
+    return list(dict.fromkeys([first, *others]))
+
+
+def _is_known(key: str) -> bool:
+    known = [name for name, _, _ in schema.keys()]
+    return key in GROUPS or key.startswith("hydra.") or any(f"{name}.".startswith(f"{key}.") for name in known)
+
+
+def hydra_sentence(error: BaseException) -> str:
+    """An error of Hydra's or OmegaConf's, in our words."""
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        reason = re.search(r"Error parsing override '.*'\n(.*)", text)
+        why = f": {reason[1]}" if reason and "EQUAL" not in reason[1] else ""
+        return f"cannot read the override '{error.override}'{why}; write key=value, e.g. model.depth=2"
+    if match := re.search(r"Could not (?:override|append|find) '([^']+)'[^\n]*No match in the defaults list", text):
+        return _unknown_group(match[1])
+    if match := re.search(r"Could not delete '([^']+)'. No match in the defaults list", text):
+        return f"~{match[1]} deletes a choice that is not made; leave it out"
+    if match := re.search(r"Multiple values for (\S+)\.", text):
+        return f"{match[1]} is chosen twice; to choose another, leave out the +: {match[1]}=…"
+    if match := re.search(r"Could not (override|delete)[^']*'([^'=]+)", text):
+        key = match[2].lstrip("+~")
+        if match[1] == "delete" and key in (known for known, _, _ in schema.keys()):
+            return f"~{key} deletes nothing: {key} is null, or has another value than the one given"
+        looks_like_group = "." not in key and get_close_matches(key, GROUPS, n=1)
+        return _unknown_group(key) if looks_like_group else checks.unknown_key(key)
+    if "Config group override must be" in text:  # does not say which
+        return f"a config group needs the name of one of its choices, e.g. optimizer=adam; the groups are {_listed()}"
+    if match := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
+        options = getattr(error, "options", None) or []
+        close = get_close_matches(match[2], options, n=1) or options[:1]
+        example = f", e.g. {match[1]}={close[0]}" if close else ""
+        return f"unknown {match[1]} '{match[2]}'; choose one of {', '.join(options)}{example}"
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        key, _, value = match[1].partition("=")
+        return f"'{match[1]}' is a list: add -m to sweep over it, or write '{key}=[{value}]' for one list"
+    if isinstance(error, OmegaConfBaseException):
+        return interpolation_sentence(error)
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return interpolation_sentence(cause)
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _unknown_group(given: str) -> str:
+    group, _, option = given.partition("=")
+    close = get_close_matches(group, GROUPS, n=1)
+    keys = [key for key, _, _ in schema.keys()]
+    if "." in group:  # a group has none
+        return checks.unknown_key(group)
+    if not close and get_close_matches(group, keys, n=1):
+        return checks.unknown_key(group)
+    hint = f"did you mean {close[0]}={option or '…'}?" if close else f"the groups are {_listed()}"
+    return f"unknown config group '{group}'; {hint}"
+
+
+def _listed() -> str:
+    return ", ".join(GROUPS)
+
+
+def interpolation_sentence(error: OmegaConfBaseException) -> str:
+    first = str(error).splitlines()[0]
+    key = getattr(error, "full_key", None)
+    where = f"{key}: " if key else ""
+    if isinstance(error, InterpolationKeyError):
+        return f"{where}{first}; name a key that exists, e.g. ${{model.width}}"
+    if match := re.search(r"Environment variable '([^']+)' not found", first):
+        return f"{where}environment variable {match[1]} is not set; set it, or write ${{oc.env:{match[1]},DEFAULT}}"
+    return f"{where}{first}"

@@ -1,0 +1,309 @@
+"""The schema of a run's configuration: names, types, defaults, one line of help for each field.
+
+This file imports nothing heavy: `--help`, `--cfg job` and tab completion read it. Checking is `checks.py`'s.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+Variant = Literal["torch_nn", "autograd", "backprop"]
+Activation = Literal["tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "elu", "softplus", "sine", "identity"]
+Init = Literal[
+    "torch",
+    "notebook",
+    "fan_in_uniform",
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "orthogonal",
+    "scaled_normal",
+]
+# initialisations whose weights have a variance of constant / fan-in: muP is defined for these
+FAN_IN_INITS = ("torch", "fan_in_uniform", "kaiming_uniform", "kaiming_normal", "scaled_normal")
+Parametrization = Literal["standard", "mup"]
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "cosine", "step"]
+Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
+Monitor = Literal["val/loss", "val/acc"]
+DataName = Literal["digits", "csv", "wine", "breast_cancer", "iris", "moons", "circles", "spirals", "blobs"]
+GENERATED = ("moons", "circles", "spirals", "blobs")
+
+MAX_SEED = 2**32 - 1
+# strict: '3' is no number and true is no 1, though an integer is a fine float
+Whole = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Positive = Annotated[Finite, Field(gt=0)]
+NonNegative = Annotated[Finite, Field(ge=0)]
+Share = Annotated[Finite, Field(ge=0, lt=1)]
+OpenShare = Annotated[Finite, Field(gt=0, lt=1)]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+
+# a column may be called 5
+Name = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+
+SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class ModelConfig:
+    variant: Variant = "torch_nn"
+    """how the network is told: torch_nn (nn.Linear), autograd (own parameters), backprop (own gradients)"""
+    depth: Whole | None = None
+    """hidden layers; 0 is a linear classifier; by default 1, or as many as width lists"""
+    width: Count | list[Count] = 50
+    """units per hidden layer: one number, or a list with one number a layer, e.g. [64,32]"""
+    activation: Activation = "tanh"
+    """the non-linearity between layers"""
+    init: Init = "torch"
+    """how weights start; torch is what nn.Linear does, notebook is N(0, 1) with zero biases"""
+    sigma_w: NonNegative = 1.0
+    """init=scaled_normal only: weights ~ N(0, sigma_w²/fan_in)"""
+    sigma_b: NonNegative = 0.0
+    """init=scaled_normal only: biases ~ N(0, sigma_b²)"""
+    parametrization: Parametrization = "standard"
+    """how initial weights and rates follow the width; mup: the best rate is that of every width (Yang et al. 2022)"""
+    base_width: Count = 64
+    """parametrization=mup only: the width at which it is the standard one"""
+
+    @property
+    def hidden_sizes(self) -> list[int]:
+        """Units of each hidden layer, first to last; its length is the depth."""
+        if isinstance(self.width, list):
+            return list(self.width)
+        return [self.width] * (1 if self.depth is None else self.depth)
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class DataConfig:
+    name: DataName = "digits"
+    """the data set: scikit-learn's digits (1,797 images of 8x8 pixels), one of its tables, or points in the plane"""
+    split: Literal["stratified", "none"] = "stratified"
+    """none: train on everything and validate on the same, as the notebook did"""
+    val_fraction: OpenShare = 0.15
+    """share of all samples kept for validation"""
+    test_fraction: Share = 0.15
+    """share of all samples kept for the final test; 0 for no test"""
+    seed: Seed = 0
+    """which stratified split, and which labels are noisy; apart from the run's seed"""
+    folds: Annotated[int, Field(ge=2, strict=True)] | None = None
+    """k for stratified k-fold: validation is fold number data.fold instead of a fraction"""
+    fold: Whole = 0
+    """which fold is the validation part, from 0"""
+    label_noise: Share = 0.0
+    """share of the training labels replaced by a label drawn at random"""
+    class_weight: Literal["balanced"] | None = None
+    """balanced: in training a class counts the more, the rarer it is: n/(k*count); other losses stay unweighted"""
+    batch_size: Count = 32
+    """samples per step; the smaller last batch is kept"""
+    shuffle: Flag = True
+    """a new order each epoch, a pure function of (seed, epoch)"""
+    path: Text | None = None
+    """csv only: your own table, a CSV or Parquet file"""
+    target: Name | None = None
+    """csv only: the column of classes"""
+    val_path: Text | None = None
+    """csv only: a file of its own for validation, in place of data.val_fraction"""
+    test_path: Text | None = None
+    """csv only: a file of its own for the test, in place of data.test_fraction"""
+    separator: Literal["comma", "semicolon", "tab", "pipe", "space"] = "comma"
+    """csv only: what stands between two fields"""
+    decimal: Literal["point", "comma"] = "point"
+    """csv only: what stands before a number's fraction"""
+    encoding: Text = "utf-8"
+    """csv only: how the file's bytes spell letters"""
+    columns: tuple[Name, ...] | None = None
+    """csv only: the features; null: all but the target"""
+    drop: tuple[Name, ...] = ()
+    """csv only: columns that are no features"""
+    categorical: tuple[Name, ...] = ()
+    """csv only: columns of categories, though they look like numbers"""
+    missing: Literal["error", "mean", "median", "most_frequent"] = "error"
+    """csv only: what stands for a missing value, from the training part; a category's is its most frequent one"""
+    samples: Annotated[int, Field(ge=10, strict=True)] = 1000
+    """moons, circles, spirals, blobs only: how many points to make, from data.seed"""
+    noise: NonNegative = 0.2
+    """the same only: standard deviation of what is added to each coordinate, of a blob itself"""
+    classes: Annotated[int, Field(ge=2, strict=True)] = 3
+    """spirals and blobs only: how many of them, each a class"""
+
+    @property
+    def reading(self) -> "DataConfig":
+        """The same, with defaults for all that does not matter while a file is read."""
+        names = ("name", "path", "target", "val_path", "test_path", "separator", "decimal", "encoding")
+        more = ("columns", "drop", "categorical", "missing")
+        return DataConfig(**{name: getattr(self, name) for name in (*names, *more)})
+
+    @property
+    def num_generated_classes(self) -> int:
+        """Classes of data that is made here."""
+        return 2 if self.name in ("moons", "circles") else self.classes
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class OptimizerConfig:
+    name: Optimizer = "sgd"
+    """the update rule"""
+    lr: Positive = 0.1
+    """learning rate (optimizer=adam and optimizer=adamw set 0.001)"""
+    momentum: Share = 0.0
+    """sgd only"""
+    nesterov: Flag = False
+    """sgd with momentum only"""
+    weight_decay: NonNegative = 0.0
+    """L2 penalty (decoupled from the gradient in adamw)"""
+    schedule: Schedule = "constant"
+    """learning rate over epochs: constant, cosine (to 0 at the end), step (times step_factor)"""
+    step_epochs: Count = 5
+    """schedule=step: epochs between two steps"""
+    step_factor: Annotated[Finite, Field(gt=0, le=1)] = 0.1
+    """schedule=step: what the rate is multiplied by"""
+    warmup_epochs: Whole = 0
+    """epochs of linear warm-up in front of the schedule"""
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class EarlyStoppingConfig:
+    patience: Count | None = None
+    """stop after so many epochs without a better `monitor`; null never stops early"""
+    min_delta: NonNegative = 0.0
+    """what counts as better"""
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class TrainerConfig:
+    max_epochs: Count = 10
+    """passes over the training part"""
+    accelerator: Accelerator = "cpu"
+    """where to train, as Lightning names it; for networks this small a CPU core is hard to beat"""
+    enable_progress_bar: Flag = True
+    """a bar while training"""
+    flags: dict[str, Any] = Field(default_factory=dict)
+    """any other flag of lightning's Trainer, e.g. +trainer.gradient_clip_val=1.0"""
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class TrackingConfig:
+    tensorboard: Flag = True
+    """write an event file"""
+    figures: Flag | None = None
+    """curves, confusion matrix, mistakes, first-layer weights (PNG and TensorBoard); null: not in a sweep"""
+    diagnostics: Flag | None = None
+    """per layer, at the start and each epoch: gradients, activations, saturation, histograms; null: not in a sweep"""
+
+    def settled(self, alone: bool) -> "TrackingConfig":
+        """The same with every null decided, for a run that is looked at by itself or one of a sweep."""
+        return replace(
+            self,
+            figures=alone if self.figures is None else self.figures,
+            diagnostics=alone if self.diagnostics is None else self.diagnostics,
+        )
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class StackConfig:
+    exact: Flag = True
+    """false: a faster engine, equal to a run alone up to rounding only"""
+    threads: Count | None = None
+    """CPU threads of a stack; null: as many as a run alone has (threads), whose bits it then keeps"""
+    memory_mib: Count | None = None
+    """bound on the memory of one stack; null: chosen from what is free"""
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class HalvingConfig:
+    rungs: list[Count] | None = None
+    """with -m: epochs after which only the best runs of the sweep go on, e.g. [1,3,9]; null: all train to the end"""
+    factor: Annotated[int, Field(ge=2, strict=True)] = 3
+    """at each rung one of so many goes on"""
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class Config:
+    seed: Seed = 0
+    """initial weights and batch order"""
+    name: Text | None = None
+    """name of the sweep's directory below multirun; null: date and time"""
+    monitor: Monitor = "val/loss"
+    """which validation metric picks the best epoch and stops early"""
+    test_weights: Literal["best", "last"] = "best"
+    """whose weights the final test uses: those of the best validation epoch, or the last"""
+    threads: Count = 1
+    """CPU threads of a run trained alone"""
+    record: Literal["run", "table"] = "run"
+    """table, with -m: no directory per run, only results.csv and the epochs' metrics of all runs in one file"""
+    dry_run: Flag = False
+    """with -m: print what the sweep would do, and do nothing"""
+    report: Flag = False
+    """with -m: make the report (scripts/report.py) when the sweep ends"""
+    resume: Text | None = None
+    """directory of a run to continue, up to a larger trainer.max_epochs"""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
+    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    stack: StackConfig = Field(default_factory=StackConfig)
+    halving: HalvingConfig = Field(default_factory=HalvingConfig)
+    callbacks: dict[str, Any] = Field(default_factory=dict)
+    """your own Lightning callbacks by _target_, e.g. +callbacks.lr._target_=lightning.pytorch.callbacks.…"""
+    logger: dict[str, Any] = Field(default_factory=dict)
+    """your own Lightning loggers by _target_, beside the built-in one"""
+
+
+def defaults() -> dict[str, Any]:
+    """The whole configuration as nested plain builtins, as Hydra's base node: every default lives above."""
+    found = plain(Config())
+    del found["trainer"]["flags"]  # they are typed straight below trainer
+    return found
+
+
+def keys(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every key a person can type, with its default and its line of help, in the order of the schema."""
+    default = plain(cls())
+    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        if is_dataclass(info.annotation):
+            yield from keys(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            yield f"{prefix}{name}", default[name], info.description or ""
+
+
+def plain(value: Any) -> Any:
+    """A configuration as nested builtins; several times faster than `dataclasses.asdict`, which copies leaves."""
+    if isinstance(value, dict):
+        return dict(value)
+    if (names := _NAMES.get(type(value))) is None:
+        return list(value) if isinstance(value, list | tuple) else value
+    return {name: plain(getattr(value, name)) for name in names}
+
+
+_NAMES = {
+    cls: tuple(field.name for field in fields(cls))
+    for cls in (
+        Config,
+        ModelConfig,
+        DataConfig,
+        OptimizerConfig,
+        EarlyStoppingConfig,
+        TrainerConfig,
+        TrackingConfig,
+        StackConfig,
+        HalvingConfig,
+    )
+}

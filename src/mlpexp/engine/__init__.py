@@ -1,0 +1,1 @@
+"""Engines that train many networks of one shape at once."""

@@ -1,0 +1,308 @@
+"""Many networks of one shape, trained at once.
+
+Every run keeps the bits it has alone on the same machine with the same number of threads: `nn.Linear`,
+`F.cross_entropy`, `torch.optim.SGD`, `Adam` or `AdamW`, float32, every batch a fresh tensor. They depend
+neither on the number of runs nor on a run's place nor on its neighbours, one that diverges included. What must
+be uniform in a stack: the layer sizes, the batch size, the number of samples in an epoch, the optimizer's name,
+`betas` and `eps`, and the number of steps taken. Everything else varies freely from run to run.
+
+Letters: R runs, B batch, S steps, I inputs, O outputs of a layer, C classes, N samples, n samples of an epoch,
+m samples of an evaluation.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpexp.engine.torch.exact_step import ExactPass
+from mlpexp.engine.torch.fused_step import FusedPass
+from mlpexp.engine.torch.matrix_products import ALIGNMENT
+from mlpexp.engine.torch.stack_activations import KERNELS, spans
+from mlpexp.engine.torch.stack_loss import weigh
+from mlpexp.engine.torch.stack_optimizers import Sgd, UpdateSettings, make_update
+
+EVALUATION_BYTES = 8 << 20  # of activations at once, whatever the number of runs
+
+
+class Engine:
+    """The parameters of R runs, their optimizer's state and the loops that change them.
+
+    Args:
+        weights, biases: of each layer, (R, O, I) and (R, O); copied.
+        activations: one name per run, equal names together.
+        update: the optimizer's settings.
+        exact: keep the bits of each run alone; otherwise equal to rounding only, and faster.
+
+    Attributes:
+        weights, biases: the present values; clone what you keep, and a run's slice before you save it.
+        train_losses: of the latest epoch, each sample's cross-entropy in nats before its batch's step, (R, n).
+        train_weights: what each of these samples counted, (R, n); None where all counted alike.
+        train_hits: whether the class of the largest logit was the label, (R, n) bool; the first one of equals
+            as in `argmax`, or, unless exact, any of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        activations: Sequence[str],
+        update: UpdateSettings,
+        exact: bool = True,
+    ) -> None:
+        names = [name for name, _, _ in spans(activations)]
+        if unknown := set(names) - set(KERNELS):
+            raise ValueError(f"unknown activations {sorted(unknown)}; choose among {', '.join(KERNELS)}")
+        if len(activations) != len(weights[0]):
+            raise ValueError(f"{len(activations)} activations for {len(weights[0])} runs; give one name per run")
+        self.exact = exact
+        self._settings = update
+        self._activations = list(activations)
+        self._set_parameters([w.clone() for w in weights], [b.clone() for b in biases])
+        self.train_losses = self.weights[0].new_empty(self.num_runs, 0)
+        self.train_weights: Tensor | None = None
+        self.train_hits = torch.empty(self.num_runs, 0, dtype=torch.bool, device=self.train_losses.device)
+
+    @property
+    def num_runs(self) -> int:
+        """R, the runs still here."""
+        return len(self.weights[0])
+
+    @property
+    def num_steps(self) -> int:
+        """Steps taken so far."""
+        return self._update.num_steps
+
+    @num_steps.setter
+    def num_steps(self, count: int) -> None:
+        self._update.num_steps = count
+
+    def _set_parameters(self, weights: list[Tensor], biases: list[Tensor]) -> None:
+        self.weights, self.biases = weights, biases
+        self._gradients = ([torch.empty_like(w) for w in weights], [torch.empty_like(b) for b in biases])
+        self._update = make_update(self._settings, [*weights, *biases], [*self._gradients[0], *self._gradients[1]])
+        self._passes: dict[Any, Any] = {}
+
+    def train_epoch(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        batch_size: int,
+        lr: Tensor | Sequence[Tensor],
+        *,
+        class_weights: Tensor | None = None,
+        begins: Tensor | None = None,
+    ) -> None:
+        """One pass over the samples in batches, the last one smaller if need be.
+
+        Args:
+            inputs: (N, I).
+            labels: int64, (N,), or (R, N) where runs disagree.
+            order: each run's samples in turn, (R, n) int64, or (n,) for all runs alike.
+            lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter, weights first.
+            class_weights: what each class counts, (R, C); the losses are multiplied by it.
+            begins: where in `inputs` each run's samples begin, (R, 1); None for the first row.
+        """
+        num_samples = order.shape[-1]
+        order = order.expand(self.num_runs, num_samples)
+        self._update.schedule(lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr])
+        self.train_losses = inputs.new_empty(self.num_runs, num_samples)
+        self.train_hits = torch.empty(self.num_runs, num_samples, dtype=torch.bool, device=inputs.device)
+        self.train_weights = None if class_weights is None else torch.empty_like(self.train_losses)
+        whole = num_samples // batch_size * batch_size
+        for start, stop, size in ((0, whole, batch_size), (whole, num_samples, num_samples - whole)):
+            if start < stop:
+                self._train(inputs, labels, order, start, stop, size, class_weights, begins)
+
+    def _train(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        start: int,
+        stop: int,
+        size: int,
+        class_weights: Tensor | None,
+        begins: Tensor | None,
+    ) -> None:
+        """The steps on the samples start..stop of the order, `size` at a time."""
+        index = _by_steps(order[:, start:stop], size)  # (S, R, B)
+        targets = labels[index] if labels.ndim == 1 else _by_steps(labels.gather(1, order[:, start:stop]), size)
+        losses = inputs.new_empty(*index.shape, 1)
+        hits = torch.empty(index.shape, dtype=torch.bool, device=inputs.device)
+        slopes: Sequence[Tensor | None] = [None] * len(index)
+        if class_weights is not None and self.train_weights is not None:
+            weights, steps = weigh(targets, class_weights)
+            _in_order(self.train_weights[:, start:stop], size).copy_(weights)
+            slopes = steps.unbind()
+        if begins is not None:
+            index = index + begins
+        batches = zip(
+            index.flatten(1).unbind(),
+            targets.unsqueeze(3).unbind(),
+            losses.unbind(),
+            hits.unbind(),
+            slopes,
+            strict=True,
+        )
+        step = self._exact_step(inputs, size) if self.exact else self._fused_step(inputs, size)
+        for batch in batches:
+            step(*batch)
+        losses = losses.squeeze(3).neg_()
+        _in_order(self.train_losses[:, start:stop], size).copy_(losses if class_weights is None else losses * weights)
+        _in_order(self.train_hits[:, start:stop], size).copy_(hits)
+
+    def _exact_step(self, samples: Tensor, size: int) -> Any:
+        key = ("train", size, torch.get_num_threads())
+        if key not in self._passes:
+            batch = samples.new_empty(self.num_runs, size, samples.shape[1])
+            self._passes[key] = ExactPass(self.weights, self.biases, self._activations, batch, self._gradients)
+        step: ExactPass = self._passes[key]
+
+        def train(index: Tensor, labels: Tensor, losses: Tensor, hits: Tensor, slopes: Tensor | None) -> None:
+            step.gather(samples, index)
+            step.forward()
+            step.measure(labels, losses, hits)
+            step.backward(labels, slopes)
+            self._update.step()
+
+        return train
+
+    def _fused_step(self, samples: Tensor, size: int) -> Any:
+        key = ("train", size)
+        if key not in self._passes:
+            batch = samples.new_empty(self.num_runs, size, samples.shape[1])
+            self._passes[key] = FusedPass(self.weights, self.biases, self._activations, batch, self._gradients)
+        step: FusedPass = self._passes[key]
+        update = self._update
+
+        def train(index: Tensor, labels: Tensor, losses: Tensor, hits: Tensor, slopes: Tensor | None) -> None:
+            step.gather(samples, index)
+            step.forward()
+            step.measure(labels, losses, hits)
+            if isinstance(update, Sgd) and update.is_plain:
+                update.begin()
+                step.backward(labels, update.negative_rates.of[3], slopes)
+            else:
+                step.backward(labels, slopes=slopes)
+                update.step()
+
+        return train
+
+    def evaluate(
+        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Each sample's loss and whether it is a hit, both (R, m), all samples in one batch.
+
+        Args:
+            inputs: (N, I).
+            labels: int64, (N,) or (R, N).
+            index: which samples, (R, m) or (m,) int64; None for all in their own order.
+            begins: as in `train_epoch`, with an index.
+        """
+        if index is None:
+            targets = labels
+        elif labels.ndim == 1:
+            targets = labels[index]
+        else:
+            targets = labels.gather(1, index.expand(self.num_runs, index.shape[-1]))
+        targets = targets.expand(self.num_runs, targets.shape[-1]).unsqueeze(2)  # (R, m, 1)
+        losses = inputs.new_empty(targets.shape)
+        hits = torch.empty(targets.shape[:2], dtype=torch.bool, device=inputs.device)
+        for start, stop, step in self._forward(inputs, _moved(index, begins)):
+            step.measure(targets[start:stop], losses[start:stop], hits[start:stop])
+        return losses.squeeze(2).neg_(), hits
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Every run's answer to `inputs` (m, I) as one batch: (R, m, C)."""
+        answers = [step.logits.clone() for _, _, step in self._forward(inputs, None)]
+        return torch.cat(answers)
+
+    def predictions(self, inputs: Tensor, index: Tensor, begins: Tensor | None = None) -> Tensor:
+        """The class of each sample's largest logit, (R, m) int64; `index` and `begins` as in `evaluate`."""
+        return torch.cat([step.logits.argmax(-1) for _, _, step in self._forward(inputs, _moved(index, begins))])
+
+    def _forward(self, inputs: Tensor, index: Tensor | None) -> Any:
+        """Go forward for a few runs at a time; yields (start, stop, pass)."""
+        shared = index is None or index.ndim == 1
+        if shared:
+            inputs = inputs if index is None else inputs[index]
+            if inputs.data_ptr() % ALIGNMENT or not inputs.is_contiguous():
+                inputs = inputs.clone(memory_format=torch.contiguous_format)
+        size = inputs.shape[0] if index is None else index.shape[-1]
+        per_run = size * inputs.element_size() * sum(sum(w.shape[1:]) for w in self.weights)
+        chunk = max(1, min(self.num_runs, EVALUATION_BYTES // per_run))
+        for start in range(0, self.num_runs, chunk):
+            stop = min(start + chunk, self.num_runs)
+            batch = inputs.expand(stop - start, -1, -1) if shared else inputs[index[start:stop]]  # type: ignore[index]
+            step = ExactPass(
+                [w[start:stop] for w in self.weights],
+                [b[start:stop] for b in self.biases],
+                self._activations[start:stop],
+                batch,
+                exact=self.exact,
+            )
+            step.forward()
+            yield start, stop, step
+
+    def keep(self, runs: Tensor) -> None:
+        """Let all runs go but these (indices or a mask over the present R); their bits go on unchanged."""
+        runs = torch.arange(self.num_runs, device=runs.device)[runs]
+        state, num_steps = self._update.state, self._update.num_steps
+        self._settings = self._settings.rows(runs)
+        self._activations = [self._activations[i] for i in runs.tolist()]
+        runs = runs.to(self.weights[0].device)
+        self._set_parameters([w[runs] for w in self.weights], [b[runs] for b in self.biases])
+        self._update.num_steps = num_steps
+        for name, tensors in self._update.state.items():
+            for new, old in zip(tensors, state[name], strict=True):
+                new.copy_(old[runs])
+        self.train_losses, self.train_hits = self.train_losses[runs], self.train_hits[runs]
+        self.train_weights = None if self.train_weights is None else self.train_weights[runs]
+
+    def parameters(self, run: int) -> dict[str, Tensor]:
+        """One run's parameters as `layers.{i}.weight` and `layers.{i}.bias`, cloned."""
+        return {name: stack[run].clone() for name, stack in self._named()}
+
+    def optimizer_state(self, run: int) -> dict[str, dict[str, Tensor]]:
+        """One run's optimizer state, cloned: by torch's name of it, then by the parameter's name."""
+        names = [name for name, _ in self._stacks()]
+        return {
+            kind: {name: stack[run].clone() for name, stack in zip(names, stacks, strict=True)}
+            for kind, stacks in self._update.state.items()
+        }
+
+    def load_optimizer_state(self, states: Sequence[dict[str, dict[str, Tensor]]], num_steps: int) -> None:
+        """Continue from what `optimizer_state` gave, one per run, after `num_steps` steps."""
+        names = [name for name, _ in self._stacks()]
+        for kind, stacks in self._update.state.items():
+            for name, stack in zip(names, stacks, strict=True):
+                stack.copy_(torch.stack([state[kind][name] for state in states]))
+        self._update.num_steps = num_steps
+
+    def _stacks(self) -> list[tuple[str, Tensor]]:
+        """Names and stacks in the update's order: the weights, then the biases."""
+        weights = [(f"layers.{i}.weight", w) for i, w in enumerate(self.weights)]
+        return weights + [(f"layers.{i}.bias", b) for i, b in enumerate(self.biases)]
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return sorted(self._stacks(), key=lambda pair: int(pair[0].split(".")[1]))
+
+
+def _moved(index: Tensor | None, begins: Tensor | None) -> Tensor | None:
+    """The rows of the inputs at which the samples of an index stand."""
+    return index if index is None or begins is None else index + begins
+
+
+def _by_steps(values: Tensor, size: int) -> Tensor:
+    """(R, S * B) -> (S, R, B), contiguous, so that a step's share is one block."""
+    return _in_order(values, size).contiguous()
+
+
+def _in_order(values: Tensor, size: int) -> Tensor:
+    """(R, S * B) seen as (S, R, B)."""
+    num_runs, num_samples = values.shape
+    return values.view(num_runs, num_samples // size, size).transpose(0, 1)

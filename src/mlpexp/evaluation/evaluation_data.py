@@ -1,0 +1,92 @@
+"""The samples that a run is evaluated on: a part of its own data, or a file that a person gives."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlpexp import data
+from mlpexp.evaluation import sample_files
+from mlpexp.evaluation.trained_run import Trained
+from mlpexp.runtime.errors import UserError
+
+PART_NAMES = {"train": "training part", "val": "validation part", "test": "test part", "all": "all data"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Labelled samples, transformed as in training.
+
+    Attributes:
+        inputs: (N, I) float32; labels: (N,); index: their places in the whole data set, (N,).
+        part: of the run's own data; None for a file.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    index: NDArray[np.int64]
+    part: str | None
+    digest: str
+    file: str | None = None
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return PART_NAMES[self.part] if self.part else str(self.file)
+
+
+def own(run: Trained, part: Literal["train", "val", "test", "all"] | None) -> Material:
+    """A part of the data that the run was trained on.
+
+    Raises:
+        UserError: that data has changed since, or the part is empty.
+    """
+    prepared = data.prepare(run.cfg.data)
+    if prepared.digest != run.data.digest:
+        raise UserError(
+            f"the data of {run.title} has changed since it was trained: its digest was {run.data.digest[:12]}…, and "
+            f"is {prepared.digest[:12]}… now; to evaluate on what is there now, give it with --data FILE"
+        )
+    remarks = []
+    if part is None:
+        part = "test" if len(prepared.split.test) else "val"
+        if part == "val":
+            remarks.append("the run kept no test part (data.test_fraction=0): these samples chose its best epoch")
+    if part == "all":
+        index = np.arange(len(prepared.labels))
+        inputs, labels = prepared.inputs, prepared.labels
+        remarks.append("all data: most of it was learnt from")
+    else:
+        index = getattr(prepared.split, part)
+        if not len(index):
+            raise UserError(f"{run.title} has no {part} part; choose another, e.g. --part val")
+        inputs, labels = prepared.part(part)
+        if part == "train" and run.cfg.data.label_noise:
+            remarks.append(f"labels as in training, with data.label_noise={run.cfg.data.label_noise}")
+    return Material(inputs=inputs, labels=labels, index=index, part=part, digest=prepared.digest, remarks=remarks)
+
+
+def foreign(run: Trained, path: Path, part: str | None) -> Material:
+    """Samples of a CSV file.
+
+    Raises:
+        UserError: the file does not fit the network.
+    """
+    if part is not None:
+        raise UserError("--part chooses from the run's own data, and --data gives another: leave one of them out")
+    found = sample_files.read(path, run.data, run.cfg.data, labelled=True)
+    assert found.labels is not None
+    return Material(
+        inputs=torch.from_numpy(run.data.features.transform(found.numbers, found.categories)),
+        labels=torch.from_numpy(found.labels),
+        index=np.arange(len(found.labels)),
+        part=None,
+        digest=hashlib.sha256(found.content).hexdigest(),
+        file=str(path),
+        remarks=found.remarks,
+    )

@@ -1,0 +1,132 @@
+"""The pictures that only an evaluation has: calibration, and the last hidden layer in two dimensions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from mlpexp.evaluation.classification_metrics import Bin
+from mlpexp.tracking.figures.plot_style import (
+    BLUE,
+    FAINT,
+    GRID,
+    INK,
+    VERMILION,
+    class_look,
+    headline,
+    in_house_style,
+    new_figure,
+    place,
+    short,
+)
+
+LEGEND = 20  # classes that a legend names at most
+
+
+@in_house_style
+def reliability_curve(bins: Sequence[Bin], ece: float) -> Figure:
+    """How often the network is right against how sure it is, and below it how many samples that concerns."""
+    figure = new_figure(5.2, 5.6)
+    axes = place(figure, 0.8, 1.75, 4.1, 3.3)
+    counts = place(figure, 0.8, 0.55, 4.1, 0.95)
+    filled = [one for one in bins if one.count]
+    axes.plot([0, 1], [0, 1], color=FAINT, ls="--", lw=1, label="perfectly calibrated")
+    for one in filled:
+        axes.plot([one.confidence] * 2, [one.confidence, one.accuracy], color=VERMILION, lw=1.2, alpha=0.7)
+    axes.plot(
+        [one.confidence for one in filled],
+        [one.accuracy for one in filled],
+        color=BLUE,
+        marker="o",
+        markersize=5,
+        label="this network",
+        clip_on=False,
+    )
+    axes.plot([], [], color=VERMILION, lw=1.2, alpha=0.7, label="gap")
+    axes.legend(loc="upper left", fontsize=9)
+    counts.bar(
+        [one.low for one in bins],
+        [one.count for one in bins],
+        width=[one.high - one.low for one in bins],
+        align="edge",
+        color=BLUE,
+        edgecolor="white",
+        linewidth=0.5,
+    )
+    for both in (axes, counts):
+        both.set_xlim(0, 1)
+        both.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(color=GRID)
+    axes.set_xticklabels([])
+    axes.set_ylabel("accuracy: how often it is right")
+    counts.set_ylabel("samples")
+    counts.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
+    counts.set_xlabel("confidence: how sure it says it is")
+    for both in (axes, counts):
+        both.yaxis.set_label_coords(-0.13, 0.5)
+    headline(figure, f"Expected calibration error {ece:.3f} over {len(bins)} bins")
+    return figure
+
+
+@in_house_style
+def scatter(
+    points: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    class_names: Sequence[str],
+    *,
+    words: str,
+    axis_names: tuple[str, str] | None = None,
+) -> Figure:
+    """Samples as points, coloured by their true class; the wrong ones are ringed.
+
+    Args:
+        points: (n, 2); labels, predicted: (n,).
+        axis_names: none where the axes mean nothing.
+    """
+    figure = new_figure(7.2, 5.8)
+    axes = place(figure, 0.7, 0.6, 4.9, 4.7)
+    size = float(np.clip(5_000 / len(points), 6, 26))
+    present = np.unique(labels)
+    for c in present:
+        mine = points[labels == c]
+        axes.scatter(mine[:, 0], mine[:, 1], s=size, lw=0, alpha=0.8, **class_look(int(c)))
+    wrong = labels != predicted
+    if wrong.any():
+        axes.scatter(points[wrong, 0], points[wrong, 1], s=3 * size + 20, facecolor="none", edgecolor=INK, lw=1)
+    if len(present) <= LEGEND:
+        for c in present:  # the class's name where most of it is
+            middle = np.median(points[labels == c], axis=0)
+            name = short(class_names[c], 10)
+            axes.annotate(
+                name,
+                middle,
+                ha="center",
+                va="center",
+                fontweight="bold",
+                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
+            )
+    entries = [Line2D([], [], ls="", markersize=6, markeredgewidth=0, **class_look(int(c))) for c in present[:LEGEND]]
+    names = [short(class_names[c], 14) for c in present[:LEGEND]]
+    if len(present) > LEGEND:
+        entries.append(Line2D([], [], ls=""))
+        names.append(f"and {len(present) - LEGEND} more")
+    if wrong.any():
+        entries.append(Line2D([], [], ls="", marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK))
+        names.append(f"{int(wrong.sum())} wrong")
+    axes.legend(entries, names, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="true class", alignment="left")
+    axes.margins(0.06)
+    if axis_names is None:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    else:
+        axes.set_xlabel(axis_names[0])
+        axes.set_ylabel(axis_names[1])
+        axes.grid(color=GRID)
+    headline(figure, words)
+    return figure

@@ -1,0 +1,93 @@
+"""A trained network out of a run's directory or a checkpoint, every value checked before anything is built."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlpexp.config.schema import Config
+from mlpexp.data.data_description import Description
+from mlpexp.evaluation import locate_run
+from mlpexp.evaluation.locate_run import Place, Weights
+from mlpexp.models.classifier import Classifier
+from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store.run_directory import Result
+from mlpexp.training import load_network
+
+FULL_PRECISION = (None, 32, "32", "32-true", "single")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """One network and all that is known of it.
+
+    Attributes:
+        module: in evaluation, with the checkpoint's weights.
+        data: what the network was trained on, and how raw samples become its inputs.
+        epoch: from 0, of the weights.
+        sha256: of the checkpoint's bytes.
+        result: how the run ended; None where it has not, or where the file belongs to no run.
+    """
+
+    place: Place
+    cfg: Config
+    module: Classifier
+    data: Description
+    epoch: int | None
+    sha256: str
+    result: Result | None
+
+    @property
+    def title(self) -> Path:
+        """What a person calls it."""
+        return self.place.directory or self.place.checkpoint
+
+    @property
+    def weights(self) -> str:
+        """E.g. `weights of epoch 7 (best by val/loss)`; epochs from 0, as everywhere."""
+        epoch = "" if self.epoch is None else f" of epoch {self.epoch}"
+        kind = {"best": f" (best by {self.cfg.monitor})", "last": " (the last)", None: ""}[self.place.weights]
+        return f"weights{epoch}{kind}"
+
+    def remark(self) -> str | None:
+        """What a reader of the numbers has to know."""
+        precision = self.cfg.trainer.flags.get("precision")
+        if precision not in FULL_PRECISION:
+            return f"trained with trainer.precision={precision}, evaluated in full precision: numbers may differ"
+        return None
+
+
+def load(path: Path, weights: Weights | None = None) -> Trained:
+    """The network of a run (by default with the weights that its result names) or of a checkpoint file.
+
+    Raises:
+        UserError: there is none, or it is damaged, hostile, or of another version.
+    """
+    place = locate_run.find(path, weights)
+    content = checkpoint_files.load(place.checkpoint)
+    cfg, _, _ = checkpoint_files.described(place.checkpoint, content)
+    if place.weights == "best" and weights is None and path.is_dir() and cfg.test_weights == "last":
+        return load(path, "last")  # as the run was tested
+    torch.set_num_threads(cfg.threads)  # as in training: on some machines the bits depend on it
+    found = load_network.network(place.checkpoint, content)
+    directory = place.directory
+    finished = directory is not None and (directory / run_directory.RESULT).is_file()
+    return Trained(
+        place=place,
+        cfg=cfg,
+        module=found.module,
+        data=found.data,
+        epoch=_epoch(content, place),
+        sha256=hashlib.sha256(place.checkpoint.read_bytes()).hexdigest(),
+        result=run_directory.read_result(directory) if finished and directory is not None else None,
+    )
+
+
+def _epoch(content: dict[str, Any], place: Place) -> int | None:
+    """Which epoch's weights these are; Lightning counts one further once a training has ended."""
+    callbacks = content.get("callbacks")
+    state = callbacks.get("Recorder") if isinstance(callbacks, dict) else None
+    history = state.get("history") if isinstance(state, dict) else None
+    return len(history) - 1 if isinstance(history, list) and history else None

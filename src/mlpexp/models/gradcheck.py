@@ -1,0 +1,231 @@
+"""Are the gradients right? By hand, by autograd and by central finite differences, for each parameter tensor.
+
+All in float64, on real samples, at the network's initial weights. Letters: B batch, I inputs, C classes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from rich import box
+from rich.table import Table
+from torch import Generator, Tensor, autograd
+from torch.nn import functional as F
+
+from mlpexp import data as datasets
+from mlpexp.config.schema import Config
+from mlpexp.nn.activations import ACTIVATIONS, Activation
+from mlpexp.nn.functional import Layer, Trace, backward, cross_entropy, cross_entropy_backward, forward, softmax
+from mlpexp.nn.initialisation import initialise
+from mlpexp.nn.parametrization import initial_factors
+
+AUTOGRAD_TOLERANCE = 1e-10
+DIFFERENCES_TOLERANCE = 1e-6
+SAMPLES = 32  # of the batch, at most
+STEPS = (1e-3, 1e-4, 1e-5)  # the first that crosses no kink is used
+BUDGET_S = 1.5  # for all finite differences, by the rough cost below
+ENTRIES = 24  # of each tensor, at most
+# where a derivative jumps, or (softplus, as torch computes it) the function itself
+KINKS = {"relu": 0.0, "leaky_relu": 0.0, "elu": 0.0, "softplus": 20.0}
+
+
+class Row(NamedTuple):
+    """What was found for one parameter tensor; differences are relative to its largest gradient entry."""
+
+    name: str
+    shape: tuple[int, ...]
+    largest: float  # |gradient|
+    autograd: float  # by hand against autograd, all entries
+    differences: float  # by hand against finite differences, the entries that were tried
+    both: float  # autograd against finite differences, the same entries
+    tried: int
+    skipped: int  # entries for which even the smallest step crosses a kink
+    faint: int  # of those tried, where the loss's rounding may hide the tensor's largest gradient
+
+    @property
+    def passed(self) -> bool:
+        # written so that a NaN fails
+        return (
+            self.autograd <= AUTOGRAD_TOLERANCE
+            and self.differences <= DIFFERENCES_TOLERANCE
+            and self.both <= DIFFERENCES_TOLERANCE
+        )
+
+
+def check(cfg: Config) -> list[Row]:
+    """Compare the gradients of the network that `cfg` describes, on the first training batch.
+
+    Raises:
+        UserError: the data cannot be split as asked.
+    """
+    data = datasets.module(cfg.data, cfg.seed)
+    data.setup()
+    inputs, labels = next(iter(data.train_dataloader()))
+    inputs, labels = inputs[:SAMPLES].double(), labels[:SAMPLES]  # (B, I), (B,)
+    num_classes = data.prepared.num_classes
+    sizes = [inputs.shape[1], *cfg.model.hidden_sizes, num_classes]
+    start = initialise(
+        sizes,
+        cfg.model.init,
+        cfg.seed,
+        sigma_w=cfg.model.sigma_w,
+        sigma_b=cfg.model.sigma_b,
+        factors=initial_factors(cfg.model, sizes),
+    )
+    layers = [Layer(weight.double(), bias.double()) for weight, bias in start]
+    given = data.prepared.description.class_weights
+    weights = None if given is None else torch.tensor(given, dtype=torch.float64)  # (C,)
+    return compare(layers, inputs, F.one_hot(labels, num_classes).double(), cfg.model.activation, weights)
+
+
+def compare(
+    layers: Sequence[Layer], inputs: Tensor, targets: Tensor, activation: str, weights: Tensor | None = None
+) -> list[Row]:
+    """One row for each weight and bias: inputs (B, I), one-hot targets (B, C), class weights (C,), all float64."""
+    problem = _Problem(layers, inputs, targets, ACTIVATIONS[activation], KINKS.get(activation), weights)
+    by_hand, by_autograd = problem.by_hand(), problem.by_autograd()
+    parameters = [tensor for layer in layers for tensor in layer]
+    entries = problem.affordable_entries()
+    generator = Generator().manual_seed(0)  # which entries: the same whenever it is asked
+    rows = []
+    for i, (parameter, ours, theirs) in enumerate(zip(parameters, by_hand, by_autograd, strict=True)):
+        chosen = torch.randperm(parameter.numel(), generator=generator)[:entries]
+        found = {int(index): problem.slope(parameter, int(index)) for index in chosen}
+        tried = {index: slope for index, slope in found.items() if slope is not None}
+        slopes = torch.tensor([slope.value for slope in tried.values()], dtype=torch.float64)
+        rounding = torch.tensor([slope.rounding for slope in tried.values()], dtype=torch.float64)
+        largest = ours.abs().max()
+        # what rounding leaves of a finite difference is no sign of a wrong gradient
+        scale = torch.maximum(largest, rounding / DIFFERENCES_TOLERANCE)
+        rows.append(
+            Row(
+                name=f"layers.{i // 2}.{Layer._fields[i % 2]}",
+                shape=tuple(parameter.shape),
+                largest=largest.item(),
+                autograd=_apart(ours, theirs, largest),
+                differences=_apart(ours.flatten()[list(tried)], slopes, scale),
+                both=_apart(theirs.flatten()[list(tried)], slopes, scale),
+                tried=len(tried),
+                skipped=len(found) - len(tried),
+                faint=int((scale > largest).sum()),
+            )
+        )
+    return rows
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The rows for a terminal."""
+    shown = Table(
+        title="largest relative differences between gradients: by hand,\n"
+        "by autograd (auto), by finite differences of some entries (diff)",
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    shown.add_column("parameter", no_wrap=True)
+    for name in ("shape", "largest", "hand:auto", "hand:diff", "auto:diff", "entries"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        shape = "×".join(map(str, row.shape))
+        numbers = [f"{value:.1e}" for value in (row.largest, row.autograd, row.differences, row.both)]
+        shown.add_row(row.name, shape, *numbers, str(row.tried), style="" if row.passed else "bold red")
+    return shown
+
+
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """What the rows amount to, in sentences; the first says whether all is well."""
+    wrong = [row.name for row in rows if not row.passed]
+    limits = f"{AUTOGRAD_TOLERANCE:g} against autograd, {DIFFERENCES_TOLERANCE:g} against finite differences"
+    lines = [f"gradients agree ({limits})" if not wrong else f"gradients DISAGREE in {', '.join(wrong)} ({limits})"]
+    skipped, tried = sum(row.skipped for row in rows), sum(row.tried for row in rows)
+    if skipped:
+        lines.append(
+            f"{skipped} of {skipped + tried} entries have no finite difference: the smallest step, {STEPS[-1]:g}, "
+            "still takes some unit across its kink"
+        )
+    if faint := sum(row.faint > 0 for row in rows):
+        lines.append(
+            f"in {faint} of {len(rows)} tensors the gradient is so small that rounding of the loss blurs its finite "
+            "differences: trust autograd there"
+        )
+    return lines
+
+
+class _Slope(NamedTuple):
+    value: float
+    rounding: float  # how far the loss's rounding may have moved it
+
+
+class _Problem:
+    """One network on one batch: its loss as a function of single parameter entries."""
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        inputs: Tensor,
+        targets: Tensor,
+        activation: Activation,
+        kink: float | None,
+        weights: Tensor | None,
+    ) -> None:
+        self.layers, self.inputs, self.targets = layers, inputs, targets
+        self.activation, self.kink, self.weights = activation, kink, weights
+        self.trace = forward(layers, inputs, activation)
+        # a few units in the last place of the loss
+        self.noise = 16 * torch.finfo(torch.float64).eps * max(1.0, self.loss(self.trace).item())
+
+    def loss(self, trace: Trace) -> Tensor:
+        return cross_entropy(softmax(trace.logits), self.targets, self.weights)
+
+    def by_hand(self) -> list[Tensor]:
+        upstream = cross_entropy_backward(softmax(self.trace.logits), self.targets, self.weights)
+        gradients = backward(self.layers, self.inputs, self.trace, upstream, self.activation)
+        return [tensor for layer in gradients for tensor in layer]
+
+    def by_autograd(self) -> Sequence[Tensor]:
+        leaves = [Layer(*(tensor.clone().requires_grad_() for tensor in layer)) for layer in self.layers]
+        loss = self.loss(forward(leaves, self.inputs, self.activation))
+        return autograd.grad(loss, [tensor for layer in leaves for tensor in layer])
+
+    def affordable_entries(self) -> int:
+        """How many entries of each tensor may be tried, at four forward passes each; by formula, not by clock."""
+        multiplications = len(self.inputs) * sum(layer.weight.numel() for layer in self.layers)
+        forward_s = multiplications / 5e9 + 25e-6 * len(self.layers)
+        return int(min(ENTRIES, max(2, BUDGET_S / (4 * forward_s * 2 * len(self.layers)))))
+
+    def slope(self, parameter: Tensor, index: int) -> _Slope | None:
+        """The loss's derivative by one entry, from four points around it; None if each step crosses a kink.
+
+        (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h, whose error shrinks with h⁴: the step can be wide, and
+        rounding then matters little.
+        """
+        entry = parameter.view(-1)[index : index + 1]
+        kept = entry.clone()
+        try:
+            for step in STEPS:
+                values = []
+                for shift in (step, -step, 2 * step, -2 * step):
+                    entry.copy_(kept + shift)
+                    trace = forward(self.layers, self.inputs, self.activation)
+                    if self._crosses(trace):
+                        break
+                    values.append(self.loss(trace).item())
+                else:
+                    near, far = values[0] - values[1], values[2] - values[3]
+                    return _Slope((8 * near - far) / (12 * step), self.noise / step)
+        finally:
+            entry.copy_(kept)
+        return None
+
+    def _crosses(self, trace: Trace) -> bool:
+        if self.kink is None:
+            return False
+        pairs = zip(trace.pre, self.trace.pre, strict=True)
+        return any(bool(((here > self.kink) != (there > self.kink)).any()) for here, there in pairs)
+
+
+def _apart(one: Tensor, other: Tensor, scale: Tensor) -> float:
+    difference = (one - other).abs()
+    relative = torch.where(difference == 0, 0.0, difference / scale)  # two zeros agree
+    return relative.max().item() if relative.numel() else 0.0

@@ -1,0 +1,434 @@
+"""Many runs as one LightningModule: what Lightning costs is paid once per stack and epoch, not per run.
+
+Letters: R runs of the stack, A those still training, n training samples, m validation samples.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import overload
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from mlpexp.config.schema import Config
+from mlpexp.data.prepared_data import Prepared
+from mlpexp.engine.torch.engine import Engine
+from mlpexp.engine.torch.stack_activations import spans
+from mlpexp.engine.torch.stack_optimizers import UpdateSettings
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
+from mlpexp.nn.early_stopping import Progress
+from mlpexp.nn.functional import Layer, mean_loss
+from mlpexp.nn.initialisation import initialise_
+from mlpexp.nn.parametrization import Factors, initial_factors, rate_factors
+from mlpexp.nn.schedules import learning_rate
+from mlpexp.tracking.layer_columns import START
+
+
+@dataclass
+class RunRecord:
+    """What one run of a stack leaves behind, in plain numbers."""
+
+    progress: Progress
+    history: list[dict[str, float]] = field(default_factory=list)
+    layer_rows: list[list[float | str]] = field(default_factory=list)
+    tested: dict[str, float] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
+    """test samples by true and by predicted class; empty unless layers are inspected, too"""
+    left: str = ""
+    """why the run left the sweep before its end, by no fault of its own"""
+
+    def so_far(self) -> "RunRecord":
+        """To go on from: what is recorded further does not touch this one."""
+        return RunRecord(replace(self.progress), list(self.history), list(self.layer_rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paused:
+    """A run between two stacks, on the host: all that its next epoch depends on, and its record."""
+
+    record: RunRecord
+    best: "Snapshot"
+    """of this run alone, as `last`"""
+    last: "Snapshot"
+    wall_times: list[float]
+
+
+class StackModule(LightningModule):
+    """R networks of one shape, each with its own seed, rate, data split, best epoch and end.
+
+    One training step is a whole epoch of every run. A run that has finished leaves the stack and costs
+    nothing more.
+
+    Args:
+        configs: of each run; layer sizes, batch size, optimizer and size of the parts agree, and runs of the
+            same activation are neighbours.
+        data: of each run; sizes of tables, parts and inputs agree.
+        paused: where each run goes on from, all after the same number of epochs; empty for a beginning.
+        until: the epoch at which all pause, counted from the beginning of the run; None for their ends.
+
+    Attributes:
+        records: of each run.
+        best, last: parameters and optimizer state of each run in its best and in its last epoch.
+        wall_times: seconds since 1970: the start, then the end of each epoch.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[Config],
+        data: Sequence[Prepared],
+        *,
+        exact: bool,
+        paused: Sequence[Paused] = (),
+        until: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.configs, self.data, self.exact = list(configs), list(data), exact
+        self.sizes = [data[0].num_inputs, *configs[0].model.hidden_sizes, data[0].num_classes]
+        self._paused = list(paused)
+        self.records = [one.record.so_far() for one in paused] or [RunRecord(Progress.of(cfg)) for cfg in configs]
+        self.start = len(self.records[0].history)
+        self.training_runs = list(range(len(configs)))
+        longest = max(cfg.trainer.max_epochs for cfg in configs)
+        self.max_epochs = longest if until is None else min(until, longest)
+        self.wall_times: list[float] = []
+        self._validated: tuple[Tensor, Tensor] | None = None
+        self._inspects = bool(configs[0].tracking.diagnostics)
+
+    @property
+    def current_epoch(self) -> int:
+        """From the beginning of the runs, which may have been in another stack."""
+        return self.start + super().current_epoch
+
+    def on_fit_start(self) -> None:
+        self.wall_times = [time.time()]
+        device = self.device
+        first = self.data[0]
+        inputs, begins = _joined(self.data)
+        self._inputs = inputs.to(device)
+        self._begins = None if begins is None else begins.to(device)
+        self._labels = _shared([run.labels for run in self.data]).to(device)  # (N,) or (R, N)
+        self._train_labels = _shared([run.train_labels for run in self.data]).to(device)  # (N,) or (R, N)
+        self._parts = {
+            name: _shared([torch.from_numpy(getattr(run.split, name)) for run in self.data]).to(device)
+            for name in ("train", "val", "test")
+        }  # (n,) or (R, n)
+        weights = [run.description.class_weights for run in self.data]
+        even = [1.0] * self.sizes[-1]
+        self._class_weights = torch.tensor([w or even for w in weights], device=device) if any(weights) else None
+        layers = self._initial_layers()
+        cfgs = [cfg.optimizer for cfg in self.configs]
+        self._rate_factors = self._parametrize()
+        decay = torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64)
+        settings = UpdateSettings(
+            name=cfgs[0].name,
+            momentum=torch.tensor([cfg.momentum for cfg in cfgs], dtype=torch.float64),
+            nesterov=torch.tensor([cfg.nesterov for cfg in cfgs]),
+            weight_decay=decay if self._rate_factors is None else [decay / f for f in self._rate_factors],
+        )
+        self.engine = Engine(
+            weights=[layer.weight.to(device) for layer in layers],
+            biases=[layer.bias.to(device) for layer in layers],
+            activations=[cfg.model.activation for cfg in self.configs],
+            update=settings,
+            exact=self.exact,
+        )
+        self.best, self.last = Snapshot(self.engine), Snapshot(self.engine)
+        if self._inspects and not self._paused:
+            self._inspect_layers(START)
+        if self._paused:
+            self.best.fill([one.best for one in self._paused])
+            self.last.fill([one.last for one in self._paused])
+            self.last.restore(self.engine, self.start * -(-len(first.split.train) // self.configs[0].data.batch_size))
+
+    def _initial_layers(self) -> list[Layer]:
+        stacked = [
+            Layer(torch.empty(len(self.configs), out, into), torch.empty(len(self.configs), out))
+            for into, out in zip(self.sizes, self.sizes[1:], strict=False)
+        ]
+        for run, cfg in enumerate(self.configs):
+            layers = [Layer(layer.weight[run], layer.bias[run]) for layer in stacked]
+            model = cfg.model
+            factors = initial_factors(model, self.sizes)
+            initialise_(layers, model.init, cfg.seed, sigma_w=model.sigma_w, sigma_b=model.sigma_b, factors=factors)
+        return stacked
+
+    def _parametrize(self) -> Tensor | None:
+        """Factors of the learning rates, (P, R) in the order of the update's parameters; None if all are one."""
+        found = [rate_factors(cfg.model, cfg.optimizer.name, self.sizes) for cfg in self.configs]
+        if not any(found):
+            return None
+        same = [Factors(1.0, 1.0)] * (len(self.sizes) - 1)
+        columns = [[*(f.weight for f in of or same), *(f.bias for f in of or same)] for of in found]
+        return torch.tensor(columns, dtype=torch.float64).T.contiguous()
+
+    def _rates(self) -> Tensor | list[Tensor]:
+        """Learning rates of the present epoch, of the runs that are still here: (A,), or one for each parameter."""
+        cfgs = [self.configs[run] for run in self.training_runs]
+
+        def rates(factors: list[float]) -> Tensor:
+            found = [
+                learning_rate(cfg.optimizer, self.current_epoch, cfg.trainer.max_epochs, factor)
+                for cfg, factor in zip(cfgs, factors, strict=True)
+            ]
+            return torch.tensor(found, dtype=torch.float64)
+
+        if self._rate_factors is None:
+            return rates([1.0] * len(cfgs))
+        return [rates(row) for row in self._rate_factors[:, self.training_runs].tolist()]
+
+    def training_step(self, order: Tensor, batch_index: int) -> None:
+        """One epoch; `order` (A, n) or (n,) counts within the training part."""
+        part = self._rows(self._parts["train"])
+        index = part[order] if part.ndim == 1 else part.gather(1, order.expand(len(part), -1))
+        cfgs = [self.configs[run] for run in self.training_runs]
+        self.engine.train_epoch(
+            self._inputs,
+            self._rows(self._train_labels),
+            index,
+            cfgs[0].data.batch_size,
+            self._rates(),
+            class_weights=self._rows(self._class_weights),
+            begins=self._rows(self._begins),
+        )
+
+    def validation_step(self, batch: Tensor, batch_index: int) -> None:
+        self._validated = self.engine.evaluate(
+            self._inputs, self._rows(self._labels), self._rows(self._parts["val"]), self._rows(self._begins)
+        )
+
+    def on_train_epoch_end(self) -> None:
+        self.wall_times.append(time.time())
+        self._note_epoch()
+        if self._inspects:
+            self._inspect_layers(self.current_epoch)
+        leaving = [
+            run for run in self.training_runs if self.has_ended(run) or self.current_epoch + 1 >= self.max_epochs
+        ]
+        if leaving:
+            self._leave(leaving)
+
+    def _note_epoch(self) -> None:
+        assert self._validated is not None
+        epoch, engine = self.current_epoch, self.engine
+        train = _summary(engine.train_losses, engine.train_hits, engine.train_weights)
+        parts = {"train": train, "val": _summary(*self._validated)}
+        # the epoch's only transfer from the device: (4, A)
+        numbers = torch.stack([number for part in parts.values() for number in part]).tolist()
+        names = [f"{part}/{metric}" for part in parts for metric in ("loss", "acc")]
+        improved = []
+        for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
+            record = self.records[run]
+            record.history.append(dict(zip(names, row, strict=True)))
+            if record.progress.update(epoch, record.history[-1][self.configs[run].monitor]):
+                improved.append(place)
+        self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
+
+    def _leave(self, leaving: list[int]) -> None:
+        """Runs that have finished; the others' bits go on unchanged."""
+        gone = set(leaving)
+        places = [place for place, run in enumerate(self.training_runs) if run in gone]
+        self.last.take(self.engine, places, leaving)
+        staying = [place for place, run in enumerate(self.training_runs) if run not in gone]
+        self.training_runs = [self.training_runs[place] for place in staying]
+        if staying:
+            self.engine.keep(torch.tensor(staying))
+        else:
+            self.trainer.should_stop = True
+
+    def has_ended(self, run: int) -> bool:
+        """Whether a run has come to its own end: its last epoch, or early stopping."""
+        record = self.records[run]
+        return record.progress.stopped or len(record.history) >= self.configs[run].trainer.max_epochs
+
+    def times(self, run: int) -> list[float]:
+        """Seconds since 1970 of a run: its start, then the end of each epoch."""
+        earlier = self._paused[run].wall_times if self._paused else self.wall_times[:1]
+        return [*earlier, *self.wall_times[1:]][: len(self.records[run].history) + 1]
+
+    def paused(self, run: int) -> Paused:
+        """A run as it is now, to go on in another stack."""
+        best, last = self.best.row(run), self.last.row(run)
+        return Paused(record=self.records[run], best=best, last=last, wall_times=self.times(run))
+
+    def rest(self) -> None:
+        """Let go of all that only training needs."""
+        del self.engine
+        self.trainer = None
+
+    def test(self) -> None:
+        """Loss and accuracy on the test part, of each run's best weights or its last ones."""
+        if self._parts["test"].shape[-1] == 0:
+            return
+        chosen = Snapshot.chosen(self.best, self.last, [self._tests_best(run) for run in range(len(self.configs))])
+        engine = Engine(
+            weights=chosen.weights,
+            biases=chosen.biases,
+            activations=[cfg.model.activation for cfg in self.configs],
+            update=UpdateSettings(),
+            exact=self.exact,
+        )
+        tested = engine.evaluate(self._inputs, self._labels, self._parts["test"], self._begins)
+        losses, accuracies = _summary(*tested)
+        for record, loss, accuracy in zip(self.records, losses.tolist(), accuracies.tolist(), strict=True):
+            record.tested = {"test/loss": loss, "test/acc": accuracy}
+        if self._inspects:
+            self._count_confusions(engine)
+
+    def _count_confusions(self, engine: Engine) -> None:
+        part, classes = self._parts["test"], self.sizes[-1]
+        predicted = engine.predictions(self._inputs, part, self._begins)  # (R, n)
+        pairs = _picked(self._labels, part).expand_as(predicted) * classes + predicted
+        counts = torch.zeros(len(pairs), classes**2, dtype=torch.int64, device=pairs.device)
+        counts.scatter_add_(1, pairs, torch.ones_like(pairs))
+        for record, matrix in zip(self.records, counts.view(-1, classes, classes).tolist(), strict=True):
+            if all(math.isfinite(value) for value in record.tested.values()):
+                record.confusion = matrix
+
+    def _tests_best(self, run: int) -> bool:
+        return self.configs[run].test_weights == "best" and self.records[run].progress.best_epoch is not None
+
+    def _inspect_layers(self, epoch: int) -> None:
+        part = self._rows(self._parts["train"])[..., :PROBE_SAMPLES]
+        probe_labels = _picked(self._rows(self._train_labels), part)
+        begins = self._rows(self._begins)
+        probe = self._inputs[part if begins is None else part + begins]
+        for name, start, stop in spans([self.configs[run].model.activation for run in self.training_runs]):
+            layers = [
+                Layer(w[start:stop], b[start:stop])
+                for w, b in zip(self.engine.weights, self.engine.biases, strict=True)
+            ]
+            count = stop - start
+            inputs = probe[start:stop] if probe.ndim == 3 else probe.expand(count, *probe.shape)
+            targets = probe_labels[start:stop] if probe_labels.ndim == 2 else probe_labels.expand(count, -1)
+            numbers, _ = inspect(layers, inputs, targets, ACTIVATIONS[name])
+            for run, rows in zip(self.training_runs[start:stop], numbers.rows(epoch), strict=True):
+                self.records[run].layer_rows += rows
+
+    @overload
+    def _rows(self, tensor: Tensor) -> Tensor: ...
+    @overload
+    def _rows(self, tensor: Tensor | None) -> Tensor | None: ...
+    def _rows(self, tensor: Tensor | None) -> Tensor | None:
+        """The rows of the runs that are still training; a tensor that all runs share, or None, as it is."""
+        if tensor is None or tensor.ndim == 1 or len(self.training_runs) == len(self.configs):
+            return tensor
+        return tensor[torch.tensor(self.training_runs, device=tensor.device)]
+
+    def configure_optimizers(self) -> None:
+        """None: the engine moves the parameters."""
+
+
+class Snapshot:
+    """Parameters and optimizer state of all runs of a stack, each taken in an epoch of its own.
+
+    Attributes:
+        weights, biases: of each layer, (R, O, I) and (R, O).
+        state: by torch's name, one stacked tensor for each parameter: the weights, then the biases.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.weights = [w.clone() for w in engine.weights]
+        self.biases = [b.clone() for b in engine.biases]
+        self.state = {name: [t.clone() for t in tensors] for name, tensors in _state(engine).items()}
+
+    def take(self, engine: Engine, places: list[int], runs: list[int]) -> None:
+        """Copy the engine's rows `places` to the rows `runs`."""
+        if not places:
+            return
+        device = self.weights[0].device
+        source, target = torch.tensor(places, device=device), torch.tensor(runs, device=device)
+        for mine, theirs in self._pairs(engine):
+            if len(places) == len(mine) == len(theirs):
+                mine.copy_(theirs)
+            else:
+                mine.index_copy_(0, target, theirs.index_select(0, source))
+
+    def row(self, run: int) -> "Snapshot":
+        """Of one run alone, in memory of its own."""
+        made = object.__new__(Snapshot)
+        made.weights = [w[run : run + 1].clone() for w in self.weights]
+        made.biases = [b[run : run + 1].clone() for b in self.biases]
+        made.state = {name: [t[run : run + 1].clone() for t in tensors] for name, tensors in self.state.items()}
+        return made
+
+    def fill(self, rows: Sequence["Snapshot"]) -> None:
+        """Overwrite all runs, each with a row; a run whose former neighbours had no momentum either has no state."""
+        for i, row in enumerate(rows):
+            for mine, theirs in zip([*self.weights, *self.biases], [*row.weights, *row.biases], strict=True):
+                mine[i].copy_(theirs[0])
+            for name in self.state.keys() & row.state.keys():
+                for mine, theirs in zip(self.state[name], row.state[name], strict=True):
+                    mine[i].copy_(theirs[0])
+
+    def restore(self, engine: Engine, num_steps: int) -> None:
+        """Bring all runs of the engine to where they were after `num_steps` steps."""
+        for mine, theirs in self._pairs(engine):
+            theirs.copy_(mine)
+        engine.num_steps = num_steps
+
+    @staticmethod
+    def chosen(best: "Snapshot", last: "Snapshot", use_best: list[bool]) -> "Snapshot":
+        """For each run the row of `best` or of `last`."""
+        if all(use_best):
+            return best
+        made = object.__new__(Snapshot)
+        mask = torch.tensor(use_best, device=best.weights[0].device)
+
+        def pick(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+            return [torch.where(mask.view(-1, *[1] * (x.ndim - 1)), x, y) for x, y in zip(a, b, strict=True)]
+
+        made.weights, made.biases, made.state = pick(best.weights, last.weights), pick(best.biases, last.biases), {}
+        return made
+
+    def cpu(self) -> "Snapshot":
+        """On the host, for writing."""
+        self.weights, self.biases = [w.cpu() for w in self.weights], [b.cpu() for b in self.biases]
+        self.state = {name: [t.cpu() for t in tensors] for name, tensors in self.state.items()}
+        return self
+
+    def _pairs(self, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip([*self.weights, *self.biases], [*engine.weights, *engine.biases], strict=True)
+        for name, tensors in _state(engine).items():  # no momentum any more, if all runs that have it are gone
+            yield from zip(self.state[name], tensors, strict=True)
+
+
+def _summary(losses: Tensor, hits: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean loss and share of hits of each run in double precision, (R,)."""
+    count = torch.tensor(hits.shape[-1], dtype=torch.float64, device=hits.device)
+    return mean_loss(losses, weights), hits.sum(-1) / count
+
+
+def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
+    """All runs' inputs below each other, equal ones once, and where each run's begin, (R, 1); None for the first row.
+
+    Tables and features differ where a training part does: they are fitted to it.
+    """
+    place: dict[object, int] = {}
+    different: list[Tensor] = []
+    for run in data:
+        if run.inputs_key not in place:
+            place[run.inputs_key] = len(different) * len(run.labels)
+            different.append(run.inputs)
+    if len(different) == 1:
+        return different[0], None
+    return torch.cat(different), torch.tensor([[place[run.inputs_key]] for run in data])
+
+
+def _picked(labels: Tensor, part: Tensor) -> Tensor:
+    """Labels (N,) or (R, N) of the samples of a part, (n,) or (R, n)."""
+    return labels[part] if labels.ndim == 1 else labels.gather(1, part.expand(len(labels), -1))
+
+
+def _shared(rows: list[Tensor]) -> Tensor:
+    """One row for all if they are all the same, else stacked."""
+    first = rows[0]
+    return first if all(row is first or torch.equal(row, first) for row in rows) else torch.stack(rows)
+
+
+def _state(engine: Engine) -> dict[str, list[Tensor]]:
+    return engine._update.state

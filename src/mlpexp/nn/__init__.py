@@ -1,0 +1,1 @@
+"""The mathematics of multilayer perceptrons, as pure functions and registries."""

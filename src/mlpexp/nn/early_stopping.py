@@ -1,0 +1,44 @@
+"""Which epoch is the best so far, and when there is no more hope: the same rule alone and in a stack."""
+
+import math
+from dataclasses import dataclass
+
+from mlpexp.config.schema import Config
+
+
+@dataclass
+class Progress:
+    """Watches one validation metric; a tie goes to the earlier epoch, NaN is never better.
+
+    Attributes:
+        best_epoch: from 0; None until some epoch's value is finite.
+        stopped: early stopping says that this epoch was the last.
+    """
+
+    smaller_is_better: bool
+    patience: int | None
+    min_delta: float
+    best_epoch: int | None = None
+    best_value: float = math.nan
+    reference: float = math.nan  # what an epoch has to beat by min_delta to renew the patience
+    waited: int = 0
+    stopped: bool = False
+
+    @classmethod
+    def of(cls, cfg: Config) -> "Progress":
+        stopping = cfg.early_stopping
+        return cls(cfg.monitor == "val/loss", stopping.patience, stopping.min_delta)
+
+    def update(self, epoch: int, value: float) -> bool:
+        """Take note of an epoch's value; whether it is the best so far."""
+        sign = 1 if self.smaller_is_better else -1
+        best = math.isfinite(value) and not sign * value >= sign * self.best_value  # true for a NaN best
+        if best:
+            self.best_epoch, self.best_value = epoch, value
+        if math.isfinite(value) and not sign * value + self.min_delta >= sign * self.reference:
+            self.reference, self.waited = value, 0
+        else:
+            self.waited += 1
+        # a run that is no longer finite stays so
+        self.stopped = self.patience is not None and (self.waited >= self.patience or not math.isfinite(value))
+        return best

@@ -1,0 +1,118 @@
+"""What accuracy costs: parameters and time, with the Pareto front."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from mlpexp.report.figures.canvas import METRICS, VALIDATION, plain, value_axis
+from mlpexp.tracking.figures.plot_style import BLUE, FAINT, INK, headline, in_house_style, new_figure, place
+
+MANY = 400  # configurations from which intervals are left out
+MAX_POINTS = 1500
+LOG_FROM = 4  # greatest over least error
+ACCURACIES = (0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995, 0.998, 0.999)
+
+
+@in_house_style
+def cost(
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray]], mean: np.ndarray, half: np.ndarray, metric: str, best: int
+) -> Figure:
+    """One point per configuration, validation; the line joins those that nothing cheaper beats.
+
+    Args:
+        panels: what it costs, (C,) cost, (C,) whether on the front.
+        mean, half: (C,) of the metric.
+        best: row of the best.
+    """
+    figure = new_figure(0.4 + 4.7 * max(len(panels), 1), 3.75)
+    shown = np.isfinite(mean)
+    by_error = metric == "acc" and _spans(mean[shown])
+    low = -np.inf if by_error else _floor(mean[shown], metric)
+    some = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), MAX_POINTS)).astype(int))
+    for number, (name, price, on_front) in enumerate(panels):
+        axes = place(figure, 0.8 + 4.7 * number, 0.55, 3.75, 2.5)
+        positive = price[np.isfinite(price) & (price > 0)]
+        log = positive.size and positive.max() > 20 * positive.min()
+        if shown.sum() <= MANY:
+            axes.vlines(price, mean - half, mean + half, color=FAINT, lw=0.7, alpha=0.6)
+        axes.plot(price[some], mean[some], "o", color=BLUE, ms=4, alpha=0.7, label="configuration", mew=0)
+        order = np.flatnonzero(on_front)[np.argsort(price[on_front])]
+        axes.plot(price[order], mean[order], "o-", color=VALIDATION, ms=5, label="Pareto front")
+        axes.plot(price[best], mean[best], "o", ms=11, mfc="none", mec=INK, mew=1.3, label="best by validation")
+        reach = np.nan_to_num(half) if shown.sum() <= MANY else 0
+        ends = np.concatenate([mean - reach, mean + reach])
+        value_axis(axes, np.clip(ends, low, None) if metric == "acc" else np.clip(ends, None, low))
+        axes.set_ylabel(f"validation {METRICS[metric]}")
+        if by_error:
+            _by_error(axes, ends[np.isfinite(ends)])
+        axes.set_xlabel(name + (", log scale" if log else ""))
+        if log:
+            _log(axes, positive)
+        else:
+            axes.margins(x=0.08)
+            axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+            axes.locator_params(axis="x", nbins=5)
+        if number == 0:
+            axes.legend(
+                loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, handlelength=1.2, columnspacing=1.0
+            )
+    beyond = int((mean[shown] < low).sum() if metric == "acc" else (mean[shown] > low).sum())
+    headline(figure, "What it costs" + (f" ({beyond} far worse configurations are off the scale)" if beyond else ""))
+    return figure
+
+
+def _spans(mean: np.ndarray) -> bool:
+    """Whether errors differ so much that equal steps of accuracy would press the best into a line."""
+    error = 1 - mean
+    return bool(error.size) and 0 < error.min() < error.max() / LOG_FROM
+
+
+def _by_error(axes: Axes, accuracies: np.ndarray) -> None:
+    """The same distance for 0.8 to 0.9 as for 0.98 to 0.99: halving the error is as hard everywhere."""
+
+    def up(accuracy: np.ndarray) -> np.ndarray:
+        return -np.log10(np.maximum(1 - accuracy, 1e-6))
+
+    def back(height: np.ndarray) -> np.ndarray:
+        return 1 - 10.0**-height
+
+    low, high = up(np.array([accuracies.min(), accuracies.max()]))
+    margin = 0.06 * (high - low)
+    axes.set_yscale("function", functions=(up, back))
+    axes.set_ylim(*back(np.array([low - margin, high + margin])))
+    bottom, top = axes.get_ylim()
+    axes.yaxis.set_major_locator(FixedLocator([t for t in ACCURACIES if bottom <= t <= top]))
+    axes.yaxis.set_major_formatter(FuncFormatter(plain))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel("validation accuracy (log error)")
+
+
+def _floor(mean: np.ndarray, metric: str) -> float:
+    """Where the axis may end on the bad side: failures far off would press the rest into a line."""
+    if not mean.size:
+        return 0.0
+    quarter, three = np.quantile(mean, (0.25, 0.75))
+    spread = max(three - quarter, 1e-3)
+    return float(max(mean.min(), quarter - 4 * spread) if metric == "acc" else min(mean.max(), three + 4 * spread))
+
+
+def _log(axes: Axes, positive: np.ndarray) -> None:
+    low, high = float(positive.min()), float(positive.max())
+    axes.set_xscale("log")
+    margin = (high / low) ** 0.06
+    axes.set_xlim(low / margin, high * margin)
+    ticks = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)).tick_values(low, high)
+    axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low / margin <= t <= high * margin]))
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _thousands(value: float, _position: int | None = None) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.3g}"

@@ -1,0 +1,150 @@
+"""Heat maps: two keys, one row of panels for each level of a third, validation with test beside it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+
+from mlpexp.analysis.intervals import Estimate
+from mlpexp.report.figures.canvas import LETTERS, METRICS, ON_DARK, ON_LIGHT, canvas, label_width, number
+from mlpexp.tracking.figures.plot_style import FAINT, INK, in_house_style, short
+
+CELL, HIGH = 0.92, 0.46  # inches
+GAP = 0.45
+TITLE, HEADER = 0.34, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A key of a heat map: its name and those of its levels that are shown."""
+
+    label: str
+    levels: Sequence[str]
+
+
+Cells = Mapping[tuple[int, int, int], Estimate]  # (panel, row, column)
+
+
+@in_house_style
+def heat_maps(
+    rows: Axis,
+    columns: Axis,
+    panels: Axis | None,
+    parts: Mapping[str, Cells],
+    metric: str,
+    best: tuple[int, int, int] | None,
+) -> Figure:
+    """Mean ± half of its 95 % interval in each cell; one colour scale for all, a frame around the best.
+
+    Args:
+        parts: cells of `validation`, and `test` where there is one, each by (panel, row, column).
+        best: the cell of the best configuration.
+    """
+    names = list(parts)
+    count = len(panels.levels) if panels else 1
+    left = max(label_width([*rows.levels]) + 0.25, 0.5) + 0.2
+    across, up = CELL * len(columns.levels), HIGH * len(rows.levels)
+    block = up + HEADER + (TITLE if panels else 0.05)
+    width = max(left + len(names) * across + (len(names) - 1) * GAP + 0.2, 5.6)
+    height = HEADER + count * block + 0.62
+    figure, axes = canvas(width, height)
+    values = np.array([cell.mean for cells in parts.values() for cell in cells.values()])
+    worst, top_value, clipped = _scale(values)
+    norm = Normalize(worst, top_value, clip=True)
+    colours = colormaps["cividis"] if metric == "acc" else colormaps["cividis_r"]
+    step = top_value - worst
+    polygons, faces = [], []
+    for place, name in enumerate(names):
+        x0 = left + place * (across + GAP)
+        axes.text(
+            x0 + across / 2, height - 0.14, f"{name} {METRICS[metric]}", weight="bold", size=10, ha="center", va="top"
+        )
+        for panel in range(count):
+            top = height - HEADER - panel * block - (TITLE if panels else 0.05)
+            if panels:
+                words = f"{panels.label} = {short(panels.levels[panel], 24)}"
+                axes.text(x0, top + 0.08, words, size=9.5, va="bottom")
+            _names(axes, rows if place == 0 else None, columns, x0, top, up)
+            for (p, r, c), cell in parts[name].items():
+                if p != panel:
+                    continue
+                x, y = x0 + c * CELL, top - (r + 1) * HIGH
+                colour = colours(norm(cell.mean))
+                polygons.append([(x, y), (x + CELL, y), (x + CELL, y + HIGH), (x, y + HIGH)])
+                faces.append(colour)
+                light = np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5
+                words = number(cell.mean, step)
+                if np.isfinite(cell.half):
+                    words += f"\n±{number(cell.half, step)}"
+                axes.text(
+                    x + CELL / 2,
+                    y + HIGH / 2,
+                    words,
+                    color=ON_LIGHT if light else ON_DARK,
+                    size=9,
+                    ha="center",
+                    va="center",
+                    linespacing=1.1,
+                )
+            if best is not None and best[0] == panel:
+                _frame(axes, x0 + best[2] * CELL, top - (best[1] + 1) * HIGH)
+    axes.add_collection(PolyCollection(polygons, facecolors=faces, edgecolors="#FFFFFE", linewidths=1), autolim=False)
+    _bar(axes, colours, (worst, top_value), left, clipped)
+    return figure
+
+
+def _names(axes: Axes, rows: Axis | None, columns: Axis, x0: float, top: float, up: float) -> None:
+    for place, level in enumerate(columns.levels):
+        axes.text(x0 + (place + 0.5) * CELL, top - up - 0.05, short(level, 11), size=9, ha="center", va="top")
+    middle = x0 + len(columns.levels) * CELL / 2
+    axes.text(middle, top - up - 0.23, columns.label, size=9, color=FAINT, ha="center", va="top")
+    if rows is not None:
+        for place, level in enumerate(rows.levels):
+            axes.text(x0 - 0.07, top - (place + 0.5) * HIGH, short(level, LETTERS), size=9, ha="right", va="center")
+        beside = x0 - 0.2 - label_width(rows.levels)
+        axes.text(
+            beside, top - up / 2, short(rows.label, 14), size=9, color=FAINT, ha="center", va="center", rotation=90
+        )
+
+
+def _frame(axes: Axes, x: float, y: float) -> None:
+    for colour, line in ((ON_DARK, 4.5), (ON_LIGHT, 2.2)):
+        xs, ys = (x, x + CELL, x + CELL, x, x), (y, y, y + HIGH, y + HIGH, y)
+        axes.plot(xs, ys, color=colour, lw=line, solid_joinstyle="miter", zorder=3)
+
+
+def _scale(values: np.ndarray) -> tuple[float, float, bool]:
+    """From the worst to the best; where a few are far off, the rest keeps its differences and the bar says so."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0, False
+    low, high = float(finite.min()), float(finite.max())
+    quarter, three = np.quantile(finite, (0.25, 0.75))
+    spread = max(three - quarter, 1e-9)
+    clip_low, clip_high = max(low, quarter - 3 * spread), min(high, three + 3 * spread)
+    clipped = clip_low > low or clip_high < high
+    if clip_high - clip_low < 1e-9:
+        clip_high = clip_low + 1e-3
+    return clip_low, clip_high, clipped
+
+
+def _bar(axes: Axes, colours: Colormap, ends: tuple[float, float], left: float, clipped: bool) -> None:
+    steps, width = 40, 2.4
+    edges = left + np.linspace(0, width, steps + 1)
+    boxes = [[(a, 0.36), (b, 0.36), (b, 0.5), (a, 0.5)] for a, b in pairwise(edges)]
+    axes.add_collection(
+        # an edge of its own colour: otherwise the page shines through between two boxes
+        PolyCollection(boxes, facecolors=colours(np.linspace(0, 1, steps)), edgecolors="face", linewidths=0.8),
+        autolim=False,
+    )
+    step = ends[1] - ends[0]
+    low, high = number(ends[0], step), number(ends[1], step)
+    axes.text(left, 0.31, f"{low} or beyond" if clipped else low, size=8, va="top")
+    axes.text(left + width, 0.31, high, size=8, ha="right", va="top")
+    axes.text(left + width + 0.15, 0.43, "framed: has the best configuration", size=8, color=INK, va="center")

@@ -1,0 +1,43 @@
+"""`report=true`: the report at the end of a sweep. It may fail; what was trained is not touched by that."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+_made: set[Path] = set()
+
+
+def make(directory: Path) -> None:
+    """Write the report of the sweep in `directory` and say where it is, or why there is none."""
+    _made.add(directory)
+    place = directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
+    try:
+        from mlpexp.report.build_report import build  # matplotlib: late, most sweeps make no report
+
+        found = build([place])
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(
+            f"the report could not be made ({reason}); results.csv and the runs are complete, "
+            f"and python scripts/report.py {shlex.quote(str(place))} tries again",
+            file=sys.stderr,
+        )
+        return
+    print(f"\n{found.sweeps[0][1][0]}\nThe report: {found.page}")
+
+
+class ReportAtEnd(Callback):
+    """For sweepers that bring their runs in portions: the launcher cannot know which portion is the last."""
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        directory = Path(str(config.hydra.sweep.dir)).absolute()
+        if is_asked_for(config) and directory not in _made:
+            make(directory)
+
+
+def is_asked_for(config: DictConfig) -> bool:
+    return OmegaConf.select(config, "report") is True

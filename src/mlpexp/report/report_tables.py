@@ -1,0 +1,149 @@
+"""Tables: as CSV beside the page, the first rows in the page."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlpexp.analysis.intervals import Estimate
+from mlpexp.analysis.sweep_analysis import COSTS, Analysis
+from mlpexp.store import run_files
+from mlpexp.store.results_table import TEST_NAMES
+from mlpexp.store.run_directory import METRIC_NAMES
+
+DANGEROUS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes such a text for a formula
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells are texts, numbers or None."""
+
+    name: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def csv(self) -> str:
+        """Floats at full precision; what is not finite is an empty cell; texts that look like formulas are defused."""
+        content = io.StringIO()
+        writer = csv.writer(content, lineterminator="\n")
+        writer.writerow([_cell(name) for name in self.header])
+        writer.writerows([_cell(value) for value in row] for row in self.rows)
+        return content.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(DANGEROUS) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
+    return value
+
+
+def ranking(analysis: Analysis) -> Table:
+    """All configurations, the best first."""
+    study, ranked, against = analysis.study, analysis.ranking, analysis.comparison
+    metrics = ("val/loss", "val/acc", *(TEST_NAMES if analysis.has_test else ()))
+    spread = [f"{metric}{end}" for metric in metrics for end in ("", " ±")]
+    versus = [f"best minus this, {analysis.reported}", "±", "p", "p corrected", "distinguishable"]
+    header = ["rank", *(key.name for key in study.factors), "runs", "finished", "diverged", *spread]
+    header += [*COSTS, *versus, "first run"]
+    rows = []
+    for number, c in enumerate(ranked.order.tolist()):
+        first = study.members[c][0]
+        row: list[Any] = [number + 1, *(key.levels[key.codes[first]] for key in study.factors)]
+        row += [int(ranked.runs[c]), int(ranked.finished[c]), int(ranked.diverged[c])]
+        row += [float(values[metric][c]) for metric in metrics for values in (ranked.means, ranked.halves)]
+        row += [float(ranked.means[name][c]) for name in COSTS]
+        if against is None or c == against.best:
+            row += [None] * 5
+        else:
+            row += [float(values[c]) for values in (against.difference, against.half, against.p, against.adjusted)]
+            row.append("yes" if against.distinguishable[c] else "no")
+        rows.append([*row, study.names[first]])
+    return Table(name="ranking", header=header, rows=rows)
+
+
+def every_run(analysis: Analysis) -> Table:
+    """Each run with the command that trains it again."""
+    study = analysis.study
+    keys = [*study.factors, *study.seeds]
+    metrics = (*METRIC_NAMES, *TEST_NAMES, "seconds")
+    rows = []
+    for i, name in enumerate(study.names):
+        swept = [(key.name, key.levels[key.codes[i]]) for key in keys]
+        command, exact = run_files.command(study.directory, name, swept)
+        numbers = [float(study.values[metric][i]) for metric in metrics]
+        remark = "" if exact else "from the swept keys: the run left no overrides.yaml"
+        rows.append([name, study.status[i], *(v for _, v in swept), *numbers, command, remark, study.messages[i]])
+    header = ["name", "status", *(key.name for key in keys), *metrics, "command", "remark", "message"]
+    return Table(name="runs", header=header, rows=rows)
+
+
+def variance(analysis: Analysis) -> Table:
+    """What explains the validation metric."""
+    found, keys = analysis.variance, analysis.study.coarse
+    rows: list[list[Any]] = [
+        [" x ".join(keys[k].name for k in t.keys), t.freedom, t.squares, t.share, t.f, t.p, t.adjusted]
+        for t in sorted(found.terms, key=lambda term: (len(term.keys), -term.share))
+    ]
+    for name, share, freedom in (
+        ("other differences between configurations", found.rest, None),
+        ("seed, alike in all configurations", found.blocks, None),
+        ("noise between seeds", found.noise, found.noise_freedom),
+    ):
+        rows.append([name, freedom, share * found.total, share, None, None, None])
+    header = ["term", "degrees of freedom", "sum of squares", "share", "F", "p", "p corrected"]
+    return Table(name="variance", header=header, rows=rows)
+
+
+def effects(analysis: Analysis) -> Table:
+    """The mean at each level of each key."""
+    rows = []
+    for k in analysis.importance:
+        key = analysis.study.coarse[k]
+        for part in analysis.parts:
+            for (level,), estimate in analysis.cells(part, [k]).items():
+                rows.append([key.name, key.levels[level], part, *ends(estimate)])
+    return Table(name="effects", header=["key", "level", "part", "mean", "low", "high", "runs"], rows=rows)
+
+
+def trouble(analysis: Analysis) -> Table:
+    """Runs that went wrong by level of each key."""
+    rows = []
+    for key in analysis.study.coarse:
+        counts = analysis.trouble.by_level(key)
+        rows += [[key.name, level, *(column[i] for column in counts.values())] for i, level in enumerate(key.levels)]
+    return Table(name="trouble", header=["key", "level", "runs", *analysis.trouble.counts], rows=rows)
+
+
+def provenance(analysis: Analysis) -> Table:
+    """Versions, data, seeds, and what was the same in all runs."""
+    found = analysis.provenance
+    rows: list[list[Any]] = []
+    for what, counter in (("versions", found.versions), ("git commit", found.commits), ("data (SHA-256)", found.data)):
+        rows += [[what, value, count] for value, count in counter.most_common()]
+    for key in analysis.study.seeds:
+        rows.append([key.name, _listed(key.levels), analysis.study.num_runs])
+    rows += [[key, value, analysis.study.num_runs] for key, value in constants(analysis).items()]
+    return Table(name="provenance", header=["what", "value", "runs"], rows=rows)
+
+
+def _listed(levels: Sequence[str]) -> str:
+    """`0, 1, 2`, or `0 to 39` where every whole number between is there."""
+    if len(levels) > 4 and all(level.isdecimal() for level in levels):
+        first, last = int(levels[0]), int(levels[-1])
+        if last - first + 1 == len(levels):
+            return f"{first} to {last}"
+    return ", ".join(levels) if len(levels) <= 100 else f"{', '.join(levels[:100])}, … ({len(levels):,} values)"
+
+
+def constants(analysis: Analysis) -> dict[str, str]:
+    """The settings that are the same in all runs, as the sweep noted them."""
+    plain = analysis.plan.constants if analysis.plan else {}
+    return {key: "null" if value is None else str(value) for key, value in plain.items() if key != "data digest"}
+
+
+def ends(estimate: Estimate) -> list[Any]:
+    return [estimate.mean, estimate.mean - estimate.half, estimate.mean + estimate.half, estimate.runs]

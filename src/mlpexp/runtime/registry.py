@@ -1,0 +1,63 @@
+"""Registries: one entry per activation, optimizer, data set, ..., looked up by name."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Generic, TypeVar
+
+from mlpexp.runtime.errors import UserError
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A mapping from names to entries that can be added to, but not changed.
+
+    Args:
+        kind: what an entry is, for messages, e.g. "activation".
+        entries: the first entries, in the order in which choices are listed.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, T] | None = None) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = dict(entries or {})
+
+    def register(self, name: str, entry: T) -> T:
+        """Add an entry and return it.
+
+        Raises:
+            UserError: the name is taken.
+        """
+        if name in self._entries:
+            raise UserError(f"{self.kind} {name!r} is registered already; choose another name")
+        self._entries[name] = entry
+        return entry
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The choices, in the order of registration."""
+        return tuple(self._entries)
+
+    def __getitem__(self, name: str) -> T:
+        """
+        Raises:
+            UserError: there is no entry of this name; the message lists the choices.
+        """
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UserError(self.unknown(name)) from None
+
+    def unknown(self, name: object) -> str:
+        """The message for a name that is not registered."""
+        close = get_close_matches(str(name), self._entries, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"unknown {self.kind} {name!r}; {hint}choose one of {', '.join(self._entries)}"
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,34 @@
+"""Which software made a run: recorded in its result, and warned about when it differs, never hashed."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("mlpexp", "torch", "lightning", "scikit-learn", "hydra-core", "numpy")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Python's and each package's version."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the source tree, with `+` after it where files differ from it; None outside a checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or an empty repository: the result says so by null
+    return described.stdout.strip() or None

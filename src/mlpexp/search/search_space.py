@@ -1,0 +1,165 @@
+"""What is searched, in Hydra's own syntax for sweeps, and how a value found by Optuna is typed."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from mlpexp.runtime.errors import UserError
+from mlpexp.sweep.terminal_ranking import SEED_LIKE
+
+DIGITS = 6  # of a number between two bounds: enough for any rate, and short enough for a directory's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """A search space.
+
+    Attributes:
+        typed: what was typed for each key, in its order.
+        distributions: of the keys that are searched.
+        repetitions: of the keys that only repeat a trial, such as the seed: a trial is the mean over all of them.
+        fixed: overrides that are the same in all runs.
+    """
+
+    typed: dict[str, str] = field(default_factory=dict)
+    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    repetitions: dict[str, list[str]] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+
+    def runs(self, params: Mapping[str, Any]) -> list[tuple[str, ...]]:
+        """The overrides of each run of a trial."""
+        texts = []
+        for key in self.typed:
+            if key in self.fixed:
+                texts.append([self.fixed[key]])
+            elif key in self.repetitions:
+                texts.append(self.repetitions[key])
+            else:
+                texts.append([spelled(key, params[key], self.distributions[key])])
+        return list(product(*texts))
+
+    def settings(self, params: Mapping[str, Any]) -> dict[str, str]:
+        """The searched keys with their values as they are typed."""
+        return {
+            key.lstrip("+"): spelled(key, params[key], distribution).partition("=")[2]
+            for key, distribution in self.distributions.items()
+        }
+
+
+def read(overrides: Sequence[Override]) -> Space:
+    """The space that a command line asks for; a key given twice has its later meaning.
+
+    Raises:
+        UserError: there is nothing to search, or an interval that is none.
+    """
+    by_key = {override.get_key_element(): override for override in overrides}
+    space = Space(typed={key: str(override.input_line) for key, override in by_key.items()})
+    for key, override in by_key.items():
+        if not override.is_sweep_override():
+            space.fixed[key] = str(override.input_line)
+        elif key.lstrip("+") in SEED_LIKE:
+            if not override.is_discrete_sweep():
+                raise UserError(f"{override.input_line}: a trial is repeated with each {key}, e.g. {key}=range(5)")
+            space.repetitions[key] = [f"{key}={text}" for text in override.sweep_string_iterator()]
+        else:
+            space.distributions[key] = _distribution(override)
+    if not space.distributions:
+        raise UserError("nothing to search: give a key several values, e.g. optimizer.lr=tag(log,interval(0.001,1))")
+    return space
+
+
+def values(key: str, distribution: BaseDistribution) -> list[Any]:
+    """All values of a key, for a grid.
+
+    Raises:
+        UserError: they are without number.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.step is None:
+        raise UserError(f"a grid needs single values: {key} has an interval; give {key}=choice(…) or {key}=range(…)")
+    count = round((distribution.high - distribution.low) / distribution.step) + 1
+    return [distribution.low + i * distribution.step for i in range(count)]
+
+
+def bounds(distribution: BaseDistribution) -> list[Any]:
+    """Values that are wrong if any of the distribution is: all choices, or both ends."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return [distribution.low, distribution.high]
+
+
+def at(share: float, distribution: BaseDistribution) -> Any:
+    """The value that lies at this share, in [0, 1), of the distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(share * len(distribution.choices))]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log:
+        margin = 0.5 if isinstance(distribution, IntDistribution) else 0.0
+        low_log, high_log = math.log(low - margin), math.log(high + margin)
+        value = math.exp(low_log + share * (high_log - low_log))
+        return max(low, min(high, round(value))) if margin else max(low, min(high, value))
+    if step is None:
+        return low + share * (high - low)
+    return low + step * int(share * (round((high - low) / step) + 1))
+
+
+def spelled(key: str, value: Any, distribution: BaseDistribution) -> str:
+    """The override that gives `key` this value; a float is rounded to a few digits, within its bounds."""
+    if isinstance(distribution, FloatDistribution):
+        value = float(f"{value:.{DIGITS}g}")
+        value = max(distribution.low, min(distribution.high, value))
+    return f"{key}={value}"
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    value, typed = override.value(), str(override.input_line)
+    if isinstance(value, IntervalSweep):
+        low, high = value.start, value.end
+        assert low is not None and high is not None
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UserError(f"{typed} is no interval: the first bound must be smaller, e.g. interval(0.001,1)")
+        log = _log(value.tags, low, typed)
+        if "int" in value.tags or isinstance(low, int):
+            return IntDistribution(math.ceil(low), math.floor(high), log=log)
+        return FloatDistribution(low, high, log=log)
+    if isinstance(value, RangeSweep) and not value.shuffle:
+        numbers = list(value.range())
+        if not numbers:
+            raise UserError(f"{typed} names no value at all")
+        low, high, log = min(numbers), max(numbers), _log(value.tags, min(numbers), typed)
+        step = abs(value.step)
+        if log and step != 1:
+            raise UserError(f"{typed}: with tag(log, …) a range has steps of 1")
+        if all(isinstance(number, int) for number in numbers):
+            return IntDistribution(low, high, step=step, log=log)  # type: ignore[arg-type]
+        return FloatDistribution(low, high, step=step)
+    if "log" in getattr(value, "tags", ()):
+        raise UserError(f"{typed}: tag(log, …) is for interval(…) and range(…)")
+    choices = list(dict.fromkeys(override.sweep_string_iterator()))
+    if not choices:
+        raise UserError(f"{typed} names no value at all")
+    return CategoricalDistribution(choices)
+
+
+def _log(tags: set[str], low: float, typed: str) -> bool:
+    if unknown := tags - {"log", "int", "float"}:
+        raise UserError(f"{typed}: unknown tag '{min(unknown)}'; the tags are log and int")
+    if "log" in tags and low <= 0:
+        raise UserError(f"{typed}: a logarithmic scale begins above 0, e.g. tag(log,interval(0.001,1))")
+    return "log" in tags
+
+
+def combinations(space: Space) -> Iterator[dict[str, Any]]:
+    """Every point of a finite space, the last key fastest, as an ordinary sweep goes."""
+    lists = [values(key, distribution) for key, distribution in space.distributions.items()]
+    for point in product(*lists):
+        yield dict(zip(space.distributions, point, strict=True))

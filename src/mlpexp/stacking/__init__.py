@@ -1,1 +1,0 @@
-"""Many networks of one shape trained at once, each with the bits it would have alone."""

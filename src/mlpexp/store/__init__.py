@@ -1,0 +1,1 @@
+"""Directories of runs and sweeps: names, identity, completion markers, locks, atomic writing."""

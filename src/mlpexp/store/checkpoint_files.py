@@ -1,0 +1,170 @@
+"""Checkpoints as data: written in Lightning's format from tensors and plain builtins, read with suspicion.
+
+Nothing in a file is ever executed or instantiated: it is loaded with `weights_only=True`, every value is
+checked, and the network is rebuilt from the checked configuration.
+"""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpexp.config import checks
+from mlpexp.config.schema import Config
+from mlpexp.data.data_description import Description
+from mlpexp.runtime.errors import ConfigError, UserError
+from mlpexp.store import atomic_files
+from mlpexp.store.run_directory import BEST, LAST, checksum, read_result
+
+MAX_FEATURES = 1_000_000
+MAX_BYTES = 2**33  # of a file; read into memory as a whole
+
+
+def to_bytes(checkpoint: Mapping[str, Any]) -> bytes:
+    """`torch.save` into memory; slices of larger tensors must be clones, or the whole is saved with them."""
+    buffer = io.BytesIO()
+    torch.save(dict(checkpoint), buffer)
+    return buffer.getvalue()
+
+
+def save(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    atomic_files.write(path, content)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, as tensors and plain builtins.
+
+    Raises:
+        UserError: missing, a directory, empty, truncated, another type of file, holding code, or not what
+            the run's marker says.
+    """
+    if path.is_dir():
+        inside = next((path / name for name in (BEST, LAST) if (path / name).is_file()), None)
+        hint = f"did you mean {inside}?" if inside else "it holds no checkpoints/best.ckpt"
+        raise UserError(f"{path} is a directory, not a checkpoint; {hint}")
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a checkpoint, e.g. outputs/DATE/TIME/checkpoints/best.ckpt")
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file; give a checkpoint, e.g. outputs/DATE/TIME/{BEST}")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise UserError(f"{path} has {size / 2**30:,.0f} GiB, more than any checkpoint of mlpexp")
+    content = path.read_bytes()
+    if not content:
+        raise UserError(f"{path} is empty; train the run again")
+    _compare_with_marker(path, content)
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise UserError(f"{path} is truncated or no checkpoint of torch's; train the run again")
+    if _is_compressed(content):  # torch never does that: a few bytes could become all the memory there is
+        raise UserError(f"{path} is compressed, which no checkpoint of torch's is; it was not opened")
+    try:
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} holds objects or code beside tensors; it was not opened, because that could run anything"
+        ) from None
+    except Exception as error:  # torch.load raises many kinds on damaged files
+        raise UserError(f"{path} is damaged ({type(error).__name__}); train the run again") from error
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
+        raise UserError(f"{path} is no checkpoint of Lightning's: it has no state_dict")
+    return loaded
+
+
+def described(path: Path, loaded: Mapping[str, Any]) -> tuple[Config, int, int]:
+    """The checked configuration in a checkpoint, its number of features and of classes.
+
+    Raises:
+        UserError: the hyperparameters are missing or impossible.
+    """
+    plain = loaded.get("hyper_parameters")
+    if not isinstance(plain, dict) or not isinstance(plain.get("config"), dict):
+        raise UserError(f"{path} was not written by mlpexp: it holds no configuration")
+    numbers = [plain.get("num_features"), plain.get("num_classes")]
+    if not all(isinstance(number, int) and 1 <= number <= MAX_FEATURES for number in numbers):
+        raise UserError(f"{path}: num_features and num_classes are {numbers}; they must be whole numbers >= 1")
+    config = plain["config"]
+    trainer = config.get("trainer")
+    if isinstance(trainer, dict) and isinstance(flags := trainer.get("flags"), dict):
+        config = config | {"trainer": flags | {key: trainer[key] for key in trainer if key != "flags"}}
+    try:
+        return checks.parse(config), numbers[0], numbers[1]  # type: ignore[return-value]
+    except ConfigError as error:
+        raise UserError(f"{path} holds an impossible configuration: {error.problems[0]}") from error
+
+
+def described_data(path: Path, loaded: Mapping[str, Any]) -> Description:
+    """What a checkpoint says of its data: how raw samples become inputs, the names of the classes.
+
+    Raises:
+        UserError: it says nothing, or what it says does not fit its network.
+    """
+    _, num_features, num_classes = described(path, loaded)
+    try:
+        data = Description.from_plain(loaded["hyper_parameters"].get("data"))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; train the run again") from error
+    found = data.features.num_inputs, len(data.class_names)
+    if found != (num_features, num_classes):
+        raise UserError(
+            f"{path} describes data of {found[0]} features and {found[1]} classes, but its network has "
+            f"{num_features} and {num_classes}; train the run again"
+        )
+    return data
+
+
+def check_weights(path: Path, weights: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, Tensor]:
+    """The state dict of a network with `sizes` units, every name, shape and number checked.
+
+    Raises:
+        UserError: naming the first tensor that is missing, unknown, of another shape, or not finite.
+    """
+    expected: dict[str, tuple[int, ...]] = {}
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        expected |= {f"layers.{i}.weight": (fan_out, fan_in), f"layers.{i}.bias": (fan_out,)}
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise UserError(f"{path} lacks the tensor {missing[0]}")
+    if extra := sorted(map(str, weights.keys() - expected.keys())):
+        raise UserError(f"{path} has the tensor {extra[0]}, which the network does not know")
+    for name, shape in expected.items():
+        tensor = weights[name]
+        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
+            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise UserError(f"{path}: {name} is {found}, but the configuration says {shape}")
+        if not _is_plain(tensor):
+            raise UserError(f"{path}: {name} is no plain tensor of floating-point numbers")
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} holds NaN or infinite numbers; the run has diverged")
+    return dict(weights)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Floats that are all in the file: not sparse, not one number seen from a million places."""
+    return (
+        tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and tensor.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+        and tensor.is_contiguous()
+    )
+
+
+def _is_compressed(content: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False  # damaged, as torch will say
+
+
+def _compare_with_marker(path: Path, content: bytes) -> None:
+    directory = path.parent.parent
+    if not (directory / "result.json").is_file():
+        return
+    noted = read_result(directory).files.get(f"{path.parent.name}/{path.name}")
+    if noted is not None and noted != checksum(content):
+        raise UserError(f"{path} is not what was written: its checksum differs from result.json's; train again")

@@ -1,0 +1,106 @@
+"""One process per directory, by a lock that frees itself when its holder is killed."""
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlpexp.runtime.errors import UserError
+from mlpexp.store.run_directory import LOCK
+
+
+@contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Keep `directory` for this process while the block runs.
+
+    Raises:
+        UserError: another process holds it; names its host and pid.
+    """
+    handle = take(directory)
+    try:
+        yield
+    finally:
+        release(handle)
+
+
+def take(directory: Path) -> int:
+    """Keep `directory` until the returned file descriptor is given to `release`, at the latest until the process ends.
+
+    Raises:
+        UserError: another process holds it; names its host and pid.
+    """
+    handle = _open(directory / LOCK, os.O_CREAT)
+    _lock(handle, directory)
+    try:
+        sign(handle)
+    except OSError:
+        release(handle)
+        raise
+    return handle
+
+
+def reserve(directory: Path) -> int | None:
+    """As `take`, but nothing is changed until `sign`; None where nobody has ever been.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        handle = _open(directory / LOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    _lock(handle, directory)
+    return handle
+
+
+def sign(handle: int) -> None:
+    """Leave this process's name, for others who come."""
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+
+def keep(handle: int) -> None:
+    """Let no copy of this process inherit this descriptor: a lock ends with the last process that has it open."""
+    _kept.add(handle)
+
+
+def release(handle: int) -> None:
+    """Close what is this process's own."""
+    if handle in _kept:
+        _kept.remove(handle)
+        os.close(handle)
+
+
+_kept: set[int] = set()
+
+
+def _forget() -> None:
+    for handle in list(_kept):
+        release(handle)
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def _lock(handle: int, directory: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        keep(handle)
+    except BlockingIOError:
+        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise UserError(
+            f"{directory} is in use by {holder}; wait until it has finished, or choose another directory"
+        ) from None
+
+
+def _open(path: Path, flags: int = 0) -> int:
+    try:
+        return os.open(path, os.O_RDWR | flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path} is a symbolic link; nothing is written through it: move it away") from None

@@ -1,0 +1,113 @@
+"""`results.csv`: one row per run of a sweep, in the order of the grid; and how to read it."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import atomic_files
+from mlpexp.store.run_directory import METRIC_NAMES, Result
+
+RESULTS = "results.csv"
+TEST_NAMES = ("test/loss", "test/acc")
+HEAD, TAIL = ("run", "name", "status"), ("epoch", "epochs", "num_parameters", "seconds", "message")
+
+Row = tuple[int, str, Sequence[str], Result | None, str]
+
+
+def swept_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """The keys that differ between jobs, in the order in which a person typed them."""
+    if not overrides:
+        return []
+    seen: dict[str, set[str | None]] = {}
+    for job in overrides:
+        for item in job:
+            seen.setdefault(_key(item), set())
+    for job in overrides:
+        given = {_key(item): item.partition("=")[2] for item in job}
+        for key, values in seen.items():
+            values.add(given.get(key))
+    return [key for key, values in seen.items() if len(values) > 1]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The CSV of rows (number, name, overrides, result or None, message); floats at full precision."""
+    keys = swept_keys([row[2] for row in rows])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*HEAD, *keys, *METRIC_NAMES, *TEST_NAMES, *TAIL])
+    for number, name, overrides, result, message in rows:
+        given = {_key(item): _value(item) for item in overrides}
+        status = result.status if result is not None else "failed"
+        swept = [given.get(key, "") for key in keys]
+        if result is None:
+            writer.writerow([number, name, status, *swept, *[""] * 6, *[""] * 4, message])
+            continue
+        metrics = [result.metrics.get(metric, "") for metric in (*METRIC_NAMES, *TEST_NAMES)]
+        tail = [
+            "" if result.epoch is None else result.epoch,
+            result.epochs,
+            result.num_parameters,
+            result.seconds["fit"],
+            result.message or "",
+        ]
+        writer.writerow([number, name, status, *swept, *metrics, *tail])
+    return text.getvalue()
+
+
+def write(directory: Path, rows: Sequence[Row]) -> None:
+    """The table of the runs that have ended, into the sweep's directory."""
+    atomic_files.write(directory / RESULTS, table(rows))
+
+
+def load_results(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a sweep's `results.csv` as plain records, e.g. for `pandas.DataFrame(load_results(path))`.
+
+    Args:
+        path: the sweep's directory, or the file itself.
+
+    Returns:
+        One dict per run, in the order of the grid; numbers are int or float, what is missing is None.
+
+    Raises:
+        UserError: there is no such table.
+    """
+    file = Path(path)
+    file = file / RESULTS if file.is_dir() else file
+    if not file.is_file():
+        raise UserError(f"{path} holds no {RESULTS}; give a sweep's directory, e.g. multirun/NAME")
+    with file.open(newline="", encoding="utf-8") as opened:
+        return [{name: _parse(text) for name, text in row.items()} for row in csv.DictReader(opened)]
+
+
+def _parse(text: str) -> Any:
+    if text == "":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+_parsed: dict[str, Any] = {}
+
+
+def _value(override: str) -> Any:
+    """The value as plain text, without Hydra's quotes."""
+    text = override.partition("=")[2]
+    if text[:1] not in "'\"":
+        return text
+    if override not in _parsed:
+        value = OverridesParser.create().parse_override(override).value()
+        _parsed[override] = str(getattr(value, "text", value))
+    return _parsed[override]

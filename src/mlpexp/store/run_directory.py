@@ -1,0 +1,211 @@
+"""A run's directory: the only file that knows its names, its identity, its completion marker."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from mlpexp.config.schema import Config, plain
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import atomic_files
+from mlpexp.tracking.layer_columns import COLUMNS
+
+SCHEMA_VERSION = 1
+RESULT = "result.json"
+METRICS = "metrics.csv"
+LAYERS = "layers.csv"
+LAST = "checkpoints/last.ckpt"
+BEST = "checkpoints/best.ckpt"
+FIGURES = "figures"
+LOG = "train.log"
+LOCK = ".lock"
+METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
+LAYER_NAMES = ("epoch", "layer", *COLUMNS)
+
+Status = Literal["ok", "diverged", "stopped", "failed", "interrupted"]
+FINAL = ("ok", "diverged", "stopped")  # trained to the end, or out of the race (halving): never again
+# what cannot change a run's numbers
+BLIND_TO = {
+    "": ("name", "resume", "threads", "tracking", "logger", "dry_run", "report", "record"),
+    "data": ("path", "val_path", "test_path"),  # the files' bytes are in the digest
+    "stack": ("threads", "memory_mib"),
+    "trainer": ("accelerator", "enable_progress_bar"),
+    "trainer.flags": ("devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"),
+}
+# keys that came after the first runs: left out where they have their default, so that those keep their identity
+LATER = {
+    "data": (
+        *("target", "separator", "decimal", "encoding", "columns", "drop", "categorical", "missing"),
+        *("samples", "noise", "classes", "class_weight"),
+    ),
+    "model": ("parametrization", "base_width"),
+}
+_DEFAULTS = plain(Config())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a run ended: the content of `result.json`, its completion marker, written last.
+
+    Losses in nats, accuracies in [0, 1]; what is not finite is stored as null.
+    """
+
+    status: Status
+    metrics: dict[str, float]
+    """train/* and val/* of `epoch`, test/* of the tested weights; empty where no epoch was finished"""
+    objective: float
+    """the monitored metric in its best epoch; NaN where there is none"""
+    monitor: str
+    epoch: int | None
+    """the epoch, from 0, that `metrics` belong to: the best one, or the last with test_weights=last"""
+    epochs: int
+    """finished epochs"""
+    identity: str
+    data_digest: str
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    git_commit: str | None = None
+    message: str | None = None
+    """why a run failed, when it diverged, where it left a race"""
+    num_parameters: int = 0
+    files: dict[str, dict[str, int | str]] = field(default_factory=dict)
+    """size and SHA-256 of each other file of the run"""
+    schema_version: int = SCHEMA_VERSION
+
+
+def identity(cfg: Config, data_digest: str) -> str:
+    """SHA-256 of what determines a run's numbers, as canonical JSON."""
+    return identity_of(identity_content(cfg, data_digest))
+
+
+def identity_of(content: Mapping[str, Any]) -> str:
+    """The identity of the run with this `identity_content`."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
+    """What determines a run's numbers: its configuration, its data's bytes, the schema version."""
+    found = plain(cfg)
+    for path, names in BLIND_TO.items():
+        node = found
+        for key in filter(None, path.split(".")):
+            node = node[key]
+        for name in names:
+            node.pop(name, None)
+    for group, names in LATER.items():
+        for name in names:
+            if found[group][name] == _DEFAULTS[group][name]:
+                del found[group][name]
+    if cfg.halving.rungs is None:  # it came after the first runs, too
+        del found["halving"]
+    # however it was spelled: a list of equal widths, or no depth at all
+    found["model"]["depth"] = len(cfg.model.hidden_sizes)
+    found["model"]["width"] = cfg.model.hidden_sizes
+    return {"config": found, "data": data_digest, "schema_version": SCHEMA_VERSION}
+
+
+def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:
+    """One row per epoch, floats at full precision."""
+    names = ["epoch", *METRIC_NAMES]
+    rows = ([epoch, *(row[name] for name in METRIC_NAMES)] for epoch, row in enumerate(history))
+    return _csv(names, rows)
+
+
+def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:
+    """One row per epoch and layer, in the order of `LAYER_NAMES`; epoch -1 is the state before the first step.
+
+    The last layer has no activation.
+    """
+    return _csv(LAYER_NAMES, rows)
+
+
+def write_result(directory: Path, result: Result) -> None:
+    """The marker: after this call the run counts as done (where its status is final)."""
+    atomic_files.write(directory / RESULT, result_json(result, indent=2) + "\n")
+
+
+def result_json(result: Result, indent: int | None = None) -> str:
+    """The marker as text, sealed."""
+    content = _finite(asdict(result))
+    content["sha256"] = seal(content)
+    return json.dumps(content, indent=indent, allow_nan=False)
+
+
+def read_result(directory: Path) -> Result:
+    """What `write_result` wrote.
+
+    Raises:
+        UserError: there is none, or it is damaged, or of a newer version of mlpexp.
+    """
+    try:
+        return parse_result((directory / RESULT).read_bytes(), directory / RESULT)
+    except FileNotFoundError:
+        raise UserError(f"{directory} holds no finished run: there is no {RESULT}") from None
+    except OSError as error:
+        raise UserError(f"{directory / RESULT} is damaged ({error}); train the run again") from error
+
+
+def parse_result(text: str | bytes, path: Path) -> Result:
+    """The marker that a text holds; `path` is where it was found.
+
+    Raises:
+        UserError: it is damaged, or of a newer version of mlpexp.
+    """
+    try:
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
+        version = content.get("schema_version")
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
+        if content.pop("sha256", None) != seal(content):
+            raise ValueError("its own checksum does not match")
+        content["metrics"] = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
+        content["objective"] = math.nan if content["objective"] is None else content["objective"]
+        return _result_type().validate_python(content)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}); train the run again") from error
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a marker or manifest says: one flipped bit in a number would read like another result."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@cache
+def _result_type() -> TypeAdapter[Result]:
+    return TypeAdapter(Result)
+
+
+def checksums(directory: Path, names: Sequence[str]) -> dict[str, dict[str, int | str]]:
+    """Size and SHA-256 of files in `directory`, for the marker."""
+    return {name: checksum((directory / name).read_bytes()) for name in names}
+
+
+def checksum(content: bytes) -> dict[str, int | str]:
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _csv(names: Sequence[str], rows: Any) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,56 @@
+"""Names of directories: readable, one safe path component each, the same however a command is spelled."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from mlpexp.config import schema
+
+MAX_BYTES = 200  # below the 255 of common file systems, with room for a suffix
+# what cannot change a run, so it is not in its name
+UNNAMED = ("name", "experiment", "stack.", "tracking.", "hydra", "resume", "threads", "dry_run", "report", "record")
+_ORDER = {key: i for i, (key, _, _) in enumerate(schema.keys())}
+_GROUPS = ("model.", "optimizer.", "trainer.", "early_stopping.")
+
+
+def run_name(overrides: Iterable[str]) -> str:
+    """A run's directory name from its own overrides: `depth=2,width=64,seed=3`, in the schema's order.
+
+    The same overrides give the same name in any order, and growing a grid does not change it.
+    """
+    parts: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        key = key.lstrip("+~")
+        if not key.startswith(UNNAMED):
+            parts[key] = value
+    ordered = sorted(parts.items(), key=lambda item: (_rank(item[0]), item[0]))
+    return safe_component(",".join(f"{_short(key)}={value}" for key, value in ordered) or "default")
+
+
+def safe_component(name: str) -> str:
+    """`name` as one path component: no separator, no control character, not too long; distinct stay distinct."""
+    text = name.encode("utf-8", "replace").decode()  # what is no text has no name in a file system
+    safe = re.sub(r"[\x00-\x1f\x7f/\\]", "_", text).strip()
+    safe = re.sub(r"^[\s.~-]+", "", safe) or "_"
+    if safe != name or len(safe.encode()) > MAX_BYTES:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        head = safe.encode()[: MAX_BYTES - 9].decode("utf-8", "ignore")
+        safe = f"{head}-{digest}"
+    return safe
+
+
+def _rank(key: str) -> int:
+    # the seed last: that is how a person reads "which network, then which repetition"
+    if key == "seed":
+        return len(_ORDER) + 1
+    first = next((place for name, place in _ORDER.items() if name.startswith(f"{key}.")), len(_ORDER))
+    return _ORDER.get(key, first)  # a group, such as optimizer=adam, stands where its keys begin
+
+
+def _short(key: str) -> str:
+    """`model.depth` -> `depth`; data.seed keeps its group, because seed alone is another key."""
+    for group in _GROUPS:
+        if key.startswith(group) and (rest := key.removeprefix(group)) not in ("name", "seed"):
+            return rest
+    return key.removesuffix(".name")

@@ -1,0 +1,139 @@
+"""What a sweep's directory is about: its study, in `sweep.json`, and every run that was ever planned in it.
+
+A study may grow: a key that is swept may get new values, a key may come to be swept. What may not change is the
+value of a key that is the same in all runs, before and now: that would be another study in the same place.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlpexp.config.checks import spell
+from mlpexp.config.schema import GENERATED, Config, plain
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import atomic_files
+from mlpexp.store.run_directory import LATER, SCHEMA_VERSION, seal
+
+MANIFEST = "sweep.json"
+DIGEST = "data digest"
+# repetitions: other values of these never make another study
+REPEATED = ("seed", "data.seed", "data.fold")
+
+
+@dataclass
+class Manifest:
+    """The content of `sweep.json`.
+
+    Attributes:
+        constants: keys that had one value in all runs, by their dotted names.
+        varied: keys that had several.
+        runs: directory name of each run by its identity.
+    """
+
+    constants: dict[str, Any] = field(default_factory=dict)
+    varied: list[str] = field(default_factory=list)
+    runs: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+def read(directory: Path) -> Manifest | None:
+    """The manifest of a sweep's directory; None where there is none.
+
+    Raises:
+        UserError: it is damaged, or of a newer mlpexp, or the directory belongs to something else.
+    """
+    path = directory / MANIFEST
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}); move it away, and finished runs are found again") from error
+    if not isinstance(content, dict) or not isinstance(version := content.get("schema_version"), int):
+        raise UserError(f"{path} is damaged; move it away, and finished runs are found again")
+    if version > SCHEMA_VERSION:
+        raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
+    if content.pop("sha256", None) != seal(content) or not _is_sound(content):
+        raise UserError(f"{path} is damaged; move it away, and finished runs are found again")
+    return Manifest(**content)
+
+
+def of(contents: Sequence[Mapping[str, Any]]) -> Manifest:
+    """The study that runs with these `runs.identity_content`s make, without their directories."""
+    flats = [
+        # what makes data from a seed is all in its configuration
+        flat(one["config"]) | ({} if one["config"]["data"]["name"] in GENERATED else {DIGEST: one["data"]})
+        for one in contents
+    ]
+    constants, varied = dict(flats[0]), set()
+    for one in flats[1:]:
+        if one == flats[0]:
+            continue
+        for key in list(constants):
+            if key not in one or one[key] != constants[key]:
+                varied.add(key)
+                del constants[key]
+        varied |= one.keys() - flats[0].keys()
+    return Manifest(constants=constants, varied=sorted(varied))
+
+
+def joined(old: Manifest | None, new: Manifest, directory: Path, *, refuse: bool = True) -> Manifest:
+    """The manifest of both together.
+
+    Raises:
+        UserError: they are different studies and this is to be refused; names the first key that differs.
+    """
+    if old is None:
+        return new
+    there, here = _spelled_out(old), _spelled_out(new)
+    for key, value in here.items():
+        if refuse and key not in REPEATED and key in there and there[key] != value:
+            if key == DIGEST:
+                raise UserError(
+                    f"{directory} holds another study: the data's bytes are others than when it began; restore the "
+                    "file, or choose another name=…"
+                )
+            raise UserError(
+                f"{directory} holds another study: {key} is {spell(there[key])} there and {spell(value)} "
+                "here; choose another name=…"
+            )
+    both = {key: value for key, value in here.items() if there.get(key, value) == value}
+    varied = (set(old.varied) | set(new.varied) | set(here)) - set(both)
+    constants = {key: value for key, value in both.items() if key not in old.varied}
+    return Manifest(constants=constants, varied=sorted(varied | (set(both) - set(constants))), runs=old.runs | new.runs)
+
+
+def _spelled_out(study: Manifest) -> dict[str, Any]:
+    """Its constants with those that a run's identity leaves out where they have their default."""
+    default = flat(plain(Config()))
+    left_out = [f"{group}.{name}" for group, names in LATER.items() for name in names]
+    silent = [*left_out, "halving.rungs", "halving.factor"]
+    return {key: default[key] for key in silent if key not in study.varied} | study.constants
+
+
+def write(directory: Path, manifest: Manifest) -> None:
+    content = vars(manifest) | {"sha256": seal(vars(manifest))}
+    atomic_files.write(directory / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n", durable=True)
+
+
+def _is_sound(content: Mapping[str, Any]) -> bool:
+    kinds = {"constants": dict, "varied": list, "runs": dict, "schema_version": int}
+    if set(content) != set(kinds) or not all(isinstance(content[name], kind) for name, kind in kinds.items()):
+        return False
+    names = content["runs"].values()
+    # one component each, or a manifest could lead anywhere
+    return all(isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\0"} & set(name) for name in names)
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -1,0 +1,115 @@
+"""Workers of a dask cluster: one that is there already, or one started on this machine."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import dask
+import distributed
+
+from mlpexp.runtime.errors import RunsFailed, UserError
+from mlpexp.store.worker_session import Session
+from mlpexp.sweep.backends.base import Watcher
+from mlpexp.sweep.backends.launcher_settings import Settings
+from mlpexp.sweep.backends.lost_workers import Losses, again, told
+from mlpexp.sweep.backends.remote_work import Away, Lost
+from mlpexp.sweep.run_jobs import Outcome
+from mlpexp.sweep.work_unit import Unit
+
+CONNECT_S = 10
+POLL_S = 1.0
+AHEAD = 2  # units handed out per worker, so that none waits for the next
+
+
+@contextmanager
+def connected(settings: Settings, session: Session, prepare: Callable[[], None] | None) -> Iterator["Dask"]:
+    """
+    Raises:
+        UserError: no scheduler answers, or none of its workers.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # we say what a person must know ourselves
+    with ExitStack() as stack:
+        address: Any = settings.address
+        if address is None:
+            # not daemons: a run alone may start processes of its own; they end with this process all the same
+            stack.enter_context(dask.config.set({"distributed.worker.daemon": False}))
+            address = stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=settings.num_workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+        try:
+            client = distributed.Client(address, timeout=CONNECT_S)
+        except (OSError, TimeoutError) as error:
+            raise UserError(f"hydra.launcher.address={settings.address}: no dask scheduler answers there") from error
+        stack.enter_context(client)
+        away = Away(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=settings.address is None)
+        yield Dask(client, away)
+
+
+class Dask:
+    """A `Backend`."""
+
+    def __init__(self, client: distributed.Client, away: Away) -> None:
+        self._client, self._away = client, away
+        self._seen = self._there()
+        if not self._seen:
+            raise UserError("the dask scheduler has no workers yet; start some, e.g. dask worker ADDRESS --nthreads 1")
+        self.workers = len(self._seen)
+
+    def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
+        waiting = deque(sorted(units, key=lambda unit: -unit.seconds))
+        working: dict[distributed.Future, Unit] = {}
+        losses = Losses()
+        try:
+            while waiting or working:
+                while waiting and len(working) < AHEAD * max(1, len(self._seen)):
+                    unit = waiting.popleft()
+                    working[self._client.submit(self._away, unit.packed(), pure=False)] = unit
+                for future in self._ended(list(working), watcher):
+                    unit = working.pop(future)
+                    try:
+                        yield from future.result()
+                        losses.succeeded()
+                    except (Lost, distributed.KilledWorker, CancelledError) as error:
+                        losses.lost(error)
+                        watcher.warn(told(unit, "a dask worker", error))
+                        pieces, failures = again(unit)
+                        waiting.extend(pieces)
+                        yield from failures
+        except OSError as error:
+            raise RunsFailed(
+                f"the dask scheduler is gone ({error}); finished runs are kept, the same command carries on"
+            ) from error
+        finally:
+            with suppress(Exception):  # of a scheduler that is gone
+                self._client.cancel(list(working))
+
+    def _ended(self, futures: list[distributed.Future], watcher: Watcher) -> set[distributed.Future]:
+        """Those that have ended, once there are some; tells of workers that were lost meanwhile."""
+        while True:
+            ended: set[distributed.Future] = set()
+            with suppress(TimeoutError):
+                distributed.wait(futures, timeout=POLL_S, return_when="FIRST_COMPLETED")
+            ended = {future for future in futures if future.done()}
+            there = self._there()
+            for lost in self._seen - there:
+                watcher.warn(f"dask worker {lost} was lost; what it was working on is tried again elsewhere")
+            if not there and self._seen:
+                watcher.warn("no dask worker is left; waiting for one")
+            self._seen = there
+            if ended:
+                return ended
+            if not there:
+                time.sleep(POLL_S)
+
+    def _there(self) -> set[str]:
+        return set(self._client.nthreads())

@@ -1,0 +1,99 @@
+"""`hydra.launcher.*`: where a sweep is trained. Light: it is checked before anything heavy is imported."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlpexp.runtime.errors import ConfigError
+
+BACKENDS = ("auto", "process", "fork", "loky", "dask", "submitit")
+WORTH_WORKERS_S = 1.5  # of training, estimated; below it one process is as quick and shows more
+EXECUTORS = ("slurm", "local")
+EXTRAS = {"dask": ("distributed", "dask"), "submitit": ("submitit", "slurm")}  # backend -> module, extra
+ANSWER_S = 5.0
+KEY = "hydra.launcher."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """
+    Attributes:
+        backend: process (this one), fork (copies of it, started at no cost), loky (worker processes that
+            import everything anew), dask, submitit; auto is fork where it pays, else process.
+        workers: how many stacks are trained at once; None: as many as there are cores (submitit: as many as stacks).
+        address: of a dask scheduler; None starts a cluster on this machine.
+        executor: submitit's: slurm, or local for a try on this machine.
+        slurm: what submitit's `update_parameters` takes: timeout_min, slurm_partition, mem_gb…
+    """
+
+    backend: str = "auto"
+    workers: int | None = None
+    address: str | None = None
+    executor: str = "slurm"
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_workers(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+    def settled(self, seconds: float, *, can_fork: bool) -> "Settings":
+        """The same with `auto` decided, for a sweep of so many seconds on one core."""
+        if self.backend != "auto":
+            return self
+        pays = can_fork and self.num_workers > 1 and (self.workers is not None or seconds > WORTH_WORKERS_S)
+        return replace(self, backend="fork") if pays else replace(self, backend="process", workers=None)
+
+    def check(self) -> None:
+        """
+        Raises:
+            ConfigError: what is wrong with the settings, one line each.
+        """
+        if problems := list(self._problems()):
+            raise ConfigError(problems)
+
+    def _problems(self) -> Iterator[str]:
+        if self.backend not in BACKENDS:
+            yield _unknown("backend", self.backend, BACKENDS)
+            return
+        if self.executor not in EXECUTORS:
+            yield _unknown("executor", self.executor, EXECUTORS)
+        if self.workers is not None and (isinstance(self.workers, bool) or self.workers < 1):
+            yield f"hydra.launcher.workers={self.workers} is out of range: it must be >= 1; e.g. {KEY}workers=2"
+        if self.workers is not None and self.backend == "process":
+            yield f"{KEY}workers needs a backend that has some, e.g. {KEY}backend=fork"
+        if self.backend in EXTRAS and find_spec(EXTRAS[self.backend][0]) is None:
+            module, extra = EXTRAS[self.backend]
+            yield f"{KEY}backend={self.backend} needs {module}; install it with: pip install 'mlpexp[{extra}]'"
+        if self.slurm and self.backend != "submitit":
+            yield f"{KEY}slurm is for {KEY}backend=submitit"
+        if self.address is not None and self.backend != "dask":
+            yield f"{KEY}address is for {KEY}backend=dask"
+        elif self.address is not None and (problem := _unreachable(self.address)):
+            yield problem
+
+
+def _unknown(what: str, given: str, choices: tuple[str, ...]) -> str:
+    return f"unknown {what} {given!r}; choose one of {', '.join(choices)}, e.g. {KEY}{what}={choices[1]}"
+
+
+def _unreachable(address: str) -> str | None:
+    example = "hydra.launcher.address=tcp://127.0.0.1:8786"
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        return f"hydra.launcher.address={address} is no address of a dask scheduler; e.g. {example}"
+    try:
+        socket.create_connection((host, port), timeout=ANSWER_S).close()
+    except OSError as error:
+        return (
+            f"hydra.launcher.address={address} does not answer ({error.strerror or error}); start one with "
+            "dask scheduler, or leave the address out for a cluster on this machine"
+        )
+    return None

@@ -1,0 +1,145 @@
+"""Array jobs of Slurm by submitit, or processes on this machine as if they were such; all share a file system."""
+
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, UncompletedJobError
+
+from mlpexp.runtime.errors import UserError
+from mlpexp.store.worker_session import FOLDER, Session
+from mlpexp.sweep.backends.base import Watcher
+from mlpexp.sweep.backends.launcher_settings import Settings
+from mlpexp.sweep.backends.lost_workers import Losses, again, told
+from mlpexp.sweep.backends.remote_work import Away, Ended
+from mlpexp.sweep.run_jobs import Outcome
+from mlpexp.sweep.work_unit import Unit
+
+MOST_JOBS = 500  # of one array; Slurm's own limit is 1,001 unless its administrator changed it
+DEFAULTS = {"name": "mlpexp", "timeout_min": 240, "cpus_per_task": 1}
+POLL_S = {"slurm": 2.0, "local": 0.2}
+QUEUE_S = 5.0
+
+
+class Submitit:
+    """A `Backend`."""
+
+    def __init__(self, settings: Settings, session: Session, prepare: Callable[[], None] | None) -> None:
+        logging.getLogger("submitit").setLevel(logging.ERROR)
+        self._slurm = settings.executor == "slurm"
+        self._limit = settings.workers if self._slurm else settings.num_workers
+        self.workers = self._limit or 1
+        self._away = Away(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
+        self._poll_s = POLL_S[settings.executor]
+        try:
+            self._executor = submitit.AutoExecutor(session.directory / FOLDER / "submitit", cluster=settings.executor)
+            parallel = {"slurm_array_parallelism": self._limit} if self._slurm and self._limit else {}
+            self._executor.update_parameters(**(DEFAULTS | parallel | dict(settings.slurm)))
+        except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
+            raise UserError(f"hydra.launcher.executor={settings.executor}: {' '.join(str(error).split())}") from error
+
+    def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
+        # chunks, not single stacks: a scheduler takes seconds for each job; one that was lost comes again by itself
+        waiting = _chunks(units, min(len(units), self._limit or MOST_JOBS))
+        working: dict[Any, list[Unit]] = {}
+        losses = Losses()
+        queue = _Queue() if self._slurm else None
+        try:
+            while waiting or working:
+                room = len(waiting) if self._slurm else self.workers - len(working)
+                for job, chunk in zip(self._submitted(waiting[:room]), waiting[:room], strict=True):
+                    working[job] = chunk
+                del waiting[:room]
+                ended = [job for job in working if self._has_ended(job, queue)]
+                for job in ended:
+                    chunk = working.pop(job)
+                    try:
+                        if self._slurm and not job.paths.result_pickle.exists():
+                            raise UncompletedJobError("it left the queue without a result")
+                        yield from job.result()
+                        losses.succeeded()
+                    except (UncompletedJobError, FailedJobError) as error:
+                        lost = [line for line in str(error).splitlines() if line.strip(" -")] or [""]
+                        losses.lost(lost[-1])
+                        for unit in chunk:
+                            watcher.warn(told(unit, f"job {job.job_id}", lost[-1]))
+                            pieces, failures = again(unit)
+                            waiting += [[piece] for piece in pieces]
+                            yield from failures
+                if not ended:
+                    time.sleep(self._poll_s)
+        finally:
+            for job in working:
+                with suppress(Exception):
+                    job.cancel(check=False)
+
+    def _submitted(self, chunks: list[list[Unit]]) -> list[Any]:
+        jobs = []
+        for start in range(0, len(chunks), MOST_JOBS):
+            with self._executor.batch():
+                jobs += [
+                    self._executor.submit(_Chunk(self._away), [unit.packed() for unit in chunk])
+                    for chunk in chunks[start : start + MOST_JOBS]
+                ]
+        return jobs
+
+    def _has_ended(self, job: Any, queue: "_Queue | None") -> bool:
+        if job.paths.result_pickle.exists():
+            return True
+        return queue.has_left(job.job_id) if queue else job.done(force_check=True)
+
+
+class _Chunk:
+    """Units one after the other, in one job."""
+
+    def __init__(self, away: Away) -> None:
+        self._away = away
+
+    def __call__(self, units: list[Unit]) -> Ended:
+        return [ended for unit in units for ended in self._away(unit)]
+
+
+class _Queue:
+    """What Slurm still has to do for us. `sacct` would know more, but not every cluster keeps accounts."""
+
+    def __init__(self) -> None:
+        self._asked_at = float("-inf")
+        self._jobs: set[str] = set()
+        self._missed: dict[str, float] = {}
+
+    def has_left(self, job_id: str) -> bool:
+        """Whether the job has been out of the queue for so long that its result would have appeared."""
+        if time.monotonic() - self._asked_at > QUEUE_S:
+            told = subprocess.run(
+                ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            self._asked_at = time.monotonic()
+            if told.returncode != 0:  # the controller is restarting, say
+                self._missed.clear()
+                return False
+            self._jobs = set(told.stdout.split())
+        if job_id in self._jobs:
+            self._missed.pop(job_id, None)
+            return False
+        first = self._missed.setdefault(job_id, time.monotonic())
+        return time.monotonic() - first > 2 * QUEUE_S
+
+
+def _chunks(units: Sequence[Unit], count: int) -> list[list[Unit]]:
+    """As many lists of about the same length in time."""
+    chunks: list[list[Unit]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    for unit in sorted(units, key=lambda unit: -unit.seconds):
+        least = loads.index(min(loads))
+        chunks[least].append(unit)
+        loads[least] += unit.seconds + 1e-9
+    return chunks

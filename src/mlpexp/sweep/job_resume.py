@@ -1,0 +1,31 @@
+"""A sweep carries on under other launchers too: each job looks for itself whether it is done."""
+
+from pathlib import Path
+
+from mlpexp.config.schema import Config
+from mlpexp.data import data_digest
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import run_directory
+from mlpexp.store.run_directory import Result
+from mlpexp.store.run_state import BEFORE_TRAINING, SET_ASIDE, State, look, vacant
+
+
+def on(cfg: Config, directory: Path) -> Result | None:
+    """The result of a run that is done; what a torn, failed or interrupted one has left is set aside.
+
+    Hydra has opened the run's log and written its configuration, so these stay where they are.
+
+    Raises:
+        UserError: the directory holds another run that is done.
+    """
+    found = look(directory, run_directory.identity(cfg, data_digest.of(cfg.data)))
+    if found.state in (State.DONE, State.NEW):
+        return found.result
+    if found.other:
+        raise UserError(f"{directory} holds another run; choose another name=…")
+    place = vacant(directory.parent / SET_ASIDE, directory.name)
+    place.mkdir()
+    for path in directory.iterdir():
+        if path.name not in BEFORE_TRAINING:
+            path.rename(place / path.name)
+    return None

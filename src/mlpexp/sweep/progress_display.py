@@ -1,0 +1,223 @@
+"""What a person sees of a sweep: one line of plan, one bar, a table of configurations, two commands."""
+
+import math
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlpexp.runtime.errors import described
+from mlpexp.store.results_table import swept_keys
+from mlpexp.sweep.run_jobs import Job, Outcome
+from mlpexp.sweep.stack_plan import Plan
+from mlpexp.sweep.terminal_ranking import SEED_LIKE, Estimate, rank
+
+SHOWN = 5  # configurations in the final table
+NAMED = 10  # failures that are named one by one
+WIDE = 100  # columns in which three metrics and their intervals find room
+WRITING_S, STACK_S = 0.004, 0.2  # of a run's files; of a Trainer's own work
+
+
+class Screen:
+    """The terminal of a sweep. Silent where `quiet`, for use as a library; a bar and no more where `brief`."""
+
+    def __init__(self, *, quiet: bool = False, brief: bool = False) -> None:
+        self._brief = brief
+        self._console = Console(quiet=quiet)
+        self._errors = Console(stderr=True, quiet=quiet)
+        self._progress: Progress | None = None
+        self._best: float | None = None
+        self._shown = self._done = 0.0
+
+    @contextmanager
+    def showing(self, sweep: Sequence[Job], planned: Plan) -> Iterator[None]:
+        """Announce the plan and keep a bar on the screen while the block runs."""
+        if not self._brief:
+            self._console.print(plan_line(sweep, planned), highlight=False)
+            for reason, count in Counter(planned.alone.values()).items():
+                self._console.print(f"{count:,} of them train alone: {reason}", highlight=False)
+        columns = (
+            TextColumn("training"),
+            BarColumn(bar_width=16),  # all of it in 80 columns
+            MofNCompleteColumn(),
+            TextColumn("runs"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            TextColumn("{task.fields[best]}"),
+        )
+        disable = not sys.stderr.isatty()
+        with Progress(*columns, console=self._errors, disable=disable, transient=self._brief) as self._progress:
+            self._task = self._progress.add_task("", total=len(sweep), best="")
+            yield
+
+    def explain(self, sweep: Sequence[Job], left: Sequence[Job], standing: str, planned: Plan | None) -> None:
+        """A dry run: what the same command would do without `dry_run=true`."""
+        if standing:
+            self._console.print(standing, highlight=False)
+        if planned is None:
+            self._console.print(f"nothing to train: all {len(sweep):,} runs are done", highlight=False)
+            return
+        self._console.print(plan_line(left, planned), highlight=False)
+        for reason, count in Counter(planned.alone.values()).items():
+            self._console.print(f"{count:,} would train alone: {reason}", highlight=False)
+        if planned.stacks:
+            memory = max(stack.memory_bytes for stack in planned.stacks) / 2**20
+            self._console.print(f"the largest stack needs about {memory:,.0f} MiB", highlight=False)
+        self._console.print("dry run: nothing was trained or written", highlight=False)
+
+    def epoch(self, runs: float) -> None:
+        """A stack has advanced by so much, counted in whole runs."""
+        self._shown += runs
+        if self._progress is not None:
+            self._progress.update(self._task, completed=int(self._shown))
+
+    def finished(self, outcomes: Iterable[Outcome]) -> None:
+        """These runs are written."""
+        for outcome in outcomes:
+            self._done += 1
+            result = outcome.result
+            if result is None or not math.isfinite(result.objective):
+                continue
+            better = min if result.monitor == "val/loss" else max
+            self._best = result.objective if self._best is None else better(self._best, result.objective)
+            best = f"best {result.monitor} {self._best:.4f}"
+            if self._progress is not None:
+                self._progress.update(self._task, best=best)
+        self._shown = self._done
+        if self._progress is not None:
+            self._progress.update(self._task, completed=self._done)
+
+    def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
+        """The best configurations, what went wrong, what one would type next."""
+        self._ranking(sweep, outcomes)
+        left = Counter(end.result.epochs for end in outcomes if end.result and end.result.status == "stopped")
+        if left:
+            told = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
+            going = sum(end.result is not None and end.result.status == "ok" for end in outcomes)
+            self._console.print(
+                f"of {len(sweep):,} runs {told} left; {going:,} trained to the end", highlight=False, soft_wrap=True
+            )
+        diverged = [
+            run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == "diverged"
+        ]
+        failed = [(run, end.error) for run, end in zip(sweep, outcomes, strict=True) if end.error is not None]
+        if diverged:
+            some = ", ".join(run.directory.name for run in diverged[:3])
+            more = f" and {len(diverged) - 3:,} more" if len(diverged) > 3 else ""
+            self._errors.print(
+                f"{len(diverged):,} of {len(sweep):,} runs diverged: {some}{more}; results.csv says how",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        for run, error in failed[:NAMED]:
+            self._errors.print(
+                f"failed: {run.log or run.directory}: {described(error)}", markup=False, highlight=False, soft_wrap=True
+            )
+        if len(failed) > NAMED:
+            self.warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
+        place = shlex.quote(str(_relative(directory)))
+        table = all(run.config.record == "table" for run in sweep)
+        what = "runs.jsonl, with every run's epochs, are in" if table else "one directory per run are in"
+        more = "" if table else f"\n  tensorboard --logdir {place}"
+        self._console.print(
+            f"\nresults.csv and {what} {_relative(directory)}. Next:\n  python scripts/report.py {place}{more}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def warn(self, line: str) -> None:
+        """Say something that a person should know."""
+        self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _ranking(self, sweep: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        keys = swept_keys([run.overrides for run in sweep])
+        monitor = sweep[0].config.monitor
+        runs = []
+        for run, outcome in zip(sweep, outcomes, strict=True):
+            result = outcome.result
+            if result is not None and result.status == "ok":
+                given = dict.fromkeys(keys, "") | {
+                    key: value
+                    for key, _, value in (item.lstrip("+").partition("=") for item in run.overrides)
+                    if key in keys
+                }
+                runs.append((given, result.metrics))
+        if not runs:
+            return
+        ranked = rank(runs, monitor, smaller_is_better=monitor == "val/loss")
+        factors = [key for key in keys if key not in SEED_LIKE]
+        metrics = [name for name in dict.fromkeys((monitor, "val/acc", "test/acc")) if name in ranked[0].metrics]
+        if self._console.width < WIDE and len(metrics) > 2:
+            metrics.remove("val/acc")
+        repeated = any(item.metrics[monitor].num_runs > 1 for item in ranked)
+        self._console.print(_title(len(ranked), monitor, repeated), highlight=False)  # above: inside it would wrap
+        table = Table(header_style="bold")
+        if factors:
+            table.add_column("configuration", overflow="fold")
+        if repeated:
+            table.add_column("runs", justify="right", no_wrap=True)
+        for name in metrics:
+            table.add_column(name, justify="right", no_wrap=True)
+        for item in ranked[:SHOWN]:
+            cells = [escape(" ".join(_setting(key, item.settings[key]) for key in factors))] if factors else []
+            cells += [str(item.metrics[monitor].num_runs)] if repeated else []
+            table.add_row(*cells, *(_spelled(item.metrics[name]) for name in metrics))
+        self._console.print(table)
+
+
+def _title(count: int, monitor: str, repeated: bool) -> str:
+    interval = ", with 95 % intervals" if repeated else ""
+    if count == 1:
+        return f"mean over the runs{interval}" if repeated else "the run"
+    return f"best of {count:,} configurations by {'mean ' * repeated}{monitor}{interval}"
+
+
+def _setting(key: str, value: str) -> str:
+    """`width=64`, but `tanh`: a word speaks for itself."""
+    is_word = value.isidentifier() and value.lower() not in ("true", "false", "null", "none", "nan", "inf")
+    return value if is_word else f"{key.rpartition('.')[2]}={value}"
+
+
+def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
+    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks, about 12 s`."""
+    swept = swept_keys([run.overrides for run in sweep])
+    keys = [key for key in swept if key not in SEED_LIKE]
+    repeated = Counter(
+        tuple(item for item in run.overrides if item.partition("=")[0].lstrip("+~") in keys) for run in sweep
+    )
+    counts = set(repeated.values())
+    noun = "architecture" if keys and all(key.startswith("model.") for key in keys) else "configuration"
+    what = f"{len(repeated):,} {noun}{'s' * (len(repeated) != 1)}"
+    if len(counts) == 1 and counts != {1}:
+        repeats = {"data.fold": "folds"}.get(next((key for key in swept if key in SEED_LIKE), ""), "seeds")
+        what += f" x {counts.pop():,} {repeats if len(swept) - len(keys) == 1 else 'runs'}"
+    stacks = len(planned.stacks)
+    seconds = planned.slowness * (planned.seconds + STACK_S * stacks + WRITING_S * len(sweep))
+    seconds /= max(1, min(planned.workers, stacks))
+    line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
+    if stacks:
+        line += f", in {stacks:,} stack{'s' * (stacks != 1)}, about {_duration(seconds)}"
+    return line
+
+
+def _spelled(value: Estimate) -> str:
+    return f"{value.mean:.4f}" + (f" ± {value.half_width:.4f}" if math.isfinite(value.half_width) else "")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,107 @@
+"""The jobs that `launch` hands to `train`, and what comes back; light, so that a refused sweep imports no torch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from hydra.core.utils import configure_log, env_override
+from omegaconf import DictConfig
+
+from mlpexp.config.hparams import chosen, swept
+from mlpexp.config.schema import Config
+from mlpexp.store.results_table import Row
+from mlpexp.store.run_directory import FINAL, Result
+from mlpexp.sweep.compose import hydra_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run of a sweep; its directory exists and holds what Hydra writes, unless only a table is recorded."""
+
+    number: int
+    overrides: tuple[str, ...]
+    config: Config
+    directory: Path
+    log: Path | None
+    """where its messages go; None where its logging was switched off"""
+    env_set: dict[str, str]
+    """environment variables while it trains: `hydra.job.env_set`"""
+    data_digest: str = ""
+    """of the data when the sweep began"""
+    done: "Result | None" = None
+    """how it ended in an earlier start of the sweep; then there is nothing to train"""
+    swept: tuple[str, ...] = ()
+    """the keys that the sweep varies; empty where a sweeper brings its runs in portions"""
+    hydra: Callable[[], DictConfig]
+    """makes the whole configuration, with Hydra's own node: 150 KiB, so it is not kept"""
+
+    @property
+    def hparams(self) -> dict[str, bool | int | float | str]:
+        """The run's row of TensorBoard's HParams page."""
+        return swept(self.config, self.swept, self.overrides) if self.swept else chosen(self.config)
+
+    def packed(self, *, alone: bool) -> "Job":
+        """The same as plain data, for another process; in a stack nobody asks for the whole configuration."""
+        return replace(self, hydra=partial(_given, self.hydra() if alone else None))
+
+    @contextmanager
+    def surroundings(self) -> Iterator[None]:
+        """What Hydra puts around a job: `HydraConfig`, its environment variables, its own log."""
+        cfg = self.hydra()
+        with hydra_config(cfg), env_override(self.env_set):
+            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+            try:
+                yield
+            finally:
+                configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+
+    def note(self, text: str) -> None:
+        """Append to the run's own log."""
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as log:
+                log.write(text)
+
+
+def _given(cfg: DictConfig | None) -> DictConfig:
+    assert cfg is not None, "a run that trains in a stack was packed without its whole configuration"
+    return cfg
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """How a run ended: its result, and where it failed the error that it raised."""
+
+    result: Result | None = None
+    error: Exception | None = None
+    files: dict[str, str] | None = None
+    """of a run without a directory: what its directory would have held, for the journal"""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.result is not None and self.result.status in FINAL
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the run has ended, well or not."""
+        return self.result is not None or self.error is not None
+
+
+Ended = tuple[Job, Outcome]
+
+
+def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[Row]:
+    """The rows of `results.csv`: one for each run that has ended, in the order of the grid."""
+    return [
+        (
+            job.number,
+            job.directory.name,
+            job.overrides,
+            end.result,
+            f"{type(end.error).__name__}: {end.error}" if end.error else "",
+        )
+        for job, end in zip(jobs, outcomes, strict=True)
+        if end.is_known
+    ]

@@ -1,0 +1,154 @@
+"""A stacked run's checkpoints, as Lightning would have written them had the run been alone.
+
+A test holds them, key by key, against those of a run alone.
+"""
+
+import warnings
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlpexp.config.schema import Config
+from mlpexp.data.prepared_data import Prepared
+from mlpexp.models.classifier import hyperparameters
+from mlpexp.models.stack_module import RunRecord, Snapshot
+from mlpexp.models.torch_mlp import make_optimizer
+from mlpexp.runtime import software_versions
+
+
+def assemble(
+    cfg: Config,
+    data: Prepared,
+    record: RunRecord,
+    snapshot: Snapshot,
+    run: int,
+    *,
+    epochs: int,
+    finished: bool,
+    steps_per_epoch: int,
+    wall_times: list[float],
+) -> dict[str, Any]:
+    """The content of a checkpoint after `epochs` epochs; `finished` where training ended with them.
+
+    Args:
+        run: the row of `snapshot`.
+        wall_times: seconds since 1970, the start and the end of each epoch.
+    """
+    layers = len(snapshot.weights)
+    state_dict: dict[str, Tensor] = {}
+    for i in range(layers):
+        # clones: a slice would be saved with the whole stack behind it
+        state_dict[f"layers.{i}.weight"] = snapshot.weights[i][run].clone()
+        state_dict[f"layers.{i}.bias"] = snapshot.biases[i][run].clone()
+    steps = epochs * steps_per_epoch
+    sizes = [snapshot.weights[0].shape[2], *(weight.shape[1] for weight in snapshot.weights)]
+    optimizer, schedulers = _optimizer(cfg, sizes, epochs)
+    return {
+        "epoch": epochs if finished else epochs - 1,
+        "global_step": steps,
+        "pytorch-lightning_version": software_versions.versions()["lightning"],
+        "state_dict": state_dict,
+        "loops": _loops(epochs, steps_per_epoch, finished, scheduled=bool(schedulers)),
+        "callbacks": {"Recorder": _recorder(record, epochs, wall_times, cfg)},
+        "optimizer_states": [{"state": _state(cfg, snapshot, run, steps), "param_groups": optimizer}],
+        "lr_schedulers": schedulers,
+        "hparams_name": None,
+        "hyper_parameters": hyperparameters(cfg, data.num_inputs, data.num_classes, data.description),
+    }
+
+
+def _recorder(record: RunRecord, epochs: int, wall_times: list[float], cfg: Config) -> dict[str, Any]:
+    progress = record.progress
+    if epochs < len(record.history):  # as it was then
+        progress = type(progress).of(cfg)
+        for epoch, row in enumerate(record.history[:epochs]):
+            progress.update(epoch, row[cfg.monitor])
+    return {
+        "saved_at": wall_times[epochs],
+        "history": record.history[:epochs],
+        "wall_times": wall_times[: epochs + 1],
+        "layer_rows": [row for row in record.layer_rows if row[0] < epochs],  # type: ignore[operator]
+        "progress": vars(progress),
+    }
+
+
+def _state(cfg: Config, snapshot: Snapshot, run: int, steps: int) -> dict[int, dict[str, Tensor]]:
+    if cfg.optimizer.name == "sgd" and cfg.optimizer.momentum == 0:
+        return {}  # its neighbours may have momentum
+    layers = len(snapshot.weights)
+    found: dict[int, dict[str, Tensor]] = {}
+    adam = "exp_avg" in snapshot.state
+    for i in range(layers):
+        for offset, place in ((0, i), (1, layers + i)):  # snapshots hold the weights first, torch takes turns
+            entry = {"step": torch.tensor(float(steps))} if adam else {}
+            for name, tensors in snapshot.state.items():
+                entry[name] = tensors[place][run].clone()
+            found[2 * i + offset] = entry
+    return found
+
+
+_optimizers: dict[Any, Any] = {}
+
+
+def _optimizer(cfg: Config, sizes: list[int], epochs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Parameter groups and schedules after `epochs`, by taking a real schedule through them."""
+    model = cfg.model
+    key = (cfg.optimizer, cfg.trainer.max_epochs, tuple(sizes), epochs, model.parametrization, model.base_width)
+    if key not in _optimizers:
+        optimizer, schedule = make_optimizer(
+            cfg, [nn.Parameter(torch.zeros(1)) for _ in sizes[1:] for _ in range(2)], sizes
+        )
+        if schedule is not None:
+            with warnings.catch_warnings():
+                # the optimizer has not made a step: its first one imports torch's compiler, two seconds
+                warnings.simplefilter("ignore", UserWarning)
+                for _ in range(epochs):
+                    schedule.step()
+        _optimizers[key] = optimizer.state_dict()["param_groups"], [schedule.state_dict()] if schedule else []
+    return _optimizers[key]
+
+
+@lru_cache(maxsize=256)
+def _loops(epochs: int, steps: int, finished: bool, *, scheduled: bool) -> dict[str, Any]:
+    """Lightning's counters of a fit with `steps` steps an epoch and one validation batch."""
+    total, done = epochs * steps, epochs if finished else epochs - 1
+
+    def counts(current: int, whole: int, *names: str) -> dict[str, Any]:
+        names = names or ("ready", "completed", "started", "processed")
+        return {"total": dict.fromkeys(names, whole), "current": dict.fromkeys(names, current)}
+
+    def batches(current: int, whole: int, last: bool) -> dict[str, Any]:
+        return counts(current, whole) | {"is_last_batch": last}
+
+    def idle() -> dict[str, Any]:
+        return {"state_dict": {}, "batch_progress": batches(0, 0, False)}
+
+    stepped = total - 0 if finished else total
+    schedule_steps = epochs if scheduled else 0
+    epoch_counts = {"ready": epochs, "completed": done, "started": epochs, "processed": epochs}
+    predict = {"state_dict": {}, "batch_progress": counts(0, 0)}
+    return {
+        "fit_loop": {
+            "state_dict": {},
+            "epoch_loop.state_dict": {"_batches_that_stepped": stepped},
+            "epoch_loop.batch_progress": batches(steps, total, True),
+            "epoch_loop.scheduler_progress": counts(schedule_steps and 1, schedule_steps, "ready", "completed"),
+            "epoch_loop.automatic_optimization.state_dict": {},
+            "epoch_loop.automatic_optimization.optim_progress": {
+                "optimizer": {
+                    "step": counts(steps, total, "ready", "completed"),
+                    "zero_grad": counts(steps, total, "ready", "completed", "started"),
+                }
+            },
+            "epoch_loop.manual_optimization.state_dict": {},
+            "epoch_loop.manual_optimization.optim_step_progress": counts(0, 0, "ready", "completed"),
+            "epoch_loop.val_loop.state_dict": {},
+            "epoch_loop.val_loop.batch_progress": batches(1, 1, True),
+            "epoch_progress": {"total": dict(epoch_counts), "current": dict(epoch_counts)},
+        },
+        "validate_loop": idle(),
+        "test_loop": idle(),
+        "predict_loop": predict,
+    }

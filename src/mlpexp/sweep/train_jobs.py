@@ -1,0 +1,59 @@
+"""The jobs of a sweep to their outcomes: the seam between Hydra's side of a sweep and ours."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mlpexp.store import results_table
+from mlpexp.store.sweep_state import Standing
+from mlpexp.sweep.backends.launcher_settings import Settings
+from mlpexp.sweep.progress_display import Screen
+from mlpexp.sweep.run_jobs import Ended, Job, Outcome, ended_rows
+
+DEFAULT = Settings()
+
+
+def train_jobs(
+    jobs: Sequence[Job],
+    directory: Path,
+    settings: Settings = DEFAULT,
+    prepare: Callable[[], None] | None = None,
+    *,
+    earlier: Sequence[Ended] = (),
+    in_portions: bool = False,
+) -> list[Outcome]:
+    """Train every job that is not done and write the sweep's table; one that raises does not stop the others.
+
+    Args:
+        settings: where to train.
+        prepare: a function of a module, called in each other process that trains.
+        earlier: jobs of the same sweep that have ended; they are in the table.
+        in_portions: more jobs follow, so that it is not yet time to look back.
+
+    Raises:
+        Interrupted: stopped from outside.
+    """
+    screen = Screen(brief=in_portions)
+    jobs = [*(job for job, _ in earlier), *jobs]
+    outcomes = [*(end for _, end in earlier), *(Outcome(result=job.done) for job in jobs[len(earlier) :])]
+    if all(end.is_known for end in outcomes):
+        results_table.write(directory, ended_rows(jobs, outcomes))
+    else:
+        from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep needs none of it
+
+        conduct(jobs, outcomes, directory, screen, settings, prepare)
+    if not in_portions:
+        screen.conclude(jobs, outcomes, directory)
+    return outcomes[len(earlier) :]
+
+
+def conclude(ended: Sequence[Ended], directory: Path) -> None:
+    """Look back on a sweep that came in portions."""
+    Screen().conclude([job for job, _ in ended], [end for _, end in ended], directory)
+
+
+def explain(jobs: Sequence[Job], standing: Standing) -> None:
+    """Print what a sweep would do: new, done, torn, failed; stacks, runs alone, time, memory."""
+    from mlpexp.sweep.executor import planned
+
+    left = [job for job in jobs if job.done is None]
+    Screen().explain(jobs, left, standing.sentence(), planned(left, tried=True) if left else None)

@@ -1,0 +1,80 @@
+"""The decision boundary of a network whose samples are two numbers: asked on a grid, drawn with some samples."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mlpexp import data
+from mlpexp.data.data_description import Description
+from mlpexp.models.classifier import Classifier
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import checkpoint_files
+from mlpexp.tracking import figures
+from mlpexp.training import load_network
+
+GRID = 250  # points a side
+PIECE = 8192  # points at once: a wide network's hidden layers stay small
+
+
+def is_plane(description: Description) -> bool:
+    """Whether a sample is two numbers, and nothing else."""
+    return description.features.num_inputs == len(description.features.names) == 2
+
+
+def draw(
+    module: Classifier,
+    description: Description,
+    inputs: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    samples: str = "samples",
+) -> Figure:
+    """In raw units, a tenth further than the samples reach.
+
+    Args:
+        inputs: (n, 2) as the network sees them; labels: (n,).
+        samples: what they are, e.g. `test samples`.
+    """
+    features = description.features
+    points = inputs * np.asarray(features.scale) + np.asarray(features.shift)
+    margin = 0.1 * np.maximum(np.ptp(points, axis=0), 1e-9)
+    (left, bottom), (right, top) = points.min(0) - margin, points.max(0) + margin
+    across, up = np.meshgrid(np.linspace(left, right, GRID), np.linspace(bottom, top, GRID))
+    field = _answers(module, features.transform(np.stack([across.ravel(), up.ravel()], axis=1))).reshape(GRID, GRID)
+    extent = float(left), float(right), float(bottom), float(top)
+    names = features.names[0], features.names[1]
+    return figures.boundary(points, labels, field, extent, description.class_names, names, samples)
+
+
+@torch.inference_mode()
+def _answers(module: Classifier, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The class of each point; -1 where the network's answer is not finite."""
+    kind = next(module.parameters()).dtype  # double where trained so
+    logits = torch.cat([module(some.to(kind)) for some in torch.from_numpy(inputs).split(PIECE)])  # (n, C)
+    found: NDArray[np.int64] = torch.where(logits.isfinite().all(-1), logits.argmax(-1), -1).numpy()
+    return found
+
+
+def draw_run(checkpoint: Path, most: int) -> Figure | None:
+    """The same out of a run's directory, with at most so many samples of its test (or validation) part.
+
+    None where a sample is not two numbers, or where the data is not what it was trained on.
+
+    Raises:
+        UserError: the checkpoint is missing, damaged or hostile.
+    """
+    loaded = load_network.network(checkpoint, checkpoint_files.load(checkpoint))
+    if not is_plane(loaded.data):
+        return None
+    try:
+        prepared = data.prepare(loaded.cfg.data)
+    except UserError:  # a file that has gone
+        return None
+    if prepared.digest != loaded.data.digest:
+        return None
+    part = "test" if len(prepared.split.test) else "val"
+    inputs, labels = prepared.part(part)
+    words = {"test": "test samples", "val": "validation samples"}[part]
+    return draw(loaded.module, loaded.data, inputs[:most].numpy(), labels[:most].numpy(), words)

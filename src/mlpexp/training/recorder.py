@@ -1,0 +1,177 @@
+"""Writes a run down while it is trained: metrics, events, checkpoints; decides which epoch is the best.
+
+A Lightning callback. Files other than the event file are rewritten whole and at most every ten seconds, so
+that a short run pays for its files once and a long one loses little when it is killed.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
+
+from mlpexp.config.schema import Config
+from mlpexp.models.classifier import Classifier
+from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
+from mlpexp.nn.early_stopping import Progress
+from mlpexp.runtime import distributed, signals
+from mlpexp.store import atomic_files, checkpoint_files, run_directory
+from mlpexp.store.run_directory import METRIC_NAMES
+from mlpexp.tracking.event_files import EventLog
+from mlpexp.tracking.events import histogram
+from mlpexp.tracking.layer_columns import START
+from mlpexp.tracking.run_events import epoch_event, layers_event
+
+FLUSH_EVERY_S = 10.0
+
+
+class DeferredCheckpointIO(CheckpointIO):
+    """Keeps the run's own two checkpoints in memory until `flush`; writes anybody else's at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.own = {str(directory / name) for name in (run_directory.LAST, run_directory.BEST)}
+        self.pending: dict[str, bytes] = {}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        content = checkpoint_files.to_bytes(checkpoint)
+        if str(path) in self.own:
+            self.pending[str(path)] = content
+        else:
+            checkpoint_files.save(Path(path), content)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        if Path(path).name == ".temp.ckpt":  # the weights alone, as Lightning brings them back from ranks it has forked
+            return torch.load(path, map_location=map_location, weights_only=True)
+        return checkpoint_files.load(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+    def flush(self) -> None:
+        for path, content in sorted(self.pending.items()):  # best before last: last never runs ahead of it
+            checkpoint_files.save(Path(path), content)
+        self.pending.clear()
+
+    def keep_as_best(self) -> None:
+        """The epoch that was saved last is the best so far."""
+        if not distributed.is_first():
+            return  # nothing was saved here
+        self.pending[str(self.directory / run_directory.BEST)] = self.pending[str(self.directory / run_directory.LAST)]
+
+
+class Recorder(Checkpoint):
+    """One run's history.
+
+    It is a `Checkpoint` because Lightning calls those last, when the epoch's metrics are known.
+
+    Attributes:
+        history: of each finished epoch, the metrics by name.
+        wall_times: seconds since 1970: the start, then the end of each epoch.
+        layer_rows: rows of `layers.csv`.
+        in_epoch: the weights are those of an epoch that is not finished.
+    """
+
+    def __init__(self, cfg: Config, directory: Path, events: EventLog | None, io: DeferredCheckpointIO) -> None:
+        self.cfg, self.directory, self.events, self.io = cfg, directory, events, io
+        self.history: list[dict[str, float]] = []
+        self.wall_times = [time.time()]
+        self.layer_rows: list[list[float | str]] = []
+        self.progress = Progress.of(cfg)
+        self.in_epoch = False
+        self._probe: tuple[Tensor, Tensor] | None = None
+        self._flushed_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "saved_at": time.time(),
+            "history": self.history,
+            "wall_times": self.wall_times,
+            "layer_rows": self.layer_rows,
+            "progress": vars(self.progress),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.history, self.wall_times = list(state["history"]), list(state["wall_times"])
+        columns = len(run_directory.LAYER_NAMES)  # there were fewer once
+        self.layer_rows = [[*row, *[""] * (columns - len(row))] for row in state["layer_rows"]]
+        self.progress = Progress(**state["progress"])
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        distributed.end_with_parent()
+        if not distributed.is_first():
+            self.events = None
+        signals.arm()  # Lightning has just put its own handler for SIGTERM over ours
+        inputs, labels = trainer.datamodule.prepared.part("train")  # type: ignore[attr-defined]
+        self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
+        if self.cfg.tracking.diagnostics and not self.history and not self.layer_rows:
+            assert isinstance(module, Classifier)
+            self._inspect(module, START, self.wall_times[0])
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Classifier)
+        module.metrics.clear()
+        self.in_epoch = True
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Classifier)
+        if not module.metrics.keys() >= set(METRIC_NAMES):
+            return  # stopped in the middle, by max_steps, say: no epoch of the run
+        self.in_epoch = False
+        epoch, now = trainer.current_epoch, time.time()
+        self.history.append({name: module.metrics[name] for name in METRIC_NAMES})
+        self.wall_times.append(now)
+        if self.events is not None:
+            self.events.add(epoch_event(epoch, self.history[-1], now))
+        if self.cfg.tracking.diagnostics:
+            self._inspect(module, epoch, now)
+        if self.events is not None:
+            self.events.flush()
+        best = self.progress.update(epoch, self.history[-1][self.cfg.monitor])
+        trainer.save_checkpoint(
+            self.directory / run_directory.LAST
+        )  # into memory: whenever we are stopped, it is there
+        if best:
+            self.io.keep_as_best()
+        if self.progress.stopped:
+            trainer.should_stop = True
+        if time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
+            self.flush()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if not self.in_epoch:
+            trainer.save_checkpoint(self.directory / run_directory.LAST)
+        self.flush()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        # the weights may be in the middle of an epoch; what stands is the epoch before
+        self.flush()
+
+    def flush(self) -> None:
+        """Bring every file up to the latest finished epoch."""
+        if not distributed.is_first():
+            return
+        self.io.flush()
+        atomic_files.write(self.directory / run_directory.METRICS, run_directory.metrics_csv(self.history))
+        if self.layer_rows:
+            atomic_files.write(self.directory / run_directory.LAYERS, run_directory.layers_csv(self.layer_rows))
+        self._flushed_at = time.monotonic()
+
+    def _inspect(self, module: Classifier, epoch: int, now: float) -> None:
+        assert self._probe is not None
+        layers = module.parameter_layers()
+        numbers, gradients = inspect(layers, *self._probe, module.activation)
+        [rows] = numbers.rows(epoch)
+        self.layer_rows += rows
+        if self.events is None:
+            return
+        self.events.add(layers_event(epoch, rows, now))
+        for i, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
+            for name, tensor in (("weights", layer.weight), ("biases", layer.bias)):
+                self.events.add(histogram(f"{name}/layer_{i}", epoch, tensor.cpu().numpy(), now))
+            self.events.add(histogram(f"gradients/layer_{i}", epoch, gradient.weight.cpu().numpy(), now))

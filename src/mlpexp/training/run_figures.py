@@ -1,0 +1,76 @@
+"""The pictures of one finished run: PNG files below `figures`, and the same in TensorBoard."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from mlpexp.data.prepared_data import Prepared
+from mlpexp.models.classifier import Classifier
+from mlpexp.nn.functional import softmax
+from mlpexp.store import atomic_files, run_directory
+from mlpexp.tracking import figures
+from mlpexp.tracking.event_files import EventLog
+from mlpexp.tracking.events import image
+from mlpexp.tracking.layer_columns import START
+from mlpexp.training import decision_boundary
+from mlpexp.training.recorder import Recorder
+
+SAMPLES = [42, 64, 1337]  # those that the course notebook shows
+
+
+def draw(module: Classifier, data: Prepared, recorder: Recorder, directory: Path, events: EventLog | None) -> None:
+    """Draw the run; `module` holds the weights that the result names."""
+    (directory / run_directory.FIGURES).mkdir(exist_ok=True)
+    step = max(0, len(recorder.history) - 1)
+    for name, figure in _figures(module, data, recorder):
+        content, width, height = figures.png(figure)
+        atomic_files.write(directory / run_directory.FIGURES / f"{name}.png", content)
+        if events is not None:
+            events.add(image(f"visual/{name}", step, content, width, height, wall_time=time.time()))
+
+
+def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator[tuple[str, Figure]]:
+    yield "curves", figures.learning_curves(recorder.history, recorder.progress.best_epoch)
+    if data.image_shape is not None:
+        pictures = data.inputs.numpy().reshape(-1, *data.image_shape)
+        names = np.array(data.class_names)[data.labels.numpy()]
+        yield "samples", figures.sample_gallery(pictures, names, [i for i in SAMPLES if i < len(pictures)])
+    part = "test" if len(data.split.test) else "val"
+    inputs, labels = data.part(part)
+    with torch.no_grad():
+        probabilities = softmax(module.cpu()(inputs))  # (n, C)
+    if torch.isfinite(probabilities).all():
+        confidence, predicted = probabilities.max(-1)
+        counts = multiclass_confusion_matrix(predicted, labels, num_classes=probabilities.shape[-1])
+        yield f"confusion_{part}", figures.confusion_matrix(counts.numpy(), data.class_names)
+        if data.image_shape is not None:
+            shown = inputs.numpy().reshape(-1, *data.image_shape)
+            yield (
+                f"mistakes_{part}",
+                figures.mistakes(
+                    shown, labels.numpy(), predicted.numpy(), confidence.numpy(), class_names=data.class_names
+                ),
+            )
+            first = module.parameter_layers()[0].weight.numpy()  # (width, I)
+            yield "first_layer", figures.first_layer_weights(first, data.image_shape)
+        if decision_boundary.is_plane(data.description):
+            words = "test samples" if part == "test" else "validation samples"
+            yield (
+                "decision_boundary",
+                decision_boundary.draw(module, data.description, inputs.numpy(), labels.numpy(), words),
+            )
+    if recorder.layer_rows:
+        epochs, rows = len(recorder.history), [row for row in recorder.layer_rows if row[0] != START]
+        table = np.array([row[2:4] for row in rows], dtype=float).reshape(epochs, -1, 2)
+        yield "gradient_norms", figures.layer_lines(table[..., 0], "gradient norm", "L2")
+        saturated = np.array([row[4] for row in rows if row[4] != ""], dtype=float)
+        if saturated.size:
+            yield (
+                "saturation",
+                figures.layer_lines(saturated.reshape(epochs, -1), "saturated share", axis="share"),
+            )

@@ -1,0 +1,301 @@
+"""One run, alone: from a typed configuration to a run's directory."""
+
+import logging
+import math
+import signal
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from mlpexp import data as datasets
+from mlpexp import models
+from mlpexp.config.hparams import chosen
+from mlpexp.config.schema import Config
+from mlpexp.data.datamodule import TableDataModule
+from mlpexp.models.classifier import Classifier
+from mlpexp.runtime import signals, software_versions
+from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
+from mlpexp.store import checkpoint_files, directory_lock, run_directory
+from mlpexp.store.run_directory import Result
+from mlpexp.tracking.event_files import EventLog
+from mlpexp.tracking.previous_events import carried_over
+from mlpexp.tracking.run_events import end_events, start_events
+from mlpexp.tracking.session_events import Hparam
+from mlpexp.training import resume
+from mlpexp.training.final_status import Conclusion, conclude
+from mlpexp.training.lightning_logger import RunLogger
+from mlpexp.training.recorder import DeferredCheckpointIO, Recorder
+from mlpexp.training.resume import Continued
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a run needs beside its configuration."""
+
+    directory: Path
+    bar: Callback | None = None
+    hparams: Mapping[str, Hparam] | None = None
+    """the run's row of TensorBoard's HParams page; by default what differs from the defaults, and a few more"""
+    continued: Continued | None = None
+
+
+def train(cfg: Config, job: Job) -> Result:
+    """Train `cfg` and leave a complete run directory behind.
+
+    Raises:
+        UserError: the directory is in use, or the accelerator is not there.
+        Interrupted: stopped by a signal; what was reached is kept and marked as interrupted.
+    """
+    started = time.time()
+    job.directory.mkdir(parents=True, exist_ok=True)
+    with directory_lock.hold(job.directory), signals.interruptible(), _Threads(cfg.threads), Quiet():
+        data = datasets.module(cfg.data, cfg.seed)
+        data.setup()
+        prepared = data.prepared
+        module = models.build(cfg, prepared.num_inputs, prepared.num_classes, prepared.description)
+        events = EventLog(job.directory, started) if cfg.tracking.tensorboard else None
+        io = DeferredCheckpointIO(job.directory)
+        recorder = Recorder(cfg, job.directory, events, io)
+        run = _Run(cfg, job, data, module, recorder, events, started)
+        with ExitStack() as stack:
+            if events is not None:
+                stack.callback(events.close)
+            return run.train(io)
+
+
+@dataclass
+class _Run:
+    cfg: Config
+    job: Job
+    data: TableDataModule
+    module: Classifier
+    recorder: Recorder
+    events: EventLog | None
+    started: float
+
+    def train(self, io: DeferredCheckpointIO) -> Result:
+        try:
+            trainer = self._trainer(io)
+        except BaseException:
+            if self.events is not None:
+                self.events.path.unlink()  # nothing has begun
+            raise
+        self._open()
+        last = self.job.directory / run_directory.LAST if self.job.continued else None
+        fit_started = time.perf_counter()
+        fit_s = math.nan
+        recorder = self.recorder
+        try:
+            trainer.fit(self.module, self.data, ckpt_path=last, weights_only=True)
+            fit_s = time.perf_counter() - fit_started
+            if trainer.world_size > 1:  # it was trained by processes that have ended; what they wrote is there
+                recorder.load_state_dict(
+                    io.load_checkpoint(self.job.directory / run_directory.LAST)["callbacks"]["Recorder"]
+                )
+            if not recorder.history:
+                raise UserError("training stopped before its first epoch was done; allow it more steps or time")
+            end = conclude(self.cfg, recorder.history, recorder.progress, self._test(trainer), *self._classes())
+            self._draw()
+        except BaseException as error:
+            _end_ranks(trainer)
+            status: run_directory.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
+            so_far = conclude(self.cfg, recorder.history, recorder.progress, {}, *self._classes())
+            message = first_line(error) if isinstance(error, UserError | Interrupted) else described(error)
+            fit_s = fit_s if math.isfinite(fit_s) else time.perf_counter() - fit_started
+            self._finish(so_far._replace(status=status, message=message), fit_s)
+            raise
+        if end.status == "diverged":
+            log.warning("%s; another optimizer.lr may help", end.message)
+        return self._finish(end, fit_s)
+
+    def _open(self) -> None:
+        """The event file's beginning; a continued run takes over its earlier curves, and is not done any more."""
+        directory, continued = self.job.directory, self.job.continued
+        started = continued.wall_times[0] if continued else self.started
+        earlier = sorted(directory.glob("events.out.tfevents.*")) if continued else []
+        if self.events is not None:
+            self.events.add(*start_events(self.job.hparams or chosen(self.cfg), started))
+            if continued:
+                earlier.remove(self.events.path)
+                self.events.add(*carried_over(earlier, continued.saved_at))
+            self.events.flush()
+        if continued:
+            (directory / run_directory.RESULT).unlink(missing_ok=True)  # from here on it is not done
+            resume.note(directory, self.cfg.trainer.max_epochs)
+            for path in earlier:
+                path.unlink()
+
+    def _trainer(self, io: DeferredCheckpointIO) -> Trainer:
+        cfg = self.cfg
+        flags: dict[str, Any] = {
+            "devices": 1,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,  # the first epoch's validation comes soon enough
+            "inference_mode": True,
+        }
+        flags |= cfg.trainer.flags
+        plugins = flags.pop("plugins", None) or []
+        return Trainer(
+            max_epochs=cfg.trainer.max_epochs,
+            accelerator=cfg.trainer.accelerator,
+            # the bar, where there is one, is a callback of ours
+            enable_progress_bar=False,
+            logger=[RunLogger(self.job.directory, self.events), *instances("logger", cfg.logger)],
+            callbacks=[
+                self.recorder,
+                *([self.job.bar] if self.job.bar else []),
+                *instances("callbacks", cfg.callbacks),
+            ],
+            plugins=[io, *(plugins if isinstance(plugins, list) else [plugins])],
+            default_root_dir=self.job.directory,
+            **flags,
+        )
+
+    def _test(self, trainer: Trainer) -> dict[str, float]:
+        """Test metrics of the weights that `test_weights` names; the module holds them afterwards."""
+        best = self.cfg.test_weights == "best" and self.recorder.progress.best_epoch is not None
+        if best or self.recorder.in_epoch:
+            path = self.job.directory / (run_directory.BEST if best else run_directory.LAST)
+            self.module.load_state_dict(checkpoint_files.load(path)["state_dict"])
+        if len(self.data.prepared.split.test) == 0:
+            return {}
+        if trainer.world_size > 1:  # for a moment's work no processes are started again
+            trainer = Trainer(
+                accelerator=self.cfg.trainer.accelerator,
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+        trainer.test(self.module, self.data, verbose=False)
+        return {name: self.module.metrics[name] for name in ("test/loss", "test/acc")}
+
+    def _classes(self) -> tuple[list[int], list[float] | None]:
+        """Training samples of each class, and what each counts."""
+        prepared = self.data.prepared
+        return prepared.class_counts(), prepared.description.class_weights
+
+    def _draw(self) -> None:
+        if self.cfg.tracking.figures:
+            from mlpexp.training import run_figures  # matplotlib: late, a run without figures does without it
+
+            run_figures.draw(self.module, self.data.prepared, self.recorder, self.job.directory, self.events)
+
+    def _finish(self, end: Conclusion, fit_s: float) -> Result:
+        """The last files, the marker at the very end."""
+        history, directory = self.recorder.history, self.job.directory
+        names = [
+            name
+            for name in (run_directory.METRICS, run_directory.LAYERS, run_directory.LAST, run_directory.BEST)
+            if (directory / name).exists()
+        ]
+        if self.events is not None:
+            # the metrics of the chosen epoch come last, so that the HParams tab shows these
+            self.events.add(*end_events(end.epoch or 0, end.metrics, end.status, time.time(), note=end.message or ""))
+            self.events.close()
+            names.append(self.events.path.name)
+        result = Result(
+            status=end.status,
+            metrics=end.metrics,
+            objective=self.recorder.progress.best_value,
+            monitor=self.cfg.monitor,
+            epoch=end.epoch,
+            epochs=len(history),
+            identity=run_directory.identity(self.cfg, self.data.prepared.digest),
+            data_digest=self.data.prepared.digest,
+            seconds={"fit": fit_s, "total": time.time() - self.started},
+            versions=software_versions.versions(),
+            git_commit=software_versions.git_commit(),
+            message=end.message,
+            num_parameters=sum(parameter.numel() for parameter in self.module.parameters()),
+            files=run_directory.checksums(directory, names),
+        )
+        run_directory.write_result(directory, result)
+        return result
+
+
+def _end_ranks(trainer: Trainer) -> None:
+    """The processes of a data-parallel training, whose end nobody would wait for."""
+    launcher = trainer.strategy.launcher
+    if trainer.world_size > 1 and launcher is not None:
+        launcher.kill(signal.SIGKILL)
+
+
+def check_accelerator(name: str) -> None:
+    """
+    Raises:
+        UserError: this machine has no such accelerator.
+    """
+    from lightning.pytorch.accelerators import AcceleratorRegistry
+
+    kinds = {"gpu": ("cuda", "mps")}.get(name, (name,))
+    if not any(AcceleratorRegistry.get(kind).is_available() for kind in kinds if kind in AcceleratorRegistry):
+        raise UserError(
+            f"trainer.accelerator={name}: no such device is available on this machine; use trainer.accelerator=cpu"
+        )
+
+
+def instances(group: str, nodes: dict[str, Any]) -> list[Any]:
+    """The objects that a person's `callbacks` or `logger` entries describe by `_target_`.
+
+    Raises:
+        UserError: an entry cannot be built.
+    """
+    from hydra.utils import instantiate
+
+    built = []
+    for name, node in nodes.items():
+        try:
+            built.append(instantiate(node))
+        except Exception as error:
+            raise UserError(
+                f"{group}.{name} cannot be built: {first_line(error.__cause__ or error)}; "
+                "check its _target_ and arguments"
+            ) from error
+    return built
+
+
+class Quiet:
+    """While it lasts, Lightning does not advise: no loader workers, no tips, no internal deprecations."""
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # a cluster has it at its front door
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # we log once per epoch
+        warnings.filterwarnings("ignore", ".*srun.* command is available on your system but is not used.*")
+        # the others in one line, and in the run's log
+        warnings.showwarning = lambda message, *_, **__: log.warning(first_line(message))
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+    def __exit__(self, *error: object) -> None:
+        self._warnings.__exit__(*error)  # type: ignore[arg-type]
+
+
+class _Threads:
+    """A run alone is too small to gain from many threads, and loses much on a busy machine."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.number)
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_num_threads(self.before)
