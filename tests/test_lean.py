@@ -7,8 +7,8 @@ import pytest
 
 COMES_LATER = """
 import gc, sys
-from mlpexp import lean
-lean.install()
+from mlpexp.runtime import fast_imports
+fast_imports.install()
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.compile import to_uncompiled
 absent = {"torch._dynamo", "torch._inductor", "matplotlib", "scipy", "sympy", "torchmetrics.functional"}
@@ -58,11 +58,11 @@ assert "torch._dynamo" in sys.modules and sys.modules["torch._dynamo"].__file__
 
 OTHER_VERSION = """
 import sys
-from mlpexp import lean
+from mlpexp.runtime import fast_imports
 def other(*_, **__):
     raise AttributeError("what another version of Lightning might ask for")
-lean._disable = other
-lean.install()
+fast_imports._disable = other
+fast_imports.install()
 import lightning.pytorch, torchmetrics
 from lightning.pytorch.trainer.connectors.logger_connector import result
 assert {"torch._dynamo", "matplotlib.pyplot"} <= sys.modules.keys()

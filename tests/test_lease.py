@@ -32,8 +32,8 @@ def test_a_worker_of_an_earlier_start_may_not_write(tmp_path: Path) -> None:
 CONDUCT = """
 import os, signal, sys
 from pathlib import Path
-from mlpexp.sweep import lease
-with lease.conducting(Path(sys.argv[1])) as session:
+from mlpexp.store import worker_session
+with worker_session.conducting(Path(sys.argv[1])) as session:
     print(session.token, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """

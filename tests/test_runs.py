@@ -199,8 +199,8 @@ def test_floats_in_tables_keep_every_digit():
 
 
 def test_a_lock_names_its_holder_and_frees_itself_when_the_holder_is_killed(tmp_path: Path):
-    program = "import sys, time; from pathlib import Path; from mlpexp import locking\n"
-    program += "locking.take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    program = "import sys, time; from pathlib import Path; from mlpexp.store import directory_lock\n"
+    program += "directory_lock.take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

@@ -202,7 +202,8 @@ def test_a_dry_run_of_what_is_no_sweep_of_ours_trains_nothing_either(train, here
 
 
 def test_a_directory_in_use_names_who_uses_it(train, sweep: Path):
-    program = f"from pathlib import Path; from mlpexp import locking; locking.take(Path({str(sweep)!r}))"
+    program = "from pathlib import Path; from mlpexp.store import directory_lock"
+    program += f"; directory_lock.take(Path({str(sweep)!r}))"
     program += "; print(1, flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
