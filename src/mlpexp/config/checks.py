@@ -1,6 +1,5 @@
 """From a plain mapping to a checked `Config`, or all that is wrong with it, in sentences."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -11,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mlpexp.config import schema
 from mlpexp.config.schema import FAN_IN_INITS, GENERATED, Config, DataConfig, ModelConfig
+from mlpexp.runtime import portable
 from mlpexp.runtime.errors import ConfigError
 
 # the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
@@ -392,7 +392,7 @@ def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, sampl
 @cache
 def physical_memory() -> int:
     """Bytes of memory in this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return portable.total_memory()
 
 
 def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:

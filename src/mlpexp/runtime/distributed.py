@@ -1,18 +1,16 @@
-"""Which share of a data-parallel training this process has: rank r of `count`; 0 of 1 where it trains alone.
+"""This process's share of a data-parallel training: rank `r` of `ranks`; 0 of 1 without data parallelism.
 
-Each rank takes its slice of every batch, and its loss is weighted so that the gradient, averaged over ranks, is that
-of the whole batch.
+Each rank takes its slice of every batch. Its loss is weighted so that the gradient, averaged over the ranks by DDP, is
+that of the whole batch.
 """
 
-import ctypes
-import signal
-import sys
+import os
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed
 
-PR_SET_PDEATHSIG = 1
+from mlpexp.runtime import portable
 
 
 class Share(NamedTuple):
@@ -20,7 +18,7 @@ class Share(NamedTuple):
     ranks: int
 
     def slice(self, start: int, stop: int) -> slice:
-        """This rank's part of the samples from `start` to `stop`; sizes differ by one at most."""
+        """This rank's part of the samples from `start` to `stop`; the parts' sizes differ by at most one."""
         size = stop - start
         return slice(start + self.rank * size // self.ranks, start + (self.rank + 1) * size // self.ranks)
 
@@ -37,26 +35,30 @@ def is_first() -> bool:
 
 
 def total(numbers: Tensor) -> Tensor:
-    """The sum over ranks of what each has counted."""
+    """The sum of `numbers` over the ranks, in place."""
     if share().ranks > 1:
         distributed.all_reduce(numbers)
     return numbers
 
 
 def mean_over_batch(losses: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The loss to differentiate: the mean over the whole batch, of which the ranks hold parts, times their number.
+    """The loss to differentiate: the mean over the whole batch's samples, times the number of ranks.
+
+    DDP averages gradients over ranks, which cancels that factor.
 
     Args:
-        weights: of the samples, by which `losses` are multiplied already: their sum is what is divided by.
+        losses: of this rank's samples, shape (B,), multiplied by `weights` where they are given.
+        weights: of this rank's samples, shape (B,); the sum of `losses` is then divided by the sum of all ranks'
+            weights instead of the number of samples.
     """
-    count = share().ranks
-    if weights is None and count == 1:
+    ranks = share().ranks
+    if weights is None and ranks == 1:
         return losses.mean()
     size = total(torch.tensor(len(losses), device=losses.device) if weights is None else weights.sum())
-    return losses.sum() * count / size  # averaged over ranks afterwards
+    return losses.sum() * ranks / size
 
 
 def end_with_parent() -> None:
-    """A rank that was forked does not outlive the process that it belongs to."""
-    if share().ranks > 1 and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """In a forked rank: end this process when the process that started it ends."""
+    if share().ranks > 1:
+        portable.end_with_parent(os.getppid())

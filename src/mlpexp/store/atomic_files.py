@@ -9,6 +9,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from mlpexp.runtime import portable
+
 SUFFIX = ".partial"
 
 
@@ -29,7 +31,7 @@ def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
             while data:
                 data = data[os.write(handle, data) :]
             if durable:
-                os.fsync(handle)
+                portable.sync(handle)
         finally:
             os.close(handle)
         temporary.replace(path)
@@ -53,6 +55,6 @@ def clean(directory: Path) -> None:
 def _sync_directory(directory: Path) -> None:
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(handle)
+        portable.sync(handle)
     finally:
         os.close(handle)

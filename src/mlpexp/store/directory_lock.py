@@ -1,13 +1,13 @@
 """One process per directory, by a lock that frees itself when its holder is killed."""
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.run_directory import LOCK
 
@@ -82,19 +82,15 @@ def _forget() -> None:
         release(handle)
 
 
-os.register_at_fork(after_in_child=_forget)
+portable.after_fork_in_child(_forget)
 
 
 def _lock(handle: int, directory: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        keep(handle)
-    except BlockingIOError:
+    if portable.lock(handle) is False:
         holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
         os.close(handle)
-        raise UserError(
-            f"{directory} is in use by {holder}; wait until it has finished, or choose another directory"
-        ) from None
+        raise UserError(f"{directory} is in use by {holder}; wait until it has finished, or choose another directory")
+    keep(handle)
 
 
 def _open(path: Path, flags: int = 0) -> int:

@@ -5,7 +5,6 @@ that share the file system, look whether it is still held, and by the same start
 conductor has gone stops before it writes more, and the next start waits until the last such worker has stopped.
 """
 
-import fcntl
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import directory_lock
 
@@ -44,11 +44,8 @@ class Session:
         try:
             if os.read(handle, 100).decode(errors="replace") != self.token:
                 raise Gone(f"{self.directory}: the sweep was started anew")
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return  # its holder lives
-        except OSError:
-            return  # a file system without locks: no way to tell
+            if portable.lock(handle, shared=True) is not True:
+                return  # the holder lives, or the file system has no locks
         finally:
             os.close(handle)
         raise Gone(f"{self.directory}: the process that conducts the sweep has gone")
@@ -62,12 +59,12 @@ class Session:
         """
         writers = self._opened(WRITERS, os.O_RDWR)
         try:
-            _flock(writers, fcntl.LOCK_SH)
+            portable.lock(writers, shared=True, wait=True)
             self.check()
             own = os.open(self._path(f"unit-{unit}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 # another worker may be at it, whom the cluster has given up too early
-                while not _flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                while portable.lock(own) is False:
                     time.sleep(POLL_S)
                     self.check()
                 yield
@@ -96,7 +93,7 @@ def conducting(directory: Path) -> Iterator[Session]:
     handle = os.open(folder / CONDUCTOR, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     directory_lock.keep(handle)
     try:
-        _flock(handle, fcntl.LOCK_EX)
+        portable.lock(handle, wait=True)
         os.ftruncate(handle, 0)
         os.pwrite(handle, session.token.encode(), 0)
         yield session
@@ -133,22 +130,11 @@ def _outlasted(directory: Path, wait_s: float) -> bool:
         handle = os.open(folder / WRITERS, os.O_RDWR | os.O_CLOEXEC)
         try:
             deadline = time.monotonic() + wait_s
-            while not _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            while portable.lock(handle) is False:
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(POLL_S)
         finally:
             os.close(handle)
     shutil.rmtree(folder, ignore_errors=True)
-    return True
-
-
-def _flock(handle: int, operation: int) -> bool:
-    """Whether the lock was given; on a file system without locks it always is."""
-    try:
-        fcntl.flock(handle, operation)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
     return True

@@ -1,15 +1,16 @@
 """How much of the processor a sweep will get beside what else runs on this machine."""
 
-import os
 import time
 from pathlib import Path
+
+from mlpexp.runtime.portable import available_cores
 
 LOOKS, BETWEEN_S = 8, 0.004
 
 
 def waiting(workers: int) -> float:
     """How many times longer than alone each of so many processes will take, if the others stay; at least 1."""
-    return max(1.0, (_others() + workers) / len(os.sched_getaffinity(0)))
+    return max(1.0, (_others() + workers) / available_cores())
 
 
 def _others() -> float:

@@ -1,7 +1,6 @@
 """How much memory one stack may take: bounded by the stack, not by the sweep."""
 
-import os
-from pathlib import Path
+from mlpexp.runtime.portable import available_memory
 
 SHARE = 0.25  # of what is free: other processes, the data and the files' bytes want some too
 LEAST = 64 << 20
@@ -12,14 +11,4 @@ def stack_memory(mib: int | None) -> int:
     """Bytes: what a person asks for in MiB, or a share of what is free now."""
     if mib is not None:
         return mib << 20
-    return int(min(MOST, max(LEAST, SHARE * _free())))
-
-
-def _free() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass  # another system than Linux
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return int(min(MOST, max(LEAST, SHARE * available_memory())))

@@ -1,6 +1,5 @@
 """`hydra.launcher.*`: where a sweep is trained. Light: it is checked before anything heavy is imported."""
 
-import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
+from mlpexp.runtime import portable
 from mlpexp.runtime.errors import ConfigError
 
 BACKENDS = ("auto", "process", "fork", "loky", "dask", "submitit")
@@ -38,13 +38,18 @@ class Settings:
 
     @property
     def num_workers(self) -> int:
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or portable.available_cores()
 
     def settled(self, seconds: float, *, can_fork: bool) -> "Settings":
         """The same with `auto` decided, for a sweep of so many seconds on one core."""
         if self.backend != "auto":
             return self
-        pays = can_fork and self.num_workers > 1 and (self.workers is not None or seconds > WORTH_WORKERS_S)
+        pays = (
+            can_fork
+            and portable.can_fork()
+            and self.num_workers > 1
+            and (self.workers is not None or seconds > WORTH_WORKERS_S)
+        )
         return replace(self, backend="fork") if pays else replace(self, backend="process", workers=None)
 
     def check(self) -> None:
@@ -59,6 +64,8 @@ class Settings:
         if self.backend not in BACKENDS:
             yield _unknown("backend", self.backend, BACKENDS)
             return
+        if self.backend == "fork" and not portable.can_fork():
+            yield f"{KEY}backend=fork: this system cannot copy processes safely; use {KEY}backend=loky"
         if self.executor not in EXECUTORS:
             yield _unknown("executor", self.executor, EXECUTORS)
         if self.workers is not None and (isinstance(self.workers, bool) or self.workers < 1):
