@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlpexp.config.checks import spell
+from mlpexp.config.overrides import spell
 from mlpexp.config.schema import GENERATED, Config, plain
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpexp.config.overrides import by_key, parse, swept_keys
 from mlpexp.runtime.errors import described
-from mlpexp.store.results_table import swept_keys
 from mlpexp.sweep.run_jobs import Job, Outcome
 from mlpexp.sweep.stack_plan import Plan
 from mlpexp.sweep.terminal_ranking import SEED_LIKE, Estimate, rank
@@ -145,11 +145,8 @@ class Screen:
         for run, outcome in zip(sweep, outcomes, strict=True):
             result = outcome.result
             if result is not None and result.status == "ok":
-                given = dict.fromkeys(keys, "") | {
-                    key: value
-                    for key, _, value in (item.lstrip("+").partition("=") for item in run.overrides)
-                    if key in keys
-                }
+                overrides = by_key(run.overrides)
+                given = {key: overrides[key].value_text or "" if key in overrides else "" for key in keys}
                 runs.append((given, result.metrics))
         if not runs:
             return
@@ -191,9 +188,7 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
     """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks, about 12 s`."""
     swept = swept_keys([run.overrides for run in sweep])
     keys = [key for key in swept if key not in SEED_LIKE]
-    repeated = Counter(
-        tuple(item for item in run.overrides if item.partition("=")[0].lstrip("+~") in keys) for run in sweep
-    )
+    repeated = Counter(tuple(item for item in run.overrides if parse(item).key in keys) for run in sweep)
     counts = set(repeated.values())
     noun = "architecture" if keys and all(key.startswith("model.") for key in keys) else "configuration"
     what = f"{len(repeated):,} {noun}{'s' * (len(repeated) != 1)}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config, HalvingConfig
 from mlpexp.data import data_digest
 from mlpexp.runtime.errors import UserError
@@ -48,7 +49,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     Raises:
         UserError: there is nothing to continue, or other keys than the number of epochs were given.
     """
-    given = [item.partition("=")[0].lstrip("+~") for item in overrides]
+    given = [parse(item).key for item in overrides]
     if others := [key for key in given if not key.startswith(ALLOWED)]:
         raise UserError(
             f"resume={cfg.resume} goes on with the run's own configuration, so {others[0]} cannot be given; "
