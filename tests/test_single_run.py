@@ -16,6 +16,7 @@ from mlpexp import models
 from mlpexp.data.digits import DigitsDataModule
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.store import atomic_files, checkpoint_files, run_directory
+from mlpexp.store.identity import identity
 from mlpexp.tracking.event_files import EventLog
 
 QUICK = "tracking.figures=false tracking.diagnostics=false"
@@ -123,7 +124,7 @@ def test_the_marker_holds_the_metrics_of_the_best_epoch_and_of_the_test(usual):
     inputs, labels = data.prepared.part("test")
     with torch.no_grad():
         assert marker["metrics"]["test/acc"] == (module(inputs).argmax(-1) == labels).double().mean().item()
-    assert marker["identity"] == run_directory.identity(cfg, marker["data_digest"])
+    assert marker["identity"] == identity(cfg, marker["data_digest"])
 
 
 def test_events_read_back_equal_metrics_csv(usual):

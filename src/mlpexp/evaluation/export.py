@@ -22,7 +22,8 @@ from mlpexp.evaluation.locate_run import Weights
 from mlpexp.evaluation.trained_run import Trained
 from mlpexp.runtime import software_versions
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import atomic_files, run_directory
+from mlpexp.store import atomic_files
+from mlpexp.store.identity import SCHEMA_VERSION
 
 Format = Literal["onnx", "torch", "safetensors"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
@@ -97,7 +98,7 @@ def metadata(run: Trained) -> dict[str, str]:
         "checkpoint": {"sha256": run.sha256, "epoch": run.epoch, "weights": run.place.weights},
         "metrics": run.result.metrics if run.result and run.result.epoch == run.epoch else {},
         "versions": software_versions.versions(),
-        "schema_version": run_directory.SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
     }
     return {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in content.items()}
 

@@ -23,6 +23,7 @@ from mlpexp.models.classifier import Classifier
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
 from mlpexp.store import checkpoint_files, directory_lock, run_directory
+from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.previous_events import carried_over
@@ -211,7 +212,7 @@ class _Run:
             monitor=self.cfg.monitor,
             epoch=end.epoch,
             epochs=len(history),
-            identity=run_directory.identity(self.cfg, self.data.prepared.digest),
+            identity=identity(self.cfg, self.data.prepared.digest),
             data_digest=self.data.prepared.digest,
             seconds={"fit": fit_s, "total": time.time() - self.started},
             versions=software_versions.versions(),
