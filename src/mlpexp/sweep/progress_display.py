@@ -15,14 +15,13 @@ from rich.table import Table
 
 from mlpexp.config.overrides import by_key, parse, swept_keys
 from mlpexp.runtime.errors import described
+from mlpexp.sweep.planner import Plan
 from mlpexp.sweep.run_jobs import Job, Outcome
-from mlpexp.sweep.stack_plan import Plan
 from mlpexp.sweep.terminal_ranking import SEED_LIKE, Estimate, rank
 
 SHOWN = 5  # configurations in the final table
 NAMED = 10  # failures that are named one by one
 WIDE = 100  # columns in which three metrics and their intervals find room
-WRITING_S, STACK_S = 0.004, 0.2  # of a run's files; of a Trainer's own work
 
 
 class Screen:
@@ -185,7 +184,7 @@ def _setting(key: str, value: str) -> str:
 
 
 def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
-    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks, about 12 s`."""
+    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks`."""
     swept = swept_keys([run.overrides for run in sweep])
     keys = [key for key in swept if key not in SEED_LIKE]
     repeated = Counter(tuple(item for item in run.overrides if parse(item).key in keys) for run in sweep)
@@ -196,22 +195,14 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
         repeats = {"data.fold": "folds"}.get(next((key for key in swept if key in SEED_LIKE), ""), "seeds")
         what += f" x {counts.pop():,} {repeats if len(swept) - len(keys) == 1 else 'runs'}"
     stacks = len(planned.stacks)
-    seconds = planned.slowness * (planned.seconds + STACK_S * stacks + WRITING_S * len(sweep))
-    seconds /= max(1, min(planned.workers, stacks))
     line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
     if stacks:
-        line += f", in {stacks:,} stack{'s' * (stacks != 1)}, about {_duration(seconds)}"
+        line += f", in {stacks:,} stack{'s' * (stacks != 1)}"
     return line
 
 
 def _spelled(value: Estimate) -> str:
     return f"{value.mean:.4f}" + (f" ± {value.half_width:.4f}" if math.isfinite(value.half_width) else "")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _relative(path: Path) -> Path:

@@ -30,8 +30,8 @@ class Unit:
     """of its runs in the sweep"""
     jobs: tuple[Job, ...]
     alone: bool = False
-    seconds: float = 0.0
-    """estimated"""
+    cost: float = 0.0
+    """estimated, for comparing units"""
     losses: int = 0
     """workers that were lost over it"""
     origin: int = 0
