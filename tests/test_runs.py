@@ -116,7 +116,7 @@ def test_flags_that_change_no_number_are_not_in_the_identity():
 NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.just(math.nan))
 RESULTS = st.builds(
     run_directory.Result,
-    status=st.sampled_from(["ok", "diverged", "stopped", "failed", "interrupted"]),
+    status=st.sampled_from(["ok", "chance", "diverged", "stopped", "failed", "interrupted"]),
     metrics=st.dictionaries(
         st.sampled_from(["train/loss", "val/acc", "test/loss"]), st.one_of(NUMBERS, st.just(math.nan))
     ),

@@ -119,7 +119,7 @@ def _best_run(sweep: Path) -> Path | None:
             for row in csv.DictReader(file):
                 loss = float(row["val/loss"] or "inf")
                 place = sweep / row["name"]
-                if row["status"] == "ok" and loss < least and (place / run_directory.BEST).is_file():
+                if row["status"] in run_directory.FINITE and loss < least and (place / run_directory.BEST).is_file():
                     best, least = place, loss
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from mlpexp.config.overrides import by_key, swept_keys
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
-from mlpexp.store.run_directory import METRIC_NAMES, Result
+from mlpexp.store.run_directory import METRIC_NAMES, Result, current_status
 
 RESULTS = "results.csv"
 TEST_NAMES = ("test/loss", "test/acc")
@@ -65,7 +65,11 @@ def load_results(path: str | Path) -> list[dict[str, Any]]:
     if not file.is_file():
         raise UserError(f"{path} holds no {RESULTS}; give a sweep's directory, e.g. multirun/NAME")
     with file.open(newline="", encoding="utf-8") as opened:
-        return [{name: _parse(text) for name, text in row.items()} for row in csv.DictReader(opened)]
+        rows = list(csv.DictReader(opened))
+    for row in rows:
+        if "status" in row:
+            row["status"] = current_status(row["status"] or "", row.get("message"))
+    return [{name: _parse(text) for name, text in row.items()} for row in rows]
 
 
 def _parse(text: str) -> Any:

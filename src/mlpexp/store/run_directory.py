@@ -29,8 +29,14 @@ LOCK = ".lock"
 METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
 LAYER_NAMES = ("epoch", "layer", *COLUMNS)
 
-Status = Literal["ok", "diverged", "stopped", "failed", "interrupted"]
-FINAL = ("ok", "diverged", "stopped")  # trained to the end, or out of the race (halving): never again
+Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted"]
+"""
+ok: finished and finite. chance: finished and finite, but no better than guessing. diverged: a metric was not finite.
+stopped: eliminated by successive halving. failed: an error. interrupted: by a signal.
+"""
+FINAL = ("ok", "chance", "diverged", "stopped")  # a run with one of these is never trained again
+FINITE = ("ok", "chance")  # a run with one of these has numbers that count in every mean, ranking and search
+OLD_CHANCE_MESSAGE = "at chance level"  # start of the message of chance runs that were stored as `diverged`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ class Result:
     versions: dict[str, str]
     git_commit: str | None = None
     message: str | None = None
-    """why a run failed, when it diverged, where it left a race"""
+    """why a run failed, when it diverged, why it counts as chance, when halving stopped it"""
     num_parameters: int = 0
     files: dict[str, dict[str, int | str]] = field(default_factory=dict)
     """size and SHA-256 of each other file of the run"""
@@ -119,12 +125,19 @@ def parse_result(text: str | bytes, path: Path) -> Result:
             raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
         if content.pop("sha256", None) != seal(content):
             raise ValueError("its own checksum does not match")
+        content["status"] = current_status(content["status"], content.get("message"))
         content["metrics"] = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
         content["objective"] = math.nan if content["objective"] is None else content["objective"]
         return _result_type().validate_python(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is damaged ({reason}); train the run again") from error
+
+
+def current_status(status: str, message: str | None) -> str:
+    """The status of a stored run in today's terms: chance runs were once stored as `diverged` with a message."""
+    is_old_chance = status == "diverged" and (message or "").startswith(OLD_CHANCE_MESSAGE)
+    return "chance" if is_old_chance else status
 
 
 def seal(content: Mapping[str, Any]) -> str:

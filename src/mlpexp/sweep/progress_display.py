@@ -14,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mlpexp.config.overrides import by_key, parse, swept_keys
+from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
 from mlpexp.runtime.errors import described
+from mlpexp.store.run_directory import FINITE
 from mlpexp.sweep.planner import Plan
 from mlpexp.sweep.run_jobs import Job, Outcome
 from mlpexp.sweep.terminal_ranking import SEED_LIKE, Estimate, rank
@@ -99,23 +101,20 @@ class Screen:
         left = Counter(end.result.epochs for end in outcomes if end.result and end.result.status == "stopped")
         if left:
             told = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
-            going = sum(end.result is not None and end.result.status == "ok" for end in outcomes)
+            going = sum(end.result is not None and end.result.status in FINITE for end in outcomes)
             self._console.print(
                 f"of {len(sweep):,} runs {told} left; {going:,} trained to the end", highlight=False, soft_wrap=True
             )
-        diverged = [
-            run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == "diverged"
-        ]
+        for status, told in (("chance", f"are {MARK}"), ("diverged", "diverged")):
+            having = [
+                run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == status
+            ]
+            if having:
+                some = ", ".join(run.directory.name for run in having[:3])
+                more = f" and {len(having) - 3:,} more" if len(having) > 3 else ""
+                advice = LIKELY_CAUSES if status == "chance" else "another optimizer.lr may help"
+                self.warn(f"{len(having):,} of {len(sweep):,} runs {told} ({some}{more}); {advice}")
         failed = [(run, end.error) for run, end in zip(sweep, outcomes, strict=True) if end.error is not None]
-        if diverged:
-            some = ", ".join(run.directory.name for run in diverged[:3])
-            more = f" and {len(diverged) - 3:,} more" if len(diverged) > 3 else ""
-            self._errors.print(
-                f"{len(diverged):,} of {len(sweep):,} runs diverged: {some}{more}; results.csv says how",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
         for run, error in failed[:NAMED]:
             self._errors.print(
                 f"failed: {run.log or run.directory}: {described(error)}", markup=False, highlight=False, soft_wrap=True
@@ -140,13 +139,16 @@ class Screen:
     def _ranking(self, sweep: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
         keys = swept_keys([run.overrides for run in sweep])
         monitor = sweep[0].config.monitor
-        runs = []
+        runs: list[tuple[dict[str, str], dict[str, float]]] = []
+        at_chance: Counter[str] = Counter()
         for run, outcome in zip(sweep, outcomes, strict=True):
             result = outcome.result
-            if result is not None and result.status == "ok":
+            if result is not None and result.status in FINITE:
                 overrides = by_key(run.overrides)
                 given = {key: overrides[key].value_text or "" if key in overrides else "" for key in keys}
                 runs.append((given, result.metrics))
+                configuration = str([value for key, value in given.items() if key not in SEED_LIKE])
+                at_chance[configuration] += result.status == "chance"
         if not runs:
             return
         ranked = rank(runs, monitor, smaller_is_better=monitor == "val/loss")
@@ -155,7 +157,9 @@ class Screen:
         if self._console.width < WIDE and len(metrics) > 2:
             metrics.remove("val/acc")
         repeated = any(item.metrics[monitor].num_runs > 1 for item in ranked)
-        self._console.print(_title(len(ranked), monitor, repeated), highlight=False)  # above: inside it would wrap
+        self._console.print(
+            _title(len(ranked), monitor, repeated, sum(count > 0 for count in at_chance.values())), highlight=False
+        )  # above: inside it would wrap
         table = Table(header_style="bold")
         if factors:
             table.add_column("configuration", overflow="fold")
@@ -170,11 +174,16 @@ class Screen:
         self._console.print(table)
 
 
-def _title(count: int, monitor: str, repeated: bool) -> str:
+def _title(count: int, monitor: str, repeated: bool, at_chance: int) -> str:
+    """
+    Args:
+        at_chance: configurations with a run that is no better than guessing.
+    """
     interval = ", with 95 % intervals" if repeated else ""
     if count == 1:
         return f"mean over the runs{interval}" if repeated else "the run"
-    return f"best of {count:,} configurations by {'mean ' * repeated}{monitor}{interval}"
+    chance = f", {at_chance:,} of them at chance level," if at_chance else ""
+    return f"best of {count:,} configurations{chance} by {'mean ' * repeated}{monitor}{interval}"
 
 
 def _setting(key: str, value: str) -> str:

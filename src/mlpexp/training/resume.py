@@ -139,6 +139,7 @@ def _refuse_what_would_differ(directory: Path, own: Config, continued: Config, s
 def _is_done(directory: Path) -> bool:
     return (directory / run_directory.RESULT).exists() and run_directory.read_result(directory).status in (
         "ok",
+        "chance",
         "diverged",
     )
 

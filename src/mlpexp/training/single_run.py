@@ -20,6 +20,7 @@ from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config
 from mlpexp.data.datamodule import TableDataModule
 from mlpexp.models.classifier import Classifier
+from mlpexp.nn import chance_level
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
 from mlpexp.store import checkpoint_files, directory_lock, run_directory
@@ -116,6 +117,8 @@ class _Run:
             raise
         if end.status == "diverged":
             log.warning("%s; another optimizer.lr may help", end.message)
+        elif end.status == "chance":
+            log.warning("%s; %s", end.message, chance_level.LIKELY_CAUSES)
         return self._finish(end, fit_s)
 
     def _open(self) -> None:
