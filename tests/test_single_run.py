@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, tree
+from conftest import SCRIPTS, Outcome, tree
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -78,7 +78,7 @@ def test_nothing_is_said_on_stderr_and_the_table_and_two_commands_on_stdout(usua
     for word in ("training", "validation", "test", "loss (nats)", "accuracy"):
         assert word in outcome.out
     assert "tensorboard --logdir run\n" in outcome.out
-    assert "python scripts/train.py resume=run trainer.max_epochs=8\n" in outcome.out
+    assert f"python {SCRIPTS / 'train.py'} resume=run trainer.max_epochs=8\n" in outcome.out
 
 
 def test_metrics_csv_has_one_row_per_epoch_at_full_precision(usual):

@@ -1,7 +1,6 @@
 """What a person sees of a sweep: one line of plan, one bar, a table of configurations, two commands."""
 
 import math
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from mlpexp.config.overrides import by_key, parse, swept_keys
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
+from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
 from mlpexp.store.run_directory import FINITE
 from mlpexp.sweep.planner import Plan
@@ -121,12 +121,13 @@ class Screen:
             )
         if len(failed) > NAMED:
             self.warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
-        place = shlex.quote(str(_relative(directory)))
+        place = str(_relative(directory))
         table = all(run.config.record == "table" for run in sweep)
         what = "runs.jsonl, with every run's epochs, are in" if table else "one directory per run are in"
-        more = "" if table else f"\n  tensorboard --logdir {place}"
+        commands = [shell_commands.script("report.py", place)]
+        commands += [] if table else [shell_commands.tool("tensorboard", "--logdir", place)]
         self._console.print(
-            f"\nresults.csv and {what} {_relative(directory)}. Next:\n  python scripts/report.py {place}{more}",
+            "\n  ".join([f"\nresults.csv and {what} {place}. Next:", *commands]),
             markup=False,
             highlight=False,
             soft_wrap=True,
