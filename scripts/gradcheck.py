@@ -2,8 +2,6 @@
 
 import sys
 
-import require_environment  # noqa: F401
-
 import hydra
 from omegaconf import DictConfig
 

@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-import require_environment  # noqa: F401
-
 from mlpexp.cli import exit_codes
 
 

@@ -14,7 +14,7 @@ from mlpexp import data, models
 from mlpexp.config import checks
 from mlpexp.config.schema import Config, DataConfig
 from mlpexp.data.batches import Batches, epoch_order
-from mlpexp.nn import chance_level, functional
+from mlpexp.nn import chance_level, losses
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.store import checkpoint_files, run_directory
 
@@ -44,8 +44,8 @@ def test_the_gradient_by_hand_is_that_of_torchs_weighted_loss(runs_axis):
     labels = torch.randint(4, (*runs_axis, 16), generator=generator)
     weights = torch.rand(4, generator=generator, dtype=torch.float64) + 0.1
     targets = F.one_hot(labels, 4).double()
-    by_hand = functional.cross_entropy_backward(functional.softmax(logits.detach()), targets, weights)
-    ours = functional.cross_entropy(functional.softmax(logits), targets, weights).sum()
+    by_hand = losses.cross_entropy_gradient(logits.detach(), targets, weights)
+    ours = losses.batch_mean(losses.cross_entropy(logits, targets), targets, weights).sum()
     pairs = zip(logits.reshape(-1, 16, 4), labels.reshape(-1, 16), strict=True)
     torchs = sum(F.cross_entropy(*pair, weight=weights) for pair in pairs)
     assert ours.item() == pytest.approx(torchs.item(), abs=1e-6)  # the 1e-8 in our logarithm
@@ -132,12 +132,9 @@ def test_gradcheck_knows_the_weights():
 
 def test_what_guessing_loses_is_weighted_too():
     history = [{"train/loss": 0.6, "train/acc": 0.8}]  # worse than naming the commonest class, and yet learned
-    assert chance_level.chance_message(history, [90, 10]) is not None
-    assert chance_level.chance_message(history, [90, 10], [100 / 180, 100 / 20]) is None
-    assert (
-        chance_level.chance_message([{"train/loss": math.log(2), "train/acc": 0.5}], [90, 10], [100 / 180, 5.0])
-        is not None
-    )
+    assert chance_level.level(history, [90, 10]) is not None
+    assert chance_level.level(history, [90, 10], [100 / 180, 100 / 20]) is None
+    assert chance_level.level([{"train/loss": math.log(2), "train/acc": 0.5}], [90, 10], [100 / 180, 5.0]) is not None
 
 
 def test_another_word_is_refused():

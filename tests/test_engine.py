@@ -1,5 +1,6 @@
 """The engine against networks trained alone by torch's own layers, loss and optimizers: the same bits."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlpexp.engine.cost_model import step_cost_us
+from mlpexp.engine.cost_model import slowness, step_cost_us
 from mlpexp.engine.torch.engine import Engine
-from mlpexp.engine.torch.stack_activations import KERNELS
-from mlpexp.engine.torch.stack_optimizers import UpdateSettings
 from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.metrics import Outcomes
+from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
+from mlpexp.runtime.errors import UserError
 
-OPTIMIZERS: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 RATES = [0.1, 0.01, 0.5, 0.2, 0.05, 0.3]
 
 
@@ -131,12 +132,11 @@ class Alone:
 
 
 def settings_of(update: UpdateSettings, run: int) -> dict[str, Any]:
-    found = {
-        name: values[run].item()
-        for name in ("momentum", "nesterov", "weight_decay")
-        if (values := getattr(update, name)) is not None
-    }
-    return found if update.name == "sgd" else found | {"betas": update.betas, "eps": update.eps}
+    found = {key: values[run].item() for key, values in update.per_run.items()}
+    if update.weight_decay is not None:
+        assert isinstance(update.weight_decay, Tensor)
+        found["weight_decay"] = update.weight_decay[run].item()
+    return found | dict(update.shared)
 
 
 def alone(study: Study, run: int, schedule: Tensor | None = None) -> Alone:
@@ -147,7 +147,9 @@ def alone(study: Study, run: int, schedule: Tensor | None = None) -> Alone:
         layer.bias.data.copy_(bias[run])
         layers.append(layer)
     parameters = [p for layer in layers for p in layer.parameters()]
-    optimizer = OPTIMIZERS[study.update.name](parameters, lr=study.lr[run].item(), **settings_of(study.update, run))
+    optimizer = OPTIMIZERS[study.update.name].torch_class()(
+        parameters, lr=study.lr[run].item(), **settings_of(study.update, run)
+    )
     it = Alone(layers, ACTIVATIONS[study.activations[run]].function, optimizer, torch.empty(0), torch.empty(0))
     labels = study.labels if study.labels.ndim == 1 else study.labels[run]
     for order in study.orders:
@@ -174,12 +176,16 @@ def same_parameters(engine: Engine, place: int, it: Alone) -> bool:
     )
 
 
+def hits(outcomes: Outcomes) -> Tensor:
+    return outcomes.predictions == outcomes.labels
+
+
 def assert_equal_to_alone(engine: Engine, study: Study) -> None:
     """Parameters after training, and each sample's loss and hit in the last epoch, bit for bit."""
     each = [alone(study, run) for run in range(study.num_runs)]
     assert [same_parameters(engine, run, it) for run, it in enumerate(each)] == [True] * study.num_runs
-    assert torch.equal(engine.train_losses, torch.stack([it.losses for it in each]))
-    assert torch.equal(engine.train_hits, torch.stack([it.hits for it in each]))
+    assert torch.equal(engine.train_outcomes.losses, torch.stack([it.losses for it in each]))
+    assert torch.equal(hits(engine.train_outcomes), torch.stack([it.hits for it in each]))
 
 
 # ---------------------------------------------------------------- the same bits as alone
@@ -238,7 +244,7 @@ def test_a_large_stack_has_the_bits_of_the_run_alone() -> None:
 
 
 @pytest.mark.parametrize("widths", [[50], [17, 5], [3, 64]])
-@pytest.mark.parametrize("name", sorted(KERNELS))
+@pytest.mark.parametrize("name", ACTIVATIONS.names)
 def test_every_activation_keeps_the_bits(name: str, widths: list[int]) -> None:
     runs = study([20, *widths, 10], num_samples=101, activations=name)
     runs.weights[0] *= 8  # into every branch of the function
@@ -268,25 +274,30 @@ def f64(*values: float) -> Tensor:
 @pytest.mark.parametrize(
     "update",
     [
-        UpdateSettings(momentum=f64(0.9, 0.9, 0.5, 0.3)),
-        UpdateSettings(momentum=f64(0.9, 0.0, 0.5, 0.0)),
-        UpdateSettings(momentum=f64(0, 0, 0, 0), nesterov=torch.tensor([False] * 4)),
-        UpdateSettings(momentum=f64(0.9, 0.8, 0.5, 0.3), nesterov=torch.tensor([True] * 4)),
-        UpdateSettings(momentum=f64(0.9, 0.0, 0.5, 0.9), nesterov=torch.tensor([True, False, False, True])),
+        UpdateSettings(per_run={"momentum": f64(0.9, 0.9, 0.5, 0.3)}),
+        UpdateSettings(per_run={"momentum": f64(0.9, 0.0, 0.5, 0.0)}),
+        UpdateSettings(per_run={"momentum": f64(0, 0, 0, 0), "nesterov": torch.tensor([False] * 4)}),
+        UpdateSettings(per_run={"momentum": f64(0.9, 0.8, 0.5, 0.3), "nesterov": torch.tensor([True] * 4)}),
+        UpdateSettings(
+            per_run={"momentum": f64(0.9, 0.0, 0.5, 0.9), "nesterov": torch.tensor([True, False, False, True])}
+        ),
         UpdateSettings(weight_decay=f64(0.1, 1e-4, 1e-2, 1e-3)),
         UpdateSettings(weight_decay=f64(0.1, 0.0, 1e-2, 0.0)),
         UpdateSettings(
-            momentum=f64(0.9, 0.0, 0.5, 0.9),
-            nesterov=torch.tensor([True, False, False, True]),
             weight_decay=f64(0.0, 1e-4, 1e-2, 0.0),
+            per_run={"momentum": f64(0.9, 0.0, 0.5, 0.9), "nesterov": torch.tensor([True, False, False, True])},
         ),
         UpdateSettings(name="adam"),
-        UpdateSettings(name="adam", weight_decay=f64(0.1, 0.0, 1e-2, 0.0), betas=(0.8, 0.99), eps=1e-6),
+        UpdateSettings(name="adam", weight_decay=f64(0.1, 0.0, 1e-2, 0.0), shared={"betas": (0.8, 0.99), "eps": 1e-6}),
         UpdateSettings(name="adamw", weight_decay=f64(0.1, 0.0, 1e-2, 0.5)),
     ],
     ids=lambda update: (
         f"{update.name}-"
-        + "-".join(k for k in ("momentum", "nesterov", "weight_decay") if getattr(update, k) is not None)
+        + "-".join(
+            k
+            for k in ("momentum", "nesterov", "weight_decay")
+            if k in update.per_run or (k == "weight_decay" and update.weight_decay is not None)
+        )
     ),
 )
 def test_every_update_rule_keeps_the_bits(update: UpdateSettings) -> None:
@@ -347,7 +358,7 @@ def test_the_mean_of_single_losses_has_the_gradient_of_the_mean_loss() -> None:
 
 def mixed_study() -> Study:
     update = UpdateSettings(
-        momentum=f64(0.9, 0.0, 0.5, 0.9, 0.0, 0.0), weight_decay=f64(0.0, 1e-4, 1e-2, 0.0, 0.0, 0.0)
+        weight_decay=f64(0.0, 1e-4, 1e-2, 0.0, 0.0, 0.0), per_run={"momentum": f64(0.9, 0.0, 0.5, 0.9, 0.0, 0.0)}
     )
     return study([13, 17, 5], 24, num_runs=6, activations=["tanh"] * 3 + ["silu"] * 3, update=update)
 
@@ -358,7 +369,7 @@ def test_a_run_does_not_depend_on_its_neighbours(rows: list[int]) -> None:
     whole, part = runs.trained(), runs.rows(rows).trained()
 
     assert all(torch.equal(w[rows], v) for w, v in zip(whole.weights, part.weights, strict=True))
-    assert torch.equal(whole.train_losses[rows], part.train_losses)
+    assert torch.equal(whole.train_outcomes.losses[rows], part.train_outcomes.losses)
 
 
 @pytest.mark.parametrize("diverging", [0, 2, 5])
@@ -370,7 +381,7 @@ def test_a_diverging_run_changes_no_neighbour(diverging: int) -> None:
     runs.lr[diverging] = 3e38
     found = runs.trained()
 
-    assert not found.train_losses[diverging].isfinite().all()
+    assert not found.train_outcomes.losses[diverging].isfinite().all()
     assert all(torch.equal(w[others], v[others]) for w, v in zip(found.weights, expected.weights, strict=True))
     assert same_parameters(found, diverging, alone(runs, diverging))
 
@@ -378,8 +389,8 @@ def test_a_diverging_run_changes_no_neighbour(diverging: int) -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 @pytest.mark.parametrize("kept", [[2], [0, 3], [1, 2, 3]])
 def test_runs_that_leave_do_not_change_those_that_stay(name: Any, kept: list[int]) -> None:
-    momentum = f64(0.9, 0.0, 0.5, 0.3) if name == "sgd" else None
-    update = UpdateSettings(name=name, momentum=momentum, weight_decay=f64(0.1, 0.0, 1e-2, 0.0))
+    momentum = {"momentum": f64(0.9, 0.0, 0.5, 0.3)} if name == "sgd" else {}
+    update = UpdateSettings(name=name, weight_decay=f64(0.1, 0.0, 1e-2, 0.0), per_run=momentum)
     runs = study([20, 17, 10], update=update, activations=["relu", "relu", "tanh", "gelu"])
     engine = runs.engine()
     engine.train_epoch(runs.inputs, runs.labels, runs.orders[0], runs.batch_size, runs.lr)
@@ -405,11 +416,11 @@ def test_evaluation_has_the_bits_of_the_run_alone(
     runs = study(sizes, num_samples=num_samples, num_runs=6, epochs=0, activations=activation)
     engine = runs.engine()
     each = [alone(runs, run).logits(runs.inputs).detach() for run in range(6)]
-    losses, hits = engine.evaluate(runs.inputs, runs.labels)
+    found = engine.evaluate(runs.inputs, runs.labels)
 
     assert torch.equal(engine.logits(runs.inputs), torch.stack(each))
-    assert torch.equal(losses, torch.stack([F.cross_entropy(z, runs.labels, reduction="none") for z in each]))
-    assert torch.equal(hits, torch.stack([z.argmax(-1) == runs.labels for z in each]))
+    assert torch.equal(found.losses, torch.stack([F.cross_entropy(z, runs.labels, reduction="none") for z in each]))
+    assert torch.equal(hits(found), torch.stack([z.argmax(-1) == runs.labels for z in each]))
 
 
 @pytest.mark.parametrize("own_labels", [False, True])
@@ -419,22 +430,20 @@ def test_runs_may_be_evaluated_on_samples_and_labels_of_their_own(own_samples: b
     generator = torch.Generator().manual_seed(1)
     labels = torch.randint(10, (4, 75), generator=generator)
     index = torch.randint(75, (4, 33), generator=generator)
-    losses, hits = runs.engine().evaluate(
-        runs.inputs, labels if own_labels else labels[0], index if own_samples else index[0]
-    )
+    found = runs.engine().evaluate(runs.inputs, labels if own_labels else labels[0], index if own_samples else index[0])
 
     for run in range(4):
         rows = index[run if own_samples else 0]
         targets = labels[run if own_labels else 0][rows]
         logits = alone(runs, run).logits(runs.inputs[rows]).detach()
-        assert torch.equal(losses[run], F.cross_entropy(logits, targets, reduction="none"))
-        assert torch.equal(hits[run], logits.argmax(-1) == targets)
+        assert torch.equal(found.losses[run], F.cross_entropy(logits, targets, reduction="none"))
+        assert torch.equal(hits(found)[run], logits.argmax(-1) == targets)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_the_optimizers_state_is_that_of_torch(name: Any) -> None:
-    momentum = f64(0.9, 0.8, 0.5, 0.3) if name == "sgd" else None
-    runs = study([20, 17, 10], update=UpdateSettings(name=name, momentum=momentum))
+    momentum = {"momentum": f64(0.9, 0.8, 0.5, 0.3)} if name == "sgd" else {}
+    runs = study([20, 17, 10], update=UpdateSettings(name=name, per_run=momentum))
     engine, it = runs.trained(), alone(runs, 1)
 
     found = engine.optimizer_state(1)
@@ -447,8 +456,8 @@ def test_the_optimizers_state_is_that_of_torch(name: Any) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_training_continues_from_saved_state_with_the_same_bits(name: Any) -> None:
-    momentum = f64(0.9, 0.0, 0.5, 0.3) if name == "sgd" else None
-    runs = study([20, 17, 10], update=UpdateSettings(name=name, momentum=momentum))
+    momentum = {"momentum": f64(0.9, 0.0, 0.5, 0.3)} if name == "sgd" else {}
+    runs = study([20, 17, 10], update=UpdateSettings(name=name, per_run=momentum))
     first = runs.engine()
     first.train_epoch(runs.inputs, runs.labels, runs.orders[0], 32, runs.lr)
     second = Engine(weights=first.weights, biases=first.biases, activations=runs.activations, update=runs.update)
@@ -459,7 +468,7 @@ def test_training_continues_from_saved_state_with_the_same_bits(name: Any) -> No
 
 
 def test_what_is_handed_out_is_a_copy() -> None:
-    runs = study([20, 17, 10], update=UpdateSettings(momentum=f64(0.9, 0.9, 0.9, 0.9)))
+    runs = study([20, 17, 10], update=UpdateSettings(per_run={"momentum": f64(0.9, 0.9, 0.9, 0.9)}))
     engine = runs.trained()
     engine.parameters(0)["layers.0.weight"].zero_()
     engine.optimizer_state(0)["momentum_buffer"]["layers.0.weight"].zero_()
@@ -469,8 +478,13 @@ def test_what_is_handed_out_is_a_copy() -> None:
 
 
 def test_an_unknown_activation_is_named() -> None:
-    with pytest.raises(ValueError, match=r"unknown activations \['tahn'\]; choose among tanh"):
+    with pytest.raises(UserError, match=r"unknown activation 'tahn'; did you mean tanh\? choose one of tanh"):
         study([4, 3, 2], activations="tahn").engine()
+
+
+def test_an_unknown_optimizer_is_named() -> None:
+    with pytest.raises(UserError, match=r"unknown optimizer 'adm'; did you mean adam\? choose one of sgd, adam, adamw"):
+        study([4, 3, 2], update=UpdateSettings(name="adm")).engine()
 
 
 # ---------------------------------------------------------------- equal to rounding only, and costs
@@ -481,7 +495,7 @@ def test_an_unknown_activation_is_named() -> None:
     "update",
     [
         UpdateSettings(),
-        UpdateSettings(momentum=f64(0.9, 0.0, 0.5, 0.3), weight_decay=f64(1e-3, 0, 0, 1e-2)),
+        UpdateSettings(weight_decay=f64(1e-3, 0, 0, 1e-2), per_run={"momentum": f64(0.9, 0.0, 0.5, 0.3)}),
         UpdateSettings(name="adamw", weight_decay=f64(1e-3, 0, 0, 1e-2)),
     ],
     ids=["plain", "momentum", "adamw"],
@@ -491,9 +505,22 @@ def test_the_fused_engine_is_close_to_the_exact_one(sizes: list[int], update: Up
     runs.lr = runs.lr / (1 if update.name == "sgd" else 30)
     exact, fused = runs.trained(), runs.trained(exact=False)
 
-    torch.testing.assert_close(fused.train_losses, exact.train_losses, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fused.train_outcomes.losses, exact.train_outcomes.losses, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fused.weights, exact.weights, rtol=1e-3, atol=1e-4)
-    assert (fused.train_hits == exact.train_hits).float().mean() > 0.99
+    assert (hits(fused.train_outcomes) == hits(exact.train_outcomes)).float().mean() > 0.99
+
+
+def test_the_price_of_a_step_is_that_of_this_machine() -> None:
+    runs = study([64, 64, 10], num_samples=320, epochs=1, activations=["tanh"] * 4)
+    runs.trained()  # tries the products
+    slowness.cache_clear()
+    factor = slowness((64, 64, 10), 32)
+    started = time.process_time()
+    for _ in range(5):
+        runs.trained()
+    measured = (time.process_time() - started) / 5
+    estimated = 1e-6 * 10 * step_cost_us([64, 64, 10], 32, 4) * factor
+    assert 1 / 3 < estimated / measured < 3, (estimated, measured)  # other processes come and go between the two
 
 
 @pytest.mark.parametrize(

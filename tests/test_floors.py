@@ -21,8 +21,9 @@ SOURCE, CONF = ROOT / "src", ROOT / "conf"
 # floors below its own, and from its own package.
 FLOORS = [
     "runtime",
+    "nn",
     "config",
-    "nn tracking data",
+    "tracking data",
     "store engine",
     "models",
     "training analysis",

@@ -8,19 +8,13 @@ from torch.nn import functional as F
 
 from mlpexp.nn import diagnostics
 from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.functional import (
-    Layer,
-    backward,
-    cross_entropy,
-    cross_entropy_backward,
-    forward,
-    mean_loss,
-    sample_losses,
-    softmax,
-)
+from mlpexp.nn.functional import Layer, backward, forward
+from mlpexp.nn.losses import LOSSES, batch_mean, softmax
+from mlpexp.nn.metrics import Outcomes, measure
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 
+LOSS = LOSSES["cross_entropy"]
 INPUTS, CLASSES, BATCH = 7, 4, 6
 ARCHITECTURES = [[], [5], [5, 5], [5] * 3, [5] * 4, [5] * 5, [9, 3], [2, 6, 3], [1]]
 # what torch itself calls each activation
@@ -51,13 +45,17 @@ def problem(widths, runs=(), seed=0):
     return layers, draw(BATCH, INPUTS), F.one_hot(labels, CLASSES).double()
 
 
+def cross_entropy(logits, targets):
+    return batch_mean(LOSS.by_hand(logits, targets), targets)
+
+
 def loss(layers, inputs, targets, activation):
-    return cross_entropy(softmax(forward(layers, inputs, activation).logits), targets)
+    return cross_entropy(forward(layers, inputs, activation).logits, targets)
 
 
 def by_hand(layers, inputs, targets, activation):
     trace = forward(layers, inputs, activation)
-    upstream = cross_entropy_backward(softmax(trace.logits), targets)
+    upstream = LOSS.by_hand_gradient(trace.logits, targets, None)
     return [tensor for layer in backward(layers, inputs, trace, upstream, activation) for tensor in layer]
 
 
@@ -163,7 +161,7 @@ def test_softmax_survives_logits_that_overflow_an_exponential():
 def test_cross_entropy_is_torchs_but_for_the_notebooks_epsilon():
     logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
     labels = torch.arange(50) % 10
-    ours = cross_entropy(softmax(logits), F.one_hot(labels, 10).double())
+    ours = cross_entropy(logits, F.one_hot(labels, 10).double())
     # log(p + 1e-8) is at most 1e-8 / p above log(p)
     bound = (1e-8 / softmax(logits).gather(1, labels[:, None])).mean().item()
     assert 0 < F.cross_entropy(logits, labels).item() - ours.item() <= bound
@@ -171,14 +169,15 @@ def test_cross_entropy_is_torchs_but_for_the_notebooks_epsilon():
 
 def test_a_hopeless_sample_costs_what_the_notebooks_epsilon_allows():
     targets = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
-    found = cross_entropy(softmax(torch.tensor([[1000.0, -1000.0]], dtype=torch.float64)), targets)
+    found = cross_entropy(torch.tensor([[1000.0, -1000.0]], dtype=torch.float64), targets)
     assert found.item() == pytest.approx(18.420680743952367)  # -log(1e-8)
 
 
 def test_the_mean_loss_is_a_double_whatever_the_losses_are():
-    losses = sample_losses(torch.zeros(1797, 10), torch.zeros(1797, dtype=torch.int64))
+    labels = torch.zeros(1797, dtype=torch.int64)
+    losses = LOSS.samples(torch.zeros(1797, 10), labels)
     assert losses.dtype == torch.float32
-    found = mean_loss(losses)
+    found = measure("val", Outcomes(losses, labels, labels, 10))["val/loss"]
     assert found.dtype == torch.float64
     assert found.item() == losses.double().mean().item()
 

@@ -34,7 +34,7 @@ def test_every_activation_and_depth_passes_on_real_digits(name, depth):
 def test_a_derivative_that_is_wrong_by_a_millionth_is_found(name, monkeypatch):
     right = ACTIVATIONS[name]
     wrong = replace(right, derivative=lambda x, h: right.derivative(x, h) * (1 + 1e-6))
-    monkeypatch.setitem(ACTIVATIONS, name, wrong)
+    monkeypatch.setitem(ACTIVATIONS._entries, name, wrong)
     rows = check(activation=name, depth=2, width=8)
     # the last layer's gradient does not pass through an activation
     assert [row.passed for row in rows] == [False] * 4 + [True] * 2
@@ -57,7 +57,7 @@ def test_finite_differences_find_what_autograd_gets_wrong_too(monkeypatch):
             return gradient * torch.cos(x)
 
     lie = replace(ACTIVATIONS["tanh"], function=Lying.apply, derivative=lambda x, h: torch.cos(x))
-    monkeypatch.setitem(ACTIVATIONS, "tanh", lie)
+    monkeypatch.setitem(ACTIVATIONS._entries, "tanh", lie)
     rows = check(depth=1, width=8)
     assert [row.passed for row in rows] == [False, False, True, True]
     assert all(row.autograd <= gradcheck.AUTOGRAD_TOLERANCE for row in rows)
@@ -112,7 +112,7 @@ def test_the_script_shows_every_tensor_and_leaves_nothing_behind(here):
 
 def test_the_script_ends_with_1_where_gradients_disagree(here, monkeypatch):
     wrong = replace(ACTIVATIONS["tanh"], derivative=lambda x, h: h)
-    monkeypatch.setitem(ACTIVATIONS, "tanh", wrong)
+    monkeypatch.setitem(ACTIVATIONS._entries, "tanh", wrong)
     outcome = run_script("gradcheck.py", ["model.width=8"])
     assert outcome.code == 1
     assert "DISAGREE" in outcome.out

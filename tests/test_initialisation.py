@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from mlpexp.config.schema import Init
 from mlpexp.nn.functional import Layer
-from mlpexp.nn.initialisation import initialise, initialise_
+from mlpexp.nn.initialisation import INITIALISERS, initialise, initialise_
 
-INITS = Init.__args__
+INITS = INITIALISERS.names
 ARCHITECTURES = [[64, 10], [64, 50, 10], [64, 32, 16, 10], [3, 1, 2]]
 SEEDS = [0, 5, 2**32 - 1]
 WIDE = [400, 300, 200]  # enough entries for their scale to be measured

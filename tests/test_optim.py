@@ -7,7 +7,8 @@ import torch
 from torch.optim import lr_scheduler
 
 from mlpexp.config.schema import OptimizerConfig
-from mlpexp.nn.schedules import learning_rate, sgd_
+from mlpexp.models.handmade_mlp import sgd_
+from mlpexp.nn.schedules import learning_rate
 
 EPOCHS = 12
 SETTINGS = [

@@ -14,16 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlpexp.config.schema import Config, EarlyStoppingConfig
+from mlpexp.config.schema import EarlyStoppingConfig
 from mlpexp.nn.early_stopping import Progress
 
 NAN, INF = math.nan, math.inf
 
 
 def progress(monitor="val/loss", patience=None, min_delta=0.0):
-    return Progress.of(
-        Config(monitor=monitor, early_stopping=EarlyStoppingConfig(patience=patience, min_delta=min_delta))
-    )
+    return Progress.of(monitor, EarlyStoppingConfig(patience=patience, min_delta=min_delta))
 
 
 def watch(watcher, values):

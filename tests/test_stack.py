@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +17,8 @@ from mlpexp.config.schema import Config
 from mlpexp.data.digits import digits_table
 from mlpexp.data.prepared_data import Prepared, prepare
 from mlpexp.models.stack_module import StackModule
+from mlpexp.nn import activations
+from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.store import checkpoint_files, run_directory
 from mlpexp.store.run_directory import Result
@@ -25,7 +27,7 @@ from mlpexp.sweep.train_stack import train_stack
 from mlpexp.sweep.write_runs import write_run
 from mlpexp.training import resume, single_run
 
-ACTIVATIONS, INITS = get_args(schema.Activation), get_args(schema.Init)
+ACTIVATIONS, INITS = activations.ACTIVATIONS.names, INITIALISERS.names
 QUICK = {
     "trainer.max_epochs": 2,
     "data.test_fraction": 0.5,
@@ -346,7 +348,7 @@ def test_every_run_is_planned_exactly_once_and_each_stack_can_be_trained_togethe
     configs = [configured(one) for _ in range(40) for one in some_runs(generator)]
     configs += [configured({"model.variant": "autograd"}), configured({"model.variant": "backprop"})]
     generator.shuffle(configs)
-    division = plan(configs, [of(cfg) for cfg in configs], memory_bytes=GENEROUS)
+    division = plan(configs, [of(cfg) for cfg in configs], GENEROUS)
     assert sorted([*division.alone, *(run for stack in division.stacks for run in stack.runs)]) == [
         *range(len(configs))
     ]
@@ -360,19 +362,17 @@ def test_every_run_is_planned_exactly_once_and_each_stack_can_be_trained_togethe
             assert all(uniform(cfg) == uniform(members[0]) for cfg in members)
         names = [cfg.model.activation for cfg in members]
         assert names == sorted(names)
-        assert stack.cost > 0
+        assert stack.seconds > 0
 
 
 def test_a_stack_keeps_to_the_memory_it_is_given() -> None:
     configs = [configured({"model.width": 400, "model.depth": 3, "seed": seed}) for seed in range(60)]
     data = [of(cfg) for cfg in configs]
-    whole = plan(configs, data, memory_bytes=GENEROUS)
-    small = plan(configs, data, memory_bytes=40 << 20)
+    whole = plan(configs, data, GENEROUS)
+    small = plan(configs, data, 40 << 20)
     assert len(small.stacks) > len(whole.stacks)
     assert all(stack.memory_bytes <= 40 << 20 for stack in small.stacks)
-    assert {len(stack.runs) for stack in plan(configs, data, memory_bytes=1).stacks} == {
-        2
-    }  # one would be padded to two
+    assert {len(stack.runs) for stack in plan(configs, data, 1).stacks} == {2}  # one would be padded to two
     lengths = [len(stack.runs) for stack in small.stacks]
     assert max(lengths) - min(lengths) <= 1
 

@@ -1,6 +1,7 @@
 """What a person sees in the terminal: a bar while a run trains, a table when it is done, what to type next."""
 
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlpexp.runtime import shell_commands
 from mlpexp.store.run_directory import RESULT, Result
 
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -68,15 +68,15 @@ def show(result: Result, directory: Path, further: int | None) -> None:
         if f"{part}/loss" in result.metrics:
             table.add_row(name, *(_number(result.metrics[f"{part}/{metric}"]) for metric in ("loss", "acc")))
     console.print(table)
+    place = shlex.quote(str(directory))
     console.print(f"[dim]{result.num_parameters:,} parameters, {result.seconds['fit']:.1f} s of training[/dim]")
     # plain prints: a path must not be wrapped, and its brackets are no markup
     print(f"\nEverything is in {directory} ({RESULT}, figures, checkpoints). Next:")
-    print(f"  {shell_commands.tool('tensorboard', '--logdir', str(directory))}")
+    print(f"  tensorboard --logdir {place}")
     if further is not None:
-        command = shell_commands.script("train.py", f"resume={directory}", f"trainer.max_epochs={further}")
+        print(f"  python scripts/train.py resume={place} trainer.max_epochs={further}")
     else:
-        command = shell_commands.script("train.py", "-m", "seed=range(5)")
-    print(f"  {command}")
+        print("  python scripts/train.py -m seed='range(5)'")
 
 
 def _title(result: Result) -> str:

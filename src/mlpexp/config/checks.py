@@ -9,8 +9,9 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from mlpexp.config import schema
-from mlpexp.config.overrides import spell
-from mlpexp.config.schema import FAN_IN_INITS, GENERATED, Config, DataConfig, ModelConfig
+from mlpexp.config.schema import GENERATED, Config, DataConfig, ModelConfig
+from mlpexp.nn.initialisation import INITIALISERS
+from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime import portable
 from mlpexp.runtime.errors import ConfigError
 
@@ -163,6 +164,20 @@ def unknown_key(key: str) -> str:
     return f"unknown key '{key}'; {hint}"
 
 
+def spell(value: Any) -> str:
+    """A value as a person types it on the command line."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list():
+            return "[" + ",".join(spell(item) for item in value) + "]"
+        case str():
+            return value if value else "''"
+    return str(value)
+
+
 def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
     def walk(path: str, node: Any) -> Iterator[str]:
         if isinstance(node, Mapping):
@@ -216,8 +231,8 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
     if key == "model.width":
         return f"{given}: give a whole number from 1, or a list with one for each layer, e.g. {key}=64 or {key}=[64,32]"
     match kind:
-        case "literal_error":
-            return _unknown_choice(key, value)
+        case "literal_error" | "unknown_choice":
+            return _unknown_choice(key, value, allowed)
         case "int_type" | "int_from_float" | "int_parsing":
             return f"{given} is not a whole number; {example}"
         case "float_type" | "float_parsing":
@@ -242,12 +257,12 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
     return f"{given} is not text; {example}"
 
 
-def _unknown_choice(key: str, value: Any) -> str:
+def _unknown_choice(key: str, value: Any, allowed: Mapping[str, Any]) -> str:
     group, name = key.split(".") if "." in key else ("", key)
     owner: Any = Config.__pydantic_fields__[group].annotation if group else Config  # type: ignore[attr-defined]
     annotation = owner.__pydantic_fields__[name].annotation
     literal = next(iter(get_args(annotation)), None)  # of a choice that may be null
-    choices = sorted(get_args(literal) or get_args(annotation))
+    choices = sorted(allowed.get("choices") or get_args(literal) or get_args(annotation))
     close = get_close_matches(str(value), choices, n=1)
     example = close[0] if close else _DEFAULTS[key] or choices[0]
     what = group if name == "name" else name
@@ -284,9 +299,12 @@ def _contradictions(cfg: Config) -> Iterator[str]:
             f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} leave nothing "
             "to train on; their sum must be < 1, e.g. data.val_fraction=0.15 data.test_fraction=0.15"
         )
-    if optimizer.name != "sgd" and optimizer.momentum > 0:
-        yield f"optimizer.momentum is sgd's; leave it at 0 with optimizer.name={optimizer.name}"
-    if optimizer.nesterov and not (optimizer.name == "sgd" and optimizer.momentum > 0):
+    for key in sorted({key for rule in OPTIMIZERS.values() for key in rule.keys} - {*OPTIMIZERS[optimizer.name].keys}):
+        default = _DEFAULTS[f"optimizer.{key}"]
+        if getattr(optimizer, key) != default:
+            owners = " or ".join(f"optimizer.name={name}" for name, rule in OPTIMIZERS.items() if key in rule.keys)
+            yield f"optimizer.{key} needs {owners}; leave it at {spell(default)} with optimizer.name={optimizer.name}"
+    if optimizer.nesterov and optimizer.momentum == 0 and "nesterov" in OPTIMIZERS[optimizer.name].keys:
         yield "optimizer.nesterov=true needs sgd with momentum, e.g. optimizer.name=sgd optimizer.momentum=0.9"
     if optimizer.warmup_epochs > epochs:
         yield (
@@ -338,12 +356,16 @@ def _architecture(cfg: Config) -> Iterator[str]:
             f"{len(model.width)} layers; leave model.depth out, or give model.depth={len(model.width)}"
         )
         return
-    if model.init != "scaled_normal" and (model.sigma_w, model.sigma_b) != (1.0, 0.0):
-        yield f"model.sigma_w and model.sigma_b belong to model.init=scaled_normal, not to model.init={model.init}"
-    if model.parametrization == "mup" and model.init not in FAN_IN_INITS:
+    for name, init in INITIALISERS.items():
+        changed = any(getattr(model, key) != _DEFAULTS[f"model.{key}"] for key in init.keys)
+        if changed and not set(init.keys) <= set(INITIALISERS[model.init].keys):
+            keys = " and ".join(f"model.{key}" for key in init.keys)
+            yield f"{keys} belong to model.init={name}, not to model.init={model.init}"
+    if model.parametrization == "mup" and not INITIALISERS[model.init].scales_with_fan_in:
+        fitting = [name for name, init in INITIALISERS.items() if init.scales_with_fan_in]
         yield (
             f"model.parametrization=mup needs an initialisation whose variance is a constant over the fan-in, which "
-            f"model.init={model.init} is not; choose one of {', '.join(FAN_IN_INITS)}, e.g. model.init=torch"
+            f"model.init={model.init} is not; choose one of {', '.join(fitting)}, e.g. model.init=torch"
         )
     sizes = data_sizes(cfg.data)
     needed, there = memory_needed(model, *sizes), physical_memory()

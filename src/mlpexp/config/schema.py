@@ -3,33 +3,41 @@
 This file imports nothing heavy: `--help`, `--cfg job` and tab completion read it. Checking is `checks.py`'s.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.initialisation import INITIALISERS
+from mlpexp.nn.metrics import columns
+from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.nn.parametrization import PARAMETRIZATIONS
+from mlpexp.nn.schedules import SCHEDULES
+
+
+def choice(choices: Callable[[], Collection[str]]) -> Any:
+    """A pydantic validator for a name out of a registry, which may grow while the program runs."""
+
+    def check(given: object) -> str:
+        if not isinstance(given, str) or given not in choices():
+            raise PydanticCustomError("unknown_choice", "unknown choice", {"choices": list(choices())})
+        return given
+
+    return PlainValidator(check)
+
 
 Variant = Literal["torch_nn", "autograd", "backprop"]
-Activation = Literal["tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "elu", "softplus", "sine", "identity"]
-Init = Literal[
-    "torch",
-    "notebook",
-    "fan_in_uniform",
-    "xavier_uniform",
-    "xavier_normal",
-    "kaiming_uniform",
-    "kaiming_normal",
-    "orthogonal",
-    "scaled_normal",
-]
-# initialisations whose weights have a variance of constant / fan-in: muP is defined for these
-FAN_IN_INITS = ("torch", "fan_in_uniform", "kaiming_uniform", "kaiming_normal", "scaled_normal")
-Parametrization = Literal["standard", "mup"]
-Optimizer = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["constant", "cosine", "step"]
+Activation = Annotated[str, choice(lambda: ACTIVATIONS)]
+Init = Annotated[str, choice(lambda: INITIALISERS)]
+Parametrization = Annotated[str, choice(lambda: PARAMETRIZATIONS)]
+Optimizer = Annotated[str, choice(lambda: OPTIMIZERS)]
+Schedule = Annotated[str, choice(lambda: SCHEDULES)]
+Monitor = Annotated[str, choice(lambda: columns("val"))]
 Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
-Monitor = Literal["val/loss", "val/acc"]
 DataName = Literal["digits", "csv", "wine", "breast_cancer", "iris", "moons", "circles", "spirals", "blobs"]
 GENERATED = ("moons", "circles", "spirals", "blobs")
 

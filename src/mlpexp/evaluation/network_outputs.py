@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mlpexp.data.batches import Batches
 from mlpexp.models.classifier import Classifier
-from mlpexp.nn.functional import forward, mean_loss
+from mlpexp.nn.functional import forward
+from mlpexp.nn.metrics import Outcomes, measure
 from mlpexp.runtime.errors import UserError
 
 BATCH = 65_536  # samples at once, as in training's own validation and test: the bits then agree
@@ -60,6 +61,7 @@ def ask(module: Classifier, inputs: Tensor, labels: Tensor, index: NDArray[np.in
         raise UserError("the network's answers are not finite, its weights are too large: the run has diverged")
     losses = torch.cat([module.losses(*pair) for pair in zip(logits.split(BATCH), labels.split(BATCH), strict=True)])
     predicted = logits.argmax(-1)
+    metrics = measure("test", Outcomes(losses, predicted, labels, logits.shape[-1]))
     return Answers(
         index=index,
         inputs=inputs.numpy(),
@@ -67,8 +69,8 @@ def ask(module: Classifier, inputs: Tensor, labels: Tensor, index: NDArray[np.in
         probabilities=probabilities(logits).numpy(),
         predicted=predicted.numpy(),
         hidden=last_hidden(module, inputs).float().numpy(),
-        loss=mean_loss(losses).item(),
-        acc=(predicted == labels).sum().item() / len(labels),
+        loss=metrics["test/loss"].item(),
+        acc=metrics["test/acc"].item(),
     )
 
 

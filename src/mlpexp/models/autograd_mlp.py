@@ -3,7 +3,8 @@
 from torch import Tensor, autograd
 
 from mlpexp.models.handmade_mlp import HandMadeMLP
-from mlpexp.nn.functional import Layer, batch_mean, sample_cross_entropy, softmax
+from mlpexp.nn.functional import Layer
+from mlpexp.nn.losses import batch_mean
 
 
 class AutogradMLP(HandMadeMLP):
@@ -11,7 +12,7 @@ class AutogradMLP(HandMadeMLP):
 
     def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Layer]]:
         logits = self.trace(inputs).logits
-        losses = sample_cross_entropy(softmax(logits), targets)
+        losses = self.loss.by_hand(logits, targets)
         parameters = [tensor for layer in self.hand_made for tensor in (layer.weight, layer.bias)]
         found = autograd.grad(batch_mean(losses, targets, self.class_weights), parameters)
         gradients = [Layer(*pair) for pair in zip(found[::2], found[1::2], strict=True)]

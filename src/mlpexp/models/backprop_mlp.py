@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mlpexp.models.handmade_mlp import HandMadeMLP
-from mlpexp.nn.functional import Layer, backward, cross_entropy_backward, sample_cross_entropy, softmax
+from mlpexp.nn.functional import Layer, backward
 
 
 class BackpropMLP(HandMadeMLP):
@@ -14,7 +14,6 @@ class BackpropMLP(HandMadeMLP):
     def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Layer]]:
         layers = self.parameter_layers()
         trace = self.trace(inputs)
-        probabilities = softmax(trace.logits)
-        logits_gradient = cross_entropy_backward(probabilities, targets, self.class_weights)
+        logits_gradient = self.loss.by_hand_gradient(trace.logits, targets, self.class_weights)
         gradients = backward(layers, inputs, trace, logits_gradient, self.activation)
-        return trace.logits, sample_cross_entropy(probabilities, targets), gradients
+        return trace.logits, self.loss.by_hand(trace.logits, targets), gradients

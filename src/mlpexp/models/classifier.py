@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from mlpexp.config.schema import Config, plain
 from mlpexp.data.data_description import Description
 from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.functional import Layer, sample_losses
+from mlpexp.nn.functional import Layer
 from mlpexp.nn.initialisation import initialise
+from mlpexp.nn.losses import LOSSES
+from mlpexp.nn.metrics import Outcomes, joined, measure
 from mlpexp.nn.parametrization import initial_factors
 from mlpexp.runtime.distributed import share, total
 
@@ -52,8 +54,9 @@ class Classifier(LightningModule):
         self.register_buffer("class_weights", weights, persistent=False)
         self.sizes = [num_features, *cfg.model.hidden_sizes, num_classes]
         self.activation = ACTIVATIONS[cfg.model.activation]
+        self.loss = LOSSES["cross_entropy"]
         self.metrics: dict[str, float] = {}
-        self._seen: dict[str, list[tuple[Tensor, Tensor, Tensor | None]]] = {"train": [], "val": [], "test": []}
+        self._seen: dict[str, list[Outcomes]] = {"train": [], "val": [], "test": []}
         self.layers = self._make_layers(
             initialise(
                 self.sizes,
@@ -81,7 +84,7 @@ class Classifier(LightningModule):
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of each sample in nats, (B,)."""
-        return sample_losses(logits, labels)
+        return self.loss.samples(logits, labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         self._evaluate("val", batch)
@@ -112,12 +115,13 @@ class Classifier(LightningModule):
         return None if self.class_weights is None else self.class_weights[labels]
 
     def note(self, part: str, logits: Tensor, labels: Tensor, losses: Tensor, weights: Tensor | None = None) -> None:
-        """Keep a batch's losses and hits for the epoch's end; nothing waits for the device here.
+        """Keep a batch's losses and predictions for the epoch's end, without waiting for the device.
 
         Args:
             weights: of the samples, by which `losses` are multiplied already.
         """
-        self._seen[part].append((losses.detach(), logits.detach().argmax(-1) == labels, weights))
+        predictions = logits.detach().argmax(-1)
+        self._seen[part].append(Outcomes(losses.detach(), predictions, labels, logits.shape[-1], weights))
 
     def _evaluate(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
         inputs, labels = batch
@@ -125,14 +129,8 @@ class Classifier(LightningModule):
         self.note(part, logits, labels, self.losses(logits, labels))
 
     def _summarise(self, part: str) -> None:
-        losses = torch.cat([losses for losses, _, _ in self._seen[part]])
-        hits = torch.cat([hits for _, hits, _ in self._seen[part]])
-        weights = [weights for _, _, weights in self._seen[part] if weights is not None]
-        count = torch.tensor(len(hits), dtype=torch.float64, device=hits.device)
-        weight = torch.cat(weights).sum(dtype=torch.float64) if weights else count
-        counted = total(torch.stack([losses.sum(dtype=torch.float64), hits.sum().double(), count, weight]))
-        loss, correct, seen, weighed = counted.tolist()
-        found = {f"{part}/loss": loss / weighed, f"{part}/acc": correct / seen}
+        outcomes = joined(self._seen[part])
+        found = {column: value.item() for column, value in measure(part, outcomes, total).items()}
         self.metrics |= found
         # to Lightning too, for callbacks and loggers that a person adds
-        self.log_dict(found, batch_size=int(seen), sync_dist=share().ranks > 1)
+        self.log_dict(found, batch_size=outcomes.labels.shape[-1], sync_dist=share().ranks > 1)

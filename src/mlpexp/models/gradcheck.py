@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from mlpexp import data as datasets
 from mlpexp.config.schema import Config
 from mlpexp.nn.activations import ACTIVATIONS, Activation
-from mlpexp.nn.functional import Layer, Trace, backward, cross_entropy, cross_entropy_backward, forward, softmax
+from mlpexp.nn.functional import Layer, Trace, backward, forward
 from mlpexp.nn.initialisation import initialise
+from mlpexp.nn.losses import LOSSES, batch_mean
 from mlpexp.nn.parametrization import initial_factors
 
 AUTOGRAD_TOLERANCE = 1e-10
@@ -25,8 +26,7 @@ SAMPLES = 32  # of the batch, at most
 STEPS = (1e-3, 1e-4, 1e-5)  # the first that crosses no kink is used
 BUDGET_S = 1.5  # for all finite differences, by the rough cost below
 ENTRIES = 24  # of each tensor, at most
-# where a derivative jumps, or (softplus, as torch computes it) the function itself
-KINKS = {"relu": 0.0, "leaky_relu": 0.0, "elu": 0.0, "softplus": 20.0}
+LOSS = LOSSES["cross_entropy"]
 
 
 class Row(NamedTuple):
@@ -82,7 +82,7 @@ def compare(
     layers: Sequence[Layer], inputs: Tensor, targets: Tensor, activation: str, weights: Tensor | None = None
 ) -> list[Row]:
     """One row for each weight and bias: inputs (B, I), one-hot targets (B, C), class weights (C,), all float64."""
-    problem = _Problem(layers, inputs, targets, ACTIVATIONS[activation], KINKS.get(activation), weights)
+    problem = _Problem(layers, inputs, targets, ACTIVATIONS[activation], weights)
     by_hand, by_autograd = problem.by_hand(), problem.by_autograd()
     parameters = [tensor for layer in layers for tensor in layer]
     entries = problem.affordable_entries()
@@ -166,20 +166,19 @@ class _Problem:
         inputs: Tensor,
         targets: Tensor,
         activation: Activation,
-        kink: float | None,
         weights: Tensor | None,
     ) -> None:
         self.layers, self.inputs, self.targets = layers, inputs, targets
-        self.activation, self.kink, self.weights = activation, kink, weights
+        self.activation, self.weights = activation, weights
         self.trace = forward(layers, inputs, activation)
         # a few units in the last place of the loss
         self.noise = 16 * torch.finfo(torch.float64).eps * max(1.0, self.loss(self.trace).item())
 
     def loss(self, trace: Trace) -> Tensor:
-        return cross_entropy(softmax(trace.logits), self.targets, self.weights)
+        return batch_mean(LOSS.by_hand(trace.logits, self.targets), self.targets, self.weights)
 
     def by_hand(self) -> list[Tensor]:
-        upstream = cross_entropy_backward(softmax(self.trace.logits), self.targets, self.weights)
+        upstream = LOSS.by_hand_gradient(self.trace.logits, self.targets, self.weights)
         gradients = backward(self.layers, self.inputs, self.trace, upstream, self.activation)
         return [tensor for layer in gradients for tensor in layer]
 
@@ -219,10 +218,10 @@ class _Problem:
         return None
 
     def _crosses(self, trace: Trace) -> bool:
-        if self.kink is None:
-            return False
-        pairs = zip(trace.pre, self.trace.pre, strict=True)
-        return any(bool(((here > self.kink) != (there > self.kink)).any()) for here, there in pairs)
+        pairs = list(zip(trace.pre, self.trace.pre, strict=True))
+        return any(
+            bool(((here > kink) != (there > kink)).any()) for kink in self.activation.kinks for here, there in pairs
+        )
 
 
 def _apart(one: Tensor, other: Tensor, scale: Tensor) -> float:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlpexp.config.schema import OptimizerConfig
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn import functional
 from mlpexp.nn.functional import Layer, Trace
 from mlpexp.nn.parametrization import Factors, rate_factors
-from mlpexp.nn.schedules import learning_rate, sgd_
+from mlpexp.nn.schedules import learning_rate
 
 
 class HandMadeLayer(nn.Module):
@@ -49,7 +50,7 @@ class HandMadeMLP(Classifier):
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         targets = F.one_hot(labels, self.sizes[-1]).to(logits.dtype)
-        return functional.sample_cross_entropy(functional.softmax(logits), targets)
+        return self.loss.by_hand(logits, targets)
 
     def trace(self, inputs: Tensor) -> Trace:
         """The forward pass with its intermediate values; with a graph where autograd is on."""
@@ -88,3 +89,26 @@ class HandMadeMLP(Classifier):
             if layer.weight_velocity is not None and layer.bias_velocity is not None:
                 layer.weight_velocity.copy_(weight)
                 layer.bias_velocity.copy_(bias)
+
+
+@torch.no_grad()
+def sgd_(
+    parameter: Tensor,
+    gradient: Tensor,
+    velocity: Tensor | None,
+    cfg: OptimizerConfig,
+    lr: float,
+    factor: float = 1.0,
+) -> None:
+    """One step of stochastic gradient descent in place, as `torch.optim.SGD` defines it.
+
+    Args:
+        velocity: the momentum buffer, zeros at first, also changed in place; None without momentum.
+        factor: is contained in `lr` already, and divides the weight decay, see `parametrization`.
+    """
+    if cfg.weight_decay > 0:
+        gradient = gradient + (cfg.weight_decay / factor) * parameter
+    if velocity is not None:
+        velocity.mul_(cfg.momentum).add_(gradient)
+        gradient = gradient + cfg.momentum * velocity if cfg.nesterov else velocity
+    parameter -= lr * gradient

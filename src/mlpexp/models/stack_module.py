@@ -17,12 +17,13 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.stack_activations import spans
-from mlpexp.engine.torch.stack_optimizers import UpdateSettings
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
-from mlpexp.nn.functional import Layer, mean_loss
+from mlpexp.nn.functional import Layer
 from mlpexp.nn.initialisation import initialise_
+from mlpexp.nn.metrics import Outcomes, confusion, measure
+from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.parametrization import Factors, initial_factors, rate_factors
 from mlpexp.nn.schedules import learning_rate
 from mlpexp.tracking.layer_columns import START
@@ -90,13 +91,15 @@ class StackModule(LightningModule):
         self.configs, self.data, self.exact = list(configs), list(data), exact
         self.sizes = [data[0].num_inputs, *configs[0].model.hidden_sizes, data[0].num_classes]
         self._paused = list(paused)
-        self.records = [one.record.so_far() for one in paused] or [RunRecord(Progress.of(cfg)) for cfg in configs]
+        self.records = [one.record.so_far() for one in paused] or [
+            RunRecord(Progress.of(cfg.monitor, cfg.early_stopping)) for cfg in configs
+        ]
         self.start = len(self.records[0].history)
         self.training_runs = list(range(len(configs)))
         longest = max(cfg.trainer.max_epochs for cfg in configs)
         self.max_epochs = longest if until is None else min(until, longest)
         self.wall_times: list[float] = []
-        self._validated: tuple[Tensor, Tensor] | None = None
+        self._validated: Outcomes | None = None
         self._inspects = bool(configs[0].tracking.diagnostics)
 
     @property
@@ -126,8 +129,10 @@ class StackModule(LightningModule):
         decay = torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64)
         settings = UpdateSettings(
             name=cfgs[0].name,
-            momentum=torch.tensor([cfg.momentum for cfg in cfgs], dtype=torch.float64),
-            nesterov=torch.tensor([cfg.nesterov for cfg in cfgs]),
+            per_run={
+                key: torch.tensor([float(getattr(cfg, key)) for cfg in cfgs], dtype=torch.float64)
+                for key in OPTIMIZERS[cfgs[0].name].keys
+            },
             weight_decay=decay if self._rate_factors is None else [decay / f for f in self._rate_factors],
         )
         self.engine = Engine(
@@ -215,15 +220,12 @@ class StackModule(LightningModule):
     def _note_epoch(self) -> None:
         assert self._validated is not None
         epoch, engine = self.current_epoch, self.engine
-        train = _summary(engine.train_losses, engine.train_hits, engine.train_weights)
-        parts = {"train": train, "val": _summary(*self._validated)}
-        # the epoch's only transfer from the device: (4, A)
-        numbers = torch.stack([number for part in parts.values() for number in part]).tolist()
-        names = [f"{part}/{metric}" for part in parts for metric in ("loss", "acc")]
+        measured = measure("train", engine.train_outcomes) | measure("val", self._validated)
+        numbers = torch.stack(list(measured.values())).tolist()  # (4, A): the epoch's only transfer from the device
         improved = []
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
-            record.history.append(dict(zip(names, row, strict=True)))
+            record.history.append(dict(zip(measured, row, strict=True)))
             if record.progress.update(epoch, record.history[-1][self.configs[run].monitor]):
                 improved.append(place)
         self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
@@ -273,19 +275,12 @@ class StackModule(LightningModule):
             exact=self.exact,
         )
         tested = engine.evaluate(self._inputs, self._labels, self._parts["test"], self._begins)
-        losses, accuracies = _summary(*tested)
-        for record, loss, accuracy in zip(self.records, losses.tolist(), accuracies.tolist(), strict=True):
-            record.tested = {"test/loss": loss, "test/acc": accuracy}
-        if self._inspects:
-            self._count_confusions(engine)
-
-    def _count_confusions(self, engine: Engine) -> None:
-        part, classes = self._parts["test"], self.sizes[-1]
-        predicted = engine.predictions(self._inputs, part, self._begins)  # (R, n)
-        pairs = _picked(self._labels, part).expand_as(predicted) * classes + predicted
-        counts = torch.zeros(len(pairs), classes**2, dtype=torch.int64, device=pairs.device)
-        counts.scatter_add_(1, pairs, torch.ones_like(pairs))
-        for record, matrix in zip(self.records, counts.view(-1, classes, classes).tolist(), strict=True):
+        measured = measure("test", tested)
+        for record, row in zip(self.records, torch.stack(list(measured.values()), -1).tolist(), strict=True):
+            record.tested = dict(zip(measured, row, strict=True))
+        if not self._inspects:
+            return
+        for record, matrix in zip(self.records, confusion(tested).tolist(), strict=True):
             if all(math.isfinite(value) for value in record.tested.values()):
                 record.confusion = matrix
 
@@ -395,12 +390,6 @@ class Snapshot:
         yield from zip([*self.weights, *self.biases], [*engine.weights, *engine.biases], strict=True)
         for name, tensors in _state(engine).items():  # no momentum any more, if all runs that have it are gone
             yield from zip(self.state[name], tensors, strict=True)
-
-
-def _summary(losses: Tensor, hits: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean loss and share of hits of each run in double precision, (R,)."""
-    count = torch.tensor(hits.shape[-1], dtype=torch.float64, device=hits.device)
-    return mean_loss(losses, weights), hits.sum(-1) / count
 
 
 def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:

@@ -6,16 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn.functional import Layer
+from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.parametrization import rate_factors
-from mlpexp.nn.schedules import rate_factor
+from mlpexp.nn.schedules import is_constant, rate_factor
 from mlpexp.runtime.distributed import mean_over_batch
-
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 class TorchMLP(Classifier):
@@ -39,8 +37,9 @@ class TorchMLP(Classifier):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         inputs, labels = batch
         logits = self(inputs)
-        losses = F.cross_entropy(logits, labels, weight=self.class_weights, reduction="none")  # (B,)
-        weights = self.sample_weights(labels)
+        losses, weights = self.loss.samples(logits, labels), self.sample_weights(labels)  # (B,)
+        if weights is not None:
+            losses = losses * weights
         self.note("train", logits, labels, losses, weights)
         return mean_over_batch(losses, weights)
 
@@ -59,9 +58,9 @@ def make_optimizer(
         sizes: units of inputs, hidden layers, classes.
     """
     settings = cfg.optimizer
+    rule = OPTIMIZERS[settings.name]
     shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if settings.name == "sgd":
-        shared |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    shared |= {key: getattr(settings, key) for key in rule.keys}
     factors = rate_factors(cfg.model, settings.name, sizes)
     groups: Any = parameters
     if factors is not None:  # every parameter at a rate of its own
@@ -69,8 +68,8 @@ def make_optimizer(
             {"params": [parameter], "lr": settings.lr * factor, "weight_decay": settings.weight_decay / factor}
             for parameter, factor in zip(parameters, chain.from_iterable(factors), strict=True)
         ]
-    optimizer = OPTIMIZERS[settings.name](groups, **shared)
-    if settings.schedule == "constant" and settings.warmup_epochs == 0:
+    optimizer = rule.torch_class()(groups, **shared)
+    if is_constant(settings):
         return optimizer, None
     epochs = cfg.trainer.max_epochs
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(settings, epoch, epochs))

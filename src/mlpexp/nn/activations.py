@@ -1,36 +1,72 @@
-"""The non-linearities: each name with its function and its derivative, both elementwise.
+# ruff: noqa: PLW0108 (the lambdas look torch up late: naming torch.tanh itself would import it)
+"""The activations: one registry entry each, from which everything else about an activation follows.
 
-The derivative is written from the pre-activation `x` and the activation's output `h`, whichever is cheaper.
+Function and derivative are elementwise. The kernels work in place on a stack of runs (engine/torch) and must give the
+bits that autograd gives a run alone; an activation without kernels of its own is differentiated by autograd there,
+which is slower and right.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from mlpexp.runtime.lazy_import import LazyModule
+from mlpexp.runtime.registry import Registry
 
-LEAK = 0.01  # slope of leaky_relu for x < 0, as in torch
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+else:
+    torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
+
+LEAK = 0.01  # slope of leaky_relu for x < 0, torch's default
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Activation:
-    """One non-linearity.
+    """One activation.
 
     Attributes:
         function: x -> h, any shape.
-        derivative: (x, h) -> dh/dx, the same shape.
-        steepest: the largest |dh/dx|; a unit is called saturated where its slope is a small share of it.
+        derivative: (x, h) -> dh/dx, the same shape, written from the input `x` or the output `h`, whichever is cheaper.
+        gain: what a weight's standard deviation is multiplied by to keep a signal's size, as in
+            `torch.nn.init.calculate_gain`; where torch gives none, 1 / sqrt(E[f(z)^2]) for z ~ N(0, 1).
+        steepest: the largest |dh/dx|; a unit counts as saturated where its slope is a small share of it.
+        kinks: inputs at which a derivative of first or second order, or the function as torch computes it, jumps;
+            finite differences across them mean nothing.
+        forward_: (x, h) writes f(x) into h; h may be x itself unless `reads_input`.
+        backward_: (gradient, x, h) turns dL/dh into dL/dx in place; h may be overwritten.
+        reads_input: `backward_` reads x, so h must not overwrite it.
     """
 
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor, Tensor], Tensor]
+    gain: float
     steepest: float = 1.0
+    kinks: tuple[float, ...] = ()
+    forward_: Callable[[Tensor, Tensor], Any] | None = None
+    backward_: Callable[[Tensor, Tensor, Tensor], Any] | None = None
+    reads_input: bool = True
+
+    def kernels(self) -> tuple[Callable[[Tensor, Tensor], Any], Callable[[Tensor, Tensor, Tensor], Any]]:
+        """`forward_` and `backward_`, by autograd where the entry has none."""
+        return self.forward_ or self._forward, self.backward_ or self._backward
+
+    def _forward(self, x: Tensor, h: Tensor) -> None:
+        h.copy_(self.function(x))
+
+    def _backward(self, gradient: Tensor, x: Tensor, h: Tensor) -> None:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            gradient.copy_(torch.autograd.grad(self.function(leaf), leaf, gradient)[0])
 
 
 def _gelu_derivative(x: Tensor, h: Tensor) -> Tensor:
-    # x * Phi(x), so Phi(x) + x * phi(x) with the standard normal's distribution and density
+    # of x * Phi(x), so Phi(x) + x * phi(x) with the standard normal's distribution and density
     return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
@@ -39,18 +75,92 @@ def _silu_derivative(x: Tensor, h: Tensor) -> Tensor:
     return sigmoid * (1 + x * (1 - sigmoid))
 
 
-ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(torch.tanh, lambda x, h: 1 - h * h),
-    "relu": Activation(F.relu, lambda x, h: (x > 0).to(x.dtype)),
-    "leaky_relu": Activation(
-        lambda x: F.leaky_relu(x, LEAK), lambda x, h: torch.where(x > 0, torch.ones_like(x), LEAK)
-    ),
-    "sigmoid": Activation(torch.sigmoid, lambda x, h: h * (1 - h), steepest=0.25),
-    "gelu": Activation(F.gelu, _gelu_derivative, steepest=1.13),
-    "silu": Activation(F.silu, _silu_derivative, steepest=1.1),
-    "elu": Activation(F.elu, lambda x, h: torch.where(x > 0, torch.ones_like(x), h + 1)),
-    # torch's softplus is the identity beyond 20, so its slope there is exactly 1
-    "softplus": Activation(F.softplus, lambda x, h: torch.where(x > 20, 1.0, torch.sigmoid(x))),
-    "sine": Activation(torch.sin, lambda x, h: torch.cos(x)),
-    "identity": Activation(lambda x: x, lambda x, h: torch.ones_like(x)),
-}
+ACTIVATIONS: Registry[Activation] = Registry(
+    "activation",
+    {
+        "tanh": Activation(
+            function=lambda x: torch.tanh(x),
+            derivative=lambda x, h: 1 - h * h,
+            gain=5 / 3,
+            forward_=lambda x, h: torch.tanh(x, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.tanh_backward.grad_input(g, h, grad_input=g),
+            reads_input=False,
+        ),
+        "relu": Activation(
+            function=lambda x: F.relu(x),
+            derivative=lambda x, h: (x > 0).to(x.dtype),
+            gain=math.sqrt(2),
+            kinks=(0.0,),
+            forward_=lambda x, h: torch.clamp_min(x, 0, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g),
+            reads_input=False,
+        ),
+        "leaky_relu": Activation(
+            function=lambda x: F.leaky_relu(x, LEAK),
+            derivative=lambda x, h: torch.where(x > 0, torch.ones_like(x), LEAK),
+            gain=math.sqrt(2 / (1 + LEAK**2)),
+            kinks=(0.0,),
+            forward_=lambda x, h: torch.ops.aten.leaky_relu.out(x, LEAK, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.leaky_relu_backward.grad_input(g, h, LEAK, True, grad_input=g),
+            reads_input=False,
+        ),
+        "sigmoid": Activation(
+            function=lambda x: torch.sigmoid(x),
+            derivative=lambda x, h: h * (1 - h),
+            gain=1.0,
+            steepest=0.25,
+            forward_=lambda x, h: torch.sigmoid(x, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.sigmoid_backward.grad_input(g, h, grad_input=g),
+            reads_input=False,
+        ),
+        "gelu": Activation(
+            function=lambda x: F.gelu(x),
+            derivative=_gelu_derivative,
+            gain=1.5335,
+            steepest=1.13,
+            forward_=lambda x, h: torch.ops.aten.gelu.out(x, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.gelu_backward.grad_input(g, x, grad_input=g),
+        ),
+        "silu": Activation(
+            function=lambda x: F.silu(x),
+            derivative=_silu_derivative,
+            gain=1.6765,
+            steepest=1.1,
+            forward_=lambda x, h: torch.ops.aten.silu.out(x, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.silu_backward.grad_input(g, x, grad_input=g),
+        ),
+        "elu": Activation(
+            function=lambda x: F.elu(x),
+            derivative=lambda x, h: torch.where(x > 0, torch.ones_like(x), h + 1),
+            gain=1.2452,
+            kinks=(0.0,),  # of its slope
+            forward_=lambda x, h: torch.ops.aten.elu.out(x, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.elu_backward.grad_input(g, 1.0, 1.0, 1.0, False, x, grad_input=g),
+        ),
+        "softplus": Activation(
+            function=lambda x: F.softplus(x),
+            # torch's softplus is the identity beyond 20, so its slope there is exactly 1
+            derivative=lambda x, h: torch.where(x > 20, 1.0, torch.sigmoid(x)),
+            gain=1.0419,
+            kinks=(20.0,),
+            forward_=lambda x, h: torch.ops.aten.softplus.out(x, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.softplus_backward.grad_input(g, x, 1.0, 20.0, grad_input=g),
+        ),
+        "sine": Activation(
+            function=lambda x: torch.sin(x),
+            derivative=lambda x, h: torch.cos(x),
+            gain=1.5209,
+            forward_=lambda x, h: torch.sin(x, out=h),
+            # autograd multiplies by the cosine; h is not needed any more when the backward pass arrives
+            backward_=lambda g, x, h: g.mul_(torch.cos(x, out=h)),
+        ),
+        "identity": Activation(
+            function=lambda x: x,
+            derivative=lambda x, h: torch.ones_like(x),
+            gain=1.0,
+            forward_=lambda x, h: h.copy_(x),  # a copy onto itself costs nothing
+            backward_=lambda g, x, h: None,
+            reads_input=False,
+        ),
+    },
+)

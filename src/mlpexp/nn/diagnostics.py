@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlpexp.nn.activations import Activation
-from mlpexp.nn.functional import Layer, backpropagate, by_parameter, forward, softmax
+from mlpexp.nn.functional import Layer, backpropagate, by_parameter, forward
+from mlpexp.nn.losses import softmax
 
 PROBE_SAMPLES = 256  # of the training part, its first ones
 SATURATED = 0.05  # share of the activation's steepest slope below which a unit hardly passes a gradient

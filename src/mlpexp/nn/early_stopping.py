@@ -1,9 +1,19 @@
-"""Which epoch is the best so far, and when there is no more hope: the same rule alone and in a stack."""
+"""The best epoch so far and early stopping: the same rule for a run alone and for a run of a stack."""
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
-from mlpexp.config.schema import Config
+from mlpexp.nn.metrics import higher_is_better
+
+
+class StoppingSettings(Protocol):
+    """What early stopping reads of the configuration (`EarlyStoppingConfig` has it)."""
+
+    @property
+    def patience(self) -> int | None: ...
+    @property
+    def min_delta(self) -> float: ...
 
 
 @dataclass
@@ -25,9 +35,9 @@ class Progress:
     stopped: bool = False
 
     @classmethod
-    def of(cls, cfg: Config) -> "Progress":
-        stopping = cfg.early_stopping
-        return cls(cfg.monitor == "val/loss", stopping.patience, stopping.min_delta)
+    def of(cls, monitor: str, stopping: StoppingSettings) -> "Progress":
+        """Before the first epoch; `monitor` is a column such as `val/loss`."""
+        return cls(not higher_is_better(monitor), stopping.patience, stopping.min_delta)
 
     def update(self, epoch: int, value: float) -> bool:
         """Take note of an epoch's value; whether it is the best so far."""

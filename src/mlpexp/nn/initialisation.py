@@ -1,19 +1,99 @@
-"""How weights start: a pure function of the seed and the architecture."""
+"""Initial weights: a pure function of the seed and the architecture."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Generator, Tensor, nn
-
-from mlpexp.nn.functional import Layer
 from mlpexp.nn.parametrization import Factors
+from mlpexp.runtime.lazy_import import LazyModule
+from mlpexp.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Generator, Tensor
+    from torch.nn import init
+
+    from mlpexp.nn.functional import Layer
+else:
+    torch, init = LazyModule("torch"), LazyModule("torch.nn.init")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialiser:
+    """One rule for initial weights and biases.
+
+    Attributes:
+        weight: (weight (O, I), generator, sigma_w) fills the weight in place.
+        bias: (bias (O,), fan-in I, generator, sigma_b) fills the bias in place; None leaves it zero.
+        keys: of the model's configuration that only this rule reads.
+        scales_with_fan_in: the weight's variance is a constant over I, which muP requires.
+    """
+
+    weight: Callable[[Tensor, Generator, float], object]
+    bias: Callable[[Tensor, int, Generator, float], object] | None = None
+    keys: tuple[str, ...] = ()
+    scales_with_fan_in: bool = False
+
+
+def _uniform_by_fan_in(values: Tensor, fan_in: int, generator: Generator) -> None:
+    init.uniform_(values, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+
+
+INITIALISERS: Registry[Initialiser] = Registry(
+    "init",
+    {
+        # what nn.Linear.reset_parameters does, in its order
+        "torch": Initialiser(
+            weight=lambda weight, generator, _: init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator),
+            bias=lambda bias, fan_in, generator, _: _uniform_by_fan_in(bias, fan_in, generator),
+            scales_with_fan_in=True,
+        ),
+        # the notebook draws (inputs, outputs); here rows are outputs
+        "notebook": Initialiser(
+            weight=lambda weight, generator, _: weight.copy_(torch.randn(weight.shape[::-1], generator=generator).mT)
+        ),
+        # Glorot & Bengio 2010: equation 1, the "standard initialization" of its time, and equation 16, with gain 1
+        "fan_in_uniform": Initialiser(
+            weight=lambda weight, generator, _: _uniform_by_fan_in(weight, weight.shape[-1], generator),
+            scales_with_fan_in=True,
+        ),
+        "xavier_uniform": Initialiser(
+            weight=lambda weight, generator, _: init.xavier_uniform_(weight, generator=generator)
+        ),
+        "xavier_normal": Initialiser(
+            weight=lambda weight, generator, _: init.xavier_normal_(weight, generator=generator)
+        ),
+        # He et al. 2015, equation 10: gain sqrt(2), whatever the activation
+        "kaiming_uniform": Initialiser(
+            weight=lambda weight, generator, _: init.kaiming_uniform_(weight, nonlinearity="relu", generator=generator),
+            scales_with_fan_in=True,
+        ),
+        "kaiming_normal": Initialiser(
+            weight=lambda weight, generator, _: init.kaiming_normal_(weight, nonlinearity="relu", generator=generator),
+            scales_with_fan_in=True,
+        ),
+        # Saxe et al. 2014
+        "orthogonal": Initialiser(weight=lambda weight, generator, _: init.orthogonal_(weight, generator=generator)),
+        # Poole et al. 2016, "Exponential expressivity in deep neural networks", section 2
+        "scaled_normal": Initialiser(
+            weight=lambda weight, generator, sigma_w: init.normal_(
+                weight, 0.0, sigma_w / math.sqrt(weight.shape[-1]), generator=generator
+            ),
+            bias=lambda bias, _, generator, sigma_b: init.normal_(bias, 0.0, sigma_b, generator=generator),
+            keys=("sigma_w", "sigma_b"),
+            scales_with_fan_in=True,
+        ),
+    },
+)
 
 
 def initialise(
     sizes: Sequence[int],
-    init: str,
+    name: str,
     seed: int,
     *,
     sigma_w: float = 1.0,
@@ -28,14 +108,16 @@ def initialise(
     Args:
         factors: what each layer is multiplied by after it was drawn, see `parametrization`.
     """
+    from mlpexp.nn.functional import Layer
+
     layers = [Layer(torch.empty(fan_out, fan_in), torch.empty(fan_out)) for fan_in, fan_out in pairwise(sizes)]
-    initialise_(layers, init, seed, sigma_w=sigma_w, sigma_b=sigma_b, factors=factors)
+    initialise_(layers, name, seed, sigma_w=sigma_w, sigma_b=sigma_b, factors=factors)
     return layers
 
 
 def initialise_(
     layers: Sequence[Layer],
-    init: str,
+    name: str,
     seed: int,
     *,
     sigma_w: float = 1.0,
@@ -43,45 +125,13 @@ def initialise_(
     factors: Sequence[Factors] | None = None,
 ) -> None:
     """The same, into existing float32 CPU tensors, such as one run's slices of a stack."""
-    generator = Generator().manual_seed(seed)
+    initialiser, generator = INITIALISERS[name], torch.Generator().manual_seed(seed)
     for weight, bias in layers:
-        if init == "torch":
-            # what nn.Linear.reset_parameters does, in its order
-            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
-            bound = 1 / math.sqrt(weight.shape[-1])
-            nn.init.uniform_(bias, -bound, bound, generator=generator)
-        elif init == "scaled_normal":
-            # Poole et al. 2016, "Exponential expressivity in deep neural networks", section 2
-            nn.init.normal_(weight, 0.0, sigma_w / math.sqrt(weight.shape[-1]), generator=generator)
-            nn.init.normal_(bias, 0.0, sigma_b, generator=generator)
+        initialiser.weight(weight, generator, sigma_w)
+        if initialiser.bias is None:
+            init.zeros_(bias)
         else:
-            _WEIGHTS[init](weight, generator)
-            nn.init.zeros_(bias)
+            initialiser.bias(bias, weight.shape[-1], generator, sigma_b)
     for (weight, bias), factor in zip(layers, factors or (), strict=False):
         weight.mul_(factor.weight)
         bias.mul_(factor.bias)
-
-
-def _notebook(weight: Tensor, generator: Generator) -> None:
-    # the notebook draws (inputs, outputs) and keeps it so; here rows are outputs
-    weight.copy_(torch.randn(weight.shape[::-1], generator=generator).mT)
-
-
-_WEIGHTS: dict[str, Callable[[Tensor, Generator], object]] = {
-    "notebook": _notebook,
-    # Glorot & Bengio 2010: equation 1, the "standard initialization" of its time, and equation 16, with gain 1
-    "fan_in_uniform": lambda weight, generator: nn.init.uniform_(
-        weight, -1 / math.sqrt(weight.shape[-1]), 1 / math.sqrt(weight.shape[-1]), generator=generator
-    ),
-    "xavier_uniform": lambda weight, generator: nn.init.xavier_uniform_(weight, generator=generator),
-    "xavier_normal": lambda weight, generator: nn.init.xavier_normal_(weight, generator=generator),
-    # He et al. 2015, equation 10: gain sqrt(2), whatever the activation
-    "kaiming_uniform": lambda weight, generator: nn.init.kaiming_uniform_(
-        weight, nonlinearity="relu", generator=generator
-    ),
-    "kaiming_normal": lambda weight, generator: nn.init.kaiming_normal_(
-        weight, nonlinearity="relu", generator=generator
-    ),
-    # Saxe et al. 2014
-    "orthogonal": lambda weight, generator: nn.init.orthogonal_(weight, generator=generator),
-}

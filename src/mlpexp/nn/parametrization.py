@@ -19,9 +19,11 @@ a rate's factor, as in the authors' own code: the product of both is what shrink
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from mlpexp.config.schema import ModelConfig
+from mlpexp.nn.optimizers import OPTIMIZERS
+
+PARAMETRIZATIONS = ("standard", "mup")
 
 
 class Factors(NamedTuple):
@@ -31,32 +33,45 @@ class Factors(NamedTuple):
     bias: float
 
 
-def initial_factors(model: ModelConfig, sizes: Sequence[int]) -> list[Factors] | None:
+class WidthSettings(Protocol):
+    """What a parametrization reads of the configuration (`ModelConfig` has it)."""
+
+    @property
+    def parametrization(self) -> str: ...
+    @property
+    def base_width(self) -> int: ...
+
+
+def initial_factors(model: WidthSettings, sizes: Sequence[int]) -> list[Factors] | None:
     """Of the initial values of each layer; None where nothing changes.
 
     Args:
         sizes: units of inputs, hidden layers, classes.
     """
-    if model.parametrization == "standard":
+    scales = _width_scales(model, sizes)
+    if scales is None:
         return None
     last = len(sizes) - 2
-    scales = _width_scales(model, sizes)
     return [
         Factors(1 / math.sqrt(scales[i]) if i == last else 1.0, math.sqrt(scales[i])) for i in range(len(sizes) - 1)
     ]
 
 
-def rate_factors(model: ModelConfig, optimizer: str, sizes: Sequence[int]) -> list[Factors] | None:
+def rate_factors(model: WidthSettings, optimizer: str, sizes: Sequence[int]) -> list[Factors] | None:
     """Of the learning rates of each layer; None where nothing changes."""
-    if model.parametrization == "standard":
-        return None
     scales = _width_scales(model, sizes)
-    pairs = pairwise(scales)
-    if optimizer == "sgd":
-        return [Factors(m_out / m_in, m_out) for m_in, m_out in pairs]
-    return [Factors(1 / m_in, 1.0) for m_in, _ in pairs]
+    if scales is None:
+        return None
+    if OPTIMIZERS[optimizer].is_adaptive:
+        return [Factors(1 / m_in, 1.0) for m_in, _ in pairwise(scales)]
+    return [Factors(m_out / m_in, m_out) for m_in, m_out in pairwise(scales)]
 
 
-def _width_scales(model: ModelConfig, sizes: Sequence[int]) -> list[float]:
-    """Width over base width of each layer; inputs and classes do not grow."""
-    return [1.0, *(width / model.base_width for width in sizes[1:-1]), 1.0]
+def _width_scales(model: WidthSettings, sizes: Sequence[int]) -> list[float] | None:
+    """Width over base width of each layer, where inputs and classes do not grow; None for the standard one."""
+    match model.parametrization:
+        case "standard":
+            return None
+        case "mup":
+            return [1.0, *(width / model.base_width for width in sizes[1:-1]), 1.0]
+    raise ValueError(f"unknown parametrization {model.parametrization!r}; choose one of {', '.join(PARAMETRIZATIONS)}")

@@ -140,8 +140,6 @@ def method(analysis: Analysis) -> list[str]:
         found.append(
             "Configurations with a diverged run come after all others; means are over the runs that ended well."
         )
-    if analysis.trouble.counts["chance"]:
-        found.append("Runs that are no better than guessing have finite numbers: they count in every mean.")
     return found
 
 
@@ -157,7 +155,7 @@ def counts(analysis: Analysis) -> str:
         "failed": "failed",
         "unfinished": "unfinished",
         "stopped": "stopped early by halving",
-        "chance": "no better than guessing",
+        "guessing": "no better than guessing",
     }
     wrong = [f"{number:,} {words[kind]}" for kind, number in analysis.trouble.counts.items() if number]
     return f"{said}: {', '.join(wrong)}" if wrong else said

@@ -15,6 +15,7 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import hyperparameters
 from mlpexp.models.stack_module import RunRecord, Snapshot
 from mlpexp.models.torch_mlp import make_optimizer
+from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime import software_versions
 
 
@@ -62,7 +63,7 @@ def assemble(
 def _recorder(record: RunRecord, epochs: int, wall_times: list[float], cfg: Config) -> dict[str, Any]:
     progress = record.progress
     if epochs < len(record.history):  # as it was then
-        progress = type(progress).of(cfg)
+        progress = type(progress).of(cfg.monitor, cfg.early_stopping)
         for epoch, row in enumerate(record.history[:epochs]):
             progress.update(epoch, row[cfg.monitor])
     return {
@@ -75,16 +76,16 @@ def _recorder(record: RunRecord, epochs: int, wall_times: list[float], cfg: Conf
 
 
 def _state(cfg: Config, snapshot: Snapshot, run: int, steps: int) -> dict[int, dict[str, Tensor]]:
-    if cfg.optimizer.name == "sgd" and cfg.optimizer.momentum == 0:
-        return {}  # its neighbours may have momentum
+    optimizer = OPTIMIZERS[cfg.optimizer.name]
+    names = optimizer.state_of_run(cfg.optimizer)  # its neighbours may have more
+    if not names:
+        return {}
     layers = len(snapshot.weights)
     found: dict[int, dict[str, Tensor]] = {}
-    adam = "exp_avg" in snapshot.state
     for i in range(layers):
         for offset, place in ((0, i), (1, layers + i)):  # snapshots hold the weights first, torch takes turns
-            entry = {"step": torch.tensor(float(steps))} if adam else {}
-            for name, tensors in snapshot.state.items():
-                entry[name] = tensors[place][run].clone()
+            entry = {"step": torch.tensor(float(steps))} if optimizer.counts_steps else {}
+            entry |= {name: snapshot.state[name][place][run].clone() for name in names}
             found[2 * i + offset] = entry
     return found
 

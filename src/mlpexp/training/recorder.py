@@ -82,7 +82,7 @@ class Recorder(Checkpoint):
         self.history: list[dict[str, float]] = []
         self.wall_times = [time.time()]
         self.layer_rows: list[list[float | str]] = []
-        self.progress = Progress.of(cfg)
+        self.progress = Progress.of(cfg.monitor, cfg.early_stopping)
         self.in_epoch = False
         self._probe: tuple[Tensor, Tensor] | None = None
         self._flushed_at = time.monotonic()

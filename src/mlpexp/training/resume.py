@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config, HalvingConfig
 from mlpexp.data import data_digest
+from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files, checkpoint_files, run_directory
 from mlpexp.store.run_directory import METRIC_NAMES
@@ -49,7 +49,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     Raises:
         UserError: there is nothing to continue, or other keys than the number of epochs were given.
     """
-    given = [parse(item).key for item in overrides]
+    given = [item.partition("=")[0].lstrip("+~") for item in overrides]
     if others := [key for key in given if not key.startswith(ALLOWED)]:
         raise UserError(
             f"resume={cfg.resume} goes on with the run's own configuration, so {others[0]} cannot be given; "
@@ -100,7 +100,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
 def further(cfg: Config, result: run_directory.Result) -> int | None:
     """The number of epochs to propose for training a finished run further; None where that is impossible."""
     stopped = result.epochs < cfg.trainer.max_epochs
-    if result.status != "ok" or stopped or cfg.optimizer.schedule == "cosine":
+    if result.status != "ok" or stopped or SCHEDULES[cfg.optimizer.schedule].depends_on_length:
         return None
     return 2 * cfg.trainer.max_epochs
 
@@ -129,17 +129,16 @@ def _refuse_what_would_differ(directory: Path, own: Config, continued: Config, s
             f"{directory} has finished {finished} of {own.trainer.max_epochs} epochs, so trainer.max_epochs={epochs} "
             f"leaves nothing to train; give a larger number, e.g. trainer.max_epochs={2 * own.trainer.max_epochs}"
         )
-    if epochs != own.trainer.max_epochs and own.optimizer.schedule == "cosine":
+    if epochs != own.trainer.max_epochs and SCHEDULES[own.optimizer.schedule].depends_on_length:
         raise UserError(
-            f"{directory} follows a cosine schedule over {own.trainer.max_epochs} epochs, which a longer run "
-            "would have begun differently; train it anew with the larger trainer.max_epochs"
+            f"{directory} follows a {own.optimizer.schedule} schedule over {own.trainer.max_epochs} epochs, which a "
+            "longer run would have begun differently; train it anew with the larger trainer.max_epochs"
         )
 
 
 def _is_done(directory: Path) -> bool:
     return (directory / run_directory.RESULT).exists() and run_directory.read_result(directory).status in (
         "ok",
-        "chance",
         "diverged",
     )
 

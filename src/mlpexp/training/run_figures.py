@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import Classifier
-from mlpexp.nn.functional import softmax
+from mlpexp.nn.losses import softmax
 from mlpexp.store import atomic_files, run_directory
 from mlpexp.tracking import figures
 from mlpexp.tracking.event_files import EventLog

@@ -19,9 +19,11 @@ from torch import Tensor
 from mlpexp.engine.torch.exact_step import ExactPass
 from mlpexp.engine.torch.fused_step import FusedPass
 from mlpexp.engine.torch.matrix_products import ALIGNMENT
-from mlpexp.engine.torch.stack_activations import KERNELS, spans
-from mlpexp.engine.torch.stack_loss import weigh
-from mlpexp.engine.torch.stack_optimizers import Sgd, UpdateSettings, make_update
+from mlpexp.engine.torch.stack_activations import spans
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.losses import sample_weights
+from mlpexp.nn.metrics import Outcomes
+from mlpexp.nn.optimizers import OPTIMIZERS, Sgd, UpdateSettings
 
 EVALUATION_BYTES = 8 << 20  # of activations at once, whatever the number of runs
 
@@ -37,10 +39,8 @@ class Engine:
 
     Attributes:
         weights, biases: the present values; clone what you keep, and a run's slice before you save it.
-        train_losses: of the latest epoch, each sample's cross-entropy in nats before its batch's step, (R, n).
-        train_weights: what each of these samples counted, (R, n); None where all counted alike.
-        train_hits: whether the class of the largest logit was the label, (R, n) bool; the first one of equals
-            as in `argmax`, or, unless exact, any of them.
+        train_outcomes: of the latest epoch, for the runs that were there then; each sample's loss and predicted class
+            are those before its batch's step.
     """
 
     def __init__(
@@ -52,18 +52,15 @@ class Engine:
         update: UpdateSettings,
         exact: bool = True,
     ) -> None:
-        names = [name for name, _, _ in spans(activations)]
-        if unknown := set(names) - set(KERNELS):
-            raise ValueError(f"unknown activations {sorted(unknown)}; choose among {', '.join(KERNELS)}")
+        for name, _, _ in spans(activations):
+            ACTIVATIONS[name]  # raises for an unknown name
         if len(activations) != len(weights[0]):
             raise ValueError(f"{len(activations)} activations for {len(weights[0])} runs; give one name per run")
         self.exact = exact
         self._settings = update
         self._activations = list(activations)
         self._set_parameters([w.clone() for w in weights], [b.clone() for b in biases])
-        self.train_losses = self.weights[0].new_empty(self.num_runs, 0)
-        self.train_weights: Tensor | None = None
-        self.train_hits = torch.empty(self.num_runs, 0, dtype=torch.bool, device=self.train_losses.device)
+        self.train_outcomes: Outcomes
 
     @property
     def num_runs(self) -> int:
@@ -82,7 +79,8 @@ class Engine:
     def _set_parameters(self, weights: list[Tensor], biases: list[Tensor]) -> None:
         self.weights, self.biases = weights, biases
         self._gradients = ([torch.empty_like(w) for w in weights], [torch.empty_like(b) for b in biases])
-        self._update = make_update(self._settings, [*weights, *biases], [*self._gradients[0], *self._gradients[1]])
+        rule = OPTIMIZERS[self._settings.name]
+        self._update = rule(self._settings, [*weights, *biases], [*self._gradients[0], *self._gradients[1]])
         self._passes: dict[Any, Any] = {}
 
     def train_epoch(
@@ -109,18 +107,22 @@ class Engine:
         num_samples = order.shape[-1]
         order = order.expand(self.num_runs, num_samples)
         self._update.schedule(lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr])
-        self.train_losses = inputs.new_empty(self.num_runs, num_samples)
-        self.train_hits = torch.empty(self.num_runs, num_samples, dtype=torch.bool, device=inputs.device)
-        self.train_weights = None if class_weights is None else torch.empty_like(self.train_losses)
+        losses = inputs.new_empty(self.num_runs, num_samples)
+        self.train_outcomes = Outcomes(
+            losses=losses,
+            predictions=torch.empty_like(order, memory_format=torch.contiguous_format),
+            labels=_labels_at(labels, order),
+            num_classes=self.weights[-1].shape[1],
+            weights=None if class_weights is None else torch.empty_like(losses),
+        )
         whole = num_samples // batch_size * batch_size
         for start, stop, size in ((0, whole, batch_size), (whole, num_samples, num_samples - whole)):
             if start < stop:
-                self._train(inputs, labels, order, start, stop, size, class_weights, begins)
+                self._train(inputs, order, start, stop, size, class_weights, begins)
 
     def _train(
         self,
         inputs: Tensor,
-        labels: Tensor,
         order: Tensor,
         start: int,
         stop: int,
@@ -130,13 +132,13 @@ class Engine:
     ) -> None:
         """The steps on the samples start..stop of the order, `size` at a time."""
         index = _by_steps(order[:, start:stop], size)  # (S, R, B)
-        targets = labels[index] if labels.ndim == 1 else _by_steps(labels.gather(1, order[:, start:stop]), size)
-        losses = inputs.new_empty(*index.shape, 1)
-        hits = torch.empty(index.shape, dtype=torch.bool, device=inputs.device)
+        outcomes = self.train_outcomes
+        targets = _by_steps(outcomes.labels[:, start:stop], size)
+        losses, predictions = inputs.new_empty(*index.shape, 1), torch.empty_like(index)
         slopes: Sequence[Tensor | None] = [None] * len(index)
-        if class_weights is not None and self.train_weights is not None:
-            weights, steps = weigh(targets, class_weights)
-            _in_order(self.train_weights[:, start:stop], size).copy_(weights)
+        if class_weights is not None and outcomes.weights is not None:
+            weights, steps = sample_weights(targets, class_weights)
+            _in_order(outcomes.weights[:, start:stop], size).copy_(weights)
             slopes = steps.unbind()
         if begins is not None:
             index = index + begins
@@ -144,7 +146,7 @@ class Engine:
             index.flatten(1).unbind(),
             targets.unsqueeze(3).unbind(),
             losses.unbind(),
-            hits.unbind(),
+            predictions.unbind(),
             slopes,
             strict=True,
         )
@@ -152,8 +154,8 @@ class Engine:
         for batch in batches:
             step(*batch)
         losses = losses.squeeze(3).neg_()
-        _in_order(self.train_losses[:, start:stop], size).copy_(losses if class_weights is None else losses * weights)
-        _in_order(self.train_hits[:, start:stop], size).copy_(hits)
+        _in_order(outcomes.losses[:, start:stop], size).copy_(losses if class_weights is None else losses * weights)
+        _in_order(outcomes.predictions[:, start:stop], size).copy_(predictions)
 
     def _exact_step(self, samples: Tensor, size: int) -> Any:
         key = ("train", size, torch.get_num_threads())
@@ -162,10 +164,10 @@ class Engine:
             self._passes[key] = ExactPass(self.weights, self.biases, self._activations, batch, self._gradients)
         step: ExactPass = self._passes[key]
 
-        def train(index: Tensor, labels: Tensor, losses: Tensor, hits: Tensor, slopes: Tensor | None) -> None:
+        def train(index: Tensor, labels: Tensor, losses: Tensor, predictions: Tensor, slopes: Tensor | None) -> None:
             step.gather(samples, index)
             step.forward()
-            step.measure(labels, losses, hits)
+            step.measure(labels, losses, predictions)
             step.backward(labels, slopes)
             self._update.step()
 
@@ -179,10 +181,10 @@ class Engine:
         step: FusedPass = self._passes[key]
         update = self._update
 
-        def train(index: Tensor, labels: Tensor, losses: Tensor, hits: Tensor, slopes: Tensor | None) -> None:
+        def train(index: Tensor, labels: Tensor, losses: Tensor, predictions: Tensor, slopes: Tensor | None) -> None:
             step.gather(samples, index)
             step.forward()
-            step.measure(labels, losses, hits)
+            step.measure(labels, losses, predictions)
             if isinstance(update, Sgd) and update.is_plain:
                 update.begin()
                 step.backward(labels, update.negative_rates.of[3], slopes)
@@ -194,8 +196,8 @@ class Engine:
 
     def evaluate(
         self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Each sample's loss and whether it is a hit, both (R, m), all samples in one batch.
+    ) -> Outcomes:
+        """Losses and predicted classes of samples, (R, m), all samples in one batch.
 
         Args:
             inputs: (N, I).
@@ -203,27 +205,20 @@ class Engine:
             index: which samples, (R, m) or (m,) int64; None for all in their own order.
             begins: as in `train_epoch`, with an index.
         """
-        if index is None:
-            targets = labels
-        elif labels.ndim == 1:
-            targets = labels[index]
-        else:
-            targets = labels.gather(1, index.expand(self.num_runs, index.shape[-1]))
-        targets = targets.expand(self.num_runs, targets.shape[-1]).unsqueeze(2)  # (R, m, 1)
-        losses = inputs.new_empty(targets.shape)
-        hits = torch.empty(targets.shape[:2], dtype=torch.bool, device=inputs.device)
+        targets = labels if index is None else _labels_at(labels, index)
+        targets = targets.expand(self.num_runs, targets.shape[-1])  # (R, m)
+        losses, predictions = (
+            inputs.new_empty(*targets.shape, 1),
+            torch.empty(targets.shape, dtype=torch.int64, device=inputs.device),
+        )
         for start, stop, step in self._forward(inputs, _moved(index, begins)):
-            step.measure(targets[start:stop], losses[start:stop], hits[start:stop])
-        return losses.squeeze(2).neg_(), hits
+            step.measure(targets[start:stop].unsqueeze(2), losses[start:stop], predictions[start:stop])
+        return Outcomes(losses.squeeze(2).neg_(), predictions, targets, self.weights[-1].shape[1])
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Every run's answer to `inputs` (m, I) as one batch: (R, m, C)."""
         answers = [step.logits.clone() for _, _, step in self._forward(inputs, None)]
         return torch.cat(answers)
-
-    def predictions(self, inputs: Tensor, index: Tensor, begins: Tensor | None = None) -> Tensor:
-        """The class of each sample's largest logit, (R, m) int64; `index` and `begins` as in `evaluate`."""
-        return torch.cat([step.logits.argmax(-1) for _, _, step in self._forward(inputs, _moved(index, begins))])
 
     def _forward(self, inputs: Tensor, index: Tensor | None) -> Any:
         """Go forward for a few runs at a time; yields (start, stop, pass)."""
@@ -260,8 +255,6 @@ class Engine:
         for name, tensors in self._update.state.items():
             for new, old in zip(tensors, state[name], strict=True):
                 new.copy_(old[runs])
-        self.train_losses, self.train_hits = self.train_losses[runs], self.train_hits[runs]
-        self.train_weights = None if self.train_weights is None else self.train_weights[runs]
 
     def parameters(self, run: int) -> dict[str, Tensor]:
         """One run's parameters as `layers.{i}.weight` and `layers.{i}.bias`, cloned."""
@@ -295,6 +288,11 @@ class Engine:
 def _moved(index: Tensor | None, begins: Tensor | None) -> Tensor | None:
     """The rows of the inputs at which the samples of an index stand."""
     return index if index is None or begins is None else index + begins
+
+
+def _labels_at(labels: Tensor, index: Tensor) -> Tensor:
+    """Labels (N,) or (R, N) of the samples of an index, (n,) or (R, n)."""
+    return labels[index] if labels.ndim == 1 else labels.gather(1, index.expand(len(labels), -1))
 
 
 def _by_steps(values: Tensor, size: int) -> Tensor:

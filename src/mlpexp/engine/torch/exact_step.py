@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mlpexp.engine.torch.matrix_products import Affine
-from mlpexp.engine.torch.stack_activations import StackActivation, needs_input
-from mlpexp.engine.torch.stack_loss import CrossEntropy
+from mlpexp.engine.torch.stack_activations import StackActivation, reads_input
+from mlpexp.nn.losses import LOSSES
 
 
 class ExactPass:
@@ -46,12 +46,12 @@ class ExactPass:
                 outlets = (gradients[0][k], gradients[1][k], gradient, below_gradient)
             self._layers.append(Affine(weight, bias, below, pre, outlets, exact=exact))
             if k < len(weights) - 1:
-                hidden = torch.empty_like(pre) if needs_input(activations) else pre
+                hidden = torch.empty_like(pre) if reads_input(activations) else pre
                 self._activations.append(StackActivation(activations, pre, hidden, gradient, exact=exact))
                 below, below_gradient = hidden, gradient
             else:
                 self.logits = pre
-                self._loss = CrossEntropy(pre, gradient)
+                self._loss = LOSSES["cross_entropy"].stacked(pre, gradient)
 
     def gather(self, samples: Tensor, index: Tensor) -> None:
         """Fill the inputs with rows of `samples` (N, I); `index` is (R * B,)."""
@@ -64,9 +64,9 @@ class ExactPass:
             activation.forward()
         self._layers[-1].forward()
 
-    def measure(self, labels: Tensor, log_likelihoods: Tensor, hits: Tensor) -> None:
+    def measure(self, labels: Tensor, log_likelihoods: Tensor, predictions: Tensor) -> None:
         """Write what the logits are worth, see `CrossEntropy.forward`."""
-        self._loss.forward(labels, log_likelihoods, hits)
+        self._loss.forward(labels, log_likelihoods, predictions)
 
     def backward(self, labels: Tensor, slopes: Tensor | None = None) -> None:
         """Write the gradients of the batch's mean loss, see `CrossEntropy.backward`; `measure` has been called."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlpexp.engine.torch.stack_activations import StackActivation, needs_input
+from mlpexp.engine.torch.stack_activations import StackActivation, reads_input
 
 
 class FusedPass:
@@ -39,7 +39,7 @@ class FusedPass:
         num_runs, batch = inputs.shape[:2]
         shapes = [(num_runs, w.shape[1], batch) for w in weights]
         self._pre = [inputs.new_empty(shape) for shape in shapes]  # (R, O, B), the last one the logits
-        apart = needs_input(activations)
+        apart = reads_input(activations)
         self._hidden = [torch.empty_like(x) if apart else x for x in self._pre[:-1]]
         self._gradients = [torch.empty_like(x) for x in self._pre]
         self._below = [inputs.mT, *self._hidden]  # (R, I, B)
@@ -49,7 +49,6 @@ class FusedPass:
         ]
         self._columns = [bias.unsqueeze(2) for bias in biases]
         self._log_probabilities = torch.empty_like(self._pre[-1])
-        self._best = inputs.new_empty(num_runs, 1, batch)
         self._minus_one = inputs.new_full((num_runs, 1, batch), -1.0)
 
     def gather(self, samples: Tensor, index: Tensor) -> None:
@@ -63,8 +62,8 @@ class FusedPass:
             if k < len(self._activations):
                 self._activations[k].forward()
 
-    def measure(self, labels: Tensor, log_likelihoods: Tensor, hits: Tensor) -> None:
-        """Write each sample's log-likelihood (R, B, 1) and whether no class is likelier (R, B).
+    def measure(self, labels: Tensor, log_likelihoods: Tensor, predictions: Tensor) -> None:
+        """Write each sample's log-likelihood (R, B, 1) and its predicted class (R, B).
 
         Args:
             labels: (R, B, 1).
@@ -72,8 +71,7 @@ class FusedPass:
         torch.ops.aten._log_softmax.out(self._pre[-1], 1, False, out=self._log_probabilities)
         row = log_likelihoods.mT  # (R, 1, B), contiguous as one of its axes is one
         torch.gather(self._log_probabilities, 1, labels.mT, out=row)
-        torch.amax(self._log_probabilities, 1, keepdim=True, out=self._best)
-        torch.ge(row.squeeze(1), self._best.squeeze(1), out=hits)
+        torch.argmax(self._log_probabilities, 1, out=predictions)
 
     def backward(self, labels: Tensor, negative_rates: Tensor | None = None, slopes: Tensor | None = None) -> None:
         """Write the gradients of the batch's mean loss or, given minus the rates (R, 1, 1), take the step.

@@ -1,4 +1,4 @@
-"""Activations and their backward kernels in place, over a stack, with the bits that autograd gives a run alone.
+"""The activations of a stack in place, each run with the bits that autograd gives it alone.
 
 torch's elementwise kernels work in vectors and finish the last few elements one by one, and for some functions
 (sigmoid, silu, elu, softplus) the two paths round differently. Which elements come last depends on the tensor's
@@ -8,79 +8,17 @@ Letters: R runs, B batch, H units.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlpexp.nn.activations import LEAK
-
-aten: Any = torch.ops.aten
+from mlpexp.nn.activations import ACTIVATIONS
 
 GRAIN = 32768  # elements per thread below which torch does not split an elementwise operation
 VECTOR = 32  # elements in one round of the widest vectorised loop (two AVX-512 registers of float32)
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One activation in place.
-
-    Attributes:
-        forward: (x, h) writes h = f(x); h may be x itself unless `needs_input`.
-        backward: (gradient, x, h) turns dL/dh into dL/dx in place.
-        needs_input: the backward reads x, so h must not overwrite it.
-    """
-
-    forward: Callable[[Tensor, Tensor], Any]
-    backward: Callable[[Tensor, Tensor, Tensor], Any]
-    needs_input: bool = True
-
-
-KERNELS: dict[str, Kernel] = {
-    "tanh": Kernel(
-        lambda x, h: torch.tanh(x, out=h),
-        lambda g, x, h: aten.tanh_backward.grad_input(g, h, grad_input=g),
-        needs_input=False,
-    ),
-    "relu": Kernel(
-        lambda x, h: torch.clamp_min(x, 0, out=h),
-        lambda g, x, h: aten.threshold_backward.grad_input(g, h, 0, grad_input=g),
-        needs_input=False,
-    ),
-    "leaky_relu": Kernel(
-        lambda x, h: aten.leaky_relu.out(x, LEAK, out=h),
-        lambda g, x, h: aten.leaky_relu_backward.grad_input(g, h, LEAK, True, grad_input=g),
-        needs_input=False,
-    ),
-    "sigmoid": Kernel(
-        lambda x, h: torch.sigmoid(x, out=h),
-        lambda g, x, h: aten.sigmoid_backward.grad_input(g, h, grad_input=g),
-        needs_input=False,
-    ),
-    "gelu": Kernel(
-        lambda x, h: aten.gelu.out(x, out=h),
-        lambda g, x, h: aten.gelu_backward.grad_input(g, x, grad_input=g),
-    ),
-    "silu": Kernel(
-        lambda x, h: aten.silu.out(x, out=h),
-        lambda g, x, h: aten.silu_backward.grad_input(g, x, grad_input=g),
-    ),
-    "elu": Kernel(
-        lambda x, h: aten.elu.out(x, out=h),
-        lambda g, x, h: aten.elu_backward.grad_input(g, 1.0, 1.0, 1.0, False, x, grad_input=g),
-    ),
-    "softplus": Kernel(
-        lambda x, h: aten.softplus.out(x, out=h),
-        lambda g, x, h: aten.softplus_backward.grad_input(g, x, 1.0, 20.0, grad_input=g),
-    ),
-    # autograd multiplies by the cosine; h has done its service in the step when the backward comes
-    "sine": Kernel(lambda x, h: torch.sin(x, out=h), lambda g, x, h: g.mul_(torch.cos(x, out=h))),
-    # a copy onto itself costs nothing
-    "identity": Kernel(lambda x, h: h.copy_(x), lambda g, x, h: None, needs_input=False),
-}
 
 
 class StackActivation:
@@ -95,27 +33,31 @@ class StackActivation:
     def __init__(
         self, names: Sequence[str], pre: Tensor, hidden: Tensor, gradient: Tensor | None, *, exact: bool
     ) -> None:
-        self._parts: list[tuple[Kernel, Tensor, Tensor, Tensor | None]] = []
+        self._forward: list[Callable[[], Any]] = []
+        self._backward: list[Callable[[], Any]] = []
         for name, start, stop in spans(names):
+            write, pull_back = ACTIVATIONS[name].kernels()
             for a, b in _shares(name, start, stop, pre[0].numel(), exact=exact and pre.device.type == "cpu"):
                 x = pre[a:b]
                 h = x if pre is hidden else hidden[a:b]
-                self._parts.append((KERNELS[name], x, h, None if gradient is None else gradient[a:b]))
+                self._forward.append(partial(write, x, h))
+                if gradient is not None:
+                    self._backward.append(partial(pull_back, gradient[a:b], x, h))
 
     def forward(self) -> None:
-        for kernel, pre, hidden, _ in self._parts:
-            kernel.forward(pre, hidden)
+        """Write the layer's output."""
+        for write in self._forward:
+            write()
 
     def backward(self) -> None:
-        """Turn the gradient by the layer's output into that by its input, in place."""
-        for kernel, pre, hidden, gradient in self._parts:
-            assert gradient is not None
-            kernel.backward(gradient, pre, hidden)
+        """Turn the gradient with respect to the layer's output into that with respect to its input, in place."""
+        for pull_back in self._backward:
+            pull_back()
 
 
-def needs_input(names: Sequence[str]) -> bool:
+def reads_input(names: Sequence[str]) -> bool:
     """Whether a stack with these activations keeps each layer's values from before the activation."""
-    return any(KERNELS[name].needs_input for name in names)
+    return any(ACTIVATIONS[name].reads_input for name in names)
 
 
 def spans(names: Sequence[str]) -> list[tuple[str, int, int]]:
@@ -158,8 +100,8 @@ def _is_the_same_everywhere(name: str) -> bool:
 def _apply(name: str, x_and_gradient: Tensor) -> Tensor:
     x, gradient = (t.clone() for t in x_and_gradient)
     hidden = torch.empty_like(x)
-    kernel = KERNELS[name]
-    kernel.forward(x, hidden)
-    kept = hidden.clone()  # sine's backward overwrites it
-    kernel.backward(gradient, x, hidden)
+    write, pull_back = ACTIVATIONS[name].kernels()
+    write(x, hidden)
+    kept = hidden.clone()  # a backward kernel may overwrite it
+    pull_back(gradient, x, hidden)
     return torch.stack([kept, gradient])
