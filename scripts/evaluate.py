@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import require_environment  # noqa: F401
+
 from mlpexp.cli import exit_codes
 
 

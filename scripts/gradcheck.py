@@ -2,6 +2,8 @@
 
 import sys
 
+import require_environment  # noqa: F401
+
 import hydra
 from omegaconf import DictConfig
 

@@ -4,7 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import require_environment  # noqa: F401
+
 from mlpexp.cli import exit_codes
+from mlpexp.runtime import output_streams
 from mlpexp.store import atomic_files
 
 
@@ -23,7 +26,7 @@ def main() -> None:
         print(f"note: {remark}", file=sys.stderr)
     content = found.csv(given.top)
     if given.out is None:
-        print(content, end="")
+        output_streams.write_result(content)
     else:
         atomic_files.write(given.out, content)
         count = len(found.names)

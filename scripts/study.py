@@ -4,7 +4,10 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+import require_environment  # noqa: F401
+
 from mlpexp.cli import exit_codes
+from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError
 
 STUDIES = (
@@ -25,7 +28,9 @@ def main() -> None:
         read = getattr(study, "read", load_results)  # most need the table only
         found = study.verdict(read(given.directory or Path("multirun", given.name)))
     except UserError as error:
-        raise UserError(f"{error}\nfirst train it: python scripts/train.py -m experiment={given.name}") from error
+        raise UserError(
+            f"{error}\nfirst train it: {shell_commands.script('train.py', '-m', f'experiment={given.name}')}"
+        ) from error
     place = given.out / f"{given.name}.png"
     place.parent.mkdir(parents=True, exist_ok=True)
     atomic_files.write(place, png(found.figure, 110)[0])

@@ -1,8 +1,10 @@
 """Train one network, or with -m a sweep of them. `python scripts/train.py --help` tells everything."""
 
+import require_environment  # noqa: F401
+
 from mlpexp.runtime import signals
 
-signals.at_once()  # what follows takes half a second
+signals.exit_at_once()  # until training starts: what follows takes half a second
 
 # ruff: noqa: E402
 import hydra

@@ -22,6 +22,9 @@ from hydra.core.global_hydra import GlobalHydra
 from mlpexp.runtime import signals
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+ENTRY_POINTS = sorted(path.name for path in SCRIPTS.glob("*.py") if path.stem != "require_environment")
+sys.path.insert(0, str(SCRIPTS))  # as Python does when it runs one of them
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an active environment
 
 
 @dataclass(frozen=True)

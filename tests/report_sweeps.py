@@ -149,7 +149,7 @@ def _result(
         seconds={"fit": 0.004 * depth * (1 + width / 64), "total": 0.01},
         versions=VERSIONS,
         git_commit="60592bf" * 5 + "abcde",
-        message=message if state == "diverged" else None,
+        message=message if state in ("diverged", "chance") else None,
         num_parameters=size,
     )
 

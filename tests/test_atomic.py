@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
 
-CALLS = ("open", "write", "close", "replace")
+CALLS = ("open", "write", "close", "rename")
 FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
@@ -22,7 +23,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
     path.unlink(missing_ok=True)
     if old is not None:
         path.write_bytes(old)
-    real = getattr(Path if call == "replace" else os, call)
+    real = getattr(os, call)
 
     def broken(*arguments: object, **settings: object) -> object:
         if call in ("close", "write"):  # a part may have been done
@@ -30,7 +31,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path if call == "replace" else os, call, broken)
+        patch.setattr(os, call, broken)
         if new or call != "write":  # nothing is written of nothing
             with pytest.raises(OSError, match="No space left"):
                 atomic_files.write(path, new)
@@ -53,3 +54,36 @@ def test_what_was_written_is_read_also_when_the_system_takes_it_in_pieces(tmp_pa
 def test_text_is_written_as_utf8(tmp_path: Path):
     atomic_files.write(tmp_path / "file", "σ²\n")
     assert (tmp_path / "file").read_bytes() == "σ²\n".encode()
+
+
+def test_nothing_is_written_through_a_link_and_hard_linked_copies_keep_their_content(tmp_path: Path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "file").write_bytes(b"theirs")
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    (ours / "link").symlink_to(theirs)
+    with pytest.raises(UserError, match="symbolic link"):
+        atomic_files.write(ours / "link" / "file", b"new")
+    with pytest.raises(UserError, match="symbolic link"):
+        atomic_files.make_directory(ours / "link")
+    (ours / "to file").symlink_to(theirs / "file")
+    with pytest.raises(UserError, match="symbolic link"):
+        atomic_files.append(ours / "to file", b"new")
+    atomic_files.write(ours / "to file", b"new")  # takes the link's place
+    (ours / "hard").hardlink_to(theirs / "file")
+    atomic_files.append(ours / "hard", b" and ours")
+    assert (ours / "hard").read_bytes() == b"theirs and ours"
+    assert [path.read_bytes() for path in theirs.iterdir()] == [b"theirs"]
+
+
+def test_what_is_added_to_a_file_comes_after_what_was_there(tmp_path: Path):
+    for text in ("a", "b", "c"):
+        atomic_files.append(tmp_path / "file", text, durable=True)
+    assert (tmp_path / "file").read_text() == "abc"
+
+
+def test_no_fifo_is_opened_for_adding_to_it(tmp_path: Path):
+    os.mkfifo(tmp_path / "file")
+    with pytest.raises(UserError, match="not a regular file"):
+        atomic_files.append(tmp_path / "file", "a")

@@ -21,6 +21,7 @@ import pytest
 from omegaconf import OmegaConf
 from sweeps_away import Killer, at_work, numbers
 
+from mlpexp import data as datasets
 from mlpexp import load_results
 from mlpexp.config import checks
 from mlpexp.runtime.errors import ConfigError, RunsFailed
@@ -28,9 +29,8 @@ from mlpexp.store.worker_session import conducting
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.backends.lost_workers import HOPELESS, Losses, again, told
 from mlpexp.sweep.backends.remote_work import Away, Lost
-from mlpexp.sweep.balance_stacks import spread
+from mlpexp.sweep.planner import plan
 from mlpexp.sweep.run_jobs import Job
-from mlpexp.sweep.stack_plan import Plan, Stack
 from mlpexp.sweep.work_unit import Unit
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
@@ -196,20 +196,21 @@ def test_workers_that_all_die_at_once_end_the_sweep() -> None:
 
 
 def test_a_plan_for_workers_leaves_none_of_them_idle() -> None:
-    def divided(*lengths: int) -> Plan:
-        stacks, start = [], 0
-        for length in lengths:
-            stacks.append(Stack(runs=list(range(start, start + length)), seconds=float(length), memory_bytes=length))
-            start += length
-        return Plan(stacks=stacks, alone={})
-
-    for lengths, workers in [((100,), 4), ((7,), 3), ((500, 1, 1), 2), ((2, 2), 4)]:
-        before = divided(*lengths)
-        after = spread(before, workers)
-        assert [run for stack in after.stacks for run in stack.runs] == list(range(sum(lengths)))
-        assert len(after.stacks) >= min(workers, sum(lengths) // 2)
-        assert max(stack.seconds for stack in after.stacks) <= max(2.0, before.seconds / workers + 1)
-    assert spread(divided(100), 1) == divided(100)
+    data = datasets.prepare(checks.parse({}).data)
+    for lengths, workers in [((100,), 4), ((7,), 3), ((120, 1, 1), 2), ((2, 2), 4)]:
+        configs = [
+            checks.parse({"model": {"width": 10 + group}, "seed": seed})
+            for group, length in enumerate(lengths)
+            for seed in range(length)
+        ]
+        whole, divided = (plan(configs, [data] * len(configs), workers=count) for count in (1, workers))
+        assert sorted(run for stack in divided.stacks for run in stack.runs) == list(range(sum(lengths)))
+        assert len(whole.stacks) == len(lengths)
+        assert len(divided.stacks) >= min(workers, sum(length // 2 for length in lengths))
+        largest = max(stack.cost for stack in divided.stacks)
+        assert largest <= max(
+            whole.cost / workers * 1.1, *(2.1 * stack.cost / len(stack.runs) for stack in whole.stacks)
+        )
 
 
 REFUSED = {

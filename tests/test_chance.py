@@ -1,6 +1,7 @@
 """A run that has learned nothing is told from one that learns slowly."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -35,7 +36,7 @@ def ended(loss: float, accuracy: float) -> list[dict[str, float]]:
     ],
 )
 def test_a_run_at_chance_level_is_one_that_guessing_equals(loss, accuracy, counts, nothing):
-    told = chance_level.level(ended(loss, accuracy), counts)
+    told = chance_level.chance_message(ended(loss, accuracy), counts)
     assert (told is not None) == nothing
     if told:
         assert told.startswith(chance_level.MARK)
@@ -46,7 +47,7 @@ def test_a_run_at_chance_level_is_one_that_guessing_equals(loss, accuracy, count
 def test_the_bound_never_takes_a_guesser_for_more_than_the_exact_binomial_does(samples, share, part):
     hits = round(part * samples)
     if chance_level.is_better(hits / samples, share, samples):
-        assert binom.sf(hits - 1, samples, share) <= chance_level.SURELY * (1 + 1e-9)
+        assert binom.sf(hits - 1, samples, share) <= chance_level.FALSE_ALARM * (1 + 1e-9)
 
 
 def test_the_bound_is_not_blind_either():
@@ -57,13 +58,48 @@ def test_the_bound_is_not_blind_either():
 def test_runs_at_chance_level_are_marked_alone_and_in_a_sweep_but_are_no_failure(train, here):
     settings = "optimizer.lr=1e-9 trainer.max_epochs=1 tracking.figures=false"
     alone = train(f"{settings} hydra.run.dir=run seed=2")
-    assert (alone.code, "at chance level" in alone.line) == (0, True)
+    assert (alone.code, "no better than guessing" in alone.line) == (0, True)
+    assert "model.depth, model.activation or model.init" in alone.line
     sweep = train(f"-m {settings} optimizer.lr=1e-9,0.1 seed=1,2 name=s")
     assert sweep.code == 0, sweep.err
-    assert "2 of 4 runs diverged" in sweep.err
+    assert "2 of 4 runs are no better than guessing" in sweep.err
     rows = load_results(here / "multirun/s")
-    assert [row["status"] for row in rows] == ["diverged", "diverged", "ok", "ok"]
+    assert [row["status"] for row in rows] == ["chance", "chance", "ok", "ok"]
     assert rows[1]["message"].startswith(chance_level.MARK)
+
+
+def test_a_configuration_at_chance_level_stays_in_the_ranking_of_the_terminal(train, here):
+    settings = "trainer.max_epochs=1 tracking.figures=false optimizer.lr=1e-9,0.1 seed=1,2"
+    shown = train(f"-m {settings} name=s")
+    assert "best of 2 configurations, 1 of them at chance level, by mean val/loss" in shown.out
+    assert sum("±" in line for line in shown.out.splitlines()) == 2
+    assert "model.depth, model.activation or model.init" in shown.err
+
+
+OLD_MESSAGE = "at chance level: in the last epoch train/acc 0.100 and train/loss 2.303 are no better than guessing"
+
+
+def test_results_of_earlier_versions_that_called_chance_diverged_are_read_as_chance(train, here, monkeypatch):
+    command = "-m optimizer.lr=1e-9 seed=1,2 trainer.max_epochs=1 tracking.figures=false name=s"
+    assert train(command).code == 0
+    directories = sorted((here / "multirun/s").glob("*/result.json"))
+    for path in directories:
+        old = replace(run_directory.read_result(path.parent), status="diverged", message=OLD_MESSAGE)
+        path.unlink()
+        run_directory.write_result(path.parent, old)
+        assert '"diverged"' in path.read_text()
+        assert run_directory.read_result(path.parent).status == "chance"
+    again = train(command)
+    assert (again.code, "2 of 2 runs are no better than guessing" in again.err) == (0, True)
+    assert [path.read_text().count('"diverged"') for path in directories] == [1, 1]  # nothing was trained again
+    table = here / "multirun/s/results.csv"
+    table.write_text(table.read_text().replace(",chance,", ",diverged,"))
+    assert [row["status"] for row in load_results(table)] == ["chance", "chance"]
+
+
+def test_a_run_whose_loss_is_not_finite_stays_diverged():
+    assert run_directory.current_status("diverged", "diverged in epoch 3: the loss is no longer finite") == "diverged"
+    assert run_directory.current_status("diverged", None) == "diverged"
 
 
 @pytest.mark.parametrize("flag", [None, *sorted(CUT_SHORT)])
@@ -73,7 +109,7 @@ def test_a_training_that_was_cut_short_on_purpose_is_not_judged(flag):
     progress = Progress.of(cfg.monitor, cfg.early_stopping)
     progress.update(0, 2.3)
     told = conclude(cfg, history, progress, {}, BALANCED)
-    assert (told.status, told.message is None) == (("ok", True) if flag else ("diverged", False))
+    assert (told.status, told.message is None) == (("ok", True) if flag else ("chance", False))
     blown = [history[0] | {"train/loss": math.inf}]
     assert conclude(cfg, blown, progress, {}, BALANCED).status == "diverged"  # that is no question of time
 

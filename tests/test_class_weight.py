@@ -132,9 +132,12 @@ def test_gradcheck_knows_the_weights():
 
 def test_what_guessing_loses_is_weighted_too():
     history = [{"train/loss": 0.6, "train/acc": 0.8}]  # worse than naming the commonest class, and yet learned
-    assert chance_level.level(history, [90, 10]) is not None
-    assert chance_level.level(history, [90, 10], [100 / 180, 100 / 20]) is None
-    assert chance_level.level([{"train/loss": math.log(2), "train/acc": 0.5}], [90, 10], [100 / 180, 5.0]) is not None
+    assert chance_level.chance_message(history, [90, 10]) is not None
+    assert chance_level.chance_message(history, [90, 10], [100 / 180, 100 / 20]) is None
+    assert (
+        chance_level.chance_message([{"train/loss": math.log(2), "train/acc": 0.5}], [90, 10], [100 / 180, 5.0])
+        is not None
+    )
 
 
 def test_another_word_is_refused():

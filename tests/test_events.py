@@ -207,7 +207,13 @@ def test_a_diverged_run_is_a_failed_row_without_a_number_that_is_not_finite(tmp_
 
 @pytest.mark.parametrize(
     ("status", "shown"),
-    [("ok", "SUCCESS"), ("diverged", "FAILURE"), ("failed", "FAILURE"), ("interrupted", "UNKNOWN")],
+    [
+        ("ok", "SUCCESS"),
+        ("chance", "SUCCESS"),
+        ("diverged", "FAILURE"),
+        ("failed", "FAILURE"),
+        ("interrupted", "UNKNOWN"),
+    ],
 )
 def test_how_a_run_ended_is_shown_even_before_its_first_epoch(tmp_path, status, shown):
     write(tmp_path, run_events([], HPARAMS, {}, status, TIMES[:1]))

@@ -14,7 +14,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.data.preprocessing import Features
 from mlpexp.evaluation import export as exporting
 from mlpexp.evaluation import trained_run
-from mlpexp.evaluation.export_module import Whole
+from mlpexp.evaluation.export import ExportModule
 from mlpexp.evaluation.locate_run import Place
 from mlpexp.store import run_directory
 
@@ -73,8 +73,8 @@ def test_safetensors_hold_the_weights_to_the_bit_and_how_to_scale(finished):
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu", "silu", "elu", "softplus", "sine", "sigmoid"])
 def test_the_graph_is_the_network_whatever_its_activation(activation):
     run = _untrained(f"model.activation={activation}")
-    raw, expected, _ = exporting._questions(run)
-    assert torch.allclose(Whole(run)(*raw)[0], expected, atol=1e-6)
+    raw, expected, _ = exporting.reference(run)
+    assert torch.allclose(ExportModule(run)(*raw)[0], expected, atol=1e-6)
 
 
 MIXED = Features(
@@ -108,6 +108,100 @@ def _untrained(*overrides: str, features: Features | None = None, classes: int =
     )
 
 
+@pytest.mark.parametrize("variant", ["autograd", "backprop"])
+def test_networks_made_by_hand_are_exported_as_well(variant):
+    run = _untrained(f"model.variant={variant}")
+    raw, expected, _ = exporting.reference(run)
+    assert torch.allclose(exporting.ask("torch", exporting.make("torch", run, raw), run, raw), expected, atol=1e-6)
+
+
+@pytest.fixture
+def timestamps(train, here: Path) -> np.ndarray:
+    """A run on values whose offset is large against their spread; returns the samples, (100, 1) float64."""
+    values = np.arange(1_700_000_000, 1_700_000_100)
+    (here / "t.csv").write_text("t,y\n" + "".join(f"{t},{int(t > 1_700_000_050)}\n" for t in values))
+    words = "data=csv data.path=t.csv data.target=y data.split=none optimizer.lr=0.5 trainer.max_epochs=20"
+    assert train(f"{words} data.batch_size=10 hydra.run.dir=large").code == 0
+    return values.astype(np.float64)[:, None]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch", "safetensors"])
+def test_large_values_of_small_spread_get_the_classes_that_predict_gives(kind, timestamps, here):
+    if kind == "onnx":
+        onnxruntime = pytest.importorskip("onnxruntime")
+    assert export("large", "--format", kind).code == 0
+    predicted = run_script("predict.py", ["large", "--data", "t.csv"]).out.splitlines()[1:]
+    classes = [line.split(",")[1] for line in predicted]
+    if kind == "onnx":
+        session = onnxruntime.InferenceSession("large/model.onnx", providers=["CPUExecutionProvider"])
+        found = session.run(["probabilities"], {"numbers": timestamps})[0]
+    elif kind == "torch":
+        found = torch.export.load("large/model.pt2").module()(torch.from_numpy(timestamps))[1].numpy()
+    else:
+        run = trained_run.load(Path("large"))
+        content = Path("large/model.safetensors").read_bytes()
+        found = exporting.ask(kind, content, run, (torch.from_numpy(timestamps),)).numpy()
+    assert [str(c) for c in found.argmax(1)] == classes
+    assert np.mean(found.argmax(1) == (timestamps[:, 0] > 1_700_000_050)) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+def test_a_file_with_other_classes_is_not_written(timestamps, here, kind, monkeypatch):
+    class Rounding(ExportModule):
+        def forward(self, numbers, categories=None):
+            return super().forward(numbers.float(), categories)
+
+    monkeypatch.setattr(exporting, "ExportModule", Rounding)
+    before = tree(here)
+    outcome = export("large", "--format", kind)
+    assert outcome.code == 1
+    assert "its classes differ from the network's for" in outcome.line
+    assert tree(here) == before
+
+
+UNSORTED = Features(
+    names=["zeal", "age"],
+    shift=[1.0, 2.0],
+    scale=[1.0, 3.0],
+    category_names=["zone", "colour"],
+    values=[["north", "south", "west"], ["blue", "red"]],
+)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch", "safetensors"])
+def test_columns_and_categories_have_the_order_of_the_graph_in_every_format(kind, tmp_path):
+    """Inputs are built from the metadata alone, as somebody else's program would."""
+    pytest.importorskip({"onnx": "onnxruntime", "torch": "torch", "safetensors": "safetensors"}[kind])
+    run = _untrained(features=UNSORTED)
+    raw, _, drawn = exporting.reference(run)
+    path = tmp_path / "model"
+    path.write_bytes(exporting.make(kind, run, raw))
+    if kind == "onnx":
+        import onnx
+
+        described = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    elif kind == "torch":
+        extra = {exporting.METADATA: ""}
+        torch.export.load(path, extra_files=extra)
+        described = json.loads(extra[exporting.METADATA])
+    else:
+        import safetensors
+
+        with safetensors.safe_open(path, "pt") as file:
+            described = file.metadata()
+    columns = json.loads(described["category_columns"])
+    assert list(columns) == ["zone", "colour"] == json.loads(described["inputs"])["categories"]["columns"]
+    assert json.loads(described["number_columns"]) == ["zeal", "age"]
+    rng = np.random.default_rng(1)
+    table = np.array([[rng.choice(UNSORTED.values[0]), rng.choice(UNSORTED.values[1])] for _ in range(50)], object)
+    rows = [dict(zip(UNSORTED.category_names, row, strict=True)) for row in table]
+    places = [[values.index(row[name]) for name, values in columns.items()] for row in rows]
+    numbers = rng.normal(size=(50, 2))
+    found = exporting.ask(kind, path.read_bytes(), run, (torch.from_numpy(numbers), torch.tensor(places)))
+    assert drawn
+    assert torch.allclose(found, run.module(torch.from_numpy(UNSORTED.transform(numbers, table))), atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
 def test_missing_values_and_categories_are_handled_inside_the_file(kind):
     if kind == "onnx":
@@ -115,7 +209,7 @@ def test_missing_values_and_categories_are_handled_inside_the_file(kind):
     run = _untrained(features=MIXED)
     numbers = np.array([[30, 1e6 + 1], [np.nan, 1e6], [50, np.nan]], np.float32)
     categories = np.array([["red", "thin"], [None, "round"], ["green", "square"]], dtype=object)
-    places = exporting._places(categories, MIXED.values, MIXED.category_fill)
+    places = exporting.category_indices(categories, MIXED.values, MIXED.category_fill)
     assert places.tolist() == [[1, 2], [1, 0], [-1, 1]]
     raw = torch.from_numpy(numbers), torch.from_numpy(places)
     expected = run.module(torch.from_numpy(MIXED.transform(numbers, categories)))
@@ -126,10 +220,10 @@ def test_missing_values_and_categories_are_handled_inside_the_file(kind):
 @pytest.mark.parametrize("kind", ["torch", "safetensors"])
 def test_a_file_that_says_something_else_is_not_written(finished, here, kind, monkeypatch):
     def forward(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, probabilities = Whole.forward(self, numbers)
+        logits, probabilities = ExportModule.forward(self, numbers)
         return logits + 0.01, probabilities
 
-    monkeypatch.setattr(exporting, "Whole", type("Wrong", (Whole,), {"forward": forward}))
+    monkeypatch.setattr(exporting, "ExportModule", type("Wrong", (ExportModule,), {"forward": forward}))
     before = tree(here)
     outcome = export("run", "--format", kind)
     assert outcome.code == 1

@@ -14,6 +14,7 @@ from mlpexp.config import checks, schema
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, Interrupted
 from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store.identity import identity, identity_content
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep import successive_halving
 
@@ -208,10 +209,10 @@ def test_a_run_that_raises_fails_by_itself(train, monkeypatch):
 
 def test_halving_is_part_of_the_identity_and_absent_from_it_when_off():
     off = configured({})
-    assert "halving" not in run_directory.identity_content(off, "d")["config"]
-    assert run_directory.identity(configured({"halving.factor": 5}), "d") == run_directory.identity(off, "d")
+    assert "halving" not in identity_content(off, "d")["config"]
+    assert identity(configured({"halving.factor": 5}), "d") == identity(off, "d")
     one, two = (configured({"halving.rungs": rungs, "trainer.max_epochs": 9}) for rungs in ([1], [1, 3]))
-    assert len({run_directory.identity(cfg, "d") for cfg in (off, one, two)}) == 3
+    assert len({identity(cfg, "d") for cfg in (off, one, two)}) == 3
 
 
 def test_nan_comes_last_and_the_earlier_of_equals_first():

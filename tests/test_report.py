@@ -257,7 +257,7 @@ def failed(number, settings):
         (SMALL, {"status": lambda n, s: "ok" if n < 5 else "missing"}, "5 runs of 2 configurations"),
         (
             SMALL,
-            {"status": lambda n, s: "diverged", "message": f"{chance_level.MARK}: 0.1"},
+            {"status": lambda n, s: "chance", "message": f"{chance_level.MARK}: 0.1"},
             "12 no better than guessing",
         ),
         (SMALL, {"test": False}, "There is no test part"),

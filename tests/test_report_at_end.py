@@ -8,7 +8,7 @@ import warnings
 import pytest
 import report_sweeps
 import torch
-from conftest import run_script
+from conftest import SCRIPTS, run_script
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
@@ -88,7 +88,7 @@ def test_a_report_that_fails_is_said_and_fails_nothing(train, here, monkeypatch)
     ended = train(["-m", "name=s", "report=true", "trainer.max_epochs=1", "model.width=4", "seed=0,1"])
     assert ended.code == 0
     assert "the report could not be made (RuntimeError: no space left)" in ended.err
-    assert "python scripts/report.py multirun/s" in ended.err
+    assert f"python {SCRIPTS / 'report.py'} multirun/s" in ended.err
     assert (here / "multirun/s/results.csv").is_file()
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mlpexp.config.schema import Config, ModelConfig, TrainerConfig
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import directory_lock, run_directory
+from mlpexp.store.identity import identity
 
 DIGEST = "d" * 64
 BLIND = {"name", "resume", "threads", "logger", "dry_run", "report", "record", "stack.threads", "stack.memory_mib"}
@@ -94,28 +95,28 @@ def other(cfg: Config, key: str) -> Any:
 def test_identity_sees_every_key_that_can_change_the_numbers_and_no_other(key: str):
     before = Config()
     after = changed(before, key, other(before, key))
-    same = run_directory.identity(before, DIGEST) == run_directory.identity(after, DIGEST)
+    same = identity(before, DIGEST) == identity(after, DIGEST)
     assert same == (key in BLIND or key.startswith("tracking."))
 
 
 def test_identity_sees_the_data():
-    assert run_directory.identity(Config(), DIGEST) != run_directory.identity(Config(), "e" * 64)
+    assert identity(Config(), DIGEST) != identity(Config(), "e" * 64)
 
 
 def test_one_network_told_in_two_ways_is_one_run():
     twice = [ModelConfig(width=64, depth=2), ModelConfig(width=[64, 64]), ModelConfig(width=[64, 64], depth=2)]
-    assert len({run_directory.identity(Config(model=model), DIGEST) for model in twice}) == 1
+    assert len({identity(Config(model=model), DIGEST) for model in twice}) == 1
 
 
 def test_flags_that_change_no_number_are_not_in_the_identity():
     quiet = Config(trainer=TrainerConfig(flags={"log_every_n_steps": 1, "profiler": "simple"}))
-    assert run_directory.identity(quiet, DIGEST) == run_directory.identity(Config(), DIGEST)
+    assert identity(quiet, DIGEST) == identity(Config(), DIGEST)
 
 
 NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.just(math.nan))
 RESULTS = st.builds(
     run_directory.Result,
-    status=st.sampled_from(["ok", "diverged", "stopped", "failed", "interrupted"]),
+    status=st.sampled_from(["ok", "chance", "diverged", "stopped", "failed", "interrupted"]),
     metrics=st.dictionaries(
         st.sampled_from(["train/loss", "val/acc", "test/loss"]), st.one_of(NUMBERS, st.just(math.nan))
     ),

@@ -1,7 +1,6 @@
 """What a person sees of a sweep."""
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +10,9 @@ import pytest
 from rich.console import Console
 
 from mlpexp.config.schema import Config
-from mlpexp.sweep.cpu_load import waiting
+from mlpexp.sweep.planner import Plan, Stack
 from mlpexp.sweep.progress_display import Screen, plan_line
 from mlpexp.sweep.run_jobs import Job, Outcome
-from mlpexp.sweep.stack_plan import Plan, Stack
 
 
 def jobs(*overrides: Sequence[str]) -> list[Job]:
@@ -58,37 +56,18 @@ def concluded(sweep: list[Job], width: int) -> list[str]:
 @pytest.mark.parametrize(
     ("sweep", "said"),
     [
-        (grid(40), "160 runs: 4 architectures x 40 seeds, in 1 stack, about 12 s"),
-        (grid(1), "4 runs: 4 architectures, in 1 stack, about 12 s"),
-        (jobs(["seed=1"], ["seed=2"]), "2 runs: 1 configuration x 2 seeds, in 1 stack, about 12 s"),
-        (jobs(["data.fold=0"], ["data.fold=1"]), "2 runs: 1 configuration x 2 folds, in 1 stack, about 12 s"),
-        (jobs(["optimizer.lr=1"], ["optimizer.lr=2"]), "2 runs: 2 configurations, in 1 stack, about 12 s"),
-        (jobs(["seed=1"]), "1 run: 1 configuration, in 1 stack, about 12 s"),
+        (grid(40), "160 runs: 4 architectures x 40 seeds, in 1 stack"),
+        (grid(1), "4 runs: 4 architectures, in 1 stack"),
+        (jobs(["seed=1"], ["seed=2"]), "2 runs: 1 configuration x 2 seeds, in 1 stack"),
+        (jobs(["data.fold=0"], ["data.fold=1"]), "2 runs: 1 configuration x 2 folds, in 1 stack"),
+        (jobs(["optimizer.lr=1"], ["optimizer.lr=2"]), "2 runs: 2 configurations, in 1 stack"),
+        (jobs(["seed=1"]), "1 run: 1 configuration, in 1 stack"),
     ],
 )
-def test_the_plan_is_one_line(sweep: list[Job], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpexp.sweep.progress_display.WRITING_S", 0)
-    monkeypatch.setattr("mlpexp.sweep.progress_display.STACK_S", 0)
+def test_the_plan_is_one_line(sweep: list[Job], said: str) -> None:
     runs = list(range(len(sweep)))
-    planned = Plan(stacks=[Stack(runs=runs, seconds=12.0, memory_bytes=1)], alone={})
+    planned = Plan(stacks=[Stack(runs=runs, cost=12.0, memory_bytes=1)], alone={})
     assert plan_line(sweep, planned) == said
-
-
-def test_the_time_that_a_plan_announces_is_that_of_this_machine_and_of_all_its_workers() -> None:
-    stacks = [Stack(runs=[run], seconds=50.0, memory_bytes=1) for run in range(4)]
-    planned = Plan(stacks=stacks, alone={}, workers=2, slowness=0.5)
-    assert plan_line(grid(1), planned) == "4 runs: 4 architectures, in 4 stacks, about 50 s"
-
-
-@pytest.mark.parametrize(
-    ("running", "workers", "times"), [("1/80", 1, 1.0), ("1/80", 2, 1.0), ("3/80", 2, 2.0), ("8/80", 1, 4.0)]
-)
-def test_a_sweep_shares_the_cores_with_what_else_runs(
-    running: str, workers: int, times: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda self: f"0.20 0.18 0.12 {running} 11206")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    assert waiting(workers) == times
 
 
 @pytest.mark.parametrize("width", [70, 80, 200])

@@ -52,7 +52,7 @@ def train(train: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Jobs are trained in no time, by `trained.by`; `trained.portions` are those that were handed over."""
-    seen = SimpleNamespace(portions=[], by=loss)
+    seen = SimpleNamespace(portions=[], by=loss, status="ok")
 
     def train_jobs(jobs: Sequence[Job], directory: Path, **_: Any) -> list[Outcome]:
         seen.portions.append(list(jobs))
@@ -63,7 +63,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             value = seen.by(job)
         except ValueError as error:
             return Outcome(error=error)
-        status = "ok" if math.isfinite(value) else "diverged"
+        status = seen.status if math.isfinite(value) else "diverged"
         metrics = {"val/loss": value, "val/acc": 1 / (1 + value)}
         return Outcome(
             result=SimpleNamespace(  # type: ignore[arg-type]
@@ -90,6 +90,16 @@ def study(here: Path, storage: Any = None) -> optuna.Study:
 
 def typed(portions: Sequence[Sequence[Job]]) -> list[list[tuple[str, ...]]]:
     return [[job.overrides for job in portion] for portion in portions]
+
+
+def test_a_run_at_chance_level_is_told_with_its_value(train: Any, here: Path, trained: Any) -> None:
+    trained.by, trained.status = lambda job: 2.3 if job.config.optimizer.lr < 0.03 else loss(job), "chance"
+    ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=8 hydra.sweeper.batch_size=8")
+    assert (ended.code, "failed" in ended.err) == (0, False)
+    states = [(trial.state.name, trial.value) for trial in study(here).get_trials()]
+    assert len(states) == 8
+    assert ("COMPLETE", 2.3) in states
+    assert {state for state, _ in states} == {"COMPLETE"}
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes"])

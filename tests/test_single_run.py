@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, tree
+from conftest import SCRIPTS, Outcome, tree
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -16,6 +16,7 @@ from mlpexp import models
 from mlpexp.data.digits import DigitsDataModule
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.store import atomic_files, checkpoint_files, run_directory
+from mlpexp.store.identity import identity
 from mlpexp.tracking.event_files import EventLog
 
 QUICK = "tracking.figures=false tracking.diagnostics=false"
@@ -77,7 +78,7 @@ def test_nothing_is_said_on_stderr_and_the_table_and_two_commands_on_stdout(usua
     for word in ("training", "validation", "test", "loss (nats)", "accuracy"):
         assert word in outcome.out
     assert "tensorboard --logdir run\n" in outcome.out
-    assert "python scripts/train.py resume=run trainer.max_epochs=8\n" in outcome.out
+    assert f"python {SCRIPTS / 'train.py'} resume=run trainer.max_epochs=8\n" in outcome.out
 
 
 def test_metrics_csv_has_one_row_per_epoch_at_full_precision(usual):
@@ -123,7 +124,7 @@ def test_the_marker_holds_the_metrics_of_the_best_epoch_and_of_the_test(usual):
     inputs, labels = data.prepared.part("test")
     with torch.no_grad():
         assert marker["metrics"]["test/acc"] == (module(inputs).argmax(-1) == labels).double().mean().item()
-    assert marker["identity"] == run_directory.identity(cfg, marker["data_digest"])
+    assert marker["identity"] == identity(cfg, marker["data_digest"])
 
 
 def test_events_read_back_equal_metrics_csv(usual):

@@ -348,7 +348,7 @@ def test_every_run_is_planned_exactly_once_and_each_stack_can_be_trained_togethe
     configs = [configured(one) for _ in range(40) for one in some_runs(generator)]
     configs += [configured({"model.variant": "autograd"}), configured({"model.variant": "backprop"})]
     generator.shuffle(configs)
-    division = plan(configs, [of(cfg) for cfg in configs], GENEROUS)
+    division = plan(configs, [of(cfg) for cfg in configs], memory_bytes=GENEROUS)
     assert sorted([*division.alone, *(run for stack in division.stacks for run in stack.runs)]) == [
         *range(len(configs))
     ]
@@ -362,17 +362,19 @@ def test_every_run_is_planned_exactly_once_and_each_stack_can_be_trained_togethe
             assert all(uniform(cfg) == uniform(members[0]) for cfg in members)
         names = [cfg.model.activation for cfg in members]
         assert names == sorted(names)
-        assert stack.seconds > 0
+        assert stack.cost > 0
 
 
 def test_a_stack_keeps_to_the_memory_it_is_given() -> None:
     configs = [configured({"model.width": 400, "model.depth": 3, "seed": seed}) for seed in range(60)]
     data = [of(cfg) for cfg in configs]
-    whole = plan(configs, data, GENEROUS)
-    small = plan(configs, data, 40 << 20)
+    whole = plan(configs, data, memory_bytes=GENEROUS)
+    small = plan(configs, data, memory_bytes=40 << 20)
     assert len(small.stacks) > len(whole.stacks)
     assert all(stack.memory_bytes <= 40 << 20 for stack in small.stacks)
-    assert {len(stack.runs) for stack in plan(configs, data, 1).stacks} == {2}  # one would be padded to two
+    assert {len(stack.runs) for stack in plan(configs, data, memory_bytes=1).stacks} == {
+        2
+    }  # one would be padded to two
     lengths = [len(stack.runs) for stack in small.stacks]
     assert max(lengths) - min(lengths) <= 1
 

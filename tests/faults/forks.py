@@ -24,6 +24,7 @@ from typing import Any
 from inject import Fault, Told
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+sys.path.insert(0, str(SCRIPT.parent))  # as Python does when it runs it
 
 
 def warm_up() -> None:
@@ -110,12 +111,15 @@ class Child:
         fault: Fault | None = None,
         record: Path | None = None,
         out: dict[int, int | None] | None = None,
+        encoding: str | None = None,
     ) -> None:
         """
         Args:
             record: see `Fault.install`.
             out: what standard output (1) and error (2) are in place of nothing and a file; None: closed.
+            encoding: of standard output and error.
         """
+        self._encoding = encoding
         self._err = tempfile.TemporaryFile()  # noqa: SIM115  # closed once its end is read
         self._started = time.monotonic()
         self.told = Told()
@@ -138,7 +142,8 @@ class Child:
                 else:
                     os.dup2(handle, number)
             sys.stdout, sys.stderr = (  # type: ignore[assignment]
-                None if out.get(number, 0) is None else os.fdopen(number, "w", closefd=False) for number in (1, 2)
+                None if out.get(number, 0) is None else os.fdopen(number, "w", encoding=self._encoding, closefd=False)
+                for number in (1, 2)
             )
             sys.argv = ["scripts/train.py", *words]
             self._note_arming()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -156,7 +157,11 @@ def group(campaign: Campaign) -> Iterator[tuple[str, Case]]:
 
 
 def silence(campaign: Campaign) -> Iterator[tuple[str, Case]]:
-    """Whoever reads the output leaves, at once or after some bytes, or never was there: the training goes on."""
+    """Output that cannot be written does not stop training.
+
+    The reader leaves at once or after some bytes, the stream is closed from the start, the device is full, or the
+    encoding lacks characters.
+    """
     for words in campaign.few_of([SMALL, FORKED]):
         for left in campaign.few_of([0, 10, 100, None]):
             for numbers in campaign.few_of([(1,), (1, 2)]):
@@ -177,6 +182,29 @@ def silence(campaign: Campaign) -> Iterator[tuple[str, Case]]:
                     campaign.again(place, words)
 
                 yield f"{numbers}, after {left} bytes, {words[-1]}", case
+
+        for numbers in campaign.few_of([(1,), (1, 2)]):
+
+            def full(place: Path, words: list[str] = words, numbers: tuple = numbers) -> None:
+                with Path("/dev/full").open("w") as device:
+                    ended = Child(place, words, out=dict.fromkeys(numbers, device.fileno())).ended()
+                if ended.code != 0 or any("standard output was cut" not in line for line in ended.lines):
+                    raise Broken.by(ended)
+                compare(picture(place), campaign.undisturbed(words))
+                campaign.again(place, words)
+
+            yield f"{numbers} on a full device, {words[-1]}", full
+
+        def plain(place: Path, words: list[str] = words) -> None:
+            with tempfile.TemporaryFile() as said:
+                ended = Child(place, words, out={1: said.fileno()}, encoding="ascii").ended()
+                said.seek(0)
+                text = said.read()
+            if ended.code != 0 or ended.err or not text.isascii() or b"Next:" not in text:
+                raise Broken.by(ended, f"{text!r} ")
+            compare(picture(place), campaign.undisturbed(words))
+
+        yield f"ASCII, {words[-1]}", plain
 
 
 def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:

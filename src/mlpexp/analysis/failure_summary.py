@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlpexp.analysis.sweep_table import GUESSING, Study
+from mlpexp.analysis.sweep_table import Study
 from mlpexp.analysis.swept_keys import Key
 
 
@@ -18,13 +18,13 @@ class Trouble:
     """interrupted or missing"""
     stopped: np.ndarray
     """out of the race by halving, which is no fault of theirs; their means would not be comparable"""
-    guessing: np.ndarray
-    """at chance level after training, as `mlpexp.nn.chance_level` has found"""
+    chance: np.ndarray
+    """no better than guessing after training, see `mlpexp.nn.chance_level`"""
 
     @property
     def counts(self) -> dict[str, int]:
         return {
-            name: int(getattr(self, name).sum()) for name in ("diverged", "failed", "unfinished", "stopped", "guessing")
+            name: int(getattr(self, name).sum()) for name in ("diverged", "failed", "unfinished", "stopped", "chance")
         }
 
     def __bool__(self) -> bool:
@@ -45,5 +45,5 @@ def find(study: Study) -> Trouble:
         failed=failed,
         unfinished=~(study.ok | diverged | failed | stopped),
         stopped=stopped,
-        guessing=study.status == GUESSING,
+        chance=study.status == "chance",
     )

@@ -10,13 +10,11 @@ import numpy as np
 
 from mlpexp.analysis import swept_keys
 from mlpexp.analysis.swept_keys import Key
-from mlpexp.nn import chance_level
 from mlpexp.store.results_table import HEAD, TAIL, TEST_NAMES
-from mlpexp.store.run_directory import METRIC_NAMES
+from mlpexp.store.run_directory import FINITE, METRIC_NAMES
 
 KNOWN = {*HEAD, *METRIC_NAMES, *TEST_NAMES, *TAIL}
 NUMBERS = (*METRIC_NAMES, *TEST_NAMES, "epoch", "epochs", "num_parameters", "seconds")
-GUESSING = "guessing"  # in the table it is diverged, and the message tells the two apart
 SPARSE = 50  # cells per run in the table of configurations by seeds, above which seeds count as unshared
 
 
@@ -53,8 +51,8 @@ class Study:
 
     @cached_property
     def ok(self) -> np.ndarray:
-        """Trained to the end with finite numbers; a run at chance level is one of them, and counts in every mean."""
-        return (self.status == "ok") | (self.status == GUESSING)
+        """(N,) trained to the end with finite numbers; runs at chance level are among them."""
+        return np.isin(self.status.astype(str), FINITE)
 
     @cached_property
     def coarse(self) -> list[Key]:
@@ -110,7 +108,7 @@ def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:
     return Study(
         directory=directory,
         names=[str(row.get("name") or "") for row in records],
-        status=np.array([_status(row) for row in records], dtype=object),
+        status=np.array([str(row.get("status") or "missing") for row in records], dtype=object),
         messages=[str(row.get("message") or "") for row in records],
         values={name: _column(records, name) for name in NUMBERS},
         factors=factors,
@@ -120,11 +118,6 @@ def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:
         shares_seeds=shares and bool(seeds),
         members=members,
     )
-
-
-def _status(row: dict[str, Any]) -> str:
-    status, message = str(row.get("status") or "missing"), str(row.get("message") or "")
-    return GUESSING if status == "diverged" and message.startswith(chance_level.MARK) else status
 
 
 def _numbered(codes: Sequence[np.ndarray], length: int) -> np.ndarray:

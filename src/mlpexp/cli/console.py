@@ -1,7 +1,6 @@
 """What a person sees in the terminal: a bar while a run trains, a table when it is done, what to type next."""
 
 import math
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpexp.runtime import shell_commands
 from mlpexp.store.run_directory import RESULT, Result
 
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -68,15 +68,15 @@ def show(result: Result, directory: Path, further: int | None) -> None:
         if f"{part}/loss" in result.metrics:
             table.add_row(name, *(_number(result.metrics[f"{part}/{metric}"]) for metric in ("loss", "acc")))
     console.print(table)
-    place = shlex.quote(str(directory))
     console.print(f"[dim]{result.num_parameters:,} parameters, {result.seconds['fit']:.1f} s of training[/dim]")
     # plain prints: a path must not be wrapped, and its brackets are no markup
     print(f"\nEverything is in {directory} ({RESULT}, figures, checkpoints). Next:")
-    print(f"  tensorboard --logdir {place}")
+    print(f"  {shell_commands.tool('tensorboard', '--logdir', str(directory))}")
     if further is not None:
-        print(f"  python scripts/train.py resume={place} trainer.max_epochs={further}")
+        command = shell_commands.script("train.py", f"resume={directory}", f"trainer.max_epochs={further}")
     else:
-        print("  python scripts/train.py -m seed='range(5)'")
+        command = shell_commands.script("train.py", "-m", "seed=range(5)")
+    print(f"  {command}")
 
 
 def _title(result: Result) -> str:

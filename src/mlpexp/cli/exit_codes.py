@@ -31,13 +31,16 @@ def run(
         verbose: show tracebacks; by default when `HYDRA_FULL_ERROR=1`.
         words: what else is known of an error, asked first.
     """
-    output_streams.patient()
+    output_streams.protect()
     fast_imports.install()
     verbose = wants_traceback() if verbose is None else verbose
     code = 0
     try:
         main()
-        sys.stdout.flush()
+        if lost := output_streams.failure():
+            print(
+                f"{Path(sys.argv[0]).name}: standard output was cut: {lost.strerror}; all else is done", file=sys.stderr
+            )
     except SystemExit:  # argparse's, for --help and for a wrong option, and those of a script itself
         raise
     except BaseException as error:  # every way out ends in a code

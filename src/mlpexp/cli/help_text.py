@@ -1,6 +1,7 @@
 """The text of `--help`: what the program does, every key with its default, examples."""
 
-from mlpexp.config import checks, schema
+from mlpexp.config import schema
+from mlpexp.config.overrides import spell
 
 HEAD = """\
 Train multilayer perceptrons on digits or your own table, one or a thousand at once.
@@ -31,7 +32,7 @@ Hydra's own flags:                       python scripts/train.py --hydra-help
 def help_template() -> str:
     """A template for Hydra's `--help`, where `$` is escaped except in Hydra's own variables."""
     rows = [
-        (key, checks.spell(default) if not isinstance(default, dict) else "{}", text)
+        (key, spell(default) if not isinstance(default, dict) else "{}", text)
         for key, default, text in schema.keys()
         if key != "trainer.flags"
     ]

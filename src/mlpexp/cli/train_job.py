@@ -1,8 +1,6 @@
 """One Hydra job: the composed configuration in, the monitored metric out, and something to look at."""
 
 import logging
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from omegaconf import DictConfig
 
 from mlpexp.cli import console, hydra_app
 from mlpexp.config import checks
+from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import run_directory
 from mlpexp.sweep import job_resume
@@ -73,5 +72,5 @@ def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
     if not (directory / run_directory.LAST).exists():
         return f"{reason}; nothing to continue yet in {where}, type the same command again"
     built = [item for item in overrides if item.lstrip("+").startswith(checks.BUILT)]
-    again = shlex.join([Path(sys.argv[0]).as_posix(), f"resume={where}", *built])
-    return f"{reason}; what was finished is kept in {where}, continue with: python {again}"
+    again = shell_commands.script("train.py", f"resume={where}", *built)
+    return f"{reason}; what was finished is kept in {where}, continue with: {again}"

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from mlpexp.config import schema
+from mlpexp.config.overrides import spell
 from mlpexp.config.schema import GENERATED, Config, DataConfig, ModelConfig
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.optimizers import OPTIMIZERS
@@ -162,20 +163,6 @@ def unknown_key(key: str) -> str:
     else:
         hint = "`python scripts/train.py --help` lists all keys"
     return f"unknown key '{key}'; {hint}"
-
-
-def spell(value: Any) -> str:
-    """A value as a person types it on the command line."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case list():
-            return "[" + ",".join(spell(item) for item in value) + "]"
-        case str():
-            return value if value else "''"
-    return str(value)
 
 
 def _targets(plain: Mapping[str, Any]) -> Iterator[str]:

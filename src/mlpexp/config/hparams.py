@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from mlpexp.config import schema
-from mlpexp.config.checks import spell
+from mlpexp.config.overrides import by_key, spell
 from mlpexp.config.schema import Config
 
 # in the HParams tab of every run; beside them whatever differs from the defaults
@@ -54,11 +54,11 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
         keys: that differ between runs, e.g. `model.depth`, or `optimizer` where a group is swept.
         overrides: the run's own, for keys that are no setting.
     """
-    given = {key.lstrip("+~"): value for key, _, value in (item.partition("=") for item in overrides)}
+    given = by_key(overrides)
     found: dict[str, bool | int | float | str] = {}
     readers = {key: read for key, _, read in _readers()}
     for key in keys:
-        value: Any = readers[key](cfg) if key in readers else given.get(key, "")
+        value: Any = readers[key](cfg) if key in readers else (given[key].value_text or "" if key in given else "")
         if key == "model.depth":
             value = len(cfg.model.hidden_sizes)
         found[key] = value if isinstance(value, bool | int | float | str) else spell(value)

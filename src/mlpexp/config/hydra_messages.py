@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from hydra.errors import OverrideParseException
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from mlpexp.config import checks, schema
+from mlpexp.config import checks, overrides, schema
 
 GROUPS = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
 
@@ -17,7 +17,8 @@ def hydra_sentences(error: BaseException, arguments: Sequence[str]) -> list[str]
     first = hydra_sentence(error)
     if not first.startswith("unknown key"):
         return [first]
-    keys = [item.partition("=")[0] for item in arguments if "=" in item and item[0].isalpha()]
+    given = [overrides.parse(item) for item in arguments if "=" in item and not item.startswith("-")]
+    keys = [override.key for override in given if override.kind == "set"]
     others = [checks.unknown_key(key) for key in keys if "/" not in key and not _is_known(key)]
     return list(dict.fromkeys([first, *others]))
 
@@ -54,8 +55,9 @@ def hydra_sentence(error: BaseException) -> str:
         example = f", e.g. {match[1]}={close[0]}" if close else ""
         return f"unknown {match[1]} '{match[2]}'; choose one of {', '.join(options)}{example}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        key, _, value = match[1].partition("=")
-        return f"'{match[1]}' is a list: add -m to sweep over it, or write '{key}=[{value}]' for one list"
+        given = overrides.parse(match[1])
+        one_list = f"{given.key}=[{given.value_text}]"
+        return f"'{given.text}' is a list: add -m to sweep over it, or write '{one_list}' for one list"
     if isinstance(error, OmegaConfBaseException):
         return interpolation_sentence(error)
     cause = error.__cause__
@@ -65,7 +67,8 @@ def hydra_sentence(error: BaseException) -> str:
 
 
 def _unknown_group(given: str) -> str:
-    group, _, option = given.partition("=")
+    override = overrides.parse(given)
+    group, option = override.key, override.value_text
     close = get_close_matches(group, GROUPS, n=1)
     keys = [key for key, _, _ in schema.keys()]
     if "." in group:  # a group has none

@@ -1,7 +1,6 @@
 """An evaluation in the terminal: the numbers that matter, a row for each class, where the files are."""
 
 import math
-import shlex
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,6 +8,7 @@ from rich.table import Table
 
 from mlpexp.evaluation.classification_metrics import Measures
 from mlpexp.evaluation.evaluate import Evaluation
+from mlpexp.runtime import shell_commands
 
 ROWS = 40  # classes that a terminal shows; the rest is in per_class.csv
 
@@ -31,7 +31,7 @@ def show(found: Evaluation) -> None:
         console.print(f"[yellow]note:[/yellow] {escape(remark)}")
     # plain prints: a path must not be wrapped, and its brackets are no markup
     print(f"\n{len(found.pictures)} pictures, tables as CSV and metrics.json are in {found.directory}. Next:")
-    print(f"  tensorboard --logdir {shlex.quote(str(found.directory))}")
+    print(f"  {shell_commands.tool('tensorboard', '--logdir', str(found.directory))}")
 
 
 def _summary(m: Measures) -> str:

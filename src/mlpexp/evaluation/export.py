@@ -1,5 +1,11 @@
-"""A trained network as a file for other programs, held against the network itself before it is written."""
+"""Exports a trained network to a file for other programs: raw samples in, probabilities out.
 
+The content is compared with the network itself before it is written.
+
+Letters: B batch, J number columns, K category columns, I inputs, C classes.
+"""
+
+import copy
 import io
 import json
 import logging
@@ -8,47 +14,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlpexp import data
 from mlpexp.evaluation import locate_run, trained_run
-from mlpexp.evaluation.export_module import Whole
 from mlpexp.evaluation.locate_run import Weights
 from mlpexp.evaluation.trained_run import Trained
 from mlpexp.runtime import software_versions
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import atomic_files, run_directory
+from mlpexp.store import atomic_files
+from mlpexp.store.identity import SCHEMA_VERSION
 
 Format = Literal["onnx", "torch", "safetensors"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
-NEEDED: dict[Format, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "torch": (),
-    "safetensors": ("safetensors",),
-}
-TOLERANCE = 1e-5  # of logits, relative to the largest one: other kernels sum in another order
+TOLERANCE = 1e-5  # of logits, relative to the largest: other programs sum in another order
 CHECKED = 1_000  # samples at most
-METADATA = "mlpexp.json"  # in a .pt2 file
+METADATA = "mlpexp.json"  # the name inside a .pt2 file
 
-Raw = tuple[Tensor, ...]  # numbers (m, J) float32 and, where there are categories, their places (m, K) int64
+Raw = tuple[Tensor, ...]  # numbers (B, J) and, where there are categories, their indices (B, K) int64
 
 
 class ExportFailed(Exception):
-    """The file would not say what the network says."""
+    """The exported file computes something else than the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written.
+    """A file that was written.
 
     Attributes:
-        difference: the largest between the file's logits and the network's, relative to the largest logit.
-        checked: samples that were compared; drawn: they were made up, because the run's data is not there.
+        difference: the largest difference between the file's logits and the network's, relative to the largest logit.
+        checked: how many samples were compared.
+        drawn: whether they were drawn at random, because the run's data is not available.
     """
 
     run: Trained
@@ -62,48 +63,102 @@ class Exported:
 def export(
     path: Path, kind: Format, out: Path | None = None, weights: Weights | None = None, *, force: bool = False
 ) -> Exported:
-    """Write the network that `path` means (see `places.find`) as `kind`; `model.*` in the run's directory by default.
+    """Write the network at `path` (see `locate_run.find`) as `kind`, by default to `model.*` in the run's directory.
 
     Raises:
-        UserError: the run cannot be used, `out` cannot be written, a package is missing.
-        ExportFailed: the file's answers are not the network's; nothing was written.
+        UserError: the run cannot be used, `out` cannot be written, or a package is missing.
+        ExportFailed: the file's logits or classes differ from the network's; nothing was written.
     """
-    for package in NEEDED[kind]:
+    form = FORMATS[kind]
+    for package in form.packages:
         try:
             import_module(package)
         except ImportError:
             raise UserError(f"--format {kind} needs the package {package}: pip install 'mlpexp[export]'") from None
     run = trained_run.load(path, weights)
-    target = out or run.place.folder / f"{run.place.stem}{SUFFIXES[kind]}"
+    target = out or run.place.folder / f"{run.place.stem}{form.suffix}"
     locate_run.check_new(target, force=force)
-    raw, expected, drawn = _questions(run)
+    raw, expected, drawn = reference(run)
     content = make(kind, run, raw)
     difference = _compare(kind, content, run, raw, expected)
     atomic_files.write(target, content)
     return Exported(run=run, path=target, size=len(content), difference=difference, checked=len(expected), drawn=drawn)
 
 
+class ExportModule(nn.Module):
+    """Preprocessing, network and softmax as one module, which is what ONNX and .pt2 files hold.
+
+    Numbers are NaN where a value is missing. A category is given by its index in the list of values of its column,
+    from 0; any other index, such as -1, stands for a value that did not occur in training.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    fill: Tensor | None
+
+    def __init__(self, run: Trained) -> None:
+        super().__init__()
+        features = run.data.features
+        # double precision: float32 would lose the digits of values whose offset is large against their spread
+        self.register_buffer("shift", torch.tensor(features.shift, dtype=torch.float64))  # (J,)
+        self.register_buffer("scale", torch.tensor(features.scale, dtype=torch.float64))
+        self.register_buffer("fill", torch.tensor(features.fill, dtype=torch.float64) if features.fill else None)
+        self.num_values = [len(values) for values in features.values]
+        self.network = run.module
+        self.dtype = next(run.module.parameters()).dtype
+
+    def forward(self, numbers: Tensor, categories: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and probabilities, each (B, C) float32, of numbers (B, J) and categories (B, K) int64."""
+        x = numbers.double()
+        if self.fill is not None:
+            x = torch.where(torch.isnan(x), self.fill, x)
+        parts = [(x - self.shift) / self.scale]
+        if categories is not None:
+            for k, count in enumerate(self.num_values):
+                parts.append((categories[:, k : k + 1] == torch.arange(count)).double())  # (B, values)
+        logits = self.network(torch.cat(parts, dim=1).float().to(self.dtype)).float()
+        return logits, torch.softmax(logits, dim=-1)
+
+
+def number_type(run: Trained) -> torch.dtype:
+    """The type of the input `numbers`: float32 for pixels, float64 for tables, whose values may need the digits."""
+    return torch.float32 if run.data.image_shape else torch.float64
+
+
 def metadata(run: Trained) -> dict[str, str]:
-    """What the file says of itself; each value is a text, most of them JSON."""
+    """The description that each format carries, as JSON texts; all lists and mappings in the order of the inputs."""
     described = run.data
-    shape = list(described.image_shape) if described.image_shape else None
+    features = described.features
+    inputs: dict[str, Any] = {
+        "numbers": {"type": str(number_type(run)).removeprefix("torch."), "columns": features.names}
+    }
+    if features.category_names:
+        inputs["categories"] = {"type": "int64", "columns": features.category_names}
     content: dict[str, Any] = {
         "class_names": described.class_names,
-        "number_columns": described.features.names,
-        "category_columns": dict(zip(described.features.category_names, described.features.values, strict=True)),
-        "data": {"name": described.name, "sha256": described.digest, "image_shape": shape},
-        "features": described.features.to_plain(),
+        "inputs": inputs,
+        "number_columns": features.names,
+        "category_columns": dict(zip(features.category_names, features.values, strict=True)),
+        "data": {
+            "name": described.name,
+            "sha256": described.digest,
+            "image_shape": list(described.image_shape) if described.image_shape else None,
+        },
+        "features": features.to_plain(),
         "network": {"sizes": run.module.sizes, "activation": run.cfg.model.activation},
         "checkpoint": {"sha256": run.sha256, "epoch": run.epoch, "weights": run.place.weights},
         "metrics": run.result.metrics if run.result and run.result.epoch == run.epoch else {},
         "versions": software_versions.versions(),
-        "schema_version": run_directory.SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
     }
-    return {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in content.items()}
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in content.items()}
 
 
-def _questions(run: Trained) -> tuple[Raw, Tensor, bool]:
-    """Raw samples, and the network's own logits for them (m, C) by way of `Features.transform`, which is numpy's."""
+def reference(run: Trained) -> tuple[Raw, Tensor, bool]:
+    """Raw samples, the network's own logits (B, C) for them, and whether the samples were drawn at random.
+
+    The reference preprocesses the samples with numpy, in the precision in which the data was read.
+    """
     features = run.data.features
     numbers: NDArray[Any]
     categories: NDArray[np.object_] | None = None
@@ -114,72 +169,90 @@ def _questions(run: Trained) -> tuple[Raw, Tensor, bool]:
             raise UserError("the data has changed")
         numbers, categories = table.inputs[:CHECKED], table.categories
         categories = None if categories is None else categories[:CHECKED]
-    except (UserError, OSError):  # its file is gone, or another one: the check needs samples, not these
-        rng = np.random.default_rng(0)
+    except (UserError, OSError):  # the comparison needs samples, not these
         drawn = True
-        numbers = features.shift + rng.uniform(-1, 1, (CHECKED, len(features.names))) * features.scale
-        if features.values:
-            categories = np.array([[rng.choice(values) for values in features.values] for _ in numbers], dtype=object)
-    numbers = np.asarray(numbers, dtype=np.float32)  # as it will be given
-    inputs = torch.from_numpy(features.transform(numbers, categories)).to(run.module.parameter_layers()[0].weight.dtype)
-    expected: Tensor = run.module(inputs)
-    raw: Raw = (torch.from_numpy(numbers),)
+        numbers, categories = _draw(run)
+    inputs = torch.from_numpy(features.transform(numbers, categories)).to(next(run.module.parameters()).dtype)
+    raw: Raw = (torch.from_numpy(np.array(numbers)).to(number_type(run)),)
     if categories is not None and features.values:
-        raw = (*raw, torch.from_numpy(_places(categories, features.values, features.category_fill)))
-    return raw, expected.float(), drawn
+        raw = (*raw, torch.from_numpy(category_indices(categories, features.values, features.category_fill)))
+    return raw, run.module(inputs).float(), drawn
 
 
-def _places(categories: NDArray[np.object_], values: Sequence[Sequence[str]], fill: Sequence[str]) -> NDArray[np.int64]:
-    """Of each category among its column's values, (m, K); -1 for one that is not among them."""
-    found = np.full(categories.shape, -1, dtype=np.int64)
+def _draw(run: Trained) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
+    """Random samples in the range of the training data, with missing values where the network allows them."""
+    features, rng = run.data.features, np.random.default_rng(0)
+    numbers = features.shift + rng.uniform(-1, 1, (CHECKED, len(features.names))) * features.scale
+    if features.fill:
+        numbers[rng.random(numbers.shape) < 0.1] = np.nan
+    if not features.values:
+        return numbers, None
+    return numbers, np.array([[rng.choice(values) for values in features.values] for _ in numbers], dtype=object)
+
+
+def category_indices(
+    categories: NDArray[np.object_], values: Sequence[Sequence[str]], fill: Sequence[str]
+) -> NDArray[np.int64]:
+    """The index of each category among the values of its column, (B, K); -1 where it is not among them."""
+    indices = np.full(categories.shape, -1, dtype=np.int64)
     for k, known in enumerate(values):
-        place = {value: i for i, value in enumerate(known)}
-        missing = place.get(fill[k], -1) if fill else -1
-        found[:, k] = [missing if value is None else place.get(value, -1) for value in categories[:, k]]
-    return found
+        index = {value: i for i, value in enumerate(known)}
+        missing = index.get(fill[k], -1) if fill else -1
+        indices[:, k] = [missing if value is None else index.get(value, -1) for value in categories[:, k]]
+    return indices
 
 
 def make(kind: Format, run: Trained, raw: Raw) -> bytes:
-    """The file's content; `raw` are samples as an example."""
+    """The file's content; `raw` are example samples."""
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporters' own deprecations
-        return WAYS[kind][0](run, raw)
+        warnings.simplefilter("ignore")  # deprecations inside the exporters
+        return FORMATS[kind].make(run, raw)
 
 
 def ask(kind: Format, content: bytes, run: Trained, raw: Raw) -> Tensor:
-    """The logits that the file gives for raw samples, (m, C)."""
+    """The logits that the file gives for raw samples, (B, C)."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return WAYS[kind][1](content, run, raw)
+        return FORMATS[kind].ask(content, run, raw)
 
 
 def _compare(kind: Format, content: bytes, run: Trained, raw: Raw, expected: Tensor) -> float:
-    """The largest relative difference, in batches of several sizes."""
+    """The largest relative difference, in batches of several sizes.
+
+    Raises:
+        ExportFailed: it exceeds the tolerance, or a sample gets another class.
+    """
     largest = max(float(expected.abs().max()), 1e-30)
     worst = 0.0
     for count in dict.fromkeys((1, min(7, len(expected)), len(expected))):
-        found = ask(kind, content, run, tuple(part[:count] for part in raw))
-        if found.shape != expected[:count].shape:
-            raise ExportFailed(f"for {count} samples it answers {tuple(found.shape)}; nothing was written")
-        worst = max(worst, float((found - expected[:count]).abs().max()) / largest)
+        logits = ask(kind, content, run, tuple(part[:count] for part in raw))
+        if logits.shape != expected[:count].shape:
+            raise ExportFailed(f"for {count} samples it returns shape {tuple(logits.shape)}; nothing was written")
+        worst = max(worst, float((logits - expected[:count]).abs().max()) / largest)
+        # the network's own logit of the class that the file chooses; equal to its largest one up to rounding
+        chosen = expected[:count].gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
+        if wrong := int((expected[:count].amax(1) - chosen > 2 * TOLERANCE * largest).sum()):
+            raise ExportFailed(
+                f"its classes differ from the network's for {wrong:,} of {count:,} samples; nothing was written"
+            )
     if not worst <= TOLERANCE:  # NaN too
         raise ExportFailed(f"its answers differ from the network's by {worst:.1e} (relative); nothing was written")
     return worst
 
 
-def _program(run: Trained, raw: Raw) -> tuple[Whole, Raw, tuple[dict[int, Any], ...]]:
-    """The module, an example (two samples, since one is special to the tracer) and which axis may have any length."""
+def _traceable(run: Trained, raw: Raw) -> tuple[ExportModule, Raw, tuple[dict[int, Any], ...]]:
+    """The module, an example (two samples: a batch of one would be specialised) and the axis that may vary."""
     batch = torch.export.Dim("batch", min=1)
-    return Whole(run).eval(), tuple(part[:2].clone() for part in raw), tuple({0: batch} for _ in raw)
+    return ExportModule(run).eval(), tuple(part[:2].clone() for part in raw), tuple({0: batch} for _ in raw)
 
 
 def _make_onnx(run: Trained, raw: Raw) -> bytes:
     import onnx
 
-    whole, example, shapes = _program(run, raw)
+    module, example, shapes = _traceable(run, raw)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
-        whole,
+        module,
         example,
         dynamo=True,
         dynamic_shapes=shapes,
@@ -204,15 +277,14 @@ def _ask_onnx(content: bytes, run: Trained, raw: Raw) -> Tensor:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
-    return torch.from_numpy(
-        session.run(["logits"], {name: part.numpy() for name, part in zip(names, raw, strict=True)})[0]
-    )
+    inputs = {name: part.numpy() for name, part in zip(names, raw, strict=True)}
+    return torch.from_numpy(session.run(["logits"], inputs)[0])
 
 
 def _make_torch(run: Trained, raw: Raw) -> bytes:
-    whole, example, shapes = _program(run, raw)
+    module, example, shapes = _traceable(run, raw)
     buffer = io.BytesIO()
-    program = torch.export.export(whole, example, dynamic_shapes=shapes)
+    program = torch.export.export(module, example, dynamic_shapes=shapes)
     torch.export.save(program, buffer, extra_files={METADATA: json.dumps(metadata(run))})
     return buffer.getvalue()
 
@@ -230,20 +302,27 @@ def _make_safetensors(run: Trained, raw: Raw) -> bytes:
 
 
 def _ask_safetensors(content: bytes, run: Trained, raw: Raw) -> Tensor:
-    """Its weights in the same graph that the other formats hold."""
+    """The file's weights in the module that the other formats hold."""
     from safetensors.torch import load
 
-    whole = Whole(run)
-    tensors = load(content)
-    for i in range(whole.num_layers):
-        setattr(whole, f"weight_{i}", tensors[f"layers.{i}.weight"])
-        setattr(whole, f"bias_{i}", tensors[f"layers.{i}.bias"])
-    logits: Tensor = whole(*raw)[0]
+    module = ExportModule(run)
+    module.network = copy.deepcopy(run.module)
+    module.network.load_state_dict(load(content))
+    logits: Tensor = module(*raw)[0]
     return logits
 
 
-WAYS: dict[Format, tuple[Callable[[Trained, Raw], bytes], Callable[[bytes, Trained, Raw], Tensor]]] = {
-    "onnx": (_make_onnx, _ask_onnx),
-    "torch": (_make_torch, _ask_torch),
-    "safetensors": (_make_safetensors, _ask_safetensors),
+class _Form(NamedTuple):
+    """A file format: its suffix, the packages it needs, how it is made and how it is evaluated."""
+
+    suffix: str
+    packages: tuple[str, ...]
+    make: Callable[[Trained, Raw], bytes]
+    ask: Callable[[bytes, Trained, Raw], Tensor]
+
+
+FORMATS: dict[Format, _Form] = {
+    "onnx": _Form(".onnx", ("onnx", "onnxscript", "onnxruntime"), _make_onnx, _ask_onnx),
+    "torch": _Form(".pt2", (), _make_torch, _ask_torch),
+    "safetensors": _Form(".safetensors", ("safetensors",), _make_safetensors, _ask_safetensors),
 }

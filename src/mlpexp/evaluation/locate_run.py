@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import run_directory
 
@@ -100,7 +101,7 @@ def _hint(path: Path) -> str:
         which = f"the best by validation is {best}" if best else f"e.g. {inside[0]}"
         return (
             f"{path} is a sweep of {len(inside):,} finished run{'s' * (len(inside) != 1)}; give one of them, {which}, "
-            f"or compare them all with python scripts/report.py {path}"
+            f"or compare them all with {shell_commands.script('report.py', str(path))}"
         )
     if not inside:
         inside = sorted(file.parent for file in path.glob(f"*/*/{run_directory.RESULT}"))
@@ -119,7 +120,7 @@ def _best_run(sweep: Path) -> Path | None:
             for row in csv.DictReader(file):
                 loss = float(row["val/loss"] or "inf")
                 place = sweep / row["name"]
-                if row["status"] == "ok" and loss < least and (place / run_directory.BEST).is_file():
+                if row["status"] in run_directory.FINITE and loss < least and (place / run_directory.BEST).is_file():
                     best, least = place, loss
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None

@@ -1,31 +1,33 @@
-"""When a run has learned nothing: its numbers are those of guessing, within what chance allows.
+"""Whether a trained network is better than guessing, by its accuracy and loss on the training samples.
 
-Guessing means to know nothing but how common each class is: always to name the commonest one gives its share as
-accuracy, always to predict the shares gives their entropy as loss, and no constant answer does better in either.
+A guesser knows only how common each class is. Its best accuracy is the share of the commonest class, and its best
+cross-entropy the entropy of the class shares.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 
-MARK = "at chance level"  # how the message of such a run begins
-# so that of ten thousand runs that do learn a little, hardly one is taken for one that does not
-SURELY = 1e-6
-LOSS_MARGIN = 0.01
+MARK = "no better than guessing"  # start of the message of a run with status `chance`
+LIKELY_CAUSES = (
+    "likely causes: model.depth, model.activation or model.init (vanishing gradients), optimizer.lr, too few epochs"
+)
+FALSE_ALARM = 1e-6  # probability that a guesser passes for a network that has learned something
+LOSS_MARGIN = 0.01  # relative
 
 
-def level(
+def chance_message(
     history: Sequence[Mapping[str, float]], class_counts: Sequence[int], class_weights: Sequence[float] | None = None
 ) -> str | None:
-    """Why a finished training has learned nothing; None where it has.
+    """Why a finished training is at chance level; None where it is not.
 
-    Both must hold in the last epoch, on the training samples: accuracy is not above the commonest class's share by
-    more than chance explains, and loss is not below the entropy of the shares. So a network that learns slowly is
-    told from one that does not learn.
+    Two conditions must hold in the last epoch on the training samples: the accuracy is not significantly above the
+    share of the commonest class, and the loss is not below the entropy of the shares. Both together tell a network
+    that does not learn from one that learns slowly.
 
     Args:
         history: metrics of each epoch, all finite.
         class_counts: training samples of each class.
-        class_weights: what each counted in train/loss, where not all counted alike.
+        class_weights: weight of each class in train/loss; None where all weigh the same.
     """
     total = sum(class_counts)
     share, entropy = max(class_counts) / total, _entropy(class_counts)
@@ -35,25 +37,25 @@ def level(
     if is_better(accuracy, share, total) or loss < (1 - LOSS_MARGIN) * entropy:
         return None
     return (
-        f"{MARK}: in the last epoch train/acc {accuracy:.3f} and train/loss {loss:.3f} are no better than guessing "
-        f"({share:.3f} and {entropy:.3f})"
+        f"{MARK}: train/acc {accuracy:.3f} and train/loss {loss:.3f} in the last epoch "
+        f"(guessing: {share:.3f} and {entropy:.3f})"
     )
 
 
 def is_better(accuracy: float, share: float, samples: int) -> bool:
-    """Whether a guesser that is right with probability `share` would hardly reach `accuracy` on so many samples.
+    """Whether a guesser who is right with probability `share` reaches `accuracy` with probability < FALSE_ALARM.
 
-    By Chernoff's bound of the binomial tail, exp(-n KL(accuracy || share)), which is never below the tail itself.
+    Chernoff's bound of the binomial tail, exp(-n KL(accuracy || share)), which is never below the tail itself.
     """
     if accuracy <= share:
         return False
     divergence = accuracy * math.log(accuracy / share)
     if accuracy < 1:
         divergence += (1 - accuracy) * math.log((1 - accuracy) / (1 - share))
-    return samples * divergence > -math.log(SURELY)
+    return samples * divergence > -math.log(FALSE_ALARM)
 
 
 def _entropy(counts: Sequence[float]) -> float:
-    """Of the shares, in nats."""
+    """Entropy of the shares in nats."""
     total = sum(counts)
     return sum(-n / total * math.log(n / total) for n in counts if n)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpexp.analysis.sweep_analysis import Analysis, analyse
+from mlpexp.nn.chance_level import LIKELY_CAUSES
 from mlpexp.report import html_page, report_tables, sweep_figures, sweeps_section, tensorboard_report
 from mlpexp.report.figure_entry import Picture
 from mlpexp.report.figures.svg import svg
@@ -212,7 +213,7 @@ def _trouble(analysis: Analysis, writer: Writer, prefix: str) -> dict[str, Any] 
     words = {
         "diverged": "diverged: a loss was no longer finite", "failed": "failed with an error",
         "unfinished": "did not finish", "stopped": "left the race early (halving), and are not ranked",
-        "guessing": "learned nothing: accuracy and loss in training are those of guessing",
+        "chance": f"are no better than guessing (they count in every mean); {LIKELY_CAUSES}",
     }  # fmt: skip
     sentences = [f"{n:,} of {study.num_runs:,} {words[kind]}." for kind, n in found.counts.items() if n]
     rows = [row for row in table.rows if any(row[3:])]

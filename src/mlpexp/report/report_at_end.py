@@ -1,12 +1,13 @@
 """`report=true`: the report at the end of a sweep. It may fail; what was trained is not touched by that."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+
+from mlpexp.runtime import shell_commands
 
 _made: set[Path] = set()
 
@@ -23,7 +24,7 @@ def make(directory: Path) -> None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         print(
             f"the report could not be made ({reason}); results.csv and the runs are complete, "
-            f"and python scripts/report.py {shlex.quote(str(place))} tries again",
+            f"and {shell_commands.script('report.py', str(place))} tries again",
             file=sys.stderr,
         )
         return

@@ -140,6 +140,8 @@ def method(analysis: Analysis) -> list[str]:
         found.append(
             "Configurations with a diverged run come after all others; means are over the runs that ended well."
         )
+    if analysis.trouble.counts["chance"]:
+        found.append("Runs that are no better than guessing have finite numbers: they count in every mean.")
     return found
 
 
@@ -155,7 +157,7 @@ def counts(analysis: Analysis) -> str:
         "failed": "failed",
         "unfinished": "unfinished",
         "stopped": "stopped early by halving",
-        "guessing": "no better than guessing",
+        "chance": "no better than guessing",
     }
     wrong = [f"{number:,} {words[kind]}" for kind, number in analysis.trouble.counts.items() if number]
     return f"{said}: {', '.join(wrong)}" if wrong else said

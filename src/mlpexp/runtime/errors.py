@@ -1,17 +1,17 @@
-"""The ways in which mlpexp ends before its time; scripts turn them into one line and an exit code."""
+"""Exceptions that end a program with one line and an exit code, and texts of errors."""
 
 import errno
 
-# the disk, not what was asked of it: every run that comes next would meet the same
+# errors of the disk or the process's limits: every later run would fail in the same way
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENFILE, errno.EMFILE)
 
 
 class UserError(Exception):
-    """What was given cannot be done: says what was given, what is allowed, how to mend it (exit code 2)."""
+    """What was given cannot be done; the message says what was given, what is allowed, how to fix it (exit code 2)."""
 
 
 class ConfigError(UserError):
-    """All problems of one configuration at once.
+    """All problems of one configuration.
 
     Attributes:
         problems: one line each, never empty.
@@ -23,9 +23,9 @@ class ConfigError(UserError):
 
 
 class Interrupted(BaseException):
-    """Training was stopped from outside, in order: what was finished is kept.
+    """Training was stopped by a signal; finished runs are kept.
 
-    Like `KeyboardInterrupt` no `Exception`: nobody's `except Exception` on the way may take it for a run's failure.
+    Not an `Exception`, like `KeyboardInterrupt`: no `except Exception` may take it for the failure of a run.
 
     Attributes:
         exit_code: 130 after Ctrl-C, 143 after SIGTERM or SIGHUP.
@@ -41,21 +41,21 @@ class RunsFailed(Exception):
 
 
 class StorageError(Exception):
-    """The disk is full or broken, so that nothing further can be written; what was finished is kept (exit code 1)."""
+    """The disk is full or broken, so that nothing further can be written; finished runs are kept (exit code 1)."""
 
 
 def is_storage(error: BaseException) -> bool:
-    """Whether it is the disk's fault, and not one run's."""
+    """Whether the disk or a limit of the process is the cause, and not one run."""
     return isinstance(error, OSError) and error.errno in _STORAGE
 
 
 def first_line(error: BaseException | Warning) -> str:
-    """An error's message in one line, without a full stop."""
+    """An error's message on one line, without a full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def described(error: BaseException) -> str:
-    """E.g. `ValueError: no such thing`."""
+    """Type and message, e.g. `ValueError: no such thing`."""
     return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
 
 

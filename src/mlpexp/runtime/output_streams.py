@@ -1,38 +1,114 @@
-"""Standard output and error whose reader may leave: `… | head` ends the telling, not the training."""
+"""Standard output and error that never end a program.
 
+Errors of writing (closed pipe, full device, closed terminal) and characters that the terminal's encoding lacks do not
+raise: training continues, and the program reports a full device once at its end.
+"""
+
+import codecs
+import errno
 import io
 import os
+import select
 import sys
 from typing import Any
 
+STREAMS = (("stdout", 1), ("stderr", 2))
+NO_READER = (errno.EPIPE, errno.ECONNRESET)
+# characters of our texts, for encodings that lack them; others are written as escapes
+PLAIN = {
+    "±": "+/-",
+    "×": "x",
+    "·": ".",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "→": "->",
+    "μ": "mu",
+    "µ": "mu",
+    "σ": "sigma",
+    "≥": ">=",
+    "≤": "<=",
+    "“": '"',
+    "”": '"',
+    "’": "'",
+}
+_ERRORS = "mlpexp.plain"
+_failures: dict[int, OSError] = {}
 
-def patient() -> None:
-    """From now on, once nobody reads any more what this process says, it says it to nobody."""
-    for name, number in (("stdout", 1), ("stderr", 2)):
+
+def protect() -> None:
+    """Make `sys.stdout` and `sys.stderr` ignore errors from now on; a second call changes nothing."""
+    codecs.register_error(_ERRORS, _plain)
+    for name, number in STREAMS:
         stream = getattr(sys, name)
-        if stream is None:  # closed before we began; a file of ours that got its number would be printed into
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-        elif isinstance(stream, io.TextIOWrapper) and stream.fileno() == number:
-            buffer = io.BufferedWriter(_Patient(number, "w", closefd=False))
-            setattr(
-                sys,
-                name,
-                io.TextIOWrapper(
-                    buffer,
-                    stream.encoding,
-                    stream.errors,
-                    line_buffering=stream.line_buffering,
-                    write_through=stream.write_through,
-                ),
+        if stream is None:  # closed before the start; a file opened later would get its number and be printed into
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
+        elif _is_standard(stream, number):
+            buffer = io.BufferedWriter(_TolerantFile(number, "w", closefd=False))
+            wrapped = io.TextIOWrapper(
+                buffer,
+                stream.encoding,
+                _ERRORS,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
             )
+            setattr(sys, name, wrapped)
 
 
-class _Patient(io.FileIO):
+def failure() -> OSError | None:
+    """The first error of writing to standard output, after a flush; None where all was written or the reader left."""
+    sys.stdout.flush()
+    error = _failures.get(1)
+    return None if error is None or error.errno in NO_READER else error
+
+
+def write_result(text: str) -> None:
+    """Print a program's result, as opposed to what it says about its progress.
+
+    The encoding is UTF-8 whatever the terminal's, as in a file; nothing is replaced.
+
+    Raises:
+        OSError: it could not be written; not where the reader has left.
+    """
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:  # a text stream without bytes, e.g. in a notebook
+        sys.stdout.write(text)
+    else:
+        sys.stdout.flush()
+        buffer.write(text.encode())
+    if error := failure():
+        raise OSError(error.errno, f"standard output cannot be written: {error.strerror}")
+
+
+def _is_standard(stream: Any, number: int) -> bool:
+    """Whether it is Python's own stream of this file descriptor, and not one that somebody has put in its place."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return False
+    try:
+        return stream.fileno() == number and not isinstance(getattr(stream.buffer, "raw", None), _TolerantFile)
+    except (OSError, ValueError):
+        return False
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Replacement of characters that cannot be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in characters), error.end
+
+
+class _TolerantFile(io.FileIO):
+    """A file descriptor that becomes the null device at the first error."""
+
     def write(self, data: Any) -> int:
         try:
-            return super().write(data)
-        except BrokenPipeError:
-            nobody = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nobody, self.fileno())  # libraries and workers may write there, too
-            os.close(nobody)
+            while (written := super().write(data)) is None:  # a non-blocking pipe is full
+                select.select([], [self.fileno()], [])
+        except OSError as error:
+            _failures.setdefault(self.fileno(), error)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())  # libraries and workers may write there, too
+            os.close(null)
             return len(data)
+        return written

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import run_directory
-from mlpexp.store.run_directory import METRIC_NAMES, Result
+from mlpexp.store.run_directory import FINITE, METRIC_NAMES, Result
 
 OTHERS = ("num_parameters", "seconds")
 
@@ -20,7 +20,7 @@ class Measured(NamedTuple):
     Attributes:
         values: of the objectives, the mean over the trial's runs; None where there are none.
         problem: why there are none.
-        may_recover: it raised something, and may do better another time; a diverged run would diverge again.
+        may_recover: it raised an error and may succeed another time; a diverged run would diverge again.
         epochs: after which it had to leave, if it did.
     """
 
@@ -61,7 +61,7 @@ def measured(ended: Sequence[JobReturn], names: Sequence[str]) -> Measured:
         row = [_value(result, name) for name in names]
         if result.status == "diverged" or not all(map(math.isfinite, row)):
             return Measured(None, result.message or "a metric is not finite")
-        if result.status not in ("ok", "diverged"):
+        if result.status not in FINITE:
             epochs = result.epochs
         rows.append(row)
     return Measured([math.fsum(column) / len(rows) for column in zip(*rows, strict=True)], epochs=epochs)

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.config import hydra_messages
+from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError
 from mlpexp.store.run_names import UNNAMED
@@ -321,7 +322,9 @@ def _refuse_another(study: optuna.Study, searched: Space, names: Sequence[str], 
     """
     hydras = ("hydra", *UNNAMED, "trainer.enable_progress_bar")
     now = {"objectives": ",".join(names)} | {
-        key: text.partition("=")[2] for key, text in searched.typed.items() if not key.lstrip("+~").startswith(hydras)
+        key: override.value_text or ""
+        for key, override in ((key, parse(text)) for key, text in searched.typed.items())
+        if not override.key.startswith(hydras)
     }
     before = study.user_attrs.get(ASKED)
     if before is None:

@@ -46,8 +46,7 @@ class Space:
     def settings(self, params: Mapping[str, Any]) -> dict[str, str]:
         """The searched keys with their values as they are typed."""
         return {
-            key.lstrip("+"): spelled(key, params[key], distribution).partition("=")[2]
-            for key, distribution in self.distributions.items()
+            key.lstrip("+"): _value_text(params[key], distribution) for key, distribution in self.distributions.items()
         }
 
 
@@ -113,11 +112,16 @@ def at(share: float, distribution: BaseDistribution) -> Any:
 
 
 def spelled(key: str, value: Any, distribution: BaseDistribution) -> str:
-    """The override that gives `key` this value; a float is rounded to a few digits, within its bounds."""
+    """The override that gives `key` this value."""
+    return f"{key}={_value_text(value, distribution)}"
+
+
+def _value_text(value: Any, distribution: BaseDistribution) -> str:
+    """The value in an override; a float is rounded to a few digits, within its bounds."""
     if isinstance(distribution, FloatDistribution):
         value = float(f"{value:.{DIGITS}g}")
         value = max(distribution.low, min(distribution.high, value))
-    return f"{key}={value}"
+    return str(value)
 
 
 def _distribution(override: Override) -> BaseDistribution:

@@ -1,15 +1,22 @@
-"""Files that are whole or not there: written under a temporary name beside the target, then renamed.
+"""Files that are whole or absent: written under a temporary name beside the target, then renamed.
 
-Nothing is kept in a buffer of ours, so a process that is killed loses no file it has written. A machine that loses
-its power may: waiting for the disk after each file would cost more than training a small network. What is torn
-then is found by its checksum and trained again, so only `durable` files, which cannot be made anew, are waited for.
+The directory of the target is opened without following a symbolic link, and a file is never changed in place, so that
+neither a link nor a hard-linked copy leads the writer to somebody else's file. No buffer is kept in this process: a
+process that is killed loses no file it has written. A machine that loses power may lose some, since waiting for the
+disk after each file would take longer than training a small network; such files are found by their checksums and
+trained again. Only `durable` files, which cannot be made again, are waited for.
 """
 
 import contextlib
+import errno
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlpexp.runtime import portable
+from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_files import read_bytes
 
 SUFFIX = ".partial"
 
@@ -17,44 +24,116 @@ SUFFIX = ".partial"
 def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
     """Make `path` hold `content`; a reader, or a crash at any moment, sees the old file or the new one.
 
-    The temporary file lies in the same directory, so that the rename stays inside one file system.
-
     Args:
         durable: return only when the disk has it.
+
+    Raises:
+        UserError: the directory of `path` is a symbolic link.
     """
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}{SUFFIX}")
-    try:
-        # os-level calls: a sweep writes ten thousand small files
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    temporary = f".{path.name[:200]}.{os.getpid()}{SUFFIX}"
+    with _opened(path.parent) as directory:
         try:
-            data = memoryview(content.encode() if isinstance(content, str) else content)
-            while data:
-                data = data[os.write(handle, data) :]
+            # os-level calls: a sweep writes ten thousand small files
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(temporary, flags, 0o666, dir_fd=directory)
+            try:
+                _write_all(handle, content.encode() if isinstance(content, str) else content)
+                if durable:
+                    portable.sync(handle)
+            finally:
+                os.close(handle)
+            os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
             if durable:
-                portable.sync(handle)
-        finally:
-            os.close(handle)
-        temporary.replace(path)
-        if durable:
-            _sync_directory(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # the error that is on its way says more
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # the name that a person knows
-        raise
+                portable.sync(directory)
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # the first error says more
+                os.unlink(temporary, dir_fd=directory)
+            if isinstance(error, OSError):
+                error.filename, error.filename2 = str(path), None  # the name that a person knows
+            raise
+
+
+def append(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+    """Add `content` to the end of a file of this program, which is made where there is none.
+
+    Raises:
+        UserError: the file, or its directory, is a symbolic link, or the file is not a regular one.
+    """
+    detach(path)
+    with _opened(path.parent) as directory:
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            handle = os.open(path.name, flags, 0o666, dir_fd=directory)
+            try:
+                _write_all(handle, content.encode() if isinstance(content, str) else content)
+                if durable:
+                    portable.sync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            error.filename = str(path)
+            raise
+
+
+def detach(path: Path) -> None:
+    """Give a file that is about to be changed in place a content of its own, where it shares one by a hard link.
+
+    Raises:
+        UserError: it is a symbolic link, or not a regular file.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise _link(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is not a regular file; move it away")
+    if found.st_nlink > 1:
+        write(path, read_bytes(path, max(found.st_size, 1), follow=False))
+
+
+def make_directory(path: Path, *, parents: bool = False) -> None:
+    """Make `path` where there is no directory.
+
+    Raises:
+        UserError: it is a symbolic link, or a file.
+    """
+    try:
+        path.mkdir(parents=parents, exist_ok=True)
+    except FileExistsError:
+        if not path.is_symlink():
+            raise UserError(f"{path} is a file where a directory should be; move it away") from None
+    if path.is_symlink():
+        raise _link(path)
 
 
 def clean(directory: Path) -> None:
-    """Remove what a writer that was killed has left in `directory`; nobody else may be writing there."""
+    """Remove what a killed writer has left in `directory`; no other process may be writing there."""
     for name in os.listdir(directory):  # noqa: PTH208 - ten times faster, and there are thousands
         if name.startswith(".") and name.endswith(SUFFIX):
             (directory / name).unlink(missing_ok=True)
 
 
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
     try:
-        portable.sync(handle)
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR) and directory.is_symlink():
+            raise _link(directory) from None
+        raise
+    try:
+        yield handle
     finally:
         os.close(handle)
+
+
+def _write_all(handle: int, content: bytes) -> None:
+    data = memoryview(content)
+    while data:
+        data = data[os.write(handle, data) :]
+
+
+def _link(path: Path) -> UserError:
+    return UserError(f"{path} is a symbolic link; nothing is written through it: move it away")

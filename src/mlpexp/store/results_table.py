@@ -6,32 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
+from mlpexp.config.overrides import by_key, swept_keys
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
-from mlpexp.store.run_directory import METRIC_NAMES, Result
+from mlpexp.store.run_directory import METRIC_NAMES, Result, current_status
 
 RESULTS = "results.csv"
 TEST_NAMES = ("test/loss", "test/acc")
 HEAD, TAIL = ("run", "name", "status"), ("epoch", "epochs", "num_parameters", "seconds", "message")
 
 Row = tuple[int, str, Sequence[str], Result | None, str]
-
-
-def swept_keys(overrides: Sequence[Sequence[str]]) -> list[str]:
-    """The keys that differ between jobs, in the order in which a person typed them."""
-    if not overrides:
-        return []
-    seen: dict[str, set[str | None]] = {}
-    for job in overrides:
-        for item in job:
-            seen.setdefault(_key(item), set())
-    for job in overrides:
-        given = {_key(item): item.partition("=")[2] for item in job}
-        for key, values in seen.items():
-            values.add(given.get(key))
-    return [key for key, values in seen.items() if len(values) > 1]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -41,7 +25,7 @@ def table(rows: Sequence[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*HEAD, *keys, *METRIC_NAMES, *TEST_NAMES, *TAIL])
     for number, name, overrides, result, message in rows:
-        given = {_key(item): _value(item) for item in overrides}
+        given = {key: override.label for key, override in by_key(overrides).items()}
         status = result.status if result is not None else "failed"
         swept = [given.get(key, "") for key in keys]
         if result is None:
@@ -81,7 +65,11 @@ def load_results(path: str | Path) -> list[dict[str, Any]]:
     if not file.is_file():
         raise UserError(f"{path} holds no {RESULTS}; give a sweep's directory, e.g. multirun/NAME")
     with file.open(newline="", encoding="utf-8") as opened:
-        return [{name: _parse(text) for name, text in row.items()} for row in csv.DictReader(opened)]
+        rows = list(csv.DictReader(opened))
+    for row in rows:
+        if "status" in row:
+            row["status"] = current_status(row["status"] or "", row.get("message"))
+    return [{name: _parse(text) for name, text in row.items()} for row in rows]
 
 
 def _parse(text: str) -> Any:
@@ -93,21 +81,3 @@ def _parse(text: str) -> Any:
         except ValueError:
             continue
     return {"true": True, "false": False}.get(text, text)
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
-_parsed: dict[str, Any] = {}
-
-
-def _value(override: str) -> Any:
-    """The value as plain text, without Hydra's quotes."""
-    text = override.partition("=")[2]
-    if text[:1] not in "'\"":
-        return text
-    if override not in _parsed:
-        value = OverridesParser.create().parse_override(override).value()
-        _parsed[override] = str(getattr(value, "text", value))
-    return _parsed[override]

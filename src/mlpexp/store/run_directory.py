@@ -13,12 +13,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from mlpexp.config.schema import Config, plain
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
+from mlpexp.store.identity import SCHEMA_VERSION
 from mlpexp.tracking.layer_columns import COLUMNS
 
-SCHEMA_VERSION = 1
 RESULT = "result.json"
 METRICS = "metrics.csv"
 LAYERS = "layers.csv"
@@ -30,25 +29,14 @@ LOCK = ".lock"
 METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
 LAYER_NAMES = ("epoch", "layer", *COLUMNS)
 
-Status = Literal["ok", "diverged", "stopped", "failed", "interrupted"]
-FINAL = ("ok", "diverged", "stopped")  # trained to the end, or out of the race (halving): never again
-# what cannot change a run's numbers
-BLIND_TO = {
-    "": ("name", "resume", "threads", "tracking", "logger", "dry_run", "report", "record"),
-    "data": ("path", "val_path", "test_path"),  # the files' bytes are in the digest
-    "stack": ("threads", "memory_mib"),
-    "trainer": ("accelerator", "enable_progress_bar"),
-    "trainer.flags": ("devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"),
-}
-# keys that came after the first runs: left out where they have their default, so that those keep their identity
-LATER = {
-    "data": (
-        *("target", "separator", "decimal", "encoding", "columns", "drop", "categorical", "missing"),
-        *("samples", "noise", "classes", "class_weight"),
-    ),
-    "model": ("parametrization", "base_width"),
-}
-_DEFAULTS = plain(Config())
+Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted"]
+"""
+ok: finished and finite. chance: finished and finite, but no better than guessing. diverged: a metric was not finite.
+stopped: eliminated by successive halving. failed: an error. interrupted: by a signal.
+"""
+FINAL = ("ok", "chance", "diverged", "stopped")  # a run with one of these is never trained again
+FINITE = ("ok", "chance")  # a run with one of these has numbers that count in every mean, ranking and search
+OLD_CHANCE_MESSAGE = "at chance level"  # start of the message of chance runs that were stored as `diverged`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,43 +62,11 @@ class Result:
     versions: dict[str, str]
     git_commit: str | None = None
     message: str | None = None
-    """why a run failed, when it diverged, where it left a race"""
+    """why a run failed, when it diverged, why it counts as chance, when halving stopped it"""
     num_parameters: int = 0
     files: dict[str, dict[str, int | str]] = field(default_factory=dict)
     """size and SHA-256 of each other file of the run"""
     schema_version: int = SCHEMA_VERSION
-
-
-def identity(cfg: Config, data_digest: str) -> str:
-    """SHA-256 of what determines a run's numbers, as canonical JSON."""
-    return identity_of(identity_content(cfg, data_digest))
-
-
-def identity_of(content: Mapping[str, Any]) -> str:
-    """The identity of the run with this `identity_content`."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
-    """What determines a run's numbers: its configuration, its data's bytes, the schema version."""
-    found = plain(cfg)
-    for path, names in BLIND_TO.items():
-        node = found
-        for key in filter(None, path.split(".")):
-            node = node[key]
-        for name in names:
-            node.pop(name, None)
-    for group, names in LATER.items():
-        for name in names:
-            if found[group][name] == _DEFAULTS[group][name]:
-                del found[group][name]
-    if cfg.halving.rungs is None:  # it came after the first runs, too
-        del found["halving"]
-    # however it was spelled: a list of equal widths, or no depth at all
-    found["model"]["depth"] = len(cfg.model.hidden_sizes)
-    found["model"]["width"] = cfg.model.hidden_sizes
-    return {"config": found, "data": data_digest, "schema_version": SCHEMA_VERSION}
 
 
 def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:
@@ -169,12 +125,19 @@ def parse_result(text: str | bytes, path: Path) -> Result:
             raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
         if content.pop("sha256", None) != seal(content):
             raise ValueError("its own checksum does not match")
+        content["status"] = current_status(content["status"], content.get("message"))
         content["metrics"] = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
         content["objective"] = math.nan if content["objective"] is None else content["objective"]
         return _result_type().validate_python(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is damaged ({reason}); train the run again") from error
+
+
+def current_status(status: str, message: str | None) -> str:
+    """The status of a stored run in today's terms: chance runs were once stored as `diverged` with a message."""
+    is_old_chance = status == "diverged" and (message or "").startswith(OLD_CHANCE_MESSAGE)
+    return "chance" if is_old_chance else status
 
 
 def seal(content: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 from mlpexp.config import schema
+from mlpexp.config.overrides import by_key
 
 MAX_BYTES = 200  # below the 255 of common file systems, with room for a suffix
 # what cannot change a run, so it is not in its name
@@ -19,11 +20,9 @@ def run_name(overrides: Iterable[str]) -> str:
     The same overrides give the same name in any order, and growing a grid does not change it.
     """
     parts: dict[str, str] = {}
-    for override in overrides:
-        key, _, value = override.partition("=")
-        key = key.lstrip("+~")
+    for key, override in by_key(overrides).items():
         if not key.startswith(UNNAMED):
-            parts[key] = value
+            parts[key] = override.value_text or ""
     ordered = sorted(parts.items(), key=lambda item: (_rank(item[0]), item[0]))
     return safe_component(",".join(f"{_short(key)}={value}" for key, value in ordered) or "default")
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlpexp.config.checks import spell
-from mlpexp.config.schema import GENERATED, Config, plain
+from mlpexp.config.overrides import spell
+from mlpexp.config.schema import GENERATED
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
-from mlpexp.store.run_directory import LATER, SCHEMA_VERSION, seal
+from mlpexp.store.identity import SCHEMA_VERSION, leaves, neutral_defaults
+from mlpexp.store.run_directory import seal
 
 MANIFEST = "sweep.json"
 DIGEST = "data digest"
@@ -65,7 +66,7 @@ def of(contents: Sequence[Mapping[str, Any]]) -> Manifest:
     """The study that runs with these `runs.identity_content`s make, without their directories."""
     flats = [
         # what makes data from a seed is all in its configuration
-        flat(one["config"]) | ({} if one["config"]["data"]["name"] in GENERATED else {DIGEST: one["data"]})
+        dict(leaves(one["config"])) | ({} if one["config"]["data"]["name"] in GENERATED else {DIGEST: one["data"]})
         for one in contents
     ]
     constants, varied = dict(flats[0]), set()
@@ -108,10 +109,7 @@ def joined(old: Manifest | None, new: Manifest, directory: Path, *, refuse: bool
 
 def _spelled_out(study: Manifest) -> dict[str, Any]:
     """Its constants with those that a run's identity leaves out where they have their default."""
-    default = flat(plain(Config()))
-    left_out = [f"{group}.{name}" for group, names in LATER.items() for name in names]
-    silent = [*left_out, "halving.rungs", "halving.factor"]
-    return {key: default[key] for key in silent if key not in study.varied} | study.constants
+    return {key: value for key, value in neutral_defaults().items() if key not in study.varied} | study.constants
 
 
 def write(directory: Path, manifest: Manifest) -> None:
@@ -126,14 +124,3 @@ def _is_sound(content: Mapping[str, Any]) -> bool:
     names = content["runs"].values()
     # one component each, or a manifest could lead anywhere
     return all(isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\0"} & set(name) for name in names)
-
-
-def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

@@ -9,6 +9,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data import data_digest
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files, run_directory, run_table, sweep_manifest
+from mlpexp.store.identity import hash_content, identity_content
 from mlpexp.store.run_state import SET_ASIDE, UNUSABLE, Found, State, check_shelf, set_aside, survey
 from mlpexp.store.sweep_manifest import Manifest
 
@@ -70,9 +71,9 @@ def stand(directory: Path, jobs: Sequence[tuple[str, Config]], *, same_study: bo
     unique = dict(jobs)
     configs = list(unique.values())
     old = sweep_manifest.read(directory)
-    contents = [run_directory.identity_content(cfg, data_digest.of(cfg.data)) for cfg in configs]
+    contents = [identity_content(cfg, data_digest.of(cfg.data)) for cfg in configs]
     study = sweep_manifest.joined(old, sweep_manifest.of(contents), directory, refuse=same_study)
-    identities = [run_directory.identity_of(content) for content in contents]
+    identities = [hash_content(content) for content in contents]
     found = survey([Path(place) for place in unique], identities, study.runs, directory)
     if any(cfg.record == "table" for cfg in configs):
         _from_journal(directory, configs, identities, found)

@@ -11,13 +11,10 @@ from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_stor
 from mlpexp.store import results_table, run_directory, run_table
 from mlpexp.sweep.backends.base import Backend, opened
 from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.balance_stacks import spread
 from mlpexp.sweep.failure_record import unfinished
-from mlpexp.sweep.planner import calibrated, plan
+from mlpexp.sweep.planner import Plan, plan
 from mlpexp.sweep.progress_display import Screen
 from mlpexp.sweep.run_jobs import Job, Outcome, ended_rows
-from mlpexp.sweep.stack_memory import stack_memory
-from mlpexp.sweep.stack_plan import Plan
 from mlpexp.sweep.successive_halving import Race
 from mlpexp.sweep.work_unit import Unit, data_of
 from mlpexp.training import single_run
@@ -51,7 +48,7 @@ def conduct(
                 halved = sweep[0].config.halving.rungs is not None
                 with opened(_settled(settings, [sweep[i] for i in left]), directory, prepare) as place:
                     backend = Race(sweep, outcomes, directory) if halved else place
-                    division = planned([sweep[i] for i in left], backend.workers, tried=True)
+                    division = planned([sweep[i] for i in left], backend.workers)
                     with screen.showing([sweep[i] for i in left], division):
                         _train(_units(sweep, left, division), backend, sweep, outcomes, directory, screen)
             except Interrupted as stop:
@@ -91,30 +88,22 @@ def _settled(settings: Settings, jobs: Sequence[Job]) -> Settings:
         job.config.trainer.accelerator == "cpu" and (job.config.stack.threads or job.config.threads) == 1
         for job in jobs
     )
-    return settings.settled(planned(jobs).seconds, can_fork=can_fork)
+    return settings.settled(planned(jobs).cost, can_fork=can_fork)
 
 
-def planned(jobs: Sequence[Job], workers: int = 1, *, tried: bool = False) -> Plan:
-    """Which of these runs share stacks; positions count within `jobs`.
-
-    Args:
-        tried: find out how quick this machine is.
-    """
-    configs = [job.config for job in jobs]
-    data = [data_of(job) for job in jobs]
-    memory = stack_memory(configs[0].stack.memory_mib) // workers
-    division = spread(plan(configs, data, memory), workers)
-    return calibrated(division, configs, data) if tried else division
+def planned(jobs: Sequence[Job], workers: int = 1) -> Plan:
+    """Which of these runs share stacks; positions count within `jobs`."""
+    return plan([job.config for job in jobs], [data_of(job) for job in jobs], workers=workers)
 
 
 def _units(sweep: Sequence[Job], left: Sequence[int], division: Plan) -> list[Unit]:
     """The stacks, then the runs alone; places count within the sweep."""
 
-    def unit(runs: Sequence[int], *, alone: bool, seconds: float = 0.0) -> Unit:
+    def unit(runs: Sequence[int], *, alone: bool, cost: float = 0.0) -> Unit:
         places = tuple(left[run] for run in runs)
-        return Unit(places=places, jobs=tuple(sweep[i] for i in places), alone=alone, seconds=seconds, origin=places[0])
+        return Unit(places=places, jobs=tuple(sweep[i] for i in places), alone=alone, cost=cost, origin=places[0])
 
-    stacks = [unit(stack.runs, alone=False, seconds=stack.seconds) for stack in division.stacks]
+    stacks = [unit(stack.runs, alone=False, cost=stack.cost) for stack in division.stacks]
     return stacks + [unit([run], alone=True) for run in division.alone]
 
 

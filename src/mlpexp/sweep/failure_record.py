@@ -12,6 +12,7 @@ from mlpexp.data import data_digest
 from mlpexp.runtime import software_versions
 from mlpexp.runtime.errors import described, first_line, is_storage
 from mlpexp.store import atomic_files, run_directory
+from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result, Status
 from mlpexp.sweep.run_jobs import Job, Outcome
 
@@ -57,7 +58,7 @@ def unfinished(job: Job, status: Status, message: str) -> Result:
         monitor=job.config.monitor,
         epoch=None,
         epochs=0,
-        identity=run_directory.identity(job.config, of_data),
+        identity=identity(job.config, of_data),
         data_digest=of_data,
         seconds={"fit": 0.0, "total": 0.0},
         versions=software_versions.versions(),

@@ -31,11 +31,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.config import checks, hydra_messages
+from mlpexp.config.overrides import swept_keys
 from mlpexp.config.schema import Config
 from mlpexp.data import data_digest
 from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
 from mlpexp.store import atomic_files, directory_lock, worker_session
-from mlpexp.store.results_table import swept_keys
 from mlpexp.store.run_state import Found
 from mlpexp.store.sweep_state import Standing, check_place, stand
 from mlpexp.sweep.backends.launcher_settings import Settings

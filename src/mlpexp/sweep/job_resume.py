@@ -5,7 +5,7 @@ from pathlib import Path
 from mlpexp.config.schema import Config
 from mlpexp.data import data_digest
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_directory
+from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_state import BEFORE_TRAINING, SET_ASIDE, State, look, vacant
 
@@ -18,7 +18,7 @@ def on(cfg: Config, directory: Path) -> Result | None:
     Raises:
         UserError: the directory holds another run that is done.
     """
-    found = look(directory, run_directory.identity(cfg, data_digest.of(cfg.data)))
+    found = look(directory, identity(cfg, data_digest.of(cfg.data)))
     if found.state in (State.DONE, State.NEW):
         return found.result
     if found.other:

@@ -1,64 +1,97 @@
 """Which runs of a sweep share a stack, and which train alone and why.
 
-Runs share tensors where their shapes agree and their steps take turns: layer sizes, batch size, number of
-samples, optimizer. All else (seeds, rates, momentum, decay, schedules, initialisation, label noise, class weights,
-activation, epochs, and the data itself where it is small) varies freely inside a stack.
+Runs share tensors where their shapes agree and they take the same steps: layer sizes, batch size, number of samples,
+optimizer. Everything else may differ inside a stack: seeds, rates, momentum, decay, schedules, initialisation, label
+noise, class weights, activation, epochs, and the data itself where it is small.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
-from mlpexp.engine.cost_model import evaluation_cost_us, slowness, step_cost_us
-from mlpexp.sweep.cpu_load import waiting
-from mlpexp.sweep.stack_plan import Plan, Stack
+from mlpexp.engine.cost_model import evaluation_cost_us, step_cost_us
+from mlpexp.runtime.portable import available_memory
 
-# a stack's weights should stay in the processor's cache; beyond some hundred runs nothing is gained
+# the weights of a stack should stay in the processor's cache; beyond some hundred runs nothing is gained
 MAX_RUNS = 128
 MAX_PARAMETER_BYTES = 20 << 20
-MAX_INPUT_BYTES = 4 << 20  # of a data set of which a stack may hold another one for each run
-COPIES = 4  # weights, gradients, the best epoch's, optimizer state
-# flags that leave a run's numbers alone
+MAX_INPUT_BYTES = 4 << 20  # of a data set of which every run in a stack may have its own version
+COPIES = 4  # of the parameters: weights, gradients, best epoch, optimizer state
+MIN_PIECE = 2  # runs; a stack of one is padded to two anyway
+EFFICIENT_PIECE = 48  # runs below which a stack costs noticeably more per run
+MEMORY_SHARE = 0.25  # of the available memory: other processes, the data and file contents need some too
+MIN_MEMORY, MAX_MEMORY = 64 << 20, 2 << 30
+# Trainer flags that do not change a run's numbers
 HARMLESS_FLAGS = ("devices", "log_every_n_steps", "enable_model_summary", "num_sanity_val_steps", "profiler")
 
 
-def plan(configs: Sequence[Config], data: Sequence[Prepared], memory_bytes: int) -> Plan:
-    """Divide the runs into stacks whose tensors fit into `memory_bytes`, in the order of the sweep."""
-    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Runs that are trained together, by their position in the sweep; equal activations are neighbours."""
+
+    runs: list[int]
+    cost: float
+    """estimated seconds on one core of the reference machine: for comparing stacks, not for announcing times"""
+    memory_bytes: int
+    """estimated"""
+
+    def pieces(self, count: int) -> Iterator["Stack"]:
+        """The same runs in `count` stacks of nearly equal size."""
+        for i in range(count):
+            part = self.runs[i * len(self.runs) // count : (i + 1) * len(self.runs) // count]
+            share = len(part) / len(self.runs)
+            yield Stack(runs=part, cost=self.cost * share, memory_bytes=int(self.memory_bytes * share))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every run of the sweep exactly once: in a stack, or alone with the reason."""
+
+    stacks: list[Stack]
+    alone: dict[int, str]
+
+    @property
+    def cost(self) -> float:
+        return sum(stack.cost for stack in self.stacks)
+
+
+def plan(
+    configs: Sequence[Config],
+    data: Sequence[Prepared],
+    *,
+    workers: int = 1,
+    memory_bytes: int | None = None,
+    epochs_done: Sequence[int] | None = None,
+) -> Plan:
+    """Divide runs into stacks, in the order of the sweep; positions count within `configs`.
+
+    Args:
+        workers: stacks that are trained at the same time; no stack is so long that the others wait for it.
+        memory_bytes: of all stacks that are trained at the same time; None: `stack.memory_mib`, or a share of the
+            memory that is available now.
+        epochs_done: of each run; runs that carry on share a stack only with runs of the same epoch.
+    """
+    if memory_bytes is None:
+        memory_bytes = _memory(configs[0].stack.memory_mib)
+    groups: dict[object, list[int]] = defaultdict(list)
     alone: dict[int, str] = {}
     for i, (cfg, prepared) in enumerate(zip(configs, data, strict=True)):
         if reason := cannot_be_stacked(cfg):
             alone[i] = reason
         else:
-            groups[_key(cfg, prepared)].append(i)
-    stacks = []
-    for members in groups.values():
-        several = len({data[i].inputs_key for i in members}) > 1
-        inputs = _input_bytes(data[members[0]]) if several else 0
-        limit = _limit(configs[members[0]], data[members[0]], memory_bytes, inputs)
-        members.sort(key=lambda i: (configs[i].model.activation, i))
-        pieces = -(-len(members) // limit)
-        for piece in range(pieces):  # of nearly equal size, so that none is left with a few slow ones
-            runs = members[piece * len(members) // pieces : (piece + 1) * len(members) // pieces]
-            first, alike = data[runs[0]], [configs[i] for i in runs]
-            needed = len(runs) * (_bytes_per_run(alike[0], first) + inputs)
-            stacks.append(Stack(runs=runs, seconds=_seconds(alike, first), memory_bytes=needed))
+            groups[_key(cfg, prepared), epochs_done[i] if epochs_done else 0].append(i)
+    stacks = [
+        stack
+        for runs in groups.values()
+        for stack in _stacks(runs, configs, data, memory_bytes=memory_bytes // workers)
+    ]
+    if workers > 1 and stacks:
+        share = sum(stack.cost for stack in stacks) / workers
+        stacks = [piece for stack in stacks for piece in stack.pieces(_num_pieces(stack, share))]
     return Plan(stacks=stacks, alone=alone)
-
-
-def calibrated(division: Plan, configs: Sequence[Config], data: Sequence[Prepared]) -> Plan:
-    """The same with the seconds of this machine as busy as it is, by a trial of its longest stack's steps."""
-    if not division.stacks:
-        return division
-    longest = max(division.stacks, key=lambda stack: stack.seconds).runs[0]
-    cfg = configs[longest]
-    if cfg.trainer.accelerator != "cpu":
-        return division
-    slow = slowness(tuple(sizes(cfg, data[longest])), cfg.data.batch_size)
-    return replace(division, slowness=slow * waiting(min(division.workers, len(division.stacks))))
 
 
 def cannot_be_stacked(cfg: Config) -> str | None:
@@ -71,10 +104,7 @@ def cannot_be_stacked(cfg: Config) -> str | None:
         return "your own logger"
     if cfg.tracking.figures:
         return "tracking.figures=true"
-    for name in cfg.trainer.flags:
-        if name not in HARMLESS_FLAGS:
-            return f"trainer.{name}"
-    return None
+    return next((f"trainer.{name}" for name in cfg.trainer.flags if name not in HARMLESS_FLAGS), None)
 
 
 def sizes(cfg: Config, data: Prepared) -> list[int]:
@@ -83,11 +113,11 @@ def sizes(cfg: Config, data: Prepared) -> list[int]:
 
 
 def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
-    shapes = tuple(len(part) for part in data.split)
+    """What the runs of a stack have in common."""
     return (
         tuple(sizes(cfg, data)),
         len(data.labels),
-        shapes,
+        tuple(len(part) for part in data.split),
         None if _input_bytes(data) <= MAX_INPUT_BYTES else data.inputs_key,
         cfg.data.batch_size,
         cfg.data.shuffle,
@@ -98,10 +128,31 @@ def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
     )
 
 
-def _limit(cfg: Config, data: Prepared, memory_bytes: int, input_bytes: int) -> int:
-    """Runs of this shape, each with so many bytes of inputs, in a stack; at least two: one is padded to two anyway."""
-    fitting = memory_bytes // (_bytes_per_run(cfg, data) + input_bytes)
-    return int(max(2, min(MAX_RUNS, MAX_PARAMETER_BYTES // _parameter_bytes(cfg, data), fitting)))
+def _stacks(
+    members: list[int], configs: Sequence[Config], data: Sequence[Prepared], *, memory_bytes: int
+) -> Iterator[Stack]:
+    """Runs of one shape in as few stacks as memory and cache allow, of nearly equal size."""
+    cfg, first = configs[members[0]], data[members[0]]
+    differ = len({data[i].inputs_key for i in members}) > 1
+    bytes_per_run = _bytes_per_run(cfg, first) + (_input_bytes(first) if differ else 0)
+    most = min(MAX_RUNS, MAX_PARAMETER_BYTES // _parameter_bytes(cfg, first), memory_bytes // bytes_per_run)
+    members = sorted(members, key=lambda i: (configs[i].model.activation, i))
+    whole = Stack(runs=members, cost=0.0, memory_bytes=len(members) * bytes_per_run)
+    for piece in whole.pieces(-(-len(members) // max(MIN_PIECE, most))):
+        yield replace(piece, cost=_cost([configs[i] for i in piece.runs], first))
+
+
+def _num_pieces(stack: Stack, share: float) -> int:
+    """Into how many stacks one is cut, where each worker should get work of the cost `share`."""
+    needed = min(-(-stack.cost // share), len(stack.runs) // MIN_PIECE)  # for every worker to have one
+    even = min(-(-stack.cost // (share / 2)), len(stack.runs) // EFFICIENT_PIECE)  # for all to end at about one time
+    return max(1, int(needed), int(even))
+
+
+def _memory(mib: int | None) -> int:
+    if mib is not None:
+        return mib << 20
+    return int(min(MAX_MEMORY, max(MIN_MEMORY, MEMORY_SHARE * available_memory())))
 
 
 def _input_bytes(data: Prepared) -> int:
@@ -113,13 +164,13 @@ def _parameter_bytes(cfg: Config, data: Prepared) -> int:
 
 
 def _bytes_per_run(cfg: Config, data: Prepared) -> int:
-    # an epoch's order, labels, losses and hits; activations of a batch
+    # an epoch's order, labels, losses and hits; the activations of a batch
     samples = len(data.split.train) * (8 + 8 + 8 + 4 + 1 + (8 if cfg.data.class_weight else 0))
     activations = 4 * sum(sizes(cfg, data)) * cfg.data.batch_size * 3
     return COPIES * _parameter_bytes(cfg, data) + samples + activations
 
 
-def _seconds(configs: Sequence[Config], data: Prepared) -> float:
+def _cost(configs: Sequence[Config], data: Prepared) -> float:
     cfg = configs[0]
     steps = -(-len(data.split.train) // cfg.data.batch_size)
     epochs = max(c.trainer.max_epochs for c in configs)

@@ -1,7 +1,6 @@
 """What a person sees of a sweep: one line of plan, one bar, a table of configurations, two commands."""
 
 import math
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,16 +12,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpexp.config.overrides import by_key, parse, swept_keys
+from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
+from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
-from mlpexp.store.results_table import swept_keys
+from mlpexp.store.run_directory import FINITE
+from mlpexp.sweep.planner import Plan
 from mlpexp.sweep.run_jobs import Job, Outcome
-from mlpexp.sweep.stack_plan import Plan
 from mlpexp.sweep.terminal_ranking import SEED_LIKE, Estimate, rank
 
 SHOWN = 5  # configurations in the final table
 NAMED = 10  # failures that are named one by one
 WIDE = 100  # columns in which three metrics and their intervals find room
-WRITING_S, STACK_S = 0.004, 0.2  # of a run's files; of a Trainer's own work
 
 
 class Screen:
@@ -100,35 +101,33 @@ class Screen:
         left = Counter(end.result.epochs for end in outcomes if end.result and end.result.status == "stopped")
         if left:
             told = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
-            going = sum(end.result is not None and end.result.status == "ok" for end in outcomes)
+            going = sum(end.result is not None and end.result.status in FINITE for end in outcomes)
             self._console.print(
                 f"of {len(sweep):,} runs {told} left; {going:,} trained to the end", highlight=False, soft_wrap=True
             )
-        diverged = [
-            run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == "diverged"
-        ]
+        for status, told in (("chance", f"are {MARK}"), ("diverged", "diverged")):
+            having = [
+                run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == status
+            ]
+            if having:
+                some = ", ".join(run.directory.name for run in having[:3])
+                more = f" and {len(having) - 3:,} more" if len(having) > 3 else ""
+                advice = LIKELY_CAUSES if status == "chance" else "another optimizer.lr may help"
+                self.warn(f"{len(having):,} of {len(sweep):,} runs {told} ({some}{more}); {advice}")
         failed = [(run, end.error) for run, end in zip(sweep, outcomes, strict=True) if end.error is not None]
-        if diverged:
-            some = ", ".join(run.directory.name for run in diverged[:3])
-            more = f" and {len(diverged) - 3:,} more" if len(diverged) > 3 else ""
-            self._errors.print(
-                f"{len(diverged):,} of {len(sweep):,} runs diverged: {some}{more}; results.csv says how",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
         for run, error in failed[:NAMED]:
             self._errors.print(
                 f"failed: {run.log or run.directory}: {described(error)}", markup=False, highlight=False, soft_wrap=True
             )
         if len(failed) > NAMED:
             self.warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
-        place = shlex.quote(str(_relative(directory)))
+        place = str(_relative(directory))
         table = all(run.config.record == "table" for run in sweep)
         what = "runs.jsonl, with every run's epochs, are in" if table else "one directory per run are in"
-        more = "" if table else f"\n  tensorboard --logdir {place}"
+        commands = [shell_commands.script("report.py", place)]
+        commands += [] if table else [shell_commands.tool("tensorboard", "--logdir", place)]
         self._console.print(
-            f"\nresults.csv and {what} {_relative(directory)}. Next:\n  python scripts/report.py {place}{more}",
+            "\n  ".join([f"\nresults.csv and {what} {place}. Next:", *commands]),
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -141,16 +140,16 @@ class Screen:
     def _ranking(self, sweep: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
         keys = swept_keys([run.overrides for run in sweep])
         monitor = sweep[0].config.monitor
-        runs = []
+        runs: list[tuple[dict[str, str], dict[str, float]]] = []
+        at_chance: Counter[str] = Counter()
         for run, outcome in zip(sweep, outcomes, strict=True):
             result = outcome.result
-            if result is not None and result.status == "ok":
-                given = dict.fromkeys(keys, "") | {
-                    key: value
-                    for key, _, value in (item.lstrip("+").partition("=") for item in run.overrides)
-                    if key in keys
-                }
+            if result is not None and result.status in FINITE:
+                overrides = by_key(run.overrides)
+                given = {key: overrides[key].value_text or "" if key in overrides else "" for key in keys}
                 runs.append((given, result.metrics))
+                configuration = str([value for key, value in given.items() if key not in SEED_LIKE])
+                at_chance[configuration] += result.status == "chance"
         if not runs:
             return
         ranked = rank(runs, monitor, smaller_is_better=monitor == "val/loss")
@@ -159,7 +158,9 @@ class Screen:
         if self._console.width < WIDE and len(metrics) > 2:
             metrics.remove("val/acc")
         repeated = any(item.metrics[monitor].num_runs > 1 for item in ranked)
-        self._console.print(_title(len(ranked), monitor, repeated), highlight=False)  # above: inside it would wrap
+        self._console.print(
+            _title(len(ranked), monitor, repeated, sum(count > 0 for count in at_chance.values())), highlight=False
+        )  # above: inside it would wrap
         table = Table(header_style="bold")
         if factors:
             table.add_column("configuration", overflow="fold")
@@ -174,11 +175,16 @@ class Screen:
         self._console.print(table)
 
 
-def _title(count: int, monitor: str, repeated: bool) -> str:
+def _title(count: int, monitor: str, repeated: bool, at_chance: int) -> str:
+    """
+    Args:
+        at_chance: configurations with a run that is no better than guessing.
+    """
     interval = ", with 95 % intervals" if repeated else ""
     if count == 1:
         return f"mean over the runs{interval}" if repeated else "the run"
-    return f"best of {count:,} configurations by {'mean ' * repeated}{monitor}{interval}"
+    chance = f", {at_chance:,} of them at chance level," if at_chance else ""
+    return f"best of {count:,} configurations{chance} by {'mean ' * repeated}{monitor}{interval}"
 
 
 def _setting(key: str, value: str) -> str:
@@ -188,12 +194,10 @@ def _setting(key: str, value: str) -> str:
 
 
 def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
-    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks, about 12 s`."""
+    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks`."""
     swept = swept_keys([run.overrides for run in sweep])
     keys = [key for key in swept if key not in SEED_LIKE]
-    repeated = Counter(
-        tuple(item for item in run.overrides if item.partition("=")[0].lstrip("+~") in keys) for run in sweep
-    )
+    repeated = Counter(tuple(item for item in run.overrides if parse(item).key in keys) for run in sweep)
     counts = set(repeated.values())
     noun = "architecture" if keys and all(key.startswith("model.") for key in keys) else "configuration"
     what = f"{len(repeated):,} {noun}{'s' * (len(repeated) != 1)}"
@@ -201,22 +205,14 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
         repeats = {"data.fold": "folds"}.get(next((key for key in swept if key in SEED_LIKE), ""), "seeds")
         what += f" x {counts.pop():,} {repeats if len(swept) - len(keys) == 1 else 'runs'}"
     stacks = len(planned.stacks)
-    seconds = planned.slowness * (planned.seconds + STACK_S * stacks + WRITING_S * len(sweep))
-    seconds /= max(1, min(planned.workers, stacks))
     line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
     if stacks:
-        line += f", in {stacks:,} stack{'s' * (stacks != 1)}, about {_duration(seconds)}"
+        line += f", in {stacks:,} stack{'s' * (stacks != 1)}"
     return line
 
 
 def _spelled(value: Estimate) -> str:
     return f"{value.mean:.4f}" + (f" ± {value.half_width:.4f}" if math.isfinite(value.half_width) else "")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _relative(path: Path) -> Path:

@@ -26,7 +26,6 @@ from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.failure_record import failed, interrupted
 from mlpexp.sweep.planner import cannot_be_stacked, plan
 from mlpexp.sweep.run_jobs import Job, Outcome
-from mlpexp.sweep.stack_memory import stack_memory
 from mlpexp.sweep.train_stack import train_stack
 from mlpexp.sweep.work_unit import Unit, data_of, written
 
@@ -124,8 +123,7 @@ class Race:
         if not places:
             return []
         jobs = [self.sweep[place] for place in places]
-        memory = stack_memory(jobs[0].config.stack.memory_mib)
-        division = plan([job.config for job in jobs], [data_of(job) for job in jobs], memory)
+        division = plan([job.config for job in jobs], [data_of(job) for job in jobs])
         return [[places[run] for run in stack.runs] for stack in division.stacks]
 
     def _train(

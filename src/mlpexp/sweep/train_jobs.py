@@ -52,8 +52,8 @@ def conclude(ended: Sequence[Ended], directory: Path) -> None:
 
 
 def explain(jobs: Sequence[Job], standing: Standing) -> None:
-    """Print what a sweep would do: new, done, torn, failed; stacks, runs alone, time, memory."""
+    """Print what a sweep would do: new, done, torn, failed; stacks, runs alone, memory."""
     from mlpexp.sweep.executor import planned
 
     left = [job for job in jobs if job.done is None]
-    Screen().explain(jobs, left, standing.sentence(), planned(left, tried=True) if left else None)
+    Screen().explain(jobs, left, standing.sentence(), planned(left) if left else None)

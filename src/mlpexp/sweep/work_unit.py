@@ -30,8 +30,8 @@ class Unit:
     """of its runs in the sweep"""
     jobs: tuple[Job, ...]
     alone: bool = False
-    seconds: float = 0.0
-    """estimated"""
+    cost: float = 0.0
+    """estimated, for comparing units"""
     losses: int = 0
     """workers that were lost over it"""
     origin: int = 0
@@ -126,7 +126,7 @@ def written(module: StackModule, row: int, job: Job, seconds: float) -> Outcome:
         result, files = run_entry(module, row, job.overrides, spent)
         return Outcome(result=result, files=files)
     result = write_run(module, row, job.directory, spent, job.hparams)
-    if result.status == "diverged":
+    if result.status in ("chance", "diverged"):
         job.note(f"[WARNING] - {result.message}\n")
     # the checksums are in the marker now, and a sweep keeps every run's result to its end
     return Outcome(result=replace(result, files={}))

@@ -8,6 +8,7 @@ from mlpexp.config.hparams import chosen
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime import software_versions
 from mlpexp.store import atomic_files, checkpoint_files, run_directory, run_table
+from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep.stack_checkpoints import assemble
 from mlpexp.tracking.confusion_text import confusion_table
@@ -112,7 +113,7 @@ def _result(module: StackModule, run: int, seconds: Mapping[str, float], files: 
         monitor=cfg.monitor,
         epoch=end.epoch,
         epochs=len(record.history),
-        identity=run_directory.identity(cfg, data.digest),
+        identity=identity(cfg, data.digest),
         data_digest=data.digest,
         seconds=dict(seconds),
         versions=software_versions.versions(),

@@ -15,10 +15,11 @@ from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS, 
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 Hparam = bool | int | float | str
-Status = Literal["ok", "diverged", "stopped", "failed", "interrupted"]
+Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted"]
 
 STATUSES = {
     "ok": STATUS_SUCCESS,
+    "chance": STATUS_SUCCESS,  # it was trained to its end, and its metrics are numbers
     "diverged": STATUS_FAILURE,
     "stopped": STATUS_SUCCESS,  # it has done what was asked of it
     "failed": STATUS_FAILURE,

@@ -1,15 +1,15 @@
-"""What a run's history amounts to: its status, the epoch that counts, the metrics of that epoch."""
+"""Final status and metrics of a run, from its history."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mlpexp.config.schema import Config
-from mlpexp.nn import chance_level
+from mlpexp.nn.chance_level import chance_message
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.store.run_directory import Status
 
-# flags of a training that was never meant to learn much, as trainer=smoke
+# flags of a training that is not meant to learn much, as trainer=smoke; such a run is never called `chance`
 CUT_SHORT = {"fast_dev_run", "limit_train_batches", "max_steps", "max_time", "overfit_batches"}
 
 
@@ -32,22 +32,22 @@ def conclude(
     *,
     left: str = "",
 ) -> Conclusion:
-    """Of a training that came to its end, whoever drove it.
+    """Status and metrics of a training that has ended, alone or in a stack.
 
     Args:
         class_counts: training samples of each class.
-        class_weights: what each counted in the training's loss, where not all counted alike.
-        left: why it left a sweep before its end.
+        class_weights: weight of each class in the training loss; None where all weigh the same.
+        left: why successive halving stopped the run before its end; such a run is not judged.
     """
     epoch = progress.best_epoch if cfg.test_weights == "best" else None
     if epoch is None and history:
         epoch = len(history) - 1
     metrics = dict(history[epoch]) | dict(tested) if epoch is not None else {}
     diverged = next((i for i, row in enumerate(history) if not all(map(math.isfinite, row.values()))), None)
-    if diverged is None and left:  # too early to say that it learns nothing
+    if diverged is not None:
+        return Conclusion("diverged", epoch, metrics, f"diverged in epoch {diverged}: the loss is no longer finite")
+    if left:
         return Conclusion("stopped", epoch, metrics, left)
-    if diverged is None:
-        judged = history and not CUT_SHORT & cfg.trainer.flags.keys()
-        nothing = chance_level.level(history, class_counts, class_weights) if judged else None
-        return Conclusion("diverged" if nothing else "ok", epoch, metrics, nothing)
-    return Conclusion("diverged", epoch, metrics, f"diverged in epoch {diverged}: the loss is no longer finite")
+    judged = history and not CUT_SHORT & cfg.trainer.flags.keys()
+    message = chance_message(history, class_counts, class_weights) if judged else None
+    return Conclusion("chance" if message else "ok", epoch, metrics, message)

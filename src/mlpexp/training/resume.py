@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config, HalvingConfig
 from mlpexp.data import data_digest
 from mlpexp.nn.schedules import SCHEDULES
@@ -49,7 +50,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     Raises:
         UserError: there is nothing to continue, or other keys than the number of epochs were given.
     """
-    given = [item.partition("=")[0].lstrip("+~") for item in overrides]
+    given = [parse(item).key for item in overrides]
     if others := [key for key in given if not key.startswith(ALLOWED)]:
         raise UserError(
             f"resume={cfg.resume} goes on with the run's own configuration, so {others[0]} cannot be given; "
@@ -139,6 +140,7 @@ def _refuse_what_would_differ(directory: Path, own: Config, continued: Config, s
 def _is_done(directory: Path) -> bool:
     return (directory / run_directory.RESULT).exists() and run_directory.read_result(directory).status in (
         "ok",
+        "chance",
         "diverged",
     )
 

@@ -20,9 +20,11 @@ from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config
 from mlpexp.data.datamodule import TableDataModule
 from mlpexp.models.classifier import Classifier
+from mlpexp.nn import chance_level
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
 from mlpexp.store import checkpoint_files, directory_lock, run_directory
+from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.previous_events import carried_over
@@ -115,6 +117,8 @@ class _Run:
             raise
         if end.status == "diverged":
             log.warning("%s; another optimizer.lr may help", end.message)
+        elif end.status == "chance":
+            log.warning("%s; %s", end.message, chance_level.LIKELY_CAUSES)
         return self._finish(end, fit_s)
 
     def _open(self) -> None:
@@ -211,7 +215,7 @@ class _Run:
             monitor=self.cfg.monitor,
             epoch=end.epoch,
             epochs=len(history),
-            identity=run_directory.identity(self.cfg, self.data.prepared.digest),
+            identity=identity(self.cfg, self.data.prepared.digest),
             data_digest=self.data.prepared.digest,
             seconds={"fit": fit_s, "total": time.time() - self.started},
             versions=software_versions.versions(),

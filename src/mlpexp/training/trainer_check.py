@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from mlpexp.config.checks import spell
+from mlpexp.config.overrides import spell
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError, first_line
 from mlpexp.training.single_run import Quiet, check_accelerator, instances

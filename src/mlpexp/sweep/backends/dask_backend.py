@@ -66,7 +66,7 @@ class Dask:
         self.workers = len(self._seen)
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        waiting = deque(sorted(units, key=lambda unit: -unit.seconds))
+        waiting = deque(sorted(units, key=lambda unit: -unit.cost))
         working: dict[distributed.Future, Unit] = {}
         losses = Losses()
         try:

@@ -41,7 +41,7 @@ def again(unit: Unit) -> tuple[list[Unit], Ended]:
     half = len(unit.jobs) // 2
     # one more loss and they are halved again
     pieces = [
-        replace(unit, places=unit.places[part], jobs=unit.jobs[part], losses=ATTEMPTS - 1, seconds=unit.seconds / 2)
+        replace(unit, places=unit.places[part], jobs=unit.jobs[part], losses=ATTEMPTS - 1, cost=unit.cost / 2)
         for part in (slice(half), slice(half, None))
     ]
     return pieces, []

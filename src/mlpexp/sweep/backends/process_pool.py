@@ -33,7 +33,7 @@ class Workers:
         self._away = Away(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        waiting = deque(sorted(units, key=lambda unit: -unit.seconds))  # the long ones first, for an even end
+        waiting = deque(sorted(units, key=lambda unit: -unit.cost))  # the long ones first, for an even end
         free = [self._pool() for _ in range(min(self.workers, len(units)))]
         working: dict[Future[Ended], tuple[Unit, Any]] = {}
         pools, losses = list(free), Losses()

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mlpexp.data import data_digest
 from mlpexp.runtime.errors import Interrupted
-from mlpexp.store import run_directory
+from mlpexp.store.identity import identity
 from mlpexp.store.run_state import BEFORE_TRAINING, State, look
 from mlpexp.store.worker_session import Gone, Session
 from mlpexp.sweep.run_jobs import Outcome
@@ -112,7 +112,7 @@ def _standing(unit: Unit) -> tuple[Ended, Unit]:
     done: Ended = []
     left = []
     for place, job in zip(unit.places, unit.jobs, strict=True):
-        found = look(job.directory, run_directory.identity(job.config, data_digest.of(job.config.data)))
+        found = look(job.directory, identity(job.config, data_digest.of(job.config.data)))
         if found.state is State.DONE:
             done.append((place, Outcome(result=found.result)))
             continue

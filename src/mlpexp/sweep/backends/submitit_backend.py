@@ -138,8 +138,8 @@ def _chunks(units: Sequence[Unit], count: int) -> list[list[Unit]]:
     """As many lists of about the same length in time."""
     chunks: list[list[Unit]] = [[] for _ in range(count)]
     loads = [0.0] * count
-    for unit in sorted(units, key=lambda unit: -unit.seconds):
+    for unit in sorted(units, key=lambda unit: -unit.cost):
         least = loads.index(min(loads))
         chunks[least].append(unit)
-        loads[least] += unit.seconds + 1e-9
+        loads[least] += unit.cost + 1e-9
     return chunks

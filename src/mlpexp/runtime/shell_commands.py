@@ -1,0 +1,39 @@
+"""Commands to print: they work when pasted into the shell that the program was started from.
+
+The environment need not be active there (`make train`), and the working directory need not be the repository.
+"""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+
+def script(name: str, *words: str) -> str:
+    """E.g. `python scripts/train.py resume=outputs/a`; words are quoted where the shell needs it.
+
+    Args:
+        name: a file of `scripts/`, e.g. `train.py`.
+    """
+    beside = Path(sys.argv[0]).with_name(name)  # the path of the running script as it was typed
+    path = beside if beside.is_file() else Path("scripts", name)
+    return shlex.join([_program("python"), str(path), *words])
+
+
+def tool(name: str, *words: str) -> str:
+    """E.g. `tensorboard --logdir outputs/a`.
+
+    Args:
+        name: a program that a dependency installs.
+    """
+    return shlex.join([_program(name), *words])
+
+
+def _program(name: str) -> str:
+    """`name` where the shell finds this environment's, otherwise its path."""
+    folder = Path(sys.executable).parent
+    found = shutil.which(name)
+    if found is not None and Path(found).parent == folder:
+        return name
+    path = Path(sys.executable) if name == "python" else folder / name
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
