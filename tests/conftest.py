@@ -114,6 +114,22 @@ def run_script(name: str, arguments: list[str]) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+def pytest_collection_finish() -> None:
+    """Half of the tests' time would go into looking for garbage among two thousand tests and a dozen libraries."""
+    gc.collect()
+    gc.freeze()
+
+
+def _collect() -> None:
+    gc.collect()
+    if len(sys.modules) > _frozen_modules[0]:  # a library has been imported
+        _frozen_modules[0] = len(sys.modules)
+        gc.freeze()
+
+
+_frozen_modules = [0]
+
+
 @contextlib.contextmanager
 def _kept_state() -> Iterator[None]:
     argv, environment, random_state = sys.argv, os.environ.copy(), random.getstate()
@@ -124,7 +140,7 @@ def _kept_state() -> Iterator[None]:
         yield
     finally:
         GlobalHydra.instance().clear()
-        gc.collect()  # Hydra's objects hold each other, and a sweep's holds the lock of its directory
+        _collect()  # Hydra's objects hold each other, and a sweep's holds the lock of its directory
         root.handlers[:], root.level = handlers, level
         for number, handler in former.items():
             signal.signal(number, handler)

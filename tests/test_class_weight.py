@@ -106,7 +106,7 @@ def test_in_a_stack_such_runs_have_the_bits_of_the_run_alone(train, here, more):
     ended = train(f"-m name=s {cases} data.class_weight=null,balanced hydra.sweep.subdir=${{hydra.job.num}}".split())
     assert ended.code == 0, ended.err
     assert "alone" not in ended.out + ended.err
-    assert "in 1 stack," in ended.out
+    assert "in 1 stack\n" in ended.out
     alone = cases.replace("=0,", "=")
     assert train(f"hydra.run.dir=run {alone} data.class_weight=balanced").code == 0
     wanted = run_directory.read_result(here / "run")
