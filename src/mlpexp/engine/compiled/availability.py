@@ -1,0 +1,51 @@
+"""Whether the compiled engine can be used here, and where its compiled code is kept. Imports no numba by itself."""
+
+import hashlib
+import os
+import sys
+import tempfile
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def unavailable() -> str | None:
+    """Why the compiled engine cannot be used on this machine; None where it can."""
+    if find_spec("numba") is None:
+        return "numba is not installed; pip install 'mlpexp[fast]' trains stacks several times faster"
+    import llvmlite.binding as llvm
+    from numba import config
+
+    settings: Any = config
+    features = settings.CPU_FEATURES if settings.CPU_NAME else llvm.get_host_cpu_features().flatten()
+    # arm64 always has it, as part of its floating-point unit
+    if "+fma" not in (features or "") and not {"+neon", "+fp-armv8"} & set((features or "").split(",")):
+        return "this processor has no fused multiply-add"
+    return None
+
+
+def cache_directory() -> Path | None:
+    """The directory for numba's compile cache, below the user's cache folder; None where it cannot be written.
+
+    It is named after the engine's sources: numba itself looks only at the file of the function that it compiles, and
+    would use old code after a change in another one.
+    """
+    content = hashlib.sha256(version("numba").encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        content.update(path.read_bytes())
+    directory = _user_cache() / "mlpexp" / f"numba-{content.hexdigest()[:16]}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
+    except OSError:
+        return None
+
+
+def _user_cache() -> Path:
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given)
+    return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()

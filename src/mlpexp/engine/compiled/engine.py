@@ -1,0 +1,340 @@
+"""Many networks of one shape, each trained by compiled code, one run after the other.
+
+A run's bits depend on its own configuration and data only: not on the other runs, their number or order, nor on
+threads, nor, where the processor has fused multiply-add, on the machine. They differ from those of torch in the last
+places: sums are taken in another order, and elementary functions are this package's own.
+
+Letters: R runs, N samples, I inputs, O outputs of a layer, C classes, P numbers of a run's parameters, T parameter
+tensors, n samples of an epoch, m samples of an evaluation.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlpexp.engine.compiled.availability import cache_directory
+from mlpexp.engine.torch.stack_optimizers import UpdateSettings
+
+log = logging.getLogger(__name__)
+
+LINE = 16  # numbers in a vector; as in `vectors.py`, which imports numba
+PANEL = 32  # samples that are evaluated at once
+RULES = {"sgd": 0, "adam": 1, "adamw": 2}
+STATES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq")}
+
+Array = NDArray[Any]
+
+
+class MemoryLayout(NamedTuple):
+    """Where in a thread's scratch memory everything of a run begins; see `kernels.py` for the columns."""
+
+    layers: Array  # (layers, 11) int64
+    places: Array  # (7,) int64
+    bounds: Array  # where each parameter tensor begins, weights and biases in turn, and P: (T + 1,) int64
+    num_parameters: int  # P, with padding
+    size: int
+
+
+def memory_layout(sizes: Sequence[int], width: int) -> MemoryLayout:
+    """The layout for networks of these layer sizes and batches of up to `width` samples (whole vectors)."""
+    layers, at = np.zeros((len(sizes) - 1, 11), np.int64), 0
+    bounds = [0]
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += _padded(count)
+        return at - _padded(count)
+
+    for row, (inputs, outputs) in zip(layers, pairwise(sizes), strict=True):
+        row[:3] = inputs, outputs, _padded(inputs)
+        row[3] = take(outputs * _padded(inputs))
+        bounds.append(at)
+        row[4] = take(outputs)
+        bounds.append(at)
+    P = at
+    take(3 * P)  # gradients, optimizer state
+    values = [[take(_padded(units) * width) for _ in range(3)] for units in sizes]  # pre, hidden, gradient
+    for row, below, own in zip(layers, values, values[1:], strict=False):
+        row[5:8] = own
+        row[8:] = below[1], below[0], below[2]
+    counts = (width * _padded(sizes[0]), width * _padded(max(sizes)), width, width, width, width, LINE)
+    places = np.array([take(count) for count in counts])
+    return MemoryLayout(layers, places, np.array(bounds), P, at)
+
+
+class CompiledEngine:
+    """The parameters of R runs, their optimizer's state and the compiled loops that change them.
+
+    The same interface as the torch engine's; arguments and attributes are described there.
+
+    Args:
+        weights, biases: of each layer, (R, O, I) and (R, O) float32 on the CPU; copied.
+        activations: one name per run.
+        update: the optimizer's settings.
+        threads: among which the runs are divided.
+
+    Raises:
+        ValueError: an activation or optimizer has no compiled form; see `unsupported`.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        activations: Sequence[str],
+        update: UpdateSettings,
+        threads: int = 1,
+    ) -> None:
+        if reason := next(filter(None, (unsupported(name, update.name) for name in set(activations))), None):
+            raise ValueError(reason)
+        from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS, NUMBERS
+
+        self.threads = threads
+        self.num_steps = 0
+        self._settings = update
+        self._sizes = [weights[0].shape[2], *(bias.shape[1] for bias in biases)]
+        self._activations = np.array([NUMBERS[name] for name in activations])
+        self._keeps_input = np.array([COMPILED_ACTIVATIONS[name].needs_input for name in activations])
+        layout = memory_layout(self._sizes, LINE)
+        num_states = len(STATES[update.name])
+        self._scratch: dict[tuple[int, int], tuple[MemoryLayout, Array]] = {}
+        self._samples: tuple[Tensor, Array] | None = None
+        self._set_runs(
+            _aligned(len(weights[0]), layout.num_parameters),
+            _aligned(len(weights[0]), num_states * layout.num_parameters),
+        )
+        for mine, theirs in zip([*self.weights, *self.biases], [*weights, *biases], strict=True):
+            mine.copy_(theirs)
+        self.train_losses, self.train_hits = torch.empty(self.num_runs, 0), torch.empty(self.num_runs, 0).bool()
+        self.train_weights: Tensor | None = None
+
+    def _set_runs(self, parameters: Array, state: Array) -> None:
+        self._parameters, self._state = parameters, state
+        settings, num_runs, num_tensors = self._settings, len(parameters), 2 * len(self._sizes) - 2
+
+        def per_run(values: Any, kind: Any) -> Array:
+            return np.zeros(num_runs, kind) if values is None else values.numpy().astype(kind)
+
+        self._momentum = per_run(settings.momentum, np.float64)
+        self._nesterov = per_run(settings.nesterov, np.bool_)
+        decay = settings.weight_decay
+        rows = [decay] * num_tensors if decay is None or isinstance(decay, Tensor) else list(decay)
+        self._decay = self._in_turn([per_run(row, np.float64) for row in rows])
+        self.weights, self.biases = self._views(parameters)
+        self.state: dict[str, list[Tensor]] = {}
+        names = STATES[settings.name] if settings.name != "sgd" or self._momentum.any() else ()
+        P = parameters.shape[1]
+        for i, name in enumerate(names):
+            weights, biases = self._views(state[:, i * P : (i + 1) * P])
+            self.state[name] = [*weights, *biases]
+
+    def _views(self, flat: Array) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases in torch's shapes, in the memory of (R, P)."""
+        weights, biases = [], []
+        layers = memory_layout(self._sizes, LINE).layers
+        for inputs, outputs, lead, weight, bias in layers[:, :5].tolist():
+            rows = flat[:, weight : weight + outputs * lead].reshape(len(flat), outputs, lead)
+            weights.append(torch.from_numpy(rows[:, :, :inputs]))
+            biases.append(torch.from_numpy(flat[:, bias : bias + outputs]))
+        return weights, biases
+
+    def _in_turn(self, rows: Sequence[Array]) -> Array:
+        """One row per parameter, the weights then the biases, as (..., T): weight and bias of each layer in turn."""
+        half = len(rows) // 2
+        return np.ascontiguousarray(np.stack([rows[i // 2 + half * (i % 2)] for i in range(2 * half)], -1))
+
+    @property
+    def num_runs(self) -> int:
+        """R, the runs still here."""
+        return len(self._parameters)
+
+    def train_epoch(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        batch_size: int,
+        lr: Tensor | Sequence[Tensor],
+        *,
+        class_weights: Tensor | None = None,
+        begins: Tensor | None = None,
+    ) -> None:
+        """One pass over the samples in batches, the last one smaller if need be; see the torch engine."""
+        num_samples = order.shape[-1]
+        rates = [lr] * (2 * len(self._sizes) - 2) if isinstance(lr, Tensor) else list(lr)
+        by_step = self._in_turn([row.numpy().reshape(-1, self.num_runs) for row in rates])
+        shape = self.num_runs, num_samples
+        losses, hits = np.empty(shape, np.float32), np.empty(shape, np.bool_)
+        weights = np.empty(shape if class_weights is not None else (0, 0), np.float32)
+        samples, first_rows = self._padded_samples(inputs), self._begins(begins)
+        targets, index = _rows(labels), np.ascontiguousarray(order.expand(shape).numpy())
+        by_class = np.empty((0, 0), np.float32) if class_weights is None else class_weights.contiguous().numpy()
+
+        def call(thread: int, first: int, stop: int) -> None:
+            layout, m = self._memory(thread, batch_size)
+            _compiled("train")(
+                first, stop, m, layout.layers, layout.places, layout.bounds, layout.num_parameters, samples,
+                first_rows, targets, index, batch_size, self._activations, self._keeps_input, by_class,
+                RULES[self._settings.name], by_step, self._momentum, self._nesterov, self._decay,
+                np.array(self._settings.betas), self._settings.eps, self.num_steps, self._parameters, self._state,
+                losses, hits, weights,
+            )  # fmt: skip
+
+        self._divide(call)
+        self.num_steps += -(-num_samples // batch_size)
+        self.train_losses, self.train_hits = torch.from_numpy(losses), torch.from_numpy(hits)
+        self.train_weights = None if class_weights is None else torch.from_numpy(weights)
+
+    def evaluate(
+        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Each sample's loss and whether it is a hit, both (R, m); see the torch engine."""
+        losses, hits, _, _ = self._evaluate(inputs, labels, index, begins)
+        return torch.from_numpy(losses), torch.from_numpy(hits)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """The logits of every run for `inputs` (m, I): (R, m, C)."""
+        return torch.from_numpy(self._evaluate(inputs, None, None, None, answers=True)[3])
+
+    def predictions(self, inputs: Tensor, index: Tensor, begins: Tensor | None = None) -> Tensor:
+        """The class of each sample's largest logit, (R, m) int64; `index` and `begins` as in `evaluate`."""
+        return torch.from_numpy(self._evaluate(inputs, None, index, begins, choices=True)[2])
+
+    def _evaluate(
+        self,
+        inputs: Tensor,
+        labels: Tensor | None,
+        index: Tensor | None,
+        begins: Tensor | None,
+        *,
+        choices: bool = False,
+        answers: bool = False,
+    ) -> tuple[Array, Array, Array, Array]:
+        rows = _rows(torch.arange(len(inputs)) if index is None else index)
+        shape = self.num_runs, rows.shape[1]
+        targets = np.empty((0, 0), np.int64) if labels is None else _rows(labels)
+        losses = np.empty(shape if labels is not None else (0, 0), np.float32)
+        hits = np.empty(losses.shape, np.bool_)
+        chosen = np.empty(shape if choices else (0, 0), np.int64)
+        logits = np.empty((*shape, self._sizes[-1]) if answers else (0, 0, 0), np.float32)
+        samples, first_rows = self._padded_samples(inputs), self._begins(begins)
+
+        def call(thread: int, first: int, stop: int) -> None:
+            layout, m = self._memory(thread, PANEL)
+            _compiled("evaluate")(
+                first, stop, m, layout.layers, layout.places, layout.num_parameters, samples, first_rows, targets,
+                rows, PANEL, self._activations, self._keeps_input, self._parameters, losses, hits, chosen, logits,
+            )  # fmt: skip
+
+        self._divide(call)
+        return losses, hits, chosen, logits
+
+    def keep(self, runs: Tensor) -> None:
+        """Let all runs go but these (indices or a mask over the present R); their bits go on unchanged."""
+        runs = torch.arange(self.num_runs)[runs]
+        rows = runs.numpy()
+        self._settings = self._settings.rows(runs)
+        self._activations, self._keeps_input = self._activations[rows], self._keeps_input[rows]
+        self._set_runs(_aligned_copy(self._parameters, rows), _aligned_copy(self._state, rows))
+        self.train_losses, self.train_hits = self.train_losses[runs], self.train_hits[runs]
+        self.train_weights = None if self.train_weights is None else self.train_weights[runs]
+
+    def _memory(self, thread: int, batch_size: int) -> tuple[MemoryLayout, Array]:
+        """The layout for batches of this size, and the scratch memory of a thread."""
+        width = _padded(batch_size)
+        if (thread, width) not in self._scratch:
+            layout = memory_layout(self._sizes, width)
+            self._scratch[thread, width] = layout, _aligned(layout.size)
+        return self._scratch[thread, width]
+
+    def _padded_samples(self, inputs: Tensor) -> Array:
+        """The inputs with rows padded to whole vectors; made once for each tensor."""
+        if self._samples is None or self._samples[0] is not inputs:
+            padded = _aligned(len(inputs), _padded(inputs.shape[1]))
+            padded[:, : inputs.shape[1]] = inputs.numpy()
+            self._samples = inputs, padded
+        return self._samples[1]
+
+    def _begins(self, begins: Tensor | None) -> Array:
+        return np.zeros(self.num_runs, np.int64) if begins is None else begins.reshape(-1).contiguous().numpy()
+
+    def _divide(self, call: Callable[[int, int, int], None]) -> None:
+        """Call (thread, first run, stop) for every thread's share of the runs, at once."""
+        count = min(self.threads, self.num_runs)
+        bounds = [self.num_runs * i // count for i in range(count + 1)]
+        shares = [(i, *pair) for i, pair in enumerate(pairwise(bounds))]
+        if count == 1:
+            call(*shares[0])
+        else:  # the compiled code lets other threads run
+            with ThreadPoolExecutor(count) as pool:
+                list(pool.map(lambda share: call(*share), shares))
+
+
+def unsupported(activation: str, optimizer: str) -> str | None:
+    """Why a run with these cannot be trained by compiled code; None where it can."""
+    from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS
+
+    if activation not in COMPILED_ACTIVATIONS:
+        return f"the activation {activation!r} has no compiled form; choose one of {', '.join(COMPILED_ACTIVATIONS)}"
+    if optimizer not in RULES:
+        return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(RULES)}"
+    return None
+
+
+@cache
+def _compiled(name: str) -> Any:
+    """A function of `kernels.py`, compiled at its first call, or read from the compile cache."""
+    from numba import config, njit
+
+    settings: Any = config
+    directory, former = cache_directory(), settings.CACHE_DIR
+    settings.CACHE_DIR = "" if directory is None else str(directory)
+    try:
+        from mlpexp.engine.compiled import kernels
+
+        function = njit(nogil=True, cache=directory is not None)(getattr(kernels, name).py_func)
+    finally:
+        settings.CACHE_DIR = former
+
+    def call(*arguments: Any) -> None:
+        started = time.perf_counter()
+        known = len(function.signatures)
+        function(*arguments)
+        if len(function.signatures) > known and not function.stats.cache_hits:
+            log.info("compiled the %s loop in %.1f s", name, time.perf_counter() - started)
+
+    return call
+
+
+def _rows(values: Tensor) -> Array:
+    """(n,) as (1, n), (R, n) as it is, contiguous int64."""
+    return np.ascontiguousarray(values.reshape(-1, values.shape[-1]).numpy())
+
+
+def _padded(count: int) -> int:
+    return -(-count // LINE) * LINE
+
+
+def _aligned(*shape: int) -> Array:
+    """float32 zeros that begin at a cache line."""
+    count = math.prod(shape)
+    memory = np.zeros(count + LINE, np.float32)
+    start = -memory.ctypes.data // 4 % LINE
+    return memory[start : start + count].reshape(shape)
+
+
+def _aligned_copy(values: Array, rows: Array) -> Array:
+    made = _aligned(len(rows), values.shape[1])
+    np.take(values, rows, axis=0, out=made)
+    return made

@@ -1,0 +1,295 @@
+"""An epoch of training, and an evaluation, of one run after the other.
+
+The batch lies along the vectors: activations are (units, batch), weights (outputs, inputs) as in torch with rows
+padded to whole vectors. So forward pass, input gradient and weight gradient are one kind of product. All that a run
+needs while it is in work lies in one scratch array `m` of float32 and is named by where it begins there:
+parameters, gradients and the optimizer's state side by side at 0, P, 2 P and 3 P, then what `memory_layout` places.
+
+Letters: R runs, B batch, N samples, I inputs, O outputs of a layer, C classes, P numbers of a run's parameters,
+T parameter tensors (weight and bias of each layer in turn), S steps, n samples of an epoch.
+"""
+
+import numpy as np
+from numba import njit
+
+from mlpexp.engine.compiled.activations import activate, multiply_by_slope
+from mlpexp.engine.compiled.elementary import exp, log
+from mlpexp.engine.compiled.vectors import LINE, exceeds, fma, full, load, product, sqrt, store, total, transpose, where
+
+# a number in the source would be a type of its own, and have the callee compiled once more for it
+ZERO, ONE = np.int64(0), np.int64(1)
+
+# columns of a layer's row in the memory layout: sizes, row length, then where things begin
+(INPUTS, OUTPUTS, LEAD, WEIGHT, BIAS, PRE, HIDDEN, GRADIENT, BELOW, BELOW_PRE, BELOW_GRADIENT) = range(11)
+# what else has a place: the batch as rows (B, I), a transposed activation, labels, each sample's share of the batch's
+# mean loss, losses, predicted classes, a line of zeros
+ROWS, TRANSPOSED, LABELS, SHARES, LOSSES, CHOICES, ZEROS = range(7)
+
+SGD, ADAM, ADAMW = range(3)
+
+
+@njit(nogil=True)
+def _copy(source, i, target, j, count):
+    for k in range(0, count, LINE):
+        store(target, j + k, load(source, i + k))
+
+
+@njit(nogil=True)
+def _gather(m, layers, places, samples, index, begin, size, width):
+    """The samples of a batch as rows and, transposed, as the inputs of the first layer; zeros beyond `size`."""
+    lead, rows = layers[0, LEAD], places[ROWS]
+    for b in range(size):
+        _copy(samples[begin + index[b]], ZERO, m, rows + b * lead, lead)
+    for i in range(rows + size * lead, rows + width * lead, LINE):
+        store(m, i, 0.0)
+    transpose(m, width, lead, rows, lead, layers[0, BELOW], width)
+
+
+@njit(nogil=True)
+def _forward(m, layers, width, activation, keeps_input):
+    """From the inputs of the first layer to the logits (C, B)."""
+    for k in range(len(layers)):
+        outputs, hidden = layers[k, OUTPUTS], layers[k, HIDDEN]
+        is_last = k == len(layers) - 1
+        pre = layers[k, PRE] if keeps_input and not is_last else hidden
+        product(
+            m, outputs, width, layers[k, INPUTS], layers[k, WEIGHT], layers[k, LEAD], ONE, layers[k, BELOW], width,
+            pre, width, layers[k, BIAS], ONE,
+        )  # fmt: skip
+        if not is_last:
+            activate(m, pre, hidden, ZERO, outputs * width, activation)
+
+
+@njit(nogil=True)
+def _measure(m, logits, num_classes, width, places):
+    """Each sample's loss in nats and its class of the largest logit, the first one of equals.
+
+    Afterwards exp(logit - largest logit) stands in the logits' place.
+    """
+    for b in range(0, width, LINE):
+        label, largest, choice = load(m, places[LABELS] + b), load(m, logits + b), full(0.0)
+        for c in range(1, num_classes):
+            logit = load(m, logits + c * width + b)
+            more = exceeds(logit, largest)
+            largest, choice = where(more, logit, largest), where(more, c, choice)
+        sum_, own = full(0.0), full(0.0)
+        for c in range(num_classes):
+            logit = load(m, logits + c * width + b) - largest
+            own = where(label == c, logit, own)
+            power = exp(logit)
+            sum_ = sum_ + power
+            store(m, logits + c * width + b, power)
+        store(m, places[LOSSES] + b, log(sum_) - own)
+        store(m, places[CHOICES] + b, choice)
+
+
+@njit(nogil=True)
+def _logits_gradient(m, logits, gradient, num_classes, width, places):
+    """(softmax - one-hot) times each sample's share of the mean loss, from what `_measure` has left."""
+    for b in range(0, width, LINE):
+        label, sum_ = load(m, places[LABELS] + b), load(m, logits + b)
+        for c in range(1, num_classes):
+            sum_ = sum_ + load(m, logits + c * width + b)
+        over, share = 1.0 / sum_, load(m, places[SHARES] + b)
+        for c in range(num_classes):
+            probability = load(m, logits + c * width + b) * over
+            error = where(label == c, probability - 1.0, probability)
+            # 0 beyond the batch, also where the network's answer is NaN
+            store(m, gradient + c * width + b, where(share > 0.0, error * share, 0.0))
+
+
+@njit(nogil=True)
+def _backward(m, layers, places, P, width, size, activation, keeps_input):
+    """The gradients of all parameters, from that of the logits."""
+    zeros = places[ZEROS]
+    for k in range(len(layers) - 1, -1, -1):
+        inputs, outputs, lead, gradient = layers[k, INPUTS], layers[k, OUTPUTS], layers[k, LEAD], layers[k, GRADIENT]
+        below = places[ROWS]
+        if k > 0:
+            below, hidden, below_gradient = places[TRANSPOSED], layers[k, BELOW], layers[k, BELOW_GRADIENT]
+            transpose(m, lead, width, hidden, width, below, lead)
+            product(
+                m, inputs, width, outputs, layers[k, WEIGHT], ONE, lead, gradient, width, below_gradient, width,
+                zeros, ZERO,
+            )  # fmt: skip
+            pre = layers[k, BELOW_PRE] if keeps_input else hidden
+            multiply_by_slope(m, pre, hidden, below_gradient, inputs * width, activation)
+        product(
+            m, outputs, lead, size, gradient, width, ONE, below, lead, P + layers[k, WEIGHT], lead, zeros, ZERO
+        )  # fmt: skip
+        for o in range(outputs):
+            sum_ = load(m, gradient + o * width)
+            for b in range(LINE, width, LINE):
+                sum_ = sum_ + load(m, gradient + o * width + b)
+            m[P + layers[k, BIAS] + o] = total(sum_)
+
+
+@njit(nogil=True)
+def _integer_power(base, exponent):
+    """By multiplications alone, so that it does not depend on the machine's library."""
+    result = 1.0
+    while exponent > 0:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
+
+
+@njit(nogil=True, error_model="numpy")
+def _sgd(m, P, start, stop, rate, momentum, nesterov, decay):
+    for i in range(start, stop, LINE):
+        x, g = load(m, i), load(m, P + i)
+        if decay != 0:
+            g = fma(x, decay, g)
+        if momentum != 0:
+            velocity = fma(load(m, 2 * P + i), momentum, g)
+            store(m, 2 * P + i, velocity)
+            g = fma(velocity, momentum, g) if nesterov else velocity
+        store(m, i, fma(g, -rate, x))
+
+
+@njit(nogil=True, error_model="numpy")
+def _adam(m, P, start, stop, rate, decay, decoupled, betas, eps, step):
+    beta1, beta2 = betas[0], betas[1]
+    scaled_rate = -rate / (1 - _integer_power(beta1, step))
+    scale = 1 / np.sqrt(1 - _integer_power(beta2, step))
+    shrink = 1 - rate * decay
+    for i in range(start, stop, LINE):
+        x, g = load(m, i), load(m, P + i)
+        if decay != 0:
+            if decoupled:
+                x = x * shrink
+            else:
+                g = fma(x, decay, g)
+        mean, square = load(m, 2 * P + i), load(m, 3 * P + i)
+        mean = fma(g - mean, 1 - beta1, mean)
+        square = fma(g * (1 - beta2), g, square * beta2)
+        store(m, 2 * P + i, mean)
+        store(m, 3 * P + i, square)
+        store(m, i, fma(mean / fma(sqrt(square), scale, eps), scaled_rate, x))
+
+
+@njit(nogil=True)
+def _update(m, P, bounds, rule, rates, momentum, nesterov, decay, betas, eps, step):
+    """One step of all parameters; those that share rate and decay in one go."""
+    t = 0
+    while t < len(rates):
+        last = t
+        while last + 1 < len(rates) and rates[last + 1] == rates[t] and decay[last + 1] == decay[t]:
+            last += 1
+        if rule == SGD:
+            _sgd(m, P, bounds[t], bounds[last + 1], rates[t], momentum, nesterov, decay[t])
+        else:
+            _adam(m, P, bounds[t], bounds[last + 1], rates[t], decay[t], rule == ADAMW, betas, eps, step)
+        t = last + 1
+
+
+@njit(nogil=True)
+def _state_size(rule, momentum, P):
+    """Numbers of optimizer state that a run has."""
+    if rule == SGD:
+        return P if momentum != 0 else 0
+    return 2 * P
+
+
+@njit(nogil=True)
+def train(
+    first, stop, m, layers, places, bounds, P, samples, begins, labels, order, batch, activations, keeps_input,
+    class_weights, rule, rates, momentum, nesterov, decay, betas, eps, num_steps, parameters, state, losses, hits,
+    weights,
+):  # fmt: skip
+    """An epoch of the runs first..stop; `parameters` (R, P) and `state` (R, 0, P or 2 P) change in place.
+
+    Args:
+        m: scratch memory; `layers`, `places`, `bounds`, P: see `memory_layout`.
+        samples: (N, I padded to whole vectors); `begins` (R,): where each run's begin.
+        labels: (1, N) or (R, N) int64.
+        order: each run's samples in turn, (R, n) int64.
+        activations: number of each run's, (R,); keeps_input: whether its derivative reads the input, (R,).
+        class_weights: (R, C), or (0, 0) where all classes count alike.
+        rates: (1 or S, R, T) float64; momentum, nesterov: (R,); decay: (R, T).
+        num_steps: taken before.
+        losses, hits, weights: written, (R, n); weights only with class weights.
+    """
+    last = len(layers) - 1
+    logits, gradient, num_classes = layers[last, HIDDEN], layers[last, GRADIENT], layers[last, OUTPUTS]
+    n = order.shape[1]
+    for r in range(first, stop):
+        own_labels = labels[r if len(labels) > 1 else 0]
+        held = _state_size(rule, momentum[r], P)
+        _copy(parameters[r], ZERO, m, ZERO, P)
+        _copy(state[r], ZERO, m, 2 * P, held)
+        for i in range(P, 2 * P):
+            m[i] = 0
+        for start in range(0, n, batch):
+            size = min(batch, n - start)
+            width = (size + LINE - 1) // LINE * LINE
+            index = order[r, start : start + size]
+            _gather(m, layers, places, samples, index, begins[r], size, width)
+            sum_ = 0.0
+            for b in range(size):
+                label = own_labels[index[b]]
+                m[places[LABELS] + b] = label
+                weight = class_weights[r, label] if len(class_weights) > 0 else np.float32(1.0)
+                m[places[SHARES] + b] = weight
+                sum_ += weight
+            for b in range(width):
+                m[places[SHARES] + b] = m[places[SHARES] + b] / sum_ if b < size else 0
+            _forward(m, layers, width, activations[r], keeps_input[r])
+            _measure(m, logits, num_classes, width, places)
+            _logits_gradient(m, logits, gradient, num_classes, width, places)
+            for b in range(size):
+                losses[r, start + b] = m[places[LOSSES] + b]
+                hits[r, start + b] = m[places[CHOICES] + b] == m[places[LABELS] + b]
+                if len(class_weights) > 0:
+                    weight = class_weights[r, own_labels[index[b]]]
+                    weights[r, start + b] = weight
+                    losses[r, start + b] *= weight
+            _backward(m, layers, places, P, width, size, activations[r], keeps_input[r])
+            step = start // batch
+            own_rates = rates[step if len(rates) > 1 else 0, r]
+            _update(m, P, bounds, rule, own_rates, momentum[r], nesterov[r], decay[r], betas, eps, num_steps + step + 1)
+        _copy(m, ZERO, parameters[r], ZERO, P)
+        _copy(m, 2 * P, state[r], ZERO, held)
+
+
+@njit(nogil=True)
+def evaluate(
+    first, stop, m, layers, places, P, samples, begins, labels, index, panel, activations, keeps_input, parameters,
+    losses, hits, choices, answers,
+):  # fmt: skip
+    """Losses, hits, predicted classes and logits of the samples `index` (1 or R, n), for the runs first..stop.
+
+    Args:
+        labels: (1, N) or (R, N) int64, or (0, 0): then neither losses nor hits are written.
+        panel: samples at once, whole vectors.
+        losses, hits: written, (R, n); choices: written, (R, n) or (0, 0); answers: logits, (R, n, C) or (0, 0, 0).
+        The other arguments: as of `train`.
+    """
+    last = len(layers) - 1
+    logits, num_classes = layers[last, HIDDEN], layers[last, OUTPUTS]
+    n = index.shape[1]
+    for r in range(first, stop):
+        _copy(parameters[r], ZERO, m, ZERO, P)
+        for start in range(0, n, panel):
+            size = min(panel, n - start)
+            rows = index[r if len(index) > 1 else 0, start : start + size]
+            _gather(m, layers, places, samples, rows, begins[r], size, panel)
+            _forward(m, layers, panel, activations[r], keeps_input[r])
+            if len(answers) > 0:
+                for c in range(num_classes):
+                    for b in range(size):
+                        answers[r, start + b, c] = m[logits + c * panel + b]
+            if len(labels) > 0:
+                own_labels = labels[r if len(labels) > 1 else 0]
+                for b in range(size):
+                    m[places[LABELS] + b] = own_labels[rows[b]]
+            _measure(m, logits, num_classes, panel, places)
+            if len(labels) > 0:
+                for b in range(size):
+                    losses[r, start + b] = m[places[LOSSES] + b]
+                    hits[r, start + b] = m[places[CHOICES] + b] == m[places[LABELS] + b]
+            if len(choices) > 0:
+                for b in range(size):
+                    choices[r, start + b] = np.int64(m[places[CHOICES] + b])

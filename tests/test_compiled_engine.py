@@ -1,0 +1,320 @@
+"""The compiled engine: equal to the torch engine to rounding, and a run's bits depend on the run alone."""
+
+import hashlib
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("numba")
+
+from numba import njit
+
+from mlpexp.engine.compiled import availability, elementary
+from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS
+from mlpexp.engine.compiled.engine import RULES, CompiledEngine, unsupported
+from mlpexp.engine.compiled.vectors import LINE, load, store
+from mlpexp.engine.torch.engine import Engine
+from mlpexp.engine.torch.stack_optimizers import UpdateSettings
+
+SIZES = [13, 20, 7, 5]
+SAMPLES = 75  # the last batch is smaller
+
+
+def networks(num_runs: int, seed: int = 0, sizes: Sequence[int] = SIZES) -> dict[str, list[Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int, fan_in: int) -> Tensor:
+        return torch.empty(*shape).uniform_(-1, 1, generator=generator) / math.sqrt(fan_in)
+
+    shapes = list(pairwise(sizes))
+    return {
+        "weights": [drawn(num_runs, o, i, fan_in=i) for i, o in shapes],
+        "biases": [drawn(num_runs, o, fan_in=i) for i, o in shapes],
+    }
+
+
+def samples(seed: int = 1, count: int = SAMPLES) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, SIZES[0], generator=generator)
+    return inputs, torch.randint(SIZES[-1], (count,), generator=generator)
+
+
+def orders(num_runs: int, seed: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randperm(SAMPLES, generator=generator) for _ in range(num_runs)])
+
+
+def rates(num_runs: int, lr: float = 0.1) -> Tensor:
+    return torch.full((num_runs,), lr, dtype=torch.float64)
+
+
+def settings(name: str, num_runs: int) -> UpdateSettings:
+    """Momentum, Nesterov and weight decay in some runs and not in others."""
+    each = torch.arange(num_runs)
+    sgd: dict[str, Any] = {"momentum": (each % 2) * 0.9, "nesterov": each % 4 == 3} if name == "sgd" else {}
+    return UpdateSettings(name=name, weight_decay=(each % 3).double() * 1e-3, **sgd)  # type: ignore[arg-type]
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    """Of the mean losses, (R, n)."""
+    return float((ours.double().mean(1) / theirs.double().mean(1) - 1).abs().max())
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+def test_losses_equal_those_of_the_torch_engine_to_rounding_for_every_activation(optimizer):
+    names = list(COMPILED_ACTIVATIONS)
+    num_runs = len(names)
+    made = networks(num_runs)
+    engines = [
+        engine(**made, activations=names, update=settings(optimizer, num_runs)) for engine in (Engine, CompiledEngine)
+    ]
+    inputs, labels = samples()
+    lr = rates(num_runs, 0.05 if optimizer == "sgd" else 0.003)
+    for epoch in range(10):
+        for engine in engines:
+            engine.train_epoch(inputs, labels, orders(num_runs, epoch), 32, lr)
+    torch_engine, compiled = engines
+    assert relative(compiled.train_losses, torch_engine.train_losses) < 1e-5
+    assert torch.equal(compiled.train_hits, torch_engine.train_hits)
+    ours, theirs = compiled.evaluate(inputs, labels), torch_engine.evaluate(inputs, labels)
+    assert relative(ours[0], theirs[0]) < 1e-5
+    assert torch.equal(ours[1], theirs[1])
+    torch.testing.assert_close(compiled.logits(inputs), torch_engine.logits(inputs), rtol=1e-4, atol=1e-4)
+    part = torch.arange(0, SAMPLES, 3)
+    assert torch.equal(compiled.predictions(inputs, part), torch_engine.predictions(inputs, part))
+    assert {name: len(tensors) for name, tensors in compiled.state.items()} == {
+        name: len(tensors) for name, tensors in torch_engine._update.state.items()
+    }
+    have_state = slice(1, None, 2) if optimizer == "sgd" else slice(None)  # a run without momentum has none
+    for name, tensors in compiled.state.items():
+        for mine, other in zip(tensors, torch_engine._update.state[name], strict=True):
+            mine, other = mine[have_state], other[have_state]  # noqa: PLW2901
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
+
+
+def test_class_weights_labels_and_inputs_may_differ_from_run_to_run():
+    num_runs = 4
+    made = networks(num_runs)
+    inputs, labels = samples()
+    others, _ = samples(5)
+    generator = torch.Generator().manual_seed(0)
+    case: dict[str, Any] = {
+        "inputs": torch.cat([inputs, others]),
+        "labels": torch.stack([labels.roll(i) for i in range(num_runs)]),
+        "class_weights": torch.rand(num_runs, SIZES[-1], generator=generator) + 0.5,
+        "begins": torch.tensor([[0], [SAMPLES], [0], [SAMPLES]]),
+    }
+    engines = [
+        engine(**made, activations=["tanh"] * num_runs, update=UpdateSettings()) for engine in (Engine, CompiledEngine)
+    ]
+    index = orders(num_runs, 7)[:, :20]
+    for engine in engines:
+        by_step = rates(num_runs) * torch.tensor([[1.0], [0.5], [0.25]], dtype=torch.float64)
+        engine.train_epoch(
+            case["inputs"],
+            case["labels"],
+            orders(num_runs),
+            32,
+            by_step,
+            class_weights=case["class_weights"],
+            begins=case["begins"],
+        )
+    theirs, ours = engines
+    torch.testing.assert_close(ours.train_losses, theirs.train_losses, rtol=1e-4, atol=1e-5)
+    assert torch.equal(ours.train_weights, theirs.train_weights)
+    for mine, other in zip(
+        ours.evaluate(case["inputs"], case["labels"], index, case["begins"]),
+        theirs.evaluate(case["inputs"], case["labels"], index, case["begins"]),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_every_parameter_may_have_a_rate_and_a_decay_of_its_own():
+    made, (inputs, labels) = networks(2), samples()
+    tensors = 2 * (len(SIZES) - 1)
+    lr = [rates(2, 0.01 * (i + 1)) for i in range(tensors)]
+    decay = [torch.tensor([0.0, 1e-3 * (i + 1)], dtype=torch.float64) for i in range(tensors)]
+    for name in RULES:
+        update = UpdateSettings(name=name, weight_decay=decay)  # type: ignore[arg-type]
+        engines = [engine(**made, activations=["tanh"] * 2, update=update) for engine in (Engine, CompiledEngine)]
+        for engine in engines:
+            engine.train_epoch(inputs, labels, orders(2), 32, lr)
+        for mine, other in zip(engines[1].weights, engines[0].weights, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+
+
+def trained(runs: Sequence[int], *, threads: int = 1, poison: int | None = None, epochs: int = 2) -> list[Tensor]:
+    """Parameters of these runs of eight after training them together; `poison` is a run that diverges."""
+    made = networks(8)
+    names = ["tanh", "gelu"] * 4
+    rows = torch.tensor(runs)
+    lr = rates(8)
+    if poison is not None:
+        lr[poison] = 1e30
+    engine = CompiledEngine(
+        weights=[w[rows] for w in made["weights"]],
+        biases=[b[rows] for b in made["biases"]],
+        activations=[names[i] for i in runs],
+        update=settings("sgd", 8).rows(rows),
+        threads=threads,
+    )
+    for epoch in range(epochs):
+        engine.train_epoch(*samples(), orders(8, epoch)[rows], 32, lr[rows])
+    return [torch.cat([w.flatten(1) for w in [*engine.weights, *engine.biases]], 1)[i] for i in range(len(runs))]
+
+
+def test_a_runs_bits_do_not_depend_on_its_neighbours_its_place_or_threads():
+    together = trained(range(8))
+    for other in (trained(range(8), threads=3), trained(range(7, -1, -1))[::-1], [trained([i])[0] for i in range(8)]):
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(together, other, strict=True))
+
+
+def test_a_run_that_diverges_stays_nan_and_leaves_its_neighbours_alone():
+    together, poisoned = trained(range(8)), trained(range(8), poison=3)
+    assert not torch.isfinite(poisoned[3]).all()
+    assert all(torch.equal(together[i], poisoned[i]) for i in range(8) if i != 3)
+
+
+def test_runs_that_stay_go_on_with_the_same_bits_when_others_leave():
+    made, (inputs, labels) = networks(4), samples()
+    whole, shrinking = (CompiledEngine(**made, activations=["tanh"] * 4, update=settings("adam", 4)) for _ in range(2))
+    stay = torch.tensor([0, 2])
+    for epoch in range(3):
+        if epoch == 1:
+            shrinking.keep(stay)
+        whole.train_epoch(inputs, labels, orders(4, epoch), 32, rates(4, 0.01))
+        rows = torch.arange(4) if epoch == 0 else stay
+        shrinking.train_epoch(inputs, labels, orders(4, epoch)[rows], 32, rates(len(rows), 0.01))
+    assert all(torch.equal(a[stay], b) for a, b in zip(whole.weights, shrinking.weights, strict=True))
+    assert all(torch.equal(a[stay], b) for a, b in zip(whole.state["exp_avg"], shrinking.state["exp_avg"], strict=True))
+
+
+def double_precision_losses(made: dict[str, list[Tensor]], batch: int, lr: float, epochs: int) -> Tensor:
+    """Of a tanh network by plain gradient descent with autograd in float64: the last epoch's losses."""
+    layers = [
+        (w[0].double().requires_grad_(), b[0].double().requires_grad_()) for w, b in zip(*made.values(), strict=True)
+    ]
+    inputs, labels = samples()
+    losses = []
+    for epoch in range(epochs):
+        losses = []
+        for index in orders(1, epoch)[0].split(batch):
+            h = inputs[index].double()
+            for weight, bias in layers[:-1]:
+                h = torch.tanh(h @ weight.T + bias)
+            each = torch.nn.functional.cross_entropy(
+                h @ layers[-1][0].T + layers[-1][1], labels[index], reduction="none"
+            )
+            losses.append(each.detach())
+            parameters = [p for layer in layers for p in layer]
+            for p, gradient in zip(parameters, torch.autograd.grad(each.mean(), parameters), strict=True):
+                p.data -= lr * gradient
+    return torch.cat(losses)
+
+
+def test_it_is_as_close_to_double_precision_as_torch_is():
+    distances = {"compiled": 0.0, "torch": 0.0}
+    for seed in range(5):
+        made = networks(1, seed)
+        expected = double_precision_losses(made, 32, 0.1, 10)
+        for name, kind in (("compiled", CompiledEngine), ("torch", Engine)):
+            engine = kind(**made, activations=["tanh"], update=UpdateSettings())
+            for epoch in range(10):
+                engine.train_epoch(*samples(), orders(1, epoch), 32, rates(1))
+            distances[name] += float((engine.train_losses[0].double() - expected).abs().mean())
+    assert distances["compiled"] < 1.5 * distances["torch"] + 1e-7
+
+
+def applied(function: Any, x: np.ndarray) -> np.ndarray:
+    @njit
+    def loop(values, out):
+        for i in range(0, len(values), LINE):
+            store(out, i, function(load(values, i)))
+
+    padded = np.resize(x, -(-len(x) // LINE) * LINE).astype(np.float32)
+    out = np.empty_like(padded)
+    loop(padded, out)
+    return out[: len(x)]
+
+
+REFERENCES = {
+    "exp": (np.exp, (-80, 80), 1.5),
+    "expm1": (np.expm1, (0.1, 80), 2.5),
+    "log": (np.log, (1.0, 1e6), 1.5),
+    "tanh": (np.tanh, (-12, 12), 3.0),
+    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), (-60, 60), 3.0),
+    "softplus": (lambda x: np.logaddexp(0, x), (-60, 60), 4.0),
+    "erf": (np.vectorize(math.erf), (-5, 5), 3.0),
+    "sin": (np.sin, (-100, 100), 2.5),
+    "cos": (np.cos, (-100, 100), 2.5),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_elementary_functions_are_accurate_to_the_last_places(name):
+    reference, (low, high), ulps = REFERENCES[name]
+    x = np.random.default_rng(0).uniform(low, high, 20_000).astype(np.float32)
+    expected = reference(x.astype(np.float64))
+    # beside a zero of sin or cos the error is that of the argument's reduction
+    unit = np.spacing(np.maximum(np.abs(expected), 1e-3 if name in ("sin", "cos") else 0).astype(np.float32))
+    assert np.max(np.abs(applied(getattr(elementary, name), x) - expected) / unit) < ulps
+    assert np.isnan(applied(getattr(elementary, name), np.full(LINE, np.nan))).all()
+
+
+def digest() -> str:
+    content = hashlib.sha256()
+    for parameters in trained(range(8)):
+        content.update(parameters.numpy().tobytes())
+    return content.hexdigest()
+
+
+@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="needs a processor with AVX2")
+def test_code_for_another_instruction_set_gives_the_same_bits():
+    program = (
+        "import test_compiled_engine as t; from mlpexp.engine.compiled.vectors import LANES; print(LANES, t.digest())"
+    )
+    environment = os.environ | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+sse4.2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["8", digest()], done.stderr
+
+
+def test_what_has_no_compiled_form_is_named():
+    assert unsupported("tanh", "sgd") is None
+    assert "'cube' has no compiled form; choose one of tanh" in (unsupported("cube", "sgd") or "")
+    assert "'lion' has no compiled form; choose one of sgd" in (unsupported("tanh", "lion") or "")
+    with pytest.raises(ValueError, match="'cube' has no compiled form"):
+        CompiledEngine(**networks(1), activations=["cube"], update=UpdateSettings())
+
+
+def test_a_cache_directory_that_cannot_be_written_is_no_obstacle(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert availability.cache_directory() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fine"))
+    found = availability.cache_directory()
+    assert found is not None and found.is_dir()
+
+
+def test_a_missing_numba_is_said_with_the_way_to_install_it(monkeypatch):
+    availability.unavailable.cache_clear()
+    monkeypatch.setattr("mlpexp.engine.compiled.availability.find_spec", lambda name: None)
+    assert "mlpexp[fast]" in (availability.unavailable() or "")
+    availability.unavailable.cache_clear()
