@@ -24,7 +24,7 @@ from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS
 from mlpexp.engine.compiled.engine import RULES, CompiledEngine, unsupported
 from mlpexp.engine.compiled.vectors import LINE, load, store
 from mlpexp.engine.torch.engine import Engine
-from mlpexp.engine.torch.stack_optimizers import UpdateSettings
+from mlpexp.nn.optimizers import UpdateSettings
 
 SIZES = [13, 20, 7, 5]
 SAMPLES = 75  # the last batch is smaller
@@ -61,8 +61,8 @@ def rates(num_runs: int, lr: float = 0.1) -> Tensor:
 def settings(name: str, num_runs: int) -> UpdateSettings:
     """Momentum, Nesterov and weight decay in some runs and not in others."""
     each = torch.arange(num_runs)
-    sgd: dict[str, Any] = {"momentum": (each % 2) * 0.9, "nesterov": each % 4 == 3} if name == "sgd" else {}
-    return UpdateSettings(name=name, weight_decay=(each % 3).double() * 1e-3, **sgd)  # type: ignore[arg-type]
+    sgd = {"momentum": (each % 2) * 0.9, "nesterov": each % 4 == 3} if name == "sgd" else {}
+    return UpdateSettings(name=name, weight_decay=(each % 3).double() * 1e-3, per_run=sgd)
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
@@ -84,20 +84,18 @@ def test_losses_equal_those_of_the_torch_engine_to_rounding_for_every_activation
         for engine in engines:
             engine.train_epoch(inputs, labels, orders(num_runs, epoch), 32, lr)
     torch_engine, compiled = engines
-    assert relative(compiled.train_losses, torch_engine.train_losses) < 1e-5
-    assert torch.equal(compiled.train_hits, torch_engine.train_hits)
+    assert relative(compiled.train_outcomes.losses, torch_engine.train_outcomes.losses) < 1e-5
+    assert torch.equal(compiled.train_outcomes.predictions, torch_engine.train_outcomes.predictions)
     ours, theirs = compiled.evaluate(inputs, labels), torch_engine.evaluate(inputs, labels)
-    assert relative(ours[0], theirs[0]) < 1e-5
-    assert torch.equal(ours[1], theirs[1])
+    assert relative(ours.losses, theirs.losses) < 1e-5
+    assert torch.equal(ours.predictions, theirs.predictions)
     torch.testing.assert_close(compiled.logits(inputs), torch_engine.logits(inputs), rtol=1e-4, atol=1e-4)
-    part = torch.arange(0, SAMPLES, 3)
-    assert torch.equal(compiled.predictions(inputs, part), torch_engine.predictions(inputs, part))
     assert {name: len(tensors) for name, tensors in compiled.state.items()} == {
-        name: len(tensors) for name, tensors in torch_engine._update.state.items()
+        name: len(tensors) for name, tensors in torch_engine.state.items()
     }
     have_state = slice(1, None, 2) if optimizer == "sgd" else slice(None)  # a run without momentum has none
     for name, tensors in compiled.state.items():
-        for mine, other in zip(tensors, torch_engine._update.state[name], strict=True):
+        for mine, other in zip(tensors, torch_engine.state[name], strict=True):
             mine, other = mine[have_state], other[have_state]  # noqa: PLW2901
             torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
 
@@ -130,14 +128,14 @@ def test_class_weights_labels_and_inputs_may_differ_from_run_to_run():
             begins=case["begins"],
         )
     theirs, ours = engines
-    torch.testing.assert_close(ours.train_losses, theirs.train_losses, rtol=1e-4, atol=1e-5)
-    assert torch.equal(ours.train_weights, theirs.train_weights)
-    for mine, other in zip(
-        ours.evaluate(case["inputs"], case["labels"], index, case["begins"]),
-        theirs.evaluate(case["inputs"], case["labels"], index, case["begins"]),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.train_outcomes.losses, theirs.train_outcomes.losses, rtol=1e-4, atol=1e-5)
+    assert torch.equal(ours.train_outcomes.weights, theirs.train_outcomes.weights)
+    ours_evaluated, evaluated = (
+        engine.evaluate(case["inputs"], case["labels"], index, case["begins"]) for engine in (ours, theirs)
+    )
+    torch.testing.assert_close(ours_evaluated.losses, evaluated.losses, rtol=1e-4, atol=1e-5)
+    assert torch.equal(ours_evaluated.labels, evaluated.labels)
+    assert torch.equal(ours_evaluated.predictions, evaluated.predictions)
 
 
 def test_every_parameter_may_have_a_rate_and_a_decay_of_its_own():
@@ -146,7 +144,7 @@ def test_every_parameter_may_have_a_rate_and_a_decay_of_its_own():
     lr = [rates(2, 0.01 * (i + 1)) for i in range(tensors)]
     decay = [torch.tensor([0.0, 1e-3 * (i + 1)], dtype=torch.float64) for i in range(tensors)]
     for name in RULES:
-        update = UpdateSettings(name=name, weight_decay=decay)  # type: ignore[arg-type]
+        update = UpdateSettings(name=name, weight_decay=decay)
         engines = [engine(**made, activations=["tanh"] * 2, update=update) for engine in (Engine, CompiledEngine)]
         for engine in engines:
             engine.train_epoch(inputs, labels, orders(2), 32, lr)
@@ -232,7 +230,7 @@ def test_it_is_as_close_to_double_precision_as_torch_is():
             engine = kind(**made, activations=["tanh"], update=UpdateSettings())
             for epoch in range(10):
                 engine.train_epoch(*samples(), orders(1, epoch), 32, rates(1))
-            distances[name] += float((engine.train_losses[0].double() - expected).abs().mean())
+            distances[name] += float((engine.train_outcomes.losses[0].double() - expected).abs().mean())
     assert distances["compiled"] < 1.5 * distances["torch"] + 1e-7
 
 

@@ -22,7 +22,7 @@ from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.functional import Layer
 from mlpexp.nn.initialisation import initialise_
-from mlpexp.nn.metrics import Outcomes, confusion, measure
+from mlpexp.nn.metrics import Outcomes, confusion, labels_at, measure
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.parametrization import Factors, initial_factors, rate_factors
 from mlpexp.nn.schedules import learning_rate
@@ -289,7 +289,7 @@ class StackModule(LightningModule):
 
     def _inspect_layers(self, epoch: int) -> None:
         part = self._rows(self._parts["train"])[..., :PROBE_SAMPLES]
-        probe_labels = _picked(self._rows(self._train_labels), part)
+        probe_labels = labels_at(self._rows(self._train_labels), part)
         begins = self._rows(self._begins)
         probe = self._inputs[part if begins is None else part + begins]
         for name, start, stop in spans([self.configs[run].model.activation for run in self.training_runs]):
@@ -329,7 +329,7 @@ class Snapshot:
     def __init__(self, engine: Engine) -> None:
         self.weights = [w.clone() for w in engine.weights]
         self.biases = [b.clone() for b in engine.biases]
-        self.state = {name: [t.clone() for t in tensors] for name, tensors in _state(engine).items()}
+        self.state = {name: [t.clone() for t in tensors] for name, tensors in engine.state.items()}
 
     def take(self, engine: Engine, places: list[int], runs: list[int]) -> None:
         """Copy the engine's rows `places` to the rows `runs`."""
@@ -388,7 +388,7 @@ class Snapshot:
 
     def _pairs(self, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip([*self.weights, *self.biases], [*engine.weights, *engine.biases], strict=True)
-        for name, tensors in _state(engine).items():  # no momentum any more, if all runs that have it are gone
+        for name, tensors in engine.state.items():  # no momentum any more, if all runs that have it are gone
             yield from zip(self.state[name], tensors, strict=True)
 
 
@@ -408,16 +408,7 @@ def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
     return torch.cat(different), torch.tensor([[place[run.inputs_key]] for run in data])
 
 
-def _picked(labels: Tensor, part: Tensor) -> Tensor:
-    """Labels (N,) or (R, N) of the samples of a part, (n,) or (R, n)."""
-    return labels[part] if labels.ndim == 1 else labels.gather(1, part.expand(len(labels), -1))
-
-
 def _shared(rows: list[Tensor]) -> Tensor:
     """One row for all if they are all the same, else stacked."""
     first = rows[0]
     return first if all(row is first or torch.equal(row, first) for row in rows) else torch.stack(rows)
-
-
-def _state(engine: Engine) -> dict[str, list[Tensor]]:
-    return engine._update.state

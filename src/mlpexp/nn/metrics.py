@@ -35,6 +35,11 @@ class Outcomes(NamedTuple):
     weights: Tensor | None = None  # (R, n); None where all samples have weight 1
 
 
+def labels_at(labels: Tensor, index: Tensor) -> Tensor:
+    """Labels (N,) or (R, N) of the samples of an index, (n,) or (R, n)."""
+    return labels[index] if labels.ndim == 1 else labels.gather(1, index.expand(len(labels), -1))
+
+
 def joined(batches: Sequence[Outcomes]) -> Outcomes:
     """The outcomes of all samples of some batches, in their order."""
     losses, predictions, labels, num_classes, weights = zip(*batches, strict=True)

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlpexp.engine.compiled.availability import cache_directory
-from mlpexp.engine.torch.stack_optimizers import UpdateSettings
+from mlpexp.nn.metrics import Outcomes, labels_at
+from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 
 log = logging.getLogger(__name__)
 
 LINE = 16  # numbers in a vector; as in `vectors.py`, which imports numba
 PANEL = 32  # samples that are evaluated at once
 RULES = {"sgd": 0, "adam": 1, "adamw": 2}
-STATES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq")}
 
 Array = NDArray[Any]
 
@@ -107,7 +107,7 @@ class CompiledEngine:
         self._activations = np.array([NUMBERS[name] for name in activations])
         self._keeps_input = np.array([COMPILED_ACTIVATIONS[name].needs_input for name in activations])
         layout = memory_layout(self._sizes, LINE)
-        num_states = len(STATES[update.name])
+        num_states = len(OPTIMIZERS[update.name].state_names)
         self._scratch: dict[tuple[int, int], tuple[MemoryLayout, Array]] = {}
         self._samples: tuple[Tensor, Array] | None = None
         self._set_runs(
@@ -116,8 +116,7 @@ class CompiledEngine:
         )
         for mine, theirs in zip([*self.weights, *self.biases], [*weights, *biases], strict=True):
             mine.copy_(theirs)
-        self.train_losses, self.train_hits = torch.empty(self.num_runs, 0), torch.empty(self.num_runs, 0).bool()
-        self.train_weights: Tensor | None = None
+        self.train_outcomes: Outcomes
 
     def _set_runs(self, parameters: Array, state: Array) -> None:
         self._parameters, self._state = parameters, state
@@ -126,14 +125,14 @@ class CompiledEngine:
         def per_run(values: Any, kind: Any) -> Array:
             return np.zeros(num_runs, kind) if values is None else values.numpy().astype(kind)
 
-        self._momentum = per_run(settings.momentum, np.float64)
-        self._nesterov = per_run(settings.nesterov, np.bool_)
+        self._momentum = per_run(settings.per_run.get("momentum"), np.float64)
+        self._nesterov = per_run(settings.per_run.get("nesterov"), np.bool_)
         decay = settings.weight_decay
         rows = [decay] * num_tensors if decay is None or isinstance(decay, Tensor) else list(decay)
         self._decay = self._in_turn([per_run(row, np.float64) for row in rows])
         self.weights, self.biases = self._views(parameters)
         self.state: dict[str, list[Tensor]] = {}
-        names = STATES[settings.name] if settings.name != "sgd" or self._momentum.any() else ()
+        names = OPTIMIZERS[settings.name].state_names if settings.name != "sgd" or self._momentum.any() else ()
         P = parameters.shape[1]
         for i, name in enumerate(names):
             weights, biases = self._views(state[:, i * P : (i + 1) * P])
@@ -175,11 +174,13 @@ class CompiledEngine:
         rates = [lr] * (2 * len(self._sizes) - 2) if isinstance(lr, Tensor) else list(lr)
         by_step = self._in_turn([row.numpy().reshape(-1, self.num_runs) for row in rates])
         shape = self.num_runs, num_samples
-        losses, hits = np.empty(shape, np.float32), np.empty(shape, np.bool_)
+        losses, predictions = np.empty(shape, np.float32), np.empty(shape, np.int64)
         weights = np.empty(shape if class_weights is not None else (0, 0), np.float32)
         samples, first_rows = self._padded_samples(inputs), self._begins(begins)
         targets, index = _rows(labels), np.ascontiguousarray(order.expand(shape).numpy())
         by_class = np.empty((0, 0), np.float32) if class_weights is None else class_weights.contiguous().numpy()
+
+        shared = self._settings.shared
 
         def call(thread: int, first: int, stop: int) -> None:
             layout, m = self._memory(thread, batch_size)
@@ -187,58 +188,53 @@ class CompiledEngine:
                 first, stop, m, layout.layers, layout.places, layout.bounds, layout.num_parameters, samples,
                 first_rows, targets, index, batch_size, self._activations, self._keeps_input, by_class,
                 RULES[self._settings.name], by_step, self._momentum, self._nesterov, self._decay,
-                np.array(self._settings.betas), self._settings.eps, self.num_steps, self._parameters, self._state,
-                losses, hits, weights,
+                np.array(shared.get("betas", (0.9, 0.999))), shared.get("eps", 1e-8), self.num_steps,
+                self._parameters, self._state, losses, predictions, weights,
             )  # fmt: skip
 
         self._divide(call)
         self.num_steps += -(-num_samples // batch_size)
-        self.train_losses, self.train_hits = torch.from_numpy(losses), torch.from_numpy(hits)
-        self.train_weights = None if class_weights is None else torch.from_numpy(weights)
+        self.train_outcomes = Outcomes(
+            losses=torch.from_numpy(losses),
+            predictions=torch.from_numpy(predictions),
+            labels=labels_at(labels, order.expand(shape)),
+            num_classes=self._sizes[-1],
+            weights=None if class_weights is None else torch.from_numpy(weights),
+        )
 
     def evaluate(
         self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Each sample's loss and whether it is a hit, both (R, m); see the torch engine."""
-        losses, hits, _, _ = self._evaluate(inputs, labels, index, begins)
-        return torch.from_numpy(losses), torch.from_numpy(hits)
+    ) -> Outcomes:
+        """Losses and predicted classes of samples, (R, m); see the torch engine."""
+        losses, predictions, _ = self._evaluate(inputs, labels, index, begins)
+        targets = labels if index is None else labels_at(labels, index)
+        return Outcomes(losses, predictions, targets.expand(losses.shape), self._sizes[-1])
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of every run for `inputs` (m, I): (R, m, C)."""
-        return torch.from_numpy(self._evaluate(inputs, None, None, None, answers=True)[3])
-
-    def predictions(self, inputs: Tensor, index: Tensor, begins: Tensor | None = None) -> Tensor:
-        """The class of each sample's largest logit, (R, m) int64; `index` and `begins` as in `evaluate`."""
-        return torch.from_numpy(self._evaluate(inputs, None, index, begins, choices=True)[2])
+        return self._evaluate(inputs, None, None, None)[2]
 
     def _evaluate(
-        self,
-        inputs: Tensor,
-        labels: Tensor | None,
-        index: Tensor | None,
-        begins: Tensor | None,
-        *,
-        choices: bool = False,
-        answers: bool = False,
-    ) -> tuple[Array, Array, Array, Array]:
+        self, inputs: Tensor, labels: Tensor | None, index: Tensor | None, begins: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses, predictions, and without labels the logits."""
         rows = _rows(torch.arange(len(inputs)) if index is None else index)
         shape = self.num_runs, rows.shape[1]
         targets = np.empty((0, 0), np.int64) if labels is None else _rows(labels)
-        losses = np.empty(shape if labels is not None else (0, 0), np.float32)
-        hits = np.empty(losses.shape, np.bool_)
-        chosen = np.empty(shape if choices else (0, 0), np.int64)
-        logits = np.empty((*shape, self._sizes[-1]) if answers else (0, 0, 0), np.float32)
+        losses = np.empty((0, 0) if labels is None else shape, np.float32)
+        predictions = np.empty(shape, np.int64)
+        logits = np.empty((*shape, self._sizes[-1]) if labels is None else (0, 0, 0), np.float32)
         samples, first_rows = self._padded_samples(inputs), self._begins(begins)
 
         def call(thread: int, first: int, stop: int) -> None:
             layout, m = self._memory(thread, PANEL)
             _compiled("evaluate")(
                 first, stop, m, layout.layers, layout.places, layout.num_parameters, samples, first_rows, targets,
-                rows, PANEL, self._activations, self._keeps_input, self._parameters, losses, hits, chosen, logits,
+                rows, PANEL, self._activations, self._keeps_input, self._parameters, losses, predictions, logits,
             )  # fmt: skip
 
         self._divide(call)
-        return losses, hits, chosen, logits
+        return torch.from_numpy(losses), torch.from_numpy(predictions), torch.from_numpy(logits)
 
     def keep(self, runs: Tensor) -> None:
         """Let all runs go but these (indices or a mask over the present R); their bits go on unchanged."""
@@ -247,8 +243,6 @@ class CompiledEngine:
         self._settings = self._settings.rows(runs)
         self._activations, self._keeps_input = self._activations[rows], self._keeps_input[rows]
         self._set_runs(_aligned_copy(self._parameters, rows), _aligned_copy(self._state, rows))
-        self.train_losses, self.train_hits = self.train_losses[runs], self.train_hits[runs]
-        self.train_weights = None if self.train_weights is None else self.train_weights[runs]
 
     def _memory(self, thread: int, batch_size: int) -> tuple[MemoryLayout, Array]:
         """The layout for batches of this size, and the scratch memory of a thread."""

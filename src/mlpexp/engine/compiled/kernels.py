@@ -196,8 +196,8 @@ def _state_size(rule, momentum, P):
 @njit(nogil=True)
 def train(
     first, stop, m, layers, places, bounds, P, samples, begins, labels, order, batch, activations, keeps_input,
-    class_weights, rule, rates, momentum, nesterov, decay, betas, eps, num_steps, parameters, state, losses, hits,
-    weights,
+    class_weights, rule, rates, momentum, nesterov, decay, betas, eps, num_steps, parameters, state, losses,
+    predictions, weights,
 ):  # fmt: skip
     """An epoch of the runs first..stop; `parameters` (R, P) and `state` (R, 0, P or 2 P) change in place.
 
@@ -210,7 +210,7 @@ def train(
         class_weights: (R, C), or (0, 0) where all classes count alike.
         rates: (1 or S, R, T) float64; momentum, nesterov: (R,); decay: (R, T).
         num_steps: taken before.
-        losses, hits, weights: written, (R, n); weights only with class weights.
+        losses, predictions, weights: written, (R, n); weights only with class weights.
     """
     last = len(layers) - 1
     logits, gradient, num_classes = layers[last, HIDDEN], layers[last, GRADIENT], layers[last, OUTPUTS]
@@ -241,7 +241,7 @@ def train(
             _logits_gradient(m, logits, gradient, num_classes, width, places)
             for b in range(size):
                 losses[r, start + b] = m[places[LOSSES] + b]
-                hits[r, start + b] = m[places[CHOICES] + b] == m[places[LABELS] + b]
+                predictions[r, start + b] = np.int64(m[places[CHOICES] + b])
                 if len(class_weights) > 0:
                     weight = class_weights[r, own_labels[index[b]]]
                     weights[r, start + b] = weight
@@ -257,14 +257,14 @@ def train(
 @njit(nogil=True)
 def evaluate(
     first, stop, m, layers, places, P, samples, begins, labels, index, panel, activations, keeps_input, parameters,
-    losses, hits, choices, answers,
+    losses, predictions, answers,
 ):  # fmt: skip
-    """Losses, hits, predicted classes and logits of the samples `index` (1 or R, n), for the runs first..stop.
+    """Losses, predicted classes and logits of the samples `index` (1 or R, n), for the runs first..stop.
 
     Args:
-        labels: (1, N) or (R, N) int64, or (0, 0): then neither losses nor hits are written.
+        labels: (1, N) or (R, N) int64, or (0, 0): then losses are not written.
         panel: samples at once, whole vectors.
-        losses, hits: written, (R, n); choices: written, (R, n) or (0, 0); answers: logits, (R, n, C) or (0, 0, 0).
+        losses: written, (R, n) or (0, 0); predictions: written, (R, n); answers: logits, (R, n, C) or (0, 0, 0).
         The other arguments: as of `train`.
     """
     last = len(layers) - 1
@@ -286,10 +286,7 @@ def evaluate(
                 for b in range(size):
                     m[places[LABELS] + b] = own_labels[rows[b]]
             _measure(m, logits, num_classes, panel, places)
-            if len(labels) > 0:
-                for b in range(size):
+            for b in range(size):
+                predictions[r, start + b] = np.int64(m[places[CHOICES] + b])
+                if len(labels) > 0:
                     losses[r, start + b] = m[places[LOSSES] + b]
-                    hits[r, start + b] = m[places[CHOICES] + b] == m[places[LABELS] + b]
-            if len(choices) > 0:
-                for b in range(size):
-                    choices[r, start + b] = np.int64(m[places[CHOICES] + b])

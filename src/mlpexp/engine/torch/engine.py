@@ -22,7 +22,7 @@ from mlpexp.engine.torch.matrix_products import ALIGNMENT
 from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.losses import sample_weights
-from mlpexp.nn.metrics import Outcomes
+from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.optimizers import OPTIMIZERS, Sgd, UpdateSettings
 
 EVALUATION_BYTES = 8 << 20  # of activations at once, whatever the number of runs
@@ -68,6 +68,11 @@ class Engine:
         return len(self.weights[0])
 
     @property
+    def state(self) -> dict[str, list[Tensor]]:
+        """The optimizer's: by torch's name, one stacked tensor for each parameter, the weights then the biases."""
+        return self._update.state
+
+    @property
     def num_steps(self) -> int:
         """Steps taken so far."""
         return self._update.num_steps
@@ -111,7 +116,7 @@ class Engine:
         self.train_outcomes = Outcomes(
             losses=losses,
             predictions=torch.empty_like(order, memory_format=torch.contiguous_format),
-            labels=_labels_at(labels, order),
+            labels=labels_at(labels, order),
             num_classes=self.weights[-1].shape[1],
             weights=None if class_weights is None else torch.empty_like(losses),
         )
@@ -205,7 +210,7 @@ class Engine:
             index: which samples, (R, m) or (m,) int64; None for all in their own order.
             begins: as in `train_epoch`, with an index.
         """
-        targets = labels if index is None else _labels_at(labels, index)
+        targets = labels if index is None else labels_at(labels, index)
         targets = targets.expand(self.num_runs, targets.shape[-1])  # (R, m)
         losses, predictions = (
             inputs.new_empty(*targets.shape, 1),
@@ -288,11 +293,6 @@ class Engine:
 def _moved(index: Tensor | None, begins: Tensor | None) -> Tensor | None:
     """The rows of the inputs at which the samples of an index stand."""
     return index if index is None or begins is None else index + begins
-
-
-def _labels_at(labels: Tensor, index: Tensor) -> Tensor:
-    """Labels (N,) or (R, N) of the samples of an index, (n,) or (R, n)."""
-    return labels[index] if labels.ndim == 1 else labels.gather(1, index.expand(len(labels), -1))
 
 
 def _by_steps(values: Tensor, size: int) -> Tensor:
