@@ -1,38 +1,50 @@
-# `make` alone lists the targets. Each one sets the project up first, and only when its dependencies changed.
+# `make` alone lists the targets. Each target sets up the environment first if pyproject.toml or constraints.txt changed.
 PYTHON ?= python3
 ARGS ?=
 LOGDIR ?= outputs
+CPU ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+# variables, because a comma inside $(or …) or $(if …) would end the argument
+SWEEP := model.depth=1,2 model.width=32,64 'seed=range(3)'
+CPU_WHEELS := --extra-index-url https://download.pytorch.org/whl/cpu
+STUDIES := notebook_variants depth_width_activation vanishing edge_of_chaos width_double_descent \
+	learning_rate_transfer seed_luck
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test fuzz test-backends test-slurm lint bench tensorboard report faults studies
+.PHONY: help setup train sweep test test-quick fuzz test-backends test-slurm faults lint bench tensorboard report studies
 
-help:  ## what there is to make
+help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## the environment in .venv, with the versions of constraints.txt
+setup: $(READY)  ## create .venv with the versions of constraints.txt; on Linux CPU=1 leaves out the CUDA libraries
 
 train: $(READY)  ## train one network on the digits; ARGS='model.depth=2 …' for other settings
 	@$(BIN)/python scripts/train.py $(ARGS)
 
-sweep: $(READY)  ## train a small grid of networks; ARGS='model.width=32,64 …' for another one
-	@$(BIN)/python scripts/train.py -m $(or $(ARGS),model.depth=1,2 model.width=32,64 'seed=range(3)')
+sweep: $(READY)  ## train a grid of 12 networks; ARGS='model.width=32,64 …' for another grid
+	@$(BIN)/python scripts/train.py -m $(if $(ARGS),$(ARGS),$(SWEEP))
 
-test: $(READY)  ## run the tests; ARGS='-k resume' for some of them
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: $(READY)  ## run all tests, about 4 minutes on two cores; ARGS='tests/test_models.py -k momentum' for some
+	@echo "all tests: about 4 minutes on two cores (make test-quick: 1 minute)"
+	@$(PYTEST) -n 2 --dist worksteal $(ARGS)
 
-fuzz: $(READY)  ## hold many random stacks against runs alone, to the bit; STACKS=1000 for more
-	@MLPEXP_FUZZ=$(or $(STACKS),200) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_stack.py -k whatever_the_options $(ARGS)
+test-quick: $(READY)  ## run the tests that are not marked slow, about 1 minute on two cores
+	@echo "tests that are not marked slow: about 1 minute on two cores"
+	@$(PYTEST) -n 2 --dist worksteal -m 'not slow' $(ARGS)
 
-test-backends: $(READY)  ## sweeps over worker processes, dask and submitit, with workers killed; minutes
-	@MLPEXP_BACKENDS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_backends.py $(ARGS)
+fuzz: $(READY)  ## compare random stacks with runs alone, bit for bit; STACKS=1000 for more than 200
+	@MLPEXP_FUZZ=$(or $(STACKS),200) $(PYTEST) tests/test_stack.py -k whatever_the_options $(ARGS)
 
-test-slurm: $(READY)  ## a sweep through a Slurm that is started here; needs root, slurm-wlm and munge
+test-backends: $(READY)  ## test sweeps over worker processes, dask and submitit, with workers killed; some minutes
+	@MLPEXP_BACKENDS=1 $(PYTEST) tests/test_backends.py $(ARGS)
+
+test-slurm: $(READY)  ## test a sweep through a Slurm that is started for it; needs root, slurm-wlm and munge
 	@tests/slurm/run.sh
 
-faults: $(READY)  ## kill sweeps, fill disks, flip bits, and see that nothing is lost (half an hour or more); ARGS=--sample for less
+faults: $(READY)  ## kill sweeps, fill disks, flip bits and check that nothing is lost; about 40 minutes, ARGS=--sample for 1
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py $(ARGS)
 
 lint: $(READY)  ## check style and types
@@ -40,25 +52,28 @@ lint: $(READY)  ## check style and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-bench: $(READY)  ## measure what a run and a sweep cost beside a bare loop in torch and other ways; ten minutes
+bench: $(READY)  ## measure the cost of a run and of a sweep against a plain torch loop; about 10 minutes
 	@$(BIN)/python benchmarks/single_run.py
 	@$(BIN)/python benchmarks/sweeps.py $(ARGS)
 
-tensorboard: $(READY)  ## look at what was trained; LOGDIR=multirun for sweeps
+tensorboard: $(READY)  ## show curves and figures in a browser; LOGDIR=multirun/NAME for a sweep
 	@$(BIN)/tensorboard --logdir $(LOGDIR)
 
-report: $(READY)  ## tables and pictures of one or more sweeps; ARGS='multirun/NAME'
+report: $(READY)  ## write tables and figures of sweeps; ARGS='multirun/NAME …'
+	@test -n "$(ARGS)" || { echo "make report needs a sweep, e.g. make report ARGS=multirun/NAME" >&2; exit 2; }
 	@$(BIN)/python scripts/report.py $(ARGS)
 
-studies: $(READY)  ## the classic experiments of docs/studies, trained and drawn; some minutes each
-	@for study in notebook_variants depth_width_activation vanishing edge_of_chaos width_double_descent \
-			learning_rate_transfer seed_luck; do \
+studies: $(READY)  ## train the experiments of docs/studies and draw their figures; some minutes each
+	@for study in $(STUDIES); do \
 		$(BIN)/python scripts/train.py -m experiment=$$study && $(BIN)/python scripts/study.py $$study || exit 1; \
 	done
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mlpexp needs Python 3.11 or later: make PYTHON=python3.11")'
-	@echo "setting up .venv (some minutes the first time)"
+	@echo "setting up .venv: some minutes the first time"
+	@test -n "$(CPU)" || [ "$$(uname -s)" != Linux ] || \
+		echo "torch for Linux downloads about 3 GB of CUDA libraries; without a GPU stop here and use: make setup CPU=1"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq $(if $(CPU),$(CPU_WHEELS)) \
+		--constraint constraints.txt --editable '.[dev]'
 	@touch $@
