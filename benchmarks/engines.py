@@ -1,0 +1,191 @@
+"""What a stack costs in each engine, by shape, optimizer and batch, beside the bare loop and a JAX program.
+
+    python benchmarks/engines.py [--quick] [--jax]
+
+CPU time of one thread for ten epochs of training on digits (1,797 samples) and for ten evaluations of them, per run.
+The two engines' losses are compared before anything is timed. GFLOP/s count the three matrix products of a step; their
+share is of the peak of fused multiply-adds that this machine reaches in a loop without memory accesses. `--jax` adds
+`jax_peer.py` on two threads. Writes `engines.md` and `engines.json`; `--quick` writes nothing.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import ROOT, bare_loop, surroundings
+from numba import njit
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from mlpexp.engine.compiled.engine import CompiledEngine
+from mlpexp.engine.compiled.vectors import LINE, fma, full, store
+from mlpexp.engine.torch.engine import Engine
+from mlpexp.nn.optimizers import UpdateSettings
+
+# layer sizes, runs, optimizer, batch size
+CASES: list[tuple[tuple[int, ...], int, str, int]] = [
+    ((64, 50, 10), 64, "sgd", 32),
+    ((64, 50, 10), 64, "adam", 32),
+    ((64, 50, 10), 64, "sgd", 5),
+    ((64, 50, 10), 64, "sgd", 128),
+    ((64, 32, 10), 64, "sgd", 32),
+    ((64, 128, 128, 128, 10), 8, "sgd", 32),
+    ((64, 256, 256, 10), 4, "sgd", 32),
+    ((64, *[16] * 20, 10), 32, "sgd", 32),
+]
+EPOCHS = 10
+PLACE = Path(__file__)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two cases, one repetition; writes nothing")
+    parser.add_argument("--jax", action="store_true", help="also the JAX program, 1,000 runs")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    digits = load_digits()
+    inputs, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
+    peak = peak_gflops()
+    loop = median_s(lambda: bare_loop(inputs, labels), 1 if asked.quick else 5)
+    rows = [
+        measure(*case, inputs, labels, peak, 1 if asked.quick else 5) for case in CASES[: 2 if asked.quick else None]
+    ]
+    document = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **surroundings(),
+        "peak_gflops": peak,
+        "bare_loop_ms": 1e3 * loop,
+        "rows": rows,
+        "jax": jax_peer(1000) if asked.jax else None,
+    }
+    text = markdown(document)
+    print(text)
+    if not asked.quick:
+        PLACE.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+        PLACE.with_suffix(".md").write_text(text)
+
+
+def measure(
+    sizes: tuple[int, ...],
+    runs: int,
+    optimizer: str,
+    batch: int,
+    inputs: Tensor,
+    labels: Tensor,
+    peak: float,
+    repeats: int,
+) -> dict[str, Any]:
+    """CPU ms a run of both engines, once their losses agree."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = list(pairwise(sizes))
+    network: dict[str, Any] = {
+        "weights": [torch.empty(runs, o, i).uniform_(-1, 1, generator=generator) * i**-0.5 for i, o in shapes],
+        "biases": [torch.empty(runs, o).uniform_(-1, 1, generator=generator) * i**-0.5 for i, o in shapes],
+        "activations": ["tanh"] * runs,
+        "update": UpdateSettings(name=optimizer),
+    }
+    engines = {"torch": Engine(**network), "compiled": CompiledEngine(**network)}
+    order = torch.stack([torch.randperm(len(inputs), generator=generator) for _ in range(runs)])
+    rates = torch.full((runs,), 0.02 if optimizer == "sgd" else 0.001, dtype=torch.float64)
+    for engine in engines.values():
+        engine.train_epoch(inputs, labels, order, batch, rates)
+    losses = [engine.train_outcomes.losses.double().mean(1) for engine in engines.values()]
+    apart = float((losses[0] / losses[1] - 1).abs().max())
+    assert apart < 1e-5, f"{sizes}: the engines' losses differ by {apart:.1e}"
+    row: dict[str, Any] = {"sizes": sizes, "optimizer": optimizer, "batch": batch, "runs": runs, "apart": apart}
+    for name, engine in engines.items():
+        scale = 1e3 * EPOCHS / runs
+        row[f"{name}_train_ms"] = scale * median_s(
+            lambda engine=engine: engine.train_epoch(inputs, labels, order, batch, rates), repeats
+        )
+        row[f"{name}_evaluate_ms"] = scale * median_s(lambda engine=engine: engine.evaluate(inputs, labels), repeats)
+    operations = EPOCHS * len(inputs) * sum(6 * i * o for i, o in shapes)
+    row["gflops"] = operations / row["compiled_train_ms"] / 1e6
+    row["share_of_peak"] = row["gflops"] / peak
+    return row
+
+
+def median_s(call: Callable[[], Any], repeats: int) -> float:
+    """CPU seconds of this thread, after one call that is not counted."""
+    call()
+    spent = []
+    for _ in range(repeats):
+        started = time.thread_time()
+        call()
+        spent.append(time.thread_time() - started)
+    return statistics.median(spent)
+
+
+def peak_gflops() -> float:
+    """Fused multiply-adds on numbers in registers: 12 independent chains of 16 numbers."""
+
+    @njit(nogil=True)
+    def chains(out, count):
+        a = b = c = d = e = f = g = h = i = j = k = m = full(1.0)
+        x = full(0.999)
+        for _ in range(count):
+            a, b, c, d = fma(a, x, 1.0), fma(b, x, 1.0), fma(c, x, 1.0), fma(d, x, 1.0)
+            e, f, g, h = fma(e, x, 1.0), fma(f, x, 1.0), fma(g, x, 1.0), fma(h, x, 1.0)
+            i, j, k, m = fma(i, x, 1.0), fma(j, x, 1.0), fma(k, x, 1.0), fma(m, x, 1.0)
+        store(out, 0, a + b + c + d + e + f + g + h + i + j + k + m)
+
+    out, count = np.zeros(LINE, np.float32), 5_000_000
+    return 2 * 12 * LINE * count / min(median_s(lambda: chains(out, count), 1) for _ in range(5)) / 1e9
+
+
+def jax_peer(runs: int) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/jax_peer.py"), str(runs)], capture_output=True, text=True, check=True
+    )
+    return {"runs": runs, **json.loads(done.stdout)}
+
+
+def markdown(document: dict[str, Any]) -> str:
+    def line(cells: Sequence[object]) -> str:
+        return f"| {' | '.join(map(str, cells))} |\n"
+
+    hardware = document["hardware"]
+    text = f"{hardware['cpu']}, {hardware['vector_instructions']}, one thread, {document['date']}. "
+    text += f"Peak of fused multiply-adds {document['peak_gflops']:.0f} GFLOP/s; "
+    text += (
+        f"bare loop in torch (64-50-10, ten epochs, evaluation of all samples) {document['bare_loop_ms']:.0f} ms.\n\n"
+    )
+    text += "CPU ms a run for ten epochs: training + evaluation of all samples.\n\n"
+    text += line(["shape", "optimizer", "batch", "torch engine", "compiled engine", "times", "GFLOP/s", "of peak"])
+    text += line(["---"] * 8)
+    for row in document["rows"]:
+        sizes = row["sizes"]
+        shape = "-".join(map(str, sizes)) if len(sizes) < 8 else f"{sizes[0]}-{len(sizes) - 2} x {sizes[1]}-{sizes[-1]}"
+        both = {name: (row[f"{name}_train_ms"], row[f"{name}_evaluate_ms"]) for name in ("torch", "compiled")}
+        text += line(
+            [
+                shape,
+                row["optimizer"],
+                row["batch"],
+                *(f"{train:.2f} + {evaluate:.2f}" for train, evaluate in both.values()),
+                f"{sum(both['torch']) / sum(both['compiled']):.1f}",
+                f"{row['gflops']:.0f}",
+                f"{row['share_of_peak']:.0%}",
+            ]
+        )
+    if peer := document["jax"]:
+        ms = 1e3 * peer["train_s"] / peer["runs"]
+        text += (
+            f"\nJAX (`vmap` over {peer['runs']:,} runs, `scan` over steps, all cores, no files): {ms:.1f} ms a run, "
+        )
+        text += f"and {peer['compile_s']:.1f} s to compile.\n"
+    return text
+
+
+if __name__ == "__main__":
+    main()
