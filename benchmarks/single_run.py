@@ -27,7 +27,7 @@ from measuring import ROOT, THREADS, bare_loop, close, spend, surroundings
 from mlpexp.cli import hydra_app
 from mlpexp.config.schema import Config
 from mlpexp.data.digits import digits_table
-from mlpexp.store import run_directory
+from mlpexp.store import file_names
 from mlpexp.training import single_run
 from mlpexp.training.single_run import Job
 
@@ -83,7 +83,7 @@ def run(cfg: Config) -> tuple[list[tuple[float, float]], float]:
     """The same columns of a real run's `metrics.csv`, and the seconds of its `fit`."""
     with tempfile.TemporaryDirectory() as directory:
         result = single_run.train(cfg, Job(directory=Path(directory) / "run"))
-        with (Path(directory) / "run" / run_directory.METRICS).open() as file:
+        with (Path(directory) / "run" / file_names.METRICS).open() as file:
             curve = [(float(row["val/loss"]), float(row["val/acc"])) for row in csv.DictReader(file)]
     return curve, result.seconds["fit"]
 

@@ -35,7 +35,7 @@ from mlpexp.config import checks, schema
 from mlpexp.data.batches import epoch_order
 from mlpexp.data.digits import digits_table
 from mlpexp.data.prepared_data import prepare
-from mlpexp.store import run_directory
+from mlpexp.store import file_names, run_directory
 from mlpexp.store.results_table import load_results
 from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.hydra_launch import check
@@ -186,7 +186,7 @@ def sweep(overrides: Sequence[str], place: Path, size: Size, *more: str) -> dict
     epochs = f"trainer.max_epochs={size.epochs}"
     spent = spend([*TRAIN, "-m", *WORK, epochs, "name=it", *overrides, *more], place)
     results = [
-        run_directory.read_result(marker.parent) for marker in (place / "multirun/it").glob(f"*/{run_directory.RESULT}")
+        run_directory.read_result(marker.parent) for marker in (place / "multirun/it").glob(f"*/{file_names.RESULT}")
     ]
     # a deep network may not have learned anything yet after one or two epochs
     assert results and {result.status for result in results} <= {"ok"} | ({"diverged"} if size.epochs < 10 else set())
@@ -204,7 +204,7 @@ def assert_same_answers(place: Path, curves: dict[tuple[Any, ...], Curve], facto
         point = [row[name] for name in factors] or [1, 50, "tanh"]
         curve = curves.get((row.get("seed", 0), *point))
         if curve is not None:
-            with (place / "multirun/it" / row["name"] / run_directory.METRICS).open() as file:
+            with (place / "multirun/it" / row["name"] / file_names.METRICS).open() as file:
                 ours = [(float(line["val/loss"]), float(line["val/acc"])) for line in csv.DictReader(file)]
             assert close(ours, curve), f"{row['name']} differs from the bare loop: their times cannot be compared"
             compared += 1

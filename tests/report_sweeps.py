@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpexp.store import results_table, run_directory, run_names
+from mlpexp.store import file_names, results_table, run_directory, run_names
 from mlpexp.store.run_directory import Result
 
 VERSIONS = {"python": "3.11.7", "mlpexp": "0.1.0", "torch": "2.13.0", "lightning": "2.6.6"}
@@ -66,7 +66,7 @@ def write(
         rows.append((number, name, overrides, result, message if state == "failed" else ""))
         if files:
             _run(directory / name, overrides, history, result, layers, rng)
-    (directory / results_table.RESULTS).write_text(results_table.table(rows), encoding="utf-8")
+    (directory / file_names.RESULTS).write_text(results_table.table(rows), encoding="utf-8")
     return directory
 
 
@@ -86,7 +86,7 @@ def _run(
     )
     if result is None:
         return
-    (place / run_directory.METRICS).write_text(run_directory.metrics_csv(history), encoding="utf-8")
+    (place / file_names.METRICS).write_text(run_directory.metrics_csv(history), encoding="utf-8")
     if layers:
         rows = [
             (epoch, layer, 0.5 * 0.6**layer * (1 + 0.1 * rng.normal()), 2.0, *inside, 0.01)
@@ -94,7 +94,7 @@ def _run(
             for layer in range(3)
             for inside in [(0.1 * layer, 0.0, 0.5) if layer < 2 else ("", "", "")]
         ]
-        (place / run_directory.LAYERS).write_text(run_directory.layers_csv(rows), encoding="utf-8")
+        (place / file_names.LAYERS).write_text(run_directory.layers_csv(rows), encoding="utf-8")
     run_directory.write_result(place, result)
 
 

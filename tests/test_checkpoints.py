@@ -12,7 +12,7 @@ import torch
 from conftest import tree
 
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store import checkpoint_files, file_names
 
 
 class Payload:
@@ -28,8 +28,8 @@ class Payload:
 @pytest.fixture
 def last(finished: Path) -> Path:
     """The last checkpoint of a run without its marker, whose checksum would tell at once."""
-    (finished / run_directory.RESULT).unlink()
-    return finished / run_directory.LAST
+    (finished / file_names.RESULT).unlink()
+    return finished / file_names.LAST
 
 
 def archive() -> bytes:
@@ -86,7 +86,7 @@ def test_what_is_not_there_or_not_a_file_is_refused(here: Path, finished: Path):
     assert "is no regular file" in refusal(Path("/dev/null"))
     said = refusal(finished)
     assert "is a directory, not a checkpoint" in said
-    assert str(finished / run_directory.BEST) in said  # the one inside is offered
+    assert str(finished / file_names.BEST) in said  # the one inside is offered
     assert "it holds no checkpoints/best.ckpt" in refusal(here)
 
 
@@ -194,7 +194,7 @@ def test_classes_named_in_a_checkpoint_are_not_built(train, last: Path, here: Pa
 
 
 def test_every_flipped_bit_is_found_by_the_markers_checksum(finished: Path):
-    path = finished / run_directory.LAST
+    path = finished / file_names.LAST
     content = bytearray(path.read_bytes())
     for position in range(0, len(content), len(content) // 50):
         flipped = bytes([*content[:position], content[position] ^ 4, *content[position + 1 :]])
@@ -204,6 +204,6 @@ def test_every_flipped_bit_is_found_by_the_markers_checksum(finished: Path):
 
 def test_a_checkpoint_never_holds_more_than_its_own_numbers(finished: Path):
     parameters = 4 * (64 * 50 + 50 + 50 * 10 + 10)
-    with zipfile.ZipFile(finished / run_directory.BEST) as archive:
+    with zipfile.ZipFile(finished / file_names.BEST) as archive:
         stored = sum(item.file_size for item in archive.infolist() if "/data/" in item.filename)
     assert stored == parameters

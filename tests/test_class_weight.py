@@ -16,7 +16,7 @@ from mlpexp.config.schema import Config, DataConfig
 from mlpexp.data.batches import Batches, epoch_order
 from mlpexp.nn import chance_level, losses
 from mlpexp.runtime.errors import ConfigError
-from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store import checkpoint_files, file_names, run_directory
 
 VARIANTS = ("torch_nn", "autograd", "backprop")
 # 569 samples, 63 % of them of one class
@@ -80,7 +80,7 @@ def plain_torch():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_is_that_of_torchs_own_weighted_cross_entropy(train, here, plain_torch, variant):
     assert train(f"hydra.run.dir=run {RUN} data.class_weight=balanced model.variant={variant}").code == 0
-    content = checkpoint_files.load(here / "run" / run_directory.LAST)
+    content = checkpoint_files.load(here / "run" / file_names.LAST)
     parameters, losses = plain_torch
     for ours, theirs in zip(content["state_dict"].values(), parameters, strict=True):
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-6)
@@ -92,7 +92,7 @@ def test_a_run_is_that_of_torchs_own_weighted_cross_entropy(train, here, plain_t
     w1, b1, w2, b2 = content["state_dict"].values()
     unweighted = F.cross_entropy(F.linear(torch.tanh(F.linear(x, w1, b1)), w2, b2), y).item()
     assert float(rows[-1]["val/loss"]) == pytest.approx(unweighted, rel=1e-5)
-    noted = checkpoint_files.described_data(here / "run" / run_directory.LAST, content).class_weights
+    noted = checkpoint_files.described_data(here / "run" / file_names.LAST, content).class_weights
     assert noted == data.prepare(WEIGHED).description.class_weights
 
 
@@ -116,9 +116,9 @@ def test_in_a_stack_such_runs_have_the_bits_of_the_run_alone(train, here, more):
     }
     assert len(found) == (16 if "0.9" in more else 8)
     assert run_directory.read_result(found[wanted.identity]).metrics == wanted.metrics
-    mine, theirs = ((place / run_directory.METRICS).read_text() for place in (found[wanted.identity], here / "run"))
+    mine, theirs = ((place / file_names.METRICS).read_text() for place in (found[wanted.identity], here / "run"))
     assert mine == theirs
-    for name in (run_directory.BEST, run_directory.LAST):
+    for name in (file_names.BEST, file_names.LAST):
         mine, theirs = (checkpoint_files.load(place / name) for place in (found[wanted.identity], here / "run"))
         assert all(torch.equal(mine["state_dict"][key], value) for key, value in theirs["state_dict"].items())
         assert mine["hyper_parameters"]["data"] == theirs["hyper_parameters"]["data"]

@@ -25,7 +25,7 @@ from mlpexp.evaluation import (
     trained_run,
 )
 from mlpexp.evaluation.network_outputs import Answers, ask
-from mlpexp.store import run_directory
+from mlpexp.store import file_names, run_directory
 from mlpexp.tracking import figures as house
 
 
@@ -87,7 +87,7 @@ def test_every_kind_of_run_gives_its_own_numbers_again(train, here, settings):
 
 def test_runs_of_a_stack_give_their_own_numbers_again(train, here):
     assert train("-m seed=0,1 model.width=8 trainer.max_epochs=2 name=pair").code == 0
-    for run in sorted(path.parent for path in Path("multirun/pair").glob(f"*/{run_directory.RESULT}")):
+    for run in sorted(path.parent for path in Path("multirun/pair").glob(f"*/{file_names.RESULT}")):
         outcome = evaluate(run)
         assert "those of result.json, to the last bit" in outcome.out, outcome.err
 
@@ -275,7 +275,7 @@ def test_a_checkpoint_is_found_in_every_directory_that_holds_one(finished, here)
         assert written(here / "x")["checkpoint"]["weights"] == "best"
     assert evaluate("run", "--weights", "last", "--out", "x").code == 0
     assert written(here / "x")["checkpoint"]["weights"] == "last"
-    shutil.copy(finished / run_directory.BEST, here / "mine.ckpt")
+    shutil.copy(finished / file_names.BEST, here / "mine.ckpt")
     assert evaluate("mine.ckpt").code == 0
     assert (here / "mine-evaluation/metrics.json").is_file()
 
@@ -294,8 +294,8 @@ def _outputs(here: Path) -> None:
 def _changed_data(here: Path) -> None:
     from test_checkpoints import rewrite
 
-    (here / "run" / run_directory.RESULT).unlink()
-    rewrite(here / "run" / run_directory.BEST, lambda c: c["hyper_parameters"]["data"].update(digest="0" * 64))
+    (here / "run" / file_names.RESULT).unlink()
+    rewrite(here / "run" / file_names.BEST, lambda c: c["hyper_parameters"]["data"].update(digest="0" * 64))
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {

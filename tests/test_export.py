@@ -16,7 +16,7 @@ from mlpexp.evaluation import export as exporting
 from mlpexp.evaluation import trained_run
 from mlpexp.evaluation.export import ExportModule
 from mlpexp.evaluation.locate_run import Place
-from mlpexp.store import run_directory
+from mlpexp.store import file_names, run_directory
 
 RAW = load_digits().data.astype(np.float32)
 
@@ -28,7 +28,7 @@ def export(*arguments: object) -> Outcome:
 @pytest.fixture
 def expected(finished: Path) -> np.ndarray:
     """Probabilities of all digits, from the checkpoint's tensors by a formula of our own."""
-    w = torch.load(finished / run_directory.BEST, weights_only=True)["state_dict"]
+    w = torch.load(finished / file_names.BEST, weights_only=True)["state_dict"]
     h = torch.tanh(torch.from_numpy(RAW) / 16 @ w["layers.0.weight"].T + w["layers.0.bias"])
     found: np.ndarray = torch.softmax(h @ w["layers.1.weight"].T + w["layers.1.bias"], -1).numpy()
     return found
@@ -62,7 +62,7 @@ def test_a_torch_program_needs_nothing_of_ours(finished, expected):
 def test_safetensors_hold_the_weights_to_the_bit_and_how_to_scale(finished):
     safetensors = pytest.importorskip("safetensors")
     assert export("run", "--format", "safetensors").code == 0
-    weights = torch.load(finished / run_directory.BEST, weights_only=True)["state_dict"]
+    weights = torch.load(finished / file_names.BEST, weights_only=True)["state_dict"]
     with safetensors.safe_open(finished / "model.safetensors", "pt") as file:
         assert set(file.keys()) == set(weights)
         assert all(torch.equal(file.get_tensor(name), weights[name]) for name in weights)

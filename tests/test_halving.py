@@ -13,7 +13,7 @@ from test_stack import configured, differences
 from mlpexp.config import checks, schema
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, Interrupted
-from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.store.identity import identity, identity_content
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep import successive_halving
@@ -52,7 +52,7 @@ def text(place: Path) -> str:
 
 
 def layers(directory: Path) -> list[float]:
-    with (directory / run_directory.LAYERS).open(newline="") as file:
+    with (directory / file_names.LAYERS).open(newline="") as file:
         return [float(cell or 0) for row in csv.DictReader(file) for cell in row.values()]
 
 
@@ -69,7 +69,7 @@ def test_those_that_go_on_are_the_best_of_all_at_each_rung(both):
     """Against the curves of the undisturbed sweep."""
     curves = {}
     for name in results(both[0]):
-        with (both[0] / name / run_directory.METRICS).open(newline="") as file:
+        with (both[0] / name / file_names.METRICS).open(newline="") as file:
             curves[name] = [float(row["val/loss"]) for row in csv.DictReader(file)]
     ended = results(both[1])
     going = set(curves)
@@ -86,10 +86,10 @@ def test_a_survivor_has_the_bits_of_the_undisturbed_run(both):
     full, halved = both
     survivors = [name for name, end in results(halved).items() if end.status == "ok"]
     for name in survivors:
-        assert text(halved / name / run_directory.METRICS) == text(full / name / run_directory.METRICS)
+        assert text(halved / name / file_names.METRICS) == text(full / name / file_names.METRICS)
         mine, theirs = (layers(place / name) for place in (halved, full))
         assert mine == pytest.approx(theirs, rel=1e-5)  # equal to rounding in any stack: nothing hangs on them
-        for file in (run_directory.BEST, run_directory.LAST):
+        for file in (file_names.BEST, file_names.LAST):
             mine, theirs = (checkpoint_files.load(place / name / file) for place in (halved, full))
             for loaded in (mine, theirs):  # its configuration says that it was halved
                 loaded.pop("hyper_parameters")
@@ -103,17 +103,17 @@ def test_what_leaves_has_the_beginning_of_the_undisturbed_run_and_all_its_files(
     full, halved = both
     for name, end in results(halved).items():
         if end.status == "stopped":
-            lines = text(full / name / run_directory.METRICS).splitlines()
-            assert text(halved / name / run_directory.METRICS).splitlines() == lines[: end.epochs + 1]
+            lines = text(full / name / file_names.METRICS).splitlines()
+            assert text(halved / name / file_names.METRICS).splitlines() == lines[: end.epochs + 1]
             assert set(end.files) >= {
-                run_directory.METRICS,
-                run_directory.LAYERS,
-                run_directory.LAST,
-                run_directory.BEST,
+                file_names.METRICS,
+                file_names.LAYERS,
+                file_names.LAST,
+                file_names.BEST,
             }
             assert any(file.startswith("events") for file in end.files)
             assert len(
-                checkpoint_files.load(halved / name / run_directory.LAST)["callbacks"]["Recorder"]["wall_times"]
+                checkpoint_files.load(halved / name / file_names.LAST)["callbacks"]["Recorder"]["wall_times"]
             ) == (end.epochs + 1)
 
 
@@ -138,7 +138,7 @@ def test_a_sweep_that_was_stopped_in_the_middle_makes_the_same_cuts(both, halved
     order = sorted(before)
     for name in order:  # all that were still in the race after the first rung, and two that were not
         if before[name][1] > 1 or name in order[:2]:
-            (halved / name / run_directory.RESULT).unlink()
+            (halved / name / file_names.RESULT).unlink()
     ended = train(HALVED.split())
     assert ended.code == 0, ended.err
     assert {name: (end.status, end.epochs, end.message, end.metrics) for name, end in results(halved).items()} == before
@@ -167,7 +167,7 @@ def test_who_is_stopped_can_be_trained_to_the_end(halved, both, train):
     name = next(name for name, end in results(halved).items() if end.status == "stopped")
     ended = train([f"resume={halved / name}"])
     assert ended.code == 0, ended.err
-    assert text(halved / name / run_directory.METRICS) == text(both[0] / name / run_directory.METRICS)
+    assert text(halved / name / file_names.METRICS) == text(both[0] / name / file_names.METRICS)
 
 
 def test_an_interrupted_race_marks_those_that_were_in_it(here, train, monkeypatch):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlpexp.cli import hydra_app
-from mlpexp.store import run_directory
+from mlpexp.store import file_names
 from mlpexp.training import single_run
 from mlpexp.training.single_run import Job
 
@@ -92,7 +92,7 @@ def ours(directory, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra_app.parse(compose("train", ["experiment=notebook", "tracking.figures=false", *overrides]))
     single_run.train(cfg, Job(directory=directory))
-    with (directory / run_directory.METRICS).open() as file:
+    with (directory / file_names.METRICS).open() as file:
         return [(float(row["val/loss"]), float(row["val/acc"])) for row in csv.DictReader(file)]
 
 

@@ -13,7 +13,7 @@ from mlpexp import data
 from mlpexp.config.schema import Config, DataConfig
 from mlpexp.data.preprocessing import Features
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.sweep.run_jobs import Job
 from mlpexp.sweep.work_unit import data_of
 
@@ -209,7 +209,7 @@ def test_a_stacked_run_on_a_file_equals_the_run_alone_and_a_changed_file_is_refu
     assert train(f"-m {own} seed=0,1 data.folds=2 data.fold=0,1 name=many").code == 0
     assert train(f"{own} seed=1 data.folds=2 data.fold=1 hydra.run.dir=alone").code == 0
     there = next(path for path in (here / "multirun/many").iterdir() if "fold=1" in path.name and "seed=1" in path.name)
-    alone, stacked = (checkpoint_files.load(place / run_directory.LAST) for place in (here / "alone", there))
+    alone, stacked = (checkpoint_files.load(place / file_names.LAST) for place in (here / "alone", there))
     assert all(torch.equal(alone["state_dict"][name], stacked["state_dict"][name]) for name in alone["state_dict"])
     assert alone["hyper_parameters"]["data"] == stacked["hyper_parameters"]["data"]
     assert run_directory.read_result(here / "alone").identity == run_directory.read_result(there).identity
@@ -233,11 +233,11 @@ def test_a_stack_over_parts_of_each_ready_made_set_equals_the_run_alone(train, h
     places = [path.parent for path in (here / "multirun/many").glob("*/result.json")]
     (there,) = [place for place in places if run_directory.read_result(place).identity == alone.identity]
     assert run_directory.read_result(there).metrics == alone.metrics
-    for file in (run_directory.METRICS, run_directory.LAYERS):
+    for file in (file_names.METRICS, file_names.LAYERS):
         mine, theirs = ((place / file).read_text().splitlines() for place in (there, here / "alone"))
         for a, b in zip(mine[1:], theirs[1:], strict=True):
             assert [float(x or 0) for x in a.split(",")] == pytest.approx([float(x or 0) for x in b.split(",")], 1e-4)
-    mine, theirs = (checkpoint_files.load(place / run_directory.LAST) for place in (there, here / "alone"))
+    mine, theirs = (checkpoint_files.load(place / file_names.LAST) for place in (there, here / "alone"))
     assert all(torch.equal(mine["state_dict"][key], value) for key, value in theirs["state_dict"].items())
     assert mine["hyper_parameters"]["data"] == theirs["hyper_parameters"]["data"]
 

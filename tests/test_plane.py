@@ -11,7 +11,7 @@ from conftest import Outcome, run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlpexp import load_results
-from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store import checkpoint_files, file_names
 from mlpexp.tracking import figures
 from mlpexp.training import decision_boundary
 
@@ -58,7 +58,7 @@ def test_a_run_ends_with_its_decision_boundary_on_disk_and_in_tensorboard(train:
     (drawn,) = seen
     assert drawn["words"] == "test samples"
     assert set(np.unique(drawn["field"])) == {0, 1, 2}
-    assert agrees(drawn, here / "run" / run_directory.BEST) > 0.999
+    assert agrees(drawn, here / "run" / file_names.BEST) > 0.999
     left, right, bottom, top = drawn["extent"]
     assert ((drawn["points"] > (left, bottom)) & (drawn["points"] < (right, top))).all()
 
@@ -95,8 +95,8 @@ def test_the_report_shows_the_boundary_of_the_best_run_and_goes_without_it_quiet
     assert 'id="boundary"' in text
     assert name in text[text.index('id="boundary"') :]
     assert "<image" not in text  # which the page's own policy would block
-    assert agrees(seen[0], place / name / run_directory.BEST) > 0.999
-    (place / name / run_directory.BEST).write_bytes(b"damaged")
+    assert agrees(seen[0], place / name / file_names.BEST) > 0.999
+    (place / name / file_names.BEST).write_bytes(b"damaged")
     assert 'id="boundary"' not in page()
     shutil.rmtree(place / name)
     assert 'id="boundary"' not in page()
@@ -108,7 +108,7 @@ def test_a_file_that_has_changed_since_is_not_drawn(train: Train, here):
     (here / "t.csv").write_text("\n".join(["u,v,kind", *rows]) + "\n")
     words = "data=csv data.path=t.csv data.target=kind trainer.max_epochs=1 tracking.figures=false"
     assert train(f"hydra.run.dir=run {words} tracking.diagnostics=false").code == 0
-    checkpoint = here / "run" / run_directory.BEST
+    checkpoint = here / "run" / file_names.BEST
     assert decision_boundary.draw_run(checkpoint, 10) is not None
     (here / "t.csv").write_text("\n".join(["u,v,kind", *rows, "0,0,a"]) + "\n")
     assert decision_boundary.draw_run(checkpoint, 10) is None

@@ -17,7 +17,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.data.preprocessing import Features
 from mlpexp.evaluation import sample_files
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_directory
+from mlpexp.store import file_names
 
 DIGITS = load_digits()
 
@@ -40,7 +40,7 @@ def write(path: Path, table: list[list[object]], header: list[str] | None = None
 @pytest.fixture
 def expected(finished: Path) -> torch.Tensor:
     """Probabilities of all digits, from the checkpoint's tensors by a formula of our own."""
-    w = torch.load(finished / run_directory.BEST, weights_only=True)["state_dict"]
+    w = torch.load(finished / file_names.BEST, weights_only=True)["state_dict"]
     x = torch.from_numpy(DIGITS.data).double() / 16
     h = torch.tanh(x @ w["layers.0.weight"].double().T + w["layers.0.bias"].double())
     return torch.softmax(h @ w["layers.1.weight"].double().T + w["layers.1.bias"].double(), -1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpexp.store import run_directory, run_files, run_table
+from mlpexp.store import file_names, run_directory, run_files, run_table
 
 GRID = "-m model.width=4,5 seed=0,1,2 trainer.max_epochs=2 tracking.tensorboard=false hydra.sweep.dir=there"
 TIMES = ("seconds",)
@@ -36,7 +36,7 @@ def test_a_run_that_shares_no_stack_leaves_its_line_alone(train):
     found = dict(run_table.read(Path("there")))
     assert set(found) == {row["name"] for row in rows("there")} and len(found) == 4
     assert not [path for path in Path("there").iterdir() if path.is_dir()]
-    kept = {run_directory.METRICS, run_directory.RESULT, run_table.OVERRIDES}
+    kept = {file_names.METRICS, file_names.RESULT, file_names.OVERRIDES}
     assert all(set(files) == kept for files in found.values())
 
 
@@ -72,7 +72,7 @@ def test_a_job_that_moves_into_its_directory_is_refused_before_anything_is_writt
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\x00\xff{", b"0 {}\n"])
 def test_lines_that_nobody_wrote_are_nobodys_runs(tmp_path, content):
-    (tmp_path / run_table.JOURNAL).write_bytes(content)
+    (tmp_path / file_names.TABLE).write_bytes(content)
     assert run_table.results(tmp_path) == {}
     run_table.append(tmp_path, [("a", {"b": "c\n"})])
     assert list(run_table.read(tmp_path)) == [("a", {"b": "c\n"})]

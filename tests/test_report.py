@@ -21,7 +21,7 @@ from scipy import stats
 from mlpexp import load_results
 from mlpexp.analysis.sweep_table import from_records
 from mlpexp.nn import chance_level
-from mlpexp.store import run_directory
+from mlpexp.store import file_names
 from mlpexp.store.run_files import command, curves, layers
 
 VOID = {"meta", "br", "link", "input", "img", "hr"}
@@ -334,10 +334,10 @@ def test_a_command_is_typed_as_the_run_was_started(tmp_path):
 
 def test_damaged_files_of_a_run_are_left_out(tmp_path, undrawn):
     sweep = report_sweeps.write(tmp_path / "s", {"seed": range(3)}, layers=True)
-    (sweep / "seed=0" / run_directory.METRICS).write_text("epoch,train/loss\n0,zero\n")
-    (sweep / "seed=1" / run_directory.METRICS).write_bytes(b"")
-    (sweep / "seed=0" / run_directory.LAYERS).write_bytes(b"\xff\x00")
-    (sweep / "seed=0" / run_directory.RESULT).write_text("{")
+    (sweep / "seed=0" / file_names.METRICS).write_text("epoch,train/loss\n0,zero\n")
+    (sweep / "seed=1" / file_names.METRICS).write_bytes(b"")
+    (sweep / "seed=0" / file_names.LAYERS).write_bytes(b"\xff\x00")
+    (sweep / "seed=0" / file_names.RESULT).write_text("{")
     assert curves(sweep, ["seed=0", "seed=1", "seed=2"]).runs == 1
     assert layers(sweep, ["seed=0", "seed=1", "seed=2"])["gradient_norm"].shape == (2, 10, 3)
     assert "1 result.json could not be read" in report(sweep).text

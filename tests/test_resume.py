@@ -16,7 +16,7 @@ from conftest import SCRIPTS, tree
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from mlpexp.config.schema import Config, TrainerConfig
-from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.tracking.previous_events import carried_over
 from mlpexp.training import resume
 from mlpexp.training.recorder import Recorder
@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoint_files.load(run / run_directory.LAST)["state_dict"]
+    return checkpoint_files.load(run / file_names.LAST)["state_dict"]
 
 
 def assert_same_numbers(run: Path, other: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_cosine_schedule_cannot_be_stretched(train, here: Path, monkeypatch):
     ],
 )
 def test_a_history_that_mlpexp_would_not_write_is_refused(train, here: Path, finished: Path, damage):
-    path = finished / run_directory.LAST
+    path = finished / file_names.LAST
     loaded = checkpoint_files.load(path)
     damage(loaded["callbacks"]["Recorder"])
     checkpoint_files.save(path, checkpoint_files.to_bytes(loaded))

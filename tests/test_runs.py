@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mlpexp.config.schema import Config, ModelConfig, TrainerConfig
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import directory_lock, run_directory
+from mlpexp.store import directory_lock, file_names, run_directory
 from mlpexp.store.identity import identity
 
 DIGEST = "d" * 64
@@ -141,7 +141,7 @@ FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scop
 def test_a_result_is_read_as_it_was_written(tmp_path: Path, result: run_directory.Result):
     run_directory.write_result(tmp_path, result)
     assert repr(run_directory.read_result(tmp_path)) == repr(result)  # repr: NaN equals no NaN
-    json.loads((tmp_path / run_directory.RESULT).read_text(), parse_constant=pytest.fail)
+    json.loads((tmp_path / file_names.RESULT).read_text(), parse_constant=pytest.fail)
 
 
 @FEW
@@ -150,7 +150,7 @@ def test_a_mutated_result_is_refused_or_means_the_same(
     tmp_path: Path, result: run_directory.Result, data: st.DataObject
 ):
     run_directory.write_result(tmp_path, result)
-    path = tmp_path / run_directory.RESULT
+    path = tmp_path / file_names.RESULT
     content = bytearray(path.read_bytes())
     match data.draw(st.sampled_from(["flip", "cut", "insert"])):
         case "flip":
@@ -181,7 +181,7 @@ def test_a_mutated_result_is_refused_or_means_the_same(
     ],
 )
 def test_what_is_no_result_is_refused(tmp_path: Path, content: str, said: str):
-    (tmp_path / run_directory.RESULT).write_text(content)
+    (tmp_path / file_names.RESULT).write_text(content)
     with pytest.raises(UserError) as caught:
         run_directory.read_result(tmp_path)
     assert said in str(caught.value)
@@ -235,10 +235,10 @@ def test_a_copy_of_the_process_does_not_hold_its_lock(tmp_path: Path):
 def test_a_reserved_directory_is_unchanged_until_it_is_signed(tmp_path: Path):
     assert directory_lock.reserve(tmp_path) is None
     assert not list(tmp_path.iterdir())
-    (tmp_path / run_directory.LOCK).write_text("pid 1 on earth\n")
+    (tmp_path / file_names.LOCK).write_text("pid 1 on earth\n")
     handle = directory_lock.reserve(tmp_path)
     assert handle is not None
-    assert (tmp_path / run_directory.LOCK).read_text() == "pid 1 on earth\n"
+    assert (tmp_path / file_names.LOCK).read_text() == "pid 1 on earth\n"
     with pytest.raises(UserError, match="is in use by pid 1 on earth"):
         directory_lock.take(tmp_path)
     directory_lock.sign(handle)

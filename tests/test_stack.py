@@ -20,7 +20,7 @@ from mlpexp.models.stack_module import StackModule
 from mlpexp.nn import activations
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.runtime.errors import ConfigError
-from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep.planner import cannot_be_stacked, plan
 from mlpexp.sweep.train_stack import train_stack
@@ -79,14 +79,14 @@ def written(module: StackModule, row: int, directory: Path) -> Result:
 def assert_same_run(cfg: Config, result: Result, directory: Path, alone_in: Path) -> None:
     """Train `cfg` alone, and compare all that it leaves with what a stack has left in `directory`."""
     alone = single_run.train(cfg, single_run.Job(directory=alone_in))
-    assert (directory / run_directory.METRICS).read_bytes() == (alone_in / run_directory.METRICS).read_bytes(), cfg
+    assert (directory / file_names.METRICS).read_bytes() == (alone_in / file_names.METRICS).read_bytes(), cfg
     for key in ("status", "epoch", "epochs", "identity", "data_digest", "monitor", "message", "num_parameters"):
         assert getattr(result, key) == getattr(alone, key), (key, cfg)
     assert same(result.metrics, alone.metrics), (result.metrics, alone.metrics, cfg)
     assert same(result.objective, alone.objective), cfg
     assert set(result.files) == set(alone.files), cfg
     assert run_directory.read_result(directory).metrics.keys() == alone.metrics.keys()
-    for name in (run_directory.LAST, run_directory.BEST):
+    for name in (file_names.LAST, file_names.BEST):
         if name in alone.files:
             mine, theirs = (checkpoint_files.load(place / name) for place in (directory, alone_in))
             assert differences(mine, theirs) == [], (name, cfg)
@@ -214,7 +214,7 @@ def test_layer_statistics_are_those_of_the_run_alone(tmp_path: Path) -> None:
         written(module, row, tmp_path / f"{row}")
         single_run.train(cfg, single_run.Job(directory=tmp_path / f"alone-{row}"))
         mine, theirs = (
-            [line.split(",") for line in (tmp_path / place / run_directory.LAYERS).read_text().splitlines()[1:]]
+            [line.split(",") for line in (tmp_path / place / file_names.LAYERS).read_text().splitlines()[1:]]
             for place in (f"{row}", f"alone-{row}")
         )
         assert [line[:2] for line in mine] == [line[:2] for line in theirs]
@@ -295,9 +295,9 @@ def test_a_stacked_run_is_continued_as_if_it_had_been_alone(tmp_path: Path) -> N
     continued = resume.find(configured(longer | {"resume": str(directory)}), ["resume=…", "trainer.max_epochs=4"])
     result = single_run.train(continued.cfg, single_run.Job(directory=directory, continued=continued))
     expected = single_run.train(configured(settings | longer | {"seed": 4}), single_run.Job(directory=whole))
-    assert (directory / run_directory.METRICS).read_bytes() == (whole / run_directory.METRICS).read_bytes()
+    assert (directory / file_names.METRICS).read_bytes() == (whole / file_names.METRICS).read_bytes()
     assert result.metrics == expected.metrics
-    mine, theirs = (checkpoint_files.load(place / run_directory.LAST) for place in (directory, whole))
+    mine, theirs = (checkpoint_files.load(place / file_names.LAST) for place in (directory, whole))
     for part in ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers"):
         assert differences(mine[part], theirs[part]) == []
 

@@ -1,5 +1,6 @@
 """A sweep that is started again: what is recognised, what is trained, what is refused, what is left alone."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from mlpexp import load_results
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import directory_lock, run_directory, run_state, sweep_manifest
+from mlpexp.store import directory_lock, file_names, run_directory, run_state, sweep_manifest
 from mlpexp.store.run_state import State
 
 QUICK = "trainer.max_epochs=1 tracking.diagnostics=false name=s"
@@ -93,7 +94,7 @@ def test_another_study_is_refused_by_the_first_key_that_differs(train, sweep: Pa
 def spoil(sweep: Path, how: str) -> str:
     """Damage the first run; returns how it is counted."""
     run = sweep / RUNS[0]
-    marker = run / run_directory.RESULT
+    marker = run / file_names.RESULT
     match how:
         case "no marker":
             marker.unlink()
@@ -105,11 +106,11 @@ def spoil(sweep: Path, how: str) -> str:
         case "changed marker":
             marker.write_text(marker.read_text().replace('"epochs": 1', '"epochs": 2'))
         case "torn weights":
-            weights = run / run_directory.BEST
+            weights = run / file_names.BEST
             weights.write_bytes(weights.read_bytes()[:-7])
         case "link for a file":
-            (run / run_directory.METRICS).rename(sweep.parent / "elsewhere.csv")
-            (run / run_directory.METRICS).symlink_to(sweep.parent / "elsewhere.csv")
+            (run / file_names.METRICS).rename(sweep.parent / "elsewhere.csv")
+            (run / file_names.METRICS).symlink_to(sweep.parent / "elsewhere.csv")
         case "fifo for a marker":
             marker.unlink()
             os.mkfifo(marker)
@@ -118,7 +119,7 @@ def spoil(sweep: Path, how: str) -> str:
             run_directory.write_result(run, type(result)(**(vars(result) | {"status": how})))
             return how
         case "marker of another run":
-            shutil.copy(sweep / RUNS[1] / run_directory.RESULT, marker)
+            shutil.copy(sweep / RUNS[1] / file_names.RESULT, marker)
     return "torn"
 
 
@@ -139,15 +140,15 @@ def spoil(sweep: Path, how: str) -> str:
 )
 def test_what_has_no_valid_marker_is_not_done_and_is_set_aside_not_overwritten(sweep: Path, how: str):
     run, identity = sweep / RUNS[0], run_directory.read_result(sweep / RUNS[0]).identity
-    assert run_state.look(run, identity).state is State.DONE
+    assert run_state.inspect(run, identity).state is State.DONE
     counted = spoil(sweep, how)
     content = names_in(run)
-    found = run_state.look(run, identity)
+    found = run_state.inspect(run, identity)
     assert found.state.value == counted
-    place = run_state.set_aside(found, sweep)
+    place = run_state.set_aside(found, sweep / ".set_aside")
     assert place == sweep / ".set_aside" / f"{RUNS[0]}-0"
     assert names_in(place) == content
-    assert run_state.look(run, identity).state is State.NEW
+    assert run_state.inspect(run, identity).state is State.NEW
 
 
 def test_a_torn_run_is_trained_again_to_the_same_numbers(train, sweep: Path):
@@ -164,7 +165,7 @@ def test_a_torn_run_is_trained_again_to_the_same_numbers(train, sweep: Path):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": 99}', "[" * 100_000])
 def test_a_damaged_manifest_is_refused_until_it_is_moved_away(train, sweep: Path, content: str):
-    (sweep / sweep_manifest.MANIFEST).write_text(content)
+    (sweep / file_names.MANIFEST).write_text(content)
     before = tree(sweep)
     ended = train(SMALL)
     assert ended.code == 2
@@ -172,7 +173,7 @@ def test_a_damaged_manifest_is_refused_until_it_is_moved_away(train, sweep: Path
     assert tree(sweep) == before
 
 
-@pytest.mark.parametrize("name", ["..", "../x", "", "a/b", 3])
+@pytest.mark.parametrize("name", ["..", "../x", "", "a/../../b", "/a", 3])
 def test_a_manifest_leads_nowhere_else(here: Path, name: object):
     content = {"constants": {}, "varied": [], "runs": {"0" * 64: name}, "schema_version": 1}
     (here / "sweep.json").write_text(json.dumps(content | {"sha256": run_directory.seal(content)}))
@@ -281,7 +282,7 @@ def test_a_place_that_cannot_be_is_refused_as_such(train, here: Path, place: str
 
 
 def test_a_place_without_the_right_to_write_is_refused(train, here: Path, monkeypatch):
-    monkeypatch.setattr("mlpexp.store.sweep_state.os.access", lambda *_: False)
+    monkeypatch.setattr("mlpexp.store.run_store.os.access", lambda *_: False)
     ended = train(SMALL)
     assert ended.code == 2
     assert "cannot be written to" in ended.line
@@ -302,11 +303,11 @@ def test_the_basic_launcher_carries_on_too(train, here: Path):
     command = f"{SMALL} hydra/launcher=basic tracking.figures=false"
     assert train(command).code == 0
     before = times(here / "multirun/s")
-    (here / "multirun/s" / RUNS[3] / run_directory.RESULT).unlink()
+    (here / "multirun/s" / RUNS[3] / file_names.RESULT).unlink()
     assert train(command).code == 0
     after = times(here / "multirun/s")
     assert {name for name in before if before[name] != after[name]} == {RUNS[3]}
-    assert (here / "multirun/s/.set_aside" / f"{RUNS[3]}-0" / run_directory.METRICS).exists()
+    assert (here / "multirun/s/.set_aside" / f"{RUNS[3]}-0" / file_names.METRICS).exists()
 
 
 MARKER = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -316,9 +317,9 @@ MARKER = settings(max_examples=150, suppress_health_check=[HealthCheck.function_
 @given(st.data())
 def test_a_mutated_marker_is_rejected_or_means_the_same(sweep: Path, data: st.DataObject):
     run = sweep / RUNS[0]
-    path = sweep.parent / "copy" / run_directory.RESULT
+    path = sweep.parent / "copy" / file_names.RESULT
     path.parent.mkdir(exist_ok=True)
-    content, meaning = (run / run_directory.RESULT).read_bytes(), run_directory.read_result(run)
+    content, meaning = (run / file_names.RESULT).read_bytes(), run_directory.read_result(run)
     start = data.draw(st.integers(0, len(content) - 1))
     stop = data.draw(st.integers(start, min(len(content), start + 5)))
     path.write_bytes(content[:start] + data.draw(st.binary(max_size=4)) + content[stop:])
@@ -335,3 +336,99 @@ def test_a_lock_is_given_back(here: Path):
         pass
     with directory_lock.hold(here):
         pass
+
+
+def results(sweep: Path) -> dict[str, int]:
+    """The modification time of each run's marker by the run's identity."""
+    return {run_directory.read_result(p.parent).identity: p.stat().st_mtime_ns for p in sweep.rglob("result.json")}
+
+
+@pytest.mark.parametrize(
+    "grids",
+    [
+        ("model.width=4,6 seed=1,2", "model.width=4,6 seed=1,2,3", "model.width=4,6 seed=0,1,2,3"),
+        ("seed=1,2,3", "seed=3", "seed=5,1,2,3"),
+        ("seed=1,2", "seed=3,4", "seed=1,2,3,4"),
+    ],
+    ids=["grown", "shrunk, then grown in front", "other seeds"],
+)
+@pytest.mark.parametrize("subdir", ["${hydra.job.num}", "run ${hydra.job.num}/it"])
+@pytest.mark.parametrize("record", ["run", "table"])
+def test_a_finished_run_is_kept_where_names_shift_with_the_grid(train, here: Path, grids, subdir: str, record: str):
+    sweep, before, known = here / "multirun/s", {}, set()
+    for grid in grids:
+        command = ["-m", *grid.split(), *QUICK.split(), "tracking.tensorboard=false", f"record={record}"]
+        ended = train([*command, f"hydra.sweep.subdir={subdir}"])
+        assert ended.code == 0, ended.err
+        rows = load_results(sweep)
+        assert len({row["name"] for row in rows}) == len(rows)
+        if record == "run":
+            now = results(sweep)
+            assert {identity: now.get(identity) for identity in before} == before
+            before = now
+            for row in rows:
+                config = (sweep / str(row["name"]) / ".hydra/config.yaml").read_text()
+                assert f"\nseed: {row['seed']}\n" in f"\n{config}" if "seed" in row else True
+        else:
+            lines = (sweep / "runs.jsonl").read_text().splitlines()
+            identities = [json.loads(json.loads(line[65:])["files"]["result.json"])["identity"] for line in lines]
+            assert len(set(identities)) == len(identities)
+            assert known <= set(identities)
+            known = set(identities)
+    assert not (sweep / ".set_aside").exists()
+
+
+def test_a_finished_run_is_not_set_aside_for_another_seed_under_its_name(train, here: Path):
+    for seed in (1, 2):
+        command = ["-m", "model.width=4,6", f"seed={seed}", *QUICK.split(), "hydra.sweep.subdir=w${model.width}"]
+        assert train(command).code == 0
+    found = [run_directory.read_result(path.parent) for path in (here / "multirun/s").glob("*/result.json")]
+    assert len({result.identity for result in found}) == len(found) == 4
+    assert not (here / "multirun/s/.set_aside").exists()
+
+
+def test_a_run_is_found_in_the_table_and_in_a_directory_whatever_is_recorded_now(train, here: Path):
+    grid = f"-m model.width=4 seed=1,2 {QUICK} tracking.tensorboard=false"
+    for i, more in enumerate(["record=table", "record=run", "record=table seed=1,2,3", "record=run seed=1,2,3,4"]):
+        ended = train(f"{grid} {more}")
+        assert ended.code == 0, ended.err
+        assert i == 0 or f"{(0, 2, 2, 3)[i]} done before" in ended.out
+    assert len(load_results(here / "multirun/s")) == 4
+    assert len(list((here / "multirun/s").glob("*/result.json"))) == 1
+
+
+@pytest.mark.parametrize("what", ["result.json", "metrics.csv", "checkpoints/best.ckpt", "sweep.json"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_what_cannot_be_read_is_an_error_and_nothing_is_trained_again(train, sweep: Path, monkeypatch, what, number):
+    real = os.open
+
+    def refuse(path: object, flags: int, *rest: object, **settings: object) -> int:
+        if str(path).endswith(what) and not flags & os.O_WRONLY:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, flags, *rest, **settings)  # type: ignore[call-overload]
+
+    before = tree(sweep)
+    monkeypatch.setattr(os, "open", refuse)
+    ended = train(SMALL)
+    monkeypatch.setattr(os, "open", real)
+    assert ended.code == (1 if number == errno.EIO else 2)
+    assert what in ended.line
+    assert tree(sweep) == before
+
+
+def test_a_link_that_a_person_has_put_into_a_finished_run_does_not_make_it_torn(train, sweep: Path):
+    (sweep / RUNS[0] / "weights").symlink_to("checkpoints/best.ckpt")
+    before = times(sweep)
+    assert "4 done before" in train(SMALL).out
+    assert times(sweep) == before
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "runs.jsonl", "results.csv", ".lock"])
+def test_a_hard_linked_snapshot_keeps_its_content(train, here: Path, name: str):
+    grid = f"-m model.width=4 seed=1,2 {QUICK} tracking.tensorboard=false record=table"
+    assert train(grid).code == 0
+    copy = here / "copy"
+    copy.hardlink_to(here / "multirun/s" / name)
+    content = copy.read_bytes()
+    assert train(f"{grid} seed=1,2,3").code == 0
+    assert copy.read_bytes() == content

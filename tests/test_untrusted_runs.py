@@ -10,7 +10,7 @@ import torch
 from conftest import run_script, tree
 from test_checkpoints import OTHER_KINDS, WRONG_CONTENT, Payload, rewrite
 
-from mlpexp.store import run_directory
+from mlpexp.store import file_names
 
 COMMANDS: dict[str, list[str]] = {
     "evaluate.py": ["--no-embedding"],
@@ -37,8 +37,8 @@ def refusal(request: pytest.FixtureRequest, finished: Path, here: Path) -> Calla
 
 def best(here: Path) -> Path:
     """A checkpoint of a run without its marker, whose checksum would tell at once."""
-    (here / "run" / run_directory.RESULT).unlink(missing_ok=True)
-    return here / "run" / run_directory.BEST
+    (here / "run" / file_names.RESULT).unlink(missing_ok=True)
+    return here / "run" / file_names.BEST
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_named(refusal, here, kind):
 
 
 def test_a_flipped_bit_and_another_runs_checkpoint_are_found_by_the_markers_checksum(refusal, here):
-    path = here / "run" / run_directory.BEST
+    path = here / "run" / file_names.BEST
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
@@ -111,7 +111,7 @@ def test_a_flipped_bit_and_another_runs_checkpoint_are_found_by_the_markers_chec
 
 
 def test_a_damaged_or_newer_marker_is_no_guess(refusal, here):
-    marker = here / "run" / run_directory.RESULT
+    marker = here / "run" / file_names.RESULT
     whole = marker.read_text()
     marker.write_text(whole[:100])
     assert "result.json is damaged" in refusal()
@@ -136,5 +136,5 @@ def test_what_is_not_there_or_never_ends(refusal, here):
     assert "is no regular file" in refusal("/dev/zero")
     (here / "empty").mkdir()
     assert "empty holds no run" in refusal("empty")
-    (here / "run" / run_directory.BEST).unlink()
+    (here / "run" / file_names.BEST).unlink()
     assert "run has no checkpoints/best.ckpt; it has the other one, --weights last" in refusal()

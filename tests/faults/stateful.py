@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from inject import Fault
 from sweeps import QUICK, Broken, finished, picture, untouched
 
-from mlpexp.store import run_directory, run_table
+from mlpexp.store import file_names, run_table
 
 WIDTHS, SEEDS = (4, 6, 8), (1, 2, 3)
 TABLE = ("record=table", "tracking.tensorboard=false")
@@ -171,13 +171,13 @@ class Life(RuleBasedStateMachine):
     def _files(self) -> list[Path]:
         sweep = self.place / "multirun/s"
         inside = (path for path in sweep.glob("*=*/**/*") if path.is_file())
-        return sorted([*inside, *sweep.glob(run_table.JOURNAL), *sweep.glob("results.csv")])
+        return sorted([*inside, *sweep.glob(file_names.TABLE), *sweep.glob("results.csv")])
 
     def _lines(self) -> dict[str, list[str]]:
         """Digests of the lines that the journal has of each run."""
         found: dict[str, list[str]] = {}
         for name, files in run_table.read(self.place / "multirun/s"):
-            found.setdefault(name, []).append(hashlib.sha256(files[run_directory.RESULT].encode()).hexdigest())
+            found.setdefault(name, []).append(hashlib.sha256(files[file_names.RESULT].encode()).hexdigest())
         return found
 
 

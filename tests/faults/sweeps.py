@@ -11,7 +11,7 @@ from pathlib import Path
 from forks import Ended
 
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_directory, run_table
+from mlpexp.store import file_names, run_directory, run_table
 
 QUICK = ["trainer.max_epochs=1", "tracking.diagnostics=false", "name=s"]
 SMALL = ["-m", "model.width=4,6", "seed=1,2", *QUICK]
@@ -47,18 +47,18 @@ def picture(place: Path, names: Collection[str] | None = None) -> dict[str, str]
     there = (path for path in sweep.iterdir() if path.is_dir() and path.name != ".set_aside")
     for directory in sorted(path for path in there if names is None or path.name in names):
         found[directory.name] = " ".join(sorted({_plain(path.relative_to(directory)) for path in directory.rglob("*")}))
-        found[f"{directory.name}: metrics"] = (directory / run_directory.METRICS).read_text()
+        found[f"{directory.name}: metrics"] = (directory / file_names.METRICS).read_text()
         result = run_directory.read_result(directory)
         for name, noted in result.files.items():
             if run_directory.checksum((directory / name).read_bytes()) != noted:
                 raise Broken(f"{directory.name}: {name} is not what its marker says")
-        for name in (run_directory.LAST, run_directory.BEST):
+        for name in (file_names.LAST, file_names.BEST):
             found[f"{directory.name}: {name}"] = _tensors(directory / name)
         if left := list(directory.rglob("*.partial")):
             raise Broken(f"left behind: {left[0]}")
-    if (sweep / run_table.JOURNAL).exists():
+    if (sweep / file_names.TABLE).exists():
         for name, files in run_table.read(sweep):
-            found[f"{name}: metrics"] = files[run_directory.METRICS]
+            found[f"{name}: metrics"] = files[file_names.METRICS]
     if left := list(sweep.glob("*.partial")):
         raise Broken(f"left behind: {left[0]}")
     return found

@@ -7,7 +7,7 @@ from typing import Any
 from mlpexp.analysis import sweep_table
 from mlpexp.analysis.sweep_table import Study
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import results_table, run_directory, run_files
+from mlpexp.store import file_names, results_table, run_directory, run_files
 
 
 def read(directory: Path) -> Study:
@@ -20,7 +20,7 @@ def read(directory: Path) -> Study:
         raise UserError(f"{directory} does not exist; give a sweep's directory, e.g. multirun/NAME")
     if not directory.is_dir():
         raise UserError(f"{directory} is a file; give the sweep's directory, e.g. {directory.parent}")
-    if not (directory / results_table.RESULTS).is_file():
+    if not (directory / file_names.RESULTS).is_file():
         return sweep_table.from_records(directory, _from_runs(directory))
     try:
         records = results_table.load_results(directory)
@@ -34,7 +34,7 @@ def read(directory: Path) -> Study:
 def _from_runs(directory: Path) -> list[dict[str, Any]]:
     """The records that a sweep, stopped before it wrote its table, would have written."""
     found: list[results_table.Row] = []
-    for path in sorted(directory.glob(f"*/{run_directory.RESULT}")):
+    for path in sorted(directory.glob(f"*/{file_names.RESULT}")):
         name = path.parent.name
         try:
             result, message = run_directory.read_result(path.parent), ""
@@ -43,18 +43,17 @@ def _from_runs(directory: Path) -> list[dict[str, Any]]:
         found.append((len(found), name, run_files.overrides(directory, name) or [], result, message))
     if not found:
         hint = "give a sweep's directory, e.g. multirun/NAME"
-        if (directory / run_directory.RESULT).is_file():
+        if (directory / file_names.RESULT).is_file():
             hint = f"it is a single run; {hint}"
-        elif below := sorted(directory.glob(f"*/{results_table.RESULTS}")):
+        elif below := sorted(directory.glob(f"*/{file_names.RESULTS}")):
             hint = f"did you mean {below[0].parent}?"
-        raise UserError(f"{directory} holds no {results_table.RESULTS}; {hint}")
+        raise UserError(f"{directory} holds no {file_names.RESULTS}; {hint}")
     with TemporaryDirectory() as place:
-        (Path(place) / results_table.RESULTS).write_text(results_table.table(found), encoding="utf-8")
+        (Path(place) / file_names.RESULTS).write_text(results_table.table(found), encoding="utf-8")
         return results_table.load_results(place)
 
 
 def _damaged(directory: Path, why: str) -> UserError:
     return UserError(
-        f"{directory / results_table.RESULTS} is damaged ({why}); move it away, and the report "
-        "reads the runs themselves"
+        f"{directory / file_names.RESULTS} is damaged ({why}); move it away, and the report reads the runs themselves"
     )

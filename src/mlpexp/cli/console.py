@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mlpexp.runtime import shell_commands
-from mlpexp.store.run_directory import RESULT, Result
+from mlpexp.store.file_names import RESULT
+from mlpexp.store.run_directory import Result
 
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 

@@ -13,7 +13,7 @@ from mlpexp.cli import console, hydra_app
 from mlpexp.config import checks
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import Interrupted, UserError
-from mlpexp.store import run_directory
+from mlpexp.store import file_names
 from mlpexp.sweep import job_resume
 from mlpexp.training import resume, single_run
 from mlpexp.training.single_run import Job
@@ -69,7 +69,7 @@ def _relative(directory: Path) -> Path:
 
 def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
     where = _relative(directory)
-    if not (directory / run_directory.LAST).exists():
+    if not (directory / file_names.LAST).exists():
         return f"{reason}; nothing to continue yet in {where}, type the same command again"
     built = [item for item in overrides if item.lstrip("+").startswith(checks.BUILT)]
     again = shell_commands.script("train.py", f"resume={where}", *built)

@@ -8,10 +8,10 @@ from typing import Literal
 
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_directory
+from mlpexp.store import file_names, run_directory
 
 Weights = Literal["best", "last"]
-FILES: dict[Weights, str] = {"best": run_directory.BEST, "last": run_directory.LAST}
+FILES: dict[Weights, str] = {"best": file_names.BEST, "last": file_names.LAST}
 SWEEP_FILES = ("results.csv", "multirun.yaml", "manifest.json")
 
 
@@ -70,7 +70,7 @@ def find(path: Path, weights: Weights | None = None) -> Place:
     wanted = weights or "best"
     if (directory / FILES[wanted]).is_file():
         return Place(checkpoint=directory / FILES[wanted], directory=directory, weights=wanted)
-    if (directory / run_directory.LAST).is_file() or (directory / run_directory.BEST).is_file():
+    if (directory / file_names.LAST).is_file() or (directory / file_names.BEST).is_file():
         other: Weights = "last" if wanted == "best" else "best"
         raise UserError(f"{path} has no {FILES[wanted]}; it has the other one, --weights {other}")
     raise UserError(_hint(path))
@@ -90,10 +90,10 @@ def _file(path: Path, weights: Weights | None) -> Place:
 
 def _hint(path: Path) -> str:
     """Why a directory without checkpoints is not enough, and what may have been meant."""
-    if (path / run_directory.RESULT).is_file():
+    if (path / file_names.RESULT).is_file():
         status = run_directory.read_result(path).status
         return f"{path} has no checkpoint: the run ended as {status}; train it again"
-    inside = sorted(file.parent for file in path.glob(f"*/{run_directory.RESULT}"))
+    inside = sorted(file.parent for file in path.glob(f"*/{file_names.RESULT}"))
     if any((path / name).is_file() for name in SWEEP_FILES):
         if not inside:
             return f"{path} is a sweep in which no run has finished; carry on with the command that started it"
@@ -104,12 +104,10 @@ def _hint(path: Path) -> str:
             f"or compare them all with {shell_commands.script('report.py', str(path))}"
         )
     if not inside:
-        inside = sorted(file.parent for file in path.glob(f"*/*/{run_directory.RESULT}"))
+        inside = sorted(file.parent for file in path.glob(f"*/*/{file_names.RESULT}"))
     if inside:
         return f"{path} holds {len(inside):,} run{'s' * (len(inside) != 1)}; give one, e.g. the newest: {inside[-1]}"
-    return (
-        f"{path} holds no run: there is no {run_directory.BEST} in it; give a run's directory, e.g. outputs/DATE/TIME"
-    )
+    return f"{path} holds no run: there is no {file_names.BEST} in it; give a run's directory, e.g. outputs/DATE/TIME"
 
 
 def _best_run(sweep: Path) -> Path | None:
@@ -120,7 +118,7 @@ def _best_run(sweep: Path) -> Path | None:
             for row in csv.DictReader(file):
                 loss = float(row["val/loss"] or "inf")
                 place = sweep / row["name"]
-                if row["status"] in run_directory.FINITE and loss < least and (place / run_directory.BEST).is_file():
+                if row["status"] in run_directory.FINITE and loss < least and (place / file_names.BEST).is_file():
                     best, least = place, loss
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None

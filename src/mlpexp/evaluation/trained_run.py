@@ -12,7 +12,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.evaluation import locate_run
 from mlpexp.evaluation.locate_run import Place, Weights
 from mlpexp.models.classifier import Classifier
-from mlpexp.store import checkpoint_files, run_directory
+from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.store.run_directory import Result
 from mlpexp.training import load_network
 
@@ -73,7 +73,7 @@ def load(path: Path, weights: Weights | None = None) -> Trained:
     torch.set_num_threads(cfg.threads)  # as in training: on some machines the bits depend on it
     found = load_network.network(place.checkpoint, content)
     directory = place.directory
-    finished = directory is not None and (directory / run_directory.RESULT).is_file()
+    finished = directory is not None and (directory / file_names.RESULT).is_file()
     return Trained(
         place=place,
         cfg=cfg,

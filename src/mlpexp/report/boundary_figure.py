@@ -7,7 +7,7 @@ from mlpexp.config.schema import GENERATED
 from mlpexp.report.figure_entry import Picture
 from mlpexp.report.sentences import NAMES
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_directory, run_files
+from mlpexp.store import file_names, run_files
 
 MOST = 400  # samples in the picture
 
@@ -28,7 +28,7 @@ def boundary(analysis: Analysis) -> Picture | None:
     # a ready-made table has more columns; only for a file of one's own its checkpoint has to tell
     if directory is None or kind not in (*GENERATED, "csv"):
         return None
-    checkpoint = directory / (run_directory.LAST if settings.get("test_weights") == "last" else run_directory.BEST)
+    checkpoint = directory / (file_names.LAST if settings.get("test_weights") == "last" else file_names.BEST)
     if not checkpoint.is_file():
         return None
     from mlpexp.training import decision_boundary  # torch: late, other sweeps do without it

@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from mlpexp.runtime.errors import UserError, is_storage
 
@@ -29,8 +30,8 @@ class DamagedFile(UserError):
     """The content is not what was written, or never was of this format."""
 
 
-def read_bytes(path: str | Path, limit: int = LIMIT, *, follow: bool = True) -> bytes:
-    """The content of a regular file of at most `limit` bytes.
+def open_regular(path: str | Path, limit: int = LIMIT, *, follow: bool = True) -> BinaryIO:
+    """A regular file of at most `limit` bytes, opened for reading.
 
     Args:
         follow: read through a symbolic link in the last component of `path`.
@@ -52,18 +53,22 @@ def read_bytes(path: str | Path, limit: int = LIMIT, *, follow: bool = True) -> 
             raise NotRegularFile(f"{path} is {_kind(found.st_mode)}, not a file; replace it by a file or move it away")
         if found.st_size > limit:
             raise _too_large(path, found.st_size, limit)
-        pieces, left = [], limit + 1
-        # files of /proc and /sys state a size of 0
-        while left > 0 and (piece := os.read(handle, min(left, max(found.st_size + 1, 2**16)))):
-            pieces.append(piece)
-            left -= len(piece)
-    except OSError as error:
-        raise _explained(path, error) from error
-    finally:
+        return os.fdopen(handle, "rb")
+    except BaseException:
         os.close(handle)
-    if left <= 0:
+        raise
+
+
+def read_bytes(path: str | Path, limit: int = LIMIT, *, follow: bool = True) -> bytes:
+    """The content of a regular file of at most `limit` bytes; arguments and errors as for `open_regular`."""
+    with open_regular(path, limit, follow=follow) as file:
+        try:
+            content = file.read(limit + 1)  # files of /proc and /sys state a size of 0
+        except OSError as error:
+            raise _explained(path, error) from error
+    if len(content) > limit:
         raise _too_large(path, limit + 1, limit)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return content
 
 
 def read_text(

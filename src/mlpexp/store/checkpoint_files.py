@@ -20,7 +20,8 @@ from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.store import atomic_files
-from mlpexp.store.run_directory import BEST, LAST, checksum, read_result
+from mlpexp.store.file_names import BEST, LAST
+from mlpexp.store.run_directory import checksum, read_result
 
 MAX_FEATURES = 1_000_000
 MAX_BYTES = 2**33  # of a file; read into memory as a whole

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
-from mlpexp.store.run_directory import LOCK
+from mlpexp.store.file_names import LOCK
 
 
 @contextmanager

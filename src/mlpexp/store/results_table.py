@@ -9,9 +9,9 @@ from typing import Any
 from mlpexp.config.overrides import by_key, swept_keys
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
+from mlpexp.store.file_names import RESULTS
 from mlpexp.store.run_directory import METRIC_NAMES, Result, current_status
 
-RESULTS = "results.csv"
 TEST_NAMES = ("test/loss", "test/acc")
 HEAD, TAIL = ("run", "name", "status"), ("epoch", "epochs", "num_parameters", "seconds", "message")
 

@@ -1,31 +1,27 @@
-"""A run's directory: the only file that knows its names, its identity, its completion marker."""
+"""A run's files: its completion marker, its tables, their checksums."""
 
 import csv
 import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
+from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.store import atomic_files
+from mlpexp.store.file_names import RESULT
 from mlpexp.store.identity import SCHEMA_VERSION
 from mlpexp.tracking.layer_columns import COLUMNS
 
-RESULT = "result.json"
-METRICS = "metrics.csv"
-LAYERS = "layers.csv"
-LAST = "checkpoints/last.ckpt"
-BEST = "checkpoints/best.ckpt"
-FIGURES = "figures"
-LOG = "train.log"
-LOCK = ".lock"
 METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
 LAYER_NAMES = ("epoch", "layer", *COLUMNS)
 
@@ -37,6 +33,26 @@ stopped: eliminated by successive halving. failed: an error. interrupted: by a s
 FINAL = ("ok", "chance", "diverged", "stopped")  # a run with one of these is never trained again
 FINITE = ("ok", "chance")  # a run with one of these has numbers that count in every mean, ranking and search
 OLD_CHANCE_MESSAGE = "at chance level"  # start of the message of chance runs that were stored as `diverged`
+
+
+MAX_RESULT, MAX_FILE = 2**26, 2**33  # bytes of a marker, of any other file of a run
+_NAME = r"^[^/\0]{1,255}(/[^/\0]{1,255})?$"
+
+
+def _with_fit(seconds: dict[str, float]) -> dict[str, float]:
+    if "fit" not in seconds:
+        raise ValueError("seconds has no entry fit")
+    return seconds
+
+
+def _inside(files: dict[str, dict[str, int | str]]) -> dict[str, dict[str, int | str]]:
+    for name in files:
+        if not re.match(_NAME, name) or {"..", "."} & set(name.split("/")):
+            raise ValueError(f"{name!r} is no file of a run")
+    return files
+
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +68,21 @@ class Result:
     objective: float
     """the monitored metric in its best epoch; NaN where there is none"""
     monitor: str
-    epoch: int | None
+    epoch: Count | None
     """the epoch, from 0, that `metrics` belong to: the best one, or the last with test_weights=last"""
-    epochs: int
+    epochs: Count
     """finished epochs"""
     identity: str
     data_digest: str
-    seconds: dict[str, float]
+    seconds: Annotated[dict[str, float], AfterValidator(_with_fit)]
     versions: dict[str, str]
+    environment: dict[str, str | int] = field(default_factory=dict)
+    """what bits can depend on beside the configuration: threads, engine, device, processor's instruction set"""
     git_commit: str | None = None
     message: str | None = None
     """why a run failed, when it diverged, why it counts as chance, when halving stopped it"""
-    num_parameters: int = 0
-    files: dict[str, dict[str, int | str]] = field(default_factory=dict)
+    num_parameters: Count = 0
+    files: Annotated[dict[str, dict[str, int | str]], AfterValidator(_inside)] = field(default_factory=dict)
     """size and SHA-256 of each other file of the run"""
     schema_version: int = SCHEMA_VERSION
 
@@ -100,21 +118,21 @@ def read_result(directory: Path) -> Result:
     """What `write_result` wrote.
 
     Raises:
-        UserError: there is none, or it is damaged, or of a newer version of mlpexp.
+        DamagedFile: it is not what was written.
+        UserError: there is none, it cannot be read, or it is of a newer version of mlpexp.
     """
+    path = directory / RESULT
     try:
-        return parse_result((directory / RESULT).read_bytes(), directory / RESULT)
+        return parse_result(safe_files.read_bytes(path, MAX_RESULT), path)
     except FileNotFoundError:
         raise UserError(f"{directory} holds no finished run: there is no {RESULT}") from None
-    except OSError as error:
-        raise UserError(f"{directory / RESULT} is damaged ({error}); train the run again") from error
 
 
 def parse_result(text: str | bytes, path: Path) -> Result:
     """The marker that a text holds; `path` is where it was found.
 
     Raises:
-        UserError: it is damaged, or of a newer version of mlpexp.
+        DamagedFile: it is not what was written, or of a newer version of mlpexp.
     """
     try:
         content = json.loads(text)
@@ -122,7 +140,7 @@ def parse_result(text: str | bytes, path: Path) -> Result:
             raise ValueError("not a JSON object")
         version = content.get("schema_version")
         if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
+            raise DamagedFile(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
         if content.pop("sha256", None) != seal(content):
             raise ValueError("its own checksum does not match")
         content["status"] = current_status(content["status"], content.get("message"))
@@ -130,8 +148,14 @@ def parse_result(text: str | bytes, path: Path) -> Result:
         content["objective"] = math.nan if content["objective"] is None else content["objective"]
         return _result_type().validate_python(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({reason}); train the run again") from error
+        reason = " ".join(str(error).split())[:300]
+        raise DamagedFile(f"{path} is damaged ({reason}); train the run again") from error
+
+
+def is_relative(name: str) -> bool:
+    """Whether `name` stays below the directory that it is relative to."""
+    path = PurePosixPath(name)
+    return name not in ("", ".") and "\0" not in name and not path.is_absolute() and ".." not in path.parts
 
 
 def current_status(status: str, message: str | None) -> str:
@@ -153,7 +177,7 @@ def _result_type() -> TypeAdapter[Result]:
 
 def checksums(directory: Path, names: Sequence[str]) -> dict[str, dict[str, int | str]]:
     """Size and SHA-256 of files in `directory`, for the marker."""
-    return {name: checksum((directory / name).read_bytes()) for name in names}
+    return {name: checksum(safe_files.read_bytes(directory / name, MAX_FILE)) for name in names}
 
 
 def checksum(content: bytes) -> dict[str, int | str]:

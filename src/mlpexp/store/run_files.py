@@ -9,25 +9,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlpexp.store import run_table
-from mlpexp.store.run_directory import LAYERS, METRICS, RESULT
+from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
+from mlpexp.runtime.safe_yaml import parse_yaml
+from mlpexp.store.file_names import CONFIG, LAYERS, METRICS, OVERRIDES, RESULT
+from mlpexp.store.run_directory import is_relative
+from mlpexp.store.run_store import RunStore
 from mlpexp.tracking.layer_columns import COLUMNS, START
 
-OVERRIDES, CONFIG = ".hydra/overrides.yaml", ".hydra/config.yaml"
 MAX_RESULTS = 2000  # whose result.json are read for versions and data; beyond, evenly many of them
 
 
 def place(directory: Path, name: str) -> Path | None:
     """Where a run's files are; None for a name that leads out of the sweep's directory."""
-    path = PurePosixPath(name)
-    if not name or "\0" in name or path.is_absolute() or ".." in path.parts:
-        return None
-    return directory / name
+    return directory / name if is_relative(name) else None
 
 
 def command(directory: Path, name: str, swept: Sequence[tuple[str, str]]) -> tuple[str, bool]:
@@ -51,22 +50,18 @@ def overrides(directory: Path, name: str) -> list[str] | None:
     # nearly all are plain words; whatever is quoted, folded or odd goes to a real parser
     if len(items) == text.count("\n") and not any(item[:1] in "'\"[{&*!|>%@`" or " #" in item for item in items):
         return items
-    import yaml
-
     try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError:
+        found = parse_yaml(text, directory / name / OVERRIDES)
+    except DamagedFile:
         return None
     return [str(item) for item in found] if isinstance(found, list) else None
 
 
 def configuration(directory: Path, name: str) -> dict[str, Any]:
     """What the run says of its own configuration; empty where it says nothing that can be read."""
-    import yaml
-
     try:
-        found = yaml.safe_load(_read(directory, name, CONFIG) or "")
-    except (yaml.YAMLError, RecursionError):
+        found = parse_yaml(_read(directory, name, CONFIG) or "", directory / name / CONFIG)
+    except DamagedFile:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -175,25 +170,15 @@ def provenance(directory: Path, names: Sequence[str]) -> Provenance:
 
 
 def _read(directory: Path, name: str, file: str) -> str | None:
-    run = place(directory, name)
-    if run is None:
-        return None
     try:
-        with open(run / file, encoding="utf-8", errors="replace") as opened:  # noqa: PTH123 - faster, for thousands
-            return opened.read()
-    except (OSError, ValueError):
-        return _journal(directory).get(name, {}).get(file)
+        return _store(directory).read(name, file)
+    except NotRegularFile:
+        return None
 
 
 @lru_cache(maxsize=8)
-def _read_journal(path: Path, changed: float) -> dict[str, dict[str, str]]:
-    return dict(run_table.read(path.parent))
-
-
-def _journal(directory: Path) -> dict[str, dict[str, str]]:
-    """The files of runs that have no directory, by the run's name."""
-    path = directory / run_table.JOURNAL
-    return _read_journal(path, path.stat().st_mtime) if path.is_file() else {}
+def _store(directory: Path) -> RunStore:
+    return RunStore(directory)
 
 
 def _table(directory: Path, name: str, file: str) -> dict[str, np.ndarray] | None:

@@ -1,23 +1,20 @@
-"""What is already there when a sweep starts: which runs are finished, torn, failed, and which are new.
+"""The state of one run's directory: new, finished, torn, failed, interrupted, or another run's.
 
-Everything in a sweep's directory is data: names are compared, bytes are hashed, nothing is executed.
+Everything in a directory is data: names are compared, bytes are hashed, nothing is executed.
 """
 
 import hashlib
 import os
-import stat
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_directory
+from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile, UnreadableFile
+from mlpexp.store import file_names, run_directory
 from mlpexp.store.run_directory import Result
-
-SET_ASIDE = ".set_aside"
-# what a run's directory holds before its training has written anything
-BEFORE_TRAINING = {".hydra", run_directory.LOG, run_directory.LOCK}
 
 
 class State(Enum):
@@ -28,92 +25,94 @@ class State(Enum):
     TORN = "torn"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    OTHER = "another run's"
+    """it holds a finished run of another identity, which stays where it is"""
 
 
-# what lies there is moved out of the way before the run is trained again
+# moved out of the way before the run is trained again
 UNUSABLE = (State.TORN, State.FAILED, State.INTERRUPTED)
 
 
 @dataclass
 class Found:
-    """One run as it is found: its directory, which may be one that an older spelling of it was given."""
+    """One run as it is found.
+
+    Attributes:
+        directory: where the run is or will be; not always the directory that the grid gives it.
+        trained: whether training has left anything there, beside a marker.
+    """
 
     directory: Path
     state: State
     result: Result | None = None
     trained: bool = True
-    """whether training has left anything there, beside a marker"""
-    other: bool = False
-    """it holds another run, which is done"""
 
 
-def survey(directories: Sequence[Path], identities: Sequence[str], known: dict[str, str], sweep: Path) -> list[Found]:
-    """Look at the directory of each run, in the order of the grid.
-
-    Args:
-        known: directory names by identity, from the manifest; a finished run is recognised under any name.
-    """
-    found = []
-    for directory, identity in zip(directories, identities, strict=True):
-        one = look(directory, identity)
-        if one.state is not State.DONE and (name := known.get(identity)) and name != directory.name:
-            elsewhere = sweep / name
-            if elsewhere.parent == sweep and (other := look(elsewhere, identity)).state is State.DONE:
-                one = other
-        found.append(one)
-    return found
-
-
-def look(directory: Path, identity: str) -> Found:
-    """The state of one directory for the run of this identity.
+def inspect(directory: Path, identity: str) -> Found:
+    """The state of `directory` for the run of this identity.
 
     Raises:
-        UserError: the directory's place is taken by a file, or by a link out of the tree.
+        UserError: it is a file or a link, or something in it cannot be read.
+        OSError: the disk fails.
     """
     if directory.is_symlink():
         raise UserError(f"{directory} is a symbolic link; a run's directory must be a real one: move it away")
     try:
-        with os.scandir(directory) as found:
-            entries = {entry.name: entry for entry in found}
+        with os.scandir(directory) as entries:
+            names = {entry.name for entry in entries}
     except FileNotFoundError:
         return Found(directory, State.NEW)
     except NotADirectoryError:
         raise UserError(f"{directory} is a file where a run's directory should be; move it away") from None
-    if any(entry.is_symlink() for entry in entries.values()):  # nothing is written through a link
-        return Found(directory, State.TORN)
-    if run_directory.RESULT not in entries:
-        return Found(directory, State.NEW if entries.keys() <= BEFORE_TRAINING else State.TORN)
-    if not entries[run_directory.RESULT].is_file():
-        return Found(directory, State.TORN)
+    except PermissionError as error:
+        raise UnreadableFile(f"{directory} cannot be read ({error.strerror}); make it readable and try again") from None
+    if file_names.RESULT not in names:
+        return Found(directory, State.NEW if names <= file_names.BEFORE_TRAINING else State.TORN)
     try:
         result = run_directory.read_result(directory)
-    except UserError:
+    except (DamagedFile, NotRegularFile):
+        return Found(directory, State.TORN)
+    if result.status not in run_directory.FINAL:
+        if result.identity != identity:
+            return Found(directory, State.TORN)
+        state = State.FAILED if result.status == "failed" else State.INTERRUPTED
+        return Found(directory, state, trained=not names <= {*file_names.BEFORE_TRAINING, file_names.RESULT})
+    if not all(_is_whole(directory, name, noted) for name, noted in result.files.items()):
         return Found(directory, State.TORN)
     if result.identity != identity:
-        return Found(directory, State.TORN, other=result.status in run_directory.FINAL)
-    if result.status not in run_directory.FINAL:
-        state = State.FAILED if result.status == "failed" else State.INTERRUPTED
-        return Found(directory, state, trained=not entries.keys() <= {*BEFORE_TRAINING, run_directory.RESULT})
-    whole = all(_is_whole(directory / name, noted) for name, noted in result.files.items())
-    return Found(directory, State.DONE, result) if whole else Found(directory, State.TORN)
+        return Found(directory, State.OTHER)
+    return Found(directory, State.DONE, result)
 
 
-def set_aside(found: Found, sweep: Path) -> Path:
-    """Move a run's directory out of the way, below the sweep's `.set_aside`; returns where.
+def set_aside(found: Found, shelf: Path) -> Path:
+    """Move a run's directory out of the way, below `shelf`; returns where.
 
     Raises:
         UserError: see `vacant`.
     """
-    place = vacant(sweep / SET_ASIDE, found.directory.name)
+    place = vacant(shelf, found.directory.name)
     found.directory.rename(place)
     return place
 
 
-def vacant(shelf: Path, name: str) -> Path:
-    """A place on the shelf for what was called `name`.
+def set_content_aside(directory: Path, shelf: Path) -> None:
+    """As `set_aside`, but the directory itself stays, with what it held before training.
 
     Raises:
-        UserError: the shelf leads out of the tree, or is full.
+        UserError: see `vacant`.
+    """
+    place = vacant(shelf, directory.name)
+    place.mkdir()
+    for path in directory.iterdir():
+        if path.name not in file_names.BEFORE_TRAINING:
+            path.rename(place / path.name)
+
+
+def vacant(shelf: Path, name: str) -> Path:
+    """An unused path below `shelf` for what was called `name`.
+
+    Raises:
+        UserError: the shelf is a link, or full.
     """
     check_shelf(shelf)
     shelf.mkdir(exist_ok=True)
@@ -126,18 +125,24 @@ def vacant(shelf: Path, name: str) -> Path:
 def check_shelf(shelf: Path) -> None:
     """
     Raises:
-        UserError: it leads out of the tree.
+        UserError: it is a symbolic link.
     """
     if shelf.is_symlink():
         raise UserError(f"{shelf} is a symbolic link; nothing is moved through it: move it away")
 
 
-def _is_whole(path: Path, noted: dict[str, int | str]) -> bool:
-    try:
-        # a marker is data, and may name anything: a device would be read for ever
-        found = os.stat(path)  # noqa: PTH116 - faster, and there are thousands
-        if found.st_size != noted.get("size") or not stat.S_ISREG(found.st_mode):
-            return False
-        return hashlib.sha256(path.read_bytes()).hexdigest() == noted.get("sha256")
-    except (OSError, ValueError):
+def _is_whole(directory: Path, name: str, noted: Mapping[str, int | str]) -> bool:
+    """Whether a file is what the marker says, and neither it nor its directory is a link.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = directory / name
+    size = noted.get("size")
+    if not isinstance(size, int) or (path.parent != directory and path.parent.is_symlink()):
         return False
+    try:
+        content = safe_files.read_bytes(path, size, follow=False)
+    except (FileNotFoundError, NotRegularFile):
+        return False
+    return len(content) == size and hashlib.sha256(content).hexdigest() == noted.get("sha256")

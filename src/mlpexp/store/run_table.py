@@ -1,23 +1,32 @@
-"""`runs.jsonl`: what `record=table` keeps of each run, in one file in place of a directory per run.
+"""`runs.jsonl`: the back end of `record=table`, one file in place of a directory per run.
 
 One line per finished run, added stack by stack: the SHA-256 of the rest, then JSON with the run's name and the
-small files that its directory would have held. A line that was torn by a crash is nobody's run; its run is new.
+small files that its directory would have held. Lines truncated by a crash are skipped; those runs are trained again.
 """
 
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_directory
+from mlpexp.store import atomic_files, file_names, run_directory
 from mlpexp.store.run_directory import Result
 
-JOURNAL = "runs.jsonl"
-OVERRIDES = ".hydra/overrides.yaml"
+MAX_LINE, MAX_FILE = 2**28, 2**36  # bytes
 
 Files = Mapping[str, str]  # text by name, relative to the directory that there is not
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+    files: dict[str, str]
 
 
 def append(directory: Path, entries: Iterable[tuple[str, Files]]) -> None:
@@ -28,42 +37,63 @@ def append(directory: Path, entries: Iterable[tuple[str, Files]]) -> None:
         lines.append(f"{hashlib.sha256(content.encode()).hexdigest()} {content}\n")
     if not lines:
         return
-    path = directory / JOURNAL
-    with path.open("ab") as file:
-        if file.tell() and not _ends_a_line(path):
-            file.write(b"\n")  # what a crash has torn stays a line of its own
-        file.write("".join(lines).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    path = directory / file_names.TABLE
+    start = "" if _ends_a_line(path) else "\n"  # what a crash has truncated stays a line of its own
+    atomic_files.append(path, start + "".join(lines), durable=True)
 
 
 def read(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Name and files of each whole line, in the order of writing."""
+    """Name and files of each whole line, in the order of writing.
+
+    Raises:
+        UserError: it is no regular file, cannot be read, or a line with a right checksum has another content.
+    """
+    path = directory / file_names.TABLE
     try:
-        file = (directory / JOURNAL).open("rb")
+        file = safe_files.open_regular(path, MAX_FILE)
     except FileNotFoundError:
         return
     with file:
-        for line in file:
+        number = 0
+        while line := file.readline(MAX_LINE):
+            number += 1
             seal, _, content = line.rstrip(b"\n").partition(b" ")
-            if hashlib.sha256(content).hexdigest().encode() == seal:
-                entry = json.loads(content)
-                yield entry["name"], entry["files"]
+            if hashlib.sha256(content).hexdigest().encode() != seal:
+                continue
+            try:
+                entry = _Line.model_validate_json(content)
+                if not run_directory.is_relative(entry.name):
+                    raise ValueError(f"{entry.name!r} is no name of a run")
+            except (ValidationError, ValueError) as error:
+                raise _unusable(path, number, error) from error
+            yield entry.name, entry.files
 
 
-def results(directory: Path) -> dict[str, Result]:
-    """How each run of the journal ended, by its identity."""
-    found = {}
-    for name, files in read(directory):
+def results(directory: Path) -> dict[str, dict[str, Result]]:
+    """How each run of the table ended: by its identity, then by its name."""
+    found: dict[str, dict[str, Result]] = defaultdict(dict)
+    path = directory / file_names.TABLE
+    for number, (name, files) in enumerate(read(directory), 1):
         try:
-            result = run_directory.parse_result(files[run_directory.RESULT], directory / JOURNAL)
+            result = run_directory.parse_result(files[file_names.RESULT], path)
         except (UserError, KeyError) as error:
-            raise UserError(f"{directory / JOURNAL}: the line of {name} cannot be used; {error}") from error
-        found[result.identity] = result
+            raise _unusable(path, number, error) from error
+        found[result.identity][name] = result
     return found
 
 
+def _unusable(path: Path, number: int, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{path}: line {number} cannot be used ({reason}); move the file away, or remove the line")
+
+
 def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
+    try:
+        file = safe_files.open_regular(path, MAX_FILE, follow=False)
+    except FileNotFoundError:
+        return True
+    with file:
+        if not file.seek(0, os.SEEK_END):
+            return True
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"

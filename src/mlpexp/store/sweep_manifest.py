@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from mlpexp.config.overrides import spell
 from mlpexp.config.schema import GENERATED
+from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_files import NotRegularFile
 from mlpexp.store import atomic_files
+from mlpexp.store.file_names import MANIFEST
 from mlpexp.store.identity import SCHEMA_VERSION, leaves, neutral_defaults
-from mlpexp.store.run_directory import seal
+from mlpexp.store.run_directory import is_relative, seal
 
-MANIFEST = "sweep.json"
+MAX_MANIFEST = 2**30  # bytes
 DIGEST = "data digest"
 # repetitions: other values of these never make another study
 REPEATED = ("seed", "data.seed", "data.fold")
@@ -30,7 +35,7 @@ class Manifest:
     Attributes:
         constants: keys that had one value in all runs, by their dotted names.
         varied: keys that had several.
-        runs: directory name of each run by its identity.
+        runs: the directory of each run, relative to the sweep's, by its identity.
     """
 
     constants: dict[str, Any] = field(default_factory=dict)
@@ -47,19 +52,22 @@ def read(directory: Path) -> Manifest | None:
     """
     path = directory / MANIFEST
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(safe_files.read_bytes(path, MAX_MANIFEST))
+        if not isinstance(content, dict) or not isinstance(version := content.get("schema_version"), int):
+            raise ValueError("not a manifest")
+        if version > SCHEMA_VERSION:
+            raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
+        if content.pop("sha256", None) != seal(content):
+            raise ValueError("its own checksum does not match")
+        manifest = TypeAdapter(Manifest).validate_python(content)
+        if not all(map(is_relative, manifest.runs.values())):
+            raise ValueError("the name of a run leads out of the directory")
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({reason}); move it away, and finished runs are found again") from error
-    if not isinstance(content, dict) or not isinstance(version := content.get("schema_version"), int):
-        raise UserError(f"{path} is damaged; move it away, and finished runs are found again")
-    if version > SCHEMA_VERSION:
-        raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
-    if content.pop("sha256", None) != seal(content) or not _is_sound(content):
-        raise UserError(f"{path} is damaged; move it away, and finished runs are found again")
-    return Manifest(**content)
+    except (ValueError, NotRegularFile, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} is damaged; move it away, and finished runs are found again ({reason})") from error
+    return manifest
 
 
 def of(contents: Sequence[Mapping[str, Any]]) -> Manifest:
@@ -115,12 +123,3 @@ def _spelled_out(study: Manifest) -> dict[str, Any]:
 def write(directory: Path, manifest: Manifest) -> None:
     content = vars(manifest) | {"sha256": seal(vars(manifest))}
     atomic_files.write(directory / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n", durable=True)
-
-
-def _is_sound(content: Mapping[str, Any]) -> bool:
-    kinds = {"constants": dict, "varied": list, "runs": dict, "schema_version": int}
-    if set(content) != set(kinds) or not all(isinstance(content[name], kind) for name, kind in kinds.items()):
-        return False
-    names = content["runs"].values()
-    # one component each, or a manifest could lead anywhere
-    return all(isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\0"} & set(name) for name in names)

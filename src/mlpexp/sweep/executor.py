@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
-from mlpexp.store import results_table, run_directory, run_table
+from mlpexp.store import file_names, results_table
+from mlpexp.store.run_store import RunStore
 from mlpexp.sweep.backends.base import Backend, opened
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.failure_record import unfinished
@@ -56,7 +57,7 @@ def conduct(
                 raise Interrupted(f"{stop}; {_kept(outcomes)}, the same command carries on", stop.exit_code) from None
             finally:
                 with signals.deferred():
-                    results_table.write(directory, ended_rows(sweep, outcomes))
+                    results_table.write(directory, ended_rows(sweep, outcomes, directory))
         except OSError as error:
             if not is_storage(error):
                 raise
@@ -73,7 +74,7 @@ def _note_interrupted(sweep: Sequence[Job], outcomes: list[Outcome], reason: str
     """For the table: the runs whose directories are marked, and those that were not begun."""
     for i, (job, outcome) in enumerate(zip(sweep, outcomes, strict=True)):
         if outcome.result is None:
-            begun = (job.directory / run_directory.RESULT).exists()
+            begun = (job.directory / file_names.RESULT).exists()
             message = reason if begun else f"{reason} before it began"
             outcomes[i] = Outcome(result=unfinished(job, "interrupted", message))
 
@@ -130,13 +131,14 @@ def _train(
                 # of a large sweep the table takes longer to write than a stack to train
                 if time.perf_counter() > written + TABLE_SHARE * cost:
                     started = time.perf_counter()
-                    results_table.write(directory, ended_rows(sweep, outcomes))
+                    results_table.write(directory, ended_rows(sweep, outcomes, directory))
                     written = time.perf_counter()
                     cost = written - started
 
 
 def _journal(places: Sequence[int], sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
-    ended = [(sweep[i].directory.name, outcomes[i]) for i in places]
-    run_table.append(directory, [(name, outcome.files) for name, outcome in ended if outcome.files is not None])
+    store = RunStore(directory)
+    ended = [(store.name_of(sweep[i].directory), outcomes[i]) for i in places]
+    store.record([(name, outcome.files) for name, outcome in ended if outcome.files is not None])
     for _, outcome in ended:
         outcome.files = None  # memory: the stack's, not the sweep's

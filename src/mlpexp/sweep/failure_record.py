@@ -11,7 +11,7 @@ from mlpexp.config.hparams import chosen
 from mlpexp.data import data_digest
 from mlpexp.runtime import software_versions
 from mlpexp.runtime.errors import described, first_line, is_storage
-from mlpexp.store import atomic_files, run_directory
+from mlpexp.store import atomic_files, file_names, run_directory
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result, Status
 from mlpexp.sweep.run_jobs import Job, Outcome
@@ -29,7 +29,7 @@ def failed(job: Job, error: BaseException) -> Outcome:
         error = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
     job.directory.mkdir(parents=True, exist_ok=True)  # where only a table is recorded there is none until now
     job.note("".join(traceback.format_exception(error)))
-    if not (job.directory / run_directory.RESULT).exists() and job.config.tracking.tensorboard:
+    if not (job.directory / file_names.RESULT).exists() and job.config.tracking.tensorboard:
         _write_events(job, "failed", described(error))
     return Outcome(result=marked(job, "failed", described(error)), error=error)
 
@@ -41,7 +41,7 @@ def interrupted(job: Job, reason: BaseException) -> Result:
 
 def marked(job: Job, status: Status, message: str) -> Result:
     """The run's marker: its own, where its training has come as far as to write one."""
-    if (job.directory / run_directory.RESULT).exists():
+    if (job.directory / file_names.RESULT).exists():
         return run_directory.read_result(job.directory)
     result = unfinished(job, status, message)
     run_directory.write_result(job.directory, result)

@@ -37,7 +37,7 @@ from mlpexp.data import data_digest
 from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
 from mlpexp.store import atomic_files, directory_lock, worker_session
 from mlpexp.store.run_state import Found
-from mlpexp.store.sweep_state import Standing, check_place, stand
+from mlpexp.store.run_store import RunStore, Survey, check_place
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.compose import Composed, Composer, hydra_config, without_hydra
 from mlpexp.sweep.run_jobs import Ended, Job, Outcome
@@ -85,7 +85,7 @@ class Sweep:
         for composed, cfg in check(self.composer, list(enumerate(known))):
             self._checked[composed.number, composed.arguments] = composed, cfg
         self.directory = Path(str(config.hydra.sweep.dir)).absolute()
-        self._standing: Standing | None = None
+        self._standing: Survey | None = None
         self.is_whole = bool(known)
         explains_itself = "optuna_sweeper" in str(config.hydra.sweeper.get("_target_"))
         if config.get("dry_run") and not self.is_whole and not explains_itself:
@@ -119,12 +119,13 @@ class Sweep:
         # the sweeper holds the same context: what it composes to see whether it is legal, it composes with this
         context.config_loader = _Loader(self.composer, set(map(tuple, known)))  # type: ignore[assignment]
 
-    def _stand(self, jobs: Sequence[tuple[Composed, Config]]) -> Standing:
+    def _stand(self, jobs: Sequence[tuple[Composed, Config]]) -> Survey:
         """Where these jobs stand; looked at anew, unless they were when the directory was locked."""
         known, self._standing = self._standing, None
         if known is not None and known.found.keys() == {composed.output_dir for composed, _ in jobs}:
             return known
-        return stand(self.directory, [(composed.output_dir, cfg) for composed, cfg in jobs], same_study=self.is_whole)
+        pairs = [(composed.output_dir, cfg) for composed, cfg in jobs]
+        return RunStore(self.directory).survey(pairs, same_study=self.is_whole)
 
     def _check_halving(self) -> None:
         """
@@ -268,7 +269,7 @@ def _sharing(cfg: Config, parts: dict[str, Any]) -> Config:
 
 def _run(sweep: Sweep, jobs: list[tuple[Composed, Config]], trainer: Trainer) -> list[JobReturn]:
     standing = sweep._stand(jobs)
-    standing.clear()
+    RunStore(sweep.directory).prepare(standing)
     if told := standing.sentence():
         log.info("%s", told)
         if not sweep.in_portions:

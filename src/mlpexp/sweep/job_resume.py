@@ -5,9 +5,10 @@ from pathlib import Path
 from mlpexp.config.schema import Config
 from mlpexp.data import data_digest
 from mlpexp.runtime.errors import UserError
+from mlpexp.store import file_names
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
-from mlpexp.store.run_state import BEFORE_TRAINING, SET_ASIDE, State, look, vacant
+from mlpexp.store.run_state import State, inspect, set_content_aside
 
 
 def on(cfg: Config, directory: Path) -> Result | None:
@@ -18,14 +19,10 @@ def on(cfg: Config, directory: Path) -> Result | None:
     Raises:
         UserError: the directory holds another run that is done.
     """
-    found = look(directory, identity(cfg, data_digest.of(cfg.data)))
+    found = inspect(directory, identity(cfg, data_digest.of(cfg.data)))
     if found.state in (State.DONE, State.NEW):
         return found.result
-    if found.other:
-        raise UserError(f"{directory} holds another run; choose another name=…")
-    place = vacant(directory.parent / SET_ASIDE, directory.name)
-    place.mkdir()
-    for path in directory.iterdir():
-        if path.name not in BEFORE_TRAINING:
-            path.rename(place / path.name)
+    if found.state is State.OTHER:
+        raise UserError(f"{directory} holds another run, which is finished; choose another name=…")
+    set_content_aside(directory, directory.parent / file_names.SET_ASIDE)
     return None

@@ -13,6 +13,7 @@ from mlpexp.config.hparams import chosen, swept
 from mlpexp.config.schema import Config
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import FINAL, Result
+from mlpexp.store.run_store import RunStore
 from mlpexp.sweep.compose import hydra_config
 
 
@@ -92,12 +93,13 @@ class Outcome:
 Ended = tuple[Job, Outcome]
 
 
-def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[Row]:
+def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> list[Row]:
     """The rows of `results.csv`: one for each run that has ended, in the order of the grid."""
+    store = RunStore(directory)
     return [
         (
             job.number,
-            job.directory.name,
+            store.name_of(job.directory),
             job.overrides,
             end.result,
             f"{type(end.error).__name__}: {end.error}" if end.error else "",

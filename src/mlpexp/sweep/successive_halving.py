@@ -19,8 +19,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mlpexp.config.schema import Config
 from mlpexp.models.stack_module import Paused, RunRecord, StackModule
 from mlpexp.runtime import signals
-from mlpexp.runtime.errors import Interrupted
-from mlpexp.store import run_directory, run_table
+from mlpexp.runtime.errors import Interrupted, UserError
+from mlpexp.store import file_names
+from mlpexp.store.run_store import RunStore
 from mlpexp.sweep.backends.base import Watcher
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.failure_record import failed, interrupted
@@ -183,9 +184,8 @@ class _Earlier:
     """What runs of an earlier start had reached at a rung; read when it is first asked for."""
 
     def __init__(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
-        self._sweep, self._outcomes, self._directory = sweep, outcomes, directory
+        self._sweep, self._outcomes, self._store = sweep, outcomes, RunStore(directory)
         self._curves: dict[int, list[float]] = {}
-        self._lines: dict[str, dict[str, str]] | None = None
 
     def value(self, place: int, epochs: int) -> float:
         """Smaller is better; infinite for a run that is not done."""
@@ -198,12 +198,9 @@ class _Earlier:
         return min(reached, default=math.inf)
 
     def _read(self, job: Job) -> list[float]:
-        if job.config.record == "table":
-            if self._lines is None:
-                self._lines = dict(run_table.read(self._directory))
-            text = self._lines[job.directory.name][run_directory.METRICS]
-        else:
-            text = (job.directory / run_directory.METRICS).read_text(encoding="utf-8")
+        text = self._store.read(self._store.name_of(job.directory), file_names.METRICS)
+        if text is None:
+            raise UserError(f"{job.directory} has no {file_names.METRICS}; move the directory away and start again")
         return [float(row[job.config.monitor]) for row in csv.DictReader(io.StringIO(text))]
 
 

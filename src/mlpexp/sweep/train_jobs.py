@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlpexp.store import results_table
-from mlpexp.store.sweep_state import Standing
+from mlpexp.store.run_store import Survey
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.progress_display import Screen
 from mlpexp.sweep.run_jobs import Ended, Job, Outcome, ended_rows
@@ -36,7 +36,7 @@ def train_jobs(
     jobs = [*(job for job, _ in earlier), *jobs]
     outcomes = [*(end for _, end in earlier), *(Outcome(result=job.done) for job in jobs[len(earlier) :])]
     if all(end.is_known for end in outcomes):
-        results_table.write(directory, ended_rows(jobs, outcomes))
+        results_table.write(directory, ended_rows(jobs, outcomes, directory))
     else:
         from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep needs none of it
 
@@ -51,9 +51,9 @@ def conclude(ended: Sequence[Ended], directory: Path) -> None:
     Screen().conclude([job for job, _ in ended], [end for _, end in ended], directory)
 
 
-def explain(jobs: Sequence[Job], standing: Standing) -> None:
+def explain(jobs: Sequence[Job], survey: Survey) -> None:
     """Print what a sweep would do: new, done, torn, failed; stacks, runs alone, memory."""
     from mlpexp.sweep.executor import planned
 
     left = [job for job in jobs if job.done is None]
-    Screen().explain(jobs, left, standing.sentence(), planned(left) if left else None)
+    Screen().explain(jobs, left, survey.sentence(), planned(left) if left else None)

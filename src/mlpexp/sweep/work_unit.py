@@ -14,7 +14,7 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
-from mlpexp.store import run_directory, run_table
+from mlpexp.store import file_names
 from mlpexp.sweep.failure_record import failed, interrupted
 from mlpexp.sweep.run_jobs import Job, Outcome
 from mlpexp.sweep.train_alone import train_alone
@@ -111,10 +111,10 @@ def _journaled(job: Job) -> Outcome:
     job.directory.mkdir(parents=True, exist_ok=True)
     outcome = train_alone(job)
     if outcome.error is None:
-        kept = (run_directory.METRICS, run_directory.LAYERS, run_directory.RESULT)
+        kept = (file_names.METRICS, file_names.LAYERS, file_names.RESULT)
         there = [name for name in kept if (job.directory / name).exists()]
         outcome.files = {name: (job.directory / name).read_text(encoding="utf-8") for name in there}
-        outcome.files[run_table.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)
+        outcome.files[file_names.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)
         shutil.rmtree(job.directory)
     return outcome
 

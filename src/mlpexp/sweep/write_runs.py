@@ -7,7 +7,7 @@ from pathlib import Path
 from mlpexp.config.hparams import chosen
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime import software_versions
-from mlpexp.store import atomic_files, checkpoint_files, run_directory, run_table
+from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep.stack_checkpoints import assemble
@@ -39,8 +39,8 @@ def write_run(
     steps = -(-len(data.split.train) // cfg.data.batch_size)
     best = record.progress.best_epoch
     for name, snapshot, epochs in (
-        (run_directory.LAST, module.last, len(record.history)),
-        (run_directory.BEST, module.best, 0 if best is None else best + 1),
+        (file_names.LAST, module.last, len(record.history)),
+        (file_names.BEST, module.best, 0 if best is None else best + 1),
     ):
         if epochs:
             checkpoint = assemble(
@@ -50,7 +50,7 @@ def write_run(
                 snapshot,
                 run,
                 epochs=epochs,
-                finished=name == run_directory.LAST and not record.left,
+                finished=name == file_names.LAST and not record.left,
                 steps_per_epoch=steps,
                 wall_times=wall_times,
             )
@@ -69,7 +69,7 @@ def write_run(
         if record.confusion:
             events.append(confusion_table(record.confusion, data.class_names, wall_times[-1], end.epoch or 0))
         files[file_name(wall_times[0])] = encode(events)
-    (directory / run_directory.LAST).parent.mkdir(exist_ok=True)
+    (directory / file_names.LAST).parent.mkdir(exist_ok=True)
     for name, content in files.items():
         atomic_files.write(directory / name, content)
     result = _result(module, run, seconds, files)
@@ -84,7 +84,7 @@ def run_entry(
     files = _tables(module, run)
     result = _result(module, run, seconds, {})
     listed = "".join(f"- {json.dumps(item)}\n" for item in overrides)  # JSON is YAML
-    return result, files | {run_table.OVERRIDES: listed, run_directory.RESULT: run_directory.result_json(result)}
+    return result, files | {file_names.OVERRIDES: listed, file_names.RESULT: run_directory.result_json(result)}
 
 
 def _end(module: StackModule, run: int) -> Conclusion:
@@ -97,9 +97,9 @@ def _end(module: StackModule, run: int) -> Conclusion:
 
 def _tables(module: StackModule, run: int) -> dict[str, str]:
     record = module.records[run]
-    files = {run_directory.METRICS: run_directory.metrics_csv(record.history)}
+    files = {file_names.METRICS: run_directory.metrics_csv(record.history)}
     if record.layer_rows:
-        files[run_directory.LAYERS] = run_directory.layers_csv(record.layer_rows)
+        files[file_names.LAYERS] = run_directory.layers_csv(record.layer_rows)
     return files
 
 

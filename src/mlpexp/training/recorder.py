@@ -20,7 +20,7 @@ from mlpexp.models.classifier import Classifier
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.runtime import distributed, signals
-from mlpexp.store import atomic_files, checkpoint_files, run_directory
+from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.store.run_directory import METRIC_NAMES
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import histogram
@@ -35,7 +35,7 @@ class DeferredCheckpointIO(CheckpointIO):
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.own = {str(directory / name) for name in (run_directory.LAST, run_directory.BEST)}
+        self.own = {str(directory / name) for name in (file_names.LAST, file_names.BEST)}
         self.pending: dict[str, bytes] = {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -62,7 +62,7 @@ class DeferredCheckpointIO(CheckpointIO):
         """The epoch that was saved last is the best so far."""
         if not distributed.is_first():
             return  # nothing was saved here
-        self.pending[str(self.directory / run_directory.BEST)] = self.pending[str(self.directory / run_directory.LAST)]
+        self.pending[str(self.directory / file_names.BEST)] = self.pending[str(self.directory / file_names.LAST)]
 
 
 class Recorder(Checkpoint):
@@ -133,9 +133,7 @@ class Recorder(Checkpoint):
         if self.events is not None:
             self.events.flush()
         best = self.progress.update(epoch, self.history[-1][self.cfg.monitor])
-        trainer.save_checkpoint(
-            self.directory / run_directory.LAST
-        )  # into memory: whenever we are stopped, it is there
+        trainer.save_checkpoint(self.directory / file_names.LAST)  # into memory: whenever we are stopped, it is there
         if best:
             self.io.keep_as_best()
         if self.progress.stopped:
@@ -145,7 +143,7 @@ class Recorder(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not self.in_epoch:
-            trainer.save_checkpoint(self.directory / run_directory.LAST)
+            trainer.save_checkpoint(self.directory / file_names.LAST)
         self.flush()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
@@ -157,9 +155,9 @@ class Recorder(Checkpoint):
         if not distributed.is_first():
             return
         self.io.flush()
-        atomic_files.write(self.directory / run_directory.METRICS, run_directory.metrics_csv(self.history))
+        atomic_files.write(self.directory / file_names.METRICS, run_directory.metrics_csv(self.history))
         if self.layer_rows:
-            atomic_files.write(self.directory / run_directory.LAYERS, run_directory.layers_csv(self.layer_rows))
+            atomic_files.write(self.directory / file_names.LAYERS, run_directory.layers_csv(self.layer_rows))
         self._flushed_at = time.monotonic()
 
     def _inspect(self, module: Classifier, epoch: int, now: float) -> None:

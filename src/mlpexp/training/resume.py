@@ -13,7 +13,7 @@ from mlpexp.config.schema import Config, HalvingConfig
 from mlpexp.data import data_digest
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import atomic_files, checkpoint_files, run_directory
+from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.store.run_directory import METRIC_NAMES
 
 # what may be given beside resume: it changes no number of the epochs that are done
@@ -60,10 +60,10 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     if not directory.is_dir():
         what = "is no directory" if directory.exists() else "does not exist"
         raise UserError(f"resume={cfg.resume} {what}; give a run's directory, e.g. resume=outputs/DATE/TIME")
-    path = directory / run_directory.LAST
+    path = directory / file_names.LAST
     if not path.exists():
         raise UserError(
-            f"{directory} has no {run_directory.LAST}: there is no run to continue; start it again without resume"
+            f"{directory} has no {file_names.LAST}: there is no run to continue; start it again without resume"
         )
     loaded = checkpoint_files.load(path)
     own, num_features, num_classes = checkpoint_files.described(path, loaded)
@@ -138,7 +138,7 @@ def _refuse_what_would_differ(directory: Path, own: Config, continued: Config, s
 
 
 def _is_done(directory: Path) -> bool:
-    return (directory / run_directory.RESULT).exists() and run_directory.read_result(directory).status in (
+    return (directory / file_names.RESULT).exists() and run_directory.read_result(directory).status in (
         "ok",
         "chance",
         "diverged",

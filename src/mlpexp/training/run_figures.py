@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn.losses import softmax
-from mlpexp.store import atomic_files, run_directory
+from mlpexp.store import atomic_files, file_names
 from mlpexp.tracking import figures
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import image
@@ -25,11 +25,11 @@ SAMPLES = [42, 64, 1337]  # those that the course notebook shows
 
 def draw(module: Classifier, data: Prepared, recorder: Recorder, directory: Path, events: EventLog | None) -> None:
     """Draw the run; `module` holds the weights that the result names."""
-    (directory / run_directory.FIGURES).mkdir(exist_ok=True)
+    (directory / file_names.FIGURES).mkdir(exist_ok=True)
     step = max(0, len(recorder.history) - 1)
     for name, figure in _figures(module, data, recorder):
         content, width, height = figures.png(figure)
-        atomic_files.write(directory / run_directory.FIGURES / f"{name}.png", content)
+        atomic_files.write(directory / file_names.FIGURES / f"{name}.png", content)
         if events is not None:
             events.add(image(f"visual/{name}", step, content, width, height, wall_time=time.time()))
 

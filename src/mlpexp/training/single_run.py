@@ -23,7 +23,7 @@ from mlpexp.models.classifier import Classifier
 from mlpexp.nn import chance_level
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
-from mlpexp.store import checkpoint_files, directory_lock, run_directory
+from mlpexp.store import checkpoint_files, directory_lock, file_names, run_directory
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import EventLog
@@ -92,7 +92,7 @@ class _Run:
                 self.events.path.unlink()  # nothing has begun
             raise
         self._open()
-        last = self.job.directory / run_directory.LAST if self.job.continued else None
+        last = self.job.directory / file_names.LAST if self.job.continued else None
         fit_started = time.perf_counter()
         fit_s = math.nan
         recorder = self.recorder
@@ -101,7 +101,7 @@ class _Run:
             fit_s = time.perf_counter() - fit_started
             if trainer.world_size > 1:  # it was trained by processes that have ended; what they wrote is there
                 recorder.load_state_dict(
-                    io.load_checkpoint(self.job.directory / run_directory.LAST)["callbacks"]["Recorder"]
+                    io.load_checkpoint(self.job.directory / file_names.LAST)["callbacks"]["Recorder"]
                 )
             if not recorder.history:
                 raise UserError("training stopped before its first epoch was done; allow it more steps or time")
@@ -133,7 +133,7 @@ class _Run:
                 self.events.add(*carried_over(earlier, continued.saved_at))
             self.events.flush()
         if continued:
-            (directory / run_directory.RESULT).unlink(missing_ok=True)  # from here on it is not done
+            (directory / file_names.RESULT).unlink(missing_ok=True)  # from here on it is not done
             resume.note(directory, self.cfg.trainer.max_epochs)
             for path in earlier:
                 path.unlink()
@@ -168,7 +168,7 @@ class _Run:
         """Test metrics of the weights that `test_weights` names; the module holds them afterwards."""
         best = self.cfg.test_weights == "best" and self.recorder.progress.best_epoch is not None
         if best or self.recorder.in_epoch:
-            path = self.job.directory / (run_directory.BEST if best else run_directory.LAST)
+            path = self.job.directory / (file_names.BEST if best else file_names.LAST)
             self.module.load_state_dict(checkpoint_files.load(path)["state_dict"])
         if len(self.data.prepared.split.test) == 0:
             return {}
@@ -200,7 +200,7 @@ class _Run:
         history, directory = self.recorder.history, self.job.directory
         names = [
             name
-            for name in (run_directory.METRICS, run_directory.LAYERS, run_directory.LAST, run_directory.BEST)
+            for name in (file_names.METRICS, file_names.LAYERS, file_names.LAST, file_names.BEST)
             if (directory / name).exists()
         ]
         if self.events is not None:

@@ -17,8 +17,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mlpexp.data import data_digest
 from mlpexp.runtime.errors import Interrupted
+from mlpexp.store.file_names import BEFORE_TRAINING
 from mlpexp.store.identity import identity
-from mlpexp.store.run_state import BEFORE_TRAINING, State, look
+from mlpexp.store.run_state import State, inspect
 from mlpexp.store.worker_session import Gone, Session
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit, work
@@ -112,7 +113,7 @@ def _standing(unit: Unit) -> tuple[Ended, Unit]:
     done: Ended = []
     left = []
     for place, job in zip(unit.places, unit.jobs, strict=True):
-        found = look(job.directory, identity(job.config, data_digest.of(job.config.data)))
+        found = inspect(job.directory, identity(job.config, data_digest.of(job.config.data)))
         if found.state is State.DONE:
             done.append((place, Outcome(result=found.result)))
             continue

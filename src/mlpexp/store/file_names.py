@@ -1,0 +1,30 @@
+"""The names of all files in a run's and in a sweep's directory; no other module spells them."""
+
+# of a run, relative to its directory
+RESULT = "result.json"
+METRICS = "metrics.csv"
+LAYERS = "layers.csv"
+LAST = "checkpoints/last.ckpt"
+BEST = "checkpoints/best.ckpt"
+FIGURES = "figures"
+LOG = "train.log"
+EVENTS = "events.out.tfevents.*"
+HYDRA = ".hydra"
+CONFIG = ".hydra/config.yaml"
+OVERRIDES = ".hydra/overrides.yaml"
+
+# of a run or a sweep
+LOCK = ".lock"
+
+# of a sweep
+MANIFEST = "sweep.json"
+RESULTS = "results.csv"
+TABLE = "runs.jsonl"
+MULTIRUN = "multirun.yaml"
+SET_ASIDE = ".set_aside"
+WORKERS = ".workers"
+
+# what a run's directory holds before its training has written anything
+BEFORE_TRAINING = frozenset({HYDRA, LOG, LOCK})
+# by these files a sweep's directory is known as one
+OF_A_SWEEP = frozenset({MANIFEST, MULTIRUN, LOCK})

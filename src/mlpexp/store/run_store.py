@@ -1,0 +1,237 @@
+"""The runs of a sweep's directory: which are finished, where they are, how they are read, recorded and set aside.
+
+There are two back ends, a directory per run and one table. A finished run is recognised in both by its identity, under
+whatever name it lies, and never gives way to another run.
+"""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from mlpexp.config.schema import Config
+from mlpexp.data import data_digest
+from mlpexp.runtime import safe_files
+from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
+from mlpexp.store import atomic_files, file_names, run_directory, run_state, run_table, sweep_manifest
+from mlpexp.store.identity import hash_content, identity_content
+from mlpexp.store.run_state import UNUSABLE, Found, State
+from mlpexp.store.sweep_manifest import Manifest
+
+MAX_NAME = 255  # bytes, in all common file systems
+
+WORDS = {
+    State.DONE: "done before",
+    State.TORN: "torn (set aside, trained again)",
+    State.FAILED: "failed before (tried again)",
+    State.INTERRUPTED: "interrupted before (trained again)",
+    State.NEW: "new",
+}
+
+
+@dataclass
+class Survey:
+    """What is known of every run before any is started.
+
+    Attributes:
+        found: by the directory that the grid gives the run.
+        manifest: of the sweep with these runs.
+    """
+
+    found: dict[str, Found]
+    manifest: Manifest
+
+    def sentence(self) -> str:
+        """E.g. `1,080 runs: 1,000 done before, 3 torn, 77 new`; empty where all are new."""
+        counts = Counter(one.state for one in self.found.values())
+        if counts[State.NEW] == len(self.found):
+            return ""
+        parts = [f"{counts[state]:,} {words}" for state, words in WORDS.items() if counts[state]]
+        return f"{len(self.found):,} runs: {', '.join(parts)}"
+
+
+class RunStore:
+    """The directory of a sweep."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._table: tuple[tuple[int, int], dict[str, dict[str, str]]] | None = None
+
+    def survey(self, jobs: Sequence[tuple[str, Config]], *, same_study: bool) -> Survey:
+        """Look at the directory without changing it.
+
+        Args:
+            jobs: the directory that the grid gives each run, and its configuration.
+            same_study: refuse runs of another study; not for a sweeper that brings its runs in portions.
+
+        Raises:
+            UserError: the directory is a file, a link, somebody else's, or holds another study; or something in it
+                cannot be read.
+        """
+        check_place(self.directory)
+        run_state.check_shelf(self.directory / file_names.SET_ASIDE)
+        unique = dict(jobs)
+        contents = [identity_content(cfg, data_digest.of(cfg.data)) for cfg in unique.values()]
+        old = sweep_manifest.read(self.directory)
+        study = sweep_manifest.joined(old, sweep_manifest.of(contents), self.directory, refuse=same_study)
+        identities = [hash_content(content) for content in contents]
+        found = _Recognition(self.directory, study.runs).find([Path(place) for place in unique], identities)
+        study.runs |= {
+            identity: self.name_of(one.directory)
+            for identity, one in zip(identities, found, strict=True)
+            if one.directory.is_relative_to(self.directory)
+        }
+        return Survey(dict(zip(unique, found, strict=True)), study)
+
+    def prepare(self, survey: Survey) -> None:
+        """Set aside what is torn, failed or interrupted, and write the manifest; the directory's lock is held."""
+        atomic_files.make_directory(self.directory, parents=True)
+        atomic_files.clean(self.directory)
+        for one in survey.found.values():
+            if one.state is State.INTERRUPTED and not one.trained:
+                (one.directory / file_names.RESULT).unlink()  # stopped before anything came of it
+            elif one.state in UNUSABLE:
+                run_state.set_aside(one, self.directory / file_names.SET_ASIDE)
+        sweep_manifest.write(self.directory, survey.manifest)
+
+    def record(self, entries: Iterable[tuple[str, run_table.Files]]) -> None:
+        """Add finished runs, by name, to the table; they are on the disk when this returns."""
+        run_table.append(self.directory, entries)
+
+    def read(self, name: str, file: str) -> str | None:
+        """The text of a run's file, from its directory or from the table; None where there is none.
+
+        Args:
+            name: of the run, see `name_of`.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        if not run_directory.is_relative(name):
+            return None
+        try:
+            return safe_files.read_text(self.directory / name / file, errors="replace")
+        except FileNotFoundError:
+            return self._read_table().get(name, {}).get(file)
+
+    def name_of(self, run: Path) -> str:
+        """The name of a run in `results.csv` and in the table: its directory, relative to the sweep's."""
+        return run.relative_to(self.directory).as_posix() if run.is_relative_to(self.directory) else run.name
+
+    def _read_table(self) -> dict[str, dict[str, str]]:
+        try:
+            found = (self.directory / file_names.TABLE).stat()
+        except FileNotFoundError:
+            return {}
+        state = found.st_mtime_ns, found.st_size
+        if self._table is None or self._table[0] != state:
+            self._table = state, dict(run_table.read(self.directory))
+        return self._table[1]
+
+
+class _Recognition:
+    """Finds each run of a grid, and gives those that are not finished a directory that no other run has."""
+
+    def __init__(self, sweep: Path, known: dict[str, str]) -> None:
+        self.sweep, self.known = sweep, known
+        self.name_of = RunStore(sweep).name_of
+        self.in_table = run_table.results(sweep)
+        self.claimed: set[Path] = set()
+
+    def find(self, directories: Sequence[Path], identities: Sequence[str]) -> list[Found]:
+        """
+        Args:
+            directories: that the grid gives each run, in its order.
+        """
+        pairs = list(zip(directories, identities, strict=True))
+        found = [self._claimed(self._at(directory, identity)) for directory, identity in pairs]
+        # names by identity of runs that the manifest does not know; read only where a name has changed hands
+        strays = _names_by_identity(self.sweep) if any(one.state is State.OTHER for one in found) else {}
+        for i, (directory, identity) in enumerate(pairs):
+            if found[i].state is not State.DONE:
+                names = [self.known.get(identity), strays.get(identity), *self.in_table.get(identity, {})]
+                found[i] = self._elsewhere(found[i], identity, [n for n in names if n and self.sweep / n != directory])
+        taken = {one.directory for one in found} | set(directories) | self._names_in_use(set(identities))
+        for one in found:
+            if one.state is not State.DONE and (one.state is State.OTHER or self._is_in_table(one.directory)):
+                one.directory = _free(one.directory, taken)
+                one.state = State.NEW
+                taken.add(one.directory)
+        return found
+
+    def _at(self, directory: Path, identity: str) -> Found:
+        if directory.parent != self.sweep and directory.is_relative_to(self.sweep) and directory.parent.is_symlink():
+            raise UserError(f"{directory.parent} is a symbolic link; a run's directory must be a real one")
+        found = run_state.inspect(directory, identity)
+        if found.state is not State.DONE and (result := self.in_table.get(identity, {}).get(self.name_of(directory))):
+            return Found(directory, State.DONE, result)
+        return found
+
+    def _elsewhere(self, found: Found, identity: str, names: Sequence[str]) -> Found:
+        for name in names:
+            other = self._at(self.sweep / name, identity)
+            if other.state is State.DONE and other.directory not in self.claimed:
+                return self._claimed(other)
+            if found.state is State.OTHER and other.state in (State.NEW, *UNUSABLE):
+                found = other  # where it was tried before
+        return found
+
+    def _claimed(self, found: Found) -> Found:
+        if found.state is State.DONE:
+            self.claimed.add(found.directory)
+        return found
+
+    def _is_in_table(self, directory: Path) -> bool:
+        """Whether the table has another run under this name."""
+        return any(self.name_of(directory) in names for names in self.in_table.values())
+
+    def _names_in_use(self, here: set[str]) -> set[Path]:
+        return {self.sweep / name for identity, name in self.known.items() if identity not in here}
+
+
+def _names_by_identity(sweep: Path) -> dict[str, str]:
+    """The runs in the sweep's directory and one level below."""
+    found = {}
+    for path in sorted(path for depth in ("*", "*/*") for path in sweep.glob(f"{depth}/{file_names.RESULT}")):
+        name = path.parent.relative_to(sweep)
+        if not any(part.startswith(".") for part in name.parts):
+            with contextlib.suppress(DamagedFile, NotRegularFile):
+                found[run_directory.read_result(path.parent).identity] = name.as_posix()
+    return found
+
+
+def _free(directory: Path, taken: set[Path]) -> Path:
+    names = (directory.with_name(f"{directory.name}-{number}") for number in count(2))
+    return next(place for place in names if place not in taken and not os.path.lexists(place))
+
+
+def check_place(directory: Path) -> None:
+    """
+    Raises:
+        UserError: a sweep cannot be written there.
+    """
+    try:
+        there = next(place for place in (directory, *directory.parents) if os.path.lexists(place))
+    except (OSError, ValueError) as error:  # a NUL, say
+        raise UserError(f"hydra.sweep.dir: {error}; choose another name=…") from None
+    longest = max(len(os.fsencode(part)) for part in directory.parts)
+    if longest > MAX_NAME:
+        raise UserError(f"hydra.sweep.dir has a name of {longest} bytes, {MAX_NAME} are possible; choose a shorter one")
+    if directory.is_symlink():
+        raise UserError(f"{directory} is a symbolic link; choose another name=…, or give its target as hydra.sweep.dir")
+    if there == directory and not directory.is_dir():
+        raise UserError(f"{directory} is a file; choose another name=…")
+    if not there.is_dir():
+        raise UserError(f"{directory} cannot be made: {there} is no directory; choose another hydra.sweep.dir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there} cannot be written to; choose another hydra.sweep.dir, or ask for the right to")
+    if directory.is_dir():
+        names = {path.name for path in directory.iterdir()}
+        if names and not names & file_names.OF_A_SWEEP:
+            raise UserError(
+                f"{directory} is not empty and holds no sweep; choose another name=… (nothing in it was changed)"
+            )
