@@ -1,8 +1,10 @@
 """`hydra/sweeper=optuna`: what is asked for, what is told, how a search carries on."""
 
+import fcntl
 import gc
 import json
 import math
+import os
 import shlex
 import shutil
 import signal
@@ -23,6 +25,7 @@ from optuna.trial import TrialState
 
 from mlpexp import load_results
 from mlpexp.runtime.errors import Interrupted
+from mlpexp.search import samplers
 from mlpexp.search.study_storage import Journal
 from mlpexp.sweep.run_jobs import Job, Outcome
 
@@ -78,6 +81,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             )
         )
 
+    seen.train_jobs = train_jobs
     monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", train_jobs)
     monkeypatch.setattr("mlpexp.sweep.train_jobs.conclude", lambda *_: None)
     return seen
@@ -127,6 +131,34 @@ def test_a_generation_is_asked_for_and_trained_at_once(sampler: str, train: Any,
     }
     assert f"best of 40 trials: number {best.number + 1}, val/loss {loss(best):.6g}" in ended.out
     assert ended.out.count("trials ") == 3
+
+
+@pytest.mark.parametrize(
+    ("trials", "sampler", "sizes"),
+    [
+        (40, "tpe", [10] * 4),
+        (41, "tpe", [10] * 4 + [1]),
+        (200, "tpe", [20] * 10),
+        (7, "cmaes", [1] * 7),
+        (60, "random", [50, 10]),
+    ],
+)
+def test_by_default_a_generation_is_a_quarter_of_the_trials_and_at_most_twenty(
+    trials: int, sampler: str, sizes: list[int], train: Any, here: Path, trained: Any
+) -> None:
+    ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials={trials} hydra.sweeper.sampler={sampler}")
+    assert ended.code == 0, ended.err
+    assert [len(portion) for portion in trained.portions] == sizes
+    up_to = "up to " if len(set(sizes)) > 1 else ""
+    assert ended.out.splitlines()[0] == (
+        f"search of {trials} trials: {len(sizes)} generations of {up_to}{sizes[0]}, sampler {sampler}, "
+        "objective val/loss"
+    )
+
+
+def test_trials_of_one_generation_keep_away_from_each_other() -> None:
+    made = samplers.sampler("tpe", 0, 0, 20)
+    assert made._constant_liar is True  # type: ignore[attr-defined]
 
 
 def test_what_it_learns_makes_it_better_than_chance(train: Any, here: Path, trained: Any) -> None:
@@ -226,7 +258,7 @@ def test_a_trial_is_the_mean_over_its_seeds(train: Any, here: Path, trained: Any
 def test_two_objectives_give_a_front(train: Any, here: Path, trained: Any) -> None:
     ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=30 'hydra.sweeper.objectives=[val/acc,num_parameters]'")
     assert ended.code == 0, ended.err
-    (jobs,) = trained.portions
+    jobs = [job for portion in trained.portions for job in portion]
     points = {(1 / (1 + loss(job)), 100.0 * job.config.model.width) for job in jobs}
     front = {(a, n) for a, n in points if not any(x >= a and y <= n and (x, y) != (a, n) for x, y in points)}
     written = yaml.safe_load((here / "multirun/s/optimization_results.yaml").read_text())
@@ -271,6 +303,169 @@ def test_a_torn_line_of_the_journal_is_forgotten(tmp_path: Path) -> None:
     again.append_logs([{"c": 3}])
     again.flush()
     assert [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()] == [{"a": 1}, {"b": 2}, {"c": 3}]
+
+
+GRID = "model.width='range(4,34)' hydra.sweeper.sampler=grid hydra.sweeper.batch_size=10"
+
+
+@pytest.mark.parametrize("space", [GRID, f"{SPACE} hydra.sweeper.n_trials=30 hydra.sweeper.batch_size=10"])
+@pytest.mark.parametrize("moment", [0, 14, 20])
+def test_a_signal_while_trials_are_asked_for_loses_none(
+    space: str, moment: int, train: Any, here: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(f"{SEARCH} {space}")
+    whole = typed(trained.portions)
+    shutil.rmtree(here / "multirun")
+    ask, asked = optuna.Study.ask, []
+
+    def interrupted(self: optuna.Study, *arguments: Any) -> optuna.Trial:
+        asked.append(1)
+        if len(asked) == moment + 1:
+            raise Interrupted("stopped by SIGTERM", 143)
+        return ask(self, *arguments)
+
+    monkeypatch.setattr(optuna.Study, "ask", interrupted)
+    assert train(f"{SEARCH} {space}").code == 143
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", trained.train_jobs)
+    monkeypatch.setattr("mlpexp.sweep.train_jobs.conclude", lambda *_: None)
+    trained.portions.clear()
+    assert train(f"{SEARCH} {space}").code == 0
+    assert typed(trained.portions) == whole
+    assert {trial.state for trial in study(here).trials} == {TrialState.COMPLETE}
+    assert len(study(here).trials) == 30
+
+
+@pytest.mark.parametrize("name", ["search.jsonl", "optuna.log"])
+@pytest.mark.parametrize("space", [GRID, f"{SPACE} hydra.sweeper.n_trials=30 hydra.sweeper.batch_size=10"])
+def test_a_cut_or_damaged_file_changes_no_trial(space: str, name: str, train: Any, here: Path, trained: Any) -> None:
+    train(f"{SEARCH} {space}")
+    whole, place = typed(trained.portions), here / "multirun/s"
+    content = {name: (place / name).read_bytes() for name in ("search.jsonl", "optuna.log")}
+    size = len(content[name])
+    for cut in (1, size // 3, size - 1):
+        for damaged in (content[name][:cut], content[name][:cut] + b"\xff" + content[name][cut + 1 :]):
+            for other, bytes_ in content.items():
+                (place / other).write_bytes(damaged if other == name else bytes_)
+            trained.portions.clear()
+            ended = train(f"{SEARCH} {space}")
+            assert ended.code == 0, ended.err
+            assert typed(trained.portions) == whole
+            assert (place / "search.jsonl").read_bytes().count(b"\n") == 4
+            values = {trial.user_attrs["trial"]: trial.value for trial in study(here).trials}
+            assert values == {job.number: loss(job) for portion in trained.portions for job in portion}
+
+
+def test_a_search_of_a_version_without_a_record_carries_on(train: Any, here: Path, trained: Any) -> None:
+    command = f"{SEARCH} {SPACE} hydra.sweeper.batch_size=8 hydra.sweeper.n_trials="
+    train(f"{command}24")
+    whole, place = typed(trained.portions), here / "multirun/s"
+    trials, asked = study(here).trials, study(here).user_attrs["search"]
+    for name in ("search.jsonl", "optuna.log"):
+        (place / name).unlink()
+    journal = Journal(place / "optuna.log")
+    former = optuna.create_study(study_name="mlpexp", storage=optuna.storages.JournalStorage(journal))
+    former.set_user_attr("search", asked)
+    for trial in trials[:16]:
+        state = TrialState.COMPLETE if trial.number != 3 else TrialState.FAIL
+        value = trial.value if state == TrialState.COMPLETE else None
+        attributes = {"generation": 8 * (trial.number // 8)}
+        former.add_trial(
+            optuna.create_trial(
+                state=state, value=value, params=trial.params, distributions=trial.distributions, user_attrs=attributes
+            )
+        )
+    former.add_trial(  # tried again with success
+        optuna.create_trial(
+            value=trials[3].value,
+            params=trials[3].params,
+            distributions=trials[3].distributions,
+            user_attrs={"generation": 0, "replaces": 3},
+        )
+    )
+    former.enqueue_trial(trials[20].params)
+    former.ask(trials[20].distributions)  # asked for when it was killed
+    journal.flush()
+    trained.portions.clear()
+    assert train(f"{command}24").code == 0
+    assert typed(trained.portions) == whole
+    complete = [trial for trial in study(here).trials if trial.state == TrialState.COMPLETE]
+    assert sorted(trial.value for trial in complete) == sorted(trial.value for trial in trials)
+    refused = train(f"{SEARCH} model.width=4,16 hydra.sweeper.n_trials=2")
+    assert (refused.code, "holds another search" in refused.line) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "content", ["my diary, without a line's end", "two\nlines\n", '{"my": "data"}\n', '{"my": "data"}']
+)
+def test_a_file_that_is_no_journal_is_not_overwritten(content: str, train: Any, here: Path, trained: Any) -> None:
+    (here / "mine.txt").write_text(content)
+    ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=4 hydra.sweeper.storage=mine.txt")
+    assert (ended.code, "mine.txt is not an Optuna journal" in ended.line) == (2, True), ended.err
+    assert (here / "mine.txt").read_text() == content
+    assert trained.portions == []
+
+
+def test_a_link_or_a_fifo_is_refused_as_storage(train: Any, here: Path, trained: Any) -> None:
+    (here / "target").write_text("")
+    (here / "link").symlink_to(here / "target")
+    os.mkfifo(here / "fifo")
+    for name in ("link", "fifo", "."):
+        ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=4 hydra.sweeper.storage={name}")
+        assert (ended.code, "is not a regular file" in ended.line) == (2, True), ended.err
+    ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=4 hydra.sweeper.storage=absent/log")
+    assert (ended.code, "there is no directory absent" in ended.line) == (2, True), ended.err
+    assert (here / "target").read_text() == ""
+
+
+def test_links_in_the_directory_of_a_search_are_not_followed(train: Any, here: Path, trained: Any) -> None:
+    place = here / "multirun/s"
+    train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=4")
+    for name in ("search.jsonl", "optuna.log"):
+        (here / name).write_text("precious")
+        (place / name).unlink()
+        (place / name).symlink_to(here / name)
+        ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=4")
+        assert (ended.code, "symbolic link" in ended.line) == (2, True), ended.err
+        assert (here / name).read_text() == "precious"
+        (place / name).unlink()
+
+
+def test_two_searches_cannot_share_one_storage(train: Any, here: Path, trained: Any) -> None:
+    words = f"{SPACE} hydra.sweeper.n_trials=4"
+    for storage in ("journal.log", f"sqlite:///{here}/shared.db"):
+        first = f"-m hydra/sweeper=optuna name=a {words} hydra.sweeper.storage={storage}"
+        assert train(first).code == 0
+        before = {path: path.read_bytes() for path in here.glob("*.log")}
+        refused = train(f"-m hydra/sweeper=optuna name=b {words} hydra.sweeper.storage={storage}")
+        assert (refused.code, "holds the study of another search" in refused.line) == (2, True), refused.err
+        assert {path: path.read_bytes() for path in here.glob("*.log")} == before
+        again = train(first)
+        assert again.code == 0, again.err
+        shutil.rmtree(here / "multirun")
+
+
+def test_a_journal_outside_of_the_sweep_is_locked(train: Any, here: Path, trained: Any) -> None:
+    command = f"{SEARCH} {SPACE} hydra.sweeper.n_trials=4 hydra.sweeper.storage=journal.log"
+    assert train(command).code == 0
+    with (here / "journal.log").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        ended = train(command)
+        assert (ended.code, "journal.log is in use by another search" in ended.line) == (2, True), ended.err
+    assert train(command).code == 0
+
+
+def test_somebody_else_s_lines_in_the_journal_are_not_overwritten(train: Any, here: Path, trained: Any) -> None:
+    def intrude(job: Job) -> float:
+        with (here / "journal.log").open("ab") as file:
+            file.write(b'{"op_code":9}\n')
+        return loss(job)
+
+    trained.by = intrude
+    ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=1 hydra.sweeper.storage=journal.log")
+    assert (ended.code, "was changed by another program" in ended.line) == (2, True), ended.err
+    assert (here / "journal.log").read_bytes().endswith(b'{"op_code":9}\n')
 
 
 REFUSED = {

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: a search that learns from its trials, a generation as large as a stack at a time."""
+"""`hydra/sweeper=optuna`: a search with Optuna that trains each generation of trials in stacks."""
 
 # Hydra runs this file again at every scan for plugins: no state here, and nothing heavy
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ class OptunaSweeperConf:
     _target_: str = "hydra_plugins.mlpexp_optuna_sweeper.optuna_sweeper.OptunaSweeper"
     # tpe, cmaes, random, qmc (quasi-random) or grid
     sampler: str = "tpe"
-    # a total: the same command with more carries on; null: 100, or the whole grid
+    # in total: the same command with more continues; null: 100, or the whole grid
     n_trials: Optional[int] = None  # noqa: UP045
-    # trials that are asked for, and trained, at once
-    batch_size: int = 50
-    # of the sampler; runs have their own
+    # trials that are chosen, and trained, together; null: a quarter of them, at most 20 (50 where nothing is learned)
+    batch_size: Optional[int] = None  # noqa: UP045
+    # of the sampler; runs have seeds of their own
     seed: int = 0
-    # what is better, e.g. [val/acc,num_parameters]; null: the metric in monitor
+    # e.g. [val/acc,num_parameters]; null: the metric in monitor
     objectives: Optional[List[str]] = None  # noqa: UP006, UP045
     # null: Optuna's journal file in the sweep's directory; sqlite: a database there; or an address, a file
     storage: Optional[str] = None  # noqa: UP045

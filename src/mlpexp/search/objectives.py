@@ -1,4 +1,4 @@
-"""What makes one trial better than another, and where a run says it."""
+"""Objectives of a search: which metrics, in which direction, and their values for a trial."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.errors import UserError, described
 from mlpexp.store import run_directory
 from mlpexp.store.run_directory import FINITE, METRIC_NAMES, Result
 
@@ -15,13 +15,13 @@ OTHERS = ("num_parameters", "seconds")
 
 
 class Measured(NamedTuple):
-    """What a trial's runs amount to.
+    """The outcome of a trial.
 
     Attributes:
-        values: of the objectives, the mean over the trial's runs; None where there are none.
+        values: the objectives, each the mean over the trial's runs; None where a run has none.
         problem: why there are none.
-        may_recover: it raised an error and may succeed another time; a diverged run would diverge again.
-        epochs: after which it had to leave, if it did.
+        may_recover: a run raised an error and may succeed another time; a diverged run would diverge again.
+        epochs: after which halving stopped a run, if it did.
     """
 
     values: list[float] | None
@@ -31,16 +31,17 @@ class Measured(NamedTuple):
 
 
 def directions(names: Sequence[str]) -> list[Literal["minimize", "maximize"]]:
-    """`maximize` for accuracies, `minimize` for all else.
+    """`maximize` for accuracies, `minimize` for all others.
 
     Raises:
-        UserError: an unknown objective, one twice, or none.
+        UserError: an unknown objective, one given twice, or none.
     """
     allowed = (*METRIC_NAMES, *OTHERS)
     for name in names:
         if name.startswith("test/"):
             raise UserError(
-                f"objective {name}: who chooses by the test set has no test left; choose val/loss or val/acc"
+                f"objective {name}: test/* cannot be an objective, since there would be no test left; "
+                "choose val/loss or val/acc"
             )
         if name not in allowed:
             raise UserError(f"unknown objective '{name}'; choose among {', '.join(allowed)}")
@@ -50,14 +51,13 @@ def directions(names: Sequence[str]) -> list[Literal["minimize", "maximize"]]:
 
 
 def measured(ended: Sequence[JobReturn], names: Sequence[str]) -> Measured:
-    """The objectives of a trial, from what the launcher gives back for its runs."""
+    """The outcome of a trial, from what the launcher returns for its runs."""
     rows: list[list[float]] = []
     epochs = None
-    for one in ended:
-        if one.status == JobStatus.FAILED:
-            error = one._return_value
-            return Measured(None, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", may_recover=True)
-        result = result_of(one)
+    for job in ended:
+        if job.status == JobStatus.FAILED:
+            return Measured(None, described(job._return_value), may_recover=True)
+        result = _result(job)
         row = [_value(result, name) for name in names]
         if result.status == "diverged" or not all(map(math.isfinite, row)):
             return Measured(None, result.message or "a metric is not finite")
@@ -67,15 +67,15 @@ def measured(ended: Sequence[JobReturn], names: Sequence[str]) -> Measured:
     return Measured([math.fsum(column) / len(rows) for column in zip(*rows, strict=True)], epochs=epochs)
 
 
-def result_of(ended: JobReturn) -> Result:
-    """How a run ended, whichever launcher ran it.
+def _result(job: JobReturn) -> Result:
+    """The result of a run, whichever launcher ran it.
 
     Raises:
         UserError: the run has left no result.
     """
-    if (result := getattr(ended, "result", None)) is not None:
-        return result  # ours knows it
-    return run_directory.read_result(Path(ended.hydra_cfg.hydra.runtime.output_dir))  # type: ignore[union-attr]
+    if (result := getattr(job, "result", None)) is not None:
+        return result  # mlpexp's launcher knows it
+    return run_directory.read_result(Path(job.hydra_cfg.hydra.runtime.output_dir))  # type: ignore[union-attr]
 
 
 def _value(result: Result, name: str) -> float:

@@ -1,9 +1,12 @@
-"""Who chooses the next trials: a sampler of Optuna's, or a list of points that is known from the start."""
+"""Samplers: which trials come next, from a sampler of Optuna or as a list of points that is known from the start."""
 
 import hashlib
+import inspect
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
+from math import prod
 from typing import Any
 
 import optuna
@@ -11,56 +14,114 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 
 from mlpexp.runtime.errors import UserError
-from mlpexp.search import search_space as spaces
+from mlpexp.runtime.registry import Registry
+from mlpexp.search import search_space
 from mlpexp.search.search_space import Space
 
-SAMPLERS = ("tpe", "cmaes", "random", "qmc", "grid")
+MAX_LEARNING_BATCH = 20  # trials that a sampler chooses without knowing each other's outcome
+DEFAULT_BATCH = 50
+DEFAULT_TRIALS = 100
 
-Points = Callable[[int, int], list[dict[str, Any]]]
 
+@dataclass(frozen=True, kw_only=True)
+class SamplerEntry:
+    """One sampler.
 
-def sampler(name: str, seed: int, trial: int, batch_size: int) -> BaseSampler:
-    """A sampler for the generation that begins with this trial.
-
-    A new one for each, seeded by where it stands: so a search that was killed goes on as if it had not been.
+    Attributes:
+        make: Optuna's sampler from a seed and the size of a generation; it is also given those points that are fixed.
+        points: (space, seed, first, count) -> points that are known from the start; None where the sampler chooses.
+        learns: whether the outcome of trials decides which come next.
+        finite: whether the space has a last point.
     """
-    text = hashlib.sha256(f"{seed}/{trial}".encode()).digest()
-    own = int.from_bytes(text[:4], "big")
-    match name:
-        case "cmaes":
-            return CmaEsSampler(seed=own, popsize=max(4, batch_size), warn_independent_sampling=False)
-        case "tpe":
-            return TPESampler(seed=own)
-    return RandomSampler(seed=own)
+
+    make: Callable[[int, int], BaseSampler] = lambda seed, size: RandomSampler(seed=seed)
+    points: Callable[[Space, int, int, int], list[dict[str, Any]]] | None = None
+    learns: bool = False
+    finite: bool = False
 
 
-def points(name: str, seed: int, space: Space) -> Points | None:
-    """From (first, count) to these points of a grid or of a quasi-random sequence; None where a sampler chooses."""
-    if name == "grid":
-        return lambda first, count: list(islice(spaces.combinations(space), first, first + count))
-    if name == "qmc":
-        return lambda first, count: _quasi_random(space, seed, first, count)
-    return None
+def _tpe(seed: int, size: int) -> BaseSampler:
+    # trials of a generation that have no outcome yet count as bad, so that the next ones keep away from them
+    return TPESampler(seed=seed, **_accepted(TPESampler, constant_liar=True))
 
 
-def grid_size(space: Space) -> int:
-    """How many points the space has, see `space.values`."""
-    size = 1
-    for key, distribution in space.distributions.items():
-        size *= len(spaces.values(key, distribution))
-    return size
+def _cmaes(seed: int, size: int) -> BaseSampler:
+    return CmaEsSampler(seed=seed, popsize=max(4, size), warn_independent_sampling=False)
 
 
-def refuse_unfit(name: str, space: Space, objectives: list[str]) -> str | None:
-    """A warning where the sampler can do only part of the job.
+def _accepted(sampler: type[BaseSampler], **options: Any) -> dict[str, Any]:
+    """Those options that the installed version of Optuna has."""
+    return {name: value for name, value in options.items() if name in inspect.signature(sampler).parameters}
+
+
+def _grid(space: Space, seed: int, first: int, count: int) -> list[dict[str, Any]]:
+    return list(islice(search_space.combinations(space), first, first + count))
+
+
+def _quasi_random(space: Space, seed: int, first: int, count: int) -> list[dict[str, Any]]:
+    from scipy.stats.qmc import Sobol  # takes a second to import
+
+    sequence = Sobol(len(space.distributions), scramble=True, rng=seed)
+    if first:
+        sequence.fast_forward(first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about numbers of points that are no power of two
+        shares = sequence.random(count).tolist()
+    return [
+        {key: search_space.at(share, one) for share, (key, one) in zip(row, space.distributions.items(), strict=True)}
+        for row in shares
+    ]
+
+
+SAMPLERS: Registry[SamplerEntry] = Registry(
+    "sampler",
+    {
+        "tpe": SamplerEntry(make=_tpe, learns=True),
+        "cmaes": SamplerEntry(make=_cmaes, learns=True),
+        "random": SamplerEntry(),
+        "qmc": SamplerEntry(points=_quasi_random),
+        "grid": SamplerEntry(points=_grid, finite=True),
+    },
+)
+
+
+def sampler(name: str, seed: int, first: int, size: int) -> BaseSampler:
+    """A sampler for the generation whose first trial has this number.
+
+    Each generation has a sampler of its own, seeded by that number, so that a search that was interrupted continues
+    with the trials of one that was not.
+    """
+    digest = hashlib.sha256(f"{seed}/{first}".encode()).digest()
+    return SAMPLERS[name].make(int.from_bytes(digest[:4], "big"), size)
+
+
+def num_trials(name: str, wanted: int | None, space: Space) -> int:
+    """The number of trials: as wanted, by default 100; at most as many as a grid has points.
+
+    Raises:
+        UserError: a grid over an interval.
+    """
+    if not SAMPLERS[name].finite:
+        return DEFAULT_TRIALS if wanted is None else wanted
+    size = prod(len(search_space.values(key, one)) for key, one in space.distributions.items())
+    return size if wanted is None else min(wanted, size)
+
+
+def batch_size(name: str, wanted: int | None, total: int) -> int:
+    """Trials of a generation: by default so many that a sampler that learns does so at least four times."""
+    if wanted is not None:
+        return wanted
+    return max(1, min(MAX_LEARNING_BATCH, total // 4)) if SAMPLERS[name].learns else DEFAULT_BATCH
+
+
+def check(name: str, space: Space, objectives: list[str]) -> str | None:
+    """A warning where the sampler can do only part of the task.
 
     Raises:
         UserError: it cannot do it at all.
     """
     if name not in SAMPLERS:
-        raise UserError(
-            f"unknown sampler '{name}'; choose one of {', '.join(SAMPLERS)}, e.g. hydra.sweeper.sampler=tpe"
-        )
+        raise UserError(f"{SAMPLERS.unknown(name)}, e.g. hydra.sweeper.sampler=tpe")
     if name != "cmaes":
         return None
     if len(objectives) > 1:
@@ -71,28 +132,12 @@ def refuse_unfit(name: str, space: Space, objectives: list[str]) -> str | None:
         raise UserError("sampler=cmaes needs the package cmaes: pip install 'mlpexp[search]'") from None
     named = [key for key, one in space.distributions.items() if isinstance(one, CategoricalDistribution)]
     if len(space.distributions) - len(named) < 2:
-        raise UserError("sampler=cmaes needs two numbers at least, as interval or range; sampler=tpe takes anything")
-    return f"sampler=cmaes moves numbers; drawn at random instead: {', '.join(named)}" if named else None
+        raise UserError(
+            "sampler=cmaes needs two numbers at least, as interval or range; hydra.sweeper.sampler=tpe takes any space"
+        )
+    return f"sampler=cmaes chooses numbers only; drawn at random instead: {', '.join(named)}" if named else None
 
 
-def _quasi_random(space: Space, seed: int, first: int, count: int) -> list[dict[str, Any]]:
-    from scipy.stats.qmc import Sobol  # a second: late
-
-    sequence = Sobol(len(space.distributions), scramble=True, rng=seed)
-    if first:
-        sequence.fast_forward(first)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about numbers of points that are no power of two
-        shares = sequence.random(count).tolist()
-    return [
-        {
-            key: spaces.at(share, distribution)
-            for share, (key, distribution) in zip(row, space.distributions.items(), strict=True)
-        }
-        for row in shares
-    ]
-
-
-def quiet() -> None:
-    """Optuna's own messages: what a person needs to know, the search says itself."""
+def silence_optuna() -> None:
+    """Turn off Optuna's own messages; the search reports what is needed."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,8 +1,10 @@
-"""What a person sees of a search, and `optimization_results.yaml`."""
+"""The terminal output of a search, and `optimization_results.yaml`."""
 
 import sys
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 from hydra.core.utils import JobReturn
@@ -11,33 +13,51 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from mlpexp.search.search_record import SearchRecord
 from mlpexp.search.search_space import Space
 from mlpexp.store import atomic_files
 
+if TYPE_CHECKING:
+    from mlpexp.search.optuna_search import Plan
+
 RESULTS = "optimization_results.yaml"
-SHOWN = 20  # of a front
+SHOWN = 20  # trials of a front
 
 
-def generation(study: optuna.Study, names: Sequence[str], numbers: Sequence[int], total: int) -> None:
-    """One line, e.g. `trials 51-100 of 500: best val/loss 0.0912, 1 failed`."""
-    own = [trial for trial in study.get_trials(deepcopy=False) if trial.number in set(numbers)]
-    line = f"trials {numbers[0] + 1:,}-{numbers[-1] + 1:,} of {total:,}: {_best(study, names)}"
-    if failed := sum(trial.state == TrialState.FAIL for trial in own):
-        line += f", {failed:,} failed"
-    print(line, flush=True)
+def begin(plan: "Plan", record: SearchRecord) -> None:
+    """One line, e.g. `search of 40 trials: 4 generations of 10, sampler tpe, objective val/loss`."""
+    print(_description(plan, record.num_trials), flush=True)
 
 
-def explain(space: Space, sampler: str, num_trials: int, batch_size: int, names: Sequence[str]) -> None:
+def _description(plan: "Plan", done: int = 0) -> str:
+    left = max(0, plan.num_trials - done)
+    full, rest = divmod(left, plan.batch_size)
+    generations = f"{full + bool(rest):,} generation{'s' * (full + bool(rest) != 1)}"
+    size = min(plan.batch_size, left)
+    before = f"{done:,} asked for before, then " if done else ""
+    which = f"objective{'s' * (len(plan.names) != 1)} {', '.join(plan.names)}"
+    sizes = f" of {'up to ' * bool(full and rest)}{size:,}" if left else ""
+    return f"search of {plan.num_trials:,} trials: {before}{generations}{sizes}, sampler {plan.sampler}, {which}"
+
+
+def explain(plan: "Plan") -> None:
     """A dry run."""
-    print(f"{num_trials:,} trials by sampler={sampler}, {batch_size:,} at a time, for {', '.join(names)}")
+    space = plan.space
+    print(_description(plan))
     for key in space.distributions:
         print(f"  {space.typed[key]}")
     if space.repetitions:
-        runs = 1
-        for texts in space.repetitions.values():
-            runs *= len(texts)
+        runs = prod(map(len, space.repetitions.values()))
         print(f"each trial is the mean of {runs:,} runs: {', '.join(space.typed[key] for key in space.repetitions)}")
     print("dry run: nothing was trained or written")
+
+
+def generation(study: optuna.Study, names: Sequence[str], trials: Sequence[FrozenTrial], total: int) -> None:
+    """One line, e.g. `trials 51-100 of 500: best val/loss 0.0912, 1 failed`."""
+    line = f"trials {trials[0].number + 1:,}-{trials[-1].number + 1:,} of {total:,}: {_best(study, names)}"
+    if failed := sum(trial.state == TrialState.FAIL for trial in trials):
+        line += f", {failed:,} failed"
+    print(line, flush=True)
 
 
 def warn(line: str) -> None:
@@ -45,24 +65,25 @@ def warn(line: str) -> None:
 
 
 def place(ended: JobReturn) -> str:
-    """The name of a run's directory, where its launcher knows it."""
+    """The name of a run's directory; empty where its launcher does not tell it."""
     directory = getattr(ended, "directory", None)
     return directory.name if directory is not None else ""
 
 
 def conclude(
-    study: optuna.Study,
-    names: Sequence[str],
-    space: Space,
-    directory: Path,
-    places: Mapping[tuple[tuple[str, ...], ...], str],
+    study: optuna.Study, plan: "Plan", directory: Path, places: Mapping[tuple[tuple[str, ...], ...], str]
 ) -> None:
-    """Say which trials are the best, and write it down."""
+    """Print the best trials and write them to a file.
+
+    Args:
+        places: the directory of the first run of each trial, by the trial's runs.
+    """
+    names, space = plan.names, plan.space
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     if not complete:
-        warn(f"none of {len(trials):,} trials has an answer: {_reasons(failed)}")
+        warn(f"none of {len(trials):,} trials has an outcome: {_reasons(failed)}")
         return
     if len(names) == 1:
         best = study.best_trial
@@ -105,7 +126,7 @@ def _best(study: optuna.Study, names: Sequence[str]) -> str:
     try:
         return f"best {names[0]} {study.best_value:.6g}"
     except ValueError:
-        return "none has an answer yet"
+        return "no trial has an outcome yet"
 
 
 def _reasons(failed: Sequence[FrozenTrial]) -> str:

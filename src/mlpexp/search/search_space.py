@@ -1,4 +1,4 @@
-"""What is searched, in Hydra's own syntax for sweeps, and how a value found by Optuna is typed."""
+"""The search space, read from Hydra's syntax for sweeps, and the overrides that a trial's values are trained with."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from mlpexp.runtime.errors import UserError
 from mlpexp.sweep.terminal_ranking import SEED_LIKE
 
-DIGITS = 6  # of a number between two bounds: enough for any rate, and short enough for a directory's name
+DIGITS = 6  # of a number between two bounds, so that names of directories stay short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +20,10 @@ class Space:
     """A search space.
 
     Attributes:
-        typed: what was typed for each key, in its order.
+        typed: the override of each key as it was typed, in that order.
         distributions: of the keys that are searched.
-        repetitions: of the keys that only repeat a trial, such as the seed: a trial is the mean over all of them.
-        fixed: overrides that are the same in all runs.
+        repetitions: the overrides of keys that only repeat a trial, such as the seed; a trial is the mean over them.
+        fixed: overrides that are equal in all runs.
     """
 
     typed: dict[str, str] = field(default_factory=dict)
@@ -44,17 +44,17 @@ class Space:
         return list(product(*texts))
 
     def settings(self, params: Mapping[str, Any]) -> dict[str, str]:
-        """The searched keys with their values as they are typed."""
+        """The searched keys with their values as override text."""
         return {
             key.lstrip("+"): _value_text(params[key], distribution) for key, distribution in self.distributions.items()
         }
 
 
 def read(overrides: Sequence[Override]) -> Space:
-    """The space that a command line asks for; a key given twice has its later meaning.
+    """The space of a command line; of a key that is given twice, the later override counts.
 
     Raises:
-        UserError: there is nothing to search, or an interval that is none.
+        UserError: no key has several values, or an interval is not one.
     """
     by_key = {override.get_key_element(): override for override in overrides}
     space = Space(typed={key: str(override.input_line) for key, override in by_key.items()})
@@ -76,7 +76,7 @@ def values(key: str, distribution: BaseDistribution) -> list[Any]:
     """All values of a key, for a grid.
 
     Raises:
-        UserError: they are without number.
+        UserError: there are infinitely many.
     """
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
@@ -88,7 +88,7 @@ def values(key: str, distribution: BaseDistribution) -> list[Any]:
 
 
 def bounds(distribution: BaseDistribution) -> list[Any]:
-    """Values that are wrong if any of the distribution is: all choices, or both ends."""
+    """The values that suffice to check a distribution: all choices, or both ends of an interval."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -96,7 +96,7 @@ def bounds(distribution: BaseDistribution) -> list[Any]:
 
 
 def at(share: float, distribution: BaseDistribution) -> Any:
-    """The value that lies at this share, in [0, 1), of the distribution."""
+    """The value at this share, in [0, 1), of the distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(share * len(distribution.choices))]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -163,7 +163,7 @@ def _log(tags: set[str], low: float, typed: str) -> bool:
 
 
 def combinations(space: Space) -> Iterator[dict[str, Any]]:
-    """Every point of a finite space, the last key fastest, as an ordinary sweep goes."""
+    """Every point of a finite space, the last key fastest, as in a grid sweep."""
     lists = [values(key, distribution) for key, distribution in space.distributions.items()]
     for point in product(*lists):
         yield dict(zip(space.distributions, point, strict=True))
