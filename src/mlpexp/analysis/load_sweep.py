@@ -26,7 +26,7 @@ def read(directory: Path) -> Study:
         records = results_table.load_results(directory)
     except (ValueError, TypeError, AttributeError) as error:  # TypeError: a row with too many fields
         raise _damaged(directory, str(error)) from error
-    if records and not {"name", "status", *run_directory.METRIC_NAMES} <= records[0].keys():
+    if records and not {"name", "status", "val/loss"} <= records[0].keys():
         raise _damaged(directory, "columns are missing")
     return sweep_table.from_records(directory, records)
 

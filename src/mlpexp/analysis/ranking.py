@@ -6,8 +6,7 @@ import numpy as np
 
 from mlpexp.analysis.intervals import Estimate, mean_and_half
 from mlpexp.analysis.sweep_table import Study
-from mlpexp.store.results_table import TEST_NAMES
-from mlpexp.store.run_directory import METRIC_NAMES
+from mlpexp.nn.metrics import higher_is_better
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,13 +47,13 @@ def rank(study: Study, by: str) -> Ranking:
     """
     means, halves = {}, {}
     finished = np.zeros(study.num_configurations, int)
-    for metric in (*METRIC_NAMES, *TEST_NAMES, "seconds", "num_parameters"):
+    for metric in study.values:
         means[metric], halves[metric], count = mean_and_half(study.table(metric))
         if metric == by:
             finished = count
     diverged = np.array([(study.status[m] == "diverged").sum() for m in study.members], dtype=int)
     other = "val/acc" if by == "val/loss" else "val/loss"
-    worse, tie = (means[name] if name == "val/loss" else -means[name] for name in (by, other))
+    worse, tie = (-means[name] if higher_is_better(name) else means[name] for name in (by, other))
     usual = np.median(finished[finished > 0]) if finished.any() else 0
     thin = finished < usual / 2
     return Ranking(

@@ -13,6 +13,7 @@ from mlpexp.analysis.pareto_front import front
 from mlpexp.analysis.ranking import Ranking, rank
 from mlpexp.analysis.sweep_table import Study
 from mlpexp.analysis.variance import Decomposition, decompose
+from mlpexp.nn.metrics import METRICS, columns
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import run_files, sweep_manifest
 from mlpexp.store.run_files import Provenance
@@ -101,7 +102,7 @@ def analyse(directory: Path, metric: str = "acc", by: str | None = None) -> Anal
     plan = _plan(directory)
     if by is None:
         by = provenance.monitors.most_common(1)[0][0] if provenance.monitors else FALLBACK_MONITOR
-    if by not in ("val/loss", "val/acc"):
+    if by not in columns("val"):
         by = FALLBACK_MONITOR
     ranking = rank(study, by)
     has_test = bool(np.isfinite(study.table(f"test/{metric}")).any())
@@ -115,7 +116,7 @@ def analyse(directory: Path, metric: str = "acc", by: str | None = None) -> Anal
     validation = study.table(f"val/{metric}")
     levels = study.levels()
     variance = decompose(levels, validation)
-    gain = ranking.means[f"val/{metric}"] * (1 if metric == "acc" else -1)
+    gain = ranking.means[f"val/{metric}"] * (1 if METRICS[metric].higher_is_better else -1)
     return Analysis(
         study=study,
         metric=metric,

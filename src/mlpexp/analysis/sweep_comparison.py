@@ -7,6 +7,7 @@ import numpy as np
 
 from mlpexp.analysis.paired_tests import Comparison, compare, granularity
 from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.nn.metrics import higher_is_better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ def contest(analyses: Sequence[Analysis]) -> Contest | None:
     seeds = sorted({seed for found in runs for seed in found})
     table = np.array([[found.get(seed, np.nan) for seed in seeds] for found in runs])
     by = analyses[sweeps[0]].ranking.by
-    sign = -1 if by == "val/loss" else 1
+    sign = 1 if higher_is_better(by) else -1
     means = [sign * analyses[number].ranking.means[by][analyses[number].best] for number in sweeps]
     best = int(np.argmax(means))
     shared = bool(np.isfinite(table).all(axis=0).sum() >= 2)

@@ -10,11 +10,11 @@ import numpy as np
 
 from mlpexp.analysis import swept_keys
 from mlpexp.analysis.swept_keys import Key
-from mlpexp.store.results_table import HEAD, TAIL, TEST_NAMES
-from mlpexp.store.run_directory import FINITE, METRIC_NAMES
+from mlpexp.nn.metrics import epoch_columns, final_columns, is_column
+from mlpexp.store.results_table import HEAD, TAIL
+from mlpexp.store.run_directory import FINITE
 
-KNOWN = {*HEAD, *METRIC_NAMES, *TEST_NAMES, *TAIL}
-NUMBERS = (*METRIC_NAMES, *TEST_NAMES, "epoch", "epochs", "num_parameters", "seconds")
+NUMBERS = ("epoch", "epochs", "num_parameters", "seconds")
 SPARSE = 50  # cells per run in the table of configurations by seeds, above which seeds count as unshared
 
 
@@ -89,7 +89,9 @@ class Study:
 
 def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:
     """The study that `mlpexp.load_results` has read; any column that is not known is a swept key."""
-    names = [name for name in records[0] if name is not None and name not in KNOWN] if records else []
+    given = [name for name in records[0] if name is not None] if records else []
+    metrics = dict.fromkeys([*epoch_columns(), *final_columns(), *(name for name in given if is_column(name))])
+    names = [name for name in given if name not in metrics and name not in (*HEAD, *TAIL)]
     labels = swept_keys.labels(names)
     swept = [swept_keys.read(n, l, [row.get(n) for row in records]) for n, l in zip(names, labels, strict=True)]
     factors = [key for key in swept if not key.is_seed]
@@ -110,7 +112,7 @@ def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:
         names=[str(row.get("name") or "") for row in records],
         status=np.array([str(row.get("status") or "missing") for row in records], dtype=object),
         messages=[str(row.get("message") or "") for row in records],
-        values={name: _column(records, name) for name in NUMBERS},
+        values={name: _column(records, name) for name in (*metrics, *NUMBERS)},
         factors=factors,
         seeds=seeds,
         configuration=configuration,

@@ -4,8 +4,8 @@ import numpy as np
 
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.config.schema import GENERATED
+from mlpexp.nn.metrics import column_label, higher_is_better
 from mlpexp.report.figure_entry import Picture
-from mlpexp.report.sentences import NAMES
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import file_names, run_files
 
@@ -20,7 +20,7 @@ def boundary(analysis: Analysis) -> Picture | None:
     if not len(members):
         return None
     values = study.values[by][members]
-    name = study.names[members[values.argmin() if by == "val/loss" else values.argmax()]]
+    name = study.names[members[values.argmax() if higher_is_better(by) else values.argmin()]]
     directory = run_files.place(study.directory, name)
     settings = run_files.configuration(study.directory, name)
     group = settings.get("data")
@@ -39,5 +39,7 @@ def boundary(analysis: Analysis) -> Picture | None:
         return None
     if figure is None:
         return None
-    caption = f"The run of the best configuration with the best {NAMES[by]}: {name}. At most {MOST} samples are drawn."
+    caption = (
+        f"The run of the best configuration with the best {column_label(by)}: {name}. At most {MOST} samples are drawn."
+    )
     return Picture(name="boundary", title="What the best run says in the plane", caption=caption, figure=figure)

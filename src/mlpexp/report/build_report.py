@@ -9,12 +9,13 @@ from typing import Any
 
 from mlpexp.analysis.sweep_analysis import Analysis, analyse
 from mlpexp.nn.chance_level import LIKELY_CAUSES
+from mlpexp.nn.metrics import column_label
 from mlpexp.report import html_page, report_tables, sweep_figures, sweeps_section, tensorboard_report
 from mlpexp.report.figure_entry import Picture
 from mlpexp.report.figures.svg import svg
 from mlpexp.report.html_page import Grid, Heading
 from mlpexp.report.report_tables import Table
-from mlpexp.report.sentences import NAMES, chance, counts, headline, method, spelled
+from mlpexp.report.sentences import chance, counts, headline, method, spelled
 from mlpexp.report.tensorboard_report import Shown
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
@@ -173,7 +174,7 @@ def _ranked(analysis: Analysis, table: Table) -> Grid:
     study, ranked = analysis.study, analysis.ranking
     header = [Heading("#", True), *(Heading(key.label, key.kind == "numeric") for key in study.factors)]
     metrics = list(dict.fromkeys([ranked.by, *analysis.parts.values()]))
-    header += [Heading("runs", True), *(Heading(NAMES[metric], True) for metric in metrics)]
+    header += [Heading("runs", True), *(Heading(column_label(metric), True) for metric in metrics)]
     header += [Heading("parameters", True), Heading("p against best", True)]
     rows = []
     for number, c in enumerate(ranked.order.tolist()[:SHOWN], 1):
@@ -188,11 +189,11 @@ def _ranked(analysis: Analysis, table: Table) -> Grid:
 
 
 def _note(analysis: Analysis) -> str:
-    said = f"By mean {NAMES[analysis.ranking.by]}, ± 95% interval over seeds. "
+    said = f"By mean {column_label(analysis.ranking.by)}, ± 95% interval over seeds. "
     if analysis.seeds < 2:
-        said = f"By {NAMES[analysis.ranking.by]}; one run each, so without intervals. "
+        said = f"By {column_label(analysis.ranking.by)}; one run each, so without intervals. "
     if analysis.comparison and analysis.seeds > 1:
-        said += f"p: {NAMES[analysis.reported]} against that of the best, corrected."
+        said += f"p: {column_label(analysis.reported)} against that of the best, corrected."
     return said
 
 

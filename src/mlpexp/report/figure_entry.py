@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from mlpexp.analysis.intervals import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.analysis.swept_keys import Key
+from mlpexp.nn.metrics import METRICS
 from mlpexp.report.report_tables import Table
 
 
@@ -26,7 +27,7 @@ def levels_kept(analysis: Analysis, k: int, limit: int) -> list[int]:
     key: Key = analysis.study.coarse[k]
     if len(key.levels) <= limit:
         return list(range(len(key.levels)))
-    sign = 1 if analysis.metric == "acc" else -1
+    sign = 1 if METRICS[analysis.metric].higher_is_better else -1
     found: dict[tuple[int, ...], Estimate] = analysis.cells("validation", [k])
     ranked = sorted(found, key=lambda level: -sign * found[level].mean)
     best = int(analysis.levels[analysis.best, k])

@@ -9,9 +9,8 @@ from typing import Any
 
 from mlpexp.analysis.intervals import Estimate
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
+from mlpexp.nn.metrics import columns, epoch_columns, final_columns
 from mlpexp.store import run_files
-from mlpexp.store.results_table import TEST_NAMES
-from mlpexp.store.run_directory import METRIC_NAMES
 
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes such a text for a formula
 
@@ -44,7 +43,7 @@ def _cell(value: Any) -> Any:
 def ranking(analysis: Analysis) -> Table:
     """All configurations, the best first."""
     study, ranked, against = analysis.study, analysis.ranking, analysis.comparison
-    metrics = ("val/loss", "val/acc", *(TEST_NAMES if analysis.has_test else ()))
+    metrics = (*columns("val"), *(final_columns() if analysis.has_test else ()))
     spread = [f"{metric}{end}" for metric in metrics for end in ("", " ±")]
     versus = [f"best minus this, {analysis.reported}", "±", "p", "p corrected", "distinguishable"]
     header = ["rank", *(key.name for key in study.factors), "runs", "finished", "diverged", *spread]
@@ -69,7 +68,7 @@ def every_run(analysis: Analysis) -> Table:
     """Each run with the command that trains it again."""
     study = analysis.study
     keys = [*study.factors, *study.seeds]
-    metrics = (*METRIC_NAMES, *TEST_NAMES, "seconds")
+    metrics = (*epoch_columns(), *final_columns(), "seconds")
     rows = []
     for i, name in enumerate(study.names):
         swept = [(key.name, key.levels[key.codes[i]]) for key in keys]

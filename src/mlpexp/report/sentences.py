@@ -5,11 +5,8 @@ import math
 from mlpexp.analysis.intervals import Estimate
 from mlpexp.analysis.paired_tests import ALPHA
 from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.nn.metrics import METRICS, column_label
 
-NAMES = {
-    "val/acc": "validation accuracy", "val/loss": "validation loss",
-    "test/acc": "test accuracy", "test/loss": "test loss",
-}  # fmt: skip
 HINT = "add seed='range(5)' to the sweep"
 
 
@@ -21,10 +18,10 @@ def headline(analysis: Analysis) -> list[str]:
     ranked = analysis.ranking
     reported = ranked.estimate(best, analysis.reported)
     over = f" (95% interval over {reported.runs} {_seeds(analysis)})" if math.isfinite(reported.half) else ""
-    aside = f"; {NAMES[ranked.by]} {spelled(ranked.estimate(best, ranked.by))}"
+    aside = f"; {column_label(ranked.by)} {spelled(ranked.estimate(best, ranked.by))}"
     found = [
-        f"Best by {NAMES[ranked.by]}: {analysis.study.describe(best)}.",
-        f"{NAMES[analysis.reported].capitalize()} {spelled(reported)}{over}{aside}.",
+        f"Best by {column_label(ranked.by)}: {analysis.study.describe(best)}.",
+        f"{column_label(analysis.reported).capitalize()} {spelled(reported)}{over}{aside}.",
     ]
     if not analysis.has_test:
         found.append(
@@ -60,7 +57,7 @@ def _against(analysis: Analysis) -> list[str]:
         if analysis.seeds < 2:
             return [f"{gap}. One run per configuration: no intervals and no comparison can be had; {HINT}."]
         return [f"{gap}; the two have too few seeds in common to be compared."]
-    better = difference > 0 if analysis.metric == "acc" else difference < 0
+    better = difference > 0 if METRICS[analysis.metric].higher_is_better else difference < 0
     size = f"{abs(difference):.4f} {'better' if better else 'worse'}" if difference else "equal"
     interval = f"[{difference - half:+.4f}, {difference + half:+.4f}]"
     how = f"{'paired' if against.paired else 'Welch'} t-test, {against.seeds[second]} seeds"
@@ -106,7 +103,7 @@ def _equals(analysis: Analysis) -> str:
 
 def method(analysis: Analysis) -> list[str]:
     """How the answer was come by, and what it does not say."""
-    by = NAMES[analysis.ranking.by]
+    by = column_label(analysis.ranking.by)
     found = [
         f"Chosen by validation, reported by test: the best configuration is the one with the best mean {by} over its "
         "seeds, and no test number has a part in that or in any order on this page.",
@@ -175,7 +172,7 @@ def spelled(estimate: Estimate) -> str:
 
 
 def _number(analysis: Analysis, configuration: int) -> str:
-    return f"{NAMES[analysis.reported]} {spelled(analysis.ranking.estimate(configuration, analysis.reported))}"
+    return f"{column_label(analysis.reported)} {spelled(analysis.ranking.estimate(configuration, analysis.reported))}"
 
 
 def _seeds(analysis: Analysis) -> str:

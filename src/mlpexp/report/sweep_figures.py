@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
+from mlpexp.nn.metrics import column_label
 from mlpexp.report import effect_figures, training_figures
 from mlpexp.report.boundary_figure import boundary
 from mlpexp.report.figure_entry import Picture, intervals, levels_kept
 from mlpexp.report.figures import cost_plot, forest_plot, heat_map_plot
 from mlpexp.report.report_tables import Table, ends
-from mlpexp.report.sentences import NAMES
 
 MAX_LEVELS, MAX_PANELS = 12, 6
 MAX_RANKED = 15
@@ -45,14 +45,14 @@ def ranked(analysis: Analysis) -> Picture | None:
     differing, common = analysis.study.apart(shown)
     names = [f"{number}. {analysis.study.describe(c, differing)}" for number, c in enumerate(shown, 1)]
     parts = {part: [analysis.ranking.estimate(c, metric) for c in shown] for part, metric in analysis.parts.items()}
-    caption = f"Ordered by {NAMES[analysis.ranking.by]}."
+    caption = f"Ordered by {column_label(analysis.ranking.by)}."
     if len(shown) < len(order):
         caption += f" The other {len(order) - len(shown):,} configurations are in the ranking below."
     if common:
         caption += f" All have {common}."
     caption += intervals(analysis)
     title = f"The best {len(shown)} of {len(order):,}" if len(shown) < len(order) else "All configurations"
-    figure = forest_plot.forest(f"{title}, by {NAMES[analysis.ranking.by]}", names, parts, analysis.metric)
+    figure = forest_plot.forest(f"{title}, by {column_label(analysis.ranking.by)}", names, parts, analysis.metric)
     return Picture(name="best", title=title, caption=caption, figure=figure)
 
 

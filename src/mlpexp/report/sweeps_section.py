@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.analysis.sweep_comparison import contest
+from mlpexp.nn.metrics import column_label
 from mlpexp.report.figure_entry import Picture
 from mlpexp.report.figures.forest_plot import forest
 from mlpexp.report.html_page import grid
 from mlpexp.report.report_tables import Table
-from mlpexp.report.sentences import NAMES, chance, spelled
+from mlpexp.report.sentences import chance, spelled
 
 if TYPE_CHECKING:
     from mlpexp.report.build_report import Writer
@@ -42,8 +43,8 @@ def describe(analyses: Sequence[Analysis], titles: Sequence[str], writer: "Write
         else:
             row += [float(against.difference[place]), float(against.adjusted[place])]
         rows.append(row)
-    by = next((NAMES[a.ranking.by] for a in analyses), "")
-    reported = next((NAMES[a.reported] for a in analyses if a.best is not None), "test")
+    by = next((column_label(a.ranking.by) for a in analyses), "")
+    reported = next((column_label(a.reported) for a in analyses if a.best is not None), "test")
     header = ["sweep", "runs", "configurations", "diverged", "failed", "best configuration", by, reported]
     header += ["parameters", "behind the best", "p corrected"]
     table = Table(name="sweeps", header=header, rows=rows)
@@ -77,7 +78,8 @@ def _sentences(analyses: Sequence[Analysis], titles: Sequence[str]) -> list[str]
         return ["No sweep has a run that ended well."]
     winner = analyses[found.sweeps[found.best]]
     name = titles[found.sweeps[found.best]]
-    said = [f"Best by {NAMES[winner.ranking.by]}: {name}, with {winner.study.describe(int(winner.ranking.order[0]))}."]
+    described = winner.study.describe(int(winner.ranking.order[0]))
+    said = [f"Best by {column_label(winner.ranking.by)}: {name}, with {described}."]
     if found.comparison is not None:
         against = found.comparison
         for place, number in enumerate(found.sweeps):
@@ -91,7 +93,7 @@ def _sentences(analyses: Sequence[Analysis], titles: Sequence[str]) -> list[str]
             how = "paired" if against.paired else "Welch"
             low, high = against.difference[place] - against.half[place], against.difference[place] + against.half[place]
             said.append(
-                f"It is {verdict} from the best of {titles[number]} (difference of {NAMES[winner.reported]} "
+                f"It is {verdict} from the best of {titles[number]} (difference of {column_label(winner.reported)} "
                 f"{against.difference[place]:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]; {how} t-test, "
                 f"{against.seeds[place]} seeds, {chance(p)} corrected)."
             )

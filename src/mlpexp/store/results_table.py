@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mlpexp.config.overrides import by_key, swept_keys
+from mlpexp.nn.metrics import epoch_columns, final_columns
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
 from mlpexp.store.file_names import RESULTS
-from mlpexp.store.run_directory import METRIC_NAMES, Result, current_status
+from mlpexp.store.run_directory import Result, current_status
 
-TEST_NAMES = ("test/loss", "test/acc")
 HEAD, TAIL = ("run", "name", "status"), ("epoch", "epochs", "num_parameters", "seconds", "message")
 
 Row = tuple[int, str, Sequence[str], Result | None, str]
@@ -21,17 +21,18 @@ Row = tuple[int, str, Sequence[str], Result | None, str]
 def table(rows: Sequence[Row]) -> str:
     """The CSV of rows (number, name, overrides, result or None, message); floats at full precision."""
     keys = swept_keys([row[2] for row in rows])
+    measured = (*epoch_columns(), *final_columns())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*HEAD, *keys, *METRIC_NAMES, *TEST_NAMES, *TAIL])
+    writer.writerow([*HEAD, *keys, *measured, *TAIL])
     for number, name, overrides, result, message in rows:
         given = {key: override.label for key, override in by_key(overrides).items()}
         status = result.status if result is not None else "failed"
         swept = [given.get(key, "") for key in keys]
         if result is None:
-            writer.writerow([number, name, status, *swept, *[""] * 6, *[""] * 4, message])
+            writer.writerow([number, name, status, *swept, *[""] * len(measured), *[""] * 4, message])
             continue
-        metrics = [result.metrics.get(metric, "") for metric in (*METRIC_NAMES, *TEST_NAMES)]
+        metrics = [result.metrics.get(metric, "") for metric in measured]
         tail = [
             "" if result.epoch is None else result.epoch,
             result.epochs,

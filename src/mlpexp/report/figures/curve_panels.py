@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from mlpexp.report.figures.canvas import METRICS
+from mlpexp.nn.metrics import METRICS
 from mlpexp.report.figures.small_multiples import Multiples, panel_title
 from mlpexp.tracking.figures.plot_style import TRAIN, VALIDATION, headline, in_house_style
 
@@ -41,14 +41,14 @@ def learning_curves(panels: Sequence[Panel], metric: str) -> Figure:
         margin = 0.05 * (high - low) or 0.01
         low, high = low - margin, high + margin
     epochs = max(len(band[1]) for _, bands in panels for band in bands.values())
-    drawn = Multiples([panel_title(t) for t, _ in panels], epochs, low, high, log=log, label=METRICS[metric])
+    drawn = Multiples([panel_title(t) for t, _ in panels], epochs, low, high, log=log, label=METRICS[metric].title)
     for part, colour in COLOURS.items():
         having = [number for number, (_, bands) in enumerate(panels) if part in bands]
         bands = [panels[number][1][part] for number in having]
         drawn.bands(having, [b[0] for b in bands], [b[2] for b in bands], colour)
         drawn.lines(having, [b[1] for b in bands], colour)
     drawn.legend(list(COLOURS.items()))
-    headline(drawn.figure, f"{METRICS[metric].capitalize()} while training{' (log scale)' if log else ''}")
+    headline(drawn.figure, f"{METRICS[metric].title.capitalize()} while training{' (log scale)' if log else ''}")
     return drawn.figure
 
 

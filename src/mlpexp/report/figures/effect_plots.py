@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from mlpexp.analysis.intervals import Estimate
 from mlpexp.analysis.swept_keys import Kind
-from mlpexp.report.figures.canvas import METRICS, TEST, VALIDATION, colours, label_width, value_axis
+from mlpexp.nn.metrics import METRICS
+from mlpexp.report.figures.canvas import TEST, VALIDATION, colours, label_width, value_axis
 from mlpexp.tracking.figures.plot_style import FAINT, GRID, headline, in_house_style, new_figure, place, short
 
 WIDEST = 9.6  # inches
@@ -49,7 +50,7 @@ def main_effects(groups: Sequence[Group], metric: str) -> Figure:
         axes = place(figure, 0.8, 0.6 + (len(lines) - 1 - row) * block, across, HIGH)
         axes.set_xlim(0, across)
         value_axis(axes, values)
-        axes.set_ylabel(METRICS[metric])
+        axes.set_ylabel(METRICS[metric].title)
         start = 0.0
         ticks: list[float] = []
         names: list[str] = []
@@ -121,7 +122,7 @@ def interactions(pairs: Sequence[Pair], metric: str) -> Figure:
     axes_width, block = 3.0, 2.95
     across = axes_width + legend + 0.85
     figure = new_figure(max(columns * across + 0.1, 5.0), 0.42 + rows * block)
-    headline(figure, f"Keys that act together (validation {METRICS[metric]})")
+    headline(figure, f"Keys that act together (validation {METRICS[metric].title})")
     for number, pair in enumerate(pairs):
         row, column = divmod(number, columns)
         axes = place(figure, 0.75 + column * across, 0.55 + (rows - 1 - row) * block, axes_width, 2.0)

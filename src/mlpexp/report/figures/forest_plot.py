@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mlpexp.analysis.intervals import Estimate
-from mlpexp.report.figures.canvas import METRICS, TEST, VALIDATION, label_width, plain
+from mlpexp.nn.metrics import METRICS
+from mlpexp.report.figures.canvas import TEST, VALIDATION, label_width, plain
 from mlpexp.tracking.figures.plot_style import GRID, headline, in_house_style, new_figure, place, short
 
 ROW = 0.26  # inches
@@ -38,7 +39,7 @@ def forest(title: str, names: Sequence[str], parts: Mapping[str, Sequence[Estima
     axes.margins(x=0.06)
     axes.grid(axis="x", color=GRID)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(METRICS[metric])
+    axes.set_xlabel(METRICS[metric].title)
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=9, handlelength=1.0)
     headline(figure, title)
     return figure

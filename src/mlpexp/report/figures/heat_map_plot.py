@@ -12,7 +12,8 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from mlpexp.analysis.intervals import Estimate
-from mlpexp.report.figures.canvas import LETTERS, METRICS, ON_DARK, ON_LIGHT, canvas, label_width, number
+from mlpexp.nn.metrics import METRICS
+from mlpexp.report.figures.canvas import LETTERS, ON_DARK, ON_LIGHT, canvas, label_width, number
 from mlpexp.tracking.figures.plot_style import FAINT, INK, in_house_style, short
 
 CELL, HIGH = 0.92, 0.46  # inches
@@ -57,13 +58,19 @@ def heat_maps(
     values = np.array([cell.mean for cells in parts.values() for cell in cells.values()])
     worst, top_value, clipped = _scale(values)
     norm = Normalize(worst, top_value, clip=True)
-    colours = colormaps["cividis"] if metric == "acc" else colormaps["cividis_r"]
+    colours = colormaps["cividis"] if METRICS[metric].higher_is_better else colormaps["cividis_r"]
     step = top_value - worst
     polygons, faces = [], []
     for place, name in enumerate(names):
         x0 = left + place * (across + GAP)
         axes.text(
-            x0 + across / 2, height - 0.14, f"{name} {METRICS[metric]}", weight="bold", size=10, ha="center", va="top"
+            x0 + across / 2,
+            height - 0.14,
+            f"{name} {METRICS[metric].title}",
+            weight="bold",
+            size=10,
+            ha="center",
+            va="top",
         )
         for panel in range(count):
             top = height - HEADER - panel * block - (TITLE if panels else 0.05)
