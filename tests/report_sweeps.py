@@ -1,8 +1,10 @@
 """Sweeps that nobody trained: directories with the files of a real sweep, written by the code that writes those."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,8 @@ def _run(
             for inside in [(0.1 * layer, 0.0, 0.5) if layer < 2 else ("", "", "")]
         ]
         (place / file_names.LAYERS).write_text(run_directory.layers_csv(rows), encoding="utf-8")
-    run_directory.write_result(place, result)
+    written = [name for name in (file_names.METRICS, file_names.LAYERS) if (place / name).exists()]
+    run_directory.write_result(place, replace(result, files=run_directory.checksums(place, written)))
 
 
 def _yaml(text: str) -> str:
@@ -144,7 +147,7 @@ def _result(
         monitor="val/loss",
         epoch=epoch,
         epochs=EPOCHS,
-        identity="0" * 64,
+        identity=hashlib.sha256(repr(sorted(settings.items(), key=str)).encode()).hexdigest(),
         data_digest=digest,
         seconds={"fit": 0.004 * depth * (1 + width / 64), "total": 0.01},
         versions=VERSIONS,

@@ -182,7 +182,7 @@ def test_tables_hold_the_numbers_at_full_precision(thousand):
 
 def test_the_page_says_how_it_was_worked_out_and_where_from(thousand):
     _, page = thousand
-    for words in ("Chosen by validation, reported by test", "paired t-test", "Wilcoxon", "351 pairs", "torch 2.13.0"):
+    for words in ("No test number has a part", "paired t-test", "Wilcoxon", "351 pairs", "torch 2.13.0"):
         assert words in page.text
     assert "0 to 39" in page.text
     assert "09f66e6d" * 8 in page.text
@@ -215,7 +215,7 @@ def test_the_page_is_well_formed_and_can_neither_run_nor_load_anything(thousand)
 def test_every_figure_says_what_it_shows_to_those_who_cannot_see_it(thousand):
     _, page = thousand
     labels = [value for name, value in page.attributes if name == "aria-label"]
-    assert sum("Mean of the runs that ended well" in label for label in labels) == 1
+    assert sum("Mean over runs." in label for label in labels) == 1
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser")
@@ -261,7 +261,7 @@ def failed(number, settings):
             "12 no better than guessing",
         ),
         (SMALL, {"test": False}, "There is no test part"),
-        (SMALL, {"files": False}, "No run left a result.json"),
+        (SMALL, {"files": False}, "No run has a result.json"),
         ([{"model.width": w, "seed": 9 * w + i} for w in (32, 64) for i in range(4)], {}, "Welch t-test, 4 seeds"),
         ({"model.width": [16, "[64,32]", "[8,8,8]"], "seed": [0, 1]}, {}, "width by"),
     ],
@@ -339,8 +339,8 @@ def test_damaged_files_of_a_run_are_left_out(tmp_path, undrawn):
     (sweep / "seed=0" / file_names.LAYERS).write_bytes(b"\xff\x00")
     (sweep / "seed=0" / file_names.RESULT).write_text("{")
     assert curves(sweep, ["seed=0", "seed=1", "seed=2"]).runs == 1
-    assert layers(sweep, ["seed=0", "seed=1", "seed=2"])["gradient_norm"].shape == (2, 10, 3)
-    assert "1 result.json could not be read" in report(sweep).text
+    assert layers(sweep, ["seed=0", "seed=1", "seed=2"])["gradient_norm"].shape == (2, 11, 3)
+    assert "1 result.json could not be read or have a wrong checksum (seed=0)" in report(sweep).text
 
 
 def test_layers_are_drawn_where_they_were_recorded(tmp_path, undrawn):
@@ -349,7 +349,8 @@ def test_layers_are_drawn_where_they_were_recorded(tmp_path, undrawn):
     assert "Gradient norm by layer" in page.text
     assert "Share of saturated units by layer" in page.text
     rows = read(sweep / "report/tables/gradients.csv")
-    assert {row["layer"] for row in rows} == {"1", "2", "3"}
+    assert {row["layer"] for row in rows} == {"0", "1", "2"}
+    assert {row["epoch"] for row in rows} == {str(epoch) for epoch in range(-1, 10)}
 
 
 def test_a_sweep_that_was_killed_before_its_table_is_read_from_its_runs(tmp_path, undrawn):
@@ -365,22 +366,57 @@ def test_sweeps_are_compared_side_by_side(tmp_path, undrawn):
     none = report_sweeps.write(tmp_path / "none", [])
     page = report(one, two, none, "--out", tmp_path / "both")
     assert "Side by side" in page.text
-    assert "Best by validation loss: one, with depth=2, width=64." in page.text
-    assert "It is distinguishable from the best of two" in page.text
-    assert "not run on the same data" in page.text
+    assert "Best by validation loss: one, with depth=2, width=64 (test accuracy " in page.text
+    assert "distinguishable" not in page.text.split("Careful")[0]
+    assert "No test is made between sweeps" in page.text
+    assert "not run on the same data; they differ in the data's bytes" in page.text
     assert [row["sweep"] for row in read(tmp_path / "both/tables/sweeps.csv")] == ["one", "two", "none"]
     assert {"1-heat.png", "2-heat.png", "sweeps.png"} <= {path.name for path in (tmp_path / "both/figures").iterdir()}
 
 
 def test_figures_of_an_earlier_report_do_not_stay(tmp_path, undrawn):
     sweep = report_sweeps.write(tmp_path / "s", [{"seed": 0}])
+    report_sweeps.write(sweep, {"seed": [0, 1], "model.width": [8, 16]}, files=False)
     report(sweep)
-    for name in ("figures/heat.png", "tables/old.csv", "figures/mine.txt"):
-        (sweep / "report" / name).write_text("")
+    assert (sweep / "report/figures/best.png").exists()
+    mine = ["figures/mine.png", "figures/mine.svg", "tables/mine.csv", "figures/mine.txt", "events.out.tfevents.mine"]
+    for name in mine:
+        (sweep / "report" / name).write_text("mine")
+    report_sweeps.write(sweep, [{"seed": 0}], files=False)
     report(sweep)
-    assert not (sweep / "report/figures/heat.png").exists()
-    assert not (sweep / "report/tables/old.csv").exists()
-    assert (sweep / "report/figures/mine.txt").exists()
+    assert not (sweep / "report/figures/best.png").exists()
+    assert [(sweep / "report" / name).read_text() for name in mine] == ["mine"] * len(mine)
+    assert len(list((sweep / "report").glob("events.out.tfevents.1*"))) == 1
+
+
+def test_a_report_is_not_written_into_a_directory_of_others(tmp_path, undrawn):
+    sweep = report_sweeps.write(tmp_path / "s", [{"seed": 0}])
+    for name in ("mine/figures/a.png", "mine/tables/b.csv", "mine/index.html", "mine/events.out.tfevents.1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    assert "holds no report of mlpexp; choose another directory with --out DIR" in refused(
+        sweep, "--out", tmp_path / "mine"
+    )
+    assert all(path.read_text() == "mine" for path in (tmp_path / "mine").rglob("*") if path.is_file())
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    assert "is a symbolic link" in refused(sweep, "--out", tmp_path / "link")
+
+
+def test_a_report_of_an_earlier_version_is_replaced_but_not_what_lies_beside_it(tmp_path, undrawn):
+    sweep = report_sweeps.write(tmp_path / "s", [{"seed": 0}])
+    report(sweep)
+    made = sweep / "report"
+    (made / ".mlpexp-files.json").unlink()
+    [events] = made.glob("events.out.tfevents.*")
+    for name in ("figures/2-heat.png", "figures/mine.png", "tables/mine.csv", "events.out.tfevents.9.mine"):
+        (made / name).parent.mkdir(exist_ok=True)
+        (made / name).write_text("mine")
+    report(sweep)
+    assert not (made / "figures/2-heat.png").exists()
+    assert not events.exists()
+    assert (made / "figures/mine.png").exists()
+    assert (made / "tables/mine.csv").exists()
+    assert (made / "events.out.tfevents.9.mine").exists()
 
 
 def test_a_wrong_path_is_answered_in_one_line(tmp_path):
@@ -389,7 +425,6 @@ def test_a_wrong_path_is_answered_in_one_line(tmp_path):
     assert "does not exist" in refused(tmp_path / "nowhere")
     assert "holds no results.csv" in refused(tmp_path / "empty")
     assert f"did you mean {sweep}?" in refused(tmp_path)
-    assert "it is a single run" in refused(sweep / "seed=0")
     assert "is a file" in refused(sweep / "results.csv")
     assert "is a file" in refused(sweep, "--out", sweep / "results.csv")
 
@@ -411,7 +446,7 @@ def test_wrong_options_are_argparses(capsys, tmp_path):
 def test_a_report_needs_no_torch_and_survives_a_closed_terminal(tmp_path):
     sweep = report_sweeps.write(tmp_path / "s", [{"seed": 0}])
     code = (
-        "import sys, runpy; sys.argv = sys.argv[1:]\n"
+        "import sys, runpy; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "finally: print([m for m in ('torch', 'lightning', 'pandas', 'sklearn') if m in sys.modules], file=sys.stderr)"
     )

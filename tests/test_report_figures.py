@@ -12,11 +12,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from report_sweeps import GRID
 from test_figures import visible_texts, words
 
-from mlpexp.analysis.intervals import Estimate
+from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import analyse
-from mlpexp.report.figures import cost_plot, curve_panels, effect_plots, forest_plot, heat_map_plot, variance_shares
+from mlpexp.report.figures import (
+    cost_figure,
+    curves_figure,
+    effects_figure,
+    heat_map_figure,
+    ranking_figure,
+    variance_figure,
+)
 from mlpexp.report.figures.svg import svg
-from mlpexp.report.sweep_figures import draw
+from mlpexp.report.report_figure import draw
 
 LONG = {"model.activation": ["leaky_relu", "identity", "softplus"], "data.batch_size": [16, 64], "seed": range(2)}
 SEVEN = {
@@ -47,20 +54,20 @@ def test_no_text_overlaps_another_or_leaves_the_figure(name, metric, tmp_path):
     grid = settings.pop("grid")
     found = list(draw(analyse(report_sweeps.write(tmp_path / "sweep", grid, **settings), metric)))
     assert found
-    for picture in found:
+    for drawn_name, picture in found:
         picture.figure.set_canvas(FigureCanvasAgg(picture.figure))
         picture.figure.canvas.draw()
         figure = picture.figure
         boxes = [(text.get_text(), text.get_window_extent()) for text in visible_texts(figure)]
         for word, box in boxes:
-            assert box.x0 >= -0.5, (picture.name, word)
-            assert box.y0 >= -0.5, (picture.name, word)
-            assert box.x1 <= figure.bbox.x1 + 0.5, (picture.name, word)
-            assert box.y1 <= figure.bbox.y1 + 0.5, (picture.name, word)
+            assert box.x0 >= -0.5, (drawn_name, word)
+            assert box.y0 >= -0.5, (drawn_name, word)
+            assert box.x1 <= figure.bbox.x1 + 0.5, (drawn_name, word)
+            assert box.y1 <= figure.bbox.y1 + 0.5, (drawn_name, word)
         for (one, a), (other, b) in itertools.combinations(boxes, 2):
             across = min(a.x1, b.x1) - max(a.x0, b.x0)
             up = min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert across <= 1 or up <= 1, f"{picture.name}: {one!r} overlaps {other!r}"
+            assert across <= 1 or up <= 1, f"{drawn_name}: {one!r} overlaps {other!r}"
 
 
 def some(mean, half=0.01):
@@ -73,10 +80,10 @@ def test_a_heat_map_writes_mean_and_interval_and_frames_the_best():
         "test": {(0, 0, 0): some(0.89), (0, 0, 1): some(0.94)},
     }
     rows, columns = (
-        heat_map_plot.Axis(label="depth", levels=["1", "2"]),
-        heat_map_plot.Axis(label="width", levels=["32", "64"]),
+        heat_map_figure.Axis(label="depth", levels=["1", "2"]),
+        heat_map_figure.Axis(label="width", levels=["32", "64"]),
     )
-    figure = heat_map_plot.heat_maps(rows, columns, None, parts, "acc", (0, 0, 1))
+    figure = heat_map_figure.heat_maps(rows, columns, None, parts, "acc", (0, 0, 1))
     shown = words(figure)
     assert {"0.900\n±0.010", "0.950\n±0.010", "0.800", "0.890\n±0.010", "0.940\n±0.010"} <= set(shown)
     assert {"depth", "width", "1", "2", "32", "64", "validation accuracy", "test accuracy"} <= set(shown)
@@ -92,20 +99,20 @@ def test_a_heat_map_writes_mean_and_interval_and_frames_the_best():
 def test_a_heat_map_keeps_its_differences_when_a_few_cells_have_failed():
     cells = {(0, r, c): some(0.95 + 0.001 * (3 * r + c)) for r in range(3) for c in range(3)}
     cells[0, 2, 2] = some(0.1)
-    names = heat_map_plot.Axis(label="k", levels=["a", "b", "c"])
-    shown = words(heat_map_plot.heat_maps(names, names, None, {"validation": cells}, "acc", None))
+    names = heat_map_figure.Axis(label="k", levels=["a", "b", "c"])
+    shown = words(heat_map_figure.heat_maps(names, names, None, {"validation": cells}, "acc", None))
     assert any("or beyond" in word for word in shown)
     assert "0.100\n±0.010" in shown
 
 
 def test_effects_draw_each_level_with_its_interval():
-    group = effect_plots.Group(
+    group = effects_figure.Group(
         label="depth",
         kind="numeric",
         levels=["1", "2"],
         parts={"validation": [some(0.9), None], "test": [some(0.8)] * 2},
     )
-    (axes,) = effect_plots.main_effects([group], "acc").axes
+    (axes,) = effects_figure.draw_effects([group], "acc").axes
     points = [line.get_ydata() for line in axes.get_lines() if line.get_marker() in "os"]
     np.testing.assert_array_equal(points[0], [0.9, np.nan])
     np.testing.assert_array_equal(points[1], [0.8, 0.8])
@@ -115,11 +122,11 @@ def test_effects_draw_each_level_with_its_interval():
 
 def test_learning_curves_draw_the_mean_and_the_percentiles_of_the_seeds():
     rows = np.array([[0.1, 0.5, 0.9], [0.3, 0.7, np.nan]])
-    low, middle, high = curve_panels.band(rows)
+    low, middle, high = curves_figure.band(rows)
     np.testing.assert_allclose(middle, [0.2, 0.6, 0.9])
     np.testing.assert_allclose(low, [0.12, 0.52, 0.9])
     np.testing.assert_allclose(high, [0.28, 0.68, 0.9])
-    figure = curve_panels.learning_curves([("depth=1", {"validation": (low, middle, high)})], "acc")
+    figure = curves_figure.learning_curves([("depth=1", {"validation": (low, middle, high)})], "acc")
     (axes,) = figure.axes
     lines = [c for c in axes.collections if len(c.get_paths()) == 1 and len(c.get_paths()[0].vertices) == 3]
     heights = next(c.get_paths()[0].vertices[:, 1] for c in lines if np.ptp(c.get_paths()[0].vertices[:, 1]) > 0.5)
@@ -127,29 +134,29 @@ def test_learning_curves_draw_the_mean_and_the_percentiles_of_the_seeds():
 
 
 def test_a_run_that_stopped_early_leaves_a_gap_and_no_warning():
-    low, middle, high = curve_panels.band(np.full((2, 4), np.nan))
+    low, middle, high = curves_figure.band(np.full((2, 4), np.nan))
     assert np.isnan([low, middle, high]).all()
 
 
 def test_the_pareto_front_joins_what_nothing_cheaper_beats():
     price, mean = np.array([1.0, 2.0, 3.0]), np.array([0.8, 0.7, 0.9])
     front = np.array([True, False, True])
-    (axes,) = cost_plot.cost([("parameters", price, front)], mean, np.full(3, 0.01), "acc", 2).axes
+    (axes,) = cost_figure.cost([("parameters", price, front)], mean, np.full(3, 0.01), "acc", 2).axes
     joined = next(line for line in axes.get_lines() if line.get_label() == "Pareto front")
     np.testing.assert_array_equal(joined.get_xydata(), [[1, 0.8], [3, 0.9]])
 
 
 def test_shares_and_forests_have_a_line_for_each_name():
-    figure = variance_shares.shares([("depth", 0.5, "key", "p = 0.01"), ("noise", 0.0001, "noise", "")], "acc")
+    figure = variance_figure.shares([("depth", 0.5, "key", "p = 0.01"), ("noise", 0.0001, "noise", "")], "acc")
     assert {"depth", "noise", "50.0%", "< 0.1%", "p = 0.01"} <= set(words(figure))
-    figure = forest_plot.forest("Best", ["a", "b"], {"test": [some(0.9), some(0.8, math.nan)]}, "acc")
+    figure = ranking_figure.forest("Best", ["a", "b"], {"test": [some(0.9), some(0.8, math.nan)]}, "acc")
     assert {"a", "b", "test", "Best"} <= set(words(figure))
 
 
 @pytest.fixture(scope="module")
 def drawn():
     hostile = "<script>alert(1)</script> & \"q\" 'x'"
-    figure = forest_plot.forest(hostile, [hostile, "0.123456"], {"test": [some(0.9), some(0.8)]}, "acc")
+    figure = ranking_figure.forest(hostile, [hostile, "0.123456"], {"test": [some(0.9), some(0.8)]}, "acc")
     return svg(figure, "best", hostile)
 
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlpexp.analysis.intervals import marginal, mean_and_half
-from mlpexp.analysis.paired_tests import compare, granularity, holm, signed_rank
-from mlpexp.analysis.pareto_front import front
+from mlpexp.analysis.statistics import compare, granularity, holm, marginal, mean_and_half, pareto_front, signed_rank
 from mlpexp.analysis.variance import decompose
 
 RNG = np.random.default_rng(7)
@@ -286,4 +284,4 @@ def test_keys_without_any_effect_are_rarely_called_important():
 def test_the_pareto_front_is_what_nothing_beats():
     cost = np.array([1, 2, 2, 3, 4, NAN, 1])
     gain = np.array([0.5, 0.6, 0.7, 0.65, 0.9, 1.0, 0.5])
-    assert list(front(cost, gain)) == [True, False, True, False, True, False, False]
+    assert list(pareto_front(cost, gain)) == [True, False, True, False, True, False, False]

@@ -1,59 +1,188 @@
-"""From a directory to a study: by its `results.csv`, or by the runs themselves where that was never written."""
+"""Reads the runs of a sweep, or single runs, and checks the table of results against what each run recorded.
 
+The runs' own sealed results count: a row of `results.csv` that differs from them is replaced and named.
+"""
+
+import contextlib
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlpexp.analysis import sweep_table
-from mlpexp.analysis.sweep_table import Study
+from mlpexp.analysis.sweep_table import SweepTable
+from mlpexp.config.overrides import by_key
+from mlpexp.config.schema import defaults
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import file_names, results_table, run_directory, run_files
+from mlpexp.store import results_table, run_directory, run_files, run_table, sweep_manifest
+from mlpexp.store.file_names import RESULT, RESULTS
+from mlpexp.store.results_table import Record, result_fields, typed
+from mlpexp.store.run_directory import FINITE, METRIC_NAMES, Result
+from mlpexp.store.sweep_manifest import Manifest
+
+NOT_DATA = ("batch_size", "shuffle", "class_weight", "path", "val_path", "test_path")  # files are known by their bytes
+VALIDATION_KEYS = frozenset(f"data.{key}" for key in defaults()["data"] if key not in (*NOT_DATA, "label_noise"))
+HINT = "give a sweep's directory, e.g. multirun/NAME, or the directory of a run"
 
 
-def read(directory: Path) -> Study:
-    """The sweep in `directory`.
+@dataclass(kw_only=True)
+class Sources:
+    """Where the numbers of a sweep come from; each counter has the number of runs that have a value."""
+
+    versions: Counter[str] = field(default_factory=Counter)
+    commits: Counter[str] = field(default_factory=Counter)
+    digests: Counter[str] = field(default_factory=Counter)
+    """SHA-256 of the data"""
+    monitors: Counter[str] = field(default_factory=Counter)
+    results: dict[str, Result] = field(default_factory=dict)
+    """the sealed result of each run that has one, by the run's name"""
+    damaged: list[str] = field(default_factory=list)
+    """runs whose result.json could not be used"""
+    corrected: list[str] = field(default_factory=list)
+    """runs whose row of results.csv differs from what they recorded"""
+    unverified: int = 0
+    """runs with numbers that only results.csv has"""
+    plan: Manifest | None = None
+    data: dict[str, set[str]] = field(default_factory=dict)
+    """the values of every setting that decides on which data the runs were trained and measured"""
+
+
+def read(directory: Path) -> tuple[SweepTable, Sources]:
+    """The sweep in `directory`, by its `results.csv` or, where that is missing, by its runs.
 
     Raises:
         UserError: there is none, or its table cannot be read.
     """
     if not directory.exists():
-        raise UserError(f"{directory} does not exist; give a sweep's directory, e.g. multirun/NAME")
+        raise UserError(f"{directory} does not exist; {HINT}")
     if not directory.is_dir():
-        raise UserError(f"{directory} is a file; give the sweep's directory, e.g. {directory.parent}")
-    if not (directory / file_names.RESULTS).is_file():
-        return sweep_table.from_records(directory, _from_runs(directory))
+        raise UserError(f"{directory} is a file; give the directory, e.g. {directory.parent}")
+    names = [path.parent.name for path in sorted(directory.glob(f"*/{RESULT}"))]
+    names += [name for name, _ in run_table.read(directory)]
+    if not (directory / RESULTS).is_file() and not names:
+        below = sorted(directory.glob(f"*/{RESULTS}"))
+        hint = f"did you mean {below[0].parent}?" if below else HINT
+        raise UserError(f"{directory} holds no {RESULTS} and no run; {hint}")
+    if not (directory / RESULTS).is_file():
+        return _read_runs(directory, list(dict.fromkeys(names)))
     try:
         records = results_table.load_results(directory)
     except (ValueError, TypeError, AttributeError) as error:  # TypeError: a row with too many fields
         raise _damaged(directory, str(error)) from error
-    if records and not {"name", "status", "val/loss"} <= records[0].keys():
+    if records and not {"name", "status", *METRIC_NAMES} <= records[0].keys():
         raise _damaged(directory, "columns are missing")
-    return sweep_table.from_records(directory, records)
+    return _verified(directory, records)
 
 
-def _from_runs(directory: Path) -> list[dict[str, Any]]:
-    """The records that a sweep, stopped before it wrote its table, would have written."""
-    found: list[results_table.Row] = []
-    for path in sorted(directory.glob(f"*/{file_names.RESULT}")):
-        name = path.parent.name
-        try:
-            result, message = run_directory.read_result(path.parent), ""
-        except UserError as error:
-            result, message = None, str(error)
-        found.append((len(found), name, run_files.overrides(directory, name) or [], result, message))
-    if not found:
-        hint = "give a sweep's directory, e.g. multirun/NAME"
-        if (directory / file_names.RESULT).is_file():
-            hint = f"it is a single run; {hint}"
-        elif below := sorted(directory.glob(f"*/{file_names.RESULTS}")):
-            hint = f"did you mean {below[0].parent}?"
-        raise UserError(f"{directory} holds no {file_names.RESULTS}; {hint}")
-    with TemporaryDirectory() as place:
-        (Path(place) / file_names.RESULTS).write_text(results_table.table(found), encoding="utf-8")
-        return results_table.load_results(place)
+def read_single_runs(directories: Sequence[Path]) -> tuple[SweepTable, Sources]:
+    """Runs that were trained one by one, as if they were a sweep."""
+    paths = [path.absolute() for path in directories]
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    return _read_runs(root, list(dict.fromkeys(path.relative_to(root).as_posix() for path in paths)))
+
+
+def is_single_run(directory: Path) -> bool:
+    return (directory / RESULT).is_file() and not (directory / RESULTS).is_file()
+
+
+def _read_runs(directory: Path, names: Sequence[str]) -> tuple[SweepTable, Sources]:
+    sources = Sources()
+    rows: list[results_table.Row] = []
+    for number, name in enumerate(names):
+        result = _result(directory, name, sources)
+        message = "" if result is not None else f"its {RESULT} is damaged"
+        rows.append((number, name, run_files.overrides(directory, name) or [], result, message))
+    return _finished(directory, results_table.records(rows), sources)
+
+
+def _verified(directory: Path, records: list[Record]) -> tuple[SweepTable, Sources]:
+    sources = Sources()
+    for row in records:
+        name = str(row["name"] or "")
+        result = _result(directory, name, sources)
+        if result is None:
+            sources.unverified += row["status"] in FINITE
+            continue
+        own: Record = {"status": result.status, **result_fields(result), **_swept(directory, name, row)}
+        if any(_differ(row.get(key), value) for key, value in own.items()):
+            sources.corrected.append(name)
+            row.update(own)
+    return _finished(directory, records, sources)
+
+
+def _finished(directory: Path, records: list[Record], sources: Sources) -> tuple[SweepTable, Sources]:
+    identities = [result.identity if (result := sources.results.get(str(row["name"]))) else None for row in records]
+    table = sweep_table.from_records(directory, records, identities)
+    for result in sources.results.values():
+        sources.versions[", ".join(f"{name} {version}" for name, version in result.versions.items())] += 1
+        sources.commits[str(result.git_commit)] += 1
+        sources.digests[result.data_digest] += 1
+        sources.monitors[result.monitor] += 1
+    with contextlib.suppress(UserError):  # the report can do without the settings that all runs share
+        sources.plan = sweep_manifest.read(directory)
+    sources.data = _data_settings(table, sources)
+    return table, sources
+
+
+def _result(directory: Path, name: str, sources: Sources) -> Result | None:
+    """The run's own result, which its seal protects; None where there is none or it is damaged."""
+    text = run_files.read_file(directory, name, RESULT)
+    if text is None:
+        return None
+    try:
+        result = run_directory.parse_result(text, directory / name / RESULT)
+    except UserError:
+        sources.damaged.append(name)
+        return None
+    sources.results[name] = result
+    return result
+
+
+def _swept(directory: Path, name: str, row: Record) -> Record:
+    """The values of the swept keys as the run was started; empty where it left no overrides."""
+    overrides = run_files.overrides(directory, name)
+    if overrides is None:
+        return {}
+    given = by_key(overrides)
+    keys = [key for key in row if key not in sweep_table.KNOWN]
+    return {key: typed(key, given[key].label) if key in given else None for key in keys}
+
+
+def _differ(cell: Any, own: Any) -> bool:
+    """Whether a cell does not hold the run's own value; a number that is not finite is an empty cell."""
+    absent = [value in (None, "") or (isinstance(value, float) and math.isnan(value)) for value in (cell, own)]
+    return absent[0] != absent[1] if any(absent) else bool(cell != own)
+
+
+def _data_settings(table: SweepTable, sources: Sources) -> dict[str, set[str]]:
+    settings: Mapping[str, Any] = {f"data.{key}": value for key, value in defaults()["data"].items()}
+    if sources.plan is not None:
+        settings = {**settings, **sources.plan.constants}
+    elif table.names:
+        recorded = run_files.configuration(table.directory, table.names[0]).get("data")
+        if not isinstance(recorded, dict):
+            return {}
+        settings = {**settings, **{f"data.{key}": value for key, value in recorded.items()}}
+    names = [key for key in settings if key.startswith("data.") and key.removeprefix("data.") not in NOT_DATA]
+    found = {name: {str(settings[name])} for name in names}
+    for key in (*table.factors, *table.seeds):
+        if key.name in found:
+            found[key.name] = set(key.levels)
+    return found | {"the data's bytes": set(sources.digests)} if sources.digests else found
+
+
+def different_data(sources: Sequence[Sources]) -> Iterator[str]:
+    """`data.target (a; b)` for each setting of the data in which these sweeps differ."""
+    known = [one.data for one in sources if one.data]
+    for name in dict.fromkeys(name for data in known for name in data):
+        values = [", ".join(sorted(data.get(name, ()))) for data in known]
+        if len(set(values)) > 1:
+            yield name if name.startswith("the ") else f"{name} ({'; '.join(dict.fromkeys(values))})"
 
 
 def _damaged(directory: Path, why: str) -> UserError:
-    return UserError(
-        f"{directory / file_names.RESULTS} is damaged ({why}); move it away, and the report reads the runs themselves"
-    )
+    path = directory / RESULTS
+    return UserError(f"{path} is damaged ({why}); move it away, and the report reads the runs themselves")

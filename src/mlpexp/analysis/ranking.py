@@ -1,35 +1,47 @@
-"""Which configuration is best: chosen by validation, whatever the test says."""
+"""Which configuration is best: the one ranking of terminal, report, search and TensorBoard.
+
+Configurations are ordered by the mean of a validation metric over their runs; no test number has a part in it.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from mlpexp.analysis.intervals import Estimate, mean_and_half
-from mlpexp.analysis.sweep_table import Study
+from mlpexp.analysis.statistics import Estimate, mean_and_half
+from mlpexp.analysis.sweep_table import METRICS, SweepTable
 from mlpexp.nn.metrics import higher_is_better
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
-    """All C configurations; arrays are by configuration, `order` says who comes when."""
+    """All C configurations; arrays are by configuration, `order` is from best to worst."""
 
     by: str
     """the validation metric that decides"""
     order: np.ndarray
-    """(C,) the best first; those without a finished run last"""
+    """(C,) the best first; those without a finite run last"""
     means: dict[str, np.ndarray]
-    """metric -> (C,) mean over the runs that ended well"""
+    """metric -> (C,) mean over the runs that count"""
     halves: dict[str, np.ndarray]
-    """metric -> (C,) half of its 95% interval"""
+    """metric -> (C,) half of its 95 % interval"""
     finished: np.ndarray
-    """(C,) runs that ended well"""
+    """(C,) runs that count in the means"""
     runs: np.ndarray
+    """(C,) all runs"""
     diverged: np.ndarray
+    """(C,) runs without finite numbers"""
+    chance: np.ndarray
+    """(C,) runs that are no better than guessing"""
 
     @property
     def best(self) -> int | None:
-        """None where no run ended well."""
+        """None where no run has finite numbers."""
         return int(self.order[0]) if len(self.order) and self.finished[self.order[0]] else None
+
+    @property
+    def ranked(self) -> list[int]:
+        """The configurations that have a mean, from best to worst."""
+        return [c for c in self.order.tolist() if self.finished[c]]
 
     def estimate(self, configuration: int, metric: str) -> Estimate:
         return Estimate(
@@ -39,29 +51,47 @@ class Ranking:
         )
 
 
-def rank(study: Study, by: str) -> Ranking:
-    """By the mean of a validation metric over seeds.
+def best_first(values: np.ndarray, metric: str) -> np.ndarray:
+    """Numbers by which values of a metric such as `val/acc` are sorted: the best first, NaN last."""
+    return -values if higher_is_better(metric) else values
 
-    Those of which less than half as many runs have ended well as usual (the median) come after the others, and so do
-    those with a diverged run: a mean over the survivors would flatter them.
+
+def rank(table: SweepTable, by: str) -> Ranking:
+    """Order configurations by the mean of the validation metric `by`, ties by the other validation metric.
+
+    Configurations with less than half of the usual number of counted runs (the median), and those with a diverged
+    run, come after the others: the mean of the remaining runs is too optimistic for them.
     """
     means, halves = {}, {}
-    finished = np.zeros(study.num_configurations, int)
-    for metric in study.values:
-        means[metric], halves[metric], count = mean_and_half(study.table(metric))
+    finished = np.zeros(table.num_configurations, int)
+    for metric in (*METRICS, "seconds", "num_parameters"):
+        means[metric], halves[metric], count = mean_and_half(table.table(metric))
         if metric == by:
             finished = count
-    diverged = np.array([(study.status[m] == "diverged").sum() for m in study.members], dtype=int)
     other = "val/acc" if by == "val/loss" else "val/loss"
-    worse, tie = (-means[name] if higher_is_better(name) else means[name] for name in (by, other))
     usual = np.median(finished[finished > 0]) if finished.any() else 0
-    thin = finished < usual / 2
+    diverged = _count(table, "diverged")
+    keys = (best_first(means[other], other), best_first(means[by], by), diverged > 0, finished < usual / 2)
     return Ranking(
         by=by,
-        order=np.lexsort((tie, worse, diverged > 0, thin, finished == 0)),
+        order=np.lexsort((*keys, finished == 0)),
         means=means,
         halves=halves,
         finished=finished,
-        runs=np.array([len(members) for members in study.members], dtype=int),
+        runs=np.array([len(members) for members in table.members], dtype=int),
         diverged=diverged,
+        chance=_count(table, "chance"),
     )
+
+
+def best_run(table: SweepTable, ranking: Ranking) -> int | None:
+    """The run of the best configuration with the best value of the metric that decides."""
+    if ranking.best is None:
+        return None
+    members = table.members[ranking.best]
+    values = best_first(np.where(table.counted, table.values[ranking.by], np.nan), ranking.by)[members]
+    return int(members[np.nanargmin(values)])
+
+
+def _count(table: SweepTable, status: str) -> np.ndarray:
+    return np.array([(table.status[members] == status).sum() for members in table.members], dtype=int)

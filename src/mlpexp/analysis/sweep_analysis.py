@@ -1,33 +1,31 @@
-"""Everything that the numbers of one sweep say, before any of it is drawn or worded."""
+"""The statistics of one sweep, before anything is drawn or worded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mlpexp.analysis import effect_cells, failure_summary, load_sweep
-from mlpexp.analysis.failure_summary import Trouble
-from mlpexp.analysis.intervals import Estimate
-from mlpexp.analysis.paired_tests import Comparison, compare, signed_rank
-from mlpexp.analysis.pareto_front import front
-from mlpexp.analysis.ranking import Ranking, rank
-from mlpexp.analysis.sweep_table import Study
+from mlpexp.analysis import load_sweep
+from mlpexp.analysis.load_sweep import Sources
+from mlpexp.analysis.ranking import Ranking, best_first, rank
+from mlpexp.analysis.statistics import Comparison, Estimate, cell_means, compare, pareto_front, signed_rank
+from mlpexp.analysis.sweep_table import SweepTable
+from mlpexp.analysis.swept_keys import Key
 from mlpexp.analysis.variance import Decomposition, decompose
-from mlpexp.nn.metrics import METRICS, columns
-from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_files, sweep_manifest
-from mlpexp.store.run_files import Provenance
-from mlpexp.store.sweep_manifest import Manifest
 
 COSTS = {"num_parameters": "parameters", "seconds": "seconds of training"}
 FALLBACK_MONITOR = "val/loss"
+PROBLEMS = ("diverged", "failed", "unfinished", "stopped", "chance")
+"""unfinished: interrupted or missing. stopped: eliminated by halving, so that its numbers cannot be compared."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Analysis:
     """One sweep; `validation` and `test` name the metrics that are shown, `ranking.by` the one that decides."""
 
-    study: Study
+    study: SweepTable
+    sources: Sources
     metric: str
     """`acc` or `loss`"""
     has_test: bool
@@ -35,7 +33,7 @@ class Analysis:
     comparison: Comparison | None
     """None where there is no best, or nothing to compare it with"""
     signed_rank: float
-    """p of Wilcoxon's test of best against runner-up, as a check; NaN where it cannot be had"""
+    """p of Wilcoxon's test of best against runner-up; NaN where it cannot be computed"""
     variance: Decomposition
     importance: list[int]
     """the factors, most important first"""
@@ -43,9 +41,8 @@ class Analysis:
     """(C, F) of `study.coarse`"""
     fronts: dict[str, np.ndarray]
     """cost -> (C,) whether on the Pareto front by validation"""
-    trouble: Trouble
-    provenance: Provenance
-    plan: Manifest | None
+    problems: dict[str, np.ndarray]
+    """(N,) mask for each of `PROBLEMS`"""
 
     @property
     def validation(self) -> str:
@@ -71,54 +68,67 @@ class Analysis:
 
     @property
     def runner_up(self) -> int | None:
-        order, finished = self.ranking.order, self.ranking.finished
-        return int(order[1]) if len(order) > 1 and finished[order[1]] else None
+        return next(iter(self.ranking.ranked[1:]), None)
 
     @property
     def seeds(self) -> int:
-        """Runs that ended well of the best configuration."""
+        """Runs of the best configuration that count."""
         return int(self.ranking.finished[self.best]) if self.best is not None else 0
 
     @property
     def planned(self) -> int:
         """How many runs the sweep was to have, as far as is known."""
-        return max(len(self.plan.runs) if self.plan else 0, self.study.num_runs)
+        plan = self.sources.plan
+        return max(len(plan.runs) if plan else 0, self.study.num_runs)
 
-    def cells(self, part: str, keys: list[int]) -> dict[tuple[int, ...], Estimate]:
-        return effect_cells.cells(self.levels, self.study.table(self.parts[part]), keys)
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of runs with each problem."""
+        return {name: int(mask.sum()) for name, mask in self.problems.items()}
+
+    def problems_by_level(self, key: Key) -> dict[str, list[int]]:
+        """The number of runs with each problem at each level of a key; `runs` counts all of them."""
+        masks = {"runs": np.ones(len(key.codes), bool)} | self.problems
+        size = len(key.levels)
+        return {name: np.bincount(key.codes[mask], minlength=size).tolist() for name, mask in masks.items()}
+
+    def cells(self, part: str, keys: Sequence[int]) -> dict[tuple[int, ...], Estimate]:
+        """See `cell_means`; `part` is one of `parts`."""
+        return cell_means(self.levels, self.study.table(self.parts[part]), keys)
 
 
 def analyse(directory: Path, metric: str = "acc", by: str | None = None) -> Analysis:
-    """Read a sweep's directory and work out what its numbers say.
-
-    Args:
-        by: the validation metric that decides; by default the one by which the runs chose their best epoch.
+    """Read a sweep's directory and compute its statistics; arguments as for `analyse_table`.
 
     Raises:
         UserError: there is no sweep.
     """
-    study = load_sweep.read(directory)
-    provenance = run_files.provenance(directory, study.names)
-    plan = _plan(directory)
+    return analyse_table(*load_sweep.read(directory), metric, by)
+
+
+def analyse_table(study: SweepTable, sources: Sources, metric: str = "acc", by: str | None = None) -> Analysis:
+    """
+    Args:
+        metric: `acc` or `loss`, which is shown.
+        by: the validation metric that decides; by default the one by which the runs chose their best epoch.
+    """
     if by is None:
-        by = provenance.monitors.most_common(1)[0][0] if provenance.monitors else FALLBACK_MONITOR
-    if by not in columns("val"):
-        by = FALLBACK_MONITOR
+        by = sources.monitors.most_common(1)[0][0] if sources.monitors else FALLBACK_MONITOR
     ranking = rank(study, by)
     has_test = bool(np.isfinite(study.table(f"test/{metric}")).any())
     reported = study.table(f"test/{metric}" if has_test else f"val/{metric}")
     comparison, check = None, np.nan
     best = ranking.best
-    if best is not None and (ranking.finished > 0).sum() > 1:
+    if best is not None and len(ranking.ranked) > 1:
         comparison = compare(reported, best, paired=study.shares_seeds)
         if study.shares_seeds and ranking.finished[best] >= 10:
             check = signed_rank(reported[best] - reported[ranking.order[1]])
-    validation = study.table(f"val/{metric}")
     levels = study.levels()
-    variance = decompose(levels, validation)
-    gain = ranking.means[f"val/{metric}"] * (1 if METRICS[metric].higher_is_better else -1)
+    variance = decompose(levels, study.table(f"val/{metric}"))
+    gain = -best_first(ranking.means[f"val/{metric}"], f"val/{metric}")
     return Analysis(
         study=study,
+        sources=sources,
         metric=metric,
         has_test=has_test,
         ranking=ranking,
@@ -127,21 +137,19 @@ def analyse(directory: Path, metric: str = "acc", by: str | None = None) -> Anal
         variance=variance,
         importance=_importance(variance, levels.shape[1]),
         levels=levels,
-        fronts={name: front(ranking.means[name], gain) for name in COSTS},
-        trouble=failure_summary.find(study),
-        provenance=provenance,
-        plan=plan,
+        fronts={name: pareto_front(ranking.means[name], gain) for name in COSTS},
+        problems=_problems(study),
     )
 
 
 def _importance(variance: Decomposition, number: int) -> list[int]:
-    """By what a key explains alone and with others; keys that explain equally much as they were typed."""
+    """Factors by what they explain alone and in pairs; equal ones as they were typed."""
     weight = [sum(term.share for term in variance.terms if key in term.keys) for key in range(number)]
     return sorted(range(number), key=lambda key: -weight[key])
 
 
-def _plan(directory: Path) -> Manifest | None:
-    try:
-        return sweep_manifest.read(directory)
-    except UserError:
-        return None  # the page can do without
+def _problems(study: SweepTable) -> dict[str, np.ndarray]:
+    """At most one problem for each run."""
+    masks = {name: study.status == name for name in PROBLEMS}
+    masks["unfinished"] = ~(study.finite | masks["diverged"] | masks["failed"] | masks["stopped"])
+    return masks

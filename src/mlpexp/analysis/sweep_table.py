@@ -1,7 +1,10 @@
-"""A sweep's table as arrays: who belongs to which configuration, and which repetition of it a run is."""
+"""The runs of a sweep as arrays: which configuration and which repetition each run is.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+N runs, C configurations, at most B repetitions (seeds, folds) of each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,36 +13,41 @@ import numpy as np
 
 from mlpexp.analysis import swept_keys
 from mlpexp.analysis.swept_keys import Key
-from mlpexp.nn.metrics import epoch_columns, final_columns, is_column
-from mlpexp.store.results_table import HEAD, TAIL
-from mlpexp.store.run_directory import FINITE
+from mlpexp.store.results_table import HEAD, TAIL, TEST_NAMES
+from mlpexp.store.run_directory import FINITE, METRIC_NAMES
 
-NUMBERS = ("epoch", "epochs", "num_parameters", "seconds")
-SPARSE = 50  # cells per run in the table of configurations by seeds, above which seeds count as unshared
+METRICS = (*METRIC_NAMES, *TEST_NAMES)
+KNOWN = {*HEAD, *METRICS, *TAIL}
+NUMBERS = (*METRICS, "epoch", "epochs", "num_parameters", "seconds")
+SPARSE = 50  # cells per run in the (C, B) table above which repetitions count as unshared
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Study:
-    """The N runs of a sweep: C configurations, each repeated over at most B seeds."""
+class SweepTable:
+    """N runs; `directory` and `names` say where their files are."""
 
     directory: Path
     names: list[str]
-    """a run's directory below `directory`"""
+    """each run's directory below `directory`"""
     status: np.ndarray
     """(N,) texts"""
     messages: list[str]
     values: dict[str, np.ndarray]
-    """(N,) each: metrics, seconds, parameters; NaN where there is none"""
+    """(N,) each of `NUMBERS`; NaN where there is none"""
     factors: list[Key]
+    """swept keys that make configurations"""
     seeds: list[Key]
+    """swept keys that make repetitions"""
     configuration: np.ndarray
-    """(N,) which configuration a run is of"""
+    """(N,) the configuration of each run"""
     repetition: np.ndarray
-    """(N,) which repetition"""
+    """(N,) the repetition that each run is"""
     shares_seeds: bool
-    """repetition b is the same seed in every configuration"""
-    members: list[np.ndarray] = field(default_factory=list)
+    """repetition b has the same seeds in every configuration"""
+    members: list[np.ndarray]
     """the runs of each configuration"""
+    repeats: np.ndarray
+    """(N,) an earlier run that is the same training, or -1"""
 
     @property
     def num_runs(self) -> int:
@@ -50,9 +58,28 @@ class Study:
         return len(self.members)
 
     @cached_property
-    def ok(self) -> np.ndarray:
+    def finite(self) -> np.ndarray:
         """(N,) trained to the end with finite numbers; runs at chance level are among them."""
         return np.isin(self.status.astype(str), FINITE)
+
+    @cached_property
+    def twins(self) -> dict[int, int]:
+        """Configurations whose finite runs all repeat runs of one earlier configuration: that configuration."""
+        found: dict[int, int] = {}
+        for configuration, runs in enumerate(self.members):
+            repeated = self.repeats[runs[self.finite[runs]]]
+            others = set(self.configuration[repeated].tolist()) if (repeated >= 0).all() else set()
+            others.discard(configuration)
+            if len(others) == 1 and (other := others.pop()) < configuration:
+                found[configuration] = other
+        return found
+
+    @cached_property
+    def counted(self) -> np.ndarray:
+        """(N,) finite runs, each training once: those that enter means, rankings and tests."""
+        within = self.configuration[self.repeats] == self.configuration
+        of_a_twin = np.isin(self.configuration, list(self.twins))
+        return self.finite & ~((self.repeats >= 0) & within) & ~of_a_twin
 
     @cached_property
     def coarse(self) -> list[Key]:
@@ -60,38 +87,49 @@ class Study:
         return [swept_keys.binned(key) for key in self.factors]
 
     def levels(self, coarse: bool = True) -> np.ndarray:
-        """(C, F): the level of each factor in each configuration."""
+        """(C, F) the level of each factor in each configuration."""
         first = np.array([runs[0] for runs in self.members], dtype=np.intp)
         columns = [key.codes[first] for key in (self.coarse if coarse else self.factors)]
         return np.stack(columns, axis=1) if columns else np.zeros((len(first), 0), np.intp)
 
     def table(self, metric: str) -> np.ndarray:
-        """(C, B): the metric by configuration and repetition; NaN where no run came to a good end."""
+        """(C, B) the metric by configuration and repetition; NaN where no run counts."""
         width = int(self.repetition.max()) + 1 if self.num_runs else 0
-        found = np.full((self.num_configurations, width), np.nan)
-        found[self.configuration[self.ok], self.repetition[self.ok]] = self.values[metric][self.ok]
-        found[~np.isfinite(found)] = np.nan
-        return found
+        values = np.full((self.num_configurations, width), np.nan)
+        values[self.configuration[self.counted], self.repetition[self.counted]] = self.values[metric][self.counted]
+        values[~np.isfinite(values)] = np.nan
+        return values
 
     def describe(self, configuration: int, factors: Sequence[Key] | None = None) -> str:
-        """`depth=2, width=64`, or what a sweep over nothing but seeds has."""
+        """`depth=2, width=64`; for a sweep of nothing but seeds `the only configuration`."""
         run = self.members[configuration][0]
         named = self.factors if factors is None else factors
-        return ", ".join(f"{key.label}={key.levels[key.codes[run]]}" for key in named) or "the one configuration"
+        return ", ".join(f"{key.label}={key.levels[key.codes[run]]}" for key in named) or "the only configuration"
 
-    def apart(self, configurations: Sequence[int]) -> tuple[list[Key], str]:
-        """The factors in which these configurations differ, and in words what they have in common."""
+    def differing(self, configurations: Sequence[int]) -> tuple[list[Key], str]:
+        """The factors in which these configurations differ, and a description of what they have in common."""
         runs = [self.members[c][0] for c in configurations]
         differing = [key for key in self.factors if len(set(key.codes[runs].tolist())) > 1]
         same = [key for key in self.factors if key not in differing]
         return differing, self.describe(configurations[0], same) if same else ""
 
+    def without_effect(self) -> list[str]:
+        """Swept keys in which equal trainings differ: these values of them change nothing."""
+        runs = np.flatnonzero(self.finite & (self.repeats >= 0))
+        return [
+            key.name for key in (*self.factors, *self.seeds) if (key.codes[runs] != key.codes[self.repeats[runs]]).any()
+        ]
 
-def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:
-    """The study that `mlpexp.load_results` has read; any column that is not known is a swept key."""
-    given = [name for name in records[0] if name is not None] if records else []
-    metrics = dict.fromkeys([*epoch_columns(), *final_columns(), *(name for name in given if is_column(name))])
-    names = [name for name in given if name not in metrics and name not in (*HEAD, *TAIL)]
+
+def from_records(
+    directory: Path, records: Sequence[Mapping[str, Any]], identities: Sequence[str | None] = ()
+) -> SweepTable:
+    """The table of runs that `load_results` has read; every column that is not known is a swept key.
+
+    Args:
+        identities: of each run, where known: equal identities are the same training.
+    """
+    names = [name for name in records[0] if name not in KNOWN] if records else []
     labels = swept_keys.labels(names)
     swept = [swept_keys.read(n, l, [row.get(n) for row in records]) for n, l in zip(names, labels, strict=True)]
     factors = [key for key in swept if not key.is_seed]
@@ -99,27 +137,74 @@ def from_records(directory: Path, records: Sequence[dict[str, Any]]) -> Study:
     configuration = _numbered([key.codes for key in factors], len(records))
     members = _members(configuration)
     repetition = _numbered([key.codes for key in seeds], len(records))
-    width = len(np.unique(repetition))
-    pairs = len(set(zip(configuration.tolist(), repetition.tolist(), strict=True)))
-    in_company = np.bincount(repetition, minlength=1)[repetition] > 1
-    shares = len(members) <= 1 or (in_company.mean() >= 0.5 and width * len(members) <= SPARSE * len(records))
-    shares = shares and pairs == len(records)
+    repeats = _repeats(records, identities, members, seeds)
+    # a copied run has the repetition of its original, and is no reason to call seeds unshared
+    own = np.flatnonzero(
+        (repeats < 0) | (configuration != configuration[repeats]) | (repetition != repetition[repeats])
+    )
+    shares = _is_shared(configuration[own], repetition[own], len(members))
     if not shares:  # each configuration counts its own
         for runs in members:
             repetition[runs] = np.arange(len(runs))
-    return Study(
+    return SweepTable(
         directory=directory,
         names=[str(row.get("name") or "") for row in records],
         status=np.array([str(row.get("status") or "missing") for row in records], dtype=object),
         messages=[str(row.get("message") or "") for row in records],
-        values={name: _column(records, name) for name in (*metrics, *NUMBERS)},
+        values={name: _column(records, name) for name in NUMBERS},
         factors=factors,
         seeds=seeds,
         configuration=configuration,
         repetition=repetition,
         shares_seeds=shares and bool(seeds),
         members=members,
+        repeats=repeats,
     )
+
+
+def _is_shared(configuration: np.ndarray, repetition: np.ndarray, size: int) -> bool:
+    """Whether most repetitions occur in several configurations, each at most once in each."""
+    if len(set(zip(configuration.tolist(), repetition.tolist(), strict=True))) < len(repetition):
+        return False
+    if size <= 1:
+        return True
+    shared = np.bincount(repetition, minlength=1)[repetition] > 1
+    return bool(shared.mean() >= 0.5) and len(np.unique(repetition)) * size <= SPARSE * len(repetition)
+
+
+def _repeats(
+    records: Sequence[Mapping[str, Any]],
+    identities: Sequence[str | None],
+    members: Sequence[np.ndarray],
+    seeds: Sequence[Key],
+) -> np.ndarray:
+    """(N,) an earlier run that is the same training, or -1.
+
+    Runs with one identity are the same training. So are the runs of a configuration that differ only in a seed that
+    changes no metric there, such as `data.seed` where the data is not split.
+    """
+    found = np.full(len(records), -1, np.intp)
+    first: dict[str, int] = {}
+    for run, identity in enumerate(identities):
+        if identity and identity.strip("0"):  # zeros are a placeholder
+            found[run] = first.setdefault(identity, run)
+    numbers = [
+        tuple(row.get(name) for name in (*METRICS, "epochs", "num_parameters")) if row.get("status") in FINITE else None
+        for row in records
+    ]
+    for key in seeds:
+        others = [other.codes for other in seeds if other is not key]
+        for runs in members:
+            groups: dict[tuple[int, ...], list[int]] = {}
+            for run in runs.tolist():
+                if numbers[run] is not None:
+                    groups.setdefault(tuple(int(codes[run]) for codes in others), []).append(run)
+            repeated = [group for group in groups.values() if len(group) > 1]
+            if repeated and all(numbers[run] == numbers[group[0]] for group in repeated for run in group):
+                for group in repeated:
+                    found[group] = group[0]
+    found[found == np.arange(len(records))] = -1
+    return found
 
 
 def _numbered(codes: Sequence[np.ndarray], length: int) -> np.ndarray:
@@ -139,6 +224,6 @@ def _members(configuration: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(configuration[order])) + 1)
 
 
-def _column(records: Sequence[dict[str, Any]], name: str) -> np.ndarray:
-    found = (row.get(name) for row in records)
-    return np.array([v if isinstance(v, int | float) else np.nan for v in found], dtype=float)
+def _column(records: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    values = (row.get(name) for row in records)
+    return np.array([v if isinstance(v, int | float) else np.nan for v in values], dtype=float)

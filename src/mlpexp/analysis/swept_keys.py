@@ -1,4 +1,4 @@
-"""A swept key: the values that it took, their order, and which runs had which."""
+"""Swept keys: their values in order, and the value of each run."""
 
 import math
 import re
@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-SEEDS = ("seed", "data.seed", "data.fold")
-MANY = 12  # numeric levels from which they are read in bins
+from mlpexp.store.sweep_manifest import REPEATED as SEEDS
+
+MANY = 12  # numeric levels, above which they are grouped in bins
 BINS = 6
-ABSENT = "default"  # how a level is called that some runs did not set
+ABSENT = "default"  # the level of runs that did not set the key
 _LIST = re.compile(r"\[\s*\d+(\s*,\s*\d+)*\s*\]")
 
 Kind = Literal["numeric", "ordered", "categorical"]
@@ -22,12 +23,12 @@ class Key:
     """One swept key over N runs."""
 
     name: str
-    """as a person types it, e.g. `model.depth`"""
+    """as it is typed, e.g. `model.depth`"""
     label: str
-    """as short as it stays unique, e.g. `depth`"""
+    """the shortest unique name, e.g. `depth`"""
     kind: Kind
     levels: list[str]
-    """in order: of numbers, of lists by length, or as typed"""
+    """numbers in order, lists by length, texts as typed"""
     codes: np.ndarray
     """(N,) the level of each run"""
     binned: bool = False
@@ -57,7 +58,7 @@ def read(name: str, label: str, values: Sequence[Any]) -> Key:
 
 
 def binned(key: Key) -> Key:
-    """Numbers with many levels in bins of nearly equal counts; any other key as it is."""
+    """A numeric key with many levels in bins of nearly equal counts; any other key unchanged."""
     if key.kind != "numeric" or len(key.levels) <= MANY:
         return key
     counts = np.bincount(key.codes, minlength=len(key.levels))
@@ -73,7 +74,7 @@ def binned(key: Key) -> Key:
 
 
 def _rounded(level: str) -> str:
-    """Two digits tell which bin it is."""
+    """The end of a bin with two digits."""
     return f"{float(level):.2g}" if abs(float(level)) < 100 else f"{float(level):.0f}"
 
 
@@ -84,7 +85,7 @@ def labels(names: Sequence[str]) -> list[str]:
 
 
 def text(value: Any) -> str:
-    """A level's name, as one would type it."""
+    """A level as it is typed."""
     if value is None:
         return ABSENT
     if isinstance(value, bool):
@@ -97,7 +98,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _sizes(value: Any) -> tuple[int, ...] | None:
-    """What orders widths: one number or a list, by length and then by size."""
+    """Sort key of widths, a number or a list: by length, then by size; None for other values."""
     if isinstance(value, int) and not isinstance(value, bool):
         return (1, value)
     if isinstance(value, str) and _LIST.fullmatch(value):

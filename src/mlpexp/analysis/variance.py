@@ -1,4 +1,4 @@
-"""How much of the runs' variance does each key explain, how much each pair beyond its two, how much is noise."""
+"""Analysis of variance: the share of each key, of each pair of keys, and of the seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 from scipy.special import fdtrc
 
-from mlpexp.analysis.paired_tests import holm
+from mlpexp.analysis.statistics import holm
 
-MAX_PAIRED = 8  # keys whose pairs are looked at: the most important ones
+MAX_PAIRED = 8  # the most important keys, of which all pairs are computed
 MAX_COLUMNS = 600  # of a design matrix
 
 
@@ -35,11 +35,11 @@ class Decomposition:
 
     terms: list[Term]
     rest: float
-    """between configurations, explained by no key and no pair"""
+    """between configurations, beyond all keys and pairs"""
     blocks: float
-    """what a seed does to all configurations alike"""
+    """seeds, as far as they change all configurations by the same amount"""
     noise: float
-    """what is left: seeds, differently in each configuration"""
+    """between seeds within a configuration, after `blocks`"""
     total: float
     noise_freedom: int
 
@@ -51,13 +51,12 @@ class Decomposition:
 def decompose(levels: np.ndarray, table: np.ndarray) -> Decomposition:
     """Analysis of variance with sums of squares of type II (Yates 1934; Langsrud 2003).
 
-    A key's are what it adds to all other keys, a pair's what it adds to all keys; in a complete grid the order does
-    not matter and they are those of the textbooks. Their yardstick is the noise between runs of one configuration,
-    less what a seed does to all configurations alike.
+    A key's sum of squares is what it adds to all other keys, a pair's what it adds to all keys. F-tests use the noise
+    between runs of one configuration, without what a seed changes in all configurations alike.
 
     Args:
         levels: (C, F) which level each configuration has of each key.
-        table: (C, B) the metric by configuration and seed; NaN where there is none.
+        table: (C, B) of the metric; NaN where there is none.
     """
     finite = np.isfinite(table)
     used = finite.any(axis=1)
@@ -104,7 +103,7 @@ def _terms(
 ) -> list[Term]:
     factors = [f for f in range(levels.shape[1]) if len(np.unique(levels[:, f])) > 1]
     design = {f: _dummies(levels[:, f]) for f in factors}
-    while sum(d.shape[1] for d in design.values()) > MAX_COLUMNS:  # a text with a thousand values explains nothing
+    while sum(d.shape[1] for d in design.values()) > MAX_COLUMNS:  # keys with the most levels are left out
         design.pop(max(design, key=lambda f: design[f].shape[1]))
     factors = list(design)
     scale = np.sqrt(weight)

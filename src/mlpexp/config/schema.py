@@ -292,6 +292,17 @@ def keys(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]
             yield f"{prefix}{name}", default[name], info.description or ""
 
 
+def field_types(cls: type = Config, prefix: str = "") -> dict[str, Any]:
+    """The annotation of every key, by its dotted name."""
+    found: dict[str, Any] = {}
+    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        if is_dataclass(info.annotation):
+            found |= field_types(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            found[f"{prefix}{name}"] = info.annotation
+    return found
+
+
 def plain(value: Any) -> Any:
     """A configuration as nested builtins; several times faster than `dataclasses.asdict`, which copies leaves."""
     if isinstance(value, dict):

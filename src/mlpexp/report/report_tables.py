@@ -1,18 +1,14 @@
-"""Tables: as CSV beside the page, the first rows in the page."""
+"""Tables of the report: as CSV beside the page, the first rows in the page."""
 
-import csv
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlpexp.analysis.intervals import Estimate
+from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
-from mlpexp.nn.metrics import columns, epoch_columns, final_columns
+from mlpexp.analysis.sweep_table import METRICS
 from mlpexp.store import run_files
-
-DANGEROUS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes such a text for a formula
+from mlpexp.store.csv_tables import csv_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,35 +20,22 @@ class Table:
     rows: Sequence[Sequence[Any]]
 
     def csv(self) -> str:
-        """Floats at full precision; what is not finite is an empty cell; texts that look like formulas are defused."""
-        content = io.StringIO()
-        writer = csv.writer(content, lineterminator="\n")
-        writer.writerow([_cell(name) for name in self.header])
-        writer.writerows([_cell(value) for value in row] for row in self.rows)
-        return content.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(DANGEROUS) else value
-    if isinstance(value, float) and not math.isfinite(value):
-        return ""
-    return value
+        return csv_text(self.header, self.rows)
 
 
 def ranking(analysis: Analysis) -> Table:
     """All configurations, the best first."""
     study, ranked, against = analysis.study, analysis.ranking, analysis.comparison
-    metrics = (*columns("val"), *(final_columns() if analysis.has_test else ()))
+    metrics = [name for name in METRICS if name.startswith(("val/", "test/") if analysis.has_test else "val/")]
     spread = [f"{metric}{end}" for metric in metrics for end in ("", " ±")]
     versus = [f"best minus this, {analysis.reported}", "±", "p", "p corrected", "distinguishable"]
-    header = ["rank", *(key.name for key in study.factors), "runs", "finished", "diverged", *spread]
+    header = ["rank", *(key.name for key in study.factors), "runs", "finished", "diverged", "chance", *spread]
     header += [*COSTS, *versus, "first run"]
     rows = []
     for number, c in enumerate(ranked.order.tolist()):
         first = study.members[c][0]
         row: list[Any] = [number + 1, *(key.levels[key.codes[first]] for key in study.factors)]
-        row += [int(ranked.runs[c]), int(ranked.finished[c]), int(ranked.diverged[c])]
+        row += [int(ranked.runs[c]), int(ranked.finished[c]), int(ranked.diverged[c]), int(ranked.chance[c])]
         row += [float(values[metric][c]) for metric in metrics for values in (ranked.means, ranked.halves)]
         row += [float(ranked.means[name][c]) for name in COSTS]
         if against is None or c == against.best:
@@ -65,23 +48,25 @@ def ranking(analysis: Analysis) -> Table:
 
 
 def every_run(analysis: Analysis) -> Table:
-    """Each run with the command that trains it again."""
+    """Each run with the command that trains it again, and the run that it repeats, if any."""
     study = analysis.study
     keys = [*study.factors, *study.seeds]
-    metrics = (*epoch_columns(), *final_columns(), "seconds")
+    metrics = (*METRICS, "seconds")
     rows = []
     for i, name in enumerate(study.names):
         swept = [(key.name, key.levels[key.codes[i]]) for key in keys]
         command, exact = run_files.command(study.directory, name, swept)
         numbers = [float(study.values[metric][i]) for metric in metrics]
         remark = "" if exact else "from the swept keys: the run left no overrides.yaml"
+        if study.finite[i] and study.repeats[i] >= 0:
+            remark = f"the same training as {study.names[study.repeats[i]]}"
         rows.append([name, study.status[i], *(v for _, v in swept), *numbers, command, remark, study.messages[i]])
     header = ["name", "status", *(key.name for key in keys), *metrics, "command", "remark", "message"]
     return Table(name="runs", header=header, rows=rows)
 
 
 def variance(analysis: Analysis) -> Table:
-    """What explains the validation metric."""
+    """Analysis of variance of the validation metric."""
     found, keys = analysis.variance, analysis.study.coarse
     rows: list[list[Any]] = [
         [" x ".join(keys[k].name for k in t.keys), t.freedom, t.squares, t.share, t.f, t.p, t.adjusted]
@@ -89,7 +74,7 @@ def variance(analysis: Analysis) -> Table:
     ]
     for name, share, freedom in (
         ("other differences between configurations", found.rest, None),
-        ("seed, alike in all configurations", found.blocks, None),
+        ("seed, the same in all configurations", found.blocks, None),
         ("noise between seeds", found.noise, found.noise_freedom),
     ):
         rows.append([name, freedom, share * found.total, share, None, None, None])
@@ -108,20 +93,21 @@ def effects(analysis: Analysis) -> Table:
     return Table(name="effects", header=["key", "level", "part", "mean", "low", "high", "runs"], rows=rows)
 
 
-def trouble(analysis: Analysis) -> Table:
-    """Runs that went wrong by level of each key."""
+def problems(analysis: Analysis) -> Table:
+    """Runs with a problem by level of each key."""
     rows = []
     for key in analysis.study.coarse:
-        counts = analysis.trouble.by_level(key)
+        counts = analysis.problems_by_level(key)
         rows += [[key.name, level, *(column[i] for column in counts.values())] for i, level in enumerate(key.levels)]
-    return Table(name="trouble", header=["key", "level", "runs", *analysis.trouble.counts], rows=rows)
+    return Table(name="trouble", header=["key", "level", "runs", *analysis.counts], rows=rows)
 
 
-def provenance(analysis: Analysis) -> Table:
+def origin(analysis: Analysis) -> Table:
     """Versions, data, seeds, and what was the same in all runs."""
-    found = analysis.provenance
+    sources = analysis.sources
     rows: list[list[Any]] = []
-    for what, counter in (("versions", found.versions), ("git commit", found.commits), ("data (SHA-256)", found.data)):
+    origin = {"versions": sources.versions, "git commit": sources.commits, "data (SHA-256)": sources.digests}
+    for what, counter in origin.items():
         rows += [[what, value, count] for value, count in counter.most_common()]
     for key in analysis.study.seeds:
         rows.append([key.name, _listed(key.levels), analysis.study.num_runs])
@@ -139,8 +125,8 @@ def _listed(levels: Sequence[str]) -> str:
 
 
 def constants(analysis: Analysis) -> dict[str, str]:
-    """The settings that are the same in all runs, as the sweep noted them."""
-    plain = analysis.plan.constants if analysis.plan else {}
+    """The settings that are the same in all runs, as sweep.json lists them."""
+    plain = analysis.sources.plan.constants if analysis.sources.plan else {}
     return {key: "null" if value is None else str(value) for key, value in plain.items() if key != "data digest"}
 
 

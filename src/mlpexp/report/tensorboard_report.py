@@ -1,24 +1,28 @@
-"""The report for TensorBoard: its figures as images, its answer and its ranking as text, in one event file.
+"""The report for TensorBoard: figures as images, answer and ranking as text, in one event file.
 
-It lies beside the page, so that `tensorboard --logdir multirun/NAME` shows it as the run `report` among the others.
+It is beside the page, so that `tensorboard --logdir multirun/NAME` shows it as the run `report` among the others.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlpexp.report.html_page import Grid
-from mlpexp.store import atomic_files
+from mlpexp.runtime import safe_files
 from mlpexp.tracking.event_files import encode, file_name
 from mlpexp.tracking.events import Event, image, plain, text
 
-PATTERN = "events.out.tfevents.*"
+_FIGURES = "best|heat|effects|variance|interactions|cost|curves|boundary|gradients|saturation|sweeps"
+_TABLES = "ranking|runs|effects|variance|trouble|provenance|heat|cost|curves|interactions|gradients|saturation|sweeps"
+EARLIER_NAMES = re.compile(rf"figures/(\d+-)?({_FIGURES})\.(png|svg)|tables/(\d+-)?({_TABLES})\.csv")
+EARLIER_PAGE = '<p class="kind">Report of '
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One figure as TensorBoard gets it."""
+    """One figure."""
 
     name: str
     title: str
@@ -29,7 +33,7 @@ class Shown:
 
 
 def answer(headline: Sequence[str], counts: str, command: str) -> str:
-    """The page's first box in Markdown."""
+    """The summary of the page in Markdown."""
     paragraphs = [f"**{plain(headline[0])}**", *map(plain, headline[1:]), f"{plain(counts)}."]
     if command:
         paragraphs.append(f"To train its first run again:\n\n    {' '.join(command.split())}")
@@ -44,21 +48,34 @@ def table(grid: Grid, note: str) -> str:
     return f"{plain(note)}\n\n" + "\n".join(lines)
 
 
-def write(directory: Path, texts: Sequence[tuple[str, str]], pictures: Sequence[Shown]) -> None:
-    """One event file in `directory`; those of earlier reports go, or TensorBoard would show both.
+def event_file(texts: Sequence[tuple[str, str]], figures: Sequence[Shown]) -> tuple[str, bytes]:
+    """Name and content of the event file.
 
     Args:
         texts: name and Markdown.
     """
     now = time.time()
     events: list[Event] = [text(f"report/{name}", 0, markdown, now) for name, markdown in texts]
-    for number, shown in enumerate(pictures, 1):
+    for number, shown in enumerate(figures, 1):
         event = image(f"report/{number:02d} {shown.name}", 0, shown.png, shown.width, shown.height, wall_time=now)
         metadata = event.summary.value[0].metadata
         metadata.display_name = f"{number:02d} {shown.title}"
         metadata.summary_description = plain(shown.caption)
         events.append(event)
-    earlier = list(directory.glob(PATTERN))
-    atomic_files.write(directory / file_name(now), encode(events))
-    for path in earlier:
-        path.unlink(missing_ok=True)
+    return file_name(now), encode(events)
+
+
+def earlier_files(directory: Path) -> list[str]:
+    """The files of a report that was written before reports had a manifest; empty where it is no report."""
+    page = directory / "index.html"
+    try:
+        if EARLIER_PAGE not in safe_files.read_text(page, errors="replace", follow=False)[:100_000]:
+            return []
+    except FileNotFoundError:
+        return []
+    names = [name for pattern in ("figures/*", "tables/*") for path in directory.glob(pattern)
+             if EARLIER_NAMES.fullmatch(name := path.relative_to(directory).as_posix())]  # fmt: skip
+    for path in directory.glob("events.out.tfevents.*"):
+        if safe_files.is_regular(path) and b"report/answer" in safe_files.read_bytes(path):
+            names.append(path.name)
+    return [*names, "index.html"]

@@ -2,46 +2,53 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from mlpexp.config.overrides import by_key, swept_keys
-from mlpexp.nn.metrics import epoch_columns, final_columns
+from mlpexp.config.schema import field_types
+from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
+from mlpexp.store.csv_tables import csv_text, original
 from mlpexp.store.file_names import RESULTS
-from mlpexp.store.run_directory import Result, current_status
+from mlpexp.store.run_directory import METRIC_NAMES, Result, current_status
 
+TEST_NAMES = ("test/loss", "test/acc")
 HEAD, TAIL = ("run", "name", "status"), ("epoch", "epochs", "num_parameters", "seconds", "message")
+MAX_BYTES = 2**30
 
 Row = tuple[int, str, Sequence[str], Result | None, str]
+Record = dict[str, Any]
+
+_OWN_TYPES: dict[str, frozenset[type]] = {
+    **dict.fromkeys(("name", "status", "message"), frozenset({str})),
+    **dict.fromkeys(("run", "epoch", "epochs", "num_parameters"), frozenset({int})),
+    **dict.fromkeys((*METRIC_NAMES, *TEST_NAMES, "seconds"), frozenset({float})),
+}
+# a number as Hydra's grammar has it: 01 and 1_0 are texts to a person who reads a table
+_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)", re.ASCII)
+_FLOAT = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan", re.ASCII)
 
 
 def table(rows: Sequence[Row]) -> str:
     """The CSV of rows (number, name, overrides, result or None, message); floats at full precision."""
-    keys = swept_keys([row[2] for row in rows])
-    measured = (*epoch_columns(), *final_columns())
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*HEAD, *keys, *measured, *TAIL])
-    for number, name, overrides, result, message in rows:
-        given = {key: override.label for key, override in by_key(overrides).items()}
-        status = result.status if result is not None else "failed"
-        swept = [given.get(key, "") for key in keys]
-        if result is None:
-            writer.writerow([number, name, status, *swept, *[""] * len(measured), *[""] * 4, message])
-            continue
-        metrics = [result.metrics.get(metric, "") for metric in measured]
-        tail = [
-            "" if result.epoch is None else result.epoch,
-            result.epochs,
-            result.num_parameters,
-            result.seconds["fit"],
-            result.message or "",
-        ]
-        writer.writerow([number, name, status, *swept, *metrics, *tail])
-    return text.getvalue()
+    header, cells = _cells(rows)
+    return csv_text(header, cells)
+
+
+def records(rows: Sequence[Row]) -> list[Record]:
+    """The same rows as `load_results` reads them."""
+    header, cells = _cells(rows)
+    found = []
+    for row in cells:
+        record = dict(zip(header, row, strict=True))
+        found.append({k: typed(k, v) if isinstance(v, str) else v for k, v in record.items()})
+    return found
 
 
 def write(directory: Path, rows: Sequence[Row]) -> None:
@@ -49,36 +56,81 @@ def write(directory: Path, rows: Sequence[Row]) -> None:
     atomic_files.write(directory / RESULTS, table(rows))
 
 
-def load_results(path: str | Path) -> list[dict[str, Any]]:
+def load_results(path: str | Path) -> list[Record]:
     """The rows of a sweep's `results.csv` as plain records, e.g. for `pandas.DataFrame(load_results(path))`.
 
     Args:
         path: the sweep's directory, or the file itself.
 
     Returns:
-        One dict per run, in the order of the grid; numbers are int or float, what is missing is None.
+        One dict per run, in the order of the grid. A key of the configuration has the type that the schema gives it:
+        the values `1` and `01` of `data.target` stay different texts. What is missing is None.
 
     Raises:
         UserError: there is no such table.
     """
     file = Path(path)
     file = file / RESULTS if file.is_dir() else file
-    if not file.is_file():
-        raise UserError(f"{path} holds no {RESULTS}; give a sweep's directory, e.g. multirun/NAME")
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows = list(csv.DictReader(opened))
+    try:
+        text = safe_files.read_text(file, MAX_BYTES)
+    except FileNotFoundError:
+        raise UserError(f"{path} holds no {RESULTS}; give a sweep's directory, e.g. multirun/NAME") from None
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
     for row in rows:
         if "status" in row:
             row["status"] = current_status(row["status"] or "", row.get("message"))
-    return [{name: _parse(text) for name, text in row.items()} for row in rows]
+    return [{name: typed(name, original(cell)) for name, cell in row.items()} for row in rows]
 
 
-def _parse(text: str) -> Any:
+def result_fields(result: Result) -> Record:
+    """The columns behind the swept keys, as a run's own result gives them."""
+    fields: Record = {name: result.metrics.get(name) for name in (*METRIC_NAMES, *TEST_NAMES)}
+    tail = (result.epoch, result.epochs, result.num_parameters, result.seconds["fit"], result.message or "")
+    return fields | dict(zip(TAIL, tail, strict=True))
+
+
+def typed(key: str, text: str) -> Any:
+    """The value that a cell of column `key` holds: None, bool, int, float, or the text itself."""
     if text == "":
         return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
+    types = _types().get(key)
+    if (types is None or bool in types) and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if (types is None or types & {int, float}) and _INTEGER.fullmatch(text):
+        return float(text) if types and int not in types else int(text)
+    if (types is None or float in types) and _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+@cache
+def _types() -> Mapping[str, frozenset[type]]:
+    """The types of each column that is known; None stands for what Hydra's grammar makes of a text."""
+    return {key: _builtins(annotation) for key, annotation in field_types().items()} | _OWN_TYPES
+
+
+def _builtins(annotation: Any) -> frozenset[type]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _builtins(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return frozenset[type]().union(*map(_builtins, get_args(annotation)))
+    if origin is Literal:
+        return frozenset(map(type, get_args(annotation)))
+    return frozenset({origin or annotation})
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
+    keys = swept_keys([row[2] for row in rows])
+    cells = []
+    for number, name, overrides, result, message in rows:
+        given = {key: override.label for key, override in by_key(overrides).items()}
+        row: list[Any] = [number, name, result.status if result is not None else "failed"]
+        row += [given.get(key, "") for key in keys]
+        if result is None:
+            row += [None] * (len(METRIC_NAMES) + len(TEST_NAMES) + len(TAIL) - 1)
+            cells.append([*row, message])
             continue
-    return {"true": True, "false": False}.get(text, text)
+        row += result_fields(result).values()
+        cells.append(row)
+    return [*HEAD, *keys, *METRIC_NAMES, *TEST_NAMES, *TAIL], cells

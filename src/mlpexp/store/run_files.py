@@ -1,13 +1,11 @@
-"""What the report reads in run directories: the command, the curves, the layers, where the numbers come from.
+"""What the report reads of runs: the command, the learning curves, the layers.
 
-A run directory is data: what is missing or damaged in one is left out and counted, never fatal.
+A run directory is data: what is missing or damaged in one is left out.
 """
 
-import json
 import shlex
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,10 @@ import numpy as np
 
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.runtime.safe_yaml import parse_yaml
-from mlpexp.store.file_names import CONFIG, LAYERS, METRICS, OVERRIDES, RESULT
-from mlpexp.store.run_directory import is_relative
+from mlpexp.store.file_names import CONFIG, LAYERS, METRICS, OVERRIDES
+from mlpexp.store.run_directory import Result, checksum, is_relative
 from mlpexp.store.run_store import RunStore
 from mlpexp.tracking.layer_columns import COLUMNS, START
-
-MAX_RESULTS = 2000  # whose result.json are read for versions and data; beyond, evenly many of them
 
 
 def place(directory: Path, name: str) -> Path | None:
@@ -43,7 +39,7 @@ def command(directory: Path, name: str, swept: Sequence[tuple[str, str]]) -> tup
 
 
 def overrides(directory: Path, name: str) -> list[str] | None:
-    text = _read(directory, name, OVERRIDES)
+    text = read_file(directory, name, OVERRIDES)
     if text is None:
         return None
     items = [line[2:] for line in text.splitlines() if line.startswith("- ")]
@@ -58,9 +54,9 @@ def overrides(directory: Path, name: str) -> list[str] | None:
 
 
 def configuration(directory: Path, name: str) -> dict[str, Any]:
-    """What the run says of its own configuration; empty where it says nothing that can be read."""
+    """The configuration that the run recorded; empty where it cannot be read."""
     try:
-        found = parse_yaml(_read(directory, name, CONFIG) or "", directory / name / CONFIG)
+        found = parse_yaml(read_file(directory, name, CONFIG) or "", directory / name / CONFIG)
     except DamagedFile:
         return {}
     return found if isinstance(found, dict) else {}
@@ -82,9 +78,9 @@ class Curves:
         return max((rows.shape[1] for rows in self.values.values()), default=0)
 
 
-def curves(directory: Path, names: Sequence[str]) -> Curves:
-    """Every readable `metrics.csv` of these runs."""
-    tables = [table for name in names if (table := _table(directory, name, METRICS)) is not None]
+def curves(directory: Path, names: Sequence[str], results: Mapping[str, Result] | None = None) -> Curves:
+    """Every readable `metrics.csv` of these runs; `results` as for `read_file`."""
+    tables = [table for name in names if (table := _table(directory, name, METRICS, results)) is not None]
     metrics = [metric for metric in (tables[0] if tables else {}) if metric != "epoch"]
     longest = max((len(next(iter(table.values()))) for table in tables), default=0)
     found = {}
@@ -97,21 +93,19 @@ def curves(directory: Path, names: Sequence[str]) -> Curves:
     return Curves(values=found)
 
 
-def layers(directory: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """What happened inside, (runs, epochs, layers) for each column, of the runs that recorded it.
+def layers(directory: Path, names: Sequence[str], results: Mapping[str, Result] | None = None) -> dict[str, np.ndarray]:
+    """The columns of `layers.csv`, (runs, epochs, layers) each, of the runs that recorded layers.
 
-    The state before the first step is left out.
+    Epochs begin with START, the state before training. `results` as for `read_file`.
     """
-    tables = [table for name in names if (table := _table(directory, name, LAYERS)) is not None]
-    tables = [t for t in tables if {"epoch", "layer"} <= t.keys()]
-    tables = [{name: column[t["epoch"] >= 0] for name, column in t.items()} for t in tables]
-    tables = [t for t in tables if len(t["epoch"])]
+    tables = [table for name in names if (table := _table(directory, name, LAYERS, results)) is not None]
+    tables = [t for t in tables if {"epoch", "layer"} <= t.keys() and len(t["epoch"])]
     if not tables:
         return {}
-    first = int(min(t["layer"].min() for t in tables))  # layers may be counted from 0 or 1
+    first = int(min(t["layer"].min() for t in tables))  # earlier versions counted layers from 1
     shape = (
         len(tables),
-        int(max(t["epoch"].max() for t in tables)) + 1,
+        int(max(t["epoch"].max() for t in tables)) - START + 1,
         int(max(t["layer"].max() for t in tables)) - first + 1,
     )
     found = {}
@@ -119,7 +113,7 @@ def layers(directory: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         cube = np.full(shape, np.nan)
         for number, table in enumerate(tables):
             if name in table:
-                cube[number, table["epoch"].astype(int), table["layer"].astype(int) - first] = table[name]
+                cube[number, table["epoch"].astype(int) - START, table["layer"].astype(int) - first] = table[name]
         if np.isfinite(cube).any():
             found[name] = cube
     return found
@@ -136,44 +130,23 @@ def inside(directory: Path, name: str) -> dict[str, np.ndarray]:
     return {column: table[column].reshape(-1, depth) for column in COLUMNS if column in table}
 
 
-@dataclass(kw_only=True)
-class Provenance:
-    """Where the numbers come from: each distinct value with the number of runs that have it."""
+def read_file(directory: Path, name: str, file: str, results: Mapping[str, Result] | None = None) -> str | None:
+    """The text of a file of a run, from its directory or from the table; None where there is none.
 
-    read: int = 0
-    versions: Counter[str] = field(default_factory=Counter)
-    commits: Counter[str] = field(default_factory=Counter)
-    data: Counter[str] = field(default_factory=Counter)
-    monitors: Counter[str] = field(default_factory=Counter)
-    damaged: int = 0
+    Args:
+        results: of the runs by name; a file that is not what the run's result lists is left out.
 
-
-def provenance(directory: Path, names: Sequence[str]) -> Provenance:
-    """From the runs' `result.json`."""
-    found = Provenance()
-    chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_RESULTS)).astype(int))
-    for number in chosen:
-        text = _read(directory, names[number], RESULT)
-        if text is None:
-            continue
-        try:
-            plain: Any = json.loads(text)
-            versions = ", ".join(f"{name} {version}" for name, version in plain["versions"].items())
-            entry = (versions, str(plain["git_commit"]), str(plain["data_digest"]), str(plain["monitor"]))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            found.damaged += 1
-            continue
-        found.read += 1
-        for counter, value in zip((found.versions, found.commits, found.data, found.monitors), entry, strict=True):
-            counter[value] += 1
-    return found
-
-
-def _read(directory: Path, name: str, file: str) -> str | None:
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
-        return _store(directory).read(name, file)
+        text = _store(directory).read(name, file)
     except NotRegularFile:
         return None
+    result = results.get(name) if results is not None else None
+    if text is not None and result is not None and file in result.files:
+        return text if result.files[file] == checksum(text.encode()) else None
+    return text
 
 
 @lru_cache(maxsize=8)
@@ -181,9 +154,11 @@ def _store(directory: Path) -> RunStore:
     return RunStore(directory)
 
 
-def _table(directory: Path, name: str, file: str) -> dict[str, np.ndarray] | None:
+def _table(
+    directory: Path, name: str, file: str, results: Mapping[str, Result] | None = None
+) -> dict[str, np.ndarray] | None:
     """The columns of a small table of numbers; an empty cell is NaN."""
-    text = _read(directory, name, file)
+    text = read_file(directory, name, file, results)
     if not text:
         return None
     header, *lines = text.splitlines()

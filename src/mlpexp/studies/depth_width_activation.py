@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlpexp.analysis.intervals import Estimate
+from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis, analyse
 from mlpexp.analysis.swept_keys import Key
 from mlpexp.report.sentences import headline, spelled

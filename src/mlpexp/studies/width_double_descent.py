@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlpexp.analysis.intervals import mean_and_half
+from mlpexp.analysis.statistics import mean_and_half
 from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
 from mlpexp.tracking.figures.plot_style import BLUE, VERMILION
 

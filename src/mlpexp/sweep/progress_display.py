@@ -14,7 +14,6 @@ from rich.table import Table
 
 from mlpexp.config.overrides import by_key, parse, swept_keys
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
-from mlpexp.nn.metrics import higher_is_better
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
 from mlpexp.store.run_directory import FINITE
@@ -87,7 +86,7 @@ class Screen:
             result = outcome.result
             if result is None or not math.isfinite(result.objective):
                 continue
-            better = max if higher_is_better(result.monitor) else min
+            better = min if result.monitor == "val/loss" else max
             self._best = result.objective if self._best is None else better(self._best, result.objective)
             best = f"best {result.monitor} {self._best:.4f}"
             if self._progress is not None:
@@ -153,7 +152,7 @@ class Screen:
                 at_chance[configuration] += result.status == "chance"
         if not runs:
             return
-        ranked = rank(runs, monitor, smaller_is_better=not higher_is_better(monitor))
+        ranked = rank(runs, monitor, smaller_is_better=monitor == "val/loss")
         factors = [key for key in keys if key not in SEED_LIKE]
         metrics = [name for name in dict.fromkeys((monitor, "val/acc", "test/acc")) if name in ranked[0].metrics]
         if self._console.width < WIDE and len(metrics) > 2:

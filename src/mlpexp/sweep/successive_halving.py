@@ -18,7 +18,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mlpexp.config.schema import Config
 from mlpexp.models.stack_module import Paused, RunRecord, StackModule
-from mlpexp.nn.metrics import higher_is_better
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names
@@ -178,7 +177,7 @@ class Race:
 def _value(cfg: Config, record: RunRecord) -> float:
     """What a run has reached, smaller is better."""
     best = record.progress.best_value
-    return -best if higher_is_better(cfg.monitor) else best
+    return best if cfg.monitor == "val/loss" else -best
 
 
 class _Earlier:
@@ -194,7 +193,7 @@ class _Earlier:
             return math.inf
         if place not in self._curves:
             self._curves[place] = self._read(self._sweep[place])
-        sign = -1 if higher_is_better(self._sweep[place].config.monitor) else 1
+        sign = 1 if self._sweep[place].config.monitor == "val/loss" else -1
         reached = [sign * value for value in self._curves[place][:epochs] if math.isfinite(value)]
         return min(reached, default=math.inf)
 

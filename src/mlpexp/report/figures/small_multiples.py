@@ -1,6 +1,6 @@
-"""Small multiples on one scale, drawn into a single axes: forty axes of their own would take seconds.
+"""Small multiples on one scale, drawn into a single axes, since forty axes take seconds to draw.
 
-Values are mapped to inches here; everything else thinks in epochs and metrics.
+Epochs and values are mapped to inches here.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,17 @@ LEAST_RATIO = 1.5  # between the ends of a logarithmic axis
 
 
 class Multiples:
-    """Panels that share both axes: epochs, and values within `low` and `high`, logarithmic if asked."""
+    """Panels that share both axes.
 
-    def __init__(self, titles: Sequence[str], epochs: int, low: float, high: float, *, log: bool, label: str) -> None:
+    Args:
+        epochs: the first and the last.
+        low, high: ends of the axis of values.
+        log: whether it is logarithmic.
+    """
+
+    def __init__(
+        self, titles: Sequence[str], epochs: tuple[int, int], low: float, high: float, *, log: bool, label: str
+    ) -> None:
         columns = min(len(titles), COLUMNS)
         rows = -(-len(titles) // columns)
         width = max(LEFT + columns * (WIDE + GAP_X), 5.6)
@@ -64,7 +72,7 @@ class Multiples:
         for panel, line in zip(panels, values, strict=True):
             x0, y0 = self._corners[panel]
             with np.errstate(invalid="ignore", divide="ignore"):
-                points = np.stack([x0 + self._x(np.arange(len(line))), y0 + self._y(line)], axis=1)
+                points = np.stack([x0 + self._x(self._epochs[0] + np.arange(len(line))), y0 + self._y(line)], axis=1)
             for piece in _pieces(points):
                 # one epoch is a short dash
                 segments.append(piece if len(piece) > 1 else piece + np.array([[-0.04, 0], [0.04, 0]]))
@@ -78,7 +86,7 @@ class Multiples:
         for panel, low, high in zip(panels, lows, highs, strict=True):
             x0, y0 = self._corners[panel]
             some = np.isfinite(low) & np.isfinite(high)
-            x = x0 + self._x(np.flatnonzero(some))
+            x = x0 + self._x(self._epochs[0] + np.flatnonzero(some))
             if len(x) > 1:
                 upper, lower = y0 + self._y(high[some]), y0 + self._y(low[some])
                 areas.append(np.stack([np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]])], axis=1))
@@ -93,7 +101,8 @@ class Multiples:
         )  # fmt: skip
 
     def _x(self, epoch: np.ndarray) -> np.ndarray:
-        return 0.06 + (WIDE - 0.12) * (epoch / max(self._epochs - 1, 1) if self._epochs > 1 else epoch + 0.5)
+        first, last = self._epochs
+        return 0.06 + (WIDE - 0.12) * ((epoch - first) / (last - first) if last > first else epoch - first + 0.5)
 
     def _y(self, value: np.ndarray) -> np.ndarray:
         if self._log:
@@ -109,9 +118,9 @@ class Multiples:
             y_ticks = LogLocator(subs=subs, numticks=6).tick_values(low, high)
         else:
             y_ticks = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-        x_ticks = MaxNLocator(nbins=4, steps=[1, 2, 5, 10], integer=True).tick_values(0, self._epochs - 1)
+        x_ticks = MaxNLocator(nbins=4, steps=[1, 2, 5, 10], integer=True).tick_values(*self._epochs)
         inside = [float(t) for t in y_ticks if low * (1 - 1e-9) <= t <= high * (1 + 1e-9)]
-        return inside, [float(t) for t in x_ticks if 0 <= t <= self._epochs - 1]
+        return inside, [float(t) for t in x_ticks if self._epochs[0] <= t <= self._epochs[1]]
 
     def _add(self, collection: LineCollection | PolyCollection) -> None:
         self.axes.add_collection(collection, autolim=False)

@@ -1,4 +1,4 @@
-"""What accuracy costs: parameters and time, with the Pareto front."""
+"""Accuracy or loss against parameters and training time, with the Pareto front."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from mlpexp.nn.metrics import METRICS
-from mlpexp.report.figures.canvas import VALIDATION, plain, value_axis
+from mlpexp.analysis.sweep_analysis import COSTS, Analysis
+from mlpexp.report.figures.canvas import METRICS, VALIDATION, plain, value_axis
+from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals
+from mlpexp.report.report_tables import Table
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, INK, headline, in_house_style, new_figure, place
 
 MANY = 400  # configurations from which intervals are left out
@@ -17,11 +19,46 @@ LOG_FROM = 4  # greatest over least error
 ACCURACIES = (0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 
+def costs(analysis: Analysis) -> ReportFigure | None:
+    """Parameters and time against the metric."""
+    ranked, best = analysis.ranking, analysis.best
+    if best is None or (ranked.finished > 0).sum() < 2:
+        return None
+    mean, half = ranked.means[analysis.validation], ranked.halves[analysis.validation]
+    panels = []
+    for name, words in COSTS.items():
+        distinct = np.unique(np.round(ranked.means[name][np.isfinite(ranked.means[name])], 9))
+        if len(distinct) > 1:
+            panels.append((words, ranked.means[name], analysis.fronts[name]))
+    if not panels:
+        return None
+    rows = []
+    for c in ranked.order.tolist():
+        if ranked.finished[c]:
+            numbers = [float(ranked.means[name][c]) for name in (*COSTS, *analysis.parts.values())]
+            rows.append(
+                [analysis.study.describe(c), *numbers, *("yes" if analysis.fronts[n][c] else "" for n in COSTS)]
+            )
+    header = ["configuration", *COSTS, *analysis.parts.values(), *(f"front by {name}" for name in COSTS)]
+    caption = (
+        "No cheaper configuration has a better validation mean than one on the Pareto front. Seconds are a run's share "
+        "of the time of its stack."
+    )
+    if len(mean) > MAX_POINTS:
+        caption += f" Of {len(mean):,} configurations {MAX_POINTS:,} are drawn, and the whole front."
+    return ReportFigure(
+        title="Cost",
+        caption=caption + intervals(analysis),
+        figure=cost(panels, mean, half, analysis.metric, best),
+        tables=(Table(name="cost", header=header, rows=rows),),
+    )
+
+
 @in_house_style
 def cost(
     panels: Sequence[tuple[str, np.ndarray, np.ndarray]], mean: np.ndarray, half: np.ndarray, metric: str, best: int
 ) -> Figure:
-    """One point per configuration, validation; the line joins those that nothing cheaper beats.
+    """One point per configuration, validation; the line is the Pareto front.
 
     Args:
         panels: what it costs, (C,) cost, (C,) whether on the front.
@@ -46,7 +83,7 @@ def cost(
         reach = np.nan_to_num(half) if shown.sum() <= MANY else 0
         ends = np.concatenate([mean - reach, mean + reach])
         value_axis(axes, np.clip(ends, low, None) if metric == "acc" else np.clip(ends, None, low))
-        axes.set_ylabel(f"validation {METRICS[metric].title}")
+        axes.set_ylabel(f"validation {METRICS[metric]}")
         if by_error:
             _by_error(axes, ends[np.isfinite(ends)])
         axes.set_xlabel(name + (", log scale" if log else ""))
@@ -61,7 +98,7 @@ def cost(
                 loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, handlelength=1.2, columnspacing=1.0
             )
     beyond = int((mean[shown] < low).sum() if metric == "acc" else (mean[shown] > low).sum())
-    headline(figure, "What it costs" + (f" ({beyond} far worse configurations are off the scale)" if beyond else ""))
+    headline(figure, "Cost" + (f" ({beyond} far worse configurations are off the scale)" if beyond else ""))
     return figure
 
 
@@ -117,3 +154,6 @@ def _thousands(value: float, _position: int | None = None) -> str:
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"
     return f"{value:.3g}"
+
+
+FIGURES.register("cost", Entry(60, costs))

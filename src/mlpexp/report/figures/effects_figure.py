@@ -1,21 +1,102 @@
-"""Mean of the metric at each level of each key, and of pairs of keys."""
+"""Main effects and interactions: the mean of the metric at each level of a key, and of pairs of keys."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlpexp.analysis.intervals import Estimate
+from mlpexp.analysis.statistics import Estimate
+from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.analysis.swept_keys import Kind
-from mlpexp.nn.metrics import METRICS
-from mlpexp.report.figures.canvas import TEST, VALIDATION, colours, label_width, value_axis
+from mlpexp.report.figures.canvas import METRICS, TEST, VALIDATION, colours, label_width, value_axis
+from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
+from mlpexp.report.report_tables import Table, effects, ends
+from mlpexp.report.sentences import p_value
 from mlpexp.tracking.figures.plot_style import FAINT, GRID, headline, in_house_style, new_figure, place, short
 
+MAX_KEYS, MAX_PAIRS = 8, 4
+MAX_LEVELS, EFFECT_LEVELS, LINES = 12, 20, 8
+MATTERS = 0.01  # share of the variance from which an interaction is drawn
 WIDEST = 9.6  # inches
 HIGH = 2.0
 PARTS = {"validation": (VALIDATION, "o", -0.09), "test": (TEST, "s", 0.09)}
+
+
+def main_effects(analysis: Analysis) -> ReportFigure | None:
+    """The mean at each level of each key."""
+    groups = []
+    dropped = 0
+    keys = analysis.study.coarse
+    for k in analysis.importance[:MAX_KEYS]:
+        kept = levels_kept(analysis, k, EFFECT_LEVELS)
+        dropped += len(keys[k].levels) - len(kept)
+        parts = {}
+        for part in analysis.parts:
+            found = analysis.cells(part, [k])
+            parts[part] = [found.get((level,)) for level in kept]
+        groups.append(
+            Group(label=keys[k].label, kind=keys[k].kind, levels=[keys[k].levels[i] for i in kept], parts=parts)
+        )
+    if not groups:
+        return None
+    caption = "Each point averages over everything else that was swept; the axis does not begin at 0."
+    if len(analysis.importance) > MAX_KEYS:
+        caption += f" The {len(analysis.importance) - MAX_KEYS} keys that explain least are only in the table."
+    if dropped:
+        caption += f" {dropped:,} values are only in the table."
+    return ReportFigure(
+        title="Main effects",
+        caption=caption + intervals(analysis),
+        figure=draw_effects(groups, analysis.metric),
+        tables=(effects(analysis),),
+    )
+
+
+def interactions(analysis: Analysis) -> ReportFigure | None:
+    """Pairs of keys whose effects depend on each other."""
+    keys = analysis.study.coarse
+    pairs = [t for t in analysis.variance.terms if len(t.keys) == 2 and t.share >= MATTERS and not t.adjusted > 0.05]
+    pairs.sort(key=lambda term: -term.share)
+    drawn: list[Pair] = []
+    rows: list[list[Any]] = []
+    for term in pairs:
+        # along the axis the key with an order and more levels; a line for each level of the other
+        across, other = sorted(term.keys, key=lambda k: (keys[k].kind == "categorical", -len(keys[k].levels)))
+        found = analysis.cells("validation", [across, other])
+        for (i, j), estimate in found.items():
+            rows.append(
+                [keys[across].name, keys[across].levels[i], keys[other].name, keys[other].levels[j], *ends(estimate)]
+            )
+        if len(drawn) == MAX_PAIRS:
+            continue
+        kept, lines = levels_kept(analysis, across, MAX_LEVELS), levels_kept(analysis, other, LINES)
+        drawn.append(
+            Pair(
+                label=keys[across].label,
+                levels=[keys[across].levels[i] for i in kept],
+                other=keys[other].label,
+                other_kind=keys[other].kind,
+                other_levels=[keys[other].levels[j] for j in lines],
+                lines=[[found.get((i, j)) for i in kept] for j in lines],
+                title=f"{term.share:.1%} of the variance"
+                + (f", {p_value(term.adjusted)}" if np.isfinite(term.adjusted) else ""),
+            )
+        )
+    if not drawn:
+        return None
+    caption = "Where lines are not parallel, the effect of one key depends on the value of the other."
+    if len(drawn) < len(pairs):
+        caption += f" Shown are the {len(drawn)} largest of {len(pairs):,} interactions."
+    header = ["key", "level", "other key", "other level", "mean", "low", "high", "runs"]
+    return ReportFigure(
+        title="Interactions",
+        caption=caption + intervals(analysis),
+        figure=draw_interactions(drawn, analysis.metric),
+        tables=(Table(name="interactions", header=header, rows=rows),),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +110,8 @@ class Group:
 
 
 @in_house_style
-def main_effects(groups: Sequence[Group], metric: str) -> Figure:
-    """Every key side by side on one scale, so that what matters is what moves."""
+def draw_effects(groups: Sequence[Group], metric: str) -> Figure:
+    """All keys side by side on one scale."""
     slots = [max(0.55, label_width(group.levels, 12) + 0.16) for group in groups]
     spans = [
         max(slot * len(g.levels), label_width([g.label], 24) + 0.1) + 0.25
@@ -50,7 +131,7 @@ def main_effects(groups: Sequence[Group], metric: str) -> Figure:
         axes = place(figure, 0.8, 0.6 + (len(lines) - 1 - row) * block, across, HIGH)
         axes.set_xlim(0, across)
         value_axis(axes, values)
-        axes.set_ylabel(METRICS[metric].title)
+        axes.set_ylabel(METRICS[metric])
         start = 0.0
         ticks: list[float] = []
         names: list[str] = []
@@ -79,7 +160,7 @@ def main_effects(groups: Sequence[Group], metric: str) -> Figure:
         axes.tick_params(axis="x", length=0)
         if row == 0:
             axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=9, handlelength=1.0)
-    headline(figure, "Each key by itself")
+    headline(figure, "Main effects")
     return figure
 
 
@@ -102,7 +183,7 @@ def _ends(estimate: Estimate) -> tuple[float, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two keys that act together: a line for each level of `other`."""
+    """Two keys with an interaction: a line for each level of `other`."""
 
     label: str
     levels: Sequence[str]
@@ -114,15 +195,15 @@ class Pair:
 
 
 @in_house_style
-def interactions(pairs: Sequence[Pair], metric: str) -> Figure:
-    """Where lines are not parallel, the effect of one key depends on the other; validation, intervals over seeds."""
+def draw_interactions(pairs: Sequence[Pair], metric: str) -> Figure:
+    """One panel per pair, a line for each level of the second key; validation, intervals over seeds."""
     columns = min(2, len(pairs))
     rows = -(-len(pairs) // columns)
     legend = max(label_width([*p.other_levels, p.other], 14) for p in pairs) + 0.45
     axes_width, block = 3.0, 2.95
     across = axes_width + legend + 0.85
     figure = new_figure(max(columns * across + 0.1, 5.0), 0.42 + rows * block)
-    headline(figure, f"Keys that act together (validation {METRICS[metric].title})")
+    headline(figure, f"Interactions (validation {METRICS[metric]})")
     for number, pair in enumerate(pairs):
         row, column = divmod(number, columns)
         axes = place(figure, 0.75 + column * across, 0.55 + (rows - 1 - row) * block, axes_width, 2.0)
@@ -147,3 +228,7 @@ def interactions(pairs: Sequence[Pair], metric: str) -> Figure:
             alignment="left", handlelength=1.0,
         )  # fmt: skip
     return figure
+
+
+FIGURES.register("effects", Entry(30, main_effects))
+FIGURES.register("interactions", Entry(50, interactions))

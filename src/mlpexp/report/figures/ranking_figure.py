@@ -1,4 +1,4 @@
-"""Means with intervals below one another: configurations by rank, or sweeps side by side."""
+"""The best configurations with their intervals, below one another."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,14 +6,37 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mlpexp.analysis.intervals import Estimate
-from mlpexp.nn.metrics import METRICS
-from mlpexp.report.figures.canvas import TEST, VALIDATION, label_width, plain
+from mlpexp.analysis.statistics import Estimate
+from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.nn.metrics import label
+from mlpexp.report.figures.canvas import METRICS, TEST, VALIDATION, label_width, plain
+from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals
 from mlpexp.tracking.figures.plot_style import GRID, headline, in_house_style, new_figure, place, short
 
+MAX_RANKED = 15
 ROW = 0.26  # inches
 LETTERS = 88
 SERIES = {"validation": (VALIDATION, "o"), "test": (TEST, "s")}
+
+
+def ranked(analysis: Analysis) -> ReportFigure | None:
+    """The best configurations of a sweep."""
+    order = analysis.ranking.ranked
+    if len(order) < 2:
+        return None
+    shown = order[:MAX_RANKED]
+    differing, common = analysis.study.differing(shown)
+    names = [f"{number}. {analysis.study.describe(c, differing)}" for number, c in enumerate(shown, 1)]
+    parts = {part: [analysis.ranking.estimate(c, metric) for c in shown] for part, metric in analysis.parts.items()}
+    caption = f"Ordered by {label(analysis.ranking.by)}."
+    if len(shown) < len(order):
+        caption += f" The other {len(order) - len(shown):,} configurations are in the ranking below."
+    if common:
+        caption += f" All have {common}."
+    caption += intervals(analysis)
+    title = f"The best {len(shown)} of {len(order):,}" if len(shown) < len(order) else "All configurations"
+    figure = forest(f"{title}, by {label(analysis.ranking.by)}", names, parts, analysis.metric)
+    return ReportFigure(title=title, caption=caption, figure=figure)
 
 
 @in_house_style
@@ -39,7 +62,10 @@ def forest(title: str, names: Sequence[str], parts: Mapping[str, Sequence[Estima
     axes.margins(x=0.06)
     axes.grid(axis="x", color=GRID)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(METRICS[metric].title)
+    axes.set_xlabel(METRICS[metric])
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=9, handlelength=1.0)
     headline(figure, title)
     return figure
+
+
+FIGURES.register("best", Entry(10, ranked))

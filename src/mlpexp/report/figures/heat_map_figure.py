@@ -11,11 +11,14 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from mlpexp.analysis.intervals import Estimate
-from mlpexp.nn.metrics import METRICS
-from mlpexp.report.figures.canvas import LETTERS, ON_DARK, ON_LIGHT, canvas, label_width, number
+from mlpexp.analysis.statistics import Estimate
+from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.report.figures.canvas import LETTERS, METRICS, ON_DARK, ON_LIGHT, canvas, label_width, number
+from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
+from mlpexp.report.report_tables import Table, ends
 from mlpexp.tracking.figures.plot_style import FAINT, INK, in_house_style, short
 
+MAX_LEVELS, MAX_PANELS = 12, 6
 CELL, HIGH = 0.92, 0.46  # inches
 GAP = 0.45
 TITLE, HEADER = 0.34, 0.5
@@ -30,6 +33,62 @@ class Axis:
 
 
 Cells = Mapping[tuple[int, int, int], Estimate]  # (panel, row, column)
+
+
+def heat_map(analysis: Analysis) -> ReportFigure | None:
+    """Two ordered keys, a row of panels for each level of a third."""
+    keys = analysis.study.coarse
+    useful = [k for k in analysis.importance if len(keys[k].levels) > 1]
+    ordered = [k for k in useful if keys[k].kind != "categorical"]
+    pair = [*ordered, *(k for k in useful if k not in ordered)][:2]
+    if len(pair) < 2:
+        return None
+    rows, columns = sorted(pair, key=lambda k: (len(keys[k].levels), k))
+    third = next((k for k in useful if k not in pair), None)
+    used = [k for k in (third, rows, columns) if k is not None]
+    kept = {k: levels_kept(analysis, k, MAX_PANELS if k == third else MAX_LEVELS) for k in used}
+    parts: dict[str, Cells] = {}
+    table = []
+    for part in analysis.parts:
+        found = analysis.cells(part, used)
+        parts[part] = shown = {}
+        for combination, estimate in found.items():
+            names = [keys[k].levels[level] for k, level in zip(used, combination, strict=True)]
+            table.append([part, *names, *ends(estimate)])
+            if all(level in kept[k] for k, level in zip(used, combination, strict=True)):
+                place = [kept[k].index(level) for k, level in zip(used, combination, strict=True)]
+                shown[tuple([0, *place][-3:])] = estimate
+    best = [int(analysis.levels[analysis.best, k]) for k in used]
+    framed = [0, *(kept[k].index(level) for k, level in zip(used, best, strict=True))][-3:]
+
+    def axis(k: int) -> Axis:
+        return Axis(label=keys[k].label, levels=[keys[k].levels[level] for level in kept[k]])
+
+    figure = heat_maps(
+        axis(rows), axis(columns), None if third is None else axis(third), parts, analysis.metric,
+        (framed[0], framed[1], framed[2]),
+    )  # fmt: skip
+    others = [keys[k].label for k in useful if k not in used]
+    caption = "Mean over runs."
+    if others:
+        caption += f" Averaged over {_listed(others)}."
+    for k in used:
+        if len(kept[k]) < len(keys[k].levels):
+            caption += f" Only the {len(kept[k])} best of {len(keys[k].levels):,} values of {keys[k].label} are shown."
+        if keys[k].binned:
+            caption += f" {keys[k].label} is grouped in bins."
+    caption += intervals(analysis)
+    title = f"{keys[rows].label} by {keys[columns].label}" + (
+        f", for each {keys[third].label}" if third is not None else ""
+    )
+    header = ["part", *(keys[k].name for k in used), "mean", "low", "high", "runs"]
+    return ReportFigure(
+        title=title, caption=caption, figure=figure, tables=(Table(name="heat", header=header, rows=table),)
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 @in_house_style
@@ -58,19 +117,13 @@ def heat_maps(
     values = np.array([cell.mean for cells in parts.values() for cell in cells.values()])
     worst, top_value, clipped = _scale(values)
     norm = Normalize(worst, top_value, clip=True)
-    colours = colormaps["cividis"] if METRICS[metric].higher_is_better else colormaps["cividis_r"]
+    colours = colormaps["cividis"] if metric == "acc" else colormaps["cividis_r"]
     step = top_value - worst
     polygons, faces = [], []
     for place, name in enumerate(names):
         x0 = left + place * (across + GAP)
         axes.text(
-            x0 + across / 2,
-            height - 0.14,
-            f"{name} {METRICS[metric].title}",
-            weight="bold",
-            size=10,
-            ha="center",
-            va="top",
+            x0 + across / 2, height - 0.14, f"{name} {METRICS[metric]}", weight="bold", size=10, ha="center", va="top"
         )
         for panel in range(count):
             top = height - HEADER - panel * block - (TITLE if panels else 0.05)
@@ -155,3 +208,6 @@ def _bar(axes: Axes, colours: Colormap, ends: tuple[float, float], left: float, 
     axes.text(left, 0.31, f"{low} or beyond" if clipped else low, size=8, va="top")
     axes.text(left + width, 0.31, high, size=8, ha="right", va="top")
     axes.text(left + width + 0.15, 0.43, "framed: has the best configuration", size=8, color=INK, va="center")
+
+
+FIGURES.register("heat", Entry(20, heat_map))

@@ -1,12 +1,96 @@
-"""Is the best really better? Paired over seeds, and corrected for having looked at every pair."""
+"""Means with confidence intervals over seeds, and comparisons of configurations.
 
+C configurations, B seeds (repetitions). Tables are (C, B) with NaN where there is no run.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr, stdtr, stdtrit
 
+LEVEL = 0.95
 ALPHA = 0.05
 ALL_PAIRS = 400  # configurations up to which every pair is tested; beyond, only those with the best
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and half the width of its 95 % interval: `mean ± half`; NaN where there is none."""
+
+    mean: float
+    half: float
+    runs: int
+
+
+def mean_and_half(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, half width of Student's t interval, and count along the last axis; NaNs are left out.
+
+    One value has a mean and no interval.
+    """
+    finite = np.isfinite(values)
+    count = finite.sum(axis=-1)
+    filled = np.where(finite, values, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = filled.sum(axis=-1) / count
+        squares = (np.where(finite, values - mean[..., None], 0.0) ** 2).sum(axis=-1)
+        error = np.sqrt(squares / (count - 1) / count)
+        half = stdtrit(np.maximum(count - 1, 1), (1 + level) / 2) * error
+    return mean, np.where(count > 1, half, np.nan), count
+
+
+def marginal(table: np.ndarray, level: float = LEVEL) -> Estimate:
+    """The mean over configurations, each with the same weight, with its interval over seeds.
+
+    Where at least half of the seeds have all configurations, each of these seeds gives one mean and the interval is
+    Student's over those means, so that it includes what the configurations of one seed have in common. Otherwise the
+    variances of the configurations are added (Welch 1947, Satterthwaite 1946).
+
+    Args:
+        table: (C, B).
+    """
+    table = table[np.isfinite(table).any(axis=1)]
+    runs = int(np.isfinite(table).sum())
+    if not runs:
+        return Estimate(np.nan, np.nan, 0)
+    complete = np.isfinite(table).all(axis=0)
+    if complete.sum() >= max(2, table.shape[1] / 2):
+        mean, half, _ = mean_and_half(table[:, complete].mean(axis=0), level)
+        return Estimate(float(mean), float(half), runs)
+    cell_mean, _, count = mean_and_half(table)
+    if not (count > 1).all():
+        return Estimate(float(cell_mean.mean()), np.nan, runs)
+    parts = np.nanvar(table, axis=1, ddof=1) / count / len(table) ** 2
+    total = parts.sum()
+    if total == 0:
+        return Estimate(float(cell_mean.mean()), 0.0, runs)
+    freedom = total**2 / (parts**2 / (count - 1)).sum()
+    return Estimate(float(cell_mean.mean()), float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(total)), runs)
+
+
+def cell_means(levels: np.ndarray, table: np.ndarray, keys: Sequence[int]) -> dict[tuple[int, ...], Estimate]:
+    """The marginal mean in each combination of levels of some keys that has a run.
+
+    Args:
+        levels: (C, F) the level of each key in each configuration.
+        table: (C, B).
+        keys: columns of `levels`; without any, the mean of all is under ().
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for configuration, combination in enumerate(map(tuple, levels[:, list(keys)].tolist())):
+        groups.setdefault(combination, []).append(configuration)
+    estimates = {combination: marginal(table[members]) for combination, members in sorted(groups.items())}
+    return {combination: estimate for combination, estimate in estimates.items() if estimate.runs}
+
+
+def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """(C,) whether nothing else costs as little or less and gives as much or more; the first of equals counts."""
+    best = -np.inf
+    on_front = np.zeros(len(cost), bool)
+    for place in np.lexsort((-gain, cost)):  # NaNs come last
+        if np.isfinite(cost[place]) and gain[place] > best:
+            on_front[place], best = True, gain[place]
+    return on_front
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,11 +105,11 @@ class Comparison:
     p: np.ndarray
     """(C,) two-sided, uncorrected"""
     adjusted: np.ndarray
-    """(C,) corrected for all pairs"""
+    """(C,) `p` corrected for all pairs"""
     seeds: np.ndarray
-    """(C,) in common, or the smaller count of the two where seeds are not shared"""
+    """(C,) seeds in common, or the smaller count of the two where seeds are not shared"""
     num_pairs: int
-    """for which `adjusted` is corrected"""
+    """pairs for which `adjusted` is corrected"""
     paired: bool
     method: str
     """`Holm`, or `Bonferroni` where there are too many pairs to test all"""
@@ -37,21 +121,17 @@ class Comparison:
 
 
 def compare(table: np.ndarray, best: int, paired: bool = True, grain: float | None = None) -> Comparison:
-    """Compare configuration `best` with all others.
+    """Compare configuration `best` with all others by the paired t-test, or Welch's where seeds are not shared.
 
-    The best was chosen by looking at the data, so any pair could have become the one reported. Correcting for the
-    C - 1 comparisons with the best would be too little where validation and test errors are correlated: best
-    against worst is the range of C values. Hence Holm's method (1979) over all C (C - 1) / 2 pairs, which holds
-    whichever of them is read, and whichever configurations are truly equal.
-
-    A paired t-test, not Wilcoxon's: with n seeds the signed-rank test cannot go below 2 / 2^n, which after the
-    correction would hide any difference for the few seeds that are usual. Where configurations do not share seeds,
-    Welch's t-test.
+    p-values are corrected by Holm's method (1979) for all C (C - 1) / 2 pairs. The best was chosen with the same data,
+    so any pair could have become the reported one; correcting for the C - 1 comparisons with the best is not enough
+    where validation and test errors are correlated. Wilcoxon's signed-rank test is not used: with n seeds its p-value
+    is at least 2 / 2^n, too large after the correction.
 
     Args:
-        table: (C, B) the metric by configuration and seed; NaN where there is none.
-        best: row of the best, chosen without `table`, e.g. on validation.
-        grain: the step in which the metric is counted, where more is known than this table shows.
+        table: (C, B) of the metric.
+        best: row of the best, chosen on validation.
+        grain: see `granularity`; by default computed from `table`.
     """
     size = len(table)
     number = size * (size - 1) // 2
@@ -142,7 +222,7 @@ def _welch(table: np.ndarray, one: np.ndarray, other: np.ndarray, grain: float) 
 
 
 def _counted(grain: float) -> float:
-    """The variance that counting in steps adds to a difference of two: three equal differences prove nothing."""
+    """A lower bound of the variance of a difference of two counted values: few equal differences are no evidence."""
     return grain**2 / 6  # two uniform errors of variance grain² / 12
 
 

@@ -1,0 +1,98 @@
+"""Learning curves of the best configurations and of some of the others, as small multiples."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.report.figures.canvas import METRICS
+from mlpexp.report.figures.small_multiples import Multiples, panel_title
+from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, run_names, shown_configurations, shown_of
+from mlpexp.report.report_tables import Table
+from mlpexp.store import run_files
+from mlpexp.tracking.figures.plot_style import TRAIN, VALIDATION, headline, in_house_style
+
+PANELS, FROM_THE_TOP = 12, 8
+PARTS = {"train": "train", "validation": "val"}
+LOG_FROM = 30  # greatest over least loss
+COLOURS = {"train": TRAIN, "validation": VALIDATION}
+Band = tuple[np.ndarray, np.ndarray, np.ndarray]  # (epochs,) low, middle, high
+Panel = tuple[str, dict[str, Band]]  # title, part -> band
+
+
+def curves(analysis: Analysis) -> ReportFigure | None:
+    """A panel for each configuration, read from the runs' metrics.csv."""
+    shown = shown_configurations(analysis, PANELS, FROM_THE_TOP)
+    keys, common = analysis.study.differing([c for _, c in shown])
+    panels, rows, altered = [], [], 0
+    for number, c in shown:
+        names = run_names(analysis, c)
+        found = run_files.curves(analysis.study.directory, names, analysis.sources.results)
+        altered += len(names) - found.runs
+        bands = {}
+        for part, prefix in PARTS.items():
+            for metric in ("loss", "acc"):
+                values = found.values.get(f"{prefix}/{metric}")
+                if values is None or not np.isfinite(values).any():
+                    continue
+                lines = band(values)
+                if metric == analysis.metric:
+                    bands[part] = lines
+                counted = np.isfinite(values).sum(axis=0)
+                for epoch, (low, middle, high) in enumerate(zip(*lines, strict=True)):
+                    rows.append([number, analysis.study.describe(c), f"{prefix}/{metric}", epoch,
+                                 float(middle), float(low), float(high), int(counted[epoch])])  # fmt: skip
+        if bands:
+            panels.append((f"{number}. {analysis.study.describe(c, keys)}", bands))
+    if not panels:
+        return None
+    caption = "Lines: mean over seeds; bands: from the 10th to the 90th percentile of the seeds. "
+    caption += shown_of(analysis, len(panels), common)
+    if altered:
+        caption += f" {altered:,} runs are left out: their metrics.csv is missing or not what the run wrote."
+    header = ["rank", "configuration", "metric", "epoch", "mean", "10 %", "90 %", "runs"]
+    return ReportFigure(
+        title="Learning curves",
+        caption=caption,
+        figure=learning_curves(panels, analysis.metric),
+        tables=(Table(name="curves", header=header, rows=rows),),
+    )
+
+
+def band(rows: np.ndarray) -> Band:
+    """10th percentile, mean, 90th percentile over runs (runs, epochs); NaN where no run has an epoch."""
+    finite = np.isfinite(rows)
+    some = finite.any(axis=0)
+    found = np.full((3, rows.shape[1]), np.nan)
+    if some.any():
+        shown = np.where(finite, rows, np.nan)[:, some]
+        quantile = np.quantile if finite.all() else np.nanquantile
+        found[0, some], found[2, some] = quantile(shown, (0.1, 0.9), axis=0)
+        found[1, some] = np.nanmean(shown, axis=0)
+    return found[0], found[1], found[2]
+
+
+@in_house_style
+def learning_curves(panels: Sequence[Panel], metric: str) -> Figure:
+    """One panel per configuration: the mean over its seeds, and a band from the 10th to the 90th percentile."""
+    values = np.concatenate([line for _, bands in panels for band in bands.values() for line in band])
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    log = metric == "loss" and 0 < low * LOG_FROM < high
+    if not log:
+        margin = 0.05 * (high - low) or 0.01
+        low, high = low - margin, high + margin
+    last = max(len(band[1]) for _, bands in panels for band in bands.values()) - 1
+    drawn = Multiples([panel_title(t) for t, _ in panels], (0, last), low, high, log=log, label=METRICS[metric])
+    for part, colour in COLOURS.items():
+        having = [number for number, (_, bands) in enumerate(panels) if part in bands]
+        bands = [panels[number][1][part] for number in having]
+        drawn.bands(having, [b[0] for b in bands], [b[2] for b in bands], colour)
+        drawn.lines(having, [b[1] for b in bands], colour)
+    drawn.legend(list(COLOURS.items()))
+    headline(drawn.figure, f"{METRICS[metric].capitalize()} while training{' (log scale)' if log else ''}")
+    return drawn.figure
+
+
+FIGURES.register("curves", Entry(70, curves))

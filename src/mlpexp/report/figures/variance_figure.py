@@ -1,0 +1,100 @@
+"""The share of the variance that each key explains."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.report.figures.canvas import CATEGORIES, label_width
+from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
+from mlpexp.report.report_tables import variance
+from mlpexp.report.sentences import p_value
+from mlpexp.tracking.figures.plot_style import FAINT, headline, in_house_style, new_figure, place, short
+
+MAX_BARS = 14
+MATTERS = 0.001  # share of the variance from which a pair is drawn
+ROW = 0.27  # inches
+COLOURS = {"key": CATEGORIES[0], "pair": CATEGORIES[5], "seed": CATEGORIES[4], "noise": "#9A9A9A", "rest": "#9A9A9A"}
+
+
+def explained(analysis: Analysis) -> ReportFigure | None:
+    """Shares of the variance."""
+    found, keys = analysis.variance, analysis.study.coarse
+    if not found.terms:
+        return None
+    bars = [
+        (
+            " x ".join(keys[k].label for k in term.keys),
+            term.share,
+            "key" if len(term.keys) == 1 else "pair",
+            p_value(term.adjusted) if np.isfinite(term.adjusted) else "",
+        )
+        for term in sorted(found.terms, key=lambda term: -term.share)
+    ]
+    singles = [bar for bar in bars if bar[2] == "key"]
+    pairs = [bar for bar in bars if bar[2] == "pair" and bar[1] >= MATTERS]
+    bars = sorted([*singles, *pairs], key=lambda bar: -bar[1])[:MAX_BARS]
+    left_out = len(found.terms) - len(bars)
+    if found.rest > MATTERS / 100:
+        rest = "other differences" if any(key.binned for key in keys) else "three keys and more"
+        bars.append((rest, found.rest, "rest", ""))
+    if found.blocks:
+        bars.append(("seed (alike in all)", found.blocks, "seed", ""))
+    if found.noise_freedom:
+        bars.append(("noise between seeds", found.noise, "noise", ""))
+    caption = (
+        "Analysis of variance (type II): what a key explains beyond the other keys, and a pair beyond its two keys. "
+    )
+    if found.noise_freedom:
+        caption += "p-values are of F-tests against the noise between seeds, corrected for all terms (Holm)."
+    else:
+        caption += "One run per configuration: effects cannot be separated from noise, so nothing is tested."
+    if left_out:
+        caption += f" Smaller ones are only in the table ({left_out:,} term{'s' * (left_out != 1)})."
+    return ReportFigure(
+        title="Variance explained",
+        caption=caption,
+        figure=shares(bars, analysis.metric),
+        tables=(variance(analysis),),
+    )
+
+
+@in_house_style
+def shares(bars: Sequence[tuple[str, float, str, str]], metric: str) -> Figure:
+    """Horizontal bars, as given.
+
+    Args:
+        bars: name, share in [0, 1], kind (`key`, `pair`, `seed`, `noise`, `rest`), a remark.
+    """
+    left = label_width([name for name, *_ in bars], 34) + 0.2
+    across = 4.2
+    up = ROW * len(bars)
+    figure = new_figure(left + across + 2.1, up + 0.95)
+    axes = place(figure, left, 0.5, across, up)
+    at = range(len(bars))
+    axes.barh(at, [share for _, share, _, _ in bars], height=0.62, color=[COLOURS[kind] for _, _, kind, _ in bars])
+    for row, (_, share, _, remark) in enumerate(bars):
+        axes.annotate(
+            f"{share:.1%}" if share >= 0.001 else "< 0.1%",
+            (share, row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+        )
+        axes.annotate(remark, (1, row), xycoords=("axes fraction", "data"), xytext=(44, 0), textcoords="offset points",
+                      va="center", size=8, color=FAINT)  # fmt: skip
+    axes.set_yticks(at, [short(name, 34) for name, *_ in bars])
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    axes.set_xlim(0, max(0.1, *(share for _, share, _, _ in bars)))
+    axes.tick_params(length=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("share of the variance between runs")
+    headline(figure, f"Variance explained, validation {'accuracy' if metric == 'acc' else 'loss'}")
+    return figure
+
+
+FIGURES.register("variance", Entry(40, explained))
