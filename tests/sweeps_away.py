@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpexp.store import checkpoint_files
-from mlpexp.store.worker_session import FOLDER
+from mlpexp.store.file_names import WORKERS
 
 
 def numbers(directory: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def numbers(directory: Path) -> dict[str, Any]:
 
 def at_work(directory: Path) -> list[int]:
     """Processes that are training a stack of the sweep in `directory`."""
-    folder = str(directory.absolute() / FOLDER / "unit-")
+    folder = str(directory.absolute() / WORKERS / "unit-")
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         if process.name == str(os.getpid()):

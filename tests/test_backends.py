@@ -26,9 +26,9 @@ from mlpexp import load_results
 from mlpexp.config import checks
 from mlpexp.runtime.errors import ConfigError, RunsFailed
 from mlpexp.store.worker_session import conducting
+from mlpexp.sweep.backends.base import MAX_IDLE_LOSSES, Lost, LostWorkers
 from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.backends.lost_workers import HOPELESS, Losses, again, told
-from mlpexp.sweep.backends.remote_work import Away, Lost
+from mlpexp.sweep.backends.remote_worker import RemoteWorker
 from mlpexp.sweep.planner import plan
 from mlpexp.sweep.run_jobs import Job
 from mlpexp.sweep.work_unit import Unit
@@ -133,7 +133,7 @@ def test_the_run_that_kills_its_workers_is_found_and_named(here: Path) -> None:
 def test_what_another_worker_has_finished_is_not_trained_again(tmp_path: Path) -> None:
     unit = made(tmp_path, [1, 2, 3])
     with conducting(tmp_path / "sweep") as session:
-        away = Away(session=session, home=str(tmp_path), prepare=None, is_ours=False)
+        away = RemoteWorker(session=session, home=str(tmp_path), prepare=None, is_ours=False)
         first = dict(away(unit))
         torn, kept = unit.jobs[0].directory, unit.jobs[1].directory
         before = (kept / "result.json").stat().st_mtime_ns
@@ -152,13 +152,13 @@ def test_an_error_that_cannot_travel_is_told_in_words(tmp_path: Path, monkeypatc
         def __init__(self, one: int, two: int) -> None:
             super().__init__(f"{one} and {two}")
 
-    def fails(*_: Any) -> Any:
+    def fails(*_: Any, **__: Any) -> Any:
         raise Odd(1, 2)
 
     monkeypatch.setattr("mlpexp.sweep.work_unit.train_stack", fails)
     unit = made(tmp_path, [1])
     with conducting(tmp_path / "sweep") as session:
-        away = Away(session=session, home=str(tmp_path), prepare=None, is_ours=False)
+        away = RemoteWorker(session=session, home=str(tmp_path), prepare=None, is_ours=False)
         ended = pickle.loads(pickle.dumps(away(unit)))
     assert str(ended[0][1].error) == "Odd: 1 and 2"
 
@@ -168,31 +168,52 @@ def test_a_worker_whose_sweep_has_gone_does_nothing(tmp_path: Path) -> None:
     with conducting(tmp_path / "sweep") as session:
         pass
     with pytest.raises(Lost, match="has ended"):
-        Away(session=session, home=str(tmp_path), prepare=None, is_ours=False)(unit)
+        RemoteWorker(session=session, home=str(tmp_path), prepare=None, is_ours=False)(unit)
     assert list(unit.jobs[0].directory.iterdir()) == []
 
 
+class Warnings(list[str]):
+    """A watcher that keeps what it is told."""
+
+    def progress(self, unit: int, runs: float) -> None: ...
+
+    def warn(self, line: str) -> None:
+        self.append(line)
+
+
 def test_a_unit_whose_workers_die_is_tried_again_then_halved_down_to_the_run(tmp_path: Path) -> None:
-    unit = made(tmp_path, [1, 2, 3])
-    [once], none = again(unit)
-    assert (once.jobs, once.losses, none) == (unit.jobs, 1, [])
-    assert "its 3 runs are tried again" in told(unit, "a worker")
-    pieces, none = again(once)
-    assert [piece.places for piece in pieces] == [(10,), (11, 12)]
-    assert none == []
-    nothing, [(place, outcome)] = again(pieces[0])
+    unit, said = made(tmp_path, [1, 2, 3]), Warnings()
+    with conducting(tmp_path / "sweep") as session:
+        lost = LostWorkers(session, said, "a worker")
+
+        def loses(unit: Unit) -> Any:
+            with session.writing(unit.origin) as note:
+                note(0.5)
+            return lost.retry(unit, "no memory")
+
+        [once], none = loses(unit)
+        assert (once.jobs, once.losses, none) == (unit.jobs, 1, [])
+        pieces, none = loses(once)
+        assert [piece.places for piece in pieces] == [(10,), (11, 12)]
+        assert none == []
+        nothing, [(place, outcome)] = loses(pieces[0])
     assert (nothing, place) == ([], 10)
     assert isinstance(outcome.error, Lost)
-    assert "is given up" in told(pieces[0], "a worker")
+    assert said == [
+        "a worker was lost (no memory); its 3 runs are tried again",
+        "a worker was lost (no memory); its 3 runs are tried again in halves",
+        "a worker was lost (no memory); its run 0 is given up",
+    ]
 
 
-def test_workers_that_all_die_at_once_end_the_sweep() -> None:
-    losses = Losses()
-    with pytest.raises(RunsFailed, match="no memory"):
-        for _ in range(HOPELESS):
-            losses.lost("no memory")
-    losses.succeeded()
-    losses.lost("once")
+def test_workers_that_die_before_they_begin_end_the_sweep(tmp_path: Path) -> None:
+    unit = made(tmp_path, [1, 2])
+    with conducting(tmp_path / "sweep") as session:
+        lost = LostWorkers(session, Warnings(), "a worker")
+        for _ in range(MAX_IDLE_LOSSES - 1):
+            assert lost.retry(unit, "no memory") == ([unit], [])
+        with pytest.raises(RunsFailed, match="before they began to train: no memory"):
+            lost.retry(unit, "no memory")
 
 
 def test_a_plan_for_workers_leaves_none_of_them_idle() -> None:

@@ -9,14 +9,15 @@ import pytest
 
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import worker_session
-from mlpexp.store.worker_session import FOLDER, Gone, Session
+from mlpexp.store.file_names import WORKERS
+from mlpexp.store.worker_session import Gone, Session
 
 
 def test_a_worker_may_write_while_its_sweep_is_conducted(tmp_path: Path) -> None:
     with worker_session.conducting(tmp_path) as session:
         with session.writing(0), session.writing(1):
             session.check()
-        assert (tmp_path / FOLDER).is_dir()
+        assert (tmp_path / WORKERS).is_dir()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(Gone, match="has ended"):
         session.check()
@@ -25,7 +26,7 @@ def test_a_worker_may_write_while_its_sweep_is_conducted(tmp_path: Path) -> None
 
 
 def test_a_worker_of_an_earlier_start_may_not_write(tmp_path: Path) -> None:
-    with worker_session.conducting(tmp_path), pytest.raises(Gone, match="anew"):
+    with worker_session.conducting(tmp_path), pytest.raises(Gone, match="started again"):
         Session(tmp_path, "another").check()
 
 

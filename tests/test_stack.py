@@ -73,7 +73,7 @@ def stacked(configs: Sequence[Config]) -> StackModule:
 
 def written(module: StackModule, row: int, directory: Path) -> Result:
     directory.mkdir(parents=True)
-    return write_run(module, row, directory, {"fit": 1.0, "total": 1.0})
+    return write_run(module.configs[row], module.data[row], module.state(row), directory)
 
 
 def assert_same_run(cfg: Config, result: Result, directory: Path, alone_in: Path) -> None:

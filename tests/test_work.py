@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
 from mlpexp.config import checks
@@ -70,10 +69,10 @@ def test_of_a_failing_stack_only_the_run_whose_fault_it_is_fails(
 ) -> None:
     train_stack = work_unit.train_stack
 
-    def fails(configs: Sequence[Config], data: Any, callbacks: Sequence[Callback] = ()) -> Any:
+    def fails(configs: Sequence[Config], *more: Any, **options: Any) -> Any:
         if any(cfg.seed == 3 for cfg in configs):
             raise ValueError("three is not to be had")
-        return train_stack(configs, data, callbacks)
+        return train_stack(configs, *more, **options)
 
     monkeypatch.setattr(work_unit, "train_stack", fails)
     ended = dict(work_unit.work(unit(tmp_path, [1, 2, 3, 4])))

@@ -231,6 +231,8 @@ class StackConfig:
     """CPU threads of a stack; null: as many as a run alone has (threads), whose bits it then keeps"""
     memory_mib: Count | None = None
     """bound on the memory of one stack; null: chosen from what is free"""
+    save_every_s: Positive = 60.0
+    """seconds between two savings of a stack's state, from which a stopped sweep continues"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)

@@ -5,8 +5,7 @@ Letters: R runs of the stack, A those still training, n training samples, m vali
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from typing import overload
 
 import torch
@@ -17,6 +16,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.stack_activations import spans
+from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
@@ -29,35 +29,6 @@ from mlpexp.nn.schedules import learning_rate
 from mlpexp.tracking.layer_columns import START
 
 
-@dataclass
-class RunRecord:
-    """What one run of a stack leaves behind, in plain numbers."""
-
-    progress: Progress
-    history: list[dict[str, float]] = field(default_factory=list)
-    layer_rows: list[list[float | str]] = field(default_factory=list)
-    tested: dict[str, float] = field(default_factory=dict)
-    confusion: list[list[int]] = field(default_factory=list)
-    """test samples by true and by predicted class; empty unless layers are inspected, too"""
-    left: str = ""
-    """why the run left the sweep before its end, by no fault of its own"""
-
-    def so_far(self) -> "RunRecord":
-        """To go on from: what is recorded further does not touch this one."""
-        return RunRecord(replace(self.progress), list(self.history), list(self.layer_rows))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paused:
-    """A run between two stacks, on the host: all that its next epoch depends on, and its record."""
-
-    record: RunRecord
-    best: "Snapshot"
-    """of this run alone, as `last`"""
-    last: "Snapshot"
-    wall_times: list[float]
-
-
 class StackModule(LightningModule):
     """R networks of one shape, each with its own seed, rate, data split, best epoch and end.
 
@@ -68,8 +39,9 @@ class StackModule(LightningModule):
         configs: of each run; layer sizes, batch size, optimizer and size of the parts agree, and runs of the
             same activation are neighbours.
         data: of each run; sizes of tables, parts and inputs agree.
-        paused: where each run goes on from, all after the same number of epochs; empty for a beginning.
-        until: the epoch at which all pause, counted from the beginning of the run; None for their ends.
+        states: from which each run continues; those that have not ended have the same number of epochs behind them.
+            Empty: all start.
+        until: the epoch after which all pause, counted from the start of the runs; None for their ends.
 
     Attributes:
         records: of each run.
@@ -83,21 +55,26 @@ class StackModule(LightningModule):
         data: Sequence[Prepared],
         *,
         exact: bool,
-        paused: Sequence[Paused] = (),
+        states: Sequence[TrainingState] = (),
         until: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.configs, self.data, self.exact = list(configs), list(data), exact
         self.sizes = [data[0].num_inputs, *configs[0].model.hidden_sizes, data[0].num_classes]
-        self._paused = list(paused)
-        self.records = [one.record.so_far() for one in paused] or [
+        self._states = list(states)
+        self.records = [one.record.copy() for one in states] or [
             RunRecord(Progress.of(cfg.monitor, cfg.early_stopping)) for cfg in configs
         ]
-        self.start = len(self.records[0].history)
-        self.training_runs = list(range(len(configs)))
+        self.training_runs = [run for run in range(len(configs)) if not self.has_ended(run)]
+        starts = {len(self.records[run].history) for run in self.training_runs}
+        if len(starts) > 1:
+            raise ValueError(f"runs that continue after {sorted(starts)} epochs share no stack")
+        self.start = max(starts, default=0)
         longest = max(cfg.trainer.max_epochs for cfg in configs)
         self.max_epochs = longest if until is None else min(until, longest)
+        if self.start >= self.max_epochs:
+            self.training_runs = []
         self.wall_times: list[float] = []
         self._validated: Outcomes | None = None
         self._inspects = bool(configs[0].tracking.diagnostics)
@@ -142,13 +119,16 @@ class StackModule(LightningModule):
             update=settings,
             exact=self.exact,
         )
-        self.best, self.last = Snapshot(self.engine), Snapshot(self.engine)
-        if self._inspects and not self._paused:
-            self._inspect_layers(START)
-        if self._paused:
-            self.best.fill([one.best for one in self._paused])
-            self.last.fill([one.last for one in self._paused])
-            self.last.restore(self.engine, self.start * -(-len(first.split.train) // self.configs[0].data.batch_size))
+        self.best, self.last = Snapshot.of(self.engine), Snapshot.of(self.engine)
+        if not self._states:
+            if self._inspects:
+                self._inspect_layers(START)
+            return
+        self.best.fill([one.best for one in self._states])
+        self.last.fill([one.last for one in self._states])
+        self.last.restore(self.engine, self.start * -(-len(first.split.train) // self.configs[0].data.batch_size))
+        if 0 < len(self.training_runs) < len(self.configs):
+            self.engine.keep(torch.tensor(self.training_runs))
 
     def _initial_layers(self) -> list[Layer]:
         stacked = [
@@ -244,23 +224,40 @@ class StackModule(LightningModule):
 
     def has_ended(self, run: int) -> bool:
         """Whether a run has come to its own end: its last epoch, or early stopping."""
-        record = self.records[run]
-        return record.progress.stopped or len(record.history) >= self.configs[run].trainer.max_epochs
+        return self.records[run].has_ended(self.configs[run].trainer.max_epochs)
 
     def times(self, run: int) -> list[float]:
         """Seconds since 1970 of a run: its start, then the end of each epoch."""
-        earlier = self._paused[run].wall_times if self._paused else self.wall_times[:1]
+        earlier = self._states[run].wall_times if self._states else self.wall_times[:1]
         return [*earlier, *self.wall_times[1:]][: len(self.records[run].history) + 1]
 
-    def paused(self, run: int) -> Paused:
-        """A run as it is now, to go on in another stack."""
-        best, last = self.best.row(run), self.last.row(run)
-        return Paused(record=self.records[run], best=best, last=last, wall_times=self.times(run))
+    @property
+    def epochs_left(self) -> int:
+        """Until the last run ends, or all pause."""
+        return self.max_epochs - self.start if self.training_runs else 0
 
-    def rest(self) -> None:
-        """Let go of all that only training needs."""
-        del self.engine
-        self.trainer = None
+    @property
+    def progress(self) -> float:
+        """How many runs' worth of training is done, from 0 to R; an ended run counts as one."""
+        return sum(
+            1.0 if self.has_ended(run) else len(self.records[run].history) / cfg.trainer.max_epochs
+            for run, cfg in enumerate(self.configs)
+        )
+
+    def update_last(self) -> None:
+        """Bring `last` up to the present epoch for the runs that are still training, so that `state` is current."""
+        self.last.take(self.engine, list(range(len(self.training_runs))), self.training_runs)
+
+    def state(self, run: int) -> TrainingState:
+        """A run as it is in `last`; it shares its record with this module, but no memory of tensors."""
+        spent = (self.wall_times[-1] - self.wall_times[0]) / len(self.configs)
+        return TrainingState(
+            record=self.records[run],
+            best=self.best.row(run),
+            last=self.last.row(run),
+            wall_times=self.times(run),
+            seconds=spent + (self._states[run].seconds if self._states else 0.0),
+        )
 
     def test(self) -> None:
         """Loss and accuracy on the test part, of each run's best weights or its last ones."""
@@ -316,80 +313,6 @@ class StackModule(LightningModule):
 
     def configure_optimizers(self) -> None:
         """None: the engine moves the parameters."""
-
-
-class Snapshot:
-    """Parameters and optimizer state of all runs of a stack, each taken in an epoch of its own.
-
-    Attributes:
-        weights, biases: of each layer, (R, O, I) and (R, O).
-        state: by torch's name, one stacked tensor for each parameter: the weights, then the biases.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.weights = [w.clone() for w in engine.weights]
-        self.biases = [b.clone() for b in engine.biases]
-        self.state = {name: [t.clone() for t in tensors] for name, tensors in engine.state.items()}
-
-    def take(self, engine: Engine, places: list[int], runs: list[int]) -> None:
-        """Copy the engine's rows `places` to the rows `runs`."""
-        if not places:
-            return
-        device = self.weights[0].device
-        source, target = torch.tensor(places, device=device), torch.tensor(runs, device=device)
-        for mine, theirs in self._pairs(engine):
-            if len(places) == len(mine) == len(theirs):
-                mine.copy_(theirs)
-            else:
-                mine.index_copy_(0, target, theirs.index_select(0, source))
-
-    def row(self, run: int) -> "Snapshot":
-        """Of one run alone, in memory of its own."""
-        made = object.__new__(Snapshot)
-        made.weights = [w[run : run + 1].clone() for w in self.weights]
-        made.biases = [b[run : run + 1].clone() for b in self.biases]
-        made.state = {name: [t[run : run + 1].clone() for t in tensors] for name, tensors in self.state.items()}
-        return made
-
-    def fill(self, rows: Sequence["Snapshot"]) -> None:
-        """Overwrite all runs, each with a row; a run whose former neighbours had no momentum either has no state."""
-        for i, row in enumerate(rows):
-            for mine, theirs in zip([*self.weights, *self.biases], [*row.weights, *row.biases], strict=True):
-                mine[i].copy_(theirs[0])
-            for name in self.state.keys() & row.state.keys():
-                for mine, theirs in zip(self.state[name], row.state[name], strict=True):
-                    mine[i].copy_(theirs[0])
-
-    def restore(self, engine: Engine, num_steps: int) -> None:
-        """Bring all runs of the engine to where they were after `num_steps` steps."""
-        for mine, theirs in self._pairs(engine):
-            theirs.copy_(mine)
-        engine.num_steps = num_steps
-
-    @staticmethod
-    def chosen(best: "Snapshot", last: "Snapshot", use_best: list[bool]) -> "Snapshot":
-        """For each run the row of `best` or of `last`."""
-        if all(use_best):
-            return best
-        made = object.__new__(Snapshot)
-        mask = torch.tensor(use_best, device=best.weights[0].device)
-
-        def pick(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
-            return [torch.where(mask.view(-1, *[1] * (x.ndim - 1)), x, y) for x, y in zip(a, b, strict=True)]
-
-        made.weights, made.biases, made.state = pick(best.weights, last.weights), pick(best.biases, last.biases), {}
-        return made
-
-    def cpu(self) -> "Snapshot":
-        """On the host, for writing."""
-        self.weights, self.biases = [w.cpu() for w in self.weights], [b.cpu() for b in self.biases]
-        self.state = {name: [t.cpu() for t in tensors] for name, tensors in self.state.items()}
-        return self
-
-    def _pairs(self, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip([*self.weights, *self.biases], [*engine.weights, *engine.biases], strict=True)
-        for name, tensors in engine.state.items():  # no momentum any more, if all runs that have it are gone
-            yield from zip(self.state[name], tensors, strict=True)
 
 
 def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:

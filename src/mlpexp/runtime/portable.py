@@ -90,12 +90,13 @@ def end_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def watch_parent(parent: int) -> None:
-    """End this process, with exit code 1, within `WATCH_S` of the end of its parent."""
+def watch_parent(parent: int, grace_s: float = 0.0) -> None:
+    """End this process, with exit code 1, within `WATCH_S` of the end of its parent, or so many seconds later."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(WATCH_S)
+        time.sleep(grace_s)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="watch the parent process").start()

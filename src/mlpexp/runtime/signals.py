@@ -60,6 +60,11 @@ def deferred() -> Iterator[None]:
             raise _interrupted(number)
 
 
+def is_pending() -> bool:
+    """Whether a signal has arrived that a `deferred` block holds back."""
+    return _state.pending is not None
+
+
 def arm() -> None:
     """Install the handlers; again after Lightning has replaced them by its own."""
     for number in EXIT_CODES if _is_main_thread() else ():

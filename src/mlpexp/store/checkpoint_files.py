@@ -57,9 +57,19 @@ def load(path: Path) -> dict[str, Any]:
     if (size := path.stat().st_size) > MAX_BYTES:
         raise UserError(f"{path} has {size / 2**30:,.0f} GiB, more than any checkpoint of mlpexp")
     content = path.read_bytes()
+    if content:
+        _compare_with_marker(path, content)
+    return from_bytes(path, content)
+
+
+def from_bytes(path: Path, content: bytes) -> dict[str, Any]:
+    """What `to_bytes` made, as tensors and plain builtins; `path` is where it was found.
+
+    Raises:
+        UserError: empty, truncated, another type of file, or holding code.
+    """
     if not content:
         raise UserError(f"{path} is empty; train the run again")
-    _compare_with_marker(path, content)
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise UserError(f"{path} is truncated or no checkpoint of torch's; train the run again")
     if _is_compressed(content):  # torch never does that: a few bytes could become all the memory there is

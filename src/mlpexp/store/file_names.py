@@ -23,6 +23,7 @@ TABLE = "runs.jsonl"
 MULTIRUN = "multirun.yaml"
 SET_ASIDE = ".set_aside"
 WORKERS = ".workers"
+STATES = ".stacks"
 
 # what a run's directory holds before its training has written anything
 BEFORE_TRAINING = frozenset({HYDRA, LOG, LOCK})

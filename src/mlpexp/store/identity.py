@@ -36,7 +36,7 @@ TOGETHER = {"halving": "rungs"}
 IRRELEVANT: Mapping[str, frozenset[str]] = {
     "": frozenset({"name", "resume", "threads", "tracking", "logger", "dry_run", "report", "record"}),
     "data": frozenset({"path", "val_path", "test_path"}),  # the files' bytes are in the digest
-    "stack": frozenset({"threads", "memory_mib"}),
+    "stack": frozenset({"threads", "memory_mib", "save_every_s"}),
     "trainer": frozenset({"accelerator", "enable_progress_bar"}),
     "trainer.flags": frozenset({"devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"}),
 }

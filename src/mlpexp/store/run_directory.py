@@ -25,10 +25,11 @@ from mlpexp.tracking.layer_columns import COLUMNS
 METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
 LAYER_NAMES = ("epoch", "layer", *COLUMNS)
 
-Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted"]
+Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted", "running"]
 """
 ok: finished and finite. chance: finished and finite, but no better than guessing. diverged: a metric was not finite.
 stopped: eliminated by successive halving. failed: an error. interrupted: by a signal.
+running: in `results.csv` only; the metrics are those of the last saved epoch.
 """
 FINAL = ("ok", "chance", "diverged", "stopped")  # a run with one of these is never trained again
 FINITE = ("ok", "chance")  # a run with one of these has numbers that count in every mean, ranking and search

@@ -1,14 +1,15 @@
 """Who may write into a sweep's directory when its runs are trained by other processes: never two writers.
 
-The process that conducts the sweep holds a lock for as long as it lives. Its workers, on this machine or on others
-that share the file system, look whether it is still held, and by the same start of the sweep: a worker whose
-conductor has gone stops before it writes more, and the next start waits until the last such worker has stopped.
+The main process of a sweep holds a lock for as long as it lives. Its workers, on this machine or on others that share
+the file system, check whether it is still held, and by the same start of the sweep: a worker whose main process has
+gone saves its state and stops, and the next start waits until the last such worker has stopped.
 """
 
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,26 @@ from uuid import uuid4
 
 from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import directory_lock
+from mlpexp.store import atomic_files, directory_lock
+from mlpexp.store.file_names import WORKERS
 
-FOLDER = ".workers"
-CONDUCTOR, WRITERS = "conductor", "writers"
-WAIT_S, LEAVING_S = 60.0, 5.0
+CONDUCTOR, WRITERS, SUBMITIT = "conductor", "writers", "submitit"
+WAIT_S = 60.0  # for workers of an earlier start
+LEAVING_S = 3.0  # for workers of this start to finish their epoch and save
 POLL_S = 0.1
+_OURS = re.compile(rf"{CONDUCTOR}|{WRITERS}|unit-\d+")
 
 
 class Gone(Exception):
-    """The sweep that a worker works for has ended, or was started anew."""
+    """The sweep that a worker works for has ended.
+
+    Attributes:
+        restarted: another start of the sweep is at work, so that this worker may write nothing more.
+    """
+
+    def __init__(self, message: str, *, restarted: bool = False) -> None:
+        super().__init__(message)
+        self.restarted = restarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,59 +49,88 @@ class Session:
     def check(self) -> None:
         """
         Raises:
-            Gone: nobody conducts this session any more.
+            Gone: no main process holds this session any more.
         """
         handle = self._opened(CONDUCTOR, os.O_RDONLY)
         try:
             if os.read(handle, 100).decode(errors="replace") != self.token:
-                raise Gone(f"{self.directory}: the sweep was started anew")
+                raise Gone(f"{self.directory}: the sweep was started again", restarted=True)
             if portable.lock(handle, shared=True) is not True:
                 return  # the holder lives, or the file system has no locks
         finally:
             os.close(handle)
-        raise Gone(f"{self.directory}: the process that conducts the sweep has gone")
+        raise Gone(f"{self.directory}: the main process of the sweep has gone")
 
     @contextmanager
-    def writing(self, unit: int) -> Iterator[None]:
+    def writing(self, unit: int) -> Iterator[Callable[[float], None]]:
         """While it lasts, this process may write the directories of the unit, and no other does.
 
+        Returns:
+            A function that notes how much of the unit is done, for `progress`.
+
         Raises:
-            Gone: nobody conducts this session any more.
+            Gone: no main process holds this session any more.
         """
         writers = self._opened(WRITERS, os.O_RDWR)
         try:
             portable.lock(writers, shared=True, wait=True)
             self.check()
-            own = os.open(self._path(f"unit-{unit}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            own = self._opened(f"unit-{unit}", os.O_RDWR | os.O_CREAT)
             try:
-                # another worker may be at it, whom the cluster has given up too early
+                # another worker, which the cluster gave up too early, may still work on it
                 while portable.lock(own) is False:
                     time.sleep(POLL_S)
                     self.check()
-                yield
+                yield lambda runs: _note(own, runs)
             finally:
                 os.close(own)
         finally:
             os.close(writers)
 
+    def progress(self, unit: int) -> float | None:
+        """What the worker of a unit has noted last; None where none has begun since `forget`."""
+        try:
+            handle = self._opened(f"unit-{unit}", os.O_RDONLY)
+        except Gone:
+            return None
+        try:
+            return float(os.read(handle, 100))
+        except ValueError:
+            return None
+        finally:
+            os.close(handle)
+
+    def forget(self, unit: int) -> None:
+        """Forget what the lost worker of a unit has noted; the file stays, since another may have it locked."""
+        with suppress(FileNotFoundError):
+            os.truncate(self._path(f"unit-{unit}"), 0)
+
+    def dismiss(self) -> None:
+        """Let the workers know that the sweep ends, and wait a moment for those that still write."""
+        _wait_for_writers(self.directory, LEAVING_S)
+
     def _opened(self, name: str, flags: int) -> int:
         try:
-            return os.open(self._path(name), flags | os.O_CLOEXEC)
+            return os.open(self._path(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError:
             raise Gone(f"{self.directory}: the sweep has ended") from None
 
     def _path(self, name: str) -> Path:
-        return self.directory / FOLDER / name
+        return self.directory / WORKERS / name
 
 
 @contextmanager
 def conducting(directory: Path) -> Iterator[Session]:
-    """A session of workers in a sweep's directory, which this process has locked; its traces go with it."""
-    folder = directory / FOLDER
-    folder.mkdir(exist_ok=True)
-    (folder / WRITERS).touch()
+    """A session of workers in a sweep's directory, which this process has locked; its files go with it.
+
+    Raises:
+        UserError: the place of its files is taken by a link or a file.
+    """
+    folder = directory / WORKERS
+    atomic_files.make_directory(folder)
     session = Session(directory, uuid4().hex)
-    handle = os.open(folder / CONDUCTOR, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    os.close(_create(folder / WRITERS))
+    handle = _create(folder / CONDUCTOR)
     directory_lock.keep(handle)
     try:
         portable.lock(handle, wait=True)
@@ -99,12 +139,12 @@ def conducting(directory: Path) -> Iterator[Session]:
         yield session
     finally:
         directory_lock.release(handle)
-        _outlasted(directory, LEAVING_S)  # those of a cluster may be in the middle of an epoch
+        _wait_for_writers(directory, LEAVING_S)
 
 
 def is_going_on(directory: Path) -> bool:
     """Whether there may be workers, of whatever start of the sweep."""
-    return (directory / FOLDER).exists()
+    return os.path.lexists(directory / WORKERS)
 
 
 def wait(directory: Path) -> None:
@@ -113,21 +153,27 @@ def wait(directory: Path) -> None:
     Raises:
         UserError: some still do.
     """
-    if not _outlasted(directory, WAIT_S):
+    if not _wait_for_writers(directory, WAIT_S):
         raise UserError(
             f"workers of an earlier start still write into {directory}; stop them, or try again when they have finished"
         )
 
 
-def _outlasted(directory: Path, wait_s: float) -> bool:
-    """Whether there are no workers any more; then no traces of them either."""
-    folder = directory / FOLDER
+def _wait_for_writers(directory: Path, wait_s: float) -> bool:
+    """Whether there are no workers any more; then their files are removed, too.
+
+    Raises:
+        UserError: a link is in the place of these files.
+    """
+    folder = directory / WORKERS
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a symbolic link; nothing is written or removed through it: move it away")
     if not folder.is_dir():
         return True
     with suppress(FileNotFoundError):
-        (folder / CONDUCTOR).unlink()  # from now on they notice
+        (folder / CONDUCTOR).unlink()  # from now on the workers notice
     with suppress(FileNotFoundError):
-        handle = os.open(folder / WRITERS, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(folder / WRITERS, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             deadline = time.monotonic() + wait_s
             while portable.lock(handle) is False:
@@ -136,5 +182,24 @@ def _outlasted(directory: Path, wait_s: float) -> bool:
                 time.sleep(POLL_S)
         finally:
             os.close(handle)
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in folder.iterdir():  # not what somebody else has put there
+        if _OURS.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    if not (folder / SUBMITIT).is_symlink():
+        shutil.rmtree(folder / SUBMITIT, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
     return True
+
+
+def _create(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise UserError(f"{path} is a symbolic link; nothing is written through it: move it away") from error
+        raise
+
+
+def _note(handle: int, runs: float) -> None:
+    os.pwrite(handle, f"{runs:<15.3f}\n".encode(), 0)

@@ -1,22 +1,25 @@
 """A sweep from checked configurations to directories: plan, hand out the work, keep the table, go on after failures."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
 from mlpexp.store import file_names, results_table
+from mlpexp.store.identity import identity
 from mlpexp.store.run_store import RunStore
+from mlpexp.sweep import saved_states
 from mlpexp.sweep.backends.base import Backend, opened
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.failure_record import unfinished
 from mlpexp.sweep.planner import Plan, plan
 from mlpexp.sweep.progress_display import Screen
 from mlpexp.sweep.run_jobs import Job, Outcome, ended_rows
-from mlpexp.sweep.successive_halving import Race
+from mlpexp.sweep.successive_halving import Halving
 from mlpexp.sweep.work_unit import Unit, data_of
 from mlpexp.training import single_run
 
@@ -39,22 +42,24 @@ def conduct(
         prepare: a function of a module, called in each other process that trains.
 
     Raises:
-        Interrupted: stopped by a signal; finished runs are kept, the others marked.
+        Interrupted: stopped by a signal; finished runs are kept, the others marked, and saved where they share a stack.
         StorageError: the disk is full or broken; finished runs are kept.
     """
     left = [i for i, outcome in enumerate(outcomes) if not outcome.is_known]
+    jobs = [sweep[i] for i in left]
+    progress = _Progress(sweep, outcomes, directory, screen)
     with signals.interruptible(), single_run.Quiet():
         try:
             try:
-                halved = sweep[0].config.halving.rungs is not None
-                with opened(_settled(settings, [sweep[i] for i in left]), directory, prepare) as place:
-                    backend = Race(sweep, outcomes, directory) if halved else place
-                    division = planned([sweep[i] for i in left], backend.workers)
-                    with screen.showing([sweep[i] for i in left], division):
-                        _train(_units(sweep, left, division), backend, sweep, outcomes, directory, screen)
+                halves = sweep[0].config.halving.rungs is not None
+                with opened(_settled(settings, jobs, screen), directory, prepare) as place:
+                    backend = Halving(sweep, outcomes, directory) if halves else place
+                    division = planned(jobs, backend.workers, directory)
+                    with screen.showing(jobs, division):
+                        _train(_units(sweep, left, division, directory), backend, progress)
             except Interrupted as stop:
                 _note_interrupted(sweep, outcomes, first_line(stop))
-                raise Interrupted(f"{stop}; {_kept(outcomes)}, the same command carries on", stop.exit_code) from None
+                raise Interrupted(f"{stop}; {progress.kept()}, the same command carries on", stop.exit_code) from None
             finally:
                 with signals.deferred():
                     results_table.write(directory, ended_rows(sweep, outcomes, directory))
@@ -62,12 +67,21 @@ def conduct(
             if not is_storage(error):
                 raise
             raise StorageError(
-                f"{sentence(error)}; {_kept(outcomes)}, the same command carries on once that is mended"
+                f"{sentence(error)}; {progress.kept()}, the same command carries on once that is mended"
             ) from error
 
 
-def _kept(outcomes: Sequence[Outcome]) -> str:
-    return f"{sum(outcome.is_done for outcome in outcomes):,} of {len(outcomes):,} runs are done and kept"
+def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None) -> Plan:
+    """Which of these runs share stacks; positions count within `jobs`.
+
+    Args:
+        directory: of a sweep whose saved states the runs continue from.
+    """
+    data = [data_of(job) for job in jobs]
+    epochs = None
+    if directory is not None and (saved := saved_states.epochs_done(directory / file_names.STATES)):
+        epochs = [saved.get(identity(job.config, one.digest), 0) for job, one in zip(jobs, data, strict=True)]
+    return plan([job.config for job in jobs], data, workers=workers, epochs_done=epochs)
 
 
 def _note_interrupted(sweep: Sequence[Job], outcomes: list[Outcome], reason: str) -> None:
@@ -79,9 +93,9 @@ def _note_interrupted(sweep: Sequence[Job], outcomes: list[Outcome], reason: str
             outcomes[i] = Outcome(result=unfinished(job, "interrupted", message))
 
 
-def _settled(settings: Settings, jobs: Sequence[Job]) -> Settings:
-    """`auto` decided by the time that these jobs would take; devices and threads of torch do not survive a fork."""
-    if jobs[0].config.halving.rungs is not None:  # a race is run here
+def _settled(settings: Settings, jobs: Sequence[Job], screen: Screen) -> Settings:
+    """`auto` decided by the cost of these jobs; devices and threads of torch do not survive a fork."""
+    if jobs[0].config.halving.rungs is not None:
         return replace(settings, backend="process", workers=None)
     if settings.backend != "auto":
         return settings
@@ -89,56 +103,119 @@ def _settled(settings: Settings, jobs: Sequence[Job]) -> Settings:
         job.config.trainer.accelerator == "cpu" and (job.config.stack.threads or job.config.threads) == 1
         for job in jobs
     )
-    return settings.settled(planned(jobs).cost, can_fork=can_fork)
+    settled = settings.settled(planned(jobs).cost, can_fork=can_fork)
+    if settled.backend == "fork":
+        from mlpexp.sweep.backends.process_pool import missing_semaphores
+
+        if reason := missing_semaphores():
+            screen.warn(f"worker processes need semaphores in /dev/shm ({reason}); the sweep trains in this process")
+            return replace(settings, backend="process", workers=None)
+    return settled
 
 
-def planned(jobs: Sequence[Job], workers: int = 1) -> Plan:
-    """Which of these runs share stacks; positions count within `jobs`."""
-    return plan([job.config for job in jobs], [data_of(job) for job in jobs], workers=workers)
-
-
-def _units(sweep: Sequence[Job], left: Sequence[int], division: Plan) -> list[Unit]:
+def _units(sweep: Sequence[Job], left: Sequence[int], division: Plan, directory: Path) -> list[Unit]:
     """The stacks, then the runs alone; places count within the sweep."""
 
     def unit(runs: Sequence[int], *, alone: bool, cost: float = 0.0) -> Unit:
         places = tuple(left[run] for run in runs)
-        return Unit(places=places, jobs=tuple(sweep[i] for i in places), alone=alone, cost=cost, origin=places[0])
+        return Unit(
+            places=places,
+            jobs=tuple(sweep[i] for i in places),
+            alone=alone,
+            cost=cost,
+            origin=places[0],
+            states=directory / file_names.STATES,
+        )
 
     stacks = [unit(stack.runs, alone=False, cost=stack.cost) for stack in division.stacks]
     return stacks + [unit([run], alone=True) for run in division.alone]
 
 
-def _train(
-    units: Sequence[Unit],
-    backend: Backend,
-    sweep: Sequence[Job],
-    outcomes: list[Outcome],
-    directory: Path,
-    screen: Screen,
-) -> None:
-    written = cost = 0.0
+def _train(units: Sequence[Unit], backend: Backend, progress: "_Progress") -> None:
     unit_of = {place: unit for unit in units for place in unit.places}
-    left = {unit.places: len(unit.places) for unit in units}
-    with closing(backend.run(units, screen)) as ended:  # type: ignore[type-var]
+    left = {unit.origin: len(unit.places) for unit in units}
+    with closing(backend.run(units, progress)) as ended:  # type: ignore[type-var]
         for place, outcome in ended:
-            outcomes[place] = outcome
             unit = unit_of[place]
-            left[unit.places] -= 1
-            if not left[unit.places]:
-                screen.finished(outcomes[i] for i in unit.places)
-                if sweep[place].config.record == "table":
-                    _journal(unit.places, sweep, outcomes, directory)
-                # of a large sweep the table takes longer to write than a stack to train
-                if time.perf_counter() > written + TABLE_SHARE * cost:
-                    started = time.perf_counter()
-                    results_table.write(directory, ended_rows(sweep, outcomes, directory))
-                    written = time.perf_counter()
-                    cost = written - started
+            progress.finished(unit, place, outcome)
+            left[unit.origin] -= 1
+            if not left[unit.origin]:
+                progress.unit_finished(unit)
 
 
-def _journal(places: Sequence[int], sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
-    store = RunStore(directory)
-    ended = [(store.name_of(sweep[i].directory), outcomes[i]) for i in places]
-    store.record([(name, outcome.files) for name, outcome in ended if outcome.files is not None])
-    for _, outcome in ended:
-        outcome.files = None  # memory: the stack's, not the sweep's
+@dataclass
+class _Progress:
+    """Keeps the screen, `results.csv`, the table of runs and the saved states up to date.
+
+    As the `Watcher` of a backend it is told of progress several times a second.
+    """
+
+    sweep: Sequence[Job]
+    outcomes: list[Outcome]
+    directory: Path
+    screen: Screen
+    _due: float = 0.0
+    _live_due: float = float("inf")
+
+    def __post_init__(self) -> None:
+        self._live_due = time.monotonic() + self.sweep[0].config.stack.save_every_s
+
+    def kept(self) -> str:
+        done = sum(outcome.is_done for outcome in self.outcomes)
+        saved = saved_states.epochs_done(self.directory / file_names.STATES)
+        more = f", {len(saved):,} more are saved with their epochs so far" if saved else ""
+        return f"{done:,} of {len(self.outcomes):,} runs are done and kept{more}"
+
+    def warn(self, line: str) -> None:
+        self.screen.warn(line)
+
+    def progress(self, unit: int, runs: float) -> None:
+        self.screen.progress(unit, runs)
+        if time.monotonic() > max(self._live_due, self._due):
+            self._live_due = time.monotonic() + self.sweep[0].config.stack.save_every_s
+            self._write_table()
+
+    def finished(self, unit: Unit, place: int, outcome: Outcome) -> None:
+        self.outcomes[place] = outcome
+        self.screen.finished(unit.origin, outcome)
+
+    def unit_finished(self, unit: Unit) -> None:
+        """All runs of a unit have ended."""
+        if self.sweep[unit.places[0]].config.record == "table":
+            self._record(unit.places)
+        folder = self.directory / file_names.STATES
+        if saved_states.exist(folder):
+            saved_states.remove(folder, {end.result.identity for end in self.outcomes if end.result})
+        if time.monotonic() > self._due:
+            self._write_table()
+
+    def _write_table(self) -> None:
+        """The rows of all runs that have ended or are saved. For a large sweep that may take longer than a stack."""
+        started = time.monotonic()
+        rows = ended_rows(self.sweep, self._with_running(), self.directory)
+        results_table.write(self.directory, rows)
+        now = time.monotonic()
+        self._due = now + TABLE_SHARE * (now - started)
+
+    def _with_running(self) -> list[Outcome]:
+        """The outcomes, and in place of those that are not known yet what is saved of the runs under way."""
+        saved = saved_states.saved_runs(self.directory / file_names.STATES)
+        if not saved:
+            return self.outcomes
+        shown = list(self.outcomes)
+        for place, (job, outcome) in enumerate(zip(self.sweep, self.outcomes, strict=True)):
+            if outcome.is_known:
+                continue
+            result = unfinished(job, "running", "")
+            if run := saved.get(result.identity):
+                metrics = {name: math.nan if value is None else value for name, value in run.metrics.items()}
+                epoch = run.epochs - 1
+                shown[place] = Outcome(result=replace(result, metrics=metrics, epochs=run.epochs, epoch=epoch))
+        return shown
+
+    def _record(self, places: Sequence[int]) -> None:
+        store = RunStore(self.directory)
+        ended = [(store.name_of(self.sweep[i].directory), self.outcomes[i]) for i in places]
+        store.record([(name, outcome.files) for name, outcome in ended if outcome.files is not None])
+        for _, outcome in ended:
+            outcome.files = None  # memory: the stack's, not the sweep's

@@ -3,13 +3,13 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mlpexp.config.overrides import by_key, parse, swept_keys
@@ -35,7 +35,8 @@ class Screen:
         self._errors = Console(stderr=True, quiet=quiet)
         self._progress: Progress | None = None
         self._best: float | None = None
-        self._shown = self._done = 0.0
+        self._trained: dict[int, float] = {}
+        self._written: Counter[int] = Counter()
 
     @contextmanager
     def showing(self, sweep: Sequence[Job], planned: Plan) -> Iterator[None]:
@@ -47,15 +48,14 @@ class Screen:
         columns = (
             TextColumn("training"),
             BarColumn(bar_width=16),  # all of it in 80 columns
-            MofNCompleteColumn(),
-            TextColumn("runs"),
+            TextColumn("{task.percentage:.0f} %, {task.fields[done]:,} of {task.total:,} runs"),
             TimeRemainingColumn(),
             TextColumn("left"),
             TextColumn("{task.fields[best]}"),
         )
         disable = not sys.stderr.isatty()
         with Progress(*columns, console=self._errors, disable=disable, transient=self._brief) as self._progress:
-            self._task = self._progress.add_task("", total=len(sweep), best="")
+            self._task = self._progress.add_task("", total=len(sweep), done=0, best="")
             yield
 
     def explain(self, sweep: Sequence[Job], left: Sequence[Job], standing: str, planned: Plan | None) -> None:
@@ -73,27 +73,28 @@ class Screen:
             self._console.print(f"the largest stack needs about {memory:,.0f} MiB", highlight=False)
         self._console.print("dry run: nothing was trained or written", highlight=False)
 
-    def epoch(self, runs: float) -> None:
-        """A stack has advanced by so much, counted in whole runs."""
-        self._shown += runs
-        if self._progress is not None:
-            self._progress.update(self._task, completed=int(self._shown))
+    def progress(self, unit: int, runs: float) -> None:
+        """So much of a unit, named by its origin, is trained, counted in whole runs."""
+        self._trained[unit] = runs
+        self._move()
 
-    def finished(self, outcomes: Iterable[Outcome]) -> None:
-        """These runs are written."""
-        for outcome in outcomes:
-            self._done += 1
-            result = outcome.result
-            if result is None or not math.isfinite(result.objective):
-                continue
+    def finished(self, unit: int, outcome: Outcome) -> None:
+        """A run of a unit is written."""
+        self._written[unit] += 1
+        result = outcome.result
+        if result is not None and math.isfinite(result.objective):
             better = min if result.monitor == "val/loss" else max
             self._best = result.objective if self._best is None else better(self._best, result.objective)
-            best = f"best {result.monitor} {self._best:.4f}"
             if self._progress is not None:
-                self._progress.update(self._task, best=best)
-        self._shown = self._done
-        if self._progress is not None:
-            self._progress.update(self._task, completed=self._done)
+                self._progress.update(self._task, best=f"best {result.monitor} {self._best:.4f}")
+        self._move()
+
+    def _move(self) -> None:
+        if self._progress is None:
+            return
+        under_way = sum(max(0.0, runs - self._written[unit]) for unit, runs in self._trained.items())
+        done = sum(self._written.values())
+        self._progress.update(self._task, completed=done + under_way, done=done)
 
     def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
         """The best configurations, what went wrong, what one would type next."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import hyperparameters
-from mlpexp.models.stack_module import RunRecord, Snapshot
 from mlpexp.models.torch_mlp import make_optimizer
+from mlpexp.models.training_state import RunRecord, Snapshot
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime import software_versions
 

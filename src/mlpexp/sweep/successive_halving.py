@@ -1,38 +1,46 @@
-"""Successive halving: all runs of a sweep start together, and after each rung only the best of them go on.
+"""Successive halving: all runs of a sweep start together, and after each rung only the best of them continue.
 
 Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization" (2016). Between two
-rungs a run lives on the host as parameters, optimizer state and record, and is stacked anew with those of its shape
-that are still there; who its neighbours are changes none of its bits.
+rungs a run is kept on the host as a `TrainingState`, and is stacked again with those of its shape that are still left;
+its neighbours change none of its bits.
 """
 
 import csv
 import io
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-
 from mlpexp.config.schema import Config
-from mlpexp.models.stack_module import Paused, RunRecord, StackModule
+from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names
 from mlpexp.store.run_store import RunStore
+from mlpexp.sweep import saved_states
 from mlpexp.sweep.backends.base import Watcher
 from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.failure_record import failed, interrupted
+from mlpexp.sweep.failure_record import failed
 from mlpexp.sweep.planner import cannot_be_stacked, plan
 from mlpexp.sweep.run_jobs import Job, Outcome
-from mlpexp.sweep.train_stack import train_stack
-from mlpexp.sweep.work_unit import Unit, data_of, written
+from mlpexp.sweep.work_unit import (
+    Unit,
+    data_of,
+    identities,
+    isolate,
+    load_states,
+    mark_interrupted,
+    train_part,
+    write_outcome,
+)
+
+WHOLE_SWEEP = -1  # the name under which progress is reported
 
 
 def problems(configs: Sequence[Config], settings: Settings) -> Iterator[str]:
-    """Why these runs cannot race each other, one line each."""
+    """Why these runs cannot be compared with each other, one line each."""
     if any(cfg.halving != configs[0].halving for cfg in configs):
         yield "halving.* is one setting for the whole sweep: its runs race each other; give each key one value"
     if any(cfg.monitor != configs[0].monitor for cfg in configs):
@@ -50,169 +58,133 @@ def ranked(values: Mapping[int, float]) -> list[int]:
 
 
 @dataclass
-class Race:
+class Halving:
     """A `Backend` that trains the units of a whole sweep side by side, rung by rung, in this process.
 
-    What is done already takes part with what its record says, so that a sweep which carries on makes the same cuts.
+    Runs that are done already take part with their recorded metrics, so that a sweep which continues makes the same
+    cuts.
     """
 
     sweep: Sequence[Job]
     outcomes: Sequence[Outcome]
     directory: Path
     workers: int = 1
-    _racing: set[int] = field(default_factory=set)
+    _left: set[int] = field(default_factory=set)
     """runs that are in training, by their place in the sweep"""
-    _paused: dict[int, Paused] = field(default_factory=dict)
-    _seconds: dict[int, float] = field(default_factory=dict)
+    _states: dict[int, TrainingState] = field(default_factory=dict)
+    """of runs between two stacks"""
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        self._racing = {place for unit in units for place in unit.places}
-        self._seconds = dict.fromkeys(self._racing, 0.0)
-        bar = _Epochs(watcher, self._share())
+        self._left = {place for unit in units for place in unit.places}
+        self._states = {place: state for unit in units for place, state in load_states(unit).items()}
+        folder = units[0].states
         try:
-            yield from self._race([list(unit.places) for unit in units], bar)
+            yield from self._rungs(folder, self._reporter(watcher))
         except Interrupted as stop:
-            with signals.deferred():
-                for place in sorted(self._racing):
-                    if self.sweep[place].config.record == "run":
-                        interrupted(self.sweep[place], stop)
+            places = sorted(self._left)
+            if folder is not None and self._states:
+                with signals.deferred():
+                    paused = self._unit([place for place in places if place in self._states], folder)
+                    states = [self._states[place] for place in paused.places]
+                    saved_states.save(folder, dict(zip(identities(paused), states, strict=True)))
+            mark_interrupted([self.sweep[place] for place in places], stop)
             raise
 
-    def _race(self, groups: list[list[int]], bar: Callback) -> Iterator[tuple[int, Outcome]]:
+    def _rungs(self, folder: Path | None, report: Callable[[int, float], None]) -> Iterator[tuple[int, Outcome]]:
         halving = self.sweep[0].config.halving
         earlier = _Earlier(self.sweep, self.outcomes, self.directory)
         candidates = set(range(len(self.sweep)))
-        for rung in halving.rungs or []:
-            if not groups:
+        for rung in [*(halving.rungs or []), None]:
+            for unit in self._stacks(folder):
+                train = partial(train_part, states=self._states, report=partial(report, len(unit.jobs)), until=rung)
+                for part, trained in isolate(unit, train):
+                    if isinstance(trained, Exception):
+                        yield self._ended(part.places[0], failed(part.jobs[0], trained))
+                        continue
+                    self._states |= {place: trained.state(row) for row, place in enumerate(part.places)}
+                    if rung is None:
+                        yield from self._write(part.places)
+            if not self._left or rung is None:
                 return
-            values = {place: earlier.value(place, rung) for place in candidates}
-            trained: list[tuple[list[int], StackModule]] = []
-            for group in groups:
-                for places, end in self._train(group, rung, bar):
-                    if isinstance(end, Outcome):
-                        yield self._ended(places[0], end)
-                    else:
-                        trained.append((places, end))
-                        values |= zip(places, map(_value, end.configs, end.records), strict=True)
+            values = {place: self._reached(place, rung, earlier) for place in candidates}
             order = ranked(values)
             candidates = set(order[: -(-len(order) // halving.factor)])
             position = {place: number for number, place in enumerate(order, 1)}
-            while trained:  # each stack goes as soon as it is written
-                places, module = trained.pop(0)
-                with signals.deferred():
-                    for row, place in enumerate(places):
-                        if not module.has_ended(row) and place in candidates:
-                            self._paused[place] = module.paused(row)
-                            continue
-                        if not module.has_ended(row):
-                            at = f"place {position[place]:,} of {len(order):,}"
-                            module.records[row].left = f"left at epoch {rung}: {at}"
-                        yield self._write(place, module, row)
-            groups = self._stacks()
-        for group in groups:
-            for places, end in self._train(group, None, bar):
-                if isinstance(end, Outcome):
-                    yield self._ended(places[0], end)
-                    continue
-                with signals.deferred():
-                    for row, place in enumerate(places):
-                        yield self._write(place, end, row)
+            leaving = []
+            for place in sorted(self._left):
+                record = self._states[place].record
+                if record.has_ended(self.sweep[place].config.trainer.max_epochs):
+                    leaving.append(place)
+                elif place not in candidates:
+                    record.left = f"left at epoch {rung}: place {position[place]:,} of {len(order):,}"
+                    leaving.append(place)
+            yield from self._write(leaving)
 
-    def _stacks(self) -> list[list[int]]:
-        """Those that are still in the race, stacked anew."""
-        places = sorted(self._racing)
-        if not places:
-            return []
+    def _stacks(self, folder: Path | None) -> list[Unit]:
+        """The runs that are still left, in stacks of equal shape and epoch."""
+        places = sorted(self._left)
         jobs = [self.sweep[place] for place in places]
-        division = plan([job.config for job in jobs], [data_of(job) for job in jobs])
-        return [[places[run] for run in stack.runs] for stack in division.stacks]
+        epochs = [len(self._states[place].record.history) if place in self._states else 0 for place in places]
+        division = plan([job.config for job in jobs], [data_of(job) for job in jobs], epochs_done=epochs)
+        return [self._unit([places[run] for run in stack.runs], folder) for stack in division.stacks]
 
-    def _train(
-        self, places: list[int], until: int | None, bar: Callback
-    ) -> Iterator[tuple[list[int], StackModule | Outcome]]:
-        """The trained stack of these runs; should it fail, by halves, and the outcome of a run whose fault it is."""
-        jobs = [self.sweep[place] for place in places]
-        configs = [job.config for job in jobs]
-        torch.set_num_threads(configs[0].stack.threads or configs[0].threads)  # as alone: bits depend on it
-        paused = [self._paused[place] for place in places if place in self._paused]
-        started = time.perf_counter()
-        try:
-            module = train_stack(configs, [data_of(job) for job in jobs], [bar], paused=paused, until=until)
-        except Interrupted:
-            raise
-        except Exception as error:
-            if len(places) == 1:
-                yield places, failed(jobs[0], error)
-                return
-            half = len(places) // 2
-            yield from self._train(places[:half], until, bar)
-            yield from self._train(places[half:], until, bar)
-            return
-        for place in places:
-            self._seconds[place] += (time.perf_counter() - started) / len(places)
-            self._paused.pop(place, None)
-        module.rest()
-        yield places, module
+    def _unit(self, places: Sequence[int], folder: Path | None) -> Unit:
+        return Unit(places=tuple(places), jobs=tuple(self.sweep[place] for place in places), states=folder)
 
-    def _write(self, place: int, module: StackModule, row: int) -> tuple[int, Outcome]:
-        return self._ended(place, written(module, row, self.sweep[place], self._seconds[place]))
+    def _reached(self, place: int, epochs: int, earlier: "_Earlier") -> float:
+        """The best value of a run within so many epochs; smaller is better, infinite for a run without one."""
+        cfg = self.sweep[place].config
+        if place in self._states:
+            values = [row[cfg.monitor] for row in self._states[place].record.history]
+        else:
+            values = earlier.values(place)
+        sign = 1 if cfg.monitor == "val/loss" else -1
+        return min((sign * value for value in values[:epochs] if math.isfinite(value)), default=math.inf)
+
+    def _write(self, places: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+        with signals.deferred():
+            for place in places:
+                job = self.sweep[place]
+                yield self._ended(place, write_outcome(job, data_of(job), self._states[place]))
 
     def _ended(self, place: int, outcome: Outcome) -> tuple[int, Outcome]:
-        self._racing.discard(place)
-        self._paused.pop(place, None)
+        self._left.discard(place)
+        self._states.pop(place, None)
         return place, outcome
 
-    def _share(self) -> Callable[[int], float]:
-        """What one epoch of so many runs is of the whole race, counted in whole runs of the bar."""
+    def _reporter(self, watcher: Watcher) -> Callable[[int, float], None]:
+        """A function that is called with the number of its runs after each epoch of a stack."""
         halving = self.sweep[0].config.halving
         last = max(job.config.trainer.max_epochs for job in self.sweep)
-        started = count = len(self._racing)
+        started = count = len(self._left)
         before = total = 0
         for rung in [*(halving.rungs or []), last]:
             total += count * (rung - before)
             count, before = -(-count // halving.factor), rung
-        return lambda running: running * started / total
+        done = sum(len(state.record.history) for state in self._states.values())
 
+        def report(runs: int, _: float) -> None:
+            nonlocal done
+            done += runs
+            written = started - len(self._left)
+            watcher.progress(WHOLE_SWEEP, started * min(1.0, done / total) - written)
 
-def _value(cfg: Config, record: RunRecord) -> float:
-    """What a run has reached, smaller is better."""
-    best = record.progress.best_value
-    return best if cfg.monitor == "val/loss" else -best
+        return report
 
 
 class _Earlier:
-    """What runs of an earlier start had reached at a rung; read when it is first asked for."""
+    """The curves of runs that an earlier start has finished; read when they are first asked for."""
 
     def __init__(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
         self._sweep, self._outcomes, self._store = sweep, outcomes, RunStore(directory)
-        self._curves: dict[int, list[float]] = {}
+        self.values = cache(self._values)
 
-    def value(self, place: int, epochs: int) -> float:
-        """Smaller is better; infinite for a run that is not done."""
+    def _values(self, place: int) -> list[float]:
+        """The monitored metric after each epoch; empty for a run that is not done."""
         if not self._outcomes[place].is_done:
-            return math.inf
-        if place not in self._curves:
-            self._curves[place] = self._read(self._sweep[place])
-        sign = 1 if self._sweep[place].config.monitor == "val/loss" else -1
-        reached = [sign * value for value in self._curves[place][:epochs] if math.isfinite(value)]
-        return min(reached, default=math.inf)
-
-    def _read(self, job: Job) -> list[float]:
+            return []
+        job = self._sweep[place]
         text = self._store.read(self._store.name_of(job.directory), file_names.METRICS)
         if text is None:
             raise UserError(f"{job.directory} has no {file_names.METRICS}; move the directory away and start again")
         return [float(row[job.config.monitor]) for row in csv.DictReader(io.StringIO(text))]
-
-
-class _Epochs(Callback):
-    """Moves the bar, and keeps our signal handlers in force."""
-
-    def __init__(self, watcher: Watcher, share: Callable[[int], float]) -> None:
-        self._watcher, self._share = watcher, share
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        signals.arm()  # Lightning has just put its own handler for SIGTERM over ours
-
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, StackModule)
-        self._watcher.epoch(self._share(len(module.configs)))

@@ -1,62 +1,136 @@
-"""One stack through one Trainer."""
+"""One stack through one Trainer, with what happens around its epochs: progress, saving, stopping."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from mlpexp.config.schema import Config
 from mlpexp.data.batches import epoch_order
 from mlpexp.data.prepared_data import Prepared
-from mlpexp.models.stack_module import Paused, StackModule
+from mlpexp.models.stack_module import StackModule
+from mlpexp.models.training_state import TrainingState
+from mlpexp.runtime import signals
+from mlpexp.store.worker_session import Gone
 
-MIN_RUNS = 2
+WAIT_FOR_EPOCH_S = 2.0  # a signal waits for the end of an epoch that is expected to take no longer
+SAVE_SHARE = 100  # training takes at least so many times as long as saving
+
+
+class EpochHooks(Checkpoint):
+    """What is done after each epoch of a stack. Lightning calls a `Checkpoint` after the module's own hooks.
+
+    Args:
+        report: is told how many runs' worth of training is done, from 0 to R.
+        check: raises `Gone` where the training has to stop; the state is saved first.
+        save: writes the state of the stack; None where there is nowhere to save.
+        save_every_s: seconds between two savings.
+    """
+
+    def __init__(
+        self,
+        *,
+        report: Callable[[float], None] = lambda runs: None,
+        check: Callable[[], None] = lambda: None,
+        save: Callable[[StackModule], None] | None = None,
+        save_every_s: float = 60.0,
+    ) -> None:
+        self._report, self._check, self._save, self._every_s = report, check, save, save_every_s
+        self._epoch_s: float | None = None  # of the longest epoch so far
+        self._started = self._due = 0.0
+        self._deferring = ExitStack()
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        signals.arm()  # Lightning has just put its own handler for SIGTERM over ours
+        self._due = time.monotonic() + self._every_s
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._started = time.monotonic()
+        if self._save is not None and self._epoch_s is not None and self._epoch_s < WAIT_FOR_EPOCH_S:
+            self._deferring.enter_context(signals.deferred())
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, StackModule)
+        now = time.monotonic()
+        self._epoch_s = max(self._epoch_s or 0.0, now - self._started)
+        self._report(module.progress)
+        if module.training_runs:
+            try:
+                self._check()
+            except Gone as gone:
+                if not gone.restarted:
+                    self._save_state(module)
+                raise
+            if now >= self._due or signals.is_pending():
+                self._save_state(module)
+        self._deferring.close()  # raises `Interrupted` where a signal has arrived
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._check()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self._deferring.close()
+
+    def _save_state(self, module: StackModule) -> None:
+        if self._save is None:
+            return
+        started = time.monotonic()
+        module.update_last()
+        self._save(module)
+        now = time.monotonic()
+        self._due = now + max(self._every_s, SAVE_SHARE * (now - started))
 
 
 def train_stack(
     configs: Sequence[Config],
     data: Sequence[Prepared],
-    callbacks: Sequence[Callback] = (),
+    hooks: EpochHooks | None = None,
     *,
-    paused: Sequence[Paused] = (),
+    states: Sequence[TrainingState] = (),
     until: int | None = None,
 ) -> StackModule:
     """Train runs that `plan` has put together; their records and snapshots are in the module afterwards.
 
     Args:
-        paused, until: see `StackModule`.
+        states, until: see `StackModule`.
     """
-    module = StackModule(configs, data, exact=configs[0].stack.exact, paused=paused, until=until)
-    flags: dict[str, Any] = {"devices": 1} | configs[0].trainer.flags
+    module = StackModule(configs, data, exact=configs[0].stack.exact, states=states, until=until)
+    # as in a run alone: the bits depend on it
+    torch.set_num_threads(configs[0].stack.threads or configs[0].threads)
+    ours = ("enable_model_summary", "num_sanity_val_steps")
+    flags: dict[str, Any] = {name: flag for name, flag in configs[0].trainer.flags.items() if name not in ours}
     trainer = Trainer(
-        max_epochs=module.max_epochs - module.start,
+        max_epochs=module.epochs_left,
         accelerator=configs[0].trainer.accelerator,
         logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
+        callbacks=[hooks or EpochHooks()],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **{name: flag for name, flag in flags.items() if name not in ("enable_model_summary", "num_sanity_val_steps")},
+        **({"devices": 1} | flags),
     )
     with torch.no_grad():
         trainer.fit(module, _Orders(module))
         module.test()
     module.best.cpu()
     module.last.cpu()
-    _part(module, trainer)
+    _separate(module, trainer)
     return module
 
 
-def _part(module: StackModule, trainer: Trainer) -> None:
-    """Undo the circles between a Trainer and its module, so that the stack's tensors go when the module does.
+def _separate(module: StackModule, trainer: Trainer) -> None:
+    """Undo the reference cycles between a Trainer and its module, so that the stack's tensors go when the module does.
 
-    The garbage collector would come for them too late: next to all that torch consists of they hardly count for it.
+    The garbage collector would free them too late: few objects hold a lot of memory.
     """
     vars(trainer).clear()
     module.trainer = None
+    del module.engine
 
 
 class _Orders(LightningDataModule):
@@ -82,7 +156,7 @@ class _Orders(LightningDataModule):
 
 
 class _OneItem:
-    def __init__(self, make: Any) -> None:
+    def __init__(self, make: Callable[[], Tensor]) -> None:
         self._make = make
 
     def __len__(self) -> int:

@@ -2,66 +2,171 @@
 
 import json
 import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import torch
-from lightning.pytorch import Callback
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 from mlpexp import data as datasets
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.stack_module import StackModule
+from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
-from mlpexp.runtime.errors import Interrupted, UserError
-from mlpexp.store import file_names
+from mlpexp.runtime.errors import Interrupted, UserError, is_storage
+from mlpexp.store import atomic_files, file_names, run_directory
+from mlpexp.store.identity import identity
+from mlpexp.store.worker_session import Gone
+from mlpexp.sweep import saved_states
 from mlpexp.sweep.failure_record import failed, interrupted
 from mlpexp.sweep.run_jobs import Job, Outcome
-from mlpexp.sweep.train_alone import train_alone
-from mlpexp.sweep.train_stack import train_stack
+from mlpexp.sweep.train_stack import EpochHooks, train_stack
 from mlpexp.sweep.write_runs import run_entry, write_run
+from mlpexp.training import single_run
+
+T = TypeVar("T")
+
+
+def _ignore(runs: float) -> None: ...
+
+
+def _pass() -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """Runs that are trained together, or one that trains alone."""
+    """Runs that are trained together, or one that trains alone.
+
+    Attributes:
+        places: of its runs in the sweep.
+        cost: estimated, for comparing units.
+        losses: workers that were lost while they worked on it.
+        saved: epochs of its runs that were saved when the last of them was lost.
+        origin: names it, and its parts, among the units of the sweep.
+        states: directory in which the states of its stacks are saved; None: they are not saved.
+    """
 
     places: tuple[int, ...]
-    """of its runs in the sweep"""
     jobs: tuple[Job, ...]
     alone: bool = False
     cost: float = 0.0
-    """estimated, for comparing units"""
     losses: int = 0
-    """workers that were lost over it"""
+    saved: int = 0
     origin: int = 0
-    """names it, and its pieces, among the units of the sweep"""
+    states: Path | None = None
 
     def packed(self) -> "Unit":
         """The same as plain data, for another process."""
         return replace(self, jobs=tuple(job.packed(alone=self.alone) for job in self.jobs))
 
+    def part(self, rows: Sequence[int]) -> "Unit":
+        """Some of its runs."""
+        return replace(
+            self,
+            places=tuple(self.places[row] for row in rows),
+            jobs=tuple(self.jobs[row] for row in rows),
+            cost=self.cost * len(rows) / max(1, len(self.jobs)),
+        )
 
-def work(unit: Unit, callbacks: Sequence[Callback] = ()) -> Iterator[tuple[int, Outcome]]:
+    def halves(self) -> tuple["Unit", "Unit"]:
+        """Of two or more runs: the step by which the runs that make it fail are found."""
+        rows = range(len(self.jobs))
+        return self.part(rows[: len(rows) // 2]), self.part(rows[len(rows) // 2 :])
+
+
+def work(
+    unit: Unit, *, report: Callable[[float], None] = _ignore, check: Callable[[], None] = _pass
+) -> Iterator[tuple[int, Outcome]]:
     """Train a unit; each run's place and outcome once its directory is written. What a run raises stays with it.
 
     Args:
-        callbacks: of a stack's Trainer.
+        report: is told how many runs' worth of training is done.
+        check: raises where the training has to stop.
 
     Raises:
-        Interrupted: stopped from outside; the runs that were under way are marked.
+        Interrupted: stopped from outside; the runs that were under way are marked, and saved where they share a stack.
         OSError: the disk is full or broken.
     """
-    if unit.alone:
-        for place, job in zip(unit.places, unit.jobs, strict=True):
-            try:
-                data_of(job)
-            except UserError as error:
-                yield place, failed(job, error)
-            else:
-                yield place, _journaled(job) if job.config.record == "table" else train_alone(job)
-    else:
-        yield from _together(unit.places, unit.jobs, callbacks)
+    try:
+        if unit.alone:
+            for place, job in zip(unit.places, unit.jobs, strict=True):
+                yield place, _train_alone(job)
+        else:
+            yield from _train_together(unit, report, check)
+    except Interrupted as stop:
+        mark_interrupted(unit.jobs, stop)
+        raise
+
+
+def isolate(unit: Unit, train: Callable[[Unit], T]) -> Iterator[tuple[Unit, T | Exception]]:
+    """Train a unit; if that raises, its halves, and so on down to the runs that raise by themselves.
+
+    Returns:
+        Each part with what `train` returns for it, or a single run with the exception that it raises.
+    """
+    try:
+        trained = train(unit)
+    except (Interrupted, Gone):
+        raise
+    except Exception as error:
+        if is_storage(error):
+            raise
+        if len(unit.jobs) == 1:
+            yield unit, error
+            return
+        for half in unit.halves():
+            yield from isolate(half, train)
+        return
+    yield unit, trained
+
+
+def train_part(
+    unit: Unit,
+    states: Mapping[int, TrainingState],
+    report: Callable[[float], None],
+    check: Callable[[], None] = _pass,
+    until: int | None = None,
+) -> StackModule:
+    """One stack of all runs of a unit, whose state is saved while it trains.
+
+    Args:
+        states: from which the runs continue, by their places; all runs have one, or none has.
+        until: the epoch after which they pause.
+    """
+    configs, data = [job.config for job in unit.jobs], [data_of(job) for job in unit.jobs]
+
+    def save(module: StackModule) -> None:
+        assert unit.states is not None
+        saved_states.save(unit.states, dict(zip(identities(unit), map(module.state, range(len(configs))), strict=True)))
+        for job, record in zip(unit.jobs, module.records, strict=True):
+            if job.config.record == "run":
+                metrics = run_directory.metrics_csv(record.history)
+                atomic_files.write(job.directory / file_names.METRICS, metrics)
+
+    hooks = EpochHooks(
+        report=report,
+        check=check,
+        save=None if unit.states is None else save,
+        save_every_s=configs[0].stack.save_every_s,
+    )
+    continued = [states[place] for place in unit.places if place in states]
+    return train_stack(configs, data, hooks, states=continued, until=until)
+
+
+def load_states(unit: Unit) -> dict[int, TrainingState]:
+    """The saved states of the runs of a unit, by their places."""
+    if unit.states is None or not saved_states.exist(unit.states):
+        return {}
+    names = identities(unit)
+    wanted = {name: (job.config, data_of(job)) for name, job in zip(names, unit.jobs, strict=True)}
+    found = saved_states.load(unit.states, wanted)
+    return {place: found[name] for place, name in zip(unit.places, names, strict=True) if name in found}
+
+
+def identities(unit: Unit) -> list[str]:
+    """Of each run."""
+    return [identity(job.config, data_of(job).digest) for job in unit.jobs]
 
 
 def data_of(job: Job) -> Prepared:
@@ -77,56 +182,73 @@ def data_of(job: Job) -> Prepared:
     return found
 
 
-def _together(
-    places: Sequence[int], jobs: Sequence[Job], callbacks: Sequence[Callback]
-) -> Iterator[tuple[int, Outcome]]:
-    """Train these runs as a stack; should that fail, find out by halves whose fault it is."""
-    configs = [job.config for job in jobs]
-    torch.set_num_threads(configs[0].stack.threads or configs[0].threads)  # as alone: bits depend on it
-    started = time.perf_counter()
-    try:
-        module = train_stack(configs, [data_of(job) for job in jobs], callbacks)
-    except Interrupted as stop:
-        with signals.deferred():
-            for job in jobs:
-                if job.config.record == "run":  # no line in the journal says as much
-                    interrupted(job, stop)
-        raise
-    except Exception as error:
-        if len(jobs) == 1:
-            yield places[0], failed(jobs[0], error)
-            return
-        half = len(jobs) // 2
-        yield from _together(places[:half], jobs[:half], callbacks)
-        yield from _together(places[half:], jobs[half:], callbacks)
-        return
-    share = (time.perf_counter() - started) / len(jobs)
-    with signals.deferred():  # they are trained: whoever stops us now shall not lose them
-        for row, (place, job) in enumerate(zip(places, jobs, strict=True)):
-            yield place, written(module, row, job, share)
-
-
-def _journaled(job: Job) -> Outcome:
-    """Train alone, and take the directory away once what the journal keeps has been read; a failed run's stays."""
-    job.directory.mkdir(parents=True, exist_ok=True)
-    outcome = train_alone(job)
-    if outcome.error is None:
-        kept = (file_names.METRICS, file_names.LAYERS, file_names.RESULT)
-        there = [name for name in kept if (job.directory / name).exists()]
-        outcome.files = {name: (job.directory / name).read_text(encoding="utf-8") for name in there}
-        outcome.files[file_names.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)
-        shutil.rmtree(job.directory)
-    return outcome
-
-
-def written(module: StackModule, row: int, job: Job, seconds: float) -> Outcome:
-    """The outcome of a run of a trained stack, once its directory is written, or what the journal will keep of it."""
-    spent = {"fit": seconds, "total": seconds}
+def write_outcome(job: Job, data: Prepared, state: TrainingState) -> Outcome:
+    """The outcome of a run that has trained in a stack, once its directory is written, or with what the table keeps."""
     if job.config.record == "table":
-        result, files = run_entry(module, row, job.overrides, spent)
+        result, files = run_entry(job.config, data, state, job.overrides)
         return Outcome(result=result, files=files)
-    result = write_run(module, row, job.directory, spent, job.hparams)
+    result = write_run(job.config, data, state, job.directory, job.hparams)
     if result.status in ("chance", "diverged"):
         job.note(f"[WARNING] - {result.message}\n")
     # the checksums are in the marker now, and a sweep keeps every run's result to its end
     return Outcome(result=replace(result, files={}))
+
+
+def mark_interrupted(jobs: Iterable[Job], stop: Interrupted) -> None:
+    """Note in the directories of runs that are not done that their training was under way."""
+    with signals.deferred():
+        for job in jobs:
+            if job.config.record == "run":  # the table has lines of finished runs only
+                interrupted(job, stop)
+
+
+def _add(report: Callable[[float], None], before: int, runs: float) -> None:
+    report(before + runs)
+
+
+def _train_together(
+    unit: Unit, report: Callable[[float], None], check: Callable[[], None]
+) -> Iterator[tuple[int, Outcome]]:
+    states = load_states(unit)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, place in enumerate(unit.places):
+        groups[len(states[place].record.history) if place in states else 0].append(row)
+    done = 0
+    for rows in groups.values():
+        train = partial(train_part, states=states, report=partial(_add, report, done), check=check)
+        for part, trained in isolate(unit.part(rows), train):
+            if isinstance(trained, Exception):
+                yield part.places[0], failed(part.jobs[0], trained)
+                continue
+            with signals.deferred():  # they are trained: a signal must not lose them
+                for row, (place, job) in enumerate(zip(part.places, part.jobs, strict=True)):
+                    yield place, write_outcome(job, trained.data[row], trained.state(row))
+        done += len(rows)
+
+
+def _train_alone(job: Job) -> Outcome:
+    """Train one job in the surroundings that Hydra promises it; what it raises stays with it.
+
+    Raises:
+        Interrupted: stopped from outside.
+        OSError: the disk is full or broken.
+    """
+    job.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        data_of(job)
+        with job.surroundings():
+            result = single_run.train(job.config, single_run.Job(directory=job.directory, hparams=job.hparams))
+    except Interrupted as stop:
+        interrupted(job, stop)
+        raise
+    except (Exception, SystemExit) as error:
+        return failed(job, error)
+    if job.config.record == "run":
+        return Outcome(result=result)
+    # the table keeps the small files, and a directory is kept of failed runs only
+    kept = (file_names.METRICS, file_names.LAYERS, file_names.RESULT)
+    there = [name for name in kept if (job.directory / name).exists()]
+    files = {name: (job.directory / name).read_text(encoding="utf-8") for name in there}
+    files[file_names.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)
+    shutil.rmtree(job.directory)
+    return Outcome(result=result, files=files)

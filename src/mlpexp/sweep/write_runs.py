@@ -1,11 +1,14 @@
-"""A stacked run's directory: the files that a run alone would have left, each written once."""
+"""The directory of a run that trained in a stack: the files that it would have written alone."""
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from mlpexp.config.hparams import chosen
-from mlpexp.models.stack_module import StackModule
+from mlpexp.config.schema import Config
+from mlpexp.data.prepared_data import Prepared
+from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import software_versions
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.store.identity import identity
@@ -19,28 +22,26 @@ from mlpexp.training.final_status import Conclusion, conclude
 
 
 def write_run(
-    module: StackModule,
-    run: int,
+    cfg: Config,
+    data: Prepared,
+    state: TrainingState,
     directory: Path,
-    seconds: Mapping[str, float],
     hparams: Mapping[str, Hparam] | None = None,
 ) -> Result:
-    """Write everything of row `run` of a trained stack; the marker comes last.
+    """Write everything of a run whose training has ended; the marker comes last.
 
     Args:
         directory: exists; holds what Hydra writes.
-        seconds: this run's share of the stack's time.
         hparams: its row of TensorBoard's HParams page.
     """
-    cfg, data, record = module.configs[run], module.data[run], module.records[run]
-    end = _end(module, run)
-    wall_times = module.times(run)
-    files = {name: text.encode() for name, text in _tables(module, run).items()}
+    record, wall_times = state.record, state.wall_times
+    end = _end(cfg, data, state)
+    files = {name: text.encode() for name, text in _tables(state).items()}
     steps = -(-len(data.split.train) // cfg.data.batch_size)
     best = record.progress.best_epoch
     for name, snapshot, epochs in (
-        (file_names.LAST, module.last, len(record.history)),
-        (file_names.BEST, module.best, 0 if best is None else best + 1),
+        (file_names.LAST, state.last, len(record.history)),
+        (file_names.BEST, state.best, 0 if best is None else best + 1),
     ):
         if epochs:
             checkpoint = assemble(
@@ -48,7 +49,7 @@ def write_run(
                 data,
                 record,
                 snapshot,
-                run,
+                0,
                 epochs=epochs,
                 finished=name == file_names.LAST and not record.left,
                 steps_per_epoch=steps,
@@ -72,40 +73,38 @@ def write_run(
     (directory / file_names.LAST).parent.mkdir(exist_ok=True)
     for name, content in files.items():
         atomic_files.write(directory / name, content)
-    result = _result(module, run, seconds, files)
+    result = _result(cfg, data, state, files)
     run_directory.write_result(directory, result)
     return result
 
 
 def run_entry(
-    module: StackModule, run: int, overrides: Sequence[str], seconds: Mapping[str, float]
+    cfg: Config, data: Prepared, state: TrainingState, overrides: Sequence[str]
 ) -> tuple[Result, dict[str, str]]:
-    """The result of row `run`, and for the sweep's journal the small files that its directory would have held."""
-    files = _tables(module, run)
-    result = _result(module, run, seconds, {})
+    """The result of a run, and for the sweep's table the small files that its directory would have held."""
+    files = _tables(state)
+    result = _result(cfg, data, state, {})
     listed = "".join(f"- {json.dumps(item)}\n" for item in overrides)  # JSON is YAML
     return result, files | {file_names.OVERRIDES: listed, file_names.RESULT: run_directory.result_json(result)}
 
 
-def _end(module: StackModule, run: int) -> Conclusion:
-    record = module.records[run]
-    data = module.data[run]
+def _end(cfg: Config, data: Prepared, state: TrainingState) -> Conclusion:
+    record = state.record
     counts, weights = data.class_counts(), data.description.class_weights
-    cfg, progress = module.configs[run], record.progress
-    return conclude(cfg, record.history, progress, record.tested, counts, weights, left=record.left)
+    return conclude(cfg, record.history, record.progress, record.tested, counts, weights, left=record.left)
 
 
-def _tables(module: StackModule, run: int) -> dict[str, str]:
-    record = module.records[run]
+def _tables(state: TrainingState) -> dict[str, str]:
+    record = state.record
     files = {file_names.METRICS: run_directory.metrics_csv(record.history)}
     if record.layer_rows:
         files[file_names.LAYERS] = run_directory.layers_csv(record.layer_rows)
     return files
 
 
-def _result(module: StackModule, run: int, seconds: Mapping[str, float], files: Mapping[str, bytes]) -> Result:
-    cfg, data, record = module.configs[run], module.data[run], module.records[run]
-    end = _end(module, run)
+def _result(cfg: Config, data: Prepared, state: TrainingState, files: Mapping[str, bytes]) -> Result:
+    record, end = state.record, _end(cfg, data, state)
+    sizes = [data.num_inputs, *cfg.model.hidden_sizes, data.num_classes]
     return Result(
         status=end.status,
         metrics=end.metrics,
@@ -115,10 +114,10 @@ def _result(module: StackModule, run: int, seconds: Mapping[str, float], files: 
         epochs=len(record.history),
         identity=identity(cfg, data.digest),
         data_digest=data.digest,
-        seconds=dict(seconds),
+        seconds={"fit": state.seconds, "total": state.seconds},
         versions=software_versions.versions(),
         git_commit=software_versions.git_commit(),
         message=end.message,
-        num_parameters=sum((a + 1) * b for a, b in zip(module.sizes, module.sizes[1:], strict=False)),
+        num_parameters=sum((a + 1) * b for a, b in pairwise(sizes)),
         files={name: run_directory.checksum(content) for name, content in files.items()},
     )

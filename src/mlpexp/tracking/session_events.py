@@ -11,11 +11,11 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT
-from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS, STATUS_UNKNOWN
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_RUNNING, STATUS_SUCCESS, STATUS_UNKNOWN
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 Hparam = bool | int | float | str
-Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted"]
+Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted", "running"]
 
 STATUSES = {
     "ok": STATUS_SUCCESS,
@@ -24,6 +24,7 @@ STATUSES = {
     "stopped": STATUS_SUCCESS,  # it has done what was asked of it
     "failed": STATUS_FAILURE,
     "interrupted": STATUS_UNKNOWN,  # neither success nor failure; it will be trained again
+    "running": STATUS_RUNNING,
 }
 
 

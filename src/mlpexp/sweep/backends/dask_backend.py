@@ -14,10 +14,9 @@ import distributed
 
 from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep.backends.base import Watcher
+from mlpexp.sweep.backends.base import Lost, LostWorkers, Watcher, report_progress
 from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.backends.lost_workers import Losses, again, told
-from mlpexp.sweep.backends.remote_work import Away, Lost
+from mlpexp.sweep.backends.remote_worker import RemoteWorker
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 
@@ -36,8 +35,10 @@ def connected(settings: Settings, session: Session, prepare: Callable[[], None] 
     with ExitStack() as stack:
         address: Any = settings.address
         if address is None:
-            # not daemons: a run alone may start processes of its own; they end with this process all the same
-            stack.enter_context(dask.config.set({"distributed.worker.daemon": False}))
+            # not daemons: a run alone may start processes of its own; they end with this process all the same.
+            # No failures allowed: what a lost worker was doing comes back to us, who find out which run it is.
+            own = {"distributed.worker.daemon": False, "distributed.scheduler.allowed-failures": 0}
+            stack.enter_context(dask.config.set(own))
             address = stack.enter_context(
                 distributed.LocalCluster(
                     n_workers=settings.num_workers,
@@ -51,15 +52,15 @@ def connected(settings: Settings, session: Session, prepare: Callable[[], None] 
         except (OSError, TimeoutError) as error:
             raise UserError(f"hydra.launcher.address={settings.address}: no dask scheduler answers there") from error
         stack.enter_context(client)
-        away = Away(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=settings.address is None)
-        yield Dask(client, away)
+        worker = RemoteWorker(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=settings.address is None)
+        yield Dask(client, worker)
 
 
 class Dask:
     """A `Backend`."""
 
-    def __init__(self, client: distributed.Client, away: Away) -> None:
-        self._client, self._away = client, away
+    def __init__(self, client: distributed.Client, worker: RemoteWorker) -> None:
+        self._client, self._worker = client, worker
         self._seen = self._there()
         if not self._seen:
             raise UserError("the dask scheduler has no workers yet; start some, e.g. dask worker ADDRESS --nthreads 1")
@@ -68,38 +69,38 @@ class Dask:
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
         waiting = deque(sorted(units, key=lambda unit: -unit.cost))
         working: dict[distributed.Future, Unit] = {}
-        losses = Losses()
+        lost = LostWorkers(self._worker.session, watcher, "a dask worker")
         try:
             while waiting or working:
                 while waiting and len(working) < AHEAD * max(1, len(self._seen)):
                     unit = waiting.popleft()
-                    working[self._client.submit(self._away, unit.packed(), pure=False)] = unit
-                for future in self._ended(list(working), watcher):
+                    working[self._client.submit(self._worker, unit.packed(), pure=False)] = unit
+                for future in self._ended(working, watcher):
                     unit = working.pop(future)
                     try:
                         yield from future.result()
-                        losses.succeeded()
                     except (Lost, distributed.KilledWorker, CancelledError) as error:
-                        losses.lost(error)
-                        watcher.warn(told(unit, "a dask worker", error))
-                        pieces, failures = again(unit)
-                        waiting.extend(pieces)
+                        again, failures = lost.retry(unit, error)
+                        waiting.extend(again)
                         yield from failures
         except OSError as error:
             raise RunsFailed(
                 f"the dask scheduler is gone ({error}); finished runs are kept, the same command carries on"
             ) from error
         finally:
+            self._worker.session.dismiss()
             with suppress(Exception):  # of a scheduler that is gone
                 self._client.cancel(list(working))
 
-    def _ended(self, futures: list[distributed.Future], watcher: Watcher) -> set[distributed.Future]:
-        """Those that have ended, once there are some; tells of workers that were lost meanwhile."""
+    def _ended(self, working: dict[distributed.Future, Unit], watcher: Watcher) -> set[distributed.Future]:
+        """The futures that have ended, once there are some; warns of workers that were lost meanwhile."""
+        futures = list(working)
         while True:
             ended: set[distributed.Future] = set()
             with suppress(TimeoutError):
                 distributed.wait(futures, timeout=POLL_S, return_when="FIRST_COMPLETED")
             ended = {future for future in futures if future.done()}
+            report_progress(self._worker.session, list(working.values()), watcher)
             there = self._there()
             for lost in self._seen - there:
                 watcher.warn(f"dask worker {lost} was lost; what it was working on is tried again elsewhere")

@@ -1,4 +1,4 @@
-"""Worker processes on this machine, by joblib's loky: copies of this one, or new ones that import everything."""
+"""Worker processes on this machine: copies of this one (fork), or new ones that import everything (joblib's loky)."""
 
 import multiprocessing
 import os
@@ -12,65 +12,85 @@ from typing import Any
 
 from joblib.externals.loky import process_executor as loky
 
+from mlpexp.runtime.errors import UserError
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep.backends.base import Watcher
+from mlpexp.sweep.backends.base import Ended, Lost, LostWorkers, Watcher, report_progress
 from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.backends.lost_workers import Losses, again, told
-from mlpexp.sweep.backends.remote_work import Away, Ended, Lost, begin
+from mlpexp.sweep.backends.remote_worker import RemoteWorker, begin
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 
 # a worker's libraries start with one thread; a stack then sets what its configuration says
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+POLL_S = 0.5
 
 
-class Workers:
-    """A `Backend`. Each worker is a pool of its own: loky gives up a whole pool when one of its workers dies."""
+def missing_semaphores() -> str | None:
+    """Why processes cannot share semaphores here, e.g. because /dev/shm is full; None where they can."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except (OSError, ImportError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None
+
+
+class ProcessPool:
+    """A `Backend`. Each worker is a pool of its own: loky gives up a whole pool when one of its workers dies.
+
+    Raises:
+        UserError: this system has no semaphores to spare.
+    """
 
     def __init__(self, settings: Settings, session: Session, prepare: Callable[[], None] | None) -> None:
+        if reason := missing_semaphores():
+            raise UserError(
+                f"hydra.launcher.backend={settings.backend} needs semaphores, and there are none ({reason}); make room "
+                "in /dev/shm, or train in this process with hydra.launcher.backend=process"
+            )
         self.workers = settings.num_workers
-        self._copies = settings.backend == "fork"
-        self._away = Away(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
+        self._forks = settings.backend == "fork"
+        self._session = session
+        self._worker = RemoteWorker(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
         waiting = deque(sorted(units, key=lambda unit: -unit.cost))  # the long ones first, for an even end
         free = [self._pool() for _ in range(min(self.workers, len(units)))]
         working: dict[Future[Ended], tuple[Unit, Any]] = {}
-        pools, losses = list(free), Losses()
+        pools, lost = list(free), LostWorkers(self._session, watcher, "a worker process")
         try:
             while waiting or working:
                 while free and waiting:
                     unit, pool = waiting.popleft(), free.pop()
-                    working[pool.submit(self._away, unit.packed())] = unit, pool
-                for future in wait(working, return_when=FIRST_COMPLETED).done:
+                    working[pool.submit(self._worker, unit.packed())] = unit, pool
+                done = wait(working, timeout=POLL_S, return_when=FIRST_COMPLETED).done
+                report_progress(self._session, [unit for unit, _ in working.values()], watcher)
+                for future in done:
                     unit, pool = working.pop(future)
                     try:
                         yield from future.result()
-                        losses.succeeded()
                     except (BrokenProcessPool, Lost) as error:
-                        losses.lost(error)
-                        watcher.warn(told(unit, "a worker process", error))
                         pool.shutdown(wait=True, kill_workers=True)
                         pools.remove(pool)
                         pool = self._pool()
                         pools.append(pool)
-                        pieces, failures = again(unit)
-                        waiting.extend(pieces)
+                        again, failures = lost.retry(unit, error)
+                        waiting.extend(again)
                         yield from failures
                     free.append(pool)
         finally:
+            self._session.dismiss()
             for pool in pools:
                 pool.shutdown(wait=True, kill_workers=True)
 
     def _pool(self) -> Any:
-        if self._copies:
+        if self._forks:
             context = multiprocessing.get_context("fork")
-            return _Copy(max_workers=1, mp_context=context, initializer=begin, initargs=(os.getpid(),))
+            return _ForkPool(max_workers=1, mp_context=context, initializer=begin, initargs=(os.getpid(),))
         return loky.ProcessPoolExecutor(max_workers=1, initializer=begin, initargs=(os.getpid(),), env=ONE_THREAD)
 
 
-class _Copy(futures.ProcessPoolExecutor):
-    """A copy of this process, which has imported everything. (loky does not copy; the standard pool does not kill.)"""
+class _ForkPool(futures.ProcessPoolExecutor):
+    """Copies of this process, which has imported everything. loky does not fork, the standard pool does not kill."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None:
         if kill_workers:

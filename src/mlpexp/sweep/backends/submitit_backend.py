@@ -13,11 +13,11 @@ import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from mlpexp.runtime.errors import UserError
-from mlpexp.store.worker_session import FOLDER, Session
-from mlpexp.sweep.backends.base import Watcher
+from mlpexp.store.file_names import WORKERS
+from mlpexp.store.worker_session import SUBMITIT, Session
+from mlpexp.sweep.backends.base import Ended, LostWorkers, Watcher, report_progress
 from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.backends.lost_workers import Losses, again, told
-from mlpexp.sweep.backends.remote_work import Away, Ended
+from mlpexp.sweep.backends.remote_worker import RemoteWorker
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 
@@ -35,10 +35,10 @@ class Submitit:
         self._slurm = settings.executor == "slurm"
         self._limit = settings.workers if self._slurm else settings.num_workers
         self.workers = self._limit or 1
-        self._away = Away(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
+        self._worker = RemoteWorker(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
         self._poll_s = POLL_S[settings.executor]
         try:
-            self._executor = submitit.AutoExecutor(session.directory / FOLDER / "submitit", cluster=settings.executor)
+            self._executor = submitit.AutoExecutor(session.directory / WORKERS / SUBMITIT, cluster=settings.executor)
             parallel = {"slurm_array_parallelism": self._limit} if self._slurm and self._limit else {}
             self._executor.update_parameters(**(DEFAULTS | parallel | dict(settings.slurm)))
         except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
@@ -48,8 +48,8 @@ class Submitit:
         # chunks, not single stacks: a scheduler takes seconds for each job; one that was lost comes again by itself
         waiting = _chunks(units, min(len(units), self._limit or MOST_JOBS))
         working: dict[Any, list[Unit]] = {}
-        losses = Losses()
         queue = _Queue() if self._slurm else None
+        lost = LostWorkers(self._worker.session, watcher, "a job")
         try:
             while waiting or working:
                 room = len(waiting) if self._slurm else self.workers - len(working)
@@ -57,24 +57,25 @@ class Submitit:
                     working[job] = chunk
                 del waiting[:room]
                 ended = [job for job in working if self._has_ended(job, queue)]
+                report_progress(self._worker.session, [unit for chunk in working.values() for unit in chunk], watcher)
                 for job in ended:
                     chunk = working.pop(job)
                     try:
                         if self._slurm and not job.paths.result_pickle.exists():
                             raise UncompletedJobError("it left the queue without a result")
                         yield from job.result()
-                        losses.succeeded()
                     except (UncompletedJobError, FailedJobError) as error:
-                        lost = [line for line in str(error).splitlines() if line.strip(" -")] or [""]
-                        losses.lost(lost[-1])
-                        for unit in chunk:
-                            watcher.warn(told(unit, f"job {job.job_id}", lost[-1]))
-                            pieces, failures = again(unit)
-                            waiting += [[piece] for piece in pieces]
+                        lines = [line for line in str(error).splitlines() if line.strip(" -")] or [""]
+                        begun = [u for u in chunk if self._worker.session.progress(u.origin) is not None] or chunk[:1]
+                        waiting += [[unit] for unit in chunk if unit not in begun]
+                        for unit in begun:
+                            again, failures = lost.retry(unit, f"job {job.job_id}: {lines[-1]}")
+                            waiting += [[unit] for unit in again]
                             yield from failures
                 if not ended:
                     time.sleep(self._poll_s)
         finally:
+            self._worker.session.dismiss()
             for job in working:
                 with suppress(Exception):
                     job.cancel(check=False)
@@ -84,7 +85,7 @@ class Submitit:
         for start in range(0, len(chunks), MOST_JOBS):
             with self._executor.batch():
                 jobs += [
-                    self._executor.submit(_Chunk(self._away), [unit.packed() for unit in chunk])
+                    self._executor.submit(_Chunk(self._worker), [unit.packed() for unit in chunk])
                     for chunk in chunks[start : start + MOST_JOBS]
                 ]
         return jobs
@@ -98,11 +99,11 @@ class Submitit:
 class _Chunk:
     """Units one after the other, in one job."""
 
-    def __init__(self, away: Away) -> None:
-        self._away = away
+    def __init__(self, worker: RemoteWorker) -> None:
+        self._worker = worker
 
     def __call__(self, units: list[Unit]) -> Ended:
-        return [ended for unit in units for ended in self._away(unit)]
+        return [ended for unit in units for ended in self._worker(unit)]
 
 
 class _Queue:

@@ -1,4 +1,4 @@
-"""A unit of work in a process that did not compose the sweep."""
+"""Work on a unit in a process that did not compose the sweep."""
 
 import contextlib
 import os
@@ -10,38 +10,38 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.utils import setup_globals
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mlpexp.data import data_digest
+from mlpexp.runtime import portable, signals
 from mlpexp.runtime.errors import Interrupted
 from mlpexp.store.file_names import BEFORE_TRAINING
 from mlpexp.store.identity import identity
 from mlpexp.store.run_state import State, inspect
 from mlpexp.store.worker_session import Gone, Session
+from mlpexp.sweep.backends.base import Ended, Lost
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit, work
 from mlpexp.training import single_run
 
-Ended = list[tuple[int, Outcome]]
 WATCH_S = 0.5
+GRACE_S = 2.5  # to finish an epoch and save, once the sweep has gone
+CHECK_S = 0.2  # between two looks whether the sweep still goes on
+NOTE_S = 0.5  # between two notes of the progress
 _one_at_a_time = threading.Lock()  # torch's threads, logging and the working directory belong to the whole process
 
 
-class Lost(Exception):
-    """A worker could not finish its unit: it was killed, or stopped from outside."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Away:
+class RemoteWorker:
     """What a worker has to know beside its unit.
 
     Attributes:
         home: the working directory of the sweep, which relative paths start from.
         prepare: called before any unit.
-        is_ours: the process works for this sweep only, and may be ended when that has gone.
+        is_ours: the process works for this sweep only, and may be ended when the sweep has gone.
     """
 
     session: Session
@@ -57,41 +57,38 @@ class Away:
         """
         with _one_at_a_time, contextlib.ExitStack() as surroundings:
             try:
-                surroundings.enter_context(self.session.writing(unit.origin))
+                note = surroundings.enter_context(self.session.writing(unit.origin))
                 if Path(self.home).is_dir():
                     surroundings.enter_context(contextlib.chdir(self.home))
+                surroundings.enter_context(signals.interruptible())
                 surroundings.enter_context(single_run.Quiet())
                 if self.prepare is not None:
                     self.prepare()
                 setup_globals()  # Hydra's resolvers
                 if self.is_ours:
                     surroundings.enter_context(_ending_with(self.session))
-                ended, left = _standing(unit)
+                ended, left = _unfinished(unit)
+                note(0.0)
                 if left.jobs:
-                    for one in work(left, [_Watch(self.session)]):
+                    check = _Throttled(self.session.check, CHECK_S)
+                    for one in work(left, report=_Throttled(note, NOTE_S), check=check):
                         ended.append(one)
-                        self.session.check()
+                        check()
             except (Gone, Interrupted, SystemExit, KeyboardInterrupt) as stop:
                 raise Lost(f"{type(stop).__name__}: {stop}") from None
         return [(place, _portable(outcome)) for place, outcome in ended]
 
 
-def begin(conductor: int) -> None:
-    """A worker process starts: Ctrl-C is its conductor's affair, and it does not outlive it."""
+def begin(parent: int) -> None:
+    """A worker process starts: Ctrl-C is handled by its parent, and it does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)  # of a copied process no other thread is left; a unit sets what its runs say
-
-    def watch() -> None:
-        while os.getppid() == conductor:
-            time.sleep(WATCH_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="watch the conductor").start()
+    torch.set_num_threads(1)  # of a forked process no other thread is left; a unit sets what its runs say
+    portable.watch_parent(parent, grace_s=GRACE_S)
 
 
 @contextlib.contextmanager
 def _ending_with(session: Session) -> Iterator[None]:
-    """While it lasts, the process ends as soon as the session has: files are written whole or not at all."""
+    """While it lasts, the process ends soon after the session: files are written as a whole or not at all."""
     over = threading.Event()
 
     def watch() -> None:
@@ -99,6 +96,7 @@ def _ending_with(session: Session) -> Iterator[None]:
             try:
                 session.check()
             except Gone:
+                over.wait(GRACE_S)  # to finish the epoch and save
                 os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="watch the sweep").start()
@@ -108,11 +106,11 @@ def _ending_with(session: Session) -> Iterator[None]:
         over.set()
 
 
-def _standing(unit: Unit) -> tuple[Ended, Unit]:
+def _unfinished(unit: Unit) -> tuple[Ended, Unit]:
     """What an earlier worker has finished of the unit, and what is left, with the rest of its traces removed."""
     done: Ended = []
-    left = []
-    for place, job in zip(unit.places, unit.jobs, strict=True):
+    left: list[int] = []
+    for row, (place, job) in enumerate(zip(unit.places, unit.jobs, strict=True)):
         found = inspect(job.directory, identity(job.config, data_digest.of(job.config.data)))
         if found.state is State.DONE:
             done.append((place, Outcome(result=found.result)))
@@ -121,13 +119,12 @@ def _standing(unit: Unit) -> tuple[Ended, Unit]:
             for path in job.directory.iterdir():
                 if path.name not in BEFORE_TRAINING:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        left.append((place, job))
-    places, jobs = tuple(place for place, _ in left), tuple(job for _, job in left)
-    return done, replace(unit, places=places, jobs=jobs)
+        left.append(row)
+    return done, unit.part(left)
 
 
 def _portable(outcome: Outcome) -> Outcome:
-    """With an error that survives the way home."""
+    """With an error that can be pickled."""
     error = outcome.error
     if error is None:
         return outcome
@@ -139,16 +136,14 @@ def _portable(outcome: Outcome) -> Outcome:
     return outcome if travels else replace(outcome, error=RuntimeError(f"{type(error).__name__}: {error}"))
 
 
-class _Watch(Callback):
-    """Stops a stack whose sweep has gone, before it writes."""
+class _Throttled:
+    """A function that is called at most once in so many seconds, with the arguments of that moment."""
 
-    def __init__(self, session: Session) -> None:
-        self._session, self._looked_at = session, time.monotonic()
+    def __init__(self, function: Callable[..., None], every_s: float) -> None:
+        self._function, self._every_s, self._called_at = function, every_s, float("-inf")
 
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if time.monotonic() - self._looked_at > WATCH_S:
-            self._session.check()
-            self._looked_at = time.monotonic()
-
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._session.check()
+    def __call__(self, *arguments: Any) -> None:
+        now = time.monotonic()
+        if now - self._called_at >= self._every_s:
+            self._called_at = now
+            self._function(*arguments)
