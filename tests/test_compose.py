@@ -1,4 +1,4 @@
-"""The fast composition against Hydra's own: every text, every resolved value, every error."""
+"""The fast composition against Hydra's own: the content of every file, every resolved value, every error."""
 
 import logging
 import os
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mlpexp.cli import hydra_app
-from mlpexp.config import checks, schema
-from mlpexp.sweep import compose
-from mlpexp.sweep.compose import Composed, Composer
-from mlpexp.sweep.yaml_documents import Document, dump_strings
+from mlpexp.config import checks, schema, yaml_text
+from mlpexp.sweep.compose import Composer
+from mlpexp.sweep.grid import specs
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
@@ -86,22 +85,29 @@ def by_hydra(loader: ConfigLoader, master: DictConfig, overrides: list[str], num
         "env_set": dict(ended.hydra_cfg.hydra.job.env_set),
         "output_subdir": subdir,
         "ordinary": bool(ended.hydra_cfg.hydra.job.chdir),
-    } | {name: (directory / subdir / name).read_text("utf-8") if subdir else None for name in FILES}
+    } | {name: content((directory / subdir / name).read_text("utf-8")) if subdir else None for name in FILES}
 
 
-def by_us(composed: Composed) -> dict[str, Any]:
-    wanted = composed.output_subdir is not None
+def content(text: str) -> str:
+    """What a YAML text loads to, with its types: by OmegaConf, and by PyYAML where that reads it."""
+    try:
+        plain = repr(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        plain = type(error).__name__
+    return f"{OmegaConf.to_container(OmegaConf.create(text))!r} {plain}"
+
+
+def by_us(composer: Composer, overrides: list[str], number: int) -> dict[str, Any]:
+    composed = composer.compose(specs([overrides], number)[0])
+    files = composed.hydra_files() if composed.output_subdir is not None else {}
     return {
         "config": repr(composed.config),
         "directory": composed.output_dir,
         "overrides": list(composed.overrides),
         "env_set": composed.env_set,
         "output_subdir": composed.output_subdir,
-        "ordinary": composed.needs_ordinary_way,
-        "config.yaml": composed.config_yaml if wanted else None,
-        "hydra.yaml": composed.hydra_yaml if wanted else None,
-        "overrides.yaml": composed.overrides_yaml if wanted else None,
-    }
+        "ordinary": composed.needs_run_job,
+    } | {name: content(files[name]) if files else None for name in FILES}
 
 
 def outcome(call: Any) -> Any:
@@ -262,7 +268,7 @@ def test_a_job_is_composed_as_hydra_composes_it(
     given_overrides: list[str], number: int, loader: ConfigLoader, master: DictConfig, composer: Composer
 ) -> None:
     expected = outcome(lambda: by_hydra(loader, master, given_overrides, number))
-    assert outcome(lambda: by_us(composer.compose(given_overrides, number))) == expected
+    assert outcome(lambda: by_us(composer, given_overrides, number)) == expected
 
 
 @pytest.mark.parametrize("override", [*INTERPOLATIONS, *HYDRAS, *WRONG])
@@ -271,7 +277,7 @@ def test_every_kind_of_override_is_composed_as_hydra_does(
 ) -> None:
     job = ["model.depth=2", override, "seed=4"]
     expected = outcome(lambda: by_hydra(loader, master, job, 7))
-    assert outcome(lambda: by_us(composer.compose(job, 7))) == expected
+    assert outcome(lambda: by_us(composer, job, 7)) == expected
 
 
 @pytest.mark.parametrize("override", [item for item in INTERPOLATIONS if "oc.env" in item])
@@ -279,24 +285,26 @@ def test_the_environment_is_seen_as_hydras_jobs_see_it(
     override: str, loader: ConfigLoader, without_env: DictConfig
 ) -> None:
     expected = outcome(lambda: by_hydra(loader, without_env, [override, "seed=1"], 0))
-    assert outcome(lambda: by_us(Composer(loader, without_env).compose([override, "seed=1"], 0))) == expected
+    assert outcome(lambda: by_us(Composer(loader, without_env), [override, "seed=1"], 0)) == expected
 
 
 def test_the_whole_configuration_is_hydras(loader: ConfigLoader, master: DictConfig, composer: Composer) -> None:
     job = ["optimizer=adam", "seed=4", "data.seed=${seed}", "+trainer.new=[1]", "~model.sigma_w"]
-    expected, found = loader.load_sweep_config(master, job), composer.loaded(job)
+    expected, found = loader.load_sweep_config(master, job), composer.full_config(specs([job], 3)[0])
+    with open_dict(expected):
+        expected.hydra.job.id = expected.hydra.job.num = 3
     assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)
     assert OmegaConf.get_type(found, "hydra") is OmegaConf.get_type(expected, "hydra")
     assert OmegaConf.is_struct(found) and OmegaConf.is_struct(expected)
 
 
 def test_no_job_sees_anything_of_another(composer: Composer) -> None:
-    first = by_us(composer.compose(["model.width=3", "seed=1", "+trainer.new=1"], 0))
-    second = composer.compose(["seed=2"], 1)
+    first = by_us(composer, ["model.width=3", "seed=1", "+trainer.new=1"], 0)
+    second = composer.compose(specs([["seed=2"]], 1)[0])
     assert second.config["seed"] == 2
     assert second.config["model"]["width"] == 50
     assert "new" not in second.config["trainer"]
-    assert by_us(composer.compose(["model.width=3", "seed=1", "+trainer.new=1"], 0)) == first
+    assert by_us(composer, ["model.width=3", "seed=1", "+trainer.new=1"], 0) == first
 
 
 @pytest.mark.parametrize(
@@ -316,17 +324,15 @@ def test_an_ordinary_sweep_is_composed_by_hydra_once(
 ) -> None:
     monkeypatch.setenv("MLPEXP_INIT", "notebook")
     composer = Composer(loader, without_env)
-    composer.compose([item.format(i=1) for item in job], 0)
+    composer.compose(specs([[item.format(i=1) for item in job]])[0])
 
     def never(*_: object) -> None:
         raise AssertionError("the slow way")
 
-    monkeypatch.setattr(Composer, "_step_by_step", never)
-    monkeypatch.setattr(Composer, "_loaded", never)
+    monkeypatch.setattr(Composer, "_by_hydra", never)
     monkeypatch.setattr(type(loader), "load_sweep_config", never)
-    monkeypatch.setattr(compose, "_Base", never)
     for i in range(2, 30):
-        composed = composer.compose([item.format(i=i) for item in job], i)
+        composed = composer.compose(specs([[item.format(i=i) for item in job]], i)[0])
         assert composed.config["seed"] == i
         checks.parse(composed.config)
 
@@ -337,32 +343,14 @@ def test_an_ordinary_sweep_is_composed_by_hydra_once(
 )
 def test_the_log_file_is_known(loader: ConfigLoader, logging_choice: str, name: str | None, ordinary: bool) -> None:
     sweep = loader.load_configuration("train", [f"hydra/job_logging={logging_choice}"], RunMode.MULTIRUN)
-    composed = Composer(loader, sweep).compose(["seed=1"], 0)
-    assert (composed.log_name, composed.needs_ordinary_way) == (name, ordinary)
+    composed = Composer(loader, sweep).compose(specs([["seed=1"]])[0])
+    assert (composed.log_name, composed.needs_run_job) == (name, ordinary)
 
 
 def test_unforeseen_logging_is_left_to_hydra(loader: ConfigLoader) -> None:
     elsewhere = "hydra.job_logging.handlers.file.filename=elsewhere.log"
     sweep = loader.load_configuration("train", [elsewhere], RunMode.MULTIRUN)
-    assert Composer(loader, sweep).compose(["seed=1"], 0).needs_ordinary_way
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    key=st.from_regex(r"[a-z_]\w{0,5}(\.[a-z_]\w{0,5}){0,2}", fullmatch=True),
-    value=st.one_of(
-        st.integers().map(str),
-        st.floats().map(repr),
-        st.from_regex(r"-?\d{1,4}\.?\d{0,4}", fullmatch=True),
-        st.from_regex(r"\[(-?\d{1,3})(,-?\d{1,3}){0,3}\]", fullmatch=True),
-    ),
-)
-def test_numbers_are_read_as_hydra_reads_them(key: str, value: str) -> None:
-    text = f"{key}={value}"
-    if (read := compose._read_number(text)) is None:
-        return
-    expected = OverridesParser.create().parse_override(text)
-    assert repr(read) == repr(expected)
+    assert Composer(loader, sweep).compose(specs([["seed=1"]])[0]).needs_run_job
 
 
 leaves = st.one_of(
@@ -382,31 +370,22 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
-@given(data=st.data(), plain=st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), trees, max_size=4))
-def test_a_document_with_other_leaves_is_what_omegaconf_writes(data: st.DataObject, plain: dict[str, Any]) -> None:
-    document = Document(plain)
-    if document.text() != OmegaConf.to_yaml(plain) or not document.leaves:
-        return  # noticed by whoever uses it
-    name = data.draw(st.sampled_from(sorted(document.leaves)))
-    value = data.draw(st.one_of(leaves, st.lists(leaves, max_size=3)))
-    *above, last = document.leaves[name]
-    node = plain
-    for key in above:
-        node = node[key]
-    node[last] = value
-    assert "".join(document.pieces({name: value})) == OmegaConf.to_yaml(plain)
-    assert "".join(document.joined([name]).pieces({name: value})) == OmegaConf.to_yaml(plain)
+@settings(max_examples=200, deadline=None)
+@given(plain=st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), trees, max_size=4))
+def test_our_yaml_loads_to_what_was_written(plain: dict[str, Any]) -> None:
+    text = yaml_text.block(plain)
+    assert repr(yaml.safe_load(text)) == repr(plain)
+    assert repr(OmegaConf.to_container(OmegaConf.create(text))) == repr(plain)
 
 
-@given(st.lists(words.filter(lambda text: "${" not in text), max_size=4))
+@given(st.lists(words, max_size=4))
 @settings(deadline=None)
-def test_a_list_of_strings_is_what_omegaconf_writes(lines: list[str]) -> None:
-    assert dump_strings(lines) == OmegaConf.to_yaml(lines)
+def test_our_list_of_texts_loads_to_what_was_written(lines: list[str]) -> None:
+    assert yaml.safe_load(yaml_text.items(lines)) == lines
 
 
 def test_composing_leaves_logging_alone(composer: Composer) -> None:
     root = logging.getLogger()
     before = root.level, root.handlers[:]
-    composer.compose(["seed=1", "name=${hydra:job.num}"], 3)
+    composer.compose(specs([["seed=1", "name=${hydra:job.num}"]], 3)[0])
     assert (root.level, root.handlers[:]) == before

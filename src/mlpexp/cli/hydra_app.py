@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,31 +29,52 @@ from mlpexp.store import run_names
 
 
 def register() -> None:
-    """Give Hydra the base configuration and the resolvers that `conf/train.yaml` uses."""
+    """Give Hydra the base configuration and the resolvers that `conf/train.yaml` uses.
+
+    The resolvers are functions of this module, so that launchers that start other processes can pickle them.
+    """
     ConfigStore.instance().store(name="schema", node=schema.defaults())
     now = datetime.now()
-
-    def sweep_name(name: str | None) -> str:
-        return run_names.safe_component(str(name)) if name is not None else f"{now:%Y-%m-%d/%H-%M-%S}"
-
-    @cache
-    def unused() -> str:
-        directory = f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}"
-        others = (number for number in count(2) if not Path(f"{directory}-{number}").exists())
-        return f"{directory}-{next(others)}" if Path(directory).exists() else directory  # two in one second
-
     resolvers: dict[str, Callable[..., Any]] = {
-        "mlpexp.run_dir": lambda resume: resume or unused(),
-        "mlpexp.sweep_name": sweep_name,
+        "mlpexp.run_dir": partial(_run_dir, now),
+        "mlpexp.sweep_name": partial(_sweep_name, now),
         "mlpexp.run_name": run_names.run_name,
-        # a resumed run keeps the configuration that it was started with
-        "mlpexp.output_subdir": lambda resume: None if resume else ".hydra",
-        # the notebook draws N(0, 1) by hand, and leaves torch's layers to torch
-        "mlpexp.notebook_init": lambda variant: "torch" if variant == "torch_nn" else "notebook",
+        "mlpexp.full_run_name": _full_run_name,
+        "mlpexp.output_subdir": _output_subdir,
+        "mlpexp.notebook_init": _notebook_init,
         "mlpexp.help": help_template,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _run_dir(started: datetime, resume: str | None) -> str:
+    return resume or _unused_run_dir(started)
+
+
+@cache
+def _unused_run_dir(started: datetime) -> str:
+    directory = f"outputs/{started:%Y-%m-%d}/{started:%H-%M-%S}"
+    others = (number for number in count(2) if not Path(f"{directory}-{number}").exists())
+    return f"{directory}-{next(others)}" if Path(directory).exists() else directory  # two in one second
+
+
+def _sweep_name(started: datetime, name: str | None) -> str:
+    return run_names.safe_component(str(name)) if name is not None else f"{started:%Y-%m-%d/%H-%M-%S}"
+
+
+def _full_run_name(overrides: list[str]) -> str:
+    return run_names.run_name(overrides, full=True)
+
+
+def _output_subdir(resume: str | None) -> str | None:
+    """A resumed run keeps the configuration that it was started with."""
+    return None if resume else ".hydra"
+
+
+def _notebook_init(variant: str) -> str:
+    """The notebook draws N(0, 1) for its hand-made networks, and leaves the layers of torch to torch."""
+    return "torch" if variant == "torch_nn" else "notebook"
 
 
 class CheckFirst(Callback):

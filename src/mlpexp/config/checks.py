@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from mlpexp.config import schema
+from mlpexp.config import plugin_keys, schema
 from mlpexp.config.overrides import spell
 from mlpexp.config.schema import GENERATED, Config, DataConfig, ModelConfig
 from mlpexp.nn.initialisation import INITIALISERS
@@ -143,6 +143,8 @@ def parse(mapping: Mapping[str, Any]) -> Config:
 
 def unknown_key(key: str) -> str:
     """The sentence for a key that does not exist, with the nearest one that does."""
+    if key.startswith(("hydra.sweeper.", "hydra.launcher.")):
+        return plugin_keys.unknown_key(key)
     group, _, last = key.rpartition(".")
     candidates = list(_DEFAULTS)
     same = [name for name in candidates if name.rsplit(".", 1)[-1] == last]  # without its group, such as lr=0.1

@@ -41,4 +41,4 @@ class ReportAtEnd(Callback):
 
 
 def is_asked_for(config: DictConfig) -> bool:
-    return OmegaConf.select(config, "report") is True
+    return OmegaConf.select(config, "report") is True and OmegaConf.select(config, "dry_run") is not True

@@ -25,8 +25,10 @@ from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.run_names import UNNAMED
+from mlpexp.sweep.check_runs import check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.hydra_launch import Sweep, check
+from mlpexp.sweep.grid import specs
+from mlpexp.sweep.hydra_launch import Sweep
 
 try:
     import optuna
@@ -65,7 +67,7 @@ class Plan:
     @property
     def asked(self) -> dict[str, str]:
         """What makes a search another one: objectives and space, as they were typed."""
-        ignored = {*(name.rstrip(".") for name in UNNAMED), "experiment"}
+        ignored = {*UNNAMED, "experiment"}
         typed = {key: parse(text) for key, text in self.space.typed.items()}
         return {"objectives": ",".join(self.names)} | {
             key: override.value_text or ""
@@ -212,7 +214,7 @@ class _Search:
             if runs in self._outcomes:
                 continue
             try:
-                check(self._composer, list(enumerate(runs)))
+                check(self._composer, specs(runs))
             except ConfigError as error:  # values that are allowed one by one, but not together
                 count = f" ({len(runs):,} of {len(runs):,} runs)"
                 self._outcomes[runs] = Measured(None, error.problems[0].removesuffix(count))
@@ -279,12 +281,12 @@ def _check_values(space: Space, composer: Composer) -> Config:
             for rest in [at_first, *others]:
                 runs = space.runs(rest | {key: value})
                 try:
-                    composer.compose(runs[0], 0)
+                    composer.compose(specs(runs)[0])
                 except (HydraException, OmegaConfBaseException, ValueError) as error:  # whatever the others are
                     problems[hydra_messages.hydra_sentence(error)] = None
                     break
                 try:
-                    accepted = check(composer, list(enumerate(runs)))[0][1]
+                    accepted = check(composer, specs(runs))[0].config
                     break
                 except ConfigError as error:
                     first = first or error

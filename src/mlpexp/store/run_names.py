@@ -8,20 +8,24 @@ from mlpexp.config import schema
 from mlpexp.config.overrides import by_key
 
 MAX_BYTES = 200  # below the 255 of common file systems, with room for a suffix
-# what cannot change a run, so it is not in its name
-UNNAMED = ("name", "experiment", "stack.", "tracking.", "hydra", "resume", "threads", "dry_run", "report", "record")
+# keys that do not change a run's numbers are not in its name
+UNNAMED = frozenset(["name", "stack", "tracking", "hydra", "resume", "threads", "dry_run", "report", "record"])
 _ORDER = {key: i for i, (key, _, _) in enumerate(schema.keys())}
 _GROUPS = ("model.", "optimizer.", "trainer.", "early_stopping.")
 
 
-def run_name(overrides: Iterable[str]) -> str:
+def run_name(overrides: Iterable[str], *, full: bool = False) -> str:
     """A run's directory name from its own overrides: `depth=2,width=64,seed=3`, in the schema's order.
 
     The same overrides give the same name in any order, and growing a grid does not change it.
+
+    Args:
+        full: name every key but Hydra's, also those that do not change the numbers, such as `tracking.figures`.
     """
+    unnamed = {"hydra"} if full else UNNAMED
     parts: dict[str, str] = {}
     for key, override in by_key(overrides).items():
-        if not key.startswith(UNNAMED):
+        if re.split("[./]", key, maxsplit=1)[0] not in unnamed:
             parts[key] = override.value_text or ""
     ordered = sorted(parts.items(), key=lambda item: (_rank(item[0]), item[0]))
     return safe_component(",".join(f"{_short(key)}={value}" for key, value in ordered) or "default")

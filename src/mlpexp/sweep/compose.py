@@ -1,185 +1,159 @@
-"""All configurations of a sweep, as Hydra's own launcher composes and writes them, at a hundredth of the cost.
+"""The configuration of each run of a sweep: what Hydra composes, at a thousandth of the time.
 
-Hydra splits a job's overrides into those that choose files and those that set values. Each choice of files is
-composed once, by Hydra; what a value does beyond taking a leaf's place is done once, by Hydra's own function; the
-rest happens on plain dicts and lines of YAML. A job in which anything is unusual goes step by step the way of
-Hydra's `run_job`, and one that raises is handed to Hydra itself, which has the last word.
+Of a run's overrides some choose files (`optimizer=adam`) and some set values. Hydra composes each distinct set of
+choices once; values are then set in nested builtins. Whatever is unusual in a run (a key that does not exist, an
+interpolation other than `${key}`) makes Hydra compose that run, which also words the errors.
 """
 
 import copy
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hydra.core.utils import env_override
-from hydra.types import RunMode
-from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, SCMode, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
+from mlpexp.config import yaml_text
+from mlpexp.config.overrides import Override
 from mlpexp.store import run_names
-from mlpexp.sweep.yaml_documents import Document, dump_strings
+from mlpexp.sweep.grid import RunSpec
 
-# two interpolations of Hydra's node that are known here, and so need not be resolved for every job
+# interpolations of conf/train.yaml that are known here, so that they need not be resolved for every run
 _RUN_NAME = "${mlpexp.run_name:${hydra.overrides.task}}"
+_FULL_RUN_NAME = "${mlpexp.full_run_name:${hydra.overrides.task}}"
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
 
-# where the hydra.yaml of one job differs from that of the next
-_TASK = "hydra.overrides.task"
-_DIRNAME, _ID, _NUM = "hydra.job.override_dirname", "hydra.job.id", "hydra.job.num"
-_OUTPUT_DIR = "hydra.runtime.output_dir"
-
 _KEY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
-# ${key}; ${mlpexp.function:${key}}, where the functions of app.py depend on nothing but their argument; ${oc.env:NAME}
+# ${key}; ${mlpexp.function:${key}}, whose result depends on its argument alone; ${oc.env:NAME}
 _REFERENCE = re.compile(
     rf"\$\{{(?:(?P<function>mlpexp\.\w+):\$\{{(?P<argument>{_KEY.pattern})\}}"
-    rf"|(?P<key>{_KEY.pattern})|(?P<env>oc\.env:\w+(?:,[\w./-]+)?))\}}",
+    rf"|(?P<key>{_KEY.pattern})|oc\.env:(?P<env>\w+(?:,[\w./-]+)?))\}}",
     re.ASCII,
 )
-_INTEGER = r"-?(?:0|[1-9]\d*)"
-_NUMBER = re.compile(rf"({_KEY.pattern})=(?:({_INTEGER})(\.\d+)?|\[({_INTEGER}(?:,{_INTEGER})*)\])", re.ASCII)
-_CACHED_LINES, _CACHED_BASES = 8192, 256
+_SCALARS = (bool, int, float, type(None))
+
+Plain = dict[str, Any]
 
 
 @dataclass(slots=True, kw_only=True)
-class Composed:
-    """One job's configuration, texts and place: a few KiB, of which much is shared with other jobs."""
+class ComposedRun:
+    """The configuration and the directory of one run; most of it is shared with other runs."""
 
-    number: int
-    arguments: tuple[str, ...]
-    """the job's overrides as the sweeper gave them"""
+    spec: RunSpec
     overrides: tuple[str, ...]
     """those that are not Hydra's own: `hydra.overrides.task`"""
-    config: dict[str, Any]
-    """resolved, without Hydra's node; not to be changed, parts belong to other jobs too"""
-    config_yaml: str
-    hydra_pieces: list[str]
+    config: Plain
+    """resolved, without Hydra's node; read-only, because parts belong to other runs too"""
     output_dir: str
     """absolute"""
     output_subdir: str | None
-    """where below output_dir the three YAML files go; None: they are not wanted"""
+    """directory below output_dir for Hydra's three YAML files; None if they are not wanted"""
     log_name: str | None
-    """the log file in output_dir that the job's logging opens, if it does"""
+    """name of the log file in output_dir, if the run's logging opens one"""
     env_set: dict[str, str]
-    needs_ordinary_way: bool
-    """only Hydra's own run_job can do what this job asks for, e.g. change the directory"""
+    needs_run_job: bool
+    """only Hydra's `run_job` can do what this run asks for, e.g. change the directory"""
+    make_files: Callable[[], dict[str, str]] | None
 
     @property
-    def hydra_yaml(self) -> str:
-        return "".join(self.hydra_pieces)
+    def number(self) -> int:
+        return self.spec.number
 
-    @property
-    def overrides_yaml(self) -> str:
-        return dump_strings(self.overrides)
+    def hydra_files(self) -> dict[str, str]:
+        """Hydra's three files: name -> text."""
+        assert self.make_files is not None
+        return self.make_files()
 
-    def forget_texts(self) -> None:
-        """Once written they are only in the way: ten thousand jobs should need little more room than a thousand."""
-        self.config, self.config_yaml, self.hydra_pieces = {}, "", []
+    def forget_content(self) -> None:
+        """Drop what is not needed once it is written, so that many runs fit into memory."""
+        self.config, self.make_files = {}, None
 
 
 class Composer:
-    """Composes the jobs of one sweep.
+    """Composes the runs of one sweep.
 
     Args:
-        loader: Hydra's own.
-        master: the sweep's configuration, as Hydra gives it to a launcher.
+        loader: Hydra's.
+        master: the configuration of the sweep, as Hydra gives it to a sweeper or launcher.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
-        self.loader = loader
-        self.master = master
-        self._hydra_overrides: list[str] = OmegaConf.to_container(master.hydra.overrides.hydra)  # type: ignore[assignment]
-        self._parser = OverridesParser.create()
-        self._lines: dict[str, _Line] = {}
-        self._groups: dict[tuple[str, bool], bool] = {}
-        self._choices: dict[tuple[str, ...], bytes] = {}
-        self._frames: dict[tuple[str, ...], _HydraNode] = {}
-        self._bases: dict[tuple[tuple[str, ...], tuple[str, ...]], _Base | None] = {}
+        self._loader, self._master = loader, master
+        self._is_group: dict[str, bool] = {}
+        self._choices: dict[tuple[str, ...], _Choice | None] = {}
 
-    def compose(self, arguments: Sequence[str], number: int) -> Composed:
-        """The job number `number` of the sweep, from its overrides.
-
+    def compose(self, spec: RunSpec) -> ComposedRun:
+        """
         Raises:
-            HydraException: what Hydra raises for these overrides.
-            OmegaConfBaseException: an interpolation in the job's configuration has no value.
+            HydraException: Hydra cannot compose these overrides.
+            OmegaConfBaseException: an interpolation has no value.
         """
         try:
-            return self._quickly(tuple(arguments), number)
-        except Exception:  # whatever it was: Hydra has the last word
-            return self._step_by_step(tuple(arguments), number)
+            choice, plain = self._edited(spec)
+            return choice.run(spec, plain)
+        except (_Unusual, HydraException, OmegaConfBaseException, ValueError):
+            return self._by_hydra(spec)
 
-    def config(self, arguments: Sequence[str], number: int) -> DictConfig:
-        """The job's whole configuration, as Hydra's launcher hands it to `run_job`.
+    def full_config(self, spec: RunSpec) -> DictConfig:
+        """The run's configuration with Hydra's node, as a launcher hands it to `run_job`.
 
         Raises:
-            HydraException: what Hydra raises for these overrides.
+            HydraException: Hydra cannot compose these overrides.
         """
-        cfg = self.loaded(arguments)
+        try:
+            choice, plain = self._edited(spec)
+            cfg = choice.full(spec, plain)
+            OmegaConf.copy_cache(from_config=self._master, to_config=cfg)
+        except (_Unusual, HydraException, OmegaConfBaseException, ValueError):
+            cfg = self._loader.load_sweep_config(self._master, spec.texts)
         with open_dict(cfg):
-            cfg.hydra.job.id = number
-            cfg.hydra.job.num = number
+            cfg.hydra.job.id = cfg.hydra.job.num = spec.number
         return cfg
 
-    def loaded(self, arguments: Sequence[str]) -> DictConfig:
-        """What Hydra's `load_sweep_config` returns.
-
-        Raises:
-            HydraException: what Hydra raises for these overrides.
-        """
-        try:
-            return self._loaded(arguments)
-        except Exception:
-            return self.loader.load_sweep_config(self.master, list(arguments))
-
-    def placed(self, arguments: Sequence[str], number: int) -> DictConfig:
-        """`config` as the job itself finds it in `HydraConfig`: with its output directory."""
-        cfg = self.config(arguments, number)
+    def job_config(self, spec: RunSpec) -> DictConfig:
+        """`full_config` as the job finds it in `HydraConfig`: with its output directory."""
+        cfg = self.full_config(spec)
         with hydra_config(cfg):
             sweep_dir, subdir = (str(OmegaConf.select(cfg, f"hydra.sweep.{key}")) for key in ("dir", "subdir"))
         with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
             cfg.hydra.runtime.output_dir = _output_dir(sweep_dir, subdir)
         return cfg
 
-    def _quickly(self, arguments: tuple[str, ...], number: int) -> Composed:
-        groups, values = self._split(arguments)
-        setting = [line for line in values if line.sets_leaf]
-        others = [line for line in values if not line.sets_leaf]
-        if any(_overlap(one.key, other.key) for one, other in product(setting, others)):
+    def _edited(self, spec: RunSpec) -> tuple["_Choice", Plain]:
+        """The choice of files, and its configuration with the run's values set, not resolved."""
+        groups = [override for override in spec.overrides if self._chooses_file(override)]
+        values = [override for override in spec.overrides if not self._chooses_file(override)]
+        key = tuple(override.text for override in groups)
+        if key not in self._choices:
+            self._choices[key] = None  # until it has proved usual
+            self._choices[key] = _Choice(self._loader.load_sweep_config(self._master, list(key)))
+        if (choice := self._choices[key]) is None:
             raise _Unusual
-        base = self._base(groups, others)
-        frame = self._frames[tuple(line.text for line in groups)]
-        edits = {line.key: line.value for line in values if line.is_plain}
-        config = base.edited(edits)
-        if frame.subdir == _RUN_NAME:
-            subdir = run_names.run_name([base.filled(text, config) for text in arguments])
-        else:
-            subdir = str(base.filled(_numbered(frame.subdir, number), config))
-        output_dir = _output_dir(str(base.filled(_numbered(frame.sweep_dir, number), config)), subdir)
-        return Composed(
-            number=number,
-            arguments=arguments,
-            overrides=arguments,
-            config=config,
-            config_yaml="".join(base.document.pieces(edits)),
-            hydra_pieces=frame.pieces(self._each(arguments), number, output_dir),
-            output_dir=output_dir,
-            output_subdir=base.filled(frame.output_subdir, config),
-            log_name=frame.log_name,
-            env_set=frame.env_set,
-            needs_ordinary_way=frame.needs_ordinary_way,
-        )
+        plain = dict(choice.plain)
+        copied: set[tuple[str, ...]] = set()
+        for override in values:
+            _apply(override, plain, copied)
+        return choice, plain
 
-    def _step_by_step(self, arguments: tuple[str, ...], number: int) -> Composed:
+    def _chooses_file(self, override: Override) -> bool:
+        key = override.key
+        if key not in self._is_group:
+            if key.startswith("hydra") or not _KEY.fullmatch(key.replace("/", ".")):
+                raise _Unusual
+            self._is_group[key] = bool(self._loader.get_group_options(key))
+        return self._is_group[key] and not (override.value_text or "").startswith("{")
+
+    def _by_hydra(self, spec: RunSpec) -> ComposedRun:
         """What `run_job` does to the configuration before it runs the job."""
-        cfg = self.placed(arguments, number)
+        cfg = self.job_config(spec)
         with hydra_config(cfg):
             env_set = {key: str(value) for key, value in cfg.hydra.job.env_set.items()}
             task = without_hydra(cfg)
@@ -187,94 +161,28 @@ class Composer:
                 config = OmegaConf.to_container(task, resolve=True)
             subdir = cfg.hydra.output_subdir
             log_name, is_usual = _log_file(OmegaConf.to_container(cfg.hydra.job_logging), cfg.hydra.job.name)
-            return Composed(
-                number=number,
-                arguments=arguments,
-                overrides=tuple(OmegaConf.to_container(cfg.hydra.overrides.task)),  # type: ignore[arg-type]
-                config=config,  # type: ignore[arg-type]
-                config_yaml=OmegaConf.to_yaml(task),
-                hydra_pieces=[OmegaConf.to_yaml(HydraConfig.instance().cfg)],
-                output_dir=cfg.hydra.runtime.output_dir,
-                output_subdir=None if subdir is None else str(subdir),
-                log_name=log_name,
-                env_set=env_set,
-                needs_ordinary_way=bool(cfg.hydra.job.chdir) or not is_usual,
-            )
-
-    def _loaded(self, arguments: Sequence[str]) -> DictConfig:
-        groups, values = self._split(arguments)
-        cfg = self._chosen(groups)
-        ConfigLoaderImpl._apply_overrides_to_config([line.override for line in values], cfg)
-        cfg.hydra.overrides.task = list(arguments)
-        rules = OmegaConf.to_container(cfg.hydra.job.config.override_dirname, resolve=True)
-        cfg.hydra.job.override_dirname = _dirname(self._each(arguments), rules)
-        OmegaConf.copy_cache(from_config=self.master, to_config=cfg)
-        return cfg
-
-    def _chosen(self, groups: Sequence["_Line"]) -> DictConfig:
-        """A fresh configuration with these choices of files and no value set.
-
-        Pickled, because that shares nothing between jobs (as Hydra's caching repository would) and is cheap.
-        """
-        key = tuple(line.text for line in groups)
-        if key not in self._choices:
-            self._choices[key] = pickle.dumps(self.loader.load_sweep_config(self.master, list(key)))
-        return pickle.loads(self._choices[key])
-
-    def _base(self, groups: Sequence["_Line"], others: Sequence["_Line"]) -> "_Base":
-        choice = tuple(line.text for line in groups)
-        key = (choice, tuple(line.shape for line in others))
-        if key not in self._bases:
-            if len(self._bases) >= _CACHED_BASES:
-                self._bases.clear()
-            self._bases[key] = None  # until it has proved usual
-            cfg = self._chosen(groups)
-            if choice not in self._frames:
-                self._frames[choice] = _HydraNode(cfg)
-            if others:
-                if self._base(groups, ()).references or any(
-                    _overlap(one.key, other.key) for i, one in enumerate(others) for other in others[:i]
-                ):
-                    raise _Unusual  # then an override could see the value of an interpolation
-                ConfigLoaderImpl._apply_overrides_to_config([line.override for line in others], cfg)
-            self._bases[key] = _Base(cfg)
-        base = self._bases[key]
-        if base is None:
-            raise _Unusual
-        return base
-
-    def _split(self, arguments: Sequence[str]) -> tuple[list["_Line"], list["_Line"]]:
-        """The overrides that choose files, and those that set values."""
-        lines = self._each(arguments)
-        if any(line.key.startswith("hydra") or line.override.is_sweep_override() for line in lines):
-            raise _Unusual
-        if any(line.kind not in self._groups for line in lines):
-            defaults = self.loader.compute_defaults_list(
-                self.master.hydra.job.config_name,
-                [*self._hydra_overrides, *arguments],
-                RunMode.RUN,
-            )
-            values = {override.input_line for override in defaults.config_overrides}
-            self._groups |= {line.kind: line.text not in values for line in lines}
-        return (
-            [line for line in lines if self._groups[line.kind]],
-            [line for line in lines if not self._groups[line.kind]],
+            overrides = OmegaConf.to_container(cfg.hydra.overrides.task)
+            files = {
+                "config.yaml": OmegaConf.to_yaml(task),
+                "hydra.yaml": OmegaConf.to_yaml(HydraConfig.instance().cfg),
+                "overrides.yaml": OmegaConf.to_yaml(overrides),
+            }
+        return ComposedRun(
+            spec=spec,
+            overrides=tuple(overrides),  # type: ignore[arg-type]
+            config=config,  # type: ignore[arg-type]
+            output_dir=cfg.hydra.runtime.output_dir,
+            output_subdir=None if subdir is None else str(subdir),
+            log_name=log_name,
+            env_set=env_set,
+            needs_run_job=bool(cfg.hydra.job.chdir) or not is_usual,
+            make_files=lambda: files,
         )
-
-    def _each(self, arguments: Sequence[str]) -> list["_Line"]:
-        if len(self._lines) > _CACHED_LINES:
-            self._lines.clear()
-        return [self._lines.get(text) or self._parsed(text) for text in arguments]
-
-    def _parsed(self, text: str) -> "_Line":
-        override = _read_number(text) or self._parser.parse_overrides([text])[0]
-        line = self._lines[text] = _Line(override)
-        return line
 
 
 @contextmanager
 def hydra_config(cfg: DictConfig) -> Iterator[None]:
-    """While it lasts, `cfg` is what `${hydra:…}` and `HydraConfig` speak of."""
+    """While it lasts, `${hydra:...}` and `HydraConfig` refer to `cfg`."""
     singleton = HydraConfig.instance()
     before = singleton.cfg
     try:
@@ -285,7 +193,7 @@ def hydra_config(cfg: DictConfig) -> Iterator[None]:
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """A copy, as Hydra hands it to the job itself."""
+    """A copy, as Hydra hands it to the task function."""
     task = copy.deepcopy(cfg)
     with read_write(task), open_dict(task):
         del task["hydra"]
@@ -293,245 +201,269 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 
 class _Unusual(Exception):
-    """Not for the quick way."""
+    """Hydra has to compose this run."""
 
 
-class _Line:
-    """One parsed override.
-
-    Attributes:
-        kind: what decides whether it chooses files.
-        is_plain: its value is a scalar, a list of scalars, or a reference to another leaf.
-        sets_leaf: it gives such a value to a leaf that must exist.
-        shape: overrides of one shape do the same to a configuration, up to a plain value.
-    """
-
-    __slots__ = ("is_plain", "key", "kind", "override", "sets_leaf", "shape", "text", "value")
-
-    def __init__(self, override: Override) -> None:
-        assert override.input_line is not None
-        self.override = override
-        self.text = self.shape = override.input_line
-        self.key = override.key_or_group
-        self.value = override.value()
-        self.kind = (self.key, isinstance(self.value, dict))
-        is_list = isinstance(self.value, list)
-        self.is_plain = (
-            not override.is_delete()
-            and override.package is None
-            and _KEY.fullmatch(self.key) is not None
-            and (
-                all(map(_is_scalar, self.value))
-                if isinstance(self.value, list)
-                else _is_scalar(self.value) or _target(self.value) is not None
-            )
-        )
-        self.sets_leaf = self.is_plain and override.type == OverrideType.CHANGE
-        if self.is_plain and not self.sets_leaf:
-            self.shape = f"{override.get_key_element()}={'[]' if is_list else ''}"
-
-
-class _Base:
-    """A choice of files and what else is the same in many jobs, without Hydra's node; one leaf or another may differ.
+class _Choice:
+    """One set of files: the configuration that they make, before any value is set.
 
     Attributes:
-        references: leaf -> the leaf whose value it takes.
+        plain: it as nested builtins, without Hydra's node, not resolved.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        self._sets_environment = bool(cfg.hydra.job.env_set)
+        self._pickled = pickle.dumps(cfg)  # restoring shares nothing between runs and is 20 times faster than composing
+        node: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, "hydra"), enum_to_str=True)
+        self._hydra_node = _HydraNode(node)
+        task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        # nodes with declared types, whose values would have to be converted, stay what they are; see `_references`
+        plain: Any = OmegaConf.to_container(task, structured_config_mode=SCMode.DICT_CONFIG)
+        self.plain: Plain = plain
+        self._yaml = {key: yaml_text.block({key: value}) for key, value in self.plain.items()}
+        self._references = {key: list(_references(value, (key,))) for key, value in self.plain.items()}
+        self._results: dict[tuple[str, str], Any] = {}
+
+    def run(self, spec: RunSpec, plain: Plain) -> ComposedRun:
+        node = self._hydra_node
+        sweep_dir, subdir = (self._filled(text, spec, plain) for text in (node.sweep_dir, node.subdir))
+        output_dir = _output_dir(str(sweep_dir), str(subdir))
+        texts = tuple(spec.texts)
+
+        def files() -> dict[str, str]:
+            sections = [
+                self._yaml[key] if self._is_own(key, value) else yaml_text.block({key: value})
+                for key, value in plain.items()
+            ]
+            return {
+                "config.yaml": "".join(sections),
+                "hydra.yaml": node.text(spec, output_dir),
+                "overrides.yaml": yaml_text.items(texts),
+            }
+
+        return ComposedRun(
+            spec=spec,
+            overrides=texts,
+            config=self._resolved(plain),
+            output_dir=output_dir,
+            output_subdir=self._filled(node.output_subdir, spec, plain),
+            log_name=node.log_name,
+            env_set=node.env_set,
+            needs_run_job=node.needs_run_job,
+            make_files=files,
+        )
+
+    def full(self, spec: RunSpec, plain: Plain) -> DictConfig:
+        """The whole configuration with these values."""
+        cfg: DictConfig = pickle.loads(self._pickled)
         with open_dict(cfg):
-            del cfg["hydra"]
-        plain = OmegaConf.to_container(cfg)
-        assert isinstance(plain, dict)
-        self.plain: dict[str, Any] = plain  # type: ignore[assignment]
-        self.document = Document(self.plain)
-        self.references: dict[str, _Target] = {}
-        for name, path in self.document.leaves.items():
-            value = _at(self.plain, path)
-            if (target := _target(value)) is not None:
-                self.references[name] = target
-        text = OmegaConf.to_yaml(cfg)
-        nested = sum(1 if function in (None, "oc.env") else 2 for function, _ in self.references.values())
-        if self.document.text() != text or text.count("${") != nested:
-            raise _Unusual
-        self._called: dict[tuple[str, str], Any] = {}
-        self._free = {name for name, path in self.document.leaves.items() if _is_free(cfg, path)}
+            for key in self.plain.keys() - plain.keys():
+                del cfg[key]
+            for key, value in plain.items():
+                if not self._is_own(key, value):
+                    cfg[key] = value
+        cfg.hydra.overrides.task = spec.texts
+        cfg.hydra.job.override_dirname = self._hydra_node.dirname(spec)
+        return cfg
 
-    def edited(self, edits: Mapping[str, Any]) -> dict[str, Any]:
-        """The resolved configuration with these leaves replaced."""
-        if not edits.keys() <= self._free:
-            raise _Unusual  # an unknown key, a whole group, a typed value
-        config = dict(self.plain)
-        own: set[tuple[str, ...]] = set()
+    def _is_own(self, key: str, value: Any) -> bool:
+        """Whether a run has left this section as the files have it."""
+        return key in self.plain and self.plain[key] is value
 
-        def put(name: str, value: Any) -> None:
-            *above, last = self.document.leaves[name]
-            node = config
-            for depth, key in enumerate(above, 1):
-                if (place := tuple(above[:depth])) not in own:
-                    node[key] = dict(node[key])
-                    own.add(place)
-                node = node[key]
-            node[last] = value
-
-        for name, value in edits.items():
-            put(name, value)
-        references = self.references | {name: _target(value) for name, value in edits.items()}
-        resolved = {name: self._value(config, target) for name, target in references.items() if target}
-        for name, value in resolved.items():
-            put(name, value)
+    def _resolved(self, plain: Plain) -> Plain:
+        """`plain` with its interpolations replaced."""
+        found: list[tuple[str, ...]] = []
+        for key, value in plain.items():
+            found += self._references[key] if self._is_own(key, value) else _references(value, (key,))
+        config = dict(plain)
+        copied: set[tuple[str, ...]] = set()
+        for path in found:
+            _put(config, path, self._value(_match(_at(plain, path)), plain), copied)
         return config
 
-    def filled(self, text: Any, config: dict[str, Any]) -> Any:
-        """`text` with its references resolved; what one reference is all of keeps its type."""
+    def _filled(self, text: Any, spec: RunSpec, plain: Plain) -> Any:
+        """A text of Hydra's node with its interpolations replaced."""
         if not isinstance(text, str) or "${" not in text:
             return text
-        if (target := _target(text)) is not None:
-            return self._value(config, target)
-        filled = _REFERENCE.sub(lambda match: str(self._value(config, _parts(match))), text)
+        if text in (_RUN_NAME, _FULL_RUN_NAME):
+            overrides = [str(self._inserted(override.text, plain)) for override in spec.overrides]
+            return run_names.run_name(overrides, full=text == _FULL_RUN_NAME)
+        for own in ("${hydra.job.num}", "${hydra:job.num}", "${hydra.job.id}", "${hydra:job.id}"):
+            text = text.replace(own, str(spec.number))
+        return self._inserted(text.replace("${hydra.job.override_dirname}", self._hydra_node.dirname(spec)), plain)
+
+    def _inserted(self, text: str, plain: Plain) -> Any:
+        """`text` with the values of its references; a text that is one reference has that value's type."""
+        if "${" not in text:
+            return text
+        if match := _REFERENCE.fullmatch(text):
+            return self._value(match, plain)
+        filled = _REFERENCE.sub(lambda match: str(self._value(match, plain)), text)
         if "${" in filled or "\\" in text:
             raise _Unusual
         return filled
 
-    def _value(self, config: dict[str, Any], target: "_Target") -> Any:
-        function, name = target
-        if function == "oc.env":
-            return self._environment(name)
-        if name not in self._free:
+    def _value(self, match: re.Match[str], plain: Plain) -> Any:
+        if match["env"]:
+            if self._hydra_node.env_set:
+                raise _Unusual  # the job sees other variables than the name of its directory does
+            return self._result("oc.env", match["env"], lambda call: f"${{{call}:{match['env']}}}", None)
+        value = _at(plain, tuple((match["argument"] or match["key"]).split(".")))
+        if not _is_literal(value):
             raise _Unusual
-        value = _at(config, self.document.leaves[name])
-        if not _is_scalar(value):
-            raise _Unusual  # a list, or in its turn a reference
-        if function is None:
+        if match["function"] is None:
             return value
-        call = function, repr(value)  # by its repr: 1, 1.0 and True are equal
-        if call not in self._called:
-            node = OmegaConf.create({"argument": value, "result": f"${{{function}:${{argument}}}}"})
-            self._called[call] = node.result
-        return self._called[call]
+        # keyed by the value's repr, because 1, 1.0 and True are equal
+        return self._result(match["function"], repr(value), lambda call: f"${{{call}:${{argument}}}}", value)
 
-    def _environment(self, argument: str) -> Any:
-        if self._sets_environment:
-            raise _Unusual  # a job may then see other variables than its directory's name does
-        call = "oc.env", argument
-        if call not in self._called:
-            self._called[call] = OmegaConf.create({"result": f"${{oc.env:{argument}}}"}).result
-        return self._called[call]
+    def _result(self, function: str, key: str, interpolation: Callable[[str], str], argument: Any) -> Any:
+        """What OmegaConf makes of an interpolation that calls a function; each is asked for once."""
+        if (function, key) not in self._results:
+            node = OmegaConf.create({"argument": argument, "result": interpolation(function)})
+            self._results[function, key] = node.result
+        return self._results[function, key]
 
 
 class _HydraNode:
-    """Hydra's own node of a configuration, which differs from job to job in five leaves only.
+    """Hydra's node of a configuration, which differs from run to run in five leaves only.
 
     Attributes:
         sweep_dir, subdir, output_subdir: not resolved.
-        log_name, env_set, needs_ordinary_way: see `Composed`.
+        log_name, env_set, needs_run_job: see `ComposedRun`.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
-        masked = OmegaConf.masked_copy(cfg, "hydra")
-        plain: Any = OmegaConf.to_container(masked, enum_to_str=True)
-        document = Document(plain)
-        if document.text() != OmegaConf.to_yaml(masked):
-            raise _Unusual
-        self._document = document.joined((_TASK, _DIRNAME, _ID, _NUM, _OUTPUT_DIR))
+    _LEAVES = ("overrides.task", "job.override_dirname", "job.id", "job.num", "runtime.output_dir")
+
+    def __init__(self, plain: Plain) -> None:
         node = plain["hydra"]
         self.sweep_dir, self.subdir = node["sweep"]["dir"], node["sweep"]["subdir"]
         self.output_subdir = node["output_subdir"]
-        self._dirname_rules = node["job"]["config"]["override_dirname"]
         self.env_set = node["job"]["env_set"]
+        self._rules = node["job"]["config"]["override_dirname"]
         self.log_name, is_usual = _log_file(node["job_logging"], node["job"]["name"])
-        chdir = node["job"]["chdir"]
-        self.needs_ordinary_way = chdir is True or not is_usual
-        if "${" in str([chdir, self.env_set, self._dirname_rules, node["job"]["name"]]):
+        self.needs_run_job = node["job"]["chdir"] is True or not is_usual
+        if "${" in str([node["job"]["chdir"], self.env_set, self._rules, node["job"]["name"]]):
             raise _Unusual
+        marks = {leaf: f"__mlpexp_{number}__" for number, leaf in enumerate(self._LEAVES)}
+        for leaf, mark in marks.items():
+            group, name = leaf.split(".")
+            node[group][name] = mark
+        self._leaf_of = {mark: leaf for leaf, mark in marks.items()}
+        self._pieces = re.split(f"({'|'.join(self._leaf_of)})", yaml_text.block(plain))
 
-    def pieces(self, lines: Sequence[_Line], number: int, output_dir: str) -> list[str]:
-        return self._document.pieces(
-            {
-                _TASK: [line.text for line in lines],
-                _DIRNAME: _dirname(lines, self._dirname_rules),
-                _ID: str(number),
-                _NUM: number,
-                _OUTPUT_DIR: output_dir,
-            }
+    def text(self, spec: RunSpec, output_dir: str) -> str:
+        """The content of hydra.yaml."""
+        values = dict(
+            zip(
+                self._LEAVES,
+                (spec.texts, self.dirname(spec), str(spec.number), spec.number, output_dir),
+                strict=True,
+            )
         )
+        return "".join(
+            yaml_text.inline(values[self._leaf_of[piece]]) if piece in self._leaf_of else piece
+            for piece in self._pieces
+        )
+
+    def dirname(self, spec: RunSpec) -> str:
+        """`hydra.job.override_dirname`."""
+        texts = sorted(override.text for override in spec.overrides if override.key not in self._rules["exclude_keys"])
+        return str(self._rules["item_sep"].join(texts).replace("=", self._rules["kv_sep"]))
+
+
+def _apply(override: Override, plain: Plain, copied: set[tuple[str, ...]]) -> None:
+    """Set, add or delete the value of an override, as Hydra does."""
+    *above, last = path = tuple(override.key.split("."))
+    parent: Any = plain
+    for key in above:
+        parent = parent.get(key, {}) if isinstance(parent, dict) else None
+    if not isinstance(parent, dict):
+        raise _Unusual
+    if override.value_text is None and override.kind != "delete":
+        raise _Unusual
+    there = last in parent
+    before, value = parent.get(last), override.value
+    if isinstance(before, dict) or (isinstance(before, str) and override.kind != "set" and "${" in before):
+        raise _Unusual
+    if override.kind == "delete":
+        if before is None or value not in (None, before) or type(value) not in (type(None), type(before)):
+            raise _Unusual
+        _put(plain, path, None, copied, delete=True)
+        return
+    if (override.kind == "set" and not there) or (override.kind == "add" and before is not None):
+        raise _Unusual
+    if not _is_value(value) or (there and isinstance(value, dict)):
+        raise _Unusual
+    _put(plain, path, value, copied)
+
+
+def _put(plain: Plain, path: Sequence[str], value: Any, copied: set[tuple[str, ...]], *, delete: bool = False) -> None:
+    """Set or delete one value; mappings on the way are copied, once each, because other runs share them."""
+    *above, last = path
+    node = plain
+    for depth, key in enumerate(above, 1):
+        if (place := tuple(above[:depth])) not in copied:
+            node[key] = dict(node.get(key, {}))
+            copied.add(place)
+        node = node[key]
+    if delete:
+        del node[last]
+    else:
+        node[last] = value
+
+
+def _references(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The paths of all values that are interpolations."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _references(item, (*path, key))
+    elif isinstance(value, str):
+        if "${" in value:
+            _match(value)
+            yield path
+    elif OmegaConf.is_config(value) or (isinstance(value, list) and "${" in str(value)):
+        raise _Unusual
+
+
+def _match(text: str) -> re.Match[str]:
+    if match := _REFERENCE.fullmatch(text):
+        return match
+    raise _Unusual
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether OmegaConf takes it as it is."""
+    return isinstance(value, _SCALARS) or (isinstance(value, str) and "${" not in value and value != "???")
+
+
+def _is_value(value: Any) -> bool:
+    """Whether it can be set without OmegaConf: literals, lists and mappings of them, one reference."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and key.isidentifier() and _is_value(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_literal, value))
+    return _is_literal(value) or (isinstance(value, str) and _REFERENCE.fullmatch(value) is not None)
+
+
+def _at(plain: Plain, path: Sequence[str]) -> Any:
+    node: Any = plain
+    for key in path:
+        if not isinstance(node, dict) or key not in node:
+            raise _Unusual
+        node = node[key]
+    return node
 
 
 def _output_dir(sweep_dir: str, subdir: str) -> str:
-    # run_job's own calls: pathlib would not take `..` out
+    # the calls of run_job: pathlib would not remove `..`
     return os.path.abspath(os.path.join(sweep_dir, subdir))  # noqa: PTH100, PTH118
 
 
-def _dirname(lines: Sequence[_Line], rules: Any) -> str:
-    return get_overrides_dirname(overrides=[line.override for line in lines], **rules)
-
-
 def _log_file(job_logging: Any, job_name: str) -> tuple[str | None, bool]:
-    """The log file in a job's directory, and whether that is all the job's logging does with files."""
+    """The log file in a job's directory, and whether that is the only file that the job's logging opens."""
     handlers = (job_logging or {}).get("handlers") or {}
     files = [handler for handler in handlers.values() if handler.get("class") != "logging.StreamHandler"]
     if not files:
         return None, True
-    usual = len(files) == 1 and files[0].get("class") == "logging.FileHandler"
-    if usual and files[0].get("filename") == _LOG_FILE:
+    if len(files) == 1 and (files[0].get("class"), files[0].get("filename")) == ("logging.FileHandler", _LOG_FILE):
         return f"{job_name}.log", True
     return None, False
-
-
-def _read_number(text: str) -> Override | None:
-    """`key=number` or `key=[integer,integer]` as Hydra's parser reads it, which takes a hundred times as long."""
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        return None
-    key, whole, fraction, items = match.groups()
-    value: Any = float(whole + fraction) if fraction else int(whole) if whole else [int(i) for i in items.split(",")]
-    return Override(OverrideType.CHANGE, key, ValueType.ELEMENT, value, input_line=text)
-
-
-def _is_scalar(value: Any) -> bool:
-    """Whether it means nothing but itself to OmegaConf."""
-    if isinstance(value, str):
-        return "${" not in value and value != "???"
-    return value is None or isinstance(value, bool | int | float)
-
-
-_Target = tuple[str | None, str]  # a function, and the leaf that it is given; for oc.env, its argument
-
-
-def _target(value: Any) -> _Target | None:
-    match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    return _parts(match) if match else None
-
-
-def _parts(match: re.Match[str]) -> _Target:
-    if match["env"]:
-        return "oc.env", match["env"].removeprefix("oc.env:")
-    return match["function"], match["argument"] or match["key"]
-
-
-def _numbered(text: Any, number: int) -> Any:
-    """`text` of Hydra's node with the job's number in it."""
-    if isinstance(text, str):
-        return text.replace("${hydra.job.num}", str(number)).replace("${hydra:job.num}", str(number))
-    return text
-
-
-def _is_free(cfg: DictConfig, path: tuple[str, ...]) -> bool:
-    """Whether OmegaConf would take any value in this place as it is."""
-    node: Any = cfg
-    for key in path:
-        node = node._get_node(key)
-    if isinstance(node, ListConfig):
-        return node._metadata.element_type is Any and not node._is_none() and not node._is_interpolation()
-    return type(node) is AnyNode
-
-
-def _overlap(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
-
-
-def _at(plain: Mapping[str, Any], path: Sequence[str]) -> Any:
-    for key in path:
-        plain = plain[key]
-    return plain

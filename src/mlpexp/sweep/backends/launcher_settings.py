@@ -68,14 +68,16 @@ class Settings:
             yield f"{KEY}backend=fork: this system cannot copy processes safely; use {KEY}backend=loky"
         if self.executor not in EXECUTORS:
             yield _unknown("executor", self.executor, EXECUTORS)
-        if self.workers is not None and (isinstance(self.workers, bool) or self.workers < 1):
+        if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             yield f"hydra.launcher.workers={self.workers} is out of range: it must be >= 1; e.g. {KEY}workers=2"
         if self.workers is not None and self.backend == "process":
             yield f"{KEY}workers needs a backend that has some, e.g. {KEY}backend=fork"
         if self.backend in EXTRAS and find_spec(EXTRAS[self.backend][0]) is None:
             module, extra = EXTRAS[self.backend]
             yield f"{KEY}backend={self.backend} needs {module}; install it with: pip install 'mlpexp[{extra}]'"
-        if self.slurm and self.backend != "submitit":
+        if not isinstance(self.slurm, Mapping):
+            yield f"{KEY}slurm={self.slurm} replaces a whole group; set its keys one by one, e.g. +{KEY}slurm.mem_gb=4"
+        elif self.slurm and self.backend != "submitit":
             yield f"{KEY}slurm is for {KEY}backend=submitit"
         if self.address is not None and self.backend != "dask":
             yield f"{KEY}address is for {KEY}backend=dask"
