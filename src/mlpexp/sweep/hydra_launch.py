@@ -94,7 +94,8 @@ class Sweep:
                 directory_lock.release(reserved)
             raise
         self._open(reserved)
-        atomic_files.write(self.directory / "multirun.yaml", OmegaConf.to_yaml(self.config))
+        with self._hydra_logging():
+            atomic_files.write(self.directory / "multirun.yaml", OmegaConf.to_yaml(self.config))
         if not unchanged:  # another process may have written since
             survey = self._survey(runs, same_study=True)
         self._prepare(survey)
