@@ -13,6 +13,7 @@ from pathlib import Path
 
 import disks
 import processes
+import searches
 from forks import warm_up
 from trial import Campaign
 
@@ -30,6 +31,7 @@ TRIED = {
     "worker": ("a worker killed while the main process lives", processes.worker),
     "silence": ("nobody reads the output any more", processes.silence),
     "lives": ("all of it by turns, drawn at random", processes.lives),
+    "searches": ("searches by turns, drawn at random", searches.lives),
     "group": ("signals to main process and workers", processes.group),
 }
 MOUNTS = ("full", "tmpdir")

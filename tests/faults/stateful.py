@@ -161,7 +161,7 @@ class Life(RuleBasedStateMachine):
         for key, value in expected.items():
             if key.partition(":")[0] in names and found.get(key) != value:
                 raise Broken(f"{key} is {str(found.get(key))[:200]} in place of {value[:200]}")
-        rows = _rows(self.place / "multirun/s")
+        rows = table_rows(self.place / "multirun/s")
         if list(rows) != names:
             raise Broken(f"the table has {list(rows)} in place of {names}")
         for name, row in rows.items():
@@ -191,10 +191,10 @@ def _undisturbed(top: Path, kind: str) -> tuple[Picture, Rows]:
     ended = run(place, _words(kind, list(WIDTHS), list(SEEDS)))
     if ended.code:
         raise Broken(ended.err)
-    return picture(place), _rows(place / "multirun/s")
+    return picture(place), table_rows(place / "multirun/s")
 
 
-def _rows(sweep: Path) -> Rows:
+def table_rows(sweep: Path) -> Rows:
     """The table by name, without times and what depends on the size of the grid."""
     with (sweep / "results.csv").open(newline="") as file:
         return {

@@ -1,0 +1,205 @@
+"""Lives of searches, drawn at random: started, killed, signalled, the disk failing, files cut or damaged, extended.
+
+Whatever came before, no finished run is lost or trained twice, and the next undisturbed start leaves the trials,
+results and weights of a search of the same total to which nothing happened.
+"""
+
+import errno
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from forks import Child, Ended, run
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from inject import Fault
+from optuna.storages import JournalStorage
+from optuna.study import load_study
+from stateful import Picture, Rows, table_rows
+from sweeps import QUICK, Broken, finished, picture, untouched
+from trial import Campaign, Case
+
+from mlpexp.search.study_storage import STUDY, Journal
+
+BATCH, TOTALS = 3, (3, 6, 9)  # whole generations, so that an extended search is the search of the larger total
+SPACES = {
+    "tpe": ["optimizer.lr=tag(log,interval(0.3,0.9))", "model.width=range(8,13)"],
+    "cmaes": ["optimizer.lr=tag(log,interval(0.3,0.9))", "model.width=int(interval(8,13))"],
+    "grid": ["model.width=range(8,12)", "seed=range(1,3)", "optimizer.lr=0.3,0.6"],
+}
+FILES = ("search.jsonl", "optuna.log", "optimization_results.yaml", "results.csv")
+WARNED = ("search.jsonl is damaged", "optuna.log is ", "is damaged")  # what a start says of files that were damaged
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+Expected = dict[tuple[str, int], tuple[Picture, Rows, list[float | None]]]
+
+
+def live(top: Path, number: int, examples: int) -> int:
+    """Draw so many lives; returns the number of commands in them."""
+    expected = {(sampler, total): _undisturbed(top, sampler, total) for sampler in SPACES for total in TOTALS}
+    commands = 0
+
+    def machine() -> "SearchLife":
+        return SearchLife(top, expected, count)
+
+    def count() -> None:
+        nonlocal commands
+        commands += 1
+
+    machine._hypothesis_internal_use_seed = number  # type: ignore[attr-defined]  # as `seed` leaves it
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=6,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],  # few steps need no shrinking, which would take minutes
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    return commands
+
+
+class SearchLife(RuleBasedStateMachine):
+    """One directory of a search."""
+
+    def __init__(self, top: Path, expected: Expected, count: Callable[[], None]) -> None:
+        super().__init__()
+        self.place, self.count, self.expected = Path(tempfile.mkdtemp(dir=top)), count, expected
+        self.sampler, self.total, self.damaged = "tpe", 0, False
+
+    @initialize(sampler=st.sampled_from(list(SPACES)))
+    def begin(self, sampler: str) -> None:
+        self.sampler, self.total = sampler, 0
+
+    @rule(step=st.integers(0, 2))
+    def start(self, step: int) -> None:
+        ended = self._command(step)
+        said = [line for line in ended.lines if not (self.damaged and any(word in line for word in WARNED))]
+        if ended.code or said:
+            raise Broken.by(ended)
+        self.damaged = False
+        self._compare()
+
+    @rule(step=st.integers(0, 2), number=st.integers(0, 120), torn=st.booleans())
+    def start_and_be_killed(self, step: int, number: int, torn: bool) -> None:
+        ended = self._command(step, Fault(number, torn=torn))
+        if ended.code != (-9 if ended.hits else 0):
+            raise Broken.by(ended)
+
+    @rule(
+        step=st.integers(0, 2),
+        number=st.integers(0, 120),
+        error=st.sampled_from([errno.ENOSPC, errno.EIO]),
+        lasting=st.booleans(),
+    )
+    def start_while_the_disk_fails(self, step: int, number: int, error: int, lasting: bool) -> None:
+        ended = self._command(step, Fault(number, error=error, torn=True, lasting=lasting))
+        if ended.hits and (ended.code != 1 or os.strerror(error) not in ended.err or "Traceback" in ended.err):
+            raise Broken.by(ended, f"{ended.hit}; ")
+
+    @rule(step=st.integers(0, 2), number=st.sampled_from(list(CODES)), moment=st.floats(0.05, 2))
+    def start_and_be_signalled(self, step: int, number: int, moment: float) -> None:
+        def signalled(words: list[str]) -> Ended:
+            child = Child(self.place, words)
+            while not child.is_armed and not child.wait_until(0):
+                time.sleep(0.002)
+            if not child.wait_until(moment):
+                child.kill(number)
+            return child.ended()
+
+        ended = self._command(step, by=signalled)
+        if ended.code not in (0, CODES[number]):
+            raise Broken.by(ended)
+
+    @precondition(lambda self: self._files())
+    @rule(which=st.integers(0, 10**6), where=st.floats(0, 1), how=st.sampled_from(["cut", "cut", "flip", "lose"]))
+    def damage_a_file(self, which: int, where: float, how: str) -> None:
+        path = self._files()[which % len(self._files())]
+        content = bytearray(path.read_bytes())
+        match how:
+            case "flip" if content:
+                bit = int(where * (8 * len(content) - 1))
+                content[bit // 8] ^= 1 << bit % 8
+            case "cut":
+                del content[int(where * len(content)) :]
+        path.unlink() if how == "lose" else path.write_bytes(content)
+        self.damaged = True
+
+    def teardown(self) -> None:
+        try:
+            self.start(0)
+        finally:
+            shutil.rmtree(self.place)
+
+    def _command(self, step: int, fault: Fault | None = None, by: Callable[[list[str]], Ended] | None = None) -> Ended:
+        """Start the search, perhaps with a larger total than before."""
+        self.count()
+        self.total = max(self.total, TOTALS[step])
+        before = finished(self.place)
+        words = _words(self.sampler, self.total)
+        ended = by(words) if by else run(self.place, words, fault)
+        untouched(self.place, before)
+        return ended
+
+    def _compare(self) -> None:
+        """The runs, the table and the study are those of an undisturbed search."""
+        expected, rows, values = self.expected[self.sampler, self.total]
+        found = picture(self.place, list(rows))
+        for key, value in expected.items():
+            if found.get(key) != value:
+                raise Broken(f"{key} is {str(found.get(key))[:200]} in place of {value[:200]}")
+        if table_rows(self.place / "multirun/s") != rows:
+            raise Broken(f"the table has {list(table_rows(self.place / 'multirun/s'))} in place of {list(rows)}")
+        if (told := _values(self.place)) != values:
+            raise Broken(f"the study has the values {told} in place of {values}")
+
+    def _files(self) -> list[Path]:
+        sweep = self.place / "multirun/s"
+        runs = (path for path in sweep.glob("*=*/*") if path.is_file())
+        return sorted([*[sweep / name for name in FILES if (sweep / name).exists()], *runs])
+
+
+def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:
+    examples = int(os.environ.get("FAULTS_EXAMPLES", "") or (2 if campaign.sample else 50))
+
+    def case(place: Path) -> str:
+        return f"series of {examples} lives, {live(place, campaign.random.randrange(2**31), examples)} commands"
+
+    yield f"{examples} of them", case
+
+
+def _words(sampler: str, total: int) -> list[str]:
+    sweeper = {"sampler": sampler, "n_trials": total, "batch_size": BATCH}
+    return [
+        "-m",
+        "hydra/sweeper=optuna",
+        *SPACES[sampler],
+        *(f"hydra.sweeper.{k}={v}" for k, v in sweeper.items()),
+        *QUICK,
+    ]
+
+
+def _values(place: Path) -> list[float | None]:
+    """The value of each trial, by its number; of one that was told twice, the later one."""
+    study = load_study(study_name=STUDY, storage=JournalStorage(Journal(place / "multirun/s/optuna.log")))
+    values = {trial.user_attrs["trial"]: trial.value for trial in study.trials}
+    return [values[number] for number in range(len(values))]
+
+
+def _undisturbed(top: Path, sampler: str, total: int) -> tuple[Picture, Rows, list[float | None]]:
+    """What a search leaves to which nothing happened."""
+    place = Path(tempfile.mkdtemp(dir=top))
+    ended = run(place, _words(sampler, total))
+    if ended.code or ended.err:
+        raise Broken.by(ended, "the undisturbed search ")
+    rows = table_rows(place / "multirun/s")
+    expected = picture(place, list(rows)), rows, _values(place)
+    shutil.rmtree(place)
+    return expected
