@@ -1,49 +1,56 @@
-"""A study's figure and its verdict in numbers, from the table of its sweep."""
+"""The figure and the numbers of a study, from the results of its sweep."""
 
 import argparse
 from importlib import import_module
 from pathlib import Path
 
-import require_environment  # noqa: F401
-
 from mlpexp.cli import exit_codes
-from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError
 
 STUDIES = (
     *("notebook_variants", "depth_width_activation", "vanishing", "edge_of_chaos"),
     *("width_double_descent", "learning_rate_transfer", "seed_luck"),
 )
+PAGES = Path(__file__).parents[1] / "docs/studies/images"
+DPI = 110
 
 
 def main() -> None:
     given = _parser().parse_args()
 
-    from mlpexp.store import atomic_files  # numpy and matplotlib: late, so that --help stays instant
+    from mlpexp.store import atomic_files, owned_directory  # numpy and matplotlib: late, so that --help stays fast
     from mlpexp.store.results_table import load_results
     from mlpexp.tracking.figures.plot_style import png
 
+    sweep = given.directory or Path("multirun", given.name)
     try:
         study = import_module(f"mlpexp.studies.{given.name}")
-        read = getattr(study, "read", load_results)  # most need the table only
-        found = study.verdict(read(given.directory or Path("multirun", given.name)))
+        read = getattr(study, "read", load_results)  # most studies need only the table
+        found = study.verdict(read(sweep))
     except UserError as error:
-        raise UserError(
-            f"{error}\nfirst train it: {shell_commands.script('train.py', '-m', f'experiment={given.name}')}"
-        ) from error
-    place = given.out / f"{given.name}.png"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write(place, png(found.figure, 110)[0])
-    print("\n".join(found.sentences))
-    print(f"\n{place}")
+        raise UserError(f"{error}\nfirst train it: python scripts/train.py -m experiment={given.name}") from error
+    figure, _, _ = png(found.figure, DPI)
+    text = "\n".join(found.sentences) + "\n"
+    if given.pages:
+        path = PAGES / f"{given.name}.png"
+        atomic_files.write(path, figure)
+    else:
+        out = given.out or sweep / "study"
+        files: dict[str, bytes | str] = {f"{given.name}.png": figure, f"{given.name}.txt": text}
+        owned_directory.replace(out, files, "study", "choose another directory with --out DIR")
+        path = out / f"{given.name}.png"
+    print(text)
+    print(path)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: python scripts/study.py edge_of_chaos")
-    parser.add_argument("name", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES))
+    parser.add_argument("name", choices=STUDIES, metavar="NAME", help=f"one of {', '.join(STUDIES)}")
     parser.add_argument("directory", type=Path, nargs="?", metavar="DIR", help="its sweep (default: multirun/NAME)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("docs/studies/images"), help="where to draw (default: docs/studies/images)"
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, metavar="DIR", help="where to write figure and text (default: DIR/study)")
+    where.add_argument(
+        "--pages", action="store_true", help="write the figure to docs/studies/images, where the pages show it"
     )
     return parser
 

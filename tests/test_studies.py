@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from conftest import run_script
 
 from mlpexp.config.schema import DataConfig, ModelConfig
 from mlpexp.data.digits import digits_table
@@ -13,6 +15,7 @@ from mlpexp.data.prepared_data import prepare
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.diagnostics import inspect
 from mlpexp.nn.initialisation import initialise
+from mlpexp.store import atomic_files
 from mlpexp.store.results_table import load_results
 from mlpexp.studies import (
     depth_width_activation,
@@ -199,3 +202,42 @@ def test_the_notebooks_variants_are_told_apart_by_what_they_are():
     ]  # fmt: skip
     said = notebook_variants.verdict(rows).sentences[1]
     assert "by hand 1e-07, autograd nothing, to the bit, stack nothing, to the bit" in said
+
+
+def test_a_study_writes_beside_its_sweep_and_replaces_a_page_only_when_asked(train, here, monkeypatch):
+    assert train("-m experiment=seed_luck 'seed=range(4)' trainer.max_epochs=1").code == 0
+    pages = Path(__file__).parents[1] / "docs/studies/images"
+    before = {path: path.stat().st_mtime_ns for path in pages.iterdir()}
+    ended = run_script("study.py", ["seed_luck"])
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[-1] == "multirun/seed_luck/study/seed_luck.png"
+    text = (here / "multirun/seed_luck/study/seed_luck.txt").read_text()
+    assert text.strip() in ended.out
+    assert {path: path.stat().st_mtime_ns for path in pages.iterdir()} == before
+    assert run_script("study.py", ["seed_luck"]).code == 0  # again, over its own files
+    (here / "mine").mkdir()
+    (here / "mine/seed_luck.png").write_text("precious")
+    refused = run_script("study.py", ["seed_luck", "--out", "mine"])
+    assert (refused.code, "choose another directory with --out DIR" in refused.line) == (2, True)
+    assert (here / "mine/seed_luck.png").read_text() == "precious"
+    written = {}
+    monkeypatch.setattr(atomic_files, "write", lambda path, content: written.update({path: content}))
+    assert run_script("study.py", ["seed_luck", "--pages"]).code == 0
+    assert list(written) == [pages / "seed_luck.png"]
+
+
+def test_the_time_of_an_epoch_leaves_the_first_one_out(train, here):
+    assert train("-m experiment=notebook_variants model.init=torch trainer.max_epochs=4").code == 0
+    rows = [row for row in notebook_variants.read(Path("multirun/notebook_variants")) if row["epoch_s"] is not None]
+    times = notebook_variants._epoch_times(rows)
+    assert set(times) == {"by hand", "autograd", "torch.nn"}
+    for row in rows:
+        checkpoint = torch.load(
+            Path("multirun/notebook_variants") / row["name"] / "checkpoints/last.ckpt", weights_only=True
+        )
+        ends = checkpoint["callbacks"]["Recorder"]["wall_times"][1:]
+        assert row["epoch_s"] == pytest.approx(float(np.median(np.diff(ends))))
+    assert times["torch.nn"] == next(r["epoch_s"] for r in rows if r["model.variant"] == "torch_nn")
+    one = train("hydra.run.dir=one trainer.max_epochs=3 tracking.figures=false")
+    assert re.search(r"s of training, \d+ ms an epoch \(median after the first\)", one.out)
+    assert "an epoch" not in train("hydra.run.dir=two trainer.max_epochs=1 tracking.figures=false").out

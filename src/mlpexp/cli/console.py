@@ -69,7 +69,10 @@ def show(result: Result, directory: Path, further: int | None) -> None:
         if f"{part}/loss" in result.metrics:
             table.add_row(name, *(_number(result.metrics[f"{part}/{metric}"]) for metric in ("loss", "acc")))
     console.print(table)
-    console.print(f"[dim]{result.num_parameters:,} parameters, {result.seconds['fit']:.1f} s of training[/dim]")
+    seconds = f"{result.seconds['fit']:.1f} s of training"
+    if "epoch" in result.seconds:
+        seconds += f", {1000 * result.seconds['epoch']:.0f} ms an epoch (median after the first)"
+    console.print(f"[dim]{result.num_parameters:,} parameters, {seconds}[/dim]")
     # plain prints: a path must not be wrapped, and its brackets are no markup
     print(f"\nEverything is in {directory} ({RESULT}, figures, checkpoints). Next:")
     print(f"  {shell_commands.tool('tensorboard', '--logdir', str(directory))}")

@@ -1,20 +1,22 @@
-"""The course notebook's network, told four ways: by hand, by autograd, by torch.nn, and in a stack."""
+"""The course notebook's network in four implementations: by hand, autograd, torch.nn, and torch.nn in a stack."""
 
+from collections import defaultdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlpexp.store import run_files
+from mlpexp.store import run_directory, run_files
 from mlpexp.store.results_table import load_results
 from mlpexp.studies.verdict import Rows, Verdict
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, INK, VERMILION
 
 INITS = {"notebook": "the hand-made networks' start", "torch": "nn.Linear's start"}
 STARTS = {"notebook": "hand-made start", "torch": "nn.Linear's"}
-# the widest first, so that all can be seen where they lie on each other
+# the widest line first, so that all are visible where they coincide
 WAYS: dict[str, dict[str, Any]] = {
     "by hand": {"color": "#E69F00", "lw": 7},
     "autograd": {"color": "#56B4E9", "lw": 4},
@@ -27,13 +29,19 @@ Offsets = tuple[tuple[int, tuple[int, int]], ...]
 
 
 def read(directory: Path) -> Rows:
-    """The table, and under `curves` the metrics of each epoch."""
-    rows = load_results(directory)
-    return [{**row, "curves": run_files.curves(directory, [row["name"]]).values} for row in rows]
+    """The table, with the metrics of each epoch as `curves` and the seconds per epoch as `epoch_s`, if known."""
+    return [
+        {
+            **row,
+            "curves": run_files.curves(directory, [row["name"]]).values,
+            "epoch_s": run_directory.read_result(directory / row["name"]).seconds.get("epoch"),
+        }
+        for row in load_results(directory)
+    ]
 
 
 def verdict(rows: Rows) -> Verdict:
-    """Loss and accuracy of all four ways over the epochs, from both starts, and how far apart they are."""
+    """Loss and accuracy of the four implementations over the epochs, from both starts, and their differences."""
     curves = {(row["model.init"], way(row)): row["curves"] for row in rows}
     sentences = []
     for init, words in INITS.items():
@@ -53,14 +61,29 @@ def verdict(rows: Rows) -> Verdict:
             + ", ".join(f"{name} {gap:.1g}" if gap else f"{name} nothing" for name, gap in hits.items())
             + "."
         )
+    if times := _epoch_times(rows):
+        sentences.append(
+            "Time per epoch, trained alone (training and validation; the first epoch, which is slower, left out): "
+            + ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in times.items())
+            + "."
+        )
     return Verdict(figure=_draw(curves), sentences=sentences)
 
 
 def way(row: Any) -> str:
-    """Which of `WAYS` a run is; what draws its pictures trains alone."""
+    """Which of `WAYS` a run is; a run that draws figures trains alone."""
     if row["model.variant"] == "torch_nn":
         return "torch.nn" if str(row["tracking.figures"]) == "True" else "stack"
     return "by hand" if row["model.variant"] == "backprop" else "autograd"
+
+
+def _epoch_times(rows: Rows) -> dict[str, float]:
+    """The median over runs of the seconds per epoch, by implementation; empty where no run has noted them."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.get("epoch_s") is not None:
+            times[way(row)].append(row["epoch_s"])
+    return {name: median(times[name]) for name in WAYS if name in times}
 
 
 def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -79,7 +102,7 @@ def _draw(curves: dict[tuple[str, str], dict[str, np.ndarray]]) -> Figure:
     _name_starts(loss, curves, "val/loss", ((4, (4, 14)), (3, (-40, -42))))
     _name_starts(accuracy, curves, "val/acc", ((3, (-6, -30)), (3, (-50, 20))))
     loss.legend(fontsize=8)
-    accuracy.set_title("The same network, told four ways")
+    accuracy.set_title("One network, four implementations")
     for init, marker in zip(INITS, "os", strict=True):
         reference = curves[init, REFERENCE]["val/loss"][0]
         for called, look in list(WAYS.items()):
@@ -103,7 +126,7 @@ def _draw(curves: dict[tuple[str, str], dict[str, np.ndarray]]) -> Figure:
 def _name_starts(
     axes: Axes, curves: dict[tuple[str, str], dict[str, np.ndarray]], metric: str, offsets: Offsets
 ) -> None:
-    """Words beside each pair of curves: at which epoch, and where from there in points."""
+    """Annotate each pair of curves: at which epoch, with which offset in points."""
     for (init, words), (epoch, offset) in zip(INITS.items(), offsets, strict=True):
         at = (epoch, curves[init, REFERENCE][metric][0][epoch - 1])
         arrow = {"arrowstyle": "-", "color": FAINT, "lw": 0.7}

@@ -6,7 +6,9 @@ that a short run pays for its files once and a long one loses little when it is 
 
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -149,6 +151,11 @@ class Recorder(Checkpoint):
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         # the weights may be in the middle of an epoch; what stands is the epoch before
         self.flush()
+
+    def seconds_per_epoch(self) -> dict[str, float]:
+        """The median time from one epoch's end to the next, which the slow first epoch does not change, as `epoch`."""
+        times = self.wall_times[1:]
+        return {"epoch": median(b - a for a, b in pairwise(times))} if len(times) > 1 else {}
 
     def flush(self) -> None:
         """Bring every file up to the latest finished epoch."""

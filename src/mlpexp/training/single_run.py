@@ -217,7 +217,7 @@ class _Run:
             epochs=len(history),
             identity=identity(self.cfg, self.data.prepared.digest),
             data_digest=self.data.prepared.digest,
-            seconds={"fit": fit_s, "total": time.time() - self.started},
+            seconds={"fit": fit_s, "total": time.time() - self.started} | self.recorder.seconds_per_epoch(),
             versions=software_versions.versions(),
             git_commit=software_versions.git_commit(),
             message=end.message,
