@@ -110,8 +110,9 @@ def test_a_file_keeps_to_its_own_trade(path):
 
 
 PROBE = """
-import runpy, sys
+import os, runpy, sys
 script, sys.argv = sys.argv[1], sys.argv[1:]
+sys.path.insert(0, os.path.dirname(script))
 try:
     runpy.run_path(script, run_name="__main__")
 except SystemExit:

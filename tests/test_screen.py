@@ -1,15 +1,19 @@
 """What a person sees of a sweep."""
 
+import csv
 import io
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import run_script
 from rich.console import Console
 
 from mlpexp.config.schema import Config
+from mlpexp.store.run_directory import Result
 from mlpexp.sweep.planner import Plan, Stack
 from mlpexp.sweep.progress_display import Screen, plan_line
 from mlpexp.sweep.run_jobs import Job, Outcome
@@ -41,15 +45,28 @@ def grid(seeds: int, *more: str) -> list[Job]:
     )
 
 
-def ended(value: float) -> Outcome:
-    metrics = {"val/loss": value, "val/acc": 0.9, "test/acc": 0.8}
-    return Outcome(result=SimpleNamespace(status="ok", metrics=metrics, objective=value))  # type: ignore[arg-type]
+def ended(value: float, number: int = 0, status: str = "ok") -> Outcome:
+    result = Result(
+        status=status,  # type: ignore[arg-type]
+        metrics={"val/loss": value, "val/acc": 0.9, "test/acc": 0.8, "train/loss": value, "train/acc": 0.9},
+        objective=value,
+        monitor="val/loss",
+        epoch=0,
+        epochs=1,
+        identity=f"{number + 1:064x}",
+        data_digest="",
+        seconds={"fit": 1.0},
+        versions={},
+    )
+    return Outcome(result=result)
 
 
 def concluded(sweep: list[Job], width: int) -> list[str]:
     screen = Screen()
     screen._console = Console(file=(text := io.StringIO()), width=width)
-    screen.conclude(sweep, [ended(0.1 + 0.01 * run.number) for run in sweep], Path("multirun/it").absolute())
+    screen.conclude(
+        sweep, [ended(0.1 + 0.01 * run.number, run.number) for run in sweep], Path("multirun/it").absolute()
+    )
     return text.getvalue().splitlines()
 
 
@@ -92,3 +109,27 @@ def test_one_configuration_needs_no_column_and_one_run_no_interval() -> None:
 def test_what_a_person_typed_is_no_markup() -> None:
     sweep: Any = jobs(["model.width=[8,4]"], ["model.width=[9]"])
     assert "width=[8,4]" in "\n".join(concluded(sweep, 80))
+
+
+def test_a_configuration_that_alone_has_numbers_is_the_best_of_all() -> None:
+    sweep = jobs(["model.depth=1"], ["model.depth=2"])
+    screen = Screen()
+    screen._console = Console(file=(text := io.StringIO()), width=80)
+    outcomes = [ended(0.1, 0), ended(math.nan, 1, "diverged")]
+    screen.conclude(sweep, outcomes, Path("multirun/it").absolute())
+    assert text.getvalue().splitlines()[0] == "best of 2 configurations, 1 of them with diverged runs, by val/loss"
+
+
+def test_terminal_and_report_name_the_same_winner_where_runs_are_at_chance_level(train: Any, here: Path) -> None:
+    ended = train("-m name=ch data=iris seed=range(6) model.width=4,8 trainer.max_epochs=3 optimizer=adam")
+    assert ended.code == 0
+    title, *lines = ended.out[ended.out.index("best of") :].splitlines()
+    first = next(line for line in lines if "width=" in line)
+    report = run_script("report.py", ["multirun/ch"])
+    width = re.search(r"width=\d+", report.out)
+    assert width is not None
+    assert width[0] in first
+    [row, *_] = csv.DictReader((here / "multirun/ch/report/tables/ranking.csv").read_text().splitlines())
+    assert f"{float(row['val/loss']):.4f} ± {float(row['val/loss ±']):.4f}" in first
+    assert row["finished"] == "6"
+    assert "of them at chance level" in title

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from mlpexp.runtime.errors import UserError
-from mlpexp.sweep.terminal_ranking import SEED_LIKE
+from mlpexp.store.sweep_manifest import REPEATED
 
 DIGITS = 6  # of a number between two bounds, so that names of directories stay short
 
@@ -61,7 +61,7 @@ def read(overrides: Sequence[Override]) -> Space:
     for key, override in by_key.items():
         if not override.is_sweep_override():
             space.fixed[key] = str(override.input_line)
-        elif key.lstrip("+") in SEED_LIKE:
+        elif key.lstrip("+") in REPEATED:
             if not override.is_discrete_sweep():
                 raise UserError(f"{override.input_line}: a trial is repeated with each {key}, e.g. {key}=range(5)")
             space.repetitions[key] = [f"{key}={text}" for text in override.sweep_string_iterator()]

@@ -8,22 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from mlpexp.config.overrides import by_key, parse, swept_keys
+from mlpexp.config.overrides import parse, swept_keys
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
 from mlpexp.store.run_directory import FINITE
+from mlpexp.store.sweep_manifest import REPEATED
+from mlpexp.sweep import terminal_ranking
 from mlpexp.sweep.planner import Plan
 from mlpexp.sweep.run_jobs import Job, Outcome
-from mlpexp.sweep.terminal_ranking import SEED_LIKE, Estimate, rank
 
-SHOWN = 5  # configurations in the final table
 NAMED = 10  # failures that are named one by one
-WIDE = 100  # columns in which three metrics and their intervals find room
 
 
 class Screen:
@@ -98,7 +95,7 @@ class Screen:
 
     def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
         """The best configurations, what went wrong, what one would type next."""
-        self._ranking(sweep, outcomes)
+        terminal_ranking.show(self._console, sweep, outcomes, directory)
         left = Counter(end.result.epochs for end in outcomes if end.result and end.result.status == "stopped")
         if left:
             told = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
@@ -138,82 +135,23 @@ class Screen:
         """Say something that a person should know."""
         self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _ranking(self, sweep: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
-        keys = swept_keys([run.overrides for run in sweep])
-        monitor = sweep[0].config.monitor
-        runs: list[tuple[dict[str, str], dict[str, float]]] = []
-        at_chance: Counter[str] = Counter()
-        for run, outcome in zip(sweep, outcomes, strict=True):
-            result = outcome.result
-            if result is not None and result.status in FINITE:
-                overrides = by_key(run.overrides)
-                given = {key: overrides[key].value_text or "" if key in overrides else "" for key in keys}
-                runs.append((given, result.metrics))
-                configuration = str([value for key, value in given.items() if key not in SEED_LIKE])
-                at_chance[configuration] += result.status == "chance"
-        if not runs:
-            return
-        ranked = rank(runs, monitor, smaller_is_better=monitor == "val/loss")
-        factors = [key for key in keys if key not in SEED_LIKE]
-        metrics = [name for name in dict.fromkeys((monitor, "val/acc", "test/acc")) if name in ranked[0].metrics]
-        if self._console.width < WIDE and len(metrics) > 2:
-            metrics.remove("val/acc")
-        repeated = any(item.metrics[monitor].num_runs > 1 for item in ranked)
-        self._console.print(
-            _title(len(ranked), monitor, repeated, sum(count > 0 for count in at_chance.values())), highlight=False
-        )  # above: inside it would wrap
-        table = Table(header_style="bold")
-        if factors:
-            table.add_column("configuration", overflow="fold")
-        if repeated:
-            table.add_column("runs", justify="right", no_wrap=True)
-        for name in metrics:
-            table.add_column(name, justify="right", no_wrap=True)
-        for item in ranked[:SHOWN]:
-            cells = [escape(" ".join(_setting(key, item.settings[key]) for key in factors))] if factors else []
-            cells += [str(item.metrics[monitor].num_runs)] if repeated else []
-            table.add_row(*cells, *(_spelled(item.metrics[name]) for name in metrics))
-        self._console.print(table)
-
-
-def _title(count: int, monitor: str, repeated: bool, at_chance: int) -> str:
-    """
-    Args:
-        at_chance: configurations with a run that is no better than guessing.
-    """
-    interval = ", with 95 % intervals" if repeated else ""
-    if count == 1:
-        return f"mean over the runs{interval}" if repeated else "the run"
-    chance = f", {at_chance:,} of them at chance level," if at_chance else ""
-    return f"best of {count:,} configurations{chance} by {'mean ' * repeated}{monitor}{interval}"
-
-
-def _setting(key: str, value: str) -> str:
-    """`width=64`, but `tanh`: a word speaks for itself."""
-    is_word = value.isidentifier() and value.lower() not in ("true", "false", "null", "none", "nan", "inf")
-    return value if is_word else f"{key.rpartition('.')[2]}={value}"
-
 
 def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
     """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks`."""
     swept = swept_keys([run.overrides for run in sweep])
-    keys = [key for key in swept if key not in SEED_LIKE]
+    keys = [key for key in swept if key not in REPEATED]
     repeated = Counter(tuple(item for item in run.overrides if parse(item).key in keys) for run in sweep)
     counts = set(repeated.values())
     noun = "architecture" if keys and all(key.startswith("model.") for key in keys) else "configuration"
     what = f"{len(repeated):,} {noun}{'s' * (len(repeated) != 1)}"
     if len(counts) == 1 and counts != {1}:
-        repeats = {"data.fold": "folds"}.get(next((key for key in swept if key in SEED_LIKE), ""), "seeds")
+        repeats = {"data.fold": "folds"}.get(next((key for key in swept if key in REPEATED), ""), "seeds")
         what += f" x {counts.pop():,} {repeats if len(swept) - len(keys) == 1 else 'runs'}"
     stacks = len(planned.stacks)
     line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
     if stacks:
         line += f", in {stacks:,} stack{'s' * (stacks != 1)}"
     return line
-
-
-def _spelled(value: Estimate) -> str:
-    return f"{value.mean:.4f}" + (f" ± {value.half_width:.4f}" if math.isfinite(value.half_width) else "")
 
 
 def _relative(path: Path) -> Path:

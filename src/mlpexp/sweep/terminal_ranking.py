@@ -1,56 +1,78 @@
-"""Configurations ranked over their seeds: never a single lucky run."""
+"""The table of the best configurations at the end of a sweep; the ranking is the report's."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
 
-# runs that differ in these alone are repetitions of one configuration
-SEED_LIKE = ("seed", "data.seed", "data.fold")
-CONFIDENCE = 0.95
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+from mlpexp.analysis.ranking import Ranking, rank
+from mlpexp.analysis.statistics import Estimate
+from mlpexp.analysis.sweep_table import SweepTable, from_records
+from mlpexp.analysis.swept_keys import Key
+from mlpexp.store import results_table
+from mlpexp.sweep.run_jobs import Job, Outcome, ended_rows
 
-class Estimate(NamedTuple):
-    """A mean with the half width of its confidence interval; NaN where one run says nothing of spread."""
-
-    mean: float
-    half_width: float
-    num_runs: int
-
-
-class Ranked(NamedTuple):
-    """One configuration with what its repetitions say."""
-
-    settings: dict[str, str]
-    metrics: dict[str, Estimate]
+SHOWN = 5  # configurations
+WIDE = 100  # columns of a terminal that has room for three metrics with their intervals
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % interval by Student's t over independent repetitions."""
-    count = len(values)
-    mean = math.fsum(values) / count
-    if count < 2:
-        return Estimate(mean, math.nan, count)
-    from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes to import
+def show(console: Console, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
+    """Print the best configurations; nothing where no run has finite numbers."""
+    identities = [end.result.identity if end.result else None for end in outcomes if end.is_known]
+    table = from_records(directory, results_table.records(ended_rows(sweep, outcomes, directory)), identities)
+    monitor = sweep[0].config.monitor
+    ranking = rank(table, monitor)
+    if ranking.best is None:
+        return
+    metrics = [name for name in dict.fromkeys((monitor, "val/acc", "test/acc")) if math.isfinite(_best(ranking, name))]
+    if console.width < WIDE and len(metrics) > 2:
+        metrics.remove("val/acc")
+    repeated = bool((ranking.finished > 1).any())
+    console.print(_title(table, ranking, repeated), highlight=False, soft_wrap=True)
+    grid = Table(header_style="bold")
+    if table.factors:
+        grid.add_column("configuration", overflow="fold")
+    if repeated or (ranking.finished < ranking.runs).any():
+        grid.add_column("runs", justify="right", no_wrap=True)
+    for name in metrics:
+        grid.add_column(name, justify="right", no_wrap=True)
+    for c in ranking.ranked[:SHOWN]:
+        run = table.members[c][0]
+        cells = [escape(" ".join(_setting(key, key.levels[key.codes[run]]) for key in table.factors))]
+        runs = f"{ranking.finished[c]}" + f" of {ranking.runs[c]}" * bool(ranking.finished[c] < ranking.runs[c])
+        cells = cells[: len(table.factors)] + [runs] * (len(grid.columns) - len(metrics) - bool(table.factors))
+        grid.add_row(*cells, *(_spelled(ranking.estimate(c, name)) for name in metrics))
+    console.print(grid)
 
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    return Estimate(mean, float(stdtrit(count - 1, 0.5 + CONFIDENCE / 2)) * deviation / math.sqrt(count), count)
+
+def _best(ranking: Ranking, metric: str) -> float:
+    assert ranking.best is not None
+    return float(ranking.means[metric][ranking.best])
 
 
-def rank(
-    runs: Iterable[tuple[Mapping[str, str], Mapping[str, float]]], by: str, *, smaller_is_better: bool
-) -> list[Ranked]:
-    """Configurations from best to worst by the mean of the metric `by`.
+def _title(table: SweepTable, ranking: Ranking, repeated: bool) -> str:
+    interval = ", with 95 % intervals" if repeated else ""
+    count = table.num_configurations - len(table.twins)
+    if count == 1:
+        if repeated:
+            return f"mean over the runs{interval}"
+        return "the run" if table.num_runs == 1 else f"the only one of {table.num_runs:,} runs that counts"
+    parts = []
+    for words, having in (("at chance level", ranking.chance > 0), ("with diverged runs", ranking.diverged > 0)):
+        if number := int(having.sum()):
+            parts.append(f"{number:,} of them {words}")
+    which = f", {' and '.join(parts)}," if parts else ""
+    return f"best of {count:,} configurations{which} by {'mean ' * repeated}{ranking.by}{interval}"
 
-    Args:
-        runs: settings (swept keys) and metrics of each run that trained well.
-    """
-    groups: dict[tuple[tuple[str, str], ...], list[Mapping[str, float]]] = {}
-    for settings, metrics in runs:
-        key = tuple((name, value) for name, value in settings.items() if name not in SEED_LIKE)
-        groups.setdefault(key, []).append(metrics)
-    ranked = [
-        Ranked(dict(key), {name: estimate([run[name] for run in members]) for name in members[0]})
-        for key, members in groups.items()
-    ]
-    sign = 1 if smaller_is_better else -1
-    return sorted(ranked, key=lambda item: sign * item.metrics[by].mean)
+
+def _setting(key: Key, value: str) -> str:
+    """`width=64`, or `tanh` alone: a word is understood without its key."""
+    is_word = value.isidentifier() and value.lower() not in ("true", "false", "null", "none", "nan", "inf", "default")
+    return value if is_word else f"{key.label}={value}"
+
+
+def _spelled(value: Estimate) -> str:
+    return f"{value.mean:.4f}" + (f" ± {value.half:.4f}" if math.isfinite(value.half) else "")
