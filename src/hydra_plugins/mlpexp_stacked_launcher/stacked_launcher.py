@@ -21,7 +21,7 @@ class StackedLauncher(Launcher):
         from mlpexp.config.plugin_keys import TARGETS
         from mlpexp.sweep.hydra_launch import Sweep
 
-        self.sweep = Sweep(hydra_context, task_function, config, self.settings, prepare=hydra_app.register)
+        self.sweep = Sweep(hydra_context, task_function, config, self.settings, prepare=hydra_app.register_resolvers)
         if config.hydra.sweeper.get("_target_") != TARGETS["sweeper", "grid"]:
             self.sweep.open_for_portions()
 

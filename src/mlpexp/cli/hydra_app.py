@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.cli import exit_codes
 from mlpexp.cli.help_text import help_template
-from mlpexp.config import checks, schema
+from mlpexp.config import checks, plugin_keys, schema
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import UserError
@@ -29,11 +30,20 @@ from mlpexp.store import run_names
 
 
 def register() -> None:
-    """Give Hydra the base configuration and the resolvers that `conf/train.yaml` uses.
+    """Give Hydra the base configuration, the choices of our plugins and the resolvers that `conf/train.yaml` uses."""
+    register_resolvers()
+    Plugins.instance()  # others store their choices now; in this application ours replace those of the same name
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema.defaults())
+    for (kind, name), defaults in plugin_keys.PLUGINS.items():
+        store.store(group=f"hydra/{kind}", name=name, node=defaults, provider="mlpexp")
 
-    The resolvers are functions of this module, so that launchers that start other processes can pickle them.
+
+def register_resolvers() -> None:
+    """The interpolations `${mlpexp....}`; a process that only trains needs no more.
+
+    They are functions of this module, so that launchers that start other processes can pickle them.
     """
-    ConfigStore.instance().store(name="schema", node=schema.defaults())
     now = datetime.now()
     resolvers: dict[str, Callable[..., Any]] = {
         "mlpexp.run_dir": partial(_run_dir, now),

@@ -2,20 +2,58 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 from mlpexp.runtime.errors import ConfigError
 
-# the keys of our plugins; conf/hydra/<kind>/<name>.yaml has their defaults, and a test compares them
-KEYS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("sweeper", "grid"): ("params", "max_batch_size"),
-    ("sweeper", "optuna"): ("params", "sampler", "n_trials", "batch_size", "seed", "objectives", "storage"),
-    ("launcher", "stacked"): ("max_runs", "backend", "workers", "address", "executor", "slurm"),
+# kind, name -> the class and the keys with their defaults; the choices of `hydra/<kind>`
+PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
+    # every combination of the listed values: -m seed=1,2 model.width=8,16
+    ("sweeper", "grid"): {
+        "_target_": "hydra_plugins.mlpexp_grid_sweeper.grid_sweeper.GridSweeper",
+        # values by key, in the syntax of the command line, whose values replace them
+        "params": None,
+        # runs that are handed to the launcher at once; null: all
+        "max_batch_size": None,
+    },
+    # a search: -m hydra/sweeper=optuna optimizer.lr=tag(log,interval(0.001,1))
+    ("sweeper", "optuna"): {
+        "_target_": "hydra_plugins.mlpexp_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+        # tpe, cmaes, random, qmc (quasi-random) or grid
+        "sampler": "tpe",
+        # in total: the same command with more continues; null: 100, or the whole grid
+        "n_trials": None,
+        # trials that are chosen, and trained, together; null: a quarter, at most 20 (50 where nothing is learned)
+        "batch_size": None,
+        # of the sampler; runs have seeds of their own
+        "seed": 0,
+        # e.g. [val/acc,num_parameters]; null: the metric in monitor
+        "objectives": None,
+        # null: Optuna's journal file in the sweep's directory; sqlite: a database there; or an address, a file
+        "storage": None,
+        # the space, in the syntax of the command line
+        "params": {},
+    },
+    # the runs of a sweep are checked together and trained in stacks
+    ("launcher", "stacked"): {
+        "_target_": "hydra_plugins.mlpexp_stacked_launcher.stacked_launcher.StackedLauncher",
+        # a sweep of more runs than this is refused before it starts
+        "max_runs": 100_000,
+        # process (this one), fork (copies of it), loky (worker processes on this machine), dask, submitit (Slurm);
+        # auto: fork where a sweep is long enough and there are several cores, else process
+        "backend": "auto",
+        # stacks that are trained at once; null: one for each core, or all stacks in a cluster's queue
+        "workers": None,
+        # of a dask scheduler, e.g. tcp://127.0.0.1:8786; null starts a cluster on this machine
+        "address": None,
+        # of submitit: slurm, or local for a trial on this machine
+        "executor": "slurm",
+        # what submitit's update_parameters takes, e.g. +hydra.launcher.slurm.slurm_partition=NAME
+        "slurm": {},
+    },
 }
-TARGETS: dict[tuple[str, str], str] = {
-    ("sweeper", "grid"): "hydra_plugins.mlpexp_grid_sweeper.grid_sweeper.GridSweeper",
-    ("sweeper", "optuna"): "hydra_plugins.mlpexp_optuna_sweeper.optuna_sweeper.OptunaSweeper",
-    ("launcher", "stacked"): "hydra_plugins.mlpexp_stacked_launcher.stacked_launcher.StackedLauncher",
-}
+TARGETS = {plugin: str(defaults["_target_"]) for plugin, defaults in PLUGINS.items()}
+KEYS = {plugin: tuple(key for key in defaults if key != "_target_") for plugin, defaults in PLUGINS.items()}
 _WORKERS = "stacks are trained at once with hydra.launcher.backend=fork hydra.launcher.workers=2"
 _DIRECTION = "losses are minimised and accuracies maximised; choose the metric with hydra.sweeper.objectives=[val/acc]"
 # how other sweepers and launchers call it
@@ -53,20 +91,17 @@ def unknown_key(key: str, chosen: str | None = None) -> str:
     """
     _, kind, name = key.split(".", 2)
     first = name.partition(".")[0]
-    owners = [owner for of_kind, owner in KEYS if of_kind == kind and first in KEYS[of_kind, owner]]
-    own = KEYS.get((kind, chosen or ""), ())
+    of_kind = {owner: keys for (its_kind, owner), keys in KEYS.items() if its_kind == kind}
+    owners = [owner for owner, keys in of_kind.items() if first in keys]
+    candidates = of_kind[chosen] if chosen else [known for keys in of_kind.values() for known in keys]
     if first in _ELSEWHERE:
         hint = _ELSEWHERE[first]
     elif owners and chosen not in owners:
         hint = f"it belongs to hydra/{kind}={owners[0]}; add that, or leave the key out"
-    elif close := get_close_matches(
-        first, own or [known for (k, _), keys in KEYS.items() if k == kind for known in keys], 1
-    ):
+    elif close := get_close_matches(first, candidates, 1):
         hint = f"did you mean hydra.{kind}.{close[0]}?"
-    elif chosen:
-        hint = f"hydra/{kind}={chosen} has {', '.join(own)}"
     else:
         hint = "; ".join(
-            f"hydra/{kind}={owner} has {', '.join(keys)}" for (of, owner), keys in KEYS.items() if of == kind
+            f"hydra/{kind}={owner} has {', '.join(keys)}" for owner, keys in of_kind.items() if chosen in (None, owner)
         )
     return f"unknown key '{key}'; {hint}"

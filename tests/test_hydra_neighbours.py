@@ -1,0 +1,171 @@
+"""mlpexp beside other Hydra applications and plugins, and Hydra's other launchers in mlpexp."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SCRIPTS
+from hydra._internal.utils import get_args_parser
+from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
+
+from mlpexp.config import plugin_keys
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+pytestmark = pytest.mark.filterwarnings("default")  # Hydra's own tests and plugins warn
+
+
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", [])])
+class TestHydrasLauncherTests(LauncherTestSuite):
+    """Having mlpexp installed changes nothing for the launcher of another application."""
+
+
+@pytest.mark.parametrize(
+    ("task_launcher_cfg", "extra_flags"),
+    [({}, ["-m"]), ({"defaults": [{"override hydra/launcher": "basic"}]}, ["-m"])],
+)
+class TestHydrasIntegrationTests(IntegrationTestSuite):
+    """The same, as programs."""
+
+
+APPLICATION = """
+import hydra
+from omegaconf import DictConfig
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(cfg: DictConfig) -> None:
+    print("the application's own function:", cfg)
+
+main()
+"""
+
+
+def run(directory: Path, *arguments: str, program: str = APPLICATION, **environment: str) -> Any:
+    (directory / "app.py").write_text(program)
+    return subprocess.run(
+        [sys.executable, "app.py", *arguments],
+        cwd=directory,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def train(directory: Path, command: str, **environment: str) -> Any:
+    """Our own application."""
+    words = [sys.executable, str(SCRIPTS / "train.py"), *command.split()]
+    return subprocess.run(
+        words, cwd=directory, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("choice", ["hydra/launcher=stacked", "hydra/sweeper=optuna", "hydra/sweeper=grid"])
+def test_our_plugins_are_no_choice_in_another_application(choice: str, tmp_path: Path) -> None:
+    ended = run(tmp_path, "-m", "+seed=1,2", choice)
+    group, name = choice.split("=")
+    assert ended.returncode != 0
+    assert f"Could not find '{group}/{name}'" in ended.stderr
+    assert "the application's own function" not in ended.stdout
+
+
+@pytest.mark.parametrize("choice", ["hydra/launcher=stacked", "hydra/sweeper=optuna", "hydra/sweeper=grid"])
+def test_our_plugins_refuse_to_train_in_the_place_of_another_application(choice: str, tmp_path: Path) -> None:
+    group, name = choice.split("=")
+    node = plugin_keys.PLUGINS[group.removeprefix("hydra/"), name]
+    stored = "from hydra.core.config_store import ConfigStore\n"
+    stored += f"ConfigStore.instance().store(group={group!r}, name={name!r}, node={node!r})\n"
+    ended = run(tmp_path, "-m", "+seed=1,2", choice, program=stored + APPLICATION)
+    assert ended.returncode != 0
+    assert f"{choice} trains mlpexp's networks, and this application is another one" in ended.stderr
+    assert "the application's own function" not in ended.stdout
+    assert not (tmp_path / "multirun").exists()
+
+
+OTHER_OPTUNA = """
+from dataclasses import dataclass
+from hydra.core.config_store import ConfigStore
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+@dataclass
+class Conf:
+    _target_: str = "hydra_plugins.hydra_other_optuna.sweeper.OtherSweeper"
+
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=Conf, provider="other")
+
+class OtherSweeper(BasicSweeper):
+    def __init__(self):
+        super().__init__(None)
+
+    def sweep(self, arguments):
+        print("the other sweeper")
+        return super().sweep(arguments)
+"""
+
+
+@pytest.fixture
+def other_optuna(tmp_path: Path) -> str:
+    """A path with a plugin of another package that has the same name as ours."""
+    package = tmp_path / "other" / "hydra_plugins" / "hydra_other_optuna"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "sweeper.py").write_text(OTHER_OPTUNA)
+    return str(tmp_path / "other")
+
+
+def test_another_packages_optuna_sweeper_is_used_in_other_applications(tmp_path: Path, other_optuna: str) -> None:
+    ended = run(tmp_path, "-m", "+seed=1,2", "hydra/sweeper=optuna", PYTHONPATH=other_optuna)
+    assert ended.returncode == 0, ended.stderr
+    assert "the other sweeper" in ended.stdout
+    assert ended.stdout.count("the application's own function") == 2
+
+
+def test_our_optuna_sweeper_is_used_in_ours_beside_another_packages(tmp_path: Path, other_optuna: str) -> None:
+    ended = train(tmp_path, "-m hydra/sweeper=optuna seed=0 model.width=2,3 dry_run=true", PYTHONPATH=other_optuna)
+    assert ended.returncode == 0, ended.stderr
+    assert "the other sweeper" not in ended.stdout
+    assert "trials" in ended.stdout
+
+
+LAUNCHERS = {
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra/launcher=joblib hydra.launcher.n_jobs=2"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "hydra/launcher=submitit_local"),
+    "basic": ("hydra", "hydra/launcher=basic"),
+    "basic sweeper": ("hydra", "hydra/sweeper=basic hydra/launcher=basic"),
+    "basic sweeper, our launcher": ("hydra", "hydra/sweeper=basic"),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_hydras_other_launchers_train_a_sweep(launcher: str, tmp_path: Path) -> None:
+    package, choice = LAUNCHERS[launcher]
+    pytest.importorskip(package)
+    small = "data=iris trainer.max_epochs=1 tracking.tensorboard=false name=s seed=1,2"
+    ended = train(tmp_path, f"-m {choice} {small}")
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    for seed in (1, 2):
+        (path,) = (tmp_path / "multirun/s").glob(f"*seed={seed}/result.json")
+        result = json.loads(path.read_text())
+        assert result["status"] in ("ok", "chance")
+    assert (tmp_path / "multirun/s/multirun.yaml").is_file()
+
+
+def test_a_failing_run_of_another_launcher_is_named_in_one_line(tmp_path: Path) -> None:
+    ended = train(tmp_path, "-m hydra/launcher=basic data=iris seed=1,2 +callbacks.x._target_=pathlib.Nothing")
+    assert ended.returncode in (1, 2)
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+
+
+def test_private_parts_of_hydra_are_imported_in_one_place() -> None:
+    """`get_args_parser`, to refuse unknown options in words of our own."""
+    private = re.compile(r"(?:from|import) (?:hydra\._internal|omegaconf\._)\S*(?: import (.*))?")
+    found = [(path.name, match[1]) for path in SOURCE.rglob("*.py") for match in private.finditer(path.read_text())]
+    assert found == [("hydra_app.py", "get_args_parser")]
+    assert {"multirun", "cfg", "overrides"} <= {action.dest for action in get_args_parser()._actions}
