@@ -15,17 +15,18 @@ from PIL import Image
 from sklearn import metrics as reference
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from mlpexp.analysis.ranking import best_run
+from mlpexp.analysis.sweep_analysis import analyse
 from mlpexp.evaluation import (
     classification_metrics,
     embedding,
     evaluation_data,
     evaluation_figures,
-    evaluation_tables,
-    projector,
+    evaluation_files,
     trained_run,
 )
-from mlpexp.evaluation.network_outputs import Answers, ask
-from mlpexp.store import file_names, run_directory
+from mlpexp.evaluation.network_outputs import Outputs, compute_outputs
+from mlpexp.store import file_names, owned_directory, run_directory
 from mlpexp.tracking import figures as house
 
 
@@ -120,13 +121,13 @@ def test_the_tables_agree_with_scikit_learn(evaluated):
     assert sum(row["true class"] == row["predicted class"] for row in table) == sum(r["right"] == "1" for r in table)
 
 
-def answers(num: int = 400, classes: int = 4, seed: int = 0) -> Answers:
+def answers(num: int = 400, classes: int = 4, seed: int = 0) -> Outputs:
     """Those of a network that nobody trained."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(num, classes)) * 2
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     labels = np.array([rng.choice(classes, p=p) for p in probabilities])
-    return Answers(
+    return Outputs(
         index=np.arange(num),
         inputs=rng.normal(size=(num, 3)).astype(np.float32),
         labels=labels,
@@ -144,7 +145,7 @@ def test_the_calibration_error_is_that_of_torchmetrics(seed):
     theirs = multiclass_calibration_error(
         torch.from_numpy(given.probabilities), torch.from_numpy(given.labels), num_classes=4, n_bins=15, norm="l1"
     )
-    found = classification_metrics.measure(given, list("abcd"))
+    found = classification_metrics.compute_metrics(given, list("abcd"))
     assert found.ece == pytest.approx(theirs.item(), abs=1e-6)
     assert sum(one.count for one in found.bins) == len(given)
 
@@ -160,9 +161,9 @@ def test_the_interval_is_wilsons():
 
 def test_a_class_that_is_never_met_has_no_numbers_rather_than_wrong_ones():
     given = answers(classes=3)
-    found = classification_metrics.measure(given, ["a", "b", "c"])
+    found = classification_metrics.compute_metrics(given, ["a", "b", "c"])
     wider = dataclasses.replace(given, probabilities=np.pad(given.probabilities, ((0, 0), (0, 1))))
-    with_never = classification_metrics.measure(wider, ["a", "b", "c", "never"])
+    with_never = classification_metrics.compute_metrics(wider, ["a", "b", "c", "never"])
     assert np.isnan(with_never.classes[3].recall)
     assert with_never.classes[3].support == 0
     assert with_never.macro_f1 == pytest.approx(found.macro_f1)
@@ -184,8 +185,8 @@ def test_few_samples_and_a_single_unit_are_embedded_too(num, units):
     given = dataclasses.replace(given, hidden=given.hidden[:, :units])
     found = embedding.embed(given)
     assert found.pca.shape == (num, 2)
-    assert (found.tsne is None) == (num < embedding.FEWEST)
-    assert classification_metrics.measure(given, list("abcd")).samples == num
+    assert (found.tsne is None) == (num < embedding.MIN_TSNE)
+    assert classification_metrics.compute_metrics(given, list("abcd")).samples == num
 
 
 def test_the_pictures_and_tables_are_all_there(evaluated):
@@ -207,7 +208,7 @@ def test_the_projectors_files_are_read_by_tensorboards_own_plugin(evaluated):
     from tensorboard.plugins.projector.projector_plugin import _read_tensor_tsv_file
 
     directory = evaluated[0] / "evaluation"
-    found = text_format.Parse((directory / projector.CONFIG).read_text(), ProjectorConfig()).embeddings[0]
+    found = text_format.Parse((directory / embedding.CONFIG).read_text(), ProjectorConfig()).embeddings[0]
     vectors = _read_tensor_tsv_file(str(directory / found.tensor_path))
     labels = (directory / found.metadata_path).read_text().splitlines()
     assert vectors.shape == (270, 50)
@@ -218,20 +219,20 @@ def test_the_projectors_files_are_read_by_tensorboards_own_plugin(evaluated):
         assert sprite.size == (17 * width, 17 * height)
     run = trained_run.load(evaluated[0])
     own = evaluation_data.own(run, "test")
-    hidden = ask(run.module, own.inputs, own.labels, own.index).hidden
+    hidden = compute_outputs(run.module, own.inputs, own.labels, own.index).hidden
     assert np.allclose(vectors, hidden, rtol=1e-4, atol=1e-6)
 
 
 def test_names_cannot_break_tables_or_pictures():
     names = ["=1+1", "a\tb\nc", "$x_1$", "-1"]
     given = answers()
-    found = evaluation_tables.tables(classification_metrics.measure(given, names), given, names, None)
+    found = evaluation_files.tables(classification_metrics.compute_metrics(given, names), given, names, None)
     assert found["per_class.csv"].splitlines()[1].startswith("'=1+1,")
     assert "\n-1," in found["per_class.csv"]  # a number stays one
-    labels = projector.files(given.hidden, {"class": [names[c] for c in given.labels]})["labels.tsv"]
+    labels = embedding.projector_files(given.hidden, {"class": [names[c] for c in given.labels]})["labels.tsv"]
     assert len(labels.decode().splitlines()) == len(given) + 1
     house.png(evaluation_figures.scatter(given.hidden[:, :2], given.labels, given.predicted, names, words="<b>$x"))
-    house.png(evaluation_figures.reliability_curve(classification_metrics.measure(given, names).bins, 0.1))
+    house.png(evaluation_figures.reliability_curve(classification_metrics.compute_metrics(given, names).bins, 0.1))
 
 
 def digits_csv(path: Path, count: int = 50, header: bool = True, labels: bool = True) -> Path:
@@ -342,4 +343,42 @@ def test_points_in_the_plane_are_shown_with_what_the_network_says_everywhere(tra
     near = [seen["field"][round(row), round(column)] for row, column in at]
     run = trained_run.load(here / "moons")
     own = evaluation_data.own(run, "test")
-    assert np.mean(near == ask(run.module, own.inputs, own.labels, own.index).predicted) > 0.98
+    assert np.mean(near == compute_outputs(run.module, own.inputs, own.labels, own.index).predicted) > 0.98
+
+
+def test_the_best_run_of_a_sweep_is_that_of_the_report(train, here):
+    """Width 8 has the better mean; one seed of width 2 may be luckier than each of its own."""
+    assert train("-m name=s model.width=2,16 seed=0,1,2 trainer.max_epochs=2 monitor=val/acc").code == 0
+    analysis = analyse(here / "multirun/s")
+    expected = analysis.study.names[best_run(analysis.study, analysis.ranking)]
+    assert f"the best by validation is multirun/s/{expected}, or" in evaluate("multirun/s").line
+
+
+def test_a_sweep_kept_as_a_table_says_that_it_has_no_checkpoints(train, here):
+    assert train("-m name=t record=table seed=0,1 trainer.max_epochs=1").code == 0
+    assert "record=table, which keeps no checkpoints" in evaluate("multirun/t").line
+
+
+def test_an_evaluation_of_a_version_without_a_manifest_is_replaced_and_foreign_files_stay(finished, here):
+    assert evaluate("run").code == 0
+    directory = finished / "evaluation"
+    (directory / owned_directory.MANIFEST).unlink()
+    (directory / "boundary.png").write_bytes(b"of an earlier version")
+    (directory / "notes.txt").write_text("mine")
+    assert evaluate("run").code == 0
+    assert not (directory / "boundary.png").exists()
+    assert (directory / "notes.txt").read_text() == "mine"
+    assert len(list(directory.glob("events.*"))) == 1
+
+
+def test_an_evaluation_writes_through_no_link_and_spares_what_was_changed(finished, here):
+    (here / "target").mkdir()
+    (finished / "evaluation").symlink_to(here / "target")
+    refused = evaluate("run")
+    assert (refused.code, "is a symbolic link" in refused.line) == (2, True)
+    assert list((here / "target").iterdir()) == []
+    assert evaluate("run", "--out", "mine").code == 0
+    (here / "mine/per_class.csv").write_text("my corrections")
+    refused = evaluate("run", "--out", "mine")
+    assert (refused.code, "per_class.csv was not written by mlpexp, or has changed since" in refused.line) == (2, True)
+    assert (here / "mine/per_class.csv").read_text() == "my corrections"

@@ -25,6 +25,7 @@ from sweeps import QUICK, Broken, finished, picture, untouched
 from trial import Campaign, Case
 
 from mlpexp.search.study_storage import STUDY, Journal
+from mlpexp.store.file_names import LOG
 
 BATCH, TOTALS = 3, (3, 6, 9)  # whole generations, so that an extended search is the search of the larger total
 SPACES = {
@@ -163,7 +164,7 @@ class SearchLife(RuleBasedStateMachine):
 
     def _files(self) -> list[Path]:
         sweep = self.place / "multirun/s"
-        runs = (path for path in sweep.glob("*=*/*") if path.is_file())
+        runs = (path for path in sweep.glob("*=*/*") if path.is_file() and path.name != LOG)
         return sorted([*[sweep / name for name in FILES if (sweep / name).exists()], *runs])
 
 

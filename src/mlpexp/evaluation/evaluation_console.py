@@ -1,4 +1,4 @@
-"""An evaluation in the terminal: the numbers that matter, a row for each class, where the files are."""
+"""An evaluation in the terminal: the main metrics, a row for each class, where the files are."""
 
 import math
 
@@ -6,36 +6,36 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlpexp.evaluation.classification_metrics import Measures
+from mlpexp.evaluation.classification_metrics import Metrics
 from mlpexp.evaluation.evaluate import Evaluation
 from mlpexp.runtime import shell_commands
 
-ROWS = 40  # classes that a terminal shows; the rest is in per_class.csv
+MAX_ROWS = 40  # classes; all are in per_class.csv
 
 
 def show(found: Evaluation) -> None:
     """Print it."""
-    console, m = Console(highlight=False), found.measures
-    samples = f"{m.samples:,} sample{'s' * (m.samples != 1)}"
-    console.print(f"[bold]{escape(str(found.material.title))}[/bold], {samples}; {found.run.weights}")
-    console.print(_summary(m))
-    console.print(_by_class(m))
-    if len(m.classes) > ROWS:
-        console.print(f"[dim]and {len(m.classes) - ROWS} more classes, in per_class.csv[/dim]")
-    if mix_ups := m.mix_ups():
-        told = [f"{true} taken for {guess} ({count})" for true, guess, count in mix_ups]
-        console.print(f"most frequent mistakes: {escape(', '.join(told))}")
+    console, metrics = Console(highlight=False), found.metrics
+    samples = f"{metrics.samples:,} sample{'s' * (metrics.samples != 1)}"
+    console.print(f"[bold]{escape(str(found.samples.title))}[/bold], {samples}; {found.run.weights}")
+    console.print(_summary(metrics))
+    console.print(_by_class(metrics))
+    if len(metrics.classes) > MAX_ROWS:
+        console.print(f"[dim]and {len(metrics.classes) - MAX_ROWS} more classes, in per_class.csv[/dim]")
+    if mistakes := metrics.frequent_mistakes():
+        listed = [f"{true} taken for {guess} ({count})" for true, guess, count in mistakes]
+        console.print(f"most frequent mistakes: {escape(', '.join(listed))}")
     if found.same:
         console.print("loss and accuracy are those of result.json, to the last bit")
     for remark in found.remarks:
         console.print(f"[yellow]note:[/yellow] {escape(remark)}")
-    # plain prints: a path must not be wrapped, and its brackets are no markup
-    print(f"\n{len(found.pictures)} pictures, tables as CSV and metrics.json are in {found.directory}. Next:")
+    # plain prints: a path must not be wrapped, and its brackets are not markup
+    print(f"\n{len(found.images)} figures, tables as CSV and metrics.json are in {found.directory}. Next:")
     print(f"  {shell_commands.tool('tensorboard', '--logdir', str(found.directory))}")
 
 
-def _summary(m: Measures) -> str:
-    """The measures of all samples together, in two lines."""
+def _summary(m: Metrics) -> str:
+    """The metrics of all samples together, in two lines."""
     interval = f"95 % interval {m.acc_low:.4f} to {m.acc_high:.4f}"
     return (
         f"accuracy [bold]{m.acc:.4f}[/bold] ({interval}), loss [bold]{_number(m.loss)}[/bold] nats\n"
@@ -44,14 +44,14 @@ def _summary(m: Measures) -> str:
     )
 
 
-def _by_class(m: Measures) -> Table:
+def _by_class(m: Metrics) -> Table:
     table = Table(header_style="bold")
     table.add_column("class")
     for name in ("precision", "recall", "F1", "samples", "predicted"):
         table.add_column(name, justify="right")
-    for one in m.classes[:ROWS]:
-        shares = [_number(value) for value in (one.precision, one.recall, one.f1)]
-        table.add_row(escape(" ".join(one.name.split())), *shares, str(one.support), str(one.predicted))
+    for entry in m.classes[:MAX_ROWS]:
+        shares = [_number(value) for value in (entry.precision, entry.recall, entry.f1)]
+        table.add_row(escape(" ".join(entry.name.split())), *shares, str(entry.support), str(entry.predicted))
     return table
 
 

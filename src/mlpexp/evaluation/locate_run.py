@@ -1,18 +1,18 @@
-"""What a person meant by a path: the checkpoint of one run, or a hint where that is unclear."""
+"""Finds the checkpoint that a path means: a run's directory, its folder of checkpoints, or a file."""
 
-import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mlpexp.analysis.ranking import best_run
+from mlpexp.analysis.sweep_analysis import analyse
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import file_names, run_directory
 
 Weights = Literal["best", "last"]
 FILES: dict[Weights, str] = {"best": file_names.BEST, "last": file_names.LAST}
-SWEEP_FILES = ("results.csv", "multirun.yaml", "manifest.json")
+OF_A_SWEEP = (file_names.RESULTS, file_names.MULTIRUN, file_names.MANIFEST, file_names.TABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,8 @@ class Place:
 
     Attributes:
         checkpoint: the file.
-        directory: of the run that it belongs to; None for a file that lies somewhere else.
-        weights: which of the run's two; None for a file that lies somewhere else.
+        directory: of its run; None for a file outside of a run.
+        weights: which checkpoint of the run; None for a file outside of a run.
     """
 
     checkpoint: Path
@@ -31,12 +31,12 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        """Where what is made from it belongs."""
+        """Where files that are made from it are written."""
         return self.directory or self.checkpoint.parent
 
     @property
     def stem(self) -> str:
-        """What that is called."""
+        """The name of such files without suffix."""
         return "model" if self.directory else self.checkpoint.stem
 
 
@@ -57,7 +57,7 @@ def find(path: Path, weights: Weights | None = None) -> Place:
     """The checkpoint that `path` means: a run's directory, a folder of checkpoints, or the file itself.
 
     Args:
-        weights: which of a run's checkpoints; the best unless told otherwise.
+        weights: which of a run's checkpoints; by default the best.
 
     Raises:
         UserError: nothing is there, or several runs are.
@@ -72,7 +72,7 @@ def find(path: Path, weights: Weights | None = None) -> Place:
         return Place(checkpoint=directory / FILES[wanted], directory=directory, weights=wanted)
     if (directory / file_names.LAST).is_file() or (directory / file_names.BEST).is_file():
         other: Weights = "last" if wanted == "best" else "best"
-        raise UserError(f"{path} has no {FILES[wanted]}; it has the other one, --weights {other}")
+        raise UserError(f"{path} has no {FILES[wanted]}; it has the other one: --weights {other}")
     raise UserError(_hint(path))
 
 
@@ -89,15 +89,17 @@ def _file(path: Path, weights: Weights | None) -> Place:
 
 
 def _hint(path: Path) -> str:
-    """Why a directory without checkpoints is not enough, and what may have been meant."""
+    """Why no checkpoint is in a directory, and what may be meant."""
     if (path / file_names.RESULT).is_file():
         status = run_directory.read_result(path).status
         return f"{path} has no checkpoint: the run ended as {status}; train it again"
     inside = sorted(file.parent for file in path.glob(f"*/{file_names.RESULT}"))
-    if any((path / name).is_file() for name in SWEEP_FILES):
+    if any((path / name).is_file() for name in OF_A_SWEEP):
+        if not inside and (path / file_names.TABLE).is_file():
+            return f"{path} was trained with record=table, which keeps no checkpoints; train the run alone, without it"
         if not inside:
-            return f"{path} is a sweep in which no run has finished; carry on with the command that started it"
-        best = _best_run(path)
+            return f"{path} is a sweep in which no run has finished; the command that started it continues it"
+        best = _best_run(path) if len(inside) > 1 else inside[0]
         which = f"the best by validation is {best}" if best else f"e.g. {inside[0]}"
         return (
             f"{path} is a sweep of {len(inside):,} finished run{'s' * (len(inside) != 1)}; give one of them, {which}, "
@@ -111,15 +113,11 @@ def _hint(path: Path) -> str:
 
 
 def _best_run(sweep: Path) -> Path | None:
-    """Of the sweep's own table: the least validation loss; None where the table cannot be read."""
-    best, least = None, math.inf
+    """The best run by the ranking of terminal and report; None where it has no checkpoint, or none can be ranked."""
     try:
-        with (sweep / "results.csv").open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                loss = float(row["val/loss"] or "inf")
-                place = sweep / row["name"]
-                if row["status"] in run_directory.FINITE and loss < least and (place / file_names.BEST).is_file():
-                    best, least = place, loss
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        analysis = analyse(sweep)
+    except UserError:
         return None
-    return best
+    run = best_run(analysis.study, analysis.ranking)
+    directory = None if run is None else sweep / analysis.study.names[run]
+    return directory if directory is not None and (directory / file_names.BEST).is_file() else None

@@ -1,8 +1,9 @@
-"""What a network answers to samples, sample by sample.
+"""The outputs of a trained network, sample by sample.
 
 Letters: N samples, I inputs, C classes, H units of the last hidden layer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +17,20 @@ from mlpexp.nn.functional import forward
 from mlpexp.nn.metrics import Outcomes, measure
 from mlpexp.runtime.errors import UserError
 
-BATCH = 65_536  # samples at once, as in training's own validation and test: the bits then agree
+BATCH = 65_536  # samples at once, as in validation and test while training, so that the bits agree
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """Labels and answers of N samples, in their order.
+class Outputs:
+    """Labels and outputs of N samples.
 
     Attributes:
-        index: the samples' places in the whole data set, (N,).
-        inputs: (N, I), as the network sees them.
-        labels: (N,), probabilities: (N, C), predicted: (N,), confidence: (N,) in [0, 1].
-        hidden: the last hidden layer's output, (N, H); the logits where there is no hidden layer.
-        loss: the mean cross-entropy in nats; acc: the share that is right.
+        index: the samples' rows in the whole data set, (N,).
+        inputs: (N, I), after preprocessing.
+        labels: (N,), probabilities: (N, C), predicted: (N,).
+        hidden: outputs of the last hidden layer, (N, H); the logits where there is no hidden layer.
+        loss: the mean cross-entropy in nats.
+        acc: the accuracy in [0, 1].
     """
 
     index: NDArray[np.int64]
@@ -42,6 +44,7 @@ class Answers:
 
     @property
     def confidence(self) -> NDArray[np.float64]:
+        """The probability of the predicted class, (N,)."""
         found: NDArray[np.float64] = self.probabilities[np.arange(len(self.predicted)), self.predicted]
         return found
 
@@ -50,23 +53,22 @@ class Answers:
 
 
 @torch.inference_mode()
-def ask(module: Classifier, inputs: Tensor, labels: Tensor, index: NDArray[np.int64]) -> Answers:
-    """Every sample's answer; loss and accuracy by the same steps as in a run's own test.
+def compute_outputs(module: Classifier, inputs: Tensor, labels: Tensor, index: NDArray[np.int64]) -> Outputs:
+    """Outputs, loss and accuracy, computed as in the test of a training.
 
     Raises:
-        UserError: the answers are not finite.
+        UserError: the logits are not finite.
     """
-    logits = torch.cat([_logits(module, some) for some, _ in Batches(inputs, labels, BATCH)])
-    if not torch.isfinite(logits).all():
-        raise UserError("the network's answers are not finite, its weights are too large: the run has diverged")
+    inputs, raw = inputs.to(next(module.parameters()).dtype), inputs  # double precision where trained so
+    logits = _logits(module, [batch for batch, _ in Batches(inputs, labels, BATCH)])
     losses = torch.cat([module.losses(*pair) for pair in zip(logits.split(BATCH), labels.split(BATCH), strict=True)])
     predicted = logits.argmax(-1)
     metrics = measure("test", Outcomes(losses, predicted, labels, logits.shape[-1]))
-    return Answers(
+    return Outputs(
         index=index,
-        inputs=inputs.numpy(),
+        inputs=raw.numpy(),
         labels=labels.numpy(),
-        probabilities=probabilities(logits).numpy(),
+        probabilities=_softmax(logits).numpy(),
         predicted=predicted.numpy(),
         hidden=last_hidden(module, inputs).float().numpy(),
         loss=metrics["test/loss"].item(),
@@ -76,32 +78,27 @@ def ask(module: Classifier, inputs: Tensor, labels: Tensor, index: NDArray[np.in
 
 @torch.inference_mode()
 def classify(module: Classifier, inputs: Tensor) -> Tensor:
-    """The probability of each class, (N, C), of samples without labels (N, I).
+    """The probability of each class, (N, C) float64, for inputs (N, I).
 
     Raises:
-        UserError: the answers are not finite.
+        UserError: the logits are not finite.
     """
-    logits = torch.cat([_logits(module, some) for some in inputs.split(BATCH)])
-    if not torch.isfinite(logits).all():
-        raise UserError("the network's answers are not finite: an input, or a weight, is too large")
-    return probabilities(logits)
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Softmax in double precision, (N, C): in single, the most confident could not be told apart."""
-    return logits.double().softmax(-1)
+    return _softmax(_logits(module, inputs.to(next(module.parameters()).dtype).split(BATCH)))
 
 
 def last_hidden(module: Classifier, inputs: Tensor) -> Tensor:
-    """The last hidden layer's output (N, H), or the logits where there is no hidden layer."""
-    trace = forward(module.parameter_layers(), _as_weights(module, inputs), module.activation)
+    """Outputs of the last hidden layer, (N, H); the logits where there is no hidden layer."""
+    trace = forward(module.parameter_layers(), inputs, module.activation)
     return trace.hidden[-1] if trace.hidden else trace.logits
 
 
-def _logits(module: Classifier, inputs: Tensor) -> Tensor:
-    found: Tensor = module(_as_weights(module, inputs))
-    return found
+def _logits(module: Classifier, batches: Sequence[Tensor]) -> Tensor:
+    logits = torch.cat([module(batch) for batch in batches])
+    if not torch.isfinite(logits).all():
+        raise UserError("the network's logits are not finite: the run has diverged, or an input is too large")
+    return logits
 
 
-def _as_weights(module: Classifier, inputs: Tensor) -> Tensor:
-    return inputs.to(next(module.parameters()).dtype)  # double where trained so
+def _softmax(logits: Tensor) -> Tensor:
+    """In double precision, so that confident predictions remain distinguishable."""
+    return logits.double().softmax(-1)

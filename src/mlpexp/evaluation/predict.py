@@ -1,4 +1,4 @@
-"""What a trained network says to samples that it has never seen, as a table."""
+"""Predictions of a trained network for new samples, as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ import torch
 from numpy.typing import NDArray
 
 from mlpexp.evaluation import image_input, sample_files, trained_run
-from mlpexp.evaluation.evaluation_tables import table
 from mlpexp.evaluation.locate_run import Weights
 from mlpexp.evaluation.network_outputs import classify
 from mlpexp.evaluation.trained_run import Trained
 from mlpexp.runtime.errors import UserError
+from mlpexp.store.csv_tables import csv_text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Answers to m samples.
+    """Predictions for m samples.
 
     Attributes:
-        names: of the samples: their numbers from 0, or the pictures' files.
+        names: of the samples: their numbers from 0, or the image files.
         probabilities: (m, C).
-        remarks: what was done to the samples, or is odd about them.
+        remarks: how the samples were converted, and what is unusual about them.
     """
 
     run: Trained
@@ -32,28 +32,22 @@ class Predictions:
     remarks: list[str]
 
     def csv(self, top: int | None = None) -> str:
-        """A row for each sample: its class, how sure that is, and every class's probability, or the `top` classes'."""
+        """A row per sample: the most probable class, its probability, and all probabilities; or the `top` classes."""
         classes = self.run.data.class_names
-        order = np.argsort(-self.probabilities, axis=-1, kind="stable")  # (m, C)
         if top is None:
             header = ["sample", "class", "probability", *(f"probability of {name}" for name in classes)]
-            rows = [
-                [name, classes[best[0]], row[best[0]].item(), *row.tolist()]
-                for name, best, row in zip(self.names, order, self.probabilities, strict=True)
-            ]
-            return table(header, rows)
-        header = ["sample", *(f"{what} {k + 1}" for k in range(top) for what in ("class", "probability"))]
-        return table(
-            header,
-            (
-                [name, *(cell for c in best[:top] for cell in (classes[c], row[c].item()))]
-                for name, best, row in zip(self.names, order, self.probabilities, strict=True)
-            ),
-        )
+        else:
+            header = ["sample", *(f"{what} {k + 1}" for k in range(top) for what in ("class", "probability"))]
+        rows = []
+        for name, probabilities in zip(self.names, self.probabilities, strict=True):
+            order = np.argsort(-probabilities, kind="stable")[: top or 1]
+            best = [cell for c in order for cell in (classes[c], probabilities[c].item())]
+            rows.append([name, *best, *(probabilities.tolist() if top is None else [])])
+        return csv_text(header, rows)
 
 
 def predict(path: Path, files: Sequence[Path], weights: Weights | None = None, top: int | None = None) -> Predictions:
-    """The answers of the network that `path` means (see `places.find`) to one CSV file, or to pictures.
+    """Predictions of the network at `path` (see `locate_run.find`) for one table of samples, or for images.
 
     Raises:
         UserError: the network or a file cannot be used, or there are fewer classes than `top`.
@@ -61,13 +55,13 @@ def predict(path: Path, files: Sequence[Path], weights: Weights | None = None, t
     run = trained_run.load(path, weights)
     if top is not None and not 1 <= top <= len(run.data.class_names):
         raise UserError(f"--top {top}: the network knows {len(run.data.class_names)} classes; give 1 to that many")
-    shown = [file for file in files if file.suffix.lower() in image_input.SUFFIXES]
-    if len(files) > 1 and len(shown) < len(files):
+    images = [file for file in files if file.suffix.lower() in image_input.SUFFIXES]
+    if len(files) > 1 and len(images) < len(files):
         raise UserError("give one CSV file, or one or more pictures (PNG, JPEG)")
     categories = None
-    if shown:
-        found = [image_input.read(file, run.data) for file in shown]
-        numbers, names = np.concatenate([raw for raw, _ in found]), [str(file) for file in shown]
+    if images:
+        found = [image_input.read(file, run.data) for file in images]
+        numbers, names = np.concatenate([raw for raw, _ in found]), [str(file) for file in images]
         remarks = [remark for _, done in found for remark in done]
     else:
         numbers, categories, _, remarks, _ = sample_files.read(files[0], run.data, run.cfg.data, labelled=False)

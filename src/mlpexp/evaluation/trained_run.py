@@ -1,4 +1,4 @@
-"""A trained network out of a run's directory or a checkpoint, every value checked before anything is built."""
+"""Loads a trained network from a run's directory or a checkpoint; every value is checked before it is used."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.evaluation import locate_run
 from mlpexp.evaluation.locate_run import Place, Weights
 from mlpexp.models.classifier import Classifier
+from mlpexp.runtime import safe_files
 from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.store.run_directory import Result
 from mlpexp.training import load_network
@@ -21,14 +22,14 @@ FULL_PRECISION = (None, 32, "32", "32-true", "single")
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """One network and all that is known of it.
+    """A network with its description.
 
     Attributes:
-        module: in evaluation, with the checkpoint's weights.
-        data: what the network was trained on, and how raw samples become its inputs.
+        module: in evaluation mode, with the checkpoint's weights.
+        data: what the network was trained on, and its preprocessing.
         epoch: from 0, of the weights.
         sha256: of the checkpoint's bytes.
-        result: how the run ended; None where it has not, or where the file belongs to no run.
+        result: of the run; None where it has not finished, or the file is outside of a run.
     """
 
     place: Place
@@ -41,18 +42,18 @@ class Trained:
 
     @property
     def title(self) -> Path:
-        """What a person calls it."""
+        """The run's directory, or the file."""
         return self.place.directory or self.place.checkpoint
 
     @property
     def weights(self) -> str:
-        """E.g. `weights of epoch 7 (best by val/loss)`; epochs from 0, as everywhere."""
+        """E.g. `weights of epoch 7 (best by val/loss)`; epochs from 0."""
         epoch = "" if self.epoch is None else f" of epoch {self.epoch}"
         kind = {"best": f" (best by {self.cfg.monitor})", "last": " (the last)", None: ""}[self.place.weights]
         return f"weights{epoch}{kind}"
 
     def remark(self) -> str | None:
-        """What a reader of the numbers has to know."""
+        """A note on the precision of the numbers, where it differs from the training's."""
         precision = self.cfg.trainer.flags.get("precision")
         if precision not in FULL_PRECISION:
             return f"trained with trainer.precision={precision}, evaluated in full precision: numbers may differ"
@@ -60,10 +61,10 @@ class Trained:
 
 
 def load(path: Path, weights: Weights | None = None) -> Trained:
-    """The network of a run (by default with the weights that its result names) or of a checkpoint file.
+    """The network of a run (by default with the weights that it was tested with) or of a checkpoint file.
 
     Raises:
-        UserError: there is none, or it is damaged, hostile, or of another version.
+        UserError: there is none, or it is damaged, malicious, or of another version.
     """
     place = locate_run.find(path, weights)
     content = checkpoint_files.load(place.checkpoint)
@@ -80,7 +81,7 @@ def load(path: Path, weights: Weights | None = None) -> Trained:
         module=found.module,
         data=found.data,
         epoch=_epoch(content, place),
-        sha256=hashlib.sha256(place.checkpoint.read_bytes()).hexdigest(),
+        sha256=hashlib.sha256(safe_files.read_bytes(place.checkpoint, checkpoint_files.MAX_BYTES)).hexdigest(),
         result=run_directory.read_result(directory) if finished and directory is not None else None,
     )
 

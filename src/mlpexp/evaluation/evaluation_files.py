@@ -1,0 +1,162 @@
+"""The files of an evaluation by name: figures, tables, the Projector's files, an event file, metrics.json."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mlpexp.evaluation import embedding, evaluation_figures
+from mlpexp.evaluation.classification_metrics import Metrics
+from mlpexp.evaluation.embedding import Embedding
+from mlpexp.evaluation.evaluation_data import Material
+from mlpexp.evaluation.network_outputs import Outputs
+from mlpexp.evaluation.trained_run import Trained
+from mlpexp.store.csv_tables import csv_text
+from mlpexp.tracking import figures
+from mlpexp.tracking.event_files import encode, file_name
+from mlpexp.tracking.events import Event, image
+from mlpexp.training import decision_boundary
+
+METRICS = "metrics.json"
+KIND = "mlpexp evaluation"
+SCHEMA_VERSION = 1
+
+
+def figure_files(
+    run: Trained, outputs: Outputs, metrics: Metrics, embedded: Embedding | None
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Figures as PNG, and an event file with the same images."""
+    images: dict[str, bytes] = {}
+    events: list[Event] = []
+    for name, figure in _figures(run, outputs, metrics, embedded):
+        content, width, height = figures.png(figure)
+        images[f"{name}.png"] = content
+        events.append(image(f"evaluation/{name}", 0, content, width, height, wall_time=time.time()))
+    return images, {file_name(time.time()): encode(events)}
+
+
+def tables(metrics: Metrics, outputs: Outputs, names: Sequence[str], embedded: Embedding | None) -> dict[str, str]:
+    """CSV files; floats at full precision, an empty cell where there is no number."""
+    rows = zip(
+        *(values.tolist() for values in (outputs.index, outputs.labels, outputs.predicted, outputs.confidence)),
+        strict=True,
+    )
+    files = {
+        "per_class.csv": csv_text(
+            ["class", "precision", "recall", "f1", "support", "predicted"],
+            ([c.name, c.precision, c.recall, c.f1, c.support, c.predicted] for c in metrics.classes),
+        ),
+        "confusion.csv": csv_text(
+            ["true class", *names], ([name, *row] for name, row in zip(names, metrics.confusion.tolist(), strict=True))
+        ),
+        "calibration.csv": csv_text(
+            ["low", "high", "samples", "confidence", "accuracy"],
+            ([b.low, b.high, b.count, b.confidence, b.accuracy] for b in metrics.bins),
+        ),
+        "predictions.csv": csv_text(
+            ["sample", "true class", "predicted class", "right", "confidence"],
+            ([i, names[true], names[guess], int(true == guess), sure] for i, true, guess, sure in rows),
+        ),
+    }
+    if embedded is not None:
+        samples = outputs.index[embedded.chosen].tolist()
+        tsne = [["", ""]] * len(samples) if embedded.tsne is None else embedded.tsne.tolist()
+        files["embedding.csv"] = csv_text(
+            ["sample", "pca_1", "pca_2", "tsne_1", "tsne_2"],
+            ([i, *a, *b] for i, a, b in zip(samples, embedded.pca.tolist(), tsne, strict=True)),
+        )
+    return files
+
+
+def projector_files(run: Trained, outputs: Outputs) -> dict[str, bytes]:
+    """The last hidden layer of the samples with their labels and images."""
+    chosen = embedding.sample(len(outputs), embedding.MAX_PROJECTED)
+    names, shape = run.data.class_names, run.data.image_shape
+    true, predicted = outputs.labels[chosen], outputs.predicted[chosen]
+    labels = [names[t] if t == p else f"{names[t]} taken for {names[p]}" for t, p in zip(true, predicted, strict=True)]
+    columns: dict[str, Sequence[object]] = {
+        "answer": labels,  # first: the tab labels points by the first column that is not a number
+        "true class": [names[c] for c in true],
+        "predicted class": [names[c] for c in predicted],
+        "confidence": [f"{value:.4f}" for value in outputs.confidence[chosen]],
+        "sample": outputs.index[chosen].tolist(),
+    }
+    images = outputs.inputs[chosen].reshape(-1, *shape) if shape is not None else None
+    return embedding.projector_files(outputs.hidden[chosen], columns, images)
+
+
+def metrics_json(
+    run: Trained,
+    samples: Material,
+    metrics: Metrics,
+    same: bool | None,
+    remarks: Sequence[str],
+    embedded: Embedding | None,
+) -> str:
+    """The content of metrics.json; what is not finite is null."""
+    plain = asdict(metrics)
+    content: dict[str, Any] = {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "complete": True,
+        "checkpoint": {
+            "path": str(run.place.checkpoint),
+            "sha256": run.sha256,
+            "weights": run.place.weights,
+            "epoch": run.epoch,
+        },
+        "identity": run.result.identity if run.result else None,
+        "data": {"name": run.data.name, "part": samples.part, "file": samples.file, "digest": samples.digest},
+        "same_as_result": same,
+        "remarks": list(remarks),
+        "metrics": {name: value for name, value in plain.items() if isinstance(value, int | float)},
+        "classes": plain["classes"],
+        "calibration": plain["bins"],
+        "confusion": np.asarray(metrics.confusion).tolist(),
+    }
+    if embedded is not None:
+        content["pca_explained"] = list(embedded.explained)
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _figures(
+    run: Trained, outputs: Outputs, metrics: Metrics, embedded: Embedding | None
+) -> Iterator[tuple[str, Figure]]:
+    names, shape = run.data.class_names, run.data.image_shape
+    yield "confusion", figures.confusion_matrix(metrics.confusion, names)
+    yield "calibration", evaluation_figures.reliability_curve(metrics.bins, metrics.ece)
+    if shape is not None:
+        images = outputs.inputs.reshape(-1, *shape)
+        yield (
+            "mistakes",
+            figures.mistakes(images, outputs.labels, outputs.predicted, outputs.confidence, class_names=names),
+        )
+        weights = run.module.parameter_layers()[0].weight.float().numpy()
+        yield "first_layer", figures.first_layer_weights(weights, shape)
+    if decision_boundary.is_plane(run.data):
+        yield "boundary", decision_boundary.draw(run.module, run.data, outputs.inputs, outputs.labels)
+    if embedded is None:
+        return
+    layer = "last hidden layer" if run.module.sizes[1:-1] else "logits (there is no hidden layer)"
+    some = "" if len(embedded.chosen) == len(outputs) else f", {len(embedded.chosen):,} of {len(outputs):,} samples"
+    chosen = outputs.labels[embedded.chosen], outputs.predicted[embedded.chosen]
+    first, second = embedded.explained
+    axes = f"first component: {first:.0%} of the variance", f"second component: {second:.0%} of the variance"
+    title = f"PCA of the {layer}{some}"
+    yield "embedding_pca", evaluation_figures.scatter(embedded.pca, *chosen, names, words=title, axis_names=axes)
+    if embedded.tsne is not None:
+        title = f"t-SNE of the {layer}{some}: distances have no meaning, neighbourhoods do"
+        yield "embedding_tsne", evaluation_figures.scatter(embedded.tsne, *chosen, names, words=title)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
