@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import Classifier
@@ -46,7 +45,8 @@ def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator
         probabilities = softmax(module.cpu()(inputs))  # (n, C)
     if torch.isfinite(probabilities).all():
         confidence, predicted = probabilities.max(-1)
-        counts = multiclass_confusion_matrix(predicted, labels, num_classes=probabilities.shape[-1])
+        classes = probabilities.shape[-1]
+        counts = torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
         yield f"confusion_{part}", figures.confusion_matrix(counts.numpy(), data.class_names)
         if data.image_shape is not None:
             shown = inputs.numpy().reshape(-1, *data.image_shape)
