@@ -1,4 +1,4 @@
-"""The report of one or more sweeps: one page, with every figure and table beside it."""
+"""The report of one or more sweeps, or of single runs: one page, with every figure and table beside it."""
 
 import argparse
 from pathlib import Path
@@ -17,14 +17,14 @@ def main() -> None:
     for title, sentences in found.sweeps:
         print(title if len(found.sweeps) > 1 else "", end="\n" if len(found.sweeps) > 1 else "")
         print("\n".join(f"  {sentence}" for sentence in sentences))
-    print(f"\n{found.num_figures} figures (PNG, SVG) and {found.num_tables} tables (CSV) are beside the page. Open it:")
+    print(f"\nfigures (PNG, SVG): {found.num_figures}, tables (CSV): {found.num_tables}, beside the page. Open it:")
     print(f"  {found.page}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: python scripts/report.py multirun/NAME")
     parser.add_argument(
-        "directories", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME"
+        "directories", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME, or a run's"
     )
     parser.add_argument("--out", type=Path, help="where to write; by default DIR/report of the first DIR")
     parser.add_argument("--metric", choices=("acc", "loss"), default="acc", help="what is shown (default: acc)")

@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 import report_sweeps
 from conftest import SCRIPTS, run_script
+from matplotlib.figure import Figure
 from report_sweeps import GRID
 from scipy import stats
 
 from mlpexp import load_results
 from mlpexp.analysis.sweep_table import from_records
 from mlpexp.nn import chance_level
-from mlpexp.store import file_names
+from mlpexp.report import report_figure
+from mlpexp.store import csv_tables, file_names, results_table, run_directory, sweep_manifest
 from mlpexp.store.run_files import command, curves, layers
+from mlpexp.store.sweep_manifest import Manifest
 
 VOID = {"meta", "br", "link", "input", "img", "hr"}
 HOSTILE = "<script>alert(1)</script> & \"q\" 🎉 'x'"
@@ -340,7 +343,7 @@ def test_damaged_files_of_a_run_are_left_out(tmp_path, undrawn):
     (sweep / "seed=0" / file_names.RESULT).write_text("{")
     assert curves(sweep, ["seed=0", "seed=1", "seed=2"]).runs == 1
     assert layers(sweep, ["seed=0", "seed=1", "seed=2"])["gradient_norm"].shape == (2, 11, 3)
-    assert "1 result.json could not be read or have a wrong checksum (seed=0)" in report(sweep).text
+    assert "The result.json of 1 of 3 runs is damaged, or its checksum is wrong (seed=0)." in report(sweep).text
 
 
 def test_layers_are_drawn_where_they_were_recorded(tmp_path, undrawn):
@@ -485,3 +488,165 @@ def test_keys_that_end_alike_keep_their_full_names():
     study = from_records(Path(), rows)
     assert [key.label for key in study.factors] == ["a.rate", "b.rate"]
     assert [key.label for key in study.seeds] == ["data.seed", "seed"]
+
+
+def test_a_seed_that_changes_nothing_is_no_repetition(train, here, undrawn):
+    ended = train("-m name=s data.split=none data.seed=range(3) model.width=4,8 trainer.max_epochs=1")
+    assert ended.code == 0
+    assert "best of 2 configurations by val/loss\n" in ended.out
+    assert "±" not in ended.out
+    text = report("multirun/s").text
+    assert "4 of 6 runs are the same training as another run: different values of data.seed change nothing" in text
+    assert "One run per configuration: no intervals and no comparison" in text
+    assert "±" not in text.split("Failed and diverged runs")[0].split("}")[-1]
+    rows = read(here / "multirun/s/report/tables/runs.csv")
+    assert [row["remark"].startswith("the same training as") for row in rows] == [False, False, True, True, True, True]
+
+
+def test_spellings_of_one_value_and_copied_runs_count_once(train, here, undrawn):
+    assert train("-m name=s model.width=4,[4],8 seed=0,1 trainer.max_epochs=1").code == 0
+    sweep = here / "multirun/s"
+    (sweep / "report").exists()
+    before = report(sweep).text
+    assert "width=[4] is the same training as width=4; only the latter is ranked" in before
+    first = next(path for path in sorted(sweep.iterdir()) if path.is_dir() and "width=8" in path.name)
+    shutil.copytree(first, sweep / "a copy")
+    (sweep / "results.csv").unlink()
+    after = report(sweep).text
+    assert "3 of 7 runs are the same training as another run" in after
+    assert re.findall(r"Test accuracy .*? ± ", before) == re.findall(r"Test accuracy .*? ± ", after)
+    [row] = [row for row in read(sweep / "report/tables/ranking.csv") if row["model.width"] == "8"]
+    assert (row["runs"], row["finished"]) == ("3", "2")
+
+
+def test_equal_metrics_of_different_seeds_by_accident_are_two_runs(tmp_path, undrawn):
+    rows = [
+        {"name": str(i), "status": "ok", "seed": i, **dict.fromkeys(("train/loss", "val/loss", "val/acc"), value)}
+        for i, value in enumerate((0.5, 0.5, 0.6))
+    ]
+    assert from_records(Path(), rows).counted.tolist() == [True, True, True]
+    assert from_records(Path(), rows[:2]).counted.tolist() == [True, False]  # the seed changes nothing
+
+
+def test_texts_stay_texts_whatever_they_look_like(tmp_path, undrawn):
+    targets = ["1", "01", "1_0", "1e0"]
+    sweep = report_sweeps.write(tmp_path / "s", {"data.target": targets, "seed": range(2)})
+    assert [row["data.target"] for row in load_results(sweep)] == [target for target in targets for _ in range(2)]
+    assert {row["seed"] for row in load_results(sweep)} == {0, 1}
+    page = report(sweep)
+    assert "8 runs of 4 configurations" in page.text
+    assert {row["data.target"] for row in read(sweep / "report/tables/ranking.csv")} == set(targets)
+    assert "Careful: configurations with another data.target are measured on other data" in page.text
+
+
+@pytest.mark.parametrize(
+    ("key", "there", "here", "differs"),
+    [
+        ("data.target", "a", "b", "data.target (a; b)"),
+        ("data.seed", 0, 1, "data.seed (0; 1)"),
+        ("data.val_fraction", 0.15, 0.2, "data.val_fraction (0.15; 0.2)"),
+        ("data.label_noise", 0.0, 0.3, "data.label_noise (0.0; 0.3)"),
+        ("data.batch_size", 16, 32, None),
+        ("optimizer.lr", 0.1, 0.2, None),
+    ],
+)
+def test_sweeps_are_on_the_same_data_only_if_all_that_decides_on_it_is_equal(
+    key, there, here, differs, tmp_path, undrawn
+):
+    sweeps = [report_sweeps.write(tmp_path / name, SMALL) for name in ("one", "two")]
+    for sweep, value in zip(sweeps, (there, here), strict=True):
+        sweep_manifest.write(sweep, Manifest(constants={key: value}))
+    text = report(*sweeps, "--out", tmp_path / "both").text
+    if differs:
+        assert f"not run on the same data; they differ in {differs}. Their numbers cannot be compared" in text
+    else:
+        assert "not run on the same data" not in text
+
+
+def test_a_table_that_differs_from_the_runs_is_corrected_and_said(tmp_path, undrawn):
+    sweep = report_sweeps.write(tmp_path / "s", SMALL)
+    before = read_ranking(sweep)
+    rows = read(sweep / "results.csv")
+    rows[0]["val/loss"], rows[1]["model.depth"], rows[2]["status"] = "0.0001", "7", "failed"
+    with (sweep / "results.csv").open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    text = report(sweep).text
+    assert "3 of 12 rows of results.csv differ from the runs' records" in text
+    assert read_ranking(sweep) == before
+
+
+def read_ranking(sweep):
+    report(sweep)
+    return (sweep / "report/tables/ranking.csv").read_text()
+
+
+def test_what_was_not_verified_is_said(tmp_path, undrawn):
+    sweep = report_sweeps.write(tmp_path / "s", SMALL)
+    swapped = [sweep / name / file_names.METRICS for name in sorted(p.name for p in sweep.iterdir() if p.is_dir())[:2]]
+    one, other = (path.read_text() for path in swapped)
+    swapped[0].write_text(other)
+    swapped[1].write_text(one)
+    text = report(sweep).text
+    assert "12 of 12 runs are those of the runs' own result.json, whose checksums hold" in text
+    assert "2 runs are left out: their metrics.csv is missing or not what the run wrote" in text
+    shutil.rmtree(swapped[0].parent)
+    assert "The numbers of 1 of 12 runs are in results.csv only and were not verified" in report(sweep).text
+
+
+def test_a_sweep_in_a_table_is_reported_without_its_results_csv(train, here, undrawn):
+    assert train("-m name=t record=table seed=0,1 model.width=4,8 trainer.max_epochs=1").code == 0
+    with_table = report("multirun/t").text
+    (here / "multirun/t/results.csv").unlink()
+    assert report("multirun/t").text.split("4 runs")[1] == with_table.split("4 runs")[1]
+
+
+def test_single_runs_are_reported_together(train, here, undrawn):
+    for name, width in (("A", 8), ("B", 16)):
+        assert (
+            train(f"hydra.run.dir=outputs/{name} model.width={width} trainer.max_epochs=1 tracking.figures=false").code
+            == 0
+        )
+    page = report("outputs/A", "outputs/B")
+    assert "2 runs of 2 configurations" in page.text
+    assert {row["model.width"] for row in read(here / "outputs/A/report/tables/ranking.csv")} == {"8", "16"}
+    assert "1 run of 1 configuration" in report("outputs/B").text
+    assert run_directory.read_result(here / "outputs/A").status == "ok"
+
+
+def test_a_run_may_be_called_by_a_number(tmp_path, undrawn):
+    sweep = report_sweeps.write(tmp_path / "s", {"seed": range(2)})
+    for number in range(2):
+        (sweep / f"seed={number}").rename(sweep / str(number))
+    (sweep / "results.csv").write_text((sweep / "results.csv").read_text().replace(",seed=", ","))
+    page = report(sweep)
+    assert "2 of 2 runs are those of the runs' own result.json" in page.text
+    assert [row["name"] for row in read(sweep / "report/tables/runs.csv")] == ["0", "1"]
+    assert "Learning curves" in page.text
+
+
+@pytest.mark.parametrize(
+    "text", ["=cmd|' /C calc'!A0", "+x", "-x", "@x", "'=x", "\tx", "''-x", "-1", "1e-3", "'x", "a=b", ""]
+)
+def test_cells_that_a_spreadsheet_would_evaluate_are_defused_and_read_back(text, tmp_path):
+    table = csv_tables.csv_text(["name", "n"], [[text, 1]])
+    [[cell, _]] = csv.reader(table.splitlines()[1:])
+    assert not cell.startswith(("=", "+", "@", "\t"))
+    assert csv_tables.original(cell) == text
+    rows = [(0, "a", [f"+x={text!r}"], None, text), (1, "b", ["+x=b"], None, "")]
+    (tmp_path / "results.csv").write_text(results_table.table(rows), encoding="utf-8")
+    assert load_results(tmp_path)[0]["message"] == (text or None)
+
+
+def test_a_figure_is_added_by_one_registration(tmp_path, undrawn, monkeypatch):
+    monkeypatch.setattr(report_figure.FIGURES, "_entries", dict(report_figure.FIGURES._entries))
+
+    def draw(analysis):
+        figure = Figure()
+        return report_figure.ReportFigure(title="Mine", caption=f"{analysis.study.num_runs} runs.", figure=figure)
+
+    report_figure.FIGURES.register("mine", report_figure.Entry(5, draw))
+    sweep = report_sweeps.write(tmp_path / "s", SMALL)
+    assert "Mine" in report(sweep).text
+    assert (sweep / "report/figures/mine.svg").is_file()

@@ -42,6 +42,12 @@ def headline(analysis: Analysis) -> list[str]:
         )
     if not analysis.has_test:
         sentences.append("There is no test part: the validation numbers also made the choice, so they are optimistic.")
+    different = [key.name for key in analysis.study.factors if key.name in VALIDATION_KEYS]
+    if different:
+        sentences.append(
+            f"Careful: configurations with another {listed(different)} are measured on other data, so differences "
+            "between them are not only differences between networks."
+        )
     return [*sentences, *_against(analysis), *repeated(analysis)]
 
 
@@ -168,12 +174,6 @@ def method(analysis: Analysis) -> list[str]:
                 "As a check, uncorrected: Wilcoxon's signed-rank test of best against runner-up gives "
                 f"{p_value(analysis.signed_rank)}."
             )
-    different = [key.name for key in analysis.study.factors if key.name in VALIDATION_KEYS]
-    if different:
-        sentences.append(
-            f"Careful: configurations with another {listed(different)} are measured on other data, so differences "
-            "between them are not only differences between networks."
-        )
     if analysis.ranking.diverged.any() and analysis.best is not None:
         sentences.append(
             "A diverged run has no number: means are over the other runs, and configurations with a diverged run are "
@@ -198,14 +198,18 @@ def verification(analysis: Analysis) -> list[str]:
     if sources.corrected:
         names = listed(sources.corrected[:NAMED], len(sources.corrected))
         sentences.append(
-            f"Careful: {len(sources.corrected):,} rows of results.csv differ from what the runs recorded ({names}); "
-            "the runs' own numbers are shown."
+            f"Careful: {len(sources.corrected):,} of {runs:,} rows of results.csv differ from the runs' records "
+            f"({names}); the runs' own numbers are shown."
         )
     if sources.damaged:
         names = listed(sources.damaged[:NAMED], len(sources.damaged))
-        sentences.append(f"{len(sources.damaged):,} {RESULT} could not be read or have a wrong checksum ({names}).")
+        sentences.append(
+            f"The {RESULT} of {len(sources.damaged):,} of {runs:,} runs is damaged, or its checksum is wrong ({names})."
+        )
     if sources.unverified:
-        sentences.append(f"The numbers of {sources.unverified:,} runs are in results.csv only and were not verified.")
+        sentences.append(
+            f"The numbers of {sources.unverified:,} of {runs:,} runs are in results.csv only and were not verified."
+        )
     for what, counter in (("versions", sources.versions), ("code", sources.commits), ("data", sources.digests)):
         if len(counter) > 1:
             sentences.append(f"Careful: not all runs have the same {what}.")
