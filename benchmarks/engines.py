@@ -30,6 +30,7 @@ from torch import Tensor
 from mlpexp.engine.compiled.engine import CompiledEngine
 from mlpexp.engine.compiled.vectors import LINE, fma, full, store
 from mlpexp.engine.torch.engine import Engine
+from mlpexp.nn.network import multilayer_perceptron
 from mlpexp.nn.optimizers import UpdateSettings
 
 # layer sizes, runs, optimizer, batch size
@@ -88,10 +89,14 @@ def measure(
     """CPU ms a run of both engines, once their losses agree."""
     generator = torch.Generator().manual_seed(0)
     shapes = list(pairwise(sizes))
+    spec = multilayer_perceptron(sizes[0], sizes[1:-1], sizes[-1], "tanh")
+    fan_ins = [inputs for inputs, _ in shapes for _ in range(2)]
     network: dict[str, Any] = {
-        "weights": [torch.empty(runs, o, i).uniform_(-1, 1, generator=generator) * i**-0.5 for i, o in shapes],
-        "biases": [torch.empty(runs, o).uniform_(-1, 1, generator=generator) * i**-0.5 for i, o in shapes],
-        "activations": ["tanh"] * runs,
+        "networks": [spec] * runs,
+        "parameters": {
+            name: torch.empty(runs, *shape).uniform_(-1, 1, generator=generator) * fan_in**-0.5
+            for (name, shape), fan_in in zip(spec.shapes.items(), fan_ins, strict=True)
+        },
         "update": UpdateSettings(name=optimizer),
     }
     engines = {"torch": Engine(**network), "compiled": CompiledEngine(**network)}

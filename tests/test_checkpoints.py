@@ -55,7 +55,7 @@ def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
         loaded = checkpoint_files.load(path)
         cfg, features, classes = checkpoint_files.described(path, loaded)
-        checkpoint_files.check_weights(path, loaded["state_dict"], [features, *cfg.model.hidden_sizes, classes])
+        checkpoint_files.check_weights(path, loaded["state_dict"], cfg.model.network(features, classes))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -69,9 +69,9 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_an_own_checkpoint_is_accepted(last: Path):
     loaded = checkpoint_files.load(last)
     cfg, features, classes = checkpoint_files.described(last, loaded)
-    sizes = [features, *cfg.model.hidden_sizes, classes]
-    assert sizes == [64, 50, 10]
-    assert checkpoint_files.check_weights(last, loaded["state_dict"], sizes).keys() == loaded["state_dict"].keys()
+    network = cfg.model.network(features, classes)
+    assert network.sizes == [64, 50, 10]
+    assert checkpoint_files.check_weights(last, loaded["state_dict"], network).keys() == loaded["state_dict"].keys()
 
 
 @pytest.mark.parametrize(("content", "said"), OTHER_KINDS)

@@ -61,8 +61,8 @@ def plain_torch():
     prepared = data.prepare(WEIGHED)
     inputs, labels = prepared.part("train")
     weight = sklearns(labels)
-    start = models.build(Config(model=checks.parse({"model": {"width": 6}}).model), 30, 2).parameter_layers()
-    parameters = [tensor.clone().requires_grad_() for layer in start for tensor in layer]
+    start = models.build(Config(model=checks.parse({"model": {"width": 6}}).model), 30, 2).parameter_values()
+    parameters = [tensor.clone().requires_grad_() for tensor in start.values()]
     optimizer, losses = torch.optim.SGD(parameters, lr=0.1), []
     for epoch in range(2):
         summed = weighed = 0.0

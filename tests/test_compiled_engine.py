@@ -24,23 +24,25 @@ from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS
 from mlpexp.engine.compiled.engine import RULES, CompiledEngine, unsupported
 from mlpexp.engine.compiled.vectors import LINE, load, store
 from mlpexp.engine.torch.engine import Engine
+from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.optimizers import UpdateSettings
 
 SIZES = [13, 20, 7, 5]
 SAMPLES = 75  # the last batch is smaller
 
 
-def networks(num_runs: int, seed: int = 0, sizes: Sequence[int] = SIZES) -> dict[str, list[Tensor]]:
+def networks(names: Sequence[str], seed: int = 0, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
+    """Networks with these activations, and their parameters."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape: int, fan_in: int) -> Tensor:
         return torch.empty(*shape).uniform_(-1, 1, generator=generator) / math.sqrt(fan_in)
 
-    shapes = list(pairwise(sizes))
-    return {
-        "weights": [drawn(num_runs, o, i, fan_in=i) for i, o in shapes],
-        "biases": [drawn(num_runs, o, fan_in=i) for i, o in shapes],
-    }
+    specs = [multilayer_perceptron(sizes[0], sizes[1:-1], sizes[-1], name) for name in names]
+    weights = [drawn(len(names), o, i, fan_in=i) for i, o in pairwise(sizes)]
+    biases = [drawn(len(names), o, fan_in=i) for i, o in pairwise(sizes)]
+    tensors = [tensor for pair in zip(weights, biases, strict=True) for tensor in pair]
+    return {"networks": specs, "parameters": dict(zip(specs[0].shapes, tensors, strict=True))}
 
 
 def samples(seed: int = 1, count: int = SAMPLES) -> tuple[Tensor, Tensor]:
@@ -74,10 +76,8 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 def test_losses_equal_those_of_the_torch_engine_to_rounding_for_every_activation(optimizer):
     names = list(COMPILED_ACTIVATIONS)
     num_runs = len(names)
-    made = networks(num_runs)
-    engines = [
-        engine(**made, activations=names, update=settings(optimizer, num_runs)) for engine in (Engine, CompiledEngine)
-    ]
+    made = networks(names)
+    engines = [engine(**made, update=settings(optimizer, num_runs)) for engine in (Engine, CompiledEngine)]
     inputs, labels = samples()
     lr = rates(num_runs, 0.05 if optimizer == "sgd" else 0.003)
     for epoch in range(10):
@@ -102,7 +102,7 @@ def test_losses_equal_those_of_the_torch_engine_to_rounding_for_every_activation
 
 def test_class_weights_labels_and_inputs_may_differ_from_run_to_run():
     num_runs = 4
-    made = networks(num_runs)
+    made = networks(["tanh"] * num_runs)
     inputs, labels = samples()
     others, _ = samples(5)
     generator = torch.Generator().manual_seed(0)
@@ -112,9 +112,7 @@ def test_class_weights_labels_and_inputs_may_differ_from_run_to_run():
         "class_weights": torch.rand(num_runs, SIZES[-1], generator=generator) + 0.5,
         "begins": torch.tensor([[0], [SAMPLES], [0], [SAMPLES]]),
     }
-    engines = [
-        engine(**made, activations=["tanh"] * num_runs, update=UpdateSettings()) for engine in (Engine, CompiledEngine)
-    ]
+    engines = [engine(**made, update=UpdateSettings()) for engine in (Engine, CompiledEngine)]
     index = orders(num_runs, 7)[:, :20]
     for engine in engines:
         by_step = rates(num_runs) * torch.tensor([[1.0], [0.5], [0.25]], dtype=torch.float64)
@@ -139,37 +137,35 @@ def test_class_weights_labels_and_inputs_may_differ_from_run_to_run():
 
 
 def test_every_parameter_may_have_a_rate_and_a_decay_of_its_own():
-    made, (inputs, labels) = networks(2), samples()
+    made, (inputs, labels) = networks(["tanh"] * 2), samples()
     tensors = 2 * (len(SIZES) - 1)
     lr = [rates(2, 0.01 * (i + 1)) for i in range(tensors)]
     decay = [torch.tensor([0.0, 1e-3 * (i + 1)], dtype=torch.float64) for i in range(tensors)]
     for name in RULES:
         update = UpdateSettings(name=name, weight_decay=decay)
-        engines = [engine(**made, activations=["tanh"] * 2, update=update) for engine in (Engine, CompiledEngine)]
+        engines = [engine(**made, update=update) for engine in (Engine, CompiledEngine)]
         for engine in engines:
             engine.train_epoch(inputs, labels, orders(2), 32, lr)
-        for mine, other in zip(engines[1].weights, engines[0].weights, strict=True):
-            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+        for key, mine in engines[1].parameters.items():
+            torch.testing.assert_close(mine, engines[0].parameters[key], rtol=1e-3, atol=1e-4)
 
 
 def trained(runs: Sequence[int], *, threads: int = 1, poison: int | None = None, epochs: int = 2) -> list[Tensor]:
     """Parameters of these runs of eight after training them together; `poison` is a run that diverges."""
-    made = networks(8)
-    names = ["tanh", "gelu"] * 4
+    made = networks(["tanh", "gelu"] * 4)
     rows = torch.tensor(runs)
     lr = rates(8)
     if poison is not None:
         lr[poison] = 1e30
     engine = CompiledEngine(
-        weights=[w[rows] for w in made["weights"]],
-        biases=[b[rows] for b in made["biases"]],
-        activations=[names[i] for i in runs],
+        networks=[made["networks"][i] for i in runs],
+        parameters={name: values[rows] for name, values in made["parameters"].items()},
         update=settings("sgd", 8).rows(rows),
         threads=threads,
     )
     for epoch in range(epochs):
         engine.train_epoch(*samples(), orders(8, epoch)[rows], 32, lr[rows])
-    return [torch.cat([w.flatten(1) for w in [*engine.weights, *engine.biases]], 1)[i] for i in range(len(runs))]
+    return [torch.cat([w.flatten(1) for w in engine.parameters.values()], 1)[i] for i in range(len(runs))]
 
 
 def test_a_runs_bits_do_not_depend_on_its_neighbours_its_place_or_threads():
@@ -185,8 +181,8 @@ def test_a_run_that_diverges_stays_nan_and_leaves_its_neighbours_alone():
 
 
 def test_runs_that_stay_go_on_with_the_same_bits_when_others_leave():
-    made, (inputs, labels) = networks(4), samples()
-    whole, shrinking = (CompiledEngine(**made, activations=["tanh"] * 4, update=settings("adam", 4)) for _ in range(2))
+    made, (inputs, labels) = networks(["tanh"] * 4), samples()
+    whole, shrinking = (CompiledEngine(**made, update=settings("adam", 4)) for _ in range(2))
     stay = torch.tensor([0, 2])
     for epoch in range(3):
         if epoch == 1:
@@ -194,7 +190,7 @@ def test_runs_that_stay_go_on_with_the_same_bits_when_others_leave():
         whole.train_epoch(inputs, labels, orders(4, epoch), 32, rates(4, 0.01))
         rows = torch.arange(4) if epoch == 0 else stay
         shrinking.train_epoch(inputs, labels, orders(4, epoch)[rows], 32, rates(len(rows), 0.01))
-    assert all(torch.equal(a[stay], b) for a, b in zip(whole.weights, shrinking.weights, strict=True))
+    assert all(torch.equal(whole.parameters[name][stay], b) for name, b in shrinking.parameters.items())
     assert all(torch.equal(a[stay], b) for a, b in zip(whole.state["exp_avg"], shrinking.state["exp_avg"], strict=True))
 
 
@@ -295,11 +291,14 @@ def test_code_for_another_instruction_set_gives_the_same_bits():
 
 
 def test_what_has_no_compiled_form_is_named():
-    assert unsupported("tanh", "sgd") is None
-    assert "'cube' has no compiled form; choose one of tanh" in (unsupported("cube", "sgd") or "")
-    assert "'lion' has no compiled form; choose one of sgd" in (unsupported("tanh", "lion") or "")
+    tanh, cube = (multilayer_perceptron(3, [4, 5], 2, name) for name in ("tanh", "cube"))
+    assert unsupported(tanh, "sgd") is None
+    assert unsupported(multilayer_perceptron(3, [], 2, "cube"), "sgd") is None  # there is no activation in it
+    assert "'cube' has no compiled form; choose one of tanh" in (unsupported(cube, "sgd") or "")
+    assert "'lion' has no compiled form; choose one of sgd" in (unsupported(tanh, "lion") or "")
+    assert "only dense layers" in (unsupported(NetworkSpec((*tanh.layers[:1], *tanh.layers[2:])), "sgd") or "")
     with pytest.raises(ValueError, match="'cube' has no compiled form"):
-        CompiledEngine(**networks(1), activations=["cube"], update=UpdateSettings())
+        CompiledEngine(**networks(["cube"]), update=UpdateSettings())
 
 
 def test_a_cache_directory_that_cannot_be_written_is_no_obstacle(monkeypatch, tmp_path):

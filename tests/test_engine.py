@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from mlpexp.engine.cost_model import step_cost_us
 from mlpexp.engine.torch.engine import Engine
+from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.metrics import Outcomes
+from mlpexp.nn.network import multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.runtime.errors import UserError
 
@@ -32,12 +34,16 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 on_one_and_two_threads = pytest.mark.parametrize("threads", [1, 2], indirect=True)
 
 
+def ends(sizes: Sequence[int]) -> tuple[int, Sequence[int], int]:
+    return sizes[0], sizes[1:-1], sizes[-1]
+
+
 @dataclass
 class Study:
     """Everything that R runs are made of; each may differ from run to run."""
 
-    weights: list[Tensor]
-    biases: list[Tensor]
+    sizes: Sequence[int]
+    parameters: dict[str, Tensor]
     inputs: Tensor
     labels: Tensor
     orders: list[Tensor]  # of each epoch, (R, n)
@@ -52,9 +58,8 @@ class Study:
 
     def engine(self, *, exact: bool = True) -> Engine:
         return Engine(
-            weights=self.weights,
-            biases=self.biases,
-            activations=self.activations,
+            networks=[multilayer_perceptron(*ends(self.sizes), name) for name in self.activations],
+            parameters=self.parameters,
             update=self.update,
             exact=exact,
         )
@@ -68,8 +73,8 @@ class Study:
     def rows(self, rows: Sequence[int]) -> "Study":
         index = torch.tensor(rows)
         return Study(
-            [w[index] for w in self.weights],
-            [b[index] for b in self.biases],
+            self.sizes,
+            {name: values[index] for name, values in self.parameters.items()},
             self.inputs,
             self.labels if self.labels.ndim == 1 else self.labels[index],
             [order[index] for order in self.orders],
@@ -94,9 +99,13 @@ def study(
     def uniform(*shape: int, bound: float) -> Tensor:
         return (torch.rand(*shape, generator=generator) * 2 - 1) * bound
 
+    parameters = {}
+    for k, (i, o) in enumerate(pairwise(sizes)):
+        parameters[f"layers.{k}.weight"] = uniform(num_runs, o, i, bound=i**-0.5)
+        parameters[f"layers.{k}.bias"] = uniform(num_runs, o, bound=i**-0.5)
     return Study(
-        [uniform(num_runs, o, i, bound=i**-0.5) for i, o in pairwise(sizes)],
-        [uniform(num_runs, o, bound=i**-0.5) for i, o in pairwise(sizes)],
+        sizes,
+        parameters,
         torch.rand(num_samples, sizes[0], generator=generator),
         torch.randint(sizes[-1], (num_samples,), generator=generator),
         [
@@ -140,10 +149,10 @@ def settings_of(update: UpdateSettings, run: int) -> dict[str, Any]:
 
 def alone(study: Study, run: int, schedule: Tensor | None = None) -> Alone:
     layers = []
-    for weight, bias in zip(study.weights, study.biases, strict=True):
-        layer = nn.utils.skip_init(nn.Linear, weight.shape[2], weight.shape[1])
-        layer.weight.data.copy_(weight[run])
-        layer.bias.data.copy_(bias[run])
+    for k, (inputs, outputs) in enumerate(pairwise(study.sizes)):
+        layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+        layer.weight.data.copy_(study.parameters[f"layers.{k}.weight"][run])
+        layer.bias.data.copy_(study.parameters[f"layers.{k}.bias"][run])
         layers.append(layer)
     parameters = [p for layer in layers for p in layer.parameters()]
     optimizer = OPTIMIZERS[study.update.name].torch_class()(
@@ -167,7 +176,7 @@ def alone(study: Study, run: int, schedule: Tensor | None = None) -> Alone:
 
 
 def same_parameters(engine: Engine, place: int, it: Alone) -> bool:
-    found = list(engine.parameters(place).values())
+    found = [values[place] for values in engine.parameters.values()]
     # a NaN equals no other, and where it stands is all that can be asked of it
     return all(
         torch.equal(a.nan_to_num(nan=7.0), b.detach().nan_to_num(nan=7.0))
@@ -246,7 +255,7 @@ def test_a_large_stack_has_the_bits_of_the_run_alone() -> None:
 @pytest.mark.parametrize("name", ACTIVATIONS.names)
 def test_every_activation_keeps_the_bits(name: str, widths: list[int]) -> None:
     runs = study([20, *widths, 10], num_samples=101, activations=name)
-    runs.weights[0] *= 8  # into every branch of the function
+    runs.parameters["layers.0.weight"] *= 8  # into every branch of the function
     runs.lr = runs.lr / 20
 
     assert_equal_to_alone(runs.trained(), runs)
@@ -337,8 +346,7 @@ def test_one_order_may_serve_all_runs() -> None:
 
 def test_equal_logits_count_as_argmax_counts_them() -> None:
     runs = study([20, 17, 10], epochs=1, num_samples=32)
-    runs.weights = [torch.zeros_like(w) for w in runs.weights]
-    runs.biases = [torch.zeros_like(b) for b in runs.biases]
+    runs.parameters = {name: torch.zeros_like(values) for name, values in runs.parameters.items()}
 
     assert_equal_to_alone(runs.trained(), runs)
 
@@ -367,7 +375,7 @@ def test_a_run_does_not_depend_on_its_neighbours(rows: list[int]) -> None:
     runs = mixed_study()
     whole, part = runs.trained(), runs.rows(rows).trained()
 
-    assert all(torch.equal(w[rows], v) for w, v in zip(whole.weights, part.weights, strict=True))
+    assert all(torch.equal(whole.parameters[name][rows], values) for name, values in part.parameters.items())
     assert torch.equal(whole.train_outcomes.losses[rows], part.train_outcomes.losses)
 
 
@@ -381,7 +389,7 @@ def test_a_diverging_run_changes_no_neighbour(diverging: int) -> None:
     found = runs.trained()
 
     assert not found.train_outcomes.losses[diverging].isfinite().all()
-    assert all(torch.equal(w[others], v[others]) for w, v in zip(found.weights, expected.weights, strict=True))
+    assert all(torch.equal(found.parameters[name][others], v[others]) for name, v in expected.parameters.items())
     assert same_parameters(found, diverging, alone(runs, diverging))
 
 
@@ -445,11 +453,10 @@ def test_the_optimizers_state_is_that_of_torch(name: Any) -> None:
     runs = study([20, 17, 10], update=UpdateSettings(name=name, per_run=momentum))
     engine, it = runs.trained(), alone(runs, 1)
 
-    found = engine.optimizer_state(1)
-    for i, parameter in enumerate(["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"]):
-        expected = it.optimizer.state[it.parameters()[i]]
-        assert {kind for kind in expected if kind != "step"} == set(found)
-        assert all(torch.equal(found[kind][parameter], expected[kind]) for kind in found)
+    for i, parameter in enumerate(it.parameters()):
+        expected = it.optimizer.state[parameter]
+        assert {kind for kind in expected if kind != "step"} == set(engine.state)
+        assert all(torch.equal(tensors[i][1], expected[kind]) for kind, tensors in engine.state.items())
     assert engine.num_steps == 6
 
 
@@ -459,20 +466,22 @@ def test_training_continues_from_saved_state_with_the_same_bits(name: Any) -> No
     runs = study([20, 17, 10], update=UpdateSettings(name=name, per_run=momentum))
     first = runs.engine()
     first.train_epoch(runs.inputs, runs.labels, runs.orders[0], 32, runs.lr)
-    second = Engine(weights=first.weights, biases=first.biases, activations=runs.activations, update=runs.update)
-    second.load_optimizer_state([first.optimizer_state(run) for run in range(4)], first.num_steps)
+    second = runs.engine()
+    Snapshot.of(first).restore(second, first.num_steps)
     second.train_epoch(runs.inputs, runs.labels, runs.orders[1], 32, runs.lr)
 
     assert_equal_to_alone(second, runs)
 
 
-def test_what_is_handed_out_is_a_copy() -> None:
+def test_a_snapshot_is_a_copy_and_its_rows_have_memory_of_their_own() -> None:
     runs = study([20, 17, 10], update=UpdateSettings(per_run={"momentum": f64(0.9, 0.9, 0.9, 0.9)}))
     engine = runs.trained()
-    engine.parameters(0)["layers.0.weight"].zero_()
-    engine.optimizer_state(0)["momentum_buffer"]["layers.0.weight"].zero_()
+    snapshot = Snapshot.of(engine)
+    row = snapshot.row(0)
+    for values in [*snapshot.parameters.values(), *snapshot.state["momentum_buffer"]]:
+        values.zero_()
 
-    assert engine.parameters(0)["layers.0.weight"].untyped_storage().nbytes() == 4 * 17 * 20
+    assert row.parameters["layers.0.weight"].untyped_storage().nbytes() == 4 * 17 * 20
     assert_equal_to_alone(engine, runs)
 
 
@@ -505,7 +514,7 @@ def test_the_fused_engine_is_close_to_the_exact_one(sizes: list[int], update: Up
     exact, fused = runs.trained(), runs.trained(exact=False)
 
     torch.testing.assert_close(fused.train_outcomes.losses, exact.train_outcomes.losses, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(fused.weights, exact.weights, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(fused.parameters, exact.parameters, rtol=1e-3, atol=1e-4)
     assert (hits(fused.train_outcomes) == hits(exact.train_outcomes)).float().mean() > 0.99
 
 

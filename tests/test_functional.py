@@ -1,16 +1,14 @@
 """The mathematics by hand, against autograd and against central finite differences, in float64."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 from mlpexp.nn import diagnostics
 from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.functional import Layer, backward, forward
 from mlpexp.nn.losses import LOSSES, batch_mean, softmax
 from mlpexp.nn.metrics import Outcomes, measure
+from mlpexp.nn.network import backward, forward, multilayer_perceptron
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 
@@ -32,36 +30,36 @@ TORCH = {
 }
 
 
-def problem(widths, runs=(), seed=0):
-    """Random layers, inputs and one-hot targets in float64, with leading axes `runs`."""
+def problem(widths, name="tanh", runs=(), seed=0):
+    """A network, its random parameters, inputs and one-hot targets in float64, with leading axes `runs`."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
         return torch.randn(*runs, *shape, generator=generator, dtype=torch.float64)
 
-    sizes = [INPUTS, *widths, CLASSES]
-    layers = [Layer(draw(o, i), draw(o)) for i, o in pairwise(sizes)]
+    network = multilayer_perceptron(INPUTS, widths, CLASSES, name)
+    parameters = {name: draw(*shape) for name, shape in network.shapes.items()}
     labels = torch.randint(CLASSES, (*runs, BATCH), generator=generator)
-    return layers, draw(BATCH, INPUTS), F.one_hot(labels, CLASSES).double()
+    return network, parameters, draw(BATCH, INPUTS), F.one_hot(labels, CLASSES).double()
 
 
 def cross_entropy(logits, targets):
     return batch_mean(LOSS.by_hand(logits, targets), targets)
 
 
-def loss(layers, inputs, targets, activation):
-    return cross_entropy(forward(layers, inputs, activation).logits, targets)
+def loss(network, parameters, inputs, targets):
+    return cross_entropy(forward(network, parameters, inputs).logits, targets)
 
 
-def by_hand(layers, inputs, targets, activation):
-    trace = forward(layers, inputs, activation)
+def by_hand(network, parameters, inputs, targets):
+    trace = forward(network, parameters, inputs)
     upstream = LOSS.by_hand_gradient(trace.logits, targets, None)
-    return [tensor for layer in backward(layers, inputs, trace, upstream, activation) for tensor in layer]
+    return list(backward(network, parameters, trace, upstream).parameters.values())
 
 
-def by_autograd(layers, inputs, targets, name):
+def by_autograd(parameters, inputs, targets, name):
     """The derivative of the same loss, written with torch's own functions only."""
-    parameters = [tensor.clone().requires_grad_() for layer in layers for tensor in layer]
+    parameters = [tensor.clone().requires_grad_() for tensor in parameters.values()]
     h = inputs
     for i in range(0, len(parameters), 2):
         h = h @ parameters[i].transpose(-1, -2) + parameters[i + 1][..., None, :]
@@ -79,9 +77,8 @@ def close(found, wanted, relative):
 @pytest.mark.parametrize("widths", ARCHITECTURES, ids=str)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_gradients_by_hand_equal_autograds(name, widths):
-    layers, inputs, targets = problem(widths)
-    found = by_hand(layers, inputs, targets, ACTIVATIONS[name])
-    wanted = by_autograd(layers, inputs, targets, name)
+    network, *rest = problem(widths, name)
+    found, wanted = by_hand(network, *rest), by_autograd(*rest, name)
     assert [tensor.shape for tensor in found] == [tensor.shape for tensor in wanted]
     for ours, theirs in zip(found, wanted, strict=True):
         assert close(ours, theirs, 1e-10)
@@ -90,32 +87,31 @@ def test_gradients_by_hand_equal_autograds(name, widths):
 @pytest.mark.parametrize("widths", [[], [5], [6, 3, 2]], ids=str)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_gradients_of_a_run_in_a_stack_equal_autograds_and_those_of_the_run_alone(name, widths):
-    stacked = problem(widths, runs=(3,))
-    found = by_hand(*stacked, ACTIVATIONS[name])
-    for ours, theirs in zip(found, by_autograd(*stacked, name), strict=True):
+    network, parameters, inputs, targets = problem(widths, name, runs=(3,))
+    found = by_hand(network, parameters, inputs, targets)
+    for ours, theirs in zip(found, by_autograd(parameters, inputs, targets, name), strict=True):
         assert close(ours, theirs, 1e-10)
-    layers, inputs, targets = stacked
     for run in range(3):
-        alone = [Layer(weight[run], bias[run]) for weight, bias in layers]
-        for ours, theirs in zip(found, by_hand(alone, inputs[run], targets[run], ACTIVATIONS[name]), strict=True):
+        alone = {name: values[run] for name, values in parameters.items()}
+        for ours, theirs in zip(found, by_hand(network, alone, inputs[run], targets[run]), strict=True):
             assert close(ours[run], theirs, 1e-12)
 
 
 @pytest.mark.parametrize("widths", [[], [4], [3, 4, 2]], ids=str)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_gradients_by_hand_equal_central_finite_differences(name, widths):
-    layers, inputs, targets = problem(widths, seed=1)
-    activation, step = ACTIVATIONS[name], 1e-6
-    gradients = by_hand(layers, inputs, targets, activation)
-    for parameter, gradient in zip([t for layer in layers for t in layer], gradients, strict=True):
+    network, parameters, inputs, targets = problem(widths, name, seed=1)
+    step = 1e-6
+    gradients = by_hand(network, parameters, inputs, targets)
+    for parameter, gradient in zip(parameters.values(), gradients, strict=True):
         differences = torch.empty_like(parameter)
         flat, into = parameter.view(-1), differences.view(-1)
         for i in range(flat.numel()):
             kept = flat[i].item()
             flat[i] = kept + step
-            above = loss(layers, inputs, targets, activation)
+            above = loss(network, parameters, inputs, targets)
             flat[i] = kept - step
-            below = loss(layers, inputs, targets, activation)
+            below = loss(network, parameters, inputs, targets)
             flat[i] = kept
             into[i] = (above - below) / (2 * step)
         assert close(gradient, differences, 1e-6)
@@ -144,13 +140,13 @@ def test_the_steepest_slope_of_an_activation_is_what_its_table_says(name):
 
 
 def test_logits_depend_on_the_layers_as_a_textbook_says():
-    layers, inputs, _ = problem([5, 3])
-    (w1, b1), (w2, b2), (w3, b3) = layers
+    network, parameters, inputs, _ = problem([5, 3])
+    w1, b1, w2, b2, w3, b3 = parameters.values()
     x = inputs[0]
     wanted = w3 @ torch.tanh(w2 @ torch.tanh(w1 @ x + b1) + b2) + b3
-    trace = forward(layers, inputs, ACTIVATIONS["tanh"])
+    trace = forward(network, parameters, inputs)
     torch.testing.assert_close(trace.logits[0], wanted)
-    assert [h.shape for h in trace.hidden] == [h.shape for h in trace.pre] == [(BATCH, 5), (BATCH, 3)]
+    assert [values.shape[1] for values in trace.values] == [INPUTS, 5, 5, 3, 3, CLASSES]
 
 
 def test_softmax_survives_logits_that_overflow_an_exponential():
@@ -184,20 +180,19 @@ def test_the_mean_loss_is_a_double_whatever_the_losses_are():
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_layer_numbers_of_a_stacked_run_equal_those_of_the_run_alone(name):
-    layers, inputs, targets = problem([5, 3], runs=(2,))
-    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS[name])
+    network, parameters, inputs, targets = problem([5, 3], name, runs=(2,))
+    numbers, _ = diagnostics.inspect(network, parameters, inputs, targets.argmax(-1))
     for run in range(2):
-        alone = [Layer(weight[run], bias[run]) for weight, bias in layers]
-        single, _ = diagnostics.inspect(alone, inputs[run], targets[run].argmax(-1), ACTIVATIONS[name])
+        alone = {name: values[run] for name, values in parameters.items()}
+        single, _ = diagnostics.inspect(network, alone, inputs[run], targets[run].argmax(-1))
         for ours, theirs in zip(numbers, single, strict=True):
             torch.testing.assert_close(ours[run], theirs)
 
 
 def test_layer_numbers_are_norms_of_autograds_gradients_and_shares_of_flat_slopes():
-    layers, inputs, targets = problem([5, 3])
-    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS["tanh"])
-    parameters = [tensor.clone().requires_grad_() for layer in layers for tensor in layer]
-    w1, b1, w2, b2, w3, b3 = parameters
+    network, parameters, inputs, targets = problem([5, 3], "tanh")
+    numbers, _ = diagnostics.inspect(network, parameters, inputs, targets.argmax(-1))
+    w1, b1, w2, b2, w3, b3 = (tensor.clone().requires_grad_() for tensor in parameters.values())
     first = torch.tanh(inputs @ w1.T + b1)
     second = torch.tanh(first @ w2.T + b2)
     F.cross_entropy(second @ w3.T + b3, targets.argmax(-1)).backward()
@@ -213,9 +208,9 @@ def test_layer_numbers_are_norms_of_autograds_gradients_and_shares_of_flat_slope
 
 
 def test_the_spread_of_signals_is_that_of_activations_and_of_autograds_gradients_by_them():
-    layers, inputs, targets = problem([5, 3])
-    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS["sigmoid"])
-    (w1, b1), (w2, b2), (w3, b3) = layers
+    network, parameters, inputs, targets = problem([5, 3], "sigmoid")
+    numbers, _ = diagnostics.inspect(network, parameters, inputs, targets.argmax(-1))
+    w1, b1, w2, b2, w3, b3 = parameters.values()
     before = [(inputs @ w1.T + b1).requires_grad_()]
     first = torch.sigmoid(before[0])
     before.append(first @ w2.T + b2)
@@ -229,8 +224,8 @@ def test_the_spread_of_signals_is_that_of_activations_and_of_autograds_gradients
 
 
 def test_rows_have_no_activation_for_the_last_layer():
-    layers, inputs, targets = problem([5, 3], runs=(2,))
-    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS["tanh"])
+    network, parameters, inputs, targets = problem([5, 3], runs=(2,))
+    numbers, _ = diagnostics.inspect(network, parameters, inputs, targets.argmax(-1))
     runs = list(numbers.rows(-1))
     assert len(runs) == 2
     assert [row[:2] for row in runs[1]] == [[-1, 0], [-1, 1], [-1, 2]]
@@ -240,7 +235,7 @@ def test_rows_have_no_activation_for_the_last_layer():
 
 
 def test_a_linear_classifier_has_no_saturated_share():
-    layers, inputs, targets = problem([])
-    numbers, _ = diagnostics.inspect(layers, inputs, targets.argmax(-1), ACTIVATIONS["tanh"])
+    network, parameters, inputs, targets = problem([])
+    numbers, _ = diagnostics.inspect(network, parameters, inputs, targets.argmax(-1))
     assert numbers.gradient_norm.shape == (1,)
     assert numbers.saturated.shape == (0,)

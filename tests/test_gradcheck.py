@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mlpexp.config.schema import Config, ModelConfig
 from mlpexp.models import gradcheck
 from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.functional import Layer
+from mlpexp.nn.network import multilayer_perceptron
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 
@@ -65,39 +65,42 @@ def test_finite_differences_find_what_autograd_gets_wrong_too(monkeypatch):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_gradients_that_are_not_finite_do_not_pass(value):
-    layers = [Layer(torch.full((2, 3), value, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))]
+    parameters = {
+        "layers.0.weight": torch.full((2, 3), value, dtype=torch.float64),
+        "layers.0.bias": torch.zeros(2, dtype=torch.float64),
+    }
     inputs, targets = torch.ones(4, 3, dtype=torch.float64), F.one_hot(torch.zeros(4, dtype=torch.int64), 2).double()
-    rows = gradcheck.compare(layers, inputs, targets, "tanh")
+    rows = gradcheck.compare(multilayer_perceptron(3, [], 2, "tanh"), parameters, inputs, targets)
     assert not any(row.passed for row in rows)
 
 
 def test_an_entry_whose_unit_sits_on_its_kink_is_skipped_and_said():
     # the first unit's pre-activation is 0 for every sample: no step to either side stays on one side
     weight = torch.tensor([[0.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
-    layers = [
-        Layer(weight, torch.zeros(2, dtype=torch.float64)),
-        Layer(torch.tensor([[1.0, 0.5], [-1.0, 0.3]], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)),
-    ]
+    parameters = {
+        "layers.0.weight": weight,
+        "layers.0.bias": torch.zeros(2, dtype=torch.float64),
+        "layers.1.weight": torch.tensor([[1.0, 0.5], [-1.0, 0.3]], dtype=torch.float64),
+        "layers.1.bias": torch.zeros(2, dtype=torch.float64),
+    }
     inputs = torch.tensor([[1.0, 0.5], [0.2, 0.7]], dtype=torch.float64)
     targets = F.one_hot(torch.tensor([0, 1]), 2).double()
-    rows = gradcheck.compare(layers, inputs, targets, "relu")
+    rows = gradcheck.compare(multilayer_perceptron(2, [2], 2, "relu"), parameters, inputs, targets)
     assert [row.skipped for row in rows] == [2, 1, 0, 0]
     assert [row.tried for row in rows] == [2, 1, 4, 2]
     assert all(row.passed for row in rows)
     assert any(line.startswith("3 of 12 entries have no finite difference") for line in gradcheck.verdict(rows))
-    smooth = gradcheck.compare(layers, inputs, targets, "tanh")
+    smooth = gradcheck.compare(multilayer_perceptron(2, [2], 2, "tanh"), parameters, inputs, targets)
     assert [row.skipped for row in smooth] == [0, 0, 0, 0]
 
 
 def test_the_network_is_left_as_it_was():
-    layers = [
-        Layer(torch.randn(3, 2, dtype=torch.float64), torch.randn(3, dtype=torch.float64)),
-        Layer(torch.randn(2, 3, dtype=torch.float64), torch.randn(2, dtype=torch.float64)),
-    ]
-    before = [tensor.clone() for layer in layers for tensor in layer]
+    network = multilayer_perceptron(2, [3], 2, "relu")
+    parameters = {name: torch.randn(shape, dtype=torch.float64) for name, shape in network.shapes.items()}
+    before = {name: tensor.clone() for name, tensor in parameters.items()}
     targets = F.one_hot(torch.tensor([0, 1]), 2).double()
-    gradcheck.compare(layers, torch.ones(2, 2, dtype=torch.float64), targets, "relu")
-    assert all(torch.equal(a, b) for a, b in zip(before, [t for layer in layers for t in layer], strict=True))
+    gradcheck.compare(network, parameters, torch.ones(2, 2, dtype=torch.float64), targets)
+    assert all(torch.equal(before[name], tensor) for name, tensor in parameters.items())
 
 
 def test_the_script_shows_every_tensor_and_leaves_nothing_behind(here):

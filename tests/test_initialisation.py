@@ -7,13 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from mlpexp.nn.functional import Layer
-from mlpexp.nn.initialisation import INITIALISERS, initialise, initialise_
+from mlpexp.config.schema import ModelConfig
+from mlpexp.nn import initialisation
+from mlpexp.nn.initialisation import INITIALISERS, initialise_
+from mlpexp.nn.network import multilayer_perceptron
 
 INITS = INITIALISERS.names
 ARCHITECTURES = [[64, 10], [64, 50, 10], [64, 32, 16, 10], [3, 1, 2]]
 SEEDS = [0, 5, 2**32 - 1]
 WIDE = [400, 300, 200]  # enough entries for their scale to be measured
+
+
+def initialise(sizes, init, seed, **sigmas):
+    """Weight and bias of each layer."""
+    network = multilayer_perceptron(sizes[0], sizes[1:-1], sizes[-1], "tanh")
+    tensors = list(initialisation.initialise(network, ModelConfig(init=init, **sigmas), seed).values())
+    return list(zip(tensors[::2], tensors[1::2], strict=True))
 
 
 def same(found, wanted):
@@ -27,7 +36,7 @@ def test_init_torch_is_what_linear_modules_made_under_the_seed_hold_to_the_bit(s
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         modules = [nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
-    assert same(initialise(sizes, "torch", seed), [Layer(module.weight, module.bias) for module in modules])
+    assert same(initialise(sizes, "torch", seed), [(module.weight, module.bias) for module in modules])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -36,7 +45,7 @@ def test_init_notebook_is_randn_in_the_notebooks_order_and_shape_to_the_bit(size
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         drawn = [torch.randn(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
-    assert same(initialise(sizes, "notebook", seed), [Layer(w.T, torch.zeros(w.shape[1])) for w in drawn])
+    assert same(initialise(sizes, "notebook", seed), [(w.T, torch.zeros(w.shape[1])) for w in drawn])
 
 
 @pytest.mark.parametrize("init", INITS)
@@ -47,8 +56,8 @@ def test_initial_weights_follow_seed_and_architecture_alone(sizes, init):
         torch.manual_seed(99)
         torch.rand(7)
         again = initialise(sizes, init, 3)
-    assert [layer.weight.shape for layer in first] == [(o, i) for i, o in pairwise(sizes)]
-    assert [layer.bias.shape for layer in first] == [(o,) for o in sizes[1:]]
+    assert [weight.shape for weight, _ in first] == [(o, i) for i, o in pairwise(sizes)]
+    assert [bias.shape for _, bias in first] == [(o,) for o in sizes[1:]]
     assert {tensor.dtype for layer in first for tensor in layer} == {torch.float32}
     assert same(first, again)
     assert not same(first, initialise(sizes, init, 4))
@@ -64,11 +73,14 @@ def test_the_callers_random_stream_is_left_alone(init):
 @pytest.mark.parametrize("init", INITS)
 def test_slices_of_a_stack_start_like_runs_alone(init):
     sizes = [64, 20, 10]
-    stack = [Layer(torch.empty(3, o, i), torch.empty(3, o)) for i, o in pairwise(sizes)]
+    network = multilayer_perceptron(64, [20], 10, "tanh")
+    stack = {name: torch.empty(3, *shape) for name, shape in network.shapes.items()}
     for run, seed in enumerate(SEEDS):
-        initialise_([Layer(weight[run], bias[run]) for weight, bias in stack], init, seed)
+        own = {name: values[run] for name, values in stack.items()}
+        initialise_(own, network, ModelConfig(init=init), seed)
     for run, seed in enumerate(SEEDS):
-        assert same([Layer(weight[run], bias[run]) for weight, bias in stack], initialise(sizes, init, seed))
+        alone = [tensor for layer in initialise(sizes, init, seed) for tensor in layer]
+        assert all(torch.equal(values[run], tensor) for values, tensor in zip(stack.values(), alone, strict=True))
 
 
 def fans(weight):

@@ -1,4 +1,4 @@
-"""Three tellings of one network: the same names, the same numbers, against plain torch."""
+"""Three implementations of one network: the same names, the same numbers, against plain torch."""
 
 from itertools import pairwise
 
@@ -54,7 +54,7 @@ def fit(cfg, *callbacks, epochs=EPOCHS, ckpt_path=None):
 
 
 def weights(module):
-    return [tensor for layer in module.parameter_layers() for tensor in layer]
+    return list(module.parameter_values().values())
 
 
 def batches():
@@ -67,9 +67,8 @@ TORCH = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu, "sine": torch.sin, 
 
 def plain_torch(cfg, *, epsilon, schedule=None):
     """The same training as a bare loop over torch's own functions; `epsilon` is the notebook's, in the logarithm."""
-    sizes = [64, *cfg.model.hidden_sizes, 10]
-    start = initialise(sizes, cfg.model.init, cfg.seed)
-    parameters = [torch.nn.Parameter(tensor) for layer in start for tensor in layer]
+    start = initialise(cfg.model.network(64, 10), cfg.model, cfg.seed)
+    parameters = [torch.nn.Parameter(tensor) for tensor in start.values()]
     settings = cfg.optimizer
     rule = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.name == "sgd":

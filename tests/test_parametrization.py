@@ -10,9 +10,9 @@ from mlpexp.config.schema import Config, DataConfig, ModelConfig, OptimizerConfi
 from mlpexp.data.digits import DigitsDataModule, digits_table
 from mlpexp.data.prepared_data import prepare
 from mlpexp.models import build
-from mlpexp.nn.functional import forward
 from mlpexp.nn.initialisation import initialise
-from mlpexp.nn.parametrization import Factors, initial_factors, rate_factors
+from mlpexp.nn.network import forward
+from mlpexp.nn.parametrization import initial_factors, rate_factors
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.sweep.train_stack import train_stack
 from mlpexp.training.single_run import Quiet
@@ -32,10 +32,10 @@ def configured(
 
 def test_the_scalings_are_those_of_the_papers_third_table():
     model = ModelConfig(parametrization="mup", base_width=32, width=[64, 128])
-    sizes = [64, 64, 128, 10]
-    assert rate_factors(model, "sgd", sizes) == [Factors(2, 2), Factors(2, 4), Factors(1 / 4, 1)]
-    assert rate_factors(model, "adam", sizes) == [Factors(1, 1), Factors(1 / 2, 1), Factors(1 / 4, 1)]
-    assert initial_factors(model, sizes) == [Factors(1, 1), Factors(1, 2**0.5), Factors(1 / 2, 2)]
+    network = model.network(64, 10)
+    assert list(rate_factors(model, "sgd", network).values()) == [2, 2, 2, 4, 1 / 4, 1]
+    assert list(rate_factors(model, "adam", network).values()) == [1, 1, 1 / 2, 1, 1 / 4, 1]
+    assert list(initial_factors(model, network).values()) == [1, 1, 1, 2**0.5, 1 / 2, 2]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -49,11 +49,7 @@ def stacked(configs: list[Config]) -> list[dict[str, torch.Tensor]]:
     with Quiet():
         module = train_stack(configs, [prepare(digits_table(), cfg.data) for cfg in configs])
     last = module.last
-    return [
-        {f"layers.{i}.weight": w[run] for i, w in enumerate(last.weights)}
-        | {f"layers.{i}.bias": b[run] for i, b in enumerate(last.biases)}
-        for run in range(len(configs))
-    ]
+    return [{name: values[run] for name, values in last.parameters.items()} for run in range(len(configs))]
 
 
 def alone(cfg: Config) -> dict[str, torch.Tensor]:
@@ -105,6 +101,12 @@ def test_the_variants_by_hand_learn_at_the_same_rates(variant):
         torch.testing.assert_close(ours[name], theirs[name], rtol=2e-4, atol=2e-5)
 
 
+def dense_outputs(module, inputs):
+    """What each dense layer computes."""
+    values = forward(module.network, module.parameter_values(), inputs).values
+    return [values[k + 1] for k, _ in module.network.linear]
+
+
 def coordinates(width: int, parametrization: str, optimizer: str) -> list[float]:
     """Root mean square, over samples and units, of how far three steps move each layer's values."""
     rate = 0.1 if optimizer == "sgd" else 0.01
@@ -113,15 +115,13 @@ def coordinates(width: int, parametrization: str, optimizer: str) -> list[float]
     inputs, labels = (part[:128] for part in prepared.part("train"))
     module = build(cfg, 64, 10)
     with torch.no_grad():
-        before = forward(module.parameter_layers(), inputs, module.activation)
-        before = [x.clone() for x in (*before.pre, before.logits)]
+        before = [x.clone() for x in dense_outputs(module, inputs)]
     made = module.configure_optimizers()
     for _ in range(3):
         made.zero_grad()
         torch.nn.functional.cross_entropy(module(inputs), labels).backward()
         made.step()
-    after = forward(module.parameter_layers(), inputs, module.activation)
-    return [float((x - y).square().mean().sqrt()) for x, y in zip((*after.pre, after.logits), before, strict=True)]
+    return [float((x - y).square().mean().sqrt()) for x, y in zip(dense_outputs(module, inputs), before, strict=True)]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -138,11 +138,10 @@ def test_in_mup_every_layers_values_move_as_far_whatever_the_width(optimizer):
 def test_logits_at_the_start_shrink_with_the_width_in_mup_alone():
     def size(width: int, parametrization: Any) -> float:
         cfg = configured(width, parametrization=parametrization)
-        sizes = [64, width, width, 10]
-        layers = initialise(sizes, "torch", 0, factors=initial_factors(cfg.model, sizes))
+        network = cfg.model.network(64, 10)
+        parameters = initialise(network, cfg.model, 0) | {"layers.2.bias": torch.zeros(10)}
         inputs = prepare(digits_table(), cfg.data).inputs
-        zero_bias = [layers[-1]._replace(bias=torch.zeros(10))]
-        return float(forward([*layers[:-1], *zero_bias], inputs, build(cfg, 64, 10).activation).logits.std())
+        return float(forward(network, parameters, inputs).logits.std())
 
     assert size(1024, "mup") / size(64, "mup") < 0.5
     assert size(1024, "standard") / size(64, "standard") > 0.5

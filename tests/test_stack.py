@@ -311,7 +311,7 @@ def numbers(configs: Sequence[Config]) -> list[tuple[Any, ...]]:
     module = stacked([configs[i] for i in order])
     found: list[tuple[Any, ...]] = [()] * len(configs)
     for row, i in enumerate(order):
-        tensors = [t[row].clone() for one in (module.best, module.last) for t in (*one.weights, *one.biases)]
+        tensors = [t[row].clone() for one in (module.best, module.last) for t in one.parameters.values()]
         found[i] = module.records[row].history, module.records[row].tested, tensors
     return found
 

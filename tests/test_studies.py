@@ -12,7 +12,6 @@ from conftest import run_script
 from mlpexp.config.schema import DataConfig, ModelConfig
 from mlpexp.data.digits import digits_table
 from mlpexp.data.prepared_data import prepare
-from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.diagnostics import inspect
 from mlpexp.nn.initialisation import initialise
 from mlpexp.store import atomic_files
@@ -165,8 +164,8 @@ def _spreads(activation, init, depth=6):
     model = ModelConfig(depth=depth, width=100, activation=activation, init=init)
     data = prepare(digits_table(), DataConfig())
     inputs, labels = data.part("train")
-    layers = initialise([64, *model.hidden_sizes, 10], model.init, 0)
-    numbers, _ = inspect(layers, inputs[:256], labels[:256], ACTIVATIONS[activation])
+    network = model.network(64, 10)
+    numbers, _ = inspect(network, initialise(network, model, 0), inputs[:256], labels[:256])
     backwards = numbers.gradient_std[:depth].flip(0)
     return vanishing.per_layer(numbers.activation_std.numpy()), vanishing.per_layer(backwards.numpy())
 

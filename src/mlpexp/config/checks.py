@@ -1,6 +1,7 @@
 """From a plain mapping to a checked `Config`, or all that is wrong with it, in sentences."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
@@ -395,11 +396,9 @@ def physical_memory() -> int:
 
 def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:
     """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
-    if isinstance(model.width, list):
-        sizes = [inputs, *model.width, classes]
-        return sum((a + 1) * b for a, b in pairwise(sizes))
-    depth = 1 if model.depth is None else model.depth
-    if depth == 0:
-        return (inputs + 1) * classes
-    width = model.width
-    return (inputs + 1) * width + (depth - 1) * (width + 1) * width + (width + 1) * classes
+    depth = len(model.width) if isinstance(model.width, list) else 1 if model.depth is None else model.depth
+    if isinstance(model.width, list) or depth <= 3:
+        return model.network(inputs, classes).num_parameters
+    # every further hidden layer adds as many parameters as the third
+    two, three = (replace(model, depth=d).network(inputs, classes).num_parameters for d in (2, 3))
+    return two + (depth - 2) * (three - two)

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.metrics import columns
+from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.parametrization import PARAMETRIZATIONS
 from mlpexp.nn.schedules import SCHEDULES
@@ -71,7 +72,7 @@ SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class ModelConfig:
     variant: Variant = "torch_nn"
-    """how the network is told: torch_nn (nn.Linear), autograd (own parameters), backprop (own gradients)"""
+    """implementation: torch_nn (nn.Linear), autograd (own parameters), backprop (own gradients)"""
     depth: Whole | None = None
     """hidden layers; 0 is a linear classifier; by default 1, or as many as width lists"""
     width: Count | list[Count] = 50
@@ -95,6 +96,10 @@ class ModelConfig:
         if isinstance(self.width, list):
             return list(self.width)
         return [self.width] * (1 if self.depth is None else self.depth)
+
+    def network(self, num_inputs: int, num_classes: int) -> NetworkSpec:
+        """The network that these settings describe."""
+        return multilayer_perceptron(num_inputs, self.hidden_sizes, num_classes, self.activation)
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)

@@ -136,13 +136,13 @@ def _figures(
             "mistakes",
             figures.mistakes(images, outputs.labels, outputs.predicted, outputs.confidence, class_names=names),
         )
-        weights = run.module.parameter_layers()[0].weight.float().numpy()
+        weights = run.module.parameter_values()["layers.0.weight"].float().numpy()
         yield "first_layer", figures.first_layer_weights(weights, shape)
     if decision_boundary.is_plane(run.data):
         yield "boundary", decision_boundary.draw(run.module, run.data, outputs.inputs, outputs.labels)
     if embedded is None:
         return
-    layer = "last hidden layer" if run.module.sizes[1:-1] else "logits (there is no hidden layer)"
+    layer = "last hidden layer" if run.module.network.sizes[1:-1] else "logits (there is no hidden layer)"
     some = "" if len(embedded.chosen) == len(outputs) else f", {len(embedded.chosen):,} of {len(outputs):,} samples"
     chosen = outputs.labels[embedded.chosen], outputs.predicted[embedded.chosen]
     first, second = embedded.explained

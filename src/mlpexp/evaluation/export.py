@@ -145,7 +145,7 @@ def metadata(run: Trained) -> dict[str, str]:
             "image_shape": list(described.image_shape) if described.image_shape else None,
         },
         "features": features.to_plain(),
-        "network": {"sizes": run.module.sizes, "activation": run.cfg.model.activation},
+        "network": {"sizes": run.module.network.sizes, "activation": run.cfg.model.activation},
         "checkpoint": {"sha256": run.sha256, "epoch": run.epoch, "weights": run.place.weights},
         "metrics": run.result.metrics if run.result and run.result.epoch == run.epoch else {},
         "versions": software_versions.versions(),

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mlpexp.data.batches import Batches
 from mlpexp.models.classifier import Classifier
-from mlpexp.nn.functional import forward
 from mlpexp.nn.metrics import Outcomes, measure
+from mlpexp.nn.network import forward
 from mlpexp.runtime.errors import UserError
 
 BATCH = 65_536  # samples at once, as in validation and test while training, so that the bits agree
@@ -88,8 +88,9 @@ def classify(module: Classifier, inputs: Tensor) -> Tensor:
 
 def last_hidden(module: Classifier, inputs: Tensor) -> Tensor:
     """Outputs of the last hidden layer, (N, H); the logits where there is no hidden layer."""
-    trace = forward(module.parameter_layers(), inputs, module.activation)
-    return trace.hidden[-1] if trace.hidden else trace.logits
+    trace = forward(module.network, module.parameter_values(), inputs)
+    last, _ = module.network.linear[-1]
+    return trace.values[last] if last > 0 else trace.logits
 
 
 def _logits(module: Classifier, batches: Sequence[Tensor]) -> Tensor:

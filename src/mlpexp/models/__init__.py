@@ -1,4 +1,4 @@
-"""The tellings of one network, as LightningModules, by name."""
+"""The implementations of one network, as LightningModules, by name."""
 
 from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description

@@ -1,4 +1,4 @@
-"""What all variants share: the parameter layout, and loss and accuracy measured once per epoch."""
+"""The LightningModule that the three implementations share: parameters by name, metrics once per epoch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from mlpexp.config.schema import Config, plain
 from mlpexp.data.data_description import Description
-from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.functional import Layer
 from mlpexp.nn.initialisation import initialise
+from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.losses import LOSSES
 from mlpexp.nn.metrics import Outcomes, joined, measure
-from mlpexp.nn.parametrization import initial_factors
 from mlpexp.runtime.distributed import share, total
 
 
@@ -25,14 +23,15 @@ def hyperparameters(cfg: Config, num_features: int, num_classes: int, data: Desc
 
 
 class Classifier(LightningModule):
-    """A multilayer perceptron; the variants say how it computes and how it learns.
+    """A multilayer perceptron; the subclasses are its implementations.
 
-    Parameters are named `layers.{i}.weight` (outputs, inputs) and `layers.{i}.bias` (outputs,) in every
-    variant, so that checkpoints interchange.
+    Parameters are named as in `NetworkSpec.shapes` in every implementation, so that a checkpoint of one loads into
+    another.
 
     Attributes:
-        metrics: of the latest epoch, by name, double precision: train/loss, train/acc, val/loss, …
-        class_weights: what each class counts in training, (C,); None where all count alike.
+        network: the layers as data.
+        metrics: of the latest epoch, by column, double precision: train/loss, train/acc, val/loss, ...
+        class_weights: the weight of each class in training, (C,); None where all are 1.
     """
 
     class_weights: Tensor | None
@@ -52,31 +51,27 @@ class Classifier(LightningModule):
         # a buffer, to follow the parameters to a device; not persistent, because it is in the hyperparameters
         weights = torch.tensor(given) if given is not None else None
         self.register_buffer("class_weights", weights, persistent=False)
-        self.sizes = [num_features, *cfg.model.hidden_sizes, num_classes]
-        self.activation = ACTIVATIONS[cfg.model.activation]
+        self.network = cfg.model.network(num_features, num_classes)
         self.loss = LOSSES["cross_entropy"]
         self.metrics: dict[str, float] = {}
         self._seen: dict[str, list[Outcomes]] = {"train": [], "val": [], "test": []}
-        self.layers = self._make_layers(
-            initialise(
-                self.sizes,
-                cfg.model.init,
-                cfg.seed,
-                sigma_w=cfg.model.sigma_w,
-                sigma_b=cfg.model.sigma_b,
-                factors=initial_factors(cfg.model, self.sizes),
-            )
-        )
+        initial = initialise(self.network, cfg.model, cfg.seed)
+        for k, (layer, names) in enumerate(zip(self.network.layers, self.network.names, strict=True)):
+            self._add_layer(k, layer, {name: initial[full] for name, full in names.items()})
 
-    def _make_layers(self, initial: list[Layer]) -> nn.ModuleList:
-        """The variant's own kind of layer, holding the initial values."""
+    def _add_layer(self, k: int, layer: LayerSpec, initial: Mapping[str, Tensor]) -> None:
+        """Make the k-th layer in the implementation's own way, with its parameters' initial values by short name."""
         raise NotImplementedError
 
-    def parameter_layers(self) -> list[Layer]:
-        """The parameters as tensors without a graph, (O, I) and (O,) for each layer."""
-        return [
-            Layer(layer.get_parameter("weight").detach(), layer.get_parameter("bias").detach()) for layer in self.layers
-        ]
+    def _register_layer(self, layer: LayerSpec, module: nn.Module) -> None:
+        """Keep a layer's module under the name that its parameters have in `NetworkSpec.shapes`."""
+        if not hasattr(self, layer.group):
+            self.add_module(layer.group, nn.ModuleList())
+        self.get_submodule(layer.group).append(module)  # type: ignore[operator]
+
+    def parameter_values(self) -> dict[str, Tensor]:
+        """The parameters by name, without a graph."""
+        return {name: self.get_parameter(name).detach() for name in self.network.shapes}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of `inputs` (B, I)."""
@@ -111,7 +106,7 @@ class Classifier(LightningModule):
         self._summarise("test")
 
     def sample_weights(self, labels: Tensor) -> Tensor | None:
-        """What each sample counts in training, (B,); None where all count alike."""
+        """The weight of each sample in training, (B,); None where all are 1."""
         return None if self.class_weights is None else self.class_weights[labels]
 
     def note(self, part: str, logits: Tensor, labels: Tensor, losses: Tensor, weights: Tensor | None = None) -> None:

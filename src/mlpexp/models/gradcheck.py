@@ -3,7 +3,7 @@
 All in float64, on real samples, at the network's initial weights. Letters: B batch, I inputs, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from mlpexp import data as datasets
 from mlpexp.config.schema import Config
-from mlpexp.nn.activations import ACTIVATIONS, Activation
-from mlpexp.nn.functional import Layer, Trace, backward, forward
+from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import initialise
+from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import LOSSES, batch_mean
-from mlpexp.nn.parametrization import initial_factors
+from mlpexp.nn.network import NetworkSpec, Trace, backward, forward
 
 AUTOGRAD_TOLERANCE = 1e-10
 DIFFERENCES_TOLERANCE = 1e-6
@@ -63,32 +63,28 @@ def check(cfg: Config) -> list[Row]:
     inputs, labels = next(iter(data.train_dataloader()))
     inputs, labels = inputs[:SAMPLES].double(), labels[:SAMPLES]  # (B, I), (B,)
     num_classes = data.prepared.num_classes
-    sizes = [inputs.shape[1], *cfg.model.hidden_sizes, num_classes]
-    start = initialise(
-        sizes,
-        cfg.model.init,
-        cfg.seed,
-        sigma_w=cfg.model.sigma_w,
-        sigma_b=cfg.model.sigma_b,
-        factors=initial_factors(cfg.model, sizes),
-    )
-    layers = [Layer(weight.double(), bias.double()) for weight, bias in start]
+    network = cfg.model.network(inputs.shape[1], num_classes)
+    parameters = {name: values.double() for name, values in initialise(network, cfg.model, cfg.seed).items()}
     given = data.prepared.description.class_weights
     weights = None if given is None else torch.tensor(given, dtype=torch.float64)  # (C,)
-    return compare(layers, inputs, F.one_hot(labels, num_classes).double(), cfg.model.activation, weights)
+    return compare(network, parameters, inputs, F.one_hot(labels, num_classes).double(), weights)
 
 
 def compare(
-    layers: Sequence[Layer], inputs: Tensor, targets: Tensor, activation: str, weights: Tensor | None = None
+    network: NetworkSpec,
+    parameters: Mapping[str, Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
 ) -> list[Row]:
-    """One row for each weight and bias: inputs (B, I), one-hot targets (B, C), class weights (C,), all float64."""
-    problem = _Problem(layers, inputs, targets, ACTIVATIONS[activation], weights)
+    """One row for each parameter: inputs (B, I), one-hot targets (B, C), class weights (C,), all float64."""
+    problem = _Problem(network, parameters, inputs, targets, weights)
     by_hand, by_autograd = problem.by_hand(), problem.by_autograd()
-    parameters = [tensor for layer in layers for tensor in layer]
     entries = problem.affordable_entries()
     generator = Generator().manual_seed(0)  # which entries: the same whenever it is asked
     rows = []
-    for i, (parameter, ours, theirs) in enumerate(zip(parameters, by_hand, by_autograd, strict=True)):
+    for name, parameter in parameters.items():
+        ours, theirs = by_hand[name], by_autograd[name]
         chosen = torch.randperm(parameter.numel(), generator=generator)[:entries]
         found = {int(index): problem.slope(parameter, int(index)) for index in chosen}
         tried = {index: slope for index, slope in found.items() if slope is not None}
@@ -99,7 +95,7 @@ def compare(
         scale = torch.maximum(largest, rounding / DIFFERENCES_TOLERANCE)
         rows.append(
             Row(
-                name=f"layers.{i // 2}.{Layer._fields[i % 2]}",
+                name=name,
                 shape=tuple(parameter.shape),
                 largest=largest.item(),
                 autograd=_apart(ours, theirs, largest),
@@ -162,36 +158,35 @@ class _Problem:
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        network: NetworkSpec,
+        parameters: Mapping[str, Tensor],
         inputs: Tensor,
         targets: Tensor,
-        activation: Activation,
         weights: Tensor | None,
     ) -> None:
-        self.layers, self.inputs, self.targets = layers, inputs, targets
-        self.activation, self.weights = activation, weights
-        self.trace = forward(layers, inputs, activation)
+        self.network, self.parameters, self.inputs = network, parameters, inputs
+        self.targets, self.weights = targets, weights
+        self.trace = forward(network, parameters, inputs)
         # a few units in the last place of the loss
         self.noise = 16 * torch.finfo(torch.float64).eps * max(1.0, self.loss(self.trace).item())
 
     def loss(self, trace: Trace) -> Tensor:
         return batch_mean(LOSS.by_hand(trace.logits, self.targets), self.targets, self.weights)
 
-    def by_hand(self) -> list[Tensor]:
+    def by_hand(self) -> dict[str, Tensor]:
         upstream = LOSS.by_hand_gradient(self.trace.logits, self.targets, self.weights)
-        gradients = backward(self.layers, self.inputs, self.trace, upstream, self.activation)
-        return [tensor for layer in gradients for tensor in layer]
+        return backward(self.network, self.parameters, self.trace, upstream).parameters
 
-    def by_autograd(self) -> Sequence[Tensor]:
-        leaves = [Layer(*(tensor.clone().requires_grad_() for tensor in layer)) for layer in self.layers]
-        loss = self.loss(forward(leaves, self.inputs, self.activation))
-        return autograd.grad(loss, [tensor for layer in leaves for tensor in layer])
+    def by_autograd(self) -> dict[str, Tensor]:
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in self.parameters.items()}
+        loss = self.loss(forward(self.network, leaves, self.inputs))
+        return dict(zip(leaves, autograd.grad(loss, list(leaves.values())), strict=True))
 
     def affordable_entries(self) -> int:
         """How many entries of each tensor may be tried, at four forward passes each; by formula, not by clock."""
-        multiplications = len(self.inputs) * sum(layer.weight.numel() for layer in self.layers)
-        forward_s = multiplications / 5e9 + 25e-6 * len(self.layers)
-        return int(min(ENTRIES, max(2, BUDGET_S / (4 * forward_s * 2 * len(self.layers)))))
+        multiplications = len(self.inputs) * self.network.num_parameters
+        forward_s = multiplications / 5e9 + 25e-6 * len(self.network.linear)
+        return int(min(ENTRIES, max(2, BUDGET_S / (4 * forward_s * len(self.parameters)))))
 
     def slope(self, parameter: Tensor, index: int) -> _Slope | None:
         """The loss's derivative by one entry, from four points around it; None if each step crosses a kink.
@@ -206,7 +201,7 @@ class _Problem:
                 values = []
                 for shift in (step, -step, 2 * step, -2 * step):
                     entry.copy_(kept + shift)
-                    trace = forward(self.layers, self.inputs, self.activation)
+                    trace = forward(self.network, self.parameters, self.inputs)
                     if self._crosses(trace):
                         break
                     values.append(self.loss(trace).item())
@@ -218,10 +213,12 @@ class _Problem:
         return None
 
     def _crosses(self, trace: Trace) -> bool:
-        pairs = list(zip(trace.pre, self.trace.pre, strict=True))
-        return any(
-            bool(((here > kink) != (there > kink)).any()) for kink in self.activation.kinks for here, there in pairs
-        )
+        for k, layer in enumerate(self.network.layers):
+            if isinstance(layer, Activate):
+                x, start = trace.values[k], self.trace.values[k]
+                if any(bool(((x > kink) != (start > kink)).any()) for kink in ACTIVATIONS[layer.name].kinks):
+                    return True
+        return False
 
 
 def _apart(one: Tensor, other: Tensor, scale: Tensor) -> float:

@@ -17,14 +17,12 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
-from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
-from mlpexp.nn.functional import Layer
 from mlpexp.nn.initialisation import initialise_
 from mlpexp.nn.metrics import Outcomes, confusion, labels_at, measure
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
-from mlpexp.nn.parametrization import Factors, initial_factors, rate_factors
+from mlpexp.nn.parametrization import rate_factors
 from mlpexp.nn.schedules import learning_rate
 from mlpexp.tracking.layer_columns import START
 
@@ -61,7 +59,7 @@ class StackModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.configs, self.data, self.exact = list(configs), list(data), exact
-        self.sizes = [data[0].num_inputs, *configs[0].model.hidden_sizes, data[0].num_classes]
+        self.networks = [cfg.model.network(data[0].num_inputs, data[0].num_classes) for cfg in configs]
         self._states = list(states)
         self.records = [one.record.copy() for one in states] or [
             RunRecord(Progress.of(cfg.monitor, cfg.early_stopping)) for cfg in configs
@@ -98,9 +96,8 @@ class StackModule(LightningModule):
             for name in ("train", "val", "test")
         }  # (n,) or (R, n)
         weights = [run.description.class_weights for run in self.data]
-        even = [1.0] * self.sizes[-1]
+        even = [1.0] * first.num_classes
         self._class_weights = torch.tensor([w or even for w in weights], device=device) if any(weights) else None
-        layers = self._initial_layers()
         cfgs = [cfg.optimizer for cfg in self.configs]
         self._rate_factors = self._parametrize()
         decay = torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64)
@@ -113,9 +110,8 @@ class StackModule(LightningModule):
             weight_decay=decay if self._rate_factors is None else [decay / f for f in self._rate_factors],
         )
         self.engine = Engine(
-            weights=[layer.weight.to(device) for layer in layers],
-            biases=[layer.bias.to(device) for layer in layers],
-            activations=[cfg.model.activation for cfg in self.configs],
+            networks=self.networks,
+            parameters={name: values.to(device) for name, values in self._initial_parameters().items()},
             update=settings,
             exact=self.exact,
         )
@@ -130,26 +126,24 @@ class StackModule(LightningModule):
         if 0 < len(self.training_runs) < len(self.configs):
             self.engine.keep(torch.tensor(self.training_runs))
 
-    def _initial_layers(self) -> list[Layer]:
-        stacked = [
-            Layer(torch.empty(len(self.configs), out, into), torch.empty(len(self.configs), out))
-            for into, out in zip(self.sizes, self.sizes[1:], strict=False)
-        ]
-        for run, cfg in enumerate(self.configs):
-            layers = [Layer(layer.weight[run], layer.bias[run]) for layer in stacked]
-            model = cfg.model
-            factors = initial_factors(model, self.sizes)
-            initialise_(layers, model.init, cfg.seed, sigma_w=model.sigma_w, sigma_b=model.sigma_b, factors=factors)
+    def _initial_parameters(self) -> dict[str, Tensor]:
+        shapes = self.networks[0].shapes
+        stacked = {name: torch.empty(len(self.configs), *shape) for name, shape in shapes.items()}
+        for run, (cfg, network) in enumerate(zip(self.configs, self.networks, strict=True)):
+            own = {name: values[run] for name, values in stacked.items()}
+            initialise_(own, network, cfg.model, cfg.seed)
         return stacked
 
     def _parametrize(self) -> Tensor | None:
-        """Factors of the learning rates, (P, R) in the order of the update's parameters; None if all are one."""
-        found = [rate_factors(cfg.model, cfg.optimizer.name, self.sizes) for cfg in self.configs]
+        """Factors of the learning rates, (P, R) in the order of the parameters; None if all are one."""
+        found = [
+            rate_factors(cfg.model, cfg.optimizer.name, network)
+            for cfg, network in zip(self.configs, self.networks, strict=True)
+        ]
         if not any(found):
             return None
-        same = [Factors(1.0, 1.0)] * (len(self.sizes) - 1)
-        columns = [[*(f.weight for f in of or same), *(f.bias for f in of or same)] for of in found]
-        return torch.tensor(columns, dtype=torch.float64).T.contiguous()
+        rows = [[1.0 if own is None else own[name] for own in found] for name in self.networks[0].shapes]
+        return torch.tensor(rows, dtype=torch.float64)
 
     def _rates(self) -> Tensor | list[Tensor]:
         """Learning rates of the present epoch, of the runs that are still here: (A,), or one for each parameter."""
@@ -265,9 +259,8 @@ class StackModule(LightningModule):
             return
         chosen = Snapshot.chosen(self.best, self.last, [self._tests_best(run) for run in range(len(self.configs))])
         engine = Engine(
-            weights=chosen.weights,
-            biases=chosen.biases,
-            activations=[cfg.model.activation for cfg in self.configs],
+            networks=self.networks,
+            parameters=chosen.parameters,
             update=UpdateSettings(),
             exact=self.exact,
         )
@@ -289,15 +282,12 @@ class StackModule(LightningModule):
         probe_labels = labels_at(self._rows(self._train_labels), part)
         begins = self._rows(self._begins)
         probe = self._inputs[part if begins is None else part + begins]
-        for name, start, stop in spans([self.configs[run].model.activation for run in self.training_runs]):
-            layers = [
-                Layer(w[start:stop], b[start:stop])
-                for w, b in zip(self.engine.weights, self.engine.biases, strict=True)
-            ]
+        for network, start, stop in spans([self.networks[run] for run in self.training_runs]):
+            parameters = {name: values[start:stop] for name, values in self.engine.parameters.items()}
             count = stop - start
             inputs = probe[start:stop] if probe.ndim == 3 else probe.expand(count, *probe.shape)
             targets = probe_labels[start:stop] if probe_labels.ndim == 2 else probe_labels.expand(count, -1)
-            numbers, _ = inspect(layers, inputs, targets, ACTIVATIONS[name])
+            numbers, _ = inspect(network, parameters, inputs, targets)
             for run, rows in zip(self.training_runs[start:stop], numbers.rows(epoch), strict=True):
                 self.records[run].layer_rows += rows
 

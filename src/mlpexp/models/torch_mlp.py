@@ -1,7 +1,6 @@
-"""The network as torch tells it: `nn.Linear` layers, torch optimizers, automatic optimization."""
+"""The implementation torch_nn: modules of `torch.nn`, optimizers of `torch.optim`, automatic optimization."""
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +8,8 @@ from torch import Tensor, nn
 
 from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
-from mlpexp.nn.functional import Layer
+from mlpexp.nn.layers import LayerSpec
+from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.parametrization import rate_factors
 from mlpexp.nn.schedules import is_constant, rate_factor
@@ -17,22 +17,24 @@ from mlpexp.runtime.distributed import mean_over_batch
 
 
 class TorchMLP(Classifier):
-    """`nn.Linear`, `F.cross_entropy` on logits, `torch.optim`."""
+    """`nn.Linear` and the activations of torch, its losses on logits, `torch.optim`."""
 
-    def _make_layers(self, initial: list[Layer]) -> nn.ModuleList:
-        layers = nn.ModuleList()
-        for weight, bias in initial:
-            linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
-            linear.weight.data.copy_(weight)
-            linear.bias.data.copy_(bias)
-            layers.append(linear)
-        return layers
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._steps: list[Callable[[Tensor], Tensor]] = []
+        super().__init__(*args, **kwargs)
+
+    def _add_layer(self, k: int, layer: LayerSpec, initial: Mapping[str, Tensor]) -> None:
+        step = layer.module()
+        if isinstance(step, nn.Module):
+            step.load_state_dict(dict(initial))
+            self._register_layer(layer, step)
+        self._steps.append(step)
 
     def forward(self, inputs: Tensor) -> Tensor:
         h = inputs
-        for layer in self.layers[:-1]:
-            h = self.activation.function(layer(h))  # (B, O)
-        return self.layers[-1](h)  # (B, C)
+        for step in self._steps:
+            h = step(h)
+        return h  # (B, C)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         inputs, labels = batch
@@ -44,29 +46,34 @@ class TorchMLP(Classifier):
         return mean_over_batch(losses, weights)
 
     def configure_optimizers(self) -> Any:
-        optimizer, schedule = make_optimizer(self.cfg, list(self.parameters()), self.sizes)
+        optimizer, schedule = make_optimizer(
+            self.cfg, {name: self.get_parameter(name) for name in self.network.shapes}, self.network
+        )
         return optimizer if schedule is None else ([optimizer], [schedule])
 
 
 def make_optimizer(
-    cfg: Config, parameters: Sequence[nn.Parameter], sizes: Sequence[int]
+    cfg: Config, parameters: Mapping[str, nn.Parameter], network: NetworkSpec
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR | None]:
     """torch's optimizer as `cfg` says, and its schedule, stepped once per epoch; None for a constant rate.
 
     Args:
-        parameters: weight and bias of each layer in turn.
-        sizes: units of inputs, hidden layers, classes.
+        parameters: by name; the optimizer numbers them in this order.
     """
     settings = cfg.optimizer
     rule = OPTIMIZERS[settings.name]
     shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     shared |= {key: getattr(settings, key) for key in rule.keys}
-    factors = rate_factors(cfg.model, settings.name, sizes)
-    groups: Any = parameters
+    factors = rate_factors(cfg.model, settings.name, network)
+    groups: Any = list(parameters.values())
     if factors is not None:  # every parameter at a rate of its own
         groups = [
-            {"params": [parameter], "lr": settings.lr * factor, "weight_decay": settings.weight_decay / factor}
-            for parameter, factor in zip(parameters, chain.from_iterable(factors), strict=True)
+            {
+                "params": [parameter],
+                "lr": settings.lr * factors[name],
+                "weight_decay": settings.weight_decay / factors[name],
+            }
+            for name, parameter in parameters.items()
         ]
     optimizer = rule.torch_class()(groups, **shared)
     if is_constant(settings):

@@ -1,10 +1,10 @@
 """The state of runs between two epochs: everything that the next epoch depends on, and what was recorded so far.
 
 Halving keeps it between two rungs, the store keeps it on disk while a stack trains, and a run's files are written from
-it. Letters: R runs, O outputs and I inputs of a layer.
+it. Letters: R runs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -41,43 +41,38 @@ class Snapshot:
     """Parameters and optimizer state of all runs of a stack, each taken in an epoch of its own.
 
     Attributes:
-        weights, biases: of each layer, (R, O, I) and (R, O).
-        state: by torch's name, one stacked tensor for each parameter: the weights, then the biases.
+        parameters: by name, (R, ...).
+        state: by torch's name, one stacked tensor for each parameter.
     """
 
-    def __init__(self, weights: list[Tensor], biases: list[Tensor], state: dict[str, list[Tensor]]) -> None:
-        self.weights, self.biases, self.state = weights, biases, state
+    def __init__(self, parameters: Mapping[str, Tensor], state: Mapping[str, Sequence[Tensor]]) -> None:
+        self.parameters, self.state = dict(parameters), {name: list(tensors) for name, tensors in state.items()}
 
     @classmethod
     def of(cls, engine: Engine) -> "Snapshot":
-        state = {name: [t.clone() for t in tensors] for name, tensors in engine.state.items()}
-        return cls([w.clone() for w in engine.weights], [b.clone() for b in engine.biases], state)
+        """The engine's present values, copied."""
+        return cls(engine.parameters, engine.state)._each(torch.clone)
 
     def take(self, engine: Engine, places: list[int], runs: list[int]) -> None:
         """Copy the engine's rows `places` to the rows `runs`."""
         if not places:
             return
-        device = self.weights[0].device
-        source, target = torch.tensor(places, device=device), torch.tensor(runs, device=device)
         for mine, theirs in self._pairs(engine):
             if len(places) == len(mine) == len(theirs):
                 mine.copy_(theirs)
             else:
+                source, target = (torch.tensor(rows, device=mine.device) for rows in (places, runs))
                 mine.index_copy_(0, target, theirs.index_select(0, source))
 
     def row(self, run: int) -> "Snapshot":
-        """Of one run alone, in memory of its own on the host, with R = 1."""
-
-        def rows(tensors: Sequence[Tensor]) -> list[Tensor]:
-            return [t[run : run + 1].to("cpu", copy=True) for t in tensors]
-
-        return Snapshot(rows(self.weights), rows(self.biases), {name: rows(t) for name, t in self.state.items()})
+        """One run alone, in memory of its own on the host, with R = 1."""
+        return self._each(lambda values: values[run : run + 1].to("cpu", copy=True))
 
     def fill(self, rows: Sequence["Snapshot"]) -> None:
         """Overwrite all runs, each with a row; a run whose former neighbours had no momentum either has no state."""
         for i, row in enumerate(rows):
-            for mine, theirs in zip([*self.weights, *self.biases], [*row.weights, *row.biases], strict=True):
-                mine[i].copy_(theirs[0])
+            for name, mine in self.parameters.items():
+                mine[i].copy_(row.parameters[name][0])
             for name in self.state.keys() & row.state.keys():
                 for mine, theirs in zip(self.state[name], row.state[name], strict=True):
                     mine[i].copy_(theirs[0])
@@ -91,23 +86,27 @@ class Snapshot:
     @staticmethod
     def chosen(best: "Snapshot", last: "Snapshot", use_best: list[bool]) -> "Snapshot":
         """For each run the parameters of `best` or of `last`."""
-        if all(use_best):
-            return best
-        mask = torch.tensor(use_best, device=best.weights[0].device)
-
-        def pick(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
-            return [torch.where(mask.view(-1, *[1] * (x.ndim - 1)), x, y) for x, y in zip(a, b, strict=True)]
-
-        return Snapshot(pick(best.weights, last.weights), pick(best.biases, last.biases), {})
+        picked = {}
+        for name, values in best.parameters.items():
+            mask = torch.tensor(use_best, device=values.device).view(-1, *[1] * (values.ndim - 1))
+            picked[name] = torch.where(mask, values, last.parameters[name])
+        return Snapshot(picked, {})
 
     def cpu(self) -> "Snapshot":
         """Move everything to the host."""
-        self.weights, self.biases = [w.cpu() for w in self.weights], [b.cpu() for b in self.biases]
-        self.state = {name: [t.cpu() for t in tensors] for name, tensors in self.state.items()}
+        moved = self._each(Tensor.cpu)
+        self.parameters, self.state = moved.parameters, moved.state
         return self
 
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Snapshot":
+        return Snapshot(
+            {name: change(values) for name, values in self.parameters.items()},
+            {name: [change(values) for values in tensors] for name, tensors in self.state.items()},
+        )
+
     def _pairs(self, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip([*self.weights, *self.biases], [*engine.weights, *engine.biases], strict=True)
+        for name, values in self.parameters.items():
+            yield values, engine.parameters[name]
         for name, tensors in engine.state.items():  # no momentum any more, if all runs that have it are gone
             yield from zip(self.state[name], tensors, strict=True)
 

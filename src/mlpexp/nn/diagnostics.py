@@ -5,7 +5,7 @@ There may be a runs axis in front.
 Letters: R runs (the axis may be absent), L layers, H hidden layers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlpexp.nn.activations import Activation
-from mlpexp.nn.functional import Layer, backpropagate, by_parameter, forward
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import softmax
+from mlpexp.nn.network import Gradients, NetworkSpec, backward, forward
 
 PROBE_SAMPLES = 256  # of the training part, its first ones
 SATURATED = 0.05  # share of the activation's steepest slope below which a unit hardly passes a gradient
@@ -44,27 +45,32 @@ class LayerNumbers(NamedTuple):
 
 @torch.no_grad()
 def inspect(
-    layers: Sequence[Layer], inputs: Tensor, labels: Tensor, activation: Activation
-) -> tuple[LayerNumbers, list[Layer]]:
-    """The numbers of each layer, and the gradients that they come from.
+    network: NetworkSpec, parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor
+) -> tuple[LayerNumbers, Gradients]:
+    """The numbers of each dense layer, and the gradients from which they are computed.
 
     Args:
         inputs: (R, B, I); labels: (R, B).
     """
-    trace = forward(layers, inputs, activation)
+    trace = forward(network, parameters, inputs)
     targets = F.one_hot(labels, trace.logits.shape[-1]).to(inputs.dtype)
     samples = labels.shape[-1]
-    arriving = backpropagate(layers, trace, (softmax(trace.logits) - targets) / samples, activation)
-    gradients = by_parameter(inputs, trace, arriving)
-    slopes = [activation.derivative(x, h).abs() for x, h in zip(trace.pre, trace.hidden, strict=True)]
-    shares = [(slope < SATURATED * activation.steepest).flatten(-2).to(inputs.dtype).mean(-1) for slope in slopes]
+    gradients = backward(network, parameters, trace, (softmax(trace.logits) - targets) / samples)
+    weights = [network.names[k]["weight"] for k, _ in network.linear]
+    shares, activations = [], []
+    for k, layer in enumerate(network.layers):
+        if isinstance(layer, Activate):
+            entry, x, h = ACTIVATIONS[layer.name], trace.values[k], trace.values[k + 1]
+            flat = entry.derivative(x, h).abs() < SATURATED * entry.steepest
+            shares.append(flat.flatten(-2).to(inputs.dtype).mean(-1))
+            activations.append(h)
     numbers = LayerNumbers(
-        gradient_norm=torch.stack([layer.weight.flatten(-2).norm(dim=-1) for layer in gradients], -1),
-        weight_norm=torch.stack([layer.weight.flatten(-2).norm(dim=-1) for layer in layers], -1),
+        gradient_norm=torch.stack([gradients.parameters[name].flatten(-2).norm(dim=-1) for name in weights], -1),
+        weight_norm=torch.stack([parameters[name].flatten(-2).norm(dim=-1) for name in weights], -1),
         saturated=_columns(shares, inputs),
-        activation_mean=_columns([h.mean((-2, -1)) for h in trace.hidden], inputs),
-        activation_std=_columns([_spread(h) for h in trace.hidden], inputs),
-        gradient_std=_columns([samples * _spread(gradient) for gradient in arriving], inputs),
+        activation_mean=_columns([h.mean((-2, -1)) for h in activations], inputs),
+        activation_std=_columns([_spread(h) for h in activations], inputs),
+        gradient_std=_columns([samples * _spread(gradients.outputs[k]) for k, _ in network.linear], inputs),
     )
     return numbers, gradients
 

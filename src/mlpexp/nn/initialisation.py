@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from mlpexp.nn.parametrization import Factors
+from mlpexp.nn.layers import Linear
+from mlpexp.nn.network import NetworkSpec
+from mlpexp.nn.parametrization import WidthSettings, initial_factors
 from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Generator, Tensor
     from torch.nn import init
-
-    from mlpexp.nn.functional import Layer
 else:
     torch, init = LazyModule("torch"), LazyModule("torch.nn.init")
 
@@ -91,47 +90,41 @@ INITIALISERS: Registry[Initialiser] = Registry(
 )
 
 
-def initialise(
-    sizes: Sequence[int],
-    name: str,
-    seed: int,
-    *,
-    sigma_w: float = 1.0,
-    sigma_b: float = 0.0,
-    factors: Sequence[Factors] | None = None,
-) -> list[Layer]:
-    """The initial layers of a network with `sizes` units: inputs, hidden layers, classes.
+class InitialSettings(WidthSettings, Protocol):
+    """What initial values read of the configuration (`ModelConfig` has it)."""
+
+    @property
+    def init(self) -> str: ...
+    @property
+    def sigma_w(self) -> float: ...
+    @property
+    def sigma_b(self) -> float: ...
+
+
+def initialise(network: NetworkSpec, settings: InitialSettings, seed: int) -> dict[str, Tensor]:
+    """The initial parameters of a network by name, float32.
 
     The random stream is its own: `torch.manual_seed(seed)` followed by `nn.Linear` modules gives the same
     numbers as init=torch, and the caller's global stream is left alone.
-
-    Args:
-        factors: what each layer is multiplied by after it was drawn, see `parametrization`.
     """
-    from mlpexp.nn.functional import Layer
-
-    layers = [Layer(torch.empty(fan_out, fan_in), torch.empty(fan_out)) for fan_in, fan_out in pairwise(sizes)]
-    initialise_(layers, name, seed, sigma_w=sigma_w, sigma_b=sigma_b, factors=factors)
-    return layers
+    parameters = {name: torch.empty(shape) for name, shape in network.shapes.items()}
+    initialise_(parameters, network, settings, seed)
+    return parameters
 
 
-def initialise_(
-    layers: Sequence[Layer],
-    name: str,
-    seed: int,
-    *,
-    sigma_w: float = 1.0,
-    sigma_b: float = 0.0,
-    factors: Sequence[Factors] | None = None,
-) -> None:
+def initialise_(parameters: Mapping[str, Tensor], network: NetworkSpec, settings: InitialSettings, seed: int) -> None:
     """The same, into existing float32 CPU tensors, such as one run's slices of a stack."""
-    initialiser, generator = INITIALISERS[name], torch.Generator().manual_seed(seed)
-    for weight, bias in layers:
-        initialiser.weight(weight, generator, sigma_w)
+    initialiser, generator = INITIALISERS[settings.init], torch.Generator().manual_seed(seed)
+    for k, layer in enumerate(network.layers):
+        if not isinstance(layer, Linear):
+            if layer.shapes:
+                raise TypeError(f"no initial values are defined for the parameters of {layer}")
+            continue
+        own = network.of_layer(k, parameters)
+        initialiser.weight(own["weight"], generator, settings.sigma_w)
         if initialiser.bias is None:
-            init.zeros_(bias)
+            init.zeros_(own["bias"])
         else:
-            initialiser.bias(bias, weight.shape[-1], generator, sigma_b)
-    for (weight, bias), factor in zip(layers, factors or (), strict=False):
-        weight.mul_(factor.weight)
-        bias.mul_(factor.bias)
+            initialiser.bias(own["bias"], layer.inputs, generator, settings.sigma_b)
+    for name, factor in (initial_factors(settings, network) or {}).items():
+        parameters[name].mul_(factor)

@@ -1,9 +1,9 @@
-"""How initial weights and learning rates follow the width: the standard way, or maximal update (muP).
+"""Initial weights and learning rates as functions of the width: the standard rule, or maximal update (muP).
 
 In the standard parametrization the update of a layer's outputs grows with the width, so that the best learning
-rate moves; in muP every layer learns at a rate that no longer depends on it, and the best rate of a narrow network
-is that of a wide one. The scalings are those of Yang et al. 2022, "Tensor Programs V", table 3, which needs no
-multipliers in the forward pass. With m the width of a layer over `base_width`:
+rate depends on it. In muP it does not, and the best rate of a narrow network is that of a wide one. The scalings are
+those of Yang et al. 2022, "Tensor Programs V", table 3, which needs no multipliers in the forward pass. With m the
+width of a layer over `base_width`:
 
     weight           initial deviation    rate, sgd      rate, adam and adamw
     inputs           1                    m_out          1
@@ -11,26 +11,25 @@ multipliers in the forward pass. With m the width of a layer over `base_width`:
     logits           1 / sqrt(m_in)       1 / m_in       1 / m_in
     biases           sqrt(m_in)           m_out          1
 
-beside what the initialisation and `optimizer.lr` say, so that at the base width nothing changes. Biases: an
-initialisation that draws them by their fan-in would let them vanish in wide networks. `weight_decay` is divided by
-a rate's factor, as in the authors' own code: the product of both is what shrinks a weight.
+These multiply what the initialisation and `optimizer.lr` give, so that at the base width nothing changes. Biases: an
+initialisation that draws them by their fan-in would let them vanish in wide networks.
+
+Weight decay is divided by a rate's factor, so that the product of rate and decay, by which sgd and adamw shrink a
+weight in a step, does not depend on the width. For these two that is what microsoft/mup does. For adam, whose decay
+is a part of the gradient (coupled L2), it is the same in every layer but the last: microsoft/mup leaves the decay of
+the logits' weight alone and divides the logits by m_in instead, which in the parametrization used here is a decay
+multiplied by m_in squared, where this module multiplies by m_in. Neither keeps the balance of penalty and gradient
+over widths, because adam normalises their sum. Use adamw to transfer a weight decay between widths.
 """
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 
 PARAMETRIZATIONS = ("standard", "mup")
-
-
-class Factors(NamedTuple):
-    """What a layer's weight and bias, or their learning rates, are multiplied by."""
-
-    weight: float
-    bias: float
 
 
 class WidthSettings(Protocol):
@@ -42,36 +41,44 @@ class WidthSettings(Protocol):
     def base_width(self) -> int: ...
 
 
-def initial_factors(model: WidthSettings, sizes: Sequence[int]) -> list[Factors] | None:
-    """Of the initial values of each layer; None where nothing changes.
-
-    Args:
-        sizes: units of inputs, hidden layers, classes.
-    """
-    scales = _width_scales(model, sizes)
-    if scales is None:
+def initial_factors(settings: WidthSettings, network: NetworkSpec) -> dict[str, float] | None:
+    """What each initial parameter is multiplied by, by name; None where nothing changes."""
+    if (scales := _width_scales(settings, network)) is None:
         return None
-    last = len(sizes) - 2
-    return [
-        Factors(1 / math.sqrt(scales[i]) if i == last else 1.0, math.sqrt(scales[i])) for i in range(len(sizes) - 1)
-    ]
+    factors = {}
+    for i, (weight, bias) in enumerate(_parameter_names(network)):
+        factors[weight] = 1 / math.sqrt(scales[i]) if i == len(scales) - 2 else 1.0
+        factors[bias] = math.sqrt(scales[i])
+    return factors
 
 
-def rate_factors(model: WidthSettings, optimizer: str, sizes: Sequence[int]) -> list[Factors] | None:
-    """Of the learning rates of each layer; None where nothing changes."""
-    scales = _width_scales(model, sizes)
-    if scales is None:
+def rate_factors(settings: WidthSettings, optimizer: str, network: NetworkSpec) -> dict[str, float] | None:
+    """What the learning rate of each parameter is multiplied by, by name; None where nothing changes."""
+    if (scales := _width_scales(settings, network)) is None:
         return None
-    if OPTIMIZERS[optimizer].is_adaptive:
-        return [Factors(1 / m_in, 1.0) for m_in, _ in pairwise(scales)]
-    return [Factors(m_out / m_in, m_out) for m_in, m_out in pairwise(scales)]
+    adaptive = OPTIMIZERS[optimizer].is_adaptive
+    factors = {}
+    for (weight, bias), (m_in, m_out) in zip(_parameter_names(network), pairwise(scales), strict=True):
+        factors[weight] = 1 / m_in if adaptive else m_out / m_in
+        factors[bias] = 1.0 if adaptive else m_out
+    return factors
 
 
-def _width_scales(model: WidthSettings, sizes: Sequence[int]) -> list[float] | None:
-    """Width over base width of each layer, where inputs and classes do not grow; None for the standard one."""
-    match model.parametrization:
+def _parameter_names(network: NetworkSpec) -> list[tuple[str, str]]:
+    """Weight and bias of each dense layer."""
+    pairs = [(network.names[k]["weight"], network.names[k]["bias"]) for k, _ in network.linear]
+    if unknown := network.shapes.keys() - {name for pair in pairs for name in pair}:
+        raise ValueError(f"muP has no rule for the parameters {', '.join(sorted(unknown))}")
+    return pairs
+
+
+def _width_scales(settings: WidthSettings, network: NetworkSpec) -> list[float] | None:
+    """Width over base width of inputs, hidden layers and classes, where the ends do not grow; None if standard."""
+    match settings.parametrization:
         case "standard":
             return None
         case "mup":
-            return [1.0, *(width / model.base_width for width in sizes[1:-1]), 1.0]
-    raise ValueError(f"unknown parametrization {model.parametrization!r}; choose one of {', '.join(PARAMETRIZATIONS)}")
+            return [1.0, *(width / settings.base_width for width in network.sizes[1:-1]), 1.0]
+    raise ValueError(
+        f"unknown parametrization {settings.parametrization!r}; choose one of {', '.join(PARAMETRIZATIONS)}"
+    )

@@ -7,8 +7,7 @@ checked, and the network is rebuilt from the checked configuration.
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from mlpexp.config import checks
 from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description
+from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.store import atomic_files
 from mlpexp.store.file_names import BEST, LAST
@@ -129,15 +129,13 @@ def described_data(path: Path, loaded: Mapping[str, Any]) -> Description:
     return data
 
 
-def check_weights(path: Path, weights: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, Tensor]:
+def check_weights(path: Path, weights: Mapping[str, Any], network: NetworkSpec) -> dict[str, Tensor]:
     """The state dict of a network with `sizes` units, every name, shape and number checked.
 
     Raises:
         UserError: naming the first tensor that is missing, unknown, of another shape, or not finite.
     """
-    expected: dict[str, tuple[int, ...]] = {}
-    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        expected |= {f"layers.{i}.weight": (fan_out, fan_in), f"layers.{i}.bias": (fan_out,)}
+    expected = network.shapes
     if missing := sorted(expected.keys() - weights.keys()):
         raise UserError(f"{path} lacks the tensor {missing[0]}")
     if extra := sorted(map(str, weights.keys() - expected.keys())):

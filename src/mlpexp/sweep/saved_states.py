@@ -14,9 +14,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.early_stopping import Progress
+from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import read_bytes
 from mlpexp.store import atomic_files, checkpoint_files
@@ -200,27 +200,27 @@ def _state(plain: Mapping[str, Any], cfg: Config, data: Prepared) -> TrainingSta
     for epoch, row in enumerate(rows.tolist()):
         record.history.append(dict(zip(names, row, strict=True)))
         record.progress.update(epoch, record.history[-1][cfg.monitor])
-    sizes = [data.num_inputs, *cfg.model.hidden_sizes, data.num_classes]
+    network = cfg.model.network(data.num_inputs, data.num_classes)
     return TrainingState(
         record=record,
-        best=_snapshot(plain["best"], sizes),
-        last=_snapshot(plain["last"], sizes),
+        best=_snapshot(plain["best"], network),
+        last=_snapshot(plain["last"], network),
         wall_times=times.tolist(),
         seconds=float(plain["seconds"]),
     )
 
 
-def _snapshot(plain: Mapping[str, Any], sizes: list[int]) -> Snapshot:
-    weights = [(1, out, into) for into, out in pairwise(sizes)]
-    biases = [(1, out) for out in sizes[1:]]
+def _snapshot(plain: Mapping[str, Any], network: NetworkSpec) -> Snapshot:
+    def checked(tensors: Iterable[Any]) -> list[Tensor]:
+        found = []
+        for tensor, shape in zip(tensors, network.shapes.values(), strict=True):
+            _check_tensor(tensor, (1, *shape), torch.float32)
+            found.append(tensor)
+        return found
 
-    def checked(tensors: Any, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        for tensor, shape in zip(tensors, shapes, strict=True):
-            _check_tensor(tensor, shape, torch.float32)
-        return list(tensors)
-
-    state = {str(name): checked(tensors, [*weights, *biases]) for name, tensors in plain["state"].items()}
-    return Snapshot(checked(plain["weights"], weights), checked(plain["biases"], biases), state)
+    values = checked(plain["parameters"][name] for name in network.shapes)
+    state = {str(name): checked(tensors) for name, tensors in plain["state"].items()}
+    return Snapshot(dict(zip(network.shapes, values, strict=True)), state)
 
 
 def _check_tensor(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:

@@ -15,6 +15,7 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import hyperparameters
 from mlpexp.models.torch_mlp import make_optimizer
 from mlpexp.models.training_state import RunRecord, Snapshot
+from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime import software_versions
 
@@ -37,15 +38,11 @@ def assemble(
         run: the row of `snapshot`.
         wall_times: seconds since 1970, the start and the end of each epoch.
     """
-    layers = len(snapshot.weights)
-    state_dict: dict[str, Tensor] = {}
-    for i in range(layers):
-        # clones: a slice would be saved with the whole stack behind it
-        state_dict[f"layers.{i}.weight"] = snapshot.weights[i][run].clone()
-        state_dict[f"layers.{i}.bias"] = snapshot.biases[i][run].clone()
+    network = cfg.model.network(data.num_inputs, data.num_classes)
+    # clones: a slice would be saved with the whole stack behind it
+    state_dict = {name: values[run].clone() for name, values in snapshot.parameters.items()}
     steps = epochs * steps_per_epoch
-    sizes = [snapshot.weights[0].shape[2], *(weight.shape[1] for weight in snapshot.weights)]
-    optimizer, schedulers = _optimizer(cfg, sizes, epochs)
+    optimizer, schedulers = _optimizer(cfg, network, epochs)
     return {
         "epoch": epochs if finished else epochs - 1,
         "global_step": steps,
@@ -80,27 +77,24 @@ def _state(cfg: Config, snapshot: Snapshot, run: int, steps: int) -> dict[int, d
     names = optimizer.state_of_run(cfg.optimizer)  # its neighbours may have more
     if not names:
         return {}
-    layers = len(snapshot.weights)
     found: dict[int, dict[str, Tensor]] = {}
-    for i in range(layers):
-        for offset, place in ((0, i), (1, layers + i)):  # snapshots hold the weights first, torch takes turns
-            entry = {"step": torch.tensor(float(steps))} if optimizer.counts_steps else {}
-            entry |= {name: snapshot.state[name][place][run].clone() for name in names}
-            found[2 * i + offset] = entry
+    for i in range(len(snapshot.parameters)):
+        entry = {"step": torch.tensor(float(steps))} if optimizer.counts_steps else {}
+        found[i] = entry | {name: snapshot.state[name][i][run].clone() for name in names}
     return found
 
 
 _optimizers: dict[Any, Any] = {}
 
 
-def _optimizer(cfg: Config, sizes: list[int], epochs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _optimizer(cfg: Config, network: NetworkSpec, epochs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Parameter groups and schedules after `epochs`, by taking a real schedule through them."""
     model = cfg.model
-    key = (cfg.optimizer, cfg.trainer.max_epochs, tuple(sizes), epochs, model.parametrization, model.base_width)
+    shape = tuple(network.shapes.items())
+    key = (cfg.optimizer, cfg.trainer.max_epochs, shape, epochs, model.parametrization, model.base_width)
     if key not in _optimizers:
-        optimizer, schedule = make_optimizer(
-            cfg, [nn.Parameter(torch.zeros(1)) for _ in sizes[1:] for _ in range(2)], sizes
-        )
+        stand_ins = {name: nn.Parameter(torch.zeros(1)) for name in network.shapes}
+        optimizer, schedule = make_optimizer(cfg, stand_ins, network)
         if schedule is not None:
             with warnings.catch_warnings():
                 # the optimizer has not made a step: its first one imports torch's compiler, two seconds

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from mlpexp.config.hparams import chosen
@@ -104,7 +103,6 @@ def _tables(state: TrainingState) -> dict[str, str]:
 
 def _result(cfg: Config, data: Prepared, state: TrainingState, files: Mapping[str, bytes]) -> Result:
     record, end = state.record, _end(cfg, data, state)
-    sizes = [data.num_inputs, *cfg.model.hidden_sizes, data.num_classes]
     return Result(
         status=end.status,
         metrics=end.metrics,
@@ -118,6 +116,6 @@ def _result(cfg: Config, data: Prepared, state: TrainingState, files: Mapping[st
         versions=software_versions.versions(),
         git_commit=software_versions.git_commit(),
         message=end.message,
-        num_parameters=sum((a + 1) * b for a, b in pairwise(sizes)),
+        num_parameters=cfg.model.network(data.num_inputs, data.num_classes).num_parameters,
         files={name: run_directory.checksum(content) for name, content in files.items()},
     )

@@ -32,8 +32,8 @@ def network(path: Path, content: Mapping[str, Any]) -> Network:
     """
     cfg, num_features, num_classes = checkpoint_files.described(path, content)
     data = checkpoint_files.described_data(path, content)
-    sizes = [num_features, *cfg.model.hidden_sizes, num_classes]
-    state = checkpoint_files.check_weights(path, content["state_dict"], sizes)
+    network = cfg.model.network(num_features, num_classes)
+    state = checkpoint_files.check_weights(path, content["state_dict"], network)
     module = models.build(cfg, num_features, num_classes, data)
     if cfg.trainer.flags.get("precision") in (64, "64", "64-true", "double"):
         module = module.double()

@@ -169,14 +169,18 @@ class Recorder(Checkpoint):
 
     def _inspect(self, module: Classifier, epoch: int, now: float) -> None:
         assert self._probe is not None
-        layers = module.parameter_layers()
-        numbers, gradients = inspect(layers, *self._probe, module.activation)
+        parameters = module.parameter_values()
+        numbers, gradients = inspect(module.network, parameters, *self._probe)
         [rows] = numbers.rows(epoch)
         self.layer_rows += rows
         if self.events is None:
             return
         self.events.add(layers_event(epoch, rows, now))
-        for i, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
-            for name, tensor in (("weights", layer.weight), ("biases", layer.bias)):
-                self.events.add(histogram(f"{name}/layer_{i}", epoch, tensor.cpu().numpy(), now))
-            self.events.add(histogram(f"gradients/layer_{i}", epoch, gradient.weight.cpu().numpy(), now))
+        for i, (k, _) in enumerate(module.network.linear):
+            names = module.network.names[k]
+            for group, tensor in (
+                ("weights", parameters[names["weight"]]),
+                ("biases", parameters[names["bias"]]),
+                ("gradients", gradients.parameters[names["weight"]]),
+            ):
+                self.events.add(histogram(f"{group}/layer_{i}", epoch, tensor.cpu().numpy(), now))

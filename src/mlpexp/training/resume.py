@@ -67,7 +67,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
         )
     loaded = checkpoint_files.load(path)
     own, num_features, num_classes = checkpoint_files.described(path, loaded)
-    checkpoint_files.check_weights(path, loaded["state_dict"], [num_features, *own.model.hidden_sizes, num_classes])
+    checkpoint_files.check_weights(path, loaded["state_dict"], own.model.network(num_features, num_classes))
     if "data" in loaded["hyper_parameters"]:
         described = checkpoint_files.described_data(path, loaded)
         if described.digest != data_digest.of(own.data):

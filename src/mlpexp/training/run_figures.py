@@ -56,7 +56,7 @@ def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator
                     shown, labels.numpy(), predicted.numpy(), confidence.numpy(), class_names=data.class_names
                 ),
             )
-            first = module.parameter_layers()[0].weight.numpy()  # (width, I)
+            first = module.parameter_values()["layers.0.weight"].numpy()  # (width, I)
             yield "first_layer", figures.first_layer_weights(first, data.image_shape)
         if decision_boundary.is_plane(data.description):
             words = "test samples" if part == "test" else "validation samples"

@@ -11,7 +11,7 @@ tensors, n samples of an epoch, m samples of an evaluation.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlpexp.engine.compiled.availability import cache_directory
+from mlpexp.nn.layers import Activate
 from mlpexp.nn.metrics import Outcomes, labels_at
+from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 
 log = logging.getLogger(__name__)
@@ -78,8 +80,8 @@ class CompiledEngine:
     The same interface as the torch engine's; arguments and attributes are described there.
 
     Args:
-        weights, biases: of each layer, (R, O, I) and (R, O) float32 on the CPU; copied.
-        activations: one name per run.
+        networks: of each run, dense layers with an activation between them; they differ in activations only.
+        parameters: by name, (R, ...) float32 on the CPU; copied.
         update: the optimizer's settings.
         threads: among which the runs are divided.
 
@@ -90,20 +92,21 @@ class CompiledEngine:
     def __init__(
         self,
         *,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        activations: Sequence[str],
+        networks: Sequence[NetworkSpec],
+        parameters: Mapping[str, Tensor],
         update: UpdateSettings,
         threads: int = 1,
     ) -> None:
-        if reason := next(filter(None, (unsupported(name, update.name) for name in set(activations))), None):
+        if reason := next(filter(None, (unsupported(network, update.name) for network in set(networks))), None):
             raise ValueError(reason)
         from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS, NUMBERS
 
         self.threads = threads
         self.num_steps = 0
         self._settings = update
-        self._sizes = [weights[0].shape[2], *(bias.shape[1] for bias in biases)]
+        self._names = list(networks[0].shapes)
+        self._sizes = networks[0].sizes
+        activations = [activation_of(network) for network in networks]
         self._activations = np.array([NUMBERS[name] for name in activations])
         self._keeps_input = np.array([COMPILED_ACTIVATIONS[name].needs_input for name in activations])
         layout = memory_layout(self._sizes, LINE)
@@ -111,11 +114,11 @@ class CompiledEngine:
         self._scratch: dict[tuple[int, int], tuple[MemoryLayout, Array]] = {}
         self._samples: tuple[Tensor, Array] | None = None
         self._set_runs(
-            _aligned(len(weights[0]), layout.num_parameters),
-            _aligned(len(weights[0]), num_states * layout.num_parameters),
+            _aligned(len(networks), layout.num_parameters),
+            _aligned(len(networks), num_states * layout.num_parameters),
         )
-        for mine, theirs in zip([*self.weights, *self.biases], [*weights, *biases], strict=True):
-            mine.copy_(theirs)
+        for name, mine in self.parameters.items():
+            mine.copy_(parameters[name])
         self.train_outcomes: Outcomes
 
     def _set_runs(self, parameters: Array, state: Array) -> None:
@@ -129,29 +132,22 @@ class CompiledEngine:
         self._nesterov = per_run(settings.per_run.get("nesterov"), np.bool_)
         decay = settings.weight_decay
         rows = [decay] * num_tensors if decay is None or isinstance(decay, Tensor) else list(decay)
-        self._decay = self._in_turn([per_run(row, np.float64) for row in rows])
-        self.weights, self.biases = self._views(parameters)
+        self._decay = np.stack([per_run(row, np.float64) for row in rows], -1)
+        self.parameters = dict(zip(self._names, self._views(parameters), strict=True))
         self.state: dict[str, list[Tensor]] = {}
         names = OPTIMIZERS[settings.name].state_names if settings.name != "sgd" or self._momentum.any() else ()
         P = parameters.shape[1]
         for i, name in enumerate(names):
-            weights, biases = self._views(state[:, i * P : (i + 1) * P])
-            self.state[name] = [*weights, *biases]
+            self.state[name] = self._views(state[:, i * P : (i + 1) * P])
 
-    def _views(self, flat: Array) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights and biases in torch's shapes, in the memory of (R, P)."""
-        weights, biases = [], []
+    def _views(self, flat: Array) -> list[Tensor]:
+        """Weight and bias of each layer in turn, in torch's shapes, in the memory of (R, P)."""
+        views = []
         layers = memory_layout(self._sizes, LINE).layers
         for inputs, outputs, lead, weight, bias in layers[:, :5].tolist():
             rows = flat[:, weight : weight + outputs * lead].reshape(len(flat), outputs, lead)
-            weights.append(torch.from_numpy(rows[:, :, :inputs]))
-            biases.append(torch.from_numpy(flat[:, bias : bias + outputs]))
-        return weights, biases
-
-    def _in_turn(self, rows: Sequence[Array]) -> Array:
-        """One row per parameter, the weights then the biases, as (..., T): weight and bias of each layer in turn."""
-        half = len(rows) // 2
-        return np.ascontiguousarray(np.stack([rows[i // 2 + half * (i % 2)] for i in range(2 * half)], -1))
+            views += [torch.from_numpy(rows[:, :, :inputs]), torch.from_numpy(flat[:, bias : bias + outputs])]
+        return views
 
     @property
     def num_runs(self) -> int:
@@ -172,7 +168,7 @@ class CompiledEngine:
         """One pass over the samples in batches, the last one smaller if need be; see the torch engine."""
         num_samples = order.shape[-1]
         rates = [lr] * (2 * len(self._sizes) - 2) if isinstance(lr, Tensor) else list(lr)
-        by_step = self._in_turn([row.numpy().reshape(-1, self.num_runs) for row in rates])
+        by_step = np.stack([row.numpy().reshape(-1, self.num_runs) for row in rates], -1)
         shape = self.num_runs, num_samples
         losses, predictions = np.empty(shape, np.float32), np.empty(shape, np.int64)
         weights = np.empty(shape if class_weights is not None else (0, 0), np.float32)
@@ -275,10 +271,18 @@ class CompiledEngine:
                 list(pool.map(lambda share: call(*share), shares))
 
 
-def unsupported(activation: str, optimizer: str) -> str | None:
+def activation_of(network: NetworkSpec) -> str:
+    """The activation of all hidden layers; `identity` without hidden layers."""
+    return next((layer.name for layer in network.layers if isinstance(layer, Activate)), "identity")
+
+
+def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
     """Why a run with these cannot be trained by compiled code; None where it can."""
     from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS
 
+    activation, sizes = activation_of(network), network.sizes
+    if network != multilayer_perceptron(sizes[0], sizes[1:-1], sizes[-1], activation):
+        return "only dense layers with one activation between them have a compiled form"
     if activation not in COMPILED_ACTIVATIONS:
         return f"the activation {activation!r} has no compiled form; choose one of {', '.join(COMPILED_ACTIVATIONS)}"
     if optimizer not in RULES:

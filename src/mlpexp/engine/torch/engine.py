@@ -10,19 +10,20 @@ Letters: R runs, B batch, S steps, I inputs, O outputs of a layer, C classes, N 
 m samples of an evaluation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlpexp.engine.torch.exact_step import ExactPass
-from mlpexp.engine.torch.fused_step import FusedPass
+from mlpexp.engine.torch.fused_step import KINDS, FusedPass
 from mlpexp.engine.torch.matrix_products import ALIGNMENT
-from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import sample_weights
 from mlpexp.nn.metrics import Outcomes, labels_at
+from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, Sgd, UpdateSettings
 
 EVALUATION_BYTES = 8 << 20  # of activations at once, whatever the number of runs
@@ -32,13 +33,13 @@ class Engine:
     """The parameters of R runs, their optimizer's state and the loops that change them.
 
     Args:
-        weights, biases: of each layer, (R, O, I) and (R, O); copied.
-        activations: one name per run, equal names together.
+        networks: of each run; they differ in activations only, and equal ones are neighbours.
+        parameters: by name (`NetworkSpec.shapes`), (R, ...); copied.
         update: the optimizer's settings.
         exact: keep the bits of each run alone; otherwise equal to rounding only, and faster.
 
     Attributes:
-        weights, biases: the present values; clone what you keep, and a run's slice before you save it.
+        parameters: the present values; clone what you keep, and a run's slice before you save it.
         train_outcomes: of the latest epoch, for the runs that were there then; each sample's loss and predicted class
             are those before its batch's step.
     """
@@ -46,30 +47,28 @@ class Engine:
     def __init__(
         self,
         *,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        activations: Sequence[str],
+        networks: Sequence[NetworkSpec],
+        parameters: Mapping[str, Tensor],
         update: UpdateSettings,
         exact: bool = True,
     ) -> None:
-        for name, _, _ in spans(activations):
-            ACTIVATIONS[name]  # raises for an unknown name
-        if len(activations) != len(weights[0]):
-            raise ValueError(f"{len(activations)} activations for {len(weights[0])} runs; give one name per run")
         self.exact = exact
         self._settings = update
-        self._activations = list(activations)
-        self._set_parameters([w.clone() for w in weights], [b.clone() for b in biases])
+        self._networks = list(networks)
+        network = check_stack(networks, parameters)
+        self._num_classes = network.sizes[-1]
+        self._fused = not exact and all(isinstance(layer, KINDS) for layer in network.layers)
+        self._set_parameters({name: parameters[name].clone() for name in network.shapes})
         self.train_outcomes: Outcomes
 
     @property
     def num_runs(self) -> int:
         """R, the runs still here."""
-        return len(self.weights[0])
+        return len(self._networks)
 
     @property
     def state(self) -> dict[str, list[Tensor]]:
-        """The optimizer's: by torch's name, one stacked tensor for each parameter, the weights then the biases."""
+        """The optimizer's: by torch's name, one stacked tensor for each parameter, in the order of `parameters`."""
         return self._update.state
 
     @property
@@ -81,11 +80,11 @@ class Engine:
     def num_steps(self, count: int) -> None:
         self._update.num_steps = count
 
-    def _set_parameters(self, weights: list[Tensor], biases: list[Tensor]) -> None:
-        self.weights, self.biases = weights, biases
-        self._gradients = ([torch.empty_like(w) for w in weights], [torch.empty_like(b) for b in biases])
+    def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
+        self.parameters = parameters
+        self._gradients = {name: torch.empty_like(values) for name, values in parameters.items()}
         rule = OPTIMIZERS[self._settings.name]
-        self._update = rule(self._settings, [*weights, *biases], [*self._gradients[0], *self._gradients[1]])
+        self._update = rule(self._settings, list(parameters.values()), list(self._gradients.values()))
         self._passes: dict[Any, Any] = {}
 
     def train_epoch(
@@ -105,7 +104,7 @@ class Engine:
             inputs: (N, I).
             labels: int64, (N,), or (R, N) where runs disagree.
             order: each run's samples in turn, (R, n) int64, or (n,) for all runs alike.
-            lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter, weights first.
+            lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter.
             class_weights: what each class counts, (R, C); the losses are multiplied by it.
             begins: where in `inputs` each run's samples begin, (R, 1); None for the first row.
         """
@@ -117,7 +116,7 @@ class Engine:
             losses=losses,
             predictions=torch.empty_like(order, memory_format=torch.contiguous_format),
             labels=labels_at(labels, order),
-            num_classes=self.weights[-1].shape[1],
+            num_classes=self._num_classes,
             weights=None if class_weights is None else torch.empty_like(losses),
         )
         whole = num_samples // batch_size * batch_size
@@ -155,7 +154,7 @@ class Engine:
             slopes,
             strict=True,
         )
-        step = self._exact_step(inputs, size) if self.exact else self._fused_step(inputs, size)
+        step = self._fused_step(inputs, size) if self._fused else self._exact_step(inputs, size)
         for batch in batches:
             step(*batch)
         losses = losses.squeeze(3).neg_()
@@ -166,7 +165,7 @@ class Engine:
         key = ("train", size, torch.get_num_threads())
         if key not in self._passes:
             batch = samples.new_empty(self.num_runs, size, samples.shape[1])
-            self._passes[key] = ExactPass(self.weights, self.biases, self._activations, batch, self._gradients)
+            self._passes[key] = ExactPass(self._networks, self.parameters, batch, self._gradients, exact=self.exact)
         step: ExactPass = self._passes[key]
 
         def train(index: Tensor, labels: Tensor, losses: Tensor, predictions: Tensor, slopes: Tensor | None) -> None:
@@ -182,7 +181,7 @@ class Engine:
         key = ("train", size)
         if key not in self._passes:
             batch = samples.new_empty(self.num_runs, size, samples.shape[1])
-            self._passes[key] = FusedPass(self.weights, self.biases, self._activations, batch, self._gradients)
+            self._passes[key] = FusedPass(self._networks, self.parameters, batch, self._gradients)
         step: FusedPass = self._passes[key]
         update = self._update
 
@@ -218,7 +217,7 @@ class Engine:
         )
         for start, stop, step in self._forward(inputs, _moved(index, begins)):
             step.measure(targets[start:stop].unsqueeze(2), losses[start:stop], predictions[start:stop])
-        return Outcomes(losses.squeeze(2).neg_(), predictions, targets, self.weights[-1].shape[1])
+        return Outcomes(losses.squeeze(2).neg_(), predictions, targets, self._num_classes)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Every run's answer to `inputs` (m, I) as one batch: (R, m, C)."""
@@ -233,15 +232,16 @@ class Engine:
             if inputs.data_ptr() % ALIGNMENT or not inputs.is_contiguous():
                 inputs = inputs.clone(memory_format=torch.contiguous_format)
         size = inputs.shape[0] if index is None else index.shape[-1]
-        per_run = size * inputs.element_size() * sum(sum(w.shape[1:]) for w in self.weights)
+        per_run = (
+            size * inputs.element_size() * sum(layer.inputs + layer.outputs for _, layer in self._networks[0].linear)
+        )
         chunk = max(1, min(self.num_runs, EVALUATION_BYTES // per_run))
         for start in range(0, self.num_runs, chunk):
             stop = min(start + chunk, self.num_runs)
             batch = inputs.expand(stop - start, -1, -1) if shared else inputs[index[start:stop]]  # type: ignore[index]
             step = ExactPass(
-                [w[start:stop] for w in self.weights],
-                [b[start:stop] for b in self.biases],
-                self._activations[start:stop],
+                self._networks[start:stop],
+                {name: values[start:stop] for name, values in self.parameters.items()},
                 batch,
                 exact=self.exact,
             )
@@ -253,41 +253,34 @@ class Engine:
         runs = torch.arange(self.num_runs, device=runs.device)[runs]
         state, num_steps = self._update.state, self._update.num_steps
         self._settings = self._settings.rows(runs)
-        self._activations = [self._activations[i] for i in runs.tolist()]
-        runs = runs.to(self.weights[0].device)
-        self._set_parameters([w[runs] for w in self.weights], [b[runs] for b in self.biases])
+        self._networks = [self._networks[i] for i in runs.tolist()]
+        runs = runs.to(next(iter(self.parameters.values())).device)
+        self._set_parameters({name: values[runs] for name, values in self.parameters.items()})
         self._update.num_steps = num_steps
         for name, tensors in self._update.state.items():
             for new, old in zip(tensors, state[name], strict=True):
                 new.copy_(old[runs])
 
-    def parameters(self, run: int) -> dict[str, Tensor]:
-        """One run's parameters as `layers.{i}.weight` and `layers.{i}.bias`, cloned."""
-        return {name: stack[run].clone() for name, stack in self._named()}
 
-    def optimizer_state(self, run: int) -> dict[str, dict[str, Tensor]]:
-        """One run's optimizer state, cloned: by torch's name of it, then by the parameter's name."""
-        names = [name for name, _ in self._stacks()]
-        return {
-            kind: {name: stack[run].clone() for name, stack in zip(names, stacks, strict=True)}
-            for kind, stacks in self._update.state.items()
-        }
+def check_stack(networks: Sequence[NetworkSpec], parameters: Mapping[str, Tensor]) -> NetworkSpec:
+    """The first of the networks of a stack.
 
-    def load_optimizer_state(self, states: Sequence[dict[str, dict[str, Tensor]]], num_steps: int) -> None:
-        """Continue from what `optimizer_state` gave, one per run, after `num_steps` steps."""
-        names = [name for name, _ in self._stacks()]
-        for kind, stacks in self._update.state.items():
-            for name, stack in zip(names, stacks, strict=True):
-                stack.copy_(torch.stack([state[kind][name] for state in states]))
-        self._update.num_steps = num_steps
-
-    def _stacks(self) -> list[tuple[str, Tensor]]:
-        """Names and stacks in the update's order: the weights, then the biases."""
-        weights = [(f"layers.{i}.weight", w) for i, w in enumerate(self.weights)]
-        return weights + [(f"layers.{i}.bias", b) for i, b in enumerate(self.biases)]
-
-    def _named(self) -> list[tuple[str, Tensor]]:
-        return sorted(self._stacks(), key=lambda pair: int(pair[0].split(".")[1]))
+    Raises:
+        ValueError: the networks cannot share a stack, or a parameter is missing or has another shape.
+        UserError: an activation is not registered.
+    """
+    first = networks[0]
+    for network in set(networks):
+        if [type(layer) for layer in network.layers] != [type(layer) for layer in first.layers]:
+            raise ValueError(f"networks of one stack have layers of the same kinds, not {first} and {network}")
+        for layer in network.layers:
+            if isinstance(layer, Activate):
+                ACTIVATIONS[layer.name]
+    wanted = {name: (len(networks), *shape) for name, shape in first.shapes.items()}
+    given = {name: tuple(values.shape) for name, values in parameters.items()}
+    if any(network.shapes != first.shapes for network in set(networks)) or given != wanted:
+        raise ValueError(f"parameters of shapes {given} do not fit networks that need {wanted}")
+    return first
 
 
 def _moved(index: Tensor | None, begins: Tensor | None) -> Tensor | None:

@@ -6,48 +6,58 @@ multiplies straight into the weights.
 Letters: R runs, B batch, I inputs, O outputs, H hidden units, C classes, N samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlpexp.engine.torch.stack_activations import StackActivation, reads_input
+from mlpexp.engine.torch.stack_activations import StackActivation
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.layers import Activate, LayerSpec, Linear
+from mlpexp.nn.network import NetworkSpec
+
+KINDS: tuple[type[LayerSpec], ...] = (Linear, Activate)  # of layers that this pass knows
 
 
 class FusedPass:
     """Forward, loss, backward and, for plain gradient descent, the update, for batches of one size.
 
     Args:
-        weights, biases: of each layer, (R, O, I) and (R, O).
-        activations: one name per run.
-        gradients: where to write those of weights and biases.
+        networks: of each run, dense layers with activations between them; they differ in activations only.
+        parameters: by name, (R, ...).
         inputs: (R, B, I), contiguous, to be filled before each call.
+        gradients: where to write those of the parameters.
     """
 
     def __init__(
         self,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        activations: Sequence[str],
+        networks: Sequence[NetworkSpec],
+        parameters: Mapping[str, Tensor],
         inputs: Tensor,
-        gradients: tuple[Sequence[Tensor], Sequence[Tensor]],
+        gradients: Mapping[str, Tensor],
     ) -> None:
         self._inputs = inputs
-        self._weights, self._biases = weights, biases
-        self._grad_weights, self._grad_biases = gradients
+        network = networks[0]
+        places = [k for k, _ in network.linear]
+        self._weights, self._biases, self._grad_weights, self._grad_biases = (
+            [network.of_layer(k, tensors)[name] for k in places]
+            for tensors in (parameters, gradients)
+            for name in ("weight", "bias")
+        )
         num_runs, batch = inputs.shape[:2]
-        shapes = [(num_runs, w.shape[1], batch) for w in weights]
+        shapes = [(num_runs, w.shape[1], batch) for w in self._weights]
         self._pre = [inputs.new_empty(shape) for shape in shapes]  # (R, O, B), the last one the logits
-        apart = reads_input(activations)
+        names = [[layer.name for layer in own.layers if isinstance(layer, Activate)] for own in networks]
+        apart = any(ACTIVATIONS[name].reads_input for own in names for name in own)
         self._hidden = [torch.empty_like(x) if apart else x for x in self._pre[:-1]]
         self._gradients = [torch.empty_like(x) for x in self._pre]
         self._below = [inputs.mT, *self._hidden]  # (R, I, B)
         self._activations = [
-            StackActivation(activations, *parts, exact=False)
-            for parts in zip(self._pre[:-1], self._hidden, self._gradients[:-1], strict=True)
+            StackActivation([own[k] for own in names], *buffers, exact=False)
+            for k, buffers in enumerate(zip(self._pre[:-1], self._hidden, self._gradients[:-1], strict=True))
         ]
-        self._columns = [bias.unsqueeze(2) for bias in biases]
+        self._columns = [bias.unsqueeze(2) for bias in self._biases]
         self._log_probabilities = torch.empty_like(self._pre[-1])
         self._minus_one = inputs.new_full((num_runs, 1, batch), -1.0)
 

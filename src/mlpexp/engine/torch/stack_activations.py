@@ -10,12 +10,14 @@ Letters: R runs, B batch, H units.
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from mlpexp.nn.activations import ACTIVATIONS
+
+T = TypeVar("T")
 
 GRAIN = 32768  # elements per thread below which torch does not split an elementwise operation
 VECTOR = 32  # elements in one round of the widest vectorised loop (two AVX-512 registers of float32)
@@ -55,15 +57,10 @@ class StackActivation:
             pull_back()
 
 
-def reads_input(names: Sequence[str]) -> bool:
-    """Whether a stack with these activations keeps each layer's values from before the activation."""
-    return any(ACTIVATIONS[name].reads_input for name in names)
-
-
-def spans(names: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Runs of equal names, as (name, start, stop)."""
-    edges = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
-    return [(names[a], a, b) for a, b in pairwise(edges)]
+def spans(values: Sequence[T]) -> list[tuple[T, int, int]]:
+    """Equal neighbours as (value, start, stop)."""
+    edges = [0, *(i for i in range(1, len(values)) if values[i] != values[i - 1]), len(values)]
+    return [(values[a], a, b) for a, b in pairwise(edges)]
 
 
 def _shares(name: str, start: int, stop: int, size: int, *, exact: bool) -> list[tuple[int, int]]:
