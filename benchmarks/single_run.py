@@ -24,9 +24,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from measuring import ROOT, THREADS, bare_loop, close, spend, surroundings
 
+from mlpexp import data as datasets
 from mlpexp.cli import hydra_app
-from mlpexp.config.schema import Config
-from mlpexp.data.digits import digits_table
+from mlpexp.config.schema import Config, DataConfig
 from mlpexp.store import file_names
 from mlpexp.training import single_run
 from mlpexp.training.single_run import Job
@@ -54,7 +54,7 @@ def fit(repeats: int) -> dict[str, Any]:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra_app.parse(compose("train", ["experiment=notebook", f"threads={THREADS}"]))
     cfg = replace(cfg, tracking=cfg.tracking.settled(alone=True))  # as `scripts/train.py` does, with all figures
-    table = digits_table()
+    table = datasets.load(DataConfig())
     inputs, labels = torch.from_numpy(table.inputs / table.inputs.max()), torch.from_numpy(table.labels)
 
     def ours() -> float:

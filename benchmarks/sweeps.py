@@ -30,11 +30,11 @@ from hydra.types import RunMode
 from measuring import ROOT, THREADS, Curve, Spent, bare_loop, close, spend, surroundings
 from torch import nn
 
+from mlpexp import data as datasets
 from mlpexp.cli import hydra_app
 from mlpexp.config import checks, schema
+from mlpexp.config.schema import DataConfig
 from mlpexp.data.batches import epoch_order
-from mlpexp.data.digits import digits_table
-from mlpexp.data.prepared_data import prepare
 from mlpexp.store import file_names, run_directory
 from mlpexp.store.results_table import load_results
 from mlpexp.sweep.compose import Composer
@@ -161,7 +161,7 @@ def bare_grid(size: Size) -> tuple[dict[tuple[Any, ...], Curve], Loops]:
 
 def bare_loops(points: Sequence[tuple[int, int, int, str]], size: Size) -> tuple[dict[tuple[Any, ...], Curve], Loops]:
     """The curves by seed, depth, width, activation; and the seconds."""
-    table = digits_table()
+    table = datasets.load(DataConfig())
     x, y = torch.from_numpy(table.inputs / table.inputs.max()), torch.from_numpy(table.labels)
     loop = partial(bare_loop, x, y)
     loop(epochs=1)  # a warm-up
@@ -274,7 +274,7 @@ def engine_alone(size: Size, exact: bool, threads: int, limit: int | None) -> Ca
         plain["trainer"]["max_epochs"] = size.epochs
         plain["tracking"] |= {"figures": False, "diagnostics": False}
         configs.append(checks.parse(plain))
-    data = [prepare(digits_table(), cfg.data) for cfg in configs]
+    data = [datasets.prepare(cfg.data) for cfg in configs]
     stacks = [stack.runs for stack in plan(configs, data, 1 << 30).stacks]
 
     def turn(warm_up: bool) -> tuple[float, float]:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from mlpexp import data as datasets
 from mlpexp.config.schema import DataConfig
 from mlpexp.data.batches import Batches, epoch_order
-from mlpexp.data.digits import DigitsDataModule, digits_table
+from mlpexp.data.datamodule import TableDataModule
 from mlpexp.data.prepared_data import prepare
 from mlpexp.data.splits import noisy_labels, split
 from mlpexp.runtime.errors import UserError
@@ -24,7 +25,7 @@ def parts(**changes):
 
 def test_digits_are_scaled_by_the_maximum_flattened_and_typed_as_in_the_notebook():
     bunch = load_digits()
-    data = prepare(digits_table(), DataConfig(split="none"))
+    data = prepare(datasets.load(DataConfig()), DataConfig(split="none"))
     wanted = bunch.images.astype(np.float32)
     wanted = (wanted / wanted.max()).reshape(1797, 64)
     assert data.inputs.dtype == torch.float32
@@ -127,7 +128,7 @@ def test_label_noise_follows_the_datas_seed():
 
 
 def test_noisy_labels_are_what_trains_and_true_ones_what_validates():
-    data = prepare(digits_table(), DataConfig(label_noise=0.5))
+    data = prepare(datasets.load(DataConfig()), DataConfig(label_noise=0.5))
     truth = torch.from_numpy(LABELS)
     index = {part: torch.from_numpy(getattr(data.split, part)) for part in PARTS}
     assert not torch.equal(data.part("train")[1], truth[index["train"]])
@@ -137,7 +138,7 @@ def test_noisy_labels_are_what_trains_and_true_ones_what_validates():
 
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_the_scale_is_the_training_parts_even_where_the_maximum_lies_elsewhere(part):
-    table = digits_table()
+    table = datasets.load(DataConfig())
     where = int(getattr(parts(), part)[0])
     inputs = table.inputs.copy()
     inputs[where, 5] = 160.0  # ten times what the training part has
@@ -148,7 +149,7 @@ def test_the_scale_is_the_training_parts_even_where_the_maximum_lies_elsewhere(p
 
 
 def test_data_of_another_configuration_is_not_taken_from_memory():
-    table = digits_table()
+    table = datasets.load(DataConfig())
     plain, noisy = prepare(table, DataConfig()), prepare(table, DataConfig(label_noise=0.5))
     other = prepare(table, DataConfig(seed=1))
     assert not torch.equal(plain.train_labels, noisy.train_labels)
@@ -204,7 +205,7 @@ def test_shuffled_batches_take_a_new_order_with_each_pass_and_keep_samples_and_l
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_the_data_module_feeds_the_training_part_in_the_epochs_order(shuffle):
-    module = DigitsDataModule(DataConfig(shuffle=shuffle, batch_size=100), seed=4)
+    module = TableDataModule(DataConfig(shuffle=shuffle, batch_size=100), seed=4)
     module.setup()
     inputs, labels = module.prepared.part("train")
     order = epoch_order(len(labels), 4, 0) if shuffle else torch.arange(len(labels))
@@ -215,7 +216,7 @@ def test_the_data_module_feeds_the_training_part_in_the_epochs_order(shuffle):
 
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_the_data_module_evaluates_each_part_whole_and_in_order(part):
-    module = DigitsDataModule(DataConfig(), seed=0)
+    module = TableDataModule(DataConfig(), seed=0)
     module.setup()
     found = list(getattr(module, f"{part}_dataloader")())
     inputs, labels = module.prepared.part(part)
@@ -224,5 +225,5 @@ def test_the_data_module_evaluates_each_part_whole_and_in_order(part):
 
 
 def test_a_batch_larger_than_the_training_part_is_announced(caplog):
-    DigitsDataModule(DataConfig(batch_size=5000), seed=0).setup()
+    TableDataModule(DataConfig(batch_size=5000), seed=0).setup()
     assert "data.batch_size=5000 is larger than the 1257 training samples" in caplog.text

@@ -66,7 +66,7 @@ def test_safetensors_hold_the_weights_to_the_bit_and_how_to_scale(finished):
     with safetensors.safe_open(finished / "model.safetensors", "pt") as file:
         assert set(file.keys()) == set(weights)
         assert all(torch.equal(file.get_tensor(name), weights[name]) for name in weights)
-        features = Features.from_plain(json.loads(file.metadata()["features"]))
+        features = Features(**json.loads(file.metadata()["features"]))
     assert set(features.scale) == {16.0}
 
 

@@ -21,9 +21,10 @@ SOURCE, CONF = ROOT / "src", ROOT / "conf"
 # floors below its own, and from its own package.
 FLOORS = [
     "runtime",
-    "nn",
+    "config.field_types config.overrides",
+    "nn data",
     "config",
-    "tracking data",
+    "tracking",
     "store engine",
     "models",
     "training analysis",
@@ -89,6 +90,8 @@ FORBIDDEN = {
     "config": (*HEAVY, "numpy"),
     "config.schema": (*HEAVY, "numpy", "hydra", "omegaconf"),
     "config.checks": (*HEAVY, "numpy", "hydra", "omegaconf"),
+    "data": ("hydra", "omegaconf", "matplotlib"),
+    "data.data_config": (*HEAVY, "numpy", "hydra", "omegaconf"),
     "nn": ("lightning", "hydra", "omegaconf", "sklearn"),
     "engine": ("lightning", "hydra", "omegaconf", "sklearn"),
     "models": ("hydra", "omegaconf", "sklearn", "matplotlib"),

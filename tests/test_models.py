@@ -8,10 +8,11 @@ from lightning.pytorch import Callback, Trainer
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
+from mlpexp import data as datasets
 from mlpexp import models
 from mlpexp.config.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainerConfig
 from mlpexp.data.batches import Batches
-from mlpexp.data.digits import DigitsDataModule, digits_table
+from mlpexp.data.datamodule import TableDataModule
 from mlpexp.data.prepared_data import prepare
 from mlpexp.nn.initialisation import initialise
 from mlpexp.store import checkpoint_files
@@ -49,7 +50,7 @@ def fit(cfg, *callbacks, epochs=EPOCHS, ckpt_path=None):
             enable_model_summary=False,
             callbacks=list(callbacks),
         )
-        trainer.fit(module, DigitsDataModule(cfg.data, cfg.seed), ckpt_path=ckpt_path, weights_only=True)
+        trainer.fit(module, TableDataModule(cfg.data, cfg.seed), ckpt_path=ckpt_path, weights_only=True)
     return module, trainer
 
 
@@ -58,7 +59,7 @@ def weights(module):
 
 
 def batches():
-    inputs, labels = prepare(digits_table(), DATA).part("train")
+    inputs, labels = prepare(datasets.load(DataConfig()), DATA).part("train")
     return list(zip(inputs.split(32), labels.split(32), strict=True))[:BATCHES]
 
 
@@ -134,7 +135,7 @@ def test_a_checkpoint_of_one_variant_gives_the_same_logits_in_another(source, op
     loaded = checkpoint_files.load(tmp_path / "a.ckpt")
     cfg, num_features, num_classes = checkpoint_files.described(tmp_path / "a.ckpt", loaded)
     assert cfg.model.variant == source
-    inputs = digits_table().inputs[:200] / 16
+    inputs = datasets.load(DataConfig()).inputs[:200] / 16
     with torch.no_grad():
         wanted = module(torch.from_numpy(inputs))
         for variant in VARIANTS:
@@ -226,7 +227,7 @@ def test_the_epochs_metrics_are_means_over_samples_not_over_batches(variant):
 
     cfg = config(variant, model={"width": 12})
     module = models.build(cfg, 64, 10)
-    inputs, labels = prepare(digits_table(), DATA).part("train")
+    inputs, labels = prepare(datasets.load(DataConfig()), DATA).part("train")
     uneven = Batches(inputs[:53], labels[:53], batch_size=50)
     with Quiet():
         trainer = Trainer(

@@ -45,7 +45,7 @@ WRONG: dict[str, tuple[str | bytes, dict, list[str]]] = {
     "long row": (with_line(5, "1,2,red,yes,9"), {}, ["line 5", "5 fields"]),
     "every row long": ("a,bought\n" + "1,2,yes\n3,4,no\n" * 10, {}, ["every row has 3 fields"]),
     "wrong separator": (GOOD.replace(",", ";"), {}, ["data.separator=semicolon"]),
-    "text in a feature": (with_line(9, "x1,2,red,yes"), {}, ["line 9", "column size", "'x1' is no number"]),
+    "text in a feature": (with_line(9, "x1,2,red,yes"), {}, ["line 9", "column size", "'x1' is not a number"]),
     "nan": (with_line(9, "NaN,2,red,yes"), {}, ["line 9", "column size", "data.missing=median"]),
     "nothing": (with_line(9, "1,,red,yes"), {}, ["line 9", "column age", "missing"]),
     "no category": (with_line(9, "1,2,,yes"), {}, ["line 9", "column colour", "missing"]),
@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[str | bytes, dict, list[str]]] = {
     ),
     "wrong encoding": (GOOD.replace("red", "rosé").encode("cp1252"), {}, ["is not utf-8", "0xe9", "data.encoding"]),
     "utf-16": (GOOD.encode("utf-16"), {}, ["data.encoding=utf-16"]),
-    "unknown encoding": (GOOD, {"encoding": "utf-9"}, ["data.encoding=utf-9 is unknown"]),
+    "unknown encoding": (GOOD, {"encoding": "utf-9"}, ["data.encoding=utf-9 is not a text encoding"]),
     "NUL": (GOOD.replace("red", "r\0d", 1), {}, ["NUL"]),
     "unclosed quote": (with_line(9, '1,2,"red,yes'), {}, ["line 9", "quote"]),
     "column absent": (GOOD, {"drop": ("weight",)}, ["data.drop", "'weight'"]),
@@ -91,9 +91,9 @@ def test_a_file_that_nobody_named_is_asked_for():
 def test_what_is_no_file_is_refused_without_reading(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     for path, said in (
-        (tmp_path, "is a directory"),
-        (tmp_path / "pipe", "a device or a pipe"),
-        (Path("/dev/zero"), "a device or a pipe"),
+        (tmp_path, "is a directory, not a file"),
+        (tmp_path / "pipe", "is a FIFO, not a file"),
+        (Path("/dev/zero"), "is a device, not a file"),
         (tmp_path / "nothing", "does not exist"),
     ):
         with pytest.raises(UserError, match=said):
@@ -140,7 +140,7 @@ def test_numbers_and_categories_are_fitted_by_scikit_learn_to_the_training_part(
     wanted = np.concatenate([numbers.transform(table.inputs), texts.transform(table.categories)], 1)
     assert torch.equal(found.inputs, torch.from_numpy(wanted.astype(np.float32)))
     assert found.features.input_names == ["size", "age", "colour=blue", "colour=red"]
-    again = Features.from_plain(found.features.to_plain())
+    again = Features(**found.features.to_plain())
     assert np.array_equal(again.transform(table.inputs, table.categories), found.inputs.numpy())
 
 
@@ -166,7 +166,7 @@ def test_files_of_their_own_validate_and_test(tmp_path: Path):
     partly = data.prepare(config(tmp_path / "a.csv", test_path=str(tmp_path / "c.csv")))
     assert [len(part) for part in partly.split] == [51, 9, 60]
     (tmp_path / "b.csv").write_text(with_line(4, "1,2,red,perhaps"))
-    with pytest.raises(UserError, match=r"b.csv, line 4: the class 'perhaps' is not among"):
+    with pytest.raises(UserError, match=r"b.csv, line 4, column bought: the class 'perhaps' is not among"):
         data.prepare(config(tmp_path / "a.csv", val_path=str(tmp_path / "b.csv")))
 
 
@@ -199,7 +199,7 @@ def test_a_bad_file_is_found_before_anything_is_written(train, here: Path):
     for how in ("hydra.run.dir=run", "-m seed=0,1 name=many"):
         outcome = train(f"{how} data=csv data.path=table.csv data.target=bought")
         assert outcome.code == 2
-        assert "line 9, column size: 'x1' is no number" in outcome.line
+        assert "line 9, column size: 'x1' is not a number" in outcome.line
         assert tree(here) == before
 
 
@@ -227,7 +227,7 @@ def test_a_stack_over_parts_of_each_ready_made_set_equals_the_run_alone(train, h
     """Points in the plane are others for another data.seed, and of a table its means and deviations."""
     own = f"data={name} tracking.figures=false tracking.diagnostics=true"
     ended = train(f"-m {own} trainer.max_epochs=2,3 data.seed=0,5 name=many")  # the shorter ones leave the stack
-    assert "in 1 stack," in ended.out, ended.err
+    assert "in 1 stack" in ended.out, ended.err
     assert train(f"{own} trainer.max_epochs=3 data.seed=5 hydra.run.dir=alone").code == 0
     alone = run_directory.read_result(here / "alone")
     places = [path.parent for path in (here / "multirun/many").glob("*/result.json")]

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from mlpexp import data as datasets
 from mlpexp.config.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainerConfig
-from mlpexp.data.digits import DigitsDataModule, digits_table
+from mlpexp.data.datamodule import TableDataModule
 from mlpexp.data.prepared_data import prepare
 from mlpexp.models import build
 from mlpexp.nn.initialisation import initialise
@@ -47,7 +48,7 @@ def test_at_the_base_width_nothing_changes(optimizer):
 def stacked(configs: list[Config]) -> list[dict[str, torch.Tensor]]:
     """The last weights of each run."""
     with Quiet():
-        module = train_stack(configs, [prepare(digits_table(), cfg.data) for cfg in configs])
+        module = train_stack(configs, [prepare(datasets.load(DataConfig()), cfg.data) for cfg in configs])
     last = module.last
     return [{name: values[run] for name, values in last.parameters.items()} for run in range(len(configs))]
 
@@ -55,7 +56,7 @@ def stacked(configs: list[Config]) -> list[dict[str, torch.Tensor]]:
 def alone(cfg: Config) -> dict[str, torch.Tensor]:
     from lightning.pytorch import Trainer
 
-    data = DigitsDataModule(cfg.data, cfg.seed)
+    data = TableDataModule(cfg.data, cfg.seed)
     module = build(cfg, 64, 10)
     with Quiet():
         trainer = Trainer(
@@ -111,7 +112,7 @@ def coordinates(width: int, parametrization: str, optimizer: str) -> list[float]
     """Root mean square, over samples and units, of how far three steps move each layer's values."""
     rate = 0.1 if optimizer == "sgd" else 0.01
     cfg = configured(width, parametrization=parametrization, name=optimizer, lr=rate)
-    prepared = prepare(digits_table(), cfg.data)
+    prepared = prepare(datasets.load(DataConfig()), cfg.data)
     inputs, labels = (part[:128] for part in prepared.part("train"))
     module = build(cfg, 64, 10)
     with torch.no_grad():
@@ -140,7 +141,7 @@ def test_logits_at_the_start_shrink_with_the_width_in_mup_alone():
         cfg = configured(width, parametrization=parametrization)
         network = cfg.model.network(64, 10)
         parameters = initialise(network, cfg.model, 0) | {"layers.2.bias": torch.zeros(10)}
-        inputs = prepare(digits_table(), cfg.data).inputs
+        inputs = datasets.prepare(cfg.data).inputs
         return float(forward(network, parameters, inputs).logits.std())
 
     assert size(1024, "mup") / size(64, "mup") < 0.5

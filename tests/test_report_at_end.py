@@ -15,8 +15,8 @@ from tensorboard.util import tensor_util
 from test_events import hparams_page
 from torch.nn import functional
 
+from mlpexp import data as datasets
 from mlpexp.config.schema import DataConfig
-from mlpexp.data.digits import digits_table
 from mlpexp.data.prepared_data import prepare
 from mlpexp.store import checkpoint_files
 from mlpexp.store.results_table import load_results
@@ -134,7 +134,7 @@ def test_a_stacked_run_with_diagnostics_has_layers_and_a_confusion_matrix_in_ten
 
         # against the saved weights, by torch alone
         state = checkpoint_files.load(here / "multirun/s" / row["name"] / "checkpoints/best.ckpt")["state_dict"]
-        data = prepare(digits_table(), DataConfig())
+        data = prepare(datasets.load(DataConfig()), DataConfig())
         x, labels = data.part("test")
         for layer in range(3):
             x = functional.linear(x, state[f"layers.{layer}.weight"], state[f"layers.{layer}.bias"])

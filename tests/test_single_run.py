@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from mlpexp import models
-from mlpexp.data.digits import DigitsDataModule
+from mlpexp.data.datamodule import TableDataModule
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.store.identity import identity
@@ -117,7 +117,7 @@ def test_the_marker_holds_the_metrics_of_the_best_epoch_and_of_the_test(usual):
     assert {name: marker["metrics"][name] for name in METRICS} == {name: float(best[name]) for name in METRICS}
     loaded = checkpoint_files.load(run / file_names.BEST)
     cfg, features, classes = checkpoint_files.described(run / file_names.BEST, loaded)
-    data = DigitsDataModule(cfg.data, cfg.seed)
+    data = TableDataModule(cfg.data, cfg.seed)
     data.setup()
     module = models.build(cfg, features, classes)
     module.load_state_dict(loaded["state_dict"])

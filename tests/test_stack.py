@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mlpexp import data as datasets
 from mlpexp.config import checks, schema
 from mlpexp.config.schema import Config
-from mlpexp.data.digits import digits_table
-from mlpexp.data.prepared_data import Prepared, prepare
+from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.stack_module import StackModule
 from mlpexp.nn import activations
 from mlpexp.nn.initialisation import INITIALISERS
@@ -63,7 +63,7 @@ def configured(settings: Mapping[str, Any]) -> Config:
 
 
 def of(cfg: Config) -> Prepared:
-    return prepare(digits_table(), cfg.data)
+    return datasets.prepare(cfg.data)
 
 
 def stacked(configs: Sequence[Config]) -> StackModule:

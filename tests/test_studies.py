@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import run_script
 
+from mlpexp import data as datasets
 from mlpexp.config.schema import DataConfig, ModelConfig
-from mlpexp.data.digits import digits_table
 from mlpexp.data.prepared_data import prepare
 from mlpexp.nn.diagnostics import inspect
 from mlpexp.nn.initialisation import initialise
@@ -162,7 +162,7 @@ def test_the_notebooks_grid_is_told_with_intervals_at_the_rate_that_validation_p
 def _spreads(activation, init, depth=6):
     """Forwards and backwards: the factor from one layer to the next on real digits, before any training."""
     model = ModelConfig(depth=depth, width=100, activation=activation, init=init)
-    data = prepare(digits_table(), DataConfig())
+    data = prepare(datasets.load(DataConfig()), DataConfig())
     inputs, labels = data.part("train")
     network = model.network(64, 10)
     numbers, _ = inspect(network, initialise(network, model, 0), inputs[:256], labels[:256])

@@ -76,7 +76,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = WRONG_CONTE
     "fewer features than the network": (_features(names=["a"], shift=[0.0], scale=[1.0]), "1"),
     "a scale of zero": (_features(scale=[0.0] * 64), "scale"),
     "a shift that is no number": (_features(shift=[float("nan")] * 64), "shift"),
-    "names that are no texts": (_data(class_names=list(range(10))), "names of the classes are not texts"),
+    "names that are no texts": (_data(class_names=list(range(10))), "class_names.0: Input should be a valid string"),
     "an absurd picture": (_data(image_shape=[10**9, 10**9]), "image_shape"),
     "one number seen from many places": (
         lambda c: c["state_dict"].update({"layers.0.weight": torch.zeros(1).expand(50, 64)}),

@@ -24,6 +24,7 @@ from mlpexp.cli import exit_codes
 from mlpexp.cli.help_text import help_template
 from mlpexp.config import checks, plugin_keys, schema
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
+from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import run_names
@@ -35,6 +36,8 @@ def register() -> None:
     Plugins.instance()  # others store their choices now; in this application ours replace those of the same name
     store = ConfigStore.instance()
     store.store(name="schema", node=schema.defaults())
+    for name, entry in DATA_SETS.items():
+        store.store(group="data", name=name, node={"name": name, **entry.defaults})
     for (kind, name), defaults in plugin_keys.PLUGINS.items():
         store.store(group=f"hydra/{kind}", name=name, node=defaults, provider="mlpexp")
 
@@ -105,10 +108,8 @@ class CheckFirst(Callback):
                 from mlpexp.training import resume
 
                 resume.find(cfg, list(config.hydra.overrides.task))
-            if cfg.data.name == "csv" and cfg.resume is None:
-                from mlpexp import data  # a file may hold anything: it is read before a directory is made
-
-                data.prepare(cfg.data)
+            if cfg.resume is None:
+                checks.check_data(cfg)  # before a directory is made
             if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
                 from mlpexp.training import (
                     trainer_check,  # Lightning: late, and only where there is something to ask it

@@ -9,13 +9,16 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from mlpexp import data
 from mlpexp.config import plugin_keys, schema
 from mlpexp.config.overrides import spell
-from mlpexp.config.schema import GENERATED, Config, DataConfig, ModelConfig
+from mlpexp.config.schema import Config, ModelConfig
+from mlpexp.data import data_config
+from mlpexp.data.data_sets import DATA_SETS, Sizes
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime import portable
-from mlpexp.runtime.errors import ConfigError
+from mlpexp.runtime.errors import ConfigError, UserError
 
 # the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
 TRAINER_FLAGS = frozenset(
@@ -79,19 +82,7 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "check_val_every_n_epoch": (lambda value: value != 1, "every epoch is validated"),
     "num_nodes": (lambda value: value != 1, "a run trains on one device"),
 }
-# features, classes, samples: for the estimate of memory, without reading anything
-SIZES = {"digits": (64, 10, 1797), "wine": (13, 3, 178), "breast_cancer": (30, 2, 569), "iris": (4, 3, 150)}
-BUILT = ("callbacks", "logger")  # from a person's own classes
-OWN_KEYS = (
-    *("path", "target", "val_path", "test_path", "separator", "decimal", "encoding"),
-    *("columns", "drop", "categorical", "missing"),
-)
-# keys that only some data sets have
-DATA_KEYS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
-    (OWN_KEYS, ("csv",)),
-    (("samples", "noise"), GENERATED),
-    (("classes",), ("spirals", "blobs")),
-]
+BUILT = ("callbacks", "logger")  # from the user's own classes
 # where a default would not show what to type
 EXAMPLES: dict[str, Any] = {
     "model.depth": 2,
@@ -274,21 +265,8 @@ def _parallel(cfg: Config) -> Iterator[str]:
 
 def _contradictions(cfg: Config) -> Iterator[str]:
     yield from _architecture(cfg)
-    yield from _data(cfg.data)
-    if cfg.data.name == "csv":
-        yield from _own_data(cfg.data)
-    data, optimizer, epochs = cfg.data, cfg.optimizer, cfg.trainer.max_epochs
-    if data.split == "none" and data.folds is not None:
-        yield "data.folds needs a split; set data.split=stratified, or leave data.folds out"
-    if data.folds is None and data.fold > 0:
-        yield f"data.fold={data.fold} needs data.folds, e.g. data.folds=5"
-    if data.folds is not None and data.fold >= data.folds:
-        yield f"data.fold={data.fold} is out of range: with data.folds={data.folds} it must be <= {data.folds - 1}"
-    if data.split == "stratified" and data.folds is None and data.val_fraction + data.test_fraction >= 1:
-        yield (
-            f"data.val_fraction={data.val_fraction} and data.test_fraction={data.test_fraction} leave nothing "
-            "to train on; their sum must be < 1, e.g. data.val_fraction=0.15 data.test_fraction=0.15"
-        )
+    yield from data_config.contradictions(cfg.data)
+    optimizer, epochs = cfg.optimizer, cfg.trainer.max_epochs
     for key in sorted({key for rule in OPTIMIZERS.values() for key in rule.keys} - {*OPTIMIZERS[optimizer.name].keys}):
         default = _DEFAULTS[f"optimizer.{key}"]
         if getattr(optimizer, key) != default:
@@ -319,25 +297,6 @@ def _contradictions(cfg: Config) -> Iterator[str]:
                 yield (f"trainer.{flag} needs an optimizer of torch's; leave it out, or set model.variant=torch_nn")
 
 
-def _data(data: DataConfig) -> Iterator[str]:
-    for keys, owners in DATA_KEYS:
-        for key in keys:
-            value = getattr(data, key)
-            value = list(value) if isinstance(value, tuple) else value
-            if data.name not in owners and value != _DEFAULTS[f"data.{key}"]:
-                yield (
-                    f"data.{key}={spell(value)} belongs to data={', data='.join(owners)}, not to data={data.name}; "
-                    "leave it out"
-                )
-
-
-def _own_data(data: DataConfig) -> Iterator[str]:
-    if data.split == "none" and (data.val_path or data.test_path):
-        yield "data.split=none trains and validates on everything; leave data.val_path and data.test_path out"
-    if data.folds is not None and data.val_path:
-        yield "data.folds and data.val_path both say what validates; leave one out"
-
-
 def _architecture(cfg: Config) -> Iterator[str]:
     model = cfg.model
     if isinstance(model.width, list) and model.depth not in (None, len(model.width)):
@@ -357,22 +316,32 @@ def _architecture(cfg: Config) -> Iterator[str]:
             f"model.parametrization=mup needs an initialisation whose variance is a constant over the fan-in, which "
             f"model.init={model.init} is not; choose one of {', '.join(fitting)}, e.g. model.init=torch"
         )
-    sizes = data_sizes(cfg.data)
+    # of a table that has to be read first, `check_data` checks the rest
+    yield from _memory(model, DATA_SETS[cfg.data.name].sizes(cfg.data) or Sizes(1, 2, 1))
+
+
+def check_data(cfg: Config) -> None:
+    """Read and prepare a data set whose sizes are not known before, and check that the network fits.
+
+    Raises:
+        UserError: the data cannot be used, or the network needs more memory than there is.
+    """
+    if DATA_SETS[cfg.data.name].sizes(cfg.data) is None:
+        found = data.prepare(cfg.data)
+        for problem in _memory(cfg.model, Sizes(found.num_inputs, found.num_classes, len(found.labels))):
+            raise UserError(problem)
+
+
+def _memory(model: ModelConfig, sizes: Sizes) -> Iterator[str]:
     needed, there = memory_needed(model, *sizes), physical_memory()
     if needed > there:
         depth = "" if model.depth is None else f"model.depth={model.depth} "
+        parameters = num_parameters(model, sizes.features, sizes.classes)
         yield (
-            f"{depth}model.width={spell(model.width)} makes {num_parameters(model, *sizes[:2]):,} parameters and would "
-            f"need about {needed / 2**30:,.0f} GiB of memory; this machine has {there / 2**30:,.0f}, "
-            "so choose a smaller network, e.g. model.depth=2 model.width=64"
+            f"{depth}model.width={spell(model.width)} makes {parameters:,} parameters and would need about "
+            f"{needed / 2**30:,.0f} GiB of memory; this machine has {there / 2**30:,.0f}, so choose a smaller network, "
+            "e.g. model.depth=2 model.width=64"
         )
-
-
-def data_sizes(data: DataConfig) -> tuple[int, int, int]:
-    """Features, classes and samples of a data set, without reading it."""
-    if data.name == "csv":
-        return SIZES["digits"]  # not known before it is read
-    return SIZES.get(data.name, (2, data.num_generated_classes, data.samples))
 
 
 def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, samples: int = 1797) -> int:

@@ -3,14 +3,27 @@
 This file imports nothing heavy: `--help`, `--cfg job` and tab completion read it. Checking is `checks.py`'s.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
+from mlpexp.config.field_types import (
+    SCHEMA,
+    Count,
+    Finite,
+    Flag,
+    NonNegative,
+    Positive,
+    Seed,
+    Share,
+    Text,
+    Whole,
+    choice,
+)
+from mlpexp.data.data_config import DataConfig
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.metrics import columns
@@ -18,18 +31,6 @@ from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.parametrization import PARAMETRIZATIONS
 from mlpexp.nn.schedules import SCHEDULES
-
-
-def choice(choices: Callable[[], Collection[str]]) -> Any:
-    """A pydantic validator for a name out of a registry, which may grow while the program runs."""
-
-    def check(given: object) -> str:
-        if not isinstance(given, str) or given not in choices():
-            raise PydanticCustomError("unknown_choice", "unknown choice", {"choices": list(choices())})
-        return given
-
-    return PlainValidator(check)
-
 
 Variant = Literal["torch_nn", "autograd", "backprop"]
 Activation = Annotated[str, choice(lambda: ACTIVATIONS)]
@@ -39,34 +40,6 @@ Optimizer = Annotated[str, choice(lambda: OPTIMIZERS)]
 Schedule = Annotated[str, choice(lambda: SCHEDULES)]
 Monitor = Annotated[str, choice(lambda: columns("val"))]
 Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
-DataName = Literal["digits", "csv", "wine", "breast_cancer", "iris", "moons", "circles", "spirals", "blobs"]
-GENERATED = ("moons", "circles", "spirals", "blobs")
-
-MAX_SEED = 2**32 - 1
-# strict: '3' is no number and true is no 1, though an integer is a fine float
-Whole = Annotated[int, Field(ge=0, strict=True)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
-Positive = Annotated[Finite, Field(gt=0)]
-NonNegative = Annotated[Finite, Field(ge=0)]
-Share = Annotated[Finite, Field(ge=0, lt=1)]
-OpenShare = Annotated[Finite, Field(gt=0, lt=1)]
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_not_blank)]
-
-# a column may be called 5
-Name = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
-
-SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
@@ -100,72 +73,6 @@ class ModelConfig:
     def network(self, num_inputs: int, num_classes: int) -> NetworkSpec:
         """The network that these settings describe."""
         return multilayer_perceptron(num_inputs, self.hidden_sizes, num_classes, self.activation)
-
-
-@dataclass(kw_only=True, frozen=True, config=SCHEMA)
-class DataConfig:
-    name: DataName = "digits"
-    """the data set: scikit-learn's digits (1,797 images of 8x8 pixels), one of its tables, or points in the plane"""
-    split: Literal["stratified", "none"] = "stratified"
-    """none: train on everything and validate on the same, as the notebook did"""
-    val_fraction: OpenShare = 0.15
-    """share of all samples kept for validation"""
-    test_fraction: Share = 0.15
-    """share of all samples kept for the final test; 0 for no test"""
-    seed: Seed = 0
-    """which stratified split, and which labels are noisy; apart from the run's seed"""
-    folds: Annotated[int, Field(ge=2, strict=True)] | None = None
-    """k for stratified k-fold: validation is fold number data.fold instead of a fraction"""
-    fold: Whole = 0
-    """which fold is the validation part, from 0"""
-    label_noise: Share = 0.0
-    """share of the training labels replaced by a label drawn at random"""
-    class_weight: Literal["balanced"] | None = None
-    """balanced: in training a class counts the more, the rarer it is: n/(k*count); other losses stay unweighted"""
-    batch_size: Count = 32
-    """samples per step; the smaller last batch is kept"""
-    shuffle: Flag = True
-    """a new order each epoch, a pure function of (seed, epoch)"""
-    path: Text | None = None
-    """csv only: your own table, a CSV or Parquet file"""
-    target: Name | None = None
-    """csv only: the column of classes"""
-    val_path: Text | None = None
-    """csv only: a file of its own for validation, in place of data.val_fraction"""
-    test_path: Text | None = None
-    """csv only: a file of its own for the test, in place of data.test_fraction"""
-    separator: Literal["comma", "semicolon", "tab", "pipe", "space"] = "comma"
-    """csv only: what stands between two fields"""
-    decimal: Literal["point", "comma"] = "point"
-    """csv only: what stands before a number's fraction"""
-    encoding: Text = "utf-8"
-    """csv only: how the file's bytes spell letters"""
-    columns: tuple[Name, ...] | None = None
-    """csv only: the features; null: all but the target"""
-    drop: tuple[Name, ...] = ()
-    """csv only: columns that are no features"""
-    categorical: tuple[Name, ...] = ()
-    """csv only: columns of categories, though they look like numbers"""
-    missing: Literal["error", "mean", "median", "most_frequent"] = "error"
-    """csv only: what stands for a missing value, from the training part; a category's is its most frequent one"""
-    samples: Annotated[int, Field(ge=10, strict=True)] = 1000
-    """moons, circles, spirals, blobs only: how many points to make, from data.seed"""
-    noise: NonNegative = 0.2
-    """the same only: standard deviation of what is added to each coordinate, of a blob itself"""
-    classes: Annotated[int, Field(ge=2, strict=True)] = 3
-    """spirals and blobs only: how many of them, each a class"""
-
-    @property
-    def reading(self) -> "DataConfig":
-        """The same, with defaults for all that does not matter while a file is read."""
-        names = ("name", "path", "target", "val_path", "test_path", "separator", "decimal", "encoding")
-        more = ("columns", "drop", "categorical", "missing")
-        return DataConfig(**{name: getattr(self, name) for name in (*names, *more)})
-
-    @property
-    def num_generated_classes(self) -> int:
-        """Classes of data that is made here."""
-        return 2 if self.name in ("moons", "circles") else self.classes
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)

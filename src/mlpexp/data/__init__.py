@@ -1,43 +1,54 @@
-"""Data sets by name: a table in, fitted preprocessing, parts, batches of tensors out.
+"""Data sets by name, their preprocessing and splits, and batches of tensors.
 
-Nothing heavy is imported before a data set is read: `digest` is asked at the front door.
+Importing this package imports nothing heavy: the digest of a data set is needed before anything is trained.
 """
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from mlpexp.config.schema import DataConfig
+from mlpexp.data.data_config import DataConfig
+from mlpexp.data.data_sets import DATA_SETS
+from mlpexp.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from mlpexp.data.datamodule import TableDataModule
     from mlpexp.data.prepared_data import Prepared
-    from mlpexp.data.raw_table import Table
+    from mlpexp.data.table import Table
+
+
+def digest(cfg: DataConfig) -> str:
+    """SHA-256 of what determines the data set that `cfg` names: the bytes of its files, or how it is generated.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    entry = DATA_SETS[cfg.name]
+    return entry.digest(cfg) if entry.digest is not None else _load(cfg.reading, "").digest
 
 
 def load(cfg: DataConfig) -> "Table":
     """The whole data set that `cfg` names, untransformed; read once per process.
 
     Raises:
-        UserError: it cannot be read, or is not what it has to be.
+        UserError: it cannot be read, or is not as it has to be.
     """
-    if cfg.name == "digits":
-        from mlpexp.data.digits import digits_table
+    entry = DATA_SETS[cfg.name]
+    return _load(cfg.reading, entry.digest(cfg) if entry.digest is not None else "")
 
-        return digits_table()
-    if cfg.name in ("wine", "breast_cancer", "iris"):
-        from mlpexp.data.sklearn_tables import ready_made_table
 
-        return ready_made_table(cfg.name)
-    if cfg.name == "csv":
-        from mlpexp.data.user_table import own_table
-
-        return own_table(cfg)
-    from mlpexp.data.synthetic import generated_table
-
-    return generated_table(cfg)
+@lru_cache(maxsize=128)
+def _load(cfg: DataConfig, wanted: str) -> "Table":
+    """`wanted` is part of the key: a file that was written to is read again."""
+    entry = DATA_SETS[cfg.name]
+    table = entry.load(cfg)
+    if not table.digest:
+        table = table._replace(digest=wanted or table.content_digest())
+    if wanted and table.digest != wanted:
+        raise UserError(f"data.path={cfg.path} is being written to; try again when it is complete")
+    return table if entry.image_shape is None else table._replace(image_shape=entry.image_shape)
 
 
 def prepare(cfg: DataConfig) -> "Prepared":
-    """The same, split and transformed as `cfg` says; what runs of equal data share.
+    """The same, split and transformed as `cfg` says; runs with equal data share it.
 
     Raises:
         UserError: see `load`; or it cannot be split as asked.
@@ -45,22 +56,3 @@ def prepare(cfg: DataConfig) -> "Prepared":
     from mlpexp.data import prepared_data
 
     return prepared_data.prepare(load(cfg), cfg)
-
-
-def module(cfg: DataConfig, seed: int) -> "TableDataModule":
-    """The LightningDataModule of the data set that `cfg` names; `seed` orders the batches."""
-    if cfg.name == "digits":
-        from mlpexp.data.digits import DigitsDataModule
-
-        return DigitsDataModule(cfg, seed)
-    if cfg.name in ("wine", "breast_cancer", "iris"):
-        from mlpexp.data.sklearn_tables import ReadyMadeDataModule
-
-        return ReadyMadeDataModule(cfg, seed)
-    if cfg.name == "csv":
-        from mlpexp.data.user_table import CsvDataModule
-
-        return CsvDataModule(cfg, seed)
-    from mlpexp.data.synthetic import GeneratedDataModule
-
-    return GeneratedDataModule(cfg, seed)

@@ -17,12 +17,12 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
 
 
 class Batches:
-    """Iterates over `(inputs, labels)` in slices; the smaller last batch is kept. A rank of several gets part of each.
+    """Iterates over `(inputs, labels)` in slices; the smaller last batch is kept. Each of several ranks gets its share.
 
     Args:
         inputs: (N, I).
         labels: (N,).
-        order: gives the epoch's order of the samples when an iteration begins; None for their own order.
+        order: returns the order of the samples when an iteration begins; None keeps their order.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class Batches:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # a generator: the order is asked for with the first batch, when Lightning knows its epoch
+        # a generator: `order` is called with the first batch, when Lightning knows its epoch
         inputs, labels = self.inputs, self.labels
         if self.order is not None:
             order = self.order()
             inputs, labels = inputs[order], labels[order]
         part = share()
-        # each batch in memory of its own: the bits of a matrix product may depend on where its operands begin
+        # each batch is copied: the bits of a matrix product may depend on the alignment of its operands
         for start in range(0, len(labels), self.batch_size):
             mine = part.slice(start, min(start + self.batch_size, len(labels)))
             yield inputs[mine].clone(), labels[mine].clone()

@@ -1,29 +1,42 @@
-"""What a checkpoint says of the data that its network was trained on, as plain builtins."""
+"""What a checkpoint stores about the data that its network was trained on, as plain builtins."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from mlpexp.data.preprocessing import Features
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from mlpexp.data.preprocessing import CHECKED, Features, Numbers, Texts
+
+_Side = Annotated[int, Field(ge=1, strict=True)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Description:
-    """All that is needed to give raw samples to a trained network and to name its answers.
+    """All that is needed to give raw samples to a trained network and to name its predictions.
 
     Attributes:
-        name: the data set's, e.g. `digits`.
-        digest: SHA-256 of the data's bytes.
-        image_shape: (height, width) where a sample is a picture.
-        class_weights: what each class counted in the loss; None where all counted alike.
+        name: of the data set, e.g. `digits`.
+        digest: SHA-256 of what determines the data.
+        image_shape: (height, width) where a sample is an image.
+        class_weights: weight of each class in the training loss; None where all are 1.
+
+    Raises:
+        ValidationError: a value has another type, or does not fit the others.
     """
 
-    name: str
-    digest: str
-    class_names: list[str]
+    name: Annotated[str, Field(strict=True)]
+    digest: Annotated[str, Field(strict=True)]
+    class_names: Annotated[Texts, Field(min_length=1)]
     features: Features
-    image_shape: tuple[int, int] | None = None
-    class_weights: list[float] | None = None
+    image_shape: tuple[_Side, _Side] | None = None
+    class_weights: Numbers | None = None
+
+    def __post_init__(self) -> None:
+        shape, weights = self.image_shape, self.class_weights
+        if shape is not None and shape[0] * shape[1] != self.features.num_inputs:
+            raise ValueError(f"image_shape={shape} does not fit {self.features.num_inputs} inputs")
+        if weights is not None and (len(weights) != len(self.class_names) or min(weights) < 0):
+            raise ValueError("one weight >= 0 for each class")
 
     def to_plain(self) -> dict[str, Any]:
         """Dictionaries, lists, texts and numbers only."""
@@ -38,37 +51,17 @@ class Description:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "Description":
-        """What `to_plain` gave, every value checked: it may come from a file.
+        """From the result of `to_plain`, every value checked: it may come from a file.
 
         Raises:
-            ValueError: it is not what `to_plain` gives.
+            ValueError: it is not what `to_plain` gives; in one line.
         """
-        if not isinstance(plain, Mapping):
-            raise ValueError("there is no description of the data")
-        names, shape, weights = plain.get("class_names"), plain.get("image_shape"), plain.get("class_weights")
-        if not isinstance(plain.get("name"), str) or not isinstance(plain.get("digest"), str):
-            raise ValueError("the data has no name or no digest")
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise ValueError("the names of the classes are not texts")
-        features = Features.from_plain(plain.get("features"))
-        if shape is not None and not (
-            isinstance(shape, list)
-            and len(shape) == 2
-            and all(type(side) is int and side >= 1 for side in shape)
-            and shape[0] * shape[1] == features.num_inputs
-        ):
-            raise ValueError(f"image_shape={shape} does not fit {features.num_inputs} inputs")
-        if weights is not None and not (
-            isinstance(weights, list)
-            and len(weights) == len(names)
-            and all(isinstance(weight, float) and 0 <= weight < float("inf") for weight in weights)
-        ):
-            raise ValueError("the weights of the classes are not one number for each class")
-        return cls(
-            name=plain["name"],
-            digest=plain["digest"],
-            class_names=names,
-            features=features,
-            image_shape=(shape[0], shape[1]) if shape else None,
-            class_weights=weights,
-        )
+        try:
+            return _ADAPTER.validate_python(plain)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "as a whole"
+            raise ValueError(f"the description of the data is damaged ({where}: {first['msg']})") from None
+
+
+_ADAPTER = TypeAdapter(Description)

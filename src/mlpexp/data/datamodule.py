@@ -1,4 +1,4 @@
-"""A LightningDataModule over one table: what all data sets share."""
+"""The LightningDataModule of every data set."""
 
 import logging
 
@@ -6,21 +6,20 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from mlpexp import data
-from mlpexp.config.schema import DataConfig
 from mlpexp.data.batches import Batches, epoch_order
-from mlpexp.data.prepared_data import Prepared, prepare
-from mlpexp.data.raw_table import Table
+from mlpexp.data.data_config import DataConfig
+from mlpexp.data.prepared_data import Prepared
 
-EVALUATION_BATCH = 65_536  # samples; common data sets are evaluated in one piece
+EVALUATION_BATCH = 65_536  # samples; most data sets are evaluated in one piece
 
 log = logging.getLogger(__name__)
 
 
 class TableDataModule(LightningDataModule):
-    """Samples transformed, split and batched as `cfg` says.
+    """The data set that `cfg` names: transformed, split and batched.
 
-    Attributes:
-        prepared: the tensors and the three parts.
+    Args:
+        seed: determines the order of the training samples in each epoch.
     """
 
     def __init__(self, cfg: DataConfig, seed: int) -> None:
@@ -28,12 +27,9 @@ class TableDataModule(LightningDataModule):
         self.cfg, self.seed = cfg, seed
         self._prepared: Prepared | None = None
 
-    def table(self) -> Table:
-        """The whole data set."""
-        return data.load(self.cfg)
-
     @property
     def prepared(self) -> Prepared:
+        """The tensors and the three parts."""
         if self._prepared is None:
             self.setup()
         assert self._prepared is not None
@@ -42,7 +38,7 @@ class TableDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self._prepared is not None:  # fit, validate and test share one preparation
             return
-        self._prepared = prepare(self.table(), self.cfg)
+        self._prepared = data.prepare(self.cfg)
         size = len(self._prepared.split.train)
         if self.cfg.batch_size > size:
             log.warning(

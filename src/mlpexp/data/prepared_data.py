@@ -1,4 +1,7 @@
-"""The data of one run as a trainer needs it: inputs, labels, and the indices of the three parts."""
+"""The data of one run as a trainer needs it: inputs, labels, and the indices of the three parts.
+
+Letters: N samples, I inputs of the network.
+"""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -6,25 +9,28 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mlpexp.config.schema import DataConfig
+from mlpexp.config.overrides import shell_word
+from mlpexp.data import leak_checks
+from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
-from mlpexp.data.fit_preprocessing import balanced_weights, fit
-from mlpexp.data.preprocessing import Features
-from mlpexp.data.raw_table import Table
-from mlpexp.data.splits import Split, noisy_labels, split
+from mlpexp.data.preprocessing import Features, fit
+from mlpexp.data.splits import Split, balanced_weights, noisy_labels, split
+from mlpexp.data.table import Table
+from mlpexp.runtime import portable
+from mlpexp.runtime.errors import UserError
 
-KEPT = 16  # transformed data sets at once: all that a stack of k folds uses, and no more than memory can hold
+KEPT = 16  # transformed data sets in memory at once: all that a stack of k folds uses
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Prepared:
-    """What runs of equal data configuration share; not to be changed.
+    """Shared by all runs of equal data configuration; never changed.
 
     Attributes:
-        labels: true ones, (N,) int64.
-        train_labels: with label noise in the training part, (N,) int64.
-        features: fitted to the training part only, so that nothing of the test leaks into training.
-        description: what a checkpoint says of the data.
+        labels: true labels, (N,) int64.
+        train_labels: the same with label noise in the training part, (N,) int64.
+        features: preprocessing, fitted to the training part only.
+        description: what a checkpoint stores about the data.
     """
 
     table: Table
@@ -36,12 +42,12 @@ class Prepared:
 
     @property
     def inputs(self) -> Tensor:
-        """(N, I) float32; one tensor for all whose features were fitted to the same values."""
+        """(N, I) float32; one tensor for all runs whose preprocessing is equal."""
         return _inputs(_Transformed(self.table, self.features))
 
     @property
     def inputs_key(self) -> object:
-        """Equal where the inputs are; can be hashed."""
+        """Hashable; equal where the inputs are."""
         return self.digest, self.features.key
 
     @property
@@ -66,7 +72,7 @@ class Prepared:
         return self.table.image_shape
 
     def class_counts(self) -> list[int]:
-        """Training samples of each class, with label noise where there is any."""
+        """Training samples of each class, (C,), counted after label noise."""
         counts: list[int] = self.part("train")[1].bincount(minlength=self.num_classes).tolist()
         return counts
 
@@ -78,7 +84,7 @@ class Prepared:
 
 
 class _Transformed:
-    """A table under features, equal where the outcome is."""
+    """A table and its preprocessing, equal where the resulting inputs are."""
 
     def __init__(self, table: Table, features: Features) -> None:
         self.table, self.features = table, features
@@ -95,24 +101,49 @@ class _Transformed:
 
 @lru_cache(maxsize=KEPT)
 def _inputs(wanted: _Transformed) -> Tensor:
+    _check_memory(wanted.table, wanted.features)
     return torch.from_numpy(wanted.features.transform(wanted.table.inputs, wanted.table.categories))
+
+
+def _check_memory(table: Table, features: Features) -> None:
+    """
+    Raises:
+        UserError: the one-hot encoded inputs are too large for this machine.
+    """
+    # float32 inputs, a selection of them for each part, float64 numbers while they are transformed
+    needed = len(table.labels) * (8 * features.num_inputs + 16 * len(features.names))
+    memory = portable.total_memory()
+    if needed <= memory:
+        return
+    advice = "give fewer samples"
+    if features.values:
+        values, name = max(zip(map(len, features.values), features.category_names, strict=True))
+        advice = f"column {name} alone makes {values:,} of them; leave it out with {shell_word('data.drop', [name])}"
+    raise UserError(
+        f"{len(table.labels):,} samples of {features.num_inputs:,} inputs need about {needed / 2**30:,.1f} GiB of "
+        f"memory, and this machine has {memory / 2**30:,.1f}; {advice}"
+    )
 
 
 _cache: dict[tuple[str, DataConfig], Prepared] = {}
 
 
 def prepare(table: Table, cfg: DataConfig) -> Prepared:
-    """Split `table` as `cfg` says and fit its features; remembered, so that a sweep over seeds does it once.
+    """Split `table` as `cfg` says and fit the preprocessing; cached, so that a sweep over seeds does it once.
 
     Raises:
-        UserError: the data cannot be split as asked.
+        UserError: the data cannot be split as asked, or is too large.
     """
-    key = table.digest, replace(cfg, batch_size=1, shuffle=False)  # what does not matter here
+    key = table.digest, replace(cfg, batch_size=1, shuffle=False)  # these two do not matter here
     if key not in _cache:
         parts = split(table.labels, cfg, table.given, table.class_names)
         features = fit(table, parts.train, cfg.missing)
+        _check_memory(table, features)
+        if cfg.target is not None:
+            leak_checks.warn(table, parts, features, cfg.target)
         labels = torch.from_numpy(table.labels)
         noisy = noisy_labels(table.labels, parts.train, len(table.class_names), cfg)
+        weighted = cfg.class_weight is not None
         _cache[key] = Prepared(
             table=table,
             labels=labels,
@@ -125,9 +156,7 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
                 class_names=table.class_names,
                 features=features,
                 image_shape=table.image_shape,
-                class_weights=(
-                    balanced_weights(noisy[parts.train], len(table.class_names)) if cfg.class_weight else None
-                ),
+                class_weights=balanced_weights(noisy[parts.train], len(table.class_names)) if weighted else None,
             ),
         )
     return _cache[key]

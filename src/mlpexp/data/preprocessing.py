@@ -1,41 +1,106 @@
-"""What was fitted to the training part: how raw samples become a network's inputs.
+"""How raw samples become a network's inputs: fitted to the training part by scikit-learn, kept as plain numbers.
 
-Held as plain builtins, so that a checkpoint can carry it; applied with numpy alone. A test holds it against
+A checkpoint carries the fitted values as builtins; they are applied with numpy alone. A test compares the result with
 scikit-learn's own `transform`.
 
 Letters: m samples, J number columns, K category columns, I inputs of the network.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import fields
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from mlpexp.config.overrides import shell_word
+from mlpexp.data.table import Table
+from mlpexp.runtime.errors import UserError
 
 
-@dataclass(frozen=True, kw_only=True)
+def fit(table: Table, train: NDArray[np.int64], missing: str) -> "Features":
+    """Fit to the training part: images are divided by their maximum, numbers standardised, categories one-hot encoded.
+
+    Args:
+        train: indices of the training part.
+        missing: scikit-learn's imputation strategy for numbers, or `error`.
+
+    Raises:
+        UserError: the training part has no value at all in some column.
+    """
+    numbers = table.inputs[train]
+    if table.image_shape is not None:
+        maximum = float(numbers.max())
+        return Features(names=table.names, shift=[0.0] * len(table.names), scale=[maximum or 1.0] * len(table.names))
+    from sklearn.impute import SimpleImputer  # late: images need none of it, and the import takes a second
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    fitted: dict[str, Any] = {"names": table.names, "shift": [], "scale": []}
+    if table.names:
+        _refuse_empty_columns(np.isnan(numbers), table.names)
+        if missing != "error":
+            imputer = SimpleImputer(strategy=missing).fit(numbers)
+            numbers, fitted["fill"] = imputer.transform(numbers), imputer.statistics_.tolist()
+        scaler = StandardScaler().fit(numbers)
+        fitted |= {"shift": scaler.mean_.tolist(), "scale": scaler.scale_.tolist()}
+    if table.categories is not None:
+        texts = table.categories[train]
+        _refuse_empty_columns(texts == None, table.category_names)  # noqa: E711 - element by element
+        if missing != "error":
+            filler = SimpleImputer(strategy="most_frequent", missing_values=None).fit(texts)
+            texts, fitted["category_fill"] = filler.transform(texts), filler.statistics_.tolist()
+        encoder = OneHotEncoder(handle_unknown="ignore").fit(texts)
+        values = [values.tolist() for values in encoder.categories_]
+        fitted |= {"category_names": table.category_names, "values": values}
+    return Features(**fitted)
+
+
+def _refuse_empty_columns(missing: NDArray[np.bool_], names: list[str]) -> None:
+    if (empty := missing.all(axis=0)).any():
+        name = names[int(empty.argmax())]
+        drop = shell_word("data.drop", [name])
+        raise UserError(f"column {name} has no value at all in the training part; leave it out with {drop}")
+
+
+Texts = list[Annotated[str, Field(strict=True)]]
+Numbers = list[Annotated[float, Field(strict=True, allow_inf_nan=False)]]
+CHECKED = ConfigDict(extra="forbid")  # values may come from a checkpoint that anybody has written
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Features:
-    """Numbers are filled, shifted and scaled; categories become one input for each value (one-hot), after them.
+    """Numbers are imputed, shifted and scaled; after them, categories are one-hot encoded.
 
     Attributes:
         names: of the number columns, J.
-        shift, scale: what a number becomes is (number - shift) / scale.
-        fill: what stands for a missing number; empty where none may be missing.
+        shift, scale: a number becomes (number - shift) / scale.
+        fill: replacements of missing numbers, J; empty where none may be missing.
         category_names: of the category columns, K.
-        values: of each category column, sorted; any other value gives zeros.
-        category_fill: what stands for a missing category; empty where none may be missing.
+        values: of each category column, sorted; any other value becomes zeros.
+        category_fill: replacements of missing categories, K; empty where none may be missing.
+
+    Raises:
+        ValidationError: a value has another type, is not finite, or the lengths do not fit.
     """
 
-    names: list[str]
-    shift: list[float]
-    scale: list[float]
-    fill: list[float] = field(default_factory=list)
-    category_names: list[str] = field(default_factory=list)
-    values: list[list[str]] = field(default_factory=list)
-    category_fill: list[str] = field(default_factory=list)
+    names: Texts
+    shift: Numbers
+    scale: Numbers
+    fill: Numbers = Field(default_factory=list)
+    category_names: Texts = Field(default_factory=list)
+    values: list[Texts] = Field(default_factory=list)
+    category_fill: Texts = Field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        numbers, categories = len(self.names), len(self.category_names)
+        if (len(self.shift), len(self.scale), len(self.values)) != (numbers, numbers, categories):
+            raise ValueError("one shift and scale for each number column, and values for each category column")
+        if len(self.fill) not in (0, numbers) or len(self.category_fill) not in (0, categories):
+            raise ValueError("a replacement of missing values for all columns or for none")
+        if 0 in self.scale:
+            raise ValueError("a scale of zero")
 
     @property
     def num_inputs(self) -> int:
@@ -44,11 +109,8 @@ class Features:
 
     @cached_property
     def key(self) -> tuple[object, ...]:
-        """Equal where raw samples become the same inputs; can be hashed."""
-        return tuple(
-            tuple(map(tuple, value)) if name == "values" else tuple(value)
-            for name, value in ((name, getattr(self, name)) for name in _FIELDS)
-        )
+        """Hashable; equal where raw samples become the same inputs."""
+        return *(tuple(getattr(self, name)) for name in _FIELDS if name != "values"), *map(tuple, self.values)
 
     @property
     def input_names(self) -> list[str]:
@@ -62,7 +124,7 @@ class Features:
         """Raw samples as inputs: numbers (m, J) and categories (m, K), in the order of the names -> (m, I) float32.
 
         Raises:
-            ValueError: a value is missing and nothing was fitted to stand for it.
+            ValueError: a value is missing and no replacement was fitted.
         """
         columns = np.asarray(numbers, dtype=np.float64).reshape(len(numbers), len(self.names))
         missing = np.isnan(columns)
@@ -71,59 +133,25 @@ class Features:
                 row, column = np.argwhere(missing)[0]
                 raise ValueError(f"sample {row} has no value for {self.names[column]}")
             columns = np.where(missing, self.fill, columns)
-        parts = [(columns - self.shift) / self.scale]
+        inputs = np.zeros((len(columns), self.num_inputs), dtype=np.float32)
+        inputs[:, : len(self.names)] = (columns - self.shift) / self.scale
+        first = len(self.names)
         for k, values in enumerate(self.values):
             assert categories is not None
-            parts.append(self._one_hot(categories[:, k], k, values))
-        return np.concatenate(parts, axis=1).astype(np.float32)
-
-    def _one_hot(self, column: NDArray[np.object_], k: int, values: Sequence[str]) -> NDArray[np.float64]:
-        place = {value: i for i, value in enumerate(values)}
-        found = np.zeros((len(column), len(values)))
-        for row, value in enumerate(column):
-            if value is None:
-                if not self.category_fill:
+            place: dict[str | None, int] = {value: first + i for i, value in enumerate(values)}
+            if self.category_fill:
+                place[None] = place[self.category_fill[k]]
+            for row, value in enumerate(categories[:, k]):
+                if value in place:
+                    inputs[row, place[value]] = 1.0
+                elif value is None:
                     raise ValueError(f"sample {row} has no value for {self.category_names[k]}")
-                found[row, place[self.category_fill[k]]] = 1.0
-            elif value in place:
-                found[row, place[value]] = 1.0
-        return found
+            first += len(values)
+        return inputs
 
     def to_plain(self) -> dict[str, Any]:
-        """Dictionaries, lists, texts and floats only."""
+        """Dictionaries, lists, texts and floats only; `Features(**plain)` gives the same again."""
         return {name: list(getattr(self, name)) for name in _FIELDS}
 
-    @classmethod
-    def from_plain(cls, plain: Any) -> "Features":
-        """What `to_plain` gave, every value checked: it may come from a file.
 
-        Raises:
-            ValueError: it is not what `to_plain` gives.
-        """
-        if not isinstance(plain, Mapping) or set(plain) != set(_FIELDS):
-            raise ValueError("the description of the features is incomplete")
-        found = cls(**{name: plain[name] for name in _FIELDS})
-        if not (_texts(found.names) and _texts(found.category_names) and _texts(found.category_fill)):
-            raise ValueError("the names of the features are not texts")
-        if not (_numbers(found.shift) and _numbers(found.scale) and _numbers(found.fill)) or 0 in found.scale:
-            raise ValueError("shift, scale and fill of the features are not finite numbers")
-        if not isinstance(found.values, list) or not all(map(_texts, found.values)):
-            raise ValueError("the values of the categories are not texts")
-        wanted = {"shift": len(found.names), "scale": len(found.names), "values": len(found.category_names)}
-        optional = {"fill": len(found.names), "category_fill": len(found.category_names)}
-        if any(len(getattr(found, name)) != count for name, count in wanted.items()) or any(
-            len(getattr(found, name)) not in (0, count) for name, count in optional.items()
-        ):
-            raise ValueError("the description of the features has lists of different lengths")
-        return found
-
-
-_FIELDS = ("names", "shift", "scale", "fill", "category_names", "values", "category_fill")
-
-
-def _texts(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(item, str) for item in found)
-
-
-def _numbers(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(item, float) and math.isfinite(item) for item in found)
+_FIELDS = tuple(each.name for each in fields(Features))

@@ -1,14 +1,15 @@
 """Which samples train, validate and test: stratified by class, a pure function of the data seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpexp.config.schema import DataConfig
+from mlpexp.config.overrides import shell_word
+from mlpexp.data.data_config import DataConfig
 from mlpexp.runtime.errors import UserError
 
 Indices = NDArray[np.int64]
@@ -31,85 +32,116 @@ def split(
     """Divide `labels` (N,) as `cfg` says; with `split=none` everything trains and everything validates.
 
     Args:
-        given: `val` and `test` where they are not to be chosen.
+        given: indices of `val` and `test` where they have files of their own; the rest is the training file.
         names: of the classes.
 
     Raises:
-        UserError: a class is too small to be in every part.
+        UserError: a class is too small to be in every part; the message proposes settings with which it is not.
     """
-    if given:
-        return _around(labels, cfg, given, names)
-    everything = np.arange(len(labels))
+    try:
+        return _split(labels, cfg, given)
+    except ValueError as error:
+        own = labels[: len(labels) - sum(map(len, given.values()))]
+        counts = np.bincount(own)
+        rarest = names[int(counts.argmin())] if names else counts.argmin()
+        asked = f"data.folds={cfg.folds}" if cfg.folds is not None else f"data.val_fraction={cfg.val_fraction}"
+        if "test" not in given:
+            asked += f" and data.test_fraction={cfg.test_fraction}"
+        raise UserError(
+            f"{asked} cannot be: every part needs samples of every class, and class {rarest} has only {counts.min()} "
+            f"of {len(own)}; {_remedy(labels, cfg, given)}"
+        ) from error
+
+
+def _split(labels: NDArray[np.int64], cfg: DataConfig, given: Mapping[str, Indices]) -> Split:
+    """
+    Raises:
+        ValueError: some part would have no sample of some class.
+    """
+    everything = np.arange(len(labels) - sum(map(len, given.values())))
     if cfg.split == "none":
         return Split(everything, everything, everything[:0])
-    try:
+    labels = labels[: len(everything)]
+    rest, test = everything, given.get("test", everything[:0])
+    if "test" not in given:
         rest, test = _take(everything, labels, cfg.test_fraction * len(labels), cfg.seed)
-        if cfg.folds is None:
-            train, val = _take(rest, labels, cfg.val_fraction * len(labels), cfg.seed)
-        else:
-            if _smallest(labels, rest) < cfg.folds:  # scikit-learn would leave it out of some folds
-                raise _too_few(labels, cfg, names)
-            from sklearn.model_selection import StratifiedKFold  # late: a second
+    if "val" in given:
+        train, val = rest, given["val"]
+    elif cfg.folds is None:
+        train, val = _take(rest, labels, cfg.val_fraction * len(labels), cfg.seed)
+    else:
+        if _smallest(labels, rest) < cfg.folds:  # scikit-learn would leave it out of some folds
+            raise ValueError("fewer samples of a class than folds")
+        from sklearn.model_selection import StratifiedKFold  # late: a second
 
-            folds = StratifiedKFold(cfg.folds, shuffle=True, random_state=cfg.seed)
-            train, val = (rest[part] for part in list(folds.split(rest, labels[rest]))[cfg.fold])
-    except ValueError as error:
-        raise _too_few(labels, cfg, names) from error
-    if any(_smallest(labels, part) == 0 for part in (train, val, test) if part is not test or cfg.test_fraction > 0):
-        raise _too_few(labels, cfg, names)
+        folds = StratifiedKFold(cfg.folds, shuffle=True, random_state=cfg.seed)
+        train, val = (rest[part] for part in list(folds.split(rest, labels[rest]))[cfg.fold])
+    drawn = [train] + [val] * ("val" not in given) + [test] * ("test" not in given and cfg.test_fraction > 0)
+    if any(_smallest(labels, part) == 0 for part in drawn):
+        raise ValueError("no sample of a class in some part")
     return Split(np.sort(train), np.sort(val), np.sort(test))
 
 
-def _around(labels: NDArray[np.int64], cfg: DataConfig, given: Mapping[str, Indices], names: Sequence[str]) -> Split:
-    """The parts that are not given, out of the first file's samples."""
-    none = np.arange(0)
-    first = np.arange(len(labels) - sum(map(len, given.values())))
-    rest = replace(cfg, test_fraction=0.0) if "test" in given else cfg
-    if "val" not in given:
-        own = split(labels[first], rest, names=names)
-        return Split(own.train, own.val, given.get("test", own.test))
-    train, test = first, none
-    if rest.test_fraction > 0:
-        try:
-            train, test = _take(first, labels, rest.test_fraction * len(first), cfg.seed)
-        except ValueError as error:
-            raise _too_few(labels[first], cfg, names) from error
-    return Split(np.sort(train), given["val"], given.get("test", np.sort(test)))
-
-
-def _smallest(labels: NDArray[np.int64], part: Indices) -> int:
-    """How many samples of its rarest class `part` holds."""
-    return int(np.bincount(labels[part], minlength=labels.max() + 1).min())
-
-
-def _too_few(labels: NDArray[np.int64], cfg: DataConfig, names: Sequence[str]) -> UserError:
-    counts = np.bincount(labels)
-    if cfg.folds is None:
-        asked, mend = f"data.val_fraction={cfg.val_fraction}", "larger parts, or no test, data.test_fraction=0"
-    else:
-        asked, mend = f"data.folds={cfg.folds}", "fewer folds, e.g. data.folds=2"
-    rarest = names[int(counts.argmin())] if names else counts.argmin()
-    return UserError(
-        f"{asked} and data.test_fraction={cfg.test_fraction} cannot be: every part needs samples of every class, and "
-        f"class {rarest} has only {counts.min()} of {len(labels)}; choose {mend}"
-    )
-
-
 def _take(among: Indices, labels: NDArray[np.int64], share: float, seed: int) -> tuple[Indices, Indices]:
-    count = round(share)
+    """`among` without a stratified share (in samples) of it, and the share."""
     if share == 0:
         return among, among[:0]
     from sklearn.model_selection import train_test_split  # late: a second
 
-    kept, taken = train_test_split(among, test_size=count, stratify=labels[among], random_state=seed)
+    kept, taken = train_test_split(among, test_size=round(share), stratify=labels[among], random_state=seed)
     return kept, taken
 
 
+def _smallest(labels: NDArray[np.int64], part: Indices) -> int:
+    """How many samples of its rarest class `part` has."""
+    return int(np.bincount(labels[part], minlength=labels.max() + 1).min())
+
+
+def _remedy(labels: NDArray[np.int64], cfg: DataConfig, given: Mapping[str, Indices]) -> str:
+    for changes in _other_settings(cfg, given):
+        try:
+            _split(labels, replace(cfg, **changes), given)
+        except ValueError:
+            continue
+        return f"choose e.g. {' '.join(shell_word(f'data.{key}', value) for key, value in changes.items())}"
+    return "add samples of the class, or remove those that there are"
+
+
+def _other_settings(cfg: DataConfig, given: Mapping[str, Indices]) -> Iterator[dict[str, Any]]:
+    """Settings that may work where `cfg` does not, the nearest first."""
+    if cfg.folds is not None:
+        yield from ({"folds": folds} | ({"fold": 0} if cfg.fold >= folds else {}) for folds in (5, 3, 2))
+        yield from ({"folds": folds, "fold": 0, "test_fraction": 0.0} for folds in (5, 3, 2))
+    shares = [share for share in (0.15, 0.25) if share > cfg.val_fraction]
+    tests = [share for share in (0.15, 0.25) if share > cfg.test_fraction > 0]
+    if "test" not in given:
+        yield from ({"test_fraction": test} for test in tests)
+        if cfg.test_fraction > 0:
+            yield {"test_fraction": 0.0}
+    yield from ({"val_fraction": share} for share in shares)
+    if "test" not in given:
+        yield from ({"val_fraction": share, "test_fraction": test} for share in (0.15, 0.25) for test in (0.15, 0.25))
+        yield from ({"val_fraction": share, "test_fraction": 0.0} for share in shares)
+    if not given:
+        yield {"split": "none", "folds": None, "fold": 0} if cfg.folds is not None else {"split": "none"}
+
+
+def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> list[float]:
+    """n/(k*count) for each class, (C,), as scikit-learn weights it; 0 for a class without labels."""
+    from sklearn.utils.class_weight import compute_class_weight
+
+    present = np.unique(labels)
+    weights = np.zeros(num_classes)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
+    listed: list[float] = weights.tolist()
+    return listed
+
+
 def noisy_labels(labels: NDArray[np.int64], train: Indices, num_classes: int, cfg: DataConfig) -> NDArray[np.int64]:
-    """`labels` with the share `cfg.label_noise` of the training ones replaced by classes drawn at random."""
+    """`labels` with the share `cfg.label_noise` of the training labels replaced by classes drawn at random."""
     if cfg.label_noise == 0:
         return labels
-    generator = np.random.default_rng([cfg.seed, 1])  # another stream than the split's
+    generator = np.random.default_rng([cfg.seed, 1])  # another stream than that of the split
     chosen = generator.choice(train, size=round(cfg.label_noise * len(train)), replace=False)
     noisy = labels.copy()
     noisy[chosen] = generator.integers(num_classes, size=len(chosen))

@@ -1,79 +1,88 @@
-"""A person's own table as numbers, categories and classes; `data=csv`."""
+"""A user's own table as numbers, categories and classes; `data=csv`."""
 
 import logging
 import math
 import re
 from collections import Counter
-from functools import lru_cache
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpexp.config.schema import DataConfig
-from mlpexp.data import data_digest
-from mlpexp.data.datamodule import TableDataModule
-from mlpexp.data.raw_table import Table
-from mlpexp.data.tabular_files import MISSING, Cells, cells, number, read_bytes, some
+from mlpexp.config.overrides import shell_word
+from mlpexp.data import tabular_files
+from mlpexp.data.cell_values import POINT, Cell, NumberFormat, canonical, find, is_missing, looks_numeric, places
+from mlpexp.data.data_config import DataConfig
+from mlpexp.data.table import Table
+from mlpexp.data.tabular_files import Column, FileTable, Source, called, is_category, listed, read_bytes
 from mlpexp.runtime.errors import UserError
 
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
-MANY = 20  # different numbers with fractions: no classes any more
-TEXTS = 50  # different texts in a column, from which they may be names rather than categories
+MANY_NUMBERS = 20  # different numbers with fractions in the target: it is not a column of classes
+MANY_TEXTS = 50  # different texts in a column, from which they may be names rather than categories
+_ID_NAME = re.compile(r"(?:^|[_\s.-])(?:id|idx|index|uuid|guid|key|row|nr|no|number|unnamed: 0)$", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
 
-def own_table(cfg: DataConfig) -> Table:
+def load(cfg: DataConfig) -> Table:
     """The files that `cfg` names, as they are now.
 
     Raises:
         UserError: in one line, where and what is wrong.
     """
-    return _table(cfg.reading, data_digest.of(cfg))
-
-
-@lru_cache(maxsize=8)
-def _table(cfg: DataConfig, wanted: str) -> Table:
-    paths = data_digest.own_files(cfg)
+    paths = tabular_files.own_files(cfg)
     contents = {key: read_bytes(key, path) for key, path in paths.items()}
-    if data_digest.of_contents(contents) != wanted:
-        raise UserError(f"data.path={cfg.path} is being written to; wait until it is whole")
-    files = [cells(key, path, contents[key], cfg) for key, path in paths.items()]
+    form = NumberFormat.of(cfg)
+    files = [tabular_files.read(Source(called(key, path), contents[key], cfg), cfg) for key, path in paths.items()]
     names = _feature_names(cfg, files)
     numbers: dict[str, list[float]] = {}
     categories: dict[str, list[str | None]] = {}
+    missing = cfg.missing != "error"
     for name in names:
-        column = [cell for file in files for cell in file.columns[name]]
-        if name in cfg.categorical or _is_category(column):
-            categories[name] = _category(cfg, files, name, column)
+        columns = [(file, file.by_name[name]) for file in files]
+        _refuse_types(columns)
+        if name in cfg.categorical or all(is_category(column) for _, column in columns):
+            _refuse_free_text(cfg, columns)
+            categories[name] = [
+                text
+                for file, column in columns
+                for text in tabular_files.categories(file, column, form, missing=missing)
+            ]
+            values: Sequence[object] = categories[name]
         else:
-            numbers[name] = _numbers(cfg, files, name)
-        if len(set(column)) == 1:
-            log.warning("column %s has the same value in every row; nothing can be learnt from it", name)
-    labels, classes = _labels(cfg, files)
-    sizes = [len(file.lines) for file in files]
-    begins = np.cumsum([0, *sizes])
+            numbers[name] = [
+                value
+                for file, column in columns
+                for value in tabular_files.numbers(file, column, form, missing=missing)
+            ]
+            values = numbers[name]
+        _warn_of_column(*columns[0], values)
+    labels, classes = _labels(cfg, files, form)
+    begins = np.cumsum([0, *(len(file.lines) for file in files)])
     parts = [key.removeprefix("data.").removesuffix("_path") for key in paths][1:]
-    given = {part: np.arange(begins[i], begins[i + 1]) for i, part in enumerate(parts, start=1)}
     total = int(begins[-1])
     return Table(
         np.array(list(numbers.values()), dtype=np.float64).reshape(len(numbers), total).T,
         labels,
         classes,
-        wanted,
         list(numbers),
+        tabular_files.digest_of(contents),
         np.array(list(categories.values()), dtype=object).reshape(len(categories), total).T if categories else None,
         list(categories),
-        given=given,
+        given={part: np.arange(begins[i], begins[i + 1]) for i, part in enumerate(parts, start=1)},
     )
 
 
-def _feature_names(cfg: DataConfig, files: list[Cells]) -> list[str]:
-    there = list(files[0].columns)
+def _feature_names(cfg: DataConfig, files: list[FileTable]) -> list[str]:
+    first = files[0]
+    there = [column.name for column in first.columns if column.name != "__index_level_0__"]
     if cfg.target is None:
-        raise UserError(f"which column holds the classes? Set data.target to one of {some(there)}")
-    if all(number(name, cfg.decimal) is not None for name in there):
-        log.warning("the first line of %s looks like a sample, not like column names", files[0].path)
+        raise UserError(
+            f"which column holds the classes? {first.source.called} has the columns {listed(there)}; "
+            f"set one of them, e.g. {shell_word('data.target', there[-1])}"
+        )
+    if all(POINT.number(name) is not None for name in there):
+        log.warning("the first line of %s looks like a sample, not like column names", first.source.called)
     for key, wanted in (
         ("target", [cfg.target]),
         ("columns", cfg.columns or ()),
@@ -81,93 +90,128 @@ def _feature_names(cfg: DataConfig, files: list[Cells]) -> list[str]:
         ("categorical", cfg.categorical),
     ):
         if absent := [name for name in wanted if name not in there]:
-            raise UserError(f"data.{key}: there is no column {absent[0]!r} in {files[0].path}; it has {some(there)}")
-    names = [name for name in (cfg.columns or there) if name not in (*cfg.drop, cfg.target)]
+            raise UserError(_absent(key, absent[0], list(wanted), first.source.called, there))
+    features = cfg.columns or [column.name for column in first.columns if not column.is_index]
+    names = [name for name in features if name not in (*cfg.drop, cfg.target)]
+    _check_names(first, [name for name in (*names, cfg.target) if name not in cfg.drop])
     if not names:
         raise UserError(f"no column is left beside data.target={cfg.target}; a network needs at least one feature")
     for file in files[1:]:
-        if absent := [name for name in [*names, cfg.target] if name not in file.columns]:
-            raise UserError(f"{file.path} has no column {absent[0]!r}, which {files[0].path} has")
+        if absent := [name for name in [*names, cfg.target] if name not in file.by_name]:
+            raise UserError(f"{file.source.called} has no column {absent[0]!r}, which {first.source.called} has")
     return names
 
 
-def _is_category(column: list[str]) -> bool:
-    """Whether no cell is anything like a number."""
-    filled = [cell for cell in column if cell.lower() not in MISSING]
-    return bool(filled) and not any(re.match(r"[+-]?[.,]?\d", cell) or cell.lower() in _INFINITE for cell in filled)
+def _absent(key: str, name: str, wanted: list[str], where: str, there: list[str]) -> str:
+    """The message for a column that is not there, with the name that was probably meant."""
+    said = f"data.{key}: there is no column {name!r} in {where}; it has {listed(there)}"
+    meant = [
+        other for other in there if canonical(other.lstrip("0")) == canonical(name) or other.lower() == name.lower()
+    ]
+    if not meant:
+        return said
+    value: object = meant[0] if key == "target" else [meant[0] if each == name else each for each in wanted]
+    return f"{said}; did you mean {shell_word(f'data.{key}', value)}?"
 
 
-_INFINITE = {"inf", "+inf", "-inf", "infinity", "-infinity"}
-
-
-def _category(cfg: DataConfig, files: list[Cells], name: str, column: list[str]) -> list[str | None]:
-    different = len(set(column))
-    if name not in cfg.categorical and different > TEXTS and different > len(column) / 2:
-        raise UserError(
-            f"column {name} has {different} different texts in {len(column)} rows, too many for categories; leave it "
-            f"out with data.drop=[{name}], or insist with data.categorical=[{name}]"
+def _check_names(file: FileTable, names: list[str]) -> None:
+    """
+    Raises:
+        UserError: a column that is used has no name, or the name of another.
+    """
+    if "" in names:
+        place = next(i for i, column in enumerate(file.columns) if not column.name)
+        column = file.columns[place]
+        what = (
+            "has no name and counts the rows, which may tell the class; "
+            if _counts_rows(column.cells)
+            else "has no name; "
         )
-    found: list[str | None] = [cell or None for cell in column]
-    if cfg.missing == "error" and None in found:
-        raise _missing(files, name, found.index(None))
-    return found
+        raise UserError(
+            f"{file.source.called}: column {place + 1} {what}; leave it out with {file.source.drop('')}, "
+            "or if it is a feature, name it in the first line"
+        )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(
+            f"{file.source.called}: two columns are called {twice[0]}; give each its own name in the first line, or "
+            f"leave both out with {file.source.drop(twice[0])}"
+        )
 
 
-def _numbers(cfg: DataConfig, files: list[Cells], name: str) -> list[float]:
-    found: list[float] = []
-    for file in files:
-        for line, cell in zip(file.lines, file.columns[name], strict=True):
-            if cell.lower() in MISSING:
-                if cfg.missing == "error":
-                    raise _missing(files, name, len(found))
-                found.append(math.nan)
-                continue
-            value = number(cell, cfg.decimal)
-            where = f"{file.path}, line {line}, column {name}: {cell!r}"
-            if value is None:
-                if cfg.decimal == "point" and DECIMAL_COMMA.fullmatch(cell):
-                    raise UserError(f"{where} has a decimal comma; set data.decimal=comma")
-                raise UserError(
-                    f"{where} is no number; mend it, or use the column as categories with data.categorical=[{name}]"
-                )
-            if not math.isfinite(value):
-                raise UserError(f"{where} is not finite; mend it, or leave the column out with data.drop=[{name}]")
-            found.append(value)
-    return found
-
-
-def _missing(files: list[Cells], name: str, row: int) -> UserError:
-    for file in files:
-        if row < len(file.lines):
-            cell = file.columns[name][row]
-            return UserError(
-                f"{file.path}, line {file.lines[row]}, column {name}: {repr(cell) if cell else 'a value'} is missing; "
-                "mend it, or choose what stands for it, e.g. data.missing=median"
+def _refuse_types(columns: list[tuple[FileTable, Column]]) -> None:
+    for file, column in columns:
+        if column.kind == "refused":
+            raise UserError(
+                f"{file.source.called}: column {column.name} holds {column.type}, neither numbers nor texts; convert "
+                f"it, or leave it out with {file.source.drop(column.name)}"
             )
-        row -= len(file.lines)
-    raise AssertionError
 
 
-def _labels(cfg: DataConfig, files: list[Cells]) -> tuple[NDArray[np.int64], list[str]]:
+def _refuse_free_text(cfg: DataConfig, columns: list[tuple[FileTable, Column]]) -> None:
+    source, name = columns[0][0].source, columns[0][1].name
+    cells = [cell for _, column in columns for cell in column.cells]
+    different = len(set(cells))
+    if name not in cfg.categorical and different > MANY_TEXTS and different > len(cells) / 2:
+        raise UserError(
+            f"column {name} has {different} different texts in {len(cells)} rows, too many for categories; leave it "
+            f"out with {source.drop(name)}, or keep it with {source.categorical(name)}"
+        )
+
+
+def _warn_of_column(file: FileTable, column: Column, values: Sequence[object]) -> None:
+    """A constant column, one that identifies the rows, texts that look like numbers."""
+    different = set(values)
+    if len(different) == 1:
+        log.warning("column %s has the same value in every row; nothing can be learned from it", column.name)
+    elif _counts_rows(values) or (len(different) == len(values) and _ID_NAME.search(column.name)):
+        log.warning(
+            "column %s has another value in every row, like an id or a row number; if it is one, leave it out with %s",
+            column.name,
+            file.source.drop(column.name),
+        )
+    if column.kind == "category" and column.type in ("string", "large_string"):
+        filled = [cell for cell in column.cells if not is_missing(cell)]
+        if filled and all(map(looks_numeric, filled)):
+            log.warning(
+                "column %s holds texts that look like numbers; they are used as categories, because the file stores "
+                "texts",
+                column.name,
+            )
+
+
+def _counts_rows(values: Sequence[object]) -> bool:
+    """Whether the values are consecutive whole numbers, each once, in the order of the rows or in another."""
+    found = [value if isinstance(value, float | int) else POINT.number(str(value)) for value in values]
+    if len(found) < 10 or any(value is None or value != value // 1 for value in found):
+        return False
+    whole = {int(value) for value in found if value is not None}
+    return len(whole) == len(found) and max(whole) - min(whole) == len(found) - 1
+
+
+def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tuple[NDArray[np.int64], list[str]]:
+    """The classes of all samples (N,), and the names of the classes: those of the training file."""
     assert cfg.target is not None
-    for file in files:
-        if "" in file.columns[cfg.target]:
-            line = file.lines[file.columns[cfg.target].index("")]
-            raise UserError(f"{file.path}, line {line}, column {cfg.target}: the class is missing; mend it")
-    trained = files[0].columns[cfg.target]
+    columns = [(file, file.by_name[cfg.target]) for file in files]
+    _refuse_types(columns)
+    for file, column in columns:
+        for row, cell in enumerate(column.cells):
+            if cell == "" or (isinstance(cell, float) and math.isnan(cell)):
+                raise UserError(f"{file.where(row, column)}: the class is missing; add it, or remove the line")
+    trained = [canonical(cell, form) for cell in columns[0][1].cells]
+    _warn_of_spellings(columns[0][1], trained)
     counts = Counter(trained)
-    numbers = {name: number(name, cfg.decimal) for name in counts}
-    whole = [value is not None and value == value // 1 for value in numbers.values()]
-    if all(value is not None and math.isfinite(value) for value in numbers.values()):
-        if len(counts) > MANY and (not all(whole) or len(counts) > len(trained) / 2):
+    values = {name: POINT.number(name) for name in counts}
+    if all(value is not None and math.isfinite(value) for value in values.values()):
+        whole = all(value == value // 1 for value in values.values() if value is not None)
+        if len(counts) > MANY_NUMBERS and (not whole or len(counts) > len(trained) / 2):
             raise UserError(
                 f"data.target={cfg.target} has {len(counts)} different numbers in {len(trained)} rows, which looks "
                 "like regression; mlpexp classifies: choose a column of classes, or make classes of the numbers first"
             )
-        names = sorted(counts, key=lambda name: (numbers[name], name))
+        names = sorted(counts, key=lambda name: (values[name] or 0.0, name))
     else:
         names = sorted(counts)
-    if len(counts) > max(MANY, len(trained) / 2):
+    if len(counts) > max(MANY_NUMBERS, len(trained) / 2):
         raise UserError(
             f"data.target={cfg.target} has {len(counts)} different classes in {len(trained)} rows; "
             "choose another column"
@@ -177,15 +221,24 @@ def _labels(cfg: DataConfig, files: list[Cells]) -> tuple[NDArray[np.int64], lis
             f"data.target={cfg.target} has only one class, {names[0]!r}, so there is nothing to learn; "
             "choose another column"
         )
-    place = {name: i for i, name in enumerate(names)}
-    for file in files[1:]:
-        for line, name in zip(file.lines, file.columns[cfg.target], strict=True):
-            if name not in place:
+    known, labels = places(names), []
+    for file, column in columns:
+        for row, cell in enumerate(column.cells):
+            place = find(cell, known, form)
+            if place is None:
                 raise UserError(
-                    f"{file.path}, line {line}: the class {name!r} is not among those of {files[0].path}: {some(names)}"
+                    f"{file.where(row, column)}: the class {str(cell)!r} is not among those of "
+                    f"{files[0].source.called}: {listed(names)}"
                 )
-    return np.array([place[name] for file in files for name in file.columns[cfg.target]], dtype=np.int64), names
+            labels.append(place)
+    return np.array(labels, dtype=np.int64), names
 
 
-class CsvDataModule(TableDataModule):
-    """A person's own table, numbers standardised and categories one-hot."""
+def _warn_of_spellings(column: Column, names: Sequence[str]) -> None:
+    spellings: dict[str, set[Cell]] = {}
+    for cell, name in zip(column.cells, names, strict=True):
+        spellings.setdefault(name, set()).add(cell)
+    several = {name: sorted(map(str, cells)) for name, cells in spellings.items() if len(cells) > 1}
+    if several:
+        listing = "; ".join(f"{', '.join(cells)} as {name}" for name, cells in list(several.items())[:5])
+        log.warning("column %s spells classes in several ways, which count as one: %s", column.name, listing)

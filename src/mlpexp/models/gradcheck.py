@@ -12,8 +12,8 @@ from rich.table import Table
 from torch import Generator, Tensor, autograd
 from torch.nn import functional as F
 
-from mlpexp import data as datasets
 from mlpexp.config.schema import Config
+from mlpexp.data.datamodule import TableDataModule
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import Activate
@@ -58,7 +58,7 @@ def check(cfg: Config) -> list[Row]:
     Raises:
         UserError: the data cannot be split as asked.
     """
-    data = datasets.module(cfg.data, cfg.seed)
+    data = TableDataModule(cfg.data, cfg.seed)
     data.setup()
     inputs, labels = next(iter(data.train_dataloader()))
     inputs, labels = inputs[:SAMPLES].double(), labels[:SAMPLES]  # (B, I), (B,)

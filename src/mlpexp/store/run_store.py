@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from mlpexp import data
 from mlpexp.config.schema import Config
-from mlpexp.data import data_digest
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
@@ -75,7 +75,7 @@ class RunStore:
         check_place(self.directory)
         run_state.check_shelf(self.directory / file_names.SET_ASIDE)
         unique = dict(jobs)
-        contents = [identity_content(cfg, data_digest.of(cfg.data)) for cfg in unique.values()]
+        contents = [identity_content(cfg, data.digest(cfg.data)) for cfg in unique.values()]
         old = sweep_manifest.read(self.directory)
         study = sweep_manifest.joined(old, sweep_manifest.of(contents), self.directory, refuse=same_study)
         identities = [hash_content(content) for content in contents]

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mlpexp.config.overrides import spell
-from mlpexp.config.schema import GENERATED
+from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import NotRegularFile
@@ -73,8 +73,9 @@ def read(directory: Path) -> Manifest | None:
 def of(contents: Sequence[Mapping[str, Any]]) -> Manifest:
     """The study that runs with these `runs.identity_content`s make, without their directories."""
     flats = [
-        # what makes data from a seed is all in its configuration
-        dict(leaves(one["config"])) | ({} if one["config"]["data"]["name"] in GENERATED else {DIGEST: one["data"]})
+        # generated data is determined by its configuration
+        dict(leaves(one["config"]))
+        | ({} if DATA_SETS[one["config"]["data"]["name"]].generated else {DIGEST: one["data"]})
         for one in contents
     ]
     constants, varied = dict(flats[0]), set()

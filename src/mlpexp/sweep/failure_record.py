@@ -7,8 +7,8 @@ import math
 import time
 import traceback
 
+from mlpexp import data
 from mlpexp.config.hparams import chosen
-from mlpexp.data import data_digest
 from mlpexp.runtime import software_versions
 from mlpexp.runtime.errors import described, first_line, is_storage
 from mlpexp.store import atomic_files, file_names, run_directory
@@ -50,7 +50,7 @@ def marked(job: Job, status: Status, message: str) -> Result:
 
 def unfinished(job: Job, status: Status, message: str) -> Result:
     """What is known of a run without a history."""
-    of_data = data_digest.of(job.config.data)
+    of_data = data.digest(job.config.data)
     return Result(
         status=status,
         metrics={},

@@ -3,7 +3,7 @@
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from mlpexp.config import plugin_keys, schema
+from mlpexp import data
+from mlpexp.config import checks, plugin_keys, schema
 from mlpexp.config.overrides import swept_keys
-from mlpexp.config.schema import Config
-from mlpexp.data import data_digest
 from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
 from mlpexp.store import atomic_files, directory_lock, worker_session
 from mlpexp.store.run_state import Found
@@ -87,7 +86,8 @@ class Sweep:
         reserved = directory_lock.reserve(self.directory)
         try:
             survey = self._survey(runs, same_study=True)  # another study is refused before anything is written
-            _read_tables(run.config for run in runs)
+            for run in runs:
+                checks.check_data(run.config)
             unchanged = reserved is not None and not worker_session.is_going_on(self.directory)
         except BaseException:
             if reserved is not None:
@@ -278,7 +278,7 @@ class Sweep:
             log=found.directory / composed.log_name if composed.log_name and cfg.record == "run" else None,
             env_set=composed.env_set,
             done=found.result,
-            data_digest=data_digest.of(cfg.data),
+            data_digest=data.digest(cfg.data),
             swept=swept,
             hydra=partial(self.composer.job_config, composed.spec),
         )
@@ -389,17 +389,6 @@ def _write_hydra_files(composed: ComposedRun, job: Job) -> None:
             atomic_files.write(directory / name, text)
     if job.log is not None:
         job.log.touch()
-
-
-def _read_tables(configs: Iterable[Config]) -> None:
-    """
-    Raises:
-        UserError: a table of the user's cannot be used.
-    """
-    from mlpexp import data
-
-    for own in {cfg.data for cfg in configs if cfg.data.name == "csv"}:
-        data.prepare(own)
 
 
 def _hear_of_jobs(context: HydraContext) -> bool:

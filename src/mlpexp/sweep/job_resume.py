@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from mlpexp import data
 from mlpexp.config.schema import Config
-from mlpexp.data import data_digest
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import file_names
 from mlpexp.store.identity import identity
@@ -19,7 +19,7 @@ def on(cfg: Config, directory: Path) -> Result | None:
     Raises:
         UserError: the directory holds another run that is done.
     """
-    found = inspect(directory, identity(cfg, data_digest.of(cfg.data)))
+    found = inspect(directory, identity(cfg, data.digest(cfg.data)))
     if found.state in (State.DONE, State.NEW):
         return found.result
     if found.state is State.OTHER:

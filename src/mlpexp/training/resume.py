@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mlpexp import data
 from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config, HalvingConfig
-from mlpexp.data import data_digest
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
@@ -70,7 +70,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     checkpoint_files.check_weights(path, loaded["state_dict"], own.model.network(num_features, num_classes))
     if "data" in loaded["hyper_parameters"]:
         described = checkpoint_files.described_data(path, loaded)
-        if described.digest != data_digest.of(own.data):
+        if described.digest != data.digest(own.data):
             raise UserError(
                 f"{directory} was trained on other data: data={own.data.name} has changed since; restore it, "
                 "or start a new run"

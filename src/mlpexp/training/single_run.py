@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from mlpexp import data as datasets
 from mlpexp import models
 from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config
@@ -60,7 +59,7 @@ def train(cfg: Config, job: Job) -> Result:
     started = time.time()
     job.directory.mkdir(parents=True, exist_ok=True)
     with directory_lock.hold(job.directory), signals.interruptible(), _Threads(cfg.threads), Quiet():
-        data = datasets.module(cfg.data, cfg.seed)
+        data = TableDataModule(cfg.data, cfg.seed)
         data.setup()
         prepared = data.prepared
         module = models.build(cfg, prepared.num_inputs, prepared.num_classes, prepared.description)

@@ -2,7 +2,7 @@
 
 from mlpexp.analysis.ranking import best_run
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.config.schema import GENERATED
+from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.nn.metrics import label
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
 from mlpexp.runtime.errors import UserError
@@ -23,7 +23,7 @@ def boundary(analysis: Analysis) -> ReportFigure | None:
     group = settings.get("data")
     kind = group.get("name") if isinstance(group, dict) else None
     # scikit-learn's tables have more columns; a user's file is known by its checkpoint only
-    if directory is None or kind not in (*GENERATED, "csv"):
+    if directory is None or kind not in DATA_SETS or DATA_SETS[str(kind)].features not in (2, None):
         return None
     checkpoint = directory / (file_names.LAST if settings.get("test_weights") == "last" else file_names.BEST)
     if not checkpoint.is_file():

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from hydra.core.utils import setup_globals
 
-from mlpexp.data import data_digest
+from mlpexp import data
 from mlpexp.runtime import portable, signals
 from mlpexp.runtime.errors import Interrupted
 from mlpexp.store.file_names import BEFORE_TRAINING
@@ -111,7 +111,7 @@ def _unfinished(unit: Unit) -> tuple[Ended, Unit]:
     done: Ended = []
     left: list[int] = []
     for row, (place, job) in enumerate(zip(unit.places, unit.jobs, strict=True)):
-        found = inspect(job.directory, identity(job.config, data_digest.of(job.config.data)))
+        found = inspect(job.directory, identity(job.config, data.digest(job.config.data)))
         if found.state is State.DONE:
             done.append((place, Outcome(result=found.result)))
             continue

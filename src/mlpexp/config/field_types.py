@@ -1,0 +1,46 @@
+"""Types of configuration fields: what a value must be, checked by pydantic.
+
+Strict throughout: the text '3' is not a number and `true` is not 1, although an integer is accepted as a float.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+MAX_SEED = 2**32 - 1
+Whole = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Positive = Annotated[Finite, Field(gt=0)]
+NonNegative = Annotated[Finite, Field(ge=0)]
+Share = Annotated[Finite, Field(ge=0, lt=1)]
+OpenShare = Annotated[Finite, Field(gt=0, lt=1)]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+
+# the name of a column; Hydra reads the text 5 as a number
+Name = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+
+SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+def choice(choices: Callable[[], Collection[str]]) -> Any:
+    """A pydantic validator for a name out of a registry, which may grow while the program runs."""
+
+    def check(given: object) -> str:
+        if not isinstance(given, str) or given not in choices():
+            raise PydanticCustomError("unknown_choice", "unknown choice", {"choices": list(choices())})
+        return given
+
+    return PlainValidator(check)

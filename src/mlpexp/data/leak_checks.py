@@ -1,0 +1,135 @@
+"""Warnings about test results that say nothing: samples or labels that leak from the evaluated parts into training."""
+
+import logging
+from collections import Counter
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpexp.config.overrides import shell_word
+from mlpexp.data.preprocessing import Features
+from mlpexp.data.splits import Split
+from mlpexp.data.table import Table
+from mlpexp.data.tabular_files import listed
+
+MANY = 0.01  # share of a part's samples that are copies of training samples, from which it is warned of
+PARTS = {"val": "validation", "test": "test"}
+
+log = logging.getLogger(__name__)
+
+
+def warn(table: Table, split: Split, features: Features, target: str) -> None:
+    """Log at most one warning of each kind for a user's table, once per process and content.
+
+    Args:
+        target: the column of classes.
+    """
+    sentences = {
+        "copies": _copied_samples(table, split),
+        "target": _copied_target(table, target),
+        "categories": _new_categories(table, features),
+    }
+    for kind, sentence in sentences.items():
+        if sentence is not None and _is_new(table.digest, kind):
+            log.warning("%s", sentence)
+
+
+_logged: set[tuple[str, str]] = set()
+
+
+def _is_new(digest: str, kind: str) -> bool:
+    if (digest, kind) in _logged:
+        return False
+    _logged.add((digest, kind))
+    return True
+
+
+def _copied_samples(table: Table, split: Split) -> str | None:
+    """Samples of the validation and test parts that are in the training part, too."""
+    if split.val is split.train:  # data.split=none
+        return None
+    groups, unavoidable = _equal_samples(_ByDigest(table))
+    found = []
+    for part, name in PARTS.items():
+        index = getattr(split, part)
+        copies = int(np.isin(groups[index], groups[split.train]).sum())
+        same_file = part in table.given and copies == len(index)
+        if copies > MANY * len(index) and (same_file or not unavoidable):
+            found.append(f"{copies:,} of {len(index):,} {name} samples")
+    if not found:
+        return None
+    return (
+        f"{' and '.join(found)} are in the training part, too (equal in all features), so the accuracy on them says "
+        "little about new samples; remove the copies"
+    )
+
+
+class _ByDigest:
+    """A table, equal where its content is."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __hash__(self) -> int:
+        return hash(self.table.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByDigest) and self.table.digest == other.table.digest
+
+
+@lru_cache(maxsize=4)
+def _equal_samples(content: _ByDigest) -> tuple[NDArray[np.int64], bool]:
+    """A number for each sample, equal where all features are (N,); whether fewer samples are possible than there are.
+
+    Where every column has few values, equal samples are unavoidable and no sign of a mistake.
+    """
+    table = content.table
+    columns: list[NDArray[np.float64]] = [table.inputs.astype(np.float64) + 0.0]  # -0.0 becomes 0.0
+    if table.categories is not None:
+        codes = [np.unique(column.astype(str), return_inverse=True)[1] for column in table.categories.T]
+        columns.append(np.stack(codes, axis=1).astype(np.float64))
+    rows = np.ascontiguousarray(np.concatenate(columns, axis=1))  # (N, J + K)
+    possible = 1
+    for column in rows.T:
+        if possible > len(rows):
+            break
+        possible *= len(np.unique(column))
+    place: dict[bytes, int] = {}
+    groups = np.array([place.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), len(place)) for row in rows])
+    return groups, possible <= len(rows)
+
+
+def _copied_target(table: Table, target: str) -> str | None:
+    """A feature whose values correspond one to one to the classes."""
+    columns = zip(table.names, table.inputs.T, strict=True)
+    others = () if table.categories is None else zip(table.category_names, table.categories.T.astype(str), strict=True)
+    for name, column in (*columns, *others):
+        values, codes = np.unique(column, return_inverse=True)
+        if len(values) != len(table.class_names):
+            continue
+        if len(np.unique(codes * len(values) + table.labels)) == len(values):
+            return (
+                f"column {name} determines the class in every row, like a copy of data.target={target}; if it is one, "
+                f"leave it out with {shell_word('data.drop', [name])}"
+            )
+    return None
+
+
+def _new_categories(table: Table, features: Features) -> str | None:
+    """Categories of separate validation and test files that the training part does not have."""
+    if table.categories is None:
+        return None
+    found = []
+    for part, index in table.given.items():
+        columns = zip(features.category_names, map(set, features.values), table.categories[index].T, strict=True)
+        for name, known, column in columns:
+            new = Counter(value for value in column if value is not None and value not in known)
+            if new:
+                rows = new.total()
+                what = listed(sorted(new), 5)
+                found.append(f"{name}: {what} ({rows:,} of {len(index):,} {PARTS[part]} samples)")
+    if not found:
+        return None
+    return f"categories that do not occur in the training part become zeros: {'; '.join(found)}"
