@@ -14,7 +14,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.data.preprocessing import Features
 from mlpexp.evaluation import export as exporting
 from mlpexp.evaluation import trained_run
-from mlpexp.evaluation.export import ExportModule
+from mlpexp.evaluation.export_module import ExportModule
 from mlpexp.evaluation.locate_run import Place
 from mlpexp.store import file_names, run_directory
 

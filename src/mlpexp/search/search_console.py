@@ -18,7 +18,7 @@ from mlpexp.search.search_space import Space
 from mlpexp.store import atomic_files
 
 if TYPE_CHECKING:
-    from mlpexp.search.optuna_search import Plan
+    from mlpexp.search.search_plan import Plan
 
 RESULTS = "optimization_results.yaml"
 SHOWN = 20  # trials of a front

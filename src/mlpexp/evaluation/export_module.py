@@ -1,0 +1,83 @@
+"""A trained network with its preprocessing as one module, and the description that goes with it.
+
+Letters: B batch, J number columns, K category columns, I inputs, C classes.
+"""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlpexp.evaluation.trained_run import Trained
+from mlpexp.runtime import software_versions
+from mlpexp.store.identity import SCHEMA_VERSION
+
+
+class ExportModule(nn.Module):
+    """Preprocessing, network and softmax as one module, which is what ONNX and .pt2 files hold.
+
+    Numbers are NaN where a value is missing. A category is given by its index in the list of values of its column,
+    from 0; any other index, such as -1, stands for a value that did not occur in training.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    fill: Tensor | None
+
+    def __init__(self, run: Trained) -> None:
+        super().__init__()
+        features = run.data.features
+        # double precision: float32 would lose the digits of values whose offset is large against their spread
+        self.register_buffer("shift", torch.tensor(features.shift, dtype=torch.float64))  # (J,)
+        self.register_buffer("scale", torch.tensor(features.scale, dtype=torch.float64))
+        self.register_buffer("fill", torch.tensor(features.fill, dtype=torch.float64) if features.fill else None)
+        self.num_values = [len(values) for values in features.values]
+        self.network = run.module
+        self.dtype = next(run.module.parameters()).dtype
+
+    def forward(self, numbers: Tensor, categories: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and probabilities, each (B, C) float32, of numbers (B, J) and categories (B, K) int64."""
+        x = numbers.double()
+        if self.fill is not None:
+            x = torch.where(torch.isnan(x), self.fill, x)
+        parts = [(x - self.shift) / self.scale]
+        if categories is not None:
+            for k, count in enumerate(self.num_values):
+                parts.append((categories[:, k : k + 1] == torch.arange(count)).double())  # (B, values)
+        logits = self.network(torch.cat(parts, dim=1).float().to(self.dtype)).float()
+        return logits, torch.softmax(logits, dim=-1)
+
+
+def number_type(run: Trained) -> torch.dtype:
+    """The type of the input `numbers`: float32 for pixels, float64 for tables, whose values may need the digits."""
+    return torch.float32 if run.data.image_shape else torch.float64
+
+
+def metadata(run: Trained) -> dict[str, str]:
+    """The description that each format carries, as JSON texts; all lists and mappings in the order of the inputs."""
+    described = run.data
+    features = described.features
+    inputs: dict[str, Any] = {
+        "numbers": {"type": str(number_type(run)).removeprefix("torch."), "columns": features.names}
+    }
+    if features.category_names:
+        inputs["categories"] = {"type": "int64", "columns": features.category_names}
+    content: dict[str, Any] = {
+        "class_names": described.class_names,
+        "inputs": inputs,
+        "number_columns": features.names,
+        "category_columns": dict(zip(features.category_names, features.values, strict=True)),
+        "data": {
+            "name": described.name,
+            "sha256": described.digest,
+            "image_shape": list(described.image_shape) if described.image_shape else None,
+        },
+        "features": features.to_plain(),
+        "network": {"sizes": run.module.network.sizes, "activation": run.cfg.model.activation},
+        "checkpoint": {"sha256": run.sha256, "epoch": run.epoch, "weights": run.place.weights},
+        "metrics": run.result.metrics if run.result and run.result.epoch == run.epoch else {},
+        "versions": software_versions.versions(),
+        "schema_version": SCHEMA_VERSION,
+    }
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in content.items()}
