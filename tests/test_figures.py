@@ -199,6 +199,18 @@ def test_mistakes_are_the_wrong_ones_most_confident_first():
     assert "30 of 60 misclassified: the 20 most confident" in words(figure)
 
 
+def test_mistakes_have_a_legend():
+    assert "true → predicted class, probability of the latter" in words(
+        figures.mistakes(IMAGES, TRUE, PREDICTED, CONFIDENCE)
+    )
+
+
+def test_layer_lines_begin_before_training_where_that_was_recorded():
+    (axes,) = figures.layer_lines(np.array([[1.0], [0.1], [0.2]]), "gradient norm", "L2", first_epoch=-1).axes
+    assert axes.get_lines()[0].get_xdata().tolist() == [-1, 0, 1]
+    assert axes.get_xlabel() == "epoch (-1: before training)"
+
+
 def test_no_mistakes_are_said_to_be_none():
     assert words(figures.mistakes(IMAGES, TRUE, TRUE, CONFIDENCE)) == ["0 of 60 misclassified"]
 
@@ -221,7 +233,7 @@ def test_layer_lines_leave_gaps_where_a_logarithm_has_no_value():
     np.testing.assert_array_equal(first, [1.0, 0.1, NAN])
     np.testing.assert_array_equal(second, [NAN, 0.5, 0.25])
     assert axes.get_yscale() == "log"
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["layer 1", "layer 2"]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["layer 0", "layer 1"]
 
 
 def test_shares_are_drawn_from_zero_to_one():

@@ -177,3 +177,23 @@ def test_an_svg_has_no_inline_style_and_loads_nothing(drawn):
     used = set(re.findall(r'(?:href="#|url\(#)([^")]*)', drawn))
     assert used <= ids
     assert all(one.startswith("best-") for one in ids)
+
+
+@pytest.mark.parametrize("half", [0.0, 0.004, 0.05])
+@pytest.mark.parametrize("best", [0.9, 0.996, 0.9999])
+def test_ticks_of_the_cost_figure_stay_apart_when_an_interval_touches_accuracy_one(half, best):
+    mean = np.array([0.6, 0.8, 0.85, best])
+    sizes, front = np.array([100.0, 200, 400, 800]), np.ones(4, bool)
+    figure = cost_figure.cost([("parameters", sizes, front)], mean, np.array([0.01, 0.01, 0.01, half]), "acc", 3)
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    assert low < mean.min() and mean.max() < high
+    labels = [
+        label.get_window_extent()
+        for label in axes.get_yticklabels()
+        if label.get_text() and low <= label.get_position()[1] <= high
+    ]
+    labels.sort(key=lambda box: box.y0)
+    assert len(labels) >= 3
+    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(labels))

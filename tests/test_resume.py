@@ -127,9 +127,13 @@ def test_the_curve_is_one_with_no_step_twice(train, here: Path):
     found = points(here / "run")
     for tag in ("train/loss", "val/acc"):
         assert sorted(set(found[tag])) == [0, 1, 2, 3, 4]
-    for tag in ("gradients/layer_0", "weights/layer_1", "within/gradient_norm/layer_0"):  # and before the first step
+    for tag in (
+        "within/gradients/layer_0",
+        "within/weights/layer_1",
+        "within/gradient_norm/layer_0",
+    ):  # and before the first step
         assert sorted(set(found[tag])) == [-1, 0, 1, 2, 3, 4]
-    for tag, count in (("gradients/layer_0", 6), ("within/gradient_norm/layer_0", 6), ("lr-SGD", 5)):
+    for tag, count in (("within/gradients/layer_0", 6), ("within/gradient_norm/layer_0", 6), ("lr-SGD", 5)):
         assert len(found[tag]) == count, tag
     for tag in ("_hparams_/session_start_info", "_hparams_/session_end_info", "test/acc"):
         assert len(found[tag]) == 1, tag

@@ -319,3 +319,16 @@ def test_on_a_machine_with_slurm_nothing_is_said_about_srun(train, tmp_path: Pat
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     outcome = train(f"trainer.max_epochs=1 {QUICK}")
     assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_tensorboard_shows_train_and_validation_before_the_layers(train, here: Path):
+    assert train("hydra.run.dir=run model.depth=6 trainer.max_epochs=1 tracking.figures=false").code == 0
+    reader = EventAccumulator(str(here / "run"), size_guidance={"histograms": 0, "scalars": 0})
+    reader.Reload()
+    tags = reader.Tags()
+    groups = {tag.partition("/")[0] for tag in (*tags["scalars"], *tags["histograms"])}
+    assert sorted(groups)[:3] == ["test", "train", "val"]  # TensorBoard opens the first groups by name
+    assert len(tags["histograms"]) == 6  # weights and gradients of the first, a middle and the last layer
+    assert {tag.rpartition("_")[2] for tag in tags["histograms"]} == {"0", "3", "6"}
+    start = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"data.name" in start and b"digits" in start

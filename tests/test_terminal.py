@@ -44,7 +44,7 @@ def shown(
 
 def test_the_table_names_the_epoch_and_all_three_parts(capsys):
     said = shown(capsys, RESULT)
-    assert said.startswith("after 7 of 10 epochs (the best by val/loss)\n")
+    assert said.startswith("epoch 6, the best by val/loss, of epochs 0 to 9\n")
     assert "3,760 parameters, 0.4 s of training" in said
     for part, loss, accuracy in (
         ("training", "0.1235", "0.9000"),
@@ -66,7 +66,7 @@ def test_what_one_would_type_next_can_be_copied_whatever_the_name(capsys):
 def test_numbers_that_are_none_are_shown_as_such(capsys):
     diverged = replace(RESULT, status="diverged", objective=math.nan, metrics=RESULT.metrics | {"val/loss": math.nan})
     said = shown(capsys, diverged, further=None)
-    assert "(the last)" in said
+    assert "epoch 6, the last, of epochs 0 to 9" in said
     assert "nan" in said
     assert "resume=" not in said
 

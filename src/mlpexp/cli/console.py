@@ -86,8 +86,9 @@ def show(result: Result, directory: Path, further: int | None) -> None:
 def _title(result: Result) -> str:
     if result.epoch is None:
         return f"{result.status} after {result.epochs} epochs"
-    chosen = f"the best by {result.monitor}" if math.isfinite(result.objective) else "the last"
-    return f"after {result.epoch + 1} of {result.epochs} epochs ({chosen})"
+    is_best = result.metrics.get(result.monitor) == result.objective
+    chosen = f"the best by {result.monitor}" if is_best else "the last"
+    return f"epoch {result.epoch}, {chosen}, of epochs 0 to {result.epochs - 1}"
 
 
 def _number(value: float) -> str:

@@ -18,6 +18,7 @@ ALWAYS_SHOWN = (
     "model.init",
     "optimizer.name",
     "optimizer.lr",
+    "data.name",
     "data.batch_size",
     "trainer.max_epochs",
 )

@@ -176,11 +176,8 @@ class Recorder(Checkpoint):
         if self.events is None:
             return
         self.events.add(layers_event(epoch, rows, now))
-        for i, (k, _) in enumerate(module.network.linear):
-            names = module.network.names[k]
-            for group, tensor in (
-                ("weights", parameters[names["weight"]]),
-                ("biases", parameters[names["bias"]]),
-                ("gradients", gradients.parameters[names["weight"]]),
-            ):
-                self.events.add(histogram(f"{group}/layer_{i}", epoch, tensor.cpu().numpy(), now))
+        linear = module.network.linear
+        for i in sorted({0, len(linear) // 2, len(linear) - 1}):
+            name = module.network.names[linear[i][0]]["weight"]
+            for group, tensor in (("weights", parameters[name]), ("gradients", gradients.parameters[name])):
+                self.events.add(histogram(f"within/{group}/layer_{i}", epoch, tensor.cpu().numpy(), now))

@@ -1,4 +1,4 @@
-"""The pictures of one finished run: PNG files below `figures`, and the same in TensorBoard."""
+"""The figures of one finished run: PNG files below `figures`, and the same in TensorBoard."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,6 @@ from mlpexp.store import atomic_files, file_names
 from mlpexp.tracking import figures
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import image
-from mlpexp.tracking.layer_columns import START
 from mlpexp.training import decision_boundary
 from mlpexp.training.recorder import Recorder
 
@@ -65,12 +64,12 @@ def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator
                 decision_boundary.draw(module, data.description, inputs.numpy(), labels.numpy(), words),
             )
     if recorder.layer_rows:
-        epochs, rows = len(recorder.history), [row for row in recorder.layer_rows if row[0] != START]
-        table = np.array([row[2:4] for row in rows], dtype=float).reshape(epochs, -1, 2)
-        yield "gradient_norms", figures.layer_lines(table[..., 0], "gradient norm", "L2")
+        rows = recorder.layer_rows
+        start = int(rows[0][0])  # earlier versions did not record the state before training, epoch -1
+        epochs = len({row[0] for row in rows})
+        norms = np.array([row[2] for row in rows], dtype=float).reshape(epochs, -1)
+        yield "gradient_norms", figures.layer_lines(norms, "gradient norm", "L2", first_epoch=start)
         saturated = np.array([row[4] for row in rows if row[4] != ""], dtype=float)
         if saturated.size:
-            yield (
-                "saturation",
-                figures.layer_lines(saturated.reshape(epochs, -1), "saturated share", axis="share"),
-            )
+            shares = saturated.reshape(epochs, -1)
+            yield "saturation", figures.layer_lines(shares, "saturated share", axis="share", first_epoch=start)

@@ -16,7 +16,28 @@ from mlpexp.tracking.figures.plot_style import BLUE, FAINT, INK, headline, in_ho
 MANY = 400  # configurations from which intervals are left out
 MAX_POINTS = 1500
 LOG_FROM = 4  # greatest over least error
-ACCURACIES = (0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995, 0.998, 0.999)
+BEYOND = 3  # the axis ends at most at the best error divided by this
+MAX_TICKS = 11
+ACCURACIES = (
+    0,
+    0.4,
+    0.6,
+    0.7,
+    0.8,
+    0.85,
+    0.9,
+    0.92,
+    0.94,
+    0.96,
+    0.98,
+    0.99,
+    0.995,
+    0.998,
+    0.999,
+    0.9995,
+    0.9998,
+    0.9999,
+)
 
 
 def costs(analysis: Analysis) -> ReportFigure | None:
@@ -82,10 +103,10 @@ def cost(
         axes.plot(price[best], mean[best], "o", ms=11, mfc="none", mec=INK, mew=1.3, label="best by validation")
         reach = np.nan_to_num(half) if shown.sum() <= MANY else 0
         ends = np.concatenate([mean - reach, mean + reach])
-        value_axis(axes, np.clip(ends, low, None) if metric == "acc" else np.clip(ends, None, low))
+        value_axis(axes, np.clip(ends, low, 1) if metric == "acc" else np.clip(ends, None, low))
         axes.set_ylabel(f"validation {METRICS[metric]}")
         if by_error:
-            _by_error(axes, ends[np.isfinite(ends)])
+            _by_error(axes, ends[np.isfinite(ends)], float(mean[shown].max()))
         axes.set_xlabel(name + (", log scale" if log else ""))
         if log:
             _log(axes, positive)
@@ -103,13 +124,18 @@ def cost(
 
 
 def _spans(mean: np.ndarray) -> bool:
-    """Whether errors differ so much that equal steps of accuracy would press the best into a line."""
+    """Whether errors differ so much that the best cannot be distinguished on a linear axis of accuracy."""
     error = 1 - mean
     return bool(error.size) and 0 < error.min() < error.max() / LOG_FROM
 
 
-def _by_error(axes: Axes, accuracies: np.ndarray) -> None:
-    """The same distance for 0.8 to 0.9 as for 0.98 to 0.99: halving the error is as hard everywhere."""
+def _by_error(axes: Axes, accuracies: np.ndarray, best: float) -> None:
+    """Scale the axis by the logarithm of the error: 0.8 to 0.9 is as long as 0.98 to 0.99.
+
+    Args:
+        accuracies: ends of the intervals.
+        best: the greatest mean, below 1.
+    """
 
     def up(accuracy: np.ndarray) -> np.ndarray:
         return -np.log10(np.maximum(1 - accuracy, 1e-6))
@@ -117,19 +143,26 @@ def _by_error(axes: Axes, accuracies: np.ndarray) -> None:
     def back(height: np.ndarray) -> np.ndarray:
         return 1 - 10.0**-height
 
-    low, high = up(np.array([accuracies.min(), accuracies.max()]))
+    # an interval that reaches accuracy 1 would take the whole axis
+    top_value = min(accuracies.max(), 1 - (1 - best) / BEYOND)
+    low, high = up(np.array([accuracies.min(), top_value]))
     margin = 0.06 * (high - low)
     axes.set_yscale("function", functions=(up, back))
     axes.set_ylim(*back(np.array([low - margin, high + margin])))
     bottom, top = axes.get_ylim()
-    axes.yaxis.set_major_locator(FixedLocator([t for t in ACCURACIES if bottom <= t <= top]))
+    places = up(np.array(ACCURACIES))
+    ticks: list[int] = []
+    for tick in np.flatnonzero((np.array(ACCURACIES) >= bottom) & (np.array(ACCURACIES) <= top)):
+        if not ticks or places[tick] - places[ticks[-1]] > (up(np.array(top)) - up(np.array(bottom))) / MAX_TICKS:
+            ticks.append(int(tick))
+    axes.yaxis.set_major_locator(FixedLocator([ACCURACIES[tick] for tick in ticks]))
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("validation accuracy (log error)")
 
 
 def _floor(mean: np.ndarray, metric: str) -> float:
-    """Where the axis may end on the bad side: failures far off would press the rest into a line."""
+    """The bad end of the axis; means far beyond it are left out, so that the others can be distinguished."""
     if not mean.size:
         return 0.0
     quarter, three = np.quantile(mean, (0.25, 0.75))

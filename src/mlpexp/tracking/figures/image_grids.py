@@ -1,6 +1,6 @@
-"""Many small pictures in one: samples, mistakes, first-layer weights.
+"""Many small images in one figure: samples, mistakes, first-layer weights.
 
-A mosaic is one image with gaps, not an axes for each picture: 64 axes take a second to draw.
+They are one image with gaps, since 64 axes take a second to draw.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ HEADLINE = 0.42  # inches
 SIDE = 0.85  # inches: one picture
 CAPTION = 0.22  # inches: a line of text above a picture
 MARGIN = 0.15  # inches
+KEY = "true → predicted class, probability of the latter"
 
 
 @in_house_style
@@ -52,7 +53,7 @@ def mistakes(
     class_names: list[str] | None = None,
     limit: int = 20,
 ) -> Figure:
-    """Samples of whose wrong class the network was most sure; above each `true → predicted` and how sure.
+    """The wrong predictions with the highest probabilities; above each `true → predicted` and its probability.
 
     Args:
         images: (n, height, width), all samples, right ones too.
@@ -73,12 +74,14 @@ def mistakes(
     names = [str(number) for number in range(int(max(true.max(), predicted.max())) + 1)]
     names = [short(name, 9) for name in (names if class_names is None else class_names)]
     titles = [f"{names[true[i]]} → {names[predicted[i]]}  {confidence[i]:.2f}" for i in worst]
-    return _titled_mosaic(images[worst], titles, words, columns=min(len(worst), 5))[0]
+    figure, _, _ = _titled_mosaic(images[worst], titles, words, columns=min(len(worst), 5), below=CAPTION)
+    figure.text(0.5, 0.06 / figure.get_figheight(), KEY, color=FAINT, fontsize=8, ha="center", va="bottom")
+    return figure
 
 
 @in_house_style
 def first_layer_weights(weights: np.ndarray, shape: tuple[int, int] = (8, 8), limit: int = 64) -> Figure:
-    """What each hidden unit of the first layer looks for: red adds to its input, blue takes from it.
+    """The weights of each hidden unit of the first layer: red is positive, blue negative.
 
     Args:
         weights: (width, height * width of a picture), on one scale, symmetric about 0.

@@ -1,4 +1,4 @@
-"""Lines over epochs: a run's learning curves, and one number of each layer."""
+"""Lines over epochs: the learning curves of a run, and one number of each layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -59,14 +59,17 @@ def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int | No
 
 
 @in_house_style
-def layer_lines(values: np.ndarray, name: str, unit: str = "", axis: Literal["log", "share"] = "log") -> Figure:
-    """One line per layer over the epochs, the first layer darkest.
+def layer_lines(
+    values: np.ndarray, name: str, unit: str = "", axis: Literal["log", "share"] = "log", first_epoch: int = 0
+) -> Figure:
+    """One line per layer over the epochs, layer 0 darkest.
 
     Args:
         values: (epochs, layers); not finite, and on a logarithmic axis not positive, means a gap.
         name: what they are, e.g. `gradient norm`.
         unit: of the values, e.g. `L2`.
-        axis: `log`, or `share` for what lies in [0, 1].
+        axis: `log`, or `share` for values in [0, 1].
+        first_epoch: of `values`; -1 where they begin with the state before training.
     """
     values = np.asarray(values, dtype=float)
     epochs, layers = values.shape
@@ -75,10 +78,12 @@ def layer_lines(values: np.ndarray, name: str, unit: str = "", axis: Literal["lo
     headline(figure, f"{name[:1].upper()}{name[1:]} by layer")
     shown = np.where(np.isfinite(values) & ((values > 0) | (axis == "share")), values, np.nan)
     colours = colormaps["viridis"](np.linspace(0, 0.88, layers))
-    lines = axes.plot(np.arange(epochs), shown, marker="o" if epochs <= MARKED else None, clip_on=False)
+    lines = axes.plot(first_epoch + np.arange(epochs), shown, marker="o" if epochs <= MARKED else None, clip_on=False)
     for line, colour in zip(lines, colours, strict=True):
         line.set_color(colour)
-    _epochs_axis(axes, epochs)
+    _epochs_axis(axes, epochs, first_epoch)
+    if first_epoch < 0:
+        axes.set_xlabel(f"epoch ({first_epoch}: before training)")
     finite = shown[np.isfinite(shown)]
     if axis == "log" and finite.size:
         _log_axis(axes, finite)
@@ -89,7 +94,7 @@ def layer_lines(values: np.ndarray, name: str, unit: str = "", axis: Literal["lo
     named = np.unique(np.linspace(0, layers - 1, min(layers, LEGEND)).round().astype(int))
     axes.legend(
         [lines[layer] for layer in named],
-        [f"layer {layer + 1}" for layer in named],
+        [f"layer {layer}" for layer in named],
         loc="upper left",
         bbox_to_anchor=(1.01, 1.02),
         fontsize=9,
@@ -129,8 +134,8 @@ def _train_and_validation(
     return axes
 
 
-def _epochs_axis(axes: Axes, epochs: int) -> None:
-    axes.set_xlim(-0.5, max(epochs, 1) - 0.5)
+def _epochs_axis(axes: Axes, epochs: int, first: int = 0) -> None:
+    axes.set_xlim(first - 0.5, first + max(epochs, 1) - 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.grid(axis="y", color=GRID)
