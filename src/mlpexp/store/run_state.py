@@ -25,6 +25,8 @@ class State(Enum):
     TORN = "torn"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    SAVED = "saved"
+    """its stack was under way, and its state is saved"""
     OTHER = "another run's"
     """it holds a finished run of another identity, which stays where it is"""
 
@@ -93,6 +95,20 @@ def set_aside(found: Found, shelf: Path) -> Path:
     place = vacant(shelf, found.directory.name)
     found.directory.rename(place)
     return place
+
+
+def keep_saved(found: Found, shelf: Path) -> None:
+    """Prepare the directory of a run whose training is continued: its metrics so far stay, its marker goes.
+
+    What else is there was left by a crash while the run was written, and is set aside.
+    """
+    if not found.directory.is_dir():
+        return
+    names = {path.name for path in found.directory.iterdir()}
+    if names <= {*file_names.BEFORE_TRAINING, file_names.RESULT, file_names.METRICS}:
+        (found.directory / file_names.RESULT).unlink(missing_ok=True)
+    else:
+        set_content_aside(found.directory, shelf)
 
 
 def set_content_aside(directory: Path, shelf: Path) -> None:

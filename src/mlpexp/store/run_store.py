@@ -17,7 +17,7 @@ from mlpexp.config.schema import Config
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
-from mlpexp.store import atomic_files, file_names, run_directory, run_state, run_table, sweep_manifest
+from mlpexp.store import atomic_files, file_names, run_directory, run_state, run_table, stack_states, sweep_manifest
 from mlpexp.store.identity import hash_content, identity_content
 from mlpexp.store.run_state import UNUSABLE, Found, State
 from mlpexp.store.sweep_manifest import Manifest
@@ -29,6 +29,7 @@ WORDS = {
     State.TORN: "torn (set aside, trained again)",
     State.FAILED: "failed before (tried again)",
     State.INTERRUPTED: "interrupted before (trained again)",
+    State.SAVED: "under way before (continued from their last saved epoch)",
     State.NEW: "new",
 }
 
@@ -80,6 +81,10 @@ class RunStore:
         study = sweep_manifest.joined(old, sweep_manifest.of(contents), self.directory, refuse=same_study)
         identities = [hash_content(content) for content in contents]
         found = _Recognition(self.directory, study.runs).find([Path(place) for place in unique], identities)
+        saved = stack_states.saved_runs(self.directory)
+        for one, identity in zip(found, identities, strict=True):
+            if identity in saved and one.state in (State.NEW, State.TORN, State.INTERRUPTED):
+                one.state = State.SAVED
         study.runs |= {
             identity: self.name_of(one.directory)
             for identity, one in zip(identities, found, strict=True)
@@ -94,6 +99,8 @@ class RunStore:
         for one in survey.found.values():
             if one.state is State.INTERRUPTED and not one.trained:
                 (one.directory / file_names.RESULT).unlink()  # stopped before anything came of it
+            elif one.state is State.SAVED:
+                run_state.keep_saved(one, self.directory / file_names.SET_ASIDE)
             elif one.state in UNUSABLE:
                 run_state.set_aside(one, self.directory / file_names.SET_ASIDE)
         sweep_manifest.write(self.directory, survey.manifest)

@@ -2,17 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
-from mlpexp.store import file_names, results_table
+from mlpexp.store import file_names, results_table, stack_states
 from mlpexp.store.identity import identity
+from mlpexp.store.run_directory import Result, Status
 from mlpexp.store.run_store import RunStore
-from mlpexp.sweep import saved_states
+from mlpexp.store.stack_states import SavedRun
 from mlpexp.sweep.backends.base import Backend, opened
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.failure_record import unfinished
@@ -58,8 +59,9 @@ def conduct(
                     with screen.showing(jobs, division):
                         _train(_units(sweep, left, division, directory), backend, progress)
             except Interrupted as stop:
-                _note_interrupted(sweep, outcomes, first_line(stop))
-                raise Interrupted(f"{stop}; {progress.kept()}, the same command carries on", stop.exit_code) from None
+                kept = progress.kept()
+                progress.note_interrupted(first_line(stop))
+                raise Interrupted(f"{stop}; {kept}, the same command carries on", stop.exit_code) from None
             finally:
                 with signals.deferred():
                     results_table.write(directory, ended_rows(sweep, outcomes, directory))
@@ -79,18 +81,10 @@ def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None
     """
     data = [data_of(job) for job in jobs]
     epochs = None
-    if directory is not None and (saved := saved_states.epochs_done(directory / file_names.STATES)):
-        epochs = [saved.get(identity(job.config, one.digest), 0) for job, one in zip(jobs, data, strict=True)]
+    if directory is not None and (saved := stack_states.saved_runs(directory)):
+        found = [saved.get(identity(job.config, one.digest)) for job, one in zip(jobs, data, strict=True)]
+        epochs = [0 if run is None else run.epochs for run in found]
     return plan([job.config for job in jobs], data, workers=workers, epochs_done=epochs)
-
-
-def _note_interrupted(sweep: Sequence[Job], outcomes: list[Outcome], reason: str) -> None:
-    """For the table: the runs whose directories are marked, and those that were not begun."""
-    for i, (job, outcome) in enumerate(zip(sweep, outcomes, strict=True)):
-        if outcome.result is None:
-            begun = (job.directory / file_names.RESULT).exists()
-            message = reason if begun else f"{reason} before it began"
-            outcomes[i] = Outcome(result=unfinished(job, "interrupted", message))
 
 
 def _settled(settings: Settings, jobs: Sequence[Job], screen: Screen) -> Settings:
@@ -124,7 +118,7 @@ def _units(sweep: Sequence[Job], left: Sequence[int], division: Plan, directory:
             alone=alone,
             cost=cost,
             origin=places[0],
-            states=directory / file_names.STATES,
+            sweep=directory,
         )
 
     stacks = [unit(stack.runs, alone=False, cost=stack.cost) for stack in division.stacks]
@@ -162,9 +156,19 @@ class _Progress:
 
     def kept(self) -> str:
         done = sum(outcome.is_done for outcome in self.outcomes)
-        saved = saved_states.epochs_done(self.directory / file_names.STATES)
+        saved = stack_states.saved_runs(self.directory)
         more = f", {len(saved):,} more are saved with their epochs so far" if saved else ""
         return f"{done:,} of {len(self.outcomes):,} runs are done and kept{more}"
+
+    def note_interrupted(self, reason: str) -> None:
+        """For the table: the runs that were under way, and those that had not begun."""
+        saved = stack_states.saved_runs(self.directory)
+        for place, (job, outcome) in enumerate(zip(self.sweep, self.outcomes, strict=True)):
+            if outcome.result is None:
+                result = _unfinished(job, "interrupted", reason, saved)
+                if not result.epochs and not (job.directory / file_names.RESULT).exists():
+                    result = replace(result, message=f"{reason} before it began")
+                self.outcomes[place] = Outcome(result=result)
 
     def warn(self, line: str) -> None:
         self.screen.warn(line)
@@ -183,35 +187,22 @@ class _Progress:
         """All runs of a unit have ended."""
         if self.sweep[unit.places[0]].config.record == "table":
             self._record(unit.places)
-        folder = self.directory / file_names.STATES
-        if saved_states.exist(folder):
-            saved_states.remove(folder, {end.result.identity for end in self.outcomes if end.result})
+        stack_states.remove(self.directory, (end.result.identity for end in self.outcomes if end.result))
         if time.monotonic() > self._due:
             self._write_table()
 
     def _write_table(self) -> None:
         """The rows of all runs that have ended or are saved. For a large sweep that may take longer than a stack."""
         started = time.monotonic()
-        rows = ended_rows(self.sweep, self._with_running(), self.directory)
-        results_table.write(self.directory, rows)
+        shown = list(self.outcomes)
+        if saved := stack_states.saved_runs(self.directory):
+            for place, (job, outcome) in enumerate(zip(self.sweep, self.outcomes, strict=True)):
+                if not outcome.is_known:
+                    result = _unfinished(job, "running", "", saved)
+                    shown[place] = Outcome(result=result if result.epochs else None)
+        results_table.write(self.directory, ended_rows(self.sweep, shown, self.directory))
         now = time.monotonic()
         self._due = now + TABLE_SHARE * (now - started)
-
-    def _with_running(self) -> list[Outcome]:
-        """The outcomes, and in place of those that are not known yet what is saved of the runs under way."""
-        saved = saved_states.saved_runs(self.directory / file_names.STATES)
-        if not saved:
-            return self.outcomes
-        shown = list(self.outcomes)
-        for place, (job, outcome) in enumerate(zip(self.sweep, self.outcomes, strict=True)):
-            if outcome.is_known:
-                continue
-            result = unfinished(job, "running", "")
-            if run := saved.get(result.identity):
-                metrics = {name: math.nan if value is None else value for name, value in run.metrics.items()}
-                epoch = run.epochs - 1
-                shown[place] = Outcome(result=replace(result, metrics=metrics, epochs=run.epochs, epoch=epoch))
-        return shown
 
     def _record(self, places: Sequence[int]) -> None:
         store = RunStore(self.directory)
@@ -219,3 +210,12 @@ class _Progress:
         store.record([(name, outcome.files) for name, outcome in ended if outcome.files is not None])
         for _, outcome in ended:
             outcome.files = None  # memory: the stack's, not the sweep's
+
+
+def _unfinished(job: Job, status: Status, message: str, saved: Mapping[str, SavedRun]) -> Result:
+    """The row of a run that has not ended, with what is saved of it."""
+    result = unfinished(job, status, message)
+    if (run := saved.get(result.identity)) is None:
+        return result
+    metrics = {name: math.nan if value is None else value for name, value in run.metrics.items()}
+    return replace(result, metrics=metrics, epochs=run.epochs, epoch=run.epochs - 1)

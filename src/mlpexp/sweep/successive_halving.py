@@ -17,7 +17,7 @@ from mlpexp.config.schema import Config
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
-from mlpexp.store import file_names
+from mlpexp.store import file_names, stack_states
 from mlpexp.store.run_store import RunStore
 from mlpexp.sweep import saved_states
 from mlpexp.sweep.backends.base import Watcher
@@ -77,25 +77,21 @@ class Halving:
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
         self._left = {place for unit in units for place in unit.places}
         self._states = {place: state for unit in units for place, state in load_states(unit).items()}
-        folder = units[0].states
         try:
-            yield from self._rungs(folder, self._reporter(watcher))
+            yield from self._rungs(self._reporter(watcher))
         except Interrupted as stop:
             places = sorted(self._left)
-            if folder is not None and self._states:
-                with signals.deferred():
-                    paused = self._unit([place for place in places if place in self._states], folder)
-                    states = [self._states[place] for place in paused.places]
-                    saved_states.save(folder, dict(zip(identities(paused), states, strict=True)))
+            with signals.deferred():
+                self._save_states()
             mark_interrupted([self.sweep[place] for place in places], stop)
             raise
 
-    def _rungs(self, folder: Path | None, report: Callable[[int, float], None]) -> Iterator[tuple[int, Outcome]]:
+    def _rungs(self, report: Callable[[int, float], None]) -> Iterator[tuple[int, Outcome]]:
         halving = self.sweep[0].config.halving
         earlier = _Earlier(self.sweep, self.outcomes, self.directory)
         candidates = set(range(len(self.sweep)))
         for rung in [*(halving.rungs or []), None]:
-            for unit in self._stacks(folder):
+            for unit in self._stacks():
                 train = partial(train_part, states=self._states, report=partial(report, len(unit.jobs)), until=rung)
                 for part, trained in isolate(unit, train):
                     if isinstance(trained, Exception):
@@ -120,16 +116,16 @@ class Halving:
                     leaving.append(place)
             yield from self._write(leaving)
 
-    def _stacks(self, folder: Path | None) -> list[Unit]:
+    def _stacks(self) -> list[Unit]:
         """The runs that are still left, in stacks of equal shape and epoch."""
         places = sorted(self._left)
         jobs = [self.sweep[place] for place in places]
         epochs = [len(self._states[place].record.history) if place in self._states else 0 for place in places]
         division = plan([job.config for job in jobs], [data_of(job) for job in jobs], epochs_done=epochs)
-        return [self._unit([places[run] for run in stack.runs], folder) for stack in division.stacks]
+        return [self._unit([places[run] for run in stack.runs]) for stack in division.stacks]
 
-    def _unit(self, places: Sequence[int], folder: Path | None) -> Unit:
-        return Unit(places=tuple(places), jobs=tuple(self.sweep[place] for place in places), states=folder)
+    def _unit(self, places: Sequence[int]) -> Unit:
+        return Unit(places=tuple(places), jobs=tuple(self.sweep[place] for place in places), sweep=self.directory)
 
     def _reached(self, place: int, epochs: int, earlier: "_Earlier") -> float:
         """The best value of a run within so many epochs; smaller is better, infinite for a run without one."""
@@ -151,6 +147,18 @@ class Halving:
         self._left.discard(place)
         self._states.pop(place, None)
         return place, outcome
+
+    def _save_states(self) -> None:
+        """Save the runs between two stacks, but for those that are saved already."""
+        unit = self._unit(sorted(self._states))
+        saved = stack_states.saved_runs(self.directory) if unit.places else {}
+        states = {
+            identity: self._states[place]
+            for place, identity in zip(unit.places, identities(unit), strict=True)
+            if identity not in saved or saved[identity].epochs < len(self._states[place].record.history)
+        }
+        if states:
+            saved_states.save(self.directory, states)
 
     def _reporter(self, watcher: Watcher) -> Callable[[int, float], None]:
         """A function that is called with the number of its runs after each epoch of a stack."""

@@ -44,7 +44,7 @@ class Unit:
         losses: workers that were lost while they worked on it.
         saved: epochs of its runs that were saved when the last of them was lost.
         origin: names it, and its parts, among the units of the sweep.
-        states: directory in which the states of its stacks are saved; None: they are not saved.
+        sweep: directory in which the states of its stacks are saved; None: they are not saved.
     """
 
     places: tuple[int, ...]
@@ -54,7 +54,7 @@ class Unit:
     losses: int = 0
     saved: int = 0
     origin: int = 0
-    states: Path | None = None
+    sweep: Path | None = None
 
     def packed(self) -> "Unit":
         """The same as plain data, for another process."""
@@ -137,8 +137,8 @@ def train_part(
     configs, data = [job.config for job in unit.jobs], [data_of(job) for job in unit.jobs]
 
     def save(module: StackModule) -> None:
-        assert unit.states is not None
-        saved_states.save(unit.states, dict(zip(identities(unit), map(module.state, range(len(configs))), strict=True)))
+        assert unit.sweep is not None
+        saved_states.save(unit.sweep, dict(zip(identities(unit), map(module.state, range(len(configs))), strict=True)))
         for job, record in zip(unit.jobs, module.records, strict=True):
             if job.config.record == "run":
                 metrics = run_directory.metrics_csv(record.history)
@@ -147,7 +147,7 @@ def train_part(
     hooks = EpochHooks(
         report=report,
         check=check,
-        save=None if unit.states is None else save,
+        save=None if unit.sweep is None else save,
         save_every_s=configs[0].stack.save_every_s,
     )
     continued = [states[place] for place in unit.places if place in states]
@@ -156,11 +156,11 @@ def train_part(
 
 def load_states(unit: Unit) -> dict[int, TrainingState]:
     """The saved states of the runs of a unit, by their places."""
-    if unit.states is None or not saved_states.exist(unit.states):
+    if unit.sweep is None or not (unit.sweep / file_names.STATES).is_dir():
         return {}
     names = identities(unit)
     wanted = {name: (job.config, data_of(job)) for name, job in zip(names, unit.jobs, strict=True)}
-    found = saved_states.load(unit.states, wanted)
+    found = saved_states.load(unit.sweep, wanted)
     return {place: found[name] for place, name in zip(unit.places, names, strict=True) if name in found}
 
 

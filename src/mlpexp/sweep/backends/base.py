@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mlpexp.runtime.errors import RunsFailed
-from mlpexp.store import worker_session
+from mlpexp.store import stack_states, worker_session
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep import saved_states
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.failure_record import failed
 from mlpexp.sweep.run_jobs import Outcome
@@ -147,7 +146,5 @@ def report_progress(session: Session, units: Sequence[Unit], watcher: Watcher) -
 
 
 def _epochs_saved(unit: Unit) -> int:
-    if unit.states is None or unit.alone or not saved_states.exist(unit.states):
-        return 0
-    saved = saved_states.epochs_done(unit.states)
-    return sum(saved.get(identity, 0) for identity in identities(unit))
+    saved = {} if unit.sweep is None or unit.alone else stack_states.saved_runs(unit.sweep)
+    return sum(saved[identity].epochs for identity in identities(unit) if identity in saved) if saved else 0
