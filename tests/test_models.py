@@ -1,6 +1,8 @@
 """Three implementations of one network: the same names, the same numbers, against plain torch."""
 
+import pickle
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,9 @@ from mlpexp.config.schema import Config, DataConfig, ModelConfig, OptimizerConfi
 from mlpexp.data.batches import Batches
 from mlpexp.data.datamodule import TableDataModule
 from mlpexp.data.prepared_data import prepare
+from mlpexp.models.autograd_mlp import AutogradMLP
+from mlpexp.models.backprop_mlp import BackpropMLP
+from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.nn.initialisation import initialise
 from mlpexp.store import checkpoint_files
 from mlpexp.training.single_run import Quiet
@@ -142,6 +147,36 @@ def test_a_checkpoint_of_one_variant_gives_the_same_logits_in_another(source, op
             other = models.build(config(variant, seed=1, model={"width": [20, 10]}), num_features, num_classes)
             other.load_state_dict(loaded["state_dict"], strict=True)
             torch.testing.assert_close(other(torch.from_numpy(inputs)), wanted, rtol=1e-5, atol=1e-5)
+
+
+KINDS = {"torch_nn": TorchMLP, "autograd": AutogradMLP, "backprop": BackpropMLP}
+
+
+@pytest.mark.parametrize("reader", VARIANTS)
+@pytest.mark.parametrize("writer", VARIANTS)
+def test_lightnings_load_from_checkpoint_needs_nothing_but_the_path(writer, reader, tmp_path):
+    cfg = config(writer, model={"width": [20, 10]}, optimizer={"momentum": 0.9})
+    module, trainer = fit(cfg)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = KINDS[reader].load_from_checkpoint(tmp_path / "a.ckpt")
+    assert type(loaded) is KINDS[reader]
+    assert loaded.cfg == cfg
+    assert all(torch.equal(a, b) for a, b in zip(weights(loaded), weights(module), strict=True))
+
+
+def test_load_from_checkpoint_executes_nothing_whatever_the_environment_says(tmp_path, monkeypatch):
+    class Harmful:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    _, trainer = fit(config())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    content = torch.load(tmp_path / "a.ckpt", weights_only=True) | {"harmful": Harmful()}
+    torch.save(content, tmp_path / "b.ckpt")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(pickle.UnpicklingError):
+        TorchMLP.load_from_checkpoint(tmp_path / "b.ckpt")
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("optimizer", UPDATES, ids=str)

@@ -133,6 +133,14 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     return cfg
 
 
+def from_plain(plain: Mapping[str, Any]) -> Config:
+    """The configuration of which `schema.plain` made these nested builtins, e.g. out of a checkpoint; as `parse`."""
+    trainer = plain.get("trainer")
+    if isinstance(trainer, Mapping) and isinstance(flags := trainer.get("flags"), Mapping):
+        plain = {**plain, "trainer": {**flags, **{key: trainer[key] for key in trainer if key != "flags"}}}
+    return parse(plain)
+
+
 def unknown_key(key: str) -> str:
     """The sentence for a key that does not exist, with the nearest one that does."""
     if key.startswith(("hydra.sweeper.", "hydra.launcher.")):

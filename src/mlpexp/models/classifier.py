@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from mlpexp.config import checks
 from mlpexp.config.schema import Config, plain
 from mlpexp.data.data_description import Description
 from mlpexp.nn.initialisation import initialise
@@ -37,10 +38,16 @@ class Classifier(LightningModule):
     class_weights: Tensor | None
 
     def __init__(
-        self, cfg: Config, num_features: int, num_classes: int, data: Description | Mapping[str, Any] | None = None
+        self,
+        config: Config | Mapping[str, Any],
+        num_features: int,
+        num_classes: int,
+        data: Description | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(data, Mapping):  # as Lightning's own load_from_checkpoint hands it back
+        # `load_from_checkpoint` gives the plain builtins that are saved as hyperparameters
+        cfg = checks.from_plain(config) if isinstance(config, Mapping) else config
+        if isinstance(data, Mapping):
             data = Description.from_plain(data)
         # plain builtins only: anything else would make the checkpoint unloadable with weights_only=True
         self.save_hyperparameters(hyperparameters(cfg, num_features, num_classes, data))
@@ -58,6 +65,16 @@ class Classifier(LightningModule):
         initial = initialise(self.network, cfg.model, cfg.seed)
         for k, (layer, names) in enumerate(zip(self.network.layers, self.network.names, strict=True)):
             self._add_layer(k, layer, {name: initial[full] for name, full in names.items()})
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> "Classifier":
+        """Lightning's method, reading the file as data: nothing in it is executed.
+
+        Raises:
+            ConfigError: the configuration in the file is impossible.
+        """
+        found: Classifier = super().load_from_checkpoint(checkpoint_path, *args, **options | {"weights_only": True})
+        return found
 
     def _add_layer(self, k: int, layer: LayerSpec, initial: Mapping[str, Tensor]) -> None:
         """Make the k-th layer in the implementation's own way, with its parameters' initial values by short name."""

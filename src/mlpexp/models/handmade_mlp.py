@@ -86,6 +86,8 @@ class HandMadeMLP(Classifier):
         ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "velocities" not in checkpoint:  # of another implementation: its weights, without momentum
+            return
         saved = [tensor for layer in checkpoint["velocities"] for tensor in layer]
         for name, tensor in zip(self.network.shapes, saved, strict=True):
             if (velocity := self.velocity(name)) is not None:

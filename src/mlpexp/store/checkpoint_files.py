@@ -99,12 +99,8 @@ def described(path: Path, loaded: Mapping[str, Any]) -> tuple[Config, int, int]:
     numbers = [plain.get("num_features"), plain.get("num_classes")]
     if not all(isinstance(number, int) and 1 <= number <= MAX_FEATURES for number in numbers):
         raise UserError(f"{path}: num_features and num_classes are {numbers}; they must be whole numbers >= 1")
-    config = plain["config"]
-    trainer = config.get("trainer")
-    if isinstance(trainer, dict) and isinstance(flags := trainer.get("flags"), dict):
-        config = config | {"trainer": flags | {key: trainer[key] for key in trainer if key != "flags"}}
     try:
-        return checks.parse(config), numbers[0], numbers[1]  # type: ignore[return-value]
+        return checks.from_plain(plain["config"]), numbers[0], numbers[1]  # type: ignore[return-value]
     except ConfigError as error:
         raise UserError(f"{path} holds an impossible configuration: {error.problems[0]}") from error
 
