@@ -6,6 +6,7 @@ from pathlib import Path
 import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
+from mlpexp.nn.metrics import METRICS, columns
 
 
 def main() -> None:
@@ -27,9 +28,9 @@ def _parser() -> argparse.ArgumentParser:
         "directories", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME, or a run's"
     )
     parser.add_argument("--out", type=Path, help="where to write; by default DIR/report of the first DIR")
-    parser.add_argument("--metric", choices=("acc", "loss"), default="acc", help="what is shown (default: acc)")
+    parser.add_argument("--metric", choices=tuple(METRICS), default="acc", help="what is shown (default: acc)")
     parser.add_argument(
-        "--by", choices=("val/loss", "val/acc"), help="what the best is chosen by (default: what the runs monitored)"
+        "--by", choices=columns("val"), help="what the best is chosen by (default: what the runs monitored)"
     )
     return parser
 

@@ -80,7 +80,7 @@ def test_value_slope_or_curvature_jumps_at_the_kinks_and_nowhere_else(name):
 
 def test_a_new_activation_trains_alone_and_in_a_stack_to_the_bit_and_passes_the_gradient_check(register, train, here):
     relu6 = Activation(
-        function=lambda x: F.relu6(x),
+        function=F.relu6,
         derivative=lambda x, h: ((x > 0) & (x < 6)).to(x.dtype),
         gain=1.0,
         kinks=(0.0, 6.0),

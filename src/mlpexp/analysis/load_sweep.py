@@ -20,7 +20,7 @@ from mlpexp.runtime.errors import UserError
 from mlpexp.store import results_table, run_directory, run_files, run_table, sweep_manifest
 from mlpexp.store.file_names import RESULT, RESULTS
 from mlpexp.store.results_table import Record, result_fields, typed
-from mlpexp.store.run_directory import FINITE, METRIC_NAMES, Result
+from mlpexp.store.run_directory import FINITE, Result
 from mlpexp.store.sweep_manifest import Manifest
 
 NOT_DATA = ("batch_size", "shuffle", "class_weight", "path", "val_path", "test_path")  # files are known by their bytes
@@ -72,7 +72,7 @@ def read(directory: Path) -> tuple[SweepTable, Sources]:
         records = results_table.load_results(directory)
     except (ValueError, TypeError, AttributeError) as error:  # TypeError: a row with too many fields
         raise _damaged(directory, str(error)) from error
-    if records and not {"name", "status", *METRIC_NAMES} <= records[0].keys():
+    if records and not {"name", "status", "val/loss"} <= records[0].keys():
         raise _damaged(directory, "columns are missing")
     return _verified(directory, records)
 
@@ -147,7 +147,7 @@ def _swept(directory: Path, name: str, row: Record) -> Record:
     if overrides is None:
         return {}
     given = by_key(overrides)
-    keys = [key for key in row if key not in sweep_table.KNOWN]
+    keys = [key for key in row if sweep_table.is_swept(key)]
     return {key: typed(key, given[key].label) if key in given else None for key in keys}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlpexp.analysis.statistics import Estimate, mean_and_half
-from mlpexp.analysis.sweep_table import METRICS, SweepTable
+from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.nn.metrics import higher_is_better
 
 
@@ -64,7 +64,7 @@ def rank(table: SweepTable, by: str) -> Ranking:
     """
     means, halves = {}, {}
     finished = np.zeros(table.num_configurations, int)
-    for metric in (*METRICS, "seconds", "num_parameters"):
+    for metric in table.values:
         means[metric], halves[metric], count = mean_and_half(table.table(metric))
         if metric == by:
             finished = count

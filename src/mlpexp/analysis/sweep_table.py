@@ -13,12 +13,11 @@ import numpy as np
 
 from mlpexp.analysis import swept_keys
 from mlpexp.analysis.swept_keys import Key
-from mlpexp.store.results_table import HEAD, TAIL, TEST_NAMES
-from mlpexp.store.run_directory import FINITE, METRIC_NAMES
+from mlpexp.nn.metrics import epoch_columns, final_columns, is_column
+from mlpexp.store.results_table import HEAD, TAIL
+from mlpexp.store.run_directory import FINITE
 
-METRICS = (*METRIC_NAMES, *TEST_NAMES)
-KNOWN = {*HEAD, *METRICS, *TAIL}
-NUMBERS = (*METRICS, "epoch", "epochs", "num_parameters", "seconds")
+NUMBERS = ("epoch", "epochs", "num_parameters", "seconds")
 SPARSE = 50  # cells per run in the (C, B) table above which repetitions count as unshared
 
 
@@ -33,7 +32,7 @@ class SweepTable:
     """(N,) texts"""
     messages: list[str]
     values: dict[str, np.ndarray]
-    """(N,) each of `NUMBERS`; NaN where there is none"""
+    """(N,) each metric and each of `NUMBERS`; NaN where there is none"""
     factors: list[Key]
     """swept keys that make configurations"""
     seeds: list[Key]
@@ -129,7 +128,8 @@ def from_records(
     Args:
         identities: of each run, where known: equal identities are the same training.
     """
-    names = [name for name in records[0] if name not in KNOWN] if records else []
+    metrics = _metrics(records)
+    names = [name for name in records[0] if is_swept(name)] if records else []
     labels = swept_keys.labels(names)
     swept = [swept_keys.read(n, l, [row.get(n) for row in records]) for n, l in zip(names, labels, strict=True)]
     factors = [key for key in swept if not key.is_seed]
@@ -151,7 +151,7 @@ def from_records(
         names=[str(row.get("name") or "") for row in records],
         status=np.array([str(row.get("status") or "missing") for row in records], dtype=object),
         messages=[str(row.get("message") or "") for row in records],
-        values={name: _column(records, name) for name in NUMBERS},
+        values={name: _column(records, name) for name in (*metrics, *NUMBERS)},
         factors=factors,
         seeds=seeds,
         configuration=configuration,
@@ -189,7 +189,9 @@ def _repeats(
         if identity and identity.strip("0"):  # zeros are a placeholder
             found[run] = first.setdefault(identity, run)
     numbers = [
-        tuple(row.get(name) for name in (*METRICS, "epochs", "num_parameters")) if row.get("status") in FINITE else None
+        tuple(row.get(name) for name in (*_metrics(records), "epochs", "num_parameters"))
+        if row.get("status") in FINITE
+        else None
         for row in records
     ]
     for key in seeds:
@@ -205,6 +207,17 @@ def _repeats(
                     found[group] = group[0]
     found[found == np.arange(len(records))] = -1
     return found
+
+
+def is_swept(column: str) -> bool:
+    """Whether a column of results.csv is a swept key."""
+    return column not in (*HEAD, *TAIL) and not is_column(column)
+
+
+def _metrics(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The recorded metrics, then those that only the table has."""
+    given = [name for name in records[0] if is_column(name)] if records else []
+    return list(dict.fromkeys((*epoch_columns(), *final_columns(), *given)))
 
 
 def _numbered(codes: Sequence[np.ndarray], length: int) -> np.ndarray:

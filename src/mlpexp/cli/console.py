@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpexp.nn.metrics import METRICS, PARTS, columns, recorded
 from mlpexp.runtime import shell_commands
 from mlpexp.store.file_names import RESULT
 from mlpexp.store.run_directory import Result
-
-PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def bar(max_epochs: int) -> Callback | None:
@@ -43,7 +42,7 @@ class EpochBar(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         metrics: dict[str, Any] = module.metrics  # type: ignore[assignment]
-        state = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("val/loss", "val/acc") if name in metrics)
+        state = "  ".join(f"{name} {metrics[name]:.4f}" for name in columns("val") if name in metrics)
         self._progress.update(self._task, completed=trainer.current_epoch + 1, state=state)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -63,11 +62,11 @@ def show(result: Result, directory: Path, further: int | None) -> None:
     console.print(_title(result), style="italic", highlight=False)
     table = Table(header_style="bold")
     table.add_column("")
-    table.add_column("loss (nats)", justify="right")
-    table.add_column("accuracy", justify="right")
-    for part, name in PART_NAMES.items():
+    for metric in recorded():
+        table.add_column(METRICS[metric].title, justify="right")
+    for part, name in PARTS.items():
         if f"{part}/loss" in result.metrics:
-            table.add_row(name, *(_number(result.metrics[f"{part}/{metric}"]) for metric in ("loss", "acc")))
+            table.add_row(name, *(_number(result.metrics[column]) for column in columns(part)))
     console.print(table)
     seconds = f"{result.seconds['fit']:.1f} s of training"
     if "epoch" in result.seconds:

@@ -58,7 +58,7 @@ class Metric:
     """One metric.
 
     Attributes:
-        label, unit: for axes and tables, e.g. "accuracy", "share correct".
+        label, unit: for axes and tables, e.g. "loss", "nats"; no unit for shares.
         higher_is_better: which of two values is better.
         sums: outcomes -> (R, K) float64, added up over samples.
         value: (R, K) -> the metric, (R,) float64.
@@ -73,6 +73,11 @@ class Metric:
     value: Callable[[Tensor], Tensor]
     reference: str = ""
     recorded: bool = True
+
+    @property
+    def title(self) -> str:
+        """E.g. "loss (nats)"."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
 def confusion(outcomes: Outcomes) -> Tensor:
@@ -114,7 +119,7 @@ METRICS: Registry[Metric] = Registry(
         ),
         "acc": Metric(
             label="accuracy",
-            unit="share correct",
+            unit="",
             higher_is_better=True,
             sums=_hit_sums,
             value=_ratio,
@@ -165,8 +170,9 @@ def higher_is_better(column: str) -> bool:
 
 
 def label(column: str) -> str:
-    """A column in words, e.g. "validation accuracy"; raises as `metric_of`."""
-    return f"{PARTS[column.partition('/')[0]]} {metric_of(column).label}"
+    """A column in words, e.g. "validation accuracy"; a metric that is not registered (any more) goes by its name."""
+    part, _, name = column.partition("/")
+    return f"{PARTS[part]} {METRICS[name].label if name in METRICS else name}"
 
 
 def measure(part: str, outcomes: Outcomes, add_up: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:

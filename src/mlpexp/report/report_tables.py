@@ -6,7 +6,7 @@ from typing import Any
 
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
-from mlpexp.analysis.sweep_table import METRICS
+from mlpexp.nn.metrics import columns, epoch_columns, final_columns
 from mlpexp.store import run_files
 from mlpexp.store.csv_tables import csv_text
 
@@ -26,7 +26,7 @@ class Table:
 def ranking(analysis: Analysis) -> Table:
     """All configurations, the best first."""
     study, ranked, against = analysis.study, analysis.ranking, analysis.comparison
-    metrics = [name for name in METRICS if name.startswith(("val/", "test/") if analysis.has_test else "val/")]
+    metrics = columns("val", "test") if analysis.has_test else columns("val")
     spread = [f"{metric}{end}" for metric in metrics for end in ("", " ±")]
     versus = [f"best minus this, {analysis.reported}", "±", "p", "p corrected", "distinguishable"]
     header = ["rank", *(key.name for key in study.factors), "runs", "finished", "diverged", "chance", *spread]
@@ -51,7 +51,7 @@ def every_run(analysis: Analysis) -> Table:
     """Each run with the command that trains it again, and the run that it repeats, if any."""
     study = analysis.study
     keys = [*study.factors, *study.seeds]
-    metrics = (*METRICS, "seconds")
+    metrics = (*epoch_columns(), *final_columns(), "seconds")
     rows = []
     for i, name in enumerate(study.names):
         swept = [(key.name, key.levels[key.codes[i]]) for key in keys]

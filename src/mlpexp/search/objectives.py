@@ -7,9 +7,10 @@ from typing import Literal, NamedTuple
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from mlpexp.nn.metrics import epoch_columns, higher_is_better
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.store import run_directory
-from mlpexp.store.run_directory import FINITE, METRIC_NAMES, Result
+from mlpexp.store.run_directory import FINITE, Result
 
 OTHERS = ("num_parameters", "seconds")
 
@@ -36,7 +37,7 @@ def directions(names: Sequence[str]) -> list[Literal["minimize", "maximize"]]:
     Raises:
         UserError: an unknown objective, one given twice, or none.
     """
-    allowed = (*METRIC_NAMES, *OTHERS)
+    allowed = (*epoch_columns(), *OTHERS)
     for name in names:
         if name.startswith("test/"):
             raise UserError(
@@ -47,7 +48,7 @@ def directions(names: Sequence[str]) -> list[Literal["minimize", "maximize"]]:
             raise UserError(f"unknown objective '{name}'; choose among {', '.join(allowed)}")
     if not names or len(set(names)) < len(names):
         raise UserError("hydra.sweeper.objectives names each objective once, e.g. [val/acc,num_parameters]")
-    return ["maximize" if name.endswith("acc") else "minimize" for name in names]
+    return ["maximize" if name not in OTHERS and higher_is_better(name) else "minimize" for name in names]
 
 
 def measured(ended: Sequence[JobReturn], names: Sequence[str]) -> Measured:

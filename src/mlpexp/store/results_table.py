@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from mlpexp.config.overrides import by_key, swept_keys
 from mlpexp.config.schema import field_types
+from mlpexp.nn.metrics import epoch_columns, final_columns, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
 from mlpexp.store.csv_tables import csv_text, original
 from mlpexp.store.file_names import RESULTS
-from mlpexp.store.run_directory import METRIC_NAMES, Result, current_status
+from mlpexp.store.run_directory import Result, current_status
 
-TEST_NAMES = ("test/loss", "test/acc")
 HEAD, TAIL = ("run", "name", "status"), ("epoch", "epochs", "num_parameters", "seconds", "message")
 MAX_BYTES = 2**30
 
@@ -28,7 +28,7 @@ Record = dict[str, Any]
 _OWN_TYPES: dict[str, frozenset[type]] = {
     **dict.fromkeys(("name", "status", "message"), frozenset({str})),
     **dict.fromkeys(("run", "epoch", "epochs", "num_parameters"), frozenset({int})),
-    **dict.fromkeys((*METRIC_NAMES, *TEST_NAMES, "seconds"), frozenset({float})),
+    "seconds": frozenset({float}),
 }
 # a number as Hydra's grammar has it: 01 and 1_0 are texts to a person who reads a table
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)", re.ASCII)
@@ -84,7 +84,7 @@ def load_results(path: str | Path) -> list[Record]:
 
 def result_fields(result: Result) -> Record:
     """The columns behind the swept keys, as a run's own result gives them."""
-    fields: Record = {name: result.metrics.get(name) for name in (*METRIC_NAMES, *TEST_NAMES)}
+    fields: Record = {name: result.metrics.get(name) for name in (*epoch_columns(), *final_columns())}
     tail = (result.epoch, result.epochs, result.num_parameters, result.seconds["fit"], result.message or "")
     return fields | dict(zip(TAIL, tail, strict=True))
 
@@ -93,7 +93,7 @@ def typed(key: str, text: str) -> Any:
     """The value that a cell of column `key` holds: None, bool, int, float, or the text itself."""
     if text == "":
         return None
-    types = _types().get(key)
+    types = frozenset({float}) if is_column(key) else _types().get(key)
     if (types is None or bool in types) and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if (types is None or types & {int, float}) and _INTEGER.fullmatch(text):
@@ -121,16 +121,16 @@ def _builtins(annotation: Any) -> frozenset[type]:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
-    keys = swept_keys([row[2] for row in rows])
+    keys, measured = swept_keys([row[2] for row in rows]), (*epoch_columns(), *final_columns())
     cells = []
     for number, name, overrides, result, message in rows:
         given = {key: override.label for key, override in by_key(overrides).items()}
         row: list[Any] = [number, name, result.status if result is not None else "failed"]
         row += [given.get(key, "") for key in keys]
         if result is None:
-            row += [None] * (len(METRIC_NAMES) + len(TEST_NAMES) + len(TAIL) - 1)
+            row += [None] * (len(measured) + len(TAIL) - 1)
             cells.append([*row, message])
             continue
         row += result_fields(result).values()
         cells.append(row)
-    return [*HEAD, *keys, *METRIC_NAMES, *TEST_NAMES, *TAIL], cells
+    return [*HEAD, *keys, *measured, *TAIL], cells

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from mlpexp.nn.metrics import epoch_columns
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile
@@ -22,7 +23,6 @@ from mlpexp.store.file_names import RESULT
 from mlpexp.store.identity import SCHEMA_VERSION
 from mlpexp.tracking.layer_columns import COLUMNS
 
-METRIC_NAMES = ("train/loss", "train/acc", "val/loss", "val/acc")
 LAYER_NAMES = ("epoch", "layer", *COLUMNS)
 
 Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted", "running"]
@@ -90,9 +90,9 @@ class Result:
 
 def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:
     """One row per epoch, floats at full precision."""
-    names = ["epoch", *METRIC_NAMES]
-    rows = ([epoch, *(row[name] for name in METRIC_NAMES)] for epoch, row in enumerate(history))
-    return _csv(names, rows)
+    names = epoch_columns()
+    rows = ([epoch, *(row.get(name, "") for name in names)] for epoch, row in enumerate(history))
+    return _csv(["epoch", *names], rows)
 
 
 def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:

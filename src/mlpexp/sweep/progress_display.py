@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mlpexp.config.overrides import parse, swept_keys
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
+from mlpexp.nn.metrics import higher_is_better
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
 from mlpexp.store.run_directory import FINITE
@@ -80,7 +81,7 @@ class Screen:
         self._written[unit] += 1
         result = outcome.result
         if result is not None and math.isfinite(result.objective):
-            better = min if result.monitor == "val/loss" else max
+            better = max if higher_is_better(result.monitor) else min
             self._best = result.objective if self._best is None else better(self._best, result.objective)
             if self._progress is not None:
                 self._progress.update(self._task, best=f"best {result.monitor} {self._best:.4f}")

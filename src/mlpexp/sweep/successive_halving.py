@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mlpexp.config.schema import Config
 from mlpexp.models.training_state import TrainingState
+from mlpexp.nn.metrics import higher_is_better
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names, stack_states
@@ -134,7 +135,7 @@ class Halving:
             values = [row[cfg.monitor] for row in self._states[place].record.history]
         else:
             values = earlier.values(place)
-        sign = 1 if cfg.monitor == "val/loss" else -1
+        sign = -1 if higher_is_better(cfg.monitor) else 1
         return min((sign * value for value in values[:epochs] if math.isfinite(value)), default=math.inf)
 
     def _write(self, places: Sequence[int]) -> Iterator[tuple[int, Outcome]]:

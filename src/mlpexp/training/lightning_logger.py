@@ -9,12 +9,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mlpexp.store.run_directory import METRIC_NAMES
+from mlpexp.nn.metrics import epoch_columns, final_columns
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import scalar
-
-# written by the recorder itself, once per epoch
-RECORDED = {*METRIC_NAMES, "test/loss", "test/acc", "epoch"}
 
 
 class RunLogger(Logger):
@@ -54,8 +51,9 @@ class RunLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._events is not None:
             now = time.time()
+            recorded = {*epoch_columns(), *final_columns(), "epoch"}  # by the recorder itself
             self._events.add(
-                *(scalar(name, step or 0, value, now) for name, value in metrics.items() if name not in RECORDED)
+                *(scalar(name, step or 0, value, now) for name, value in metrics.items() if name not in recorded)
             )
 
     @rank_zero_only

@@ -21,9 +21,9 @@ from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
+from mlpexp.nn.metrics import epoch_columns
 from mlpexp.runtime import distributed, signals
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
-from mlpexp.store.run_directory import METRIC_NAMES
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import histogram
 from mlpexp.tracking.layer_columns import START
@@ -122,11 +122,11 @@ class Recorder(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Classifier)
-        if not module.metrics.keys() >= set(METRIC_NAMES):
+        if not module.metrics.keys() >= set(epoch_columns()):
             return  # stopped in the middle, by max_steps, say: no epoch of the run
         self.in_epoch = False
         epoch, now = trainer.current_epoch, time.time()
-        self.history.append({name: module.metrics[name] for name in METRIC_NAMES})
+        self.history.append({name: module.metrics[name] for name in epoch_columns()})
         self.wall_times.append(now)
         if self.events is not None:
             self.events.add(epoch_event(epoch, self.history[-1], now))

@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from mlpexp import data
 from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config, HalvingConfig
+from mlpexp.nn.metrics import is_column
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
-from mlpexp.store.run_directory import METRIC_NAMES
 
 # what may be given beside resume: it changes no number of the epochs that are done
 ALLOWED = (
@@ -154,7 +154,8 @@ def _recorded(path: Path, loaded: Mapping[str, Any]) -> dict[str, Any]:
     history, wall_times = state.get("history"), state.get("wall_times")
     sound = (
         isinstance(history, list)
-        and all(isinstance(row, dict) and set(row) == set(METRIC_NAMES) for row in history)
+        and all(isinstance(row, dict) and all(map(is_column, row)) for row in history)
+        and all(row.keys() >= {"train/loss", "val/loss"} for row in history)
         and all(isinstance(value, float) for row in history for value in row.values())
         and isinstance(wall_times, list)
         and len(wall_times) == len(history) + 1

@@ -20,6 +20,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.datamodule import TableDataModule
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn import chance_level
+from mlpexp.nn.metrics import final_columns
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
 from mlpexp.store import checkpoint_files, directory_lock, file_names, run_directory
@@ -181,7 +182,7 @@ class _Run:
                 enable_model_summary=False,
             )
         trainer.test(self.module, self.data, verbose=False)
-        return {name: self.module.metrics[name] for name in ("test/loss", "test/acc")}
+        return {name: self.module.metrics[name] for name in final_columns()}
 
     def _classes(self) -> tuple[list[int], list[float] | None]:
         """Training samples of each class, and what each counts."""

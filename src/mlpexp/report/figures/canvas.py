@@ -15,7 +15,6 @@ from mlpexp.tracking.figures.plot_style import FAINT, GRID, new_figure, short, t
 # Okabe and Ito; training and validation are those of learning curves
 VALIDATION, TEST, BEST = "#D55E00", "#009E73", "#CC79A7"
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#8C6D1F")
-METRICS = {"acc": "accuracy", "loss": "loss (nats)"}
 LETTERS = 16  # of a level's name
 # on a cell's own colour, which is the same in light and dark pages: not the page's ink and paper
 ON_LIGHT, ON_DARK = "#000001", "#FFFFFE"

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
-from mlpexp.report.figures.canvas import METRICS, VALIDATION, plain, value_axis
+from mlpexp.nn.metrics import METRICS
+from mlpexp.report.figures.canvas import VALIDATION, plain, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals
 from mlpexp.report.report_tables import Table
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, INK, headline, in_house_style, new_figure, place
@@ -104,7 +105,7 @@ def cost(
         reach = np.nan_to_num(half) if shown.sum() <= MANY else 0
         ends = np.concatenate([mean - reach, mean + reach])
         value_axis(axes, np.clip(ends, low, 1) if metric == "acc" else np.clip(ends, None, low))
-        axes.set_ylabel(f"validation {METRICS[metric]}")
+        axes.set_ylabel(f"validation {METRICS[metric].title}")
         if by_error:
             _by_error(axes, ends[np.isfinite(ends)], float(mean[shown].max()))
         axes.set_xlabel(name + (", log scale" if log else ""))

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.report.figures.canvas import METRICS
+from mlpexp.nn.metrics import METRICS
 from mlpexp.report.figures.small_multiples import Multiples, panel_title
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, run_names, shown_configurations, shown_of
 from mlpexp.report.report_tables import Table
@@ -32,7 +32,7 @@ def curves(analysis: Analysis) -> ReportFigure | None:
         altered += len(names) - found.runs
         bands = {}
         for part, prefix in PARTS.items():
-            for metric in ("loss", "acc"):
+            for metric in METRICS:
                 values = found.values.get(f"{prefix}/{metric}")
                 if values is None or not np.isfinite(values).any():
                     continue
@@ -84,14 +84,14 @@ def learning_curves(panels: Sequence[Panel], metric: str) -> Figure:
         margin = 0.05 * (high - low) or 0.01
         low, high = low - margin, high + margin
     last = max(len(band[1]) for _, bands in panels for band in bands.values()) - 1
-    drawn = Multiples([panel_title(t) for t, _ in panels], (0, last), low, high, log=log, label=METRICS[metric])
+    drawn = Multiples([panel_title(t) for t, _ in panels], (0, last), low, high, log=log, label=METRICS[metric].title)
     for part, colour in COLOURS.items():
         having = [number for number, (_, bands) in enumerate(panels) if part in bands]
         bands = [panels[number][1][part] for number in having]
         drawn.bands(having, [b[0] for b in bands], [b[2] for b in bands], colour)
         drawn.lines(having, [b[1] for b in bands], colour)
     drawn.legend(list(COLOURS.items()))
-    headline(drawn.figure, f"{METRICS[metric].capitalize()} while training{' (log scale)' if log else ''}")
+    headline(drawn.figure, f"{METRICS[metric].title.capitalize()} while training{' (log scale)' if log else ''}")
     return drawn.figure
 
 

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.report.figures.canvas import LETTERS, METRICS, ON_DARK, ON_LIGHT, canvas, label_width, number
+from mlpexp.nn.metrics import METRICS
+from mlpexp.report.figures.canvas import LETTERS, ON_DARK, ON_LIGHT, canvas, label_width, number
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
 from mlpexp.report.report_tables import Table, ends
 from mlpexp.tracking.figures.plot_style import FAINT, INK, in_house_style, short
@@ -117,13 +118,19 @@ def heat_maps(
     values = np.array([cell.mean for cells in parts.values() for cell in cells.values()])
     worst, top_value, clipped = _scale(values)
     norm = Normalize(worst, top_value, clip=True)
-    colours = colormaps["cividis"] if metric == "acc" else colormaps["cividis_r"]
+    colours = colormaps["cividis"] if METRICS[metric].higher_is_better else colormaps["cividis_r"]
     step = top_value - worst
     polygons, faces = [], []
     for place, name in enumerate(names):
         x0 = left + place * (across + GAP)
         axes.text(
-            x0 + across / 2, height - 0.14, f"{name} {METRICS[metric]}", weight="bold", size=10, ha="center", va="top"
+            x0 + across / 2,
+            height - 0.14,
+            f"{name} {METRICS[metric].title}",
+            weight="bold",
+            size=10,
+            ha="center",
+            va="top",
         )
         for panel in range(count):
             top = height - HEADER - panel * block - (TITLE if panels else 0.05)
