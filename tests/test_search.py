@@ -230,6 +230,19 @@ def test_what_diverges_or_raises_is_a_failed_trial(train: Any, here: Path, train
     assert len(study(here).trials) == 9
 
 
+def test_the_sampler_keeps_away_from_where_runs_diverge(train: Any, here: Path, trained: Any) -> None:
+    trained.by = lambda job: math.nan if job.config.optimizer.lr > 0.1 else job.config.optimizer.lr
+    space = "'optimizer.lr=tag(log,interval(0.05,10))'"  # three quarters of it diverge
+    ended = train(f"{SEARCH} {space} hydra.sweeper.n_trials=60")
+    assert ended.code == 0, ended.err
+    diverged = [sum(job.config.optimizer.lr > 0.1 for job in portion) for portion in trained.portions]
+    assert diverged[0] >= 8
+    assert diverged[-1] <= 4
+    states = [trial.state for trial in study(here).trials]
+    assert states.count(TrialState.FAIL) == sum(diverged)
+    assert f"{sum(diverged)} of 60 trials failed" in ended.err
+
+
 def test_equal_trials_are_trained_once_and_told_the_same(train: Any, here: Path, trained: Any) -> None:
     ended = train(
         f"{SEARCH} model.width=4,8 optimizer.lr=0.1,0.2 hydra.sweeper.n_trials=30 hydra.sweeper.batch_size=10"

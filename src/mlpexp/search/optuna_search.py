@@ -156,7 +156,8 @@ class _Search:
             outcome = self._outcomes[tuple(self._plan.space.runs(trial.params))]
             if outcome.values is None:
                 trial.set_user_attr(PROBLEM, outcome.problem)
-                self.study.tell(trial, state=TrialState.FAIL)
+                # samplers ignore failed trials, and count pruned ones as worse than all that have a value
+                self.study.tell(trial, state=TrialState.FAIL if outcome.may_recover else TrialState.PRUNED)
             elif outcome.epochs is not None:
                 trial.report(outcome.values[0], outcome.epochs)
                 self.study.tell(trial, state=TrialState.PRUNED)

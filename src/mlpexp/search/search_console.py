@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mlpexp.search.search_record import SearchRecord
 from mlpexp.search.search_space import Space
+from mlpexp.search.study_storage import PROBLEM
 from mlpexp.store import atomic_files
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def explain(plan: "Plan") -> None:
 def generation(study: optuna.Study, names: Sequence[str], trials: Sequence[FrozenTrial], total: int) -> None:
     """One line, e.g. `trials 51-100 of 500: best val/loss 0.0912, 1 failed`."""
     line = f"trials {trials[0].number + 1:,}-{trials[-1].number + 1:,} of {total:,}: {_best(study, names)}"
-    if failed := sum(trial.state == TrialState.FAIL for trial in trials):
+    if failed := sum(PROBLEM in trial.user_attrs for trial in trials):
         line += f", {failed:,} failed"
     print(line, flush=True)
 
@@ -81,7 +82,7 @@ def conclude(
     names, space = plan.names, plan.space
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    failed = [trial for trial in trials if PROBLEM in trial.user_attrs]
     if not complete:
         warn(f"none of {len(trials):,} trials has an outcome: {_reasons(failed)}")
         return
@@ -130,7 +131,7 @@ def _best(study: optuna.Study, names: Sequence[str]) -> str:
 
 
 def _reasons(failed: Sequence[FrozenTrial]) -> str:
-    reasons = [str(trial.user_attrs.get("problem", "unknown")) for trial in failed]
+    reasons = [str(trial.user_attrs.get(PROBLEM, "unknown")) for trial in failed]
     most = max(set(reasons), key=reasons.count)
     return f"{most} ({reasons.count(most):,} times)" if reasons.count(most) > 1 else most
 

@@ -115,10 +115,11 @@ class StudyMirror:
             first: the number of their generation's first trial.
         """
         for trial in trials:
-            if self._known.get(trial.number, (None, None)) == (trial.state, trial.values):
+            state = TrialState.FAIL if PROBLEM in trial.user_attrs else trial.state
+            if self._known.get(trial.number, (None, None)) == (state, trial.values):
                 continue
             copy = optuna.trial.create_trial(
-                state=trial.state,
+                state=state,
                 params=trial.params,
                 distributions=trial.distributions,
                 values=trial.values if trial.state == TrialState.COMPLETE else None,
@@ -126,7 +127,7 @@ class StudyMirror:
                 user_attrs={**trial.user_attrs, NUMBER: trial.number, GENERATION: first},
             )
             self._study.add_trial(copy)
-            self._known[trial.number] = trial.state, trial.values
+            self._known[trial.number] = state, trial.values
         self._flush()
 
     def close(self) -> None:
