@@ -1,4 +1,4 @@
-"""How good a run is and where it errs: numbers, tables and pictures, on its test part or on other data."""
+"""Evaluates a run on its test part or on other data: metrics, tables and figures."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from mlpexp.cli import exit_codes
 def main() -> None:
     given = _parser().parse_args()
 
-    from mlpexp.evaluation import evaluate, evaluation_console  # torch, matplotlib: late, so that --help stays instant
+    from mlpexp.evaluation import evaluate, evaluation_console  # torch, matplotlib: late, so that --help is fast
 
     found = evaluate.evaluate(
         given.run, weights=given.weights, part=given.part, data=given.data, out=given.out, embed=not given.no_embedding
@@ -25,13 +25,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
     parser.add_argument("--part", choices=("test", "val", "train", "all"), help="of the run's own data (default: test)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="other data: a CSV with the same columns")
     parser.add_argument(
-        "--weights", choices=("best", "last"), help="of which epoch (default: best, or what the run was tested with)"
+        "--data", type=Path, metavar="FILE", help="other samples: a CSV or Parquet file with the same columns"
+    )
+    parser.add_argument(
+        "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/evaluation)")
     parser.add_argument(
-        "--no-embedding", action="store_true", help="leave out PCA, t-SNE and the Projector, which take most time"
+        "--no-embedding",
+        action="store_true",
+        help="leave out PCA, t-SNE and the Projector, which take most of the time",
     )
     return parser
 

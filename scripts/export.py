@@ -1,4 +1,4 @@
-"""A trained network as a file for other programs, raw samples in, probabilities out; checked before it is written."""
+"""Exports a trained network with its preprocessing; the file is compared with the network before it is written."""
 
 import argparse
 from pathlib import Path
@@ -11,10 +11,10 @@ from mlpexp.cli import exit_codes
 def main() -> None:
     given = _parser().parse_args()
 
-    from mlpexp.evaluation.export import export  # torch: late, so that --help stays instant
+    from mlpexp.evaluation.export import export  # torch: late, so that --help is fast
 
     done = export(given.run, given.format, given.out, given.weights, force=given.force)
-    samples = "made-up samples (the run's data is not there)" if done.drawn else "samples of its data"
+    samples = "random samples (the run's data is not available)" if done.drawn else "samples of its data"
     print(f"{done.run.weights}; compared with the network on {done.checked:,} {samples}:")
     print(f"  largest difference {done.difference:.1e} of the largest logit")
     print(f"{done.path} ({done.size / 1024:,.0f} KiB)")
@@ -32,9 +32,9 @@ def _parser() -> argparse.ArgumentParser:
         help="onnx, torch (torch.export, .pt2), or safetensors (weights and metadata only)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write (default: RUN/model.*)")
-    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument(
-        "--weights", choices=("best", "last"), help="of which epoch (default: best, or what the run was tested with)"
+        "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
     )
     return parser
 

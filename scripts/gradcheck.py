@@ -14,7 +14,7 @@ hydra_app.register()
 
 
 def once() -> None:
-    """One network at a time: Hydra would write a directory for several."""
+    """Refuse -m: gradients are checked for one network at a time, and Hydra would write a directory for several."""
     if not {"-m", "--multirun"}.isdisjoint(sys.argv):
         raise UserError("gradients are checked for one network at a time; leave -m out")
     main()
@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
 
         from rich.console import Console
 
-        from mlpexp.models import gradcheck  # torch: late, so that --help stays instant
+        from mlpexp.models import gradcheck  # torch: late, so that --help is fast
 
         rows = gradcheck.check(config)
     except Exception as error:

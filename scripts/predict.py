@@ -1,4 +1,4 @@
-"""Classes and probabilities of new samples, from a CSV file or from pictures, as CSV."""
+"""Predicts classes and probabilities of new samples in a table or in images; prints CSV."""
 
 import argparse
 import sys
@@ -19,7 +19,7 @@ def main() -> None:
     if given.out is not None:
         locate_run.check_new(given.out, force=given.force)
 
-    from mlpexp.evaluation.predict import predict  # torch: late, so that --help stays instant
+    from mlpexp.evaluation.predict import predict  # torch: late, so that --help is fast
 
     found = predict(given.run, given.data, weights=given.weights, top=given.top)
     for remark in found.remarks:
@@ -44,13 +44,13 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="a CSV with the training's columns in raw values, or pictures (PNG, JPEG)",
+        help="a CSV or Parquet file with the columns of the training data, or images (PNG, JPEG)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the CSV there (default: to stdout)")
-    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--top", type=int, metavar="K", help="only the K most probable classes of each sample")
     parser.add_argument(
-        "--weights", choices=("best", "last"), help="of which epoch (default: best, or what the run was tested with)"
+        "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
     )
     return parser
 

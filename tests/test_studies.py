@@ -240,3 +240,11 @@ def test_the_time_of_an_epoch_leaves_the_first_one_out(train, here):
     one = train("hydra.run.dir=one trainer.max_epochs=3 tracking.figures=false")
     assert re.search(r"s of training, \d+ ms an epoch \(median after the first\)", one.out)
     assert "an epoch" not in train("hydra.run.dir=two trainer.max_epochs=1 tracking.figures=false").out
+
+
+def test_seeds_at_chance_level_count_and_diverged_ones_do_not():
+    values = [("ok", 0.9), ("ok", 0.92), ("chance", 0.1), ("diverged", float("nan"))]
+    rows = [{"seed": i, "status": status, "test/acc": value} for i, (status, value) in enumerate(values)]
+    said = seed_luck.verdict(rows).sentences
+    assert said[0].startswith("3 seeds: test accuracy 0.6400 in the mean")
+    assert "Worst 0.1000 (seed 2)" in said[1]

@@ -1,4 +1,4 @@
-"""What the course notebook asks its reader to try: more layers, another hidden size, another non-linearity."""
+"""The exercises of the course notebook: more layers, another hidden size, another non-linearity."""
 
 from pathlib import Path
 

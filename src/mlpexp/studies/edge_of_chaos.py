@@ -1,4 +1,4 @@
-"""Schoenholz et al. 2017: a tanh network learns only as deep as a signal gets."""
+"""Schoenholz et al. 2017: a tanh network learns only down to the depth that signals reach."""
 
 import math
 
@@ -9,7 +9,7 @@ from mlpexp.studies.mean_field import critical_sigma_w, fixed_point
 from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
 
 SIGMA_B = 0.2236068
-LEARNT = 0.3  # training accuracy above which a network has learnt something; guessing gives 0.1
+LEARNT = 0.3  # training accuracy from which a network counts as trained; guessing gives 0.1
 PAPER = 6  # the paper's rule of thumb: trainable down to about six depth scales
 
 
@@ -21,7 +21,7 @@ def verdict(rows: Rows) -> Verdict:
     theory = np.array([fixed_point(s, SIGMA_B).depth_scale for s in sigmas])
     reached = np.array([_deepest(depths, column) for column in accuracy.T])
     edge = critical_sigma_w(SIGMA_B)
-    # where the map itself ends, a comparison says nothing
+    # at the margins of the grid the depth is not known
     inside = (reached > depths[0]) & (reached < depths[-1]) & np.isfinite(theory)
     ratio = float(np.exp(np.median(np.log(reached[inside] / theory[inside]))))
     off = np.abs(np.log(reached[inside] / (ratio * theory[inside])))

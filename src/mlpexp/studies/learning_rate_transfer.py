@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
 from mlpexp.tracking.figures.plot_style import BLUE, VERMILION
 
-FAILED_LOSS = 10.0  # a run that diverged
+FAILED_LOSS = 10.0  # of a diverged run
 TITLES = {"standard": "standard parametrization", "mup": "muP (base width 32)"}
 LOOKS = {"standard": (VERMILION, "s"), "mup": (BLUE, "o")}
 
@@ -44,7 +44,7 @@ def verdict(rows: Rows) -> Verdict:
 
 
 def best_rate(rates: list[float], losses: np.ndarray) -> float:
-    """The rate of the smallest loss, between those of the grid by a parabola in logarithms."""
+    """The rate of the smallest loss, interpolated by a parabola in logarithms."""
     i = int(np.argmin(losses))
     if i in (0, len(rates) - 1):
         return float(rates[i])
@@ -68,7 +68,7 @@ def _draw(widths: list[int], rates: list[float], mean: dict[str, np.ndarray], ea
             i = int(curve.argmin())
             one.plot([rates[i]], [curve[i]], "o", color=shade, ms=6)
         one.set(xscale="log", yscale="log", xlabel="learning rate (Adam)", title=TITLES[which])
-        # in plain words: the house style sets no mathematics
+        # plain numbers: the figures' style has no mathematical text
         one.set_xticks(rates[::2], [f"{rate:g}" for rate in rates[::2]], fontsize=8)
         one.set_yticks(heights, [f"{tick:g}" for tick in heights])
         one.minorticks_off()

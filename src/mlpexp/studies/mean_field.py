@@ -1,4 +1,4 @@
-"""Mean-field theory of wide tanh networks at their first step: how deep does a signal get?
+"""Mean-field theory of signal propagation in wide, randomly initialised tanh networks.
 
 Poole et al. 2016 and Schoenholz et al. 2017, "Deep Information Propagation". Weights ~ N(0, sigma_w²/fan-in), biases
 ~ N(0, sigma_b²), so that the values before each activation are Gaussian over units. q is their variance, c the
@@ -23,13 +23,13 @@ TOLERANCE = 1e-10
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Where the layers of an infinitely wide network end.
+    """The limit of many layers in an infinitely wide network.
 
     Attributes:
         variance: q*, of the values before an activation.
         correlation: c*, of two inputs: 1 in the ordered phase, less in the chaotic one.
-        slope: chi, by which two nearly equal inputs move apart in a layer; 1 at the edge of chaos.
-        depth_scale: xi, in layers, in which the correlation forgets the inputs; infinite at the edge.
+        slope: chi, the factor by which the distance of two nearly equal inputs grows in a layer; 1 at the edge.
+        depth_scale: xi, the number of layers in which the correlation approaches c*; infinite at the edge of chaos.
     """
 
     variance: float
@@ -39,9 +39,9 @@ class FixedPoint:
 
 
 def fixed_point(sigma_w: float, sigma_b: float) -> FixedPoint:
-    """Of a tanh network."""
+    """The fixed point of a tanh network."""
     q = _variance(sigma_w, sigma_b)
-    if q < 1e-9:  # the signal itself dies out: then tanh is the identity
+    if q < 1e-9:  # the signal vanishes, where tanh is the identity
         slope = sigma_w**2
         return FixedPoint(0.0, 1.0, slope, _scale(slope))
     slope = _slope(sigma_w, q)
@@ -55,12 +55,8 @@ def fixed_point(sigma_w: float, sigma_b: float) -> FixedPoint:
 
 def critical_sigma_w(sigma_b: float) -> float:
     """The edge of chaos: where `slope` is 1."""
-    low, high = 0.1, 3.0  # far in the chaotic phase the quadrature would need more points
-    for _ in range(30):
-        middle = (low + high) / 2
-        slope = _slope(middle, _variance(middle, sigma_b))
-        low, high = (middle, high) if slope < 1 else (low, middle)
-    return (low + high) / 2
+    # far in the chaotic phase the quadrature would need more points
+    return float(brentq(lambda sigma_w: _slope(sigma_w, _variance(sigma_w, sigma_b)) - 1, 0.1, 3.0, xtol=1e-9))
 
 
 def _slope(sigma_w: float, q: float) -> float:
@@ -102,4 +98,6 @@ def _tanh_slope(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _scale(slope: float) -> float:
-    return math.inf if slope >= 1 - 1e-12 and slope <= 1 + 1e-12 else abs(1 / math.log(slope)) if slope > 0 else 0.0
+    if slope <= 0:
+        return 0.0
+    return math.inf if abs(slope - 1) <= 1e-12 else abs(1 / math.log(slope))

@@ -1,10 +1,12 @@
-"""Picard 2021, Bouthillier et al. 2021: how much of a result is the seed's."""
+"""Picard 2021, Bouthillier et al. 2021: how much of a result is due to the seed."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mlpexp.store.run_directory import FINITE
 from mlpexp.studies.verdict import Rows, Verdict
 from mlpexp.tracking.figures.plot_style import BLUE, VERMILION
 
@@ -15,8 +17,8 @@ DRAWS = 100_000
 
 def verdict(rows: Rows) -> Verdict:
     """The distribution of test accuracy over seeds, and how often few seeds get an order wrong."""
-    accuracy = np.array([row["test/acc"] for row in rows if row["status"] == "ok"])
-    seeds = np.array([row["seed"] for row in rows if row["status"] == "ok"])
+    finite = [row for row in rows if row["status"] in FINITE]
+    accuracy, seeds = (np.array([row[key] for row in finite]) for key in ("test/acc", "seed"))
     best, worst = int(accuracy.argmax()), int(accuracy.argmin())
     counts = np.unique(np.round(np.geomspace(1, 50, 14)).astype(int))
     wrong = {gap: [_wrong(accuracy, gap, int(n)) for n in counts] for gap in GAPS}
@@ -38,9 +40,9 @@ def verdict(rows: Rows) -> Verdict:
 
 
 def _wrong(accuracy: np.ndarray, gap: float, seeds: int) -> float:
-    """How often the mean over `seeds` puts a configuration that is worse by `gap` in front; a draw counts half.
+    """How often the mean over `seeds` is higher for a configuration that is worse by `gap`; a tie counts half.
 
-    Both have the distribution that was measured, shifted by the gap.
+    Both are assumed to have the measured distribution, shifted by the gap.
     """
     generator = np.random.default_rng(0)
     draws = max(2000, DRAWS // seeds)
@@ -50,8 +52,8 @@ def _wrong(accuracy: np.ndarray, gap: float, seeds: int) -> float:
 
 
 def _enough(accuracy: np.ndarray, gap: float) -> int:
-    """Seeds of each that are needed, by the normal approximation of the mean's distribution."""
-    quantile = 1.6448536  # of the standard normal at 95 %
+    """Seeds of each configuration that are needed, by the normal approximation of the mean's distribution."""
+    quantile = NormalDist().inv_cdf(SURE)
     return max(1, math.ceil(2 * (quantile * accuracy.std(ddof=1) / gap) ** 2))
 
 
@@ -68,9 +70,7 @@ def _draw(accuracy: np.ndarray, counts: np.ndarray, wrong: dict[float, list[floa
             counts, shares, "o-", ms=3, color=(0, 0.3, 0.6, shade), label=f"true difference {100 * gap:.1f} points"
         )
     right.axhline(1 - SURE, color=VERMILION, lw=1, ls="--")
-    right.set(
-        xscale="log", xlabel="seeds of each configuration", ylabel="share of comparisons that go wrong", ylim=(0, 0.52)
-    )
+    right.set(xscale="log", xlabel="seeds of each configuration", ylabel="share of wrong comparisons", ylim=(0, 0.52))
     right.set_title("How often the worse one wins")
     ticks = [1, 2, 5, 10, 20, 50]
     right.set_xticks(ticks, [str(t) for t in ticks])

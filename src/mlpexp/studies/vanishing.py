@@ -1,4 +1,4 @@
-"""Glorot & Bengio 2010: signals that vanish on their way through the layers, and initial weights that keep them."""
+"""Glorot & Bengio 2010: signals that vanish from layer to layer, and initial weights that preserve them."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -14,9 +14,9 @@ from mlpexp.store.results_table import load_results
 from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, VERMILION
 
-LEARNT = 0.5  # training accuracy of a network that has learnt something; guessing gives 0.1
+LEARNT = 0.5  # training accuracy from which a network counts as trained; guessing gives 0.1
 INITS = {"fan_in_uniform": ("standard", VERMILION, "o-"), "xavier_uniform": ("normalised", BLUE, "s-")}
-# of a signal's spread from one tanh layer to the next: the square root of n Var[W], their equations 5 and 6
+# the factor of a signal's spread from one tanh layer to the next: the square root of n Var[W], equations 5 and 6
 THEORY = {"fan_in_uniform": 3**-0.5, "xavier_uniform": 1.0}
 
 
@@ -26,7 +26,7 @@ def read(directory: Path) -> Rows:
 
 
 def verdict(rows: Rows) -> Verdict:
-    """The spread of activations and gradients by layer, at the start and later, and who learns how deep."""
+    """The spread of activations and gradients by layer, at the start and later, and the depths that learn."""
     accuracy = grouped(rows, ["model.activation", "model.init", "model.depth"], "train/acc", otherwise=0.1)
     activations, depths = ["tanh", "sigmoid"], levels(accuracy, 2)
     inside = {setting: _mean(found) for setting, found in _inside(rows).items()}
@@ -95,7 +95,7 @@ def _draw(activations: list[str], depths: list[int], accuracy: Any, inside: Any)
             for init, (_, colour, _) in INITS.items():
                 _by_layer(axes, inside[activation, init, depths[-1]][column][:, : depths[-1]], colour)
             axes.set(yscale="log", xlabel="hidden layer", xticks=range(1, depths[-1] + 1))
-            # in plain words: the house style sets no mathematics
+            # plain numbers: the figures' style has no mathematical text
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_locator(NullLocator())
         row[0].set_ylim(3e-4, 1)

@@ -1,7 +1,7 @@
-"""What a study comes to."""
+"""The result of a study, and helpers that group the rows of its sweep."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,10 @@ Rows = Sequence[Mapping[str, Any]]  # of the sweep's results.csv
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A figure, and what is to be said beside the published claim, with numbers."""
+    """A figure, and sentences with the numbers to compare with the published claim."""
 
     figure: Figure
     sentences: list[str]
-
-
-Study = Callable[[Rows], Verdict]
 
 
 def grouped(rows: Rows, keys: Sequence[str], metric: str, otherwise: float = np.nan) -> dict[tuple[Any, ...], Any]:
