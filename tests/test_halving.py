@@ -93,7 +93,6 @@ def test_a_survivor_has_the_bits_of_the_undisturbed_run(both):
             mine, theirs = (checkpoint_files.load(place / name / file) for place in (halved, full))
             for loaded in (mine, theirs):  # its configuration says that it was halved
                 loaded.pop("hyper_parameters")
-                loaded["callbacks"]["Recorder"].pop("layer_rows")
             assert differences(mine, theirs) == [], name
         mine, theirs = (run_directory.read_result(place / name) for place in (halved, full))
         assert (mine.metrics, mine.objective, mine.epoch) == (theirs.metrics, theirs.objective, theirs.epoch)
@@ -112,9 +111,8 @@ def test_what_leaves_has_the_beginning_of_the_undisturbed_run_and_all_its_files(
                 file_names.BEST,
             }
             assert any(file.startswith("events") for file in end.files)
-            assert len(
-                checkpoint_files.load(halved / name / file_names.LAST)["callbacks"]["Recorder"]["wall_times"]
-            ) == (end.epochs + 1)
+            state = checkpoint_files.load(halved / name / file_names.LAST)["callbacks"]["Recorder"]
+            assert state["epochs"] == end.epochs
 
 
 @pytest.fixture

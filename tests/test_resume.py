@@ -1,5 +1,6 @@
 """A run that is continued has the numbers of a run that was never interrupted."""
 
+import contextlib
 import json
 import os
 import re
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SCRIPTS, tree
+from conftest import SCRIPTS, run_script, tree
+from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from mlpexp.config.schema import Config, TrainerConfig
-from mlpexp.store import checkpoint_files, file_names, run_directory
+from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.tracking.previous_events import carried_over
-from mlpexp.training import resume
+from mlpexp.training import resume, single_run
 from mlpexp.training.recorder import Recorder
 
 QUICK = "tracking.figures=false"
@@ -183,27 +185,307 @@ def test_a_cosine_schedule_cannot_be_stretched(train, here: Path, monkeypatch):
     assert_same_numbers(here / "run", here / "whole")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda state: state.pop("history"),
-        lambda state: state.update(history=[{"train/loss": "low"}]),
-        lambda state: state.update(wall_times=[]),
-        lambda state: state.update(progress=None),
-        lambda state: state.update(saved_at="now"),
-    ],
-)
-def test_a_history_that_mlpexp_would_not_write_is_refused(train, here: Path, finished: Path, damage):
-    path = finished / file_names.LAST
+def first(node: dict, *path: str | int) -> dict:
+    for key in path:
+        node = node[key]
+    return node
+
+
+FIT = ("loops", "fit_loop")
+SGD = "optimizer.momentum=0.5 optimizer.schedule=step optimizer.step_epochs=1"
+DAMAGES = {
+    "no state": lambda c: c["callbacks"].pop("Recorder"),
+    "fewer epochs": lambda c: c["callbacks"]["Recorder"].update(epochs=1),
+    "more epochs": lambda c: c["callbacks"]["Recorder"].update(epochs=3),
+    "no number of epochs": lambda c: c["callbacks"]["Recorder"].update(epochs="2"),
+    "no time": lambda c: c["callbacks"]["Recorder"].update(saved_at="now"),
+    "an infinite time": lambda c: c["callbacks"]["Recorder"].update(started=float("inf")),
+    "an old history of texts": lambda c: c["callbacks"].update(Recorder=OLD | {"history": [{"train/loss": "low"}]}),
+    "an old history without times": lambda c: c["callbacks"].update(Recorder=OLD | {"wall_times": []}),
+    "an old history of nothing": lambda c: c["callbacks"].update(Recorder=OLD | {"history": None}),
+    "another epoch": lambda c: c.update(epoch=5),
+    "another step": lambda c: c.update(global_step=7),
+    "no loops": lambda c: c.pop("loops"),
+    "loops of another kind": lambda c: c.update(loops=[]),
+    "epochs that are counted otherwise": lambda c: first(c, *FIT, "epoch_progress", "current").update(processed=-3),
+    "no optimizer": lambda c: c.update(optimizer_states=[]),
+    "an optimizer without state": lambda c: first(c, "optimizer_states", 0).update(state={}),
+    "a momentum of another shape": lambda c: first(c, "optimizer_states", 0, "state", 0).update(
+        momentum_buffer=torch.zeros(1)
+    ),
+    "no momentum": lambda c: first(c, "optimizer_states", 0, "state", 1).pop("momentum_buffer"),
+    "another rate": lambda c: first(c, "optimizer_states", 0, "param_groups", 0).update(lr=9.0),
+    "another decay": lambda c: first(c, "optimizer_states", 0, "param_groups", 0).update(weight_decay=0.5),
+    "another schedule": lambda c: first(c, "lr_schedulers", 0).update(last_epoch=0),
+    "no schedule": lambda c: c.update(lr_schedulers=[]),
+}
+OLD = {
+    "history": [{"train/loss": 1.0, "train/acc": 0.5, "val/loss": 1.0, "val/acc": 0.5}] * 2,
+    "wall_times": [1.0, 2.0, 3.0],
+    "layer_rows": [],
+    "progress": {},
+    "saved_at": 3.0,
+}
+
+
+@pytest.fixture(scope="module")
+def _with_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert run_script("train.py", f"hydra.run.dir=run trainer.max_epochs=2 {QUICK} {SGD}".split()).code == 0
+    return place / "run"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_checkpoint_that_mlpexp_would_not_write_is_refused(train, here: Path, _with_state: Path, damage: str):
+    shutil.copytree(_with_state, here / "run")
+    path = here / "run" / file_names.LAST
     loaded = checkpoint_files.load(path)
-    damage(loaded["callbacks"]["Recorder"])
+    DAMAGES[damage](loaded)
     checkpoint_files.save(path, checkpoint_files.to_bytes(loaded))
-    (finished / "result.json").unlink()  # its checksum would tell
+    (here / "run/result.json").unlink()  # its checksum would tell
     before = tree(here)
     outcome = train("resume=run trainer.max_epochs=4")
     assert outcome.code == 2
     assert "last.ckpt" in outcome.line
     assert tree(here) == before
+
+
+@pytest.mark.parametrize("variant", ["backprop", "autograd"])
+def test_lost_velocities_are_refused(train, here: Path, variant: str):
+    train(f"hydra.run.dir=run trainer.max_epochs=2 {QUICK} {SETTINGS['backprop']} model.variant={variant}")
+    path = here / "run" / file_names.LAST
+    loaded = checkpoint_files.load(path)
+    loaded["velocities"] = [[None, None] for _ in loaded["velocities"]]
+    checkpoint_files.save(path, checkpoint_files.to_bytes(loaded))
+    (here / "run/result.json").unlink()
+    assert "the state of its training is not that of its configuration" in train("resume=run trainer.max_epochs=4").line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("metrics.csv", None, "metrics.csv is missing"),
+        ("metrics.csv", "", "metrics.csv is damaged"),
+        ("metrics.csv", "epoch,train/loss\n0,1.0\n", "metrics.csv has 1 epochs"),
+        ("metrics.csv", "epoch,train/loss\n1,1.0\n0,1.0\n", "the epochs are not 0, 1, 2"),
+        ("metrics.csv", "epoch,train/loss\n0,low\n1,1.0\n", "metrics.csv is damaged"),
+        ("layers.csv", "epoch,layer\n", "layers.csv is damaged"),
+        (".hydra/config.yaml", "a: [", "config.yaml cannot be read as YAML"),
+        (".hydra/config.yaml", "a: 1", "config.yaml holds no configuration of a run"),
+    ],
+)
+def test_a_damaged_table_or_configuration_is_refused_untouched(
+    train, here: Path, finished: Path, name: str, content: str | None, said: str
+):
+    (finished / "result.json").unlink()
+    (finished / name).unlink()
+    if content is not None:
+        (finished / name).write_text(content)
+    before = tree(here)
+    outcome = train("resume=run trainer.max_epochs=4")
+    assert outcome.code == 2
+    assert said in outcome.line
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "layers.csv", "checkpoints/last.ckpt"])
+def test_files_that_are_not_what_the_marker_says_are_refused(train, here: Path, finished: Path, name: str):
+    content = (finished / name).read_bytes()
+    (finished / name).write_bytes(content.replace(b"1", b"2", 1))
+    before = tree(here)
+    assert "is not what was written: its checksum differs" in train("resume=run trainer.max_epochs=4").line
+    assert tree(here) == before
+
+
+def test_a_checkpoint_that_holds_its_history_is_continued_too(train, here: Path):
+    train(f"hydra.run.dir=whole trainer.max_epochs=4 {QUICK}")
+    train(f"hydra.run.dir=run trainer.max_epochs=2 {QUICK}")
+    run = here / "run"
+    history, rows = resume.read_tables(run)
+    path = run / file_names.LAST
+    loaded = checkpoint_files.load(path)
+    state = loaded["callbacks"]["Recorder"]
+    moments = [state["started"], state["saved_at"] - 0.01, state["saved_at"]]
+    loaded["callbacks"]["Recorder"] = {
+        "saved_at": state["saved_at"], "history": history, "wall_times": moments, "layer_rows": rows, "progress": {},
+    }  # fmt: skip
+    checkpoint_files.save(path, checkpoint_files.to_bytes(loaded))
+    for name in ("result.json", "metrics.csv", "layers.csv"):
+        (run / name).unlink()
+    assert train("resume=run trainer.max_epochs=4").code == 0
+    assert_same_numbers(run, here / "whole")
+
+
+def test_a_checkpoint_does_not_grow_with_the_number_of_epochs(train, here: Path):
+    train(f"hydra.run.dir=run trainer.max_epochs=2 {QUICK}")
+    size = (here / "run" / file_names.LAST).stat().st_size
+    assert train("resume=run trainer.max_epochs=40").code == 0
+    assert abs((here / "run" / file_names.LAST).stat().st_size - size) < 500
+
+
+class Failing(Callback):
+    """Raises, or sends a signal, at one of Lightning's hooks."""
+
+    def __init__(self, hook: str, number: int = 0, epoch: int = -1) -> None:
+        def act(trainer, *_: object, **__: object) -> None:
+            if epoch in (-1, trainer.current_epoch):
+                if not number:
+                    raise RuntimeError("of a callback")
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+
+        setattr(self, hook, act)
+
+
+BEFORE_THE_FIRST_EPOCH = ["setup", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_validation_start"]
+
+
+@pytest.mark.parametrize("number", [0, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("hook", BEFORE_THE_FIRST_EPOCH)
+def test_a_finished_run_stays_as_it_was_until_a_new_epoch_is_done(
+    train, here: Path, finished: Path, monkeypatch, hook: str, number: int
+):
+    real = single_run.instances
+
+    def instances(group: str, nodes: dict) -> list:
+        return [Failing(hook, number)] if group == "callbacks" else real(group, nodes)
+
+    def state() -> dict[str, str]:
+        return {name: digest for name, digest in tree(here).items() if not name.endswith("train.log")}
+
+    before = state()
+    with monkeypatch.context() as patch:
+        patch.setattr(single_run, "instances", instances)
+        outcome = train("resume=run trainer.max_epochs=4")
+    assert outcome.code == {0: 1, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert state() == before
+    if number:
+        command = outcome.line.partition("continue with: ")[2]
+        again = train(command.partition("train.py ")[2])
+        assert (again.code, again.err) == (0, "")
+        assert run_directory.read_result(finished).epochs == 4
+
+
+def test_a_run_that_is_killed_while_it_is_trained_further_can_be_continued(
+    train, here: Path, finished: Path, monkeypatch
+):
+    shutil.copytree(finished, here / "whole")
+    train("resume=whole trainer.max_epochs=6")
+
+    write, killed = atomic_files.write, []
+
+    def kill(path: Path, content: bytes | str, **settings: object) -> None:
+        killed.append(str(path).endswith("best.ckpt"))
+        if any(killed):
+            raise KeyboardInterrupt  # as good as a kill: nothing more is written
+        write(path, content, **settings)
+
+    for _ in range(2):
+        killed.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(atomic_files, "write", kill)
+            with contextlib.suppress(KeyboardInterrupt):
+                train("resume=run trainer.max_epochs=6")
+        assert run_directory.read_result(finished).status == "interrupted"
+    assert train("resume=run trainer.max_epochs=6").code == 0
+    assert_same_numbers(finished, here / "whole")
+
+
+@pytest.mark.parametrize("name", ["EMAWeightAveraging", "StochasticWeightAveraging"])
+@pytest.mark.parametrize("further", [False, True])
+def test_weights_that_a_callback_averages_at_the_end_are_not_trained_further(
+    train, here: Path, monkeypatch, name: str, further: bool
+):
+    callback = f"+callbacks.e._target_=lightning.pytorch.callbacks.{name}"
+    settings = f"{QUICK} optimizer.momentum=0.5 {callback}"
+    if name == "StochasticWeightAveraging":
+        callback += " +callbacks.e.swa_lrs=0.05 +callbacks.e.swa_epoch_start=2"
+        settings += " +callbacks.e.swa_lrs=0.05 +callbacks.e.swa_epoch_start=2"
+    train(f"hydra.run.dir=whole trainer.max_epochs=5 {settings}")
+    if further:
+        if name == "StochasticWeightAveraging":
+            pytest.skip("averages up to the last epoch that was announced: a longer run differs from the start")
+        train(f"hydra.run.dir=run trainer.max_epochs=3 {settings}")
+    else:
+        with monkeypatch.context() as patch:
+            interrupt(patch, signal.SIGTERM, epoch=3)
+            train(f"hydra.run.dir=run trainer.max_epochs=5 {settings}")
+    outcome = train(f"resume=run trainer.max_epochs=5 {callback}")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert_same_numbers(here / "run", here / "whole")
+
+
+def test_the_last_weights_are_those_that_were_tested_and_training_continues_from_its_own(train, here: Path):
+    swa = "+callbacks.e._target_=lightning.pytorch.callbacks.StochasticWeightAveraging +callbacks.e.swa_lrs=0.05"
+    train(f"hydra.run.dir=run trainer.max_epochs=5 {QUICK} {swa} test_weights=last")
+    ended = run_script("evaluate.py", ["run", "--weights", "last"])
+    assert ended.code == 0, ended.err
+    assert json.loads((here / "run/evaluation-last/metrics.json").read_text())["same_as_result"] is True
+    loaded = checkpoint_files.load(here / "run" / file_names.LAST)
+    assert not torch.equal(loaded["state_dict"]["layers.0.weight"], loaded["training_state_dict"]["layers.0.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:Experimental rerun")
+def test_hydras_rerun_of_a_finished_run_is_refused_untouched(train, here: Path):
+    pickled = "hydra.callbacks.pickle._target_=hydra.experimental.callbacks.PickleJobInfoCallback"
+    assert train(f"hydra.run.dir=run trainer.max_epochs=1 {QUICK} +{pickled}").code == 0
+
+    def state() -> dict[str, str]:
+        return {name: digest for name, digest in tree(here).items() if not name.endswith(("train.log", ".pickle"))}
+
+    before = state()
+    outcome = train("--experimental-rerun run/.hydra/config.pickle")
+    assert outcome.code == 2
+    assert "run holds a run already (result.json)" in outcome.err
+    assert state() == before
+
+
+def test_no_step_is_written_twice_and_the_last_value_is_that_of_the_last_epoch(train, here: Path):
+    train(f"hydra.run.dir=run trainer.max_epochs=4 {QUICK} optimizer.lr=2")
+    train(f"-m hydra.sweep.dir=sweep trainer.max_epochs=4 seed=0,1 {QUICK} optimizer.lr=2")
+    for run in (here / "run", *(path.parent for path in (here / "sweep").glob("*/result.json"))):
+        found = points(run)
+        for tag in ("train/loss", "train/acc", "val/loss", "val/acc"):
+            assert found[tag] == [0, 1, 2, 3], tag
+        result = run_directory.read_result(run)
+        assert found["best/val/loss"] == [result.epoch]
+
+
+def test_the_data_may_have_moved_and_the_command_may_be_typed_elsewhere(train, here: Path, monkeypatch):
+    rows = "\n".join(f"{i % 7},{i % 5},{'ab'[i % 2]}" for i in range(60))
+    (here / "a.csv").write_text(f"u,v,y\n{rows}\n")
+    assert train(f"hydra.run.dir=run trainer.max_epochs=1 data=csv data.path=a.csv data.target=y {QUICK}").code == 0
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert train("resume=../run trainer.max_epochs=2").code == 0
+    (here / "a.csv").rename(here / "moved.csv")
+    monkeypatch.chdir(here)
+    assert "a.csv" in train("resume=run trainer.max_epochs=3").line
+    assert train("resume=run trainer.max_epochs=3 data.path=moved.csv").code == 0
+    (here / "other.csv").write_text(f"u,v,y\n{rows}\n1,1,a\n")
+    assert "was trained on other data" in train("resume=run trainer.max_epochs=4 data.path=other.csv").line
+
+
+def test_a_hard_linked_copy_of_a_run_stays_as_it_was(train, here: Path, finished: Path):
+    shutil.copytree(finished, here / "copy", copy_function=os.link)
+    before = tree(here / "copy")
+    assert train("resume=run trainer.max_epochs=3").code == 0
+    assert tree(here / "copy") == before
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "figures"])
+def test_nothing_is_written_through_a_link_inside_a_run(train, here: Path, finished: Path, name: str):
+    (here / "theirs").mkdir()
+    if (finished / name).exists():
+        shutil.move(finished / name, here / "theirs" / name)
+    else:
+        (here / "theirs" / name).mkdir()
+    (finished / name).symlink_to(here / "theirs" / name)
+    before = tree(here / "theirs")
+    assert train("resume=run trainer.max_epochs=3 tracking.figures=true").code in (1, 2)
+    assert tree(here / "theirs") == before
 
 
 def test_events_are_carried_over_up_to_a_tear_and_each_point_once(here: Path, finished: Path):

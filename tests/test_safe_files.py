@@ -1,6 +1,7 @@
 """Every file is read through one door: regular, bounded, never blocking."""
 
 import errno
+import io
 import os
 import socket
 import threading
@@ -93,10 +94,11 @@ def test_missing_unreadable_and_broken_are_three_things(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"x")
 
     def refuse(number: int) -> None:
-        def read(*_: object, **__: object) -> None:
-            raise OSError(number, os.strerror(number))
+        class Broken(io.BytesIO):
+            def read(self, *_: object) -> bytes:
+                raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(os, "read", read)
+        monkeypatch.setattr(safe_files, "open_regular", lambda *_, **__: Broken())
 
     refuse(errno.EACCES)
     with pytest.raises(UnreadableFile, match="make it readable"):

@@ -36,7 +36,7 @@ QUICK = {
     "tracking.diagnostics": False,
     "tracking.tensorboard": False,
 }
-WITH_TIME = ("saved_at", "wall_times")  # what two trainings of one run never share
+WITH_TIME = ("saved_at", "started")  # what two trainings of one run never share
 FUZZED = int(os.environ.get("MLPEXP_FUZZ", "8"))  # stacks; `make fuzz` takes more
 GENEROUS = 1 << 30
 

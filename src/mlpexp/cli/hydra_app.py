@@ -7,6 +7,7 @@ every outcome into an exit code: 0 done, 1 failed, 2 the user's error, 130 inter
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
 from itertools import count
@@ -154,10 +155,15 @@ def parse(cfg: DictConfig) -> schema.Config:
     """
     job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     try:
-        plain = OmegaConf.to_container(job, resolve=True)
+        plain: Any = OmegaConf.to_container(job, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(interpolation_sentence(error)) from error
-    return checks.parse(plain)  # type: ignore[arg-type]
+    moved = {}
+    if plain.get("resume") is not None:
+        # the run has data of its own; these say where its files are now
+        moved = {name: plain["data"].pop(name) for name in schema.DATA_FILES if plain["data"].get(name) is not None}
+    found = checks.parse(plain)
+    return replace(found, data=replace(found.data, **moved)) if moved else found
 
 
 def run(main: Callable[[], Any]) -> NoReturn:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from mlpexp.cli import console, hydra_app
 from mlpexp.config import checks
+from mlpexp.config.overrides import parse
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names
@@ -71,6 +72,10 @@ def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
     where = _relative(directory)
     if not (directory / file_names.LAST).exists():
         return f"{reason}; nothing to continue yet in {where}, type the same command again"
-    built = [item for item in overrides if item.lstrip("+").startswith(checks.BUILT)]
-    again = shell_commands.script("train.py", f"resume={where}", *built)
+    typed = [parse(item) for item in overrides]
+    if any(item.key == "resume" for item in typed):  # the run may still be the one of before, with fewer epochs
+        kept = [item.text for item in typed if item.key != "resume" and not item.key.startswith("hydra.")]
+    else:
+        kept = [item.text for item in typed if item.key.startswith(checks.BUILT)]
+    again = shell_commands.script("train.py", f"resume={where}", *kept)
     return f"{reason}; what was finished is kept in {where}, continue with: {again}"

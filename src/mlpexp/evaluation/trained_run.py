@@ -80,15 +80,18 @@ def load(path: Path, weights: Weights | None = None) -> Trained:
         cfg=cfg,
         module=found.module,
         data=found.data,
-        epoch=_epoch(content, place),
+        epoch=_epoch(content),
         sha256=hashlib.sha256(safe_files.read_bytes(place.checkpoint, checkpoint_files.MAX_BYTES)).hexdigest(),
         result=run_directory.read_result(directory) if finished and directory is not None else None,
     )
 
 
-def _epoch(content: dict[str, Any], place: Place) -> int | None:
-    """Which epoch's weights these are; Lightning counts one further once a training has ended."""
+def _epoch(content: dict[str, Any]) -> int | None:
+    """The epoch, from 0, at whose end the checkpoint was saved."""
     callbacks = content.get("callbacks")
     state = callbacks.get("Recorder") if isinstance(callbacks, dict) else None
-    history = state.get("history") if isinstance(state, dict) else None
-    return len(history) - 1 if isinstance(history, list) and history else None
+    if not isinstance(state, dict):
+        return None
+    history = state.get("history")  # of an earlier version
+    epochs = len(history) if isinstance(history, list) else state.get("epochs")
+    return epochs - 1 if isinstance(epochs, int) and epochs > 0 else None

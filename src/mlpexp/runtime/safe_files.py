@@ -50,7 +50,7 @@ def open_regular(path: str | Path, limit: int = LIMIT, *, follow: bool = True) -
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise NotRegularFile(f"{path} is {_kind(found.st_mode)}, not a file; replace it by a file or move it away")
+            raise NotRegularFile(f"{path} is no regular file: it is {_kind(found.st_mode)}; move it away")
         if found.st_size > limit:
             raise _too_large(path, found.st_size, limit)
         return os.fdopen(handle, "rb")
@@ -107,7 +107,7 @@ def _explained(path: str | Path, error: OSError | ValueError) -> Exception:
     if error.errno == errno.ELOOP:
         return NotRegularFile(f"{path} is a symbolic link that is not followed; replace it by the file itself")
     if error.errno == errno.ENXIO:
-        return NotRegularFile(f"{path} is a socket or device, not a file; replace it by a file or move it away")
+        return NotRegularFile(f"{path} is no regular file: it is a socket or a device; move it away")
     if is_storage(error):
         return error
     return UnreadableFile(f"{path} cannot be read ({error.strerror or error}); make it readable and try again")

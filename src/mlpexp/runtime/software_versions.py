@@ -32,3 +32,15 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None  # no git, or an empty repository: the result says so by null
     return described.stdout.strip() or None
+
+
+def environment(threads: int, device: str, engine: str = "torch") -> dict[str, str | int]:
+    """What a run's bits can depend on beside its configuration and the versions: torch chooses kernels by these.
+
+    Args:
+        threads: of the processor, for one operation.
+    """
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"engine": engine, "device": device, "threads": threads, "cpu_capability": capability}

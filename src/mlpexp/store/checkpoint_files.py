@@ -18,6 +18,7 @@ from mlpexp.config import checks
 from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description
 from mlpexp.nn.network import NetworkSpec
+from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.store import atomic_files
 from mlpexp.store.file_names import BEST, LAST
@@ -35,7 +36,7 @@ def to_bytes(checkpoint: Mapping[str, Any]) -> bytes:
 
 
 def save(path: Path, content: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
+    atomic_files.make_directory(path.parent)
     atomic_files.write(path, content)
 
 
@@ -50,13 +51,12 @@ def load(path: Path) -> dict[str, Any]:
         inside = next((path / name for name in (BEST, LAST) if (path / name).is_file()), None)
         hint = f"did you mean {inside}?" if inside else "it holds no checkpoints/best.ckpt"
         raise UserError(f"{path} is a directory, not a checkpoint; {hint}")
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give a checkpoint, e.g. outputs/DATE/TIME/checkpoints/best.ckpt")
-    if not path.is_file():
-        raise UserError(f"{path} is no regular file; give a checkpoint, e.g. outputs/DATE/TIME/{BEST}")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise UserError(f"{path} has {size / 2**30:,.0f} GiB, more than any checkpoint of mlpexp")
-    content = path.read_bytes()
+    try:
+        content = safe_files.read_bytes(path, MAX_BYTES)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; give a checkpoint, e.g. outputs/DATE/TIME/checkpoints/best.ckpt"
+        ) from None
     if content:
         _compare_with_marker(path, content)
     return from_bytes(path, content)

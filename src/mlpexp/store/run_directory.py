@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from mlpexp.nn.metrics import epoch_columns
+from mlpexp.nn.metrics import epoch_columns, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile
@@ -101,6 +101,42 @@ def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:
     The last layer has no activation.
     """
     return _csv(LAYER_NAMES, rows)
+
+
+def parse_metrics(text: str, path: Path) -> list[dict[str, float]]:
+    """The history that `metrics_csv` wrote.
+
+    Raises:
+        DamagedFile: it is none.
+    """
+    try:
+        header, *rows = csv.reader(io.StringIO(text))
+        if header[0] != "epoch" or not all(map(is_column, header[1:])) or len(set(header)) != len(header):
+            raise ValueError("unknown columns")
+        if [row[0] for row in rows] != [str(epoch) for epoch in range(len(rows))]:
+            raise ValueError("the epochs are not 0, 1, 2, ...")
+        return [dict(zip(header[1:], map(float, row[1:]), strict=True)) for row in rows]
+    except (ValueError, IndexError, csv.Error) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); train the run again") from error
+
+
+def parse_layers(text: str, path: Path) -> list[list[float | str]]:
+    """The rows that `layers_csv` wrote; columns that an earlier version did not have are empty.
+
+    Raises:
+        DamagedFile: it is none.
+    """
+    try:
+        header, *rows = csv.reader(io.StringIO(text))
+        if tuple(header) != LAYER_NAMES[: len(header)] or len(header) < 3:
+            raise ValueError("unknown columns")
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError("rows of different lengths")
+        missing = [""] * (len(LAYER_NAMES) - len(header))
+        numbers = ([int(row[0]), int(row[1]), *(float(cell) if cell else "" for cell in row[2:])] for row in rows)
+        return [[*row, *missing] for row in numbers]
+    except (ValueError, IndexError, csv.Error) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); train the run again") from error
 
 
 def write_result(directory: Path, result: Result) -> None:

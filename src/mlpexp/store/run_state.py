@@ -86,6 +86,19 @@ def inspect(directory: Path, identity: str) -> Found:
     return Found(directory, State.DONE, result)
 
 
+def check_unused(directory: Path) -> None:
+    """
+    Raises:
+        UserError: a run has been trained in `directory`.
+    """
+    for name in (file_names.RESULT, file_names.METRICS, file_names.LAST, file_names.BEST):
+        if os.path.lexists(directory / name):
+            raise UserError(
+                f"{directory} holds a run already ({name}); choose another directory, "
+                f"or train it further with resume={directory}"
+            )
+
+
 def set_aside(found: Found, shelf: Path) -> Path:
     """Move a run's directory out of the way, below `shelf`; returns where.
 

@@ -14,7 +14,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import hyperparameters
 from mlpexp.models.torch_mlp import make_optimizer
-from mlpexp.models.training_state import RunRecord, Snapshot
+from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime import software_versions
@@ -23,16 +23,14 @@ from mlpexp.runtime import software_versions
 def assemble(
     cfg: Config,
     data: Prepared,
-    record: RunRecord,
     snapshot: Snapshot,
     run: int,
     *,
     epochs: int,
-    finished: bool,
     steps_per_epoch: int,
     wall_times: list[float],
 ) -> dict[str, Any]:
-    """The content of a checkpoint after `epochs` epochs; `finished` where training ended with them.
+    """The content of a checkpoint that is saved at the end of epoch number `epochs`.
 
     Args:
         run: the row of `snapshot`.
@@ -44,31 +42,16 @@ def assemble(
     steps = epochs * steps_per_epoch
     optimizer, schedulers = _optimizer(cfg, network, epochs)
     return {
-        "epoch": epochs if finished else epochs - 1,
+        "epoch": epochs - 1,
         "global_step": steps,
         "pytorch-lightning_version": software_versions.versions()["lightning"],
         "state_dict": state_dict,
-        "loops": _loops(epochs, steps_per_epoch, finished, scheduled=bool(schedulers)),
-        "callbacks": {"Recorder": _recorder(record, epochs, wall_times, cfg)},
+        "loops": _loops(epochs, steps_per_epoch, scheduled=bool(schedulers)),
+        "callbacks": {"Recorder": {"started": wall_times[0], "saved_at": wall_times[epochs], "epochs": epochs}},
         "optimizer_states": [{"state": _state(cfg, snapshot, run, steps), "param_groups": optimizer}],
         "lr_schedulers": schedulers,
         "hparams_name": None,
         "hyper_parameters": hyperparameters(cfg, data.num_inputs, data.num_classes, data.description),
-    }
-
-
-def _recorder(record: RunRecord, epochs: int, wall_times: list[float], cfg: Config) -> dict[str, Any]:
-    progress = record.progress
-    if epochs < len(record.history):  # as it was then
-        progress = type(progress).of(cfg.monitor, cfg.early_stopping)
-        for epoch, row in enumerate(record.history[:epochs]):
-            progress.update(epoch, row[cfg.monitor])
-    return {
-        "saved_at": wall_times[epochs],
-        "history": record.history[:epochs],
-        "wall_times": wall_times[: epochs + 1],
-        "layer_rows": [row for row in record.layer_rows if row[0] < epochs],  # type: ignore[operator]
-        "progress": vars(progress),
     }
 
 
@@ -106,9 +89,9 @@ def _optimizer(cfg: Config, network: NetworkSpec, epochs: int) -> tuple[list[dic
 
 
 @lru_cache(maxsize=256)
-def _loops(epochs: int, steps: int, finished: bool, *, scheduled: bool) -> dict[str, Any]:
+def _loops(epochs: int, steps: int, *, scheduled: bool) -> dict[str, Any]:
     """Lightning's counters of a fit with `steps` steps an epoch and one validation batch."""
-    total, done = epochs * steps, epochs if finished else epochs - 1
+    total, done = epochs * steps, epochs - 1
 
     def counts(current: int, whole: int, *names: str) -> dict[str, Any]:
         names = names or ("ready", "completed", "started", "processed")
@@ -120,14 +103,13 @@ def _loops(epochs: int, steps: int, finished: bool, *, scheduled: bool) -> dict[
     def idle() -> dict[str, Any]:
         return {"state_dict": {}, "batch_progress": batches(0, 0, False)}
 
-    stepped = total - 0 if finished else total
     schedule_steps = epochs if scheduled else 0
     epoch_counts = {"ready": epochs, "completed": done, "started": epochs, "processed": epochs}
     predict = {"state_dict": {}, "batch_progress": counts(0, 0)}
     return {
         "fit_loop": {
             "state_dict": {},
-            "epoch_loop.state_dict": {"_batches_that_stepped": stepped},
+            "epoch_loop.state_dict": {"_batches_that_stepped": total},
             "epoch_loop.batch_progress": batches(steps, total, True),
             "epoch_loop.scheduler_progress": counts(schedule_steps and 1, schedule_steps, "ready", "completed"),
             "epoch_loop.automatic_optimization.state_dict": {},

@@ -46,11 +46,9 @@ def write_run(
             checkpoint = assemble(
                 cfg,
                 data,
-                record,
                 snapshot,
                 0,
                 epochs=epochs,
-                finished=name == file_names.LAST and not record.left,
                 steps_per_epoch=steps,
                 wall_times=wall_times,
             )
@@ -69,7 +67,7 @@ def write_run(
         if record.confusion:
             events.append(confusion_table(record.confusion, data.class_names, wall_times[-1], end.epoch or 0))
         files[file_name(wall_times[0])] = encode(events)
-    (directory / file_names.LAST).parent.mkdir(exist_ok=True)
+    atomic_files.make_directory((directory / file_names.LAST).parent)
     for name, content in files.items():
         atomic_files.write(directory / name, content)
     result = _result(cfg, data, state, files)
@@ -114,6 +112,7 @@ def _result(cfg: Config, data: Prepared, state: TrainingState, files: Mapping[st
         data_digest=data.digest,
         seconds={"fit": state.seconds, "total": state.seconds},
         versions=software_versions.versions(),
+        environment=software_versions.environment(cfg.stack.threads or cfg.threads, cfg.trainer.accelerator),
         git_commit=software_versions.git_commit(),
         message=end.message,
         num_parameters=cfg.model.network(data.num_inputs, data.num_classes).num_parameters,

@@ -42,11 +42,16 @@ class EventLog:
     comes at another moment sees a torn record at the end and waits for the rest.
     """
 
-    def __init__(self, directory: Path, wall_time: float | None = None) -> None:
+    def __init__(self, directory: Path, wall_time: float | None = None, *, hidden: bool = False) -> None:
+        """
+        Args:
+            hidden: readers do not find the file until `publish`.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         started = time.time() if wall_time is None else wall_time
         self.path = directory / file_name(started)
-        self._file = self.path.open("xb")
+        self._hidden = directory / f".{self.path.name}.partial" if hidden else None
+        self._file = (self._hidden or self.path).open("xb")
         self._file.write(_record(_file_version(started)))
         self.flush()
 
@@ -57,9 +62,22 @@ class EventLog:
     def flush(self) -> None:
         self._file.flush()
 
+    def publish(self) -> None:
+        """Give a hidden file its name; another process may have done so already."""
+        if self._hidden is not None and self._hidden.exists():
+            self._hidden.rename(self.path)
+        self._hidden = None
+
     def close(self) -> None:
-        """Closing twice does no harm."""
+        """Closing twice does no harm; a file that is still hidden is removed."""
         self._file.close()
+        if self._hidden is not None:
+            self._hidden.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Close and remove the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> "EventLog":
         return self

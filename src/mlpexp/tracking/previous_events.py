@@ -9,7 +9,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from mlpexp.tracking.crc32c import masked_crc32c
 
 # written anew when the run ends, or when it starts
-OF_THE_END = ("_hparams_/", "custom_scalars__config__", "test/", "visual/", "status")
+OF_THE_END = ("_hparams_/", "best/", "custom_scalars__config__", "test/", "visual/", "status")
 
 
 def carried_over(files: Sequence[Path], until: float) -> Iterator[Event]:

@@ -13,6 +13,8 @@ from mlpexp.tracking.events import Event, scalars, text
 from mlpexp.tracking.layer_columns import COLUMNS, START
 from mlpexp.tracking.session_events import Hparam, Status, session_end, session_start
 
+CURVES = ("train/", "val/")
+
 
 def run_events(
     history: Sequence[Mapping[str, float]],
@@ -73,8 +75,13 @@ def layers_event(epoch: int, rows: Sequence[Sequence[float | str]], wall_time: f
 def end_events(
     step: int, final: Mapping[str, float], status: Status, wall_time: float, *, note: str = ""
 ) -> list[Event]:
-    """After the last epoch: the final metrics, a line of text if the run did not end well, the status."""
-    events = [epoch_event(step, final, wall_time)] if final else []
+    """After the last epoch: the final metrics, a line of text if the run did not end well, the status.
+
+    The metrics of the chosen epoch are `best/train/loss`, ..., those of the test `test/loss`, ...
+    """
+    # under names of their own: the curves have these tags for each epoch already
+    values = {f"best/{tag}" if tag.startswith(CURVES) else tag: value for tag, value in final.items()}
+    events = [epoch_event(step, values, wall_time)] if values else []
     if status != "ok":
         events.append(text("status", step, f"**{status}**: {note}" if note else f"**{status}**", wall_time))
     return [*events, session_end(status, wall_time)]

@@ -4,8 +4,9 @@ A Lightning callback. Files other than the event file are rewritten whole and at
 that a short run pays for its files once and a long one loses little when it is killed.
 """
 
+import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,7 @@ from mlpexp.tracking.layer_columns import START
 from mlpexp.tracking.run_events import epoch_event, layers_event
 
 FLUSH_EVERY_S = 10.0
+TRAINING_WEIGHTS = "training_state_dict"
 
 
 class DeferredCheckpointIO(CheckpointIO):
@@ -39,18 +41,23 @@ class DeferredCheckpointIO(CheckpointIO):
         self.directory = directory
         self.own = {str(directory / name) for name in (file_names.LAST, file_names.BEST)}
         self.pending: dict[str, bytes] = {}
+        self.last = b""
+        """the latest checkpoint, as it was saved at the end of its epoch"""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         content = checkpoint_files.to_bytes(checkpoint)
         if str(path) in self.own:
             self.pending[str(path)] = content
+            self.last = content
         else:
             checkpoint_files.save(Path(path), content)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
         if Path(path).name == ".temp.ckpt":  # the weights alone, as Lightning brings them back from ranks it has forked
             return torch.load(path, map_location=map_location, weights_only=True)
-        return checkpoint_files.load(Path(path))
+        loaded = checkpoint_files.load(Path(path))
+        loaded["state_dict"] = loaded.pop(TRAINING_WEIGHTS, loaded["state_dict"])
+        return loaded
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
@@ -59,6 +66,20 @@ class DeferredCheckpointIO(CheckpointIO):
         for path, content in sorted(self.pending.items()):  # best before last: last never runs ahead of it
             checkpoint_files.save(Path(path), content)
         self.pending.clear()
+
+    def keep_final_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """The weights at the end of training, where a callback has changed those of the last epoch: training continues
+        from the latter, everything else uses the former.
+        """
+        if not self.last:
+            return
+        loaded = torch.load(io.BytesIO(self.last), map_location="cpu", weights_only=True)
+        saved = loaded["state_dict"]
+        if saved.keys() == weights.keys() and not all(
+            torch.allclose(saved[name], weights[name].cpu(), rtol=0, atol=0, equal_nan=True) for name in saved
+        ):
+            loaded |= {"state_dict": {name: tensor.cpu() for name, tensor in weights.items()}, TRAINING_WEIGHTS: saved}
+            self.pending[str(self.directory / file_names.LAST)] = checkpoint_files.to_bytes(loaded)
 
     def keep_as_best(self) -> None:
         """The epoch that was saved last is the best so far."""
@@ -74,35 +95,51 @@ class Recorder(Checkpoint):
 
     Attributes:
         history: of each finished epoch, the metrics by name.
-        wall_times: seconds since 1970: the start, then the end of each epoch.
+        started: seconds since 1970.
+        epoch_ends: the same of the end of each epoch that this process has trained.
         layer_rows: rows of `layers.csv`.
         in_epoch: the weights are those of an epoch that is not finished.
     """
 
-    def __init__(self, cfg: Config, directory: Path, events: EventLog | None, io: DeferredCheckpointIO) -> None:
-        self.cfg, self.directory, self.events, self.io = cfg, directory, events, io
-        self.history: list[dict[str, float]] = []
-        self.wall_times = [time.time()]
-        self.layer_rows: list[list[float | str]] = []
-        self.progress = Progress.of(cfg.monitor, cfg.early_stopping)
+    def __init__(
+        self,
+        cfg: Config,
+        directory: Path,
+        events: EventLog | None,
+        io: DeferredCheckpointIO,
+        before_writing: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            before_writing: called each time before files of the run are written.
+        """
+        self.cfg, self.directory, self.events, self.io, self.before_writing = cfg, directory, events, io, before_writing
+        self.started = time.time()
+        self.epoch_ends: list[float] = []
+        self.begin([], [])
         self.in_epoch = False
         self._probe: tuple[Tensor, Tensor] | None = None
         self._flushed_at = time.monotonic()
 
+    def begin(self, history: Sequence[Mapping[str, float]], layer_rows: Sequence[list[float | str]]) -> None:
+        """Go on after these epochs."""
+        self.history, self.layer_rows = [dict(row) for row in history], list(layer_rows)
+        self.progress = Progress.of(self.cfg.monitor, self.cfg.early_stopping)
+        for epoch, row in enumerate(self.history):
+            self.progress.update(epoch, row[self.cfg.monitor])
+        self._written = len(self.history) or -1  # of a new run even an empty table is written
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is an epoch that the files do not have."""
+        return len(self.history) > self._written
+
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "saved_at": time.time(),
-            "history": self.history,
-            "wall_times": self.wall_times,
-            "layer_rows": self.layer_rows,
-            "progress": vars(self.progress),
-        }
+        """What the run's other files do not say; the history, which grows with each epoch, is in `metrics.csv`."""
+        return {"started": self.started, "saved_at": time.time(), "epochs": len(self.history)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.history, self.wall_times = list(state["history"]), list(state["wall_times"])
-        columns = len(run_directory.LAYER_NAMES)  # there were fewer once
-        self.layer_rows = [[*row, *[""] * (columns - len(row))] for row in state["layer_rows"]]
-        self.progress = Progress(**state["progress"])
+        """Nothing: `begin` was called with what the run's files say, all of them checked."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         distributed.end_with_parent()
@@ -113,7 +150,7 @@ class Recorder(Checkpoint):
         self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
         if self.cfg.tracking.diagnostics and not self.history and not self.layer_rows:
             assert isinstance(module, Classifier)
-            self._inspect(module, START, self.wall_times[0])
+            self._inspect(module, START, self.started)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Classifier)
@@ -127,7 +164,7 @@ class Recorder(Checkpoint):
         self.in_epoch = False
         epoch, now = trainer.current_epoch, time.time()
         self.history.append({name: module.metrics[name] for name in epoch_columns()})
-        self.wall_times.append(now)
+        self.epoch_ends.append(now)
         if self.events is not None:
             self.events.add(epoch_event(epoch, self.history[-1], now))
         if self.cfg.tracking.diagnostics:
@@ -145,26 +182,28 @@ class Recorder(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not self.in_epoch:
-            trainer.save_checkpoint(self.directory / file_names.LAST)
+            self.io.keep_final_weights(module.state_dict())
         self.flush()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        # the weights may be in the middle of an epoch; what stands is the epoch before
+        # the weights may be in the middle of an epoch; the epoch before is complete
         self.flush()
 
     def seconds_per_epoch(self) -> dict[str, float]:
         """The median time from one epoch's end to the next, which the slow first epoch does not change, as `epoch`."""
-        times = self.wall_times[1:]
+        times = self.epoch_ends
         return {"epoch": median(b - a for a, b in pairwise(times))} if len(times) > 1 else {}
 
     def flush(self) -> None:
-        """Bring every file up to the latest finished epoch."""
-        if not distributed.is_first():
+        """Bring every file up to the latest finished epoch; the history first, which the checkpoint relies on."""
+        if not distributed.is_first() or not (self.has_news or self.io.pending):
             return
-        self.io.flush()
+        self.before_writing()
         atomic_files.write(self.directory / file_names.METRICS, run_directory.metrics_csv(self.history))
         if self.layer_rows:
             atomic_files.write(self.directory / file_names.LAYERS, run_directory.layers_csv(self.layer_rows))
+        self.io.flush()
+        self._written = len(self.history)
         self._flushed_at = time.monotonic()
 
     def _inspect(self, module: Classifier, epoch: int, now: float) -> None:

@@ -1,4 +1,8 @@
-"""Continuing a run in its own directory, with the numbers of a run that was never interrupted."""
+"""Continues a run in its own directory, with the numbers of a run that was never interrupted.
+
+Nothing in the directory is trusted: the checkpoint is compared with its own configuration, tensor by tensor and counter
+by counter, and the history comes from the run's tables.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,15 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
 from mlpexp import data
 from mlpexp.config.overrides import parse
-from mlpexp.config.schema import Config, HalvingConfig
+from mlpexp.config.schema import DATA_FILES, Config, HalvingConfig
+from mlpexp.data.data_config import DataConfig
+from mlpexp.models import build
+from mlpexp.models.classifier import Classifier
+from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.metrics import is_column
+from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
+from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_files import DamagedFile
+from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
+from mlpexp.training.recorder import TRAINING_WEIGHTS
 
 # what may be given beside resume: it changes no number of the epochs that are done
 ALLOWED = (
@@ -27,6 +41,12 @@ ALLOWED = (
     "logger",
     "hydra.",
 )
+# flags of the Trainer with which an epoch has another number of steps
+OTHER_STEPS = {"accumulate_grad_batches", "limit_train_batches", "max_steps", "overfit_batches", "fast_dev_run"}
+OTHER_STEPS |= {"devices", "num_nodes", "max_time"}
+
+Rows = list[list[float | str]]
+Recorded = tuple[list[dict[str, float]], Rows, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,25 +55,31 @@ class Continued:
 
     Attributes:
         cfg: its own configuration with the new number of epochs.
-        wall_times: seconds since 1970: its start, then the end of each epoch that is done.
+        history: metrics by name of each epoch that is done.
+        layer_rows: rows of `layers.csv` up to there.
+        started: seconds since 1970.
         saved_at: when its last checkpoint was taken; what was recorded later is trained again.
     """
 
     cfg: Config
-    wall_times: list[float]
+    history: list[dict[str, float]]
+    layer_rows: Rows
+    started: float
     saved_at: float
 
 
 def find(cfg: Config, overrides: Sequence[str]) -> Continued:
-    """The run in `cfg.resume`, checked through and through; nothing is touched.
+    """The run in `cfg.resume`, with everything in it checked; nothing is changed.
 
     Raises:
-        UserError: there is nothing to continue, or other keys than the number of epochs were given.
+        UserError: there is nothing to continue, something is damaged, or keys were given that cannot change.
     """
     given = [parse(item).key for item in overrides]
-    if others := [key for key in given if not key.startswith(ALLOWED)]:
+    # the same data may be somewhere else now: its digest is compared
+    allowed = (*ALLOWED, *(f"data.{name}" for name in DATA_FILES))
+    if others := [key for key in given if not key.startswith(allowed)]:
         raise UserError(
-            f"resume={cfg.resume} goes on with the run's own configuration, so {others[0]} cannot be given; "
+            f"resume={cfg.resume} continues with the run's own configuration, so {others[0]} cannot be given; "
             "only trainer.max_epochs may grow"
         )
     directory = Path(str(cfg.resume))
@@ -67,7 +93,13 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
         )
     loaded = checkpoint_files.load(path)
     own, num_features, num_classes = checkpoint_files.described(path, loaded)
-    checkpoint_files.check_weights(path, loaded["state_dict"], own.model.network(num_features, num_classes))
+    network = own.model.network(num_features, num_classes)
+    for name in ("state_dict", TRAINING_WEIGHTS):
+        if name in loaded:
+            checkpoint_files.check_weights(path, loaded[name], network)
+    moved = {name: getattr(cfg.data, name) for name in DATA_FILES if f"data.{name}" in given}
+    own = replace(own, data=locate_data(replace(own.data, **moved), directory))
+    samples = None
     if "data" in loaded["hyper_parameters"]:
         described = checkpoint_files.described_data(path, loaded)
         if described.digest != data.digest(own.data):
@@ -75,7 +107,11 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
                 f"{directory} was trained on other data: data={own.data.name} has changed since; restore it, "
                 "or start a new run"
             )
-    state = _recorded(path, loaded)
+        samples = described
+    history, layer_rows, started, saved_at = _recorded(directory, path, loaded)
+    if not own.callbacks:  # they may change a schedule or the number of steps
+        module = build(own, num_features, num_classes, samples)
+        _check_training_state(path, loaded, own, module, len(history))
     # what was not typed stays as it was
     trainer = {
         name: getattr(cfg.trainer if f"trainer.{name}" in given else own.trainer, name)
@@ -91,11 +127,41 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
         logger=cfg.logger,
         trainer=replace(own.trainer, **trainer),
         # half a history of the layers could not be drawn
-        tracking=replace(own.tracking.settled(True), diagnostics=bool(state["layer_rows"])),
+        tracking=replace(own.tracking.settled(True), diagnostics=bool(layer_rows)),
     )
-    _refuse_what_would_differ(directory, own, continued, state)
-    wall_times = state["wall_times"]
-    return Continued(cfg=continued, wall_times=wall_times, saved_at=state.get("saved_at", wall_times[-1]))
+    _refuse_what_would_differ(directory, own, continued, history)
+    _read_configuration(directory)
+    return Continued(cfg=continued, history=history, layer_rows=layer_rows, started=started, saved_at=saved_at)
+
+
+def locate_data(given: DataConfig, directory: Path) -> DataConfig:
+    """`given` with relative paths that lead nowhere from here taken from where the run in `directory` was started."""
+    relative = {name: path for name in DATA_FILES if (path := getattr(given, name)) and not Path(path).exists()}
+    if not relative:
+        return given
+    path = directory / file_names.HYDRA / "hydra.yaml"
+    try:
+        home = parse_yaml(safe_files.read_text(path), path)["hydra"]["runtime"]["cwd"]
+    except (FileNotFoundError, KeyError, TypeError, UnicodeDecodeError):
+        return given
+    found = {name: Path(str(home)) / file for name, file in relative.items()}
+    moved: dict[str, Any] = {name: str(file) for name, file in found.items() if file.exists()}
+    return replace(given, **moved)
+
+
+def read_tables(directory: Path) -> tuple[list[dict[str, float]], Rows]:
+    """The history and the rows of the layers in a run's directory; no rows where it has none.
+
+    Raises:
+        UserError: they are missing, damaged, or not what the run's marker says.
+    """
+    metrics = directory / file_names.METRICS
+    text = _read_noted(directory, file_names.METRICS)
+    if text is None:
+        raise UserError(f"{metrics} is missing: the epochs that are done are not known; train the run again")
+    layers = _read_noted(directory, file_names.LAYERS)
+    rows = [] if layers is None else run_directory.parse_layers(layers, directory / file_names.LAYERS)
+    return run_directory.parse_metrics(text, metrics), rows
 
 
 def further(cfg: Config, result: run_directory.Result) -> int | None:
@@ -108,19 +174,218 @@ def further(cfg: Config, result: run_directory.Result) -> int | None:
 
 def note(directory: Path, max_epochs: int) -> None:
     """Keep the recorded configuration true: the run is now one of `max_epochs`."""
-    written = directory / ".hydra" / "config.yaml"
-    if written.is_file():
-        plain = OmegaConf.load(written)
+    plain = _read_configuration(directory)
+    if plain is not None:
         OmegaConf.update(plain, "trainer.max_epochs", max_epochs)
-        atomic_files.write(written, OmegaConf.to_yaml(plain))
+        atomic_files.write(directory / file_names.CONFIG, OmegaConf.to_yaml(plain))
 
 
-def _refuse_what_would_differ(directory: Path, own: Config, continued: Config, state: Mapping[str, Any]) -> None:
-    finished, epochs = len(state["history"]), continued.trainer.max_epochs
+def _read_configuration(directory: Path) -> Any:
+    """The recorded configuration as OmegaConf has it; None where there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = directory / file_names.CONFIG
+    try:
+        plain = parse_yaml(safe_files.read_text(path), path)
+        if not isinstance(plain, dict) or not isinstance(plain.get("trainer"), dict):
+            raise DamagedFile(f"{path} holds no configuration of a run")
+        return OmegaConf.create(plain)
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        raise UserError(f"{error}; mend it or move it away: the run is continued without it, too") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text ({error.reason}); move it away: the run is continued without it") from error
+
+
+def _read_noted(directory: Path, name: str) -> str | None:
+    """The text of a file of a run, compared with what the run's marker says; None where there is none."""
+    path = directory / name
+    try:
+        content = safe_files.read_bytes(path, run_directory.MAX_FILE, follow=False)
+    except FileNotFoundError:
+        return None
+    if (directory / file_names.RESULT).exists():
+        noted = run_directory.read_result(directory).files.get(name)
+        if noted is not None and noted != run_directory.checksum(content):
+            raise UserError(f"{path} is not what was written: its checksum differs from result.json's; train again")
+    return content.decode(errors="replace")
+
+
+def _recorded(directory: Path, path: Path, loaded: Mapping[str, Any]) -> Recorded:
+    """History, rows of the layers, start, time of the last checkpoint."""
+    callbacks = loaded.get("callbacks")
+    state = callbacks.get("Recorder") if isinstance(callbacks, dict) else None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} was not written by mlpexp: it holds no history")
+    if "epochs" not in state:
+        return _recorded_before(path, state)
+    epochs, moments = state["epochs"], (state.get("started"), state.get("saved_at"))
+    sound = isinstance(epochs, int) and epochs >= 1 and loaded.get("epoch") in (epochs, epochs - 1)
+    if not sound or not all(isinstance(moment, float) and math.isfinite(moment) for moment in moments):
+        raise UserError(f"{path} is damaged: its history is not what mlpexp writes; train the run again")
+    history, rows = read_tables(directory)
+    if len(history) < epochs:
+        raise UserError(
+            f"{directory / file_names.METRICS} has {len(history)} epochs, but {file_names.LAST} is of epoch {epochs}; "
+            "restore it, or train the run again"
+        )
+    kept = [row for row in rows if float(row[0]) < epochs]
+    # as many rows for each epoch, and for the state before the first step
+    per_epoch = sum(row[0] == 0 for row in kept)
+    complete = len(kept) == per_epoch * (epochs + 1)
+    return history[:epochs], kept if complete else [], *moments  # type: ignore[return-value]
+
+
+def _recorded_before(path: Path, state: Mapping[str, Any]) -> Recorded:
+    """As `_recorded`, of a version that kept the history in the checkpoint."""
+    history: Any = state.get("history")
+    wall_times: Any = state.get("wall_times")
+    rows: Any = state.get("layer_rows")
+    sound = (
+        isinstance(history, list)
+        and all(isinstance(row, dict) and row and all(map(is_column, row)) for row in history)
+        and all(row.keys() == history[0].keys() for row in history)
+        and all(isinstance(value, float) for row in history for value in row.values())
+        and isinstance(wall_times, list)
+        and len(wall_times) == len(history) + 1
+        and all(isinstance(moment, float) and math.isfinite(moment) for moment in wall_times)
+        and isinstance(saved_at := state.get("saved_at", wall_times[-1]), float)
+        and isinstance(rows, list)
+        and all(isinstance(row, list) and all(isinstance(cell, int | float | str) for cell in row) for row in rows)
+    )
+    if not sound:
+        raise UserError(f"{path} is damaged: its history is not what mlpexp writes; train the run again")
+    missing = len(run_directory.LAYER_NAMES)  # columns that came later are empty
+    return history, [[*row, *[""] * (missing - len(row))] for row in rows], wall_times[0], saved_at
+
+
+def _check_training_state(path: Path, loaded: Mapping[str, Any], cfg: Config, module: Classifier, epochs: int) -> None:
+    """Compare counters, optimizer and schedule with those of a run of `cfg` after `epochs`.
+
+    Args:
+        module: the untrained network of `cfg`.
+
+    Raises:
+        UserError: naming the first that differs.
+    """
+
+    def refuse(what: str) -> UserError:
+        return UserError(f"{path} is damaged: {what} is not that of its configuration; train the run again")
+
+    steps = loaded.get("global_step")
+    if not isinstance(steps, int) or not _counts(loaded.get("loops"), epochs, steps):
+        raise refuse("the count of its epochs and steps")
+    flags = cfg.trainer.flags.keys() & OTHER_STEPS
+    if not flags and steps % epochs:
+        raise refuse("the count of its steps")
+    configured: Any = module.configure_optimizers()
+    optimizers, schedules = configured if isinstance(configured, tuple) else ([configured], [])
+    optimizers = [optimizer for optimizer in optimizers if optimizer is not None]
+    states, schedule_states = loaded.get("optimizer_states"), loaded.get("lr_schedulers")
+    if states == [{}]:  # what Lightning writes where there is no optimizer
+        states = []
+    if not isinstance(states, list) or len(states) != len(optimizers):
+        raise refuse("the number of its optimizers")
+    if not isinstance(schedule_states, list) or len(schedule_states) != len(schedules):
+        raise refuse("the number of its schedules")
+    import warnings
+
+    for schedule, state in zip(schedules, schedule_states, strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # there was no step of the optimizer
+            for _ in range(epochs):
+                schedule.step()
+        if not isinstance(state, dict) or any(
+            state.get(name) != value
+            for name, value in schedule.state_dict().items()
+            if name in ("last_epoch", "base_lrs")
+        ):
+            raise refuse("its schedule")
+    for optimizer, state in zip(optimizers, states, strict=True):
+        if not isinstance(state, dict) or not _same_groups(
+            state.get("param_groups"), optimizer.state_dict()["param_groups"]
+        ):
+            raise refuse("a setting of its optimizer, such as the learning rate,")
+        if not _same_state(state.get("state"), optimizer, cfg, 0 if flags else steps):
+            raise refuse("the state of its optimizer")
+    own: dict[str, Any] = {}
+    module.on_save_checkpoint(own)
+    if any(not _has_same_shapes(loaded.get(name), value) for name, value in own.items()):
+        raise refuse("the state of its training")
+
+
+def _counts(loops: Any, epochs: int, steps: int) -> bool:
+    """Whether the Trainer's counters say what the number of epochs and of steps says."""
+    try:
+        fit = loops["fit_loop"]
+        progress = fit["epoch_progress"]
+        counted = [progress[part][name] for part in ("total", "current") for name in ("ready", "started", "processed")]
+        done = [progress[part]["completed"] for part in ("total", "current")]
+        automatic = fit["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+        manual = fit["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"]
+    except (KeyError, TypeError):
+        return False
+    return set(counted) <= {epochs} and set(done) <= {epochs - 1, epochs} and automatic + manual == steps
+
+
+def _same_groups(found: Any, expected: Sequence[Mapping[str, Any]]) -> bool:
+    if not isinstance(found, list) or len(found) != len(expected):
+        return False
+    return all(
+        isinstance(one, dict)
+        and "lr" in one
+        and one.get("params") == other["params"]
+        # other versions of torch have other keys
+        and all(one[name] == value for name, value in other.items() if name in one)
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+def _same_state(found: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps: int) -> bool:
+    """Whether it is the state after steps of this optimizer: tensors of these names and shapes for each parameter.
+
+    Args:
+        steps: that were made; 0: any number.
+    """
+    rule = OPTIMIZERS[cfg.optimizer.name]
+    names = {*rule.state_of_run(cfg.optimizer), *(["step"] if rule.counts_steps else [])}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not isinstance(found, dict) or found.keys() != (set(range(len(parameters))) if names else set()):
+        return False
+    for index, state in found.items():
+        if not isinstance(state, dict) or state.keys() != names:
+            return False
+        for name, value in state.items():
+            shape = () if name == "step" else parameters[index].shape
+            if not isinstance(value, torch.Tensor) or value.shape != shape:
+                return False
+            if name == "step" and steps and float(value) != steps:
+                return False
+    return True
+
+
+def _has_same_shapes(found: Any, expected: Any) -> bool:
+    if isinstance(expected, list):
+        return isinstance(found, list) and len(found) == len(expected) and all(map(_has_same_shapes, found, expected))
+    if isinstance(expected, torch.Tensor):
+        return isinstance(found, torch.Tensor) and found.shape == expected.shape
+    return type(found) is type(expected)
+
+
+def _refuse_what_would_differ(
+    directory: Path, own: Config, continued: Config, history: Sequence[Mapping[str, float]]
+) -> None:
+    finished, epochs = len(history), continued.trainer.max_epochs
     if own.callbacks != continued.callbacks:
         how = f"with the callbacks {', '.join(own.callbacks)}" if own.callbacks else "without callbacks of your own"
         raise UserError(f"{directory} was trained {how}; type the same again, they are not built from what a file says")
-    if state["progress"].get("stopped"):
+    progress = Progress.of(own.monitor, own.early_stopping)
+    for epoch, row in enumerate(history):
+        progress.update(epoch, row.get(own.monitor, math.nan))
+    if progress.stopped:
         raise UserError(
             f"{directory} was stopped early after {finished} epochs (early_stopping.patience="
             f"{own.early_stopping.patience}), as a longer run would have been; there is nothing to continue"
@@ -138,32 +403,5 @@ def _refuse_what_would_differ(directory: Path, own: Config, continued: Config, s
 
 
 def _is_done(directory: Path) -> bool:
-    return (directory / file_names.RESULT).exists() and run_directory.read_result(directory).status in (
-        "ok",
-        "chance",
-        "diverged",
-    )
-
-
-def _recorded(path: Path, loaded: Mapping[str, Any]) -> dict[str, Any]:
-    """The recorder's state in a checkpoint; Lightning hands it back to the recorder as it is."""
-    callbacks = loaded.get("callbacks")
-    state = callbacks.get("Recorder") if isinstance(callbacks, dict) else None
-    if not isinstance(state, dict):
-        raise UserError(f"{path} was not written by mlpexp: it holds no history")
-    history, wall_times = state.get("history"), state.get("wall_times")
-    sound = (
-        isinstance(history, list)
-        and all(isinstance(row, dict) and all(map(is_column, row)) for row in history)
-        and all(row.keys() >= {"train/loss", "val/loss"} for row in history)
-        and all(isinstance(value, float) for row in history for value in row.values())
-        and isinstance(wall_times, list)
-        and len(wall_times) == len(history) + 1
-        and all(isinstance(moment, float) and math.isfinite(moment) for moment in wall_times)
-        and isinstance(state.get("saved_at", 0.0), float)
-        and isinstance(state.get("layer_rows"), list)
-        and isinstance(state.get("progress"), dict)
-    )
-    if not sound:
-        raise UserError(f"{path} is damaged: its history is not what mlpexp writes; train the run again")
-    return state
+    path = directory / file_names.RESULT
+    return path.exists() and run_directory.read_result(directory).status in ("ok", "chance", "diverged")

@@ -23,7 +23,7 @@ SAMPLES = [42, 64, 1337]  # those that the course notebook shows
 
 def draw(module: Classifier, data: Prepared, recorder: Recorder, directory: Path, events: EventLog | None) -> None:
     """Draw the run; `module` holds the weights that the result names."""
-    (directory / file_names.FIGURES).mkdir(exist_ok=True)
+    atomic_files.make_directory(directory / file_names.FIGURES)
     step = max(0, len(recorder.history) - 1)
     for name, figure in _figures(module, data, recorder):
         content, width, height = figures.png(figure)

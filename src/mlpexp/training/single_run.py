@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mlpexp.nn import chance_level
 from mlpexp.nn.metrics import final_columns
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
-from mlpexp.store import checkpoint_files, directory_lock, file_names, run_directory
+from mlpexp.store import checkpoint_files, directory_lock, file_names, run_directory, run_state
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import EventLog
@@ -59,19 +59,25 @@ def train(cfg: Config, job: Job) -> Result:
     """
     started = time.time()
     job.directory.mkdir(parents=True, exist_ok=True)
-    with directory_lock.hold(job.directory), signals.interruptible(), _Threads(cfg.threads), Quiet():
+    # what the person gave may be a link; below it none is followed
+    job = replace(job, directory=job.directory.resolve()) if job.directory.is_symlink() else job
+    with ExitStack() as stack:
+        stack.enter_context(directory_lock.hold(job.directory))
+        if job.continued is None:
+            run_state.check_unused(job.directory)
+        for context in (signals.interruptible(), _Threads(cfg.threads), Quiet()):
+            stack.enter_context(context)
         data = TableDataModule(cfg.data, cfg.seed)
         data.setup()
         prepared = data.prepared
         module = models.build(cfg, prepared.num_inputs, prepared.num_classes, prepared.description)
-        events = EventLog(job.directory, started) if cfg.tracking.tensorboard else None
+        events = None
+        if cfg.tracking.tensorboard:
+            events = EventLog(job.directory, started, hidden=job.continued is not None)
+            stack.callback(events.close)
         io = DeferredCheckpointIO(job.directory)
         recorder = Recorder(cfg, job.directory, events, io)
-        run = _Run(cfg, job, data, module, recorder, events, started)
-        with ExitStack() as stack:
-            if events is not None:
-                stack.callback(events.close)
-            return run.train(io)
+        return _Run(cfg, job, data, module, recorder, events, started).train(io)
 
 
 @dataclass
@@ -83,13 +89,15 @@ class _Run:
     recorder: Recorder
     events: EventLog | None
     started: float
+    replaced: bool = False
+    """the files of the run that is continued have begun to change"""
 
     def train(self, io: DeferredCheckpointIO) -> Result:
         try:
             trainer = self._trainer(io)
         except BaseException:
             if self.events is not None:
-                self.events.path.unlink()  # nothing has begun
+                self.events.discard()  # nothing has begun
             raise
         self._open()
         last = self.job.directory / file_names.LAST if self.job.continued else None
@@ -99,20 +107,22 @@ class _Run:
         try:
             trainer.fit(self.module, self.data, ckpt_path=last, weights_only=True)
             fit_s = time.perf_counter() - fit_started
-            if trainer.world_size > 1:  # it was trained by processes that have ended; what they wrote is there
-                recorder.load_state_dict(
-                    io.load_checkpoint(self.job.directory / file_names.LAST)["callbacks"]["Recorder"]
-                )
+            if trainer.world_size > 1:  # trained by processes that have ended; what they wrote is in the directory
+                recorder.begin(*resume.read_tables(self.job.directory))
             if not recorder.history:
                 raise UserError("training stopped before its first epoch was done; allow it more steps or time")
+            self._replace()
             end = conclude(self.cfg, recorder.history, recorder.progress, self._test(trainer), *self._classes())
             self._draw()
         except BaseException as error:
             _end_ranks(trainer)
+            if self.job.continued and not (self.replaced or recorder.has_news):
+                raise  # the run stays as it was
             status: run_directory.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
             so_far = conclude(self.cfg, recorder.history, recorder.progress, {}, *self._classes())
             message = first_line(error) if isinstance(error, UserError | Interrupted) else described(error)
             fit_s = fit_s if math.isfinite(fit_s) else time.perf_counter() - fit_started
+            self._replace()
             self._finish(so_far._replace(status=status, message=message), fit_s)
             raise
         if end.status == "diverged":
@@ -122,21 +132,37 @@ class _Run:
         return self._finish(end, fit_s)
 
     def _open(self) -> None:
-        """The event file's beginning; a continued run takes over its earlier curves, and is not done any more."""
-        directory, continued = self.job.directory, self.job.continued
-        started = continued.wall_times[0] if continued else self.started
-        earlier = sorted(directory.glob("events.out.tfevents.*")) if continued else []
-        if self.events is not None:
-            self.events.add(*start_events(self.job.hparams or chosen(self.cfg), started))
-            if continued:
-                earlier.remove(self.events.path)
-                self.events.add(*carried_over(earlier, continued.saved_at))
-            self.events.flush()
+        """The event file's beginning, with the earlier curves of a continued run."""
+        continued = self.job.continued
         if continued:
-            (directory / file_names.RESULT).unlink(missing_ok=True)  # from here on it is not done
-            resume.note(directory, self.cfg.trainer.max_epochs)
-            for path in earlier:
-                path.unlink()
+            self.recorder.started = continued.started
+            self.recorder.begin(continued.history, continued.layer_rows)
+            self.recorder.before_writing = self._replace
+        if self.events is not None:
+            self.events.add(*start_events(self.job.hparams or chosen(self.cfg), self.recorder.started))
+            if continued:
+                self.events.add(*carried_over(self._earlier_events(), continued.saved_at))
+            self.events.flush()
+
+    def _replace(self) -> None:
+        """Before the first file of a continued run is replaced: its marker no longer says that it is finished."""
+        if self.job.continued is None or self.replaced:
+            return
+        directory, earlier = self.job.directory, self._earlier_events()
+        if (directory / file_names.RESULT).exists():
+            message = f"is being trained further, to {self.cfg.trainer.max_epochs} epochs; resume it to complete that"
+            before = run_directory.read_result(directory)
+            run_directory.write_result(directory, replace(before, status="interrupted", message=message, files={}))
+        self.replaced = True
+        resume.note(directory, self.cfg.trainer.max_epochs)
+        if self.events is not None:
+            self.events.publish()
+        for path in earlier:
+            path.unlink(missing_ok=True)
+
+    def _earlier_events(self) -> list[Path]:
+        own = self.events.path if self.events is not None else None
+        return [path for path in sorted(self.job.directory.glob(file_names.EVENTS)) if path != own]
 
     def _trainer(self, io: DeferredCheckpointIO) -> Trainer:
         cfg = self.cfg
@@ -204,7 +230,6 @@ class _Run:
             if (directory / name).exists()
         ]
         if self.events is not None:
-            # the metrics of the chosen epoch come last, so that the HParams tab shows these
             self.events.add(*end_events(end.epoch or 0, end.metrics, end.status, time.time(), note=end.message or ""))
             self.events.close()
             names.append(self.events.path.name)
@@ -219,6 +244,7 @@ class _Run:
             data_digest=self.data.prepared.digest,
             seconds={"fit": fit_s, "total": time.time() - self.started} | self.recorder.seconds_per_epoch(),
             versions=software_versions.versions(),
+            environment=software_versions.environment(self.cfg.threads, self.cfg.trainer.accelerator),
             git_commit=software_versions.git_commit(),
             message=end.message,
             num_parameters=sum(parameter.numel() for parameter in self.module.parameters()),
