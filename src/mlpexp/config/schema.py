@@ -22,6 +22,7 @@ from mlpexp.config.field_types import (
     Text,
     Whole,
     choice,
+    choices_of,
 )
 from mlpexp.data.data_config import DataConfig
 from mlpexp.nn.activations import ACTIVATIONS
@@ -187,7 +188,7 @@ class Config:
     stack: StackConfig = Field(default_factory=StackConfig)
     halving: HalvingConfig = Field(default_factory=HalvingConfig)
     callbacks: dict[str, Any] = Field(default_factory=dict)
-    """your own Lightning callbacks by _target_, e.g. +callbacks.lr._target_=lightning.pytorch.callbacks.…"""
+    """your own Lightning callbacks, e.g. +callbacks.mine._target_=package.Class"""
     logger: dict[str, Any] = Field(default_factory=dict)
     """your own Lightning loggers by _target_, beside the built-in one"""
 
@@ -207,6 +208,17 @@ def keys(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]
             yield from keys(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
             yield f"{prefix}{name}", default[name], info.description or ""
+
+
+def choices(cls: type = Config, prefix: str = "") -> dict[str, tuple[str, ...]]:
+    """The values of every key that has a fixed set of them, as they are typed."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        if is_dataclass(info.annotation):
+            found |= choices(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif values := choices_of(info):
+            found[f"{prefix}{name}"] = values
+    return found
 
 
 def field_types(cls: type = Config, prefix: str = "") -> dict[str, Any]:

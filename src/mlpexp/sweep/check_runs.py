@@ -89,7 +89,7 @@ def _shared_directories(runs: Iterable[CheckedRun]) -> Counter[str]:
     return Counter(
         {
             f"different runs would write to {directory}; name every key in their directories: "
-            "hydra.sweep.subdir='${mlpexp.full_run_name:${hydra.overrides.task}}'": len(configs)
+            "'hydra.sweep.subdir=\"${mlpexp.full_run_name:${hydra.overrides.task}}\"'": len(configs)
             for directory, configs in by_directory.items()
             if any(cfg != configs[0] for cfg in configs[1:])
         }

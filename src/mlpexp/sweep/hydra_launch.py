@@ -19,6 +19,7 @@ from mlpexp import data
 from mlpexp.config import checks, plugin_keys, schema
 from mlpexp.config.overrides import swept_keys
 from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
+from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock, worker_session
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
@@ -171,7 +172,7 @@ class Sweep:
             if state := survey.sentence():
                 log.info("%s", state)
                 if not self.in_portions:
-                    print(state)
+                    say(state)
 
     @contextmanager
     def _hydra_logging(self) -> Iterator[None]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mlpexp.config.overrides import parse, swept_keys
@@ -15,6 +14,7 @@ from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
 from mlpexp.nn.metrics import higher_is_better
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
+from mlpexp.runtime.rich_console import Console
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
 from mlpexp.sweep import terminal_ranking
@@ -126,7 +126,7 @@ class Screen:
         commands = [shell_commands.script("report.py", place)]
         commands += [] if table else [shell_commands.tool("tensorboard", "--logdir", place)]
         self._console.print(
-            "\n  ".join([f"\nresults.csv and {what} {place}. Next:", *commands]),
+            "\n  ".join([f"\nresults.csv and {what} {place}\nNext:", *commands]),
             markup=False,
             highlight=False,
             soft_wrap=True,
