@@ -141,8 +141,8 @@ class TrackingConfig:
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class StackConfig:
-    exact: Flag = True
-    """false: a faster engine, equal to a run alone up to rounding only"""
+    engine: Literal["auto", "torch", "compiled"] = "auto"
+    """what trains a stack: torch (bits of nn.Linear alone), compiled (numba, faster), auto: compiled where it can"""
     threads: Count | None = None
     """CPU threads of a stack; null: as many as a run alone has (threads), whose bits it then keeps"""
     memory_mib: Count | None = None

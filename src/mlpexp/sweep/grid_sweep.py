@@ -42,7 +42,7 @@ def sweep(
     specs = expand(settings["params"], arguments, context.config_loader, max_runs)
     if isinstance(ours, Sweep):
         return ours.train_grid(specs, size)
-    for run in check(Composer(context.config_loader, config), specs):
+    for run in check(Composer(context.config_loader, config), specs, alone=True):
         _refuse_stacked_only(run.config)
     directory = Path(str(config.hydra.sweep.dir))
     directory.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from mlpexp.store.run_store import RunStore, Survey, check_place
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.check_runs import CheckedRun, check
 from mlpexp.sweep.compose import ComposedRun, Composer, hydra_config, without_hydra
+from mlpexp.sweep.engine_choice import engine_of
 from mlpexp.sweep.grid import RunSpec
 from mlpexp.sweep.run_jobs import Ended, Job, Outcome
 
@@ -79,7 +80,7 @@ class Sweep:
             Interrupted: stopped by a signal.
             StorageError: the disk is full or broken.
         """
-        runs = check(self.composer, specs)
+        runs = check(self.composer, specs, earlier_engine=engine_of(self.directory))
         self._check_grid(runs)
         if any(run.config.dry_run for run in runs):
             self._explain(runs)
@@ -113,7 +114,7 @@ class Sweep:
             Interrupted: stopped by a signal.
             StorageError: the disk is full or broken.
         """
-        runs = check(self.composer, specs)
+        runs = check(self.composer, specs, earlier_engine=engine_of(self.directory))
         survey = self._survey(runs, same_study=False)
         self._prepare(survey)
         return self._launch(runs, survey)
