@@ -138,7 +138,7 @@ class Screen:
 
 
 def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
-    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks`."""
+    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks (compiled engine)`."""
     swept = swept_keys([run.overrides for run in sweep])
     keys = [key for key in swept if key not in REPEATED]
     repeated = Counter(tuple(item for item in run.overrides if parse(item).key in keys) for run in sweep)
@@ -152,6 +152,9 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
     line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
     if stacks:
         line += f", in {stacks:,} stack{'s' * (stacks != 1)}"
+        engines = {sweep[run].config.stack.engine for stack in planned.stacks for run in stack.runs} - {"auto"}
+        if engines:
+            line += f" ({' and '.join(sorted(engines))} engine)"
     return line
 
 

@@ -8,9 +8,7 @@ Letters: R runs, N samples, I inputs, O outputs of a layer, C classes, P numbers
 tensors, n samples of an epoch, m samples of an evaluation.
 """
 
-import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -27,8 +25,6 @@ from mlpexp.nn.layers import Activate
 from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
-
-log = logging.getLogger(__name__)
 
 LINE = 16  # numbers in a vector; as in `vectors.py`, which imports numba
 PANEL = 32  # samples that are evaluated at once
@@ -283,9 +279,28 @@ def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
     return availability.unsupported(activation, optimizer)
 
 
+def load_kernels(announce: Callable[[str], None]) -> None:
+    """Compile the loops, or load them from the compile cache, before they are needed; once in a process.
+
+    Args:
+        announce: called with one line where compiling takes its time.
+    """
+    directory = availability.cache_directory()
+    if directory is None:
+        announce("compiling the engine: some ten seconds in every sweep, because the user's cache is not writable")
+    elif not any(directory.rglob("*.nbc")):
+        announce("compiling the engine for this machine, once: some ten seconds")
+    network = multilayer_perceptron(1, [], 2, "identity")
+    parameters = {name: torch.zeros(1, *shape) for name, shape in network.shapes.items()}
+    engine = CompiledEngine(networks=[network], parameters=parameters, update=UpdateSettings())
+    inputs, labels = torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)
+    engine.train_epoch(inputs, labels, torch.zeros(1, 1, dtype=torch.int64), 1, torch.zeros(1, dtype=torch.float64))
+    engine.evaluate(inputs, labels)
+
+
 @cache
 def _compiled(name: str) -> Any:
-    """A function of `kernels.py`, compiled at its first call, or read from the compile cache."""
+    """A function of `kernels.py`, compiled at its first call, or loaded from the compile cache."""
     from numba import config, njit
 
     settings: Any = config
@@ -294,18 +309,9 @@ def _compiled(name: str) -> Any:
     try:
         from mlpexp.engine.compiled import kernels
 
-        function = njit(nogil=True, cache=directory is not None)(getattr(kernels, name).py_func)
+        return njit(nogil=True, cache=directory is not None)(getattr(kernels, name).py_func)
     finally:
         settings.CACHE_DIR = former
-
-    def call(*arguments: Any) -> None:
-        started = time.perf_counter()
-        known = len(function.signatures)
-        function(*arguments)
-        if len(function.signatures) > known and not function.stats.cache_hits:
-            log.info("compiled the %s loop in %.1f s", name, time.perf_counter() - started)
-
-    return call
 
 
 def _rows(values: Tensor) -> Array:
