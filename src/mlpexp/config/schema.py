@@ -55,17 +55,17 @@ class ModelConfig:
     width: Count | list[Count] = 50
     """units per hidden layer: one number, or a list with one number a layer, e.g. [64,32]"""
     activation: Activation = "tanh"
-    """the non-linearity between layers"""
+    """the activation between layers"""
     init: Init = "torch"
-    """how weights start; torch is what nn.Linear does, notebook is N(0, 1) with zero biases"""
+    """initial weights; torch is what nn.Linear does, notebook is N(0, 1) with zero biases"""
     sigma_w: NonNegative = 1.0
     """init=scaled_normal only: weights ~ N(0, sigma_w²/fan_in)"""
     sigma_b: NonNegative = 0.0
     """init=scaled_normal only: biases ~ N(0, sigma_b²)"""
     parametrization: Parametrization = "standard"
-    """how initial weights and rates follow the width; mup: the best rate is that of every width (Yang et al. 2022)"""
+    """mup: weights and rates scale so that one best rate fits every width (Yang et al. 2022); for decay use adamw"""
     base_width: Count = 64
-    """parametrization=mup only: the width at which it is the standard one"""
+    """parametrization=mup only: the width at which it equals the standard parametrization"""
 
     @property
     def hidden_sizes(self) -> list[int]:
