@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 from mlpexp.runtime import fast_imports, output_streams
 from mlpexp.runtime.errors import Interrupted, RunsFailed, StorageError, UserError, sentence
-from mlpexp.runtime.terminal import say
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable that asks for tracebacks
 
@@ -39,7 +38,9 @@ def run(
     try:
         main()
         if lost := output_streams.failure():
-            say(f"{Path(sys.argv[0]).name}: standard output was cut: {lost.strerror}; all else is done", error=True)
+            print(
+                f"{Path(sys.argv[0]).name}: standard output was cut: {lost.strerror}; all else is done", file=sys.stderr
+            )
     except SystemExit:  # argparse's, for --help and for a wrong option, and those of a script itself
         raise
     except BaseException as error:  # every way out ends in a code
@@ -47,7 +48,7 @@ def run(
             traceback.print_exception(error)
         code, lines = words(error) or _worded(error, verbose)
         for line in lines:
-            say(f"{Path(sys.argv[0]).name}: {line}", error=True)
+            print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -116,11 +116,10 @@ def initialise_(parameters: Mapping[str, Tensor], network: NetworkSpec, settings
     """The same, into existing float32 CPU tensors, such as one run's slices of a stack."""
     initialiser, generator = INITIALISERS[settings.init], torch.Generator().manual_seed(seed)
     for k, layer in enumerate(network.layers):
-        if not isinstance(layer, Linear):
-            if layer.shapes:
-                raise TypeError(f"no initial values are defined for the parameters of {layer}")
-            continue
         own = network.of_layer(k, parameters)
+        if not isinstance(layer, Linear):
+            layer.initialise_(own, generator)
+            continue
         initialiser.weight(own["weight"], generator, settings.sigma_w)
         if initialiser.bias is None:
             init.zeros_(own["bias"])

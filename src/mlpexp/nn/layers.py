@@ -17,7 +17,7 @@ from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 else:
     nn = LazyModule("torch.nn")
 
@@ -36,6 +36,11 @@ class LayerSpec(ABC):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter by its name, in the order of torch's module."""
         return {}
+
+    def initialise_(self, parameters: Mapping[str, Tensor], generator: Generator) -> None:
+        """Write the initial values into one run's parameters; those of dense layers are chosen by `model.init`."""
+        if self.shapes:
+            raise NotImplementedError(f"{type(self).__name__} has parameters, but no initial values")
 
     @abstractmethod
     def module(self) -> Callable[[Tensor], Tensor]:
