@@ -182,3 +182,35 @@ def test_completion_offers_keys_and_choices(here: Path):
         return set(ended.stdout.split())
 
     assert {"optimizer=adam", "optimizer=sgd"} <= offered("python scripts/train.py optimizer=")
+
+
+SMALL = "data=iris trainer.max_epochs=1 tracking.figures=false"
+
+
+@pytest.mark.parametrize("command", [SMALL, f"-m {SMALL} seed=1,2", f"-m {SMALL} seed=1,2 model.variant=backprop"])
+def test_variables_of_slurm_in_the_shell_change_nothing(command: str, train, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NAME", "sweep")
+    ended = train(command)
+    assert (ended.code, ended.err) == (0, "")
+
+
+@pytest.mark.parametrize("script", ["train.py", "report.py", "evaluate.py", "predict.py", "export.py", "gradcheck.py"])
+def test_a_deleted_working_directory_is_one_line(script: str, tmp_path: Path):
+    place = tmp_path / "gone"
+    place.mkdir()
+    program = f"cd {place} && rmdir {place} && exec {sys.executable} {SCRIPTS / script} run"
+    ended = subprocess.run(["/bin/sh", "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"{script}: the working directory has been deleted; change to one that exists, e.g. with cd\n"
+    )
+
+
+@pytest.mark.parametrize("bar", ["RichProgressBar", "TQDMProgressBar"])
+@pytest.mark.parametrize("mode", ["", "-m seed=1,2"])
+def test_a_progress_bar_of_the_users_takes_the_place_of_ours(bar: str, mode: str, train):
+    ended = train(f"{mode} {SMALL} +callbacks.bar._target_=lightning.pytorch.callbacks.{bar}")
+    assert ended.code == 0, ended.err
+    assert "training ━" not in ended.err

@@ -36,6 +36,7 @@ def run(
     verbose = wants_traceback() if verbose is None else verbose
     code = 0
     try:
+        _check_working_directory()
         main()
         if lost := output_streams.failure():
             print(
@@ -50,6 +51,17 @@ def run(
         for line in lines:
             print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
     sys.exit(code)
+
+
+def _check_working_directory() -> None:
+    """
+    Raises:
+        UserError: it has been deleted, which libraries answer with errors of their own.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the working directory has been deleted; change to one that exists, e.g. with cd") from None
 
 
 def _worded(error: BaseException, verbose: bool) -> Worded:

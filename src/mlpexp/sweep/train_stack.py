@@ -17,6 +17,7 @@ from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
 from mlpexp.store.worker_session import Gone
+from mlpexp.training.single_run import on_this_machine
 
 WAIT_FOR_EPOCH_S = 2.0  # a signal waits for the end of an epoch that is expected to take no longer
 SAVE_SHARE = 100  # training takes at least so many times as long as saving
@@ -112,6 +113,7 @@ def train_stack(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        plugins=on_this_machine(),
         **({"devices": 1} | flags),
     )
     with torch.no_grad():

@@ -5,14 +5,17 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 
 from mlpexp import models
 from mlpexp.config.hparams import chosen
@@ -174,18 +177,16 @@ class _Run:
         }
         flags |= cfg.trainer.flags
         plugins = flags.pop("plugins", None) or []
+        given = instances("callbacks", cfg.callbacks)
+        has_bar = any(isinstance(callback, ProgressBar) for callback in given)
+        bars = [self.job.bar] if self.job.bar and not has_bar else []
         return Trainer(
             max_epochs=cfg.trainer.max_epochs,
             accelerator=cfg.trainer.accelerator,
-            # the bar, where there is one, is a callback of ours
-            enable_progress_bar=False,
+            enable_progress_bar=has_bar,  # ours is an ordinary callback
             logger=[RunLogger(self.job.directory, self.events), *instances("logger", cfg.logger)],
-            callbacks=[
-                self.recorder,
-                *([self.job.bar] if self.job.bar else []),
-                *instances("callbacks", cfg.callbacks),
-            ],
-            plugins=[io, *(plugins if isinstance(plugins, list) else [plugins])],
+            callbacks=[self.recorder, *bars, *given],
+            plugins=[io, *on_this_machine(plugins if isinstance(plugins, list) else [plugins])],
             default_root_dir=self.job.directory,
             **flags,
         )
@@ -206,6 +207,7 @@ class _Run:
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
+                plugins=on_this_machine(),
             )
         trainer.test(self.module, self.data, verbose=False)
         return {name: self.module.metrics[name] for name in final_columns()}
@@ -273,6 +275,15 @@ def check_accelerator(name: str) -> None:
         raise UserError(
             f"trainer.accelerator={name}: no such device is available on this machine; use trainer.accelerator=cpu"
         )
+
+
+def on_this_machine(plugins: Sequence[Any] = ()) -> list[Any]:
+    """The plugins of a Trainer, with one that keeps Lightning from reading Slurm's variables.
+
+    A run trains in this process (or in copies that it starts), whatever the shell or job that it was started from.
+    """
+    has_environment = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+    return [*plugins, *([] if has_environment else [LightningEnvironment()])]
 
 
 def instances(group: str, nodes: dict[str, Any]) -> list[Any]:

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from mlpexp.config.overrides import spell
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError, first_line
-from mlpexp.training.single_run import Quiet, check_accelerator, instances
+from mlpexp.training.single_run import Quiet, check_accelerator, instances, on_this_machine
 
 
 def check(cfg: Config) -> None:
@@ -45,6 +45,8 @@ def _try(typed: str, flags: dict[str, Any]) -> None:
     try:
         with Quiet(), warnings.catch_warnings(action="ignore"):  # the run itself will give them
             arguments: dict[str, Any] = {"accelerator": "cpu", "devices": 1} | flags
+            given = arguments.pop("plugins", None) or []
+            arguments["plugins"] = on_this_machine(given if isinstance(given, list) else [given])
             Trainer(**arguments, logger=False, enable_checkpointing=False)
     except Exception as error:  # Lightning raises many kinds
         raise UserError(f"{typed} is not for lightning's Trainer: {first_line(error)}") from error
