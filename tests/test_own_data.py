@@ -156,6 +156,231 @@ def test_parquet_gives_what_the_same_csv_gives(tmp_path: Path):
     assert torch.equal(one.labels, two.labels)
 
 
+def parquet_of(path: Path, frame_or_table, **options) -> Path:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    if hasattr(frame_or_table, "to_parquet"):
+        frame_or_table.to_parquet(path, **options)
+    else:
+        parquet.write_table(frame_or_table, path)
+    return path
+
+
+def columns(index=None, **changes):
+    pandas = pytest.importorskip("pandas")
+    own = {"size": [i % 7 + 0.5 for i in range(40)], "bought": [i % 2 for i in range(40)]}
+    return pandas.DataFrame(own | changes, index=index)
+
+
+def test_an_index_that_pandas_stored_is_not_a_feature_unless_it_is_named(tmp_path: Path):
+    pandas = pytest.importorskip("pandas")
+    nameless = columns(index=range(100, 60, -1))
+    nameless = nameless.sample(frac=1, random_state=0)
+    assert data.load(config(parquet_of(tmp_path / "a.parquet", nameless))).names == ["size"]
+    named = columns(index=pandas.Index(range(40), name="customer"))
+    path = parquet_of(tmp_path / "b.parquet", named, index=True)
+    assert data.load(config(path)).names == ["size"]
+    assert data.load(config(path, columns=("customer",))).names == ["customer"]
+
+
+def test_a_categorical_of_whole_numbers_is_a_category_in_parquet(tmp_path: Path):
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    codes = [i % 3 * 10 for i in range(40)]
+    by_pandas = columns(code=pandas.Categorical(codes))
+    by_arrow = pyarrow.table(
+        {"size": [0.5 + i for i in range(40)], "code": pyarrow.array(codes).dictionary_encode(), "bought": [0, 1] * 20}
+    )
+    for name, content in (("pandas", by_pandas), ("arrow", by_arrow)):
+        table = data.load(config(parquet_of(tmp_path / f"{name}.parquet", content)))
+        assert (table.names, table.category_names) == (["size"], ["code"])
+        assert set(table.categories[:, 0]) == {"0", "10", "20"}
+
+
+def test_types_of_parquet_are_followed(tmp_path: Path, caplog):
+    pyarrow = pytest.importorskip("pyarrow")
+    from decimal import Decimal
+
+    table = pyarrow.table(
+        {
+            "price": [Decimal(f"{i}.25") for i in range(40)],
+            "zip": [f"{i % 4:03d}" for i in range(40)],
+            "new": [i % 3 == 0 for i in range(40)],
+            "gap": [None if i == 3 else float(i) for i in range(40)],
+            "bought": [0, 1] * 20,
+        }
+    )
+    path = parquet_of(tmp_path / "a.parquet", table)
+    with pytest.raises(UserError, match=r"line 4, column gap: the value is missing"):
+        data.load(config(path))
+    # a decimal comma is a matter of texts
+    found = data.load(config(path, missing="mean", decimal="comma"))
+    assert (found.names, found.category_names) == (["price", "gap"], ["zip", "new"])
+    assert found.inputs[2, 0] == 2.25
+    assert "column zip holds texts that look like numbers; they are used as categories" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["list", "bytes", "timestamp", "struct"])
+def test_types_that_are_neither_numbers_nor_texts_are_refused_by_name(tmp_path: Path, kind: str):
+    pyarrow = pytest.importorskip("pyarrow")
+    from datetime import UTC, datetime
+
+    value = {"list": [1, 2], "bytes": b"ab", "timestamp": datetime(2026, 1, 1, tzinfo=UTC), "struct": {"a": 1}}[kind]
+    table = pyarrow.table({"size": list(range(40)), "odd": [value] * 40, "bought": [0, 1] * 20})
+    path = parquet_of(tmp_path / "a.parquet", table)
+    with pytest.raises(UserError, match=r"column odd holds .*, neither numbers nor texts; .*data.drop=\[odd\]"):
+        data.load(config(path))
+    assert data.load(config(path, drop=("odd",))).names == ["size"]
+
+
+def test_duplicate_names_in_parquet_are_called_so(tmp_path: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.Table.from_arrays(
+        [pyarrow.array(range(40))] * 2 + [pyarrow.array([0, 1] * 20)], ["a", "a", "bought"]
+    )
+    with pytest.raises(UserError, match="two columns are called a"):
+        data.load(config(parquet_of(tmp_path / "a.parquet", table)))
+
+
+def test_one_class_has_one_name_however_it_is_spelled(tmp_path: Path, caplog):
+    path = tmp_path / "a.csv"
+    path.write_text("a,bought\n" + "".join(f"{i},{('0', '0.0', '1', '1.0')[i % 4]}\n" for i in range(40)))
+    table = data.load(config(path))
+    assert table.class_names == ["0", "1"]
+    assert table.labels.tolist() == [0, 0, 1, 1] * 10
+    assert "column bought spells classes in several ways, which count as one: 0, 0.0 as 0; 1, 1.0 as 1" in caplog.text
+    for name, spelled in (("a", "{}.0"), ("b", "{}")):
+        (tmp_path / f"{name}.csv").write_text(
+            "a,bought\n" + "".join(f"{i * i},{spelled.format(i % 2)}\n" for i in range(40))
+        )
+    found = data.prepare(config(tmp_path / "a.csv", test_path=str(tmp_path / "b.csv")))
+    assert found.part("test")[1].tolist() == [0, 1] * 20
+    assert found.class_names == ["0", "1"]
+
+
+def test_categories_are_compared_by_value_and_new_ones_are_counted_in_one_warning(tmp_path: Path, caplog):
+    def file(name: str, codes: list[str]) -> str:
+        rows = "".join(f"{i * 0.37 + len(name)},{codes[i % len(codes)]},{i % 2}\n" for i in range(40))
+        (tmp_path / name).write_text(f"a,code,bought\n{rows}")
+        return str(tmp_path / name)
+
+    path, test = file("a.csv", ["1", "2", "3"]), file("test.csv", ["1.0", "2.0", "7.0", "3"])
+    found = data.prepare(config(Path(path), test_path=test, categorical=("code",)))
+    assert found.features.values == [["1", "2", "3"]]
+    one_hot = found.part("test")[0][:, 1:]
+    assert one_hot[:4].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]]
+    (said,) = [record.getMessage() for record in caplog.records if "do not occur" in record.getMessage()]
+    assert "code: 7 (10 of 40 test samples)" in said
+
+
+def test_leaks_are_warned_of_once_each(tmp_path: Path, caplog):
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{a:.6f},{b:.6f},{label},{'AB'[label]}"
+        for a, b, label in zip(*rng.normal(size=(2, 80)), rng.integers(2, size=80), strict=True)
+    ]
+    text = "a,b,bought,copy\n" + "\n".join(rows) + "\n"
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "again.csv").write_text(text.replace("\n", "\r\n"))
+    (tmp_path / "twice.csv").write_text(text + "\n".join(rows) + "\n")
+    for seed in (0, 1):
+        data.prepare(config(tmp_path / "a.csv", test_path=str(tmp_path / "again.csv"), drop=("copy",), seed=seed))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "of 80 test samples are in the training part, too" in said
+    caplog.clear()
+    for seed in (0, 1):
+        data.prepare(config(tmp_path / "twice.csv", drop=("copy",), seed=seed))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "validation samples and" in said and "test samples are in the training part, too" in said
+    caplog.clear()
+    for seed in (0, 1):
+        data.prepare(config(tmp_path / "a.csv", seed=seed))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "column copy determines the class in every row, like a copy of data.target=bought" in said
+    assert "'data.drop=[copy]'" in said
+
+
+def test_samples_that_must_repeat_are_no_leak(tmp_path: Path, caplog):
+    (tmp_path / "a.csv").write_text("a,b,bought\n" + "".join(f"{i % 2},{i % 3},{i % 5 > 2}\n" for i in range(90)))
+    data.prepare(config(tmp_path / "a.csv"))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("kind", ["nameless", "named", "counting"])
+def test_a_column_that_identifies_the_rows_is_warned_of(tmp_path: Path, caplog, kind: str):
+    name, values = {
+        "nameless": ("x", [*range(59, -1, -1)]),
+        "named": ("customer_id", [i * 17 % 1009 for i in range(60)]),
+        "counting": ("x", [*range(1000, 1060)]),
+    }[kind]
+    (tmp_path / "a.csv").write_text(
+        f"{name},b,bought\n" + "".join(f"{value},{i % 7 * 0.5},{i % 2}\n" for i, value in enumerate(values))
+    )
+    data.load(config(tmp_path / "a.csv"))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"column {name} has another value in every row, like an id or a row number" in said
+    assert f"'data.drop=[{name}]'" in said
+
+
+# the same table, as other programs write it
+SPELLINGS = {
+    "a quote after a blank": "size, age, colour, bought\n"
+    + "\n".join(", ".join(f'"{cell}"' for cell in row.split(",")) for row in ROWS),
+    "Excel's separator": "sep=;\r\n" + GOOD.replace(",", ";").replace("\n", "\r\n"),
+    "Excel's empty rows": GOOD + ",,,\n,,,\n",
+    "Excel's empty columns": "\n".join(f"{line},," for line in GOOD.splitlines()),
+    "a separator at each end": "size,age,colour,bought\n" + "\n".join(f"{row}," for row in ROWS),
+}
+
+
+@pytest.mark.parametrize("kind", SPELLINGS)
+def test_what_spreadsheets_write_simply_works(tmp_path: Path, kind: str):
+    (tmp_path / "plain.csv").write_text(GOOD)
+    (tmp_path / "other.csv").write_text(SPELLINGS[kind], newline="")
+    plain, other = (data.load(config(tmp_path / name)) for name in ("plain.csv", "other.csv"))
+    assert np.array_equal(plain.inputs, other.inputs)
+    assert np.array_equal(plain.categories, other.categories)
+    assert (plain.names, plain.category_names, plain.class_names) == (
+        other.names,
+        other.category_names,
+        other.class_names,
+    )
+
+
+def test_the_line_of_a_mistake_counts_excels_first_line(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("sep=;\n" + with_line(9, "x1,2,red,yes").replace(",", ";"))
+    with pytest.raises(UserError, match="line 10, column size"):
+        data.load(config(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("encoding", ["hex", "rot13", "base64", "undefined", "no\0name", "zlib"])
+def test_an_encoding_that_gives_no_text_is_refused(tmp_path: Path, encoding: str):
+    (tmp_path / "a.csv").write_text(GOOD)
+    with pytest.raises(UserError, match="is not a text encoding"):
+        data.load(config(tmp_path / "a.csv", encoding=encoding))
+
+
+def test_one_hot_inputs_that_do_not_fit_into_memory_are_refused_before_they_are_made(tmp_path: Path, monkeypatch):
+    rows = "".join(f"{i % 7},text{i % 300},{i % 2}\n" for i in range(3000))
+    (tmp_path / "a.csv").write_text(f"a,note,bought\n{rows}")
+    monkeypatch.setattr("mlpexp.runtime.portable.total_memory", lambda: 2 << 20)
+    with pytest.raises(
+        UserError, match=r"3,000 samples of 301 inputs need .* column note alone makes 300 .*data.drop=\[note\]"
+    ):
+        data.prepare(config(tmp_path / "a.csv"))
+
+
+def test_transforming_categories_needs_little_more_memory_than_the_inputs(tmp_path: Path):
+    import tracemalloc
+
+    texts = np.array([[f"t{i % 500}"] for i in range(4000)], dtype=object)
+    features = Features(names=[], shift=[], scale=[], category_names=["t"], values=[sorted({*texts[:, 0]})])
+    tracemalloc.start()
+    inputs = features.transform(np.empty((4000, 0)), texts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert inputs.sum() == 4000
+    assert peak < 1.5 * inputs.nbytes
+
+
 def test_files_of_their_own_validate_and_test(tmp_path: Path):
     for name, content in (("a", GOOD), ("b", GOOD[: GOOD.index("3.5")]), ("c", GOOD)):
         (tmp_path / f"{name}.csv").write_text(content)
@@ -191,6 +416,42 @@ def test_a_file_that_changed_since_the_sweep_began_is_not_trained_on(tmp_path: P
 
 
 QUICK = "tracking.figures=false trainer.max_epochs=2"
+
+
+def test_a_run_says_in_one_line_what_it_has_read(train, here: Path):
+    (here / "table.csv").write_text(GOOD)
+    own = f"data=csv data.path=table.csv data.target=bought {QUICK}"
+    line = (
+        "data: 60 rows (42 train, 9 val, 9 test), 3 features: 2 of numbers and 1 of categories (4 inputs), "
+        "2 classes: no, yes"
+    )
+    assert line in train(f"{own} hydra.run.dir=run").out.splitlines()
+    assert train(f"-m {own} seed=0,1 name=many").out.splitlines().count(line) == 1
+
+
+def test_relative_paths_are_taken_from_where_the_program_was_started(train, here: Path, monkeypatch):
+    (here / "own").mkdir()
+    (here / "own" / "table.csv").write_text(GOOD)
+    own = f"data=csv data.path=own/table.csv data.target=bought {QUICK}"
+    assert train(f"{own} hydra.job.chdir=true hydra.run.dir=run").code == 0
+    ended = train(f"-m {own} hydra.job.chdir=true seed=0,1 name=many")
+    assert ended.code == 0, ended.err
+    # evaluated and resumed from another folder, also after everything has moved together
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert run_script("evaluate.py", ["../run", "--part", "val"]).code == 0
+    (here / "moved").mkdir()
+    for name in ("own", "run"):
+        (here / name).rename(here / "moved" / name)
+    assert run_script("evaluate.py", ["../moved/run", "--part", "val", "--out", "again"]).code == 0
+    resumed = run_script("train.py", ["resume=../moved/run", "trainer.max_epochs=3"])
+    assert resumed.code == 0, resumed.err
+    # a file with another name has to be named
+    (here / "moved/own/table.csv").rename(here / "moved/other.csv")
+    refused = run_script("train.py", ["resume=../moved/run", "trainer.max_epochs=4"])
+    assert refused.code == 2
+    named = run_script("train.py", ["resume=../moved/run", "trainer.max_epochs=4", "data.path=../moved/other.csv"])
+    assert named.code == 0, named.err
 
 
 def test_a_bad_file_is_found_before_anything_is_written(train, here: Path):

@@ -3,6 +3,8 @@
 import csv
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -180,9 +182,9 @@ def test_a_wrong_file_is_refused_by_line_and_column(finished, here, kind):
     ("content", "said"),
     [
         (b"", "is empty"),
-        (b"sample,class\n", "is no PNG or JPEG picture"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), "is no PNG or JPEG picture, or is damaged"),
-        (b"GIF89a" + bytes(50), "is no PNG or JPEG picture"),
+        (b"sample,class\n", "is not a PNG or JPEG image"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "is not a PNG or JPEG image, or is damaged"),
+        (b"GIF89a" + bytes(50), "is not a PNG or JPEG image"),
     ],
 )
 def test_what_is_no_picture_is_refused(finished, here, content, said):
@@ -223,10 +225,31 @@ def test_a_wrong_option_is_refused(finished, here, arguments, said):
     assert (outcome.code, said in outcome.line) == (2, True)
 
 
+def png(width: int, height: int) -> bytes:
+    """A tiny file whose header claims this size."""
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (40_000, 1_000), (1, 49_000_000), (2**31 - 1, 1)])
+def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(finished, here, width, height, monkeypatch):
+    content = png(width, height)
+    assert len(content) < 100
+    (here / "a.png").write_bytes(content)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    outcome = predict("run", "--data", "a.png")
+    assert outcome.code == 2
+    assert "a.png" in outcome.line and ("pixels" in outcome.line or "damaged" in outcome.line)
+
+
 def test_a_network_of_two_numbers_knows_no_pictures(train, here):
     assert train("data=moons trainer.max_epochs=1 hydra.run.dir=moons tracking.figures=false").code == 0
     drawn(0, "").save("a.png")
-    assert "is a picture, but the network was trained on moons" in predict("moons", "--data", "a.png").line
+    assert "is an image, but the network was trained on moons" in predict("moons", "--data", "a.png").line
     write(here / "a.csv", [[0.5, 1.0]])
     assert len(rows(predict("moons", "--data", "a.csv"))) == 1
 

@@ -7,7 +7,6 @@ every outcome into an exit code: 0 done, 1 failed, 2 the user's error, 130 inter
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
 from itertools import count
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -110,7 +110,9 @@ class CheckFirst(Callback):
 
                 resume.find(cfg, list(config.hydra.overrides.task))
             if cfg.resume is None:
-                checks.check_data(cfg)  # before a directory is made
+                summary = checks.check_data(cfg)  # before a directory is made
+                if summary is not None:
+                    print(summary)
             if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
                 from mlpexp.training import (
                     trainer_check,  # Lightning: late, and only where there is something to ask it
@@ -155,15 +157,15 @@ def parse(cfg: DictConfig) -> schema.Config:
     """
     job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     try:
-        plain: Any = OmegaConf.to_container(job, resolve=True)
+        plain = OmegaConf.to_container(job, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(interpolation_sentence(error)) from error
-    moved = {}
-    if plain.get("resume") is not None:
-        # the run has data of its own; these say where its files are now
-        moved = {name: plain["data"].pop(name) for name in schema.DATA_FILES if plain["data"].get(name) is not None}
-    found = checks.parse(plain)
-    return replace(found, data=replace(found.data, **moved)) if moved else found
+    return checks.parse(plain, _started_in)  # type: ignore[arg-type]
+
+
+def _started_in() -> Path:
+    """The directory in which the program was started; `hydra.job.chdir` may have left it."""
+    return Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
 
 
 def run(main: Callable[[], Any]) -> NoReturn:

@@ -5,13 +5,14 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from mlpexp import data
 from mlpexp.config import plugin_keys, schema
-from mlpexp.config.overrides import spell
+from mlpexp.config.overrides import shell_word, spell
 from mlpexp.config.schema import Config, ModelConfig
 from mlpexp.data import data_config
 from mlpexp.data.data_sets import DATA_SETS, Sizes
@@ -110,8 +111,11 @@ _ADAPTER = TypeAdapter(Config)
 _DEFAULTS = {key: default for key, default, _ in schema.keys()}
 
 
-def parse(mapping: Mapping[str, Any]) -> Config:
+def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = None) -> Config:
     """The typed configuration in `mapping` (resolved, plain builtins, as Hydra composed it).
+
+    Args:
+        directory: gives the directory from which relative paths of data files are taken; None leaves them relative.
 
     Raises:
         ConfigError: naming every problem, one line each.
@@ -130,7 +134,7 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     problems += _contradictions(cfg)
     if problems:
         raise ConfigError(problems)
-    return cfg
+    return cfg if directory is None else replace(cfg, data=cfg.data.relative_to(directory))
 
 
 def from_plain(plain: Mapping[str, Any]) -> Config:
@@ -243,6 +247,12 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
             return f"{given} replaces a whole group; {hint}"
         case "value_error":
             return f"{given} {allowed['error']}; leave it out, or set it to null"
+        case "tuple_type":
+            return f"{given}: give a list, e.g. {shell_word(key, [value])}"
+        case "string_type" if path == key and isinstance(value, list) and value:
+            return f"{given}: give one name, not a list, e.g. {shell_word(key, value[0])}"
+        case "string_type" if isinstance(value, bool | float):
+            return f"{given} is not text; quote it, e.g. {shell_word(key, spell(value))}"
     return f"{given} is not text; {example}"
 
 
@@ -273,7 +283,7 @@ def _parallel(cfg: Config) -> Iterator[str]:
 
 def _contradictions(cfg: Config) -> Iterator[str]:
     yield from _architecture(cfg)
-    yield from data_config.contradictions(cfg.data)
+    yield from data_config.contradictions(cfg.data, resumed=cfg.resume is not None)
     optimizer, epochs = cfg.optimizer, cfg.trainer.max_epochs
     for key in sorted({key for rule in OPTIMIZERS.values() for key in rule.keys} - {*OPTIMIZERS[optimizer.name].keys}):
         default = _DEFAULTS[f"optimizer.{key}"]
@@ -328,16 +338,21 @@ def _architecture(cfg: Config) -> Iterator[str]:
     yield from _memory(model, DATA_SETS[cfg.data.name].sizes(cfg.data) or Sizes(1, 2, 1))
 
 
-def check_data(cfg: Config) -> None:
+def check_data(cfg: Config) -> str | None:
     """Read and prepare a data set whose sizes are not known before, and check that the network fits.
+
+    Returns:
+        what was read, in one line; None where it was known before.
 
     Raises:
         UserError: the data cannot be used, or the network needs more memory than there is.
     """
-    if DATA_SETS[cfg.data.name].sizes(cfg.data) is None:
-        found = data.prepare(cfg.data)
-        for problem in _memory(cfg.model, Sizes(found.num_inputs, found.num_classes, len(found.labels))):
-            raise UserError(problem)
+    if DATA_SETS[cfg.data.name].sizes(cfg.data) is not None:
+        return None
+    found = data.prepare(cfg.data)
+    for problem in _memory(cfg.model, Sizes(found.num_inputs, found.num_classes, len(found.labels))):
+        raise UserError(problem)
+    return found.summary
 
 
 def _memory(model: ModelConfig, sizes: Sizes) -> Iterator[str]:

@@ -89,7 +89,10 @@ def spell(value: Any) -> str:
         case str() if not _PLAIN.fullmatch(value) or value.lower() in _NOT_TEXT or _is_number(value):
             from hydra.core.override_parser.types import Quote, QuotedString
 
-            return QuotedString(value.replace("${", "\\${"), Quote.single).with_quotes()
+            quote = (
+                Quote.single if '"' in value else Quote.double
+            )  # double quotes stay readable in a shell's single ones
+            return QuotedString(value.replace("${", "\\${"), quote).with_quotes()
     return str(value)
 
 

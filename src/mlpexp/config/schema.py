@@ -41,9 +41,6 @@ Schedule = Annotated[str, choice(lambda: SCHEDULES)]
 Monitor = Annotated[str, choice(lambda: columns("val"))]
 Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
 
-# keys of `data` that name files
-DATA_FILES = ("path", "val_path", "test_path")
-
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class ModelConfig:

@@ -11,6 +11,8 @@ from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlpexp.data.prepared_data import Prepared
     from mlpexp.data.table import Table
 
@@ -23,6 +25,25 @@ def digest(cfg: DataConfig) -> str:
     """
     entry = DATA_SETS[cfg.name]
     return entry.digest(cfg) if entry.digest is not None else _load(cfg.reading, "").digest
+
+
+def locate(cfg: DataConfig, run: "Path", wanted: str) -> DataConfig:
+    """`cfg` with the files of a run's data where they are now: those with the digest that was trained on.
+
+    Args:
+        run: the run's directory.
+        wanted: the digest.
+
+    Returns:
+        `cfg` itself where no such files are found.
+    """
+    for candidate in (cfg, *cfg.elsewhere(run)):
+        try:
+            if digest(candidate) == wanted:
+                return candidate
+        except UserError:
+            continue
+    return cfg
 
 
 def load(cfg: DataConfig) -> "Table":

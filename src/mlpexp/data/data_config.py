@@ -1,6 +1,6 @@
 """The configuration of the data (`data.*`), and what contradicts itself in it. Imports nothing heavy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -89,18 +89,38 @@ class DataConfig:
         keys = (*entry.keys, "seed") if entry.generated else entry.keys
         return DataConfig(name=self.name, **{key: getattr(self, key) for key in keys})
 
-    def relative_to(self, directory: Path) -> "DataConfig":
-        """The same with relative file paths taken from `directory`."""
-        given: dict[str, Any] = {key: str(directory / path) for key in FILE_KEYS if (path := getattr(self, key))}
+    def relative_to(self, directory: Callable[[], Path]) -> "DataConfig":
+        """The same with relative file paths taken from `directory`, which is only asked where there are any."""
+        paths = {key: Path(path) for key in FILE_KEYS if (path := getattr(self, key))}
+        given: dict[str, Any] = {key: str(directory() / path) for key, path in paths.items() if not path.is_absolute()}
         return replace(self, **given) if given else self
+
+    def elsewhere(self, run: Path) -> Iterator["DataConfig"]:
+        """The same with the paths of files as they may be after files or the run's directory have moved.
+
+        The end of a path is looked for below the working directory and below each directory that contains `run`.
+        """
+        paths = {key: Path(path) for key in FILE_KEYS if (path := getattr(self, key))}
+        ends = {key: path.parts[path.is_absolute() :] for key, path in paths.items()}
+        for directory in (Path.cwd(), *run.absolute().parents):
+            for start in range(min(map(len, ends.values()), default=0)):
+                moved = {key: directory.joinpath(*end[start:]) for key, end in ends.items()}
+                if all(path.is_file() for path in moved.values()):
+                    texts: dict[str, Any] = {key: str(path) for key, path in moved.items()}
+                    yield replace(self, **texts)
 
 
 _DEFAULTS = DataConfig()
 
 
-def contradictions(cfg: DataConfig) -> Iterator[str]:
-    """One sentence for each pair of keys that cannot be combined."""
-    yield from _foreign_keys(cfg)
+def contradictions(cfg: DataConfig, *, resumed: bool = False) -> Iterator[str]:
+    """One sentence for each pair of keys that cannot be combined.
+
+    Args:
+        resumed: the name of the data set is that of the resumed run; only files that have moved are named here.
+    """
+    if not resumed:
+        yield from _foreign_keys(cfg)
     if cfg.split == "none" and cfg.folds is not None:
         yield "data.folds needs a split; set data.split=stratified, or leave data.folds out"
     if cfg.folds is None and cfg.fold > 0:

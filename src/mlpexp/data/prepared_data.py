@@ -16,6 +16,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.data.preprocessing import Features, fit
 from mlpexp.data.splits import Split, balanced_weights, noisy_labels, split
 from mlpexp.data.table import Table
+from mlpexp.data.tabular_files import listed, printable
 from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
 
@@ -70,6 +71,17 @@ class Prepared:
     @property
     def image_shape(self) -> tuple[int, int] | None:
         return self.table.image_shape
+
+    @property
+    def summary(self) -> str:
+        """One line: samples, features and classes."""
+        numbers, categories = len(self.features.names), len(self.features.category_names)
+        kinds = [f"{numbers} of numbers"] * (numbers > 0) + [f"{categories} of categories"] * (categories > 0)
+        parts = [f"{len(part):,} {name}" for name, part in zip(("train", "val", "test"), self.split, strict=True)]
+        inputs = f" ({self.num_inputs:,} inputs)" if categories else ""
+        features = f"{numbers + categories:,} features: {' and '.join(kinds)}{inputs}"
+        classes = f"{self.num_classes:,} classes: {listed(self.class_names, 5)}"
+        return printable(f"data: {len(self.labels):,} rows ({', '.join(parts)}), {features}, {classes}")
 
     def class_counts(self) -> list[int]:
         """Training samples of each class, (C,), counted after label noise."""

@@ -273,7 +273,8 @@ def _text(source: Source, encoding: str) -> str:
 def _refuse_separator(source: Source, name: str, cfg: DataConfig) -> None:
     for word, separator in SEPARATORS.items():
         if separator in name and word not in (cfg.separator, "space"):
-            raise UserError(f"{source.called} has one column, {name!r}; it seems that data.separator={word} is needed")
+            advice = f"if another character separates fields, set data.separator={word}"
+            raise UserError(f"{source.called} has one column, {name!r}; {advice}")
 
 
 def _parquet(source: Source) -> FileTable:
@@ -407,6 +408,11 @@ def _not_a_number(table: FileTable, row: int, column: Column, cell: str, form: N
     if ways:
         return UserError(f"{said}; set {' or '.join(ways)}, or use the column as categories with {categorical}")
     return UserError(f"{said}; correct it, or use the column as categories with {categorical}")
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: names in a file never reach the terminal as commands."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def listed(names: Sequence[str], most: int = SHOWN) -> str:

@@ -46,7 +46,7 @@ def own(run: Trained, part: Literal["train", "val", "test", "all"] | None) -> Ma
     Raises:
         UserError: that data has changed since, or the part is empty.
     """
-    prepared = data.prepare(run.cfg.data)
+    prepared = data.prepare(run.located_data)
     if prepared.digest != run.data.digest:
         raise UserError(
             f"the data of {run.title} has changed since it was trained: its digest was {run.data.digest[:12]}…, and "

@@ -94,7 +94,7 @@ def reference(run: Trained) -> tuple[Raw, Tensor, bool]:
     categories: NDArray[np.object_] | None = None
     drawn = False
     try:
-        table = data.load(run.cfg.data)
+        table = data.load(run.located_data)
         if table.digest != run.data.digest:
             raise UserError("the data has changed")
         numbers, categories = table.inputs[:CHECKED], table.categories

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from mlpexp import data as datasets
 from mlpexp.config.schema import Config
+from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
 from mlpexp.evaluation import locate_run
 from mlpexp.evaluation.locate_run import Place, Weights
@@ -44,6 +46,11 @@ class Trained:
     def title(self) -> Path:
         """The run's directory, or the file."""
         return self.place.directory or self.place.checkpoint
+
+    @property
+    def located_data(self) -> DataConfig:
+        """The configuration of its data, with files where they are now."""
+        return datasets.locate(self.cfg.data, self.place.directory or self.place.checkpoint, self.data.digest)
 
     @property
     def weights(self) -> str:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import is_dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
@@ -39,7 +40,7 @@ def check(composer: Composer, specs: Sequence[RunSpec]) -> list[CheckedRun]:
         examined += 1
         try:
             composed = composer.compose(spec)
-            cfg = checks.parse(composed.config)
+            cfg = checks.parse(composed.config, Path.cwd)
             if cfg.resume is not None:
                 raise UserError("resume continues one run; leave it out, or leave out -m")
             accepted.append(CheckedRun(composed, _with_shared_parts(cfg, parts)))

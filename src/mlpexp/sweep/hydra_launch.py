@@ -86,14 +86,15 @@ class Sweep:
         reserved = directory_lock.reserve(self.directory)
         try:
             survey = self._survey(runs, same_study=True)  # another study is refused before anything is written
-            for run in runs:
-                checks.check_data(run.config)
+            tables = dict.fromkeys(checks.check_data(run.config) for run in runs)
             unchanged = reserved is not None and not worker_session.is_going_on(self.directory)
         except BaseException:
             if reserved is not None:
                 directory_lock.release(reserved)
             raise
         self._open(reserved)
+        for table in filter(None, tables):
+            print(table)
         with self._hydra_logging():
             atomic_files.write(self.directory / "multirun.yaml", OmegaConf.to_yaml(self.config))
         if not unchanged:  # another process may have written since

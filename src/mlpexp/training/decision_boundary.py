@@ -69,7 +69,7 @@ def draw_run(checkpoint: Path, most: int) -> Figure | None:
     if not is_plane(loaded.data):
         return None
     try:
-        prepared = data.prepare(loaded.cfg.data)
+        prepared = data.prepare(data.locate(loaded.cfg.data, checkpoint, loaded.data.digest))
     except UserError:  # a file that has gone
         return None
     if prepared.digest != loaded.data.digest:

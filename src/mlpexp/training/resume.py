@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 
 from mlpexp import data
 from mlpexp.config.overrides import parse
-from mlpexp.config.schema import DATA_FILES, Config, HalvingConfig
-from mlpexp.data.data_config import DataConfig
+from mlpexp.config.schema import Config, HalvingConfig
+from mlpexp.data.data_config import FILE_KEYS
 from mlpexp.models import build
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn.early_stopping import Progress
@@ -37,6 +37,7 @@ ALLOWED = (
     "trainer.enable_progress_bar",
     "trainer.accelerator",
     "threads",
+    *(f"data.{key}" for key in FILE_KEYS),  # files that were moved; their content must be the same
     "callbacks.",
     "logger",
     "hydra.",
@@ -76,8 +77,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     """
     given = [parse(item).key for item in overrides]
     # the same data may be somewhere else now: its digest is compared
-    allowed = (*ALLOWED, *(f"data.{name}" for name in DATA_FILES))
-    if others := [key for key in given if not key.startswith(allowed)]:
+    if others := [key for key in given if not key.startswith(ALLOWED)]:
         raise UserError(
             f"resume={cfg.resume} continues with the run's own configuration, so {others[0]} cannot be given; "
             "only trainer.max_epochs may grow"
@@ -97,11 +97,11 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     for name in ("state_dict", TRAINING_WEIGHTS):
         if name in loaded:
             checkpoint_files.check_weights(path, loaded[name], network)
-    moved = {name: getattr(cfg.data, name) for name in DATA_FILES if f"data.{name}" in given}
-    own = replace(own, data=locate_data(replace(own.data, **moved), directory))
     samples = None
     if "data" in loaded["hyper_parameters"]:
         described = checkpoint_files.described_data(path, loaded)
+        moved = {key: getattr(cfg.data, key) for key in FILE_KEYS if f"data.{key}" in given}
+        own = replace(own, data=data.locate(replace(own.data, **moved), directory, described.digest))
         if described.digest != data.digest(own.data):
             raise UserError(
                 f"{directory} was trained on other data: data={own.data.name} has changed since; restore it, "
@@ -132,21 +132,6 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     _refuse_what_would_differ(directory, own, continued, history)
     _read_configuration(directory)
     return Continued(cfg=continued, history=history, layer_rows=layer_rows, started=started, saved_at=saved_at)
-
-
-def locate_data(given: DataConfig, directory: Path) -> DataConfig:
-    """`given` with relative paths that lead nowhere from here taken from where the run in `directory` was started."""
-    relative = {name: path for name in DATA_FILES if (path := getattr(given, name)) and not Path(path).exists()}
-    if not relative:
-        return given
-    path = directory / file_names.HYDRA / "hydra.yaml"
-    try:
-        home = parse_yaml(safe_files.read_text(path), path)["hydra"]["runtime"]["cwd"]
-    except (FileNotFoundError, KeyError, TypeError, UnicodeDecodeError):
-        return given
-    found = {name: Path(str(home)) / file for name, file in relative.items()}
-    moved: dict[str, Any] = {name: str(file) for name, file in found.items() if file.exists()}
-    return replace(given, **moved)
 
 
 def read_tables(directory: Path) -> tuple[list[dict[str, float]], Rows]:
