@@ -169,6 +169,11 @@ def higher_is_better(column: str) -> bool:
     return metric_of(column).higher_is_better
 
 
+def is_share(metric: str) -> bool:
+    """Whether the values of a metric such as `acc` lie in [0, 1]."""
+    return not METRICS[metric].unit
+
+
 def label(column: str) -> str:
     """A column in words, e.g. "validation accuracy"; a metric that is not registered (any more) goes by its name."""
     part, _, name = column.partition("/")

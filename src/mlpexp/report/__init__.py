@@ -1,1 +1,1 @@
-"""The report of a sweep: results table -> statistics -> pictures -> one page; see `build.py`."""
+"""The report of a sweep: statistics -> figures, tables and sentences -> one page; see `build_report`."""

@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: no script, no remote asset, no inline style; everything escaped."""
+"""One self-contained HTML page: no script, no remote asset, no inline style; everything escaped."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ from mlpexp.report.report_tables import Table
 
 @dataclass(frozen=True)
 class Heading:
-    """Of a column; numbers stand to the right."""
+    """The head of a column; numbers are aligned to the right."""
 
     text: str
     number: bool
@@ -23,7 +23,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as the page shows it."""
+    """A table of the page."""
 
     header: list[Heading]
     rows: list[list[str]]
@@ -41,7 +41,7 @@ def render(content: dict[str, Any]) -> str:
 
 
 def policy(style: str) -> str:
-    """Nothing is loaded and nothing runs; the one style sheet is known by its hash."""
+    """The content policy: nothing is loaded or run; the style sheet is allowed by its hash."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
@@ -56,7 +56,7 @@ def grid(table: Table, columns: Sequence[int] | None = None, limit: int | None =
 
 
 def cell(value: Any) -> str:
-    """A number with about four digits, as people read them."""
+    """A value as text; numbers with about four digits."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, float):

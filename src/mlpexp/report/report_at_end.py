@@ -1,4 +1,4 @@
-"""`report=true`: the report at the end of a sweep. It may fail; what was trained is not touched by that."""
+"""`report=true`: the report at the end of a sweep. If it fails, the sweep's results stay complete."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ _made: set[Path] = set()
 
 
 def make(directory: Path) -> None:
-    """Write the report of the sweep in `directory` and say where it is, or why there is none."""
+    """Write the report of the sweep in `directory`, and print where it is or why there is none."""
     _made.add(directory)
     place = directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
     try:
@@ -32,7 +32,7 @@ def make(directory: Path) -> None:
 
 
 class ReportAtEnd(Callback):
-    """For sweepers that bring their runs in portions: the launcher cannot know which portion is the last."""
+    """Makes the report for sweepers that launch runs in portions, where no launch knows whether it is the last."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         directory = Path(str(config.hydra.sweep.dir)).absolute()

@@ -19,6 +19,8 @@ from mlpexp.store.run_directory import Result, checksum, is_relative
 from mlpexp.store.run_store import RunStore
 from mlpexp.tracking.layer_columns import COLUMNS, START
 
+OF_THE_SWEEP = ("name=", "record=", "report=", "dry_run=")  # overrides that mean nothing for a run alone
+
 
 def place(directory: Path, name: str) -> Path | None:
     """Where a run's files are; None for a name that leads out of the sweep's directory."""
@@ -26,7 +28,7 @@ def place(directory: Path, name: str) -> Path | None:
 
 
 def command(directory: Path, name: str, swept: Sequence[tuple[str, str]]) -> tuple[str, bool]:
-    """What a person types to train this run again, and whether it is known exactly.
+    """The command that trains this run again, and whether it is known exactly.
 
     Without the run's own overrides it is made from the swept keys alone.
     """
@@ -34,7 +36,7 @@ def command(directory: Path, name: str, swept: Sequence[tuple[str, str]]) -> tup
     exact = words is not None
     if words is None:
         words = [f"{key}={value}" for key, value in swept if value != "default"]
-    words = [word for word in words if not word.startswith("report=")]  # of the sweep, not of the run
+    words = [word for word in words if not word.startswith(OF_THE_SWEEP)]
     return shlex.join(["python", "scripts/train.py", *words]), exact
 
 

@@ -109,7 +109,7 @@ class Screen:
                 run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == status
             ]
             if having:
-                some = ", ".join(run.directory.name for run in having[:3])
+                some = "; ".join(run.directory.name for run in having[:3])
                 more = f" and {len(having) - 3:,} more" if len(having) > 3 else ""
                 advice = LIKELY_CAUSES if status == "chance" else "another optimizer.lr may help"
                 self.warn(f"{len(having):,} of {len(sweep):,} runs {told} ({some}{more}); {advice}")

@@ -1,1 +1,1 @@
-"""TensorBoard events and figures, from plain numbers: with no word of Lightning, Hydra or torch."""
+"""TensorBoard events and figures from plain numbers, without Lightning, Hydra and torch."""

@@ -1,7 +1,7 @@
 """CRC-32C (Castagnoli), the checksum of TFRecords, in numpy; TensorBoard's own is a loop in Python.
 
-A CRC is linear over exclusive or. So a byte's share in it depends only on the byte and on how many bytes
-follow: the shares are looked up, all at once, in a table with a row for each place in a block.
+A CRC is linear over exclusive or. So a byte's contribution depends only on the byte and on how many bytes follow it:
+all contributions are looked up at once in a table with a row for each position in a block.
 """
 
 from functools import cache
@@ -19,17 +19,17 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def crc32c(data: bytes) -> int:
-    """Of at least four bytes."""
+    """The CRC of at least four bytes."""
     table, offsets = _table()  # (BLOCK * 256,), (BLOCK,)
     rows = -(-len(data) // BLOCK)
-    padded = np.zeros(rows * BLOCK, dtype=np.intp)  # zeros in front leave a CRC that begins with zero as it is
+    padded = np.zeros(rows * BLOCK, dtype=np.intp)  # leading zeros do not change a CRC that starts with zero
     content = padded[-len(data) :]
     content[:] = np.frombuffer(data, dtype=np.uint8)
-    content[:4] ^= 0xFF  # instead of beginning with 0xFFFFFFFF
+    content[:4] ^= 0xFF  # instead of starting with 0xFFFFFFFF
     shares = table[padded.reshape(rows, BLOCK) + offsets]  # (rows, BLOCK)
     crc = 0
     for block in np.bitwise_xor.reduce(shares, axis=1).tolist():
-        # the CRC of what went before acts like an exclusive or with the block's first four bytes
+        # the CRC of the blocks before is combined with the first four bytes by exclusive or
         for place in range(4):
             block ^= int(table[place * 256 + (crc >> 8 * place & 0xFF)])  # noqa: PLW2901
         crc = block

@@ -1,8 +1,8 @@
 """Events -> an event file, either live (`EventLog`) or as its finished bytes (`encode`).
 
-A file is a row of TFRecords: length, checksum of the length, content, checksum of the content. Written here
-and not by TensorBoard's `RecordWriter`, whose checksum in pure Python costs more than all the rest. A reader
-silently drops all that follows a torn record, so nobody should append to a file that a dead process left.
+A file is a sequence of TFRecords: length, checksum of the length, content, checksum of the content. TensorBoard's
+`RecordWriter` is not used: its checksum in pure Python costs more than everything else. A reader silently drops
+everything after a truncated record, so files of a process that has died are never appended to.
 """
 
 import itertools
@@ -30,16 +30,16 @@ def encode(events: Iterable[Event]) -> bytes:
 
 
 def file_name(wall_time: float) -> str:
-    """The name by which TensorBoard knows an event file; different at each call, also between machines."""
+    """A name that TensorBoard recognises; different at each call, also between machines."""
     writer = f"{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
     return f"events.out.tfevents.{int(wall_time):010d}.{writer}"
 
 
 class EventLog:
-    """The event file of a run that is being trained; it has no thread and is used by one.
+    """The event file of a run during training; for one thread.
 
-    Records wait in the file's buffer until `flush`, which is worth calling once for each epoch: a reader that
-    comes at another moment sees a torn record at the end and waits for the rest.
+    Records are buffered until `flush`, to be called once for each epoch. At other moments a reader may see a truncated
+    record at the end, and waits for the rest.
     """
 
     def __init__(self, directory: Path, wall_time: float | None = None, *, hidden: bool = False) -> None:
@@ -69,7 +69,7 @@ class EventLog:
         self._hidden = None
 
     def close(self) -> None:
-        """Closing twice does no harm; a file that is still hidden is removed."""
+        """May be called twice; a file that is still hidden is removed."""
         self._file.close()
         if self._hidden is not None:
             self._hidden.unlink(missing_ok=True)

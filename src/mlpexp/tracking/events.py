@@ -1,7 +1,7 @@
-"""Plain numbers -> TensorBoard `Event`s, one function for each kind of thing that TensorBoard shows.
+"""Plain numbers -> TensorBoard `Event`s, one function for each kind of data that TensorBoard shows.
 
-A tag such as `train/loss` is a place in TensorBoard (`train` groups), a step is the epoch, from 0; wall times
-are seconds since 1970. `records.py` writes events to files.
+In a tag such as `train/loss` the part before the slash is a group; a step is the epoch, from 0; wall times are seconds
+since 1970. `event_files` writes events to files.
 """
 
 import re
@@ -22,15 +22,15 @@ RGB = 3  # the number that TensorBoard's image proto gives to this colour space
 
 
 def scalar(tag: str, step: int, value: float, wall_time: float) -> Event:
-    """One point of one curve; TensorBoard keeps it in float32."""
+    """One point of one curve, stored in float32."""
     return scalars(step, {tag: value}, wall_time)
 
 
 def scalars(step: int, values: Mapping[str, float], wall_time: float) -> Event:
-    """One point on each of several curves, as one record: four take half the bytes of four records.
+    """One point on each of several curves in one record, which takes half the bytes of four records.
 
-    Values that are not finite in float32 are left out. HParams shows the last value of each curve and cannot
-    sort a column that holds a NaN; the curve of a run that diverges ends where its numbers do.
+    Values that are not finite in float32 are left out: HParams shows the last value of each curve and cannot sort a
+    column with a NaN.
     """
     finite = {tag: value for tag, value in values.items() if abs(value) <= FLOAT32_MAX}  # False for NaN
     points = [Summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
@@ -38,13 +38,13 @@ def scalars(step: int, values: Mapping[str, float], wall_time: float) -> Event:
 
 
 def image(tag: str, step: int, png_bytes: bytes, width: int, height: int, *, wall_time: float) -> Event:
-    """A picture of `width` by `height` pixels, as PNG: `image(tag, step, *png(figure), wall_time=now)`."""
+    """A PNG of `width` by `height` pixels: `image(tag, step, *png(figure), wall_time=now)`."""
     picture = Summary.Image(width=width, height=height, colorspace=RGB, encoded_image_string=png_bytes)
     return _event(Summary.Value(tag=tag, image=picture), step, wall_time)
 
 
 def histogram(tag: str, step: int, values: np.ndarray, wall_time: float, *, bins: int = 64) -> Event:
-    """Counts of `values` (any shape) in `bins` equal bins from the least to the greatest.
+    """Counts of `values` (any shape) in `bins` equal bins from the minimum to the maximum.
 
     Values that are not finite in float32 are left out; where none remains the histogram is empty.
     """
@@ -66,23 +66,23 @@ def histogram(tag: str, step: int, values: np.ndarray, wall_time: float, *, bins
 
 
 def text(tag: str, step: int, markdown: str, wall_time: float) -> Event:
-    """A note in Markdown; TensorBoard strips scripts from it."""
+    """Text in Markdown; TensorBoard removes scripts from it."""
     return string_tensor(tag, step, markdown.encode(), "text", wall_time)
 
 
 def plain(words: str) -> str:
-    """Text that means nothing to Markdown: not all that a backslash would have to escape can be."""
+    """Text without a meaning in Markdown; entities are used, since a backslash cannot escape every character."""
     return _MARKDOWN.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(words.split()))
 
 
 def string_tensor(tag: str, step: int, content: bytes, plugin: str, wall_time: float) -> Event:
-    """A string that belongs to one of TensorBoard's plugins."""
+    """A string for one of TensorBoard's plugins."""
     value = Summary.Value(
         tag=tag,
         tensor=TensorProto(dtype=DT_STRING, string_val=[content]),
         metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin)),
     )
-    value.tensor.tensor_shape.SetInParent()  # a single string, as opposed to a shape that is not known
+    value.tensor.tensor_shape.SetInParent()  # a scalar, as opposed to an unknown shape
     return _event(value, step, wall_time)
 
 
@@ -90,7 +90,7 @@ def _bin(finite: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts (B,) and edges (B + 1,); one bin where the values are too close together for several."""
     low, high = finite.min(), finite.max()
     if (high - low) / bins <= np.spacing(max(abs(low), abs(high))):
-        half = max(0.5, 1e-3 * abs(low))  # as wide as TensorBoard draws a single value
+        half = max(0.5, 1e-3 * abs(low))  # the width with which TensorBoard draws a single value
         return np.array([finite.size]), np.array([low - half, high + half])
     return np.histogram(finite, bins=bins, range=(low, high))
 

@@ -1,4 +1,4 @@
-"""What is recorded of each layer: the columns of `layers.csv` behind epoch and layer, the tags in TensorBoard."""
+"""The numbers recorded for each layer: columns of `layers.csv` after epoch and layer, and tags in TensorBoard."""
 
-START = -1  # the epoch of the state before the first step
+START = -1  # the epoch of the state before training
 COLUMNS = ("gradient_norm", "weight_norm", "saturated", "activation_mean", "activation_std", "gradient_std")

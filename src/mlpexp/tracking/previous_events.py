@@ -1,4 +1,4 @@
-"""What a run that is trained further keeps of its earlier event files."""
+"""The events of earlier event files that a resumed run keeps."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -6,20 +6,25 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 
+from mlpexp.runtime import safe_files
 from mlpexp.tracking.crc32c import masked_crc32c
 
-# written anew when the run ends, or when it starts
+MAX_BYTES = 2**32
+# written again when the run starts or ends
 OF_THE_END = ("_hparams_/", "best/", "custom_scalars__config__", "test/", "visual/", "status")
 
 
 def carried_over(files: Sequence[Path], until: float) -> Iterator[Event]:
     """The curves and histograms in `files` up to the moment `until`, each point once.
 
-    A file that was torn by a crash counts up to its tear.
+    Of a file that a crash has truncated the whole records count.
+
+    Raises:
+        UserError: one of them is no regular file, or cannot be read.
     """
     seen: set[tuple[str, int]] = set()
     for path in files:
-        for event in _events(path.read_bytes()):
+        for event in _events(safe_files.read_bytes(path, MAX_BYTES)):
             points = {(value.tag, event.step) for value in event.summary.value}
             if event.wall_time <= until and points and not points <= seen:
                 if not any(tag.startswith(OF_THE_END) for tag, _ in points):

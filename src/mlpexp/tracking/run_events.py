@@ -1,15 +1,17 @@
-"""A run's whole event file, pictures aside: its settings, its curves, its final metrics, how it ended.
+"""The events of a run: its settings, its curves, its final metrics, its status; figures are added elsewhere.
 
-Who writes live (a run alone) and who writes once at the end (a run of a stack) use the same three parts, so
-that TensorBoard cannot tell the two apart.
+A run that is trained alone writes them live, a run of a stack once at the end; both use the same functions.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from operator import itemgetter
 
-from mlpexp.tracking.custom_scalars import train_against_validation
-from mlpexp.tracking.events import Event, scalars, text
+from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
+
+from mlpexp.nn.metrics import METRICS, recorded
+from mlpexp.tracking.events import Event, plain, scalars, string_tensor, text
 from mlpexp.tracking.layer_columns import COLUMNS, START
 from mlpexp.tracking.session_events import Hparam, Status, session_end, session_start
 
@@ -85,3 +87,33 @@ def end_events(
     if status != "ok":
         events.append(text("status", step, f"**{status}**: {note}" if note else f"**{status}**", wall_time))
     return [*events, session_end(status, wall_time)]
+
+
+def confusion_table(counts: Sequence[Sequence[int]], class_names: Sequence[str], wall_time: float, step: int) -> Event:
+    """A confusion matrix as text: `counts[t][p]` test samples of class t predicted as p; zeros stay blank."""
+    names = [plain(name) for name in class_names]
+    lines = ["| true \\\\ predicted | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    for name, row in zip(names, counts, strict=True):
+        lines.append(f"| **{name}** | " + " | ".join(str(count or "") for count in row) + " |")
+    right, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
+    said = f"{right} of {total} test samples are right. Rows: the true class; columns: the predicted one."
+    return text("confusion/test", step, f"{said}\n\n" + "\n".join(lines), wall_time)
+
+
+def train_against_validation(wall_time: float) -> Event:
+    """TensorBoard's Custom Scalars page: train and validation in one chart for each metric.
+
+    Written once for each run; TensorBoard merges the equal layouts of many runs into one page.
+    """
+    titles = tuple((name, METRICS[name].title) for name in recorded())
+    return string_tensor("custom_scalars__config__", 0, _layout(titles), "custom_scalars", wall_time)
+
+
+@cache
+def _layout(titles: tuple[tuple[str, str], ...]) -> bytes:
+    charts = [
+        Chart(title=title, multiline=MultilineChartContent(tag=[f"^train/{metric}$", f"^val/{metric}$"]))
+        for metric, title in titles
+    ]
+    layout: bytes = Layout(category=[Category(title="train against validation", chart=charts)]).SerializeToString()
+    return layout

@@ -1,7 +1,7 @@
-"""What fills a row of TensorBoard's HParams page: the run's settings, and how it ended.
+"""The events behind a row of TensorBoard's HParams page: the settings of a run, and its status.
 
-There is no experiment summary. Without one TensorBoard derives the columns from the runs themselves: settings
-keep their types, and every scalar of a run becomes a metric column that shows the last value.
+No experiment summary is written. Without one TensorBoard derives the columns from the runs: settings keep their types,
+and every scalar becomes a metric column with its last value.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ STATUSES = {
     "ok": STATUS_SUCCESS,
     "chance": STATUS_SUCCESS,  # it was trained to its end, and its metrics are numbers
     "diverged": STATUS_FAILURE,
-    "stopped": STATUS_SUCCESS,  # it has done what was asked of it
+    "stopped": STATUS_SUCCESS,  # eliminated by halving, as intended
     "failed": STATUS_FAILURE,
-    "interrupted": STATUS_UNKNOWN,  # neither success nor failure; it will be trained again
+    "interrupted": STATUS_UNKNOWN,  # neither success nor failure: it will be trained again
     "running": STATUS_RUNNING,
 }
 
@@ -49,9 +49,9 @@ def session_end(status: Status, wall_time: float) -> Event:
 
 
 def _event(tag: str, data: HParamsPluginData, wall_time: float) -> Event:
-    content = data.SerializeToString(deterministic=True)  # the order of a map's entries is otherwise left to chance
+    content = data.SerializeToString(deterministic=True)  # otherwise the order of a map's entries is random
     metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="hparams", content=content))
-    # all of it is metadata; the tensor is there because a summary must hold a value
+    # everything is in the metadata; the empty tensor is there because a summary must have a value
     nothing = TensorProto(dtype=DT_FLOAT)
     nothing.tensor_shape.dim.add(size=0)
     value = Summary.Value(tag=tag, metadata=metadata, tensor=nothing)

@@ -1,1 +1,1 @@
-"""Statistics -> matplotlib `Figure`s, in the house style of `tracking.figures`; nothing here knows a file or a run."""
+"""The figures of the report, in the style of `tracking.figures`; each module registers its own, see `report_figure`."""

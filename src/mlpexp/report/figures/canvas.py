@@ -1,4 +1,4 @@
-"""What the report's figures have in common: the colours of validation and test, sizes of labels, a canvas in inches."""
+"""Shared parts of the report's figures: colours, labels, axes, a canvas in inches."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ from mlpexp.tracking.figures.plot_style import FAINT, GRID, new_figure, short, t
 VALIDATION, TEST, BEST = "#D55E00", "#009E73", "#CC79A7"
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#8C6D1F")
 LETTERS = 16  # of a level's name
-# on a cell's own colour, which is the same in light and dark pages: not the page's ink and paper
+# text on coloured cells: not the page's ink and paper, which change between light and dark pages
 ON_LIGHT, ON_DARK = "#000001", "#FFFFFE"
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure and one axes that covers it, in inches from the lower left corner, for what is placed by hand."""
+    """A figure and one axes that covers it; its units are inches from the lower left corner."""
     figure = new_figure(width, height)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
@@ -31,19 +31,19 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def colours(kind: Kind, number: int) -> list[str]:
-    """One for each level: from dark to light where levels have an order."""
+    """One colour for each level: from dark to light where levels have an order."""
     if kind == "categorical" and number <= len(CATEGORIES):
         return list(CATEGORIES[:number])
     return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 0.85, number))]
 
 
 def label_width(names: Sequence[str], letters: int = LETTERS) -> float:
-    """Inches that the longest of these names takes."""
+    """Width of the longest of these names in inches."""
     return max((text_width(short(name, letters)) for name in names), default=0.0)
 
 
 def value_axis(axes: Axes, values: Sequence[float] | np.ndarray, pad: float = 0.08) -> None:
-    """A vertical axis over the values and a little more; it does not begin at 0, small differences are the point."""
+    """A vertical axis over the values and a margin; it need not begin at 0, so that small differences are visible."""
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
@@ -56,7 +56,7 @@ def value_axis(axes: Axes, values: Sequence[float] | np.ndarray, pad: float = 0.
 
 
 def plain(value: float, _position: int | None = None) -> str:
-    """A tick's number in few letters."""
+    """The label of a tick."""
     return "0" if abs(value) < 1e-12 else f"{value:.4g}"
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
-from mlpexp.nn.metrics import METRICS
+from mlpexp.nn.metrics import METRICS, is_share
 from mlpexp.report.figures.canvas import VALIDATION, plain, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals
 from mlpexp.report.report_tables import Table
@@ -89,8 +89,9 @@ def cost(
     """
     figure = new_figure(0.4 + 4.7 * max(len(panels), 1), 3.75)
     shown = np.isfinite(mean)
-    by_error = metric == "acc" and _spans(mean[shown])
-    low = -np.inf if by_error else _floor(mean[shown], metric)
+    rising = METRICS[metric].higher_is_better
+    by_error = is_share(metric) and rising and _spans(mean[shown])
+    low = -np.inf if by_error else _floor(mean[shown], rising)
     some = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), MAX_POINTS)).astype(int))
     for number, (name, price, on_front) in enumerate(panels):
         axes = place(figure, 0.8 + 4.7 * number, 0.55, 3.75, 2.5)
@@ -104,7 +105,7 @@ def cost(
         axes.plot(price[best], mean[best], "o", ms=11, mfc="none", mec=INK, mew=1.3, label="best by validation")
         reach = np.nan_to_num(half) if shown.sum() <= MANY else 0
         ends = np.concatenate([mean - reach, mean + reach])
-        value_axis(axes, np.clip(ends, low, 1) if metric == "acc" else np.clip(ends, None, low))
+        value_axis(axes, np.clip(ends, low, 1 if is_share(metric) else None) if rising else np.clip(ends, None, low))
         axes.set_ylabel(f"validation {METRICS[metric].title}")
         if by_error:
             _by_error(axes, ends[np.isfinite(ends)], float(mean[shown].max()))
@@ -119,7 +120,7 @@ def cost(
             axes.legend(
                 loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, handlelength=1.2, columnspacing=1.0
             )
-    beyond = int((mean[shown] < low).sum() if metric == "acc" else (mean[shown] > low).sum())
+    beyond = int((mean[shown] < low).sum() if rising else (mean[shown] > low).sum())
     headline(figure, "Cost" + (f" ({beyond} far worse configurations are off the scale)" if beyond else ""))
     return figure
 
@@ -162,13 +163,13 @@ def _by_error(axes: Axes, accuracies: np.ndarray, best: float) -> None:
     axes.set_ylabel("validation accuracy (log error)")
 
 
-def _floor(mean: np.ndarray, metric: str) -> float:
+def _floor(mean: np.ndarray, rising: bool) -> float:
     """The bad end of the axis; means far beyond it are left out, so that the others can be distinguished."""
     if not mean.size:
         return 0.0
     quarter, three = np.quantile(mean, (0.25, 0.75))
     spread = max(three - quarter, 1e-3)
-    return float(max(mean.min(), quarter - 4 * spread) if metric == "acc" else min(mean.max(), three + 4 * spread))
+    return float(max(mean.min(), quarter - 4 * spread) if rising else min(mean.max(), three + 4 * spread))
 
 
 def _log(axes: Axes, positive: np.ndarray) -> None:

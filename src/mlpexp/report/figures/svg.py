@@ -1,4 +1,4 @@
-"""A figure as clean SVG: to stand alone, or inside a page whose policy allows no inline style."""
+"""A figure as SVG without inline styles, for a file of its own and for a page with a strict content policy."""
 
 import io
 import re
@@ -19,7 +19,7 @@ def svg(figure: Figure, name: str, words: str) -> str:
     """The `<svg>` element; every style is an attribute, every id begins with `name`.
 
     Args:
-        words: what the picture shows, for those who cannot see it.
+        words: description for screen readers.
     """
     content = io.StringIO()
     with rc_context({**HOUSE, "svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
@@ -29,7 +29,7 @@ def svg(figure: Figure, name: str, words: str) -> str:
 
 
 def clean(text: str, name: str, words: str) -> str:
-    """matplotlib's SVG without what a page does not need, in half the bytes."""
+    """matplotlib's SVG without what a page does not need; half the size."""
     from html import escape
 
     text = text[text.index("<svg") :]

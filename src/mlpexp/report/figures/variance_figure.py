@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import METRICS
+from mlpexp.nn.metrics import label
 from mlpexp.report.figures.canvas import CATEGORIES, label_width
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
 from mlpexp.report.report_tables import variance
@@ -94,7 +94,7 @@ def shares(bars: Sequence[tuple[str, float, str, str]], metric: str) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("share of the variance between runs")
-    headline(figure, f"Variance explained, validation {METRICS[metric].label}")
+    headline(figure, f"Variance explained, {label(f'val/{metric}')}")
     return figure
 
 

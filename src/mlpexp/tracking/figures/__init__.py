@@ -1,4 +1,4 @@
-"""Numbers -> matplotlib `Figure`s; nothing here knows a file, a run or pyplot; `png` gives their bytes."""
+"""Numbers -> matplotlib `Figure`s, without files, runs or pyplot; `png` gives their bytes."""
 
 from mlpexp.tracking.figures.boundary_plot import boundary
 from mlpexp.tracking.figures.confusion_plot import confusion_matrix

@@ -1,4 +1,4 @@
-"""What a network says everywhere in the plane, where a sample is two numbers."""
+"""Decision boundaries of a network whose samples are two numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def boundary(
     axis_names: tuple[str, str],
     samples: str = "samples",
 ) -> Figure:
-    """Which class the network gives to every point of the plane, and the samples coloured by their true class.
+    """The predicted class at every point of the plane, and the samples coloured by their true class.
 
     Args:
         points: (n, 2); labels: (n,).
@@ -60,7 +60,7 @@ def boundary(
 
 
 def _look(c: int) -> dict[str, Any]:
-    """One step beside the class's colour: a dark page lightens that, and here the background stays light."""
+    """A colour slightly different from the class's, which dark pages replace; this background must stay light."""
     look = class_look(c)
     red, green, blue = (round(255 * part) for part in to_rgb(look["color"]))
     return look | {"color": f"#{red:02X}{green:02X}{blue ^ 1:02X}"}

@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Confusion matrices."""
 
 from collections.abc import Sequence
 

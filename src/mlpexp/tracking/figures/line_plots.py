@@ -155,7 +155,7 @@ def _log_axis(axes: Axes, positive: np.ndarray) -> None:
 
 
 def _plain(value: float, _position: int | None = None) -> str:
-    """`0.01`, `50`, `1e6`; matplotlib's own labels are mathematical type, or `1e+06`."""
+    """A tick as `0.01`, `50` or `1e6`, not in mathematical type."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:g}"
     digits, exponent = f"{value:.2e}".split("e")
@@ -163,7 +163,7 @@ def _plain(value: float, _position: int | None = None) -> str:
 
 
 def _name_values(axes: Axes, name: str) -> None:
-    """Beside the axes, further away than the longest tick label, so that axes side by side look alike."""
+    """Label the axis at a fixed distance, so that axes side by side are aligned."""
     axes.set_ylabel(name)
     beside = ScaledTranslation(-0.58, 0, axes.figure.dpi_scale_trans)  # inches
     axes.yaxis.set_label_coords(0, 0.5, transform=axes.transAxes + beside)

@@ -1,4 +1,4 @@
-"""The house style: colours that the colour-blind can tell apart, sizes in inches, and the way to PNG.
+"""The style of all figures: colours for colour-blind readers, sizes in inches, and conversion to PNG.
 
 Axes are placed by hand: matplotlib's own layout engines cost more than the drawing.
 """
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 def in_house_style(draw: Callable[P, T]) -> Callable[P, T]:
-    """Draw in our style whatever the caller's matplotlib settings are, and leave those as they were."""
+    """Draw in this style without changing the caller's matplotlib settings."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -74,7 +74,7 @@ def in_house_style(draw: Callable[P, T]) -> Callable[P, T]:
 
 @in_house_style
 def png(figure: Figure, dpi: int = DPI) -> tuple[bytes, int, int]:
-    """The figure as (PNG bytes, width, height in pixels); compressed lightly, since speed matters more."""
+    """The figure as (PNG bytes, width, height in pixels), with fast compression."""
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)
     with warnings.catch_warnings():
@@ -106,13 +106,13 @@ def headline(figure: Figure, words: str, left: float = 0.15) -> None:
 
 
 def text_width(words: str) -> float:
-    """Inches at 9 points, by a generous estimate: asking the font costs a drawing."""
+    """Estimated width in inches at 9 points, rather too large; an exact one needs a drawing."""
     narrow, wide = set(" .,:;'|!ijl"), set("mwMW@%→…")
     return sum(0.045 if c in narrow else 0.125 if c in wide or ord(c) > 0x2FF else 0.085 for c in words)
 
 
 def short(name: object, letters: int = 12) -> str:
-    """A name that fits: on one line, cut with an ellipsis."""
+    """A name on one line, cut with an ellipsis."""
     words = " ".join(str(name).split())
     return words if len(words) <= letters else words[: letters - 1] + "…"
 
