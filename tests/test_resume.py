@@ -450,7 +450,7 @@ def test_no_step_is_written_twice_and_the_last_value_is_that_of_the_last_epoch(t
         for tag in ("train/loss", "train/acc", "val/loss", "val/acc"):
             assert found[tag] == [0, 1, 2, 3], tag
         result = run_directory.read_result(run)
-        assert found["best/val/loss"] == [result.epoch]
+        assert found["val_best/val/loss"] == [result.epoch]
 
 
 def test_the_data_may_have_moved_and_the_command_may_be_typed_elsewhere(train, here: Path, monkeypatch):

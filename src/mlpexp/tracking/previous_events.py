@@ -11,7 +11,7 @@ from mlpexp.tracking.crc32c import masked_crc32c
 
 MAX_BYTES = 2**32
 # written again when the run starts or ends
-OF_THE_END = ("_hparams_/", "best/", "custom_scalars__config__", "test/", "visual/", "status")
+OF_THE_END = ("_hparams_/", "val_best/", "custom_scalars__config__", "test/", "visual/", "status")
 
 
 def carried_over(files: Sequence[Path], until: float) -> Iterator[Event]:

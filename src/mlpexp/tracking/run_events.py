@@ -79,10 +79,10 @@ def end_events(
 ) -> list[Event]:
     """After the last epoch: the final metrics, a line of text if the run did not end well, the status.
 
-    The metrics of the chosen epoch are `best/train/loss`, ..., those of the test `test/loss`, ...
+    The metrics of the chosen epoch are `val_best/train/loss`, ..., a group that TensorBoard sorts behind the curves.
     """
     # under names of their own: the curves have these tags for each epoch already
-    values = {f"best/{tag}" if tag.startswith(CURVES) else tag: value for tag, value in final.items()}
+    values = {f"val_best/{tag}" if tag.startswith(CURVES) else tag: value for tag, value in final.items()}
     events = [epoch_event(step, values, wall_time)] if values else []
     if status != "ok":
         events.append(text("status", step, f"**{status}**: {note}" if note else f"**{status}**", wall_time))
