@@ -114,8 +114,21 @@ def run_script(name: str, arguments: list[str]) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+# files that start processes or train many runs: three quarters of the tests' time
+SLOW = {
+    *("test_backends", "test_documentation", "test_fast_imports", "test_faults", "test_halving", "test_recipes"),
+    *("test_resume", "test_search", "test_standing"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish() -> None:
-    """Half of the tests' time would go into looking for garbage among two thousand tests and a dozen libraries."""
+    """Leave the modules and the collected tests to no further garbage collection: it took half of the tests' time."""
     gc.collect()
     gc.freeze()
 
