@@ -6,6 +6,7 @@ from pathlib import Path
 import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
+from mlpexp.runtime.terminal import say
 
 
 def main() -> None:
@@ -15,9 +16,9 @@ def main() -> None:
 
     done = export(given.run, given.format, given.out, given.weights, force=given.force)
     samples = "random samples (the run's data is not available)" if done.drawn else "samples of its data"
-    print(f"{done.run.weights}; compared with the network on {done.checked:,} {samples}:")
-    print(f"  largest difference {done.difference:.1e} of the largest logit")
-    print(f"{done.path} ({done.size / 1024:,.0f} KiB)")
+    say(f"{done.run.weights}; compared with the network on {done.checked:,} {samples}:")
+    say(f"  largest difference {done.difference:.1e} of the largest logit")
+    say(f"{done.path} ({done.size / 1024:,.0f} KiB)")
 
 
 def _parser() -> argparse.ArgumentParser:

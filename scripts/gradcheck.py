@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from mlpexp.cli import hydra_app
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.terminal import say
 
 hydra_app.register()
 
@@ -26,16 +27,15 @@ def main(cfg: DictConfig) -> None:
     try:
         config = hydra_app.parse(cfg)
 
-        from rich.console import Console
-
         from mlpexp.models import gradcheck  # torch: late, so that --help is fast
+        from mlpexp.runtime.rich_console import Console
 
         rows = gradcheck.check(config)
     except Exception as error:
         hydra_app.fail(error)
         return
     Console().print(gradcheck.table(rows))
-    print("\n".join(gradcheck.verdict(rows)))
+    say("\n".join(gradcheck.verdict(rows)))
     if not all(row.passed for row in rows):
         sys.exit(1)
 

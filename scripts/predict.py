@@ -1,13 +1,13 @@
 """Predicts classes and probabilities of new samples in a table or in images; prints CSV."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
 from mlpexp.runtime import output_streams
+from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files
 
 
@@ -23,14 +23,14 @@ def main() -> None:
 
     found = predict(given.run, given.data, weights=given.weights, top=given.top)
     for remark in found.remarks:
-        print(f"note: {remark}", file=sys.stderr)
+        say(f"note: {remark}", error=True)
     content = found.csv(given.top)
     if given.out is None:
         output_streams.write_result(content)
     else:
         atomic_files.write(given.out, content)
         count = len(found.names)
-        print(f"{count:,} sample{'s' * (count != 1)} classified, in {given.out}", file=sys.stderr)
+        say(f"{count:,} sample{'s' * (count != 1)} classified, in {given.out}", error=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
 from mlpexp.nn.metrics import METRICS, columns
+from mlpexp.runtime.terminal import say
 
 
 def main() -> None:
@@ -16,10 +17,9 @@ def main() -> None:
 
     found = build(given.directories, out=given.out, metric=given.metric, by=given.by)
     for title, sentences in found.sweeps:
-        print(title if len(found.sweeps) > 1 else "", end="\n" if len(found.sweeps) > 1 else "")
-        print("\n".join(f"  {sentence}" for sentence in sentences))
-    print(f"\nfigures (PNG, SVG): {found.num_figures}, tables (CSV): {found.num_tables}, beside the page. Open it:")
-    print(f"  {found.page}")
+        say(*([title] if len(found.sweeps) > 1 else []), *(f"  {sentence}" for sentence in sentences))
+    say(f"\nfigures (PNG, SVG): {found.num_figures}, tables (CSV): {found.num_tables}, beside the page. Open it:")
+    say(f"  {found.page}")
 
 
 def _parser() -> argparse.ArgumentParser:

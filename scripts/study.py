@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlpexp.cli import exit_codes
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.terminal import say
 
 STUDIES = (
     *("notebook_variants", "depth_width_activation", "vanishing", "edge_of_chaos"),
@@ -39,8 +40,8 @@ def main() -> None:
         files: dict[str, bytes | str] = {f"{given.name}.png": figure, f"{given.name}.txt": text}
         owned_directory.replace(out, files, "study", "choose another directory with --out DIR")
         path = out / f"{given.name}.png"
-    print(text)
-    print(path)
+    say(text)
+    say(path)
 
 
 def _parser() -> argparse.ArgumentParser:

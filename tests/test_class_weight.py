@@ -103,10 +103,11 @@ OPTIMIZERS = ["optimizer.momentum=0,0.9 optimizer.weight_decay=0.01", "optimizer
 def test_in_a_stack_such_runs_have_the_bits_of_the_run_alone(train, here, more):
     """Beside unweighted ones, with other labels, parts and batches, of which the last is smaller."""
     cases = f"{RUN} model.activation=relu data.batch_size=30 {more} data.label_noise=0,0.2 data.seed=0,3"
-    ended = train(f"-m name=s {cases} data.class_weight=null,balanced hydra.sweep.subdir=${{hydra.job.num}}".split())
+    names = "name=s hydra.sweep.subdir=${hydra.job.num} stack.engine=torch"
+    ended = train(f"-m {names} {cases} data.class_weight=null,balanced".split())
     assert ended.code == 0, ended.err
     assert "alone" not in ended.out + ended.err
-    assert "in 1 stack\n" in ended.out
+    assert "in 1 stack (torch engine)\n" in ended.out
     alone = cases.replace("=0,", "=")
     assert train(f"hydra.run.dir=run {alone} data.class_weight=balanced").code == 0
     wanted = run_directory.read_result(here / "run")

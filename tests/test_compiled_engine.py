@@ -21,7 +21,8 @@ from numba import njit
 
 from mlpexp.engine.compiled import availability, elementary
 from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS
-from mlpexp.engine.compiled.engine import RULES, CompiledEngine, unsupported
+from mlpexp.engine.compiled.availability import OPTIMIZERS
+from mlpexp.engine.compiled.engine import CompiledEngine, unsupported
 from mlpexp.engine.compiled.vectors import LINE, load, store
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
@@ -72,7 +73,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     return float((ours.double().mean(1) / theirs.double().mean(1) - 1).abs().max())
 
 
-@pytest.mark.parametrize("optimizer", RULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_losses_equal_those_of_the_torch_engine_to_rounding_for_every_activation(optimizer):
     names = list(COMPILED_ACTIVATIONS)
     num_runs = len(names)
@@ -141,7 +142,7 @@ def test_every_parameter_may_have_a_rate_and_a_decay_of_its_own():
     tensors = 2 * (len(SIZES) - 1)
     lr = [rates(2, 0.01 * (i + 1)) for i in range(tensors)]
     decay = [torch.tensor([0.0, 1e-3 * (i + 1)], dtype=torch.float64) for i in range(tensors)]
-    for name in RULES:
+    for name in OPTIMIZERS:
         update = UpdateSettings(name=name, weight_decay=decay)
         engines = [engine(**made, update=update) for engine in (Engine, CompiledEngine)]
         for engine in engines:
@@ -293,6 +294,7 @@ def test_code_for_another_instruction_set_gives_the_same_bits():
 
 
 def test_what_has_no_compiled_form_is_named():
+    assert tuple(COMPILED_ACTIVATIONS) == availability.ACTIVATIONS
     tanh, cube = (multilayer_perceptron(3, [4, 5], 2, name) for name in ("tanh", "cube"))
     assert unsupported(tanh, "sgd") is None
     assert unsupported(multilayer_perceptron(3, [], 2, "cube"), "sgd") is None  # there is no activation in it

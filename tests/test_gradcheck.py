@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mlpexp.config.schema import Config, ModelConfig
 from mlpexp.models import gradcheck
-from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.activations import ACTIVATIONS, Activation
 from mlpexp.nn.network import multilayer_perceptron
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
@@ -92,6 +92,28 @@ def test_an_entry_whose_unit_sits_on_its_kink_is_skipped_and_said():
     assert any(line.startswith("3 of 12 entries have no finite difference") for line in gradcheck.verdict(rows))
     smooth = gradcheck.compare(multilayer_perceptron(2, [2], 2, "tanh"), parameters, inputs, targets)
     assert [row.skipped for row in smooth] == [0, 0, 0, 0]
+
+
+HARD_TANH = Activation(
+    function=F.hardtanh, derivative=lambda x, h: ((x > -1) & (x < 1)).to(x.dtype), gain=5 / 3, kinks=(-1.0, 1.0)
+)
+
+
+@pytest.mark.parametrize("kinks", [(-1.0, 1.0), ()], ids=["listed", "not listed"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_right_derivative_with_kinks_agrees_whether_they_are_listed_or_not(kinks, seed, monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS._entries, "hardtanh", replace(HARD_TANH, kinks=kinks))
+    cfg = Config(seed=seed, model=ModelConfig(activation="hardtanh", depth=2, width=40, init="notebook"))
+    rows = gradcheck.check(cfg)
+    assert all(row.passed for row in rows), gradcheck.verdict(rows)
+    assert sum(row.tried for row in rows) > 10
+
+
+def test_a_wrong_derivative_is_found_though_its_kinks_are_not_listed(monkeypatch):
+    wrong = replace(HARD_TANH, derivative=lambda x, h: (x < 1).to(x.dtype), kinks=())
+    monkeypatch.setitem(ACTIVATIONS._entries, "hardtanh", wrong)
+    rows = check(activation="hardtanh", depth=1, width=40, init="notebook")
+    assert [row.passed for row in rows] == [False, False, True, True]
 
 
 def test_the_network_is_left_as_it_was():

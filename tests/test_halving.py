@@ -20,7 +20,7 @@ from mlpexp.sweep import successive_halving
 
 # two shapes and two activations; with and without momentum; 16 candidates
 CANDIDATES = (
-    "-m model.width=3,5 model.activation=relu,tanh optimizer.lr=0.02,0.3 optimizer.momentum=0,0.9 "
+    "-m stack.engine=torch model.width=3,5 model.activation=relu,tanh optimizer.lr=0.02,0.3 optimizer.momentum=0,0.9 "
     "optimizer.schedule=cosine data.batch_size=128 trainer.max_epochs=5 tracking.diagnostics=true "
     "tracking.figures=false hydra.sweep.subdir=run-${hydra.job.num}"
 )

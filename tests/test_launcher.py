@@ -64,10 +64,10 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, Any], Any
     """Every job trains alone, by the given function in place of `training.train`."""
 
     def install(train: Callable[[Any, Any], Any]) -> None:
-        from mlpexp.sweep.train_alone import train_alone
+        from mlpexp.sweep.work_unit import _train_alone
 
-        monkeypatch.setattr("mlpexp.sweep.train_alone.single_run.train", train)
-        monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", lambda jobs, **_: [train_alone(job) for job in jobs])
+        monkeypatch.setattr("mlpexp.sweep.work_unit.single_run.train", train)
+        monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", lambda jobs, **_: [_train_alone(job) for job in jobs])
 
     return install
 

@@ -156,3 +156,65 @@ def test_an_initialisation_with_another_scaling_is_refused():
     given["model"] |= {"parametrization": "mup", "init": "notebook"}
     with pytest.raises(ConfigError, match=r"model\.parametrization=mup needs .*e\.g\. model\.init=torch"):
         checks.parse(given)
+
+
+def as_microsoft_does(cfg: Config, decay_of_readout: float = 1.0) -> list[torch.Tensor]:
+    """Weights and biases after eight steps of microsoft/mup's rules, whose readout is divided by its width multiplier.
+
+    Args:
+        decay_of_readout: what the weight decay of the readout is multiplied by beside that.
+    """
+    m = cfg.model.hidden_sizes[0] / cfg.model.base_width
+    start = build(cfg, 64, 10).double().parameter_values()
+    w1, b1, w2, b2, w3, b3 = (tensor.clone().requires_grad_() for tensor in (*list(start.values())[:4], m * start[
+        "layers.2.weight"], start["layers.2.bias"]))  # fmt: skip
+    lr, decay = cfg.optimizer.lr, cfg.optimizer.weight_decay
+    vectors, matrices = ([w1, b1, b2], [w2])
+    if cfg.optimizer.name == "sgd":  # MuSGD: rates of vectors grow; w2 has as many inputs as outputs
+        rules = [(vectors, m, 1 / m), (matrices, 1, 1), ([w3], m, 1 / m), ([b3], 1, 1)]
+    else:  # MuAdam, MuAdamW: rates of matrices shrink
+        rules = [(vectors, 1, 1), (matrices, 1 / m, m), ([w3], 1, decay_of_readout), ([b3], 1, 1)]
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[cfg.optimizer.name]
+    optimizer = kind([{"params": p, "lr": lr * a, "weight_decay": decay * b} for p, a, b in rules], lr=lr)
+    for inputs, labels in eight_batches(cfg):
+        h = torch.tanh(torch.tanh(inputs @ w1.T + b1) @ w2.T + b2)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(h @ w3.T / m + b3, labels).backward()
+        optimizer.step()
+    return [w1, b1, w2, b2, w3 / m, b3]
+
+
+def eight_batches(cfg: Config) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    inputs, labels = datasets.prepare(cfg.data).part("train")
+    return list(zip(inputs.double().split(32), labels.split(32), strict=True))[:8]
+
+
+def ours(cfg: Config) -> list[torch.Tensor]:
+    module = build(cfg, 64, 10).double()
+    optimizer = module.configure_optimizers()
+    for inputs, labels in eight_batches(cfg):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(inputs), labels).backward()
+        optimizer.step()
+    return list(module.parameter_values().values())
+
+
+def apart(cfg: Config, **others: float) -> list[float]:
+    """Of each parameter, the largest relative difference from microsoft/mup."""
+    pairs = zip(ours(cfg), as_microsoft_does(cfg, **others), strict=True)
+    return [float((a - b.detach()).abs().max() / a.abs().max()) for a, b in pairs]
+
+
+@pytest.mark.parametrize(("name", "lr", "decay"), [("sgd", 0.1, 0.1), ("adamw", 0.003, 0.5), ("adam", 0.003, 0.0)])
+def test_training_is_that_of_microsofts_mup(name: str, lr: float, decay: float):
+    # the epsilon of Adam does not scale with the gradient
+    assert max(apart(configured(width=96, name=name, lr=lr, weight_decay=decay))) < 1e-3
+
+
+def test_adams_coupled_decay_of_the_logits_differs_from_microsofts_mup_as_documented():
+    cfg = configured(width=96, name="adam", lr=0.003, weight_decay=0.5)
+    m = 96 / cfg.model.base_width
+    assert max(apart(cfg)) > 1e-2
+    assert max(apart(cfg, decay_of_readout=1 / m)) < 1e-4
+    at_the_base = configured(width=32, name="adam", lr=0.003, weight_decay=0.5)
+    assert max(apart(at_the_base)) < 1e-4

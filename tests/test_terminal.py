@@ -1,15 +1,20 @@
 """What a person sees: a bar while it trains, a table when it is done, what to type next."""
 
+import ast
 import io
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from mlpexp.cli import console
 from mlpexp.config.schema import Config, OptimizerConfig, TrainerConfig
+from mlpexp.runtime import rich_console
+from mlpexp.runtime.terminal import TerminalFormatter, say
 from mlpexp.store.run_directory import Result
 from mlpexp.training import resume
 
@@ -107,3 +112,50 @@ def test_the_bar_shows_epochs_loss_and_accuracy(train, here: Path, monkeypatch):
     monkeypatch.setattr(console, "Console", lambda stderr=False: Console(file=off if stderr else None))
     train("hydra.run.dir=off trainer=smoke trainer.enable_progress_bar=false tracking.figures=false")
     assert off.getvalue() == ""
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[2Jred\x9b31m\u202egnp.exe"
+
+
+def test_control_characters_of_a_name_are_shown_as_escapes(capsys):
+    say(f"a class called {HOSTILE}", "second line\twith a tab")
+    said = capsys.readouterr().out
+    assert said == ("a class called \\x1b]0;title\\x07\\x1b[2Jred\\x9b31m\\u202egnp.exe\nsecond line\twith a tab\n")
+    screen = rich_console.Console(file=(text := io.StringIO()), force_terminal=True, width=200)
+    table = Table()
+    table.add_column(HOSTILE)
+    table.add_row(HOSTILE)
+    screen.print(HOSTILE, markup=False, highlight=False)
+    screen.print(table)
+    shown = text.getvalue()
+    assert shown.count("\\x1b]0;title") == 3
+    assert not set(shown) & set("\x07\x9b\u202e")
+    assert "\x1b[2J" not in shown
+
+
+def test_a_hostile_name_never_reaches_the_terminal_raw(train, here: Path):
+    (here / "t.csv").write_text(f"a,y{HOSTILE}\n" + "".join(f"{i},{i % 2}\n" for i in range(20)), encoding="utf-8")
+    ended = train(["data=csv", "data.path=t.csv", "data.target=y"])
+    assert ended.code == 2
+    assert "\\x1b]0;title" in ended.err
+    assert not set(ended.err) & set("\x07\x9b\x1b\u202e")
+    for words in (["model.activation=\x1b[31m"], ["\x1b[31mx=1"], ["-m", "seed=1,2", "model.init=\x1b[31m"]):
+        assert "\x1b" not in train(words).err
+
+
+def test_a_log_message_on_the_terminal_is_escaped():
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "class %s", (HOSTILE,), None)
+    assert "\x1b" not in TerminalFormatter("%(message)s").format(record)
+
+
+def test_everything_is_printed_through_one_door():
+    source = Path(__file__).parents[1]
+    found = set()
+    for path in [*(source / "src/mlpexp").rglob("*.py"), *(source / "scripts").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                found.add(path.name)
+            if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
+                found.add(path.name)
+    # the door itself; words of our own for a shell; before the environment is known to be there
+    assert found == {"terminal.py", "hydra_app.py", "require_environment.py"}

@@ -2,16 +2,20 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpexp.config.checks import BUILT
+from mlpexp.config.overrides import parse, spell
 from mlpexp.nn.metrics import METRICS, PARTS, columns, recorded
 from mlpexp.runtime import shell_commands
+from mlpexp.runtime.rich_console import Console
+from mlpexp.runtime.terminal import say
 from mlpexp.store.file_names import RESULT
 from mlpexp.store.run_directory import Result
 
@@ -52,11 +56,12 @@ class EpochBar(Callback):
         self._progress.stop()
 
 
-def show(result: Result, directory: Path, further: int | None) -> None:
+def show(result: Result, directory: Path, further: int | None, overrides: Sequence[str] = ()) -> None:
     """The run's final table, where its files are, and the two commands that one would type next.
 
     Args:
         further: a number of epochs to train on to, where that is possible.
+        overrides: of the run, to be kept in the next command.
     """
     console = Console()
     console.print(_title(result), style="italic", highlight=False)
@@ -73,13 +78,18 @@ def show(result: Result, directory: Path, further: int | None) -> None:
         seconds += f", {1000 * result.seconds['epoch']:.0f} ms an epoch (median after the first)"
     console.print(f"[dim]{result.num_parameters:,} parameters, {seconds}[/dim]")
     # plain prints: a path must not be wrapped, and its brackets are no markup
-    print(f"\nEverything is in {directory} ({RESULT}, figures, checkpoints). Next:")
-    print(f"  {shell_commands.tool('tensorboard', '--logdir', str(directory))}")
+    say(f"\nEverything is in {directory} ({RESULT}, figures, checkpoints)", "Next:")
+    say(f"  {shell_commands.tool('tensorboard', '--logdir', str(directory))}")
     if further is not None:
-        command = shell_commands.script("train.py", f"resume={directory}", f"trainer.max_epochs={further}")
+        words = [f"resume={spell(str(directory))}", f"trainer.max_epochs={further}", *built(overrides)]
     else:
-        command = shell_commands.script("train.py", "-m", "seed=range(5)")
-    print(f"  {command}")
+        words = ["-m", *overrides, "seed=range(5)"]
+    say(f"  {shell_commands.script('train.py', *words)}")
+
+
+def built(overrides: Sequence[str]) -> list[str]:
+    """The overrides that a run is not continued without: its own callbacks and loggers are not read from its files."""
+    return [override.text for override in map(parse, overrides) if override.key.startswith(BUILT)]
 
 
 def _title(result: Result) -> str:

@@ -6,7 +6,7 @@ every outcome into an exit code: 0 done, 1 failed, 2 the user's error, 130 inter
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache, partial
 from itertools import count
@@ -25,9 +25,12 @@ from mlpexp.cli import exit_codes
 from mlpexp.cli.help_text import help_template
 from mlpexp.config import checks, plugin_keys, schema
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
+from mlpexp.config.overrides import by_key, shell_word
+from mlpexp.config.overrides import parse as parse_override
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.terminal import say
 from mlpexp.store import run_names
 
 
@@ -96,7 +99,14 @@ class CheckFirst(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
+            plugin_keys.check_chosen(config.hydra)
             cfg = parse(config)
+            if "name" in by_key(config.hydra.overrides.task):
+                where = shell_word("hydra.run.dir", f"outputs/{cfg.name}")
+                say(
+                    f"note: name is for sweeps (-m) and ignored here; a run's directory is named by {where}",
+                    error=True,
+                )
             if cfg.dry_run:
                 raise UserError("dry_run=true shows the plan of a sweep: add -m")
             if cfg.halving.rungs is not None and cfg.resume is None:
@@ -144,7 +154,7 @@ def refuse_used(directory: Path) -> None:
     if directory.is_dir() and any(directory.iterdir()):
         raise UserError(
             f"{directory} is not empty; choose another hydra.run.dir, "
-            f"or continue the run that is there with resume={directory}"
+            f"or continue the run that is there with {shell_word('resume', str(directory))}"
         )
 
 
@@ -173,6 +183,9 @@ def run(main: Callable[[], Any]) -> NoReturn:
     verbose = exit_codes.wants_traceback()
     os.environ[exit_codes.FULL_ERROR] = "1"  # Hydra then raises its errors, and we word them
 
+    if _completes_value(sys.argv[1:]):
+        sys.exit(0)
+
     def whole() -> None:
         refused: BaseException | None = None
         with signals.interruptible():
@@ -185,6 +198,23 @@ def run(main: Callable[[], Any]) -> NoReturn:
                 raise refused or _failure.pop()
 
     exit_codes.run(whole, verbose=verbose, words=_worded)
+
+
+def _completes_value(arguments: Sequence[str]) -> bool:
+    """Answer a shell that completes the value of a key with fixed choices; Hydra offers the current value only."""
+    shell = next((word.removeprefix("query=") for word in arguments if word.startswith("query=")), None)
+    line = os.environ.get("COMP_LINE", "")
+    if shell is None or not {"-sc", "--shell-completion"} & set(arguments) or not line or line[-1].isspace():
+        return False
+    override = parse_override(line.split()[-1])
+    choices = schema.choices().get(override.key)
+    if choices is None or override.value_text is None:
+        return False
+    given, comma, last = override.value_text.rpartition(",")  # of a sweep
+    start = override.text.removesuffix(override.value_text) + given + comma
+    words = [f"{start}{choice}" for choice in choices if choice.startswith(last)]
+    print(("\n" if shell == "fish" else " ").join(words))
+    return True
 
 
 def _refuse_unknown_options() -> None:

@@ -10,11 +10,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mlpexp.cli import console, hydra_app
-from mlpexp.config import checks
-from mlpexp.config.overrides import parse
+from mlpexp.config.overrides import by_key, spell
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import Interrupted, UserError
-from mlpexp.store import file_names
+from mlpexp.store import file_names, run_files
 from mlpexp.sweep import job_resume
 from mlpexp.training import resume, single_run
 from mlpexp.training.single_run import Job
@@ -60,8 +59,17 @@ def run(cfg: DictConfig) -> float | None:
         raise error from None
     if alone:
         further = resume.further(config, result)
-        console.show(result, _relative(directory), further)
+        console.show(result, _relative(directory), further, _repeatable(directory, hydra.overrides.task))
     return result.objective
+
+
+def _repeatable(directory: Path, overrides: Sequence[str]) -> list[str]:
+    """The overrides with which a sweep repeats this run with other seeds."""
+    given = by_key(overrides)
+    if "resume" in given:  # what it was started with, and its new length
+        first = run_files.overrides(directory.parent, directory.name) or []
+        given = by_key([*first, *(one.text for key, one in given.items() if key == "trainer.max_epochs")])
+    return [override.text for key, override in given.items() if key not in ("seed", "resume", "name")]
 
 
 def _relative(directory: Path) -> Path:
@@ -72,10 +80,10 @@ def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
     where = _relative(directory)
     if not (directory / file_names.LAST).exists():
         return f"{reason}; nothing to continue yet in {where}, type the same command again"
-    typed = [parse(item) for item in overrides]
-    if any(item.key == "resume" for item in typed):  # the run may still be the one of before, with fewer epochs
-        kept = [item.text for item in typed if item.key != "resume" and not item.key.startswith("hydra.")]
+    given = by_key(overrides)
+    if "resume" in given:  # the run may still be the one of before, with fewer epochs
+        kept = [item.text for key, item in given.items() if key != "resume" and not key.startswith("hydra.")]
     else:
-        kept = [item.text for item in typed if item.key.startswith(checks.BUILT)]
-    again = shell_commands.script("train.py", f"resume={where}", *kept)
+        kept = console.built(overrides)
+    again = shell_commands.script("train.py", f"resume={spell(str(where))}", *kept)
     return f"{reason}; what was finished is kept in {where}, continue with: {again}"

@@ -4,9 +4,11 @@ Strict throughout: the text '3' is not a number and `true` is not 1, although an
 """
 
 from collections.abc import Callable, Collection
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 MAX_SEED = 2**32 - 1
@@ -43,4 +45,28 @@ def choice(choices: Callable[[], Collection[str]]) -> Any:
             raise PydanticCustomError("unknown_choice", "unknown choice", {"choices": list(choices())})
         return given
 
+    check.choices = choices  # type: ignore[attr-defined]
     return PlainValidator(check)
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """The values of a field that has a fixed set of them, as they are typed; empty for others."""
+    for item in field.metadata:
+        if isinstance(item, PlainValidator) and hasattr(item.func, "choices"):
+            return tuple(item.func.choices())
+    for arm in (field.annotation, *get_args(field.annotation)):
+        if get_origin(arm) is Literal:
+            return get_args(arm)
+    return ("true", "false") if bool in builtin_types(field.annotation) else ()
+
+
+def builtin_types(annotation: Any) -> frozenset[type]:
+    """The types that a key's values may have, e.g. int and list for `model.width`."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return builtin_types(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return frozenset[type]().union(*map(builtin_types, get_args(annotation)))
+    if origin is Literal:
+        return frozenset(map(type, get_args(annotation)))
+    return frozenset({origin or annotation})

@@ -8,6 +8,7 @@ from hydra.errors import OverrideParseException
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from mlpexp.config import checks, overrides, schema
+from mlpexp.config.field_types import builtin_types
 
 GROUPS = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
 
@@ -56,14 +57,24 @@ def hydra_sentence(error: BaseException) -> str:
         return f"unknown {match[1]} '{match[2]}'; choose one of {', '.join(options)}{example}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         given = overrides.parse(match[1])
-        one_list = f"{given.key}=[{given.value_text}]"
-        return f"'{given.text}' is a list: add -m to sweep over it, or write '{one_list}' for one list"
+        return f"'{given.text}' is a list: add -m to sweep over it{_one_value(given)}"
     if isinstance(error, OmegaConfBaseException):
         return interpolation_sentence(error)
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return interpolation_sentence(cause)
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _one_value(given: overrides.Override) -> str:
+    """How to give one value that has commas in it, if this key takes one."""
+    types = builtin_types(schema.field_types().get(given.key))
+    if types & {list, tuple}:
+        word = overrides.shell_quote(f"{given.key}=[{given.value_text}]")
+        return f", or write {word} for one list"
+    if str in types and given.key not in schema.choices():
+        return f", or write {overrides.shell_word(given.key, given.value_text)} for one text"
+    return ""
 
 
 def _unknown_group(given: str) -> str:

@@ -98,7 +98,12 @@ def spell(value: Any) -> str:
 
 def shell_word(key: str, value: Any) -> str:
     """The override `key=value` as one word of a shell's command line."""
-    return shlex.quote(f"{key}={spell(value)}")
+    return shell_quote(f"{key}={spell(value)}")
+
+
+def shell_quote(word: str) -> str:
+    """As `shlex.quote`, but a text with single quotes in it is put into double ones, which people can read."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 _PLAIN = re.compile(r"[\w./%@?|-]+", re.ASCII)

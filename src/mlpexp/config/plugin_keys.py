@@ -1,6 +1,6 @@
 """The keys below `hydra.sweeper` and `hydra.launcher`, and what to type in place of those that do not exist."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -55,19 +55,22 @@ PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
 TARGETS = {plugin: str(defaults["_target_"]) for plugin, defaults in PLUGINS.items()}
 KEYS = {plugin: tuple(key for key in defaults if key != "_target_") for plugin, defaults in PLUGINS.items()}
 _WORKERS = "stacks are trained at once with hydra.launcher.backend=fork hydra.launcher.workers=2"
-_DIRECTION = "losses are minimised and accuracies maximised; choose the metric with hydra.sweeper.objectives=[val/acc]"
+_DIRECTION = (
+    "losses are minimised and accuracies maximised; the metric is chosen with "
+    "hydra/sweeper=optuna 'hydra.sweeper.objectives=[val/acc]'"
+)
 # how other sweepers and launchers call it
 _ELSEWHERE = {
     "direction": _DIRECTION,
     "directions": _DIRECTION,
     "metric": _DIRECTION,
     "study_name": "a search is named by its directory, e.g. name=search",
-    "pruner": "runs are stopped early by early_stopping.patience=3, or those of a grid by halving.rungs=[1,3,9]",
+    "pruner": "runs are stopped early by early_stopping.patience=3, or those of a grid by 'halving.rungs=[1,3,9]'",
     "n_jobs": _WORKERS,
     "num_workers": _WORKERS,
     "max_workers": _WORKERS,
     "n_startup_trials": "the sampler has the keys hydra.sweeper.sampler and hydra.sweeper.seed only",
-    "search_space": "the space is written as overrides, e.g. optimizer.lr=tag(log,interval(0.001,1))",
+    "search_space": "the space is written as overrides, e.g. 'optimizer.lr=tag(log,interval(0.001,1))'",
     "partition": "settings of Slurm stand below slurm, e.g. +hydra.launcher.slurm.slurm_partition=NAME",
     "timeout_min": "settings of Slurm stand below slurm, e.g. +hydra.launcher.slurm.timeout_min=60",
     "mem_gb": "settings of Slurm stand below slurm, e.g. +hydra.launcher.slurm.mem_gb=4",
@@ -81,6 +84,16 @@ def check(kind: str, name: str, given: Iterable[str]) -> None:
     """
     if unknown := [key for key in given if key not in KEYS[kind, name]]:
         raise ConfigError([unknown_key(f"hydra.{kind}.{key}", name) for key in unknown])
+
+
+def check_chosen(hydra_node: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ConfigError: keys that the chosen sweeper or launcher does not have, if it is one of ours.
+    """
+    for (kind, name), target in TARGETS.items():
+        if hydra_node[kind].get("_target_") == target:
+            check(kind, name, [key for key in hydra_node[kind] if key != "_target_"])
 
 
 def unknown_key(key: str, chosen: str | None = None) -> str:

@@ -22,6 +22,7 @@ from mlpexp.config.field_types import (
     Text,
     Whole,
     choice,
+    choices_of,
 )
 from mlpexp.data.data_config import DataConfig
 from mlpexp.nn.activations import ACTIVATIONS
@@ -51,17 +52,17 @@ class ModelConfig:
     width: Count | list[Count] = 50
     """units per hidden layer: one number, or a list with one number a layer, e.g. [64,32]"""
     activation: Activation = "tanh"
-    """the non-linearity between layers"""
+    """the activation between layers"""
     init: Init = "torch"
-    """how weights start; torch is what nn.Linear does, notebook is N(0, 1) with zero biases"""
+    """initial weights; torch is what nn.Linear does, notebook is N(0, 1) with zero biases"""
     sigma_w: NonNegative = 1.0
     """init=scaled_normal only: weights ~ N(0, sigma_w²/fan_in)"""
     sigma_b: NonNegative = 0.0
     """init=scaled_normal only: biases ~ N(0, sigma_b²)"""
     parametrization: Parametrization = "standard"
-    """how initial weights and rates follow the width; mup: the best rate is that of every width (Yang et al. 2022)"""
+    """mup: weights and rates scale so that one best rate fits every width (Yang et al. 2022); for decay use adamw"""
     base_width: Count = 64
-    """parametrization=mup only: the width at which it is the standard one"""
+    """parametrization=mup only: the width at which it equals the standard parametrization"""
 
     @property
     def hidden_sizes(self) -> list[int]:
@@ -137,8 +138,8 @@ class TrackingConfig:
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class StackConfig:
-    exact: Flag = True
-    """false: a faster engine, equal to a run alone up to rounding only"""
+    engine: Literal["auto", "torch", "compiled"] = "auto"
+    """what trains a stack: torch (bits of nn.Linear alone), compiled (numba, faster), auto: compiled where it can"""
     threads: Count | None = None
     """CPU threads of a stack; null: as many as a run alone has (threads), whose bits it then keeps"""
     memory_mib: Count | None = None
@@ -184,7 +185,7 @@ class Config:
     stack: StackConfig = Field(default_factory=StackConfig)
     halving: HalvingConfig = Field(default_factory=HalvingConfig)
     callbacks: dict[str, Any] = Field(default_factory=dict)
-    """your own Lightning callbacks by _target_, e.g. +callbacks.lr._target_=lightning.pytorch.callbacks.…"""
+    """your own Lightning callbacks, e.g. +callbacks.mine._target_=package.Class"""
     logger: dict[str, Any] = Field(default_factory=dict)
     """your own Lightning loggers by _target_, beside the built-in one"""
 
@@ -204,6 +205,17 @@ def keys(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]
             yield from keys(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
             yield f"{prefix}{name}", default[name], info.description or ""
+
+
+def choices(cls: type = Config, prefix: str = "") -> dict[str, tuple[str, ...]]:
+    """The values of every key that has a fixed set of them, as they are typed."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        if is_dataclass(info.annotation):
+            found |= choices(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif values := choices_of(info):
+            found[f"{prefix}{name}"] = values
+    return found
 
 
 def field_types(cls: type = Config, prefix: str = "") -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import math
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mlpexp.evaluation.classification_metrics import Metrics
 from mlpexp.evaluation.evaluate import Evaluation
 from mlpexp.runtime import shell_commands
+from mlpexp.runtime.rich_console import Console
+from mlpexp.runtime.terminal import say
 
 MAX_ROWS = 40  # classes; all are in per_class.csv
 
@@ -30,8 +31,8 @@ def show(found: Evaluation) -> None:
     for remark in found.remarks:
         console.print(f"[yellow]note:[/yellow] {escape(remark)}")
     # plain prints: a path must not be wrapped, and its brackets are not markup
-    print(f"\n{len(found.images)} figures, tables as CSV and metrics.json are in {found.directory}. Next:")
-    print(f"  {shell_commands.tool('tensorboard', '--logdir', str(found.directory))}")
+    say(f"\n{len(found.images)} figures, tables as CSV and metrics.json are in {found.directory}\nNext:")
+    say(f"  {shell_commands.tool('tensorboard', '--logdir', str(found.directory))}")
 
 
 def _summary(m: Metrics) -> str:

@@ -5,7 +5,7 @@ Letters: R runs of the stack, A those still training, n training samples, m vali
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import overload
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
+from mlpexp.engine.interface import StackEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
@@ -52,13 +53,12 @@ class StackModule(LightningModule):
         configs: Sequence[Config],
         data: Sequence[Prepared],
         *,
-        exact: bool,
         states: Sequence[TrainingState] = (),
         until: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.configs, self.data, self.exact = list(configs), list(data), exact
+        self.configs, self.data = list(configs), list(data)
         self.networks = [cfg.model.network(data[0].num_inputs, data[0].num_classes) for cfg in configs]
         self._states = list(states)
         self.records = [one.record.copy() for one in states] or [
@@ -109,11 +109,8 @@ class StackModule(LightningModule):
             },
             weight_decay=decay if self._rate_factors is None else [decay / f for f in self._rate_factors],
         )
-        self.engine = Engine(
-            networks=self.networks,
-            parameters={name: values.to(device) for name, values in self._initial_parameters().items()},
-            update=settings,
-            exact=self.exact,
+        self.engine = self._make_engine(
+            {name: values.to(device) for name, values in self._initial_parameters().items()}, settings
         )
         self.best, self.last = Snapshot.of(self.engine), Snapshot.of(self.engine)
         if not self._states:
@@ -125,6 +122,15 @@ class StackModule(LightningModule):
         self.last.restore(self.engine, self.start * -(-len(first.split.train) // self.configs[0].data.batch_size))
         if 0 < len(self.training_runs) < len(self.configs):
             self.engine.keep(torch.tensor(self.training_runs))
+
+    def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
+        """The engine that the configurations name, for all runs of the stack."""
+        if self.configs[0].stack.engine != "compiled":
+            return Engine(networks=self.networks, parameters=parameters, update=update)
+        from mlpexp.engine.compiled.engine import CompiledEngine
+
+        threads = torch.get_num_threads()
+        return CompiledEngine(networks=self.networks, parameters=parameters, update=update, threads=threads)
 
     def _initial_parameters(self) -> dict[str, Tensor]:
         shapes = self.networks[0].shapes
@@ -258,12 +264,7 @@ class StackModule(LightningModule):
         if self._parts["test"].shape[-1] == 0:
             return
         chosen = Snapshot.chosen(self.best, self.last, [self._tests_best(run) for run in range(len(self.configs))])
-        engine = Engine(
-            networks=self.networks,
-            parameters=chosen.parameters,
-            update=UpdateSettings(),
-            exact=self.exact,
-        )
+        engine = self._make_engine(chosen.parameters, UpdateSettings())
         tested = engine.evaluate(self._inputs, self._labels, self._parts["test"], self._begins)
         measured = measure("test", tested)
         for record, row in zip(self.records, torch.stack(list(measured.values()), -1).tolist(), strict=True):

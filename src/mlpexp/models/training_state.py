@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from mlpexp.engine.torch.engine import Engine
+from mlpexp.engine.interface import StackEngine
 from mlpexp.nn.early_stopping import Progress
 
 
@@ -49,11 +49,11 @@ class Snapshot:
         self.parameters, self.state = dict(parameters), {name: list(tensors) for name, tensors in state.items()}
 
     @classmethod
-    def of(cls, engine: Engine) -> "Snapshot":
+    def of(cls, engine: StackEngine) -> "Snapshot":
         """The engine's present values, copied."""
         return cls(engine.parameters, engine.state)._each(torch.clone)
 
-    def take(self, engine: Engine, places: list[int], runs: list[int]) -> None:
+    def take(self, engine: StackEngine, places: list[int], runs: list[int]) -> None:
         """Copy the engine's rows `places` to the rows `runs`."""
         if not places:
             return
@@ -77,7 +77,7 @@ class Snapshot:
                 for mine, theirs in zip(self.state[name], row.state[name], strict=True):
                     mine[i].copy_(theirs[0])
 
-    def restore(self, engine: Engine, num_steps: int) -> None:
+    def restore(self, engine: StackEngine, num_steps: int) -> None:
         """Bring all runs of the engine to where they were after `num_steps` steps."""
         for mine, theirs in self._pairs(engine):
             theirs.copy_(mine)
@@ -104,7 +104,7 @@ class Snapshot:
             {name: [change(values) for values in tensors] for name, tensors in self.state.items()},
         )
 
-    def _pairs(self, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(self, engine: StackEngine) -> Iterator[tuple[Tensor, Tensor]]:
         for name, values in self.parameters.items():
             yield values, engine.parameters[name]
         for name, tensors in engine.state.items():  # no momentum any more, if all runs that have it are gone

@@ -1,6 +1,5 @@
 """`report=true`: the report at the end of a sweep. If it fails, the sweep's results stay complete."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from mlpexp.runtime import shell_commands
+from mlpexp.runtime.terminal import say
 
 _made: set[Path] = set()
 
@@ -22,13 +22,13 @@ def make(directory: Path) -> None:
         found = build([place])
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        print(
+        say(
             f"the report could not be made ({reason}); results.csv and the runs are complete, "
             f"and {shell_commands.script('report.py', str(place))} tries again",
-            file=sys.stderr,
+            error=True,
         )
         return
-    print(f"\n{found.sweeps[0][1][0]}\nThe report: {found.page}")
+    say(f"\n{found.sweeps[0][1][0]}\nThe report: {found.page}")
 
 
 class ReportAtEnd(Callback):

@@ -19,7 +19,7 @@ from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.sweep.check_runs import check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.grid import specs
+from mlpexp.sweep.grid import params_texts, specs
 from mlpexp.sweep.hydra_launch import Sweep
 
 try:
@@ -54,7 +54,7 @@ def optimise(
     samplers.silence_optuna()
     sweep = getattr(launcher, "sweep", None)
     composer = sweep.composer if isinstance(sweep, Sweep) else Composer(context.config_loader, config)
-    typed = [f"{key}={value}" for key, value in (settings["params"] or {}).items()] + list(arguments)
+    typed = params_texts(settings["params"]) + list(arguments)
     space = search_space.read(OverridesParser.create(config_loader=context.config_loader).parse_overrides(typed))
     plan = make_plan(settings, space, composer)
     if plan.dry_run:

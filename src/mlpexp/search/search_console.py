@@ -1,6 +1,5 @@
 """The terminal output of a search, and `optimization_results.yaml`."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -10,9 +9,10 @@ import optuna
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 from rich.table import Table
 
+from mlpexp.runtime.rich_console import Console
+from mlpexp.runtime.terminal import say
 from mlpexp.search.search_record import SearchRecord
 from mlpexp.search.search_space import Space
 from mlpexp.search.study_storage import PROBLEM
@@ -27,7 +27,7 @@ SHOWN = 20  # trials of a front
 
 def begin(plan: "Plan", record: SearchRecord) -> None:
     """One line, e.g. `search of 40 trials: 4 generations of 10, sampler tpe, objective val/loss`."""
-    print(_description(plan, record.num_trials), flush=True)
+    say(_description(plan, record.num_trials))
 
 
 def _description(plan: "Plan", done: int = 0) -> str:
@@ -44,13 +44,13 @@ def _description(plan: "Plan", done: int = 0) -> str:
 def explain(plan: "Plan") -> None:
     """A dry run."""
     space = plan.space
-    print(_description(plan))
+    say(_description(plan))
     for key in space.distributions:
-        print(f"  {space.typed[key]}")
+        say(f"  {space.typed[key]}")
     if space.repetitions:
         runs = prod(map(len, space.repetitions.values()))
-        print(f"each trial is the mean of {runs:,} runs: {', '.join(space.typed[key] for key in space.repetitions)}")
-    print("dry run: nothing was trained or written")
+        say(f"each trial is the mean of {runs:,} runs: {', '.join(space.typed[key] for key in space.repetitions)}")
+    say("dry run: nothing was trained or written")
 
 
 def generation(study: optuna.Study, names: Sequence[str], trials: Sequence[FrozenTrial], total: int) -> None:
@@ -58,11 +58,11 @@ def generation(study: optuna.Study, names: Sequence[str], trials: Sequence[Froze
     line = f"trials {trials[0].number + 1:,}-{trials[-1].number + 1:,} of {total:,}: {_best(study, names)}"
     if failed := sum(PROBLEM in trial.user_attrs for trial in trials):
         line += f", {failed:,} failed"
-    print(line, flush=True)
+    say(line)
 
 
 def warn(line: str) -> None:
-    print(line, file=sys.stderr)
+    say(line, error=True)
 
 
 def place(ended: JobReturn) -> str:
@@ -89,11 +89,11 @@ def conclude(
     if len(names) == 1:
         best = study.best_trial
         found: dict[str, object] = {"name": "optuna", "best_params": _typed(space, best), "best_value": best.value}
-        print(f"best of {len(trials):,} trials: number {best.number + 1:,}, {names[0]} {best.value:.6g}")
+        say(f"best of {len(trials):,} trials: number {best.number + 1:,}, {names[0]} {best.value:.6g}")
         for key, value in space.settings(best.params).items():
-            print(f"  {key}={value}")
+            say(f"  {key}={value}")
         if where := places.get(tuple(space.runs(best.params))):
-            print(f"  its run: {where}")
+            say(f"  its run: {where}")
     else:
         front = sorted(study.best_trials, key=lambda trial: trial.values)
         found = {
@@ -107,7 +107,7 @@ def conclude(
 
 
 def _front(front: Sequence[FrozenTrial], names: Sequence[str], space: Space, count: int) -> None:
-    print(f"{len(front):,} of {count:,} trials that no other beats in {' and '.join(names)}")
+    say(f"{len(front):,} of {count:,} trials that no other beats in {' and '.join(names)}")
     table = Table(header_style="bold")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)

@@ -28,7 +28,7 @@ FIRST: Mapping[str, frozenset[str]] = {
     ),
     "early_stopping": frozenset({"patience", "min_delta"}),
     "trainer": frozenset({"max_epochs", "flags"}),
-    "stack": frozenset({"exact"}),
+    "stack": frozenset(),
 }
 # groups that enter as a whole where this key of theirs is set
 TOGETHER = {"halving": "rungs"}
@@ -42,6 +42,9 @@ IRRELEVANT: Mapping[str, frozenset[str]] = {
 }
 _NONE: frozenset[str] = frozenset()
 _DEFAULTS = plain(Config())
+_DEFAULTS["stack"]["engine"] = "torch"  # the engine of all runs before there was a choice
+# keys of the first schema that are gone, with the value whose behaviour is left
+REMOVED = {"stack": {"exact": True}}
 
 
 def identity(cfg: Config, data_digest: str) -> str:
@@ -57,7 +60,12 @@ def hash_content(content: Mapping[str, Any]) -> str:
 
 def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
     """What determines a run's numbers: its configuration, its data's bytes, the schema version."""
-    found = relevant(plain(cfg), _DEFAULTS)
+    config = plain(cfg)
+    if cfg.stack.engine == "auto":  # not decided: a run that trains alone
+        config["stack"]["engine"] = "torch"
+    found = relevant(config, _DEFAULTS)
+    for group, values in REMOVED.items():
+        found[group] |= values
     # equal widths may be given as a list or by the depth
     found["model"]["depth"] = len(cfg.model.hidden_sizes)
     found["model"]["width"] = cfg.model.hidden_sizes

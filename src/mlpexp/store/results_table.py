@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
+from mlpexp.config.field_types import builtin_types
 from mlpexp.config.overrides import by_key, swept_keys
 from mlpexp.config.schema import field_types
 from mlpexp.nn.metrics import epoch_columns, final_columns, is_column
@@ -106,18 +106,7 @@ def typed(key: str, text: str) -> Any:
 @cache
 def _types() -> Mapping[str, frozenset[type]]:
     """The types of each column that is known; None stands for what Hydra's grammar makes of a text."""
-    return {key: _builtins(annotation) for key, annotation in field_types().items()} | _OWN_TYPES
-
-
-def _builtins(annotation: Any) -> frozenset[type]:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _builtins(get_args(annotation)[0])
-    if origin in (Union, UnionType):
-        return frozenset[type]().union(*map(_builtins, get_args(annotation)))
-    if origin is Literal:
-        return frozenset(map(type, get_args(annotation)))
-    return frozenset({origin or annotation})
+    return {key: builtin_types(annotation) for key, annotation in field_types().items()} | _OWN_TYPES
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:

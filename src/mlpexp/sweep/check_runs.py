@@ -13,6 +13,7 @@ from mlpexp.config import checks, hydra_messages
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.sweep.compose import ComposedRun, Composer
+from mlpexp.sweep.engine_choice import with_engine
 from mlpexp.sweep.grid import RunSpec
 
 MAX_PROBLEMS = 20  # lines that a person still reads
@@ -26,8 +27,14 @@ class CheckedRun(NamedTuple):
     config: Config
 
 
-def check(composer: Composer, specs: Sequence[RunSpec]) -> list[CheckedRun]:
-    """Every run's configuration, composed and typed.
+def check(
+    composer: Composer, specs: Sequence[RunSpec], *, alone: bool = False, earlier_engine: str | None = None
+) -> list[CheckedRun]:
+    """Every run's configuration, composed, typed, and with its engine chosen.
+
+    Args:
+        alone: all runs train alone.
+        earlier_engine: of this sweep's first start, see `engine_choice`.
 
     Raises:
         ConfigError: each problem once, with the number of runs that have it.
@@ -41,6 +48,7 @@ def check(composer: Composer, specs: Sequence[RunSpec]) -> list[CheckedRun]:
         try:
             composed = composer.compose(spec)
             cfg = checks.parse(composed.config, Path.cwd)
+            cfg = with_engine(cfg, alone=alone or composed.needs_run_job, earlier=earlier_engine)
             if cfg.resume is not None:
                 raise UserError("resume continues one run; leave it out, or leave out -m")
             accepted.append(CheckedRun(composed, _with_shared_parts(cfg, parts)))
@@ -90,7 +98,7 @@ def _shared_directories(runs: Iterable[CheckedRun]) -> Counter[str]:
     return Counter(
         {
             f"different runs would write to {directory}; name every key in their directories: "
-            "hydra.sweep.subdir='${mlpexp.full_run_name:${hydra.overrides.task}}'": len(configs)
+            "'hydra.sweep.subdir=\"${mlpexp.full_run_name:${hydra.overrides.task}}\"'": len(configs)
             for directory, configs in by_directory.items()
             if any(cfg != configs[0] for cfg in configs[1:])
         }

@@ -53,9 +53,15 @@ def conduct(
         try:
             try:
                 halves = sweep[0].config.halving.rungs is not None
-                with opened(_settled(settings, jobs, screen), directory, prepare) as place:
+                settings = _settled(settings, jobs, screen)
+                with opened(settings, directory, prepare) as place:
                     backend = Halving(sweep, outcomes, directory) if halves else place
                     division = planned(jobs, backend.workers, directory)
+                    compiled = any(job.config.stack.engine == "compiled" for job in jobs)
+                    if compiled and settings.backend in ("process", "fork"):
+                        from mlpexp.engine.compiled.engine import load_kernels  # numba: late
+
+                        load_kernels(screen.warn)  # before any worker process is copied from this one
                     with screen.showing(jobs, division):
                         _train(_units(sweep, left, division, directory), backend, progress)
             except Interrupted as stop:

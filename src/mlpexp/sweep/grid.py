@@ -13,6 +13,8 @@ from mlpexp.config import overrides
 from mlpexp.config.overrides import Override
 from mlpexp.runtime.errors import UserError
 
+DEFAULT_MAX_RUNS = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
@@ -31,30 +33,43 @@ def specs(runs: Sequence[Sequence[str]], first: int = 0) -> list[RunSpec]:
     return [RunSpec(first + i, tuple(map(overrides.parse, run))) for i, run in enumerate(runs)]
 
 
-def expand(
-    params: Mapping[str, object] | None, arguments: Sequence[str], loader: ConfigLoader, max_runs: int
-) -> list[RunSpec]:
+def expand(params: object, arguments: Sequence[str], loader: ConfigLoader, max_runs: int | None) -> list[RunSpec]:
     """Every combination, the last key fastest, as Hydra's own sweeper orders them.
 
     Args:
         params: `hydra.sweeper.params`: values by key, in the syntax of the command line; `arguments` replace them.
         arguments: override texts of the command line, without Hydra's own.
+        max_runs: `hydra.launcher.max_runs`; None where the launcher has no such key.
 
     Raises:
         HydraException: an override cannot be parsed.
         UserError: no value, an interval, or more than `max_runs` runs.
     """
-    texts = [f"{key}={value}" for key, value in (params or {}).items()] + list(arguments)
+    texts = params_texts(params) + list(arguments)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(texts)
     given = {override.get_key_element(): override for override in parsed}  # of a key given twice, the later counts
     counts = {key: _count(override) for key, override in given.items()}
     for key, count in counts.items():
         if count == 0:
             raise UserError(f"{given[key].input_line} names no value at all, so that the sweep would have no runs")
-    if (total := prod(counts.values())) > max_runs:
-        raise UserError(f"the sweep has {total:,} runs; if you mean it, add hydra.launcher.max_runs={total}")
+    if (total := prod(counts.values())) > (max_runs or DEFAULT_MAX_RUNS):
+        advice = (
+            f"add hydra.launcher.max_runs={total}" if max_runs else "leave out hydra/launcher, which trains in stacks"
+        )
+        raise UserError(f"the sweep has {total:,} runs; if you mean it, {advice}")
     values = [[overrides.parse(text) for text in _texts(override)] for override in given.values()]
     return [RunSpec(number, chosen) for number, chosen in enumerate(product(*values))]
+
+
+def params_texts(params: object) -> list[str]:
+    """`hydra.sweeper.params` as overrides.
+
+    Raises:
+        UserError: it is not a mapping.
+    """
+    if params is not None and not isinstance(params, Mapping):
+        raise UserError(f"hydra.sweeper.params={params} is no mapping; type its keys as overrides, e.g. seed=1,2")
+    return [f"{key}={value}" for key, value in (params or {}).items()]
 
 
 def _count(override: hydra_types.Override) -> int:
@@ -63,7 +78,7 @@ def _count(override: hydra_types.Override) -> int:
         return 1
     if not override.is_discrete_sweep():
         raise UserError(
-            f"{override.input_line} is an interval, of which a grid has no values; list them, e.g. "
+            f"{override.input_line} is an interval, which has no single values for a grid; list values, e.g. "
             f"{override.key_or_group}=0.1,0.2, or search it with hydra/sweeper=optuna"
         )
     value = override.value()

@@ -17,8 +17,6 @@ from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.grid import expand
 from mlpexp.sweep.hydra_launch import StackedReturn, Sweep, refuse_other_application
 
-DEFAULT_MAX_RUNS = 100_000
-
 
 def sweep(
     settings: dict[str, Any],
@@ -40,11 +38,11 @@ def sweep(
             [f"hydra.sweeper.max_batch_size={size} is out of range: it must be >= 1, or null for all runs"]
         )
     ours = getattr(launcher, "sweep", None)
-    max_runs = ours.max_runs if isinstance(ours, Sweep) else DEFAULT_MAX_RUNS
+    max_runs = ours.max_runs if isinstance(ours, Sweep) else None
     specs = expand(settings["params"], arguments, context.config_loader, max_runs)
     if isinstance(ours, Sweep):
         return ours.train_grid(specs, size)
-    for run in check(Composer(context.config_loader, config), specs):
+    for run in check(Composer(context.config_loader, config), specs, alone=True):
         _refuse_stacked_only(run.config)
     directory = Path(str(config.hydra.sweep.dir))
     directory.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,14 @@ from mlpexp import data
 from mlpexp.config import checks, plugin_keys, schema
 from mlpexp.config.overrides import swept_keys
 from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
+from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock, worker_session
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
 from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.check_runs import CheckedRun, check
 from mlpexp.sweep.compose import ComposedRun, Composer, hydra_config, without_hydra
+from mlpexp.sweep.engine_choice import engine_of
 from mlpexp.sweep.grid import RunSpec
 from mlpexp.sweep.run_jobs import Ended, Job, Outcome
 
@@ -78,7 +80,7 @@ class Sweep:
             Interrupted: stopped by a signal.
             StorageError: the disk is full or broken.
         """
-        runs = check(self.composer, specs)
+        runs = check(self.composer, specs, earlier_engine=engine_of(self.directory))
         self._check_grid(runs)
         if any(run.config.dry_run for run in runs):
             self._explain(runs)
@@ -113,7 +115,7 @@ class Sweep:
             Interrupted: stopped by a signal.
             StorageError: the disk is full or broken.
         """
-        runs = check(self.composer, specs)
+        runs = check(self.composer, specs, earlier_engine=engine_of(self.directory))
         survey = self._survey(runs, same_study=False)
         self._prepare(survey)
         return self._launch(runs, survey)
@@ -172,7 +174,7 @@ class Sweep:
             if state := survey.sentence():
                 log.info("%s", state)
                 if not self.in_portions:
-                    print(state)
+                    say(state)
 
     @contextmanager
     def _hydra_logging(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.cost_model import evaluation_cost_us, step_cost_us
 from mlpexp.runtime.portable import available_memory
+from mlpexp.sweep.engine_choice import cannot_be_stacked
 
 # the weights of a stack should stay in the processor's cache; beyond some hundred runs nothing is gained
 MAX_RUNS = 128
@@ -24,8 +25,6 @@ MIN_PIECE = 2  # runs; a stack of one is padded to two anyway
 EFFICIENT_PIECE = 48  # runs below which a stack costs noticeably more per run
 MEMORY_SHARE = 0.25  # of the available memory: other processes, the data and file contents need some too
 MIN_MEMORY, MAX_MEMORY = 64 << 20, 2 << 30
-# Trainer flags that do not change a run's numbers
-HARMLESS_FLAGS = ("devices", "log_every_n_steps", "enable_model_summary", "num_sanity_val_steps", "profiler")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +93,6 @@ def plan(
     return Plan(stacks=stacks, alone=alone)
 
 
-def cannot_be_stacked(cfg: Config) -> str | None:
-    """Why a run has to train alone; None where it can share a stack."""
-    if cfg.model.variant != "torch_nn":
-        return f"model.variant={cfg.model.variant}"
-    if cfg.callbacks:
-        return "your own callbacks"
-    if cfg.logger:
-        return "your own logger"
-    if cfg.tracking.figures:
-        return "tracking.figures=true"
-    return next((f"trainer.{name}" for name in cfg.trainer.flags if name not in HARMLESS_FLAGS), None)
-
-
 def sizes(cfg: Config, data: Prepared) -> list[int]:
     """Units of each layer, from the inputs to the classes."""
     return [data.num_inputs, *cfg.model.hidden_sizes, data.num_classes]
@@ -122,7 +108,7 @@ def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
         cfg.data.batch_size,
         cfg.data.shuffle,
         cfg.optimizer.name,
-        cfg.stack.exact,
+        cfg.stack.engine,
         cfg.tracking.diagnostics,
         cfg.trainer.accelerator,
     )

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mlpexp.config.overrides import parse, swept_keys
@@ -15,6 +14,7 @@ from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
 from mlpexp.nn.metrics import higher_is_better
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
+from mlpexp.runtime.rich_console import Console
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
 from mlpexp.sweep import terminal_ranking
@@ -126,7 +126,7 @@ class Screen:
         commands = [shell_commands.script("report.py", place)]
         commands += [] if table else [shell_commands.tool("tensorboard", "--logdir", place)]
         self._console.print(
-            "\n  ".join([f"\nresults.csv and {what} {place}. Next:", *commands]),
+            "\n  ".join([f"\nresults.csv and {what} {place}\nNext:", *commands]),
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -138,7 +138,7 @@ class Screen:
 
 
 def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
-    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks`."""
+    """E.g. `1,080 runs: 27 architectures x 40 seeds, in 9 stacks (compiled engine)`."""
     swept = swept_keys([run.overrides for run in sweep])
     keys = [key for key in swept if key not in REPEATED]
     repeated = Counter(tuple(item for item in run.overrides if parse(item).key in keys) for run in sweep)
@@ -152,6 +152,9 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
     line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
     if stacks:
         line += f", in {stacks:,} stack{'s' * (stacks != 1)}"
+        engines = {sweep[run].config.stack.engine for stack in planned.stacks for run in stack.runs} - {"auto"}
+        if engines:
+            line += f" ({' and '.join(sorted(engines))} engine)"
     return line
 
 

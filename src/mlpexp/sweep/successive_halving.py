@@ -23,8 +23,9 @@ from mlpexp.store.run_store import RunStore
 from mlpexp.sweep import saved_states
 from mlpexp.sweep.backends.base import Watcher
 from mlpexp.sweep.backends.launcher_settings import Settings
+from mlpexp.sweep.engine_choice import cannot_be_stacked
 from mlpexp.sweep.failure_record import failed
-from mlpexp.sweep.planner import cannot_be_stacked, plan
+from mlpexp.sweep.planner import plan
 from mlpexp.sweep.run_jobs import Job, Outcome
 from mlpexp.sweep.work_unit import (
     Unit,

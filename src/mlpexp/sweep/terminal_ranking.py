@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,6 +11,7 @@ from mlpexp.analysis.ranking import Ranking, rank
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_table import SweepTable, from_records
 from mlpexp.analysis.swept_keys import Key
+from mlpexp.runtime.rich_console import Console
 from mlpexp.store import results_table
 from mlpexp.sweep.run_jobs import Job, Outcome, ended_rows
 

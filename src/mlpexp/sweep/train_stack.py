@@ -100,7 +100,7 @@ def train_stack(
     Args:
         states, until: see `StackModule`.
     """
-    module = StackModule(configs, data, exact=configs[0].stack.exact, states=states, until=until)
+    module = StackModule(configs, data, states=states, until=until)
     # as in a run alone: the bits depend on it
     torch.set_num_threads(configs[0].stack.threads or configs[0].threads)
     ours = ("enable_model_summary", "num_sanity_val_steps")

@@ -10,6 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+# what has a compiled form, in the order of `activations.py` and by the numbers of `kernels.py`
+ACTIVATIONS = ("tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "elu", "softplus", "sine", "identity")
+OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
+
+
+def unsupported(activation: str, optimizer: str) -> str | None:
+    """Why a run with these cannot be trained by compiled code; None where it can."""
+    if activation not in ACTIVATIONS:
+        return f"the activation {activation!r} has no compiled form; choose one of {', '.join(ACTIVATIONS)}"
+    if optimizer not in OPTIMIZERS:
+        return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(OPTIMIZERS)}"
+    return None
+
 
 @cache
 def unavailable() -> str | None:

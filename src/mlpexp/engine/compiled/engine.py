@@ -8,9 +8,7 @@ Letters: R runs, N samples, I inputs, O outputs of a layer, C classes, P numbers
 tensors, n samples of an epoch, m samples of an evaluation.
 """
 
-import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -22,17 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlpexp.engine.compiled.availability import cache_directory
+from mlpexp.engine.compiled import availability
 from mlpexp.nn.layers import Activate
 from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 
-log = logging.getLogger(__name__)
-
 LINE = 16  # numbers in a vector; as in `vectors.py`, which imports numba
 PANEL = 32  # samples that are evaluated at once
-RULES = {"sgd": 0, "adam": 1, "adamw": 2}
 
 Array = NDArray[Any]
 
@@ -77,7 +72,7 @@ def memory_layout(sizes: Sequence[int], width: int) -> MemoryLayout:
 class CompiledEngine:
     """The parameters of R runs, their optimizer's state and the compiled loops that change them.
 
-    The same interface as the torch engine's; arguments and attributes are described there.
+    See `StackEngine` for what it offers.
 
     Args:
         networks: of each run, dense layers with an activation between them; they differ in activations only.
@@ -165,7 +160,7 @@ class CompiledEngine:
         class_weights: Tensor | None = None,
         begins: Tensor | None = None,
     ) -> None:
-        """One pass over the samples in batches, the last one smaller if need be; see the torch engine."""
+        """One pass over the samples in batches, the last one smaller if need be; see `StackEngine`."""
         num_samples = order.shape[-1]
         rates = [lr] * (2 * len(self._sizes) - 2) if isinstance(lr, Tensor) else list(lr)
         by_step = np.stack([row.numpy().reshape(-1, self.num_runs) for row in rates], -1)
@@ -183,7 +178,7 @@ class CompiledEngine:
             _compiled("train")(
                 first, stop, m, layout.layers, layout.places, layout.bounds, layout.num_parameters, samples,
                 first_rows, targets, index, batch_size, self._activations, self._keeps_input, by_class,
-                RULES[self._settings.name], by_step, self._momentum, self._nesterov, self._decay,
+                availability.OPTIMIZERS[self._settings.name], by_step, self._momentum, self._nesterov, self._decay,
                 np.array(shared.get("betas", (0.9, 0.999))), shared.get("eps", 1e-8), self.num_steps,
                 self._parameters, self._state, losses, predictions, weights,
             )  # fmt: skip
@@ -201,7 +196,7 @@ class CompiledEngine:
     def evaluate(
         self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
     ) -> Outcomes:
-        """Losses and predicted classes of samples, (R, m); see the torch engine."""
+        """Losses and predicted classes of samples, (R, m); see `StackEngine`."""
         losses, predictions, _ = self._evaluate(inputs, labels, index, begins)
         targets = labels if index is None else labels_at(labels, index)
         return Outcomes(losses, predictions, targets.expand(losses.shape), self._sizes[-1])
@@ -277,42 +272,46 @@ def activation_of(network: NetworkSpec) -> str:
 
 
 def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
-    """Why a run with these cannot be trained by compiled code; None where it can."""
-    from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS
-
+    """Why a network cannot be trained by compiled code; None where it can."""
     activation, sizes = activation_of(network), network.sizes
     if network != multilayer_perceptron(sizes[0], sizes[1:-1], sizes[-1], activation):
         return "only dense layers with one activation between them have a compiled form"
-    if activation not in COMPILED_ACTIVATIONS:
-        return f"the activation {activation!r} has no compiled form; choose one of {', '.join(COMPILED_ACTIVATIONS)}"
-    if optimizer not in RULES:
-        return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(RULES)}"
-    return None
+    return availability.unsupported(activation, optimizer)
+
+
+def load_kernels(announce: Callable[[str], None]) -> None:
+    """Compile the loops, or load them from the compile cache, before they are needed; once in a process.
+
+    Args:
+        announce: called with one line where compiling takes its time.
+    """
+    directory = availability.cache_directory()
+    if directory is None:
+        announce("compiling the engine: some ten seconds in every sweep, because the user's cache is not writable")
+    elif not any(directory.rglob("*.nbc")):
+        announce("compiling the engine for this machine, once: some ten seconds")
+    network = multilayer_perceptron(1, [], 2, "identity")
+    parameters = {name: torch.zeros(1, *shape) for name, shape in network.shapes.items()}
+    engine = CompiledEngine(networks=[network], parameters=parameters, update=UpdateSettings())
+    inputs, labels = torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)
+    engine.train_epoch(inputs, labels, torch.zeros(1, 1, dtype=torch.int64), 1, torch.zeros(1, dtype=torch.float64))
+    engine.evaluate(inputs, labels)
 
 
 @cache
 def _compiled(name: str) -> Any:
-    """A function of `kernels.py`, compiled at its first call, or read from the compile cache."""
+    """A function of `kernels.py`, compiled at its first call, or loaded from the compile cache."""
     from numba import config, njit
 
     settings: Any = config
-    directory, former = cache_directory(), settings.CACHE_DIR
+    directory, former = availability.cache_directory(), settings.CACHE_DIR
     settings.CACHE_DIR = "" if directory is None else str(directory)
     try:
         from mlpexp.engine.compiled import kernels
 
-        function = njit(nogil=True, cache=directory is not None)(getattr(kernels, name).py_func)
+        return njit(nogil=True, cache=directory is not None)(getattr(kernels, name).py_func)
     finally:
         settings.CACHE_DIR = former
-
-    def call(*arguments: Any) -> None:
-        started = time.perf_counter()
-        known = len(function.signatures)
-        function(*arguments)
-        if len(function.signatures) > known and not function.stats.cache_hits:
-            log.info("compiled the %s loop in %.1f s", name, time.perf_counter() - started)
-
-    return call
 
 
 def _rows(values: Tensor) -> Array:

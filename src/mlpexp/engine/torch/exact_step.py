@@ -1,8 +1,8 @@
 """One step of a stack at one batch size: buffers and views made once.
 
-The same computation as `nn.network.forward` and `backward`, which allocate every tensor anew: with 128 runs of
-64-50-10 and batches of 32 it took GAINED of their time (one thread, torch 2.13), and it keeps the bits of each run
-alone. A test compares the two.
+The same computation as `nn.network.forward` and `backward`, which a test compares with it. It is written a second time
+because it keeps the bits of each run alone, which the readable code does not, and because it allocates nothing: a step
+of 128 runs of 64-50-10 with batches of 32 took 4.0 ms instead of 4.5 (one thread of a busy machine, torch 2.13).
 
 Letters: R runs, B batch, I inputs, H hidden units, C classes, N samples.
 """

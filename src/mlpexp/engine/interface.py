@@ -1,0 +1,73 @@
+"""What an engine offers to the module that trains a stack with it.
+
+Letters: R runs, S steps, I inputs, C classes, N samples, n samples of an epoch, m samples of an evaluation.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from mlpexp.nn.metrics import Outcomes
+
+
+class StackEngine(Protocol):
+    """The parameters of R runs, their optimizer's state and the loops that change them.
+
+    Attributes:
+        parameters: the present values by name, (R, ...); clone what you keep.
+        num_steps: taken so far.
+        train_outcomes: of the latest epoch; each sample's loss and predicted class are those before its batch's step.
+    """
+
+    parameters: dict[str, Tensor]
+    num_steps: int
+    train_outcomes: Outcomes
+
+    @property
+    def num_runs(self) -> int:
+        """R, the runs still here."""
+
+    @property
+    def state(self) -> dict[str, list[Tensor]]:
+        """The optimizer's: by torch's name, one stacked tensor for each parameter."""
+
+    def train_epoch(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        batch_size: int,
+        lr: Tensor | Sequence[Tensor],
+        *,
+        class_weights: Tensor | None = None,
+        begins: Tensor | None = None,
+    ) -> None:
+        """One pass over the samples in batches, the last one smaller if need be.
+
+        Args:
+            inputs: (N, I).
+            labels: int64, (N,), or (R, N) where runs disagree.
+            order: each run's samples in turn, (R, n) int64, or (n,) for all runs alike.
+            lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter.
+            class_weights: what each class counts, (R, C); the losses are multiplied by it.
+            begins: where in `inputs` each run's samples begin, (R, 1); None for the first row.
+        """
+
+    def evaluate(
+        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
+    ) -> Outcomes:
+        """Losses and predicted classes of samples, (R, m).
+
+        Args:
+            inputs: (N, I).
+            labels: int64, (N,) or (R, N).
+            index: which samples, (R, m) or (m,) int64; None for all in their own order.
+            begins: as in `train_epoch`, with an index.
+        """
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Every run's answer to `inputs` (m, I): (R, m, C)."""
+
+    def keep(self, runs: Tensor) -> None:
+        """Let all runs go but these (indices or a mask over the present R); their bits go on unchanged."""

@@ -1,0 +1,30 @@
+"""The one way to the terminal: what is printed may hold names of files, classes and columns.
+
+A control character in a name could move the cursor, change colours or the title, or hide text. It is shown as an
+escape, e.g. `\\x1b`.
+"""
+
+import logging
+import re
+import sys
+
+# C0 but for tab and new line, DEL, C1, line separators, and the marks that reverse the direction of text
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    """The text with its control characters as escapes."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), str(text))
+
+
+def say(*lines: object, error: bool = False) -> None:
+    """Print lines to standard output, or to standard error."""
+    stream = sys.stderr if error else sys.stdout
+    print("\n".join(map(printable, lines)), file=stream, flush=True)
+
+
+class TerminalFormatter(logging.Formatter):
+    """For the log messages that a person sees."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))

@@ -1,0 +1,79 @@
+"""Which engine trains a run of a sweep: decided by the run itself, kept by a sweep that grows, part of the identity."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from mlpexp.config import checks
+from mlpexp.runtime.errors import UserError
+from mlpexp.sweep.engine_choice import with_engine
+
+pytest.importorskip("numba")
+
+MISSING = "numba is not installed"
+
+
+def chosen(settings: dict, **options) -> str:
+    return with_engine(checks.parse(settings), **options).stack.engine
+
+
+def test_a_run_is_compiled_where_its_own_configuration_allows_it():
+    assert chosen({}) == "compiled"
+    assert chosen({"stack": {"engine": "torch"}}) == "torch"
+    for group, key, value in (
+        ("model", "variant", "backprop"),
+        ("tracking", "figures", True),
+        ("trainer", "accelerator", "gpu"),
+    ):
+        assert chosen({group: {key: value}}) == "torch"
+    assert chosen({}, alone=True) == "torch"
+
+
+def test_what_cannot_be_compiled_is_refused_where_it_is_asked_for():
+    with pytest.raises(UserError, match=r"stack.engine=compiled is not possible here: model.variant=backprop"):
+        chosen({"model": {"variant": "backprop"}, "stack": {"engine": "compiled"}})
+
+
+def test_an_earlier_start_decides(monkeypatch):
+    assert chosen({}, earlier="torch") == "torch"
+    assert chosen({"model": {"variant": "backprop"}}, earlier="compiled") == "torch"
+    monkeypatch.setattr("mlpexp.sweep.engine_choice.unavailable", lambda: MISSING)
+    assert chosen({}) == "torch"
+    with pytest.raises(UserError, match="started with the compiled engine, which is not available here: numba is not"):
+        chosen({}, earlier="compiled")
+
+
+def numbers(name: str) -> list[dict[str, str]]:
+    rows = csv.DictReader((Path("multirun") / name / "results.csv").read_text().splitlines())
+    return [{key: row[key] for key in row if "/" in key} for row in rows]
+
+
+SMALL = ["-m", "trainer.max_epochs=2", "model.width=8"]
+
+
+def test_a_sweep_that_grows_keeps_its_engine_and_another_engine_is_another_study(train, here, monkeypatch):
+    first = train([*SMALL, "name=a", "seed=0,1"])
+    assert first.code == 0, first.err
+    assert "in 1 stack (compiled engine)" in first.out
+    grown = train([*SMALL, "name=a", "seed=0,1,2"])
+    assert "3 runs: 2 done before, 1 new" in grown.out
+    refused = train([*SMALL, "name=a", "seed=0,1,2", "stack.engine=torch"])
+    assert refused.code == 2
+    assert "holds another study: stack.engine is compiled there and torch here" in refused.err
+
+    exact = train([*SMALL, "name=b", "seed=0,1", "stack.engine=torch"])
+    assert "in 1 stack (torch engine)" in exact.out
+    assert "in 1 stack (torch engine)" in train([*SMALL, "name=b", "seed=0,1,2"]).out
+    for ours, theirs in zip(numbers("a"), numbers("b"), strict=True):
+        assert ours != theirs
+        assert {key: float(value) for key, value in ours.items()} == pytest.approx(
+            {key: float(value) for key, value in theirs.items()}, rel=1e-5
+        )
+
+
+def test_without_numba_a_sweep_trains_with_torch(train, here, monkeypatch):
+    monkeypatch.setattr("mlpexp.sweep.engine_choice.unavailable", lambda: MISSING)
+    ended = train([*SMALL, "name=a", "seed=0,1"])
+    assert ended.code == 0, ended.err
+    assert "in 1 stack (torch engine)" in ended.out
