@@ -73,6 +73,20 @@ def test_a_larger_grid_trains_only_what_is_new_and_a_smaller_one_deletes_nothing
     assert len(times(sweep)) == 6
 
 
+def test_a_named_sweep_grows_along_a_key_whose_value_is_given_alone(train, here: Path):
+    command = "-m seed=1,2 trainer.max_epochs=1 tracking.diagnostics=false name=g"
+    for words in ("model.activation=tanh optimizer=sgd", "model.activation=relu optimizer=sgd"):
+        ended = train(f"{command} {words}")
+        assert ended.code == 0, ended.err
+    ended = train(f"{command} model.activation=relu optimizer=adam dry_run=true")
+    assert ended.code == 0, ended.err
+    ended = train(f"{command} model.activation=tanh,relu optimizer=sgd")
+    assert "4 runs: 4 done before" in ended.out
+    refused = train(f"{command} model.activation=tanh optimizer=sgd data=iris")
+    assert refused.code == 2
+    assert "another study" in refused.line
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [

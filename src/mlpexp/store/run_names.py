@@ -28,7 +28,7 @@ def run_name(overrides: Iterable[str], *, full: bool = False) -> str:
         if re.split("[./]", key, maxsplit=1)[0] not in unnamed:
             parts[key] = override.value_text or ""
     ordered = sorted(parts.items(), key=lambda item: (_rank(item[0]), item[0]))
-    return safe_component(",".join(f"{_short(key)}={value}" for key, value in ordered) or "default")
+    return safe_component(",".join(f"{short(key)}={value}" for key, value in ordered) or "default")
 
 
 def safe_component(name: str) -> str:
@@ -51,7 +51,7 @@ def _rank(key: str) -> int:
     return _ORDER.get(key, first)  # a group, such as optimizer=adam, stands where its keys begin
 
 
-def _short(key: str) -> str:
+def short(key: str) -> str:
     """`model.depth` -> `depth`; data.seed keeps its group, because seed alone is another key."""
     for group in _GROUPS:
         if key.startswith(group) and (rest := key.removeprefix(group)) not in ("name", "seed"):

@@ -78,7 +78,13 @@ class RunStore:
         unique = dict(jobs)
         contents = [identity_content(cfg, data.digest(cfg.data)) for cfg in unique.values()]
         old = sweep_manifest.read(self.directory)
-        study = sweep_manifest.joined(old, sweep_manifest.of(contents), self.directory, refuse=same_study)
+        study = sweep_manifest.joined(
+            old,
+            sweep_manifest.of(contents),
+            self.directory,
+            names=[Path(place).name for place in unique],
+            refuse=same_study,
+        )
         identities = [hash_content(content) for content in contents]
         found = _Recognition(self.directory, study.runs).find([Path(place) for place in unique], identities)
         saved = stack_states.saved_runs(self.directory)

@@ -5,7 +5,7 @@ value of a key that is the same in all runs, before and now: that would be anoth
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import NotRegularFile
-from mlpexp.store import atomic_files
+from mlpexp.store import atomic_files, run_names
 from mlpexp.store.file_names import MANIFEST
 from mlpexp.store.identity import SCHEMA_VERSION, leaves, neutral_defaults
 from mlpexp.store.run_directory import is_relative, seal
@@ -26,6 +26,8 @@ MAX_MANIFEST = 2**30  # bytes
 DIGEST = "data digest"
 # repetitions: other values of these never make another study
 REPEATED = ("seed", "data.seed", "data.fold")
+# other values of these are further points of the same grid, if they are in the names of the runs
+GROWING = ("model.", "optimizer.")
 
 
 @dataclass
@@ -90,8 +92,15 @@ def of(contents: Sequence[Mapping[str, Any]]) -> Manifest:
     return Manifest(constants=constants, varied=sorted(varied))
 
 
-def joined(old: Manifest | None, new: Manifest, directory: Path, *, refuse: bool = True) -> Manifest:
+def joined(
+    old: Manifest | None, new: Manifest, directory: Path, *, names: Sequence[str] = (), refuse: bool = True
+) -> Manifest:
     """The manifest of both together.
+
+    Args:
+        names: of the new runs. A key of the model or the optimizer may get a new value alone, e.g.
+            `model.activation=relu` after `=tanh`, where it is in the name of every run, old and new.
+        refuse: raise if they are different studies.
 
     Raises:
         UserError: they are different studies and this is to be refused; names the first key that differs.
@@ -101,6 +110,8 @@ def joined(old: Manifest | None, new: Manifest, directory: Path, *, refuse: bool
     there, here = _spelled_out(old), _spelled_out(new)
     for key, value in here.items():
         if refuse and key not in REPEATED and key in there and there[key] != value:
+            if old.runs and key.startswith(GROWING) and _is_named(key, [*old.runs.values(), *names]):
+                continue
             if key == DIGEST:
                 raise UserError(
                     f"{directory} holds another study: the data's bytes are others than when it began; restore the "
@@ -114,6 +125,12 @@ def joined(old: Manifest | None, new: Manifest, directory: Path, *, refuse: bool
     varied = (set(old.varied) | set(new.varied) | set(here)) - set(both)
     constants = {key: value for key, value in both.items() if key not in old.varied}
     return Manifest(constants=constants, varied=sorted(varied | (set(both) - set(constants))), runs=old.runs | new.runs)
+
+
+def _is_named(key: str, names: Iterable[str]) -> bool:
+    """Whether all names of runs give a value of this key, or choose its group."""
+    shown = {f"{run_names.short(key)}=", f"{key.partition('.')[0]}="}
+    return all(any(part.startswith(tuple(shown)) for part in name.split(",")) for name in names)
 
 
 def _spelled_out(study: Manifest) -> dict[str, Any]:
