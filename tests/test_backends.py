@@ -4,6 +4,8 @@ Starting workers costs seconds: `make test` does it once with a worker killed; `
 """
 
 import contextlib
+import errno
+import gc
 import os
 import pickle
 import re
@@ -11,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +27,7 @@ from sweeps_away import Killer, at_work, numbers
 from mlpexp import data as datasets
 from mlpexp import load_results
 from mlpexp.config import checks
+from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
 from mlpexp.store.worker_session import conducting
 from mlpexp.sweep.backends.base import MAX_IDLE_LOSSES, Lost, LostWorkers
@@ -32,6 +36,7 @@ from mlpexp.sweep.backends.remote_worker import RemoteWorker
 from mlpexp.sweep.planner import plan
 from mlpexp.sweep.run_jobs import Job
 from mlpexp.sweep.work_unit import Unit
+from mlpexp.training import single_run
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 GRID = "-m seed=range(6) model.depth=1,2 model.width=8 trainer.max_epochs=40 "
@@ -206,6 +211,88 @@ def test_a_unit_whose_workers_die_is_tried_again_then_halved_down_to_the_run(tmp
     ]
 
 
+@pytest.mark.parametrize("poisonous", [range(8), range(0, 16, 2), range(16)], ids=["first", "every other", "all"])
+def test_runs_that_kill_their_workers_are_found_and_all_others_finish(
+    poisonous: range, train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary = StackModule.on_train_start
+
+    def start(self: StackModule) -> None:
+        if any(cfg.seed in poisonous for cfg in self.configs):
+            os.kill(os.getpid(), signal.SIGKILL)
+        ordinary(self)
+
+    monkeypatch.setattr(StackModule, "on_train_start", start)
+    words = "-m seed=range(16) model.width=4 trainer.max_epochs=1 name=s hydra.launcher.workers=2"
+    ended = train(f"{words} hydra.launcher.backend=fork")
+    assert ended.code == 1
+    assert {row["seed"]: row["status"] == "failed" for row in load_results(here / "multirun/s")} == {
+        seed: seed in poisonous for seed in range(16)
+    }
+    assert "its worker was lost" in (here / "multirun/s" / "width=4,max_epochs=1,seed=0" / "result.json").read_text()
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    gc.collect()
+    again = train(f"{words} hydra.launcher.backend=fork")
+    assert again.code == 0, again.err
+    assert {row["status"] for row in load_results(here / "multirun/s")} <= {"ok", "chance"}
+
+
+def test_single_runs_that_kill_their_workers_do_not_keep_the_others_from_training(
+    train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary = single_run.train
+
+    def kill(cfg: Any, *more: Any, **options: Any) -> Any:
+        if cfg.seed < 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ordinary(cfg, *more, **options)
+
+    monkeypatch.setattr(single_run, "train", kill)
+    ended = train(
+        "-m seed=range(11) model.variant=backprop model.width=4 trainer.max_epochs=1 name=s "
+        "hydra.launcher.workers=2 hydra.launcher.backend=fork"
+    )
+    assert ended.code == 1
+    assert {row["seed"]: row["status"] == "failed" for row in load_results(here / "multirun/s")} == {
+        seed: seed < 8 for seed in range(11)
+    }
+
+
+def test_a_worker_that_was_stopped_after_it_had_saved_more_is_not_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = replace(made(tmp_path, [1, 2]), sweep=tmp_path / "sweep")
+    saved = iter([3, 5, 5, 5])
+    monkeypatch.setattr("mlpexp.sweep.backends.base._epochs_saved", lambda unit: next(saved))
+    with conducting(tmp_path / "sweep") as session:
+        lost = LostWorkers(session, Warnings(), "a job")
+        for losses in (0, 0, 1):
+            with session.writing(unit.origin) as note:
+                note(0.5)
+            [unit], none = lost.retry(unit, "time limit")
+            assert (unit.losses, none) == (losses, [])
+
+
+def no_semaphores(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_without_room_for_semaphores_auto_trains_in_this_process_and_says_so(
+    train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", no_semaphores)
+    words = "-m seed=0,1 model.width=4 trainer.max_epochs=1 name=s hydra.launcher.workers=2"
+    ended = train(words)
+    assert ended.code == 0, ended.err
+    assert "need semaphores in /dev/shm (No space left on device); the sweep trains in this process" in ended.err
+    assert len(load_results(here / "multirun/s")) == 2
+    refused = train(words.replace("name=s", "name=t") + " hydra.launcher.backend=fork")
+    assert refused.code == 2
+    assert "hydra.launcher.backend=fork needs semaphores" in refused.line
+    assert "hydra.launcher.backend=process" in refused.line
+
+
 def test_workers_that_die_before_they_begin_end_the_sweep(tmp_path: Path) -> None:
     unit = made(tmp_path, [1, 2])
     with conducting(tmp_path / "sweep") as session:
@@ -253,6 +340,34 @@ def test_wrong_settings_are_one_line_before_anything_is_written(
     assert ended.code == 2
     assert REFUSED[setting] in ended.line
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("answer", [None, b"HTTP/1.0 400 Bad request\r\n\r\n"], ids=["mute", "http"])
+def test_a_server_that_is_no_dask_scheduler_is_refused_in_one_line(
+    answer: bytes | None, train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("mlpexp.sweep.backends.dask_backend.CONNECT_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, _ = server.accept()
+                    if answer is not None:
+                        peer.sendall(answer)
+                    peers.append(peer)
+
+        peers: list[socket.socket] = []
+        threading.Thread(target=serve, daemon=True).start()
+        started = time.monotonic()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        refused = train(f"-m seed=1,2 hydra.launcher.backend=dask hydra.launcher.address={address} name=s")
+    assert refused.code == 2
+    assert f"hydra.launcher.address={address} is not the address of a dask scheduler" in refused.line
+    assert time.monotonic() - started < 60
+    for peer in peers:
+        peer.close()
 
 
 def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,3 +84,30 @@ def test_two_workers_are_never_at_the_same_unit(tmp_path: Path) -> None:
             inside.append("first")
         thread.join(10)
     assert inside == ["first", "second"]
+
+
+@pytest.mark.parametrize("place", [WORKERS, f"{WORKERS}/conductor", f"{WORKERS}/writers"])
+def test_nothing_is_written_or_removed_through_a_link(place: str, tmp_path: Path) -> None:
+    sweep, mine = tmp_path / "sweep", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "unit-0").write_text("mine")
+    (sweep / place).parent.mkdir(parents=True)
+    (sweep / place).symlink_to(mine if place == WORKERS else mine / "unit-0")
+    with pytest.raises(UserError, match="is a symbolic link"), worker_session.conducting(sweep):
+        pass
+    if place == WORKERS:
+        with pytest.raises(UserError, match="is a symbolic link"):
+            worker_session.wait(sweep)
+    assert [path.name for path in mine.iterdir()] == ["unit-0"]
+    assert (mine / "unit-0").read_text() == "mine"
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    with worker_session.conducting(tmp_path) as session:
+        (tmp_path / WORKERS / "notes.txt").write_text("somebody's")
+        with session.writing(3) as note:
+            note(0.25)
+            assert session.progress(3) == 0.25
+        session.forget(3)
+        assert session.progress(3) is None
+    assert [path.name for path in (tmp_path / WORKERS).iterdir()] == ["notes.txt"]

@@ -1,16 +1,18 @@
 """Workers of a dask cluster: one that is there already, or one started on this machine."""
 
+import asyncio
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import dask
 import distributed
+from distributed.comm.core import connect
 
 from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.store.worker_session import Session
@@ -20,7 +22,7 @@ from mlpexp.sweep.backends.remote_worker import RemoteWorker
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 
-CONNECT_S = 10
+CONNECT_S = 8
 POLL_S = 1.0
 AHEAD = 2  # units handed out per worker, so that none waits for the next
 
@@ -47,13 +49,40 @@ def connected(settings: Settings, session: Session, prepare: Callable[[], None] 
                     silence_logs=logging.CRITICAL,
                 )
             )
-        try:
-            client = distributed.Client(address, timeout=CONNECT_S)
-        except (OSError, TimeoutError) as error:
-            raise UserError(f"hydra.launcher.address={settings.address}: no dask scheduler answers there") from error
-        stack.enter_context(client)
+        else:
+            _check_scheduler(address)
+        client = stack.enter_context(distributed.Client(address, timeout=CONNECT_S))
         worker = RemoteWorker(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=settings.address is None)
         yield Dask(client, worker)
+
+
+def _check_scheduler(address: str) -> None:
+    """
+    Raises:
+        UserError: something else than a dask scheduler listens there. `Client` would wait for it without end.
+    """
+
+    async def ask() -> str:
+        security = distributed.Security().get_connection_args("client")
+        comm = await connect(address, timeout=CONNECT_S, **security)
+        try:
+            await comm.write({"op": "identity", "reply": True})
+            return str((await comm.read())["type"])
+        finally:
+            comm.abort()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:  # this thread may have an event loop of its own, e.g. in a notebook
+            found = pool.submit(lambda: asyncio.run(asyncio.wait_for(ask(), CONNECT_S))).result()
+        reason = f"it is a {found}"
+    except Exception as error:  # whatever a server of another kind sends
+        found, reason = "", str(error) or f"no answer within {CONNECT_S} s"
+    if found != "Scheduler":
+        reason = " ".join(reason.split())[:200]
+        raise UserError(
+            f"hydra.launcher.address={address} is not the address of a dask scheduler ({reason}); "
+            "give the one that `dask scheduler` prints, or leave it out for a cluster on this machine"
+        )
 
 
 class Dask:
