@@ -56,16 +56,15 @@ class Study:
     def num_runs(self) -> int:
         return len(self.lr)
 
-    def engine(self, *, exact: bool = True) -> Engine:
+    def engine(self) -> Engine:
         return Engine(
             networks=[multilayer_perceptron(*ends(self.sizes), name) for name in self.activations],
             parameters=self.parameters,
             update=self.update,
-            exact=exact,
         )
 
-    def trained(self, *, exact: bool = True) -> Engine:
-        engine = self.engine(exact=exact)
+    def trained(self) -> Engine:
+        engine = self.engine()
         for order in self.orders:
             engine.train_epoch(self.inputs, self.labels, order, self.batch_size, self.lr)
         return engine
@@ -495,27 +494,7 @@ def test_an_unknown_optimizer_is_named() -> None:
         study([4, 3, 2], update=UpdateSettings(name="adm")).engine()
 
 
-# ---------------------------------------------------------------- equal to rounding only, and costs
-
-
-@pytest.mark.parametrize("sizes", [[64, 10], [64, 50, 10], [13, 17, 13, 3]])
-@pytest.mark.parametrize(
-    "update",
-    [
-        UpdateSettings(),
-        UpdateSettings(weight_decay=f64(1e-3, 0, 0, 1e-2), per_run={"momentum": f64(0.9, 0.0, 0.5, 0.3)}),
-        UpdateSettings(name="adamw", weight_decay=f64(1e-3, 0, 0, 1e-2)),
-    ],
-    ids=["plain", "momentum", "adamw"],
-)
-def test_the_fused_engine_is_close_to_the_exact_one(sizes: list[int], update: UpdateSettings) -> None:
-    runs = study(sizes, num_samples=200, epochs=3, activations=["tanh", "tanh", "silu", "sine"], update=update)
-    runs.lr = runs.lr / (1 if update.name == "sgd" else 30)
-    exact, fused = runs.trained(), runs.trained(exact=False)
-
-    torch.testing.assert_close(fused.train_outcomes.losses, exact.train_outcomes.losses, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(fused.parameters, exact.parameters, rtol=1e-3, atol=1e-4)
-    assert (hits(fused.train_outcomes) == hits(exact.train_outcomes)).float().mean() > 0.99
+# ---------------------------------------------------------------- costs
 
 
 @pytest.mark.parametrize(

@@ -130,16 +130,6 @@ class Sgd(StackOptimizer):
     def state_of_run(cls, settings: Any) -> tuple[str, ...]:
         return cls.state_names if settings.momentum > 0 else ()
 
-    @property
-    def is_plain(self) -> bool:
-        """Neither momentum nor weight decay in any run, and one rate for all parameters."""
-        return self._momentum is None and not self._decay.is_some and len(self._rates) == 1
-
-    @property
-    def negative_rates(self) -> PerRun:
-        """Minus the learning rates of the present step, where they are those of all parameters."""
-        return self._rates[0]
-
     def schedule(self, lr: Tensor | Sequence[Tensor]) -> None:
         self._planned_from = self.num_steps
         rows = [lr] if isinstance(lr, torch.Tensor) else lr
@@ -148,14 +138,10 @@ class Sgd(StackOptimizer):
         for rates, row in zip(self._rates, rows, strict=True):
             rates.plan(-row)
 
-    def begin(self) -> None:
-        """Take the learning rates of the next step."""
+    def step(self) -> None:
         for rates in self._rates:
             rates.take(self.num_steps - self._planned_from)
         self.num_steps += 1
-
-    def step(self) -> None:
-        self.begin()
         for i, (parameter, gradient) in enumerate(zip(self._parameters, self._gradients, strict=True)):
             self._decay.add_to(i, gradient)
             step = gradient if self._momentum is None else self._with_momentum(i, gradient, self._momentum)
@@ -210,7 +196,7 @@ class Adam(StackOptimizer):
         place = self.num_steps - self._planned_from
         self.num_steps += 1
         beta1, beta2 = self._betas
-        alike = isinstance(self._rates, torch.Tensor)  # then the numbers of the first serve all parameters
+        one_rate = isinstance(self._rates, torch.Tensor)  # for all parameters: the numbers of the first are used
         for i, rates in enumerate([self._rates] if isinstance(self._rates, torch.Tensor) else self._rates):
             now = rates if rates.ndim == 1 else rates[place]
             self._negative_steps[i].plan(-(now / (1 - beta1**self.num_steps)))
@@ -222,12 +208,12 @@ class Adam(StackOptimizer):
             parameter, gradient = self._parameters[i], self._gradients[i]
             n = parameter.ndim
             if self._penalty is not None:
-                parameter.mul_(self._shrink[0 if alike else i].of[n])
+                parameter.mul_(self._shrink[0 if one_rate else i].of[n])
             self._decay.add_to(i, gradient)
             mean.lerp_(gradient, 1 - beta1)
             square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             torch.sqrt(square, out=denominator).div_(root).add_(self._eps)
-            torch.mul(mean, self._negative_steps[0 if alike else i].of[n], out=gradient)
+            torch.mul(mean, self._negative_steps[0 if one_rate else i].of[n], out=gradient)
             parameter.addcdiv_(gradient, denominator)
 
 

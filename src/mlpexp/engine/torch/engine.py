@@ -16,15 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlpexp.engine.torch.exact_step import ExactPass
-from mlpexp.engine.torch.fused_step import KINDS, FusedPass
 from mlpexp.engine.torch.matrix_products import ALIGNMENT
+from mlpexp.engine.torch.stack_step import StackStep
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import sample_weights
 from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec
-from mlpexp.nn.optimizers import OPTIMIZERS, Sgd, UpdateSettings
+from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 
 EVALUATION_BYTES = 8 << 20  # of activations at once, whatever the number of runs
 
@@ -36,7 +35,6 @@ class Engine:
         networks: of each run; they differ in activations only, and equal ones are neighbours.
         parameters: by name (`NetworkSpec.shapes`), (R, ...); copied.
         update: the optimizer's settings.
-        exact: keep the bits of each run alone; otherwise equal to rounding only, and faster.
 
     Attributes:
         parameters: the present values; clone what you keep, and a run's slice before you save it.
@@ -50,14 +48,11 @@ class Engine:
         networks: Sequence[NetworkSpec],
         parameters: Mapping[str, Tensor],
         update: UpdateSettings,
-        exact: bool = True,
     ) -> None:
-        self.exact = exact
         self._settings = update
         self._networks = list(networks)
         network = check_stack(networks, parameters)
         self._num_classes = network.sizes[-1]
-        self._fused = not exact and all(isinstance(layer, KINDS) for layer in network.layers)
         self._set_parameters({name: parameters[name].clone() for name in network.shapes})
         self.train_outcomes: Outcomes
 
@@ -85,7 +80,7 @@ class Engine:
         self._gradients = {name: torch.empty_like(values) for name, values in parameters.items()}
         rule = OPTIMIZERS[self._settings.name]
         self._update = rule(self._settings, list(parameters.values()), list(self._gradients.values()))
-        self._passes: dict[Any, Any] = {}
+        self._steps: dict[tuple[int, int], StackStep] = {}
 
     def train_epoch(
         self,
@@ -154,19 +149,19 @@ class Engine:
             slopes,
             strict=True,
         )
-        step = self._fused_step(inputs, size) if self._fused else self._exact_step(inputs, size)
+        step = self._step(inputs, size)
         for batch in batches:
             step(*batch)
         losses = losses.squeeze(3).neg_()
         _in_order(outcomes.losses[:, start:stop], size).copy_(losses if class_weights is None else losses * weights)
         _in_order(outcomes.predictions[:, start:stop], size).copy_(predictions)
 
-    def _exact_step(self, samples: Tensor, size: int) -> Any:
-        key = ("train", size, torch.get_num_threads())
-        if key not in self._passes:
+    def _step(self, samples: Tensor, size: int) -> Any:
+        key = size, torch.get_num_threads()
+        if key not in self._steps:
             batch = samples.new_empty(self.num_runs, size, samples.shape[1])
-            self._passes[key] = ExactPass(self._networks, self.parameters, batch, self._gradients, exact=self.exact)
-        step: ExactPass = self._passes[key]
+            self._steps[key] = StackStep(self._networks, self.parameters, batch, self._gradients)
+        step = self._steps[key]
 
         def train(index: Tensor, labels: Tensor, losses: Tensor, predictions: Tensor, slopes: Tensor | None) -> None:
             step.gather(samples, index)
@@ -174,27 +169,6 @@ class Engine:
             step.measure(labels, losses, predictions)
             step.backward(labels, slopes)
             self._update.step()
-
-        return train
-
-    def _fused_step(self, samples: Tensor, size: int) -> Any:
-        key = ("train", size)
-        if key not in self._passes:
-            batch = samples.new_empty(self.num_runs, size, samples.shape[1])
-            self._passes[key] = FusedPass(self._networks, self.parameters, batch, self._gradients)
-        step: FusedPass = self._passes[key]
-        update = self._update
-
-        def train(index: Tensor, labels: Tensor, losses: Tensor, predictions: Tensor, slopes: Tensor | None) -> None:
-            step.gather(samples, index)
-            step.forward()
-            step.measure(labels, losses, predictions)
-            if isinstance(update, Sgd) and update.is_plain:
-                update.begin()
-                step.backward(labels, update.negative_rates.of[3], slopes)
-            else:
-                step.backward(labels, slopes=slopes)
-                update.step()
 
         return train
 
@@ -239,11 +213,10 @@ class Engine:
         for start in range(0, self.num_runs, chunk):
             stop = min(start + chunk, self.num_runs)
             batch = inputs.expand(stop - start, -1, -1) if shared else inputs[index[start:stop]]  # type: ignore[index]
-            step = ExactPass(
+            step = StackStep(
                 self._networks[start:stop],
                 {name: values[start:stop] for name, values in self.parameters.items()},
                 batch,
-                exact=self.exact,
             )
             step.forward()
             yield start, stop, step

@@ -28,7 +28,6 @@ class Slot:
         x: the input buffer, (R, B, I).
         x_gradient: the buffer of its derivative; None where none is needed.
         overwrites_x: nothing needs x after this layer's forward pass, other than this layer.
-        exact: keep the bits of a run alone.
     """
 
     layers: Sequence[LayerSpec]
@@ -37,7 +36,6 @@ class Slot:
     x: Tensor
     x_gradient: Tensor | None
     overwrites_x: bool
-    exact: bool
 
 
 class LinearKernel:
@@ -58,7 +56,7 @@ class LinearKernel:
         if slot.gradients is not None:
             self.output_gradient = torch.empty_like(self.output)
             outlets = (slot.gradients["weight"], slot.gradients["bias"], self.output_gradient, slot.x_gradient)
-        product = Affine(weight, bias, slot.x, self.output, outlets, exact=slot.exact)
+        product = Affine(weight, bias, slot.x, self.output, outlets)
         self.forward, self.backward = product.forward, product.backward
 
 
@@ -72,7 +70,7 @@ class ActivationKernel:
         in_place = slot.overwrites_x and not any(ACTIVATIONS[name].reads_input for name in set(names))
         self.output = slot.x if in_place else torch.empty_like(slot.x)
         self.output_gradient = slot.x_gradient
-        kernel = StackActivation(names, slot.x, self.output, slot.x_gradient, exact=slot.exact)
+        kernel = StackActivation(names, slot.x, self.output, slot.x_gradient)
         self.forward, self.backward = kernel.forward, kernel.backward
 
 

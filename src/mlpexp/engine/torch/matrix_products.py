@@ -45,7 +45,6 @@ class Affine:
         outputs: (R, B, O), contiguous.
         gradients: dL/dW, dL/db, dL/dz and dL/dx (the last None for the first layer) in the shapes of W, b, z
             and x; None for a layer that only goes forward.
-        exact: keep the bits of a run alone; otherwise everything is batched.
     """
 
     def __init__(
@@ -55,11 +54,9 @@ class Affine:
         inputs: Tensor,
         outputs: Tensor,
         gradients: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None,
-        *,
-        exact: bool,
     ) -> None:
         plan = BATCHED
-        if exact and weight.device.type == "cpu":
+        if weight.device.type == "cpu":
             plan = _plan(
                 len(weight),
                 inputs.shape[1],

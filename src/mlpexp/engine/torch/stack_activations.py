@@ -29,17 +29,14 @@ class StackActivation:
     Args:
         names: one per run; equal names stand together.
         pre, hidden, gradient: contiguous (R, B, H); `pre` is `hidden` itself where no run's kernel needs its input.
-        exact: keep the bits of a run alone.
     """
 
-    def __init__(
-        self, names: Sequence[str], pre: Tensor, hidden: Tensor, gradient: Tensor | None, *, exact: bool
-    ) -> None:
+    def __init__(self, names: Sequence[str], pre: Tensor, hidden: Tensor, gradient: Tensor | None) -> None:
         self._forward: list[Callable[[], Any]] = []
         self._backward: list[Callable[[], Any]] = []
         for name, start, stop in spans(names):
             write, pull_back = ACTIVATIONS[name].kernels()
-            for a, b in _shares(name, start, stop, pre[0].numel(), exact=exact and pre.device.type == "cpu"):
+            for a, b in _shares(name, start, stop, pre[0].numel(), on_cpu=pre.device.type == "cpu"):
                 x = pre[a:b]
                 h = x if pre is hidden else hidden[a:b]
                 self._forward.append(partial(write, x, h))
@@ -63,9 +60,9 @@ def spans(values: Sequence[T]) -> list[tuple[T, int, int]]:
     return [(values[a], a, b) for a, b in pairwise(edges)]
 
 
-def _shares(name: str, start: int, stop: int, size: int, *, exact: bool) -> list[tuple[int, int]]:
+def _shares(name: str, start: int, stop: int, size: int, *, on_cpu: bool) -> list[tuple[int, int]]:
     """How to cut the runs start..stop, `size` elements each, so that every run has the bits it has alone."""
-    if not exact or name == "identity" or (size > 1 and _is_the_same_everywhere(name)):
+    if not on_cpu or name == "identity" or (size > 1 and _is_the_same_everywhere(name)):
         return [(start, stop)]
     if _whole_vectors(size) and size % VECTOR == 0:
         # a few runs less may let the threads' shares begin at whole vectors

@@ -17,7 +17,7 @@ from mlpexp.nn.losses import LOSSES
 from mlpexp.nn.network import NetworkSpec
 
 
-class ExactPass:
+class StackStep:
     """Forward, loss and, if gradients are given, backward for batches of one size.
 
     Args:
@@ -25,7 +25,6 @@ class ExactPass:
         parameters: by name, (R, ...).
         inputs: (R, B, I), to be filled before each call; contiguous or one (B, I) expanded over the runs.
         gradients: where to write those of the parameters; None to go forward only.
-        exact: keep the bits of each run alone.
     """
 
     def __init__(
@@ -34,8 +33,6 @@ class ExactPass:
         parameters: Mapping[str, Tensor],
         inputs: Tensor,
         gradients: Mapping[str, Tensor] | None = None,
-        *,
-        exact: bool = True,
     ) -> None:
         self._inputs = inputs
         self._kernels: list[Kernel] = []
@@ -50,7 +47,6 @@ class ExactPass:
                     x=x,
                     x_gradient=x_gradient,
                     overwrites_x=overwrites_x,
-                    exact=exact,
                 )
             )
             self._kernels.append(kernel)
