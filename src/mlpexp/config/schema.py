@@ -1,6 +1,6 @@
 """The schema of a run's configuration: names, types, defaults, one line of help for each field.
 
-This file imports nothing heavy: `--help`, `--cfg job` and tab completion read it. Checking is `checks.py`'s.
+This file imports nothing heavy: `--help`, `--cfg job` and tab completion read it. `checks.py` checks values.
 """
 
 from collections.abc import Iterator
@@ -85,35 +85,35 @@ class OptimizerConfig:
     momentum: Share = 0.0
     """sgd only"""
     nesterov: Flag = False
-    """sgd with momentum only"""
+    """sgd with momentum > 0 only"""
     weight_decay: NonNegative = 0.0
-    """L2 penalty (decoupled from the gradient in adamw)"""
+    """L2 penalty; decoupled from the gradient in adamw"""
     schedule: Schedule = "constant"
     """learning rate over epochs: constant, cosine (to 0 at the end), step (times step_factor)"""
     step_epochs: Count = 5
-    """schedule=step: epochs between two steps"""
+    """schedule=step only: epochs between two steps"""
     step_factor: Annotated[Finite, Field(gt=0, le=1)] = 0.1
-    """schedule=step: what the rate is multiplied by"""
+    """schedule=step only: factor of the learning rate at each step"""
     warmup_epochs: Whole = 0
-    """epochs of linear warm-up in front of the schedule"""
+    """epochs of linear warm-up before the schedule"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class EarlyStoppingConfig:
     patience: Count | None = None
-    """stop after so many epochs without a better `monitor`; null never stops early"""
+    """stop after this number of epochs without improvement of `monitor`; null: never"""
     min_delta: NonNegative = 0.0
-    """what counts as better"""
+    """smallest change of `monitor` that counts as an improvement"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class TrainerConfig:
     max_epochs: Count = 10
-    """passes over the training part"""
+    """number of passes over the training part"""
     accelerator: Accelerator = "cpu"
-    """where to train, as Lightning names it; for networks this small a CPU core is hard to beat"""
+    """device, as Lightning names it; small networks train fastest on a CPU core"""
     enable_progress_bar: Flag = True
-    """a bar while training"""
+    """show a progress bar while training"""
     flags: dict[str, Any] = Field(default_factory=dict)
     """any other flag of lightning's Trainer, e.g. +trainer.gradient_clip_val=1.0"""
 
@@ -128,7 +128,7 @@ class TrackingConfig:
     """per layer, at the start and each epoch: gradients, activations, saturation, histograms; null: not in a sweep"""
 
     def settled(self, alone: bool) -> "TrackingConfig":
-        """The same with every null decided, for a run that is looked at by itself or one of a sweep."""
+        """The same with every null replaced: true for a single run, false for a run of a sweep."""
         return replace(
             self,
             figures=alone if self.figures is None else self.figures,
@@ -151,9 +151,9 @@ class StackConfig:
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class HalvingConfig:
     rungs: list[Count] | None = None
-    """with -m: epochs after which only the best runs of the sweep go on, e.g. [1,3,9]; null: all train to the end"""
+    """with -m: epochs after which only the best runs of the sweep continue, e.g. [1,3,9]; null: all train to the end"""
     factor: Annotated[int, Field(ge=2, strict=True)] = 3
-    """at each rung one of so many goes on"""
+    """at each rung one in `factor` runs continues"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
@@ -163,9 +163,9 @@ class Config:
     name: Text | None = None
     """name of the sweep's directory below multirun; null: date and time"""
     monitor: Monitor = "val/loss"
-    """which validation metric picks the best epoch and stops early"""
+    """validation metric that determines the best epoch and early stopping"""
     test_weights: Literal["best", "last"] = "best"
-    """whose weights the final test uses: those of the best validation epoch, or the last"""
+    """weights for the final test: those of the best validation epoch, or of the last one"""
     threads: Count = 1
     """CPU threads of a run trained alone"""
     record: Literal["run", "table"] = "run"
@@ -187,13 +187,13 @@ class Config:
     callbacks: dict[str, Any] = Field(default_factory=dict)
     """your own Lightning callbacks, e.g. +callbacks.mine._target_=package.Class"""
     logger: dict[str, Any] = Field(default_factory=dict)
-    """your own Lightning loggers by _target_, beside the built-in one"""
+    """your own Lightning loggers by _target_, in addition to the built-in one"""
 
 
 def defaults() -> dict[str, Any]:
-    """The whole configuration as nested plain builtins, as Hydra's base node: every default lives above."""
+    """The default configuration as nested plain builtins, for Hydra's base node."""
     found = plain(Config())
-    del found["trainer"]["flags"]  # they are typed straight below trainer
+    del found["trainer"]["flags"]  # they are given directly below trainer
     return found
 
 

@@ -16,7 +16,7 @@ class StackEngine(Protocol):
 
     Attributes:
         parameters: the present values by name, (R, ...); clone what you keep.
-        num_steps: taken so far.
+        num_steps: number of steps taken.
         train_outcomes: of the latest epoch; each sample's loss and predicted class are those before its batch's step.
     """
 
@@ -26,7 +26,7 @@ class StackEngine(Protocol):
 
     @property
     def num_runs(self) -> int:
-        """R, the runs still here."""
+        """R, the number of runs that have not left."""
 
     @property
     def state(self) -> dict[str, list[Tensor]]:
@@ -47,11 +47,11 @@ class StackEngine(Protocol):
 
         Args:
             inputs: (N, I).
-            labels: int64, (N,), or (R, N) where runs disagree.
-            order: each run's samples in turn, (R, n) int64, or (n,) for all runs alike.
+            labels: int64, (N,), or (R, N) where they differ between runs.
+            order: the samples of each run in order, (R, n) int64, or (n,) for all runs.
             lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter.
-            class_weights: what each class counts, (R, C); the losses are multiplied by it.
-            begins: where in `inputs` each run's samples begin, (R, 1); None for the first row.
+            class_weights: the weight of each class, (R, C); the losses are multiplied by it.
+            begins: the row of `inputs` at which each run's samples begin, (R, 1); None for the first row.
         """
 
     def evaluate(
@@ -62,12 +62,12 @@ class StackEngine(Protocol):
         Args:
             inputs: (N, I).
             labels: int64, (N,) or (R, N).
-            index: which samples, (R, m) or (m,) int64; None for all in their own order.
+            index: of the samples, (R, m) or (m,) int64; None for all in their order.
             begins: as in `train_epoch`, with an index.
         """
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Every run's answer to `inputs` (m, I): (R, m, C)."""
+        """The logits of every run for `inputs` (m, I): (R, m, C)."""
 
     def keep(self, runs: Tensor) -> None:
-        """Let all runs go but these (indices or a mask over the present R); their bits go on unchanged."""
+        """Remove all runs but these (indices or a mask over the present R); their bits do not change."""

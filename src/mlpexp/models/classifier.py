@@ -18,7 +18,7 @@ from mlpexp.runtime.distributed import share, total
 
 
 def hyperparameters(cfg: Config, num_features: int, num_classes: int, data: Description | None) -> dict[str, Any]:
-    """What a checkpoint says of its network; the data is left out where it is not known."""
+    """The hyperparameters in a checkpoint; without `data` where the data is not known."""
     found: dict[str, Any] = {"config": plain(cfg), "num_features": num_features, "num_classes": num_classes}
     return found | ({"data": data.to_plain()} if data is not None else {})
 

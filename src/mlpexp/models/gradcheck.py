@@ -1,4 +1,4 @@
-"""Are the gradients right? By hand, by autograd and by central finite differences, for each parameter tensor.
+"""Gradients by hand, by autograd and by central finite differences, compared for each parameter tensor.
 
 All in float64, on real samples, at the network's initial weights. Letters: B batch, I inputs, C classes.
 """
@@ -30,17 +30,17 @@ LOSS = LOSSES["cross_entropy"]
 
 
 class Row(NamedTuple):
-    """What was found for one parameter tensor; differences are relative to its largest gradient entry."""
+    """The comparison for one parameter tensor; differences are relative to its largest gradient entry."""
 
     name: str
     shape: tuple[int, ...]
     largest: float  # |gradient|
-    autograd: float  # by hand against autograd, all entries
-    differences: float  # by hand against finite differences, the entries that were tried
-    both: float  # autograd against finite differences, the same entries
+    autograd: float  # by hand and autograd, all entries
+    differences: float  # by hand and finite differences, the tested entries
+    both: float  # autograd and finite differences, the same entries
     tried: int
-    skipped: int  # entries for which even the smallest step crosses a kink
-    faint: int  # of those tried, where the loss's rounding may hide the tensor's largest gradient
+    skipped: int  # entries at which the loss is not smooth within the smallest step
+    faint: int  # tested entries where rounding of the loss may exceed the tolerance
 
     @property
     def passed(self) -> bool:
@@ -81,7 +81,7 @@ def compare(
     problem = _Problem(network, parameters, inputs, targets, weights)
     by_hand, by_autograd = problem.by_hand(), problem.by_autograd()
     entries = problem.affordable_entries()
-    generator = Generator().manual_seed(0)  # which entries: the same whenever it is asked
+    generator = Generator().manual_seed(0)  # the same entries in every call
     rows = []
     for name, parameter in parameters.items():
         ours, theirs = by_hand[name], by_autograd[name]
@@ -91,7 +91,7 @@ def compare(
         tried = {index: slope for index, slope in found.items() if slope is not None}
         slopes = torch.tensor([slope.value for slope in tried.values()], dtype=torch.float64)
         rounding = torch.tensor([slope.rounding for slope in tried.values()], dtype=torch.float64)
-        # what rounding leaves of a finite difference is no sign of a wrong gradient
+        # a difference that rounding explains does not show a wrong gradient
         scale = torch.maximum(largest, rounding / DIFFERENCES_TOLERANCE)
         rows.append(
             Row(
@@ -130,7 +130,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def verdict(rows: Sequence[Row]) -> list[str]:
-    """What the rows amount to, in sentences; the first says whether all is well."""
+    """The result in sentences; the first one states whether all gradients agree."""
     wrong = [row.name for row in rows if not row.passed]
     limits = f"{AUTOGRAD_TOLERANCE:g} against autograd, {DIFFERENCES_TOLERANCE:g} against finite differences"
     lines = [f"gradients agree ({limits})" if not wrong else f"gradients DISAGREE in {', '.join(wrong)} ({limits})"]
@@ -150,7 +150,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
 
 class _Slope(NamedTuple):
     value: float
-    rounding: float  # how far the loss's rounding may have moved it
+    rounding: float  # bound on the error from rounding of the loss
 
 
 class _Problem:
@@ -184,7 +184,7 @@ class _Problem:
         return dict(zip(leaves, autograd.grad(loss, list(leaves.values())), strict=True))
 
     def affordable_entries(self) -> int:
-        """How many entries of each tensor may be tried, at four forward passes each; by formula, not by clock."""
+        """The number of entries of each tensor to test, at four forward passes each; from a formula, not measured."""
         multiplications = len(self.inputs) * self.network.num_parameters
         forward_s = multiplications / 5e9 + 25e-6 * len(self.network.linear)
         return int(min(ENTRIES, max(2, BUDGET_S / (4 * forward_s * len(self.parameters)))))

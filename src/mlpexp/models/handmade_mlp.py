@@ -30,7 +30,7 @@ class HandMadeLayer(nn.Module):
 
 
 class HandMadeMLP(Classifier):
-    """Own loss, own gradient descent; the subclass says where gradients come from."""
+    """Own loss, own gradient descent; the subclasses differ in how they compute gradients."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

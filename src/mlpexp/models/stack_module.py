@@ -1,4 +1,4 @@
-"""Many runs as one LightningModule: what Lightning costs is paid once per stack and epoch, not per run.
+"""Many runs as one LightningModule, so that the overhead of Lightning arises once per stack and epoch, not per run.
 
 Letters: R runs of the stack, A those still training, n training samples, m validation samples.
 """
@@ -29,10 +29,9 @@ from mlpexp.tracking.layer_columns import START
 
 
 class StackModule(LightningModule):
-    """R networks of one shape, each with its own seed, rate, data split, best epoch and end.
+    """R networks of one shape, each with its own seed, learning rate, data split, best epoch and last epoch.
 
-    One training step is a whole epoch of every run. A run that has finished leaves the stack and costs
-    nothing more.
+    One training step is a whole epoch of every run. A run that has finished leaves the stack.
 
     Args:
         configs: of each run; layer sizes, batch size, optimizer and size of the parts agree, and runs of the
@@ -79,7 +78,7 @@ class StackModule(LightningModule):
 
     @property
     def current_epoch(self) -> int:
-        """From the beginning of the runs, which may have been in another stack."""
+        """Counted from the start of the runs, which may have been in another stack."""
         return self.start + super().current_epoch
 
     def on_fit_start(self) -> None:
@@ -152,7 +151,7 @@ class StackModule(LightningModule):
         return torch.tensor(rows, dtype=torch.float64)
 
     def _rates(self) -> Tensor | list[Tensor]:
-        """Learning rates of the present epoch, of the runs that are still here: (A,), or one for each parameter."""
+        """Learning rates of the present epoch, (A,), or one such tensor for each parameter."""
         cfgs = [self.configs[run] for run in self.training_runs]
 
         def rates(factors: list[float]) -> Tensor:
@@ -167,7 +166,7 @@ class StackModule(LightningModule):
         return [rates(row) for row in self._rate_factors[:, self.training_runs].tolist()]
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
-        """One epoch; `order` (A, n) or (n,) counts within the training part."""
+        """One epoch; `order` (A, n) or (n,) indexes the training part."""
         part = self._rows(self._parts["train"])
         index = part[order] if part.ndim == 1 else part.gather(1, order.expand(len(part), -1))
         cfgs = [self.configs[run] for run in self.training_runs]
@@ -211,7 +210,7 @@ class StackModule(LightningModule):
         self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
 
     def _leave(self, leaving: list[int]) -> None:
-        """Runs that have finished; the others' bits go on unchanged."""
+        """Take finished runs out of the engine; the bits of the others do not change."""
         gone = set(leaving)
         places = [place for place, run in enumerate(self.training_runs) if run in gone]
         self.last.take(self.engine, places, leaving)
@@ -223,7 +222,7 @@ class StackModule(LightningModule):
             self.trainer.should_stop = True
 
     def has_ended(self, run: int) -> bool:
-        """Whether a run has come to its own end: its last epoch, or early stopping."""
+        """Whether a run has trained its last epoch or was stopped early."""
         return self.records[run].has_ended(self.configs[run].trainer.max_epochs)
 
     def times(self, run: int) -> list[float]:
@@ -238,7 +237,7 @@ class StackModule(LightningModule):
 
     @property
     def progress(self) -> float:
-        """How many runs' worth of training is done, from 0 to R; an ended run counts as one."""
+        """The sum over runs of the share of their epochs that is trained, from 0 to R; an ended run counts as one."""
         return sum(
             1.0 if self.has_ended(run) else len(self.records[run].history) / cfg.trainer.max_epochs
             for run, cfg in enumerate(self.configs)
@@ -303,13 +302,13 @@ class StackModule(LightningModule):
         return tensor[torch.tensor(self.training_runs, device=tensor.device)]
 
     def configure_optimizers(self) -> None:
-        """None: the engine moves the parameters."""
+        """None: the engine updates the parameters."""
 
 
 def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
-    """All runs' inputs below each other, equal ones once, and where each run's begin, (R, 1); None for the first row.
+    """All runs' inputs concatenated, equal ones once, and the row where each run's begin, (R, 1); None for the first.
 
-    Tables and features differ where a training part does: they are fitted to it.
+    Tables and features may differ between runs, because they are fitted to the training part.
     """
     place: dict[object, int] = {}
     different: list[Tensor] = []
@@ -323,6 +322,6 @@ def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
 
 
 def _shared(rows: list[Tensor]) -> Tensor:
-    """One row for all if they are all the same, else stacked."""
+    """The first row if all are equal, else all of them stacked."""
     first = rows[0]
     return first if all(row is first or torch.equal(row, first) for row in rows) else torch.stack(rows)

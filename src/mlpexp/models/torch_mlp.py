@@ -55,7 +55,7 @@ class TorchMLP(Classifier):
 def make_optimizer(
     cfg: Config, parameters: Mapping[str, nn.Parameter], network: NetworkSpec
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR | None]:
-    """torch's optimizer as `cfg` says, and its schedule, stepped once per epoch; None for a constant rate.
+    """The optimizer of `cfg` and its schedule, stepped once per epoch; None for a constant rate.
 
     Args:
         parameters: by name; the optimizer numbers them in this order.
@@ -66,7 +66,7 @@ def make_optimizer(
     shared |= {key: getattr(settings, key) for key in rule.keys}
     factors = rate_factors(cfg.model, settings.name, network)
     groups: Any = list(parameters.values())
-    if factors is not None:  # every parameter at a rate of its own
+    if factors is not None:  # a learning rate for each parameter
         groups = [
             {
                 "params": [parameter],

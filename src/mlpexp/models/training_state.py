@@ -29,7 +29,7 @@ class RunRecord:
     """why halving stopped the run"""
 
     def has_ended(self, max_epochs: int) -> bool:
-        """Whether the run has come to its own end: its last epoch, or early stopping."""
+        """Whether the run has trained its last epoch or was stopped early."""
         return self.progress.stopped or len(self.history) >= max_epochs
 
     def copy(self) -> "RunRecord":
@@ -38,7 +38,7 @@ class RunRecord:
 
 
 class Snapshot:
-    """Parameters and optimizer state of all runs of a stack, each taken in an epoch of its own.
+    """Parameters and optimizer state of all runs of a stack, each from its own epoch.
 
     Attributes:
         parameters: by name, (R, ...).

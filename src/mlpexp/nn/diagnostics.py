@@ -1,6 +1,4 @@
-"""What happens inside the layers: measured on one fixed batch before the first step and after each epoch.
-
-There may be a runs axis in front.
+"""Gradients, weights and activations of each layer, on one fixed batch before the first step and after each epoch.
 
 Letters: R runs (the axis may be absent), L layers, H hidden layers.
 """
@@ -18,8 +16,8 @@ from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import softmax
 from mlpexp.nn.network import Gradients, NetworkSpec, backward, forward
 
-PROBE_SAMPLES = 256  # of the training part, its first ones
-SATURATED = 0.05  # share of the activation's steepest slope below which a unit hardly passes a gradient
+PROBE_SAMPLES = 256  # the first ones of the training part
+SATURATED = 0.05  # of the activation's steepest slope: a unit with a smaller slope counts as saturated
 
 
 class LayerNumbers(NamedTuple):
@@ -33,7 +31,7 @@ class LayerNumbers(NamedTuple):
     gradient_std: Tensor  # (R, L): of a sample's loss by a unit's value before its activation, over the pairs
 
     def rows(self, epoch: int) -> Iterator[list[list[float | str]]]:
-        """Of each run: epoch, layer, the numbers; nothing where the last layer has no activation."""
+        """For each run its rows: epoch, layer, the numbers; empty texts where the last layer has no activation."""
         layers = self.gradient_norm.shape[-1]
         together = torch.cat(self, -1)  # one transfer from the device
         for numbers in together.reshape(-1, together.shape[-1]).tolist():

@@ -18,11 +18,11 @@ class StoppingSettings(Protocol):
 
 @dataclass
 class Progress:
-    """Watches one validation metric; a tie goes to the earlier epoch, NaN is never better.
+    """The state of one validation metric; at a tie the earlier epoch is better, NaN never is.
 
     Attributes:
         best_epoch: from 0; None until some epoch's value is finite.
-        stopped: early stopping says that this epoch was the last.
+        stopped: the latest epoch was the last one, by early stopping.
     """
 
     smaller_is_better: bool
@@ -30,7 +30,7 @@ class Progress:
     min_delta: float
     best_epoch: int | None = None
     best_value: float = math.nan
-    reference: float = math.nan  # what an epoch has to beat by min_delta to renew the patience
+    reference: float = math.nan  # the value that an epoch must improve by min_delta to restart the patience
     waited: int = 0
     stopped: bool = False
 
@@ -40,7 +40,7 @@ class Progress:
         return cls(not higher_is_better(monitor), stopping.patience, stopping.min_delta)
 
     def update(self, epoch: int, value: float) -> bool:
-        """Take note of an epoch's value; whether it is the best so far."""
+        """Add the value of an epoch; returns whether it is the best so far."""
         sign = 1 if self.smaller_is_better else -1
         best = math.isfinite(value) and not sign * value >= sign * self.best_value  # true for a NaN best
         if best:
@@ -49,6 +49,6 @@ class Progress:
             self.reference, self.waited = value, 0
         else:
             self.waited += 1
-        # a run that is no longer finite stays so
+        # a run that is not finite does not become finite again
         self.stopped = self.patience is not None and (self.waited >= self.patience or not math.isfinite(value))
         return best

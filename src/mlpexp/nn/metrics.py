@@ -26,7 +26,7 @@ PARTS = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Outcomes(NamedTuple):
-    """What a network answered to n samples."""
+    """Losses and predictions of a network for n samples."""
 
     losses: Tensor  # (R, n), each multiplied by its weight
     predictions: Tensor  # (R, n) int64: the class of the largest logit

@@ -1,10 +1,10 @@
-"""Many networks of one shape, trained at once.
+"""Many networks of one shape, trained together.
 
-Every run keeps the bits it has alone on the same machine with the same number of threads: `nn.Linear`,
-`F.cross_entropy`, `torch.optim.SGD`, `Adam` or `AdamW`, float32, every batch a fresh tensor. They depend
-neither on the number of runs nor on a run's place nor on its neighbours, one that diverges included. What must
-be uniform in a stack: the layer sizes, the batch size, the number of samples in an epoch, the optimizer's name,
-`betas` and `eps`, and the number of steps taken. Everything else varies freely from run to run.
+Every run has the bits of a run alone on the same machine with the same number of threads: `nn.Linear`,
+`F.cross_entropy`, `torch.optim`, float32, every batch a new tensor. They depend neither on the number of runs nor on
+the position of a run nor on the other runs, including one that diverges. Uniform in a stack are: the kinds and sizes of
+layers, the batch size, the number of samples in an epoch, the optimizer's name and its shared settings, and the number
+of steps taken. Everything else may differ between runs.
 
 Letters: R runs, B batch, S steps, I inputs, O outputs of a layer, C classes, N samples, n samples of an epoch,
 m samples of an evaluation.
@@ -25,7 +25,7 @@ from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 
-EVALUATION_BYTES = 8 << 20  # of activations at once, whatever the number of runs
+EVALUATION_BYTES = 8 << 20  # of activations in one pass, for any number of runs
 
 
 class Engine:
@@ -58,7 +58,7 @@ class Engine:
 
     @property
     def num_runs(self) -> int:
-        """R, the runs still here."""
+        """R, the number of runs that have not left."""
         return len(self._networks)
 
     @property
@@ -68,7 +68,7 @@ class Engine:
 
     @property
     def num_steps(self) -> int:
-        """Steps taken so far."""
+        """Number of steps taken."""
         return self._update.num_steps
 
     @num_steps.setter
@@ -97,11 +97,11 @@ class Engine:
 
         Args:
             inputs: (N, I).
-            labels: int64, (N,), or (R, N) where runs disagree.
-            order: each run's samples in turn, (R, n) int64, or (n,) for all runs alike.
+            labels: int64, (N,), or (R, N) where they differ between runs.
+            order: the samples of each run in order, (R, n) int64, or (n,) for all runs.
             lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter.
-            class_weights: what each class counts, (R, C); the losses are multiplied by it.
-            begins: where in `inputs` each run's samples begin, (R, 1); None for the first row.
+            class_weights: the weight of each class, (R, C); the losses are multiplied by it.
+            begins: the row of `inputs` at which each run's samples begin, (R, 1); None for the first row.
         """
         num_samples = order.shape[-1]
         order = order.expand(self.num_runs, num_samples)
@@ -180,7 +180,7 @@ class Engine:
         Args:
             inputs: (N, I).
             labels: int64, (N,) or (R, N).
-            index: which samples, (R, m) or (m,) int64; None for all in their own order.
+            index: of the samples, (R, m) or (m,) int64; None for all in their order.
             begins: as in `train_epoch`, with an index.
         """
         targets = labels if index is None else labels_at(labels, index)
@@ -194,12 +194,12 @@ class Engine:
         return Outcomes(losses.squeeze(2).neg_(), predictions, targets, self._num_classes)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Every run's answer to `inputs` (m, I) as one batch: (R, m, C)."""
+        """The logits of every run for `inputs` (m, I) as one batch: (R, m, C)."""
         answers = [step.logits.clone() for _, _, step in self._forward(inputs, None)]
         return torch.cat(answers)
 
     def _forward(self, inputs: Tensor, index: Tensor | None) -> Any:
-        """Go forward for a few runs at a time; yields (start, stop, pass)."""
+        """The forward pass of a few runs at a time; yields (start, stop, step)."""
         shared = index is None or index.ndim == 1
         if shared:
             inputs = inputs if index is None else inputs[index]
@@ -222,7 +222,7 @@ class Engine:
             yield start, stop, step
 
     def keep(self, runs: Tensor) -> None:
-        """Let all runs go but these (indices or a mask over the present R); their bits go on unchanged."""
+        """Remove all runs but these (indices or a mask over the present R); their bits do not change."""
         runs = torch.arange(self.num_runs, device=runs.device)[runs]
         state, num_steps = self._update.state, self._update.num_steps
         self._settings = self._settings.rows(runs)
@@ -257,16 +257,16 @@ def check_stack(networks: Sequence[NetworkSpec], parameters: Mapping[str, Tensor
 
 
 def _moved(index: Tensor | None, begins: Tensor | None) -> Tensor | None:
-    """The rows of the inputs at which the samples of an index stand."""
+    """The rows of the inputs that hold the samples of an index."""
     return index if index is None or begins is None else index + begins
 
 
 def _by_steps(values: Tensor, size: int) -> Tensor:
-    """(R, S * B) -> (S, R, B), contiguous, so that a step's share is one block."""
+    """(R, S * B) -> (S, R, B), contiguous, so that the samples of a step are one block."""
     return _in_order(values, size).contiguous()
 
 
 def _in_order(values: Tensor, size: int) -> Tensor:
-    """(R, S * B) seen as (S, R, B)."""
+    """(R, S * B) as a view (S, R, B)."""
     num_runs, num_samples = values.shape
     return values.view(num_runs, num_samples // size, size).transpose(0, 1)

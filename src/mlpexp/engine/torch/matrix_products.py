@@ -1,10 +1,10 @@
 """The matrix products of one layer of a stack, each with the bits that `nn.Linear` gives a run alone.
 
-A batched product is fast, but the library behind it (MKL) chooses its kernel, and with it the order of the sums,
-by shape, by number of threads and even by the address of a matrix, differently for a batch of matrices than for one. So
-each product of each shape is tried out once: batched where that gives the bits of a fresh matrix alone, and
-run by run otherwise, with every matrix at an address that a fresh tensor could have, which is the same call
-with the same memory layout and so surely the same bits.
+A batched product is fast, but the library that computes it (MKL) chooses its kernel, and so the order of summation,
+by shape, number of threads and even address of a matrix, and differently for a batch of matrices than for one. So each
+product of each shape is tested once: it is batched where that gives the bits of a new matrix alone. Otherwise it is
+computed run by run, with every matrix at an address that a new tensor could have: the same call with the same memory
+layout, and so the same bits.
 
 Letters: R runs, B batch, I inputs, O outputs of the layer.
 """
@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ALIGNMENT = 64  # bytes; torch's CPU allocator begins every tensor at a multiple
-TRIED_RUNS = 16  # the addresses of a stack's float32 matrices, modulo ALIGNMENT, repeat after at most so many
+ALIGNMENT = 64  # bytes; torch's CPU allocator places every tensor at a multiple
+TRIED_RUNS = 16  # the addresses of a stack's float32 matrices, modulo ALIGNMENT, repeat after at most 16
 TRIED_SUMS = 8192  # per product: two orders of a sum of three differ in one result of ten or so
-LARGE_PRODUCT = 1 << 22  # multiplications in one run's product beyond which batching gains nothing
-LARGE_MATRIX = 1 << 18  # elements in its matrices beyond which a trial would need much memory
+LARGE_PRODUCT = 1 << 22  # multiplications in one run's product above which batching is not faster
+LARGE_MATRIX = 1 << 18  # elements in its matrices above which a test would need much memory
 
 
 class Plan(NamedTuple):
@@ -37,14 +37,14 @@ LOOPED = Plan(False, False, False, False)
 
 
 class Affine:
-    """z = x W' + b and its gradients, into buffers that are given once.
+    """z = x W' + b and its gradients, into given buffers.
 
     Args:
         weight, bias: (R, O, I), (R, O), contiguous.
         inputs: (R, B, I), contiguous, or one (B, I) expanded over the runs.
         outputs: (R, B, O), contiguous.
         gradients: dL/dW, dL/db, dL/dz and dL/dx (the last None for the first layer) in the shapes of W, b, z
-            and x; None for a layer that only goes forward.
+            and x; None for a forward pass only.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Affine:
             if grad_inputs is not None:
                 factors = (grad_outputs, weight, grad_inputs)
                 if inputs.shape[1:].numel() == 1:
-                    # autograd takes a single number for a transposed matrix, and transposes the product
+                    # autograd treats a single number as a transposed matrix, and transposes the product
                     factors = (weight.mT, grad_outputs.mT, grad_inputs.mT)
                 self._backward.append(_product(*factors, batched=plan.input))
 
@@ -140,10 +140,10 @@ def _discard(_: Tensor) -> None:
 
 
 class AlignedRows:
-    """The matrices of a stack one by one, each at an address at which a fresh tensor could begin.
+    """The matrices of a stack one by one, each at an address that a new tensor could have.
 
     Attributes:
-        rows: one view per run, of the stack itself where its addresses serve, of a padded copy otherwise.
+        rows: one view per run, of the stack itself where its addresses are aligned, of a padded copy otherwise.
     """
 
     def __init__(self, stack: Tensor) -> None:
@@ -180,7 +180,7 @@ def _plan(
 
 @cache
 def _tried_plan(B: int, I: int, O: int, shared: bool, backward: bool, dtype: torch.dtype, threads: int) -> Plan:
-    """`_plan` by trial: batched products of random numbers against fresh matrices alone, bit for bit."""
+    """`_plan` by test: batched products of random numbers compared with new matrices alone, bit for bit."""
     generator = torch.Generator().manual_seed(0)
     runs = TRIED_RUNS
     plan = BATCHED

@@ -2,7 +2,7 @@
 
 torch's elementwise kernels work in vectors and finish the last few elements one by one, and for some functions
 (sigmoid, silu, elu, softplus) the two paths round differently. Which elements come last depends on the tensor's
-size, so such a function may be applied to many runs at once only where every run's share is whole vectors.
+size, so such a function may be applied to many runs in one call only where every run's part is whole vectors.
 
 Letters: R runs, B batch, H units.
 """
@@ -27,8 +27,8 @@ class StackActivation:
     """The activation of one hidden layer of a stack: a kernel for each slice of runs that share a name.
 
     Args:
-        names: one per run; equal names stand together.
-        pre, hidden, gradient: contiguous (R, B, H); `pre` is `hidden` itself where no run's kernel needs its input.
+        names: one per run; equal names are neighbours.
+        pre, hidden, gradient: contiguous (R, B, H); `pre` is `hidden` itself where no kernel reads its input.
     """
 
     def __init__(self, names: Sequence[str], pre: Tensor, hidden: Tensor, gradient: Tensor | None) -> None:
@@ -61,11 +61,11 @@ def spans(values: Sequence[T]) -> list[tuple[T, int, int]]:
 
 
 def _shares(name: str, start: int, stop: int, size: int, *, on_cpu: bool) -> list[tuple[int, int]]:
-    """How to cut the runs start..stop, `size` elements each, so that every run has the bits it has alone."""
+    """How to divide the runs start..stop, `size` elements each, so that every run has the bits of a run alone."""
     if not on_cpu or name == "identity" or (size > 1 and _is_the_same_everywhere(name)):
         return [(start, stop)]
     if _whole_vectors(size) and size % VECTOR == 0:
-        # a few runs less may let the threads' shares begin at whole vectors
+        # with a few runs less, the threads' parts may begin at whole vectors
         for end in range(stop, max(start, stop - torch.get_num_threads()), -1):
             if _whole_vectors((end - start) * size):
                 return [(start, end), *((i, i + 1) for i in range(end, stop))]
@@ -73,14 +73,14 @@ def _shares(name: str, start: int, stop: int, size: int, *, on_cpu: bool) -> lis
 
 
 def _whole_vectors(size: int) -> bool:
-    """Whether each thread's share of an elementwise operation on `size` elements begins at a whole vector."""
+    """Whether each thread's part of an elementwise operation on `size` elements begins at a whole vector."""
     threads = min(torch.get_num_threads(), -(-size // GRAIN))
     return size < GRAIN or threads == 1 or -(-size // threads) % VECTOR == 0
 
 
 @cache
 def _is_the_same_everywhere(name: str) -> bool:
-    """Whether an element's bits do not depend on its place in the tensor, on this machine: tried out."""
+    """Whether, on this machine, the bits of an element are independent of its position in the tensor: tested once."""
     generator = torch.Generator().manual_seed(0)
     # a prime number of elements, few enough that all go one by one, or some do
     whole = torch.randn(2, 5 * 1201, generator=generator) * 3  # x and the gradient
