@@ -198,7 +198,7 @@ def test_what_never_ends_is_not_read(finished, here):
     for path in ("pipe.csv", "/dev/zero", "run"):
         outcome = predict("run", "--data", path)
         assert outcome.code == 2
-        assert "not a file" in outcome.line
+        assert "no regular file" in outcome.line
 
 
 def test_odd_but_readable_files_simply_work_and_are_remarked_on(finished, here):

@@ -20,6 +20,7 @@ NAMES = ("mkdir", "rmdir", "rename", "replace", "unlink", "write", "fsync", "ftr
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 BROKEN = (EDQUOT, EIO, ENOSPC)
 TEXT = 400
+CACHE = "/mlpexp/numba-"  # compiled code: whether it is written depends on what ran before, and nothing needs it
 
 
 def _number(place: int) -> property:
@@ -82,6 +83,8 @@ class Fault:
                 real["write"](handle, line.encode())
                 os.close(handle)
             if self.in_workers and os.getpid() == conductor:
+                return
+            if not isinstance(path, int) and CACHE in os.fsdecode(path):
                 return
             number = told.operations
             told.operations = number + 1
