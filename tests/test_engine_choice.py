@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mlpexp.config import checks
+from mlpexp.config import checks, schema
 from mlpexp.runtime.errors import UserError
+from mlpexp.store import run_directory
 from mlpexp.sweep.engine_choice import with_engine
 
 pytest.importorskip("numba")
@@ -77,3 +78,22 @@ def test_without_numba_a_sweep_trains_with_torch(train, here, monkeypatch):
     ended = train([*SMALL, "name=a", "seed=0,1"])
     assert ended.code == 0, ended.err
     assert "in 1 stack (torch engine)" in ended.out
+
+
+def test_a_run_of_a_compiled_stack_is_continued_by_torch_and_says_so(train, here):
+    assert train([*SMALL, "name=a", "seed=0,1"]).code == 0
+    (place, _) = sorted(path for path in Path("multirun/a").iterdir() if path.is_dir())
+    assert run_directory.read_result(place).environment["engine"] == "compiled"
+    ended = train([f"resume='{place}'", "trainer.max_epochs=4"])
+    assert ended.code == 0, ended.err
+    assert "was trained by the compiled engine, and torch continues it" in ended.out + ended.err
+    assert run_directory.read_result(place).environment["engine"] == "compiled, then torch"
+    assert train(["trainer.max_epochs=4", "model.width=8", "hydra.run.dir=alone"]).code == 0
+    mixed, alone = (run_directory.read_result(run).metrics for run in (place, Path("alone")))
+    assert mixed == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_configuration_of_an_earlier_schema_is_read(train, here):
+    plain = schema.plain(checks.Config())
+    del plain["stack"]["engine"]
+    assert checks.from_plain({**plain, "stack": plain["stack"] | {"exact": True}}) == checks.Config()

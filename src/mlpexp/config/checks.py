@@ -138,10 +138,16 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
 
 
 def from_plain(plain: Mapping[str, Any]) -> Config:
-    """The configuration of which `schema.plain` made these nested builtins, e.g. out of a checkpoint; as `parse`."""
+    """The configuration of which `schema.plain` made these nested builtins, e.g. out of a checkpoint; as `parse`.
+
+    Keys of earlier schemas are left out.
+    """
     trainer = plain.get("trainer")
     if isinstance(trainer, Mapping) and isinstance(flags := trainer.get("flags"), Mapping):
         plain = {**plain, "trainer": {**flags, **{key: trainer[key] for key in trainer if key != "flags"}}}
+    for group, gone in schema.REMOVED.items():
+        if isinstance(part := plain.get(group), Mapping):
+            plain = {**plain, group: {key: value for key, value in part.items() if key not in gone}}
     return parse(plain)
 
 

@@ -33,6 +33,10 @@ from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.parametrization import PARAMETRIZATIONS
 from mlpexp.nn.schedules import SCHEDULES
 
+# keys of earlier schemas that are gone, with the value whose behaviour is left: part of identities, and of recorded
+# configurations
+REMOVED: dict[str, dict[str, Any]] = {"stack": {"exact": True}}
+
 Variant = Literal["torch_nn", "autograd", "backprop"]
 Activation = Annotated[str, choice(lambda: ACTIVATIONS)]
 Init = Annotated[str, choice(lambda: INITIALISERS)]

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlpexp.config.schema import Config, plain
+from mlpexp.config.schema import REMOVED, Config, plain
 
 SCHEMA_VERSION = 1
 
@@ -43,8 +43,6 @@ IRRELEVANT: Mapping[str, frozenset[str]] = {
 _NONE: frozenset[str] = frozenset()
 _DEFAULTS = plain(Config())
 _DEFAULTS["stack"]["engine"] = "torch"  # the engine of all runs before there was a choice
-# keys of the first schema that are gone, with the value whose behaviour is left
-REMOVED = {"stack": {"exact": True}}
 
 
 def identity(cfg: Config, data_digest: str) -> str:

@@ -111,7 +111,9 @@ def _result(cfg: Config, data: Prepared, state: TrainingState, files: Mapping[st
         data_digest=data.digest,
         seconds={"fit": state.seconds, "total": state.seconds},
         versions=software_versions.versions(),
-        environment=software_versions.environment(cfg.stack.threads or cfg.threads, cfg.trainer.accelerator),
+        environment=software_versions.environment(
+            cfg.stack.threads or cfg.threads, cfg.trainer.accelerator, cfg.stack.engine
+        ),
         git_commit=software_versions.git_commit(),
         message=end.message,
         num_parameters=cfg.model.network(data.num_inputs, data.num_classes).num_parameters,

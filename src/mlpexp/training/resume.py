@@ -4,6 +4,7 @@ Nothing in the directory is trusted: the checkpoint is compared with its own con
 by counter, and the history comes from the run's tables.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.training.recorder import TRAINING_WEIGHTS
+
+log = logging.getLogger(__name__)
 
 # what may be given beside resume: it changes no number of the epochs that are done
 ALLOWED = (
@@ -60,6 +63,7 @@ class Continued:
         layer_rows: rows of `layers.csv` up to there.
         started: seconds since 1970.
         saved_at: when its last checkpoint was taken; what was recorded later is trained again.
+        engine: what has trained it so far; torch trains it further.
     """
 
     cfg: Config
@@ -67,6 +71,7 @@ class Continued:
     layer_rows: Rows
     started: float
     saved_at: float
+    engine: str = "torch"
 
 
 def find(cfg: Config, overrides: Sequence[str]) -> Continued:
@@ -120,6 +125,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     continued = replace(
         own,
         resume=cfg.resume,
+        stack=replace(own.stack, engine="torch"),
         halving=HalvingConfig(),  # it has no rivals any more
         threads=cfg.threads if "threads" in given else own.threads,
         # never out of a file: it could name anything
@@ -131,7 +137,17 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     )
     _refuse_what_would_differ(directory, own, continued, history)
     _read_configuration(directory)
-    return Continued(cfg=continued, history=history, layer_rows=layer_rows, started=started, saved_at=saved_at)
+    engine = "torch"
+    if own.stack.engine == "compiled":
+        engine = "compiled"
+        log.warning(
+            "%s was trained by the compiled engine, and torch continues it: the further epochs equal those of an "
+            "uninterrupted training to rounding only",
+            directory,
+        )
+    return Continued(
+        cfg=continued, history=history, layer_rows=layer_rows, started=started, saved_at=saved_at, engine=engine
+    )
 
 
 def read_tables(directory: Path) -> tuple[list[dict[str, float]], Rows]:

@@ -147,6 +147,11 @@ class _Run:
                 self.events.add(*carried_over(self._earlier_events(), continued.saved_at))
             self.events.flush()
 
+    def _engine(self) -> str:
+        """What has trained the run: for one that was begun in a stack both engines, in their order."""
+        begun = self.job.continued.engine if self.job.continued else "torch"
+        return "torch" if begun == "torch" else f"{begun}, then torch"
+
     def _replace(self) -> None:
         """Before the first file of a continued run is replaced: its marker no longer says that it is finished."""
         if self.job.continued is None or self.replaced:
@@ -246,7 +251,7 @@ class _Run:
             data_digest=self.data.prepared.digest,
             seconds={"fit": fit_s, "total": time.time() - self.started} | self.recorder.seconds_per_epoch(),
             versions=software_versions.versions(),
-            environment=software_versions.environment(self.cfg.threads, self.cfg.trainer.accelerator),
+            environment=software_versions.environment(self.cfg.threads, self.cfg.trainer.accelerator, self._engine()),
             git_commit=software_versions.git_commit(),
             message=end.message,
             num_parameters=sum(parameter.numel() for parameter in self.module.parameters()),
