@@ -8,8 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import cache, partial
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlpexp.cli import exit_codes
+from mlpexp.cli import automatic_directories, exit_codes
 from mlpexp.cli.help_text import help_template
 from mlpexp.config import checks, plugin_keys, schema
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
@@ -31,7 +30,7 @@ from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.terminal import say
-from mlpexp.store import run_names
+from mlpexp.store import atomic_files, file_names, run_names
 
 
 def register() -> None:
@@ -66,18 +65,11 @@ def register_resolvers() -> None:
 
 
 def _run_dir(started: datetime, resume: str | None) -> str:
-    return resume or _unused_run_dir(started)
-
-
-@cache
-def _unused_run_dir(started: datetime) -> str:
-    directory = f"outputs/{started:%Y-%m-%d}/{started:%H-%M-%S}"
-    others = (number for number in count(2) if not Path(f"{directory}-{number}").exists())
-    return f"{directory}-{next(others)}" if Path(directory).exists() else directory  # two in one second
+    return resume or automatic_directories.run_dir(started)
 
 
 def _sweep_name(started: datetime, name: str | None) -> str:
-    return run_names.safe_component(str(name)) if name is not None else f"{started:%Y-%m-%d/%H-%M-%S}"
+    return run_names.safe_component(str(name)) if name is not None else automatic_directories.sweep_name(started)
 
 
 def _full_run_name(overrides: list[str]) -> str:
@@ -114,7 +106,7 @@ class CheckFirst(Callback):
             if cfg.record == "table":
                 raise UserError("record=table belongs to a sweep; add -m, or leave it out")
             if cfg.resume is None:
-                refuse_used(Path(str(config.hydra.run.dir)))
+                refuse_used(Path(str(config.hydra.run.dir)), automatic=_is_automatic(config.hydra.run, "dir"))
             else:
                 from mlpexp.training import resume
 
@@ -129,16 +121,33 @@ class CheckFirst(Callback):
                 )
 
                 trainer_check.check(cfg)
+            if cfg.resume is None and _is_automatic(config.hydra.run, "dir"):
+                automatic_directories.claim(str(config.hydra.run.dir))
+            elif cfg.resume is not None:
+                atomic_files.detach(Path(cfg.resume) / file_names.LOG)  # Hydra adds to it in place
         except Exception as error:
             # Hydra turns a callback's exceptions into warnings; nothing may pass this door
             raise _Refused(error) from error
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        try:
+            if _is_automatic(config.hydra.sweep, "dir") and config.get("name") is None:
+                automatic_directories.claim(str(config.hydra.sweep.dir))
+        except Exception as error:
+            raise _Refused(error) from error
+
+
+def _is_automatic(node: DictConfig, key: str) -> bool:
+    """Whether nobody has typed this directory."""
+    written = str(OmegaConf.to_container(node, resolve=False)[key])  # type: ignore[call-overload,index]
+    return written.startswith(("${mlpexp.run_dir:", "multirun/${mlpexp.sweep_name:"))
 
 
 class _Refused(BaseException):
     """Carries an error through Hydra's `except Exception`."""
 
 
-def refuse_used(directory: Path) -> None:
+def refuse_used(directory: Path, *, automatic: bool = False) -> None:
     """A directory that holds a run, or something else, is not written into.
 
     Raises:
@@ -151,7 +160,7 @@ def refuse_used(directory: Path) -> None:
         raise UserError(f"hydra.run.dir={directory}: {there} is a file; give another directory")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"hydra.run.dir={directory}: {there} cannot be written to; give another directory")
-    if directory.is_dir() and any(directory.iterdir()):
+    if not automatic and directory.is_dir() and any(directory.iterdir()):
         raise UserError(
             f"{directory} is not empty; choose another hydra.run.dir, "
             f"or continue the run that is there with {shell_word('resume', str(directory))}"
@@ -194,6 +203,8 @@ def run(main: Callable[[], Any]) -> NoReturn:
                 main()
             except _Refused as error:
                 refused = error.__cause__
+            finally:
+                automatic_directories.release()
             if refused or _failure:
                 raise refused or _failure.pop()
 
