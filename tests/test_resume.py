@@ -460,6 +460,7 @@ def test_the_data_may_have_moved_and_the_command_may_be_typed_elsewhere(train, h
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert train("resume=../run trainer.max_epochs=2").code == 0
+    assert run_script("evaluate.py", ["../run"]).code == 0
     (here / "a.csv").rename(here / "moved.csv")
     monkeypatch.chdir(here)
     assert "a.csv" in train("resume=run trainer.max_epochs=3").line
@@ -528,3 +529,24 @@ def test_a_real_process_ends_in_order_when_it_is_terminated(here: Path):
     assert re.fullmatch(r"train.py: stopped by SIGTERM; .* resume=run\n", err)
     assert out == ""
     assert run_directory.read_result(here / "run").status == "interrupted"
+
+
+def test_a_relative_path_of_data_is_found_after_hydra_has_changed_the_directory(train, here: Path):
+    rows = "\n".join(f"{i % 7},{i % 5},{'ab'[i % 2]}" for i in range(60))
+    (here / "a.csv").write_text(f"u,v,y\n{rows}\n")
+    data = f"trainer.max_epochs=1 data=csv data.path=a.csv data.target=y {QUICK} hydra.job.chdir=true"
+    assert train(f"hydra.run.dir=run {data}").code == 0
+    assert train(f"-m seed=0,1 hydra.sweep.dir=sweep {data}").code == 0
+    assert "2 done before" in train(f"-m seed=0,1 hydra.sweep.dir=sweep {data}").out
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.csv", "layers.csv", "checkpoints/last.ckpt", "result.json", "events", ".lock"]
+)
+def test_a_fifo_among_the_files_of_a_run_is_refused_at_once(train, here: Path, finished: Path, name: str):
+    path = next(finished.glob("events*")) if name == "events" else finished / name
+    path.unlink()
+    os.mkfifo(path)
+    outcome = train("resume=run trainer.max_epochs=3")
+    assert outcome.code == 2
+    assert "regular file" in outcome.line

@@ -1,5 +1,6 @@
 """A sweep that is started again: what is recognised, what is trained, what is refused, what is left alone."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Outcome, run_script, tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -446,3 +448,34 @@ def test_a_hard_linked_snapshot_keeps_its_content(train, here: Path, name: str):
     content = copy.read_bytes()
     assert train(f"{grid} seed=1,2,3").code == 0
     assert copy.read_bytes() == content
+
+
+def test_runs_of_another_machine_or_version_are_named_in_one_line(train, here: Path):
+    grid = f"-m model.width=4 {QUICK} tracking.tensorboard=false"
+    assert train(f"{grid} seed=0,1").code == 0
+    assert train(f"{grid} seed=0,1,2").err == ""
+    for run in (here / "multirun/s").glob("*seed=[01]"):
+        result = run_directory.read_result(run)
+        assert result.environment["threads"] == 1
+        assert result.environment["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+        environment = result.environment | {"cpu_capability": "NONE", "threads": 7}
+        other = dataclasses.replace(result, environment=environment, versions=result.versions | {"torch": "1.0"})
+        run_directory.write_result(run, other)
+    ended = train(f"{grid} seed=0,1,2,3")
+    assert ended.code == 0
+    for part in ("2 with torch 1.0 (now", "2 with cpu_capability NONE (now", "2 with threads 7 (now 1)"):
+        assert part in ended.err + ended.out
+    assert len(ended.lines) <= 1
+
+
+@pytest.mark.parametrize("more", ["record=table", "optimizer.momentum=0.0", "++model.activation=tanh"])
+def test_halving_carries_on_when_the_command_is_spelled_otherwise(train, here: Path, more: str):
+    grid = "-m model.width=4 seed=range(6) trainer.max_epochs=4 halving.rungs=[1,2] halving.factor=2 name=s"
+    assert train(f"{grid} tracking.tensorboard=false").code == 0
+    before = {row["name"]: row["status"] for row in load_results(here / "multirun/s")}
+    ended = train(f"{grid} tracking.tensorboard=false {more}")
+    assert ended.code == 0, ended.err
+    assert "6 done before" in ended.out
+    assert {row["name"]: row["status"] for row in load_results(here / "multirun/s")} == before
+    ended = train(f"{grid} tracking.tensorboard=false {more} seed=range(9)")
+    assert ended.code == 0, ended.err

@@ -2,6 +2,8 @@
 
 import platform
 import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -44,3 +46,21 @@ def environment(threads: int, device: str, engine: str = "torch") -> dict[str, s
 
     capability = torch.backends.cpu.get_cpu_capability()
     return {"engine": engine, "device": device, "threads": threads, "cpu_capability": capability}
+
+
+def mixture(recorded: Iterable[tuple[Mapping[str, str], Mapping[str, str | int]]], now: Mapping[str, str | int]) -> str:
+    """What differs between earlier runs and those that are trained now, in one line; empty where nothing does.
+
+    Args:
+        recorded: versions and environment of each earlier run.
+        now: the environment of the runs to come; their versions are this process's.
+    """
+    current = {"torch": versions()["torch"]} | {name: str(value) for name, value in now.items()}
+    found: Counter[tuple[str, str]] = Counter()
+    for made_by, environment in recorded:
+        before = {"torch": made_by.get("torch", current["torch"])} | {n: str(v) for n, v in environment.items()}
+        found.update((name, value) for name, value in before.items() if current.get(name, value) != value)
+    if not found:
+        return ""
+    parts = [f"{count:,} with {name} {value} (now {current[name]})" for (name, value), count in found.items()]
+    return f"finished runs were trained otherwise: {', '.join(parts)}; their last digits may depend on it"

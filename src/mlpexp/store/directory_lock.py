@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,9 @@ def reserve(directory: Path) -> int | None:
 
 
 def sign(handle: int) -> None:
-    """Leave this process's name, for others who come."""
+    """Write this process's name for others to read; not into a file that shares its content by a hard link."""
+    if os.fstat(handle).st_nlink > 1:
+        return
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
@@ -87,7 +90,8 @@ portable.after_fork_in_child(_forget)
 
 def _lock(handle: int, directory: Path) -> None:
     if portable.lock(handle) is False:
-        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+        signed = os.fstat(handle).st_nlink == 1
+        holder = (os.read(handle, 200).decode(errors="replace").strip() if signed else "") or "another process"
         os.close(handle)
         raise UserError(f"{directory} is in use by {holder}; wait until it has finished, or choose another directory")
     keep(handle)
@@ -95,8 +99,14 @@ def _lock(handle: int, directory: Path) -> None:
 
 def _open(path: Path, flags: int = 0) -> int:
     try:
-        return os.open(path, os.O_RDWR | flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        handle = os.open(path, os.O_RDWR | flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise UserError(f"{path} is a symbolic link; nothing is written through it: move it away") from None
+        if error.errno == errno.ELOOP:
+            raise UserError(f"{path} is a symbolic link; nothing is written through it: move it away") from None
+        if error.errno in (errno.EISDIR, errno.ENXIO):
+            raise UserError(f"{path} is no regular file; move it away") from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise UserError(f"{path} is no regular file; move it away")
+    return handle

@@ -1,5 +1,6 @@
 """A sweep from checked configurations to directories: plan, hand out the work, keep the table, go on after failures."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlpexp.runtime import signals
+from mlpexp.config.schema import Config
+from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
 from mlpexp.store import file_names, results_table, stack_states
 from mlpexp.store.identity import identity
@@ -24,6 +26,7 @@ from mlpexp.sweep.successive_halving import Halving
 from mlpexp.sweep.work_unit import Unit, data_of
 from mlpexp.training import single_run
 
+log = logging.getLogger(__name__)
 TABLE_SHARE = 50  # training takes at least so many times as long as keeping results.csv up to date
 
 
@@ -48,6 +51,7 @@ def conduct(
     """
     left = [i for i, outcome in enumerate(outcomes) if not outcome.is_known]
     jobs = [sweep[i] for i in left]
+    _warn_of_mixture(sweep, outcomes, jobs[0].config)
     progress = _Progress(sweep, outcomes, directory, screen)
     with signals.interruptible(), single_run.Quiet():
         try:
@@ -77,6 +81,18 @@ def conduct(
             raise StorageError(
                 f"{sentence(error)}; {progress.kept()}, the same command carries on once that is mended"
             ) from error
+
+
+def _warn_of_mixture(sweep: Sequence[Job], outcomes: Sequence[Outcome], cfg: Config) -> None:
+    """Say in one line where finished runs of the same settings had other versions, threads or processors."""
+    now = software_versions.environment(cfg.stack.threads or cfg.threads, cfg.trainer.accelerator)
+    earlier = [
+        (end.result.versions, end.result.environment)
+        for job, end in zip(sweep, outcomes, strict=True)
+        if end.result is not None and (job.config.threads, job.config.stack) == (cfg.threads, cfg.stack)
+    ]
+    if said := software_versions.mixture(earlier, now):
+        log.warning("%s", said)
 
 
 def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None) -> Plan:

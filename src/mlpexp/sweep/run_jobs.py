@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from mlpexp.config.hparams import chosen, swept
 from mlpexp.config.schema import Config
+from mlpexp.store import atomic_files
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import FINAL, Result
 from mlpexp.store.run_store import RunStore
@@ -61,8 +62,7 @@ class Job:
     def note(self, text: str) -> None:
         """Append to the run's own log."""
         if self.log is not None:
-            with self.log.open("a", encoding="utf-8") as log:
-                log.write(text)
+            atomic_files.append(self.log, text)
 
 
 def _given(cfg: DictConfig | None) -> DictConfig:

@@ -117,6 +117,8 @@ class Halving:
                     record.left = f"left at epoch {rung}: place {position[place]:,} of {len(order):,}"
                     leaving.append(place)
             yield from self._write(leaving)
+            if not self._left:
+                return
 
     def _stacks(self) -> list[Unit]:
         """The runs that are still left, in stacks of equal shape and epoch."""

@@ -9,7 +9,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import software_versions
-from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
+from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory, run_state
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep.stack_checkpoints import assemble
@@ -32,6 +32,7 @@ def write_run(
         directory: exists; holds what Hydra writes.
         hparams: its row of TensorBoard's HParams page.
     """
+    run_state.check_unused(directory)
     record, wall_times = state.record, state.wall_times
     end = _end(cfg, data, state)
     files = {name: text.encode() for name, text in _tables(state).items()}
