@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPTS, Outcome
 
-from mlpexp.config import checks, schema
+from mlpexp.config import checks, overrides, schema
+from mlpexp.runtime.errors import ConfigError
 from mlpexp.store import run_names
 
 Train = Callable[..., Outcome]
@@ -190,3 +191,37 @@ def test_every_choice_that_is_offered_is_accepted() -> None:
         for choice in choices:
             value = {"true": True, "false": False}.get(choice, choice)
             type(owner)(**{name: value})
+
+
+WRONG = ["@@", -7, 1e99, 2.5, [], ["a", -1], {"a": 1}, True, "", float("nan"), None]
+
+
+def nested(key: str, value: object) -> dict[str, object]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("key", [key for key, default, _ in schema.keys() if not isinstance(default, dict)])
+def test_the_example_of_every_message_is_a_value_that_the_key_accepts(key: str) -> None:
+    followed = 0
+    for wrong in WRONG:
+        try:
+            checks.parse(nested(key, wrong))
+        except ConfigError as error:
+            (line,) = [line for line in error.problems if key in line][:1] or [""]
+        else:
+            continue
+        if not line.startswith((f"{key}=", "unknown ")) or "e.g. " not in line or "belongs to" in line:
+            continue
+        for word in shlex.split(line.rpartition("e.g. ")[2].replace(" or ", " ").partition(";")[0]):
+            override = overrides.parse(word)
+            if override.key != key:
+                continue
+            followed += 1
+            try:
+                checks.parse(nested(key, override.value))
+            except ConfigError as error:  # another key may be missing beside it, but this value is one of the key's
+                kinds = ("is not", "is neither", "out of range", "unknown", "replaces", "give ")
+                assert not any(kind in line for line in error.problems for kind in kinds if line.startswith(key)), error
+    assert followed

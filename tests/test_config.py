@@ -28,7 +28,7 @@ WRONG = {
     "model.depth=100000000 model.width=1": ["GiB of memory; this machine has"],
     "model.init=foo": ["unknown init 'foo'; choose one of"],
     "model.variant=pytorch": ["unknown variant 'pytorch'; choose one of autograd, backprop, torch_nn"],
-    "model.variant=autograd optimizer.name=adam": ["knows sgd only"],
+    "model.variant=autograd optimizer.name=adam": ["supports sgd only"],
     "optimizer.name=sdg": ["unknown optimizer 'sdg'", "e.g. optimizer.name=sgd"],
     "optimizer.lr=0": ["optimizer.lr=0 is out of range: it must be > 0", "e.g. optimizer.lr=0.1"],
     "optimizer.lr=-1": ["it must be > 0"],

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: a bar while a run trains, a table when it is done, what to type next."""
+"""The terminal output of a single run: a progress bar, a table of final metrics, the next commands."""
 
 import math
 import sys
@@ -21,7 +21,7 @@ from mlpexp.store.run_directory import Result
 
 
 def bar(max_epochs: int) -> Callback | None:
-    """A progress bar over epochs; None where nobody looks at it."""
+    """A progress bar over epochs; None where standard error is not a terminal."""
     return EpochBar(max_epochs) if sys.stderr.isatty() else None
 
 
@@ -57,10 +57,10 @@ class EpochBar(Callback):
 
 
 def show(result: Result, directory: Path, further: int | None, overrides: Sequence[str] = ()) -> None:
-    """The run's final table, where its files are, and the two commands that one would type next.
+    """The run's final table, where its files are, and two useful next commands.
 
     Args:
-        further: a number of epochs to train on to, where that is possible.
+        further: a larger number of epochs, if the run can be continued to it.
         overrides: of the run, to be kept in the next command.
     """
     console = Console()

@@ -1,4 +1,4 @@
-"""How a script ends: an exit code, and one line on stderr for each thing that went wrong."""
+"""Exit codes of the scripts, and one line on stderr for each problem."""
 
 import os
 import sys
@@ -26,11 +26,11 @@ def run(
     verbose: bool | None = None,
     words: Callable[[BaseException], Worded | None] = lambda error: None,
 ) -> NoReturn:
-    """Call `main` and leave: 0 done, 1 failed, 2 the user's error, 130 interrupted, 143 terminated.
+    """Call `main` and exit: 0 done, 1 failed, 2 the user's error, 130 interrupted, 143 terminated.
 
     Args:
         verbose: show tracebacks; by default when `HYDRA_FULL_ERROR=1`.
-        words: what else is known of an error, asked first.
+        words: exit code and messages for further kinds of errors; None for others.
     """
     output_streams.protect()
     fast_imports.install()
@@ -43,7 +43,7 @@ def run(
             say(f"{Path(sys.argv[0]).name}: standard output was cut: {lost.strerror}; all else is done", error=True)
     except SystemExit:  # argparse's, for --help and for a wrong option, and those of a script itself
         raise
-    except BaseException as error:  # every way out ends in a code
+    except BaseException as error:  # every error ends in an exit code
         if verbose:
             traceback.print_exception(error)
         code, lines = words(error) or _worded(error, verbose)

@@ -1,7 +1,7 @@
 """Between Hydra and mlpexp: what `scripts/train.py` needs before anything heavy is imported.
 
-Registers the schema and the names of directories, words Hydra's errors for a person, and turns
-every outcome into an exit code: 0 done, 1 failed, 2 the user's error, 130 interrupted, 143 terminated.
+Registers the schema, our plugins and the interpolations of conf/, rewords Hydra's errors, and turns every outcome
+into an exit code: 0 done, 1 failed, 2 the user's error, 130 interrupted, 143 terminated.
 """
 
 import os
@@ -82,12 +82,12 @@ def _output_subdir(resume: str | None) -> str | None:
 
 
 def _notebook_init(variant: str) -> str:
-    """The notebook draws N(0, 1) for its hand-made networks, and leaves the layers of torch to torch."""
+    """The notebook draws N(0, 1) for its own implementations and uses torch's initialisation for nn.Linear."""
     return "torch" if variant == "torch_nn" else "notebook"
 
 
 class CheckFirst(Callback):
-    """Refuses a bad configuration before Hydra creates the run's directory."""
+    """Checks the configuration of a single run before Hydra creates its directory."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
@@ -117,7 +117,7 @@ class CheckFirst(Callback):
                     print(summary)
             if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
                 from mlpexp.training import (
-                    trainer_check,  # Lightning: late, and only where there is something to ask it
+                    trainer_check,  # Lightning: late, and only where it is needed
                 )
 
                 trainer_check.check(cfg)
@@ -126,7 +126,7 @@ class CheckFirst(Callback):
             elif cfg.resume is not None:
                 atomic_files.detach(Path(cfg.resume) / file_names.LOG)  # Hydra adds to it in place
         except Exception as error:
-            # Hydra turns a callback's exceptions into warnings; nothing may pass this door
+            # Hydra turns exceptions of callbacks into warnings
             raise _Refused(error) from error
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -144,7 +144,7 @@ def _is_automatic(node: DictConfig, key: str) -> bool:
 
 
 class _Refused(BaseException):
-    """Carries an error through Hydra's `except Exception`."""
+    """Carries an error past Hydra's `except Exception`."""
 
 
 def refuse_used(directory: Path, *, automatic: bool = False) -> None:
@@ -188,9 +188,9 @@ def _started_in() -> Path:
 
 
 def run(main: Callable[[], Any]) -> NoReturn:
-    """Call a Hydra main and leave with the right exit code and at most one line on stderr a problem."""
+    """Call a Hydra main and leave with the right exit code and at most one line on stderr for each problem."""
     verbose = exit_codes.wants_traceback()
-    os.environ[exit_codes.FULL_ERROR] = "1"  # Hydra then raises its errors, and we word them
+    os.environ[exit_codes.FULL_ERROR] = "1"  # Hydra then raises its errors, and `_worded` describes them
 
     if _completes_value(sys.argv[1:]):
         sys.exit(0)
@@ -232,10 +232,10 @@ def _refuse_unknown_options() -> None:
     from hydra._internal.utils import get_args_parser
 
     def refuse(problem: str) -> NoReturn:
-        raise UserError(f"{problem}; settings are written without dashes, e.g. model.depth=2, and --help tells more")
+        raise UserError(f"{problem}; settings are written without dashes, e.g. model.depth=2, and --help lists them")
 
     parser = get_args_parser()
-    setattr(parser, "error", refuse)  # noqa: B010  # its own would print a page of usage
+    setattr(parser, "error", refuse)  # noqa: B010  # argparse's own prints the whole usage
     if unknown := parser.parse_known_args()[1]:
         if not unknown[0].startswith("-"):
             raise UserError(
@@ -248,15 +248,15 @@ _failure: list[BaseException] = []
 
 
 def fail(error: BaseException) -> None:
-    """End the program with this error once Hydra has come to its own end.
+    """End the program with this error after Hydra has returned.
 
-    Raised inside the job, it would be announced by Hydra in words of its own first.
+    If it were raised inside the job, Hydra would print a message of its own first.
     """
     _failure.append(error)
 
 
 def _worded(error: BaseException) -> exit_codes.Worded | None:
-    """What Hydra has to say, in words for a person."""
+    """Exit code and messages for an error of Hydra."""
     match error:
         case HydraException() | OmegaConfBaseException():
             return 2, list(hydra_sentences(error, sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""One Hydra job: the composed configuration in, the monitored metric out, and something to look at."""
+"""One job of Hydra: trains the composed configuration and returns the monitored metric."""
 
 import logging
 from collections.abc import Sequence
@@ -25,16 +25,17 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> float | None:
     """Train what Hydra composed, in Hydra's directory; returns the monitored metric of the best epoch.
 
-    In a single run errors end as one line (`app.run`); in a sweep they are Hydra's, so that other jobs go on.
+    In a single run an error ends the program in one line (`hydra_app.run`); in a sweep it goes to Hydra, so that other
+    jobs continue.
     """
     hydra = HydraConfig.get()
     alone = hydra.mode == RunMode.RUN
     directory = Path(hydra.runtime.output_dir)
     config = hydra_app.parse(cfg)
     if config.dry_run:
-        raise UserError("dry_run=true shows the plan of a sweep of ours: add -m, and leave hydra/launcher at stacked")
+        raise UserError("dry_run=true shows the plan of a sweep in stacks: add -m, and leave out hydra/launcher")
     if config.halving.rungs is not None and config.resume is None:
-        raise UserError("halving compares the runs of a sweep of ours: add -m, and leave hydra/launcher at stacked")
+        raise UserError("halving compares the runs of a sweep in stacks: add -m, and leave out hydra/launcher")
     if not alone and (done := job_resume.on(config, directory)) is not None:
         log.info("done before")
         return done.objective
@@ -45,11 +46,11 @@ def run(cfg: DictConfig) -> float | None:
         config = continued.cfg if continued else config
         bar = console.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
         result = single_run.train(config, Job(directory=directory, bar=bar, continued=continued))
-    except (Exception, SystemExit, Interrupted) as error:  # a person's own callback may try to leave
+    except (Exception, SystemExit, Interrupted) as error:  # a callback of the user's may raise SystemExit
         if isinstance(error, SystemExit):
             error = RuntimeError(f"a callback or logger ended the program (SystemExit: {error})")
         if not isinstance(error, UserError | Interrupted):
-            log.info("the run failed", exc_info=True)  # the traceback is for the log; a person gets one line
+            log.info("the run failed", exc_info=True)  # the traceback goes to the log, one line to the terminal
         elif isinstance(error, Interrupted):
             how = _carry_on(str(error), directory, hydra.overrides.task) if alone else f"{error}; {SAME}"
             error = Interrupted(how, error.exit_code)
@@ -79,7 +80,7 @@ def _relative(directory: Path) -> Path:
 def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
     where = _relative(directory)
     if not (directory / file_names.LAST).exists():
-        return f"{reason}; nothing to continue yet in {where}, type the same command again"
+        return f"{reason}; nothing to continue yet in {where}, run the same command again"
     given = by_key(overrides)
     if "resume" in given:  # the run may still be the one of before, with fewer epochs
         kept = [item.text for key, item in given.items() if key != "resume" and not key.startswith("hydra.")]

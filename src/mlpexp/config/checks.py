@@ -1,4 +1,4 @@
-"""From a plain mapping to a checked `Config`, or all that is wrong with it, in sentences."""
+"""Checks of a configuration: from a plain mapping to a typed `Config`, or one sentence for each problem."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -67,7 +67,7 @@ TRAINER_FLAGS = frozenset(
         "val_check_interval",
     ]
 )
-# set by mlpexp itself: where the user's wish goes instead
+# flags that mlpexp sets itself, and the key to use instead
 OWN_FLAGS = {
     "callbacks": "add yours below callbacks, e.g. +callbacks.mine._target_=…",
     "logger": "add yours below logger, e.g. +logger.mine._target_=…",
@@ -75,16 +75,16 @@ OWN_FLAGS = {
     "enable_checkpointing": "the checkpoints belong to the run's directory",
     "barebones": "it would leave out the metrics that a run is for",
 }
-# values of other flags with which there would be no run, or none with its metrics
+# values of other flags with which a run would have no training or no metrics
 REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "limit_train_batches": (lambda value: value == 0, "nothing would be learnt"),
+    "limit_train_batches": (lambda value: value == 0, "nothing would be trained"),
     "limit_val_batches": (lambda value: value == 0, "every epoch is validated"),
     "limit_test_batches": (lambda value: value == 0, "a run without a test is data.test_fraction=0"),
     "check_val_every_n_epoch": (lambda value: value != 1, "every epoch is validated"),
     "num_nodes": (lambda value: value != 1, "a run trains on one device"),
 }
 BUILT = ("callbacks", "logger")  # from the user's own classes
-# where a default would not show what to type
+# examples for keys whose default does not show what to type
 EXAMPLES: dict[str, Any] = {
     "model.depth": 2,
     "data.folds": 5,
@@ -96,7 +96,7 @@ EXAMPLES: dict[str, Any] = {
     "halving.rungs": [1, 3, 9],
     "name": "depths",
 }
-# how others call it
+# names of the same keys in other programs
 SYNONYMS = {
     "learning_rate": "optimizer.lr",
     "epochs": "trainer.max_epochs",
@@ -152,7 +152,7 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
 
 
 def unknown_key(key: str) -> str:
-    """The sentence for a key that does not exist, with the nearest one that does."""
+    """The message for a key that does not exist, with the most similar key that does."""
     if key.startswith(("hydra.sweeper.", "hydra.launcher.")):
         return plugin_keys.unknown_key(key)
     group, _, last = key.rpartition(".")
@@ -211,12 +211,12 @@ def _flags(flags: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _sentences(error: ValidationError) -> list[str]:
-    """One sentence for each key that pydantic found wrong."""
+    """One message for each key that pydantic rejects."""
     found: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
         key = ".".join(path[:2]) if path[0] in Config.__pydantic_fields__ else path[0]  # type: ignore[attr-defined]
-        if path[-1] == "_target_":  # has its own sentence
+        if path[-1] == "_target_":  # has a message of its own
             continue
         if key not in found:  # a union reports once for each of its arms
             found[key] = _sentence(".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {}))
@@ -231,7 +231,7 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
         return f"{given}: give a whole number from 1, or a list with one for each layer, e.g. {key}=64 or {key}=[64,32]"
     match kind:
         case "literal_error" | "unknown_choice":
-            return _unknown_choice(key, value, allowed)
+            return _unknown_choice(key, value)
         case "int_type" | "int_from_float" | "int_parsing":
             return f"{given} is not a whole number; {example}"
         case "float_type" | "float_parsing":
@@ -254,22 +254,21 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
         case "value_error":
             return f"{given} {allowed['error']}; leave it out, or set it to null"
         case "tuple_type":
-            return f"{given}: give a list, e.g. {shell_word(key, [value])}"
+            names = [value if isinstance(value, str | int) and not isinstance(value, bool) else spell(value)]
+            return f"{given}: give a list, e.g. {shell_word(key, names)}"
         case "string_type" if path == key and isinstance(value, list) and value:
             return f"{given}: give one name, not a list, e.g. {shell_word(key, value[0])}"
         case "string_type" if isinstance(value, bool | float):
-            return f"{given} is not text; quote it, e.g. {shell_word(key, spell(value))}"
+            name = spell(value)
+            return f"{given} is not text; quote it, e.g. {shell_word(key, name if path == key else [name])}"
     return f"{given} is not text; {example}"
 
 
-def _unknown_choice(key: str, value: Any, allowed: Mapping[str, Any]) -> str:
-    group, name = key.split(".") if "." in key else ("", key)
-    owner: Any = Config.__pydantic_fields__[group].annotation if group else Config  # type: ignore[attr-defined]
-    annotation = owner.__pydantic_fields__[name].annotation
-    literal = next(iter(get_args(annotation)), None)  # of a choice that may be null
-    choices = sorted(allowed.get("choices") or get_args(literal) or get_args(annotation))
+def _unknown_choice(key: str, value: Any) -> str:
+    choices = sorted(schema.choices()[key])
     close = get_close_matches(str(value), choices, n=1)
     example = close[0] if close else _DEFAULTS[key] or choices[0]
+    group, _, name = key.rpartition(".")
     what = group if name == "name" else name
     return f"unknown {what} {value!r}; choose one of {', '.join(choices)}, e.g. {key}={example}"
 
@@ -312,7 +311,7 @@ def _contradictions(cfg: Config) -> Iterator[str]:
     if cfg.model.variant != "torch_nn":
         if optimizer.name != "sgd":
             yield (
-                f"model.variant={cfg.model.variant} moves its parameters by hand and knows sgd only; set "
+                f"model.variant={cfg.model.variant} updates its parameters itself and supports sgd only; set "
                 f"optimizer.name=sgd, or model.variant=torch_nn for optimizer.name={optimizer.name}"
             )
         for flag in ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"):
@@ -383,7 +382,7 @@ def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, sampl
     # weights, gradients, two of the optimizer, the checkpoints of the best and of the last epoch, one more to write
     numbers = 7 * num_parameters(model, inputs, classes)
     numbers += 2 * samples * widest + 5 * 256 * units  # evaluation in one piece, and the layers' diagnostics
-    return 4 * numbers + 20_000 * depth  # objects of Python's
+    return 4 * numbers + 20_000 * depth  # Python objects
 
 
 @cache

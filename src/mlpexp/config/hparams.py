@@ -1,4 +1,4 @@
-"""What a person chose, as TensorBoard's HParams tab and tables show it: a few columns, not sixty."""
+"""The hyperparameters of a run that TensorBoard's HParams tab and tables show: a few of about eighty keys."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -37,7 +37,7 @@ NEVER_SHOWN = (
 
 
 def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
-    """What a person chose: the few keys that are always of interest, and all that differ from the defaults."""
+    """The keys that are always shown, and all that differ from their defaults."""
     found: dict[str, bool | int | float | str] = {}
     for key, default, read in _readers():
         value = schema.plain(read(cfg))
@@ -49,11 +49,11 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
 
 
 def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[str, bool | int | float | str]:
-    """Of a run in a sweep only what the sweep varies; the rest is the same in every row.
+    """The keys that a sweep varies; all others are the same in every row.
 
     Args:
-        keys: that differ between runs, e.g. `model.depth`, or `optimizer` where a group is swept.
-        overrides: the run's own, for keys that are no setting.
+        keys: those that differ between runs, e.g. `model.depth`, or `optimizer` where a group is swept.
+        overrides: those of the run, for keys that are not in the schema, such as groups.
     """
     given = by_key(overrides)
     found: dict[str, bool | int | float | str] = {}

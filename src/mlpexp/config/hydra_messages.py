@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors in words that help a person: what was given, what is allowed, how to mend it."""
+"""Errors of Hydra and OmegaConf in one line: what was given, what is allowed, how to correct it."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ GROUPS = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra
 
 
 def hydra_sentences(error: BaseException, arguments: Sequence[str]) -> list[str]:
-    """One sentence for each problem: Hydra stops at the first unknown key, a person wants to see them all."""
+    """One message for each problem: Hydra stops at the first unknown key, we name all of them."""
     first = hydra_sentence(error)
     if not first.startswith("unknown key"):
         return [first]
@@ -30,7 +30,7 @@ def _is_known(key: str) -> bool:
 
 
 def hydra_sentence(error: BaseException) -> str:
-    """An error of Hydra's or OmegaConf's, in our words."""
+    """The message for an error of Hydra or OmegaConf."""
     text = str(error)
     if isinstance(error, OverrideParseException):
         reason = re.search(r"Error parsing override '.*'\n(.*)", text)

@@ -16,7 +16,7 @@ from mlpexp.sweep.compose import ComposedRun, Composer
 from mlpexp.sweep.engine_choice import with_engine
 from mlpexp.sweep.grid import RunSpec
 
-MAX_PROBLEMS = 20  # lines that a person still reads
+MAX_PROBLEMS = 20  # lines that are printed
 MAX_REFUSED = 8  # runs that Hydra refuses: a tenth of a second each, and rarely for different reasons
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: one line of plan, one bar, a table of configurations, two commands."""
+"""The terminal output of a sweep: its plan, a progress bar, a table of configurations, the next commands."""
 
 import math
 import sys
@@ -25,7 +25,7 @@ NAMED = 10  # failures that are named one by one
 
 
 class Screen:
-    """The terminal of a sweep. Silent where `quiet`, for use as a library; a bar and no more where `brief`."""
+    """The terminal output of a sweep: nothing if `quiet`, for use as a library; the bar only if `brief`."""
 
     def __init__(self, *, quiet: bool = False, brief: bool = False) -> None:
         self._brief = brief
@@ -38,7 +38,7 @@ class Screen:
 
     @contextmanager
     def showing(self, sweep: Sequence[Job], planned: Plan) -> Iterator[None]:
-        """Announce the plan and keep a bar on the screen while the block runs."""
+        """Print the plan and show a progress bar while the block runs."""
         if not self._brief:
             self._console.print(plan_line(sweep, planned), highlight=False)
             for reason, count in Counter(planned.alone.values()).items():
@@ -57,7 +57,7 @@ class Screen:
             yield
 
     def explain(self, sweep: Sequence[Job], left: Sequence[Job], standing: str, planned: Plan | None) -> None:
-        """A dry run: what the same command would do without `dry_run=true`."""
+        """Print what the same command would do without `dry_run=true`."""
         if standing:
             self._console.print(standing, highlight=False)
         if planned is None:
@@ -72,12 +72,12 @@ class Screen:
         self._console.print("dry run: nothing was trained or written", highlight=False)
 
     def progress(self, unit: int, runs: float) -> None:
-        """So much of a unit, named by its origin, is trained, counted in whole runs."""
+        """Note how much of a unit, named by its origin, is trained, in runs."""
         self._trained[unit] = runs
         self._move()
 
     def finished(self, unit: int, outcome: Outcome) -> None:
-        """A run of a unit is written."""
+        """Note that a run of a unit is written."""
         self._written[unit] += 1
         result = outcome.result
         if result is not None and math.isfinite(result.objective):
@@ -95,16 +95,16 @@ class Screen:
         self._progress.update(self._task, completed=done + under_way, done=done)
 
     def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
-        """The best configurations, what went wrong, what one would type next."""
+        """Print the best configurations, the failures and the next commands."""
         terminal_ranking.show(self._console, sweep, outcomes, directory)
         left = Counter(end.result.epochs for end in outcomes if end.result and end.result.status == "stopped")
         if left:
-            told = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
+            text = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
             going = sum(end.result is not None and end.result.status in FINITE for end in outcomes)
             self._console.print(
-                f"of {len(sweep):,} runs {told} left; {going:,} trained to the end", highlight=False, soft_wrap=True
+                f"of {len(sweep):,} runs {text} left; {going:,} trained to the end", highlight=False, soft_wrap=True
             )
-        for status, told in (("chance", f"are {MARK}"), ("diverged", "diverged")):
+        for status, text in (("chance", f"are {MARK}"), ("diverged", "diverged")):
             having = [
                 run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == status
             ]
@@ -112,7 +112,7 @@ class Screen:
                 some = "; ".join(run.directory.name for run in having[:3])
                 more = f" and {len(having) - 3:,} more" if len(having) > 3 else ""
                 advice = LIKELY_CAUSES if status == "chance" else "another optimizer.lr may help"
-                self.warn(f"{len(having):,} of {len(sweep):,} runs {told} ({some}{more}); {advice}")
+                self.warn(f"{len(having):,} of {len(sweep):,} runs {text} ({some}{more}); {advice}")
         failed = [(run, end.error) for run, end in zip(sweep, outcomes, strict=True) if end.error is not None]
         for run, error in failed[:NAMED]:
             self._errors.print(
@@ -133,7 +133,7 @@ class Screen:
         )
 
     def warn(self, line: str) -> None:
-        """Say something that a person should know."""
+        """Print a line on standard error."""
         self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

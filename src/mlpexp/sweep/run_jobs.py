@@ -1,4 +1,4 @@
-"""The jobs that `launch` hands to `train`, and what comes back; light, so that a refused sweep imports no torch."""
+"""The runs of a sweep as jobs, and their outcomes; imports no torch, so that a refused sweep ends quickly."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,24 +20,24 @@ from mlpexp.sweep.compose import hydra_config
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run of a sweep; its directory exists and holds what Hydra writes, unless only a table is recorded."""
+    """One run of a sweep; its directory exists with Hydra's files, unless `record=table`."""
 
     number: int
     overrides: tuple[str, ...]
     config: Config
     directory: Path
     log: Path | None
-    """where its messages go; None where its logging was switched off"""
+    """its log file; None if its logging is switched off"""
     env_set: dict[str, str]
-    """environment variables while it trains: `hydra.job.env_set`"""
+    """`hydra.job.env_set`: environment variables during its training"""
     data_digest: str = ""
-    """of the data when the sweep began"""
+    """digest of the data at the start of the sweep"""
     done: "Result | None" = None
-    """how it ended in an earlier start of the sweep; then there is nothing to train"""
+    """its result if an earlier start has finished it; it is not trained again"""
     swept: tuple[str, ...] = ()
-    """the keys that the sweep varies; empty where a sweeper brings its runs in portions"""
+    """the keys that the sweep varies; empty if its sweeper trains it in portions"""
     hydra: Callable[[], DictConfig]
-    """makes the whole configuration, with Hydra's own node: 150 KiB, so it is not kept"""
+    """makes the whole configuration with Hydra's node: 150 KiB, so it is not kept"""
 
     @property
     def hparams(self) -> dict[str, bool | int | float | str]:
@@ -45,12 +45,12 @@ class Job:
         return swept(self.config, self.swept, self.overrides) if self.swept else chosen(self.config)
 
     def packed(self, *, alone: bool) -> "Job":
-        """The same as plain data, for another process; in a stack nobody asks for the whole configuration."""
+        """The same as plain data, for another process; a stack does not need the whole configuration."""
         return replace(self, hydra=partial(_given, self.hydra() if alone else None))
 
     @contextmanager
     def surroundings(self) -> Iterator[None]:
-        """What Hydra puts around a job: `HydraConfig`, its environment variables, its own log."""
+        """What Hydra provides to a job: `HydraConfig`, its environment variables, its log."""
         cfg = self.hydra()
         with hydra_config(cfg), env_override(self.env_set):
             configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
@@ -60,7 +60,7 @@ class Job:
                 configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
 
     def note(self, text: str) -> None:
-        """Append to the run's own log."""
+        """Append to the run's log."""
         if self.log is not None:
             atomic_files.append(self.log, text)
 
@@ -72,7 +72,7 @@ def _given(cfg: DictConfig | None) -> DictConfig:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """How a run ended: its result, and where it failed the error that it raised."""
+    """The outcome of a run: its result, or the error that it raised, or both."""
 
     result: Result | None = None
     error: Exception | None = None
@@ -81,12 +81,12 @@ class Outcome:
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether its training is finished."""
         return self.result is not None and self.result.status in FINAL
 
     @property
     def is_known(self) -> bool:
-        """Whether the run has ended, well or not."""
+        """Whether the run has ended, with or without an error."""
         return self.result is not None or self.error is not None
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a sweep to their outcomes: the seam between Hydra's side of a sweep and ours."""
+"""Trains the jobs of a sweep: the interface between Hydra's side of a sweep and the executor."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,10 +27,10 @@ def train_jobs(
         settings: where to train.
         prepare: a function of a module, called in each other process that trains.
         earlier: jobs of the same sweep that have ended; they are in the table.
-        in_portions: more jobs follow, so that it is not yet time to look back.
+        in_portions: more jobs follow; the summary is printed later.
 
     Raises:
-        Interrupted: stopped from outside.
+        Interrupted: stopped by a signal.
     """
     screen = Screen(brief=in_portions)
     jobs = [*(job for job, _ in earlier), *jobs]
@@ -38,7 +38,7 @@ def train_jobs(
     if all(end.is_known for end in outcomes):
         results_table.write(directory, ended_rows(jobs, outcomes, directory))
     else:
-        from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep needs none of it
+        from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep does not need it
 
         conduct(jobs, outcomes, directory, screen, settings, prepare)
     if not in_portions:
@@ -47,7 +47,7 @@ def train_jobs(
 
 
 def conclude(ended: Sequence[Ended], directory: Path) -> None:
-    """Look back on a sweep that came in portions."""
+    """Print the summary of a sweep that was trained in portions."""
     Screen().conclude([job for job, _ in ended], [end for _, end in ended], directory)
 
 
