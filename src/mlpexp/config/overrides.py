@@ -89,9 +89,8 @@ def spell(value: Any) -> str:
         case str() if not _PLAIN.fullmatch(value) or value.lower() in _NOT_TEXT or _is_number(value):
             from hydra.core.override_parser.types import Quote, QuotedString
 
-            quote = (
-                Quote.single if '"' in value else Quote.double
-            )  # double quotes stay readable in a shell's single ones
+            # double quotes stay readable in a shell's single ones
+            quote = Quote.double if value and '"' not in value else Quote.single
             return QuotedString(value.replace("${", "\\${"), quote).with_quotes()
     return str(value)
 
