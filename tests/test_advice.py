@@ -75,8 +75,8 @@ def test_a_wrong_value_for_a_sweeper_or_launcher_is_one_line(typed: str, said: s
         ("tracking.figures=true,false", None),
         ("model.width=64,32", "'model.width=[64,32]'"),
         ("data.drop=a,b", "'data.drop=[a,b]'"),
-        ("name=a,b", "\"name='a,b'\""),
-        ("data.path=a,b.csv", "\"data.path='a,b.csv'\""),
+        ("name=a,b", "'name=\"a,b\"'"),
+        ("data.path=a,b.csv", "'data.path=\"a,b.csv\"'"),
     ],
 )
 def test_several_values_without_m_are_explained_by_what_the_key_takes(

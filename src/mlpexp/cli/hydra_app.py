@@ -114,7 +114,7 @@ class CheckFirst(Callback):
             if cfg.resume is None:
                 summary = checks.check_data(cfg)  # before a directory is made
                 if summary is not None:
-                    print(summary)
+                    say(summary)
             if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
                 from mlpexp.training import (
                     trainer_check,  # Lightning: late, and only where it is needed

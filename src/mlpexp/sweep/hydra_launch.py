@@ -96,7 +96,7 @@ class Sweep:
             raise
         self._open(reserved)
         for table in filter(None, tables):
-            print(table)
+            say(table)
         with self._hydra_logging():
             atomic_files.write(self.directory / "multirun.yaml", OmegaConf.to_yaml(self.config))
         if not unchanged:  # another process may have written since
