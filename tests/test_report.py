@@ -4,6 +4,7 @@ import base64
 import csv
 import hashlib
 import html
+import os
 import re
 import shutil
 import subprocess
@@ -430,6 +431,9 @@ def test_a_wrong_path_is_answered_in_one_line(tmp_path):
     assert f"did you mean {sweep}?" in refused(tmp_path)
     assert "is a file" in refused(sweep / "results.csv")
     assert "is a file" in refused(sweep, "--out", sweep / "results.csv")
+    (sweep / "results.csv").unlink()
+    os.mkfifo(sweep / "results.csv")
+    assert "results.csv is no regular file: it is a FIFO" in refused(sweep)
 
 
 @pytest.mark.parametrize(
@@ -600,6 +604,15 @@ def test_a_sweep_in_a_table_is_reported_without_its_results_csv(train, here, und
     with_table = report("multirun/t").text
     (here / "multirun/t/results.csv").unlink()
     assert report("multirun/t").text.split("4 runs")[1] == with_table.split("4 runs")[1]
+
+
+def test_runs_on_other_data_sets_are_said_to_be_measured_on_other_data(tmp_path, undrawn):
+    sweep = report_sweeps.write(tmp_path / "s", {"data": ["iris", "wine"], "seed": range(2)})
+    assert "Careful: configurations with another data are measured on other data" in report(sweep).text
+    other = report_sweeps.write(tmp_path / "t", {"data": ["iris", "digits"], "seed": range(2)})
+    assert (
+        "they differ in data.name (iris, wine; digits, iris)" in report(sweep, other, "--out", tmp_path / "both").text
+    )
 
 
 def test_single_runs_are_reported_together(train, here, undrawn):

@@ -20,11 +20,14 @@ from mlpexp.runtime.errors import UserError
 from mlpexp.store import results_table, run_directory, run_files, run_table, sweep_manifest
 from mlpexp.store.file_names import RESULT, RESULTS
 from mlpexp.store.results_table import Record, result_fields, typed
-from mlpexp.store.run_directory import FINITE, Result
+from mlpexp.store.run_directory import FINAL, FINITE, Result
 from mlpexp.store.sweep_manifest import Manifest
 
 NOT_DATA = ("batch_size", "shuffle", "class_weight", "path", "val_path", "test_path")  # files are known by their bytes
-VALIDATION_KEYS = frozenset(f"data.{key}" for key in defaults()["data"] if key not in (*NOT_DATA, "label_noise"))
+# settings with other values of which runs are measured on other samples; `data` is the group that sets data.name
+VALIDATION_KEYS = frozenset(
+    {"data", *(f"data.{key}" for key in defaults()["data"] if key not in (*NOT_DATA, "label_noise"))}
+)
 HINT = "give a sweep's directory, e.g. multirun/NAME, or the directory of a run"
 
 
@@ -62,11 +65,11 @@ def read(directory: Path) -> tuple[SweepTable, Sources]:
         raise UserError(f"{directory} is a file; give the directory, e.g. {directory.parent}")
     names = [path.parent.name for path in sorted(directory.glob(f"*/{RESULT}"))]
     names += [name for name, _ in run_table.read(directory)]
-    if not (directory / RESULTS).is_file() and not names:
+    if not (directory / RESULTS).exists() and not names:
         below = sorted(directory.glob(f"*/{RESULTS}"))
         hint = f"did you mean {below[0].parent}?" if below else HINT
         raise UserError(f"{directory} holds no {RESULTS} and no run; {hint}")
-    if not (directory / RESULTS).is_file():
+    if not (directory / RESULTS).exists():
         return _read_runs(directory, list(dict.fromkeys(names)))
     try:
         records = results_table.load_results(directory)
@@ -107,6 +110,8 @@ def _verified(directory: Path, records: list[Record]) -> tuple[SweepTable, Sourc
             sources.unverified += row["status"] in FINITE
             continue
         own: Record = {"status": result.status, **result_fields(result), **_swept(directory, name, row)}
+        if result.status not in FINAL:
+            del own["message"]  # the table may word an error in another way
         if any(_differ(row.get(key), value) for key, value in own.items()):
             sources.corrected.append(name)
             row.update(own)
@@ -169,8 +174,9 @@ def _data_settings(table: SweepTable, sources: Sources) -> dict[str, set[str]]:
     names = [key for key in settings if key.startswith("data.") and key.removeprefix("data.") not in NOT_DATA]
     found = {name: {str(settings[name])} for name in names}
     for key in (*table.factors, *table.seeds):
-        if key.name in found:
-            found[key.name] = set(key.levels)
+        name = "data.name" if key.name == "data" else key.name
+        if name in found:
+            found[name] = set(key.levels)
     return found | {"the data's bytes": set(sources.digests)} if sources.digests else found
 
 
