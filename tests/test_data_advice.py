@@ -131,6 +131,23 @@ def test_a_list_for_one_value_and_one_value_for_a_list_are_explained(settings, s
         config({"path": "a.csv", "target": "bought", **settings, **configured(way)})
 
 
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("data.target=Größe", "Größe"),
+        ("data.target=Name (full)", "Name (full)"),
+        ("data.path=data (1).csv", "data (1).csv"),
+        ("data.drop=[Name (full),id]", ["Name (full)", "id"]),
+    ],
+)
+def test_a_text_that_hydra_cannot_read_is_quoted_for_the_user(train, typed: str, value: object):
+    refused = train(["data=csv", typed])
+    assert refused.code == 2
+    (word,) = shlex.split(refused.line.split("quote its text, ")[1])
+    assert parse(word).key == parse(typed).key
+    assert parse(word).value == value
+
+
 def test_a_name_with_any_character_is_taken_from_the_command_line_as_printed(train, here):
     (here / "data (1).csv").write_text(
         table("Größe (cm),note's,age,bought", [f"n{i} x,{i % 4},{i % 5},{i % 2}" for i in range(99)])

@@ -35,6 +35,8 @@ def hydra_sentence(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         reason = re.search(r"Error parsing override '.*'\n(.*)", text)
         why = f": {reason[1]}" if reason and "EQUAL" not in reason[1] else ""
+        if (quoted := _quoted(str(error.override))) is not None:
+            return f"cannot read the override '{error.override}': quote its text, {quoted}"
         return f"cannot read the override '{error.override}'{why}; write key=value, e.g. model.depth=2"
     if match := re.search(r"Could not (?:override|append|find) '([^']+)'[^\n]*No match in the defaults list", text):
         return _unknown_group(match[1])
@@ -75,6 +77,21 @@ def _one_value(given: overrides.Override) -> str:
     if str in types and given.key not in schema.choices():
         return f", or write {overrides.shell_word(given.key, given.value_text)} for one text"
     return ""
+
+
+def _quoted(text: str) -> str | None:
+    """The override of a key of texts with these quoted, as a word of a shell; None where that would not help."""
+    override = overrides.parse(text)
+    value = override.value_text
+    types = builtin_types(schema.field_types().get(override.key))
+    if not value or override.key in schema.choices() or any(mark in value for mark in "\"'"):
+        return None
+    is_list = value.startswith("[") and value.endswith("]")
+    if not (types & {list, tuple} if is_list else str in types):
+        return None
+    texts = [item.strip() for item in value[1:-1].split(",")] if is_list else value
+    sign = text[: text.index(override.key)]
+    return overrides.shell_word(f"{sign}{override.key}", texts)
 
 
 def _unknown_group(given: str) -> str:

@@ -16,7 +16,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.data.preprocessing import Features, fit
 from mlpexp.data.splits import Split, balanced_weights, noisy_labels, split
 from mlpexp.data.table import Table
-from mlpexp.data.tabular_files import listed, printable
+from mlpexp.data.tabular_files import listed
 from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
 
@@ -81,7 +81,7 @@ class Prepared:
         inputs = f" ({self.num_inputs:,} inputs)" if categories else ""
         features = f"{numbers + categories:,} features: {' and '.join(kinds)}{inputs}"
         classes = f"{self.num_classes:,} classes: {listed(self.class_names, 5)}"
-        return printable(f"data: {len(self.labels):,} rows ({', '.join(parts)}), {features}, {classes}")
+        return f"data: {len(self.labels):,} rows ({', '.join(parts)}), {features}, {classes}"
 
     def class_counts(self) -> list[int]:
         """Training samples of each class, (C,), counted after label noise."""

@@ -410,11 +410,6 @@ def _not_a_number(table: FileTable, row: int, column: Column, cell: str, form: N
     return UserError(f"{said}; correct it, or use the column as categories with {categorical}")
 
 
-def printable(text: str) -> str:
-    """`text` without control characters: names in a file never reach the terminal as commands."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
 def listed(names: Sequence[str], most: int = SHOWN) -> str:
     """Names in a message."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
