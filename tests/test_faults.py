@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 CAMPAIGN = Path(__file__).parent / "faults/campaign.py"
-KINDS = ("lives", "searches", "kill", "worker", "full", "errors", "flips", "rivals", "silence")
+KINDS = ("lives", "searches", "kill", "worker", "states", "full", "errors", "flips", "rivals", "silence")
 
 
 def test_a_sampled_campaign_loses_nothing():

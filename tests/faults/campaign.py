@@ -29,6 +29,7 @@ TRIED = {
     "signals": ("SIGINT, SIGTERM, SIGHUP, twice, at each phase", processes.signals),
     "conductor": ("main process killed while workers live", processes.conductor),
     "worker": ("a worker killed while the main process lives", processes.worker),
+    "states": ("stacks stopped in the middle, twice", processes.states),
     "silence": ("nobody reads the output any more", processes.silence),
     "lives": ("all of it by turns, drawn at random", processes.lives),
     "searches": ("searches by turns, drawn at random", searches.lives),

@@ -11,8 +11,11 @@ from pathlib import Path
 from forks import Child, Ended, run
 from inject import Fault
 from stateful import live
-from sweeps import FORKED, LARGE, SMALL, Broken, compare, one_writer, picture
+from sweeps import FORKED, LARGE, SAVED, SMALL, Broken, compare, one_writer, picture
 from trial import Campaign, Case
+
+from mlpexp.store import file_names
+from mlpexp.sweep import train_stack
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 ORPHANS_S = 5.0
@@ -154,6 +157,30 @@ def group(campaign: Campaign) -> Iterator[tuple[str, Case]]:
                 return told
 
             yield f"{signal.Signals(number).name} after {moment:.3f} s", case
+
+
+def states(campaign: Campaign) -> Iterator[tuple[str, Case]]:
+    """Stacks that are stopped twice while they train: each start continues from the state that the one before saved."""
+    train_stack.SAVE_SHARE = 0  # save after each epoch, however long that takes; the children inherit it
+    fork = ["hydra.launcher.backend=fork", "hydra.launcher.workers=2"]
+    halving = ["halving.rungs=[10,25]", "halving.factor=2"]
+    for words in campaign.few_of([[*SAVED, "hydra.launcher.backend=process"], [*SAVED, *fork], [*SAVED, *halving]]):
+        for number in campaign.few_of([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]):
+            for moment in campaign.moments(words, 1, 6):
+
+                def case(place: Path, words: list[str] = words, number: int = number, moment: float = moment) -> str:
+                    found = 0
+                    for _ in range(2):
+                        child = Child(place, words)
+                        child.wait_until(moment)
+                        child.kill(number)
+                        child.ended()
+                        time.sleep(ORPHANS_S if child.workers() else 0)
+                        found += any((place / "multirun/s" / file_names.STATES).glob("*.state"))
+                    campaign.again(place, words)
+                    return f"continued {found} times"
+
+                yield f"{signal.Signals(number).name} after {moment:.3f} s, {words[-1]}", case
 
 
 def silence(campaign: Campaign) -> Iterator[tuple[str, Case]]:

@@ -24,6 +24,18 @@ FORKED = [
     "hydra.launcher.workers=2",
 ]
 TABLE = [*SMALL, "record=table", "tracking.tensorboard=false"]
+# stacks that take a second or two and are saved all the time
+SAVED = [
+    "-m",
+    "model.width=4,6",
+    "seed=1,2",
+    "optimizer.momentum=0.9",
+    "early_stopping.patience=40",
+    "trainer.max_epochs=60",
+    "tracking.diagnostics=false",
+    "name=s",
+    "stack.save_every_s=0.01",
+]
 LARGE = ["-m", "model.width=4,6,8,10", "seed=range(50)", *QUICK]
 
 
