@@ -235,17 +235,21 @@ def test_a_new_metric_is_a_column_of_every_file_of_runs_alone_and_in_a_stack(reg
     )
     settings = "trainer.max_epochs=2 model.width=9 tracking.figures=false monitor=val/f1"
     alone = train(f"{settings} seed=1 hydra.run.dir=alone")
-    sweep = train(f"-m {settings} seed=0,1 hydra.sweep.dir=s hydra.sweep.subdir='${{hydra.job.num}}'")
-    assert (alone.code, sweep.code) == (0, 0), alone.err + sweep.err
+    for engine in ("torch", "compiled"):
+        sweep = train(
+            f"-m {settings} seed=0,1 stack.engine={engine} hydra.sweep.dir={engine} "
+            "hydra.sweep.subdir='${hydra.job.num}'"
+        )
+        assert (alone.code, sweep.code) == (0, 0), alone.err + sweep.err
     columns = ["train/loss", "train/acc", "train/f1", "val/loss", "val/acc", "val/f1"]
-    for place in ("alone", "s/1"):
+    for place in ("alone", "torch/1", "compiled/1"):
         with (here / place / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert list(rows[0]) == ["epoch", *columns]
         metrics = json.loads((here / place / "result.json").read_text())["metrics"]
         assert {"test/f1", "val/f1"} <= metrics.keys()
-    assert (here / "alone/metrics.csv").read_bytes() == (here / "s/1/metrics.csv").read_bytes()
-    record = load_results(here / "s")[1]
+    assert (here / "alone/metrics.csv").read_bytes() == (here / "torch/1/metrics.csv").read_bytes()
+    record = load_results(here / "compiled")[1]
     assert 0.1 < record["test/f1"] < 1
     assert record["val/f1"] == metrics["val/f1"]
 

@@ -70,9 +70,14 @@ class Classifier(LightningModule):
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> "Classifier":
         """Lightning's method, reading the file as data: nothing in it is executed.
 
+        Args:
+            options: as of Lightning's method; `cfg` replaces the configuration in the file.
+
         Raises:
             ConfigError: the configuration in the file is impossible.
         """
+        if "cfg" in options:
+            options["config"] = options.pop("cfg")
         found: Classifier = super().load_from_checkpoint(checkpoint_path, *args, **options | {"weights_only": True})
         return found
 

@@ -62,7 +62,7 @@ def spans(values: Sequence[T]) -> list[tuple[T, int, int]]:
 
 def _shares(name: str, start: int, stop: int, size: int, *, on_cpu: bool) -> list[tuple[int, int]]:
     """How to divide the runs start..stop, `size` elements each, so that every run has the bits of a run alone."""
-    if not on_cpu or name == "identity" or (size > 1 and _is_the_same_everywhere(name)):
+    if not on_cpu or (size > 1 and _is_the_same_everywhere(name)):
         return [(start, stop)]
     if _whole_vectors(size) and size % VECTOR == 0:
         # with a few runs less, the threads' parts may begin at whole vectors
