@@ -97,8 +97,10 @@ def reference(run: Trained) -> tuple[Raw, Tensor, bool]:
         table = data.load(run.located_data)
         if table.digest != run.data.digest:
             raise UserError("the data has changed")
-        numbers, categories = table.inputs[:CHECKED], table.categories
-        categories = None if categories is None else categories[:CHECKED]
+        total = len(table.inputs)
+        rows = np.linspace(0, total - 1, min(total, CHECKED)).astype(int)  # from the whole file, which may be sorted
+        numbers, categories = table.inputs[rows], table.categories
+        categories = None if categories is None else categories[rows]
     except (UserError, OSError):  # the comparison needs samples, not these
         drawn = True
         numbers, categories = _draw(run)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError
 from mlpexp.store import atomic_files, directory_lock
+from mlpexp.store.file_names import MULTIRUN
 from mlpexp.sweep.check_runs import check
 from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.grid import params_texts, specs
@@ -74,7 +75,7 @@ def optimise(
         mirror.claim(record.id, record.asked)
         for line in filter(None, (warning, mirror.warning)):
             search_console.warn(line)
-        atomic_files.write(directory / "multirun.yaml", OmegaConf.to_yaml(config))
+        atomic_files.write(directory / MULTIRUN, OmegaConf.to_yaml(config))
         search = _Search(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
         search_console.begin(plan, record)
         search.run()

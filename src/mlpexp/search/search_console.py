@@ -17,11 +17,11 @@ from mlpexp.search.search_record import SearchRecord
 from mlpexp.search.search_space import Space
 from mlpexp.search.study_storage import PROBLEM
 from mlpexp.store import atomic_files
+from mlpexp.store.file_names import SEARCH_RESULTS
 
 if TYPE_CHECKING:
     from mlpexp.search.search_plan import Plan
 
-RESULTS = "optimization_results.yaml"
 SHOWN = 20  # trials of a front
 
 
@@ -103,7 +103,7 @@ def conclude(
         _front(front, names, space, len(trials))
     if failed:
         warn(f"{len(failed):,} of {len(trials):,} trials failed: {_reasons(failed)}")
-    atomic_files.write(directory / RESULTS, OmegaConf.to_yaml(OmegaConf.create(found)))
+    atomic_files.write(directory / SEARCH_RESULTS, OmegaConf.to_yaml(OmegaConf.create(found)))
 
 
 def _front(front: Sequence[FrozenTrial], names: Sequence[str], space: Space, count: int) -> None:
@@ -118,7 +118,7 @@ def _front(front: Sequence[FrozenTrial], names: Sequence[str], space: Space, cou
     console = Console()
     console.print(table)
     if len(front) > SHOWN:
-        console.print(f"and {len(front) - SHOWN:,} more, see {RESULTS}", highlight=False)
+        console.print(f"and {len(front) - SHOWN:,} more, see {SEARCH_RESULTS}", highlight=False)
 
 
 def _best(study: optuna.Study, names: Sequence[str]) -> str:

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
+from mlpexp.store.file_names import SEARCH
 
-FILE = "search.jsonl"
 LIMIT = 2**30  # bytes
 
 Params = dict[str, Any]  # the searched keys of one trial with their values, as Optuna gives them
@@ -66,7 +66,7 @@ class SearchRecord:
     def append(self, trials: Sequence[Params]) -> Generation:
         """Record a generation; it is on the disk when this returns."""
         generation = Generation(first=self.num_trials, trials=list(trials))
-        atomic_files.append(self.directory / FILE, _sealed(generation), durable=True)
+        atomic_files.append(self.directory / SEARCH, _sealed(generation), durable=True)
         self.generations.append(generation)
         return generation
 
@@ -99,7 +99,7 @@ def open_record(
 
 def _load(directory: Path) -> tuple[SearchRecord | None, str | None]:
     """The record up to its first damaged line; None where there is none."""
-    path = directory / FILE
+    path = directory / SEARCH
     try:
         content = safe_files.read_bytes(path, LIMIT, follow=False)
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def _load(directory: Path) -> tuple[SearchRecord | None, str | None]:
 
 
 def _write(record: SearchRecord) -> None:
-    atomic_files.write(record.directory / FILE, _text(record), durable=True)
+    atomic_files.write(record.directory / SEARCH, _text(record), durable=True)
 
 
 def _text(record: SearchRecord) -> bytes:

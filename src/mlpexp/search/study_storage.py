@@ -19,8 +19,8 @@ from mlpexp.runtime import portable, safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.search.search_record import Generation, set_aside
 from mlpexp.store import atomic_files, directory_lock
+from mlpexp.store.file_names import OPTUNA_DATABASE, OPTUNA_JOURNAL
 
-JOURNAL, DATABASE = "optuna.log", "optuna.db"
 STUDY = "mlpexp"
 LIMIT = 2**30  # bytes of a journal
 # user attributes of the study, of trials, and of trials in versions that kept no record
@@ -47,8 +47,8 @@ class StudyMirror:
 
     def __init__(self, storage: str | None, directory: Path, directions: Sequence[Any]) -> None:
         self.warning: str | None = None
-        self.name = storage or JOURNAL
-        self._own = {None: JOURNAL, "sqlite": DATABASE}.get(storage)
+        self.name = storage or OPTUNA_JOURNAL
+        self._own = {None: OPTUNA_JOURNAL, "sqlite": OPTUNA_DATABASE}.get(storage)
         self._flush: Callable[[], None] = lambda: None
         self._lock = None if self._own or "://" in self.name else _lock(Path(self.name))
         try:
@@ -65,10 +65,10 @@ class StudyMirror:
                 self._known[_number(trial)] = trial.state, trial.values
 
     def _open(self, directory: Path, directions: Sequence[Any]) -> optuna.Study:
-        if self._own == DATABASE or "://" in self.name:
-            storage = _database(self.name, directory / DATABASE)
+        if self._own == OPTUNA_DATABASE or "://" in self.name:
+            storage = _database(self.name, directory / OPTUNA_DATABASE)
         else:
-            storage, self._flush = _journal_storage(directory / JOURNAL if self._own else Path(self.name))
+            storage, self._flush = _journal_storage(directory / OPTUNA_JOURNAL if self._own else Path(self.name))
         study = optuna.create_study(storage=storage, study_name=STUDY, directions=directions, load_if_exists=True)
         if [direction.name.lower() for direction in study.directions] != list(directions):
             raise UserError(f"{self.name} holds a study with other objectives; choose another name=…")

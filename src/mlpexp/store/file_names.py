@@ -25,6 +25,12 @@ SET_ASIDE = ".set_aside"
 WORKERS = ".workers"
 STATES = ".stacks"
 
+# of a search, beside those of a sweep
+SEARCH = "search.jsonl"
+SEARCH_RESULTS = "optimization_results.yaml"
+OPTUNA_JOURNAL = "optuna.log"
+OPTUNA_DATABASE = "optuna.db"
+
 # what a run's directory holds before its training has written anything
 BEFORE_TRAINING = frozenset({HYDRA, LOG, LOCK})
 # by these files a sweep's directory is known as one
