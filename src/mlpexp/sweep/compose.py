@@ -6,10 +6,9 @@ interpolation other than `${key}`) makes Hydra compose that run, which also word
 """
 
 import copy
-import os
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,22 +24,23 @@ from mlpexp.config import yaml_text
 from mlpexp.config.overrides import Override
 from mlpexp.store import run_names
 from mlpexp.sweep.grid import RunSpec
+from mlpexp.sweep.hydra_node import HydraNode, absolute_directory, log_file
+from mlpexp.sweep.plain_config import (
+    KEY,
+    REFERENCE,
+    Plain,
+    Unusual,
+    apply,
+    is_literal,
+    match_reference,
+    put,
+    references,
+    value_at,
+)
 
 # interpolations of conf/train.yaml that are known here, so that they need not be resolved for every run
 _RUN_NAME = "${mlpexp.run_name:${hydra.overrides.task}}"
 _FULL_RUN_NAME = "${mlpexp.full_run_name:${hydra.overrides.task}}"
-_LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
-
-_KEY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
-# ${key}; ${mlpexp.function:${key}}, whose result depends on its argument alone; ${oc.env:NAME}
-_REFERENCE = re.compile(
-    rf"\$\{{(?:(?P<function>mlpexp\.\w+):\$\{{(?P<argument>{_KEY.pattern})\}}"
-    rf"|(?P<key>{_KEY.pattern})|oc\.env:(?P<env>\w+(?:,[\w./-]+)?))\}}",
-    re.ASCII,
-)
-_SCALARS = (bool, int, float, type(None))
-
-Plain = dict[str, Any]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class Composer:
         try:
             choice, plain = self._edited(spec)
             return choice.run(spec, plain)
-        except (_Unusual, HydraException, OmegaConfBaseException, ValueError):
+        except (Unusual, HydraException, OmegaConfBaseException, ValueError):
             return self._by_hydra(spec)
 
     def full_config(self, spec: RunSpec) -> DictConfig:
@@ -112,7 +112,7 @@ class Composer:
             choice, plain = self._edited(spec)
             cfg = choice.full(spec, plain)
             OmegaConf.copy_cache(from_config=self._master, to_config=cfg)
-        except (_Unusual, HydraException, OmegaConfBaseException, ValueError):
+        except (Unusual, HydraException, OmegaConfBaseException, ValueError):
             cfg = self._loader.load_sweep_config(self._master, spec.texts)
         with open_dict(cfg):
             cfg.hydra.job.id = cfg.hydra.job.num = spec.number
@@ -124,7 +124,7 @@ class Composer:
         with hydra_config(cfg):
             sweep_dir, subdir = (str(OmegaConf.select(cfg, f"hydra.sweep.{key}")) for key in ("dir", "subdir"))
         with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
-            cfg.hydra.runtime.output_dir = _output_dir(sweep_dir, subdir)
+            cfg.hydra.runtime.output_dir = absolute_directory(sweep_dir, subdir)
         return cfg
 
     def _edited(self, spec: RunSpec) -> tuple["_Choice", Plain]:
@@ -136,18 +136,18 @@ class Composer:
             self._choices[key] = None  # until it has proved usual
             self._choices[key] = _Choice(self._loader.load_sweep_config(self._master, list(key)))
         if (choice := self._choices[key]) is None:
-            raise _Unusual
+            raise Unusual
         plain = dict(choice.plain)
         copied: set[tuple[str, ...]] = set()
         for override in values:
-            _apply(override, plain, copied)
+            apply(override, plain, copied)
         return choice, plain
 
     def _chooses_file(self, override: Override) -> bool:
         key = override.key
         if key not in self._is_group:
-            if key.startswith("hydra") or not _KEY.fullmatch(key.replace("/", ".")):
-                raise _Unusual
+            if key.startswith("hydra") or not KEY.fullmatch(key.replace("/", ".")):
+                raise Unusual
             self._is_group[key] = bool(self._loader.get_group_options(key))
         return self._is_group[key] and not (override.value_text or "").startswith("{")
 
@@ -160,7 +160,7 @@ class Composer:
             with env_override(env_set):
                 config = OmegaConf.to_container(task, resolve=True)
             subdir = cfg.hydra.output_subdir
-            log_name, is_usual = _log_file(OmegaConf.to_container(cfg.hydra.job_logging), cfg.hydra.job.name)
+            log_name, is_usual = log_file(OmegaConf.to_container(cfg.hydra.job_logging), cfg.hydra.job.name)
             overrides = OmegaConf.to_container(cfg.hydra.overrides.task)
             files = {
                 "config.yaml": OmegaConf.to_yaml(task),
@@ -200,10 +200,6 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     return task
 
 
-class _Unusual(Exception):
-    """Hydra has to compose this run."""
-
-
 class _Choice:
     """One set of files: the configuration that they make, before any value is set.
 
@@ -214,19 +210,19 @@ class _Choice:
     def __init__(self, cfg: DictConfig) -> None:
         self._pickled = pickle.dumps(cfg)  # restoring shares nothing between runs and is 20 times faster than composing
         node: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, "hydra"), enum_to_str=True)
-        self._hydra_node = _HydraNode(node)
+        self._hydra_node = HydraNode(node)
         task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        # nodes with declared types, whose values would have to be converted, stay what they are; see `_references`
+        # nodes with declared types, whose values would have to be converted, stay what they are; see `references`
         plain: Any = OmegaConf.to_container(task, structured_config_mode=SCMode.DICT_CONFIG)
         self.plain: Plain = plain
         self._yaml = {key: yaml_text.block({key: value}) for key, value in self.plain.items()}
-        self._references = {key: list(_references(value, (key,))) for key, value in self.plain.items()}
+        self._references = {key: list(references(value, (key,))) for key, value in self.plain.items()}
         self._results: dict[tuple[str, str], Any] = {}
 
     def run(self, spec: RunSpec, plain: Plain) -> ComposedRun:
         node = self._hydra_node
         sweep_dir, subdir = (self._filled(text, spec, plain) for text in (node.sweep_dir, node.subdir))
-        output_dir = _output_dir(str(sweep_dir), str(subdir))
+        output_dir = absolute_directory(str(sweep_dir), str(subdir))
         texts = tuple(spec.texts)
 
         def files() -> dict[str, str]:
@@ -273,11 +269,11 @@ class _Choice:
         """`plain` with its interpolations replaced."""
         found: list[tuple[str, ...]] = []
         for key, value in plain.items():
-            found += self._references[key] if self._is_own(key, value) else _references(value, (key,))
+            found += self._references[key] if self._is_own(key, value) else references(value, (key,))
         config = dict(plain)
         copied: set[tuple[str, ...]] = set()
         for path in found:
-            _put(config, path, self._value(_match(_at(plain, path)), plain), copied)
+            put(config, path, self._value(match_reference(value_at(plain, path)), plain), copied)
         return config
 
     def _filled(self, text: Any, spec: RunSpec, plain: Plain) -> Any:
@@ -295,21 +291,21 @@ class _Choice:
         """`text` with the values of its references; a text that is one reference has that value's type."""
         if "${" not in text:
             return text
-        if match := _REFERENCE.fullmatch(text):
+        if match := REFERENCE.fullmatch(text):
             return self._value(match, plain)
-        filled = _REFERENCE.sub(lambda match: str(self._value(match, plain)), text)
+        filled = REFERENCE.sub(lambda match: str(self._value(match, plain)), text)
         if "${" in filled or "\\" in text:
-            raise _Unusual
+            raise Unusual
         return filled
 
     def _value(self, match: re.Match[str], plain: Plain) -> Any:
         if match["env"]:
             if self._hydra_node.env_set:
-                raise _Unusual  # the job sees other variables than the name of its directory does
+                raise Unusual  # the job sees other variables than the name of its directory does
             return self._result("oc.env", match["env"], lambda call: f"${{{call}:{match['env']}}}", None)
-        value = _at(plain, tuple((match["argument"] or match["key"]).split(".")))
-        if not _is_literal(value):
-            raise _Unusual
+        value = value_at(plain, tuple((match["argument"] or match["key"]).split(".")))
+        if not is_literal(value):
+            raise Unusual
         if match["function"] is None:
             return value
         # keyed by the value's repr, because 1, 1.0 and True are equal
@@ -321,149 +317,3 @@ class _Choice:
             node = OmegaConf.create({"argument": argument, "result": interpolation(function)})
             self._results[function, key] = node.result
         return self._results[function, key]
-
-
-class _HydraNode:
-    """Hydra's node of a configuration, which differs from run to run in five leaves only.
-
-    Attributes:
-        sweep_dir, subdir, output_subdir: not resolved.
-        log_name, env_set, needs_run_job: see `ComposedRun`.
-    """
-
-    _LEAVES = ("overrides.task", "job.override_dirname", "job.id", "job.num", "runtime.output_dir")
-
-    def __init__(self, plain: Plain) -> None:
-        node = plain["hydra"]
-        self.sweep_dir, self.subdir = node["sweep"]["dir"], node["sweep"]["subdir"]
-        self.output_subdir = node["output_subdir"]
-        self.env_set = node["job"]["env_set"]
-        self._rules = node["job"]["config"]["override_dirname"]
-        self.log_name, is_usual = _log_file(node["job_logging"], node["job"]["name"])
-        self.needs_run_job = node["job"]["chdir"] is True or not is_usual
-        if "${" in str([node["job"]["chdir"], self.env_set, self._rules, node["job"]["name"]]):
-            raise _Unusual
-        marks = {leaf: f"__mlpexp_{number}__" for number, leaf in enumerate(self._LEAVES)}
-        for leaf, mark in marks.items():
-            group, name = leaf.split(".")
-            node[group][name] = mark
-        self._leaf_of = {mark: leaf for leaf, mark in marks.items()}
-        self._pieces = re.split(f"({'|'.join(self._leaf_of)})", yaml_text.block(plain))
-
-    def text(self, spec: RunSpec, output_dir: str) -> str:
-        """The content of hydra.yaml."""
-        values = dict(
-            zip(
-                self._LEAVES,
-                (spec.texts, self.dirname(spec), str(spec.number), spec.number, output_dir),
-                strict=True,
-            )
-        )
-        return "".join(
-            yaml_text.inline(values[self._leaf_of[piece]]) if piece in self._leaf_of else piece
-            for piece in self._pieces
-        )
-
-    def dirname(self, spec: RunSpec) -> str:
-        """`hydra.job.override_dirname`."""
-        texts = sorted(override.text for override in spec.overrides if override.key not in self._rules["exclude_keys"])
-        return str(self._rules["item_sep"].join(texts).replace("=", self._rules["kv_sep"]))
-
-
-def _apply(override: Override, plain: Plain, copied: set[tuple[str, ...]]) -> None:
-    """Set, add or delete the value of an override, as Hydra does."""
-    *above, last = path = tuple(override.key.split("."))
-    parent: Any = plain
-    for key in above:
-        parent = parent.get(key, {}) if isinstance(parent, dict) else None
-    if not isinstance(parent, dict):
-        raise _Unusual
-    if override.value_text is None and override.kind != "delete":
-        raise _Unusual
-    there = last in parent
-    before, value = parent.get(last), override.value
-    if isinstance(before, dict) or (isinstance(before, str) and override.kind != "set" and "${" in before):
-        raise _Unusual
-    if override.kind == "delete":
-        if before is None or value not in (None, before) or type(value) not in (type(None), type(before)):
-            raise _Unusual
-        _put(plain, path, None, copied, delete=True)
-        return
-    if (override.kind == "set" and not there) or (override.kind == "add" and before is not None):
-        raise _Unusual
-    if not _is_value(value) or (there and isinstance(value, dict)):
-        raise _Unusual
-    _put(plain, path, value, copied)
-
-
-def _put(plain: Plain, path: Sequence[str], value: Any, copied: set[tuple[str, ...]], *, delete: bool = False) -> None:
-    """Set or delete one value; mappings on the way are copied, once each, because other runs share them."""
-    *above, last = path
-    node = plain
-    for depth, key in enumerate(above, 1):
-        if (place := tuple(above[:depth])) not in copied:
-            node[key] = dict(node.get(key, {}))
-            copied.add(place)
-        node = node[key]
-    if delete:
-        del node[last]
-    else:
-        node[last] = value
-
-
-def _references(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The paths of all values that are interpolations."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _references(item, (*path, key))
-    elif isinstance(value, str):
-        if "${" in value:
-            _match(value)
-            yield path
-    elif OmegaConf.is_config(value) or (isinstance(value, list) and "${" in str(value)):
-        raise _Unusual
-
-
-def _match(text: str) -> re.Match[str]:
-    if match := _REFERENCE.fullmatch(text):
-        return match
-    raise _Unusual
-
-
-def _is_literal(value: Any) -> bool:
-    """Whether OmegaConf takes it as it is."""
-    return isinstance(value, _SCALARS) or (isinstance(value, str) and "${" not in value and value != "???")
-
-
-def _is_value(value: Any) -> bool:
-    """Whether it can be set without OmegaConf: literals, lists and mappings of them, one reference."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and key.isidentifier() and _is_value(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_is_literal, value))
-    return _is_literal(value) or (isinstance(value, str) and _REFERENCE.fullmatch(value) is not None)
-
-
-def _at(plain: Plain, path: Sequence[str]) -> Any:
-    node: Any = plain
-    for key in path:
-        if not isinstance(node, dict) or key not in node:
-            raise _Unusual
-        node = node[key]
-    return node
-
-
-def _output_dir(sweep_dir: str, subdir: str) -> str:
-    # the calls of run_job: pathlib would not remove `..`
-    return os.path.abspath(os.path.join(sweep_dir, subdir))  # noqa: PTH100, PTH118
-
-
-def _log_file(job_logging: Any, job_name: str) -> tuple[str | None, bool]:
-    """The log file in a job's directory, and whether that is the only file that the job's logging opens."""
-    handlers = (job_logging or {}).get("handlers") or {}
-    files = [handler for handler in handlers.values() if handler.get("class") != "logging.StreamHandler"]
-    if not files:
-        return None, True
-    if len(files) == 1 and (files[0].get("class"), files[0].get("filename")) == ("logging.FileHandler", _LOG_FILE):
-        return f"{job_name}.log", True
-    return None, False
