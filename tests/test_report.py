@@ -499,7 +499,10 @@ def test_a_seed_that_changes_nothing_is_no_repetition(train, here, undrawn):
     assert ended.code == 0
     assert "best of 2 configurations by val/loss\n" in ended.out
     assert "±" not in ended.out
+    sentence = "4 of 6 runs are the same training as another run: different values of data.seed change nothing."
+    assert sentence in ended.out
     text = report("multirun/s").text
+    assert sentence in text
     assert "4 of 6 runs are the same training as another run: different values of data.seed change nothing" in text
     assert "One run per configuration: no intervals and no comparison" in text
     assert "±" not in text.split("Failed and diverged runs")[0].split("}")[-1]

@@ -18,6 +18,7 @@ from mlpexp.store.results_table import HEAD, TAIL
 from mlpexp.store.run_directory import FINITE
 
 NUMBERS = ("epoch", "epochs", "num_parameters", "seconds")
+NAMED_TWINS = 5
 SPARSE = 50  # cells per run in the (C, B) table above which repetitions count as unshared
 
 
@@ -112,12 +113,27 @@ class SweepTable:
         same = [key for key in self.factors if key not in differing]
         return differing, self.describe(configurations[0], same) if same else ""
 
-    def without_effect(self) -> list[str]:
-        """Swept keys in which equal trainings differ: these values of them change nothing."""
-        runs = np.flatnonzero(self.finite & (self.repeats >= 0))
-        return [
-            key.name for key in (*self.factors, *self.seeds) if (key.codes[runs] != key.codes[self.repeats[runs]]).any()
+    def repeat_sentences(self) -> list[str]:
+        """Which runs do not count, since they are the same training as others."""
+        again = np.flatnonzero(self.finite & ~self.counted)
+        if not len(again):
+            return []
+        repeated = again[self.repeats[again] >= 0]
+        keys = [
+            key.name
+            for key in (*self.factors, *self.seeds)
+            if (key.codes[repeated] != key.codes[self.repeats[repeated]]).any()
         ]
+        why = f": different values of {' and '.join(keys)} change nothing" if keys else ": they are copies"
+        sentences = [
+            f"{len(again):,} of {self.num_runs:,} runs are the same training as another run{why}. "
+            "Equal trainings count once."
+        ]
+        for twin, original in list(self.twins.items())[:NAMED_TWINS]:
+            sentences.append(
+                f"{self.describe(twin)} is the same training as {self.describe(original)}; only the latter is ranked."
+            )
+        return sentences
 
 
 def from_records(

@@ -48,7 +48,7 @@ def headline(analysis: Analysis) -> list[str]:
             f"Careful: configurations with another {listed(different)} are measured on other data, so differences "
             "between them are not only differences between networks."
         )
-    return [*sentences, *_against(analysis), *repeated(analysis)]
+    return [*sentences, *_against(analysis), *analysis.study.repeat_sentences()]
 
 
 def _of_how_many(analysis: Analysis) -> str:
@@ -122,25 +122,6 @@ def _equals(analysis: Analysis) -> str:
             f"instead of {parameters[against.best]:,.0f}"
         )
     return said + "."
-
-
-def repeated(analysis: Analysis) -> list[str]:
-    """Which runs are the same training as others, and therefore do not count."""
-    study = analysis.study
-    sentences = []
-    within = int((study.finite & ~study.counted).sum())
-    if within:
-        keys = study.without_effect()
-        why = f": different values of {listed(keys)} change nothing" if keys else ": they are copies"
-        sentences.append(
-            f"{within:,} of {study.num_runs:,} runs are the same training as another run{why}. "
-            "Equal trainings count once."
-        )
-    for twin, original in list(study.twins.items())[:NAMED]:
-        sentences.append(
-            f"{study.describe(twin)} is the same training as {study.describe(original)}; only the latter is ranked."
-        )
-    return sentences
 
 
 def method(analysis: Analysis) -> list[str]:

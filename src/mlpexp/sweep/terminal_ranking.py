@@ -46,6 +46,8 @@ def show(console: Console, sweep: Sequence[Job], outcomes: Sequence[Outcome], di
         cells = cells[: len(table.factors)] + [runs] * (len(grid.columns) - len(metrics) - bool(table.factors))
         grid.add_row(*cells, *(_spelled(ranking.estimate(c, name)) for name in metrics))
     console.print(grid)
+    for sentence in table.repeat_sentences():
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _best(ranking: Ranking, metric: str) -> float:

@@ -17,6 +17,7 @@ from mlpexp.nn.metrics import METRICS
 from mlpexp.report.figures.canvas import LETTERS, ON_DARK, ON_LIGHT, canvas, label_width, number
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
 from mlpexp.report.report_tables import Table, ends
+from mlpexp.report.sentences import listed
 from mlpexp.tracking.figures.plot_style import FAINT, INK, in_house_style, short
 
 MAX_LEVELS, MAX_PANELS = 12, 6
@@ -72,7 +73,7 @@ def heat_map(analysis: Analysis) -> ReportFigure | None:
     others = [keys[k].label for k in useful if k not in used]
     caption = "Mean over runs."
     if others:
-        caption += f" Averaged over {_listed(others)}."
+        caption += f" Averaged over {listed(others)}."
     for k in used:
         if len(kept[k]) < len(keys[k].levels):
             caption += f" Only the {len(kept[k])} best of {len(keys[k].levels):,} values of {keys[k].label} are shown."
@@ -86,10 +87,6 @@ def heat_map(analysis: Analysis) -> ReportFigure | None:
     return ReportFigure(
         title=title, caption=caption, figure=figure, tables=(Table(name="heat", header=header, rows=table),)
     )
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 @in_house_style

@@ -42,7 +42,7 @@ def explained(analysis: Analysis) -> ReportFigure | None:
         rest = "other differences" if any(key.binned for key in keys) else "three keys and more"
         bars.append((rest, found.rest, "rest", ""))
     if found.blocks:
-        bars.append(("seed (alike in all)", found.blocks, "seed", ""))
+        bars.append(("seed (same in all)", found.blocks, "seed", ""))
     if found.noise_freedom:
         bars.append(("noise between seeds", found.noise, "noise", ""))
     caption = (
