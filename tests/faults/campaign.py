@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import disks
+import hostile_files
 import processes
 import searches
 from forks import warm_up
@@ -25,6 +26,11 @@ TRIED = {
     "full": ("disk full, in steps of 8 KiB", disks.full),
     "errors": ("EIO, ENOSPC, EDQUOT from one operation on", disks.errors),
     "flips": ("a bit flipped in each kind of file", disks.flips),
+    "special": ("a FIFO, socket, device, directory for a file", hostile_files.special),
+    "links": ("a link for each file and directory", hostile_files.links),
+    "snapshots": ("a copy by hard links keeps its content", hostile_files.snapshots),
+    "shifted": ("names that shift with the grid", hostile_files.shifted),
+    "resealed": ("wrong content with a right checksum", hostile_files.resealed),
     "rivals": ("four processes in one directory", processes.rivals),
     "signals": ("SIGINT, SIGTERM, SIGHUP, twice, at each phase", processes.signals),
     "conductor": ("main process killed while workers live", processes.conductor),

@@ -59,6 +59,7 @@ def mixture(recorded: Iterable[tuple[Mapping[str, str], Mapping[str, str | int]]
     found: Counter[tuple[str, str]] = Counter()
     for made_by, environment in recorded:
         before = {"torch": made_by.get("torch", current["torch"])} | {n: str(v) for n, v in environment.items()}
+        before.pop("engine", None)  # part of a run's identity
         found.update((name, value) for name, value in before.items() if current.get(name, value) != value)
     if not found:
         return ""

@@ -48,6 +48,8 @@ def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
         except BaseException as error:
             with contextlib.suppress(OSError):  # the first error says more
                 os.unlink(temporary, dir_fd=directory)
+            if isinstance(error, IsADirectoryError):
+                raise UserError(f"{path} is a directory where a file should be; move it away") from error
             if isinstance(error, OSError):
                 error.filename, error.filename2 = str(path), None  # the name that a person knows
             raise

@@ -75,6 +75,9 @@ class RunStore:
         """
         check_place(self.directory)
         run_state.check_shelf(self.directory / file_names.SET_ASIDE)
+        for name in (file_names.RESULTS, file_names.MULTIRUN):
+            if (self.directory / name).is_dir():
+                raise UserError(f"{self.directory / name} is a directory where a file should be; move it away")
         unique = dict(jobs)
         contents = [identity_content(cfg, data.digest(cfg.data)) for cfg in unique.values()]
         old = sweep_manifest.read(self.directory)
