@@ -16,8 +16,7 @@ from mlpexp.config.schema import Config, DataConfig, ModelConfig, OptimizerConfi
 from mlpexp.data.batches import Batches
 from mlpexp.data.datamodule import TableDataModule
 from mlpexp.data.prepared_data import prepare
-from mlpexp.models.autograd_mlp import AutogradMLP
-from mlpexp.models.backprop_mlp import BackpropMLP
+from mlpexp.models.handmade_mlp import AutogradMLP, BackpropMLP
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.nn.initialisation import initialise
 from mlpexp.store import checkpoint_files

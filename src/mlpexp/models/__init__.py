@@ -7,8 +7,7 @@ from mlpexp.models.classifier import Classifier
 
 def build(cfg: Config, num_features: int, num_classes: int, data: Description | None = None) -> Classifier:
     """The implementation `cfg.model.variant` with its initial weights; `data` is written into its checkpoints."""
-    from mlpexp.models.autograd_mlp import AutogradMLP
-    from mlpexp.models.backprop_mlp import BackpropMLP
+    from mlpexp.models.handmade_mlp import AutogradMLP, BackpropMLP
     from mlpexp.models.torch_mlp import TorchMLP
 
     variants = {"torch_nn": TorchMLP, "autograd": AutogradMLP, "backprop": BackpropMLP}

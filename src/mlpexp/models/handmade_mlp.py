@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autograd, nn
 from torch.nn import functional as F
 
 from mlpexp.config.schema import OptimizerConfig
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn import network
 from mlpexp.nn.layers import LayerSpec
+from mlpexp.nn.losses import batch_mean
 from mlpexp.nn.network import Trace
 from mlpexp.nn.parametrization import rate_factors
 from mlpexp.nn.schedules import learning_rate
@@ -92,6 +93,29 @@ class HandMadeMLP(Classifier):
         for name, tensor in zip(self.network.shapes, saved, strict=True):
             if (velocity := self.velocity(name)) is not None:
                 velocity.copy_(tensor)
+
+
+class AutogradMLP(HandMadeMLP):
+    """The implementation autograd, the notebook's second part: autograd derives the gradients."""
+
+    def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        logits = self.trace(inputs).logits
+        losses = self.loss.by_hand(logits, targets)
+        parameters = dict(self.named_parameters())
+        mean = batch_mean(losses, targets, self.class_weights)
+        gradients = autograd.grad(mean, list(parameters.values()))
+        return logits, losses, dict(zip(parameters, gradients, strict=True))
+
+
+class BackpropMLP(HandMadeMLP):
+    """The implementation backprop, the course's first notebook: no autograd, the chain rule written out."""
+
+    @torch.no_grad()
+    def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        trace = self.trace(inputs)
+        logits_gradient = self.loss.by_hand_gradient(trace.logits, targets, self.class_weights)
+        gradients = network.backward(self.network, self.parameter_values(), trace, logits_gradient)
+        return trace.logits, self.loss.by_hand(trace.logits, targets), gradients.parameters
 
 
 @torch.no_grad()
