@@ -8,7 +8,6 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 # what has a compiled form, in the order of `activations.py` and by the numbers of `kernels.py`
 ACTIVATIONS = ("tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "elu", "softplus", "sine", "identity")
@@ -29,13 +28,14 @@ def unavailable() -> str | None:
     """Why the compiled engine cannot be used on this machine; None where it can."""
     if find_spec("numba") is None:
         return "numba is not installed; pip install 'mlpexp[fast]' trains stacks several times faster"
-    import llvmlite.binding as llvm
-    from numba import config
+    import llvmlite.binding as llvm  # not numba itself, which imports scipy
 
-    settings: Any = config
-    features = settings.CPU_FEATURES if settings.CPU_NAME else llvm.get_host_cpu_features().flatten()
+    if os.environ.get("NUMBA_CPU_NAME"):  # numba then compiles for another processor
+        features = os.environ.get("NUMBA_CPU_FEATURES", "").split(",")
+    else:
+        features = llvm.get_host_cpu_features().flatten().split(",")
     # arm64 always has it, as part of its floating-point unit
-    if "+fma" not in (features or "") and not {"+neon", "+fp-armv8"} & set((features or "").split(",")):
+    if not {"+fma", "+neon", "+fp-armv8"} & set(features):
         return "this processor has no fused multiply-add"
     return None
 
