@@ -22,7 +22,7 @@ def table(names: str = "size,age,colour,bought", rows: list[str] | None = None, 
 
 def advised(message: str) -> list[list[str]]:
     """The ways that a message proposes: words of a shell, those that stand side by side together."""
-    word = r"(?:'data\.\w+=(?:[^']|'\"'\"')*'|data\.\w+=[^\s,;)']+)"
+    word = r"""(?:'data\.\w+=(?:[^']|'"'"')*'|"data\.\w+=[^"]*"|data\.\w+=[^\s,;)'"]+)"""
     before = r"set|with|e\.g\.|mean|or|choose"
     return [shlex.split(found) for found in re.findall(rf"(?:{before}) ({word}(?: {word})*)", message)]
 

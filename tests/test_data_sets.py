@@ -64,7 +64,7 @@ def stripes():
 
 
 def test_a_registered_data_set_trains_alone_and_in_a_stack(train, here, stripes):
-    own = "data.name=stripes data.samples=200 tracking.figures=false trainer.max_epochs=2"
+    own = "stack.engine=torch data.name=stripes data.samples=200 tracking.figures=false trainer.max_epochs=2"
     assert train(f"{own} seed=1 hydra.run.dir=alone").code == 0
     ended = train(f"-m {own} seed=0,1 name=many")
     assert ended.code == 0, ended.err

@@ -91,9 +91,9 @@ def test_a_file_that_nobody_named_is_asked_for():
 def test_what_is_no_file_is_refused_without_reading(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     for path, said in (
-        (tmp_path, "is a directory, not a file"),
-        (tmp_path / "pipe", "is a FIFO, not a file"),
-        (Path("/dev/zero"), "is a device, not a file"),
+        (tmp_path, "it is a directory"),
+        (tmp_path / "pipe", "it is a FIFO"),
+        (Path("/dev/zero"), "it is a device"),
         (tmp_path / "nothing", "does not exist"),
     ):
         with pytest.raises(UserError, match=said):
@@ -466,7 +466,7 @@ def test_a_bad_file_is_found_before_anything_is_written(train, here: Path):
 
 def test_a_stacked_run_on_a_file_equals_the_run_alone_and_a_changed_file_is_refused(train, here: Path):
     (here / "table.csv").write_text(GOOD)
-    own = f"data=csv data.path=table.csv data.target=bought data.label_noise=0.1 {QUICK}"
+    own = f"data=csv data.path=table.csv data.target=bought data.label_noise=0.1 stack.engine=torch {QUICK}"
     assert train(f"-m {own} seed=0,1 data.folds=2 data.fold=0,1 name=many").code == 0
     assert train(f"{own} seed=1 data.folds=2 data.fold=1 hydra.run.dir=alone").code == 0
     there = next(path for path in (here / "multirun/many").iterdir() if "fold=1" in path.name and "seed=1" in path.name)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpexp.config.overrides import shell_word
+from mlpexp.data.file_table import listed
 from mlpexp.data.preprocessing import Features
 from mlpexp.data.splits import Split
 from mlpexp.data.table import Table
-from mlpexp.data.tabular_files import listed
 
 MANY = 0.01  # share of a part's samples that are copies of training samples, from which it is warned of
 PARTS = {"val": "validation", "test": "test"}
@@ -28,21 +28,21 @@ def warn(table: Table, split: Split, features: Features, target: str) -> None:
     """
     sentences = {
         "copies": _copied_samples(table, split),
-        "target": _copied_target(table, target),
+        "target": _copied_target(_ByContent(table), target),
         "categories": _new_categories(table, features),
     }
     for kind, sentence in sentences.items():
-        if sentence is not None and _is_new(table.digest, kind):
+        if sentence is not None and _is_new(_ByContent(table).key, kind):
             log.warning("%s", sentence)
 
 
-_logged: set[tuple[str, str]] = set()
+_logged: set[tuple[object, str]] = set()
 
 
-def _is_new(digest: str, kind: str) -> bool:
-    if (digest, kind) in _logged:
+def _is_new(content: object, kind: str) -> bool:
+    if (content, kind) in _logged:
         return False
-    _logged.add((digest, kind))
+    _logged.add((content, kind))
     return True
 
 
@@ -50,7 +50,7 @@ def _copied_samples(table: Table, split: Split) -> str | None:
     """Samples of the validation and test parts that are in the training part, too."""
     if split.val is split.train:  # data.split=none
         return None
-    groups, unavoidable = _equal_samples(_ByDigest(table))
+    groups, unavoidable = _equal_samples(_ByContent(table))
     found = []
     for part, name in PARTS.items():
         index = getattr(split, part)
@@ -66,21 +66,22 @@ def _copied_samples(table: Table, split: Split) -> str | None:
     )
 
 
-class _ByDigest:
-    """A table, equal where its content is."""
+class _ByContent:
+    """A table, equal where the same columns of the same files were read."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.key = table.digest, tuple(table.names), tuple(table.category_names)
 
     def __hash__(self) -> int:
-        return hash(self.table.digest)
+        return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByDigest) and self.table.digest == other.table.digest
+        return isinstance(other, _ByContent) and self.key == other.key
 
 
 @lru_cache(maxsize=4)
-def _equal_samples(content: _ByDigest) -> tuple[NDArray[np.int64], bool]:
+def _equal_samples(content: _ByContent) -> tuple[NDArray[np.int64], bool]:
     """A number for each sample, equal where all features are (N,); whether fewer samples are possible than there are.
 
     Where every column has few values, equal samples are unavoidable and no sign of a mistake.
@@ -101,8 +102,10 @@ def _equal_samples(content: _ByDigest) -> tuple[NDArray[np.int64], bool]:
     return groups, possible <= len(rows)
 
 
-def _copied_target(table: Table, target: str) -> str | None:
+@lru_cache(maxsize=4)
+def _copied_target(content: _ByContent, target: str) -> str | None:
     """A feature whose values correspond one to one to the classes."""
+    table = content.table
     columns = zip(table.names, table.inputs.T, strict=True)
     others = () if table.categories is None else zip(table.category_names, table.categories.T.astype(str), strict=True)
     for name, column in (*columns, *others):

@@ -13,10 +13,10 @@ from mlpexp.config.overrides import shell_word
 from mlpexp.data import leak_checks
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
+from mlpexp.data.file_table import listed
 from mlpexp.data.preprocessing import Features, fit
 from mlpexp.data.splits import Split, balanced_weights, noisy_labels, split
 from mlpexp.data.table import Table
-from mlpexp.data.tabular_files import listed
 from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
 

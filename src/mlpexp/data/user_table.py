@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpexp.config.overrides import shell_word
-from mlpexp.data import tabular_files
+from mlpexp.data import file_table, tabular_files
 from mlpexp.data.cell_values import POINT, Cell, NumberFormat, canonical, find, is_missing, looks_numeric, places
 from mlpexp.data.data_config import DataConfig
+from mlpexp.data.file_table import Column, FileTable, Source, is_category, listed
 from mlpexp.data.table import Table
-from mlpexp.data.tabular_files import Column, FileTable, Source, called, is_category, listed, read_bytes
+from mlpexp.data.tabular_files import called, read_bytes
 from mlpexp.runtime.errors import UserError
 
 MANY_NUMBERS = 20  # different numbers with fractions in the target: it is not a column of classes
@@ -44,16 +45,12 @@ def load(cfg: DataConfig) -> Table:
         if name in cfg.categorical or all(is_category(column) for _, column in columns):
             _refuse_free_text(cfg, columns)
             categories[name] = [
-                text
-                for file, column in columns
-                for text in tabular_files.categories(file, column, form, missing=missing)
+                text for file, column in columns for text in file_table.categories(file, column, form, missing=missing)
             ]
             values: Sequence[object] = categories[name]
         else:
             numbers[name] = [
-                value
-                for file, column in columns
-                for value in tabular_files.numbers(file, column, form, missing=missing)
+                value for file, column in columns for value in file_table.numbers(file, column, form, missing=missing)
             ]
             values = numbers[name]
         _warn_of_column(*columns[0], values)
@@ -122,11 +119,9 @@ def _check_names(file: FileTable, names: list[str]) -> None:
     if "" in names:
         place = next(i for i, column in enumerate(file.columns) if not column.name)
         column = file.columns[place]
-        what = (
-            "has no name and counts the rows, which may tell the class; "
-            if _counts_rows(column.cells)
-            else "has no name; "
-        )
+        what = "has no name"
+        if _counts_rows(column.cells):
+            what += " and counts the rows, which may tell the class"
         raise UserError(
             f"{file.source.called}: column {place + 1} {what}; leave it out with {file.source.drop('')}, "
             "or if it is a feature, name it in the first line"

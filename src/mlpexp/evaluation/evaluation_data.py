@@ -1,4 +1,4 @@
-"""The samples that a run is evaluated on: a part of its own data, or a file that a person gives."""
+"""The samples that a run is evaluated on: a part of its own data, or a file that the user gives."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -60,7 +60,7 @@ def own(run: Trained, part: Literal["train", "val", "test", "all"] | None) -> Ma
     if part == "all":
         index = np.arange(len(prepared.labels))
         inputs, labels = prepared.inputs, prepared.labels
-        remarks.append("all data: most of it was learnt from")
+        remarks.append("all data: most of it was used in training")
     else:
         index = getattr(prepared.split, part)
         if not len(index):
@@ -72,7 +72,7 @@ def own(run: Trained, part: Literal["train", "val", "test", "all"] | None) -> Ma
 
 
 def foreign(run: Trained, path: Path, part: str | None) -> Material:
-    """Samples of a CSV file.
+    """Samples of a CSV or Parquet file.
 
     Raises:
         UserError: the file does not fit the network.

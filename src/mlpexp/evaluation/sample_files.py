@@ -10,11 +10,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpexp.data import tabular_files
+from mlpexp.data import file_table, tabular_files
 from mlpexp.data.cell_values import POINT, NumberFormat, canonical, find, places
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
-from mlpexp.data.tabular_files import SEPARATORS, Column, FileTable, Source, listed
+from mlpexp.data.file_table import Column, FileTable, Source, listed
+from mlpexp.data.tabular_files import SEPARATORS
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 
@@ -66,9 +67,9 @@ def _read(path: Path, content: bytes, data: Description, cfg: DataConfig, *, lab
     table = tabular_files.read(Source(str(path), content), own, lambda first: _has_header(first, data, form))
     columns = _columns(path, table, data, own.target, labelled=labelled)
     size = len(table.lines)
-    numbers = [tabular_files.numbers(table, each, form, missing=bool(features.fill)) for each in columns.numbers]
+    numbers = [file_table.numbers(table, each, form, missing=bool(features.fill)) for each in columns.numbers]
     texts = [
-        tabular_files.categories(table, each, form, missing=bool(features.category_fill)) for each in columns.categories
+        file_table.categories(table, each, form, missing=bool(features.category_fill)) for each in columns.categories
     ]
     categories, remarks = _known(texts, data, size)
     values = np.array(numbers, dtype=np.float64).reshape(len(numbers), size).T

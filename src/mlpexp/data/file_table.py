@@ -1,0 +1,162 @@
+"""The columns of a user's file, what they hold, and what is wrong with a cell.
+
+Messages name file, line and column, and propose overrides where the user can set them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from mlpexp.config.overrides import shell_word
+from mlpexp.data.cell_values import INFINITE, Cell, NumberFormat, canonical, is_missing, looks_numeric
+from mlpexp.data.data_config import DataConfig
+from mlpexp.runtime.errors import UserError
+
+SHOWN = 12  # names in a message
+# what a column may hold; a text column of a CSV file may hold numbers, of a Parquet file it holds texts
+Kind = Literal["cells", "number", "category", "refused"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file and how messages speak of it.
+
+    Attributes:
+        called: e.g. `data.path=table.csv`.
+        settings: the configuration, where the user can change it; messages then propose overrides.
+    """
+
+    called: str
+    content: bytes
+    settings: DataConfig | None = None
+
+    @property
+    def settable(self) -> bool:
+        return self.settings is not None
+
+    def advice(self, key: str, value: Any, otherwise: str) -> str:
+        """What to do: set a key of the configuration, or `otherwise` where that is impossible."""
+        return f"set {shell_word(f'data.{key}', value)}" if self.settable else otherwise
+
+    def drop(self, name: str) -> str:
+        """The override that leaves out a column, beside those that are left out."""
+        return _with_name(self.settings, "drop", name)
+
+    def categorical(self, name: str) -> str:
+        """The override that makes categories of a column, beside those that are."""
+        return _with_name(self.settings, "categorical", name)
+
+    def line(self, line: int) -> str:
+        return f"{self.called}, line {line}"
+
+
+def _with_name(settings: DataConfig | None, key: str, name: str) -> str:
+    assert settings is not None, "nothing can be set for this file"
+    return shell_word(f"data.{key}", list(dict.fromkeys((*getattr(settings, key), name))))
+
+
+class Column(NamedTuple):
+    """One column of a file.
+
+    Attributes:
+        type: the type that a Parquet file states, for messages.
+        is_index: an index that pandas stored beside the columns.
+    """
+
+    name: str
+    cells: list[Cell]
+    kind: Kind = "cells"
+    type: str = "text"
+    is_index: bool = False
+
+
+@dataclass(frozen=True)
+class FileTable:
+    """The content of a file: its columns, and the line (in Parquet the number) of each row."""
+
+    source: Source
+    columns: list[Column]
+    lines: list[int]
+    header: bool = True
+    by_name: Mapping[str, Column] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {column.name: column for column in self.columns})
+
+    def where(self, row: int, column: Column) -> str:
+        """E.g. `data.path=table.csv, line 9, column size`."""
+        return f"{self.source.line(self.lines[row])}, column {column.name}"
+
+
+def numbers(table: FileTable, column: Column, form: NumberFormat, *, missing: bool) -> list[float]:
+    """The values of a column, NaN where one is missing.
+
+    Args:
+        missing: whether values may be missing.
+
+    Raises:
+        UserError: naming line and column of what is not a finite number.
+    """
+    found: list[float] = []
+    for row, cell in enumerate(column.cells):
+        if is_missing(cell):
+            if not missing:
+                raise _missing(table, row, column)
+            found.append(float("nan"))
+            continue
+        value = form.number(cell)
+        if value is None and str(cell).lower() not in INFINITE:
+            raise _not_a_number(table, row, column, str(cell), form)
+        if value is None or value in (float("inf"), float("-inf")):
+            other = f", or leave the column out with {table.source.drop(column.name)}" if table.source.settable else ""
+            raise UserError(f"{table.where(row, column)}: {str(cell)[:40]!r} is not finite; correct it{other}")
+        found.append(value)
+    return found
+
+
+def categories(table: FileTable, column: Column, form: NumberFormat, *, missing: bool) -> list[str | None]:
+    """The canonical texts of a column, None where one is missing.
+
+    Raises:
+        UserError: a value is missing and may not be.
+    """
+    texts = {cell: canonical(cell, form) for cell in set(column.cells)}
+    found = [texts[cell] or None for cell in column.cells]
+    if not missing and None in found:
+        raise _missing(table, found.index(None), column)
+    return found
+
+
+def _missing(table: FileTable, row: int, column: Column) -> UserError:
+    cell = column.cells[row]
+    advice = table.source.advice("missing", "median", "add it: no value was missing in training")
+    what = repr(cell) if isinstance(cell, str) and cell else "the value"
+    return UserError(f"{table.where(row, column)}: {what} is missing; correct it, or {advice}")
+
+
+def _not_a_number(table: FileTable, row: int, column: Column, cell: str, form: NumberFormat) -> UserError:
+    said = f"{table.where(row, column)}: {cell[:40]!r} is not a number"
+    if not table.source.settable:
+        mark = " with a decimal point" if form == NumberFormat() else ""
+        return UserError(f"{said}; write digits{mark}, as in training")
+    ways = []
+    for way in form.settings_for(cell):
+        value = NumberFormat(**{"decimal": form.decimal, "thousands": form.thousands} | way).number(cell)  # type: ignore[arg-type]
+        ways.append(f"{' '.join(f'data.{key}={mark}' for key, mark in way.items())} (reads {value!r})")
+    categorical = table.source.categorical(column.name)
+    if ways:
+        return UserError(f"{said}; set {' or '.join(ways)}, or use the column as categories with {categorical}")
+    return UserError(f"{said}; correct it, or use the column as categories with {categorical}")
+
+
+def listed(names: Sequence[str], most: int = SHOWN) -> str:
+    """Names in a message."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def is_category(column: Column) -> bool:
+    """Whether a column holds categories: by its type, or because no cell of it looks like a number."""
+    if column.kind != "cells":
+        return column.kind == "category"
+    filled = [cell for cell in column.cells if not is_missing(cell)]
+    return bool(filled) and not any(map(looks_numeric, filled))
