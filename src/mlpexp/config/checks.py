@@ -178,16 +178,15 @@ def unknown_key(key: str) -> str:
 
 
 def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
-    def walk(path: str, node: Any) -> Iterator[str]:
-        if isinstance(node, Mapping):
-            for key, value in node.items():
-                if key == "_target_":
-                    yield (
-                        f"_target_ has no place in '{path}': only callbacks and logger are built by _target_; "
-                        "everything else is chosen by name, e.g. model.activation=relu"
-                    )
-                else:
-                    yield from walk(f"{path}.{key}" if path else str(key), value)
+    def walk(path: str, node: Mapping[str, Any]) -> Iterator[str]:
+        for key, value in node.items():
+            if key == "_target_":
+                yield (
+                    f"_target_ has no place in '{path}': only callbacks and logger are built by _target_; "
+                    "everything else is chosen by name, e.g. model.activation=relu"
+                )
+            elif isinstance(value, dict):
+                yield from walk(f"{path}.{key}" if path else str(key), value)
 
     yield from walk("", {key: node for key, node in plain.items() if key not in BUILT})
     for group in BUILT:

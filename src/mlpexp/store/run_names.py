@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from mlpexp.config import schema
 from mlpexp.config.overrides import by_key
@@ -43,6 +44,7 @@ def safe_component(name: str) -> str:
     return safe
 
 
+@cache
 def _rank(key: str) -> int:
     # the seed last: that is how a person reads "which network, then which repetition"
     if key == "seed":
@@ -51,6 +53,7 @@ def _rank(key: str) -> int:
     return _ORDER.get(key, first)  # a group, such as optimizer=adam, stands where its keys begin
 
 
+@cache
 def short(key: str) -> str:
     """`model.depth` -> `depth`; data.seed keeps its group, because seed alone is another key."""
     for group in _GROUPS:
