@@ -1,4 +1,4 @@
-"""A sweep from checked configurations to directories: plan, hand out the work, keep the table, go on after failures."""
+"""A sweep from checked configurations to written runs: plan, distribute, keep the table current, survive failures."""
 
 import logging
 import math

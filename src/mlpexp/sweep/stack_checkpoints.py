@@ -1,6 +1,6 @@
-"""A stacked run's checkpoints, as Lightning would have written them had the run been alone.
+"""Checkpoints of runs that trained in a stack, in the form that Lightning writes for a run alone.
 
-A test holds them, key by key, against those of a run alone.
+A test compares them with those of a run alone, key by key.
 """
 
 import warnings

@@ -44,7 +44,7 @@ WHOLE_SWEEP = -1  # the name under which progress is reported
 def problems(configs: Sequence[Config], settings: Settings) -> Iterator[str]:
     """Why these runs cannot be compared with each other, one line each."""
     if any(cfg.halving != configs[0].halving for cfg in configs):
-        yield "halving.* is one setting for the whole sweep: its runs race each other; give each key one value"
+        yield "halving.* is one setting for the whole sweep, whose runs are compared; give each key one value"
     if any(cfg.monitor != configs[0].monitor for cfg in configs):
         yield "halving compares all runs by one metric; give monitor one value"
     if settings.backend not in ("auto", "process"):

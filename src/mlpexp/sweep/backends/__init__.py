@@ -1,4 +1,4 @@
-"""Where the stacks of a sweep are trained: in this process, over its cores, over a cluster.
+"""Where the stacks of a sweep are trained: in this process, by several processes, or on a cluster.
 
-Whatever the place, the files and their bits are the same.
+The files and their bits are the same everywhere.
 """

@@ -33,12 +33,12 @@ def connected(settings: Settings, session: Session, prepare: Callable[[], None] 
     Raises:
         UserError: no scheduler answers, or none of its workers.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # we say what a person must know ourselves
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what a person must know is in our own messages
     with ExitStack() as stack:
         address: Any = settings.address
         if address is None:
-            # not daemons: a run alone may start processes of its own; they end with this process all the same.
-            # No failures allowed: what a lost worker was doing comes back to us, who find out which run it is.
+            # daemons could not start processes, as a run alone may. No failures are allowed, so that dask does not
+            # repeat what a lost worker was doing: `LostWorkers` decides that.
             own = {"distributed.worker.daemon": False, "distributed.scheduler.allowed-failures": 0}
             stack.enter_context(dask.config.set(own))
             address = stack.enter_context(

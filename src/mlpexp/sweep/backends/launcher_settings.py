@@ -1,4 +1,4 @@
-"""`hydra.launcher.*`: where a sweep is trained. Light: it is checked before anything heavy is imported."""
+"""`hydra.launcher.*`: where a sweep is trained. Checked before anything heavy is imported."""
 
 import socket
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from mlpexp.runtime import portable
 from mlpexp.runtime.errors import ConfigError
 
 BACKENDS = ("auto", "process", "fork", "loky", "dask", "submitit")
-WORTH_WORKERS_S = 1.5  # of training, estimated; below it one process is as quick and shows more
+MIN_COST = 1.5  # estimated; below it one process is as quick
 EXECUTORS = ("slurm", "local")
 EXTRAS = {"dask": ("distributed", "dask"), "submitit": ("submitit", "slurm")}  # backend -> module, extra
 ANSWER_S = 5.0
@@ -20,14 +20,15 @@ KEY = "hydra.launcher."
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """
+    """The keys below `hydra.launcher`.
+
     Attributes:
-        backend: process (this one), fork (copies of it, started at no cost), loky (worker processes that
-            import everything anew), dask, submitit; auto is fork where it pays, else process.
+        backend: process (this one), fork (copies of it, which start at once), loky (new processes, which import
+            everything), dask, submitit; auto is fork where that is faster, else process.
         workers: how many stacks are trained at once; None: as many as there are cores (submitit: as many as stacks).
         address: of a dask scheduler; None starts a cluster on this machine.
-        executor: submitit's: slurm, or local for a try on this machine.
-        slurm: what submitit's `update_parameters` takes: timeout_min, slurm_partition, mem_gb…
+        executor: of submitit: slurm, or local to try it on this machine.
+        slurm: parameters of submitit: timeout_min, slurm_partition, mem_gb, …
     """
 
     backend: str = "auto"
@@ -40,17 +41,14 @@ class Settings:
     def num_workers(self) -> int:
         return self.workers or portable.available_cores()
 
-    def settled(self, seconds: float, *, can_fork: bool) -> "Settings":
-        """The same with `auto` decided, for a sweep of so many seconds on one core."""
+    def settled(self, cost: float, *, can_fork: bool) -> "Settings":
+        """The same with `auto` decided, for a sweep of this cost (see `planner.Plan`)."""
         if self.backend != "auto":
             return self
-        pays = (
-            can_fork
-            and portable.can_fork()
-            and self.num_workers > 1
-            and (self.workers is not None or seconds > WORTH_WORKERS_S)
+        is_faster = (
+            can_fork and portable.can_fork() and self.num_workers > 1 and (self.workers is not None or cost > MIN_COST)
         )
-        return replace(self, backend="fork") if pays else replace(self, backend="process", workers=None)
+        return replace(self, backend="fork") if is_faster else replace(self, backend="process", workers=None)
 
     def check(self) -> None:
         """

@@ -1,4 +1,4 @@
-"""Array jobs of Slurm by submitit, or processes on this machine as if they were such; all share a file system."""
+"""Array jobs of Slurm by submitit, or processes on this machine that stand in for them; all share a file system."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ from mlpexp.sweep.backends.remote_worker import RemoteWorker
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 
-MOST_JOBS = 500  # of one array; Slurm's own limit is 1,001 unless its administrator changed it
+MAX_JOBS = 500  # of one array; the default limit of Slurm is 1,001
 DEFAULTS = {"name": "mlpexp", "timeout_min": 240, "cpus_per_task": 1}
 POLL_S = {"slurm": 2.0, "local": 0.2}
 QUEUE_S = 5.0
@@ -45,8 +45,8 @@ class Submitit:
             raise UserError(f"hydra.launcher.executor={settings.executor}: {' '.join(str(error).split())}") from error
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        # chunks, not single stacks: a scheduler takes seconds for each job; one that was lost comes again by itself
-        waiting = _chunks(units, min(len(units), self._limit or MOST_JOBS))
+        # several stacks in one job, since a scheduler takes seconds for each; a stack that was lost gets its own job
+        waiting = _chunks(units, min(len(units), self._limit or MAX_JOBS))
         working: dict[Any, list[Unit]] = {}
         queue = _Queue() if self._slurm else None
         lost = LostWorkers(self._worker.session, watcher, "a job")
@@ -82,11 +82,11 @@ class Submitit:
 
     def _submitted(self, chunks: list[list[Unit]]) -> list[Any]:
         jobs = []
-        for start in range(0, len(chunks), MOST_JOBS):
+        for start in range(0, len(chunks), MAX_JOBS):
             with self._executor.batch():
                 jobs += [
                     self._executor.submit(_Chunk(self._worker), [unit.packed() for unit in chunk])
-                    for chunk in chunks[start : start + MOST_JOBS]
+                    for chunk in chunks[start : start + MAX_JOBS]
                 ]
         return jobs
 
@@ -107,7 +107,7 @@ class _Chunk:
 
 
 class _Queue:
-    """What Slurm still has to do for us. `sacct` would know more, but not every cluster keeps accounts."""
+    """The jobs of this user in the queue of Slurm. `sacct` would say more, but not every cluster keeps accounts."""
 
     def __init__(self) -> None:
         self._asked_at = float("-inf")
@@ -117,17 +117,17 @@ class _Queue:
     def has_left(self, job_id: str) -> bool:
         """Whether the job has been out of the queue for so long that its result would have appeared."""
         if time.monotonic() - self._asked_at > QUEUE_S:
-            told = subprocess.run(
+            answer = subprocess.run(
                 ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"],
                 capture_output=True,
                 text=True,
                 check=False,
             )
             self._asked_at = time.monotonic()
-            if told.returncode != 0:  # the controller is restarting, say
+            if answer.returncode != 0:  # e.g. the controller is restarting
                 self._missed.clear()
                 return False
-            self._jobs = set(told.stdout.split())
+            self._jobs = set(answer.stdout.split())
         if job_id in self._jobs:
             self._missed.pop(job_id, None)
             return False
