@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import hashlib
 import json
 import math
 import os
@@ -565,3 +566,16 @@ def test_a_killed_search_reaches_its_total_trains_nothing_twice_and_makes_its_re
     assert "The report: multirun/s/report/index.html" in ended.out
     page = (place / "report/index.html").read_text()
     assert all(key in page for key in ("optimizer.lr", "model.width", "12 runs"))
+
+
+def test_recorded_parameters_outside_of_the_space_are_refused(train: Any, here: Path, trained: Any) -> None:
+    command = f"{SEARCH} {SPACE} hydra.sweeper.n_trials=4"
+    assert train(command).code == 0
+    path = here / "multirun/s/search.jsonl"
+    header, *generations = path.read_text().splitlines(keepends=True)
+    content = json.loads(generations[0].partition(" ")[2])
+    for wrong in ({"optimizer.lr": 5.0}, {"model.activation": "gelu"}, {"model.activation": 3}):
+        changed = json.dumps(content | {"trials": [content["trials"][0] | wrong]}, separators=(",", ":"))
+        path.write_text(f"{header}{hashlib.sha256(changed.encode()).hexdigest()} {changed}\n")
+        ended = train(command)
+        assert (ended.code, "trial 1 of the record is outside of the space" in ended.line) == (2, True), ended.err

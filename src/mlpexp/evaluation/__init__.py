@@ -1,1 +1,1 @@
-"""What a finished run can be asked: how good it is and where it errs, its answer to new samples, a file for others."""
+"""Uses of a finished run: evaluation, prediction for new samples, export for other programs."""

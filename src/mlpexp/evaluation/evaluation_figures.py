@@ -1,4 +1,4 @@
-"""The pictures that only an evaluation has: calibration, and the last hidden layer in two dimensions."""
+"""Figures of an evaluation: calibration, and the last hidden layer in two dimensions."""
 
 from collections.abc import Sequence
 
@@ -23,22 +23,22 @@ from mlpexp.tracking.figures.plot_style import (
     short,
 )
 
-LEGEND = 20  # classes that a legend names at most
+MAX_LEGEND = 20  # classes
 
 
 @in_house_style
 def reliability_curve(bins: Sequence[Bin], ece: float) -> Figure:
-    """How often the network is right against how sure it is, and below it how many samples that concerns."""
+    """Accuracy against confidence, and below it the number of samples of each bin."""
     figure = new_figure(5.2, 5.6)
     axes = place(figure, 0.8, 1.75, 4.1, 3.3)
     counts = place(figure, 0.8, 0.55, 4.1, 0.95)
-    filled = [one for one in bins if one.count]
+    filled = [entry for entry in bins if entry.count]
     axes.plot([0, 1], [0, 1], color=FAINT, ls="--", lw=1, label="perfectly calibrated")
-    for one in filled:
-        axes.plot([one.confidence] * 2, [one.confidence, one.accuracy], color=VERMILION, lw=1.2, alpha=0.7)
+    for entry in filled:
+        axes.plot([entry.confidence] * 2, [entry.confidence, entry.accuracy], color=VERMILION, lw=1.2, alpha=0.7)
     axes.plot(
-        [one.confidence for one in filled],
-        [one.accuracy for one in filled],
+        [entry.confidence for entry in filled],
+        [entry.accuracy for entry in filled],
         color=BLUE,
         marker="o",
         markersize=5,
@@ -48,9 +48,9 @@ def reliability_curve(bins: Sequence[Bin], ece: float) -> Figure:
     axes.plot([], [], color=VERMILION, lw=1.2, alpha=0.7, label="gap")
     axes.legend(loc="upper left", fontsize=9)
     counts.bar(
-        [one.low for one in bins],
-        [one.count for one in bins],
-        width=[one.high - one.low for one in bins],
+        [entry.low for entry in bins],
+        [entry.count for entry in bins],
+        width=[entry.high - entry.low for entry in bins],
         align="edge",
         color=BLUE,
         edgecolor="white",
@@ -63,10 +63,10 @@ def reliability_curve(bins: Sequence[Bin], ece: float) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(color=GRID)
     axes.set_xticklabels([])
-    axes.set_ylabel("accuracy: how often it is right")
+    axes.set_ylabel("accuracy")
     counts.set_ylabel("samples")
     counts.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
-    counts.set_xlabel("confidence: how sure it says it is")
+    counts.set_xlabel("confidence")
     for both in (axes, counts):
         both.yaxis.set_label_coords(-0.13, 0.5)
     headline(figure, f"Expected calibration error {ece:.3f} over {len(bins)} bins")
@@ -83,11 +83,11 @@ def scatter(
     words: str,
     axis_names: tuple[str, str] | None = None,
 ) -> Figure:
-    """Samples as points, coloured by their true class; the wrong ones are ringed.
+    """Samples as points, coloured by their true class; wrong predictions have a ring.
 
     Args:
         points: (n, 2); labels, predicted: (n,).
-        axis_names: none where the axes mean nothing.
+        axis_names: None where the axes have no meaning.
     """
     figure = new_figure(7.2, 5.8)
     axes = place(figure, 0.7, 0.6, 4.9, 4.7)
@@ -99,8 +99,8 @@ def scatter(
     wrong = labels != predicted
     if wrong.any():
         axes.scatter(points[wrong, 0], points[wrong, 1], s=3 * size + 20, facecolor="none", edgecolor=INK, lw=1)
-    if len(present) <= LEGEND:
-        for c in present:  # the class's name where most of it is
+    if len(present) <= MAX_LEGEND:
+        for c in present:  # the name of the class at its median
             middle = np.median(points[labels == c], axis=0)
             name = short(class_names[c], 10)
             axes.annotate(
@@ -111,11 +111,13 @@ def scatter(
                 fontweight="bold",
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
             )
-    entries = [Line2D([], [], ls="", markersize=6, markeredgewidth=0, **class_look(int(c))) for c in present[:LEGEND]]
-    names = [short(class_names[c], 14) for c in present[:LEGEND]]
-    if len(present) > LEGEND:
+    entries = [
+        Line2D([], [], ls="", markersize=6, markeredgewidth=0, **class_look(int(c))) for c in present[:MAX_LEGEND]
+    ]
+    names = [short(class_names[c], 14) for c in present[:MAX_LEGEND]]
+    if len(present) > MAX_LEGEND:
         entries.append(Line2D([], [], ls=""))
-        names.append(f"and {len(present) - LEGEND} more")
+        names.append(f"and {len(present) - MAX_LEGEND} more")
     if wrong.any():
         entries.append(Line2D([], [], ls="", marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK))
         names.append(f"{int(wrong.sum())} wrong")

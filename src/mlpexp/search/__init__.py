@@ -1,1 +1,1 @@
-"""Searches that learn from their trials: `hydra/sweeper=optuna`; see `optimise.py`."""
+"""Searches with Optuna (`hydra/sweeper=optuna`); `optuna_search.optimise` is the entry."""

@@ -141,10 +141,11 @@ class _Search:
             size = max(self._plan.batch_size, len(generation.trials))
             self.study.sampler = samplers.sampler(self._plan.sampler, self._plan.seed, number, size)
         distributions = self._plan.space.distributions
-        if params.keys() != distributions.keys() or not all(
-            one._contains(one.to_internal_repr(params[key])) for key, one in distributions.items()
-        ):
-            raise UserError(f"{self._record.directory}: trial {number + 1:,} of the record is outside of the space")
+        try:  # a finished trial is checked when it is made
+            optuna.trial.create_trial(params=params, distributions=distributions, values=[0.0] * len(self._plan.names))
+        except ValueError as error:
+            message = f"{self._record.directory}: trial {number + 1:,} of the record is outside of the space; {error}"
+            raise UserError(message) from error
         self.study.enqueue_trial(params)
         trial = self.study.ask(distributions)
         _ = trial.relative_params  # computed at the first use, and what the CMA-ES sampler keeps its state by
