@@ -87,7 +87,7 @@ def test_every_kind_of_run_gives_its_own_numbers_again(train, here, settings):
 
 
 def test_runs_of_a_stack_give_their_own_numbers_again(train, here):
-    assert train("-m seed=0,1 model.width=8 trainer.max_epochs=2 name=pair").code == 0
+    assert train("-m seed=0,1 model.width=8 trainer.max_epochs=2 name=pair stack.engine=torch").code == 0
     for run in sorted(path.parent for path in Path("multirun/pair").glob(f"*/{file_names.RESULT}")):
         outcome = evaluate(run)
         assert "those of result.json, to the last bit" in outcome.out, outcome.err
@@ -382,3 +382,16 @@ def test_an_evaluation_writes_through_no_link_and_spares_what_was_changed(finish
     refused = evaluate("run", "--out", "mine")
     assert (refused.code, "per_class.csv was not written by mlpexp, or has changed since" in refused.line) == (2, True)
     assert (here / "mine/per_class.csv").read_text() == "my corrections"
+
+
+def test_a_run_of_the_compiled_engine_agrees_up_to_rounding_and_says_so(train, here):
+    pytest.importorskip("numba")
+    assert train("-m seed=0,1 model.width=8 trainer.max_epochs=2 name=fast stack.engine=compiled").code == 0
+    for path in sorted(Path("multirun/fast").glob(f"*/{file_names.RESULT}")):
+        outcome = evaluate(path.parent)
+        assert outcome.code == 0, outcome.err
+        noted, found = run_directory.read_result(path.parent).metrics, written(path.parent / "evaluation")["metrics"]
+        assert found["loss"] == pytest.approx(noted["test/loss"], rel=1e-5)
+        assert found["acc"] == noted["test/acc"]
+        text = " ".join(outcome.out.split())
+        assert "the last bit" in text or "trained by the compiled engine and is evaluated by torch" in text
