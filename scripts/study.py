@@ -4,6 +4,8 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+import require_environment  # noqa: F401
+
 from mlpexp.cli import exit_codes
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.terminal import say

@@ -1,4 +1,4 @@
-"""Which software made a run: recorded in its result, and warned about when it differs, never hashed."""
+"""The software that trained a run: recorded in its result, compared for warnings, no part of its identity."""
 
 import platform
 import subprocess
@@ -32,7 +32,7 @@ def git_commit() -> str | None:
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # no git, or an empty repository: the result says so by null
+        return None  # no git, or an empty repository: null in the result
     return described.stdout.strip() or None
 
 

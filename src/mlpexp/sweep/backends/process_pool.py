@@ -1,5 +1,6 @@
 """Worker processes on this machine: copies of this one (fork), or new ones that import everything (joblib's loky)."""
 
+import gc
 import multiprocessing
 import os
 from collections import deque
@@ -84,6 +85,7 @@ class ProcessPool:
 
     def _pool(self) -> Any:
         if self._forks:
+            gc.freeze()  # a collection in a worker would copy every page that it shares with this process
             context = multiprocessing.get_context("fork")
             return _ForkPool(max_workers=1, mp_context=context, initializer=begin, initargs=(os.getpid(),))
         return loky.ProcessPoolExecutor(max_workers=1, initializer=begin, initargs=(os.getpid(),), env=ONE_THREAD)
