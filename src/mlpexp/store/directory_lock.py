@@ -44,7 +44,7 @@ def take(directory: Path) -> int:
 
 
 def reserve(directory: Path) -> int | None:
-    """As `take`, but nothing is changed until `sign`; None where nobody has ever been.
+    """As `take`, but nothing is changed until `sign`; None where there has never been a lock.
 
     Raises:
         UserError: another process holds it.

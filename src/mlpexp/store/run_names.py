@@ -50,7 +50,7 @@ def _rank(key: str) -> int:
     if key == "seed":
         return len(_ORDER) + 1
     first = next((place for name, place in _ORDER.items() if name.startswith(f"{key}.")), len(_ORDER))
-    return _ORDER.get(key, first)  # a group, such as optimizer=adam, stands where its keys begin
+    return _ORDER.get(key, first)  # a group, such as optimizer=adam, comes where its keys begin
 
 
 @cache

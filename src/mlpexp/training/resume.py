@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
 from mlpexp import data
@@ -19,16 +18,15 @@ from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config, HalvingConfig
 from mlpexp.data.data_config import FILE_KEYS
 from mlpexp.models import build
-from mlpexp.models.classifier import Classifier
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.metrics import is_column
-from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
+from mlpexp.training.checkpoint_checks import check_training_state
 from mlpexp.training.recorder import TRAINING_WEIGHTS
 
 log = logging.getLogger(__name__)
@@ -45,9 +43,6 @@ ALLOWED = (
     "logger",
     "hydra.",
 )
-# flags of the Trainer with which an epoch has another number of steps
-OTHER_STEPS = {"accumulate_grad_batches", "limit_train_batches", "max_steps", "overfit_batches", "fast_dev_run"}
-OTHER_STEPS |= {"devices", "num_nodes", "max_time"}
 
 Rows = list[list[float | str]]
 Recorded = tuple[list[dict[str, float]], Rows, float, float]
@@ -116,7 +111,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     history, layer_rows, started, saved_at = _recorded(directory, path, loaded)
     if not own.callbacks:  # they may change a schedule or the number of steps
         module = build(own, num_features, num_classes, samples)
-        _check_training_state(path, loaded, own, module, len(history))
+        check_training_state(path, loaded, own, module, len(history))
     # what was not typed stays as it was
     trainer = {
         name: getattr(cfg.trainer if f"trainer.{name}" in given else own.trainer, name)
@@ -261,119 +256,6 @@ def _recorded_before(path: Path, state: Mapping[str, Any]) -> Recorded:
         raise UserError(f"{path} is damaged: its history is not what mlpexp writes; train the run again")
     missing = len(run_directory.LAYER_NAMES)  # columns that came later are empty
     return history, [[*row, *[""] * (missing - len(row))] for row in rows], wall_times[0], saved_at
-
-
-def _check_training_state(path: Path, loaded: Mapping[str, Any], cfg: Config, module: Classifier, epochs: int) -> None:
-    """Compare counters, optimizer and schedule with those of a run of `cfg` after `epochs`.
-
-    Args:
-        module: the untrained network of `cfg`.
-
-    Raises:
-        UserError: naming the first that differs.
-    """
-
-    def refuse(what: str) -> UserError:
-        return UserError(f"{path} is damaged: {what} is not that of its configuration; train the run again")
-
-    steps = loaded.get("global_step")
-    if not isinstance(steps, int) or not _counts(loaded.get("loops"), epochs, steps):
-        raise refuse("the count of its epochs and steps")
-    flags = cfg.trainer.flags.keys() & OTHER_STEPS
-    if not flags and steps % epochs:
-        raise refuse("the count of its steps")
-    configured: Any = module.configure_optimizers()
-    optimizers, schedules = configured if isinstance(configured, tuple) else ([configured], [])
-    optimizers = [optimizer for optimizer in optimizers if optimizer is not None]
-    states, schedule_states = loaded.get("optimizer_states"), loaded.get("lr_schedulers")
-    if states == [{}]:  # what Lightning writes where there is no optimizer
-        states = []
-    if not isinstance(states, list) or len(states) != len(optimizers):
-        raise refuse("the number of its optimizers")
-    if not isinstance(schedule_states, list) or len(schedule_states) != len(schedules):
-        raise refuse("the number of its schedules")
-    import warnings
-
-    for schedule, state in zip(schedules, schedule_states, strict=True):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # there was no step of the optimizer
-            for _ in range(epochs):
-                schedule.step()
-        if not isinstance(state, dict) or any(
-            state.get(name) != value
-            for name, value in schedule.state_dict().items()
-            if name in ("last_epoch", "base_lrs")
-        ):
-            raise refuse("its schedule")
-    for optimizer, state in zip(optimizers, states, strict=True):
-        if not isinstance(state, dict) or not _same_groups(
-            state.get("param_groups"), optimizer.state_dict()["param_groups"]
-        ):
-            raise refuse("a setting of its optimizer, such as the learning rate,")
-        if not _same_state(state.get("state"), optimizer, cfg, 0 if flags else steps):
-            raise refuse("the state of its optimizer")
-    own: dict[str, Any] = {}
-    module.on_save_checkpoint(own)
-    if any(not _has_same_shapes(loaded.get(name), value) for name, value in own.items()):
-        raise refuse("the state of its training")
-
-
-def _counts(loops: Any, epochs: int, steps: int) -> bool:
-    """Whether the Trainer's counters say what the number of epochs and of steps says."""
-    try:
-        fit = loops["fit_loop"]
-        progress = fit["epoch_progress"]
-        counted = [progress[part][name] for part in ("total", "current") for name in ("ready", "started", "processed")]
-        done = [progress[part]["completed"] for part in ("total", "current")]
-        automatic = fit["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
-        manual = fit["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"]
-    except (KeyError, TypeError):
-        return False
-    return set(counted) <= {epochs} and set(done) <= {epochs - 1, epochs} and automatic + manual == steps
-
-
-def _same_groups(found: Any, expected: Sequence[Mapping[str, Any]]) -> bool:
-    if not isinstance(found, list) or len(found) != len(expected):
-        return False
-    return all(
-        isinstance(one, dict)
-        and "lr" in one
-        and one.get("params") == other["params"]
-        # other versions of torch have other keys
-        and all(one[name] == value for name, value in other.items() if name in one)
-        for one, other in zip(found, expected, strict=True)
-    )
-
-
-def _same_state(found: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps: int) -> bool:
-    """Whether it is the state after steps of this optimizer: tensors of these names and shapes for each parameter.
-
-    Args:
-        steps: that were made; 0: any number.
-    """
-    rule = OPTIMIZERS[cfg.optimizer.name]
-    names = {*rule.state_of_run(cfg.optimizer), *(["step"] if rule.counts_steps else [])}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if not isinstance(found, dict) or found.keys() != (set(range(len(parameters))) if names else set()):
-        return False
-    for index, state in found.items():
-        if not isinstance(state, dict) or state.keys() != names:
-            return False
-        for name, value in state.items():
-            shape = () if name == "step" else parameters[index].shape
-            if not isinstance(value, torch.Tensor) or value.shape != shape:
-                return False
-            if name == "step" and steps and float(value) != steps:
-                return False
-    return True
-
-
-def _has_same_shapes(found: Any, expected: Any) -> bool:
-    if isinstance(expected, list):
-        return isinstance(found, list) and len(found) == len(expected) and all(map(_has_same_shapes, found, expected))
-    if isinstance(expected, torch.Tensor):
-        return isinstance(found, torch.Tensor) and found.shape == expected.shape
-    return type(found) is type(expected)
 
 
 def _refuse_what_would_differ(

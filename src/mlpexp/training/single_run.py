@@ -62,7 +62,7 @@ def train(cfg: Config, job: Job) -> Result:
     """
     started = time.time()
     job.directory.mkdir(parents=True, exist_ok=True)
-    # what the person gave may be a link; below it none is followed
+    # the given directory may be a link; below it none is followed
     job = replace(job, directory=job.directory.resolve()) if job.directory.is_symlink() else job
     with ExitStack() as stack:
         stack.enter_context(directory_lock.hold(job.directory))
@@ -262,7 +262,7 @@ class _Run:
 
 
 def _end_ranks(trainer: Trainer) -> None:
-    """The processes of a data-parallel training, whose end nobody would wait for."""
+    """Kill the other processes of a data-parallel training: Lightning does not wait for them after an error."""
     launcher = trainer.strategy.launcher
     if trainer.world_size > 1 and launcher is not None:
         launcher.kill(signal.SIGKILL)

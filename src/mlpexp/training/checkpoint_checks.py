@@ -1,0 +1,132 @@
+"""Compares the training state in a checkpoint with the configuration that the checkpoint is of.
+
+Lightning restores counters, optimizer and schedule as they are, so that a changed file would train otherwise unnoticed.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlpexp.config.schema import Config
+from mlpexp.models.classifier import Classifier
+from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.runtime.errors import UserError
+
+# flags of the Trainer with which an epoch has another number of steps
+OTHER_STEPS = {"accumulate_grad_batches", "limit_train_batches", "max_steps", "overfit_batches", "fast_dev_run"}
+OTHER_STEPS |= {"devices", "num_nodes", "max_time"}
+
+
+def check_training_state(path: Path, loaded: Mapping[str, Any], cfg: Config, module: Classifier, epochs: int) -> None:
+    """Compare counters, optimizer and schedule with those of a run of `cfg` after `epochs`.
+
+    Args:
+        module: the untrained network of `cfg`.
+
+    Raises:
+        UserError: naming the first that differs.
+    """
+
+    def refuse(what: str) -> UserError:
+        return UserError(f"{path} is damaged: {what} is not that of its configuration; train the run again")
+
+    steps = loaded.get("global_step")
+    if not isinstance(steps, int) or not _counts(loaded.get("loops"), epochs, steps):
+        raise refuse("the count of its epochs and steps")
+    flags = cfg.trainer.flags.keys() & OTHER_STEPS
+    if not flags and steps % epochs:
+        raise refuse("the count of its steps")
+    configured: Any = module.configure_optimizers()
+    optimizers, schedules = configured if isinstance(configured, tuple) else ([configured], [])
+    optimizers = [optimizer for optimizer in optimizers if optimizer is not None]
+    states, schedule_states = loaded.get("optimizer_states"), loaded.get("lr_schedulers")
+    if states == [{}]:  # what Lightning writes where there is no optimizer
+        states = []
+    if not isinstance(states, list) or len(states) != len(optimizers):
+        raise refuse("the number of its optimizers")
+    if not isinstance(schedule_states, list) or len(schedule_states) != len(schedules):
+        raise refuse("the number of its schedules")
+
+    for schedule, state in zip(schedules, schedule_states, strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # there was no step of the optimizer
+            for _ in range(epochs):
+                schedule.step()
+        if not isinstance(state, dict) or any(
+            state.get(name) != value
+            for name, value in schedule.state_dict().items()
+            if name in ("last_epoch", "base_lrs")
+        ):
+            raise refuse("its schedule")
+    for optimizer, state in zip(optimizers, states, strict=True):
+        if not isinstance(state, dict) or not _same_groups(
+            state.get("param_groups"), optimizer.state_dict()["param_groups"]
+        ):
+            raise refuse("a setting of its optimizer, such as the learning rate,")
+        if not _same_state(state.get("state"), optimizer, cfg, 0 if flags else steps):
+            raise refuse("the state of its optimizer")
+    own: dict[str, Any] = {}
+    module.on_save_checkpoint(own)
+    if any(not _has_same_shapes(loaded.get(name), value) for name, value in own.items()):
+        raise refuse("the state of its training")
+
+
+def _counts(loops: Any, epochs: int, steps: int) -> bool:
+    """Whether the Trainer's counters say what the number of epochs and of steps says."""
+    try:
+        fit = loops["fit_loop"]
+        progress = fit["epoch_progress"]
+        counted = [progress[part][name] for part in ("total", "current") for name in ("ready", "started", "processed")]
+        done = [progress[part]["completed"] for part in ("total", "current")]
+        automatic = fit["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+        manual = fit["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"]
+    except (KeyError, TypeError):
+        return False
+    return set(counted) <= {epochs} and set(done) <= {epochs - 1, epochs} and automatic + manual == steps
+
+
+def _same_groups(found: Any, expected: Sequence[Mapping[str, Any]]) -> bool:
+    if not isinstance(found, list) or len(found) != len(expected):
+        return False
+    return all(
+        isinstance(one, dict)
+        and "lr" in one
+        and one.get("params") == other["params"]
+        # other versions of torch have other keys
+        and all(one[name] == value for name, value in other.items() if name in one)
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+def _same_state(found: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps: int) -> bool:
+    """Whether it is the state after steps of this optimizer: tensors of these names and shapes for each parameter.
+
+    Args:
+        steps: that were made; 0: any number.
+    """
+    rule = OPTIMIZERS[cfg.optimizer.name]
+    names = {*rule.state_of_run(cfg.optimizer), *(["step"] if rule.counts_steps else [])}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not isinstance(found, dict) or found.keys() != (set(range(len(parameters))) if names else set()):
+        return False
+    for index, state in found.items():
+        if not isinstance(state, dict) or state.keys() != names:
+            return False
+        for name, value in state.items():
+            shape = () if name == "step" else parameters[index].shape
+            if not isinstance(value, torch.Tensor) or value.shape != shape:
+                return False
+            if name == "step" and steps and float(value) != steps:
+                return False
+    return True
+
+
+def _has_same_shapes(found: Any, expected: Any) -> bool:
+    if isinstance(expected, list):
+        return isinstance(found, list) and len(found) == len(expected) and all(map(_has_same_shapes, found, expected))
+    if isinstance(expected, torch.Tensor):
+        return isinstance(found, torch.Tensor) and found.shape == expected.shape
+    return type(found) is type(expected)
