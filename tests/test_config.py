@@ -20,7 +20,7 @@ WRONG = {
     "seed=-1": ["seed=-1 is out of range: it must be >= 0", "e.g. seed=0"],
     "seed=4294967296": ["seed=4294967296 is out of range: it must be <= 4294967295"],
     "seed=abc": ["seed=abc is not a whole number"],
-    "name=": ['name="" is empty'],
+    "name=": ["name='' is empty"],
     "model.depth=-1": ["model.depth=-1 is out of range: it must be >= 0"],
     "model.width=0": ["model.width=0: give a whole number from 1, or a list"],
     "model.width=[64,0]": ["model.width=[64,0]: give a whole number from 1, or a list"],
