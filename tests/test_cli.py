@@ -57,7 +57,7 @@ WRONG = {
     "+logger.x._target_=lightning.pytorch.loggers.Nope": ["logger.x cannot be built", "'Nope'"],
     "hydra.run.dir=/dev/null/x": ["hydra.run.dir=/dev/null/x: /dev/null is a file"],
     "resume=nothing": ["resume=nothing does not exist", "e.g. resume=outputs/DATE/TIME"],
-    "resume=": ['resume="" is empty'],
+    "resume=": ["resume='' is empty"],
     "resume=/dev/null": ["resume=/dev/null is no directory"],
     "resume=.": ["has no checkpoints/last.ckpt"],
     "resume=. model.depth=3": ["model.depth cannot be given; only trainer.max_epochs may grow"],

@@ -179,11 +179,13 @@ def parse(cfg: DictConfig) -> schema.Config:
         plain = OmegaConf.to_container(job, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(interpolation_sentence(error)) from error
-    return checks.parse(plain, _started_in)  # type: ignore[arg-type]
+    return checks.parse(plain, partial(_started_in, cfg))  # type: ignore[arg-type]
 
 
-def _started_in() -> Path:
-    """The directory in which the program was started; `hydra.job.chdir` may have left it."""
+def _started_in(cfg: DictConfig) -> Path:
+    """The directory in which the program was started; `hydra.job.chdir` has left it when the job begins."""
+    if "hydra" in cfg:  # the job has not begun
+        return Path(str(cfg.hydra.runtime.cwd))
     return Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
 
 
