@@ -32,7 +32,7 @@ def write_run(
         directory: exists; holds what Hydra writes.
         hparams: its row of TensorBoard's HParams page.
     """
-    run_state.check_unused(directory)
+    run_state.check_unused(directory, under_way=True)
     record, wall_times = state.record, state.wall_times
     end = _end(cfg, data, state)
     files = {name: text.encode() for name, text in _tables(state).items()}
