@@ -46,7 +46,7 @@ def _saved_after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlpexp.sweep.train_stack.SAVE_SHARE", 0)
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int, error: BaseException) -> None:
+def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int, error: Callable[[], BaseException]) -> None:
     """End the training by an exception in the middle of the epoch that follows so many."""
     ordinary = StackModule.validation_step
     done = 0
@@ -56,7 +56,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int, error: BaseExceptio
         ordinary(self, batch, number)
         done += 1
         if done > epochs:
-            raise error
+            raise error()
 
     monkeypatch.setattr(StackModule, "validation_step", step)
 
@@ -98,10 +98,10 @@ def test_the_same_command_continues_a_stack_to_the_same_bits(
     assert train(f"{grid} name=whole").code == 0
     with monkeypatch.context() as patch:
         if how == "killed":
-            stop_after(patch, 3, Killed())
+            stop_after(patch, 3, Killed)
             assert train(f"{grid} {ALWAYS} name=stopped").code == 1
         else:
-            stop_after(patch, 3, Interrupted("stopped by SIGTERM", 143))
+            stop_after(patch, 3, lambda: Interrupted("stopped by SIGTERM", 143))
             ended = train(f"{grid} {ALWAYS} name=stopped")
             assert ended.code == 143
             assert "more are saved with their epochs so far, the same command carries on" in ended.line
@@ -289,7 +289,7 @@ def test_a_damaged_state_costs_time_only(
     words = f"-m seed=0,1 trainer.max_epochs=3 model.width=4 hydra.launcher.backend=process {ALWAYS} "
     assert train(f"{words} name=whole").code == 0
     with monkeypatch.context() as patch:
-        stop_after(patch, 1, Killed())
+        stop_after(patch, 1, Killed)
         assert train(f"{words} name=s").code == 1
     gc.collect()
     [path] = (here / "multirun/s" / STATES).iterdir()
