@@ -137,4 +137,4 @@ def test_what_is_not_there_or_never_ends(refusal, here):
     (here / "empty").mkdir()
     assert "empty holds no run" in refusal("empty")
     (here / "run" / file_names.BEST).unlink()
-    assert "run has no checkpoints/best.ckpt; it has the other one, --weights last" in refusal()
+    assert "run has no checkpoints/best.ckpt; it has the other one: --weights last" in refusal()
