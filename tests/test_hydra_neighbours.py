@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from conftest import SCRIPTS
 from hydra._internal.utils import get_args_parser
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
+from hydra.version import VersionBase
 
 from mlpexp.config import plugin_keys
 
@@ -20,6 +22,16 @@ SOURCE = Path(__file__).parents[1] / "src"
 pytestmark = pytest.mark.filterwarnings("default")  # Hydra's own tests and plugins warn
 
 
+@pytest.fixture
+def no_version_base() -> Iterator[None]:
+    """Programs that other tests have run in this process set Hydra's version base; its own tests set none."""
+    former = VersionBase.instance()
+    VersionBase.set_instance(VersionBase())
+    yield
+    VersionBase.set_instance(former)
+
+
+@pytest.mark.usefixtures("no_version_base")
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", [])])
 class TestHydrasLauncherTests(LauncherTestSuite):
     """Having mlpexp installed changes nothing for the launcher of another application."""

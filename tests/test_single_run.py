@@ -74,7 +74,7 @@ def test_a_run_leaves_exactly_these_files(usual):
 def test_nothing_is_said_on_stderr_and_the_table_and_two_commands_on_stdout(usual):
     _, outcome = usual
     assert outcome.err == ""
-    assert "after 4 of 4 epochs (the best by val/loss)" in outcome.out
+    assert "epoch 3, the best by val/loss, of epochs 0 to 3" in outcome.out
     for word in ("training", "validation", "test", "loss (nats)", "accuracy"):
         assert word in outcome.out
     assert "tensorboard --logdir run\n" in outcome.out

@@ -136,7 +136,7 @@ def spoil(sweep: Path, how: str) -> str:
             return how
         case "marker of another run":
             shutil.copy(sweep / RUNS[1] / file_names.RESULT, marker)
-    return "torn"
+    return "damaged"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_torn_run_is_trained_again_to_the_same_numbers(train, sweep: Path):
     spoil(sweep, "torn weights")
     spoil(sweep, "no marker")
     ended = train(SMALL)
-    assert "4 runs: 3 done before, 1 torn (set aside, trained again)" in ended.out
+    assert "4 runs: 3 done before, 1 damaged (set aside, trained again)" in ended.out
     assert {name for name, time in times(sweep).items() if before[name] != time} == {RUNS[0]}
     strip = [row | {"seconds": 0} for row in load_results(sweep)]
     (sweep / "results.csv").write_text(weights)
@@ -202,7 +202,7 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(train, sweep: Path, here: 
     before = tree(here)
     ended = train(f"-m model.width=4,6,8 seed=1,2 {QUICK} dry_run=true")
     assert (ended.code, ended.err) == (0, "")
-    assert "6 runs: 3 done before, 1 torn (set aside, trained again), 2 new" in ended.out
+    assert "6 runs: 3 done before, 1 damaged (set aside, trained again), 2 new" in ended.out
     assert "dry run: nothing was trained or written" in ended.out
     assert tree(here) == before
     ended = train(f"-m seed=1,2 {QUICK.replace('name=s', 'name=t')} dry_run=true")

@@ -138,7 +138,7 @@ class CheckFirst(Callback):
 
 
 def _is_automatic(node: DictConfig, key: str) -> bool:
-    """Whether nobody has typed this directory."""
+    """Whether this directory was not given by the user."""
     written = str(OmegaConf.to_container(node, resolve=False)[key])  # type: ignore[call-overload,index]
     return written.startswith(("${mlpexp.run_dir:", "multirun/${mlpexp.sweep_name:"))
 

@@ -213,7 +213,7 @@ def _journal_storage(path: Path) -> tuple[BaseStorage, Callable[[], None]]:
         return JournalStorage(journal), journal.flush
     except UserError:
         raise
-    except Exception as error:  # whatever Optuna makes of lines that nobody wrote
+    except Exception as error:  # Optuna raises many kinds on lines that it did not write
         raise DamagedStorage(f"{path} is a damaged Optuna journal ({type(error).__name__}: {error})") from error
 
 

@@ -1,4 +1,4 @@
-"""The state of one run's directory: new, finished, torn, failed, interrupted, or another run's.
+"""The state of one run's directory: new, finished, damaged, failed, interrupted, or another run's.
 
 Everything in a directory is data: names are compared, bytes are hashed, nothing is executed.
 """
@@ -22,7 +22,7 @@ class State(Enum):
 
     NEW = "new"
     DONE = "done"
-    TORN = "torn"
+    DAMAGED = "damaged"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     SAVED = "saved"
@@ -32,7 +32,7 @@ class State(Enum):
 
 
 # moved out of the way before the run is trained again
-UNUSABLE = (State.TORN, State.FAILED, State.INTERRUPTED)
+UNUSABLE = (State.DAMAGED, State.FAILED, State.INTERRUPTED)
 
 
 @dataclass
@@ -69,18 +69,18 @@ def inspect(directory: Path, identity: str) -> Found:
     except PermissionError as error:
         raise UnreadableFile(f"{directory} cannot be read ({error.strerror}); make it readable and try again") from None
     if file_names.RESULT not in names:
-        return Found(directory, State.NEW if names <= file_names.BEFORE_TRAINING else State.TORN)
+        return Found(directory, State.NEW if names <= file_names.BEFORE_TRAINING else State.DAMAGED)
     try:
         result = run_directory.read_result(directory)
     except (DamagedFile, NotRegularFile):
-        return Found(directory, State.TORN)
+        return Found(directory, State.DAMAGED)
     if result.status not in run_directory.FINAL:
         if result.identity != identity:
-            return Found(directory, State.TORN)
+            return Found(directory, State.DAMAGED)
         state = State.FAILED if result.status == "failed" else State.INTERRUPTED
         return Found(directory, state, trained=not names <= {*file_names.BEFORE_TRAINING, file_names.RESULT})
     if not all(_is_whole(directory, name, noted) for name, noted in result.files.items()):
-        return Found(directory, State.TORN)
+        return Found(directory, State.DAMAGED)
     if result.identity != identity:
         return Found(directory, State.OTHER)
     return Found(directory, State.DONE, result)

@@ -26,7 +26,7 @@ MAX_NAME = 255  # bytes, in all common file systems
 
 WORDS = {
     State.DONE: "done before",
-    State.TORN: "torn (set aside, trained again)",
+    State.DAMAGED: "damaged (set aside, trained again)",
     State.FAILED: "failed before (tried again)",
     State.INTERRUPTED: "interrupted before (trained again)",
     State.SAVED: "under way before (continued from their last saved epoch)",
@@ -47,7 +47,7 @@ class Survey:
     manifest: Manifest
 
     def sentence(self) -> str:
-        """E.g. `1,080 runs: 1,000 done before, 3 torn, 77 new`; empty where all are new."""
+        """E.g. `1,080 runs: 1,000 done before, 3 damaged, 77 new`; empty where all are new."""
         counts = Counter(one.state for one in self.found.values())
         if counts[State.NEW] == len(self.found):
             return ""
@@ -92,7 +92,7 @@ class RunStore:
         found = _Recognition(self.directory, study.runs).find([Path(place) for place in unique], identities)
         saved = stack_states.saved_runs(self.directory)
         for one, identity in zip(found, identities, strict=True):
-            if identity in saved and one.state in (State.NEW, State.TORN, State.INTERRUPTED):
+            if identity in saved and one.state in (State.NEW, State.DAMAGED, State.INTERRUPTED):
                 one.state = State.SAVED
         study.runs |= {
             identity: self.name_of(one.directory)
@@ -102,7 +102,7 @@ class RunStore:
         return Survey(dict(zip(unique, found, strict=True)), study)
 
     def prepare(self, survey: Survey) -> None:
-        """Set aside what is torn, failed or interrupted, and write the manifest; the directory's lock is held."""
+        """Set aside what is damaged, failed or interrupted, and write the manifest; the directory's lock is held."""
         atomic_files.make_directory(self.directory, parents=True)
         atomic_files.clean(self.directory)
         for one in survey.found.values():

@@ -12,7 +12,7 @@ from mlpexp.store.run_state import State, inspect, set_content_aside
 
 
 def on(cfg: Config, directory: Path) -> Result | None:
-    """The result of a run that is done; what a torn, failed or interrupted one has left is set aside.
+    """The result of a run that is done; what a damaged, failed or interrupted one has left is set aside.
 
     Hydra has opened the run's log and written its configuration, so these stay where they are.
 

@@ -52,7 +52,7 @@ def conclude(ended: Sequence[Ended], directory: Path) -> None:
 
 
 def explain(jobs: Sequence[Job], survey: Survey) -> None:
-    """Print what a sweep would do: new, done, torn, failed; stacks, runs alone, memory."""
+    """Print what a sweep would do: new, done, damaged, failed; stacks, runs alone, memory."""
     from mlpexp.sweep.executor import planned
 
     left = [job for job in jobs if job.done is None]

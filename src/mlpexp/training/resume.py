@@ -121,7 +121,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
         own,
         resume=cfg.resume,
         stack=replace(own.stack, engine="torch"),
-        halving=HalvingConfig(),  # it has no rivals any more
+        halving=HalvingConfig(),  # it continues without the other runs
         threads=cfg.threads if "threads" in given else own.threads,
         # never out of a file: it could name anything
         callbacks=cfg.callbacks,

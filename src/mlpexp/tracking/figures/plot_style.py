@@ -78,7 +78,7 @@ def png(figure: Figure, dpi: int = DPI) -> tuple[bytes, int, int]:
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)
     with warnings.catch_warnings():
-        # a class name in a script that the font lacks becomes a box; nobody can do anything about it here
+        # a class name in a script that the font lacks is drawn as a box; this cannot be mended here
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         canvas.draw()
     width, height = canvas.get_width_height()
