@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hydra.version
 import pytest
 from conftest import SCRIPTS
 from hydra._internal.utils import get_args_parser
@@ -25,10 +26,10 @@ pytestmark = pytest.mark.filterwarnings("default")  # Hydra's own tests and plug
 @pytest.fixture
 def no_version_base() -> Iterator[None]:
     """Programs that other tests have run in this process set Hydra's version base; its own tests set none."""
-    former = VersionBase.instance()
-    VersionBase.set_instance(VersionBase())
+    base = VersionBase.instance()
+    former, base.version_base = base.version_base, hydra.version._UNSPECIFIED_
     yield
-    VersionBase.set_instance(former)
+    base.version_base = former
 
 
 @pytest.mark.usefixtures("no_version_base")
