@@ -52,8 +52,9 @@ lint: $(READY)  ## check style and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-bench: $(READY)  ## measure the cost of a run and of a sweep against a plain torch loop; about 10 minutes
+bench: $(READY)  ## measure the cost of a run, of a stack and of a sweep against a plain torch loop; about 10 minutes
 	@$(BIN)/python benchmarks/single_run.py
+	@$(BIN)/python benchmarks/engines.py $(ARGS)
 	@$(BIN)/python benchmarks/sweeps.py $(ARGS)
 
 tensorboard: $(READY)  ## show curves and figures in a browser; LOGDIR=multirun/NAME for a sweep

@@ -114,7 +114,7 @@ def measure(
             lambda engine=engine: engine.train_epoch(inputs, labels, order, batch, rates), repeats
         )
         row[f"{name}_evaluate_ms"] = scale * median_s(lambda engine=engine: engine.evaluate(inputs, labels), repeats)
-    operations = EPOCHS * len(inputs) * sum(6 * i * o for i, o in shapes)
+    operations = EPOCHS * len(inputs) * sum(6 * i * o for i, o in pairwise(sizes))
     row["gflops"] = operations / row["compiled_train_ms"] / 1e6
     row["share_of_peak"] = row["gflops"] / peak
     return row

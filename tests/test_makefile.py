@@ -190,7 +190,11 @@ def test_lint_checks_style_and_types(recorded):
 
 def test_bench_measures_one_run_and_sweeps(recorded):
     _, commands = recorded("bench", "ARGS=--quick")
-    assert [words for _, words, _ in commands] == [["benchmarks/single_run.py"], ["benchmarks/sweeps.py", "--quick"]]
+    assert [words for _, words, _ in commands] == [
+        ["benchmarks/single_run.py"],
+        ["benchmarks/engines.py", "--quick"],
+        ["benchmarks/sweeps.py", "--quick"],
+    ]
     assert all((ROOT / words[0]).is_file() for _, words, _ in commands)
 
 

@@ -248,3 +248,10 @@ def test_a_reserved_directory_is_unchanged_until_it_is_signed(tmp_path: Path):
     with pytest.raises(UserError, match=f"is in use by pid {os.getpid()} on "):
         directory_lock.take(tmp_path)
     directory_lock.release(handle)
+
+
+def test_a_metric_that_was_chosen_later_has_no_number_in_the_earlier_epochs(tmp_path: Path):
+    text = "epoch,train/loss,val/loss,val/acc\n0,1.5,1.25,\n1,1.0,0.75,0.5\n"
+    first, second = run_directory.parse_metrics(text, tmp_path / "metrics.csv")
+    assert first["val/loss"] == 1.25 and math.isnan(first["val/acc"])
+    assert second == {"train/loss": 1.0, "val/loss": 0.75, "val/acc": 0.5}

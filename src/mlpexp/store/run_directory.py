@@ -115,7 +115,9 @@ def parse_metrics(text: str, path: Path) -> list[dict[str, float]]:
             raise ValueError("unknown columns")
         if [row[0] for row in rows] != [str(epoch) for epoch in range(len(rows))]:
             raise ValueError("the epochs are not 0, 1, 2, ...")
-        return [dict(zip(header[1:], map(float, row[1:]), strict=True)) for row in rows]
+        # a metric that is chosen while a run is trained further has no number in the earlier epochs
+        numbers = [[float(cell) if cell else math.nan for cell in row[1:]] for row in rows]
+        return [dict(zip(header[1:], row, strict=True)) for row in numbers]
     except (ValueError, IndexError, csv.Error) as error:
         raise DamagedFile(f"{path} is damaged ({error}); train the run again") from error
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.cost_model import evaluation_cost_us, step_cost_us
+from mlpexp.nn.layers import Activate
 from mlpexp.runtime.portable import available_memory
 from mlpexp.sweep.engine_choice import cannot_be_stacked
 
@@ -100,8 +101,9 @@ def sizes(cfg: Config, data: Prepared) -> list[int]:
 
 def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
     """What the runs of a stack have in common."""
+    layers = cfg.model.network(data.num_inputs, data.num_classes).layers
     return (
-        tuple(sizes(cfg, data)),
+        tuple(type(layer) if isinstance(layer, Activate) else layer for layer in layers),
         len(data.labels),
         tuple(len(part) for part in data.split),
         None if _input_bytes(data) <= MAX_INPUT_BYTES else data.inputs_key,

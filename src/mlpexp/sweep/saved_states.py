@@ -3,6 +3,7 @@
 They are read as checkpoints are: nothing in them is executed, and every value is checked.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,12 @@ def load(sweep: Path, wanted: Mapping[str, tuple[Config, Prepared]]) -> dict[str
 
 def _plain(state: TrainingState) -> dict[str, Any]:
     record = state.record
-    names = list(record.history[0])
+    names = list(dict.fromkeys(name for row in record.history for name in row))
     return {
         "metrics": names,
-        "history": torch.tensor([[row[name] for name in names] for row in record.history], dtype=torch.float64),
+        "history": torch.tensor(
+            [[row.get(name, math.nan) for name in names] for row in record.history], dtype=torch.float64
+        ),
         "layer_rows": record.layer_rows,
         "wall_times": torch.tensor(state.wall_times, dtype=torch.float64),
         "seconds": state.seconds,

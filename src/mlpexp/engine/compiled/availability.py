@@ -9,18 +9,30 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-# what has a compiled form, in the order of `activations.py` and by the numbers of `kernels.py`
+from mlpexp.nn.layers import Activate
+from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
+
+# what has a compiled form: the keys of COMPILED_ACTIVATIONS in their order (`engine/compiled/activations.py`), and the
+# numbers by which `kernels.py` knows the optimizers
 ACTIVATIONS = ("tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "elu", "softplus", "sine", "identity")
 OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
 
 
-def unsupported(activation: str, optimizer: str) -> str | None:
-    """Why a run with these cannot be trained by compiled code; None where it can."""
+def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
+    """Why a network cannot be trained by compiled code with this optimizer; None where it can."""
+    activation, sizes = activation_of(network), network.sizes
+    if network != multilayer_perceptron(sizes[0], sizes[1:-1], sizes[-1], activation):
+        return "only dense layers with one activation between them have a compiled form"
     if activation not in ACTIVATIONS:
         return f"the activation {activation!r} has no compiled form; choose one of {', '.join(ACTIVATIONS)}"
     if optimizer not in OPTIMIZERS:
         return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(OPTIMIZERS)}"
     return None
+
+
+def activation_of(network: NetworkSpec) -> str:
+    """The activation of all hidden layers; `identity` without hidden layers."""
+    return next((layer.name for layer in network.layers if isinstance(layer, Activate)), "identity")
 
 
 @cache

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlpexp.engine.compiled import availability
-from mlpexp.nn.layers import Activate
+from mlpexp.engine.compiled.availability import activation_of, unsupported
 from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
@@ -264,19 +264,6 @@ class CompiledEngine:
         else:  # the compiled code lets other threads run
             with ThreadPoolExecutor(count) as pool:
                 list(pool.map(lambda share: call(*share), shares))
-
-
-def activation_of(network: NetworkSpec) -> str:
-    """The activation of all hidden layers; `identity` without hidden layers."""
-    return next((layer.name for layer in network.layers if isinstance(layer, Activate)), "identity")
-
-
-def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
-    """Why a network cannot be trained by compiled code; None where it can."""
-    activation, sizes = activation_of(network), network.sizes
-    if network != multilayer_perceptron(sizes[0], sizes[1:-1], sizes[-1], activation):
-        return "only dense layers with one activation between them have a compiled form"
-    return availability.unsupported(activation, optimizer)
 
 
 def load_kernels(announce: Callable[[str], None]) -> None:

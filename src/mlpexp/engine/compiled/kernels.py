@@ -180,17 +180,17 @@ def _update(m, P, bounds, rule, rates, momentum, nesterov, decay, betas, eps, st
             last += 1
         if rule == SGD:
             _sgd(m, P, bounds[t], bounds[last + 1], rates[t], momentum, nesterov, decay[t])
-        else:
+        elif rule in (ADAM, ADAMW):
             _adam(m, P, bounds[t], bounds[last + 1], rates[t], decay[t], rule == ADAMW, betas, eps, step)
+        else:
+            raise ValueError("an optimizer without a compiled form")
         t = last + 1
 
 
 @njit(nogil=True)
-def _state_size(rule, momentum, P):
-    """Numbers of optimizer state that a run has."""
-    if rule == SGD:
-        return P if momentum != 0 else 0
-    return 2 * P
+def _state_size(rule, momentum, available):
+    """Numbers of optimizer state that a run has; without momentum SGD has none."""
+    return 0 if rule == SGD and momentum == 0 else available
 
 
 @njit(nogil=True)
@@ -217,7 +217,7 @@ def train(
     n = order.shape[1]
     for r in range(first, stop):
         own_labels = labels[r if len(labels) > 1 else 0]
-        held = _state_size(rule, momentum[r], P)
+        held = _state_size(rule, momentum[r], state.shape[1])
         _copy(parameters[r], ZERO, m, ZERO, P)
         _copy(state[r], ZERO, m, 2 * P, held)
         for i in range(P, 2 * P):

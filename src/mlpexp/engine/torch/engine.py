@@ -93,16 +93,7 @@ class Engine:
         class_weights: Tensor | None = None,
         begins: Tensor | None = None,
     ) -> None:
-        """One pass over the samples in batches, the last one smaller if need be.
-
-        Args:
-            inputs: (N, I).
-            labels: int64, (N,), or (R, N) where they differ between runs.
-            order: the samples of each run in order, (R, n) int64, or (n,) for all runs.
-            lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter.
-            class_weights: the weight of each class, (R, C); the losses are multiplied by it.
-            begins: the row of `inputs` at which each run's samples begin, (R, 1); None for the first row.
-        """
+        """One pass over the samples in batches, the last one smaller if need be; see `StackEngine`."""
         num_samples = order.shape[-1]
         order = order.expand(self.num_runs, num_samples)
         self._update.schedule(lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr])
@@ -175,14 +166,7 @@ class Engine:
     def evaluate(
         self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
     ) -> Outcomes:
-        """Losses and predicted classes of samples, (R, m), all samples in one batch.
-
-        Args:
-            inputs: (N, I).
-            labels: int64, (N,) or (R, N).
-            index: of the samples, (R, m) or (m,) int64; None for all in their order.
-            begins: as in `train_epoch`, with an index.
-        """
+        """Losses and predicted classes of samples, (R, m), all samples in one batch; see `StackEngine`."""
         targets = labels if index is None else labels_at(labels, index)
         targets = targets.expand(self.num_runs, targets.shape[-1])  # (R, m)
         losses, predictions = (
