@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from forks import Child, Ended, run
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from inject import Fault
 from optuna.storages import JournalStorage
 from optuna.study import load_study
-from stateful import Picture, Rows, table_rows
+from stateful import Picture, Rows, run_lives, table_rows
 from sweeps import QUICK, Broken, finished, picture, untouched
 from trial import Campaign, Case
 
@@ -42,29 +41,7 @@ Expected = dict[tuple[str, int], tuple[Picture, Rows, list[float | None]]]
 def live(top: Path, number: int, examples: int) -> int:
     """Draw so many lives; returns the number of commands in them."""
     expected = {(sampler, total): _undisturbed(top, sampler, total) for sampler in SPACES for total in TOTALS}
-    commands = 0
-
-    def machine() -> "SearchLife":
-        return SearchLife(top, expected, count)
-
-    def count() -> None:
-        nonlocal commands
-        commands += 1
-
-    machine._hypothesis_internal_use_seed = number  # type: ignore[attr-defined]  # as `seed` leaves it
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=6,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],  # few steps need no shrinking, which would take minutes
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-    return commands
+    return run_lives(lambda count: SearchLife(top, expected, count), number, examples, steps=6)
 
 
 class SearchLife(RuleBasedStateMachine):

@@ -37,24 +37,35 @@ MANIFEST = "multirun/s/sweep.json"
 def live(top: Path, number: int, examples: int) -> int:
     """Draw so many lives; returns the number of commands in them."""
     expected = {kind: _undisturbed(top, kind) for kind in ("run", "table")}
+    return run_lives(lambda count: Life(top, expected, count), number, examples, steps=8)
+
+
+def run_lives(
+    machine: Callable[[Callable[[], None]], RuleBasedStateMachine], number: int, examples: int, steps: int
+) -> int:
+    """Run state machines of so many steps, drawn from seed `number`; returns how often they have called `count`.
+
+    Args:
+        machine: makes one, given `count`.
+    """
     commands = 0
 
-    def machine() -> "Life":
-        return Life(top, expected, count)
+    def made() -> RuleBasedStateMachine:
+        return machine(count)
 
     def count() -> None:
         nonlocal commands
         commands += 1
 
-    machine._hypothesis_internal_use_seed = number  # type: ignore[attr-defined]  # as `seed` leaves it
+    made._hypothesis_internal_use_seed = number  # type: ignore[attr-defined]  # as `seed` leaves it
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine,
+        made,
         settings=settings(
             max_examples=examples,
-            stateful_step_count=8,
+            stateful_step_count=steps,
             deadline=None,
             database=None,
-            phases=[Phase.generate],  # eight steps need no shrinking, which would take minutes
+            phases=[Phase.generate],  # few steps need no shrinking, which would take minutes
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),

@@ -9,12 +9,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mlpexp import data
 from mlpexp.cli import console, hydra_app
 from mlpexp.config.overrides import by_key, spell
+from mlpexp.config.schema import Config
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names, run_files
-from mlpexp.sweep import job_resume
+from mlpexp.store.identity import identity
+from mlpexp.store.run_directory import Result
+from mlpexp.store.run_state import State, inspect, set_content_aside
 from mlpexp.training import resume, single_run
 from mlpexp.training.single_run import Job
 
@@ -36,7 +40,7 @@ def run(cfg: DictConfig) -> float | None:
         raise UserError("dry_run=true shows the plan of a sweep in stacks: add -m, and leave out hydra/launcher")
     if config.halving.rungs is not None and config.resume is None:
         raise UserError("halving compares the runs of a sweep in stacks: add -m, and leave out hydra/launcher")
-    if not alone and (done := job_resume.on(config, directory)) is not None:
+    if not alone and (done := _finished(config, directory)) is not None:
         log.info("done before")
         return done.objective
     if alone:
@@ -88,3 +92,21 @@ def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
         kept = console.built(overrides)
     again = shell_commands.script("train.py", f"resume={spell(str(where))}", *kept)
     return f"{reason}; what was finished is kept in {where}, continue with: {again}"
+
+
+def _finished(cfg: Config, directory: Path) -> Result | None:
+    """The result of a run that is done: under other launchers each job of a sweep looks for itself.
+
+    What a damaged, failed or interrupted run has left is set aside; Hydra has opened the run's log and
+    written its configuration already, so these stay.
+
+    Raises:
+        UserError: the directory holds another run that is done.
+    """
+    found = inspect(directory, identity(cfg, data.digest(cfg.data)))
+    if found.state in (State.DONE, State.NEW):
+        return found.result
+    if found.state is State.OTHER:
+        raise UserError(f"{directory} holds another run, which is finished; choose another name=…")
+    set_content_aside(directory, directory.parent / file_names.SET_ASIDE)
+    return None

@@ -94,7 +94,7 @@ def load(path: Path, weights: Weights | None = None) -> Trained:
 
 
 def _epoch(content: dict[str, Any]) -> int | None:
-    """The epoch, from 0, at whose end the checkpoint was saved."""
+    """The epoch, from 0, after which the checkpoint was saved."""
     callbacks = content.get("callbacks")
     state = callbacks.get("Recorder") if isinstance(callbacks, dict) else None
     if not isinstance(state, dict):

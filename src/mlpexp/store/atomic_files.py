@@ -36,12 +36,7 @@ def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
             # os-level calls: a sweep writes ten thousand small files
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             handle = os.open(temporary, flags, 0o666, dir_fd=directory)
-            try:
-                _write_all(handle, content.encode() if isinstance(content, str) else content)
-                if durable:
-                    portable.sync(handle)
-            finally:
-                os.close(handle)
+            _fill(handle, content, durable=durable)
             os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
             if durable:
                 portable.sync(directory)
@@ -66,15 +61,20 @@ def append(path: Path, content: bytes | str, *, durable: bool = False) -> None:
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             handle = os.open(path.name, flags, 0o666, dir_fd=directory)
-            try:
-                _write_all(handle, content.encode() if isinstance(content, str) else content)
-                if durable:
-                    portable.sync(handle)
-            finally:
-                os.close(handle)
+            _fill(handle, content, durable=durable)
         except OSError as error:
             error.filename = str(path)
             raise
+
+
+def _fill(handle: int, content: bytes | str, *, durable: bool) -> None:
+    """Write `content` to an open file and close it."""
+    try:
+        _write_all(handle, content.encode() if isinstance(content, str) else content)
+        if durable:
+            portable.sync(handle)
+    finally:
+        os.close(handle)
 
 
 def detach(path: Path) -> None:

@@ -163,7 +163,7 @@ def _train(units: Sequence[Unit], backend: Backend, progress: "_Progress") -> No
 class _Progress:
     """Keeps the screen, `results.csv`, the table of runs and the saved states up to date.
 
-    As the `Watcher` of a backend it is told of progress several times a second.
+    As the `Watcher` of a backend its `progress` is called several times a second.
     """
 
     sweep: Sequence[Job]

@@ -27,7 +27,7 @@ class EpochHooks(Checkpoint):
     """What is done after each epoch of a stack. Lightning calls a `Checkpoint` after the module's own hooks.
 
     Args:
-        report: is told how many runs' worth of training is done, from 0 to R.
+        report: called with the training that is done, counted in whole runs, from 0 to R.
         check: raises `Gone` where the training has to stop; the state is saved first.
         save: writes the state of the stack; None where there is nowhere to save.
         save_every_s: seconds between two savings.

@@ -1,4 +1,4 @@
-"""The unit of work of a sweep: one stack, or one run alone, from its jobs to their outcomes, wherever it is done."""
+"""The unit of work of a sweep: one stack, or one run alone, from its jobs to their outcomes, in any process."""
 
 import json
 import shutil
@@ -81,7 +81,7 @@ def work(
     """Train a unit; each run's place and outcome once its directory is written. What a run raises stays with it.
 
     Args:
-        report: is told how many runs' worth of training is done.
+        report: called with the training that is done, counted in whole runs.
         check: raises where the training has to stop.
 
     Raises:
