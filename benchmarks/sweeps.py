@@ -40,8 +40,8 @@ from mlpexp.store.results_table import load_results
 from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.hydra_launch import check
 from mlpexp.sweep.planner import plan
-from mlpexp.sweep.train_stack import train_stack
 from mlpexp.training import single_run
+from mlpexp.training.train_stack import train_stack
 
 DEPTHS, WIDTHS = (1, 2, 3), (32, 64, 128)
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}

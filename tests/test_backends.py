@@ -27,13 +27,13 @@ from sweeps_away import Killer, at_work, numbers
 from mlpexp import data as datasets
 from mlpexp import load_results
 from mlpexp.config import checks
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
 from mlpexp.store.worker_session import conducting
-from mlpexp.sweep.backends.base import MAX_IDLE_LOSSES, Lost, LostWorkers
-from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.backends.remote_worker import RemoteWorker
+from mlpexp.sweep.backends import MAX_IDLE_LOSSES, Lost, LostWorkers
 from mlpexp.sweep.planner import plan
+from mlpexp.sweep.remote_workers import RemoteWorker
 from mlpexp.sweep.run_jobs import Job
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import single_run
@@ -264,7 +264,7 @@ def test_a_worker_that_was_stopped_after_it_had_saved_more_is_not_blamed(
 ) -> None:
     unit = replace(made(tmp_path, [1, 2]), sweep=tmp_path / "sweep")
     saved = iter([3, 5, 5, 5])
-    monkeypatch.setattr("mlpexp.sweep.backends.base._epochs_saved", lambda unit: next(saved))
+    monkeypatch.setattr("mlpexp.sweep.backends._epochs_saved", lambda unit: next(saved))
     with conducting(tmp_path / "sweep") as session:
         lost = LostWorkers(session, Warnings(), "a job")
         for losses in (0, 0, 1):
@@ -347,7 +347,7 @@ def test_a_server_that_is_no_dask_scheduler_is_refused_in_one_line(
     answer: bytes | None, train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("mlpexp.sweep.backends.dask_backend.CONNECT_S", 2)
+    monkeypatch.setattr("mlpexp.sweep.dask_backend.CONNECT_S", 2)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -371,7 +371,7 @@ def test_a_server_that_is_no_dask_scheduler_is_refused_in_one_line(
 
 
 def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpexp.sweep.backends.launcher_settings.find_spec", lambda name: None)
+    monkeypatch.setattr("mlpexp.config.launcher_settings.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs distributed; install it with: pip install 'mlpexp\[dask\]'"):
         Settings(backend="dask").check()
 

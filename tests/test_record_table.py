@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mlpexp.analysis import load_sweep
+from mlpexp.analysis import load_sweep, run_files
 from mlpexp.nn.metrics import epoch_columns
-from mlpexp.store import file_names, run_files, run_table
+from mlpexp.store import file_names, run_table
 
 GRID = "-m model.width=4,5 seed=0,1,2 trainer.max_epochs=2 tracking.tensorboard=false hydra.sweep.dir=there"
 TIMES = ("seconds",)

@@ -21,11 +21,11 @@ from report_sweeps import GRID
 from scipy import stats
 
 from mlpexp import load_results
+from mlpexp.analysis.run_files import command, curves, layers
 from mlpexp.analysis.sweep_table import from_records
 from mlpexp.nn import chance_level
 from mlpexp.report import report_figure
 from mlpexp.store import csv_tables, file_names, results_table, run_directory, sweep_manifest
-from mlpexp.store.run_files import command, curves, layers
 from mlpexp.store.sweep_manifest import Manifest
 
 VOID = {"meta", "br", "link", "input", "img", "hr"}

@@ -18,14 +18,14 @@ from sweeps_away import numbers
 from test_stack import configured, differences, of
 
 from mlpexp import load_results
+from mlpexp.models import saved_states
 from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import checkpoint_files, stack_states
 from mlpexp.store.file_names import STATES
-from mlpexp.sweep import saved_states
-from mlpexp.sweep.train_stack import EpochHooks, train_stack
 from mlpexp.training import single_run
+from mlpexp.training.train_stack import EpochHooks, train_stack
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 # runs with and without momentum, of different lengths and ends, in one stack
@@ -43,7 +43,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def _saved_after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it takes; only where `ALWAYS` says so."""
-    monkeypatch.setattr("mlpexp.sweep.train_stack.SAVE_SHARE", 0)
+    monkeypatch.setattr("mlpexp.training.train_stack.SAVE_SHARE", 0)
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int, error: Callable[[], BaseException]) -> None:

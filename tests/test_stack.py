@@ -24,9 +24,9 @@ from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep.engine_choice import cannot_be_stacked
 from mlpexp.sweep.planner import plan
-from mlpexp.sweep.train_stack import train_stack
-from mlpexp.sweep.write_runs import write_run
 from mlpexp.training import resume, single_run
+from mlpexp.training.stack_run_files import write_run
+from mlpexp.training.train_stack import train_stack
 
 ACTIVATIONS, INITS = activations.ACTIVATIONS.names, INITIALISERS.names
 QUICK = {

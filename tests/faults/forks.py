@@ -34,10 +34,6 @@ def warm_up() -> None:
     import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
 
-    import mlpexp.cli.train_job
-    import mlpexp.sweep.backends.process_pool
-    import mlpexp.sweep.executor  # noqa: F401
-
     assert multiprocessing.resource_tracker
     _remember_compositions()
     gc.collect()

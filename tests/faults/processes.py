@@ -15,7 +15,7 @@ from sweeps import FORKED, LARGE, SAVED, SMALL, Broken, compare, one_writer, pic
 from trial import Campaign, Case
 
 from mlpexp.store import file_names
-from mlpexp.sweep import train_stack
+from mlpexp.training import train_stack
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 ORPHANS_S = 5.0

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlpexp.analysis import sweep_table
+from mlpexp.analysis import run_files, sweep_table
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.config.overrides import by_key
 from mlpexp.config.schema import defaults
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import results_table, run_directory, run_files, run_table, sweep_manifest
+from mlpexp.store import results_table, run_directory, run_table, sweep_manifest
 from mlpexp.store.file_names import RESULT, RESULTS
 from mlpexp.store.results_table import Record, result_fields, typed
 from mlpexp.store.run_directory import FINAL, FINITE, Result

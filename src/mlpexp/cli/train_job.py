@@ -10,12 +10,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mlpexp import data
+from mlpexp.analysis import run_files
 from mlpexp.cli import console, hydra_app
 from mlpexp.config.overrides import by_key, spell
 from mlpexp.config.schema import Config
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import Interrupted, UserError
-from mlpexp.store import file_names, run_files
+from mlpexp.store import file_names
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_state import State, inspect, set_content_aside

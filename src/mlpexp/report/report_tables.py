@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlpexp.analysis import run_files
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
 from mlpexp.nn.metrics import columns, epoch_columns, final_columns
-from mlpexp.store import run_files
 from mlpexp.store.csv_tables import csv_text
 
 

@@ -4,7 +4,7 @@ One file per stack in `.stacks` of the sweep's directory, replaced as a whole an
 
     SHA-256 of the rest
     {"schema_version": 1, "runs": {IDENTITY: {"epochs": epochs done, "metrics": of the last epoch}, …}}
-    an archive with the tensors, see `sweep.saved_states`
+    an archive with the tensors, see `models.saved_states`
 
 A run is found by its identity, so that stacks may be formed differently after a restart. Of two states of a run the
 later one counts. A damaged file is named in a warning and otherwise ignored.

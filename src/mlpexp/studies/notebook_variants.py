@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlpexp.store import run_directory, run_files
+from mlpexp.analysis import run_files
+from mlpexp.store import run_directory
 from mlpexp.store.results_table import load_results
 from mlpexp.studies.verdict import Rows, Verdict
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, INK, VERMILION

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from mlpexp.store import run_files
+from mlpexp.analysis import run_files
 from mlpexp.store.results_table import load_results
 from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, VERMILION

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
@@ -16,8 +17,7 @@ from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result, Status
 from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
-from mlpexp.sweep.backends.base import Backend, opened
-from mlpexp.sweep.backends.launcher_settings import Settings
+from mlpexp.sweep.backends import Backend, opened
 from mlpexp.sweep.failure_record import unfinished
 from mlpexp.sweep.planner import Plan, plan
 from mlpexp.sweep.progress_display import Screen
@@ -121,7 +121,7 @@ def _settled(settings: Settings, jobs: Sequence[Job], screen: Screen) -> Setting
     )
     settled = settings.settled(planned(jobs).cost, can_fork=can_fork)
     if settled.backend == "fork":
-        from mlpexp.sweep.backends.process_pool import missing_semaphores
+        from mlpexp.sweep.process_pool import missing_semaphores
 
         if reason := missing_semaphores():
             screen.warn(f"worker processes need semaphores in /dev/shm ({reason}); the sweep trains in this process")

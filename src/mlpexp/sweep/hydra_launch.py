@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlpexp import data
 from mlpexp.config import checks, plugin_keys, schema
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import swept_keys
 from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock, worker_session
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
-from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.check_runs import CheckedRun, check
 from mlpexp.sweep.compose import ComposedRun, Composer, hydra_config, without_hydra
 from mlpexp.sweep.engine_choice import engine_of

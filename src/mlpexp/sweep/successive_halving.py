@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
+from mlpexp.models import saved_states
 from mlpexp.models.training_state import TrainingState
 from mlpexp.nn.metrics import higher_is_better
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names, stack_states
 from mlpexp.store.run_store import RunStore
-from mlpexp.sweep import saved_states
-from mlpexp.sweep.backends.base import Watcher
-from mlpexp.sweep.backends.launcher_settings import Settings
+from mlpexp.sweep.backends import Watcher
 from mlpexp.sweep.engine_choice import cannot_be_stacked
 from mlpexp.sweep.failure_record import failed
 from mlpexp.sweep.planner import plan

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.store import results_table
 from mlpexp.store.run_store import Survey
-from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.progress_display import Screen
 from mlpexp.sweep.run_jobs import Ended, Job, Outcome, ended_rows
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from mlpexp import data as datasets
 from mlpexp.data.prepared_data import Prepared
+from mlpexp.models import saved_states
 from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
@@ -18,12 +19,11 @@ from mlpexp.runtime.errors import Interrupted, UserError, is_storage
 from mlpexp.store import atomic_files, file_names, run_directory
 from mlpexp.store.identity import identity
 from mlpexp.store.worker_session import Gone
-from mlpexp.sweep import saved_states
 from mlpexp.sweep.failure_record import failed, interrupted
 from mlpexp.sweep.run_jobs import Job, Outcome
-from mlpexp.sweep.train_stack import EpochHooks, train_stack
-from mlpexp.sweep.write_runs import run_entry, write_run
 from mlpexp.training import single_run
+from mlpexp.training.stack_run_files import run_entry, write_run
+from mlpexp.training.train_stack import EpochHooks, train_stack
 
 T = TypeVar("T")
 

@@ -1,12 +1,13 @@
 """The decision boundary of the best run, where a sample is two numbers."""
 
+from mlpexp.analysis import run_files
 from mlpexp.analysis.ranking import best_run
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.nn.metrics import label
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import file_names, run_files
+from mlpexp.store import file_names
 
 MOST = 400  # samples in the figure
 

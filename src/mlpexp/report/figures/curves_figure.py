@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from mlpexp.analysis import run_files
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.nn.metrics import METRICS, recorded
 from mlpexp.report.figures.small_multiples import Multiples, panel_title
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, run_names, shown_configurations, shown_of
 from mlpexp.report.report_tables import Table
-from mlpexp.store import run_files
 from mlpexp.tracking.figures.plot_style import TRAIN, VALIDATION, headline, in_house_style
 
 PANELS, FROM_THE_TOP = 12, 8

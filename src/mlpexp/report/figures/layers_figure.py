@@ -9,11 +9,11 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from mlpexp.analysis import run_files
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.report.figures.small_multiples import Multiples, panel_title
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, run_names, shown_configurations, shown_of
 from mlpexp.report.report_tables import Table
-from mlpexp.store import run_files
 from mlpexp.tracking.figures.plot_style import headline, in_house_style
 from mlpexp.tracking.layer_columns import START
 

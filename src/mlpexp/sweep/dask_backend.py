@@ -14,11 +14,11 @@ import dask
 import distributed
 from distributed.comm.core import connect
 
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep.backends.base import Lost, LostWorkers, Watcher, report_progress
-from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.backends.remote_worker import RemoteWorker
+from mlpexp.sweep.backends import Lost, LostWorkers, Watcher, report_progress
+from mlpexp.sweep.remote_workers import RemoteWorker
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 

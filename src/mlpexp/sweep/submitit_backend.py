@@ -12,12 +12,12 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.file_names import WORKERS
 from mlpexp.store.worker_session import SUBMITIT, Session
-from mlpexp.sweep.backends.base import Ended, LostWorkers, Watcher, report_progress
-from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.backends.remote_worker import RemoteWorker
+from mlpexp.sweep.backends import Ended, LostWorkers, Watcher, report_progress
+from mlpexp.sweep.remote_workers import RemoteWorker
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from joblib.externals.loky import process_executor as loky
 
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep.backends.base import Ended, Lost, LostWorkers, Watcher, report_progress
-from mlpexp.sweep.backends.launcher_settings import Settings
-from mlpexp.sweep.backends.remote_worker import RemoteWorker, begin
+from mlpexp.sweep.backends import Ended, Lost, LostWorkers, Watcher, report_progress
+from mlpexp.sweep.remote_workers import RemoteWorker, begin
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 

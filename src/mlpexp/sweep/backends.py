@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import RunsFailed
 from mlpexp.store import stack_states, worker_session
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep.backends.launcher_settings import Settings
 from mlpexp.sweep.failure_record import failed
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit, identities, work
@@ -122,16 +122,16 @@ def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | No
     with worker_session.conducting(directory) as session:
         match settings.backend:
             case "fork" | "loky":
-                from mlpexp.sweep.backends.process_pool import ProcessPool
+                from mlpexp.sweep.process_pool import ProcessPool
 
                 yield ProcessPool(settings, session, prepare)
             case "dask":
-                from mlpexp.sweep.backends.dask_backend import connected
+                from mlpexp.sweep.dask_backend import connected
 
                 with connected(settings, session, prepare) as cluster:
                     yield cluster
             case "submitit":
-                from mlpexp.sweep.backends.submitit_backend import Submitit
+                from mlpexp.sweep.submitit_backend import Submitit
 
                 yield Submitit(settings, session, prepare)
             case unknown:

@@ -22,7 +22,7 @@ from mlpexp.store.file_names import BEFORE_TRAINING
 from mlpexp.store.identity import identity
 from mlpexp.store.run_state import State, inspect
 from mlpexp.store.worker_session import Gone, Session
-from mlpexp.sweep.backends.base import Ended, Lost
+from mlpexp.sweep.backends import Ended, Lost
 from mlpexp.sweep.run_jobs import Outcome
 from mlpexp.sweep.work_unit import Unit, work
 from mlpexp.training import single_run

@@ -12,11 +12,11 @@ from mlpexp.runtime import software_versions
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory, run_state
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
-from mlpexp.sweep.stack_checkpoints import assemble
 from mlpexp.tracking.event_files import encode, file_name
 from mlpexp.tracking.run_events import confusion_table, run_events
 from mlpexp.tracking.session_events import Hparam
 from mlpexp.training.final_status import Conclusion, conclude
+from mlpexp.training.stack_checkpoints import assemble
 
 
 def write_run(
