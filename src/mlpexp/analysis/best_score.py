@@ -1,0 +1,142 @@
+"""The score of the configuration that was chosen as the best, corrected for the choice.
+
+The seeds that make a configuration the best on validation data tend to be lucky on test data, too, so that its mean
+over them is too good. C configurations, B repetitions (seeds, folds), NaN where there is no run.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
+
+from mlpexp.analysis.statistics import LEVEL, granularity, mean_and_half
+
+ALIKE = 0.05  # one-sided level of the test that keeps a configuration among those that could have been chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestScore:
+    """NaN where there is no number: with one repetition there is neither a correction nor an interval."""
+
+    mean: float
+    """over all repetitions of the best, those included by which it was chosen: too good on average"""
+    corrected: float
+    """each repetition scored by the configuration that the other repetitions choose: without that bias"""
+    low: float
+    high: float
+    """95 % interval for the mean over further repetitions of the chosen configuration"""
+    repetitions: int
+    rivals: int
+    """configurations that could have been chosen as well, the best among them"""
+
+
+def best_score(
+    decisive: np.ndarray,
+    reported: np.ndarray,
+    best: int,
+    *,
+    higher_is_better: bool = True,
+    shares_blocks: bool = True,
+    sampling: float = 0.0,
+    grain: float | None = None,
+) -> BestScore:
+    """Estimate the reported score of the configuration `best`, which the means of `decisive` have chosen.
+
+    The estimate leaves one repetition out at a time: the others choose a configuration, which the one left out scores
+    (the split of choosing and estimating of cross-validation, Stone 1974; Varma & Simon 2006). It estimates what
+    choosing with one repetition less is worth.
+
+    The interval is for the chosen configuration itself. Towards the better it is Student's. Towards the worse it allows
+    for the choice among the K configurations that could have been chosen (a one-sided Welch test at 5 % does not tell
+    their decisive means from that of the best): the quantile is that of the maximum of K (Sidak 1967), simultaneous
+    over the plausible choices only (Zrnic & Fithian 2024). Its variance is the larger one of the chosen configuration's
+    own and of that pooled over the K, since a configuration without a failed training among few seeds is no proof
+    against them.
+
+    Args:
+        decisive: (C, B) of the metric that chose, larger is better; rows that could not be chosen are NaN.
+        reported: (C, B) of the metric that is reported.
+        best: the row that was chosen.
+        higher_is_better: whether larger values of `reported` are better.
+        shares_blocks: whether repetition b has the same seed in every configuration.
+        sampling: test samples over training samples where repetitions are folds (Nadeau & Bengio 2003), else 0.
+        grain: the step in which `reported` is counted; by default computed from it.
+    """
+    grain = granularity(reported) if grain is None else grain
+    sign = 1.0 if higher_is_better else -1.0
+    scores = sign * reported
+    own = scores[best][np.isfinite(scores[best])]
+    n = len(own)
+    if n == 0:
+        return BestScore(mean=np.nan, corrected=np.nan, low=np.nan, high=np.nan, repetitions=0, rivals=0)
+    rivals = _rivals(decisive, scores, best)
+    mean = float(own.mean())
+    corrected, low, high = np.nan, np.nan, np.nan
+    if n > 1:
+        corrected = _left_out(decisive, scores)
+        rounding = grain**2 / 2  # few equal counts are no proof of a small variance
+        variance = float(own.var(ddof=1)) + rounding
+        pooled, freedom = _pooled(scores[rivals], n - 1, shares_blocks)
+        error, pooled_error = np.sqrt((np.array([variance, pooled + rounding])) * (1 / n + sampling))
+        tail = (1 + LEVEL) / 2
+        alone = stdtrit(n - 1, tail) * error
+        high = mean + max(alone, stdtrit(freedom, tail) * pooled_error)
+        low = mean - max(alone, stdtrit(freedom, tail ** (1 / len(rivals))) * max(error, pooled_error))
+    low, high = (low, high) if higher_is_better else (-high, -low)
+    return BestScore(
+        mean=sign * mean,
+        corrected=sign * corrected,
+        low=float(low),
+        high=float(high),
+        repetitions=n,
+        rivals=len(rivals),
+    )
+
+
+def _rivals(decisive: np.ndarray, scores: np.ndarray, best: int) -> np.ndarray:
+    """The rows whose mean of `decisive` is not significantly below that of the best; the best is one of them."""
+    mean, _, count = mean_and_half(decisive)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        squares = np.where(np.isfinite(decisive), (decisive - mean[:, None]) ** 2, 0).sum(axis=1)
+        part = squares / (count - 1) / count
+        total = part + part[best]
+        freedom = total**2 / (part**2 / (count - 1) + part[best] ** 2 / (count[best] - 1))
+        reach = np.where(total > 0, stdtrit(np.maximum(freedom, 1), 1 - ALIKE) * np.sqrt(total), 0)
+        could = (mean[best] - mean <= reach) & (count > 1) & (np.isfinite(scores).sum(axis=1) > 1)
+    could[best] = True
+    return np.flatnonzero(could)
+
+
+def _pooled(scores: np.ndarray, freedom: int, shares_blocks: bool) -> tuple[float, float]:
+    """The mean variance of one run over rows of `scores`, and its degrees of freedom, at least `freedom`.
+
+    What rows have in common in a block is part of the variance, but counts as one row: Satterthwaite (1946).
+    """
+    finite = np.isfinite(scores)
+    count = finite.sum(axis=1, keepdims=True)
+    residual = np.where(finite, scores - np.where(finite, scores, 0).sum(axis=1, keepdims=True) / count, 0)
+    own = int((count - 1).sum())
+    pooled = float((residual**2).sum() / own)
+    if len(scores) == 1 or pooled == 0:
+        return pooled, float(own)
+    if not shares_blocks:
+        return pooled, float(own)
+    rows, blocks = len(scores), int(finite.any(axis=0).sum())
+    common = float((residual.sum(axis=0) ** 2 / np.maximum(finite.sum(axis=0), 1)).sum()) / max(blocks - 1, 1)
+    rest = max(rows * pooled - common, 0)
+    left = max(own - (blocks - 1), 1)
+    spread = common**2 / max(blocks - 1, 1) + rest**2 / left
+    return pooled, max(float((common + rest) ** 2 / spread), float(freedom))
+
+
+def _left_out(decisive: np.ndarray, scores: np.ndarray) -> float:
+    """The mean over repetitions of the score of the row that the other repetitions choose."""
+    finite = np.isfinite(decisive)
+    filled = np.where(finite, decisive, 0)
+    others = finite.sum(axis=1, keepdims=True) - finite
+    means = np.where(others > 0, filled.sum(axis=1, keepdims=True) - filled, -np.inf) / np.maximum(others, 1)
+    means = np.where(np.isfinite(scores) & finite, means, -np.inf)
+    chosen = means.argmax(axis=0)
+    columns = np.arange(scores.shape[1])
+    there = np.isfinite(means[chosen, columns])
+    return float(scores[chosen, columns][there].mean()) if there.any() else np.nan
