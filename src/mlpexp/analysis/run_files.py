@@ -14,7 +14,8 @@ import numpy as np
 
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.runtime.safe_yaml import parse_yaml
-from mlpexp.store.file_names import CONFIG, LAYERS, METRICS, OVERRIDES
+from mlpexp.store import test_hits
+from mlpexp.store.file_names import CONFIG, LAYERS, METRICS, OVERRIDES, TEST_HITS
 from mlpexp.store.run_directory import Result, checksum, is_relative
 from mlpexp.store.run_store import RunStore
 from mlpexp.tracking.layer_columns import COLUMNS, START
@@ -119,6 +120,21 @@ def layers(directory: Path, names: Sequence[str], results: Mapping[str, Result] 
         if np.isfinite(cube).any():
             found[name] = cube
     return found
+
+
+def hits(directory: Path, names: Sequence[str], results: Mapping[str, Result] | None = None) -> np.ndarray | None:
+    """Which samples each run classified right, (runs, N): 1 right, 0 wrong, NaN not tested or not recorded.
+
+    None where no run has recorded it, or where they were measured on data of different sizes. `results` as for
+    `read_file`.
+    """
+    texts = [read_file(directory, name, TEST_HITS, results) for name in names]
+    rows = [None if text is None else test_hits.decode(text) for text in texts]
+    sizes = {len(row) for row in rows if row is not None}
+    if len(sizes) != 1:
+        return None
+    unknown = np.full(sizes.pop(), np.nan)
+    return np.stack([unknown if row is None else row for row in rows])
 
 
 def inside(directory: Path, name: str) -> dict[str, np.ndarray]:

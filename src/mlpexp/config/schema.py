@@ -130,6 +130,8 @@ class TrackingConfig:
     """curves, confusion matrix, mistakes, first-layer weights (PNG and TensorBoard); null: not in a sweep"""
     diagnostics: Flag | None = None
     """per layer, at the start and each epoch: gradients, activations, saturation, histograms; null: not in a sweep"""
+    test_hits: Flag = False
+    """write which test samples were classified right; the report then compares runs sample by sample"""
 
     def settled(self, alone: bool) -> "TrackingConfig":
         """The same with every null replaced: true for a single run, false for a run of a sweep."""

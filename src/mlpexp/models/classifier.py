@@ -140,13 +140,17 @@ class Classifier(LightningModule):
         predictions = logits.detach().argmax(-1)
         self._seen[part].append(Outcomes(losses.detach(), predictions, labels, logits.shape[-1], weights))
 
+    def outcomes(self, part: str) -> Outcomes:
+        """Losses and predictions of the latest pass over a part, in its order."""
+        return joined(self._seen[part])
+
     def _evaluate(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
         inputs, labels = batch
         logits = self(inputs)
         self.note(part, logits, labels, self.losses(logits, labels))
 
     def _summarise(self, part: str) -> None:
-        outcomes = joined(self._seen[part])
+        outcomes = self.outcomes(part)
         found = {column: value.item() for column, value in measure(part, outcomes, total).items()}
         self.metrics |= found
         # to Lightning too, for callbacks and loggers that a person adds

@@ -25,6 +25,7 @@ from mlpexp.nn.metrics import Outcomes, confusion, labels_at, measure
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.parametrization import rate_factors
 from mlpexp.nn.schedules import learning_rate
+from mlpexp.store import test_hits
 from mlpexp.tracking.layer_columns import START
 
 
@@ -268,11 +269,20 @@ class StackModule(LightningModule):
         measured = measure("test", tested)
         for record, row in zip(self.records, torch.stack(list(measured.values()), -1).tolist(), strict=True):
             record.tested = dict(zip(measured, row, strict=True))
+        self._note_hits(tested)
         if not self._inspects:
             return
         for record, matrix in zip(self.records, confusion(tested).tolist(), strict=True):
             if all(math.isfinite(value) for value in record.tested.values()):
                 record.confusion = matrix
+
+    def _note_hits(self, tested: Outcomes) -> None:
+        if not any(cfg.tracking.test_hits for cfg in self.configs):
+            return
+        hits = (tested.predictions == tested.labels).cpu().numpy()
+        for run, (cfg, data) in enumerate(zip(self.configs, self.data, strict=True)):
+            if cfg.tracking.test_hits:
+                self.records[run].test_hits = test_hits.encode(hits[run], data.split.test, len(data.labels))
 
     def _tests_best(self, run: int) -> bool:
         return self.configs[run].test_weights == "best" and self.records[run].progress.best_epoch is not None

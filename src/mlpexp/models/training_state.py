@@ -25,6 +25,8 @@ class RunRecord:
     tested: dict[str, float] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
     """test samples by true and by predicted class; empty unless layers are inspected, too"""
+    test_hits: str = ""
+    """see `store.test_hits`; empty unless asked for"""
     left: str = ""
     """why halving stopped the run"""
 

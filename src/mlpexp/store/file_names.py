@@ -4,6 +4,7 @@
 RESULT = "result.json"
 METRICS = "metrics.csv"
 LAYERS = "layers.csv"
+TEST_HITS = "test_hits.txt"
 LAST = "checkpoints/last.ckpt"
 BEST = "checkpoints/best.ckpt"
 FIGURES = "figures"

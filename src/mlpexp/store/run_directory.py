@@ -83,6 +83,8 @@ class Result:
     message: str | None = None
     """why a run failed, when it diverged, why it counts as chance, when halving stopped it"""
     num_parameters: Count = 0
+    test_samples: Count = 0
+    """size of the test part; 0 where there is none, and in results of earlier versions"""
     files: Annotated[dict[str, dict[str, int | str]], AfterValidator(_inside)] = field(default_factory=dict)
     """size and SHA-256 of each other file of the run"""
     schema_version: int = SCHEMA_VERSION

@@ -246,7 +246,7 @@ def _train_alone(job: Job) -> Outcome:
     if job.config.record == "run":
         return Outcome(result=result)
     # the table keeps the small files, and a directory is kept of failed runs only
-    kept = (file_names.METRICS, file_names.LAYERS, file_names.RESULT)
+    kept = (file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.RESULT)
     there = [name for name in kept if (job.directory / name).exists()]
     files = {name: (job.directory / name).read_text(encoding="utf-8") for name in there}
     files[file_names.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)

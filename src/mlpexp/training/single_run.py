@@ -26,7 +26,7 @@ from mlpexp.nn import chance_level
 from mlpexp.nn.metrics import final_columns
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
-from mlpexp.store import checkpoint_files, directory_lock, file_names, run_directory, run_state
+from mlpexp.store import atomic_files, checkpoint_files, directory_lock, file_names, run_directory, run_state, test_hits
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import EventLog
@@ -165,7 +165,7 @@ class _Run:
         resume.note(directory, self.cfg.trainer.max_epochs)
         if self.events is not None:
             self.events.publish()
-        for path in earlier:
+        for path in [*earlier, directory / file_names.TEST_HITS]:
             path.unlink(missing_ok=True)
 
     def _earlier_events(self) -> list[Path]:
@@ -215,7 +215,16 @@ class _Run:
                 plugins=on_this_machine(),
             )
         trainer.test(self.module, self.data, verbose=False)
+        self._write_hits()
         return {name: self.module.metrics[name] for name in final_columns()}
+
+    def _write_hits(self) -> None:
+        if not self.cfg.tracking.test_hits:
+            return
+        outcomes, prepared = self.module.outcomes("test"), self.data.prepared
+        hits = (outcomes.predictions == outcomes.labels).cpu().numpy()
+        path = self.job.directory / file_names.TEST_HITS
+        atomic_files.write(path, test_hits.encode(hits, prepared.split.test, len(prepared.labels)))
 
     def _classes(self) -> tuple[list[int], list[float] | None]:
         """Training samples of each class, and what each counts."""
@@ -233,7 +242,13 @@ class _Run:
         history, directory = self.recorder.history, self.job.directory
         names = [
             name
-            for name in (file_names.METRICS, file_names.LAYERS, file_names.LAST, file_names.BEST)
+            for name in (
+                file_names.METRICS,
+                file_names.LAYERS,
+                file_names.TEST_HITS,
+                file_names.LAST,
+                file_names.BEST,
+            )
             if (directory / name).exists()
         ]
         if self.events is not None:
@@ -254,6 +269,7 @@ class _Run:
             environment=software_versions.environment(self.cfg.threads, self.cfg.trainer.accelerator, self._engine()),
             git_commit=software_versions.git_commit(),
             message=end.message,
+            test_samples=len(self.data.prepared.split.test),
             num_parameters=sum(parameter.numel() for parameter in self.module.parameters()),
             files=run_directory.checksums(directory, names),
         )

@@ -96,6 +96,8 @@ def _tables(state: TrainingState) -> dict[str, str]:
     files = {file_names.METRICS: run_directory.metrics_csv(record.history)}
     if record.layer_rows:
         files[file_names.LAYERS] = run_directory.layers_csv(record.layer_rows)
+    if record.test_hits:
+        files[file_names.TEST_HITS] = record.test_hits
     return files
 
 
@@ -117,6 +119,7 @@ def _result(cfg: Config, data: Prepared, state: TrainingState, files: Mapping[st
         ),
         git_commit=software_versions.git_commit(),
         message=end.message,
+        test_samples=len(data.split.test),
         num_parameters=cfg.model.network(data.num_inputs, data.num_classes).num_parameters,
         files={name: run_directory.checksum(content) for name, content in files.items()},
     )

@@ -1,0 +1,103 @@
+"""What an interval covers, and how much a score would vary on another test sample.
+
+Three kinds of variation are kept apart: initialisation and batch order (seeds), the training sample (folds, data
+seeds), the test sample. C configurations, N samples of the data, K draws.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from mlpexp.analysis.statistics import LEVEL
+
+RUNS, TRAINING, TEST = "initialisation and batch order", "training sample", "test sample"
+DRAWS = 2000
+CELLS = 4_000_000  # of one array of draws
+
+
+def covered(repeated: Collection[str], redraws_test: bool) -> tuple[list[str], list[str]]:
+    """The kinds of variation that an interval over repetitions covers, and those that it does not.
+
+    Args:
+        repeated: the keys whose values make the repetitions, of `seed`, `data.seed` and `data.fold`.
+        redraws_test: whether `data.seed` draws the test part, too, which has no file of its own then.
+    """
+    covers = {
+        RUNS: "seed" in repeated,
+        TRAINING: bool({"data.seed", "data.fold"} & set(repeated)),
+        TEST: "data.seed" in repeated and redraws_test,
+    }
+    return [kind for kind, does in covers.items() if does], [kind for kind, does in covers.items() if not does]
+
+
+def binomial_interval(share: float, samples: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's interval (1927) of a share of `samples` independent test samples.
+
+    For a mean over runs that are measured on the same samples it is an upper bound of the variation: what one run gets
+    wrong another one gets right.
+    """
+    z = ndtri((1 + level) / 2)
+    centre = (share + z**2 / (2 * samples)) / (1 + z**2 / samples)
+    half = z / (1 + z**2 / samples) * np.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
+    return float(centre - half), float(centre + half)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TestSample:
+    """Accuracies on other test samples, with the runs as they are: 95 % percentile intervals of a bootstrap."""
+
+    __test__ = False  # no test case of pytest
+
+    samples: int
+    """test samples of the best configuration"""
+    low: float
+    high: float
+    """of the accuracy of the best configuration"""
+    difference: np.ndarray
+    """(C,) accuracy of the best minus that of each, on the test samples that both have; NaN against itself"""
+    difference_low: np.ndarray
+    difference_high: np.ndarray
+
+
+def bootstrap(hits: np.ndarray, best: int) -> TestSample | None:
+    """Resample the test samples (Efron 1979), the same for all configurations; None where the best has none.
+
+    What is hard for one network is hard for most, so differences vary much less than accuracies do.
+
+    Args:
+        hits: (C, N) share of a configuration's runs that are right on a sample; NaN where it is not in a test part.
+        best: the row that is compared with each.
+    """
+    tested = np.flatnonzero(np.isfinite(hits[best]))
+    if len(tested) < 2:
+        return None
+    hits = hits[:, tested]
+    there = np.isfinite(hits)
+    gaps = np.where(there, hits[best] - np.where(there, hits, 0), 0)  # (C, m)
+    rows = np.vstack([hits[best], gaps])
+    weights = np.vstack([np.ones(len(tested)), there])
+    drawn = np.empty((DRAWS, len(rows)))
+    generator = np.random.default_rng(0)
+    portion = max(CELLS // len(tested), 1)
+    for start in range(0, DRAWS, portion):
+        picked = generator.integers(len(tested), size=(min(portion, DRAWS - start), len(tested)))
+        picked += len(tested) * np.arange(len(picked))[:, None]
+        counts = np.bincount(picked.ravel(), minlength=len(picked) * len(tested)).reshape(picked.shape).astype(float)
+        with np.errstate(invalid="ignore"):
+            drawn[start : start + len(picked)] = (counts @ rows.T) / (counts @ weights.T)
+    tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = np.quantile(drawn, tails, axis=0)
+    with np.errstate(invalid="ignore"):
+        difference = gaps.sum(axis=1) / there.sum(axis=1)
+    for values in (difference, low[1:], high[1:]):
+        values[best] = np.nan
+    return TestSample(
+        samples=len(tested),
+        low=float(low[0]),
+        high=float(high[0]),
+        difference=difference,
+        difference_low=low[1:],
+        difference_high=high[1:],
+    )
