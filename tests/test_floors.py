@@ -33,6 +33,7 @@ FLOORS = [
     "report",
     "studies",
     "cli",
+    "api",
     # what people and Hydra call
     "mlpexp hydra_plugins scripts",
 ]

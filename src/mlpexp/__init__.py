@@ -1,14 +1,54 @@
 """Experiments on multilayer perceptrons: one command, an answer with error bars."""
 
-from typing import Any
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["load_results"]
+from mlpexp import sweep
+
+if TYPE_CHECKING:
+    from mlpexp.api import load_run, load_sweep, run
+    from mlpexp.runtime.errors import ConfigError, Error, RunsFailed, UserError
+    from mlpexp.store.results_table import load_results
+
+__all__ = [
+    "ConfigError",
+    "Error",
+    "RunsFailed",
+    "UserError",
+    "load_results",
+    "load_run",
+    "load_sweep",
+    "run",
+    "sweep",
+]
+
+# late: importing the package must stay instant
+_PLACES = {
+    **dict.fromkeys(("load_run", "load_sweep", "run"), "mlpexp.api"),
+    **dict.fromkeys(("ConfigError", "Error", "RunsFailed", "UserError"), "mlpexp.runtime.errors"),
+    "load_results": "mlpexp.store.results_table",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # late: importing the package must stay instant
-    if name == "load_results":
-        from mlpexp.store.results_table import load_results
-
-        return load_results
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _CallablePackage(ModuleType):
+    """The package `mlpexp.sweep`, which is also the function of that name: `mlpexp.sweep({"seed": range(5)})`."""
+
+    def __call__(self, *settings: Any, **more: Any) -> Any:
+        """See `mlpexp.api.sweep`."""
+        from mlpexp import api
+
+        return api.sweep(*settings, **more)
+
+
+sweep.__class__ = _CallablePackage

@@ -14,6 +14,7 @@ from mlpexp.config.checks import BUILT
 from mlpexp.config.overrides import parse, spell
 from mlpexp.nn.metrics import METRICS, PARTS, columns, recorded
 from mlpexp.runtime import shell_commands
+from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
 from mlpexp.runtime.rich_console import Console
 from mlpexp.runtime.terminal import say
 from mlpexp.store.file_names import RESULT
@@ -21,15 +22,15 @@ from mlpexp.store.run_directory import Result
 
 
 def bar(max_epochs: int) -> Callback | None:
-    """A progress bar over epochs; None where standard error is not a terminal."""
-    return EpochBar(max_epochs) if sys.stderr.isatty() else None
+    """A progress bar over epochs; None where standard error is neither a terminal nor a notebook."""
+    return EpochBar(max_epochs) if sys.stderr.isatty() or in_notebook() else None
 
 
 class EpochBar(Callback):
     """One line, redrawn after each epoch: loss and accuracy, epochs done, time left."""
 
     def __init__(self, max_epochs: int) -> None:
-        self._progress = Progress(
+        self._progress: Any = Progress(
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -38,6 +39,8 @@ class EpochBar(Callback):
             TextColumn("{task.fields[state]}"),
             console=Console(stderr=True),
         )
+        if in_notebook():
+            self._progress = NotebookProgress("{completed} of {total} epochs  {left}  {state}")
         self._task = self._progress.add_task("", total=max_epochs, state="")
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:

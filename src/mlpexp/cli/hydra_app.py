@@ -33,6 +33,13 @@ from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, file_names, run_names
 
 
+def conf() -> Path:
+    """The directory of the configuration files: of an installed package inside it, of a checkout beside `src`."""
+    package = Path(__file__).parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
 def register() -> None:
     """Give Hydra the base configuration, the choices of our plugins and the resolvers that `conf/train.yaml` uses."""
     register_resolvers()
@@ -127,14 +134,14 @@ class CheckFirst(Callback):
                 atomic_files.detach(Path(cfg.resume) / file_names.LOG)  # Hydra adds to it in place
         except Exception as error:
             # Hydra turns exceptions of callbacks into warnings
-            raise _Refused(error) from error
+            raise Refused(error) from error
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             if _is_automatic(config.hydra.sweep, "dir") and config.get("name") is None:
                 automatic_directories.claim(str(config.hydra.sweep.dir))
         except Exception as error:
-            raise _Refused(error) from error
+            raise Refused(error) from error
 
 
 def _is_automatic(node: DictConfig, key: str) -> bool:
@@ -143,7 +150,7 @@ def _is_automatic(node: DictConfig, key: str) -> bool:
     return written.startswith(("${mlpexp.run_dir:", "multirun/${mlpexp.sweep_name:"))
 
 
-class _Refused(BaseException):
+class Refused(BaseException):
     """Carries an error past Hydra's `except Exception`."""
 
 
@@ -203,7 +210,7 @@ def run(main: Callable[[], Any]) -> NoReturn:
             _refuse_unknown_options()
             try:
                 main()
-            except _Refused as error:
+            except Refused as error:
                 refused = error.__cause__
             finally:
                 automatic_directories.release()
@@ -211,6 +218,16 @@ def run(main: Callable[[], Any]) -> NoReturn:
                 raise refused or _failure.pop()
 
     exit_codes.run(whole, verbose=verbose, words=_worded)
+
+
+def problems(error: BaseException, overrides: Sequence[str]) -> list[str] | None:
+    """One line for each problem, of an error that Hydra or OmegaConf has raised; None for another error."""
+    match error:
+        case HydraException() | OmegaConfBaseException():
+            return list(hydra_sentences(error, overrides))
+        case ValueError() if _raised_by_hydra(error):
+            return [hydra_sentence(error)]
+    return None
 
 
 def _completes_value(arguments: Sequence[str]) -> bool:
@@ -259,12 +276,8 @@ def fail(error: BaseException) -> None:
 
 def _worded(error: BaseException) -> exit_codes.Worded | None:
     """Exit code and messages for an error of Hydra."""
-    match error:
-        case HydraException() | OmegaConfBaseException():
-            return 2, list(hydra_sentences(error, sys.argv[1:]))
-        case ValueError() if _raised_by_hydra(error):
-            return 2, [hydra_sentence(error)]
-    return None
+    lines = problems(error, sys.argv[1:])
+    return None if lines is None else (2, lines)
 
 
 def _raised_by_hydra(error: BaseException) -> bool:

@@ -36,27 +36,14 @@ def run(cfg: DictConfig) -> float | None:
     hydra = HydraConfig.get()
     alone = hydra.mode == RunMode.RUN
     directory = Path(hydra.runtime.output_dir)
-    config = hydra_app.parse(cfg)
-    if config.dry_run:
-        raise UserError("dry_run=true shows the plan of a sweep in stacks: add -m, and leave out hydra/launcher")
-    if config.halving.rungs is not None and config.resume is None:
-        raise UserError("halving compares the runs of a sweep in stacks: add -m, and leave out hydra/launcher")
+    config = _checked(cfg)
     if not alone and (done := _finished(config, directory)) is not None:
         log.info("done before")
         return done.objective
-    if alone:
-        config = replace(config, tracking=config.tracking.settled(True))
     try:
-        continued = resume.find(config, list(hydra.overrides.task)) if config.resume is not None else None
-        config = continued.cfg if continued else config
-        bar = console.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
-        result = single_run.train(config, Job(directory=directory, bar=bar, continued=continued))
-    except (Exception, SystemExit, Interrupted) as error:  # a callback of the user's may raise SystemExit
-        if isinstance(error, SystemExit):
-            error = RuntimeError(f"a callback or logger ended the program (SystemExit: {error})")
-        if not isinstance(error, UserError | Interrupted):
-            log.info("the run failed", exc_info=True)  # the traceback goes to the log, one line to the terminal
-        elif isinstance(error, Interrupted):
+        config, result = _train(config, alone=alone)
+    except (Exception, Interrupted) as error:
+        if isinstance(error, Interrupted):
             how = _carry_on(str(error), directory, hydra.overrides.task) if alone else f"{error}; {SAME}"
             error = Interrupted(how, error.exit_code)
         if alone:
@@ -67,6 +54,67 @@ def run(cfg: DictConfig) -> float | None:
         further = resume.further(config, result)
         console.show(result, _relative(directory), further, _repeatable(directory, hydra.overrides.task))
     return result.objective
+
+
+def train_alone(cfg: DictConfig) -> None:
+    """As `run`, for a single run that a Python program asks for: nothing is printed, errors are raised.
+
+    Raises:
+        UserError: the run cannot be trained.
+        Interrupted: stopped by a signal; says how to continue.
+    """
+    try:
+        _train(_checked(cfg), alone=True)
+    except Interrupted as error:
+        where = _relative(Path(HydraConfig.get().runtime.output_dir))
+        how = "nothing to continue yet"
+        if (where / file_names.LAST).exists():
+            how = f"what was finished is kept, continue with mlpexp.run(resume={str(where)!r})"
+        raise Interrupted(f"{error}; {how}", error.exit_code) from None
+
+
+def _checked(cfg: DictConfig) -> Config:
+    """
+    Raises:
+        UserError: the configuration is wrong, or asks for what only a sweep has.
+    """
+    config = hydra_app.parse(cfg)
+    if config.dry_run:
+        raise UserError("dry_run=true shows the plan of a sweep in stacks: add -m, and leave out hydra/launcher")
+    if config.halving.rungs is not None and config.resume is None:
+        raise UserError("halving compares the runs of a sweep in stacks: add -m, and leave out hydra/launcher")
+    return config
+
+
+def _train(config: Config, *, alone: bool) -> tuple[Config, Result]:
+    """Train one run in the directory of Hydra's job, or continue the one that `resume` names.
+
+    Args:
+        alone: not a run of a sweep: it has a progress bar, and records what runs of a sweep do not by default.
+
+    Returns:
+        Its configuration (of a resumed run: its own), and its result.
+
+    Raises:
+        UserError: the run cannot be continued; see also `single_run.train`.
+    """
+    hydra = HydraConfig.get()
+    if alone:
+        config = replace(config, tracking=config.tracking.settled(True))
+    try:
+        continued = resume.find(config, list(hydra.overrides.task)) if config.resume is not None else None
+        config = continued.cfg if continued else config
+        bar = console.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
+        directory = Path(hydra.runtime.output_dir)
+        return config, single_run.train(config, Job(directory=directory, bar=bar, continued=continued))
+    except UserError:
+        raise
+    except SystemExit as error:  # of a callback of the user's
+        log.info("the run failed", exc_info=True)
+        raise RuntimeError(f"a callback or logger ended the program (SystemExit: {error})") from error
+    except Exception:
+        log.info("the run failed", exc_info=True)  # the traceback goes to the log, one line to the terminal
+        raise
 
 
 def _repeatable(directory: Path, overrides: Sequence[str]) -> list[str]:

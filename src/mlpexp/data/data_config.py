@@ -52,7 +52,7 @@ class DataConfig:
     shuffle: Flag = True
     """a new order each epoch, a pure function of (seed, epoch)"""
     path: Text | None = None
-    """csv only: your own table, a CSV or Parquet file"""
+    """csv and npz only: your own table, a CSV or Parquet file, or a file of arrays"""
     target: Name | None = None
     """csv only: the column of classes"""
     val_path: Text | None = None

@@ -205,6 +205,12 @@ def _user_digest(cfg: DataConfig) -> str:
     return digest(cfg)
 
 
+def _arrays(cfg: DataConfig) -> Table:
+    from mlpexp.data.array_files import load
+
+    return load(cfg)
+
+
 DATA_SETS: Registry[DataSet] = Registry(
     "data",
     {
@@ -217,6 +223,7 @@ DATA_SETS: Registry[DataSet] = Registry(
                 *("columns", "drop", "categorical", "missing"),
             ),
         ),
+        "npz": DataSet(load=_arrays, digest=_user_digest, keys=("path",)),
         "wine": _sklearn_table("load_wine", "wine_data.csv", 13, 3, 178),
         "breast_cancer": _sklearn_table("load_breast_cancer", "breast_cancer.csv", 30, 2, 569),
         "iris": _sklearn_table("load_iris", "iris.csv", 4, 3, 150),

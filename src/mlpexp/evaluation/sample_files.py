@@ -50,7 +50,11 @@ def read(path: Path, data: Description, cfg: DataConfig, *, labelled: bool) -> S
     Raises:
         UserError: naming the file, and the row and column where there is one.
     """
-    content = contents(path)
+    return parse(path, contents(path), data, cfg, labelled=labelled)
+
+
+def parse(path: Path, content: bytes, data: Description, cfg: DataConfig, *, labelled: bool) -> Samples:
+    """As `read`, of bytes that are at hand; `path` is named in messages."""
     try:
         return _read(path, content, data, cfg, labelled=labelled)
     except UserError as error:

@@ -1,12 +1,17 @@
 """Exceptions that end a program with one line and an exit code, and texts of errors."""
 
 import errno
+from pathlib import Path
 
 # errors of the disk or the process's limits: every later run would fail in the same way
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENFILE, errno.EMFILE)
 
 
-class UserError(Exception):
+class Error(Exception):
+    """Every error that mlpexp itself raises; the message is what the command line prints."""
+
+
+class UserError(Error):
     """What was given cannot be done; the message says what was given, what is allowed, how to fix it (exit code 2)."""
 
 
@@ -36,11 +41,17 @@ class Interrupted(BaseException):
         super().__init__(message)
 
 
-class RunsFailed(Exception):
-    """Some runs of a sweep failed; the others are done (exit code 1)."""
+class RunsFailed(Error):
+    """Some runs of a sweep failed; the others are done (exit code 1).
+
+    Attributes:
+        directory: of the sweep, where a Python program has called `mlpexp.sweep`.
+    """
+
+    directory: Path | None = None
 
 
-class StorageError(Exception):
+class StorageError(Error):
     """The disk is full or broken, so that nothing further can be written; finished runs are kept (exit code 1)."""
 
 

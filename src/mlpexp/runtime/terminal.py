@@ -7,6 +7,11 @@ escape, e.g. `\\x1b`.
 import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+log = logging.getLogger(__name__)
 
 # C0 but for tab and new line, DEL, C1, line separators, and the marks that reverse the direction of text
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -19,8 +24,29 @@ def printable(text: object) -> str:
 
 def say(*lines: object, error: bool = False) -> None:
     """Print lines to standard output, or to standard error."""
+    if is_library():
+        log.log(logging.WARNING if error else logging.INFO, "%s", "\n".join(map(printable, lines)))
+        return
     stream = sys.stderr if error else sys.stdout
     print("\n".join(map(printable, lines)), file=stream, flush=True)
+
+
+_library: ContextVar[bool] = ContextVar("library", default=False)
+
+
+def is_library() -> bool:
+    """Whether another program calls mlpexp's functions: nothing is printed then, warnings are logged."""
+    return _library.get()
+
+
+@contextmanager
+def as_library() -> Iterator[None]:
+    """While the block runs, `is_library` is true in this thread."""
+    token = _library.set(True)
+    try:
+        yield
+    finally:
+        _library.reset(token)
 
 
 class TerminalFormatter(logging.Formatter):

@@ -161,7 +161,7 @@ class Sweep:
             if reserved is not None:
                 directory_lock.release(reserved)
             raise
-        weakref.finalize(self, directory_lock.release, reserved)
+        _releases.append(weakref.finalize(self, directory_lock.release, reserved))
 
     def _survey(self, runs: Sequence[CheckedRun], *, same_study: bool) -> Survey:
         pairs = [(run.composed.output_dir, run.config) for run in runs]
@@ -317,6 +317,24 @@ class Sweep:
         cfg = job.hydra()
         with hydra_config(cfg):
             self.context.callbacks.on_job_end(config=cfg, job_return=ended)
+
+
+_releases: list[weakref.finalize] = []
+
+
+@contextmanager
+def directories_released() -> Iterator[None]:
+    """At the end of the block, release the directories that sweeps have locked in it, if they are still locked.
+
+    Otherwise the lock lasts as long as the `Sweep`, which Hydra's objects keep until a garbage collection.
+    """
+    before = len(_releases)
+    try:
+        yield
+    finally:
+        for release in _releases[before:]:
+            release()
+        del _releases[before:]
 
 
 _NO_DIRECTORY = (

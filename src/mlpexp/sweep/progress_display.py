@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -14,6 +15,7 @@ from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
 from mlpexp.nn.metrics import higher_is_better
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
+from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
 from mlpexp.runtime.rich_console import Console
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
@@ -31,7 +33,7 @@ class Screen:
         self._brief = brief
         self._console = Console(quiet=quiet)
         self._errors = Console(stderr=True, quiet=quiet)
-        self._progress: Progress | None = None
+        self._progress: Any = None
         self._best: float | None = None
         self._trained: dict[int, float] = {}
         self._written: Counter[int] = Counter()
@@ -52,7 +54,10 @@ class Screen:
             TextColumn("{task.fields[best]}"),
         )
         disable = not sys.stderr.isatty()
-        with Progress(*columns, console=self._errors, disable=disable, transient=self._brief) as self._progress:
+        bar: Any = Progress(*columns, console=self._errors, disable=disable, transient=self._brief)
+        if in_notebook():
+            bar = NotebookProgress("{done:,} of {total:,} runs  {left}  {best}")
+        with bar as self._progress:
             self._task = self._progress.add_task("", total=len(sweep), done=0, best="")
             yield
 

@@ -1,0 +1,107 @@
+"""mlpexp from Python: `run`, `sweep`, `load_run`, `load_sweep`.
+
+The same schema, files and messages as the command line: a sweep that one has started, the other continues.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpexp.api.python_settings import Settings, grid_overrides, setting_overrides
+from mlpexp.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from mlpexp.api.run_results import RunResults
+    from mlpexp.api.sweep_results import SweepResults
+
+__all__ = ["load_run", "load_sweep", "run", "sweep"]
+
+
+def run(*settings: Settings, data: Any = None, target: str | None = None, **more: Any) -> "RunResults":
+    """Train one network, as `train.py` does, in `outputs/DATE/TIME` below the working directory.
+
+    Args:
+        settings: mappings of keys to Python values (`{"model.depth": 2}` or `{"model": {"depth": 2}}`), or texts as on
+            the command line (`"model.depth=2"`). A list is one value: `{"model.width": [64, 32]}` has two layers.
+        data: the name of a data set, a DataFrame or mapping of columns with `target`, arrays `(X, y)`, or a file.
+            DataFrames and arrays are kept in `outputs/data`, named by their content.
+        target: the column of classes.
+        more: settings by keyword: `model={"depth": 2}`, `seed=3`, `optimizer="adam"`, `resume="outputs/DATE/TIME"`.
+
+    Raises:
+        UserError: the settings or the data are wrong; the message is the command line's.
+        KeyboardInterrupt: stopped; what was reached is kept.
+    """
+    from mlpexp.api import hydra_session
+    from mlpexp.api.run_results import RunResults
+
+    directory = hydra_session.train(_train, setting_overrides(*_joined(settings, data, target, more)))
+    return RunResults(directory)
+
+
+def sweep(
+    grid: Settings, /, *settings: Settings, data: Any = None, target: str | None = None, **more: Any
+) -> "SweepResults":
+    """Train every combination of the values in `grid`, as `train.py -m` does, in `multirun/NAME`.
+
+    Args:
+        grid: for each key its values: a list, tuple, range or array. `{"model.width": [32, 64]}` trains two networks,
+            `{"model.width": [[64, 32], [128]]}` two networks whose widths are lists. Or texts as on the command line
+            (`"seed=range(5)"`).
+        settings, data, target, more: of all runs, see `run`; `name="mine"` names the directory. The same name and a
+            larger grid train only what is new.
+
+    Raises:
+        UserError: all that is wrong with the sweep; nothing has been trained then.
+        RunsFailed: some runs failed; its `directory` has the results of the others.
+        KeyboardInterrupt: stopped; finished runs are kept, the same call continues.
+    """
+    from mlpexp.api import hydra_session
+    from mlpexp.api.sweep_results import SweepResults
+
+    swept = grid_overrides(grid)
+    common = setting_overrides(*_joined(settings, data, target, more))
+    if "dry_run=true" in common:
+        raise UserError("dry_run=true prints a plan on the command line; leave it out")
+    return SweepResults(hydra_session.sweep([*common, *swept]))
+
+
+def load_sweep(directory: str | Path) -> "SweepResults":
+    """The results of a sweep, e.g. `load_sweep("multirun/NAME")`; also of one that still trains.
+
+    Raises:
+        UserError: there is no sweep.
+    """
+    from mlpexp.api.sweep_results import SweepResults
+
+    return SweepResults(Path(directory))
+
+
+def load_run(directory: str | Path) -> "RunResults":
+    """The results of one run, e.g. `load_run("outputs/DATE/TIME")`.
+
+    Raises:
+        UserError: there is no finished run.
+    """
+    from mlpexp.api.run_results import RunResults
+
+    return RunResults(Path(directory))
+
+
+def _train(cfg: Any) -> None:
+    from mlpexp.cli import train_job  # torch and lightning: late
+
+    train_job.train_alone(cfg)
+
+
+def _joined(
+    settings: tuple[Settings, ...], data: Any, target: str | None, more: Mapping[str, Any]
+) -> tuple[Settings, ...]:
+    """All settings, in the order in which they count."""
+    if data is None and target is not None:
+        return (*settings, {"data.target": target}, more)
+    if data is None:
+        return (*settings, more)
+    from mlpexp.api import given_data
+
+    return (*settings, given_data.settings(data, target), more)

@@ -1,0 +1,155 @@
+"""Runs the Hydra application inside another program: no argv, no exit, nothing printed, no state left behind."""
+
+import copy
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobRuntime
+from hydra.types import RunMode
+from hydra.version import VersionBase
+from omegaconf import DictConfig
+
+from mlpexp.cli import automatic_directories, hydra_app
+from mlpexp.runtime import terminal
+from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed
+from mlpexp.sweep.hydra_launch import directories_released
+
+JOB = "train"  # as of scripts/train.py: it names the log file
+_LOGGERS = ("lightning.pytorch", "lightning.fabric")  # whose levels training changes
+_calls = threading.RLock()  # Hydra has one state in a process: a second thread waits
+
+
+def train(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Path:
+    """One run; returns its directory.
+
+    Args:
+        task: gets the composed configuration, with `HydraConfig` set.
+
+    Raises:
+        ConfigError: all that is wrong with the overrides.
+        KeyboardInterrupt: stopped; the message says what is kept.
+        Exception: what `task` raises.
+    """
+    raised: list[BaseException] = []
+
+    def guarded(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except BaseException as error:  # Hydra would print it
+            raised.append(error)
+            return None
+
+    with _session(overrides) as app:
+        directory = _directory(app, overrides, RunMode.RUN)
+        app.run(JOB, guarded, list(overrides))
+        found = directory()
+    if raised:
+        _raise(raised[0], overrides)
+    return found
+
+
+def sweep(overrides: Sequence[str]) -> Path:
+    """A sweep, as `-m` starts it; returns its directory.
+
+    Raises:
+        ConfigError: all that is wrong with the sweep; nothing has been written then.
+        RunsFailed: some runs failed, the others are done.
+        KeyboardInterrupt: stopped; the message says what is kept.
+    """
+
+    def alone(cfg: DictConfig) -> float | None:
+        """The run's objective; for launchers that train each run by itself."""
+        from mlpexp.cli import train_job  # torch and lightning: late
+
+        return train_job.run(cfg)
+
+    with _session(overrides) as app:
+        directory = _directory(app, overrides, RunMode.MULTIRUN)
+        try:
+            app.multirun(JOB, alone, list(overrides))
+        except RunsFailed as error:
+            error.directory = directory()
+            raise
+        return directory()
+
+
+def _directory(app: Any, overrides: Sequence[str], mode: RunMode) -> Callable[[], Path]:
+    """A function that tells the output directory, once it is known."""
+    cfg = app.compose_config(JOB, list(overrides), run_mode=mode, with_log_configuration=False)
+    node = cfg.hydra.run if mode is RunMode.RUN else cfg.hydra.sweep
+    return lambda: Path(str(node.dir))
+
+
+@contextmanager
+def _session(overrides: Sequence[str]) -> Iterator[Any]:
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_calls)
+            stack.enter_context(_kept_state())
+            stack.enter_context(terminal.as_library())
+            stack.enter_context(directories_released())
+            stack.callback(automatic_directories.release)
+            GlobalHydra.instance().clear()
+            hydra_app.register()
+            stack.enter_context(initialize_config_dir(str(hydra_app.conf()), job_name=JOB, version_base="1.3"))
+            app = GlobalHydra.instance().hydra
+            assert app is not None
+            yield app
+    except hydra_app.Refused as refused:
+        assert refused.__cause__ is not None
+        _raise(refused.__cause__, overrides)
+    except (Exception, Interrupted) as error:
+        _raise(error, overrides)
+
+
+def _raise(error: BaseException, overrides: Sequence[str]) -> NoReturn:
+    """Raise what a Python program expects for this error."""
+    if isinstance(error, Interrupted):
+        if error.exit_code != 130 and threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGTERM)  # the program's own handler decides; by default it ends here
+        raise KeyboardInterrupt(str(error)) from None
+    if (lines := hydra_app.problems(error, overrides)) is not None:
+        error = ConfigError(lines)
+    if isinstance(error, ConfigError):
+        raise ConfigError([_in_python(line) for line in error.problems]) from None
+    raise error
+
+
+def _in_python(line: str) -> str:
+    """The command line's message with its option for sweeps in terms of Python."""
+    return line.replace("add -m to sweep over it", "call mlpexp.sweep for it").replace(
+        "add -m, or", "call mlpexp.sweep, or"
+    )
+
+
+@contextmanager
+def _kept_state() -> Iterator[None]:
+    """At the end of the block, Hydra's state in this process and the handlers of logs are as before."""
+    globals_, config, version = GlobalHydra.instance(), HydraConfig.instance(), VersionBase.instance()
+    store, runtime, root = ConfigStore.instance(), JobRuntime.instance(), logging.getLogger()
+    before = globals_.hydra, config.cfg, version.version_base, copy.deepcopy(runtime.conf)
+    choices = copy.deepcopy(store.repo)
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            if handler not in handlers and isinstance(handler, logging.FileHandler):
+                handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for name, old in levels.items():
+            logging.getLogger(name).setLevel(old)
+        globals_ = GlobalHydra.instance()  # a context manager of Hydra's may have put another in its place
+        globals_.hydra, config.cfg, version.version_base, runtime.conf = before
+        store.repo = choices

@@ -1,0 +1,33 @@
+"""A report in a notebook: the page in a frame, as it is on the disk."""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class InlineReport:
+    """A report that has been written.
+
+    Attributes:
+        page: `index.html`, which opens offline.
+        sentences: the answer in words.
+    """
+
+    page: Path
+    sentences: list[str]
+    height: int = 640
+    """of the frame, in pixels"""
+
+    def __str__(self) -> str:
+        return "\n".join([*self.sentences, str(self.page)])
+
+    def __repr__(self) -> str:
+        return f"InlineReport({str(self.page)!r})"
+
+    def _repr_html_(self) -> str:
+        content = escape(self.page.read_text(encoding="utf-8"), quote=True)
+        return (
+            f'<iframe srcdoc="{content}" sandbox="" width="100%" height="{self.height}" '
+            'style="border: 1px solid #ccc"></iframe>'
+        )

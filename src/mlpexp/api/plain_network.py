@@ -1,0 +1,40 @@
+"""A trained network as a plain module of torch, without Lightning."""
+
+from torch import Tensor, nn
+
+from mlpexp.evaluation.trained_run import Trained
+from mlpexp.nn.network import NetworkSpec, forward
+
+
+class PlainNetwork(nn.Module):
+    """The layers of a network; its state dict has the names and tensors of the checkpoint.
+
+    `forward` takes prepared inputs (B, I), such as `results.data.part("test")` gives, and returns logits (B, C).
+
+    Attributes:
+        network: the layers as data.
+    """
+
+    def __init__(self, network: NetworkSpec, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        for name in network.shapes:
+            *path, last = name.split(".")
+            place: nn.Module = self
+            for part in path:
+                if part not in place._modules:
+                    place.add_module(part, nn.Module())
+                place = place.get_submodule(part)
+            place.register_parameter(last, nn.Parameter(weights[name].detach().clone()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, C) of prepared inputs (B, I)."""
+        values = {name: self.get_parameter(name) for name in self.network.shapes}
+        return forward(self.network, values, inputs.to(next(iter(values.values())).dtype)).logits
+
+    @classmethod
+    def of(cls, run: Trained) -> "PlainNetwork":
+        """The network of a run, in evaluation mode."""
+        module = cls(run.module.network, dict(run.module.state_dict()))
+        module.eval()
+        return module

@@ -1,0 +1,152 @@
+"""Settings as Python values, written as the overrides that mean the same on the command line.
+
+In a setting, a list is one value (`{"model.width": [64, 32]}` is a network of two hidden layers). In a grid, each key
+lists its values: a list, tuple, range or array of them. A list of lists sweeps over lists.
+"""
+
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from mlpexp.config import overrides
+from mlpexp.config.field_types import builtin_types
+from mlpexp.config.hydra_messages import GROUPS
+from mlpexp.config.overrides import spell
+from mlpexp.config.schema import choices, field_types
+from mlpexp.runtime.errors import ConfigError
+
+Settings = Mapping[str, Any] | str | Sequence[str]
+_OPEN_GROUPS = ("trainer", "hydra.launcher.slurm")  # beside those keys of the schema that hold a mapping
+
+
+def setting_overrides(*settings: Settings) -> list[str]:
+    """The overrides of settings; of a key that is given twice, the later one counts.
+
+    Args:
+        settings: mappings of keys to values, nested as one likes (`{"model": {"depth": 2}}`, `{"model.depth": 2}`), or
+            overrides as they are typed on the command line (`"model.depth=2"`).
+
+    Raises:
+        ConfigError: a value cannot be written as a setting.
+    """
+    return _overrides(settings, _single)
+
+
+def grid_overrides(*grids: Settings) -> list[str]:
+    """The overrides of a grid, each of which may list several values; arguments as for `setting_overrides`.
+
+    Raises:
+        ConfigError: a key has no value at all, or one that cannot be written.
+    """
+    return _overrides(grids, _swept)
+
+
+def plain_value(value: Any) -> Any:
+    """A Python value in plain builtins: numbers of numpy and torch, arrays, tuples and paths are converted.
+
+    Raises:
+        TypeError: it is something else, such as a function.
+    """
+    if value is None or isinstance(value, bool | str):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, int | float) and type(value) in (int, float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain_value(item) for item in value]
+    if callable(getattr(value, "tolist", None)):  # numpy, torch, a column of pandas
+        return plain_value(value.tolist())
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"a value is a number, a text, None, or a list or mapping of these, not {type(value).__name__}")
+
+
+def _overrides(given: Sequence[Settings], write: Any) -> list[str]:
+    found: dict[str, str] = {}
+    problems: list[str] = []
+    for one in given:
+        if not isinstance(one, Mapping):
+            for text in one if isinstance(one, list | tuple) else [one]:
+                if not isinstance(text, str):
+                    problems.append(
+                        f"{text!r} is no setting; give a mapping, e.g. {{'model.depth': 2}}, or texts such as "
+                        "'model.depth=2'"
+                    )
+                    continue
+                found.pop(key := overrides.parse(text).key, None)
+                found[key] = text
+            continue
+        for key, value in leaves(one):
+            try:
+                text = f"{_sign(key)}{key}={write(key, value)}"
+            except (TypeError, ValueError) as error:
+                problems.append(f"{key}: {error}")
+                continue
+            found.pop(key, None)
+            found[key] = text
+    if problems:
+        raise ConfigError(problems)
+    return list(found.values())
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values."""
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _single(key: str, value: Any) -> str:
+    plain = plain_value(value)
+    types = builtin_types(field_types()[key]) if key in field_types() else None
+    is_choice = key in (*GROUPS, *choices())
+    if isinstance(plain, list) and (is_choice or (types is not None and not types & {list, tuple, Any})):
+        raise ValueError(
+            f"{plain} is a list, and in a setting a list is one value; to train a network for each of them, "
+            f"call mlpexp.sweep({{{key!r}: {plain}}})"
+        )
+    return spell(plain)
+
+
+def _swept(key: str, value: Any) -> str:
+    if isinstance(value, range):
+        if not len(value):
+            raise ValueError(f"{value} names no value at all; give at least one")
+        return f"range({value.start},{value.stop},{value.step})" if len(value) > 1 else str(value[0])
+    if isinstance(value, str) or not _is_listing(value):
+        plain = plain_value(value)
+        if isinstance(plain, str) and key in field_types() and str not in builtin_types(field_types()[key]):
+            raise ValueError(
+                f"{plain!r} is a text; a grid lists Python values, e.g. {{{key!r}: [1, 2]}} or {{{key!r}: range(5)}}"
+            )
+        return spell(plain)
+    values = [plain_value(item) for item in value]
+    if not values:
+        raise ValueError("the grid names no value at all; give at least one")
+    return ",".join(map(spell, values))
+
+
+def _is_listing(value: Any) -> bool:
+    """Whether it lists values: a list or another sequence, an array with an axis, a column of a table."""
+    if isinstance(value, list | tuple | set | frozenset) or bool(getattr(value, "ndim", 0)):
+        return True
+    return isinstance(value, Sequence) or (hasattr(value, "__iter__") and not hasattr(value, "item"))
+
+
+def _sign(key: str) -> str:
+    """`++` for a key that the schema does not name, in a place where any key may be added."""
+    known = field_types()
+    if key in known or "/" in key:
+        return ""
+    parents = [key[:place] for place, letter in enumerate(key) if letter == "."]
+    added = any(parent in _OPEN_GROUPS or dict in builtin_types(known.get(parent)) for parent in parents)
+    return "++" if added else ""

@@ -1,0 +1,144 @@
+"""One trained run: numbers, curves, network, data.
+
+Letters: N samples, I inputs, C classes.
+"""
+
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpexp.analysis import run_files
+from mlpexp.api.inline_report import InlineReport
+from mlpexp.api.tables import Columns
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import run_directory
+from mlpexp.store.run_directory import Result
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mlpexp.data.prepared_data import Prepared
+    from mlpexp.evaluation.stacked_networks import StackedNetworks
+
+
+class RunResults:
+    """A run that has ended, by itself or in a sweep.
+
+    Attributes:
+        directory: of the run; with `record="table"` there is none, and `sweep` holds its files.
+    """
+
+    def __init__(self, directory: Path, sweep: Path | None = None, name: str | None = None) -> None:
+        self.directory = directory
+        self._root = directory.parent if sweep is None else sweep
+        self._name = directory.name if name is None else name
+        _ = self.result
+
+    @cached_property
+    def result(self) -> Result:
+        """The content of `result.json`.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        text = run_files.read_file(self._root, self._name, "result.json")
+        if text is None:
+            raise UserError(f"{self.directory} holds no finished run; give a run's directory, e.g. outputs/DATE/TIME")
+        return run_directory.parse_result(text, self.directory / "result.json")
+
+    @property
+    def status(self) -> str:
+        """ok, chance, diverged, stopped, failed or interrupted."""
+        return self.result.status
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`val/loss`, `test/acc`, ... of the epoch that counts."""
+        return dict(self.result.metrics)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration as nested mappings."""
+        return run_files.configuration(self._root, self._name)
+
+    def curves(self) -> Columns:
+        """The metrics of each epoch: `epoch`, `train/loss`, `val/loss`, ..."""
+        found = run_files.curves(self._root, [self._name])
+        return Columns({"epoch": np.arange(found.epochs)} | {name: rows[0] for name, rows in found.values.items()})
+
+    def layers(self) -> Columns:
+        """Gradients and activations of each layer and epoch (-1: before training), where they were recorded."""
+        inside = run_files.inside(self._root, self._name)
+        if not inside:
+            raise UserError(f"{self.directory} has no records of its layers; train with tracking.diagnostics=true")
+        epochs, depth = next(iter(inside.values())).shape
+        return Columns(
+            {"epoch": np.repeat(np.arange(-1, epochs - 1), depth), "layer": np.tile(np.arange(depth), epochs)}
+            | {name: values.ravel() for name, values in inside.items()}
+        )
+
+    def model(self) -> "nn.Module":
+        """The network as a module of torch: prepared inputs (B, I) to logits (B, C); see `data` for inputs."""
+        from mlpexp.api.plain_network import PlainNetwork
+
+        return PlainNetwork.of(self._stack.first)
+
+    def weights(self) -> "dict[str, Tensor]":
+        """The tensors of the checkpoint by name, e.g. `layers.0.weight` (outputs, inputs)."""
+        return {name: value[0].clone() for name, value in self._stack.weights.items()}
+
+    def predict_proba(self, samples: Any) -> NDArray[np.float64]:
+        """Probabilities (N, C) of raw samples, a DataFrame or an array (N, J); classes as `class_names` lists them."""
+        from mlpexp.api import new_samples
+
+        inputs = new_samples.prepared(samples, self._stack.data)
+        found: NDArray[np.float64] = self._stack.logits(inputs)[0].double().softmax(-1).numpy()
+        return found
+
+    def predict(self, samples: Any) -> NDArray[Any]:
+        """The class of each raw sample, (N,): its name."""
+        return np.array(self.class_names)[self.predict_proba(samples).argmax(-1)]
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes in the order of the outputs, C."""
+        return list(self._stack.data.class_names)
+
+    @cached_property
+    def data(self) -> "Prepared":
+        """The data that the run was trained on: `data.part("train")`, `"val"` or `"test"` gives inputs and labels."""
+        from mlpexp import data
+
+        run = self._stack.first
+        found = data.prepare(run.located_data)
+        if found.digest != run.data.digest:
+            raise UserError(f"the data of {self.directory} has changed since it was trained")
+        return found
+
+    def report(self) -> InlineReport:
+        """Write the report into the run's directory; a notebook shows it."""
+        from mlpexp.report.build_report import build
+
+        written = build([self.directory])
+        return InlineReport(written.page, written.sweeps[0][1])
+
+    @cached_property
+    def _stack(self) -> "StackedNetworks":
+        from mlpexp.evaluation.stacked_networks import load_stacks
+
+        if not self.directory.is_dir():
+            raise UserError(f"{self._name} has no directory of its own (record=table), so that no weights are kept")
+        return next(load_stacks([self.directory]))
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items() if name != "train/loss")
+        return f"<run {self.directory}: {self.status}{', ' * bool(numbers)}{numbers}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{value:.4f}</td></tr>" for name, value in self.metrics.items())
+        message = f", {escape(self.result.message)}" if self.result.message else ""
+        return f"<p><code>{escape(str(self.directory))}</code>: {self.status}{message}</p><table>{rows}</table>"

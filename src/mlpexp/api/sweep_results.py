@@ -1,0 +1,267 @@
+"""The results of a sweep: one table, curves, layers, weights and predictions of all runs, the report.
+
+Letters: R runs, N samples, J number columns, C classes.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpexp.analysis import run_files
+from mlpexp.api.inline_report import InlineReport
+from mlpexp.api.python_settings import leaves, plain_value
+from mlpexp.api.run_results import RunResults
+from mlpexp.api.tables import Columns, Records, columns
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import results_table
+from mlpexp.store.run_directory import FINITE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mlpexp.analysis.sweep_analysis import Analysis
+    from mlpexp.data.prepared_data import Prepared
+    from mlpexp.evaluation.stacked_networks import StackedNetworks
+
+Run = int | str | Mapping[str, Any]
+
+
+class StackedWeights(dict[str, "Tensor"]):
+    """Tensors (R, ...) by name; `runs` has the number of each run in the sweep, R."""
+
+    runs: list[int]
+
+
+class SweepResults:
+    """The runs of a sweep, in the order of its grid, or some of them (`select`).
+
+    Attributes:
+        directory: of the sweep.
+    """
+
+    def __init__(self, directory: Path, numbers: list[int] | None = None) -> None:
+        self.directory = directory
+        self._numbers = numbers
+        _ = self.table
+
+    @cached_property
+    def table(self) -> Records:
+        """One record for each run: `run`, `name`, `status`, the swept keys, metrics, epochs, seconds."""
+        records = results_table.load_results(self.directory)
+        return Records(row for row in records if self._numbers is None or row["run"] in self._numbers)
+
+    @property
+    def keys(self) -> list[str]:
+        """The swept keys."""
+        from mlpexp.analysis.sweep_table import is_swept
+
+        return [name for name in (self.table[0] if self.table else ()) if is_swept(name)]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[RunResults]:
+        return (self[row["run"]] for row in self.table)
+
+    def __getitem__(self, run: Run) -> RunResults:
+        """A run by its number, its name, or its record."""
+        name = str(self._record(run)["name"])
+        return RunResults(self.directory / name, self.directory, name)
+
+    def select(self, settings: Mapping[str, Any]) -> "SweepResults":
+        """The runs with these values of swept keys, e.g. `select({"model.width": 64, "seed": [0, 1]})`.
+
+        Raises:
+            UserError: a key was not swept, or no run has such values.
+        """
+        wanted = {key: plain_value(value) for key, value in leaves(settings)}
+        for key in wanted:
+            if key not in (*self.keys, "run", "name", "status"):
+                close = get_close_matches(key, self.keys, 1, 0.4)
+                hint = f"did you mean {close[0]}?" if close else f"swept were: {', '.join(self.keys) or 'none'}"
+                raise UserError(f"{key} was not swept in {self.directory}; {hint}")
+        numbers = [row["run"] for row in self.table if all(_matches(row[key], value) for key, value in wanted.items())]
+        if not numbers:
+            raise UserError(f"no run of {self.directory} has {', '.join(f'{k}={v}' for k, v in wanted.items())}")
+        return SweepResults(self.directory, numbers)
+
+    def best(self) -> dict[str, Any]:
+        """The record of the best run of the best configuration, by the monitored validation metric.
+
+        Raises:
+            UserError: no run has finite numbers.
+        """
+        from mlpexp.analysis.ranking import best_run
+
+        study = self.analysis.study
+        found = best_run(study, self.analysis.ranking)
+        if found is None:
+            raise UserError(f"no run of {self.directory} has finite numbers; results.csv says why")
+        return self._record(study.names[found])
+
+    def curves(self) -> Columns:
+        """All epochs of all runs: `run`, the swept keys, `epoch`, `train/loss`, `val/acc`, ..."""
+        pieces: dict[str, list[np.ndarray]] = {name: [] for name in ("run", *self.keys, "epoch")}
+        read = [(row, run_files.curves(self.directory, [str(row["name"])])) for row in self.table]
+        metrics = dict.fromkeys(name for _, found in read for name in found.values)
+        for _, found in read:
+            pieces["epoch"].append(np.arange(found.epochs))
+            for name in metrics:
+                values = found.values.get(name)
+                pieces.setdefault(name, []).append(np.full(found.epochs, np.nan) if values is None else values[0])
+        return self._table_of([found.epochs for _, found in read], pieces)
+
+    def layers(self) -> Columns:
+        """Gradients and activations of each run, epoch (-1: before training) and layer, where they were recorded.
+
+        Raises:
+            UserError: no run has recorded them.
+        """
+        read = [(row["run"], run_files.inside(self.directory, str(row["name"]))) for row in self.table]
+        if not any(inside for _, inside in read):
+            raise UserError(f"{self.directory} has no records of layers; train with tracking={{'diagnostics': True}}")
+        pieces: dict[str, list[np.ndarray]] = {name: [] for name in ("run", *self.keys, "epoch", "layer")}
+        names, sizes = dict.fromkeys(name for _, inside in read for name in inside), []
+        for _, inside in read:
+            epochs, depth = next(iter(inside.values())).shape if inside else (0, 0)
+            sizes.append(epochs * depth)
+            pieces["epoch"].append(np.repeat(np.arange(-1, epochs - 1), depth))
+            pieces["layer"].append(np.tile(np.arange(depth), epochs))
+            for name in names:
+                values = inside[name].ravel() if name in inside else np.full(epochs * depth, np.nan)
+                pieces.setdefault(name, []).append(values)
+        return self._table_of(sizes, pieces)
+
+    def model(self, run: Run | None = None) -> "nn.Module":
+        """The network of a run (by default the best) as a module of torch; see `RunResults.model`."""
+        return self[self.best() if run is None else run].model()
+
+    def weights(self) -> StackedWeights:
+        """The weights of all runs with finite numbers, stacked: `layers.0.weight` is (R, outputs, inputs).
+
+        Raises:
+            UserError: the runs have networks of different shapes; names the keys to `select` by.
+        """
+        groups = self._stacks
+        shapes = {tuple(group.network.shapes.items()) for group in groups}
+        if len(shapes) > 1:
+            keys = ", ".join(key for key in self.keys if key.startswith(("model", "data"))) or "the architecture"
+            raise UserError(f"the networks have different shapes; select runs of one shape, by {keys}")
+        import torch
+
+        order = [place for group in groups for place in group.runs]
+        by_place = sorted(range(len(order)), key=order.__getitem__)
+        found = StackedWeights(
+            {name: torch.cat([group.weights[name] for group in groups])[by_place] for name in groups[0].weights}
+        )
+        found.runs = [self._finite[place]["run"] for place in sorted(order)]
+        return found
+
+    def predict_proba(self, samples: Any) -> NDArray[np.float64]:
+        """Probabilities of all runs at once, (R, N, C), of raw samples: a DataFrame or an array (N, J).
+
+        The order is that of `table`; NaN for runs without finite numbers.
+
+        Raises:
+            UserError: the samples do not fit, or the runs have other classes than each other.
+        """
+        from mlpexp.api import new_samples
+
+        groups = self._stacks
+        if len({tuple(group.data.class_names) for group in groups}) > 1:
+            raise UserError("the runs were trained on different classes; select runs of one data set")
+        place_of = {row["run"]: place for place, row in enumerate(self.table)}
+        found: NDArray[np.float64] | None = None
+        for group in groups:
+            values = group.logits(new_samples.prepared(samples, group.data)).double().softmax(-1).numpy()
+            if found is None:
+                found = np.full((len(self.table), *values.shape[1:]), np.nan)
+            found[[place_of[self._finite[place]["run"]] for place in group.runs]] = values
+        assert found is not None
+        return found
+
+    def predict(self, samples: Any) -> NDArray[Any]:
+        """The predicted class of each raw sample by each run, (R, N): names; "" for runs without finite numbers."""
+        shares = self.predict_proba(samples)
+        names = np.array([*self._stacks[0].data.class_names, ""])
+        missing = np.isnan(shares).any(-1)
+        return names[np.where(missing, -1, np.where(np.isnan(shares), -1.0, shares).argmax(-1))]
+
+    @property
+    def data(self) -> "Prepared":
+        """The data of the best run; with swept data keys, `results[run].data` has that of another."""
+        return self[self.best()].data
+
+    def report(self) -> InlineReport:
+        """Write the report into `report/` of the sweep's directory; a notebook shows it. It is of all runs."""
+        from mlpexp.report.build_report import build
+
+        written = build([self.directory])
+        return InlineReport(written.page, written.sweeps[0][1])
+
+    @cached_property
+    def analysis(self) -> "Analysis":
+        """Ranking, comparisons and intervals, as the report shows them."""
+        from mlpexp.analysis.sweep_analysis import analyse, analyse_table
+        from mlpexp.analysis.sweep_table import from_records
+
+        whole = analyse(self.directory)
+        if self._numbers is None:
+            return whole
+        results = whole.sources.results
+        identities = [results[name].identity if (name := str(row["name"])) in results else None for row in self.table]
+        return analyse_table(from_records(self.directory, self.table, identities), whole.sources)
+
+    @property
+    def _finite(self) -> list[dict[str, Any]]:
+        return [row for row in self.table if row["status"] in FINITE]
+
+    @cached_property
+    def _stacks(self) -> "list[StackedNetworks]":
+        """Places count within `_finite`."""
+        from mlpexp.evaluation.stacked_networks import load_stacks
+
+        directories = [self.directory / str(row["name"]) for row in self._finite]
+        if not directories:
+            raise UserError(f"no run of {self.directory} has finite numbers; results.csv says why")
+        if not any(directory.is_dir() for directory in directories):
+            raise UserError(f"{self.directory} keeps no weights (record=table); train it with record=run")
+        return list(load_stacks(directories))
+
+    def _record(self, run: Run) -> dict[str, Any]:
+        wanted = run["run"] if isinstance(run, Mapping) else run
+        column = "name" if isinstance(wanted, str) else "run"
+        for row in self.table:
+            if row[column] == wanted:
+                return row
+        raise UserError(f"{self.directory} has no run {wanted!r}; `table` lists {len(self.table):,} by run and name")
+
+    def _table_of(self, sizes: list[int], pieces: dict[str, list[np.ndarray]]) -> Columns:
+        """The pieces of each run joined, and its number and swept keys repeated."""
+        for name in ("run", *self.keys):
+            values = [row[name] for row in self.table]
+            kinds = {type(value) for value in values}
+            column = np.array(values) if kinds in ({int}, {float}, {str}, {bool}) else np.empty(len(values), object)
+            if column.dtype == object:
+                column[:] = values
+            pieces[name] = [np.repeat(column, sizes)]
+        return columns(pieces)
+
+    def __repr__(self) -> str:
+        return f"<sweep {self.directory}: {len(self):,} runs of {', '.join(self.keys) or 'one configuration'}>"
+
+    def _repr_html_(self) -> str:
+        from mlpexp.report.sentences import headline
+
+        sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in headline(self.analysis))
+        return f"<p><code>{escape(str(self.directory))}</code>, {len(self):,} runs</p>{sentences}"
+
+
+def _matches(value: Any, wanted: Any) -> bool:
+    return value in wanted if isinstance(wanted, list) else bool(value == wanted)

@@ -1,0 +1,120 @@
+"""Arrays in a file, `data=npz`: `inputs` (N, J) numbers, and `labels` (N,) whole numbers or texts.
+
+Exact and fast where a table of text is neither. The arrays that a program gives are kept in such files, named by their
+content, so that workers, evaluation and later starts find them.
+"""
+
+import io
+import math
+import zipfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpexp.data import tabular_files
+from mlpexp.data.data_config import DataConfig
+from mlpexp.data.table import Table
+from mlpexp.runtime.errors import UserError
+
+INPUTS, LABELS = "inputs", "labels"
+MANY = 20  # different numbers with fractions among the labels: they are no classes
+
+
+def load(cfg: DataConfig) -> Table:
+    """The arrays of the file that `cfg` names.
+
+    Raises:
+        UserError: it is no such file, or its arrays do not fit together.
+    """
+    (key, path), *_ = tabular_files.own_files(cfg).items()
+    called = tabular_files.called(key, path)
+    content = tabular_files.read_bytes(key, path)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            found = {name: file[name] for name in (INPUTS, LABELS) if name in file.files}
+            names = file.files
+    except (ValueError, zipfile.BadZipFile, OSError, EOFError, TypeError, AttributeError):
+        raise UserError(
+            f"{called} is no file of arrays; write one with numpy.savez(file, {INPUTS}=X, {LABELS}=y)"
+        ) from None
+    if missing := [name for name in (INPUTS, LABELS) if name not in found]:
+        raise UserError(
+            f"{called} has no array {missing[0]!r}, it has {', '.join(names) or 'none'}; "
+            f"write it with numpy.savez(file, {INPUTS}=X, {LABELS}=y)"
+        )
+    inputs, (labels, classes) = checked_inputs(found[INPUTS], called), _classes(found[LABELS], called)
+    if len(inputs) != len(labels):
+        raise UserError(f"{called}: {len(inputs):,} samples and {len(labels):,} labels; there must be one for each")
+    digest = tabular_files.digest_of({key: content})
+    return Table(inputs, labels, classes, [f"x{column}" for column in range(inputs.shape[1])], digest)
+
+
+def to_bytes(inputs: Any, labels: Any) -> bytes:
+    """The file of these arrays; equal arrays give equal bytes.
+
+    Args:
+        inputs: (N, J), anything that numpy makes an array of numbers of, such as a tensor.
+        labels: (N,).
+
+    Raises:
+        UserError: they are no such arrays.
+    """
+    values = checked_inputs(np.asarray(inputs), "data=(X, y): X")
+    classes = np.asarray(labels)
+    if classes.dtype == object:
+        if any(item is None or (isinstance(item, float) and math.isnan(item)) for item in classes.ravel()):
+            raise UserError("data=(X, y): y has a missing value; leave that sample out")
+        classes = np.array([str(item) for item in classes.ravel()]).reshape(classes.shape)
+    codes, _ = _classes(classes, "data=(X, y): y")
+    if len(values) != len(codes):
+        raise UserError(f"data=(X, y): X has {len(values):,} samples and y {len(codes):,}; there must be one for each")
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {INPUTS: np.ascontiguousarray(values), LABELS: np.ascontiguousarray(classes)}
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def checked_inputs(values: NDArray[Any], called: str) -> NDArray[np.floating[Any]]:
+    """(N, J) finite floats.
+
+    Raises:
+        UserError: another shape or type, or a number that is not finite.
+    """
+    if values.dtype.kind not in "fiub":
+        raise UserError(f"{called} holds {values.dtype}, not numbers; give a DataFrame where some columns are texts")
+    if values.ndim != 2:
+        ways = {1: "X.reshape(-1, 1)", 0: "an array"}
+        raise UserError(
+            f"{called} has the shape {values.shape}; it must be (samples, features): give "
+            f"{ways.get(values.ndim, 'X.reshape(len(X), -1)')}"
+        )
+    if 0 in values.shape:
+        raise UserError(f"{called} is empty: its shape is {values.shape}; a network needs samples and features")
+    found = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+    if not np.isfinite(found).all():
+        row, column = np.argwhere(~np.isfinite(found))[0]
+        raise UserError(
+            f"{called}: row {row}, column {column} is {found[row, column]}, not finite; replace it, or give a "
+            "DataFrame and data.missing=median"
+        )
+    return found
+
+
+def _classes(labels: NDArray[Any], called: str) -> tuple[NDArray[np.int64], list[str]]:
+    """The class of each sample (N,) and the names of the classes, in the order of numbers or of texts."""
+    if labels.ndim != 1:
+        raise UserError(f"{called} has labels of the shape {labels.shape}; there must be one for each sample: (N,)")
+    if labels.dtype.kind not in "fiubU":
+        raise UserError(f"{called} has labels of the type {labels.dtype}; give whole numbers or texts")
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all():
+            raise UserError(f"{called} has labels that are not finite; leave those samples out")
+        if (labels == labels.round()).all():
+            labels = labels.astype(np.int64)
+    values, codes = np.unique(labels, return_inverse=True)
+    if labels.dtype.kind == "f" and len(values) > MANY:
+        raise UserError(
+            f"{called} has {len(values)} different numbers as labels, which looks like regression; give classes"
+        )
+    return codes.astype(np.int64), [str(value) for value in values.tolist()]

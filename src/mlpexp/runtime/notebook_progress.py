@@ -1,0 +1,69 @@
+"""A progress bar in a notebook's output, by IPython's display; with the interface of `rich.progress.Progress`."""
+
+import sys
+import time
+from html import escape
+from typing import Any
+
+REDRAW_S = 0.2  # a notebook draws in another process
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook; imports nothing."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+class NotebookProgress:
+    """One bar, redrawn in place, gone at the end.
+
+    Args:
+        text: a format string over `completed`, `total`, `left` (seconds) and the task's own fields.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._fields: dict[str, Any] = {}
+        self._handle: Any = None
+        self._drawn = self._started = 0.0
+
+    def __enter__(self) -> "NotebookProgress":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def add_task(self, description: str, total: float, **fields: Any) -> int:
+        self._fields = {"completed": 0, "total": total, **fields}
+        return 0
+
+    def start(self) -> None:
+        from IPython.display import HTML, display
+
+        self._started = time.monotonic()
+        self._handle = display(HTML(self._html()), display_id=True)
+
+    def update(self, task: int, **fields: Any) -> None:
+        self._fields |= fields
+        if self._handle is None or time.monotonic() - self._drawn < REDRAW_S:
+            return
+        from IPython.display import HTML
+
+        self._drawn = time.monotonic()
+        self._handle.update(HTML(self._html()))
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            from IPython.display import HTML
+
+            self._handle.update(HTML(""))
+            self._handle = None
+
+    def _html(self) -> str:
+        completed, total = self._fields.get("completed", 0), self._fields.get("total", 1)
+        gone = time.monotonic() - self._started
+        left = f"{gone * (total - completed) / completed:.0f} s left" if completed and gone > 1 else ""
+        text = self._text.format(**self._fields, left=left)
+        return f'<progress value="{completed:.2f}" max="{total}" style="width: 16em"></progress> {escape(text)}'
