@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ pytest.importorskip("numba")
 
 from numba import njit
 
-from mlpexp.engine.compiled import availability, elementary
-from mlpexp.engine.compiled.activations import COMPILED_ACTIVATIONS
-from mlpexp.engine.compiled.availability import OPTIMIZERS
-from mlpexp.engine.compiled.engine import CompiledEngine, unsupported
+from mlpexp.engine.compiled import availability, compile_cache, elementary
+from mlpexp.engine.compiled.availability import OPTIMIZERS, unsupported
+from mlpexp.engine.compiled.engine import CompiledEngine
 from mlpexp.engine.compiled.vectors import LINE, load, store
 from mlpexp.engine.torch.engine import Engine
+from mlpexp.nn.activations import ACTIVATIONS, Activation
+from mlpexp.nn.layers import Activate, Linear
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.optimizers import UpdateSettings
 
+COMPILED = [name for name, entry in ACTIVATIONS.items() if entry.compiled]
 SIZES = [13, 20, 7, 5]
 SAMPLES = 75  # the last batch is smaller
 
@@ -75,7 +78,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_losses_equal_those_of_the_torch_engine_to_rounding_for_every_activation(optimizer):
-    names = list(COMPILED_ACTIVATIONS)
+    names = COMPILED
     num_runs = len(names)
     made = networks(names)
     engines = [engine(**made, update=settings(optimizer, num_runs)) for engine in (Engine, CompiledEngine)]
@@ -294,23 +297,80 @@ def test_code_for_another_instruction_set_gives_the_same_bits():
 
 
 def test_what_has_no_compiled_form_is_named():
-    assert tuple(COMPILED_ACTIVATIONS) == availability.ACTIVATIONS
     tanh, cube = (multilayer_perceptron(3, [4, 5], 2, name) for name in ("tanh", "cube"))
     assert unsupported(tanh, "sgd") is None
     assert unsupported(multilayer_perceptron(3, [], 2, "cube"), "sgd") is None  # there is no activation in it
     assert "'cube' has no compiled form; choose one of tanh" in (unsupported(cube, "sgd") or "")
     assert "'lion' has no compiled form; choose one of sgd" in (unsupported(tanh, "lion") or "")
-    assert "only dense layers" in (unsupported(NetworkSpec((*tanh.layers[:1], *tanh.layers[2:])), "sgd") or "")
+    assert "only plain dense layers" in (unsupported(NetworkSpec((*tanh.layers[:1], *tanh.layers[2:])), "sgd") or "")
     with pytest.raises(ValueError, match="'cube' has no compiled form"):
         CompiledEngine(**networks(["cube"]), update=UpdateSettings())
+
+
+@dataclass(frozen=True)
+class Narrow(Linear):
+    """A layer that is a dense layer to `isinstance` only."""
+
+
+def test_a_layer_that_is_not_known_is_left_to_torch():
+    plain = multilayer_perceptron(3, [4], 2, "tanh").layers
+    other = Narrow(3, 4)
+    assert unsupported(NetworkSpec(plain), "sgd") is None
+    for layers in ((other, *plain[1:]), (*plain[:-1], Narrow(4, 2)), (*plain, Activate("tanh"))):
+        assert "only plain dense layers" in (unsupported(NetworkSpec(layers), "sgd") or "")
+
+
+def test_settings_of_an_optimizer_that_are_not_known_are_refused():
+    with pytest.raises(ValueError, match="sgd has no compiled form with dampening"):
+        CompiledEngine(**networks(["tanh"]), update=UpdateSettings(per_run={"dampening": torch.ones(1)}))
+
+
+def test_an_activation_of_a_plugin_brings_its_compiled_form(monkeypatch):
+    def cube(x):
+        return x * x * x
+
+    entry = Activation(
+        function=cube,
+        derivative=lambda x, h: 3 * x * x,
+        gain=1.0,
+        compiled=lambda v: (lambda x: x * x * x, lambda x, h: x * x * 3.0),
+    )
+    monkeypatch.setitem(ACTIVATIONS._entries, "test_cube", entry)
+    made, (inputs, labels) = networks(["test_cube"] * 2), samples()
+    engines = [engine(**made, update=UpdateSettings()) for engine in (Engine, CompiledEngine)]
+    for engine in engines:
+        engine.train_epoch(inputs, labels, orders(2), 32, rates(2, 0.01))
+    assert relative(engines[1].train_outcomes.losses, engines[0].train_outcomes.losses) < 1e-5
+    directory = compile_cache.cache_directory()
+    assert directory is not None and not any(directory.rglob("*test_cube*"))  # its code may change
+
+
+def test_only_what_a_sweep_uses_is_compiled_and_that_is_said_once(tmp_path):
+    program = (
+        "from mlpexp.config import checks\n"
+        "from mlpexp.engine.compiled.compile_cache import load_kernels\n"
+        "cfg = checks.parse({'stack': {'engine': 'compiled'}, 'model': {'activation': 'identity'}})\n"
+        "load_kernels([cfg], print)\n"
+    )
+    for expected in ("compiling 6 functions of the engine, once on this machine: about 11 seconds\n", ""):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.returncode) == (expected, 0), done.stderr
+    made = {path.name.split("-")[0].rpartition(".")[2] for path in tmp_path.rglob("*.nbi")}
+    assert made == {"product", "train", "evaluate", "sgd", "identity_forward", "identity_backward"}
 
 
 def test_a_cache_directory_that_cannot_be_written_is_no_obstacle(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert availability.cache_directory() is None
+    assert compile_cache.cache_directory() is None
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fine"))
-    found = availability.cache_directory()
+    found = compile_cache.cache_directory()
     assert found is not None and found.is_dir()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlpexp.config import checks, schema
+from mlpexp.engine.compiled import availability
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import run_directory
 from mlpexp.sweep.engine_choice import with_engine
@@ -29,6 +30,26 @@ def test_a_run_is_compiled_where_its_own_configuration_allows_it():
     ):
         assert chosen({group: {key: value}}) == "torch"
     assert chosen({}, alone=True) == "torch"
+
+
+def test_a_key_that_the_engine_does_not_know_is_left_to_torch_unless_it_has_its_default(monkeypatch):
+    known = availability.SUPPORTED_KEYS | {"optimizer": "name lr weight_decay schedule"}
+    monkeypatch.setattr(availability, "SUPPORTED_KEYS", known)
+    availability._other_keys.cache_clear()
+    try:
+        assert chosen({}) == "compiled"
+        assert chosen({"optimizer": {"momentum": 0.9}}) == "torch"
+        with pytest.raises(UserError, match=r"not possible here: optimizer.momentum=0.9 has no compiled form"):
+            chosen({"optimizer": {"momentum": 0.9}, "stack": {"engine": "compiled"}})
+    finally:
+        availability._other_keys.cache_clear()
+
+
+def test_the_keys_that_the_engine_knows_exist():
+    named = {
+        f"{section}.{key}".strip(".") for section, keys in availability.SUPPORTED_KEYS.items() for key in keys.split()
+    }
+    assert named <= {key for key, _, _ in schema.keys()}
 
 
 def test_what_cannot_be_compiled_is_refused_where_it_is_asked_for():

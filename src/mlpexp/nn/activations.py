@@ -40,7 +40,9 @@ class Activation:
             finite differences across them mean nothing.
         forward_: (x, h) writes f(x) into h; h may be x itself unless `reads_input`.
         backward_: (gradient, x, h) turns dL/dh into dL/dx in place; h may be overwritten.
-        reads_input: `backward_` reads x, so h must not overwrite it.
+        reads_input: `backward_`, or the derivative of `compiled`, reads x, so h must not overwrite it.
+        compiled: function and derivative for the compiled engine, made from the operations `v` of
+            `engine/compiled/elementary.py`, on which they must rely alone; None: stacks with it are trained by torch.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -51,6 +53,7 @@ class Activation:
     forward_: Callable[[Tensor, Tensor], Any] | None = None
     backward_: Callable[[Tensor, Tensor, Tensor], Any] | None = None
     reads_input: bool = True
+    compiled: Callable[[Any], tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] | None = None
 
     def kernels(self) -> tuple[Callable[[Tensor, Tensor], Any], Callable[[Tensor, Tensor, Tensor], Any]]:
         """`forward_` and `backward_`, by autograd where the entry has none."""
@@ -85,6 +88,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             forward_=lambda x, h: torch.tanh(x, out=h),
             backward_=lambda g, x, h: torch.ops.aten.tanh_backward.grad_input(g, h, grad_input=g),
             reads_input=False,
+            compiled=lambda v: (v.tanh, lambda x, h: v.fma(0.0 - h, h, 1.0)),
         ),
         "relu": Activation(
             function=lambda x: F.relu(x),
@@ -94,6 +98,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             forward_=lambda x, h: torch.clamp_min(x, 0, out=h),
             backward_=lambda g, x, h: torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g),
             reads_input=False,
+            compiled=lambda v: (lambda x: v.where(x < 0.0, 0.0, x), lambda x, h: v.where(h > 0.0, 1.0, 0.0)),
         ),
         "leaky_relu": Activation(
             function=lambda x: F.leaky_relu(x, LEAK),
@@ -103,6 +108,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             forward_=lambda x, h: torch.ops.aten.leaky_relu.out(x, LEAK, out=h),
             backward_=lambda g, x, h: torch.ops.aten.leaky_relu_backward.grad_input(g, h, LEAK, True, grad_input=g),
             reads_input=False,
+            compiled=lambda v: (lambda x: v.where(x > 0.0, x, x * LEAK), lambda x, h: v.where(h > 0.0, 1.0, LEAK)),
         ),
         "sigmoid": Activation(
             function=lambda x: torch.sigmoid(x),
@@ -112,6 +118,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             forward_=lambda x, h: torch.sigmoid(x, out=h),
             backward_=lambda g, x, h: torch.ops.aten.sigmoid_backward.grad_input(g, h, grad_input=g),
             reads_input=False,
+            compiled=lambda v: (v.sigmoid, lambda x, h: h * (1.0 - h)),
         ),
         "gelu": Activation(
             function=lambda x: F.gelu(x),
@@ -120,6 +127,10 @@ ACTIVATIONS: Registry[Activation] = Registry(
             steepest=1.13,
             forward_=lambda x, h: torch.ops.aten.gelu.out(x, out=h),
             backward_=lambda g, x, h: torch.ops.aten.gelu_backward.grad_input(g, x, grad_input=g),
+            compiled=lambda v: (
+                lambda x: x * v.normal_cdf(x),
+                lambda x, h: v.fma(x, v.normal_pdf(x), v.normal_cdf(x)),
+            ),
         ),
         "silu": Activation(
             function=lambda x: F.silu(x),
@@ -128,6 +139,10 @@ ACTIVATIONS: Registry[Activation] = Registry(
             steepest=1.1,
             forward_=lambda x, h: torch.ops.aten.silu.out(x, out=h),
             backward_=lambda g, x, h: torch.ops.aten.silu_backward.grad_input(g, x, grad_input=g),
+            compiled=lambda v: (
+                lambda x: x * v.sigmoid(x),
+                lambda x, h: v.sigmoid(x) * v.fma(x, 1.0 - v.sigmoid(x), 1.0),
+            ),
         ),
         "elu": Activation(
             function=lambda x: F.elu(x),
@@ -136,6 +151,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             kinks=(0.0,),  # of its slope
             forward_=lambda x, h: torch.ops.aten.elu.out(x, out=h),
             backward_=lambda g, x, h: torch.ops.aten.elu_backward.grad_input(g, 1.0, 1.0, 1.0, False, x, grad_input=g),
+            compiled=lambda v: (lambda x: v.where(x > 0.0, x, v.expm1(x)), lambda x, h: v.where(h > 0.0, 1.0, h + 1.0)),
         ),
         "softplus": Activation(
             function=lambda x: F.softplus(x),
@@ -145,6 +161,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             kinks=(20.0,),
             forward_=lambda x, h: torch.ops.aten.softplus.out(x, out=h),
             backward_=lambda g, x, h: torch.ops.aten.softplus_backward.grad_input(g, x, 1.0, 20.0, grad_input=g),
+            compiled=lambda v: (v.softplus, lambda x, h: v.where(x > 20.0, 1.0, v.sigmoid(x))),
         ),
         "sine": Activation(
             function=lambda x: torch.sin(x),
@@ -153,6 +170,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             forward_=lambda x, h: torch.sin(x, out=h),
             # autograd multiplies by the cosine; h is not needed any more when the backward pass arrives
             backward_=lambda g, x, h: g.mul_(torch.cos(x, out=h)),
+            compiled=lambda v: (v.sin, lambda x, h: v.cos(x)),
         ),
         "identity": Activation(
             function=lambda x: x,
@@ -161,6 +179,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             forward_=lambda x, h: h.copy_(x),  # a copy onto itself costs nothing
             backward_=lambda g, x, h: None,
             reads_input=False,
+            compiled=lambda v: (lambda x: x, lambda x, h: v.full(1.0)),
         ),
     },
 )

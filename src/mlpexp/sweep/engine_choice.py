@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpexp.config.schema import Config
-from mlpexp.engine.compiled.availability import unavailable, unsupported
+from mlpexp.engine.compiled.availability import unavailable, unsupported_run
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import sweep_manifest
 
@@ -46,7 +46,7 @@ def with_engine(cfg: Config, *, alone: bool = False, earlier: str | None = None)
     reason = "it trains alone" if alone else cannot_be_stacked(cfg)
     if reason is None and cfg.trainer.accelerator != "cpu":
         reason = f"trainer.accelerator={cfg.trainer.accelerator}"
-    reason = reason or unsupported(cfg.model.network(1, 2), cfg.optimizer.name)
+    reason = reason or unsupported_run(cfg)
     engine: Any = cfg.stack.engine
     if engine == "compiled" and (reason := reason or unavailable()):
         raise UserError(f"stack.engine=compiled is not possible here: {reason}; or leave stack.engine out")

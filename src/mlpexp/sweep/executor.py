@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
+from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
 from mlpexp.store import file_names, results_table, stack_states
@@ -63,9 +64,8 @@ def conduct(
                     division = planned(jobs, backend.workers, directory)
                     compiled = any(job.config.stack.engine == "compiled" for job in jobs)
                     if compiled and settings.backend in ("process", "fork"):
-                        from mlpexp.engine.compiled.engine import load_kernels  # numba: late
-
-                        load_kernels(screen.warn)  # before any worker process is copied from this one
+                        # before any worker process is copied from this one
+                        load_kernels([job.config for job in jobs], screen.warn)
                     with screen.showing(jobs, division):
                         _train(_units(sweep, left, division, directory), backend, progress)
             except Interrupted as stop:

@@ -1,30 +1,79 @@
-"""Whether the compiled engine can be used here, and where its compiled code is kept. Imports no numba by itself."""
+"""What the compiled engine can train, and whether it can be used on this machine. Imports no numba by itself.
 
-import hashlib
+Whatever is not known here is trained by torch: another kind of layer, a field of a known layer that is not at its
+default, an activation without a compiled form, another optimizer, or a configuration key that is not listed.
+"""
+
 import os
-import sys
-import tempfile
+from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
+from operator import attrgetter
+from typing import Any, NamedTuple
 
-from mlpexp.nn.layers import Activate
-from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
+from mlpexp.config import schema
+from mlpexp.config.schema import Config
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.layers import Activate, Linear
+from mlpexp.nn.network import NetworkSpec
 
-# what has a compiled form: the keys of COMPILED_ACTIVATIONS in their order (`engine/compiled/activations.py`), and the
-# numbers by which `kernels.py` knows the optimizers
-ACTIVATIONS = ("tanh", "relu", "leaky_relu", "sigmoid", "gelu", "silu", "elu", "softplus", "sine", "identity")
-OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
+
+class CompiledOptimizer(NamedTuple):
+    """What the compiled engine knows of an optimizer.
+
+    Attributes:
+        function: its step in `updates.py`.
+        numbers: the step's own numbers: keys of `UpdateSettings.per_run` or of `shared`, with their defaults.
+    """
+
+    function: str
+    numbers: dict[str, float | tuple[float, ...]]
+
+
+_ADAM: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8}
+OPTIMIZERS = {
+    "sgd": CompiledOptimizer("sgd", {"momentum": 0.0, "nesterov": 0.0}),
+    "adam": CompiledOptimizer("adam", _ADAM),
+    "adamw": CompiledOptimizer("adamw", _ADAM),
+}
+
+# keys of which the engine supports every value, or that do not reach it; every other key must have its default
+SUPPORTED_KEYS = {
+    "": "seed name monitor test_weights threads record dry_run report resume callbacks logger",
+    "model": "variant depth width activation init sigma_w sigma_b parametrization base_width",
+    "data": "name split val_fraction test_fraction seed folds fold label_noise class_weight batch_size shuffle path "
+    "target val_path test_path separator decimal thousands encoding columns drop categorical missing samples noise "
+    "classes",
+    "optimizer": "name lr momentum nesterov weight_decay schedule step_epochs step_factor warmup_epochs",
+    "early_stopping": "patience min_delta",
+    "trainer": "max_epochs accelerator enable_progress_bar flags",
+    "tracking": "tensorboard figures diagnostics",
+    "stack": "engine threads memory_mib save_every_s",
+    "halving": "rungs factor",
+}
+
+
+def unsupported_run(cfg: Config) -> str | None:
+    """Why a run cannot be trained by compiled code; None where it can."""
+    for key, read, default in _other_keys():
+        if (value := read(cfg)) != default:
+            return f"{key}={value} has no compiled form"
+    return unsupported(cfg.model.network(1, 2), cfg.optimizer.name)
 
 
 def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
     """Why a network cannot be trained by compiled code with this optimizer; None where it can."""
-    activation, sizes = activation_of(network), network.sizes
-    if network != multilayer_perceptron(sizes[0], sizes[1:-1], sizes[-1], activation):
-        return "only dense layers with one activation between them have a compiled form"
-    if activation not in ACTIVATIONS:
-        return f"the activation {activation!r} has no compiled form; choose one of {', '.join(ACTIVATIONS)}"
+    activations = {layer.name for layer in network.layers[1::2] if type(layer) is Activate}
+    dense = [layer for layer in network.layers[::2] if type(layer) is Linear]
+    plain: list[Any] = [Linear(layer.inputs, layer.outputs) for layer in dense]
+    between = [Activate(name) for name in activations] * (len(plain) - 1)
+    expected = [layer for pair in zip(plain, between, strict=False) for layer in pair] + plain[-1:]
+    if len(activations) > 1 or list(network.layers) != expected:
+        return "only plain dense layers with one activation between them have a compiled form"
+    for name in activations:
+        if name not in ACTIVATIONS or ACTIVATIONS[name].compiled is None:
+            choices = ", ".join(name for name, entry in ACTIVATIONS.items() if entry.compiled)
+            return f"the activation {name!r} has no compiled form; choose one of {choices}"
     if optimizer not in OPTIMIZERS:
         return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(OPTIMIZERS)}"
     return None
@@ -33,6 +82,15 @@ def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
 def activation_of(network: NetworkSpec) -> str:
     """The activation of all hidden layers; `identity` without hidden layers."""
     return next((layer.name for layer in network.layers if isinstance(layer, Activate)), "identity")
+
+
+@cache
+def _other_keys() -> list[tuple[str, Callable[[Config], Any], Any]]:
+    """Every key of the configuration that is not among `SUPPORTED_KEYS`, with its default."""
+    known = {".".join(filter(None, (section, key))) for section, keys in SUPPORTED_KEYS.items() for key in keys.split()}
+    defaults = Config()
+    others = [(key, attrgetter(key)) for key, _, _ in schema.keys() if key not in known]
+    return [(key, read, read(defaults)) for key, read in others]
 
 
 @cache
@@ -50,27 +108,3 @@ def unavailable() -> str | None:
     if not {"+fma", "+neon", "+fp-armv8"} & set(features):
         return "this processor has no fused multiply-add"
     return None
-
-
-def cache_directory() -> Path | None:
-    """The directory for numba's compile cache, below the user's cache folder; None where it cannot be written.
-
-    It is named after the engine's sources: numba itself looks only at the file of the function that it compiles, and
-    would use old code after a change in another one.
-    """
-    content = hashlib.sha256(version("numba").encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        content.update(path.read_bytes())
-    directory = _user_cache() / "mlpexp" / f"numba-{content.hexdigest()[:16]}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            return directory
-    except OSError:
-        return None
-
-
-def _user_cache() -> Path:
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given)
-    return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()

@@ -3,6 +3,9 @@
 exp and log after Cephes (Moshier, expf and logf); the polynomials of erf and sin were fitted by Lawson's weighted
 least squares to scipy's functions. Errors against double precision, in units of the last place: exp 1.0, log 0.8,
 tanh 2.5, erf 2, sin and cos 2 up to |x| = 1e4 (`tests/test_compiled_engine.py` measures them).
+
+The compiled forms of activations (`nn/activations.py`) are made of the functions here, and of `fma`, `where`, `full`,
+`absolute`, `sqrt` and `copysign` of `vectors.py`.
 """
 
 from numba import njit
@@ -13,7 +16,9 @@ from mlpexp.engine.compiled.vectors import (
     exponent,
     flip_if_odd,
     fma,
+    full,  # noqa: F401
     power_of_two,
+    sqrt,  # noqa: F401
     where,
 )
 

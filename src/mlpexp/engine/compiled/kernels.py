@@ -10,11 +10,23 @@ T parameter tensors (weight and bias of each layer in turn), S steps, n samples 
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
-from mlpexp.engine.compiled.activations import activate, multiply_by_slope
 from mlpexp.engine.compiled.elementary import exp, log
-from mlpexp.engine.compiled.vectors import LINE, exceeds, fma, full, load, product, sqrt, store, total, transpose, where
+from mlpexp.engine.compiled.vectors import (
+    LINE,
+    LOOP,
+    MEMORY,
+    PRODUCT,
+    UPDATE,
+    exceeds,
+    full,
+    load,
+    store,
+    total,
+    transpose,
+    where,
+)
 
 # a number in the source would be a type of its own, and have the callee compiled once more for it
 ZERO, ONE = np.int64(0), np.int64(1)
@@ -24,8 +36,6 @@ ZERO, ONE = np.int64(0), np.int64(1)
 # what else has a place: the batch as rows (B, I), a transposed activation, labels, each sample's share of the batch's
 # mean loss, losses, predicted classes, a line of zeros
 ROWS, TRANSPOSED, LABELS, SHARES, LOSSES, CHOICES, ZEROS = range(7)
-
-SGD, ADAM, ADAMW = range(3)
 
 
 @njit(nogil=True)
@@ -46,7 +56,7 @@ def _gather(m, layers, places, samples, index, begin, size, width):
 
 
 @njit(nogil=True)
-def _forward(m, layers, width, activation, keeps_input):
+def _forward(m, layers, width, product, activate, keeps_input):
     """From the inputs of the first layer to the logits (C, B)."""
     for k in range(len(layers)):
         outputs, hidden = layers[k, OUTPUTS], layers[k, HIDDEN]
@@ -57,7 +67,7 @@ def _forward(m, layers, width, activation, keeps_input):
             pre, width, layers[k, BIAS], ONE,
         )  # fmt: skip
         if not is_last:
-            activate(m, pre, hidden, ZERO, outputs * width, activation)
+            activate(m, pre, hidden, ZERO, outputs * width)
 
 
 @njit(nogil=True)
@@ -99,7 +109,7 @@ def _logits_gradient(m, logits, gradient, num_classes, width, places):
 
 
 @njit(nogil=True)
-def _backward(m, layers, places, P, width, size, activation, keeps_input):
+def _backward(m, layers, places, P, width, size, product, multiply_by_slope, keeps_input):
     """The gradients of all parameters, from that of the logits."""
     zeros = places[ZEROS]
     for k in range(len(layers) - 1, -1, -1):
@@ -113,7 +123,7 @@ def _backward(m, layers, places, P, width, size, activation, keeps_input):
                 zeros, ZERO,
             )  # fmt: skip
             pre = layers[k, BELOW_PRE] if keeps_input else hidden
-            multiply_by_slope(m, pre, hidden, below_gradient, inputs * width, activation)
+            multiply_by_slope(m, pre, hidden, below_gradient, inputs * width)
         product(
             m, outputs, lead, size, gradient, width, ONE, below, lead, P + layers[k, WEIGHT], lead, zeros, ZERO
         )  # fmt: skip
@@ -125,91 +135,35 @@ def _backward(m, layers, places, P, width, size, activation, keeps_input):
 
 
 @njit(nogil=True)
-def _integer_power(base, exponent):
-    """By multiplications alone, so that it does not depend on the machine's library."""
-    result = 1.0
-    while exponent > 0:
-        if exponent & 1:
-            result *= base
-        base *= base
-        exponent >>= 1
-    return result
-
-
-@njit(nogil=True, error_model="numpy")
-def _sgd(m, P, start, stop, rate, momentum, nesterov, decay):
-    for i in range(start, stop, LINE):
-        x, g = load(m, i), load(m, P + i)
-        if decay != 0:
-            g = fma(x, decay, g)
-        if momentum != 0:
-            velocity = fma(load(m, 2 * P + i), momentum, g)
-            store(m, 2 * P + i, velocity)
-            g = fma(velocity, momentum, g) if nesterov else velocity
-        store(m, i, fma(g, -rate, x))
-
-
-@njit(nogil=True, error_model="numpy")
-def _adam(m, P, start, stop, rate, decay, decoupled, betas, eps, step):
-    beta1, beta2 = betas[0], betas[1]
-    scaled_rate = -rate / (1 - _integer_power(beta1, step))
-    scale = 1 / np.sqrt(1 - _integer_power(beta2, step))
-    shrink = 1 - rate * decay
-    for i in range(start, stop, LINE):
-        x, g = load(m, i), load(m, P + i)
-        if decay != 0:
-            if decoupled:
-                x = x * shrink
-            else:
-                g = fma(x, decay, g)
-        mean, square = load(m, 2 * P + i), load(m, 3 * P + i)
-        mean = fma(g - mean, 1 - beta1, mean)
-        square = fma(g * (1 - beta2), g, square * beta2)
-        store(m, 2 * P + i, mean)
-        store(m, 3 * P + i, square)
-        store(m, i, fma(mean / fma(sqrt(square), scale, eps), scaled_rate, x))
-
-
-@njit(nogil=True)
-def _update(m, P, bounds, rule, rates, momentum, nesterov, decay, betas, eps, step):
+def _update_all(m, P, bounds, update, rates, decay, numbers, step):
     """One step of all parameters; those that share rate and decay in one go."""
     t = 0
     while t < len(rates):
         last = t
         while last + 1 < len(rates) and rates[last + 1] == rates[t] and decay[last + 1] == decay[t]:
             last += 1
-        if rule == SGD:
-            _sgd(m, P, bounds[t], bounds[last + 1], rates[t], momentum, nesterov, decay[t])
-        elif rule in (ADAM, ADAMW):
-            _adam(m, P, bounds[t], bounds[last + 1], rates[t], decay[t], rule == ADAMW, betas, eps, step)
-        else:
-            raise ValueError("an optimizer without a compiled form")
+        update(m, P, bounds[t], bounds[last + 1], rates[t], decay[t], numbers, step)
         t = last + 1
 
 
-@njit(nogil=True)
-def _state_size(rule, momentum, available):
-    """Numbers of optimizer state that a run has; without momentum SGD has none."""
-    return 0 if rule == SGD and momentum == 0 else available
-
-
-@njit(nogil=True)
 def train(
-    first, stop, m, layers, places, bounds, P, samples, begins, labels, order, batch, activations, keeps_input,
-    class_weights, rule, rates, momentum, nesterov, decay, betas, eps, num_steps, parameters, state, losses,
+    first, stop, product, activate, multiply_by_slope, keeps_input, update, m, layers, places, bounds, P, samples,
+    begins, labels, order, batch, class_weights, rates, decay, numbers, num_steps, parameters, state, losses,
     predictions, weights,
 ):  # fmt: skip
-    """An epoch of the runs first..stop; `parameters` (R, P) and `state` (R, 0, P or 2 P) change in place.
+    """An epoch of the runs first..stop, which have one activation; `parameters` and `state` change in place.
 
     Args:
+        product, activate, multiply_by_slope, update: compiled functions, see `compile_cache.py`.
+        keeps_input: the activation's derivative reads its input.
         m: scratch memory; `layers`, `places`, `bounds`, P: see `memory_layout`.
         samples: (N, I padded to whole vectors); `begins` (R,): where each run's begin.
         labels: (1, N) or (R, N) int64.
         order: each run's samples in turn, (R, n) int64.
-        activations: number of each run's, (R,); keeps_input: whether its derivative reads the input, (R,).
         class_weights: (R, C), or (0, 0) where all classes count alike.
-        rates: (1 or S, R, T) float64; momentum, nesterov: (R,); decay: (R, T).
+        rates: (1 or S, R, T) float64; decay: (R, T); numbers: the optimizer's own of each run, (R, K).
         num_steps: taken before.
+        parameters: (R, P); state: (R, 0, P or 2 P).
         losses, predictions, weights: written, (R, n); weights only with class weights.
     """
     last = len(layers) - 1
@@ -217,9 +171,8 @@ def train(
     n = order.shape[1]
     for r in range(first, stop):
         own_labels = labels[r if len(labels) > 1 else 0]
-        held = _state_size(rule, momentum[r], state.shape[1])
         _copy(parameters[r], ZERO, m, ZERO, P)
-        _copy(state[r], ZERO, m, 2 * P, held)
+        _copy(state[r], ZERO, m, 2 * P, state.shape[1])
         for i in range(P, 2 * P):
             m[i] = 0
         for start in range(0, n, batch):
@@ -236,7 +189,7 @@ def train(
                 sum_ += weight
             for b in range(width):
                 m[places[SHARES] + b] = m[places[SHARES] + b] / sum_ if b < size else 0
-            _forward(m, layers, width, activations[r], keeps_input[r])
+            _forward(m, layers, width, product, activate, keeps_input)
             _measure(m, logits, num_classes, width, places)
             _logits_gradient(m, logits, gradient, num_classes, width, places)
             for b in range(size):
@@ -246,20 +199,21 @@ def train(
                     weight = class_weights[r, own_labels[index[b]]]
                     weights[r, start + b] = weight
                     losses[r, start + b] *= weight
-            _backward(m, layers, places, P, width, size, activations[r], keeps_input[r])
+            _backward(m, layers, places, P, width, size, product, multiply_by_slope, keeps_input)
             step = start // batch
             own_rates = rates[step if len(rates) > 1 else 0, r]
-            _update(m, P, bounds, rule, own_rates, momentum[r], nesterov[r], decay[r], betas, eps, num_steps + step + 1)
+            _update_all(m, P, bounds, update, own_rates, decay[r], numbers[r], num_steps + step + 1)
         _copy(m, ZERO, parameters[r], ZERO, P)
-        _copy(m, 2 * P, state[r], ZERO, held)
+        _copy(m, 2 * P, state[r], ZERO, state.shape[1])
 
 
-@njit(nogil=True)
 def evaluate(
-    first, stop, m, layers, places, P, samples, begins, labels, index, panel, activations, keeps_input, parameters,
-    losses, predictions, answers,
+    first, stop, product, activate, keeps_input, m, layers, places, P, samples, begins, labels, index, panel,
+    parameters, losses, predictions, answers,
 ):  # fmt: skip
     """Losses, predicted classes and logits of the samples `index` (1 or R, n), for the runs first..stop.
+
+    They have one activation.
 
     Args:
         labels: (1, N) or (R, N) int64, or (0, 0): then losses are not written.
@@ -276,7 +230,7 @@ def evaluate(
             size = min(panel, n - start)
             rows = index[r if len(index) > 1 else 0, start : start + size]
             _gather(m, layers, places, samples, rows, begins[r], size, panel)
-            _forward(m, layers, panel, activations[r], keeps_input[r])
+            _forward(m, layers, panel, product, activate, keeps_input)
             if len(answers) > 0:
                 for c in range(num_classes):
                     for b in range(size):
@@ -290,3 +244,20 @@ def evaluate(
                 predictions[r, start + b] = np.int64(m[places[CHOICES] + b])
                 if len(labels) > 0:
                     losses[r, start + b] = m[places[LOSSES] + b]
+
+
+_NUMBER, _FLAG = types.int64, types.boolean
+_VECTOR, _TABLE, _CUBE = types.int64[::1], types.int64[:, ::1], types.float32[:, :, ::1]
+_FLOATS, _DOUBLES = types.float32[:, ::1], types.float64[:, ::1]
+_PRODUCT, _LOOP, _UPDATE = types.FunctionType(PRODUCT), types.FunctionType(LOOP), types.FunctionType(UPDATE)
+SIGNATURES = {
+    "train": types.void(
+        *(_NUMBER, _NUMBER, _PRODUCT, _LOOP, _LOOP, _FLAG, _UPDATE, MEMORY, _TABLE, _VECTOR, _VECTOR, _NUMBER),
+        *(_FLOATS, _VECTOR, _TABLE, _TABLE, _NUMBER, _FLOATS, types.float64[:, :, ::1], _DOUBLES, _DOUBLES, _NUMBER),
+        *(_FLOATS, _FLOATS, _FLOATS, _TABLE, _FLOATS),
+    ),
+    "evaluate": types.void(
+        *(_NUMBER, _NUMBER, _PRODUCT, _LOOP, _FLAG, MEMORY, _TABLE, _VECTOR, _NUMBER, _FLOATS, _VECTOR, _TABLE),
+        *(_TABLE, _NUMBER, _FLOATS, _FLOATS, _TABLE, _CUBE),
+    ),
+}

@@ -39,6 +39,17 @@ F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VF32, VI32, VBOOL = ir.VectorType(F32, LINE), ir.VectorType(I32, LINE), ir.VectorType(ir.IntType(1), LINE)
 
 
+# --- Function pointers: what compiled functions take as arguments ---
+
+MEMORY = types.float32[::1]
+PRODUCT = types.void(MEMORY, *[types.int64] * 12)  # of `product`
+LOOP = types.void(MEMORY, *[types.int64] * 4)  # of an activation's loops
+# of an optimizer's step
+UPDATE = types.void(
+    MEMORY, types.int64, types.int64, types.int64, types.float64, types.float64, types.float64[::1], types.int64
+)
+
+
 # --- The type and its operations ---
 
 

@@ -1,0 +1,137 @@
+"""The compiled functions of the engine: each is compiled when it is first used, or loaded from the user's cache.
+
+Functions meet as pointers: `train` calls the product, the activation and the optimizer that it is given. So each is
+compiled once for all, and a sweep compiles what it uses. This file imports numba late.
+"""
+
+import hashlib
+import inspect
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mlpexp.config.schema import Config
+from mlpexp.engine.compiled.availability import OPTIMIZERS, activation_of
+from mlpexp.nn.activations import ACTIVATIONS, Activation
+
+PACKAGE = "mlpexp."
+SECONDS = {"product": 2, "train": 4, "evaluate": 2}  # to compile; one for each of the others
+
+
+@cache
+def product() -> Any:
+    """`vectors.product`."""
+    from mlpexp.engine.compiled import vectors
+
+    return _compiled(vectors.product.py_func, vectors.PRODUCT)
+
+
+@cache
+def activation(name: str) -> tuple[Any, Any]:
+    """The loops of an activation, see `activation_loops.py`."""
+    from mlpexp.engine.compiled import activation_loops, vectors
+
+    # a form from a plugin may change between two processes without a trace in the name of the cache
+    kept = _is_ours(name)
+    forward, backward = activation_loops.activation_loops(name)
+    return _compiled(forward, vectors.LOOP, kept=kept), _compiled(backward, vectors.LOOP, kept=kept)
+
+
+@cache
+def update(name: str) -> Any:
+    """The step of an optimizer, a function of `updates.py`."""
+    from mlpexp.engine.compiled import updates, vectors
+
+    return _compiled(getattr(updates, name), vectors.UPDATE)
+
+
+@cache
+def kernel(name: str) -> Any:
+    """`train` or `evaluate` of `kernels.py`."""
+    from mlpexp.engine.compiled import kernels
+
+    return _compiled(getattr(kernels, name), kernels.SIGNATURES[name])
+
+
+def load_kernels(configs: Iterable[Config], announce: Callable[[str], None]) -> None:
+    """Compile what these runs need, or load it from the cache, once in a process.
+
+    Args:
+        configs: those with `stack.engine=compiled` count.
+        announce: called with one line where compiling takes its time.
+    """
+    compiled = [cfg for cfg in configs if cfg.stack.engine == "compiled"]
+    activations = sorted({activation_of(cfg.model.network(1, 2)) for cfg in compiled})
+    updates = sorted({OPTIMIZERS[cfg.optimizer.name].function for cfg in compiled})
+    names = ["product", "train", "evaluate", *updates]
+    names += [f"{name}_{way}" for name in activations for way in ("forward", "backward")]
+    directory = cache_directory()
+    new = [name for name in names if directory is None or not any(directory.rglob(f"*.{name}-*.nbi"))]
+    if new:
+        seconds = sum(SECONDS.get(name, 1) for name in new)
+        often = (
+            "in every sweep, because the user's cache is not writable" if directory is None else "once on this machine"
+        )
+        announce(f"compiling {len(new)} functions of the engine, {often}: about {seconds} seconds")
+    product()
+    for name in activations:
+        activation(name)
+    for name in updates:
+        update(name)
+    kernel("train")
+    kernel("evaluate")
+
+
+def cache_directory() -> Path | None:
+    """The directory for numba's compile cache, below the user's cache folder; None where it cannot be written.
+
+    It is named after the sources: numba itself looks only at the file of the function that it compiles, and would use
+    old code after a change in another one.
+    """
+    content = hashlib.sha256(version("numba").encode())
+    for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(inspect.getfile(Activation))]:
+        content.update(path.read_bytes())
+    directory = _user_cache() / "mlpexp" / f"numba-{content.hexdigest()[:16]}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
+    except OSError:
+        return None
+
+
+def _user_cache() -> Path:
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given)
+    return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
+
+
+def _is_ours(name: str) -> bool:
+    return str(getattr(ACTIVATIONS[name].compiled, "__module__", "")).startswith(PACKAGE)
+
+
+def _compiled(function: Any, signature: Any, *, kept: bool = True) -> Any:
+    from numba import njit
+
+    directory = cache_directory() if kept else None
+    with _numba_cache(directory):
+        return njit([signature], nogil=True, error_model="numpy", cache=directory is not None)(function)
+
+
+@contextmanager
+def _numba_cache(directory: Path | None) -> Any:
+    from numba import config
+
+    settings: Any = config
+    former = settings.CACHE_DIR
+    settings.CACHE_DIR = "" if directory is None else str(directory)
+    try:
+        yield
+    finally:
+        settings.CACHE_DIR = former
