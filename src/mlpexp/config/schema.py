@@ -85,13 +85,31 @@ class OptimizerConfig:
     name: Optimizer = "sgd"
     """the update rule"""
     lr: Positive = 0.1
-    """learning rate (optimizer=adam and optimizer=adamw set 0.001)"""
+    """learning rate; optimizer=NAME sets a usual one for it, e.g. 0.001 for adam"""
     momentum: Share = 0.0
-    """sgd only"""
+    """sgd, signsgd, rmsprop and muon only (optimizer=muon sets 0.95)"""
     nesterov: Flag = False
-    """sgd with momentum > 0 only"""
+    """sgd and muon with momentum > 0 only (optimizer=muon sets true)"""
     weight_decay: NonNegative = 0.0
-    """L2 penalty; decoupled from the gradient in adamw"""
+    """weight decay, as `decay` says"""
+    decay: Literal["coupled", "decoupled"] | None = None
+    """coupled: an L2 penalty in the gradient; decoupled: shrinks the weights; null: decoupled in adamw, lion, muon"""
+    decay_bias: Flag = True
+    """false: biases and the parameters of norms do not decay"""
+    betas: tuple[Share, Share] | None = None
+    """adam, adamw, nadam, muon, lion: what the running averages keep; null: torch's, [0.9,0.999] (lion [0.9,0.99])"""
+    eps: NonNegative | None = None
+    """adam, adamw, nadam, muon, rmsprop, adagrad: added to the denominator; null: torch's (1e-8; adagrad 1e-10)"""
+    alpha: Share | None = None
+    """rmsprop only: what the running square keeps; null: torch's, 0.99"""
+    adamw_lr: Positive | None = None
+    """muon only: learning rate of what is no weight matrix below the logits; null: lr"""
+    max_iter: Count = 20
+    """lbfgs only: iterations in a step"""
+    history_size: Count = 100
+    """lbfgs only: updates from which the curvature is estimated"""
+    line_search_fn: Literal["strong_wolfe"] | None = None
+    """lbfgs only: the line search; null: steps of the size lr"""
     schedule: Schedule = "constant"
     """learning rate over epochs: constant, cosine (to 0 at the end), step (times step_factor)"""
     step_epochs: Count = 5

@@ -11,7 +11,7 @@ from mlpexp.models.classifier import Classifier
 from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
-from mlpexp.nn.parametrization import rate_factors
+from mlpexp.nn.parametrization import own_decay, parameter_settings
 from mlpexp.nn.schedules import is_constant, rate_factor
 from mlpexp.runtime.distributed import mean_over_batch
 
@@ -62,17 +62,16 @@ def make_optimizer(
     """
     settings = cfg.optimizer
     rule = OPTIMIZERS[settings.name]
-    shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    shared |= {key: getattr(settings, key) for key in rule.keys}
-    factors = rate_factors(cfg.model, settings.name, network)
+    shared: dict[str, Any] = {"lr": settings.lr} | rule.arguments(settings)
+    has_own_decay = rule.has_decay and own_decay(settings)
+    if rule.has_decay:
+        shared["weight_decay"] = settings.weight_decay if has_own_decay else 0.0
+    each = parameter_settings(cfg.model, settings, network)
     groups: Any = list(parameters.values())
-    if factors is not None:  # a learning rate for each parameter
+    if each is not None:
         groups = [
-            {
-                "params": [parameter],
-                "lr": settings.lr * factors[name],
-                "weight_decay": settings.weight_decay / factors[name],
-            }
+            {"params": [parameter], "lr": each[name][0], "weight_decay": each[name][1] if has_own_decay else 0.0}
+            | rule.group_options(network, name)
             for name, parameter in parameters.items()
         ]
     optimizer = rule.torch_class()(groups, **shared)

@@ -41,6 +41,21 @@ class WidthSettings(Protocol):
     def base_width(self) -> int: ...
 
 
+class StepSettings(Protocol):
+    """What the rates and decays of parameters depend on (`OptimizerConfig` has it)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def decay(self) -> str | None: ...
+    @property
+    def decay_bias(self) -> bool: ...
+
+
 def initial_factors(settings: WidthSettings, network: NetworkSpec) -> dict[str, float] | None:
     """What each initial parameter is multiplied by, by name; None where nothing changes."""
     if (scales := _width_scales(settings, network)) is None:
@@ -56,12 +71,36 @@ def rate_factors(settings: WidthSettings, optimizer: str, network: NetworkSpec) 
     """What the learning rate of each parameter is multiplied by, by name; None where nothing changes."""
     if (scales := _width_scales(settings, network)) is None:
         return None
-    adaptive = OPTIMIZERS[optimizer].is_adaptive
+    if (adaptive := OPTIMIZERS[optimizer].is_adaptive) is None:
+        raise ValueError(f"muP has no rule for the optimizer {optimizer}")
     factors = {}
     for (weight, bias), (m_in, m_out) in zip(_parameter_names(network), pairwise(scales), strict=True):
         factors[weight] = 1 / m_in if adaptive else m_out / m_in
         factors[bias] = 1.0 if adaptive else m_out
     return factors
+
+
+def parameter_settings(
+    model: WidthSettings, optimizer: StepSettings, network: NetworkSpec
+) -> dict[str, tuple[float, float]] | None:
+    """The learning rate before its schedule and the weight decay of each parameter, by name; None where all are alike."""
+    rule = OPTIMIZERS[optimizer.name]
+    scales = rate_factors(model, optimizer.name, network)
+    spared = not optimizer.decay_bias and optimizer.weight_decay > 0
+    own = rule.own_rates(optimizer, network)
+    if scales is None and not spared and not own:
+        return None
+    found = {}
+    for name, shape in network.shapes.items():
+        factor = 1.0 if scales is None else scales[name]
+        decay = optimizer.weight_decay / factor if optimizer.decay_bias or len(shape) > 1 else 0.0
+        found[name] = own.get(name, optimizer.lr * factor), decay
+    return found
+
+
+def own_decay(optimizer: StepSettings) -> bool:
+    """Whether the decay is of the kind that the optimizer has by itself, so that torch's class applies it."""
+    return optimizer.decay in (None, "decoupled" if OPTIMIZERS[optimizer.name].decoupled_decay else "coupled")
 
 
 def _parameter_names(network: NetworkSpec) -> list[tuple[str, str]]:

@@ -1,0 +1,114 @@
+"""Muon: the momentum of a weight matrix, made orthogonal (Jordan et al. 2024, "Muon: an optimizer for hidden layers").
+
+Weight matrices below the logits take Muon's steps, as `torch.optim.Muon` with its default (original) scale; all other
+parameters those of AdamW, with the learning rate `optimizer.adamw_lr`.
+
+Letters: R runs, O and I the sides of a matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlpexp.nn.optimizers.adaptive import AdamW
+from mlpexp.nn.optimizers.stack_optimizer import PerRun, UpdateSettings, factors
+from mlpexp.runtime.lazy_import import LazyModule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mlpexp.nn.network import NetworkSpec
+else:
+    torch = LazyModule("torch")
+
+COEFFICIENTS = 3.4445, -4.775, 2.0315  # of the quintic iteration
+ITERATIONS = 5
+NO_UPDATE_BELOW = 1e-7  # a matrix of smaller norm is not scaled up further
+
+
+class Muon(AdamW):
+    """`torch.optim.Muon` for weight matrices below the logits, `torch.optim.AdamW` for the rest."""
+
+    keys = ("momentum", "nesterov", "betas", "eps", "adamw_lr")
+    state_names = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+    is_adaptive = None
+
+    def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        super().__init__(settings, parameters, gradients)
+        like = parameters[0]
+        if (matrices := settings.matrices) is None:
+            last = max(i for i, parameter in enumerate(parameters) if parameter.ndim == 3)
+            matrices = [parameter.ndim == 3 and i != last for i, parameter in enumerate(parameters)]
+        self._is_matrix = matrices
+        momentum, nesterov = self._setting("momentum"), self._setting("nesterov").bool()
+        self._new, self._old = factors(1 - momentum, like)[3], factors(momentum, like)[3]
+        self._nesterov = None if bool(nesterov.all()) else PerRun(nesterov.to(like.device)).of[3]
+        self._negative = [PerRun(p.new_zeros(len(p))) for p in parameters]
+
+    @classmethod
+    def arguments(cls, settings: Any) -> dict[str, Any]:
+        return {key: value for key, value in super().arguments(settings).items() if key != "adamw_lr"}
+
+    @staticmethod
+    def torch_class() -> type[torch.optim.Optimizer]:
+        from mlpexp.nn.optimizers.torch_classes import Muon as Alone
+
+        return Alone
+
+    @classmethod
+    def own_rates(cls, settings: Any, network: NetworkSpec) -> dict[str, float]:
+        matrices = hidden_matrices(network)
+        rate = settings.lr if settings.adamw_lr is None else settings.adamw_lr
+        return {name: settings.lr if name in matrices else rate for name in network.shapes}
+
+    @classmethod
+    def group_options(cls, network: NetworkSpec, name: str) -> dict[str, Any]:
+        return {"is_matrix": name in hidden_matrices(network)}
+
+    @classmethod
+    def state_of_parameter(cls, settings: Any, is_matrix: bool) -> tuple[str, ...]:
+        return ("momentum_buffer",) if is_matrix else ("step", "exp_avg", "exp_avg_sq")
+
+    def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:
+        if not self._is_matrix[i]:
+            super()._update(i, parameter, gradient)
+            return
+        buffer = self.state["momentum_buffer"][i].lerp_(gradient, self._new)
+        update = torch.lerp(gradient, buffer, self._old)
+        if self._nesterov is not None:
+            torch.where(self._nesterov, update, buffer, out=update)
+        direction = orthogonal(update, NO_UPDATE_BELOW).to(parameter.dtype)
+        self._negative[i].plan(-self._rate(i) * scale(parameter.shape[1:]))
+        parameter.addcmul_(direction, self._negative[i].of[3])
+
+
+def hidden_matrices(network: NetworkSpec) -> set[str]:
+    """The names of the weight matrices below the logits."""
+    return {network.names[k]["weight"] for k, _ in network.linear[:-1]}
+
+
+def scale(shape: Sequence[int]) -> float:
+    """What the learning rate is multiplied by for a matrix (O, I)."""
+    return math.sqrt(max(1, shape[0] / shape[1]))
+
+
+def orthogonal(matrices: Tensor, eps: float) -> Tensor:
+    """Matrices (R, O, I) with about the same singular vectors and singular values near 1, by Newton-Schulz iterations in
+    bfloat16. Each has the bits that `torch.optim.Muon` gives it alone.
+    """
+    a, b, c = COEFFICIENTS
+    found = matrices.bfloat16()
+    wide = found.shape[1] <= found.shape[2]
+    if not wide:
+        found = found.mT.contiguous()
+    # the norm of one matrix at a time: that of a batch is rounded in another order
+    norms = torch.stack([matrix.norm() for matrix in found]).clamp(min=eps)
+    found = found / norms.view(-1, 1, 1)
+    for _ in range(ITERATIONS):
+        gram = found @ found.mT
+        gram_update = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        found = torch.baddbmm(found, gram_update, found, beta=a)
+    return found if wide else found.mT
