@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlpexp.config.schema import OptimizerConfig
 from mlpexp.engine.cost_model import step_cost_us
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.models.training_state import Snapshot
@@ -139,11 +140,12 @@ class Alone:
 
 
 def settings_of(update: UpdateSettings, run: int) -> dict[str, Any]:
-    found = {key: values[run].item() for key, values in update.per_run.items()}
+    found: dict[str, Any] = {key: values[run].tolist() for key, values in update.per_run.items()}
+    found["weight_decay"] = 0.0
     if update.weight_decay is not None:
         assert isinstance(update.weight_decay, Tensor)
         found["weight_decay"] = update.weight_decay[run].item()
-    return found | dict(update.shared)
+    return found
 
 
 def alone(study: Study, run: int, schedule: Tensor | None = None) -> Alone:
@@ -153,17 +155,21 @@ def alone(study: Study, run: int, schedule: Tensor | None = None) -> Alone:
         layer.weight.data.copy_(study.parameters[f"layers.{k}.weight"][run])
         layer.bias.data.copy_(study.parameters[f"layers.{k}.bias"][run])
         layers.append(layer)
+    rule = OPTIMIZERS[study.update.name]
+    network = multilayer_perceptron(*ends(study.sizes), study.activations[run])
     parameters = [p for layer in layers for p in layer.parameters()]
-    optimizer = OPTIMIZERS[study.update.name].torch_class()(
-        parameters, lr=study.lr[run].item(), **settings_of(study.update, run)
-    )
+    groups = [
+        {"params": [p]} | rule.group_options(network, name) for name, p in zip(network.shapes, parameters, strict=True)
+    ]
+    optimizer = rule.torch_class()(groups, lr=study.lr[run].item(), **settings_of(study.update, run))
     it = Alone(layers, ACTIVATIONS[study.activations[run]].function, optimizer, torch.empty(0), torch.empty(0))
     labels = study.labels if study.labels.ndim == 1 else study.labels[run]
     for order in study.orders:
         losses, hits = [], []
         for step, batch in enumerate(order[run].split(study.batch_size)):
             if schedule is not None:
-                optimizer.param_groups[0]["lr"] = schedule[step, run].item()
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule[step, run].item()
             logits = it.logits(study.inputs[batch])
             losses.append(F.cross_entropy(logits, labels[batch], reduction="none").detach())
             hits.append(logits.argmax(-1) == labels[batch])
@@ -278,6 +284,15 @@ def f64(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+MIXED = {
+    "momentum": f64(0.9, 0.0, 0.5, 0.9),
+    "nesterov": torch.tensor([True, False, False, True]),
+    "betas": f64(0.9, 0.999, 0.8, 0.99, 0.0, 0.9, 0.95, 0.98).view(4, 2),
+    "eps": f64(1e-8, 1e-6, 1e-3, 1e-10),
+    "alpha": f64(0.99, 0.9, 0.5, 0.999),
+}
+
+
 @pytest.mark.parametrize(
     "update",
     [
@@ -295,17 +310,19 @@ def f64(*values: float) -> Tensor:
             per_run={"momentum": f64(0.9, 0.0, 0.5, 0.9), "nesterov": torch.tensor([True, False, False, True])},
         ),
         UpdateSettings(name="adam"),
-        UpdateSettings(name="adam", weight_decay=f64(0.1, 0.0, 1e-2, 0.0), shared={"betas": (0.8, 0.99), "eps": 1e-6}),
         UpdateSettings(name="adamw", weight_decay=f64(0.1, 0.0, 1e-2, 0.5)),
+        *(
+            UpdateSettings(
+                name=name,
+                weight_decay=f64(0.1, 0.0, 1e-2, 0.0),
+                per_run={key: MIXED[key] for key in rule.arguments(OptimizerConfig())},
+            )
+            for name, rule in OPTIMIZERS.items()
+            if not rule.trains_alone
+        ),
+        *(UpdateSettings(name=name) for name, rule in OPTIMIZERS.items() if not rule.trains_alone),
     ],
-    ids=lambda update: (
-        f"{update.name}-"
-        + "-".join(
-            k
-            for k in ("momentum", "nesterov", "weight_decay")
-            if k in update.per_run or (k == "weight_decay" and update.weight_decay is not None)
-        )
-    ),
+    ids=lambda update: "-".join([update.name, *update.per_run, "" if update.weight_decay is None else "decay"]),
 )
 def test_every_update_rule_keeps_the_bits(update: UpdateSettings) -> None:
     runs = study([20, 17, 10], num_samples=101, epochs=3, update=update)
@@ -315,7 +332,7 @@ def test_every_update_rule_keeps_the_bits(update: UpdateSettings) -> None:
     assert_equal_to_alone(runs.trained(), runs)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", [name for name, rule in OPTIMIZERS.items() if not rule.trains_alone])
 def test_learning_rates_may_change_at_every_step(name: Any) -> None:
     update = UpdateSettings(name=name, weight_decay=f64(0.1, 0.0, 1e-2, 0.5))
     runs = study([20, 17, 10], epochs=2, update=update)

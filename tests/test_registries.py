@@ -116,18 +116,28 @@ def test_an_unknown_name_is_refused_with_the_choices_of_the_registry(register):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_keys_and_state_of_an_optimizer_are_those_of_torchs_class(name):
     rule, parameter = OPTIMIZERS[name], nn.Parameter(torch.ones(3))
-    values = {"momentum": 0.9, "nesterov": True}
-    optimizer = rule.torch_class()([parameter], lr=0.1, **{key: values[key] for key in rule.keys})
+    settings = OptimizerConfig(name=name, momentum=0.9 if "momentum" in rule.keys else 0.0)
+    optimizer = rule.torch_class()([parameter], lr=0.1, **rule.arguments(settings))
+    assert ("weight_decay" in optimizer.defaults) == rule.has_decay
+    if rule.trains_alone:
+        return
+    for group in optimizer.param_groups:
+        group["is_matrix"] = False
     parameter.grad = torch.ones(3)
     optimizer.step()
-    wanted = {*rule.state_names, *(["step"] if rule.counts_steps else [])}
-    assert set(optimizer.state[parameter]) == wanted
-    assert rule.state_of_run(OptimizerConfig(name=name, momentum=0.9 if "momentum" in rule.keys else 0.0))
-    assert ("weight_decay" in optimizer.defaults) and ("adamw" in name) == rule.decoupled_decay
+    assert set(optimizer.state[parameter]) == set(rule.state_of_parameter(settings, is_matrix=False))
+    shrunk = nn.Parameter(torch.ones(3))
+    optimizer = rule.torch_class()([shrunk], lr=0.1, weight_decay=0.5, **rule.arguments(settings))
+    for group in optimizer.param_groups:
+        group["is_matrix"] = False
+    shrunk.grad = torch.zeros(3)
+    optimizer.step()
+    only_shrunk = torch.allclose(shrunk.detach(), torch.full((3,), 1 - 0.1 * 0.5)) and name != "sgd"
+    assert only_shrunk == rule.decoupled_decay
 
 
 class RmsProp(StackOptimizer):
-    """`torch.optim.RMSprop` in a stack, as a person would add it."""
+    """`torch.optim.RMSprop` in a stack, as a person would add it, with a step of its own."""
 
     state_names = ("square_avg",)
     counts_steps = True
@@ -155,8 +165,8 @@ class RmsProp(StackOptimizer):
 
 
 def test_a_new_optimizer_trains_alone_and_in_a_stack_and_its_state_is_in_the_checkpoints(register, train, here):
-    register(OPTIMIZERS, "rmsprop", RmsProp)
-    settings = "optimizer.name=rmsprop optimizer.lr=0.003 trainer.max_epochs=2 model.width=9 tracking.figures=false"
+    register(OPTIMIZERS, "my_rmsprop", RmsProp)
+    settings = "optimizer.name=my_rmsprop optimizer.lr=0.003 trainer.max_epochs=2 model.width=9 tracking.figures=false"
     alone = train(f"{settings} seed=1 hydra.run.dir=alone")
     sweep = train(f"-m {settings} seed=1,2 hydra.sweep.dir=s hydra.sweep.subdir='${{hydra.job.num}}'")
     assert (alone.code, sweep.code) == (0, 0), alone.err + sweep.err
@@ -169,7 +179,8 @@ def test_a_new_optimizer_trains_alone_and_in_a_stack_and_its_state_is_in_the_che
     loaded = TorchMLP.load_from_checkpoint(here / "s/0/checkpoints/last.ckpt")  # written for a run of a stack
     assert torch.equal(loaded.parameter_values()["layers.0.weight"], ours["state_dict"]["layers.0.weight"])
     assert train(f"{settings} optimizer.momentum=0.9").line.endswith(
-        "optimizer.momentum needs optimizer.name=sgd; leave it at 0.0 with optimizer.name=rmsprop"
+        "optimizer.momentum needs optimizer.name=sgd or optimizer.name=rmsprop or optimizer.name=signsgd or "
+        "optimizer.name=muon; leave it at 0.0 with optimizer.name=my_rmsprop"
     )
 
 

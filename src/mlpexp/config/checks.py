@@ -295,7 +295,26 @@ def _contradictions(cfg: Config) -> Iterator[str]:
             owners = " or ".join(f"optimizer.name={name}" for name, rule in OPTIMIZERS.items() if key in rule.keys)
             yield f"optimizer.{key} needs {owners}; leave it at {spell(default)} with optimizer.name={optimizer.name}"
     if optimizer.nesterov and optimizer.momentum == 0 and "nesterov" in OPTIMIZERS[optimizer.name].keys:
-        yield "optimizer.nesterov=true needs sgd with momentum, e.g. optimizer.name=sgd optimizer.momentum=0.9"
+        yield f"optimizer.nesterov=true needs momentum, e.g. optimizer.name={optimizer.name} optimizer.momentum=0.9"
+    rule = OPTIMIZERS[optimizer.name]
+    if optimizer.weight_decay > 0 and not rule.has_decay:
+        yield (
+            f"optimizer.name={optimizer.name} has no weight decay; leave optimizer.weight_decay out, or choose another "
+            "optimizer"
+        )
+    if optimizer.weight_decay == 0 and (optimizer.decay is not None or not optimizer.decay_bias):
+        key = "decay" if optimizer.decay is not None else "decay_bias"
+        yield f"optimizer.{key} needs a weight decay, e.g. optimizer.weight_decay=0.01; or leave it out"
+    if cfg.model.parametrization == "mup" and rule.is_adaptive is None:
+        yield (
+            f"model.parametrization=mup has no rule for optimizer.name={optimizer.name}; choose another optimizer, "
+            "e.g. optimizer.name=adamw, or model.parametrization=standard"
+        )
+    if optimizer.name == "muon" and not cfg.model.hidden_sizes:
+        yield (
+            "optimizer.name=muon trains weight matrices below the logits, and model.depth=0 has none; give at least "
+            "model.depth=1, or choose optimizer.name=adamw"
+        )
     if optimizer.warmup_epochs > epochs:
         yield (
             f"optimizer.warmup_epochs={optimizer.warmup_epochs} is longer than the training; "

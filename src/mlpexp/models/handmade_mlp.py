@@ -13,8 +13,8 @@ from mlpexp.nn import network
 from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.losses import batch_mean
 from mlpexp.nn.network import Trace
-from mlpexp.nn.parametrization import rate_factors
-from mlpexp.nn.schedules import learning_rate
+from mlpexp.nn.parametrization import is_decoupled, parameter_settings
+from mlpexp.nn.schedules import rate_factor
 
 
 class HandMadeLayer(nn.Module):
@@ -63,10 +63,11 @@ class HandMadeMLP(Classifier):
         targets = F.one_hot(labels, self.network.sizes[-1]).to(inputs.dtype)  # (B, C)
         logits, losses, gradients = self.learn(inputs, targets)
         cfg, epoch, epochs = self.cfg.optimizer, self.current_epoch, self.cfg.trainer.max_epochs
-        factors = rate_factors(self.cfg.model, cfg.name, self.network) or dict.fromkeys(gradients, 1.0)
+        each = parameter_settings(self.cfg.model, cfg, self.network) or {}
+        factor = rate_factor(cfg, epoch, epochs)
         for name, gradient in gradients.items():
-            rate = learning_rate(cfg, epoch, epochs, factors[name])
-            sgd_(self.get_parameter(name), gradient, self.velocity(name), cfg, rate, factors[name])
+            lr, decay = each.get(name, (cfg.lr, cfg.weight_decay))
+            sgd_(self.get_parameter(name), gradient, self.velocity(name), cfg, lr * factor, decay)
         weights = self.sample_weights(labels)
         self.note("train", logits, labels, losses if weights is None else losses * weights, weights)
         # Lightning counts the steps of torch's optimizers, and its callbacks read that count; there is none here
@@ -125,16 +126,19 @@ def sgd_(
     velocity: Tensor | None,
     cfg: OptimizerConfig,
     lr: float,
-    factor: float = 1.0,
+    decay: float | None = None,
 ) -> None:
     """One step of stochastic gradient descent in place, as `torch.optim.SGD` defines it.
 
     Args:
         velocity: the momentum buffer, zeros at first, also changed in place; None without momentum.
-        factor: is contained in `lr` already, and divides the weight decay, see `parametrization`.
+        decay: of this parameter; None for `cfg.weight_decay`.
     """
-    if cfg.weight_decay > 0:
-        gradient = gradient + (cfg.weight_decay / factor) * parameter
+    decay = cfg.weight_decay if decay is None else decay
+    if decay > 0 and is_decoupled(cfg):
+        parameter *= 1 - lr * decay
+    elif decay > 0:
+        gradient = gradient + decay * parameter
     if velocity is not None:
         velocity.mul_(cfg.momentum).add_(gradient)
         gradient = gradient + cfg.momentum * velocity if cfg.nesterov else velocity

@@ -23,8 +23,9 @@ from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.initialisation import initialise_
 from mlpexp.nn.metrics import Outcomes, confusion, labels_at, measure
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
-from mlpexp.nn.parametrization import rate_factors
-from mlpexp.nn.schedules import learning_rate
+from mlpexp.nn.optimizers.muon import hidden_matrices
+from mlpexp.nn.parametrization import is_decoupled, parameter_settings
+from mlpexp.nn.schedules import rate_factor
 from mlpexp.store import test_hits
 from mlpexp.tracking.layer_columns import START
 
@@ -98,17 +99,7 @@ class StackModule(LightningModule):
         weights = [run.description.class_weights for run in self.data]
         even = [1.0] * first.num_classes
         self._class_weights = torch.tensor([w or even for w in weights], device=device) if any(weights) else None
-        cfgs = [cfg.optimizer for cfg in self.configs]
-        self._rate_factors = self._parametrize()
-        decay = torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64)
-        settings = UpdateSettings(
-            name=cfgs[0].name,
-            per_run={
-                key: torch.tensor([float(getattr(cfg, key)) for cfg in cfgs], dtype=torch.float64)
-                for key in OPTIMIZERS[cfgs[0].name].keys
-            },
-            weight_decay=decay if self._rate_factors is None else [decay / f for f in self._rate_factors],
-        )
+        self._base_rates, settings = self._update_settings()
         self.engine = self._make_engine(
             {name: values.to(device) for name, values in self._initial_parameters().items()}, settings
         )
@@ -140,31 +131,49 @@ class StackModule(LightningModule):
             initialise_(own, network, cfg.model, cfg.seed)
         return stacked
 
-    def _parametrize(self) -> Tensor | None:
-        """Factors of the learning rates, (P, R) in the order of the parameters; None if all are one."""
-        found = [
-            rate_factors(cfg.model, cfg.optimizer.name, network)
+    def _update_settings(self) -> tuple[Tensor | None, UpdateSettings]:
+        """Learning rates before their schedules, (P, R) in the order of the parameters, or None where those of a run
+        are alike; and all other settings of the updates.
+        """
+        cfgs = [cfg.optimizer for cfg in self.configs]
+        rule, shapes = OPTIMIZERS[cfgs[0].name], self.networks[0].shapes
+        each = [
+            parameter_settings(cfg.model, cfg.optimizer, network)
             for cfg, network in zip(self.configs, self.networks, strict=True)
         ]
-        if not any(found):
-            return None
-        rows = [[1.0 if own is None else own[name] for own in found] for name in self.networks[0].shapes]
-        return torch.tensor(rows, dtype=torch.float64)
+        decay: Tensor | list[Tensor] = torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64)
+        rates = None
+        if any(each):
+            pairs = [
+                [(cfg.lr, cfg.weight_decay) if own is None else own[name] for cfg, own in zip(cfgs, each, strict=True)]
+                for name in shapes
+            ]
+            table = torch.tensor(pairs, dtype=torch.float64)  # (P, R, 2)
+            rates, decay = table[..., 0], list(table[..., 1])
+        arguments = [rule.arguments(cfg) for cfg in cfgs]
+        matrices = hidden_matrices(self.networks[0])
+        return rates, UpdateSettings(
+            name=cfgs[0].name,
+            per_run={key: torch.tensor([own[key] for own in arguments], dtype=torch.float64) for key in arguments[0]},
+            weight_decay=decay,
+            decoupled=torch.tensor([is_decoupled(cfg) for cfg in cfgs]),
+            matrices=[name in matrices for name in shapes],
+        )
 
     def _rates(self) -> Tensor | list[Tensor]:
         """Learning rates of the present epoch, (A,), or one such tensor for each parameter."""
         cfgs = [self.configs[run] for run in self.training_runs]
 
-        def rates(factors: list[float]) -> Tensor:
+        def rates(bases: list[float]) -> Tensor:
             found = [
-                learning_rate(cfg.optimizer, self.current_epoch, cfg.trainer.max_epochs, factor)
-                for cfg, factor in zip(cfgs, factors, strict=True)
+                base * rate_factor(cfg.optimizer, self.current_epoch, cfg.trainer.max_epochs)
+                for cfg, base in zip(cfgs, bases, strict=True)
             ]
             return torch.tensor(found, dtype=torch.float64)
 
-        if self._rate_factors is None:
-            return rates([1.0] * len(cfgs))
-        return [rates(row) for row in self._rate_factors[:, self.training_runs].tolist()]
+        if self._base_rates is None:
+            return rates([cfg.optimizer.lr for cfg in cfgs])
+        return [rates(row) for row in self._base_rates[:, self.training_runs].tolist()]
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
         """One epoch; `order` (A, n) or (n,) indexes the training part."""

@@ -11,7 +11,8 @@ from mlpexp.models.classifier import Classifier
 from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
-from mlpexp.nn.parametrization import own_decay, parameter_settings
+from mlpexp.nn.optimizers.weight_decay import WeightDecay
+from mlpexp.nn.parametrization import has_own_decay, is_decoupled, parameter_settings
 from mlpexp.nn.schedules import is_constant, rate_factor
 from mlpexp.runtime.distributed import mean_over_batch
 
@@ -21,6 +22,7 @@ class TorchMLP(Classifier):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._steps: list[Callable[[Tensor], Tensor]] = []
+        self._noted: int | None = None  # the batch whose outcomes were kept last
         super().__init__(*args, **kwargs)
 
     def _add_layer(self, k: int, layer: LayerSpec, initial: Mapping[str, Tensor]) -> None:
@@ -36,14 +38,43 @@ class TorchMLP(Classifier):
             h = step(h)
         return h  # (B, C)
 
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self._noted = None
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         inputs, labels = batch
         logits = self(inputs)
         losses, weights = self.loss.samples(logits, labels), self.sample_weights(labels)  # (B,)
         if weights is not None:
             losses = losses * weights
-        self.note("train", logits, labels, losses, weights)
+        if batch_index != self._noted:  # L-BFGS comes several times in a step
+            self._noted = batch_index
+            self.note("train", logits, labels, losses, weights)
         return mean_over_batch(losses, weights)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """What happens between the gradient and the optimizer's step."""
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        settings = self.cfg.optimizer
+        if settings.weight_decay == 0 or has_own_decay(settings):
+            return
+        each = parameter_settings(self.cfg.model, settings, self.network) or {}
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        decoupled = torch.tensor([is_decoupled(settings)])
+        for name in self.network.shapes:
+            parameter = self.get_parameter(name)
+            decay = torch.tensor([each[name][1] if each else settings.weight_decay], dtype=torch.float64)
+            values, gradient = parameter.detach().unsqueeze(0), parameter.grad
+            assert gradient is not None
+            penalty = WeightDecay(decay, decoupled, [values])
+            penalty.shrink(0, torch.tensor([rates[id(parameter)]], dtype=torch.float64))
+            penalty.add_to(0, gradient.unsqueeze(0))
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = make_optimizer(
@@ -63,14 +94,14 @@ def make_optimizer(
     settings = cfg.optimizer
     rule = OPTIMIZERS[settings.name]
     shared: dict[str, Any] = {"lr": settings.lr} | rule.arguments(settings)
-    has_own_decay = rule.has_decay and own_decay(settings)
+    its_decay = has_own_decay(settings)
     if rule.has_decay:
-        shared["weight_decay"] = settings.weight_decay if has_own_decay else 0.0
+        shared["weight_decay"] = settings.weight_decay if its_decay else 0.0
     each = parameter_settings(cfg.model, settings, network)
     groups: Any = list(parameters.values())
     if each is not None:
         groups = [
-            {"params": [parameter], "lr": each[name][0], "weight_decay": each[name][1] if has_own_decay else 0.0}
+            {"params": [parameter], "lr": each[name][0], "weight_decay": each[name][1] if its_decay else 0.0}
             | rule.group_options(network, name)
             for name, parameter in parameters.items()
         ]

@@ -83,7 +83,7 @@ def rate_factors(settings: WidthSettings, optimizer: str, network: NetworkSpec) 
 def parameter_settings(
     model: WidthSettings, optimizer: StepSettings, network: NetworkSpec
 ) -> dict[str, tuple[float, float]] | None:
-    """The learning rate before its schedule and the weight decay of each parameter, by name; None where all are alike."""
+    """Learning rate before its schedule and weight decay of each parameter, by name; None where all are alike."""
     rule = OPTIMIZERS[optimizer.name]
     scales = rate_factors(model, optimizer.name, network)
     spared = not optimizer.decay_bias and optimizer.weight_decay > 0
@@ -98,9 +98,15 @@ def parameter_settings(
     return found
 
 
-def own_decay(optimizer: StepSettings) -> bool:
-    """Whether the decay is of the kind that the optimizer has by itself, so that torch's class applies it."""
-    return optimizer.decay in (None, "decoupled" if OPTIMIZERS[optimizer.name].decoupled_decay else "coupled")
+def is_decoupled(optimizer: StepSettings) -> bool:
+    """Whether the decay shrinks the parameters themselves, instead of adding to the gradient."""
+    return OPTIMIZERS[optimizer.name].decoupled_decay if optimizer.decay is None else optimizer.decay == "decoupled"
+
+
+def has_own_decay(optimizer: StepSettings) -> bool:
+    """Whether torch's class applies the decay; otherwise it is of the other kind."""
+    rule = OPTIMIZERS[optimizer.name]
+    return rule.has_decay and is_decoupled(optimizer) == rule.decoupled_decay
 
 
 def _parameter_names(network: NetworkSpec) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlpexp.config.schema import Config
 from mlpexp.engine.compiled.availability import unavailable, unsupported_run
+from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import sweep_manifest
 
@@ -24,6 +25,8 @@ def cannot_be_stacked(cfg: Config) -> str | None:
     """Why a run has to train alone; None where it can share a stack."""
     if cfg.model.variant != "torch_nn":
         return f"model.variant={cfg.model.variant}"
+    if reason := OPTIMIZERS[cfg.optimizer.name].trains_alone:
+        return reason
     if cfg.callbacks:
         return "your own callbacks"
     if cfg.logger:

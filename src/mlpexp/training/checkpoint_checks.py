@@ -107,16 +107,23 @@ def _same_state(found: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps
     Args:
         steps: that were made; 0: any number.
     """
-    rule = OPTIMIZERS[cfg.optimizer.name]
-    names = {*rule.state_of_run(cfg.optimizer), *(["step"] if rule.counts_steps else [])}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if not isinstance(found, dict) or found.keys() != (set(range(len(parameters))) if names else set()):
+    rule, settings = OPTIMIZERS[cfg.optimizer.name], cfg.optimizer
+    groups = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
+    if rule.trains_alone:  # its state is of another form, and torch checks it when it is loaded
+        return isinstance(found, dict)
+    expected = {
+        i: names
+        for i, (_, group) in enumerate(groups)
+        if (names := set(rule.state_of_parameter(settings, group.get("is_matrix", False))))
+    }
+    if not isinstance(found, dict) or found.keys() != expected.keys():
         return False
     for index, state in found.items():
-        if not isinstance(state, dict) or state.keys() != names:
+        if not isinstance(state, dict) or state.keys() != expected[index]:
             return False
+        numbers = {"step", *rule.further_state(settings, 0)}
         for name, value in state.items():
-            shape = () if name == "step" else parameters[index].shape
+            shape = () if name in numbers else groups[index][0].shape
             if not isinstance(value, torch.Tensor) or value.shape != shape:
                 return False
             if name == "step" and steps and float(value) != steps:

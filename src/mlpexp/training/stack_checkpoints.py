@@ -17,6 +17,7 @@ from mlpexp.models.torch_mlp import make_optimizer
 from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.runtime import software_versions
 
 
@@ -48,22 +49,22 @@ def assemble(
         "state_dict": state_dict,
         "loops": _loops(epochs, steps_per_epoch, scheduled=bool(schedulers)),
         "callbacks": {"Recorder": {"started": wall_times[0], "saved_at": wall_times[epochs], "epochs": epochs}},
-        "optimizer_states": [{"state": _state(cfg, snapshot, run, steps), "param_groups": optimizer}],
+        "optimizer_states": [{"state": _state(cfg, network, snapshot, run, steps), "param_groups": optimizer}],
         "lr_schedulers": schedulers,
         "hparams_name": None,
         "hyper_parameters": hyperparameters(cfg, data.num_inputs, data.num_classes, data.description),
     }
 
 
-def _state(cfg: Config, snapshot: Snapshot, run: int, steps: int) -> dict[int, dict[str, Tensor]]:
-    optimizer = OPTIMIZERS[cfg.optimizer.name]
-    names = optimizer.state_of_run(cfg.optimizer)  # its neighbours may have more
-    if not names:
-        return {}
+def _state(cfg: Config, network: NetworkSpec, snapshot: Snapshot, run: int, steps: int) -> dict[int, dict[str, Tensor]]:
+    rule, matrices = OPTIMIZERS[cfg.optimizer.name], hidden_matrices(network)
     found: dict[int, dict[str, Tensor]] = {}
-    for i in range(len(snapshot.parameters)):
-        entry = {"step": torch.tensor(float(steps))} if optimizer.counts_steps else {}
-        found[i] = entry | {name: snapshot.state[name][i][run].clone() for name in names}
+    for i, parameter in enumerate(network.shapes):
+        names = rule.state_of_parameter(cfg.optimizer, parameter in matrices)  # the stack may have more
+        known = {"step": torch.tensor(float(steps))} | rule.further_state(cfg.optimizer, steps)
+        entry = {name: known[name] if name in known else snapshot.state[name][i][run].clone() for name in names}
+        if entry:
+            found[i] = entry
     return found
 
 

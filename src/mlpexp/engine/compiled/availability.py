@@ -23,18 +23,17 @@ class CompiledOptimizer(NamedTuple):
 
     Attributes:
         function: its step in `updates.py`.
-        numbers: the step's own numbers: keys of `UpdateSettings.per_run` or of `shared`, with their defaults.
+        numbers: the step's own numbers: keys of `UpdateSettings.per_run`, in the order of the step's numbers.
     """
 
     function: str
-    numbers: dict[str, float | tuple[float, ...]]
+    numbers: tuple[str, ...]
 
 
-_ADAM: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8}
 OPTIMIZERS = {
-    "sgd": CompiledOptimizer("sgd", {"momentum": 0.0, "nesterov": 0.0}),
-    "adam": CompiledOptimizer("adam", _ADAM),
-    "adamw": CompiledOptimizer("adamw", _ADAM),
+    "sgd": CompiledOptimizer("sgd", ("momentum", "nesterov")),
+    "adam": CompiledOptimizer("adam", ("betas", "eps")),
+    "adamw": CompiledOptimizer("adamw", ("betas", "eps")),
 }
 
 # keys of which the engine supports every value, or that do not reach it; every other key must have its default
@@ -44,7 +43,7 @@ SUPPORTED_KEYS = {
     "data": "name split val_fraction test_fraction seed folds fold label_noise class_weight batch_size shuffle path "
     "target val_path test_path separator decimal thousands encoding columns drop categorical missing samples noise "
     "classes",
-    "optimizer": "name lr momentum nesterov weight_decay schedule step_epochs step_factor warmup_epochs",
+    "optimizer": "name lr momentum nesterov betas eps weight_decay decay_bias schedule step_epochs step_factor warmup_epochs",
     "early_stopping": "patience min_delta",
     "trainer": "max_epochs accelerator enable_progress_bar flags",
     "tracking": "tensorboard figures diagnostics",

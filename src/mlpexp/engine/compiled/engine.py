@@ -55,8 +55,10 @@ class CompiledEngine:
     ) -> None:
         if reason := next(filter(None, (unsupported(network, update.name) for network in set(networks))), None):
             raise ValueError(reason)
-        if unknown := {*update.per_run, *update.shared} - OPTIMIZERS[update.name].numbers.keys():
+        if unknown := {*update.per_run, *update.extras} - {*OPTIMIZERS[update.name].numbers}:
             raise ValueError(f"{update.name} has no compiled form with {', '.join(sorted(unknown))}")
+        if update.decoupled is not None and update.decoupled.ne(TORCH_OPTIMIZERS[update.name].decoupled_decay).any():
+            raise ValueError(f"{update.name} has no compiled form with the other kind of weight decay")
         self.threads = threads
         self.num_steps = 0
         self._settings = update
@@ -89,11 +91,11 @@ class CompiledEngine:
         rows = [decay] * num_tensors if decay is None or isinstance(decay, Tensor) else list(decay)
         self._decay = np.stack([per_run(row, 0.0) for row in rows], -1)
         columns = []
-        for key, default in OPTIMIZERS[settings.name].numbers.items():
-            given = settings.per_run.get(key, settings.shared.get(key, default))
-            pairs = zip(given, default, strict=True) if isinstance(default, tuple) else [(given, default)]
-            columns += [per_run(*pair) for pair in pairs]
-        self._numbers = np.stack(columns, -1)
+        for key in OPTIMIZERS[settings.name].numbers:
+            default = torch.tensor(TORCH_OPTIMIZERS[settings.name].defaults.get(key, 0.0), dtype=torch.float64)
+            values = settings.per_run.get(key, default.expand(num_runs, *default.shape))
+            columns.append(values.reshape(num_runs, -1).numpy().astype(np.float64))
+        self._numbers = np.concatenate(columns, -1)
         self.parameters = dict(zip(self._names, self._views(parameters), strict=True))
         P = parameters.shape[1]
         self.state: dict[str, list[Tensor]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlpexp.nn.optimizers.stack_optimizer import PerRun, StackOptimizer, UpdateSettings, factors, if_any, if_mixed
 from mlpexp.runtime.lazy_import import LazyModule
@@ -19,11 +19,11 @@ else:
 class Adam(StackOptimizer):
     """`torch.optim.Adam`: every setting per run, all runs at the same step."""
 
-    keys = ("betas", "eps")
-    defaults = {"betas": (0.9, 0.999), "eps": 1e-8}
-    state_names = ("exp_avg", "exp_avg_sq")
+    keys: ClassVar[tuple[str, ...]] = ("betas", "eps")
+    defaults: ClassVar[Mapping[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8}
+    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     counts_steps = True
-    is_adaptive = True
+    is_adaptive: ClassVar[bool | None] = True
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
@@ -124,11 +124,11 @@ class NAdam(Adam):
 
 
 class RmsProp(StackOptimizer):
-    """`torch.optim.RMSprop`, not centred; `alpha` is the share that the running square keeps (Tieleman & Hinton 2012)."""
+    """`torch.optim.RMSprop`, not centred (Tieleman & Hinton 2012); the running square keeps `alpha` of itself."""
 
-    keys = ("alpha", "eps", "momentum")
-    defaults = {"alpha": 0.99, "eps": 1e-8}
-    state_names = ("square_avg", "momentum_buffer")
+    keys: ClassVar[tuple[str, ...]] = ("alpha", "eps", "momentum")
+    defaults: ClassVar[Mapping[str, Any]] = {"alpha": 0.99, "eps": 1e-8}
+    state_names: ClassVar[tuple[str, ...]] = ("square_avg", "momentum_buffer")
     counts_steps = True
     is_adaptive = True
 
@@ -180,9 +180,9 @@ class RmsProp(StackOptimizer):
 class Adagrad(StackOptimizer):
     """`torch.optim.Adagrad` (Duchi et al. 2011)."""
 
-    keys = ("eps",)
-    defaults = {"eps": 1e-10}
-    state_names = ("sum",)
+    keys: ClassVar[tuple[str, ...]] = ("eps",)
+    defaults: ClassVar[Mapping[str, Any]] = {"eps": 1e-10}
+    state_names: ClassVar[tuple[str, ...]] = ("sum",)
     counts_steps = True
     is_adaptive = True
 

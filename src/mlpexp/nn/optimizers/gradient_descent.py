@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlpexp.nn.optimizers.stack_optimizer import PerRun, StackOptimizer, UpdateSettings, factors, if_any, if_mixed
 from mlpexp.runtime.lazy_import import LazyModule
@@ -18,8 +18,8 @@ else:
 class Sgd(StackOptimizer):
     """`torch.optim.SGD`: momentum, Nesterov and weight decay may differ from run to run, and be zero."""
 
-    keys = ("momentum", "nesterov")
-    state_names = ("momentum_buffer",)
+    keys: ClassVar[tuple[str, ...]] = ("momentum", "nesterov")
+    state_names: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
@@ -77,7 +77,7 @@ class SignSgd(Sgd):
     2018, "signSGD" and "Signum").
     """
 
-    keys = ("momentum",)
+    keys: ClassVar[tuple[str, ...]] = ("momentum",)
     is_adaptive = True
 
     @staticmethod
@@ -98,9 +98,9 @@ class Lion(StackOptimizer):
     optimization algorithms").
     """
 
-    keys = ("betas",)
-    defaults = {"betas": (0.9, 0.99)}
-    state_names = ("exp_avg",)
+    keys: ClassVar[tuple[str, ...]] = ("betas",)
+    defaults: ClassVar[Mapping[str, Any]] = {"betas": (0.9, 0.99)}
+    state_names: ClassVar[tuple[str, ...]] = ("exp_avg",)
     decoupled_decay = True
     is_adaptive = True
 

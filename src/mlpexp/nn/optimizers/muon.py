@@ -9,8 +9,8 @@ Letters: R runs, O and I the sides of a matrix.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlpexp.nn.optimizers.adaptive import AdamW
 from mlpexp.nn.optimizers.stack_optimizer import PerRun, UpdateSettings, factors
@@ -32,9 +32,10 @@ NO_UPDATE_BELOW = 1e-7  # a matrix of smaller norm is not scaled up further
 class Muon(AdamW):
     """`torch.optim.Muon` for weight matrices below the logits, `torch.optim.AdamW` for the rest."""
 
-    keys = ("momentum", "nesterov", "betas", "eps", "adamw_lr")
-    state_names = ("momentum_buffer", "exp_avg", "exp_avg_sq")
-    is_adaptive = None
+    keys: ClassVar[tuple[str, ...]] = ("momentum", "nesterov", "betas", "eps", "adamw_lr")
+    defaults: ClassVar[Mapping[str, Any]] = {"momentum": 0.95, "nesterov": True, "betas": (0.9, 0.999), "eps": 1e-8}
+    state_names: ClassVar[tuple[str, ...]] = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+    is_adaptive: ClassVar[bool | None] = None
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
@@ -96,8 +97,12 @@ def scale(shape: Sequence[int]) -> float:
 
 
 def orthogonal(matrices: Tensor, eps: float) -> Tensor:
-    """Matrices (R, O, I) with about the same singular vectors and singular values near 1, by Newton-Schulz iterations in
-    bfloat16. Each has the bits that `torch.optim.Muon` gives it alone.
+    """Matrices (R, O, I) with the singular vectors of the given ones and singular values near 1.
+
+    Five Newton-Schulz iterations in bfloat16; each matrix has the bits that `torch.optim.Muon` gives it alone.
+
+    Args:
+        eps: a matrix of smaller norm is not scaled up further.
     """
     a, b, c = COEFFICIENTS
     found = matrices.bfloat16()

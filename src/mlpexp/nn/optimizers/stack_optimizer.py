@@ -166,7 +166,7 @@ class StackOptimizer(ABC):
             self._decay.add_to(i, gradient)
             self._update(i, parameter, gradient)
 
-    def _begin_step(self) -> None:
+    def _begin_step(self) -> None:  # noqa: B027
         """Prepare step number `num_steps`, counted from 1."""
 
     def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Optimizers that torch does not have, as subclasses of its `Optimizer`, for a run alone. Imports torch: import it late."""
+"""Optimizers that torch does not have, as subclasses of its `Optimizer`, for a run alone. Import it late."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,14 +20,14 @@ class SignSgd(torch.optim.Optimizer):
         """One step."""
         loss = _evaluated(closure)
         for group, parameter, gradient in _gradients(self.param_groups):
-            if group["weight_decay"] != 0:
-                gradient = gradient.add(parameter, alpha=group["weight_decay"])
+            decay = group["weight_decay"]
+            direction = gradient if decay == 0 else gradient.add(parameter, alpha=decay)
             if group["momentum"] != 0:
                 state = self.state[parameter]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter)
-                gradient = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-            parameter.add_(gradient.sign(), alpha=-group["lr"])
+                direction = state["momentum_buffer"].mul_(group["momentum"]).add_(direction)
+            parameter.add_(direction.sign(), alpha=-group["lr"])
         return loss
 
 
@@ -71,6 +71,9 @@ class Muon(torch.optim.AdamW):
         for defaults in (self.defaults, *self.param_groups):
             for name, value in {"momentum": momentum, "nesterov": nesterov, "is_matrix": True}.items():
                 defaults.setdefault(name, value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's own expects a step in the state of matrices, too
 
     def step(self, closure: Any = None) -> Any:
         """One step."""

@@ -65,7 +65,7 @@ class WeightDecay:
         torch.where(mask, self._scratch[i], gradient, out=gradient)
 
     def shrink(self, i: int, lr: Tensor) -> None:
-        """Multiply parameter i by 1 - lr * decay, in place; `lr` is (R,) float64. A run without decay keeps its bits."""
+        """Multiply parameter i by 1 - lr * decay in place, with `lr` (R,) float64; 1 keeps a run's bits."""
         if (decay := self._shrinkings.get(i)) is not None:
             parameter = self._parameters[i]
             parameter.mul_(_shaped((1 - lr * decay).to(parameter), parameter))
