@@ -65,10 +65,11 @@ def rates(num_runs: int, lr: float = 0.1) -> Tensor:
 
 
 def settings(name: str, num_runs: int) -> UpdateSettings:
-    """Momentum, Nesterov and weight decay in some runs and not in others."""
+    """Momentum, Nesterov, betas and weight decay in some runs and not in others."""
     each = torch.arange(num_runs)
-    sgd = {"momentum": (each % 2) * 0.9, "nesterov": each % 4 == 3} if name == "sgd" else {}
-    return UpdateSettings(name=name, weight_decay=(each % 3).double() * 1e-3, per_run=sgd)
+    betas = torch.stack([0.9 - 0.1 * (each % 2), 0.999 - 0.01 * (each % 3)], -1).double()
+    per_run = {"momentum": (each % 2) * 0.9, "nesterov": each % 4 == 3} if name == "sgd" else {"betas": betas}
+    return UpdateSettings(name=name, weight_decay=(each % 3).double() * 1e-3, per_run=per_run)
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:

@@ -43,7 +43,8 @@ SUPPORTED_KEYS = {
     "data": "name split val_fraction test_fraction seed folds fold label_noise class_weight batch_size shuffle path "
     "target val_path test_path separator decimal thousands encoding columns drop categorical missing samples noise "
     "classes",
-    "optimizer": "name lr momentum nesterov betas eps weight_decay decay_bias schedule step_epochs step_factor warmup_epochs",
+    "optimizer": "name lr momentum nesterov betas eps weight_decay decay_bias schedule step_epochs step_factor "
+    "warmup_epochs",
     "early_stopping": "patience min_delta",
     "trainer": "max_epochs accelerator enable_progress_bar flags",
     "tracking": "tensorboard figures diagnostics",

@@ -3,8 +3,8 @@
 Every run has the bits of a run alone on the same machine with the same number of threads: `nn.Linear`,
 `F.cross_entropy`, `torch.optim`, float32, every batch a new tensor. They depend neither on the number of runs nor on
 the position of a run nor on the other runs, including one that diverges. Uniform in a stack are: the kinds and sizes of
-layers, the batch size, the number of samples in an epoch, the optimizer's name and its shared settings, and the number
-of steps taken. Everything else may differ between runs.
+layers, the batch size, the number of samples in an epoch, the optimizer, and the number of steps taken. Everything
+else may differ between runs.
 
 Letters: R runs, B batch, S steps, I inputs, O outputs of a layer, C classes, N samples, n samples of an epoch,
 m samples of an evaluation.
