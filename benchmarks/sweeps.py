@@ -38,7 +38,7 @@ from mlpexp.data.batches import epoch_order
 from mlpexp.store import file_names, run_directory
 from mlpexp.store.results_table import load_results
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.hydra_launch import check
+from mlpexp.sweep.grid import check
 from mlpexp.sweep.planner import plan
 from mlpexp.training import single_run
 from mlpexp.training.train_stack import train_stack

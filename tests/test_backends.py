@@ -31,10 +31,9 @@ from mlpexp.config.launcher_settings import Settings
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
 from mlpexp.store.worker_session import conducting
-from mlpexp.sweep.backends import MAX_IDLE_LOSSES, Lost, LostWorkers
+from mlpexp.sweep.hydra_jobs import Job
 from mlpexp.sweep.planner import plan
-from mlpexp.sweep.remote_workers import RemoteWorker
-from mlpexp.sweep.run_jobs import Job
+from mlpexp.sweep.remote_workers import MAX_IDLE_LOSSES, Lost, LostWorkers, RemoteWorker
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import single_run
 
@@ -264,7 +263,7 @@ def test_a_worker_that_was_stopped_after_it_had_saved_more_is_not_blamed(
 ) -> None:
     unit = replace(made(tmp_path, [1, 2]), sweep=tmp_path / "sweep")
     saved = iter([3, 5, 5, 5])
-    monkeypatch.setattr("mlpexp.sweep.backends._epochs_saved", lambda unit: next(saved))
+    monkeypatch.setattr("mlpexp.sweep.remote_workers._epochs_saved", lambda unit: next(saved))
     with conducting(tmp_path / "sweep") as session:
         lost = LostWorkers(session, Warnings(), "a job")
         for losses in (0, 0, 1):

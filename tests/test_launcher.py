@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlpexp.cli import hydra_app
 from mlpexp.runtime.errors import Interrupted, RunsFailed
-from mlpexp.sweep.run_jobs import Job, Outcome
+from mlpexp.sweep.hydra_jobs import Job, Outcome
 
 CONF = Path(__file__).parents[1] / "conf"
 MULTIRUN = "hydra.mode=MULTIRUN"
@@ -51,11 +51,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The jobs that are handed over for training, which takes no time."""
     jobs: list[Job] = []
 
-    def train_jobs(some: Sequence[Job], directory: Path, **_: Any) -> list[Outcome]:
+    def train_jobs(_: Any, some: Sequence[Job]) -> list[Outcome]:
         jobs.extend(some)
         return [outcome(job) for job in some]
 
-    monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", train_jobs)
+    monkeypatch.setattr("mlpexp.sweep.hydra_sweep.Sweep.train_jobs", train_jobs)
     return jobs
 
 
@@ -67,7 +67,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, Any], Any
         from mlpexp.sweep.work_unit import _train_alone
 
         monkeypatch.setattr("mlpexp.sweep.work_unit.single_run.train", train)
-        monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", lambda jobs, **_: [_train_alone(job) for job in jobs])
+        monkeypatch.setattr(
+            "mlpexp.sweep.hydra_sweep.Sweep.train_jobs", lambda _, jobs: [_train_alone(job) for job in jobs]
+        )
 
     return install
 
@@ -87,12 +89,12 @@ def multirun(*overrides: str, task: Callable[[DictConfig], Any] = lambda cfg: cf
 def test_a_run_more_costs_a_few_kilobytes_until_the_sweep_ends(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
 
-    def train_jobs(jobs: Sequence[Job], directory: Path, **_: Any) -> list[Outcome]:
+    def train_jobs(_: Any, jobs: Sequence[Job]) -> list[Outcome]:
         gc.collect()
         held.append(tracemalloc.get_traced_memory()[0])
         return [outcome(job) for job in jobs]
 
-    monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", train_jobs)
+    monkeypatch.setattr("mlpexp.sweep.hydra_sweep.Sweep.train_jobs", train_jobs)
     tracemalloc.start()
     try:
         for runs in (20, 220):

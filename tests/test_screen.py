@@ -14,9 +14,9 @@ from rich.console import Console
 
 from mlpexp.config.schema import Config
 from mlpexp.store.run_directory import Result
+from mlpexp.sweep.hydra_jobs import Job, Outcome
 from mlpexp.sweep.planner import Plan, Stack
-from mlpexp.sweep.progress_display import Screen, plan_line
-from mlpexp.sweep.run_jobs import Job, Outcome
+from mlpexp.sweep.sweep_console import Screen, plan_line
 
 
 def jobs(*overrides: Sequence[str]) -> list[Job]:

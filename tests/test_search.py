@@ -28,7 +28,7 @@ from mlpexp import load_results
 from mlpexp.runtime.errors import Interrupted
 from mlpexp.search import samplers
 from mlpexp.search.study_storage import Journal
-from mlpexp.sweep.run_jobs import Job, Outcome
+from mlpexp.sweep.hydra_jobs import Job, Outcome
 
 SPACE = "'optimizer.lr=tag(log,interval(0.001,1))' 'model.width=tag(log,int,interval(4,64))' model.activation=tanh,relu"
 SEARCH = "-m hydra/sweeper=optuna name=s"
@@ -58,7 +58,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Jobs are trained in no time, by `trained.by`; `trained.portions` are those that were handed over."""
     seen = SimpleNamespace(portions=[], by=loss, status="ok")
 
-    def train_jobs(jobs: Sequence[Job], directory: Path, **_: Any) -> list[Outcome]:
+    def train_jobs(_: Any, jobs: Sequence[Job]) -> list[Outcome]:
         seen.portions.append(list(jobs))
         return [outcome(job) for job in jobs]
 
@@ -83,8 +83,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         )
 
     seen.train_jobs = train_jobs
-    monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", train_jobs)
-    monkeypatch.setattr("mlpexp.sweep.train_jobs.conclude", lambda *_: None)
+    monkeypatch.setattr("mlpexp.sweep.hydra_sweep.Sweep.train_jobs", train_jobs)
+    monkeypatch.setattr("mlpexp.sweep.hydra_sweep.Sweep.conclude", lambda *_: None)
     return seen
 
 
@@ -342,8 +342,8 @@ def test_a_signal_while_trials_are_asked_for_loses_none(
     assert train(f"{SEARCH} {space}").code == 143
     monkeypatch.undo()
     monkeypatch.chdir(here)
-    monkeypatch.setattr("mlpexp.sweep.train_jobs.train_jobs", trained.train_jobs)
-    monkeypatch.setattr("mlpexp.sweep.train_jobs.conclude", lambda *_: None)
+    monkeypatch.setattr("mlpexp.sweep.hydra_sweep.Sweep.train_jobs", trained.train_jobs)
+    monkeypatch.setattr("mlpexp.sweep.hydra_sweep.Sweep.conclude", lambda *_: None)
     trained.portions.clear()
     assert train(f"{SEARCH} {space}").code == 0
     assert typed(trained.portions) == whole

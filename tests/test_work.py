@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from mlpexp.config import checks
 from mlpexp.config.schema import Config
 from mlpexp.sweep import work_unit
-from mlpexp.sweep.run_jobs import Job
+from mlpexp.sweep.hydra_jobs import Job
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import single_run
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 
 class GridSweeper(Sweeper):
-    """Hands the command line to `mlpexp.sweep.grid_sweep`."""
+    """Hands the command line to `mlpexp.sweep.hydra_sweep`."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -22,10 +22,10 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from mlpexp.report import report_at_end
-        from mlpexp.sweep.grid_sweep import raise_failures, sweep
+        from mlpexp.sweep.hydra_sweep import raise_failures, sweep_grid
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
-        returns = sweep(self.settings, arguments, self.hydra_context, self.config, self.launcher)
+        returns = sweep_grid(self.settings, arguments, self.hydra_context, self.config, self.launcher)
         if report_at_end.is_asked_for(self.config):
             report_at_end.make(Path(str(self.config.hydra.sweep.dir)).absolute())  # before an error ends the sweep
         raise_failures(returns)

@@ -17,7 +17,7 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from mlpexp.config import plugin_keys
-        from mlpexp.sweep.hydra_launch import refuse_other_application
+        from mlpexp.sweep.hydra_sweep import refuse_other_application
 
         refuse_other_application(config, "hydra/sweeper=optuna")
         plugin_keys.check("sweeper", "optuna", self.settings)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 
 class StackedLauncher(Launcher):
-    """Hands the jobs of a sweeper to `mlpexp.sweep.hydra_launch`; the grid sweeper takes `sweep` itself."""
+    """Hands the jobs of a sweeper to `mlpexp.sweep.hydra_sweep`; the grid sweeper takes `sweep` itself."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -19,7 +19,7 @@ class StackedLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from mlpexp.cli import hydra_app
         from mlpexp.config.plugin_keys import TARGETS
-        from mlpexp.sweep.hydra_launch import Sweep
+        from mlpexp.sweep.hydra_sweep import Sweep
 
         self.sweep = Sweep(hydra_context, task_function, config, self.settings, prepare=hydra_app.register_resolvers)
         if config.hydra.sweeper.get("_target_") != TARGETS["sweeper", "grid"]:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from mlpexp.cli import automatic_directories, hydra_app
 from mlpexp.runtime import terminal
 from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed
-from mlpexp.sweep.hydra_launch import directories_released
+from mlpexp.sweep.hydra_sweep import directories_released
 
 JOB = "train"  # as of scripts/train.py: it names the log file
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")  # whose levels training changes

@@ -29,6 +29,7 @@ class Settings:
         address: of a dask scheduler; None starts a cluster on this machine.
         executor: of submitit: slurm, or local to try it on this machine.
         slurm: parameters of submitit: timeout_min, slurm_partition, mem_gb, …
+        max_runs: a larger grid is refused.
     """
 
     backend: str = "auto"
@@ -36,6 +37,7 @@ class Settings:
     address: str | None = None
     executor: str = "slurm"
     slurm: Mapping[str, Any] = field(default_factory=dict)
+    max_runs: int = 100_000
 
     @property
     def num_workers(self) -> int:
@@ -59,6 +61,8 @@ class Settings:
             raise ConfigError(problems)
 
     def _problems(self) -> Iterator[str]:
+        if type(self.max_runs) is not int or self.max_runs < 1:
+            yield f"{KEY}max_runs={self.max_runs} is out of range: it must be a whole number from 1"
         if self.backend not in BACKENDS:
             yield _unknown("backend", self.backend, BACKENDS)
             return

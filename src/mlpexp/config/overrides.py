@@ -54,6 +54,18 @@ class Override:
         return self.value_text or ""
 
 
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One run of a sweep: its place in the order of the grid and its overrides."""
+
+    number: int
+    overrides: tuple[Override, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        return [override.text for override in self.overrides]
+
+
 @lru_cache(_CACHED)
 def parse(text: str) -> Override:
     """The override in `text`. No key contains `=`, so the first one ends it."""

@@ -14,9 +14,8 @@ from mlpexp.runtime.errors import ConfigError
 from mlpexp.search import objectives, samplers, search_console, search_space
 from mlpexp.search.search_space import Space
 from mlpexp.store.run_names import UNNAMED
-from mlpexp.sweep.check_runs import check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.grid import specs
+from mlpexp.sweep.grid import check, specs
 
 COMPLETIONS = 20  # values of the other keys with which a value that seems wrong is tried
 

@@ -14,7 +14,6 @@ from mlpexp.config.schema import field_types
 from mlpexp.nn.metrics import epoch_columns, final_columns, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import atomic_files
 from mlpexp.store.csv_tables import csv_text, original
 from mlpexp.store.file_names import RESULTS
 from mlpexp.store.run_directory import Result, current_status
@@ -49,11 +48,6 @@ def records(rows: Sequence[Row]) -> list[Record]:
         record = dict(zip(header, row, strict=True))
         found.append({k: typed(k, v) if isinstance(v, str) else v for k, v in record.items()})
     return found
-
-
-def write(directory: Path, rows: Sequence[Row]) -> None:
-    """The table of the runs that have ended, into the sweep's directory."""
-    atomic_files.write(directory / RESULTS, table(rows))
 
 
 def load_results(path: str | Path) -> list[Record]:

@@ -17,7 +17,16 @@ from mlpexp.config.schema import Config
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
-from mlpexp.store import atomic_files, file_names, run_directory, run_state, run_table, stack_states, sweep_manifest
+from mlpexp.store import (
+    atomic_files,
+    file_names,
+    results_table,
+    run_directory,
+    run_state,
+    run_table,
+    stack_states,
+    sweep_manifest,
+)
 from mlpexp.store.identity import hash_content, identity_content
 from mlpexp.store.run_state import UNUSABLE, Found, State
 from mlpexp.store.sweep_manifest import Manifest
@@ -113,6 +122,10 @@ class RunStore:
             elif one.state in UNUSABLE:
                 run_state.set_aside(one, self.directory / file_names.SET_ASIDE)
         sweep_manifest.write(self.directory, survey.manifest)
+
+    def write_results(self, rows: Sequence[results_table.Row]) -> None:
+        """`results.csv`: the table of the runs that have ended."""
+        atomic_files.write(self.directory / file_names.RESULTS, results_table.table(rows))
 
     def record(self, entries: Iterable[tuple[str, run_table.Files]]) -> None:
         """Add finished runs, by name, to the table; they are on the disk when this returns."""

@@ -1,35 +1,32 @@
-"""What the executor of a sweep asks of a backend, the default backend, and what happens when workers are lost."""
+"""Where the stacks of a sweep are trained: in this process, by several processes, or on a cluster.
 
+The files and their bits are the same everywhere.
+"""
+
+import gc
+import multiprocessing
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlpexp.config.launcher_settings import Settings
-from mlpexp.runtime.errors import RunsFailed
-from mlpexp.store import stack_states, worker_session
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import worker_session
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep.failure_record import failed
-from mlpexp.sweep.run_jobs import Outcome
-from mlpexp.sweep.work_unit import Unit, identities, work
+from mlpexp.sweep.hydra_jobs import Outcome
+from mlpexp.sweep.remote_workers import Ended, Lost, LostWorkers, RemoteWorker, Watcher, begin, report_progress
+from mlpexp.sweep.work_unit import Unit, work
 
-ATTEMPTS = 2  # at a unit as a whole, before it is halved
-MAX_IDLE_LOSSES = 6  # workers in a row that were lost before they began
-
-Ended = list[tuple[int, Outcome]]
-"""place in the sweep and outcome of each run"""
-
-
-class Watcher(Protocol):
-    """Shows a person how it goes."""
-
-    def progress(self, unit: int, runs: float) -> None:
-        """So much of a unit, named by its origin, is trained, counted in whole runs."""
-
-    def warn(self, line: str) -> None:
-        """Something that a person should know, e.g. that a worker was lost."""
+# a worker's libraries start with one thread; a stack then sets what its configuration says
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+POLL_S = 0.5
 
 
 class Backend(Protocol):
@@ -60,52 +57,6 @@ class InProcess:
             yield from work(unit, report=partial(watcher.progress, unit.origin))
 
 
-class Lost(Exception):
-    """A worker could not finish its unit: it was killed, or stopped from outside."""
-
-
-class LostWorkers:
-    """What happens to the unit of a lost worker: another attempt, then halves, until the run that kills is found."""
-
-    def __init__(self, session: Session, watcher: Watcher, who: str) -> None:
-        self._session, self._watcher, self._who = session, watcher, who
-        self._idle_losses = 0
-
-    def retry(self, unit: Unit, error: object) -> tuple[list[Unit], Ended]:
-        """What to try next, and the run that is given up.
-
-        Raises:
-            RunsFailed: workers are lost before they begin to train: something is wrong with all of them.
-        """
-        reason = " ".join(str(error).split()).rstrip(".")[:200]
-        if self._session.progress(unit.origin) is None:
-            self._idle_losses += 1
-            if self._idle_losses == MAX_IDLE_LOSSES:
-                raise RunsFailed(f"{MAX_IDLE_LOSSES} workers were lost before they began to train: {reason}")
-            self._warn(unit, reason, "tried again")
-            return [unit], []
-        self._idle_losses = 0
-        self._session.forget(unit.origin)
-        saved = _epochs_saved(unit)
-        # a worker that has got further than the one before was stopped from outside, e.g. by its time limit
-        losses = unit.losses + (saved <= unit.saved)
-        unit = replace(unit, losses=losses, saved=saved)
-        if losses < ATTEMPTS:
-            self._warn(unit, reason, "tried again")
-            return [unit], []
-        if len(unit.jobs) > 1:
-            self._warn(unit, reason, "tried again in halves")
-            # one more loss, and they are halved again
-            return [replace(half, losses=ATTEMPTS - 1, saved=_epochs_saved(half)) for half in unit.halves()], []
-        self._warn(unit, reason, "given up")
-        return [], [(unit.places[0], failed(unit.jobs[0], Lost(f"its worker was lost {losses} times: {reason}")))]
-
-    def _warn(self, unit: Unit, reason: str, then: str) -> None:
-        count = len(unit.jobs)
-        runs = f"its run {unit.jobs[0].directory.name} is" if count == 1 else f"its {count:,} runs are"
-        self._watcher.warn(f"{self._who} was lost ({reason}); {runs} {then}")
-
-
 @contextmanager
 def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | None) -> Iterator[Backend]:
     """The backend that `settings` name, for the sweep in `directory`; its workers end with the block.
@@ -122,8 +73,6 @@ def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | No
     with worker_session.conducting(directory) as session:
         match settings.backend:
             case "fork" | "loky":
-                from mlpexp.sweep.process_pool import ProcessPool
-
                 yield ProcessPool(settings, session, prepare)
             case "dask":
                 from mlpexp.sweep.dask_backend import connected
@@ -138,13 +87,78 @@ def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | No
                 raise ValueError(f"unknown backend {unknown!r}")
 
 
-def report_progress(session: Session, units: Sequence[Unit], watcher: Watcher) -> None:
-    """Show how far workers are with their units."""
-    for unit in units:
-        if (runs := session.progress(unit.origin)) is not None:
-            watcher.progress(unit.origin, runs)
+class ProcessPool:
+    """A `Backend`. Each worker is a pool of its own: loky gives up a whole pool when one of its workers dies.
+
+    Raises:
+        UserError: this system has no semaphores to spare.
+    """
+
+    def __init__(self, settings: Settings, session: Session, prepare: Callable[[], None] | None) -> None:
+        if reason := missing_semaphores():
+            raise UserError(
+                f"hydra.launcher.backend={settings.backend} needs semaphores, and there are none ({reason}); make room "
+                "in /dev/shm, or train in this process with hydra.launcher.backend=process"
+            )
+        self.workers = settings.num_workers
+        self._forks = settings.backend == "fork"
+        self._session = session
+        self._worker = RemoteWorker(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
+
+    def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
+        waiting = deque(sorted(units, key=lambda unit: -unit.cost))  # the long ones first, for an even end
+        free = [self._pool() for _ in range(min(self.workers, len(units)))]
+        working: dict[Future[Ended], tuple[Unit, Any]] = {}
+        pools, lost = list(free), LostWorkers(self._session, watcher, "a worker process")
+        try:
+            while waiting or working:
+                while free and waiting:
+                    unit, pool = waiting.popleft(), free.pop()
+                    working[pool.submit(self._worker, unit.packed())] = unit, pool
+                done = wait(working, timeout=POLL_S, return_when=FIRST_COMPLETED).done
+                report_progress(self._session, [unit for unit, _ in working.values()], watcher)
+                for future in done:
+                    unit, pool = working.pop(future)
+                    try:
+                        yield from future.result()
+                    except (BrokenProcessPool, Lost) as error:
+                        pool.shutdown(wait=True, kill_workers=True)
+                        pools.remove(pool)
+                        pool = self._pool()
+                        pools.append(pool)
+                        again, failures = lost.retry(unit, error)
+                        waiting.extend(again)
+                        yield from failures
+                    free.append(pool)
+        finally:
+            self._session.dismiss()
+            for pool in pools:
+                pool.shutdown(wait=True, kill_workers=True)
+
+    def _pool(self) -> Any:
+        if self._forks:
+            gc.freeze()  # a collection in a worker would copy every page that it shares with this process
+            context = multiprocessing.get_context("fork")
+            return _ForkPool(max_workers=1, mp_context=context, initializer=begin, initargs=(os.getpid(),))
+        from joblib.externals.loky import process_executor as loky
+
+        return loky.ProcessPoolExecutor(max_workers=1, initializer=begin, initargs=(os.getpid(),), env=ONE_THREAD)
 
 
-def _epochs_saved(unit: Unit) -> int:
-    saved = {} if unit.sweep is None or unit.alone else stack_states.saved_runs(unit.sweep)
-    return sum(saved[identity].epochs for identity in identities(unit) if identity in saved) if saved else 0
+class _ForkPool(futures.ProcessPoolExecutor):
+    """Copies of this process, which has imported everything. loky does not fork, the standard pool does not kill."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None:
+        if kill_workers:
+            for process in list((self._processes or {}).values()):
+                process.kill()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+def missing_semaphores() -> str | None:
+    """Why processes cannot share semaphores here, e.g. because /dev/shm is full; None where they can."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except (OSError, ImportError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None

@@ -7,7 +7,6 @@ interpolation other than `${key}`) makes Hydra compose that run, which also word
 
 import copy
 import pickle
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,21 +20,17 @@ from omegaconf import DictConfig, OmegaConf, SCMode, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.config import yaml_text
-from mlpexp.config.overrides import Override
+from mlpexp.config.overrides import Override, RunSpec
 from mlpexp.store import run_names
-from mlpexp.sweep.grid import RunSpec
-from mlpexp.sweep.hydra_node import HydraNode, absolute_directory, log_file
 from mlpexp.sweep.plain_config import (
     KEY,
-    REFERENCE,
+    HydraNode,
     Plain,
+    PlainConfig,
     Unusual,
+    absolute_directory,
     apply,
-    is_literal,
-    match_reference,
-    put,
-    references,
-    value_at,
+    log_file,
 )
 
 # interpolations of conf/train.yaml that are known here, so that they need not be resolved for every run
@@ -137,7 +132,7 @@ class Composer:
             self._choices[key] = _Choice(self._loader.load_sweep_config(self._master, list(key)))
         if (choice := self._choices[key]) is None:
             raise Unusual
-        plain = dict(choice.plain)
+        plain = dict(choice.config.plain)
         copied: set[tuple[str, ...]] = set()
         for override in values:
             apply(override, plain, copied)
@@ -201,23 +196,15 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 
 class _Choice:
-    """One set of files: the configuration that they make, before any value is set.
-
-    Attributes:
-        plain: it as nested builtins, without Hydra's node, not resolved.
-    """
+    """One set of files: the configuration that they make, before any value is set."""
 
     def __init__(self, cfg: DictConfig) -> None:
         self._pickled = pickle.dumps(cfg)  # restoring shares nothing between runs and is 20 times faster than composing
         node: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, "hydra"), enum_to_str=True)
         self._hydra_node = HydraNode(node)
         task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        # nodes with declared types, whose values would have to be converted, stay what they are; see `references`
         plain: Any = OmegaConf.to_container(task, structured_config_mode=SCMode.DICT_CONFIG)
-        self.plain: Plain = plain
-        self._yaml = {key: yaml_text.block({key: value}) for key, value in self.plain.items()}
-        self._references = {key: list(references(value, (key,))) for key, value in self.plain.items()}
-        self._results: dict[tuple[str, str], Any] = {}
+        self.config = PlainConfig(plain, sets_environment=bool(self._hydra_node.env_set))
 
     def run(self, spec: RunSpec, plain: Plain) -> ComposedRun:
         node = self._hydra_node
@@ -226,12 +213,8 @@ class _Choice:
         texts = tuple(spec.texts)
 
         def files() -> dict[str, str]:
-            sections = [
-                self._yaml[key] if self._is_own(key, value) else yaml_text.block({key: value})
-                for key, value in plain.items()
-            ]
             return {
-                "config.yaml": "".join(sections),
+                "config.yaml": self.config.text(plain),
                 "hydra.yaml": node.text(spec, output_dir),
                 "overrides.yaml": yaml_text.items(texts),
             }
@@ -239,7 +222,7 @@ class _Choice:
         return ComposedRun(
             spec=spec,
             overrides=texts,
-            config=self._resolved(plain),
+            config=self.config.resolved(plain),
             output_dir=output_dir,
             output_subdir=self._filled(node.output_subdir, spec, plain),
             log_name=node.log_name,
@@ -252,68 +235,24 @@ class _Choice:
         """The whole configuration with these values."""
         cfg: DictConfig = pickle.loads(self._pickled)
         with open_dict(cfg):
-            for key in self.plain.keys() - plain.keys():
+            for key in self.config.plain.keys() - plain.keys():
                 del cfg[key]
             for key, value in plain.items():
-                if not self._is_own(key, value):
+                if not self.config.is_own(key, value):
                     cfg[key] = value
         cfg.hydra.overrides.task = spec.texts
         cfg.hydra.job.override_dirname = self._hydra_node.dirname(spec)
         return cfg
-
-    def _is_own(self, key: str, value: Any) -> bool:
-        """Whether a run has left this section as the files have it."""
-        return key in self.plain and self.plain[key] is value
-
-    def _resolved(self, plain: Plain) -> Plain:
-        """`plain` with its interpolations replaced."""
-        found: list[tuple[str, ...]] = []
-        for key, value in plain.items():
-            found += self._references[key] if self._is_own(key, value) else references(value, (key,))
-        config = dict(plain)
-        copied: set[tuple[str, ...]] = set()
-        for path in found:
-            put(config, path, self._value(match_reference(value_at(plain, path)), plain), copied)
-        return config
 
     def _filled(self, text: Any, spec: RunSpec, plain: Plain) -> Any:
         """A text of Hydra's node with its interpolations replaced."""
         if not isinstance(text, str) or "${" not in text:
             return text
         if text in (_RUN_NAME, _FULL_RUN_NAME):
-            overrides = [str(self._inserted(override.text, plain)) for override in spec.overrides]
+            overrides = [str(self.config.inserted(override.text, plain)) for override in spec.overrides]
             return run_names.run_name(overrides, full=text == _FULL_RUN_NAME)
         for own in ("${hydra.job.num}", "${hydra:job.num}", "${hydra.job.id}", "${hydra:job.id}"):
             text = text.replace(own, str(spec.number))
-        return self._inserted(text.replace("${hydra.job.override_dirname}", self._hydra_node.dirname(spec)), plain)
-
-    def _inserted(self, text: str, plain: Plain) -> Any:
-        """`text` with the values of its references; a text that is one reference has that value's type."""
-        if "${" not in text:
-            return text
-        if match := REFERENCE.fullmatch(text):
-            return self._value(match, plain)
-        filled = REFERENCE.sub(lambda match: str(self._value(match, plain)), text)
-        if "${" in filled or "\\" in text:
-            raise Unusual
-        return filled
-
-    def _value(self, match: re.Match[str], plain: Plain) -> Any:
-        if match["env"]:
-            if self._hydra_node.env_set:
-                raise Unusual  # the job sees other variables than the name of its directory does
-            return self._result("oc.env", match["env"], lambda call: f"${{{call}:{match['env']}}}", None)
-        value = value_at(plain, tuple((match["argument"] or match["key"]).split(".")))
-        if not is_literal(value):
-            raise Unusual
-        if match["function"] is None:
-            return value
-        # keyed by the value's repr, because 1, 1.0 and True are equal
-        return self._result(match["function"], repr(value), lambda call: f"${{{call}:${{argument}}}}", value)
-
-    def _result(self, function: str, key: str, interpolation: Callable[[str], str], argument: Any) -> Any:
-        """What OmegaConf makes of an interpolation that calls a function; each is asked for once."""
-        if (function, key) not in self._results:
-            node = OmegaConf.create({"argument": argument, "result": interpolation(function)})
-            self._results[function, key] = node.result
-        return self._results[function, key]
+        return self.config.inserted(
+            text.replace("${hydra.job.override_dirname}", self._hydra_node.dirname(spec)), plain
+        )

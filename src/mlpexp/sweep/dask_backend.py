@@ -17,9 +17,8 @@ from distributed.comm.core import connect
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep.backends import Lost, LostWorkers, Watcher, report_progress
-from mlpexp.sweep.remote_workers import RemoteWorker
-from mlpexp.sweep.run_jobs import Outcome
+from mlpexp.sweep.hydra_jobs import Outcome
+from mlpexp.sweep.remote_workers import Lost, LostWorkers, RemoteWorker, Watcher, report_progress
 from mlpexp.sweep.work_unit import Unit
 
 CONNECT_S = 8

@@ -13,17 +13,16 @@ from mlpexp.config.schema import Config
 from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
-from mlpexp.store import file_names, results_table, stack_states
+from mlpexp.store import failure_record, file_names, stack_states
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result, Status
 from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
-from mlpexp.sweep.backends import Backend, opened
-from mlpexp.sweep.failure_record import unfinished
+from mlpexp.sweep.backends import Backend, missing_semaphores, opened
+from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.planner import Plan, plan
-from mlpexp.sweep.progress_display import Screen
-from mlpexp.sweep.run_jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.successive_halving import Halving
+from mlpexp.sweep.sweep_console import Screen
 from mlpexp.sweep.work_unit import Unit, data_of
 from mlpexp.training import single_run
 
@@ -74,7 +73,7 @@ def conduct(
                 raise Interrupted(f"{stop}; {kept}, the same command carries on", stop.exit_code) from None
             finally:
                 with signals.deferred():
-                    results_table.write(directory, ended_rows(sweep, outcomes, directory))
+                    RunStore(directory).write_results(ended_rows(sweep, outcomes, directory))
         except OSError as error:
             if not is_storage(error):
                 raise
@@ -120,12 +119,9 @@ def _settled(settings: Settings, jobs: Sequence[Job], screen: Screen) -> Setting
         for job in jobs
     )
     settled = settings.settled(planned(jobs).cost, can_fork=can_fork)
-    if settled.backend == "fork":
-        from mlpexp.sweep.process_pool import missing_semaphores
-
-        if reason := missing_semaphores():
-            screen.warn(f"worker processes need semaphores in /dev/shm ({reason}); the sweep trains in this process")
-            return replace(settings, backend="process", workers=None)
+    if settled.backend == "fork" and (reason := missing_semaphores()):
+        screen.warn(f"worker processes need semaphores in /dev/shm ({reason}); the sweep trains in this process")
+        return replace(settings, backend="process", workers=None)
     return settled
 
 
@@ -222,7 +218,7 @@ class _Progress:
                 if not outcome.is_known:
                     result = _unfinished(job, "running", "", saved)
                     shown[place] = Outcome(result=result if result.epochs else None)
-        results_table.write(self.directory, ended_rows(self.sweep, shown, self.directory))
+        RunStore(self.directory).write_results(ended_rows(self.sweep, shown, self.directory))
         now = time.monotonic()
         self._due = now + TABLE_SHARE * (now - started)
 
@@ -236,7 +232,7 @@ class _Progress:
 
 def _unfinished(job: Job, status: Status, message: str, saved: Mapping[str, SavedRun]) -> Result:
     """The row of a run that has not ended, with what is saved of it."""
-    result = unfinished(job, status, message)
+    result = failure_record.unfinished(job.config, status, message)
     if (run := saved.get(result.identity)) is None:
         return result
     metrics = {name: math.nan if value is None else value for name, value in run.metrics.items()}

@@ -1,22 +1,37 @@
-"""Which runs of a sweep share a stack, and which train alone and why.
+"""Which engine trains a run, which runs of a sweep share a stack, and which train alone and why.
+
+The engine is part of a run's identity, because bits depend on it. So it is decided by the run's own configuration and
+the machine, never by the other runs of the sweep; a sweep that grows keeps the engine of its first start.
 
 Runs share tensors where their shapes agree and they take the same steps: layer sizes, batch size, number of samples,
 optimizer. Everything else may differ inside a stack: seeds, rates, momentum, decay, schedules, initialisation, label
 noise, class weights, activation, epochs, and the data itself where it is small.
+
+Importing this file imports no torch: a finished sweep is recognised without it.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlpexp.config.schema import Config
-from mlpexp.data.prepared_data import Prepared
+from mlpexp.engine.compiled.availability import unavailable, unsupported_run
 from mlpexp.engine.cost_model import evaluation_cost_us, step_cost_us
 from mlpexp.nn.layers import Activate
+from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.portable import available_memory
-from mlpexp.sweep.engine_choice import cannot_be_stacked
+from mlpexp.store import sweep_manifest
 
+if TYPE_CHECKING:
+    from mlpexp.data.prepared_data import Prepared
+
+ENGINE = "stack.engine"
+# Trainer flags that do not change a run's numbers
+HARMLESS_FLAGS = ("devices", "log_every_n_steps", "enable_model_summary", "num_sanity_val_steps", "profiler")
 # the weights of a stack should stay in the processor's cache; beyond some hundred runs nothing is gained
 MAX_RUNS = 128
 MAX_PARAMETER_BYTES = 20 << 20
@@ -58,9 +73,65 @@ class Plan:
         return sum(stack.cost for stack in self.stacks)
 
 
+def cannot_be_stacked(cfg: Config) -> str | None:
+    """Why a run has to train alone; None where it can share a stack."""
+    if cfg.model.variant != "torch_nn":
+        return f"model.variant={cfg.model.variant}"
+    if reason := OPTIMIZERS[cfg.optimizer.name].trains_alone:
+        return reason
+    if cfg.callbacks:
+        return "your own callbacks"
+    if cfg.logger:
+        return "your own logger"
+    if cfg.tracking.figures:
+        return "tracking.figures=true"
+    return next((f"trainer.{name}" for name in cfg.trainer.flags if name not in HARMLESS_FLAGS), None)
+
+
+def with_engine(cfg: Config, *, alone: bool = False, earlier: str | None = None) -> Config:
+    """The same configuration with `stack.engine=auto` decided.
+
+    Args:
+        alone: the run trains alone, by Lightning and torch, whatever its configuration.
+        earlier: the engine of this sweep's first start; None where it has none, or several.
+
+    Raises:
+        UserError: the engine that is asked for, or that the sweep has, cannot train this run.
+    """
+    reason = "it trains alone" if alone else cannot_be_stacked(cfg)
+    if reason is None and cfg.trainer.accelerator != "cpu":
+        reason = f"trainer.accelerator={cfg.trainer.accelerator}"
+    reason = reason or unsupported_run(cfg)
+    engine: Any = cfg.stack.engine
+    if engine == "compiled" and (reason := reason or unavailable()):
+        raise UserError(f"stack.engine=compiled is not possible here: {reason}; or leave stack.engine out")
+    if engine == "auto":
+        engine = "torch" if reason else earlier or "compiled"
+        if engine == "compiled" and (missing := unavailable()):
+            if earlier == "compiled":
+                raise UserError(
+                    f"this sweep was started with the compiled engine, which is not available here: {missing}; "
+                    "or start another sweep with another name=…"
+                )
+            engine = "torch"
+    return replace(cfg, stack=replace(cfg.stack, engine=engine))
+
+
+def engine_of(directory: Path) -> str | None:
+    """The engine of all runs of an earlier start in this directory; None where there was none, or both were used.
+
+    Raises:
+        UserError: see `sweep_manifest.read`.
+    """
+    manifest = sweep_manifest.read(directory)
+    if manifest is None or ENGINE in manifest.varied:
+        return None
+    return str(manifest.constants.get(ENGINE, "torch"))
+
+
 def plan(
     configs: Sequence[Config],
-    data: Sequence[Prepared],
+    data: "Sequence[Prepared]",
     *,
     workers: int = 1,
     memory_bytes: int | None = None,
@@ -94,12 +165,12 @@ def plan(
     return Plan(stacks=stacks, alone=alone)
 
 
-def sizes(cfg: Config, data: Prepared) -> list[int]:
+def sizes(cfg: Config, data: "Prepared") -> list[int]:
     """Units of each layer, from the inputs to the classes."""
     return [data.num_inputs, *cfg.model.hidden_sizes, data.num_classes]
 
 
-def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
+def _key(cfg: Config, data: "Prepared") -> tuple[object, ...]:
     """What the runs of a stack have in common."""
     layers = cfg.model.network(data.num_inputs, data.num_classes).layers
     return (
@@ -117,7 +188,7 @@ def _key(cfg: Config, data: Prepared) -> tuple[object, ...]:
 
 
 def _stacks(
-    members: list[int], configs: Sequence[Config], data: Sequence[Prepared], *, memory_bytes: int
+    members: list[int], configs: Sequence[Config], data: "Sequence[Prepared]", *, memory_bytes: int
 ) -> Iterator[Stack]:
     """Runs of one shape in as few stacks as memory and cache allow, of nearly equal size."""
     cfg, first = configs[members[0]], data[members[0]]
@@ -143,22 +214,22 @@ def _memory(mib: int | None) -> int:
     return int(min(MAX_MEMORY, max(MIN_MEMORY, MEMORY_SHARE * available_memory())))
 
 
-def _input_bytes(data: Prepared) -> int:
+def _input_bytes(data: "Prepared") -> int:
     return 4 * len(data.labels) * data.num_inputs
 
 
-def _parameter_bytes(cfg: Config, data: Prepared) -> int:
+def _parameter_bytes(cfg: Config, data: "Prepared") -> int:
     return 4 * sum((a + 1) * b for a, b in pairwise(sizes(cfg, data)))
 
 
-def _bytes_per_run(cfg: Config, data: Prepared) -> int:
+def _bytes_per_run(cfg: Config, data: "Prepared") -> int:
     # an epoch's order, labels, losses and hits; the activations of a batch
     samples = len(data.split.train) * (8 + 8 + 8 + 4 + 1 + (8 if cfg.data.class_weight else 0))
     activations = 4 * sum(sizes(cfg, data)) * cfg.data.batch_size * 3
     return COPIES * _parameter_bytes(cfg, data) + samples + activations
 
 
-def _cost(configs: Sequence[Config], data: Prepared) -> float:
+def _cost(configs: Sequence[Config], data: "Prepared") -> float:
     cfg = configs[0]
     steps = -(-len(data.split.train) // cfg.data.batch_size)
     epochs = max(c.trainer.max_epochs for c in configs)

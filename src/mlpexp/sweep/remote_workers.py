@@ -1,4 +1,4 @@
-"""Work on a unit in a process that did not compose the sweep."""
+"""Work on a unit in a process that did not compose the sweep, and what happens when such a worker is lost."""
 
 import contextlib
 import os
@@ -7,31 +7,46 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from hydra.core.utils import setup_globals
 
 from mlpexp import data
 from mlpexp.runtime import portable, signals
-from mlpexp.runtime.errors import Interrupted
+from mlpexp.runtime.errors import Interrupted, RunsFailed
+from mlpexp.store import stack_states
 from mlpexp.store.file_names import BEFORE_TRAINING
 from mlpexp.store.identity import identity
 from mlpexp.store.run_state import State, inspect
 from mlpexp.store.worker_session import Gone, Session
-from mlpexp.sweep.backends import Ended, Lost
-from mlpexp.sweep.run_jobs import Outcome
-from mlpexp.sweep.work_unit import Unit, work
+from mlpexp.sweep.hydra_jobs import Outcome, failed
+from mlpexp.sweep.work_unit import Unit, identities, work
 from mlpexp.training import single_run
 
+ATTEMPTS = 2  # at a unit as a whole, before it is halved
+MAX_IDLE_LOSSES = 6  # workers in a row that were lost before they began
 WATCH_S = 0.5
 GRACE_S = 2.5  # to finish an epoch and save, once the sweep has gone
 CHECK_S = 0.2  # between two looks whether the sweep still goes on
 NOTE_S = 0.5  # between two notes of the progress
 _one_at_a_time = threading.Lock()  # torch's threads, logging and the working directory belong to the whole process
+
+Ended = list[tuple[int, Outcome]]
+"""place in the sweep and outcome of each run"""
+
+
+class Watcher(Protocol):
+    """Shows a person how it goes."""
+
+    def progress(self, unit: int, runs: float) -> None:
+        """So much of a unit, named by its origin, is trained, counted in whole runs."""
+
+    def warn(self, line: str) -> None:
+        """Something that a person should know, e.g. that a worker was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,3 +162,61 @@ class _Throttled:
         if now - self._called_at >= self._every_s:
             self._called_at = now
             self._function(*arguments)
+
+
+class Lost(Exception):
+    """A worker could not finish its unit: it was killed, or stopped from outside."""
+
+
+class LostWorkers:
+    """What happens to the unit of a lost worker: another attempt, then halves, until the run that kills is found."""
+
+    def __init__(self, session: Session, watcher: Watcher, who: str) -> None:
+        self._session, self._watcher, self._who = session, watcher, who
+        self._idle_losses = 0
+
+    def retry(self, unit: Unit, error: object) -> tuple[list[Unit], Ended]:
+        """What to try next, and the run that is given up.
+
+        Raises:
+            RunsFailed: workers are lost before they begin to train: something is wrong with all of them.
+        """
+        reason = " ".join(str(error).split()).rstrip(".")[:200]
+        if self._session.progress(unit.origin) is None:
+            self._idle_losses += 1
+            if self._idle_losses == MAX_IDLE_LOSSES:
+                raise RunsFailed(f"{MAX_IDLE_LOSSES} workers were lost before they began to train: {reason}")
+            self._warn(unit, reason, "tried again")
+            return [unit], []
+        self._idle_losses = 0
+        self._session.forget(unit.origin)
+        saved = _epochs_saved(unit)
+        # a worker that has got further than the one before was stopped from outside, e.g. by its time limit
+        losses = unit.losses + (saved <= unit.saved)
+        unit = replace(unit, losses=losses, saved=saved)
+        if losses < ATTEMPTS:
+            self._warn(unit, reason, "tried again")
+            return [unit], []
+        if len(unit.jobs) > 1:
+            self._warn(unit, reason, "tried again in halves")
+            # one more loss, and they are halved again
+            return [replace(half, losses=ATTEMPTS - 1, saved=_epochs_saved(half)) for half in unit.halves()], []
+        self._warn(unit, reason, "given up")
+        return [], [(unit.places[0], failed(unit.jobs[0], Lost(f"its worker was lost {losses} times: {reason}")))]
+
+    def _warn(self, unit: Unit, reason: str, then: str) -> None:
+        count = len(unit.jobs)
+        runs = f"its run {unit.jobs[0].directory.name} is" if count == 1 else f"its {count:,} runs are"
+        self._watcher.warn(f"{self._who} was lost ({reason}); {runs} {then}")
+
+
+def report_progress(session: Session, units: Sequence[Unit], watcher: Watcher) -> None:
+    """Show how far workers are with their units."""
+    for unit in units:
+        if (runs := session.progress(unit.origin)) is not None:
+            watcher.progress(unit.origin, runs)
+
+
+def _epochs_saved(unit: Unit) -> int:
+    saved = {} if unit.sweep is None or unit.alone else stack_states.saved_runs(unit.sweep)
+    return sum(saved[identity].epochs for identity in identities(unit) if identity in saved) if saved else 0

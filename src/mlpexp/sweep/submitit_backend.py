@@ -16,9 +16,8 @@ from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.file_names import WORKERS
 from mlpexp.store.worker_session import SUBMITIT, Session
-from mlpexp.sweep.backends import Ended, LostWorkers, Watcher, report_progress
-from mlpexp.sweep.remote_workers import RemoteWorker
-from mlpexp.sweep.run_jobs import Outcome
+from mlpexp.sweep.hydra_jobs import Outcome
+from mlpexp.sweep.remote_workers import Ended, LostWorkers, RemoteWorker, Watcher, report_progress
 from mlpexp.sweep.work_unit import Unit
 
 MAX_JOBS = 500  # of one array; the default limit of Slurm is 1,001

@@ -22,11 +22,9 @@ from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names, stack_states
 from mlpexp.store.run_store import RunStore
-from mlpexp.sweep.backends import Watcher
-from mlpexp.sweep.engine_choice import cannot_be_stacked
-from mlpexp.sweep.failure_record import failed
-from mlpexp.sweep.planner import plan
-from mlpexp.sweep.run_jobs import Job, Outcome
+from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
+from mlpexp.sweep.planner import cannot_be_stacked, plan
+from mlpexp.sweep.remote_workers import Watcher
 from mlpexp.sweep.work_unit import (
     Unit,
     data_of,

@@ -15,12 +15,11 @@ from mlpexp.models import saved_states
 from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
-from mlpexp.runtime.errors import Interrupted, UserError, is_storage
-from mlpexp.store import atomic_files, file_names, run_directory
+from mlpexp.runtime.errors import Interrupted, UserError, first_line, is_storage
+from mlpexp.store import atomic_files, failure_record, file_names, run_directory
 from mlpexp.store.identity import identity
 from mlpexp.store.worker_session import Gone
-from mlpexp.sweep.failure_record import failed, interrupted
-from mlpexp.sweep.run_jobs import Job, Outcome
+from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
 from mlpexp.training import single_run
 from mlpexp.training.stack_run_files import run_entry, write_run
 from mlpexp.training.train_stack import EpochHooks, train_stack
@@ -199,7 +198,11 @@ def mark_interrupted(jobs: Iterable[Job], stop: Interrupted) -> None:
     with signals.deferred():
         for job in jobs:
             if job.config.record == "run":  # the table has lines of finished runs only
-                interrupted(job, stop)
+                _mark_interrupted(job, stop)
+
+
+def _mark_interrupted(job: Job, stop: Interrupted) -> None:
+    failure_record.write_marker(job.directory, job.config, "interrupted", first_line(stop))
 
 
 def _add(report: Callable[[float], None], before: int, runs: float) -> None:
@@ -239,7 +242,7 @@ def _train_alone(job: Job) -> Outcome:
         with job.surroundings():
             result = single_run.train(job.config, single_run.Job(directory=job.directory, hparams=job.hparams))
     except Interrupted as stop:
-        interrupted(job, stop)
+        _mark_interrupted(job, stop)
         raise
     except (Exception, SystemExit) as error:
         return failed(job, error)

@@ -1,7 +1,6 @@
-"""A sweep between Hydra and the training: what Hydra promises for each job, for runs that are trained together."""
+"""A sweep between Hydra and the training: checked as a whole, locked, surveyed, trained, returned to Hydra."""
 
 import logging
-import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,26 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override, run_job, setup_globals
-from hydra.experimental.callback import Callback
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from mlpexp import data
 from mlpexp.config import checks, plugin_keys, schema
 from mlpexp.config.launcher_settings import Settings
-from mlpexp.config.overrides import swept_keys
-from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, is_storage, sentence
+from mlpexp.config.overrides import RunSpec, swept_keys
+from mlpexp.config.schema import Config
+from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, described, is_storage, sentence
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock, worker_session
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
-from mlpexp.sweep.check_runs import CheckedRun, check
-from mlpexp.sweep.compose import ComposedRun, Composer, hydra_config, without_hydra
-from mlpexp.sweep.engine_choice import engine_of
-from mlpexp.sweep.grid import RunSpec
-from mlpexp.sweep.run_jobs import Ended, Job, Outcome
+from mlpexp.sweep.compose import Composer
+from mlpexp.sweep.grid import CheckedRun, check, expand
+from mlpexp.sweep.hydra_jobs import Ended, HydraCalls, Job, Outcome, StackedReturn, ended_rows, write_hydra_files
+from mlpexp.sweep.planner import engine_of
+from mlpexp.sweep.sweep_console import Screen
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +52,13 @@ class Sweep:
     ) -> None:
         refuse_other_application(config, "hydra/launcher=stacked")
         plugin_keys.check("launcher", "stacked", settings)
-        self.context, self.task_function, self.config = context, task_function, config
+        self.config = config
         plain: Any = OmegaConf.to_container(OmegaConf.create(settings))
-        self.max_runs: int = plain.pop("max_runs")
-        if type(self.max_runs) is not int or self.max_runs < 1:
-            raise UserError(
-                f"hydra.launcher.max_runs={self.max_runs} is out of range: it must be a whole number from 1"
-            )
         self.settings = Settings(**plain)
         self.settings.check()
         self.prepare = prepare  # called in each other process that trains
         self.composer = Composer(context.config_loader, config)
+        self.hydra = HydraCalls(context, task_function, self.composer)
         self.directory = Path(str(config.hydra.sweep.dir)).absolute()
         check_place(self.directory)
         self.in_portions = False
@@ -143,10 +138,9 @@ class Sweep:
 
     def conclude(self) -> None:
         """Print the summary of a sweep that came in portions."""
-        from mlpexp.sweep.train_jobs import conclude
-
         if self._ended:
-            conclude(list(self._ended.values()), self.directory)
+            jobs, outcomes = zip(*self._ended.values(), strict=True)
+            Screen().conclude(jobs, outcomes, self.directory)
 
     def _open(self, reserved: int | None) -> None:
         """Lock the directory until Hydra releases the launcher, at the latest until the process ends."""
@@ -215,11 +209,13 @@ class Sweep:
 
     def _explain(self, runs: Sequence[CheckedRun]) -> None:
         """Print what the sweep would do."""
-        from mlpexp.sweep.train_jobs import explain
+        from mlpexp.sweep.executor import planned  # torch: late
 
         survey = self._survey(runs, same_study=True)
         unique = {run.composed.output_dir: run for run in runs}
-        explain([self._job(run, survey.found[place]) for place, run in unique.items()], survey)
+        jobs = [self._job(run, survey.found[place]) for place, run in unique.items()]
+        left = [job for job in jobs if job.done is None]
+        Screen().explain(jobs, left, survey.sentence(), planned(left) if left else None)
 
     def _launch(self, runs: list[CheckedRun], survey: Survey, swept: tuple[str, ...] = ()) -> list[JobReturn]:
         setup_globals()
@@ -235,15 +231,15 @@ class Sweep:
             if place not in jobs and (found.result or not run.composed.needs_run_job):
                 jobs[place] = self._job(run, found, swept)
                 if jobs[place].done is None and run.config.record == "run":
-                    _write_hydra_files(run.composed, jobs[place])
+                    write_hydra_files(run.composed, jobs[place])
             run.composed.forget_content()
         repeated = sum(run.composed.output_dir in jobs for run in runs) - len(jobs)
         if repeated:
             log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))
-        notified = [job for job in jobs.values() if job.done is None] if _hear_of_jobs(self.context) else []
+        notified = [job for job in jobs.values() if job.done is None] if self.hydra.hear_of_jobs else []
         for job in notified:
-            self._notify_start(job)
-        outcomes = dict(zip(jobs, self._outcomes(list(jobs.values())), strict=True)) if jobs else {}
+            self.hydra.on_job_start(job)
+        outcomes = dict(zip(jobs, self.train_jobs(list(jobs.values())), strict=True)) if jobs else {}
         self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items()}
         failures = sum(outcome.error is not None for outcome in outcomes.values())
         summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
@@ -253,23 +249,27 @@ class Sweep:
             returns[run.composed.number] = (
                 StackedReturn(self.composer, run.composed, outcomes[place], summary, jobs[place].directory)
                 if place in jobs
-                else self._run_job(run.composed)
+                else self.hydra.run_job(run.composed)
             )
         for job in notified:
-            self._notify_end(job, returns[job.number])
+            self.hydra.on_job_end(job, returns[job.number])
         return [returns[run.composed.number] for run in runs]
 
-    def _outcomes(self, jobs: list[Job]) -> list[Outcome]:
-        from mlpexp.sweep.train_jobs import train_jobs  # torch: late
+    def train_jobs(self, jobs: list[Job]) -> list[Outcome]:
+        """Train every job that is not done and write the sweep's table; one that raises does not stop the others."""
+        num_earlier = len(self._ended)
+        outcomes = [*(end for _, end in self._ended.values()), *(Outcome(result=job.done) for job in jobs)]
+        jobs = [*(job for job, _ in self._ended.values()), *jobs]
+        screen = Screen(brief=self.in_portions)
+        if all(end.is_known for end in outcomes):
+            RunStore(self.directory).write_results(ended_rows(jobs, outcomes, self.directory))
+        else:
+            from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep does not need it
 
-        return train_jobs(
-            jobs,
-            directory=self.directory,
-            settings=self.settings,
-            prepare=self.prepare,
-            earlier=list(self._ended.values()),
-            in_portions=self.in_portions,
-        )
+            conduct(jobs, outcomes, self.directory, screen, self.settings, self.prepare)
+        if not self.in_portions:
+            screen.conclude(jobs, outcomes, self.directory)
+        return outcomes[num_earlier:]
 
     def _job(self, run: CheckedRun, found: Found, swept: tuple[str, ...] = ()) -> Job:
         composed, cfg = run
@@ -285,38 +285,6 @@ class Sweep:
             swept=swept,
             hydra=partial(self.composer.job_config, composed.spec),
         )
-
-    def _run_job(self, composed: ComposedRun) -> JobReturn:
-        """Hydra's own way to run a job, from its configuration to its return."""
-
-        def task(cfg: DictConfig) -> Any:
-            try:
-                return self.task_function(cfg)
-            except SystemExit as error:  # would end the sweep without a message
-                raise RuntimeError(f"SystemExit: {error}") from error
-
-        ended = run_job(
-            hydra_context=self.context,
-            task_function=task,
-            config=self.composer.full_config(composed.spec),
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-        error = ended._return_value
-        if ended.status == JobStatus.FAILED:
-            reason = str(error).partition("\n")[0]
-            log.error("failed: %s: %s: %s", composed.output_dir, type(error).__name__, reason)
-        return ended
-
-    def _notify_start(self, job: Job) -> None:
-        cfg = job.hydra()
-        with hydra_config(cfg), env_override(job.env_set):
-            self.context.callbacks.on_job_start(config=cfg, task_function=self.task_function)
-
-    def _notify_end(self, job: Job, ended: JobReturn) -> None:
-        cfg = job.hydra()
-        with hydra_config(cfg):
-            self.context.callbacks.on_job_end(config=cfg, job_return=ended)
 
 
 _releases: list[weakref.finalize] = []
@@ -355,67 +323,68 @@ def refuse_other_application(config: DictConfig, plugin: str) -> None:
         )
 
 
-class StackedReturn(JobReturn):
-    """Makes the configurations when they are asked for: 150 KiB a run that few sweepers read."""
+def sweep_grid(
+    settings: dict[str, Any],
+    arguments: Sequence[str],
+    context: HydraContext,
+    config: DictConfig,
+    launcher: Launcher,
+) -> list[JobReturn]:
+    """Train every combination of the values in `arguments` and `hydra.sweeper.params`.
 
-    def __init__(
-        self, composer: Composer, composed: ComposedRun, outcome: Outcome, summary: str, directory: Path
-    ) -> None:
-        self._summary = summary
-        self.result, self.directory = outcome.result, directory
-        self._job_config = partial(composer.job_config, composed.spec)
-        super().__init__(
-            overrides=list(composed.overrides),
-            working_dir=os.getcwd(),  # noqa: PTH109 - a string, as run_job's
-            task_name=JobRuntime.instance().get("name"),
-            status=JobStatus.FAILED if outcome.error else JobStatus.COMPLETED,
-            _return_value=outcome.error or (outcome.result.objective if outcome.result else None),
+    Raises:
+        UserError: all that is wrong with the sweep; nothing has been written then.
+    """
+    refuse_other_application(config, "hydra/sweeper=grid")
+    plugin_keys.check("sweeper", "grid", settings)
+    size = settings["max_batch_size"]
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise ConfigError(
+            [f"hydra.sweeper.max_batch_size={size} is out of range: it must be >= 1, or null for all runs"]
         )
-
-    @property
-    def return_value(self) -> Any:
-        """As Hydra's, whose sweepers end with the first failure; that is one line for all failures here."""
-        if self.status == JobStatus.FAILED:
-            raise RunsFailed(self._summary) from self._return_value
-        return self._return_value
-
-    @return_value.setter
-    def return_value(self, value: Any) -> None:
-        self._return_value = value
-
-    @property
-    def cfg(self) -> DictConfig | None:
-        return without_hydra(self._job_config())
-
-    @cfg.setter
-    def cfg(self, _: DictConfig | None) -> None: ...
-
-    @property
-    def hydra_cfg(self) -> DictConfig | None:
-        with hydra_config(self._job_config()):
-            return HydraConfig.instance().cfg  # type: ignore[return-value]
-
-    @hydra_cfg.setter
-    def hydra_cfg(self, _: DictConfig | None) -> None: ...
+    ours = getattr(launcher, "sweep", None)
+    max_runs = ours.settings.max_runs if isinstance(ours, Sweep) else None
+    specs = expand(settings["params"], arguments, context.config_loader, max_runs)
+    if isinstance(ours, Sweep):
+        return ours.train_grid(specs, size)
+    for run in check(Composer(context.config_loader, config), specs, alone=True):
+        _refuse_stacked_only(run.config)
+    directory = Path(str(config.hydra.sweep.dir))
+    directory.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, directory / "multirun.yaml")
+    texts, size = [spec.texts for spec in specs], size or len(specs)
+    returns: list[JobReturn] = []
+    for first in range(0, len(texts), size):
+        returns += launcher.launch(texts[first : first + size], initial_job_idx=first)
+    return returns
 
 
-def _write_hydra_files(composed: ComposedRun, job: Job) -> None:
-    """The job's directory with the files that Hydra puts there."""
-    job.directory.mkdir(parents=True, exist_ok=True)
-    if composed.output_subdir is not None:
-        directory = job.directory / composed.output_subdir
-        directory.mkdir(parents=True, exist_ok=True)
-        atomic_files.clean(directory)
-        for name, text in composed.hydra_files().items():
-            atomic_files.write(directory / name, text)
-    if job.log is not None:
-        job.log.touch()
+def _refuse_stacked_only(cfg: Config) -> None:
+    """
+    Raises:
+        UserError: a key that only `hydra/launcher=stacked` can follow.
+    """
+    given = {
+        "dry_run=true shows the plan of a sweep": cfg.dry_run,
+        "halving.rungs compares the runs of a sweep": cfg.halving.rungs is not None,
+        "record=table keeps the runs of a sweep": cfg.record == "table",
+    }
+    if problems := [
+        f"{what} that is trained in stacks; leave out hydra/launcher" for what, is_set in given.items() if is_set
+    ]:
+        raise ConfigError(problems)
 
 
-def _hear_of_jobs(context: HydraContext) -> bool:
-    """Whether a callback of Hydra's hears of every job."""
-    return any(
-        getattr(type(callback), event, None) not in (None, getattr(Callback, event))
-        for callback in context.callbacks.callbacks
-        for event in ("on_job_start", "on_job_end")
-    )
+def raise_failures(returns: Sequence[JobReturn]) -> None:
+    """
+    Raises:
+        RunsFailed: some runs raised.
+    """
+    failed = [ended for ended in returns if ended.status == JobStatus.FAILED]
+    if not failed:
+        return
+    error = failed[0]._return_value
+    first = "" if isinstance(failed[0], StackedReturn) else f" ({described(error)})"  # named on the terminal already
+    raise RunsFailed(
+        f"{len(failed):,} of {len(returns):,} runs failed{first}; the same command tries them again"
+    ) from error

@@ -1,0 +1,236 @@
+"""The runs of a sweep as jobs of Hydra: what it promises for each of them, and what it gets back.
+
+Imports no torch, so that a refused or finished sweep ends quickly.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override, run_job
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from mlpexp.config.hparams import chosen, swept
+from mlpexp.config.schema import Config
+from mlpexp.runtime.errors import RunsFailed, is_storage
+from mlpexp.store import atomic_files, failure_record
+from mlpexp.store.results_table import Row
+from mlpexp.store.run_directory import FINAL, Result
+from mlpexp.store.run_store import RunStore
+from mlpexp.sweep.compose import ComposedRun, Composer, hydra_config, without_hydra
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run of a sweep; its directory exists with Hydra's files, unless `record=table`."""
+
+    number: int
+    overrides: tuple[str, ...]
+    config: Config
+    directory: Path
+    log: Path | None
+    """its log file; None if its logging is switched off"""
+    env_set: dict[str, str]
+    """`hydra.job.env_set`: environment variables during its training"""
+    data_digest: str = ""
+    """digest of the data at the start of the sweep"""
+    done: "Result | None" = None
+    """its result if an earlier start has finished it; it is not trained again"""
+    swept: tuple[str, ...] = ()
+    """the keys that the sweep varies; empty if its sweeper trains it in portions"""
+    hydra: Callable[[], DictConfig]
+    """makes the whole configuration with Hydra's node: 150 KiB, so it is not kept"""
+
+    @property
+    def hparams(self) -> dict[str, bool | int | float | str]:
+        """The run's row of TensorBoard's HParams page."""
+        return swept(self.config, self.swept, self.overrides) if self.swept else chosen(self.config)
+
+    def packed(self, *, alone: bool) -> "Job":
+        """The same as plain data, for another process; a stack does not need the whole configuration."""
+        return replace(self, hydra=partial(_given, self.hydra() if alone else None))
+
+    @contextmanager
+    def surroundings(self) -> Iterator[None]:
+        """What Hydra provides to a job: `HydraConfig`, its environment variables, its log."""
+        cfg = self.hydra()
+        with hydra_config(cfg), env_override(self.env_set):
+            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+            try:
+                yield
+            finally:
+                configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+
+    def note(self, text: str) -> None:
+        """Append to the run's log."""
+        if self.log is not None:
+            atomic_files.append(self.log, text)
+
+
+def _given(cfg: DictConfig | None) -> DictConfig:
+    assert cfg is not None, "a run that trains in a stack was packed without its whole configuration"
+    return cfg
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """The outcome of a run: its result, or the error that it raised, or both."""
+
+    result: Result | None = None
+    error: Exception | None = None
+    files: dict[str, str] | None = None
+    """of a run without a directory: what its directory would have held, for the journal"""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its training is finished."""
+        return self.result is not None and self.result.status in FINAL
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the run has ended, with or without an error."""
+        return self.result is not None or self.error is not None
+
+
+Ended = tuple[Job, Outcome]
+
+
+def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> list[Row]:
+    """The rows of `results.csv`: one for each run that has ended, in the order of the grid."""
+    store = RunStore(directory)
+    return [
+        (
+            job.number,
+            store.name_of(job.directory),
+            job.overrides,
+            end.result,
+            f"{type(end.error).__name__}: {end.error}" if end.error else "",
+        )
+        for job, end in zip(jobs, outcomes, strict=True)
+        if end.is_known
+    ]
+
+
+def failed(job: Job, error: BaseException) -> Outcome:
+    """The outcome of a job that raised.
+
+    Raises:
+        OSError: it was the disk's fault, which would be every other run's as well.
+    """
+    if is_storage(error):
+        raise error
+    if not isinstance(error, Exception):  # SystemExit, passed on, would end the sweep, and silently
+        error = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
+    return Outcome(result=failure_record.write_failure(job.directory, job.config, error, job.log), error=error)
+
+
+class HydraCalls:
+    """What Hydra does around each job, for the jobs of one sweep."""
+
+    def __init__(self, context: HydraContext, task_function: TaskFunction, composer: Composer) -> None:
+        self._context, self._task_function, self._composer = context, task_function, composer
+        self.hear_of_jobs = any(
+            getattr(type(callback), event, None) not in (None, getattr(Callback, event))
+            for callback in context.callbacks.callbacks
+            for event in ("on_job_start", "on_job_end")
+        )
+        """whether a callback of Hydra's hears of every job"""
+
+    def on_job_start(self, job: Job) -> None:
+        cfg = job.hydra()
+        with hydra_config(cfg), env_override(job.env_set):
+            self._context.callbacks.on_job_start(config=cfg, task_function=self._task_function)
+
+    def on_job_end(self, job: Job, ended: JobReturn) -> None:
+        cfg = job.hydra()
+        with hydra_config(cfg):
+            self._context.callbacks.on_job_end(config=cfg, job_return=ended)
+
+    def run_job(self, composed: ComposedRun) -> JobReturn:
+        """Hydra's own way to run a job, from its configuration to its return."""
+
+        def task(cfg: DictConfig) -> Any:
+            try:
+                return self._task_function(cfg)
+            except SystemExit as error:  # would end the sweep without a message
+                raise RuntimeError(f"SystemExit: {error}") from error
+
+        ended = run_job(
+            hydra_context=self._context,
+            task_function=task,
+            config=self._composer.full_config(composed.spec),
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        error = ended._return_value
+        if ended.status == JobStatus.FAILED:
+            reason = str(error).partition("\n")[0]
+            log.error("failed: %s: %s: %s", composed.output_dir, type(error).__name__, reason)
+        return ended
+
+
+class StackedReturn(JobReturn):
+    """Makes the configurations when they are asked for: 150 KiB a run that few sweepers read."""
+
+    def __init__(
+        self, composer: Composer, composed: ComposedRun, outcome: Outcome, summary: str, directory: Path
+    ) -> None:
+        self._summary = summary
+        self.result, self.directory = outcome.result, directory
+        self._job_config = partial(composer.job_config, composed.spec)
+        super().__init__(
+            overrides=list(composed.overrides),
+            working_dir=os.getcwd(),  # noqa: PTH109 - a string, as run_job's
+            task_name=JobRuntime.instance().get("name"),
+            status=JobStatus.FAILED if outcome.error else JobStatus.COMPLETED,
+            _return_value=outcome.error or (outcome.result.objective if outcome.result else None),
+        )
+
+    @property
+    def return_value(self) -> Any:
+        """As Hydra's, whose sweepers end with the first failure; that is one line for all failures here."""
+        if self.status == JobStatus.FAILED:
+            raise RunsFailed(self._summary) from self._return_value
+        return self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
+
+    @property
+    def cfg(self) -> DictConfig | None:
+        return without_hydra(self._job_config())
+
+    @cfg.setter
+    def cfg(self, _: DictConfig | None) -> None: ...
+
+    @property
+    def hydra_cfg(self) -> DictConfig | None:
+        with hydra_config(self._job_config()):
+            return HydraConfig.instance().cfg  # type: ignore[return-value]
+
+    @hydra_cfg.setter
+    def hydra_cfg(self, _: DictConfig | None) -> None: ...
+
+
+def write_hydra_files(composed: ComposedRun, job: Job) -> None:
+    """The job's directory with the files that Hydra puts there."""
+    job.directory.mkdir(parents=True, exist_ok=True)
+    if composed.output_subdir is not None:
+        directory = job.directory / composed.output_subdir
+        directory.mkdir(parents=True, exist_ok=True)
+        atomic_files.clean(directory)
+        for name, text in composed.hydra_files().items():
+            atomic_files.write(directory / name, text)
+    if job.log is not None:
+        job.log.touch()
