@@ -95,7 +95,7 @@ class CompiledEngine:
             default = torch.tensor(TORCH_OPTIMIZERS[settings.name].defaults.get(key, 0.0), dtype=torch.float64)
             values = settings.per_run.get(key, default.expand(num_runs, *default.shape))
             columns.append(values.reshape(num_runs, -1).numpy().astype(np.float64))
-        self._numbers = np.concatenate(columns, -1)
+        self._numbers = np.ascontiguousarray(np.concatenate(columns, -1))  # as the kernels are compiled
         self.parameters = dict(zip(self._names, self._views(parameters), strict=True))
         P = parameters.shape[1]
         self.state: dict[str, list[Tensor]] = {
