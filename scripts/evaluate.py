@@ -6,6 +6,7 @@ from pathlib import Path
 import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
+from mlpexp.runtime.shell_commands import plain, program
 
 
 def main() -> None:
@@ -20,9 +21,8 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="example: python scripts/evaluate.py outputs/DATE/TIME --part val"
-    )
+    example = f"example: {plain('evaluate.py')} outputs/DATE/TIME --part val"
+    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
     parser.add_argument("--part", choices=("test", "val", "train", "all"), help="of the run's own data (default: test)")
     parser.add_argument(

@@ -6,6 +6,7 @@ from pathlib import Path
 import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
+from mlpexp.runtime.shell_commands import plain, program
 from mlpexp.runtime.terminal import say
 
 
@@ -22,9 +23,8 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="example: python scripts/export.py outputs/DATE/TIME --format onnx"
-    )
+    example = f"example: {plain('export.py')} outputs/DATE/TIME --format onnx"
+    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
     parser.add_argument(
         "--format",

@@ -7,6 +7,7 @@ import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
 from mlpexp.runtime import output_streams
+from mlpexp.runtime.shell_commands import plain, program
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files
 
@@ -35,7 +36,9 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="example: python scripts/predict.py outputs/DATE/TIME --data new.csv --top 3"
+        prog=program(),
+        description=__doc__,
+        epilog=f"example: {plain('predict.py')} outputs/DATE/TIME --data new.csv --top 3",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
     parser.add_argument(

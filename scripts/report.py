@@ -7,6 +7,7 @@ import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
 from mlpexp.nn.metrics import METRICS, columns
+from mlpexp.runtime.shell_commands import plain, program
 from mlpexp.runtime.terminal import say
 
 
@@ -23,7 +24,8 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="example: python scripts/report.py multirun/NAME")
+    example = f"example: {plain('report.py')} multirun/NAME"
+    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
     parser.add_argument(
         "directories", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME, or a run's"
     )

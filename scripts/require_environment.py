@@ -14,6 +14,8 @@ def _advice() -> str:
     python, script = (
         os.path.relpath(path) for path in (ROOT / ".venv" / "bin" / "python", ROOT / "scripts" / Path(sys.argv[0]).name)
     )
+    if not (ROOT / "Makefile").exists():
+        return f"install them for this Python: {shlex.quote(sys.executable)} -m pip install mlpexp"
     if not Path(python).exists():
         return f"set the environment up first: make -C {shlex.quote(str(ROOT))} setup"
     return "use the project's environment: " + " ".join(shlex.quote(word) for word in (python, script, *sys.argv[1:]))

@@ -8,6 +8,7 @@ import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.shell_commands import plain, program
 from mlpexp.runtime.terminal import say
 
 STUDIES = (
@@ -31,10 +32,12 @@ def main() -> None:
         read = getattr(study, "read", load_results)  # most studies need only the table
         found = study.verdict(read(sweep))
     except UserError as error:
-        raise UserError(f"{error}\nfirst train it: python scripts/train.py -m experiment={given.name}") from error
+        raise UserError(f"{error}\nfirst train it: {plain('train.py')} -m experiment={given.name}") from error
     figure, _, _ = png(found.figure, DPI)
     text = "\n".join(found.sentences) + "\n"
     if given.pages:
+        if not PAGES.is_dir():
+            raise UserError("--pages writes the figures of the documentation, which a checkout has; use --out DIR")
         path = PAGES / f"{given.name}.png"
         atomic_files.write(path, figure)
     else:
@@ -47,7 +50,8 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="example: python scripts/study.py edge_of_chaos")
+    example = f"example: {plain('study.py')} edge_of_chaos"
+    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
     parser.add_argument("name", choices=STUDIES, metavar="NAME", help=f"one of {', '.join(STUDIES)}")
     parser.add_argument("directory", type=Path, nargs="?", metavar="DIR", help="its sweep (default: multirun/NAME)")
     where = parser.add_mutually_exclusive_group()

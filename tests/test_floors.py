@@ -35,7 +35,7 @@ FLOORS = [
     "cli",
     "api",
     # what people and Hydra call
-    "mlpexp hydra_plugins scripts",
+    "mlpexp __main__ hydra_plugins scripts",
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 

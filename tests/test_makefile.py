@@ -182,6 +182,9 @@ def test_fuzz_and_test_backends_select_tests_and_make_them_thorough(recorded):
     _, [(_, words, environment)] = recorded("test-backends")
     assert environment == {"MLPEXP_BACKENDS": "1", "OMP_NUM_THREADS": "1"}
     assert "MLPEXP_BACKENDS" in (ROOT / words[3]).read_text(encoding="utf-8")
+    _, [(_, words, environment)] = recorded("test-wheel")
+    assert environment == {"MLPEXP_WHEEL": "1", "OMP_NUM_THREADS": "1"}
+    assert "MLPEXP_WHEEL" in (ROOT / words[3]).read_text(encoding="utf-8")
 
 
 def test_lint_checks_style_and_types(recorded):

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.runtime.safe_yaml import parse_yaml
+from mlpexp.runtime.shell_commands import plain
 from mlpexp.store import test_hits
 from mlpexp.store.file_names import CONFIG, LAYERS, METRICS, OVERRIDES, TEST_HITS
 from mlpexp.store.run_directory import Result, checksum, is_relative
@@ -38,7 +39,7 @@ def command(directory: Path, name: str, swept: Sequence[tuple[str, str]]) -> tup
     if words is None:
         words = [f"{key}={value}" for key, value in swept if value != "default"]
     words = [word for word in words if not word.startswith(OF_THE_SWEEP)]
-    return shlex.join(["python", "scripts/train.py", *words]), exact
+    return f"{plain('train.py')} {shlex.join(words)}".rstrip(), exact
 
 
 def overrides(directory: Path, name: str) -> list[str] | None:

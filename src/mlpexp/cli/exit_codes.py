@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from mlpexp.runtime import fast_imports, output_streams
 from mlpexp.runtime.errors import Interrupted, RunsFailed, StorageError, UserError, sentence
+from mlpexp.runtime.shell_commands import program
 from mlpexp.runtime.terminal import say
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable that asks for tracebacks
@@ -40,7 +41,7 @@ def run(
         _check_working_directory()
         main()
         if lost := output_streams.failure():
-            say(f"{Path(sys.argv[0]).name}: standard output was cut: {lost.strerror}; all else is done", error=True)
+            say(f"{program()}: standard output was cut: {lost.strerror}; all else is done", error=True)
     except SystemExit:  # argparse's, for --help and for a wrong option, and those of a script itself
         raise
     except BaseException as error:  # every error ends in an exit code
@@ -48,7 +49,7 @@ def run(
             traceback.print_exception(error)
         code, lines = words(error) or _worded(error, verbose)
         for line in lines:
-            say(f"{Path(sys.argv[0]).name}: {line}", error=True)
+            say(f"{program()}: {line}", error=True)
     sys.exit(code)
 
 

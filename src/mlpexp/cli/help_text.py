@@ -8,6 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mlpexp.config import schema
 from mlpexp.config.hydra_messages import GROUPS
 from mlpexp.config.overrides import spell
+from mlpexp.runtime.shell_commands import plain
 
 HEAD = """\
 Train multilayer perceptrons on digits or your own table, one or many at once.
@@ -40,13 +41,14 @@ The composed configuration:
 Hydra's own flags:
   python scripts/train.py --hydra-help
 """
+SCRIPT = "python scripts/train.py"
 LEFT = 30  # columns for a key and its default
 
 
 def help_template() -> str:
     """A template for Hydra's `--help`, in the width of the terminal."""
     width = max(60, min(120, shutil.get_terminal_size().columns))
-    lines = [HEAD, "Choices (group=choice)\n"]
+    lines = [HEAD.replace(SCRIPT, plain("train.py")), "Choices (group=choice)\n"]
     loader = GlobalHydra.instance().config_loader()
     for group in GROUPS:
         lines += _entry(f"{group}:", ", ".join(loader.get_group_options(group)), width)
@@ -58,7 +60,7 @@ def help_template() -> str:
         unnamed = [choice for choice in choices.get(key, ()) if choice not in text]
         listed = f"; one of {', '.join(choices[key])}" if unnamed and not isinstance(default, bool) else ""
         lines += _entry(f"{key}={spell(default)}", f"{text}{listed}", width)
-    return "\n".join([*lines, TAIL]).replace("$", "$$")  # Hydra replaces $NAME
+    return "\n".join([*lines, TAIL.replace(SCRIPT, plain("train.py"))]).replace("$", "$$")  # Hydra replaces $NAME
 
 
 def _entry(left: str, right: str, width: int) -> list[str]:

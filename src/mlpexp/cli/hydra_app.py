@@ -27,7 +27,7 @@ from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interp
 from mlpexp.config.overrides import by_key, shell_word
 from mlpexp.config.overrides import parse as parse_override
 from mlpexp.data.data_sets import DATA_SETS
-from mlpexp.runtime import signals
+from mlpexp.runtime import shell_commands, signals
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, file_names, run_names
@@ -66,6 +66,7 @@ def register_resolvers() -> None:
         "mlpexp.output_subdir": _output_subdir,
         "mlpexp.notebook_init": _notebook_init,
         "mlpexp.help": help_template,
+        "mlpexp.command": shell_commands.plain,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

@@ -18,7 +18,7 @@ from mlpexp.data import data_config
 from mlpexp.data.data_sets import DATA_SETS, Sizes
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.optimizers import OPTIMIZERS
-from mlpexp.runtime import portable
+from mlpexp.runtime import portable, shell_commands
 from mlpexp.runtime.errors import ConfigError, UserError
 
 # the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
@@ -173,7 +173,7 @@ def unknown_key(key: str) -> str:
         inside = next(name for name in candidates if name.startswith(near[0]))
         hint = f"did you mean one of the keys below {near[0]}, e.g. {inside}?"
     else:
-        hint = "`python scripts/train.py --help` lists all keys"
+        hint = f"`{shell_commands.plain('train.py')} --help` lists all keys"
     return f"unknown key '{key}'; {hint}"
 
 

@@ -197,7 +197,7 @@ class Config:
     dry_run: Flag = False
     """with -m: print what the sweep would do, and do nothing"""
     report: Flag = False
-    """with -m: make the report (scripts/report.py) when the sweep ends"""
+    """with -m: make the report when the sweep ends"""
     resume: Text | None = None
     """directory of a run to continue, up to a larger trainer.max_epochs"""
     model: ModelConfig = Field(default_factory=ModelConfig)

@@ -37,17 +37,24 @@ class NotebookProgress:
 
     def add_task(self, description: str, total: float, **fields: Any) -> int:
         self._fields = {"completed": 0, "total": total, **fields}
+        self._draw()
         return 0
 
     def start(self) -> None:
         from IPython.display import HTML, display
 
         self._started = time.monotonic()
-        self._handle = display(HTML(self._html()), display_id=True)
+        self._handle = display(HTML(""), display_id=True)
+        self._draw()
 
     def update(self, task: int, **fields: Any) -> None:
         self._fields |= fields
-        if self._handle is None or time.monotonic() - self._drawn < REDRAW_S:
+        if time.monotonic() - self._drawn > REDRAW_S:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draw it where it has been started and has a task, in any order."""
+        if self._handle is None or not self._fields:
             return
         from IPython.display import HTML
 

@@ -8,6 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
+_PACKAGE = Path(__file__).parents[1]
+
 
 def script(name: str, *words: str) -> str:
     """E.g. `python scripts/train.py resume=outputs/a`; words are quoted where the shell needs it.
@@ -16,8 +18,32 @@ def script(name: str, *words: str) -> str:
         name: a file of `scripts/`, e.g. `train.py`.
     """
     beside = Path(sys.argv[0]).with_name(name)  # the path of the running script as it was typed
+    if is_installed():
+        return shlex.join([_program("mlpexp"), Path(name).stem, *words])
     path = beside if beside.is_file() else Path("scripts", name)
     return shlex.join([_program("python"), str(path), *words])
+
+
+def plain(name: str) -> str:
+    """How texts for any reader name a script: `python scripts/train.py`, or `mlpexp train` without a checkout."""
+    return f"mlpexp {Path(name).stem}" if is_installed() else f"python scripts/{name}"
+
+
+def program() -> str:
+    """The name of the running script in messages: `train.py`, or `mlpexp train` without a checkout."""
+    path = Path(sys.argv[0])
+    return f"mlpexp {path.stem}" if is_installed() and path.parent == scripts() else path.name
+
+
+def scripts() -> Path:
+    """The directory of the scripts: of an installed package inside it, of a checkout beside `src`."""
+    installed = _PACKAGE / "scripts"
+    return installed if installed.is_dir() else _PACKAGE.parents[1] / "scripts"
+
+
+def is_installed() -> bool:
+    """Whether the package has been installed with its scripts, and is no checkout."""
+    return (_PACKAGE / "scripts").is_dir()
 
 
 def tool(name: str, *words: str) -> str:

@@ -1,0 +1,46 @@
+"""The console command: `mlpexp train …` is `scripts/train.py …`, also where there is no checkout."""
+
+import ast
+import runpy
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+from mlpexp.runtime import shell_commands
+
+HELPER = "require_environment"
+
+
+def main() -> None:
+    """Run the script that the first argument names, with the others."""
+    scripts = {path.stem: path for path in sorted(shell_commands.scripts().glob("*.py")) if path.stem != HELPER}
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(_usage(scripts.values()))
+    elif name == "--version":
+        from importlib.metadata import version
+
+        print(f"mlpexp {version('mlpexp')}")
+    elif name in scripts:
+        path = scripts[name]
+        sys.argv = [str(path), *sys.argv[2:]]
+        sys.path.insert(0, str(path.parent))  # as Python does when it runs a script
+        runpy.run_path(str(path), run_name="__main__")
+    else:
+        close = get_close_matches(name, scripts, 1)
+        hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(scripts)}"
+        print(f"mlpexp: unknown command {name!r}; {hint}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _usage(scripts: Iterable[Path]) -> str:
+    lines = ["usage: mlpexp COMMAND [arguments]", "", "commands (mlpexp COMMAND --help tells more):"]
+    for path in scripts:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        lines.append(f"  {path.stem:<10} {text.splitlines()[0]}")
+    return "\n".join([*lines, "", "example: mlpexp train -m model.width=32,64 'seed=range(5)' name=widths"])
+
+
+if __name__ == "__main__":
+    main()
