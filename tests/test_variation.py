@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from mlpexp.analysis import load_sweep, run_files, variation
+from mlpexp.analysis.sweep_analysis import analyse
+from mlpexp.report import sentences
 from mlpexp.store import run_directory, test_hits
 
 SMALL = "model.width=5 trainer.max_epochs=2 tracking.tensorboard=false tracking.figures=false data=iris"
@@ -119,3 +121,33 @@ def test_a_result_of_an_earlier_version_is_read(train, here):
     del content["sha256"]
     older = json.dumps(content | {"sha256": run_directory.seal(content)})
     assert run_directory.parse_result(older, path).test_samples == 0
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_report_says_what_the_interval_covers_and_how_the_test_sample_varies(train, here, recorded):
+    words = f"{RECORD if recorded else SMALL} record=table model.width=4,5 seed=0,1,2 hydra.sweep.dir=sweep"
+    assert train(f"-m {words}").code == 0
+    analysed = analyse(here / "sweep")
+    said = sentences.headline(analysed)
+    assert "The interval covers initialisation and batch order; fixed: training sample, test sample." in said
+    [sample] = [one for one in said if "22 other test samples" in one]
+    found = variation.of_sweep(analysed.study, analysed.sources, analysed.best)
+    if recorded:
+        assert f"[{found.low:.4f}, {found.high:.4f}]" in sample and "lead over the runner-up" in sample
+        mean = analysed.ranking.estimate(analysed.best, "test/acc").mean
+        assert found.low <= mean <= found.high
+    else:
+        assert found is None
+        assert "tracking.test_hits=true" in sample
+
+
+def test_a_test_file_of_its_own_is_not_drawn_again(train, here):
+    for name, rows in (("all", range(40)), ("test", range(40, 60))):
+        lines = [f"{i % 7},{i % 5},{'ab'[i % 2]}" for i in rows]
+        (here / f"{name}.csv").write_text("\n".join(["x,y,label", *lines]) + "\n")
+    words = "data=csv data.path=all.csv data.target=label data.seed=0,1 model.width=3 trainer.max_epochs=1 record=table"
+    assert train(f"-m {words} hydra.sweep.dir=drawn").code == 0
+    assert train(f"-m {words} data.test_path=test.csv hydra.sweep.dir=given").code == 0
+    for place, covers in (("drawn", "training sample, test sample"), ("given", "training sample")):
+        fixed = "initialisation and batch order" + ", test sample" * (place == "given")
+        assert f"The interval covers {covers}; fixed: {fixed}." in sentences.headline(analyse(here / place))

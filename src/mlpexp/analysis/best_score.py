@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from mlpexp.analysis.ranking import Ranking, best_first
 from mlpexp.analysis.statistics import LEVEL, granularity, mean_and_half
+from mlpexp.analysis.sweep_table import SweepTable
+from mlpexp.nn.metrics import higher_is_better
 
 ALIKE = 0.05  # one-sided level of the test that keeps a configuration among those that could have been chosen
 
@@ -90,6 +93,27 @@ def best_score(
         high=float(high),
         repetitions=n,
         rivals=len(rivals),
+    )
+
+
+def of_best(study: SweepTable, ranking: Ranking, reported: str, sampling: float = 0.0) -> BestScore | None:
+    """The score of a sweep's best configuration in the metric `reported`; None where there is no best.
+
+    Configurations that are ranked behind others for their diverged or missing runs could not be chosen.
+    """
+    best = ranking.best
+    if best is None:
+        return None
+    decisive = -best_first(study.table(ranking.by), ranking.by)
+    behind = (ranking.diverged > 0) & (ranking.diverged[best] == 0)
+    decisive[behind] = np.nan
+    return best_score(
+        decisive,
+        study.table(reported),
+        best,
+        higher_is_better=higher_is_better(reported),
+        shares_blocks=study.shares_seeds,
+        sampling=sampling,
     )
 
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
+from mlpexp.analysis import run_files
+from mlpexp.analysis.load_sweep import Sources
 from mlpexp.analysis.statistics import LEVEL
+from mlpexp.analysis.sweep_table import SweepTable
 
 RUNS, TRAINING, TEST = "initialisation and batch order", "training sample", "test sample"
 DRAWS = 2000
@@ -30,6 +33,13 @@ def covered(repeated: Collection[str], redraws_test: bool) -> tuple[list[str], l
         TEST: "data.seed" in repeated and redraws_test,
     }
     return [kind for kind, does in covers.items() if does], [kind for kind, does in covers.items() if not does]
+
+
+def covered_in_words(repeated: Collection[str], redraws_test: bool) -> str:
+    """`covers initialisation and batch order; fixed: training sample, test sample`."""
+    covers, fixed = covered(repeated, redraws_test)
+    words = f"covers {', '.join(covers)}" if covers else "covers no variation"
+    return f"{words}; fixed: {', '.join(fixed)}" if fixed else words
 
 
 def binomial_interval(share: float, samples: int, level: float = LEVEL) -> tuple[float, float]:
@@ -59,6 +69,28 @@ class TestSample:
     """(C,) accuracy of the best minus that of each, on the test samples that both have; NaN against itself"""
     difference_low: np.ndarray
     difference_high: np.ndarray
+
+
+def of_sweep(study: SweepTable, sources: Sources, best: int) -> TestSample | None:
+    """The bootstrap from the hits that the runs of a sweep have recorded; None where those of the best have not."""
+    shares: list[np.ndarray | None] = []
+    for runs in [study.members[best], *study.members]:
+        names = [study.names[run] for run in runs if study.counted[run]]
+        hits = run_files.hits(study.directory, names, sources.results)
+        if hits is None and not shares:
+            return None
+        shares.append(None if hits is None else _share(hits))
+    size = len(shares[0])  # type: ignore[arg-type]
+    tested = np.flatnonzero(np.isfinite(shares[0]))  # type: ignore[arg-type]
+    unknown = np.full(len(tested), np.nan)
+    return bootstrap(np.stack([unknown if s is None or len(s) != size else s[tested] for s in shares[1:]]), best)
+
+
+def _share(hits: np.ndarray) -> np.ndarray:
+    """(N,) share of the runs that are right, of those that were measured on a sample."""
+    there = np.isfinite(hits)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, hits, 0).sum(axis=0) / there.sum(axis=0)
 
 
 def bootstrap(hits: np.ndarray, best: int) -> TestSample | None:

@@ -8,6 +8,7 @@ from mlpexp.analysis.statistics import ALPHA, Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.nn.chance_level import LIKELY_CAUSES
 from mlpexp.nn.metrics import higher_is_better, label
+from mlpexp.report.score_sentences import score
 from mlpexp.store.file_names import RESULT
 
 HINT = "add seed='range(5)' to the sweep"
@@ -27,12 +28,10 @@ def headline(analysis: Analysis) -> list[str]:
     if best is None:
         return [_nothing(analysis)]
     ranked = analysis.ranking
-    reported = ranked.estimate(best, analysis.reported)
-    over = f" (95% interval over {reported.runs} {_seeds(analysis)})" if math.isfinite(reported.half) else ""
     aside = f"; {label(ranked.by)} {spelled(ranked.estimate(best, ranked.by))}"
     sentences = [
         f"Best by {label(ranked.by)}: {analysis.study.describe(best)}{_of_how_many(analysis)}.",
-        f"{label(analysis.reported).capitalize()} {spelled(reported)}{over}{aside}.",
+        *score(analysis, aside),
     ]
     if ranked.diverged[best]:
         sentences.append(f"{ranked.diverged[best]:,} of its {ranked.runs[best]:,} runs diverged and have no number.")
@@ -133,8 +132,10 @@ def method(analysis: Analysis) -> list[str]:
     against = analysis.comparison
     if analysis.seeds > 1:
         sentences.append(
-            "Intervals are Student's 95 % intervals over the repetitions of a configuration. They do not include the "
-            "variation of other test samples."
+            "Intervals are Student's 95 % intervals over the repetitions of a configuration, without a correction for "
+            "the choice of the best. The score of the best is corrected: each repetition is scored by the "
+            "configuration that the others choose, and the interval allows for every configuration that could have "
+            "been chosen as well."
         )
     if against is not None and analysis.seeds > 1:
         if against.paired:
@@ -223,8 +224,3 @@ def listed(words: Sequence[str], total: int | None = None) -> str:
     more = (total or len(words)) - len(words)
     parts = [*words, f"{more:,} more"] if more else list(words)
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _seeds(analysis: Analysis) -> str:
-    names = [key.name for key in analysis.study.seeds]
-    return "seeds" if names == ["seed"] else "folds" if names == ["data.fold"] else "repetitions"
