@@ -15,6 +15,7 @@ from torch import Tensor
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.interface import StackEngine
+from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
@@ -117,7 +118,8 @@ class StackModule(LightningModule):
     def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
         """The engine that the configurations name, for all runs of the stack."""
         if self.configs[0].stack.engine != "compiled":
-            return Engine(networks=self.networks, parameters=parameters, update=update)
+            kind = CapturedEngine if self.device.type == "cuda" else Engine
+            return kind(networks=self.networks, parameters=parameters, update=update)
         from mlpexp.engine.compiled.engine import CompiledEngine
 
         threads = torch.get_num_threads()

@@ -25,7 +25,8 @@ from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 
-EVALUATION_BYTES = 8 << 20  # of activations in one pass, for any number of runs
+EVALUATION_BYTES = 8 << 20  # of activations in one pass, for any number of runs: they stay in a CPU's cache
+DEVICE_EVALUATION_BYTES = 1 << 30  # of a GPU, where one large pass is faster than many small ones
 
 
 class Engine:
@@ -193,7 +194,8 @@ class Engine:
         per_run = (
             size * inputs.element_size() * sum(layer.inputs + layer.outputs for _, layer in self._networks[0].linear)
         )
-        chunk = max(1, min(self.num_runs, EVALUATION_BYTES // per_run))
+        bound = EVALUATION_BYTES if inputs.device.type == "cpu" else DEVICE_EVALUATION_BYTES
+        chunk = max(1, min(self.num_runs, bound // per_run))
         for start in range(0, self.num_runs, chunk):
             stop = min(start + chunk, self.num_runs)
             batch = inputs.expand(stop - start, -1, -1) if shared else inputs[index[start:stop]]  # type: ignore[index]
