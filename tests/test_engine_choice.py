@@ -94,11 +94,16 @@ def test_a_sweep_that_grows_keeps_its_engine_and_another_engine_is_another_study
         )
 
 
+def test_the_plan_says_why_torch_trains_a_run(train, here):
+    ended = train(["-m", "dry_run=true", "optimizer=lion", "seed=0,1"])
+    assert "in 1 stack (torch engine: the optimizer 'lion' has no compiled form)" in ended.out
+
+
 def test_without_numba_a_sweep_trains_with_torch(train, here, monkeypatch):
     monkeypatch.setattr("mlpexp.sweep.planner.unavailable", lambda: MISSING)
     ended = train([*SMALL, "name=a", "seed=0,1"])
     assert ended.code == 0, ended.err
-    assert "in 1 stack (torch engine)" in ended.out
+    assert "in 1 stack (torch engine: numba is not installed)" in ended.out
 
 
 def test_a_run_of_a_compiled_stack_is_continued_by_torch_and_says_so(train, here):

@@ -13,14 +13,15 @@ Importing this file imports no torch: a finished sweep is recognised without it.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpexp.config.schema import Config
 from mlpexp.engine.compiled.availability import unavailable, unsupported_run
 from mlpexp.engine.cost_model import evaluation_cost_us, step_cost_us
+from mlpexp.engine.stack_memory import bytes_per_run, device_bytes_per_run, free_device_bytes, parameter_bytes
 from mlpexp.nn.layers import Activate
+from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.portable import available_memory
@@ -36,7 +37,7 @@ HARMLESS_FLAGS = ("devices", "log_every_n_steps", "enable_model_summary", "num_s
 MAX_RUNS = 128
 MAX_PARAMETER_BYTES = 20 << 20
 MAX_INPUT_BYTES = 4 << 20  # of a data set of which every run in a stack may have its own version
-COPIES = 4  # of the parameters: weights, gradients, best epoch, optimizer state
+MAX_DEVICE_RUNS = 4096  # on a GPU a step costs the same for some hundred runs, and beyond these nothing is gained
 MIN_PIECE = 2  # runs; a stack of one is padded to two anyway
 EFFICIENT_PIECE = 48  # runs below which a stack costs noticeably more per run
 MEMORY_SHARE = 0.25  # of the available memory: other processes, the data and file contents need some too
@@ -88,6 +89,17 @@ def cannot_be_stacked(cfg: Config) -> str | None:
     return next((f"trainer.{name}" for name in cfg.trainer.flags if name not in HARMLESS_FLAGS), None)
 
 
+def cannot_be_compiled(cfg: Config) -> str | None:
+    """Why the compiled engine cannot train a run that can be stacked, here or anywhere; None where it can."""
+    return _needs_torch(cfg) or unavailable()
+
+
+def _needs_torch(cfg: Config) -> str | None:
+    if cfg.trainer.accelerator != "cpu":
+        return f"trainer.accelerator={cfg.trainer.accelerator}"
+    return unsupported_run(cfg)
+
+
 def with_engine(cfg: Config, *, alone: bool = False, earlier: str | None = None) -> Config:
     """The same configuration with `stack.engine=auto` decided.
 
@@ -98,10 +110,7 @@ def with_engine(cfg: Config, *, alone: bool = False, earlier: str | None = None)
     Raises:
         UserError: the engine that is asked for, or that the sweep has, cannot train this run.
     """
-    reason = "it trains alone" if alone else cannot_be_stacked(cfg)
-    if reason is None and cfg.trainer.accelerator != "cpu":
-        reason = f"trainer.accelerator={cfg.trainer.accelerator}"
-    reason = reason or unsupported_run(cfg)
+    reason = ("it trains alone" if alone else cannot_be_stacked(cfg)) or _needs_torch(cfg)
     engine: Any = cfg.stack.engine
     if engine == "compiled" and (reason := reason or unavailable()):
         raise UserError(f"stack.engine=compiled is not possible here: {reason}; or leave stack.engine out")
@@ -165,14 +174,9 @@ def plan(
     return Plan(stacks=stacks, alone=alone)
 
 
-def sizes(cfg: Config, data: "Prepared") -> list[int]:
-    """Units of each layer, from the inputs to the classes."""
-    return [data.num_inputs, *cfg.model.hidden_sizes, data.num_classes]
-
-
 def _key(cfg: Config, data: "Prepared") -> tuple[object, ...]:
     """What the runs of a stack have in common."""
-    layers = cfg.model.network(data.num_inputs, data.num_classes).layers
+    layers = _network(cfg, data).layers
     return (
         tuple(type(layer) if isinstance(layer, Activate) else layer for layer in layers),
         len(data.labels),
@@ -193,10 +197,17 @@ def _stacks(
     """Runs of one shape in as few stacks as memory and cache allow, of nearly equal size."""
     cfg, first = configs[members[0]], data[members[0]]
     differ = len({data[i].inputs_key for i in members}) > 1
-    bytes_per_run = _bytes_per_run(cfg, first) + (_input_bytes(first) if differ else 0)
-    most = min(MAX_RUNS, MAX_PARAMETER_BYTES // _parameter_bytes(cfg, first), memory_bytes // bytes_per_run)
+    own = _run_bytes(cfg, first) + (_input_bytes(first) if differ else 0)
+    most = min(MAX_RUNS, MAX_PARAMETER_BYTES // parameter_bytes(_network(cfg, first)), memory_bytes // own)
+    if free := free_device_bytes(cfg.trainer.accelerator, cfg.trainer.flags):
+        largest = max(len(first.split.val), len(first.split.test))
+        own = device_bytes_per_run(_network(cfg, first), len(first.split.train), largest, cfg.data.batch_size)
+        own += _input_bytes(first) if differ else 0
+        if cfg.stack.memory_mib is not None:
+            free = min(free, memory_bytes)
+        most = min(MAX_DEVICE_RUNS, free // own)
     members = sorted(members, key=lambda i: (configs[i].model.activation, i))
-    whole = Stack(runs=members, cost=0.0, memory_bytes=len(members) * bytes_per_run)
+    whole = Stack(runs=members, cost=0.0, memory_bytes=len(members) * own)
     for piece in whole.pieces(-(-len(members) // max(MIN_PIECE, most))):
         yield replace(piece, cost=_cost([configs[i] for i in piece.runs], first))
 
@@ -218,21 +229,19 @@ def _input_bytes(data: "Prepared") -> int:
     return 4 * len(data.labels) * data.num_inputs
 
 
-def _parameter_bytes(cfg: Config, data: "Prepared") -> int:
-    return 4 * sum((a + 1) * b for a, b in pairwise(sizes(cfg, data)))
+def _network(cfg: Config, data: "Prepared") -> NetworkSpec:
+    return cfg.model.network(data.num_inputs, data.num_classes)
 
 
-def _bytes_per_run(cfg: Config, data: "Prepared") -> int:
-    # an epoch's order, labels, losses and hits; the activations of a batch
-    samples = len(data.split.train) * (8 + 8 + 8 + 4 + 1 + (8 if cfg.data.class_weight else 0))
-    activations = 4 * sum(sizes(cfg, data)) * cfg.data.batch_size * 3
-    return COPIES * _parameter_bytes(cfg, data) + samples + activations
+def _run_bytes(cfg: Config, data: "Prepared") -> int:
+    is_weighted = cfg.data.class_weight is not None
+    return bytes_per_run(_network(cfg, data), len(data.split.train), cfg.data.batch_size, is_weighted=is_weighted)
 
 
 def _cost(configs: Sequence[Config], data: "Prepared") -> float:
-    cfg = configs[0]
+    cfg, sizes = configs[0], _network(configs[0], data).sizes
     steps = -(-len(data.split.train) // cfg.data.batch_size)
     epochs = max(c.trainer.max_epochs for c in configs)
     activations = {c.model.activation for c in configs}
-    step = step_cost_us(sizes(cfg, data), cfg.data.batch_size, len(configs), sorted(activations))
-    return 1e-6 * epochs * (steps * step + evaluation_cost_us(sizes(cfg, data), len(data.split.val), len(configs)))
+    step = step_cost_us(sizes, cfg.data.batch_size, len(configs), sorted(activations))
+    return 1e-6 * epochs * (steps * step + evaluation_cost_us(sizes, len(data.split.val), len(configs)))

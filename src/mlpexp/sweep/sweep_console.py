@@ -17,6 +17,7 @@ from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_table import SweepTable, from_records
 from mlpexp.analysis.swept_keys import Key
 from mlpexp.config.overrides import parse, swept_keys
+from mlpexp.config.schema import Config
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
 from mlpexp.nn.metrics import higher_is_better
 from mlpexp.runtime import shell_commands
@@ -27,7 +28,7 @@ from mlpexp.store import results_table
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
 from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
-from mlpexp.sweep.planner import Plan
+from mlpexp.sweep.planner import Plan, cannot_be_compiled
 
 NAMED = 10  # failures that are named one by one
 SHOWN = 5  # configurations in the table of the best
@@ -165,10 +166,20 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
     line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
     if stacks:
         line += f", in {stacks:,} stack{'s' * (stacks != 1)}"
-        engines = {sweep[run].config.stack.engine for stack in planned.stacks for run in stack.runs} - {"auto"}
-        if engines:
-            line += f" ({' and '.join(sorted(engines))} engine)"
+        line += _engines([sweep[run].config for stack in planned.stacks for run in stack.runs])
     return line
+
+
+def _engines(configs: Sequence[Config]) -> str:
+    """E.g. ` (compiled engine)`, and the reason where one is needed that is slower."""
+    engines = sorted({cfg.stack.engine for cfg in configs} - {"auto"})
+    if not engines:
+        return ""
+    by_torch = [cfg for cfg in configs if cfg.stack.engine == "torch"]
+    reasons = Counter(cannot_be_compiled(cfg) for cfg in by_torch)
+    reasons.pop(None, None)
+    why = f": {str(reasons.most_common(1)[0][0]).partition(';')[0]}" if reasons else ""
+    return f" ({' and '.join(engines)} engine{why})"
 
 
 def _relative(path: Path) -> Path:
