@@ -14,7 +14,7 @@ STUDIES := notebook_variants depth_width_activation vanishing edge_of_chaos widt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test test-quick fuzz test-backends test-wheel test-slurm faults lint bench tensorboard report studies
+.PHONY: help setup train sweep test test-quick fuzz test-backends test-wheel test-slurm faults calibrate lint bench tensorboard report studies
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-slurm: $(READY)  ## test a sweep through a Slurm that is started for it; ne
 
 faults: $(READY)  ## kill sweeps, fill disks, flip bits and check that nothing is lost; about 40 minutes, ARGS=--sample for 1
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py $(ARGS)
+
+calibrate: $(READY)  ## error rates, power and coverage of the statistics in simulated sweeps; about 30 minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/calibration/calibrate.py $(ARGS)
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check

@@ -222,3 +222,9 @@ def test_faults_is_the_campaign(recorded):
     _, [(_, words, environment)] = recorded("faults", "ARGS=--sample --only silence")
     assert words == ["tests/faults/campaign.py", "--sample", "--only", "silence"]  # test_faults runs it
     assert environment == {"OMP_NUM_THREADS": "1"}
+
+
+def test_calibrate_is_the_calibration(recorded):
+    _, [(_, words, environment)] = recorded("calibrate", "ARGS=--sweeps 10 --only scores")
+    assert words == ["tests/calibration/calibrate.py", "--sweeps", "10", "--only", "scores"]
+    assert environment == {"OMP_NUM_THREADS": "1"}
