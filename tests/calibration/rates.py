@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from mlpexp.analysis.comparison import compare
 from scipy import stats
 from simulated_sweeps import Sweeps
 
 from mlpexp.analysis.best_score import best_score
+from mlpexp.analysis.comparison import compare
 from mlpexp.analysis.statistics import granularity
 
 ALPHA = 0.05
