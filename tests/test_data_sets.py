@@ -31,7 +31,7 @@ KNOWN = [name for name in DATA_SETS if DATA_SETS[name].sizes(DataConfig(name=nam
 def test_the_sizes_that_are_known_before_loading_are_those_of_the_table(name):
     cfg = DataConfig(name=name)
     table = data.load(cfg)
-    assert DATA_SETS[name].sizes(cfg) == (len(table.names), len(table.class_names), len(table.labels))
+    assert DATA_SETS[name].sizes(cfg) == (len(table.names), table.num_outputs, len(table.labels))
     assert table.image_shape == DATA_SETS[name].image_shape
     assert table.digest == data.digest(cfg)
 

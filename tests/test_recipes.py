@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_script
-from sklearn.metrics import f1_score
+from sklearn.metrics import cohen_kappa_score
 
 from mlpexp.config import schema
 from mlpexp.data.data_sets import DATA_SETS
@@ -123,16 +123,16 @@ def test_a_metric(follow, here):
     counts = torch.zeros(4, 4, dtype=torch.float64).index_put_(
         (true, predicted), torch.ones(50, dtype=torch.float64), accumulate=True
     )
-    expected = f1_score(true, predicted, average="macro")
-    assert float(recipe.macro_f1(counts.flatten())) == pytest.approx(expected)
-    rows = table(here / "multirun/f1/results.csv")
-    assert all(0 < float(row["test/f1"]) <= 1 for row in rows)
-    for row in table(run_of("f1", "width=8", "seed=1") / "metrics.csv"):
-        assert 0 < float(row["val/f1"]) <= 1
-    assert [row["val/f1"] for row in alone("model.width=8 seed=1")] == [
-        row["val/f1"] for row in table(run_of("f1", "width=8", "seed=1") / "metrics.csv")
+    expected = cohen_kappa_score(true, predicted)
+    assert float(recipe.cohens_kappa(counts.flatten())) == pytest.approx(expected)
+    rows = table(here / "multirun/kappa/results.csv")
+    assert all(0 < float(row["test/kappa"]) <= 1 for row in rows)
+    for row in table(run_of("kappa", "width=8", "seed=1") / "metrics.csv"):
+        assert 0 < float(row["val/kappa"]) <= 1
+    assert [row["val/kappa"] for row in alone("model.width=8 seed=1")] == [
+        row["val/kappa"] for row in table(run_of("kappa", "width=8", "seed=1") / "metrics.csv")
     ]
-    ended = run_script("report.py", ["multirun/f1"])
+    ended = run_script("report.py", ["multirun/kappa"])
     assert ended.code == 0, ended.err
 
 

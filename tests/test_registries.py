@@ -23,7 +23,7 @@ from mlpexp.nn.activations import ACTIVATIONS, Activation
 from mlpexp.nn.initialisation import INITIALISERS, Initialiser
 from mlpexp.nn.layers import Activate, LayerSpec, Linear
 from mlpexp.nn.losses import LOSSES
-from mlpexp.nn.metrics import METRICS, Metric, Outcomes, confusion, measure
+from mlpexp.nn.metrics import METRICS, Metric, Outcomes, columns, confusion, measure
 from mlpexp.nn.network import NetworkSpec, backward, forward, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, PerRun, StackOptimizer, UpdateSettings
 from mlpexp.nn.schedules import SCHEDULES, Schedule, learning_rate
@@ -209,42 +209,29 @@ def outcomes():
     return Outcomes(losses, logits.argmax(-1), labels, 5)
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_a_metric_is_that_of_torchmetrics_for_every_run(name, outcomes):
-    ours = measure("val", outcomes)[f"val/{name}"]
-    for run in range(3):
-        losses, predictions, labels = outcomes.losses[run], outcomes.predictions[run], outcomes.labels[run]
-        if METRICS[name].reference == "aggregation.MeanMetric":
-            wanted = torchmetrics.MeanMetric()(losses)
-        else:
-            area, _, kind = METRICS[name].reference.rpartition(".")
-            wanted = getattr(getattr(torchmetrics, area), kind)(num_classes=5, average="micro")(predictions, labels)
-        assert ours[run].item() == pytest.approx(wanted.item(), rel=1e-6)
-
-
-def macro_f1(sums: Tensor) -> Tensor:
+def kappa(sums: Tensor) -> Tensor:
     counts = sums.unflatten(-1, (math.isqrt(sums.shape[-1]), -1))
-    hits = counts.diagonal(dim1=-2, dim2=-1)
-    return (2 * hits / (counts.sum(-1) + counts.sum(-2))).nan_to_num(0.0).mean(-1)
+    shares = counts / counts.sum((-2, -1), keepdim=True)
+    by_luck = (shares.sum(-1) * shares.sum(-2)).sum(-1)
+    return (shares.diagonal(dim1=-2, dim2=-1).sum(-1) - by_luck) / (1 - by_luck)
 
 
-F1 = Metric(
-    label="macro F1",
+KAPPA = Metric(
+    label="Cohen's kappa",
     unit="",
     higher_is_better=True,
     sums=lambda outcomes: confusion(outcomes).flatten(-2).double(),
-    value=macro_f1,
-    reference="classification.MulticlassF1Score",
+    value=kappa,
 )
 
 
 def test_a_new_metric_is_a_column_of_every_file_of_runs_alone_and_in_a_stack(register, train, here, outcomes):
-    register(METRICS, "f1", F1)
-    wanted = torchmetrics.classification.MulticlassF1Score(5, average="macro")
-    assert measure("val", outcomes)["val/f1"][1].item() == pytest.approx(
+    register(METRICS, "kappa", KAPPA)
+    wanted = torchmetrics.classification.MulticlassCohenKappa(5)
+    assert measure("val", outcomes)["val/kappa"][1].item() == pytest.approx(
         wanted(outcomes.predictions[1], outcomes.labels[1]).item(), rel=1e-6
     )
-    settings = "trainer.max_epochs=2 model.width=9 tracking.figures=false monitor=val/f1"
+    settings = "trainer.max_epochs=2 model.width=9 tracking.figures=false monitor=val/kappa"
     alone = train(f"{settings} seed=1 hydra.run.dir=alone")
     for engine in ("torch", "compiled"):
         sweep = train(
@@ -252,21 +239,21 @@ def test_a_new_metric_is_a_column_of_every_file_of_runs_alone_and_in_a_stack(reg
             "hydra.sweep.subdir='${hydra.job.num}'"
         )
         assert (alone.code, sweep.code) == (0, 0), alone.err + sweep.err
-    columns = ["train/loss", "train/acc", "train/f1", "val/loss", "val/acc", "val/f1"]
+    columns = ["train/loss", "train/acc", "train/kappa", "val/loss", "val/acc", "val/kappa"]
     for place in ("alone", "torch/1", "compiled/1"):
         with (here / place / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert list(rows[0]) == ["epoch", *columns]
         metrics = json.loads((here / place / "result.json").read_text())["metrics"]
-        assert {"test/f1", "val/f1"} <= metrics.keys()
+        assert {"test/kappa", "val/kappa"} <= metrics.keys()
     assert (here / "alone/metrics.csv").read_bytes() == (here / "torch/1/metrics.csv").read_bytes()
     record = load_results(here / "compiled")[1]
-    assert 0.1 < record["test/f1"] < 1
-    assert record["val/f1"] == metrics["val/f1"]
+    assert 0.1 < record["test/kappa"] < 1
+    assert record["val/kappa"] == metrics["val/kappa"]
 
 
 def test_the_metrics_files_have_the_columns_they_always_had():
-    assert METRICS.names == ("loss", "acc")
+    assert columns("train", "val") == ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 # ---------------------------------------------------------------- layers

@@ -68,7 +68,7 @@ def rank(table: SweepTable, by: str) -> Ranking:
         means[metric], halves[metric], count = mean_and_half(table.table(metric))
         if metric == by:
             finished = count
-    other = "val/acc" if by == "val/loss" else "val/loss"
+    other = next((name for name in table.values if name.startswith("val/") and name != by), by)
     usual = np.median(finished[finished > 0]) if finished.any() else 0
     diverged = _count(table, "diverged")
     keys = (best_first(means[other], other), best_first(means[by], by), diverged > 0, finished < usual / 2)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlpexp.analysis import swept_keys
 from mlpexp.analysis.swept_keys import Key
-from mlpexp.nn.metrics import epoch_columns, final_columns, is_column
+from mlpexp.nn.metrics import all_parts, is_column
 from mlpexp.store.results_table import HEAD, TAIL
 from mlpexp.store.run_directory import FINITE
 
@@ -231,9 +231,8 @@ def is_swept(column: str) -> bool:
 
 
 def _metrics(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The recorded metrics, then those that only the table has."""
-    given = [name for name in records[0] if is_column(name)] if records else []
-    return list(dict.fromkeys((*epoch_columns(), *final_columns(), *given)))
+    """The metrics of the table, of every part; those of a run that a table of an earlier program lacks are left out."""
+    return all_parts(name for name in (records[0] if records else ()) if is_column(name))
 
 
 def _numbered(codes: Sequence[np.ndarray], length: int) -> np.ndarray:

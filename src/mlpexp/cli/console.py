@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ from rich.table import Table
 
 from mlpexp.config.checks import BUILT
 from mlpexp.config.overrides import parse, spell
-from mlpexp.nn.metrics import METRICS, PARTS, columns, recorded
+from mlpexp.nn.metrics import PARTS, all_parts, in_order, title
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
 from mlpexp.runtime.rich_console import Console
 from mlpexp.runtime.terminal import say
 from mlpexp.store.file_names import RESULT
 from mlpexp.store.run_directory import Result
+
+BAR_METRICS = 3  # beside the progress bar
 
 
 def bar(max_epochs: int) -> Callback | None:
@@ -27,7 +29,7 @@ def bar(max_epochs: int) -> Callback | None:
 
 
 class EpochBar(Callback):
-    """One line, redrawn after each epoch: loss and accuracy, epochs done, time left."""
+    """One line, redrawn after each epoch: validation metrics, epochs done, time left."""
 
     def __init__(self, max_epochs: int) -> None:
         self._progress: Any = Progress(
@@ -49,7 +51,7 @@ class EpochBar(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         metrics: dict[str, Any] = module.metrics  # type: ignore[assignment]
-        state = "  ".join(f"{name} {metrics[name]:.4f}" for name in columns("val") if name in metrics)
+        state = "  ".join(f"{name} {metrics[name]:.4f}" for name in _few(metrics, "val"))
         self._progress.update(self._task, completed=trainer.current_epoch + 1, state=state)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -59,22 +61,30 @@ class EpochBar(Callback):
         self._progress.stop()
 
 
-def show(result: Result, directory: Path, further: int | None, overrides: Sequence[str] = ()) -> None:
+def show(
+    result: Result,
+    directory: Path,
+    further: int | None,
+    overrides: Sequence[str] = (),
+    loss: str = "cross_entropy",
+) -> None:
     """The run's final table, where its files are, and two useful next commands.
 
     Args:
         further: a larger number of epochs, if the run can be continued to it.
         overrides: of the run, to be kept in the next command.
+        loss: that was minimised.
     """
     console = Console()
     console.print(_title(result), style="italic", highlight=False)
     table = Table(header_style="bold")
     table.add_column("")
-    for metric in recorded():
-        table.add_column(METRICS[metric].title, justify="right")
+    names = list(dict.fromkeys(column.partition("/")[2] for column in all_parts(result.metrics)))
+    for metric in names:
+        table.add_column(title(metric, [loss]), justify="right")
     for part, name in PARTS.items():
         if f"{part}/loss" in result.metrics:
-            table.add_row(name, *(_number(result.metrics[column]) for column in columns(part)))
+            table.add_row(name, *(_number(result.metrics.get(f"{part}/{metric}", math.nan)) for metric in names))
     console.print(table)
     seconds = f"{result.seconds['fit']:.1f} s of training"
     if "epoch" in result.seconds:
@@ -88,6 +98,11 @@ def show(result: Result, directory: Path, further: int | None, overrides: Sequen
     else:
         words = ["-m", *overrides, "seed=range(5)"]
     say(f"  {shell_commands.script('train.py', *words)}")
+
+
+def _few(metrics: Mapping[str, float], part: str) -> list[str]:
+    """The first metrics of a part: a progress bar has one line."""
+    return [name for name in in_order(metrics) if name.startswith(f"{part}/")][:BAR_METRICS]
 
 
 def built(overrides: Sequence[str]) -> list[str]:

@@ -52,7 +52,8 @@ def run(cfg: DictConfig) -> float | None:
         raise error from None
     if alone:
         further = resume.further(config, result)
-        console.show(result, _relative(directory), further, _repeatable(directory, hydra.overrides.task))
+        overrides = _repeatable(directory, hydra.overrides.task)
+        console.show(result, _relative(directory), further, overrides, config.loss_function.name)
     return result.objective
 
 

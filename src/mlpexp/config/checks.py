@@ -1,6 +1,6 @@
 """Checks of a configuration: from a plain mapping to a typed `Config`, or one sentence for each problem."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mlpexp import data
-from mlpexp.config import plugin_keys, schema
+from mlpexp.config import loss_checks, plugin_keys, schema
 from mlpexp.config.overrides import shell_word, spell
 from mlpexp.config.schema import Config, ModelConfig
 from mlpexp.data import data_config
@@ -94,6 +94,8 @@ EXAMPLES: dict[str, Any] = {
     "stack.threads": 2,
     "stack.memory_mib": 2000,
     "halving.rungs": [1, 3, 9],
+    "metrics": ["f1", "auroc"],
+    "loss.name": "mse",
     "name": "depths",
 }
 # names of the same keys in other programs
@@ -215,6 +217,8 @@ def _sentences(error: ValidationError) -> list[str]:
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
         key = ".".join(path[:2]) if path[0] in Config.__pydantic_fields__ else path[0]  # type: ignore[attr-defined]
+        if key not in _DEFAULTS and path[0] in _DEFAULTS:  # an item of a list
+            key = path[0]
         if path[-1] == "_target_":  # has a message of its own
             continue
         if key not in found:  # a union reports once for each of its arms
@@ -230,7 +234,7 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
         return f"{given}: give a whole number from 1, or a list with one for each layer, e.g. {key}=64 or {key}=[64,32]"
     match kind:
         case "literal_error" | "unknown_choice":
-            return _unknown_choice(key, value)
+            return _unknown_choice(key, value, allowed.get("choices"))
         case "int_type" | "int_from_float" | "int_parsing":
             return f"{given} is not a whole number; {example}"
         case "float_type" | "float_parsing":
@@ -263,12 +267,14 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
     return f"{given} is not text; {example}"
 
 
-def _unknown_choice(key: str, value: Any) -> str:
-    choices = sorted(schema.choices()[key])
+def _unknown_choice(key: str, value: Any, names: Sequence[str] | None) -> str:
+    choices = sorted(schema.choices()[key] if names is None else names)
     close = get_close_matches(str(value), choices, n=1)
     example = close[0] if close else _DEFAULTS[key] or choices[0]
+    if key == "metrics":
+        example = f"[{example}]"
     group, _, name = key.rpartition(".")
-    what = group if name == "name" else name
+    what = group if name == "name" else name.removesuffix("s")
     return f"unknown {what} {value!r}; choose one of {', '.join(choices)}, e.g. {key}={example}"
 
 
@@ -288,6 +294,7 @@ def _parallel(cfg: Config) -> Iterator[str]:
 def _contradictions(cfg: Config) -> Iterator[str]:
     yield from _architecture(cfg)
     yield from data_config.contradictions(cfg.data, resumed=cfg.resume is not None)
+    yield from loss_checks.contradictions(cfg, _DEFAULTS)
     optimizer, epochs = cfg.optimizer, cfg.trainer.max_epochs
     for key in sorted({key for rule in OPTIMIZERS.values() for key in rule.keys} - {*OPTIMIZERS[optimizer.name].keys}):
         default = _DEFAULTS[f"optimizer.{key}"]
@@ -358,7 +365,10 @@ def _architecture(cfg: Config) -> Iterator[str]:
             f"model.init={model.init} is not; choose one of {', '.join(fitting)}, e.g. model.init=torch"
         )
     # of a table that has to be read first, `check_data` checks the rest
-    yield from _memory(model, DATA_SETS[cfg.data.name].sizes(cfg.data) or Sizes(1, 2, 1))
+    sizes = DATA_SETS[cfg.data.name].sizes(cfg.data)
+    yield from _memory(model, sizes or Sizes(1, 2, 1))
+    if sizes is not None:
+        yield from loss_checks.few_classes(cfg, sizes.classes)
 
 
 def check_data(cfg: Config) -> str | None:
@@ -373,6 +383,8 @@ def check_data(cfg: Config) -> str | None:
     if DATA_SETS[cfg.data.name].sizes(cfg.data) is not None:
         return None
     found = data.prepare(cfg.data)
+    for problem in loss_checks.few_classes(cfg, found.num_classes):
+        raise UserError(problem)
     for problem in _memory(cfg.model, Sizes(found.num_inputs, found.num_classes, len(found.labels))):
         raise UserError(problem)
     return found.summary

@@ -51,10 +51,11 @@ def choice(choices: Callable[[], Collection[str]]) -> Any:
 
 def choices_of(field: FieldInfo) -> tuple[str, ...]:
     """The values of a field that has a fixed set of them, as they are typed; empty for others."""
-    for item in field.metadata:
+    arms = (field.annotation, *get_args(field.annotation))
+    for item in (*field.metadata, *(item for arm in arms for item in getattr(arm, "__metadata__", ()))):
         if isinstance(item, PlainValidator) and hasattr(item.func, "choices"):
             return tuple(item.func.choices())
-    for arm in (field.annotation, *get_args(field.annotation)):
+    for arm in arms:
         if get_origin(arm) is Literal:
             return get_args(arm)
     return ("true", "false") if bool in builtin_types(field.annotation) else ()

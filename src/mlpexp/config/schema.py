@@ -27,7 +27,8 @@ from mlpexp.config.field_types import (
 from mlpexp.data.data_config import DataConfig
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
-from mlpexp.nn.metrics import columns
+from mlpexp.nn.losses import DEFAULTS, LOSSES, LossFunction
+from mlpexp.nn.metrics import METRICS, columns, recorded
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.parametrization import PARAMETRIZATIONS
@@ -43,7 +44,10 @@ Init = Annotated[str, choice(lambda: INITIALISERS)]
 Parametrization = Annotated[str, choice(lambda: PARAMETRIZATIONS)]
 Optimizer = Annotated[str, choice(lambda: OPTIMIZERS)]
 Schedule = Annotated[str, choice(lambda: SCHEDULES)]
-Monitor = Annotated[str, choice(lambda: columns("val"))]
+Loss = Annotated[str, choice(lambda: LOSSES)]
+Metric = Annotated[str, choice(lambda: METRICS)]
+# of a metric with a value for each class, such as recall, no single one determines the best epoch
+Monitor = Annotated[str, choice(lambda: columns("val", names=[n for n, m in METRICS.items() if not m.per_class]))]
 Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
 
 
@@ -78,6 +82,16 @@ class ModelConfig:
     def network(self, num_inputs: int, num_classes: int) -> NetworkSpec:
         """The network that these settings describe."""
         return multilayer_perceptron(num_inputs, self.hidden_sizes, num_classes, self.activation)
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class LossConfig:
+    name: Loss | None = None
+    """what is minimised; null: cross_entropy for classes, mse for values; mse, mae, huber take classes as one-hot"""
+    label_smoothing: Share = 0.0
+    """share of each class that training spreads over all classes; validation and test are not smoothed"""
+    delta: Positive = 1.0
+    """huber only: the absolute error from which the loss is linear; of values in their standard deviations"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
@@ -188,6 +202,8 @@ class Config:
     """name of the sweep's directory below multirun; null: date and time"""
     monitor: Monitor = "val/loss"
     """validation metric that determines the best epoch and early stopping"""
+    metrics: tuple[Metric, ...] | None = None
+    """metrics beside loss and accuracy (of values: loss and RMSE), e.g. [f1,auroc]"""
     test_weights: Literal["best", "last"] = "best"
     """weights for the final test: those of the best validation epoch, or of the last one"""
     threads: Count = 1
@@ -202,6 +218,7 @@ class Config:
     """directory of a run to continue, up to a larger trainer.max_epochs"""
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
@@ -212,6 +229,22 @@ class Config:
     """your own Lightning callbacks, e.g. +callbacks.mine._target_=package.Class"""
     logger: dict[str, Any] = Field(default_factory=dict)
     """your own Lightning loggers by _target_, in addition to the built-in one"""
+
+    @property
+    def loss_function(self) -> LossFunction:
+        """What is minimised."""
+        settings = self.loss
+        return LossFunction(settings.name or DEFAULTS[self.data.learns], settings.label_smoothing, settings.delta)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics that the run records, in the order of its columns; the monitored one is among them."""
+        return recorded(self.data.learns, [*(self.metrics or ()), self.monitor.removeprefix("val/")])
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether some metric is computed from the network's outputs."""
+        return any(METRICS[name].needs_outputs for name in self.metric_names)
 
 
 def defaults() -> dict[str, Any]:
@@ -268,6 +301,7 @@ _NAMES = {
         Config,
         ModelConfig,
         DataConfig,
+        LossConfig,
         OptimizerConfig,
         EarlyStoppingConfig,
         TrainerConfig,

@@ -1,5 +1,7 @@
 """Arrays in a file, `data=npz`: `inputs` (N, J) numbers, and `labels` (N,) whole numbers or texts.
 
+With `data.task=regression` labels are numbers (N,), or (N, T) for several targets.
+
 Exact and fast where a table of text is neither. The arrays that a program gives are kept in such files, named by their
 content, so that workers, evaluation and later starts find them.
 """
@@ -43,11 +45,20 @@ def load(cfg: DataConfig) -> Table:
             f"{called} has no array {missing[0]!r}, it has {', '.join(names) or 'none'}; "
             f"write it with numpy.savez(file, {INPUTS}=X, {LABELS}=y)"
         )
-    inputs, (labels, classes) = checked_inputs(found[INPUTS], called), _classes(found[LABELS], called)
+    inputs = checked_inputs(found[INPUTS], called)
+    labels: NDArray[Any]
+    classes: list[str] = []
+    targets: list[str] = []
+    if cfg.learns == "regression":
+        labels = _values(found[LABELS], called)
+        targets = ["y"] if found[LABELS].ndim == 1 else [f"y{column}" for column in range(labels.shape[1])]
+    else:
+        labels, classes = _classes(found[LABELS], called)
     if len(inputs) != len(labels):
         raise UserError(f"{called}: {len(inputs):,} samples and {len(labels):,} labels; there must be one for each")
     digest = tabular_files.digest_of({key: content})
-    return Table(inputs, labels, classes, [f"x{column}" for column in range(inputs.shape[1])], digest)
+    names = [f"x{column}" for column in range(inputs.shape[1])]
+    return Table(inputs, labels, classes, names, digest, target_names=targets)
 
 
 def to_bytes(inputs: Any, labels: Any) -> bytes:
@@ -55,7 +66,7 @@ def to_bytes(inputs: Any, labels: Any) -> bytes:
 
     Args:
         inputs: (N, J), anything that numpy makes an array of numbers of, such as a tensor.
-        labels: (N,).
+        labels: classes or values (N,), or several values of each sample (N, T).
 
     Raises:
         UserError: they are no such arrays.
@@ -66,9 +77,14 @@ def to_bytes(inputs: Any, labels: Any) -> bytes:
         if any(item is None or (isinstance(item, float) and math.isnan(item)) for item in classes.ravel()):
             raise UserError("data=(X, y): y has a missing value; leave that sample out")
         classes = np.array([str(item) for item in classes.ravel()]).reshape(classes.shape)
-    codes, _ = _classes(classes, "data=(X, y): y")
-    if len(values) != len(codes):
-        raise UserError(f"data=(X, y): X has {len(values):,} samples and y {len(codes):,}; there must be one for each")
+    if classes.dtype.kind == "f":  # classes or values: that is checked when it is known which
+        _values(classes, "data=(X, y): y")
+    else:
+        _classes(classes, "data=(X, y): y")
+    if len(values) != len(classes):
+        raise UserError(
+            f"data=(X, y): X has {len(values):,} samples and y {len(classes):,}; there must be one for each"
+        )
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {INPUTS: np.ascontiguousarray(values), LABELS: np.ascontiguousarray(classes)}
     np.savez(buffer, **arrays)
@@ -101,6 +117,18 @@ def checked_inputs(values: NDArray[Any], called: str) -> NDArray[np.floating[Any
     return found
 
 
+def _values(labels: NDArray[Any], called: str) -> NDArray[np.float64]:
+    """The values to predict, (N, T)."""
+    if labels.ndim not in (1, 2) or 0 in labels.shape[1:]:
+        raise UserError(f"{called} has labels of the shape {labels.shape}; values to predict are (N,) or (N, targets)")
+    if labels.dtype.kind not in "fiub":
+        raise UserError(f"{called} has labels of the type {labels.dtype}, and data.task=regression predicts numbers")
+    found: NDArray[np.float64] = labels.astype(np.float64).reshape(len(labels), -1)
+    if not np.isfinite(found).all():
+        raise UserError(f"{called} has labels that are not finite; leave those samples out")
+    return found
+
+
 def _classes(labels: NDArray[Any], called: str) -> tuple[NDArray[np.int64], list[str]]:
     """The class of each sample (N,) and the names of the classes, in the order of numbers or of texts."""
     if labels.ndim != 1:
@@ -115,6 +143,7 @@ def _classes(labels: NDArray[Any], called: str) -> tuple[NDArray[np.int64], list
     values, codes = np.unique(labels, return_inverse=True)
     if labels.dtype.kind == "f" and len(values) > MANY:
         raise UserError(
-            f"{called} has {len(values)} different numbers as labels, which looks like regression; give classes"
+            f"{called} has {len(values)} different numbers as labels, which looks like regression: set "
+            "data.task=regression, or give classes"
         )
     return codes.astype(np.int64), [str(value) for value in values.tolist()]

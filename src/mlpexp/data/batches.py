@@ -21,26 +21,33 @@ class Batches:
 
     Args:
         inputs: (N, I).
-        labels: (N,).
+        labels: classes (N,), or values (N, T).
         order: returns the order of the samples when an iteration begins; None keeps their order.
+        weights: of the samples, (N,), as a third part of each batch.
     """
 
     def __init__(
-        self, inputs: Tensor, labels: Tensor, batch_size: int, order: Callable[[], Tensor] | None = None
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        order: Callable[[], Tensor] | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         self.inputs, self.labels, self.batch_size, self.order = inputs, labels, batch_size, order
+        self.weights = weights
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         # a generator: `order` is called with the first batch, when Lightning knows its epoch
-        inputs, labels = self.inputs, self.labels
+        tensors = [self.inputs, self.labels, *([] if self.weights is None else [self.weights])]
         if self.order is not None:
             order = self.order()
-            inputs, labels = inputs[order], labels[order]
+            tensors = [tensor[order] for tensor in tensors]
         part = share()
         # each batch is copied: the bits of a matrix product may depend on the alignment of its operands
-        for start in range(0, len(labels), self.batch_size):
-            mine = part.slice(start, min(start + self.batch_size, len(labels)))
-            yield inputs[mine].clone(), labels[mine].clone()
+        for start in range(0, len(self.labels), self.batch_size):
+            mine = part.slice(start, min(start + self.batch_size, len(self.labels)))
+            yield tuple(tensor[mine].clone() for tensor in tensors)

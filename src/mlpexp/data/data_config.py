@@ -31,8 +31,10 @@ FILE_KEYS = ("path", "val_path", "test_path")
 class DataConfig:
     name: Annotated[str, choice(lambda: DATA_SETS)] = "digits"
     """the data set: digits (1,797 images of 8x8 pixels), a table of scikit-learn, your own, or generated points"""
+    task: Literal["classification", "regression"] | None = None
+    """what is predicted: classes or values; null: what the data set is for, of csv classes"""
     split: Literal["stratified", "none"] = "stratified"
-    """none: train on everything and validate on the same, as the notebook did"""
+    """stratified by class, of values at random; none: train and validate on everything, as the notebook did"""
     val_fraction: OpenShare = 0.15
     """share of all samples kept for validation"""
     test_fraction: Share = 0.15
@@ -53,8 +55,10 @@ class DataConfig:
     """a new order each epoch, a pure function of (seed, epoch)"""
     path: Text | None = None
     """csv and npz only: your own table, a CSV or Parquet file, or a file of arrays"""
-    target: Name | None = None
-    """csv only: the column of classes"""
+    target: Name | tuple[Name, ...] | None = None
+    """csv only: the column of classes; with data.task=regression of values, or a list of such columns"""
+    sample_weight: Name | None = None
+    """csv only: a column of weights >= 0 of the samples in the training loss; other losses stay unweighted"""
     val_path: Text | None = None
     """csv only: a separate file for validation, instead of data.val_fraction"""
     test_path: Text | None = None
@@ -83,10 +87,20 @@ class DataConfig:
     """spirals and blobs only: number of classes"""
 
     @property
+    def learns(self) -> Literal["classification", "regression"]:
+        """The task."""
+        return self.task or DATA_SETS[self.name].task
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns that are predicted."""
+        return self.target if isinstance(self.target, tuple) else () if self.target is None else (self.target,)
+
+    @property
     def reading(self) -> "DataConfig":
         """The same with defaults for all keys that loading the data set does not read."""
         entry = DATA_SETS[self.name]
-        keys = (*entry.keys, "seed") if entry.generated else entry.keys
+        keys = (*entry.keys, "task", "seed") if entry.generated else (*entry.keys, "task")
         return DataConfig(name=self.name, **{key: getattr(self, key) for key in keys})
 
     def relative_to(self, directory: Callable[[], Path]) -> "DataConfig":
@@ -121,6 +135,7 @@ def contradictions(cfg: DataConfig, *, resumed: bool = False) -> Iterator[str]:
     """
     if not resumed:
         yield from _foreign_keys(cfg)
+    yield from _task(cfg, resumed)
     if cfg.split == "none" and cfg.folds is not None:
         yield "data.folds needs a split; set data.split=stratified, or leave data.folds out"
     if cfg.folds is None and cfg.fold > 0:
@@ -138,6 +153,27 @@ def contradictions(cfg: DataConfig, *, resumed: bool = False) -> Iterator[str]:
         yield "data.folds and data.val_path both choose what validates; leave one out"
     if cfg.thousands == cfg.decimal:
         yield f"data.thousands and data.decimal are both {cfg.decimal}; leave data.thousands out"
+
+
+def _task(cfg: DataConfig, resumed: bool) -> Iterator[str]:
+    entry = DATA_SETS[cfg.name]
+    if cfg.task is not None and cfg.task not in (entry.task, *entry.other_tasks) and not resumed:
+        yield f"data={cfg.name} is for {entry.task}, not for data.task={cfg.task}; leave data.task out"
+        return
+    if len(set(cfg.targets)) < len(cfg.targets):
+        yield f"data.target={spell(list(cfg.targets))} names a column twice; name each once"
+    if isinstance(cfg.target, tuple) and not cfg.targets:
+        yield "data.target=[] names no column; give one, e.g. data.target=price"
+    if cfg.learns == "classification":
+        if len(cfg.targets) > 1:
+            yield (
+                f"data.target={spell(list(cfg.targets))} names several columns, which only values can be: set "
+                "data.task=regression, or give one column of classes"
+            )
+        return
+    for key, what in (("class_weight", "weights of classes"), ("label_noise", "noise of classes")):
+        if (value := getattr(cfg, key)) != getattr(_DEFAULTS, key):
+            yield f"data.{key}={spell(value)} sets {what}, and a regression has none; leave it out"
 
 
 def _foreign_keys(cfg: DataConfig) -> Iterator[str]:

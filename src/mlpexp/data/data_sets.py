@@ -40,9 +40,10 @@ class DataSet:
         load: reads or generates the table; called once per process for equal configurations.
         digest: SHA-256 of what determines the table, found without loading it; by default of the loaded arrays.
         features, classes, samples: what is known before loading; None where only loading tells, or where the
-            configuration says it (`data.classes`, `data.samples`).
+            configuration says it (`data.classes`, `data.samples`). Of values their number counts as classes.
         image_shape: (height, width) where a sample is an image.
         task: what is learned from it.
+        other_tasks: what `data.task` may choose instead.
         keys: keys of the configuration that only such data sets read.
         defaults: values of keys other than the schema's, set by `data=NAME`.
         generated: drawn at random from `data.seed`.
@@ -54,7 +55,8 @@ class DataSet:
     classes: int | None = None
     samples: int | None = None
     image_shape: tuple[int, int] | None = None
-    task: Literal["classification"] = "classification"
+    task: Literal["classification", "regression"] = "classification"
+    other_tasks: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     generated: bool = False
@@ -119,6 +121,32 @@ def _sklearn_table(loader: str, file: str, features: int, classes: int, samples:
 
     return DataSet(
         load=load, digest=lambda cfg: _shipped_digest(file), features=features, classes=classes, samples=samples
+    )
+
+
+def _diabetes() -> DataSet:
+    file = "diabetes_data_raw.csv.gz"
+
+    def load(cfg: DataConfig) -> Table:
+        """Ten measured features of 442 patients, and the progress of their disease after a year, 25 to 346."""
+        import numpy as np
+        from sklearn.datasets import load_diabetes
+
+        from mlpexp.data.table import Table
+
+        bunch = load_diabetes(scaled=False)
+        targets = bunch.target.astype(np.float64)[:, None]
+        return Table(bunch.data, targets, [], list(bunch.feature_names), target_names=["progression"])
+
+    return DataSet(
+        load=load,
+        digest=lambda cfg: hashlib.sha256(
+            (_shipped_digest(file) + _shipped_digest("diabetes_target.csv.gz")).encode()
+        ).hexdigest(),
+        features=10,
+        classes=1,
+        samples=442,
+        task="regression",
     )
 
 
@@ -220,13 +248,15 @@ DATA_SETS: Registry[DataSet] = Registry(
             digest=_user_digest,
             keys=(
                 *("path", "target", "val_path", "test_path", "separator", "decimal", "thousands", "encoding"),
-                *("columns", "drop", "categorical", "missing"),
+                *("columns", "drop", "categorical", "missing", "sample_weight"),
             ),
+            other_tasks=("regression",),
         ),
-        "npz": DataSet(load=_arrays, digest=_user_digest, keys=("path",)),
+        "npz": DataSet(load=_arrays, digest=_user_digest, keys=("path",), other_tasks=("regression",)),
         "wine": _sklearn_table("load_wine", "wine_data.csv", 13, 3, 178),
         "breast_cancer": _sklearn_table("load_breast_cancer", "breast_cancer.csv", 30, 2, 569),
         "iris": _sklearn_table("load_iris", "iris.csv", 4, 3, 150),
+        "diabetes": _diabetes(),
         "moons": _points(_moons, classes=2),
         "circles": _points(_circles, classes=2, noise=0.1),
         "spirals": _points(_spirals, noise=0.05),

@@ -2,6 +2,7 @@
 
 import logging
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -49,13 +50,15 @@ class TableDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         inputs, labels = self.prepared.part("train")
+        weights = self.prepared.sample_weights
+        weights = None if weights is None else weights[torch.from_numpy(self.prepared.split.train)]
         if not self.cfg.shuffle:
-            return Batches(inputs, labels, self.cfg.batch_size)
+            return Batches(inputs, labels, self.cfg.batch_size, weights=weights)
 
         def order() -> Tensor:
             return epoch_order(len(labels), self.seed, self.trainer.current_epoch if self.trainer else 0)
 
-        return Batches(inputs, labels, self.cfg.batch_size, order)
+        return Batches(inputs, labels, self.cfg.batch_size, order, weights)
 
     def val_dataloader(self) -> Batches:
         return Batches(*self.prepared.part("val"), EVALUATION_BATCH)

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -20,15 +21,15 @@ PARTS = {"val": "validation", "test": "test"}
 log = logging.getLogger(__name__)
 
 
-def warn(table: Table, split: Split, features: Features, target: str) -> None:
+def warn(table: Table, split: Split, features: Features, targets: Sequence[str]) -> None:
     """Log at most one warning of each kind for a user's table, once per process and content.
 
     Args:
-        target: the column of classes.
+        targets: the columns that are predicted.
     """
     sentences = {
         "copies": _copied_samples(table, split),
-        "target": _copied_target(_ByContent(table), target),
+        "target": _copied_target(_ByContent(table), tuple(targets)),
         "categories": _new_categories(table, features),
     }
     for kind, sentence in sentences.items():
@@ -61,7 +62,7 @@ def _copied_samples(table: Table, split: Split) -> str | None:
     if not found:
         return None
     return (
-        f"{' and '.join(found)} are in the training part, too (equal in all features), so the accuracy on them says "
+        f"{' and '.join(found)} are in the training part, too (equal in all features), so the metrics on them say "
         "little about new samples; remove the copies"
     )
 
@@ -103,9 +104,12 @@ def _equal_samples(content: _ByContent) -> tuple[NDArray[np.int64], bool]:
 
 
 @lru_cache(maxsize=4)
-def _copied_target(content: _ByContent, target: str) -> str | None:
-    """A feature whose values correspond one to one to the classes."""
+def _copied_target(content: _ByContent, targets: tuple[str, ...]) -> str | None:
+    """A feature whose values correspond one to one to the classes, or determine a value linearly."""
     table = content.table
+    if table.target_names:
+        return _copied_value(table)
+    [target] = targets
     columns = zip(table.names, table.inputs.T, strict=True)
     others = () if table.categories is None else zip(table.category_names, table.categories.T.astype(str), strict=True)
     for name, column in (*columns, *others):
@@ -117,6 +121,17 @@ def _copied_target(content: _ByContent, target: str) -> str | None:
                 f"column {name} determines the class in every row, like a copy of data.target={target}; if it is one, "
                 f"leave it out with {shell_word('data.drop', [name])}"
             )
+    return None
+
+
+def _copied_value(table: Table) -> str | None:
+    for target, values in zip(table.target_names, table.labels.T, strict=True):
+        for name, column in zip(table.names, table.inputs.T, strict=True):
+            if np.ptp(column) > 0 and abs(np.corrcoef(column, values)[0, 1]) > 1 - 1e-9:
+                return (
+                    f"column {name} determines data.target={target} in every row, like a copy of it; if it is one, "
+                    f"leave it out with {shell_word('data.drop', [name])}"
+                )
     return None
 
 

@@ -1,11 +1,12 @@
 """The data of one run as a trainer needs it: inputs, labels, and the indices of the three parts.
 
-Letters: N samples, I inputs of the network.
+Letters: N samples, I inputs of the network, T targets of a regression.
 """
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from mlpexp.data import leak_checks
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
 from mlpexp.data.file_table import listed
-from mlpexp.data.preprocessing import Features, fit
+from mlpexp.data.preprocessing import Features, fit, fit_targets
 from mlpexp.data.splits import Split, balanced_weights, noisy_labels, split
 from mlpexp.data.table import Table
 from mlpexp.runtime import portable
@@ -28,8 +29,9 @@ class Prepared:
     """Shared by all runs of equal data configuration; never changed.
 
     Attributes:
-        labels: true labels, (N,) int64.
-        train_labels: the same with label noise in the training part, (N,) int64.
+        labels: true labels, (N,) int64; in a regression standardised values, (N, T) float32.
+        train_labels: the same with label noise in the training part.
+        sample_weights: in the training loss, (N,) float32; None where all are 1.
         features: preprocessing, fitted to the training part only.
         description: what a checkpoint stores about the data.
     """
@@ -40,6 +42,7 @@ class Prepared:
     split: Split
     features: Features
     description: Description
+    sample_weights: Tensor | None = None
 
     @property
     def inputs(self) -> Tensor:
@@ -61,7 +64,14 @@ class Prepared:
 
     @property
     def num_classes(self) -> int:
-        return len(self.table.class_names)
+        """The outputs of a network: classes, or the values of a regression."""
+        return self.table.num_outputs
+
+    @property
+    def target_scale(self) -> Tensor | None:
+        """The standard deviation of each target in the training part, (T,) float64; None in a classification."""
+        scale = self.description.target_scale
+        return torch.tensor(scale, dtype=torch.float64) if scale else None
 
     @property
     def digest(self) -> str:
@@ -80,11 +90,16 @@ class Prepared:
         parts = [f"{len(part):,} {name}" for name, part in zip(("train", "val", "test"), self.split, strict=True)]
         inputs = f" ({self.num_inputs:,} inputs)" if categories else ""
         features = f"{numbers + categories:,} features: {' and '.join(kinds)}{inputs}"
-        classes = f"{self.num_classes:,} classes: {listed(self.class_names, 5)}"
-        return f"data: {len(self.labels):,} rows ({', '.join(parts)}), {features}, {classes}"
+        if self.table.target_names:
+            predicted = f"to predict: {listed(self.table.target_names, 5)}"
+        else:
+            predicted = f"{self.num_classes:,} classes: {listed(self.class_names, 5)}"
+        return f"data: {len(self.labels):,} rows ({', '.join(parts)}), {features}, {predicted}"
 
     def class_counts(self) -> list[int]:
-        """Training samples of each class, (C,), counted after label noise."""
+        """Training samples of each class, (C,), counted after label noise; in a regression of all, (1,)."""
+        if self.table.target_names:
+            return [len(self.split.train)]
         counts: list[int] = self.part("train")[1].bincount(minlength=self.num_classes).tolist()
         return counts
 
@@ -151,15 +166,18 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
         parts = split(table.labels, cfg, table.given, table.class_names)
         features = fit(table, parts.train, cfg.missing)
         _check_memory(table, features)
-        if cfg.target is not None:
-            leak_checks.warn(table, parts, features, cfg.target)
-        labels = torch.from_numpy(table.labels)
-        noisy = noisy_labels(table.labels, parts.train, len(table.class_names), cfg)
+        if cfg.targets:
+            leak_checks.warn(table, parts, features, cfg.targets)
+        targets = fit_targets(table, parts.train)
+        own = table.labels if targets is None else targets.transform(table.labels)
+        labels = torch.from_numpy(own)
+        noisy = own if targets is not None else noisy_labels(own, parts.train, len(table.class_names), cfg)
         weighted = cfg.class_weight is not None
         _cache[key] = Prepared(
             table=table,
             labels=labels,
-            train_labels=labels if noisy is table.labels else torch.from_numpy(noisy),
+            train_labels=labels if noisy is own else torch.from_numpy(noisy),
+            sample_weights=None if table.weights is None else torch.from_numpy(table.weights.astype(np.float32)),
             split=parts,
             features=features,
             description=Description(
@@ -169,6 +187,9 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
                 features=features,
                 image_shape=table.image_shape,
                 class_weights=balanced_weights(noisy[parts.train], len(table.class_names)) if weighted else None,
+                target_names=table.target_names,
+                target_shift=[] if targets is None else targets.shift,
+                target_scale=[] if targets is None else targets.scale,
             ),
         )
     return _cache[key]

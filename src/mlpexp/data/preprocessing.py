@@ -8,7 +8,7 @@ Letters: m samples, J number columns, K category columns, I inputs of the networ
 
 from dataclasses import fields
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,37 @@ def fit(table: Table, train: NDArray[np.int64], missing: str) -> "Features":
         values = [values.tolist() for values in encoder.categories_]
         fitted |= {"category_names": table.category_names, "values": values}
     return Features(**fitted)
+
+
+class TargetScale(NamedTuple):
+    """How the values of a regression are standardised: each becomes (value - shift) / scale."""
+
+    shift: list[float]
+    scale: list[float]
+
+    def transform(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(N, T) -> (N, T)."""
+        standardised: NDArray[np.float32] = ((values - self.shift) / self.scale).astype(np.float32)
+        return standardised
+
+
+def fit_targets(table: Table, train: NDArray[np.int64]) -> TargetScale | None:
+    """Mean and standard deviation of the values in the training part; None in a classification.
+
+    Raises:
+        UserError: a target is constant in the training part.
+    """
+    if not table.target_names:
+        return None
+    values = table.labels[train]
+    scale = values.std(0)
+    for name, spread, largest in zip(table.target_names, scale, np.abs(values).max(0), strict=True):
+        if not spread > 1e-12 * largest:
+            raise UserError(
+                f"the target {name} has the same value in the whole training part, so there is nothing to learn; "
+                "choose another target or another data.seed"
+            )
+    return TargetScale(values.mean(0).tolist(), scale.tolist())
 
 
 def _refuse_empty_columns(missing: NDArray[np.bool_], names: list[str]) -> None:

@@ -24,33 +24,37 @@ class Split(NamedTuple):
 
 
 def split(
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     cfg: DataConfig,
     given: Mapping[str, Indices] = MappingProxyType({}),
     names: Sequence[str] = (),
 ) -> Split:
-    """Divide `labels` (N,) as `cfg` says; with `split=none` everything trains and everything validates.
+    """Divide `labels` as `cfg` says; with `split=none` everything trains and everything validates.
 
     Args:
+        labels: classes (N,), or values (N, T), which are divided at random.
         given: indices of `val` and `test` where they have files of their own; the rest is the training file.
         names: of the classes.
 
     Raises:
         UserError: a class is too small to be in every part; the message proposes settings with which it is not.
     """
+    if has_values := labels.ndim == 2:
+        labels = np.zeros(len(labels), dtype=np.int64)  # one class: nothing to stratify by
     try:
         return _split(labels, cfg, given)
     except ValueError as error:
         own = labels[: len(labels) - sum(map(len, given.values()))]
-        counts = np.bincount(own)
-        rarest = names[int(counts.argmin())] if names else counts.argmin()
         asked = f"data.folds={cfg.folds}" if cfg.folds is not None else f"data.val_fraction={cfg.val_fraction}"
         if "test" not in given:
             asked += f" and data.test_fraction={cfg.test_fraction}"
-        raise UserError(
-            f"{asked} cannot be: every part needs samples of every class, and class {rarest} has only {counts.min()} "
-            f"of {len(own)}; {_remedy(labels, cfg, given)}"
-        ) from error
+        if has_values:
+            what = f"every part needs samples, and there are only {len(own)}"
+        else:
+            counts = np.bincount(own)
+            rarest = names[int(counts.argmin())] if names else counts.argmin()
+            what = f"every part needs samples of every class, and class {rarest} has only {counts.min()} of {len(own)}"
+        raise UserError(f"{asked} cannot be: {what}; {_remedy(labels, cfg, given)}") from error
 
 
 def _split(labels: NDArray[np.int64], cfg: DataConfig, given: Mapping[str, Indices]) -> Split:
@@ -126,7 +130,7 @@ def _other_settings(cfg: DataConfig, given: Mapping[str, Indices]) -> Iterator[d
         yield {"split": "none", "folds": None, "fold": 0} if cfg.folds is not None else {"split": "none"}
 
 
-def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> list[float]:
+def balanced_weights(labels: NDArray[Any], num_classes: int) -> list[float]:
     """n/(k*count) for each class, (C,), as scikit-learn weights it; 0 for a class without labels."""
     from sklearn.utils.class_weight import compute_class_weight
 
@@ -137,7 +141,7 @@ def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> list[float]
     return listed
 
 
-def noisy_labels(labels: NDArray[np.int64], train: Indices, num_classes: int, cfg: DataConfig) -> NDArray[np.int64]:
+def noisy_labels(labels: NDArray[Any], train: Indices, num_classes: int, cfg: DataConfig) -> NDArray[Any]:
     """`labels` with the share `cfg.label_noise` of the training labels replaced by classes drawn at random."""
     if cfg.label_noise == 0:
         return labels

@@ -1,10 +1,11 @@
-"""A user's own table as numbers, categories and classes; `data=csv`."""
+"""A user's own table as numbers, categories, and classes or values to predict; `data=csv`."""
 
 import logging
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,12 @@ def load(cfg: DataConfig) -> Table:
             ]
             values = numbers[name]
         _warn_of_column(*columns[0], values)
-    labels, classes = _labels(cfg, files, form)
+    labels: NDArray[Any]
+    if cfg.learns == "regression":
+        classes: list[str] = []
+        labels = _values(cfg, files, form)
+    else:
+        labels, classes = _labels(cfg, files, form)
     begins = np.cumsum([0, *(len(file.lines) for file in files)])
     parts = [key.removeprefix("data.").removesuffix("_path") for key in paths][1:]
     total = int(begins[-1])
@@ -67,21 +73,25 @@ def load(cfg: DataConfig) -> Table:
         np.array(list(categories.values()), dtype=object).reshape(len(categories), total).T if categories else None,
         list(categories),
         given={part: np.arange(begins[i], begins[i + 1]) for i, part in enumerate(parts, start=1)},
+        target_names=list(cfg.targets) if cfg.learns == "regression" else [],
+        weights=_weights(cfg, files, form),
     )
 
 
 def _feature_names(cfg: DataConfig, files: list[FileTable]) -> list[str]:
     first = files[0]
     there = [column.name for column in first.columns if column.name != "__index_level_0__"]
-    if cfg.target is None:
+    if not cfg.targets:
+        what = "values to predict" if cfg.learns == "regression" else "classes"
         raise UserError(
-            f"which column holds the classes? {first.source.called} has the columns {listed(there)}; "
+            f"which column holds the {what}? {first.source.called} has the columns {listed(there)}; "
             f"set one of them, e.g. {shell_word('data.target', there[-1])}"
         )
     if all(POINT.number(name) is not None for name in there):
         log.warning("the first line of %s looks like a sample, not like column names", first.source.called)
     for key, wanted in (
-        ("target", [cfg.target]),
+        ("target", cfg.targets),
+        ("sample_weight", [cfg.sample_weight] if cfg.sample_weight is not None else []),
         ("columns", cfg.columns or ()),
         ("drop", cfg.drop),
         ("categorical", cfg.categorical),
@@ -89,12 +99,16 @@ def _feature_names(cfg: DataConfig, files: list[FileTable]) -> list[str]:
         if absent := [name for name in wanted if name not in there]:
             raise UserError(_absent(key, absent[0], list(wanted), first.source.called, there))
     features = cfg.columns or [column.name for column in first.columns if not column.is_index]
-    names = [name for name in features if name not in (*cfg.drop, cfg.target)]
-    _check_names(first, [name for name in (*names, cfg.target) if name not in cfg.drop])
+    if cfg.sample_weight in cfg.targets:
+        raise UserError(f"data.sample_weight={cfg.sample_weight} is data.target as well; choose another column")
+    own = [*cfg.targets, *([cfg.sample_weight] if cfg.sample_weight is not None else [])]
+    names = [name for name in features if name not in (*cfg.drop, *own)]
+    _check_names(first, [name for name in (*names, *own) if name not in cfg.drop])
     if not names:
-        raise UserError(f"no column is left beside data.target={cfg.target}; a network needs at least one feature")
+        beside = shell_word("data.target", cfg.target)
+        raise UserError(f"no column is left beside {beside}; a network needs at least one feature")
     for file in files[1:]:
-        if absent := [name for name in [*names, cfg.target] if name not in file.by_name]:
+        if absent := [name for name in [*names, *cfg.targets] if name not in file.by_name]:
             raise UserError(f"{file.source.called} has no column {absent[0]!r}, which {first.source.called} has")
     return names
 
@@ -107,7 +121,9 @@ def _absent(key: str, name: str, wanted: list[str], where: str, there: list[str]
     ]
     if not meant:
         return said
-    value: object = meant[0] if key == "target" else [meant[0] if each == name else each for each in wanted]
+    value: object = [meant[0] if each == name else each for each in wanted]
+    if key == "sample_weight" or (key == "target" and len(wanted) == 1):
+        value = meant[0]
     return f"{said}; did you mean {shell_word(f'data.{key}', value)}?"
 
 
@@ -185,8 +201,8 @@ def _counts_rows(values: Sequence[object]) -> bool:
 
 def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tuple[NDArray[np.int64], list[str]]:
     """The classes of all samples (N,), and the names of the classes: those of the training file."""
-    assert cfg.target is not None
-    columns = [(file, file.by_name[cfg.target]) for file in files]
+    [target] = cfg.targets
+    columns = [(file, file.by_name[target]) for file in files]
     _refuse_types(columns)
     for file, column in columns:
         for row, cell in enumerate(column.cells):
@@ -200,20 +216,19 @@ def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tupl
         whole = all(value == value // 1 for value in values.values() if value is not None)
         if len(counts) > MANY_NUMBERS and (not whole or len(counts) > len(trained) / 2):
             raise UserError(
-                f"data.target={cfg.target} has {len(counts)} different numbers in {len(trained)} rows, which looks "
-                "like regression; mlpexp classifies: choose a column of classes, or make classes of the numbers first"
+                f"data.target={target} has {len(counts)} different numbers in {len(trained)} rows, which looks "
+                "like regression: set data.task=regression, or choose a column of classes"
             )
         names = sorted(counts, key=lambda name: (values[name] or 0.0, name))
     else:
         names = sorted(counts)
     if len(counts) > max(MANY_NUMBERS, len(trained) / 2):
         raise UserError(
-            f"data.target={cfg.target} has {len(counts)} different classes in {len(trained)} rows; "
-            "choose another column"
+            f"data.target={target} has {len(counts)} different classes in {len(trained)} rows; choose another column"
         )
     if len(counts) == 1:
         raise UserError(
-            f"data.target={cfg.target} has only one class, {names[0]!r}, so there is nothing to learn; "
+            f"data.target={target} has only one class, {names[0]!r}, so there is nothing to learn; "
             "choose another column"
         )
     known, labels = places(names), []
@@ -227,6 +242,47 @@ def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tupl
                 )
             labels.append(place)
     return np.array(labels, dtype=np.int64), names
+
+
+def _values(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDArray[np.float64]:
+    """The values of all targets, (N, T)."""
+    found = []
+    for name in cfg.targets:
+        columns = [(file, file.by_name[name]) for file in files]
+        _refuse_types(columns)
+        for file, column in columns:
+            if is_category(column):
+                cell = next(cell for cell in column.cells if not is_missing(cell))
+                raise UserError(
+                    f"{file.where(column.cells.index(cell), column)}: {str(cell)[:40]!r} is not a number, and "
+                    "data.task=regression predicts numbers; choose another column, or leave data.task out for classes"
+                )
+            for row, cell in enumerate(column.cells):
+                if is_missing(cell):
+                    raise UserError(f"{file.where(row, column)}: the value is missing; add it, or remove the line")
+        values = [value for file, column in columns for value in file_table.numbers(file, column, form, missing=False)]
+        if len(set(values[: len(columns[0][1].cells)])) == 1:
+            raise UserError(
+                f"data.target={name} has the same value in every row, so there is nothing to learn; "
+                "choose another column"
+            )
+        found.append(values)
+    return np.array(found, dtype=np.float64).T
+
+
+def _weights(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDArray[np.float64] | None:
+    """The weights of all samples (N,); 1 in the files of validation and test, which need no such column."""
+    if cfg.sample_weight is None:
+        return None
+    file, column = files[0], files[0].by_name[cfg.sample_weight]
+    _refuse_types([(file, column)])
+    weights = file_table.numbers(file, column, form, missing=False)
+    for row, weight in enumerate(weights):
+        if weight < 0:
+            raise UserError(f"{file.where(row, column)}: {weight:g} is negative; the weight of a sample is >= 0")
+    if not any(weights):
+        raise UserError(f"data.sample_weight={cfg.sample_weight} is 0 in every row, so nothing would be trained")
+    return np.array([*weights, *(1.0 for other in files[1:] for _ in other.lines)])
 
 
 def _warn_of_spellings(column: Column, names: Sequence[str]) -> None:

@@ -41,27 +41,29 @@ class StackEngine(Protocol):
         lr: Tensor | Sequence[Tensor],
         *,
         class_weights: Tensor | None = None,
+        sample_weights: Tensor | None = None,
         begins: Tensor | None = None,
     ) -> None:
         """One pass over the samples in batches, the last one smaller if need be.
 
         Args:
             inputs: (N, I).
-            labels: int64, (N,), or (R, N) where they differ between runs.
+            labels: classes, int64 (N,), or (R, N) where they differ between runs; or values (N, C) or (R, N, C).
             order: the samples of each run in order, (R, n) int64, or (n,) for all runs.
             lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter.
             class_weights: the weight of each class, (R, C); the losses are multiplied by it.
+            sample_weights: the weight of each sample, (N,) or (R, N), by which they are multiplied as well.
             begins: the row of `inputs` at which each run's samples begin, (R, 1); None for the first row.
         """
 
     def evaluate(
         self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
     ) -> Outcomes:
-        """Losses and predicted classes of samples, (R, m).
+        """Losses and predicted classes of samples, (R, m); losses without label smoothing.
 
         Args:
             inputs: (N, I).
-            labels: int64, (N,) or (R, N).
+            labels: as in `train_epoch`.
             index: of the samples, (R, m) or (m,) int64; None for all in their order.
             begins: as in `train_epoch`, with an index.
         """

@@ -69,7 +69,7 @@ def _read(path: Path, content: bytes, data: Description, cfg: DataConfig, *, lab
     own = cfg if cfg.name == "csv" else DataConfig(separator=_separator(content))
     form, features = NumberFormat.of(own), data.features
     table = tabular_files.read(Source(str(path), content), own, lambda first: _has_header(first, data, form))
-    columns = _columns(path, table, data, own.target, labelled=labelled)
+    columns = _columns(path, table, data, own.targets[0] if own.targets else None, labelled=labelled)
     size = len(table.lines)
     numbers = [file_table.numbers(table, each, form, missing=bool(features.fill)) for each in columns.numbers]
     texts = [

@@ -1,6 +1,6 @@
 """The LightningModule that the three implementations share: parameters by name, metrics once per epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from mlpexp.config.schema import Config, plain
 from mlpexp.data.data_description import Description
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import LayerSpec
-from mlpexp.nn.losses import LOSSES
 from mlpexp.nn.metrics import Outcomes, joined, measure
 from mlpexp.runtime.distributed import share, total
 
@@ -31,11 +30,14 @@ class Classifier(LightningModule):
 
     Attributes:
         network: the layers as data.
+        loss: what is minimised.
         metrics: of the latest epoch, by column, double precision: train/loss, train/acc, val/loss, ...
         class_weights: the weight of each class in training, (C,); None where all are 1.
+        target_scale: by which the targets of a regression were divided, (C,); None in a classification.
     """
 
     class_weights: Tensor | None
+    target_scale: Tensor | None
 
     def __init__(
         self,
@@ -58,8 +60,10 @@ class Classifier(LightningModule):
         # a buffer, to follow the parameters to a device; not persistent, because it is in the hyperparameters
         weights = torch.tensor(given) if given is not None else None
         self.register_buffer("class_weights", weights, persistent=False)
+        scale = torch.tensor(data.target_scale, dtype=torch.float64) if data is not None and data.target_scale else None
+        self.register_buffer("target_scale", scale, persistent=False)
         self.network = cfg.model.network(num_features, num_classes)
-        self.loss = LOSSES["cross_entropy"]
+        self.loss = cfg.loss_function
         self.metrics: dict[str, float] = {}
         self._seen: dict[str, list[Outcomes]] = {"train": [], "val": [], "test": []}
         initial = initialise(self.network, cfg.model, cfg.seed)
@@ -100,8 +104,8 @@ class Classifier(LightningModule):
         raise NotImplementedError
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of each sample in nats, (B,)."""
-        return self.loss.samples(logits, labels)
+        """The loss of each sample without label smoothing, (B,)."""
+        return self.loss.without_smoothing.samples(logits, labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         self._evaluate("val", batch)
@@ -127,9 +131,16 @@ class Classifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._summarise("test")
 
-    def sample_weights(self, labels: Tensor) -> Tensor | None:
-        """The weight of each sample in training, (B,); None where all are 1."""
-        return None if self.class_weights is None else self.class_weights[labels]
+    def sample_weights(self, labels: Tensor, given: Sequence[Tensor] = ()) -> Tensor | None:
+        """The weight of each sample in training, (B,); None where all are 1.
+
+        Args:
+            given: what a batch holds beside inputs and labels: nothing, or the weights of its samples.
+        """
+        weights = None if self.class_weights is None else self.class_weights[labels]
+        for own in given:
+            weights = own if weights is None else weights * own
+        return weights
 
     def note(self, part: str, logits: Tensor, labels: Tensor, losses: Tensor, weights: Tensor | None = None) -> None:
         """Keep a batch's losses and predictions for the epoch's end, without waiting for the device.
@@ -137,8 +148,17 @@ class Classifier(LightningModule):
         Args:
             weights: of the samples, by which `losses` are multiplied already.
         """
-        predictions = logits.detach().argmax(-1)
-        self._seen[part].append(Outcomes(losses.detach(), predictions, labels, logits.shape[-1], weights))
+        logits = logits.detach()
+        classifies = not labels.is_floating_point()
+        found = Outcomes(
+            losses=losses.detach(),
+            predictions=logits.argmax(-1) if classifies else None,
+            labels=labels,
+            num_classes=logits.shape[-1],
+            weights=weights,
+            outputs=logits if self.cfg.keeps_outputs or not classifies else None,
+        )
+        self._seen[part].append(found)
 
     def outcomes(self, part: str) -> Outcomes:
         """Losses and predictions of the latest pass over a part, in its order."""
@@ -151,7 +171,10 @@ class Classifier(LightningModule):
 
     def _summarise(self, part: str) -> None:
         outcomes = self.outcomes(part)
-        found = {column: value.item() for column, value in measure(part, outcomes, total).items()}
+        if self.target_scale is not None:
+            outcomes = outcomes.in_target_units(self.target_scale, self.loss.entry.power)
+        measured = measure(part, outcomes, total, self.cfg.metric_names)
+        found = {column: value.item() for column, value in measured.items()}
         self.metrics |= found
         # to Lightning too, for callbacks and loggers that a person adds
-        self.log_dict(found, batch_size=outcomes.labels.shape[-1], sync_dist=share().ranks > 1)
+        self.log_dict(found, batch_size=outcomes.losses.shape[-1], sync_dist=share().ranks > 1)

@@ -10,15 +10,15 @@ import torch
 from rich import box
 from rich.table import Table
 from torch import Generator, Tensor, autograd
-from torch.nn import functional as F
 
 from mlpexp.config.schema import Config
 from mlpexp.data.datamodule import TableDataModule
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import Activate
-from mlpexp.nn.losses import LOSSES, batch_mean
+from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction, batch_mean
 from mlpexp.nn.network import NetworkSpec, Trace, backward, forward
+from mlpexp.runtime.errors import UserError
 
 AUTOGRAD_TOLERANCE = 1e-10
 DIFFERENCES_TOLERANCE = 1e-6
@@ -26,7 +26,6 @@ SAMPLES = 32  # of the batch, at most
 STEPS = (1e-3, 1e-4, 1e-5)  # the first that crosses no kink is used
 BUDGET_S = 1.5  # for all finite differences, by the rough cost below
 ENTRIES = 24  # of each tensor, at most
-LOSS = LOSSES["cross_entropy"]
 
 
 class Row(NamedTuple):
@@ -60,14 +59,19 @@ def check(cfg: Config) -> list[Row]:
     """
     data = TableDataModule(cfg.data, cfg.seed)
     data.setup()
-    inputs, labels = next(iter(data.train_dataloader()))
-    inputs, labels = inputs[:SAMPLES].double(), labels[:SAMPLES]  # (B, I), (B,)
-    num_classes = data.prepared.num_classes
-    network = cfg.model.network(inputs.shape[1], num_classes)
+    inputs, labels, *given = next(iter(data.train_dataloader()))
+    inputs, labels = inputs[:SAMPLES].double(), labels[:SAMPLES]  # (B, I), (B,) or in a regression (B, C)
+    network = cfg.model.network(inputs.shape[1], data.prepared.num_classes)
     parameters = {name: values.double() for name, values in initialise(network, cfg.model, cfg.seed).items()}
-    given = data.prepared.description.class_weights
-    weights = None if given is None else torch.tensor(given, dtype=torch.float64)  # (C,)
-    return compare(network, parameters, inputs, F.one_hot(labels, num_classes).double(), weights)
+    weights = given[0][:SAMPLES].double() if given else None  # (B,)
+    if (by_class := data.prepared.description.class_weights) is not None:
+        own = torch.tensor(by_class, dtype=torch.float64)[labels]
+        weights = own if weights is None else weights * own
+    if weights is not None and not weights.sum() > 0:
+        raise UserError("all samples of the first batch have weight 0, so its loss has no gradient")
+    loss, outputs = cfg.loss_function, inputs.new_empty(len(inputs), data.prepared.num_classes)
+    targets = loss.dense(labels.double() if labels.is_floating_point() else labels, outputs)
+    return compare(network, parameters, inputs, targets, weights, loss)
 
 
 def compare(
@@ -76,9 +80,10 @@ def compare(
     inputs: Tensor,
     targets: Tensor,
     weights: Tensor | None = None,
+    loss: LossFunction = CROSS_ENTROPY,
 ) -> list[Row]:
-    """One row for each parameter: inputs (B, I), one-hot targets (B, C), class weights (C,), all float64."""
-    problem = _Problem(network, parameters, inputs, targets, weights)
+    """One row for each parameter: inputs (B, I), dense targets (B, C), sample weights (B,), all float64."""
+    problem = _Problem(network, parameters, inputs, targets, weights, loss)
     by_hand, by_autograd = problem.by_hand(), problem.by_autograd()
     entries = problem.affordable_entries()
     generator = Generator().manual_seed(0)  # the same entries in every call
@@ -163,7 +168,9 @@ class _Problem:
         inputs: Tensor,
         targets: Tensor,
         weights: Tensor | None,
+        loss: LossFunction,
     ) -> None:
+        self.function = loss
         self.network, self.parameters, self.inputs = network, parameters, inputs
         self.targets, self.weights = targets, weights
         self.trace = forward(network, parameters, inputs)
@@ -172,10 +179,10 @@ class _Problem:
         self.noise = 16 * torch.finfo(torch.float64).eps * max(1.0, self.start)
 
     def loss(self, trace: Trace) -> Tensor:
-        return batch_mean(LOSS.by_hand(trace.logits, self.targets), self.targets, self.weights)
+        return batch_mean(self.function.by_hand(trace.logits, self.targets), self.weights)
 
     def by_hand(self) -> dict[str, Tensor]:
-        upstream = LOSS.by_hand_gradient(self.trace.logits, self.targets, self.weights)
+        upstream = self.function.by_hand_gradient(self.trace.logits, self.targets, self.weights)
         return backward(self.network, self.parameters, self.trace, upstream).parameters
 
     def by_autograd(self) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, autograd, nn
-from torch.nn import functional as F
 
 from mlpexp.config.schema import OptimizerConfig
 from mlpexp.models.classifier import Classifier
@@ -51,31 +50,30 @@ class HandMadeMLP(Classifier):
         return self.trace(inputs).logits
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        targets = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
-        return self.loss.by_hand(logits, targets)
+        loss = self.loss.without_smoothing
+        return loss.by_hand(logits, loss.dense(labels, logits))
 
     def trace(self, inputs: Tensor) -> Trace:
         """The forward pass with its intermediate values; with a graph where autograd is on."""
         return network.forward(self.network, dict(self.named_parameters()), inputs)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        inputs, labels = batch
-        targets = F.one_hot(labels, self.network.sizes[-1]).to(inputs.dtype)  # (B, C)
-        logits, losses, gradients = self.learn(inputs, targets)
+    def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
+        inputs, labels, *given = batch
+        weights = self.sample_weights(labels, given)
+        logits, losses, gradients = self.learn(inputs, labels, weights)
         cfg, epoch, epochs = self.cfg.optimizer, self.current_epoch, self.cfg.trainer.max_epochs
         each = parameter_settings(self.cfg.model, cfg, self.network) or {}
         factor = rate_factor(cfg, epoch, epochs)
         for name, gradient in gradients.items():
             lr, decay = each.get(name, (cfg.lr, cfg.weight_decay))
             sgd_(self.get_parameter(name), gradient, self.velocity(name), cfg, lr * factor, decay)
-        weights = self.sample_weights(labels)
         self.note("train", logits, labels, losses if weights is None else losses * weights, weights)
         # Lightning counts the steps of torch's optimizers, and its callbacks read that count; there is none here
         steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         steps.increment_ready()
         steps.increment_completed()
 
-    def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def learn(self, inputs: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Logits (B, C), unweighted loss of each sample (B,), the gradient of the weighted mean by parameter."""
         raise NotImplementedError
 
@@ -99,11 +97,11 @@ class HandMadeMLP(Classifier):
 class AutogradMLP(HandMadeMLP):
     """The implementation autograd, the notebook's second part: autograd derives the gradients."""
 
-    def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def learn(self, inputs: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         logits = self.trace(inputs).logits
-        losses = self.loss.by_hand(logits, targets)
+        losses = self.loss.by_hand(logits, self.loss.dense(labels, logits))
         parameters = dict(self.named_parameters())
-        mean = batch_mean(losses, targets, self.class_weights)
+        mean = batch_mean(losses, weights)
         gradients = autograd.grad(mean, list(parameters.values()))
         return logits, losses, dict(zip(parameters, gradients, strict=True))
 
@@ -112,9 +110,10 @@ class BackpropMLP(HandMadeMLP):
     """The implementation backprop, the course's first notebook: no autograd, the chain rule written out."""
 
     @torch.no_grad()
-    def learn(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def learn(self, inputs: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         trace = self.trace(inputs)
-        logits_gradient = self.loss.by_hand_gradient(trace.logits, targets, self.class_weights)
+        targets = self.loss.dense(labels, trace.logits)
+        logits_gradient = self.loss.by_hand_gradient(trace.logits, targets, weights)
         gradients = network.backward(self.network, self.parameter_values(), trace, logits_gradient)
         return trace.logits, self.loss.by_hand(trace.logits, targets), gradients.parameters
 

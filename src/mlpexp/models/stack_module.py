@@ -91,15 +91,27 @@ class StackModule(LightningModule):
         inputs, begins = _joined(self.data)
         self._inputs = inputs.to(device)
         self._begins = None if begins is None else begins.to(device)
-        self._labels = _shared([run.labels for run in self.data]).to(device)  # (N,) or (R, N)
-        self._train_labels = _shared([run.train_labels for run in self.data]).to(device)  # (N,) or (R, N)
+        # (N,) or (R, N), in a regression (N, C) or (R, N, C)
+        self._labels = _shared([run.labels for run in self.data]).to(device)
+        self._label_axes = first.labels.ndim
+        self._train_labels = _shared([run.train_labels for run in self.data]).to(device)
         self._parts = {
             name: _shared([torch.from_numpy(getattr(run.split, name)) for run in self.data]).to(device)
             for name in ("train", "val", "test")
         }  # (n,) or (R, n)
+        even = torch.ones(len(first.labels))
+        own = [run.sample_weights for run in self.data]
+        # (N,) or (R, N)
+        self._sample_weights = (
+            _shared([even if one is None else one for one in own]).to(device)
+            if any(one is not None for one in own)
+            else None
+        )
+        scales = [run.target_scale for run in self.data if run.target_scale is not None]
+        self._target_scale = torch.stack(scales).to(device) if scales else None  # (R, C)
         weights = [run.description.class_weights for run in self.data]
-        even = [1.0] * first.num_classes
-        self._class_weights = torch.tensor([w or even for w in weights], device=device) if any(weights) else None
+        equal = [1.0] * first.num_classes
+        self._class_weights = torch.tensor([w or equal for w in weights], device=device) if any(weights) else None
         self._base_rates, settings = self._update_settings()
         self.engine = self._make_engine(
             {name: values.to(device) for name, values in self._initial_parameters().items()}, settings
@@ -117,9 +129,17 @@ class StackModule(LightningModule):
 
     def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
         """The engine that the configurations name, for all runs of the stack."""
-        if self.configs[0].stack.engine != "compiled":
+        first = self.configs[0]
+        if first.stack.engine != "compiled":
+            keeps = any(cfg.keeps_outputs for cfg in self.configs)
             kind = CapturedEngine if self.device.type == "cuda" else Engine
-            return kind(networks=self.networks, parameters=parameters, update=update)
+            return kind(
+                networks=self.networks,
+                parameters=parameters,
+                update=update,
+                loss=first.loss_function,
+                keeps_outputs=keeps,
+            )
         from mlpexp.engine.compiled.engine import CompiledEngine
 
         threads = torch.get_num_threads()
@@ -184,17 +204,21 @@ class StackModule(LightningModule):
         cfgs = [self.configs[run] for run in self.training_runs]
         self.engine.train_epoch(
             self._inputs,
-            self._rows(self._train_labels),
+            self._rows(self._train_labels, self._label_axes),
             index,
             cfgs[0].data.batch_size,
             self._rates(),
             class_weights=self._rows(self._class_weights),
+            sample_weights=self._rows(self._sample_weights),
             begins=self._rows(self._begins),
         )
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         self._validated = self.engine.evaluate(
-            self._inputs, self._rows(self._labels), self._rows(self._parts["val"]), self._rows(self._begins)
+            self._inputs,
+            self._rows(self._labels, self._label_axes),
+            self._rows(self._parts["val"]),
+            self._rows(self._begins),
         )
 
     def on_train_epoch_end(self) -> None:
@@ -211,8 +235,11 @@ class StackModule(LightningModule):
     def _note_epoch(self) -> None:
         assert self._validated is not None
         epoch, engine = self.current_epoch, self.engine
-        measured = measure("train", engine.train_outcomes) | measure("val", self._validated)
-        numbers = torch.stack(list(measured.values())).tolist()  # (4, A): the epoch's only transfer from the device
+        scale = None if self._target_scale is None else self._target_scale[self.training_runs]
+        measured = self._measure("train", engine.train_outcomes, scale) | self._measure("val", self._validated, scale)
+        numbers = torch.stack(
+            list(measured.values())
+        ).tolist()  # (columns, A): the epoch's only transfer from the device
         improved = []
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
@@ -220,6 +247,12 @@ class StackModule(LightningModule):
             if record.progress.update(epoch, record.history[-1][self.configs[run].monitor]):
                 improved.append(place)
         self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
+
+    def _measure(self, part: str, outcomes: Outcomes, scale: Tensor | None) -> dict[str, Tensor]:
+        """The metrics of a part by column, those of all runs of the stack; `scale` of the targets (A, C)."""
+        if scale is not None:
+            outcomes = outcomes.in_target_units(scale, self.configs[0].loss_function.entry.power)
+        return measure(part, outcomes, names=self.configs[0].metric_names)
 
     def _leave(self, leaving: list[int]) -> None:
         """Take finished runs out of the engine; the bits of the others do not change."""
@@ -277,11 +310,11 @@ class StackModule(LightningModule):
         chosen = Snapshot.chosen(self.best, self.last, [self._tests_best(run) for run in range(len(self.configs))])
         engine = self._make_engine(chosen.parameters, UpdateSettings())
         tested = engine.evaluate(self._inputs, self._labels, self._parts["test"], self._begins)
-        measured = measure("test", tested)
+        measured = self._measure("test", tested, self._target_scale)
         for record, row in zip(self.records, torch.stack(list(measured.values()), -1).tolist(), strict=True):
             record.tested = dict(zip(measured, row, strict=True))
         self._note_hits(tested)
-        if not self._inspects:
+        if not self._inspects or tested.predictions is None:
             return
         for record, matrix in zip(self.records, confusion(tested).tolist(), strict=True):
             if all(math.isfinite(value) for value in record.tested.values()):
@@ -290,7 +323,7 @@ class StackModule(LightningModule):
     def _note_hits(self, tested: Outcomes) -> None:
         if not any(cfg.tracking.test_hits for cfg in self.configs):
             return
-        hits = (tested.predictions == tested.labels).cpu().numpy()
+        hits = (tested.classes() == tested.labels).cpu().numpy()
         for run, (cfg, data) in enumerate(zip(self.configs, self.data, strict=True)):
             if cfg.tracking.test_hits:
                 self.records[run].test_hits = test_hits.encode(hits[run], data.split.test, len(data.labels))
@@ -300,25 +333,30 @@ class StackModule(LightningModule):
 
     def _inspect_layers(self, epoch: int) -> None:
         part = self._rows(self._parts["train"])[..., :PROBE_SAMPLES]
-        probe_labels = labels_at(self._rows(self._train_labels), part)
+        probe_labels = labels_at(self._rows(self._train_labels, self._label_axes), part)
         begins = self._rows(self._begins)
         probe = self._inputs[part if begins is None else part + begins]
         for network, start, stop in spans([self.networks[run] for run in self.training_runs]):
             parameters = {name: values[start:stop] for name, values in self.engine.parameters.items()}
             count = stop - start
             inputs = probe[start:stop] if probe.ndim == 3 else probe.expand(count, *probe.shape)
-            targets = probe_labels[start:stop] if probe_labels.ndim == 2 else probe_labels.expand(count, -1)
-            numbers, _ = inspect(network, parameters, inputs, targets)
+            shared = probe_labels.ndim == self._label_axes
+            targets = probe_labels.expand(count, *probe_labels.shape) if shared else probe_labels[start:stop]
+            numbers, _ = inspect(network, parameters, inputs, targets, self.configs[0].loss_function)
             for run, rows in zip(self.training_runs[start:stop], numbers.rows(epoch), strict=True):
                 self.records[run].layer_rows += rows
 
     @overload
-    def _rows(self, tensor: Tensor) -> Tensor: ...
+    def _rows(self, tensor: Tensor, axes: int = 1) -> Tensor: ...
     @overload
-    def _rows(self, tensor: Tensor | None) -> Tensor | None: ...
-    def _rows(self, tensor: Tensor | None) -> Tensor | None:
-        """The rows of the runs that are still training; a tensor that all runs share, or None, as it is."""
-        if tensor is None or tensor.ndim == 1 or len(self.training_runs) == len(self.configs):
+    def _rows(self, tensor: Tensor | None, axes: int = 1) -> Tensor | None: ...
+    def _rows(self, tensor: Tensor | None, axes: int = 1) -> Tensor | None:
+        """The rows of the runs that are still training; a tensor that all runs share, or None, as it is.
+
+        Args:
+            axes: of a tensor that all runs share.
+        """
+        if tensor is None or tensor.ndim == axes or len(self.training_runs) == len(self.configs):
             return tensor
         return tensor[torch.tensor(self.training_runs, device=tensor.device)]
 

@@ -42,10 +42,10 @@ class TorchMLP(Classifier):
         super().on_train_epoch_start()
         self._noted = None
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        inputs, labels = batch
+    def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> Tensor:
+        inputs, labels, *given = batch
         logits = self(inputs)
-        losses, weights = self.loss.samples(logits, labels), self.sample_weights(labels)  # (B,)
+        losses, weights = self.loss.samples(logits, labels), self.sample_weights(labels, given)  # (B,)
         if weights is not None:
             losses = losses * weights
         if batch_index != self._noted:  # L-BFGS comes several times in a step

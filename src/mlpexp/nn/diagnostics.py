@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate
-from mlpexp.nn.losses import softmax
+from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
 from mlpexp.nn.network import Gradients, NetworkSpec, backward, forward
 
 PROBE_SAMPLES = 256  # the first ones of the training part
@@ -43,17 +42,22 @@ class LayerNumbers(NamedTuple):
 
 @torch.no_grad()
 def inspect(
-    network: NetworkSpec, parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor
+    network: NetworkSpec,
+    parameters: Mapping[str, Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    loss: LossFunction = CROSS_ENTROPY,
 ) -> tuple[LayerNumbers, Gradients]:
     """The numbers of each dense layer, and the gradients from which they are computed.
 
     Args:
-        inputs: (R, B, I); labels: (R, B).
+        inputs: (R, B, I); labels: (R, B), in a regression (R, B, C).
+        loss: that is minimised.
     """
     trace = forward(network, parameters, inputs)
-    targets = F.one_hot(labels, trace.logits.shape[-1]).to(inputs.dtype)
-    samples = labels.shape[-1]
-    gradients = backward(network, parameters, trace, (softmax(trace.logits) - targets) / samples)
+    samples = inputs.shape[-2]
+    upstream = loss.gradient(trace.logits, loss.dense(labels, trace.logits))
+    gradients = backward(network, parameters, trace, upstream)
     weights = [network.names[k]["weight"] for k, _ in network.linear]
     shares, activations = [], []
     for k, layer in enumerate(network.layers):

@@ -1,13 +1,17 @@
 """The losses: each as torch computes it, by hand with its gradient, and in place over a stack.
 
-Letters: R runs (the axis may be absent), S steps, B batch, C classes.
+A network has one output for each class, or in regression one for each target. Losses other than the cross-entropy take
+the one-hot encoding of a class as the target of its outputs.
+
+Letters: R runs (the axis may be absent), B batch, C outputs, M samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 else:
     torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
 
+Task = Literal["classification", "regression"]
+BOTH: tuple[Task, ...] = ("classification", "regression")
+DEFAULTS: dict[Task, str] = {"classification": "cross_entropy", "regression": "mse"}
 EPSILON = 1e-8  # inside the logarithm of the cross-entropy by hand, as in the course notebook
 
 
@@ -28,19 +35,83 @@ class Loss:
 
     Attributes:
         label, unit: for axes and tables.
-        samples: (logits (B, C), labels (B,)) -> the loss of each sample, (B,), by torch's own function.
-        by_hand: (logits (R, B, C), one-hot targets (R, B, C)) -> the loss of each sample, (R, B).
-        by_hand_gradient: (logits, targets, class weights (C,) or None) -> the derivative of the batch's mean of
-            `by_hand` (see `batch_mean`) with respect to the logits, (R, B, C).
-        stacked: makes the in-place kernel of a stack, with the bits of `samples` and its mean for a run alone.
+        samples: (outputs (M, C), targets, settings) -> the loss of each sample, (M,), by torch's own functions; targets
+            are classes (M,) int64 or values (M, C), see `LossFunction.dense`.
+        by_hand: (outputs (R, B, C), dense targets (R, B, C), settings) -> the loss of each sample, (R, B).
+        gradient: (outputs, dense targets, settings) -> the derivative of each sample's loss with respect to its
+            outputs, (R, B, C).
+        by_hand_gradient: (outputs, dense targets, sample weights (R, B) or None) -> the derivative of the batch's mean
+            of `by_hand`, (R, B, C); by default `gradient`, divided as `batch_mean` does.
+        tasks: for which it is defined.
+        keys: keys of the configuration that only such losses read.
+        of_shares: (shares of the classes, label smoothing) -> the least loss that equal outputs for all samples have;
+            None where the loss is a mean over outputs of convex functions, of which it is found by search.
+        power: of the target's unit in the unit of the loss.
+        in_place: the stack has a kernel of its own for it without label smoothing.
     """
 
     label: str
     unit: str
-    samples: Callable[[Tensor, Tensor], Tensor]
-    by_hand: Callable[[Tensor, Tensor], Tensor]
-    by_hand_gradient: Callable[[Tensor, Tensor, Tensor | None], Tensor]
-    stacked: Callable[[Tensor, Tensor | None], CrossEntropy]
+    samples: Callable[[Tensor, Tensor, LossFunction], Tensor]
+    by_hand: Callable[[Tensor, Tensor, LossFunction], Tensor]
+    gradient: Callable[[Tensor, Tensor, LossFunction], Tensor]
+    by_hand_gradient: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
+    tasks: tuple[Task, ...] = BOTH
+    keys: tuple[str, ...] = ()
+    of_shares: Callable[[Sequence[float], float], float] | None = None
+    power: int = 0
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
+class LossFunction:
+    """A loss with its settings.
+
+    Attributes:
+        name: of the entry.
+        label_smoothing: share of each one-hot target that is spread evenly over all classes (Szegedy et al. 2016).
+        delta: of the Huber loss: the absolute error from which it is linear.
+    """
+
+    name: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    delta: float = 1.0
+
+    @property
+    def entry(self) -> Loss:
+        return LOSSES[self.name]
+
+    @property
+    def without_smoothing(self) -> LossFunction:
+        """The loss of validation and test: runs of different smoothing stay comparable."""
+        return replace(self, label_smoothing=0.0) if self.label_smoothing else self
+
+    def samples(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each sample, (M,), see `Loss.samples`."""
+        return self.entry.samples(outputs, targets, self)
+
+    def by_hand(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each sample, (R, B), of dense targets (R, B, C)."""
+        return self.entry.by_hand(outputs, targets, self)
+
+    def gradient(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The derivative of the batch's mean with respect to the outputs, (R, B, C), of dense targets."""
+        return averaged(self.entry.gradient(outputs, targets, self), weights)
+
+    def by_hand_gradient(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The derivative of the batch's mean of `by_hand`, (R, B, C), of dense targets and weights (R, B)."""
+        if self.entry.by_hand_gradient is not None:
+            return self.entry.by_hand_gradient(outputs, targets, weights)
+        return self.gradient(outputs, targets, weights)
+
+    def dense(self, targets: Tensor, outputs: Tensor) -> Tensor:
+        """Targets in the shape of the outputs: classes as (smoothed) one-hot vectors, values as they are."""
+        if targets.is_floating_point():
+            return targets
+        encoded = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+        if self.label_smoothing == 0:
+            return encoded
+        return encoded * (1 - self.label_smoothing) + self.label_smoothing / outputs.shape[-1]
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -49,17 +120,20 @@ def softmax(logits: Tensor) -> Tensor:
     return exponentials / exponentials.sum(-1, keepdim=True)
 
 
-def batch_mean(losses: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+def batch_mean(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     """The mean over the batch of the samples' losses, (R, B) -> (R,).
 
     Args:
-        targets: one-hot, (R, B, C).
-        weights: of the classes, (C,): the divisor is then the sum of the samples' weights.
+        weights: of the samples, (R, B): the divisor is then their sum.
     """
+    return losses.mean(-1) if weights is None else (weights * losses).sum(-1) / weights.sum(-1)
+
+
+def averaged(gradient: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Derivatives of the samples' losses (R, B, C) as derivatives of their `batch_mean`."""
     if weights is None:
-        return losses.mean(-1)
-    each = targets @ weights  # (R, B)
-    return (each * losses).sum(-1) / each.sum(-1)
+        return gradient / gradient.shape[-2]
+    return gradient * (weights / weights.sum(-1, keepdim=True)).unsqueeze(-1)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -73,77 +147,33 @@ def cross_entropy_gradient(logits: Tensor, targets: Tensor, weights: Tensor | No
     Without the 1e-8 it would be (p - targets) / B; it is kept, so that the gradient is that of the loss.
     """
     probabilities = softmax(logits)
-    by_probability = -targets / (probabilities + EPSILON)
-    if weights is None:
-        by_probability = by_probability / targets.shape[-2]
-    else:
-        each = targets @ weights  # (R, B)
-        by_probability = by_probability * (each / each.sum(-1, keepdim=True)).unsqueeze(-1)
+    by_probability = averaged(-targets / (probabilities + EPSILON), weights)
+    return _through_softmax(probabilities, by_probability)
+
+
+def _through_softmax(probabilities: Tensor, gradient: Tensor) -> Tensor:
     # softmax's Jacobian is diag(p) - p p'
-    return probabilities * (by_probability - (by_probability * probabilities).sum(-1, keepdim=True))
+    return probabilities * (gradient - (gradient * probabilities).sum(-1, keepdim=True))
 
 
-def sample_weights(labels: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The weight of each sample, and the derivative of a batch's weighted mean with respect to its log-likelihood.
-
-    Args:
-        labels: (S, R, B), of S batches.
-        class_weights: (R, C).
-
-    Returns:
-        Both in the shape of `labels`.
-    """
-    weights = class_weights.expand(len(labels), *class_weights.shape).gather(2, labels)
-    size = weights.sum(2, keepdim=True)
-    return weights, -weights * (torch.ones_like(size) / size)  # in autograd's order: its bits
+def _brier_gradient(logits: Tensor, targets: Tensor, loss: LossFunction) -> Tensor:
+    probabilities = softmax(logits)
+    return _through_softmax(probabilities, 2 * (probabilities - targets))
 
 
-class CrossEntropy:
-    """Softmax cross-entropy of a stack, into buffers that are made once, with the bits of a run alone.
+def _entropy(shares: Sequence[float], smoothing: float) -> float:
+    smoothed = [(1 - smoothing) * share + smoothing / len(shares) for share in shares]
+    return sum(-share * math.log(share) for share in smoothed if share)
 
-    The class axis stays last, as in a run alone: torch sums over it in another order than over any other axis.
 
-    Args:
-        logits: (R, B, C), contiguous; read at each call.
-        gradient: (R, B, C) for dL/dlogits, where L is the mean over the batch; None to go forward only.
-    """
+def _huber(outputs: Tensor, targets: Tensor, loss: LossFunction) -> Tensor:
+    # not torch's huber_loss, whose bits depend on the place of a sample in its batch
+    error = (outputs - targets).abs()
+    quadratic = error.clamp(max=loss.delta)
+    return (quadratic * (error - 0.5 * quadratic)).mean(-1)
 
-    def __init__(self, logits: Tensor, gradient: Tensor | None = None) -> None:
-        self._logits = logits
-        self._gradient = gradient
-        self._log_probabilities = torch.empty_like(logits)
-        if gradient is not None:
-            num_classes = logits.shape[2]
-            # row y: the gradient with respect to the log-probabilities of a sample of class y
-            self._rows = logits.new_zeros(num_classes, num_classes)
-            self._rows.fill_diagonal_(-1.0 / logits.shape[1])
-            self._targets = torch.empty_like(logits)
-            self._flat_targets = self._targets.view(-1, num_classes)
 
-    def forward(self, labels: Tensor, log_likelihoods: Tensor, predictions: Tensor) -> None:
-        """Write each sample's log-likelihood (R, B, 1), which is minus its loss, and its predicted class (R, B).
-
-        Args:
-            labels: (R, B, 1).
-        """
-        torch.ops.aten._log_softmax.out(self._logits, 2, False, out=self._log_probabilities)
-        torch.gather(self._log_probabilities, 2, labels, out=log_likelihoods)
-        torch.argmax(self._logits, 2, out=predictions)
-
-    def backward(self, labels: Tensor, slopes: Tensor | None = None) -> None:
-        """Write the gradient; `forward` has been called.
-
-        Args:
-            slopes: of the loss by each sample's log-likelihood, (R, B); None where all samples have weight 1.
-        """
-        if slopes is None:
-            torch.index_select(self._rows, 0, labels.view(-1), out=self._flat_targets)
-        else:
-            self._targets.zero_().scatter_(2, labels, slopes.unsqueeze(2))
-        torch.ops.aten._log_softmax_backward_data.out(
-            self._targets, self._log_probabilities, 2, self._logits.dtype, out=self._gradient
-        )
-
+CROSS_ENTROPY = LossFunction()
 
 LOSSES: Registry[Loss] = Registry(
     "loss",
@@ -151,10 +181,59 @@ LOSSES: Registry[Loss] = Registry(
         "cross_entropy": Loss(
             label="loss",
             unit="nats",
-            samples=lambda logits, labels: F.cross_entropy(logits, labels, reduction="none"),
-            by_hand=cross_entropy,
+            samples=lambda logits, labels, loss: F.cross_entropy(
+                logits, labels, reduction="none", label_smoothing=loss.label_smoothing
+            ),
+            by_hand=lambda logits, targets, loss: cross_entropy(logits, targets),
+            gradient=lambda logits, targets, loss: softmax(logits) - targets,
             by_hand_gradient=cross_entropy_gradient,
-            stacked=CrossEntropy,
-        )
+            of_shares=_entropy,
+            tasks=("classification",),
+            in_place=True,
+        ),
+        # the three below are means over outputs, as torch's own
+        "mse": Loss(
+            label="loss",
+            unit="squared error",
+            samples=lambda outputs, targets, loss: F.mse_loss(
+                outputs, loss.dense(targets, outputs), reduction="none"
+            ).mean(-1),
+            by_hand=lambda outputs, targets, loss: ((outputs - targets) ** 2).mean(-1),
+            gradient=lambda outputs, targets, loss: 2 * (outputs - targets) / outputs.shape[-1],
+            power=2,
+        ),
+        "mae": Loss(
+            label="loss",
+            unit="absolute error",
+            samples=lambda outputs, targets, loss: F.l1_loss(
+                outputs, loss.dense(targets, outputs), reduction="none"
+            ).mean(-1),
+            by_hand=lambda outputs, targets, loss: (outputs - targets).abs().mean(-1),
+            gradient=lambda outputs, targets, loss: torch.sign(outputs - targets) / outputs.shape[-1],
+            power=1,
+        ),
+        "huber": Loss(
+            label="loss",
+            unit="Huber",
+            samples=lambda outputs, targets, loss: _huber(outputs, loss.dense(targets, outputs), loss),
+            by_hand=_huber,
+            gradient=lambda outputs, targets, loss: (
+                (outputs - targets).clamp(-loss.delta, loss.delta) / outputs.shape[-1]
+            ),
+            keys=("delta",),
+            power=2,
+        ),
+        # of probabilities (Brier 1950): the sum over classes, from 0 to 2
+        "brier": Loss(
+            label="loss",
+            unit="Brier score",
+            samples=lambda logits, labels, loss: ((torch.softmax(logits, -1) - loss.dense(labels, logits)) ** 2).sum(
+                -1
+            ),
+            by_hand=lambda logits, targets, loss: ((softmax(logits) - targets) ** 2).sum(-1),
+            gradient=_brier_gradient,
+            of_shares=lambda shares, smoothing: (1 - smoothing) ** 2 * sum(share * (1 - share) for share in shares),
+            tasks=("classification",),
+        ),
     },
 )

@@ -7,7 +7,7 @@ from typing import Any
 from mlpexp.analysis import run_files
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
-from mlpexp.nn.metrics import columns, epoch_columns, final_columns
+from mlpexp.nn.metrics import is_column
 from mlpexp.store.csv_tables import csv_text
 
 
@@ -26,7 +26,8 @@ class Table:
 def ranking(analysis: Analysis) -> Table:
     """All configurations, the best first."""
     study, ranked, against = analysis.study, analysis.ranking, analysis.comparison
-    metrics = columns("val", "test") if analysis.has_test else columns("val")
+    parts = ("val/", "test/") if analysis.has_test else ("val/",)
+    metrics = [name for part in parts for name in study.values if name.startswith(part)]
     spread = [f"{metric}{end}" for metric in metrics for end in ("", " ±")]
     versus = [f"best minus this, {analysis.reported}", "±", "p", "p corrected", "distinguishable"]
     header = ["rank", *(key.name for key in study.factors), "runs", "finished", "diverged", "chance", *spread]
@@ -51,7 +52,7 @@ def every_run(analysis: Analysis) -> Table:
     """Each run with the command that trains it again, and the run that it repeats, if any."""
     study = analysis.study
     keys = [*study.factors, *study.seeds]
-    metrics = (*epoch_columns(), *final_columns(), "seconds")
+    metrics = [*filter(is_column, study.values), "seconds"]
     rows = []
     for i, name in enumerate(study.names):
         swept = [(key.name, key.levels[key.codes[i]]) for key in keys]

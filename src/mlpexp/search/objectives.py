@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from mlpexp.nn.metrics import epoch_columns, higher_is_better
+from mlpexp.nn.metrics import METRICS, higher_is_better
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.store import run_directory
 from mlpexp.store.run_directory import FINITE, Result
@@ -31,23 +31,31 @@ class Measured(NamedTuple):
     epochs: int | None = None
 
 
-def directions(names: Sequence[str]) -> list[Literal["minimize", "maximize"]]:
-    """`maximize` for accuracies, `minimize` for all others.
+def check(names: Sequence[str], allowed: Sequence[str]) -> None:
+    """
+    Args:
+        allowed: the columns that each epoch has; `OTHERS` are possible beside them.
 
     Raises:
         UserError: an unknown objective, one given twice, or none.
     """
-    allowed = (*epoch_columns(), *OTHERS)
+    allowed = (*allowed, *OTHERS)
     for name in names:
         if name.startswith("test/"):
             raise UserError(
                 f"objective {name}: test/* cannot be an objective, since there would be no test left; "
-                "choose val/loss or val/acc"
+                f"choose {' or '.join(name for name in allowed if name.startswith('val/'))}"
             )
         if name not in allowed:
-            raise UserError(f"unknown objective '{name}'; choose among {', '.join(allowed)}")
+            metric = name.partition("/")[2]
+            hint = f"; record it with metrics=[{metric}]" if name.startswith("val/") and metric in METRICS else ""
+            raise UserError(f"unknown objective '{name}'; choose among {', '.join(allowed)}{hint}")
     if not names or len(set(names)) < len(names):
         raise UserError("hydra.sweeper.objectives names each objective once, e.g. [val/acc,num_parameters]")
+
+
+def directions(names: Sequence[str]) -> list[Literal["minimize", "maximize"]]:
+    """`maximize` for metrics of which more is better, `minimize` for all others."""
     return ["maximize" if name not in OTHERS and higher_is_better(name) else "minimize" for name in names]
 
 

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlpexp.config import hydra_messages
 from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config
+from mlpexp.nn.metrics import columns
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.search import objectives, samplers, search_console, search_space
 from mlpexp.search.search_space import Space
@@ -70,7 +71,7 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
     ]
     if problems:
         raise ConfigError(problems)
-    objectives.directions(names)
+    objectives.check(names, columns("train", "val", names=cfg.metric_names))
     name = str(settings["sampler"])
     if warning := samplers.check(name, space, names):
         search_console.warn(warning)

@@ -111,17 +111,19 @@ def described_data(path: Path, loaded: Mapping[str, Any]) -> Description:
     Raises:
         UserError: it says nothing, or what it says does not fit its network.
     """
-    _, num_features, num_classes = described(path, loaded)
+    cfg, num_features, num_classes = described(path, loaded)
     try:
         data = Description.from_plain(loaded["hyper_parameters"].get("data"))
     except ValueError as error:
         raise UserError(f"{path}: {error}; train the run again") from error
-    found = data.features.num_inputs, len(data.class_names)
+    found = data.features.num_inputs, data.num_outputs
     if found != (num_features, num_classes):
         raise UserError(
             f"{path} describes data of {found[0]} features and {found[1]} classes, but its network has "
             f"{num_features} and {num_classes}; train the run again"
         )
+    if bool(data.target_names) != (cfg.data.learns == "regression"):
+        raise UserError(f"{path} describes other data than its configuration; train the run again")
     return data
 
 

@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlpexp.config.schema import REMOVED, Config, plain
+from mlpexp.data.data_sets import DATA_SETS
+from mlpexp.nn.losses import DEFAULTS
+from mlpexp.nn.metrics import recorded
 
 SCHEMA_VERSION = 1
 
@@ -64,10 +67,25 @@ def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
     found = relevant(config, _DEFAULTS)
     for group, values in REMOVED.items():
         found[group] |= values
+    return {"config": _canonical(found, cfg), "data": data_digest, "schema_version": SCHEMA_VERSION}
+
+
+def _canonical(found: dict[str, Any], cfg: Config) -> dict[str, Any]:
+    """The same for configurations that mean the same."""
     # equal widths may be given as a list or by the depth
     found["model"]["depth"] = len(cfg.model.hidden_sizes)
     found["model"]["width"] = cfg.model.hidden_sizes
-    return {"config": found, "data": data_digest, "schema_version": SCHEMA_VERSION}
+    # what is the default of the task may be named
+    if cfg.loss.name == DEFAULTS[cfg.data.learns]:
+        del found["loss"]["name"]
+        found = {key: value for key, value in found.items() if key != "loss" or value}
+    if cfg.data.task == DATA_SETS[cfg.data.name].task:
+        del found["data"]["task"]
+    if len(cfg.data.targets) == 1:
+        found["data"]["target"] = cfg.data.targets[0]
+    usual = recorded(cfg.data.learns, [cfg.monitor.removeprefix("val/")])
+    further = [name for name in cfg.metric_names if name not in usual]
+    return {key: value for key, value in found.items() if key != "metrics"} | ({"metrics": further} if further else {})
 
 
 def relevant(config: Mapping[str, Any], defaults: Mapping[str, Any], group: str = "") -> dict[str, Any]:

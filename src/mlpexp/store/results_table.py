@@ -11,7 +11,7 @@ from typing import Any
 from mlpexp.config.field_types import builtin_types
 from mlpexp.config.overrides import by_key, swept_keys
 from mlpexp.config.schema import field_types
-from mlpexp.nn.metrics import epoch_columns, final_columns, is_column
+from mlpexp.nn.metrics import all_parts, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.csv_tables import csv_text, original
@@ -76,9 +76,14 @@ def load_results(path: str | Path) -> list[Record]:
     return [{name: typed(name, original(cell)) for name, cell in row.items()} for row in rows]
 
 
-def result_fields(result: Result) -> Record:
-    """The columns behind the swept keys, as a run's own result gives them."""
-    fields: Record = {name: result.metrics.get(name) for name in (*epoch_columns(), *final_columns())}
+def result_fields(result: Result, measured: Sequence[str] | None = None) -> Record:
+    """The columns behind the swept keys, as a run's own result gives them.
+
+    Args:
+        measured: the columns of metrics; by default those that the run has.
+    """
+    names = all_parts(result.metrics) if measured is None else measured
+    fields: Record = {name: result.metrics.get(name) for name in names}
     tail = (result.epoch, result.epochs, result.num_parameters, result.seconds["fit"], result.message or "")
     return fields | dict(zip(TAIL, tail, strict=True))
 
@@ -104,7 +109,8 @@ def _types() -> Mapping[str, frozenset[type]]:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
-    keys, measured = swept_keys([row[2] for row in rows]), (*epoch_columns(), *final_columns())
+    keys = swept_keys([row[2] for row in rows])
+    measured = all_parts(name for row in rows if row[3] is not None for name in row[3].metrics)
     cells = []
     for number, name, overrides, result, message in rows:
         given = {key: override.label for key, override in by_key(overrides).items()}
@@ -114,6 +120,6 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
             row += [None] * (len(measured) + len(TAIL) - 1)
             cells.append([*row, message])
             continue
-        row += result_fields(result).values()
+        row += result_fields(result, measured).values()
         cells.append(row)
     return [*HEAD, *keys, *measured, *TAIL], cells

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from mlpexp.nn.metrics import epoch_columns, is_column
+from mlpexp.nn.metrics import columns, in_order, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile
@@ -92,7 +92,7 @@ class Result:
 
 def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:
     """One row per epoch, floats at full precision."""
-    names = epoch_columns()
+    names = in_order(name for row in history for name in row) or columns("train", "val")
     rows = ([epoch, *(row.get(name, "") for name in names)] for epoch, row in enumerate(history))
     return _csv(["epoch", *names], rows)
 

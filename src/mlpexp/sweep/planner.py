@@ -184,6 +184,9 @@ def _key(cfg: Config, data: "Prepared") -> tuple[object, ...]:
         None if _input_bytes(data) <= MAX_INPUT_BYTES else data.inputs_key,
         cfg.data.batch_size,
         cfg.data.shuffle,
+        cfg.data.learns,
+        cfg.loss_function,
+        cfg.metric_names,
         cfg.optimizer.name,
         cfg.stack.engine,
         cfg.tracking.diagnostics,
@@ -234,8 +237,11 @@ def _network(cfg: Config, data: "Prepared") -> NetworkSpec:
 
 
 def _run_bytes(cfg: Config, data: "Prepared") -> int:
-    is_weighted = cfg.data.class_weight is not None
-    return bytes_per_run(_network(cfg, data), len(data.split.train), cfg.data.batch_size, is_weighted=is_weighted)
+    is_weighted = cfg.data.class_weight is not None or cfg.data.sample_weight is not None
+    outputs = 0
+    if cfg.keeps_outputs:  # of training, and of validation in double precision where metrics are computed
+        outputs = data.num_classes * (4 * len(data.split.train) + 24 * len(data.split.val))
+    return outputs + bytes_per_run(_network(cfg, data), len(data.split.train), cfg.data.batch_size, is_weighted=is_weighted)
 
 
 def _cost(configs: Sequence[Config], data: "Prepared") -> float:

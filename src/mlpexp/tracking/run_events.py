@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
 
-from mlpexp.nn.metrics import METRICS, recorded
+from mlpexp.nn.metrics import columns, title
 from mlpexp.tracking.events import Event, plain, scalars, string_tensor, text
 from mlpexp.tracking.layer_columns import COLUMNS, START
 from mlpexp.tracking.session_events import Hparam, Status, session_end, session_start
@@ -28,6 +28,7 @@ def run_events(
     final_epoch: int | None = None,
     note: str = "",
     layer_rows: Sequence[Sequence[float | str]] = (),
+    titles: Sequence[tuple[str, str]] = (),
 ) -> list[Event]:
     """The events of one finished run, in the order in which a live run writes them.
 
@@ -39,8 +40,9 @@ def run_events(
         final_epoch: the epoch whose weights gave `final`; the last one unless told otherwise.
         note: for a run that did not end well, why, in a few words of Markdown.
         layer_rows: where layers were inspected, see `layers_event`; of all epochs, in order.
+        titles: see `curve_titles`; by default of the metrics that every classification records.
     """
-    events = start_events(hparams, wall_times[0])
+    events = start_events(hparams, wall_times[0], titles)
     inside = {epoch: list(rows) for epoch, rows in groupby(layer_rows, key=itemgetter(0))}
     if START in inside:
         events.append(layers_event(START, inside[START], wall_times[0]))
@@ -53,9 +55,19 @@ def run_events(
     return events + end_events(final_step, final, status, wall_times[-1], note=note)
 
 
-def start_events(hparams: Mapping[str, Hparam], wall_time: float) -> list[Event]:
-    """Before the first epoch: the HParams row and the Custom Scalars page."""
-    return [session_start(hparams, wall_time), train_against_validation(wall_time)]
+def start_events(
+    hparams: Mapping[str, Hparam], wall_time: float, titles: Sequence[tuple[str, str]] = ()
+) -> list[Event]:
+    """Before the first epoch: the HParams row and the Custom Scalars page, whose charts `titles` name."""
+    return [session_start(hparams, wall_time), train_against_validation(wall_time, titles or curve_titles())]
+
+
+def curve_titles(
+    names: Sequence[str] | None = None, num_outputs: int = 0, loss: str = "cross_entropy"
+) -> tuple[tuple[str, str], ...]:
+    """Each metric (see `metrics.columns`) as it is in tags, and the title of its chart."""
+    each = [column.removeprefix("val/") for column in columns("val", names=names, num_outputs=num_outputs)]
+    return tuple((name, title(name, [loss])) for name in each)
 
 
 def epoch_event(epoch: int, values: Mapping[str, float], wall_time: float) -> Event:
@@ -100,13 +112,12 @@ def confusion_table(counts: Sequence[Sequence[int]], class_names: Sequence[str],
     return text("confusion/test", step, f"{said}\n\n" + "\n".join(lines), wall_time)
 
 
-def train_against_validation(wall_time: float) -> Event:
+def train_against_validation(wall_time: float, titles: Sequence[tuple[str, str]]) -> Event:
     """TensorBoard's Custom Scalars page: train and validation in one chart for each metric.
 
     Written once for each run; TensorBoard merges the equal layouts of many runs into one page.
     """
-    titles = tuple((name, METRICS[name].title) for name in recorded())
-    return string_tensor("custom_scalars__config__", 0, _layout(titles), "custom_scalars", wall_time)
+    return string_tensor("custom_scalars__config__", 0, _layout(tuple(titles)), "custom_scalars", wall_time)
 
 
 @cache

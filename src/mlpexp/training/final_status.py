@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+import torch
+
 from mlpexp.config.schema import Config
-from mlpexp.nn.chance_level import chance_message
+from mlpexp.data.prepared_data import Prepared
+from mlpexp.nn.chance_level import chance_message, loss_of_constant, value_chance_message
 from mlpexp.nn.early_stopping import Progress
+from mlpexp.nn.losses import LossFunction
 from mlpexp.store.run_directory import Status
 
 # flags of a training that is not meant to learn much, as trainer=smoke; such a run is never called `chance`
@@ -31,23 +36,46 @@ def conclude(
     class_weights: Sequence[float] | None = None,
     *,
     left: str = "",
+    guessed: float | None = None,
 ) -> Conclusion:
     """Status and metrics of a training that has ended, alone or in a stack.
 
     Args:
         class_counts: training samples of each class.
         class_weights: weight of each class in the training loss; None where all weigh the same.
+        guessed: in a regression the least loss of a constant, see `guessed_loss`.
         left: why successive halving stopped the run before its end; such a run is not judged.
     """
     epoch = progress.best_epoch if cfg.test_weights == "best" else None
     if epoch is None and history:
         epoch = len(history) - 1
     metrics = dict(history[epoch]) | dict(tested) if epoch is not None else {}
-    diverged = next((i for i, row in enumerate(history) if not all(map(math.isfinite, row.values()))), None)
+    # another metric may be undefined, such as the recall of a class without samples
+    diverged = next((i for i, row in enumerate(history) if not all(map(math.isfinite, _losses(row)))), None)
     if diverged is not None:
         return Conclusion("diverged", epoch, metrics, f"diverged in epoch {diverged}: the loss is no longer finite")
     if left:
         return Conclusion("stopped", epoch, metrics, left)
     judged = history and not CUT_SHORT & cfg.trainer.flags.keys()
-    message = chance_message(history, class_counts, class_weights) if judged else None
+    message = None
+    if judged and guessed is not None:
+        message = value_chance_message(history, guessed)
+    elif judged:
+        message = chance_message(history, class_counts, class_weights, cfg.loss_function)
     return Conclusion("chance" if message else "ok", epoch, metrics, message)
+
+
+def _losses(row: Mapping[str, float]) -> list[float]:
+    return [value for name, value in row.items() if name.endswith("/loss")]
+
+
+@lru_cache(maxsize=32)
+def guessed_loss(data: Prepared, loss: LossFunction) -> float | None:
+    """The least loss that a constant has on the training samples, as `train/loss` states it; None for classes."""
+    scale = data.target_scale
+    if scale is None:
+        return None
+    train = torch.from_numpy(data.split.train)
+    weights = None if data.sample_weights is None else data.sample_weights[train]
+    unit = float(scale[0]) ** loss.entry.power if len(scale) == 1 else 1.0
+    return unit * loss_of_constant(data.labels[train], loss, weights)

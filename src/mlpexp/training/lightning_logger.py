@@ -2,14 +2,13 @@
 
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mlpexp.nn.metrics import epoch_columns, final_columns
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import scalar
 
@@ -17,8 +16,13 @@ from mlpexp.tracking.events import scalar
 class RunLogger(Logger):
     """Scalars of other names (a learning-rate monitor's, say) go into the run's own event file."""
 
-    def __init__(self, directory: Path, events: EventLog | None) -> None:
+    def __init__(self, directory: Path, events: EventLog | None, recorded: Collection[str]) -> None:
+        """
+        Args:
+            recorded: columns that the recorder writes.
+        """
         super().__init__()
+        self._columns = recorded
         self._directory, self._events = directory, events
         self._writer = _LateWriter(directory)
 
@@ -51,7 +55,7 @@ class RunLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._events is not None:
             now = time.time()
-            recorded = {*epoch_columns(), *final_columns(), "epoch"}  # by the recorder itself
+            recorded = {*self._columns, "epoch"}  # by the recorder itself
             self._events.add(
                 *(scalar(name, step or 0, value, now) for name, value in metrics.items() if name not in recorded)
             )

@@ -22,7 +22,7 @@ from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
-from mlpexp.nn.metrics import epoch_columns
+from mlpexp.nn.metrics import columns
 from mlpexp.runtime import distributed, signals
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.tracking.event_files import EventLog
@@ -159,11 +159,12 @@ class Recorder(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Classifier)
-        if not module.metrics.keys() >= set(epoch_columns()):
+        names = columns("train", "val", names=self.cfg.metric_names, num_outputs=module.network.sizes[-1])
+        if not module.metrics.keys() >= set(names):
             return  # stopped in the middle, by max_steps, say: no epoch of the run
         self.in_epoch = False
         epoch, now = trainer.current_epoch, time.time()
-        self.history.append({name: module.metrics[name] for name in epoch_columns()})
+        self.history.append({name: module.metrics[name] for name in names})
         self.epoch_ends.append(now)
         if self.events is not None:
             self.events.add(epoch_event(epoch, self.history[-1], now))
@@ -209,7 +210,7 @@ class Recorder(Checkpoint):
     def _inspect(self, module: Classifier, epoch: int, now: float) -> None:
         assert self._probe is not None
         parameters = module.parameter_values()
-        numbers, gradients = inspect(module.network, parameters, *self._probe)
+        numbers, gradients = inspect(module.network, parameters, *self._probe, module.loss)
         [rows] = numbers.rows(epoch)
         self.layer_rows += rows
         if self.events is None:

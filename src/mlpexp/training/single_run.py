@@ -23,7 +23,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.datamodule import TableDataModule
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn import chance_level
-from mlpexp.nn.metrics import final_columns
+from mlpexp.nn.metrics import PARTS, columns
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
 from mlpexp.store import atomic_files, checkpoint_files, directory_lock, file_names, run_directory, run_state, test_hits
@@ -31,10 +31,10 @@ from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.previous_events import carried_over
-from mlpexp.tracking.run_events import end_events, start_events
+from mlpexp.tracking.run_events import curve_titles, end_events, start_events
 from mlpexp.tracking.session_events import Hparam
 from mlpexp.training import resume
-from mlpexp.training.final_status import Conclusion, conclude
+from mlpexp.training.final_status import Conclusion, conclude, guessed_loss
 from mlpexp.training.lightning_logger import RunLogger
 from mlpexp.training.recorder import DeferredCheckpointIO, Recorder
 from mlpexp.training.resume import Continued
@@ -115,14 +115,14 @@ class _Run:
             if not recorder.history:
                 raise UserError("training stopped before its first epoch was done; allow it more steps or time")
             self._replace()
-            end = conclude(self.cfg, recorder.history, recorder.progress, self._test(trainer), *self._classes())
+            end = self._conclude(self._test(trainer))
             self._draw()
         except BaseException as error:
             _end_ranks(trainer)
             if self.job.continued and not (self.replaced or recorder.has_news):
                 raise  # the run stays as it was
             status: run_directory.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
-            so_far = conclude(self.cfg, recorder.history, recorder.progress, {}, *self._classes())
+            so_far = self._conclude({})
             message = first_line(error) if isinstance(error, UserError | Interrupted) else described(error)
             fit_s = fit_s if math.isfinite(fit_s) else time.perf_counter() - fit_started
             self._replace()
@@ -142,7 +142,13 @@ class _Run:
             self.recorder.begin(continued.history, continued.layer_rows)
             self.recorder.before_writing = self._replace
         if self.events is not None:
-            self.events.add(*start_events(self.job.hparams or chosen(self.cfg), self.recorder.started))
+            self.events.add(
+                *start_events(
+                    self.job.hparams or chosen(self.cfg),
+                    self.recorder.started,
+                    curve_titles(self.cfg.metric_names, self.module.network.sizes[-1], self.cfg.loss_function.name),
+                )
+            )
             if continued:
                 self.events.add(*carried_over(self._earlier_events(), continued.saved_at))
             self.events.flush()
@@ -189,7 +195,7 @@ class _Run:
             max_epochs=cfg.trainer.max_epochs,
             accelerator=cfg.trainer.accelerator,
             enable_progress_bar=has_bar,  # ours is an ordinary callback
-            logger=[RunLogger(self.job.directory, self.events), *instances("logger", cfg.logger)],
+            logger=[RunLogger(self.job.directory, self.events, self._columns()), *instances("logger", cfg.logger)],
             callbacks=[self.recorder, *bars, *given],
             plugins=[io, *on_this_machine(plugins if isinstance(plugins, list) else [plugins])],
             default_root_dir=self.job.directory,
@@ -216,20 +222,30 @@ class _Run:
             )
         trainer.test(self.module, self.data, verbose=False)
         self._write_hits()
-        return {name: self.module.metrics[name] for name in final_columns()}
+        return {name: value for name, value in self.module.metrics.items() if name.startswith("test/")}
 
     def _write_hits(self) -> None:
         if not self.cfg.tracking.test_hits:
             return
         outcomes, prepared = self.module.outcomes("test"), self.data.prepared
-        hits = (outcomes.predictions == outcomes.labels).cpu().numpy()
+        hits = (outcomes.classes() == outcomes.labels).cpu().numpy()
         path = self.job.directory / file_names.TEST_HITS
         atomic_files.write(path, test_hits.encode(hits, prepared.split.test, len(prepared.labels)))
 
-    def _classes(self) -> tuple[list[int], list[float] | None]:
-        """Training samples of each class, and what each counts."""
-        prepared = self.data.prepared
-        return prepared.class_counts(), prepared.description.class_weights
+    def _columns(self) -> tuple[str, ...]:
+        return columns(*PARTS, names=self.cfg.metric_names, num_outputs=self.module.network.sizes[-1])
+
+    def _conclude(self, tested: Mapping[str, float]) -> Conclusion:
+        prepared, recorder = self.data.prepared, self.recorder
+        return conclude(
+            self.cfg,
+            recorder.history,
+            recorder.progress,
+            tested,
+            prepared.class_counts(),
+            prepared.description.class_weights,
+            guessed=guessed_loss(prepared, self.cfg.loss_function),
+        )
 
     def _draw(self) -> None:
         if self.cfg.tracking.figures:

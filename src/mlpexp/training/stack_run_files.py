@@ -13,9 +13,9 @@ from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directo
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import encode, file_name
-from mlpexp.tracking.run_events import confusion_table, run_events
+from mlpexp.tracking.run_events import confusion_table, curve_titles, run_events
 from mlpexp.tracking.session_events import Hparam
-from mlpexp.training.final_status import Conclusion, conclude
+from mlpexp.training.final_status import Conclusion, conclude, guessed_loss
 from mlpexp.training.stack_checkpoints import assemble
 
 
@@ -63,6 +63,7 @@ def write_run(
             final_epoch=end.epoch,
             note=end.message or "",
             layer_rows=record.layer_rows,
+            titles=curve_titles(cfg.metric_names, data.num_classes, cfg.loss_function.name),
         )
         if record.confusion:
             events.append(confusion_table(record.confusion, data.class_names, wall_times[-1], end.epoch or 0))
@@ -88,7 +89,10 @@ def run_entry(
 def _end(cfg: Config, data: Prepared, state: TrainingState) -> Conclusion:
     record = state.record
     counts, weights = data.class_counts(), data.description.class_weights
-    return conclude(cfg, record.history, record.progress, record.tested, counts, weights, left=record.left)
+    guessed = guessed_loss(data, cfg.loss_function)
+    return conclude(
+        cfg, record.history, record.progress, record.tested, counts, weights, left=record.left, guessed=guessed
+    )
 
 
 def _tables(state: TrainingState) -> dict[str, str]:

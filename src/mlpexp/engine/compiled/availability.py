@@ -15,6 +15,8 @@ from mlpexp.config import schema
 from mlpexp.config.schema import Config
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate, Linear
+from mlpexp.nn.losses import CROSS_ENTROPY
+from mlpexp.nn.metrics import METRICS
 from mlpexp.nn.network import NetworkSpec
 
 
@@ -38,11 +40,12 @@ OPTIMIZERS = {
 
 # keys of which the engine supports every value, or that do not reach it; every other key must have its default
 SUPPORTED_KEYS = {
-    "": "seed name monitor test_weights threads record dry_run report resume callbacks logger",
+    "": "seed name monitor metrics test_weights threads record dry_run report resume callbacks logger",
     "model": "variant depth width activation init sigma_w sigma_b parametrization base_width",
-    "data": "name split val_fraction test_fraction seed folds fold label_noise class_weight batch_size shuffle path "
-    "target val_path test_path separator decimal thousands encoding columns drop categorical missing samples noise "
+    "data": "name task split val_fraction test_fraction seed folds fold label_noise class_weight batch_size shuffle "
+    "path target val_path test_path separator decimal thousands encoding columns drop categorical missing samples noise "
     "classes",
+    "loss": "name label_smoothing delta",
     "optimizer": "name lr momentum nesterov betas eps weight_decay decay_bias schedule step_epochs step_factor "
     "warmup_epochs",
     "early_stopping": "patience min_delta",
@@ -58,6 +61,11 @@ def unsupported_run(cfg: Config) -> str | None:
     for key, read, default in _other_keys():
         if (value := read(cfg)) != default:
             return f"{key}={value} has no compiled form"
+    if cfg.loss_function != CROSS_ENTROPY:
+        smoothing = f" with loss.label_smoothing={cfg.loss.label_smoothing}" if cfg.loss.label_smoothing else ""
+        return f"the loss {cfg.loss_function.name!r}{smoothing} has no compiled form"
+    if names := [name for name in cfg.metric_names if METRICS[name].needs_outputs]:
+        return f"the metric {names[0]!r} is computed from outputs, which the compiled engine does not keep"
     return unsupported(cfg.model.network(1, 2), cfg.optimizer.name)
 
 

@@ -125,9 +125,12 @@ class CompiledEngine:
         lr: Tensor | Sequence[Tensor],
         *,
         class_weights: Tensor | None = None,
+        sample_weights: Tensor | None = None,
         begins: Tensor | None = None,
     ) -> None:
         """One pass over the samples in batches, the last one smaller if need be; see `StackEngine`."""
+        if sample_weights is not None:
+            raise ValueError("weights of samples have no compiled form")
         num_samples = order.shape[-1]
         rates = [lr] * (2 * len(self._sizes) - 2) if isinstance(lr, Tensor) else list(lr)
         by_step = np.stack([row.numpy().reshape(-1, self.num_runs) for row in rates], -1)

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from mlpexp.engine.torch.matrix_products import ALIGNMENT
 from mlpexp.engine.torch.stack_step import StackStep
+from mlpexp.engine.torch.stacked_losses import slopes_of
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate
-from mlpexp.nn.losses import sample_weights
+from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
 from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
@@ -36,6 +37,8 @@ class Engine:
         networks: of each run; they differ in activations only, and equal ones are neighbours.
         parameters: by name (`NetworkSpec.shapes`), (R, ...); copied.
         update: the optimizer's settings.
+        loss: what is minimised, and without label smoothing what is evaluated.
+        keeps_outputs: outcomes hold the networks' outputs, which some metrics need.
 
     Attributes:
         parameters: the present values; clone what you keep, and a run's slice before you save it.
@@ -49,11 +52,14 @@ class Engine:
         networks: Sequence[NetworkSpec],
         parameters: Mapping[str, Tensor],
         update: UpdateSettings,
+        loss: LossFunction = CROSS_ENTROPY,
+        keeps_outputs: bool = False,
     ) -> None:
         self._settings = update
+        self._loss, self._keeps_outputs = loss, keeps_outputs
         self._networks = list(networks)
         network = check_stack(networks, parameters)
-        self._num_classes = network.sizes[-1]
+        self._num_outputs = network.sizes[-1]
         self._set_parameters({name: parameters[name].clone() for name in network.shapes})
         self.train_outcomes: Outcomes
 
@@ -92,24 +98,23 @@ class Engine:
         lr: Tensor | Sequence[Tensor],
         *,
         class_weights: Tensor | None = None,
+        sample_weights: Tensor | None = None,
         begins: Tensor | None = None,
     ) -> None:
         """One pass over the samples in batches, the last one smaller if need be; see `StackEngine`."""
         num_samples = order.shape[-1]
         order = order.expand(self.num_runs, num_samples)
         self._update.schedule(lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr])
-        losses = inputs.new_empty(self.num_runs, num_samples)
-        self.train_outcomes = Outcomes(
-            losses=losses,
-            predictions=torch.empty_like(order, memory_format=torch.contiguous_format),
-            labels=labels_at(labels, order),
-            num_classes=self._num_classes,
-            weights=None if class_weights is None else torch.empty_like(losses),
-        )
+        targets = labels_at(labels, order)
+        weights = None if class_weights is None else class_weights.gather(1, targets)
+        if sample_weights is not None:
+            own = sample_weights[order] if sample_weights.ndim == 1 else sample_weights.gather(1, order)
+            weights = own if weights is None else weights * own
+        self.train_outcomes = self._outcomes(inputs, targets, weights)
         whole = num_samples // batch_size * batch_size
         for start, stop, size in ((0, whole, batch_size), (whole, num_samples, num_samples - whole)):
             if start < stop:
-                self._train(inputs, order, start, stop, size, class_weights, begins)
+                self._train(inputs, order, start, stop, size, begins)
 
     def _train(
         self,
@@ -118,26 +123,29 @@ class Engine:
         start: int,
         stop: int,
         size: int,
-        class_weights: Tensor | None,
         begins: Tensor | None,
     ) -> None:
         """The steps on the samples start..stop of the order, `size` at a time."""
         index = _by_steps(order[:, start:stop], size)  # (S, R, B)
         outcomes = self.train_outcomes
-        targets = _by_steps(outcomes.labels[:, start:stop], size)
-        losses, predictions = inputs.new_empty(*index.shape, 1), torch.empty_like(index)
-        slopes: Sequence[Tensor | None] = [None] * len(index)
-        if class_weights is not None and outcomes.weights is not None:
-            weights, steps = sample_weights(targets, class_weights)
-            _in_order(outcomes.weights[:, start:stop], size).copy_(weights)
-            slopes = steps.unbind()
+        targets = _by_steps(_with_last_axis(outcomes.labels)[:, start:stop], size)  # (S, R, B, 1 or C)
+        losses = inputs.new_empty(*index.shape, 1)
+        nothing: Sequence[Tensor | None] = [None] * len(index)
+        slopes = outputs = nothing
+        classes = None if outcomes.predictions is None else torch.empty_like(index)
+        if outcomes.outputs is not None:
+            outputs = _in_order(outcomes.outputs[:, start:stop], size).unbind()
+        if outcomes.weights is not None:
+            weights = _by_steps(outcomes.weights[:, start:stop], size)
+            slopes = slopes_of(weights).unbind()
         if begins is not None:
             index = index + begins
         batches = zip(
             index.flatten(1).unbind(),
-            targets.unsqueeze(3).unbind(),
+            targets.unbind(),
             losses.unbind(),
-            predictions.unbind(),
+            nothing if classes is None else classes.unbind(),
+            outputs,
             slopes,
             strict=True,
         )
@@ -145,21 +153,31 @@ class Engine:
         for batch in batches:
             step(*batch)
         losses = losses.squeeze(3).neg_()
-        _in_order(outcomes.losses[:, start:stop], size).copy_(losses if class_weights is None else losses * weights)
-        _in_order(outcomes.predictions[:, start:stop], size).copy_(predictions)
+        _in_order(outcomes.losses[:, start:stop], size).copy_(losses if outcomes.weights is None else losses * weights)
+        if outcomes.predictions is not None and classes is not None:
+            _in_order(outcomes.predictions[:, start:stop], size).copy_(classes)
 
     def _step(self, samples: Tensor, size: int) -> Any:
         key = size, torch.get_num_threads()
         if key not in self._steps:
             batch = samples.new_empty(self.num_runs, size, samples.shape[1])
-            self._steps[key] = StackStep(self._networks, self.parameters, batch, self._gradients)
+            self._steps[key] = StackStep(self._networks, self.parameters, batch, self._loss, self._gradients)
         step = self._steps[key]
 
-        def train(index: Tensor, labels: Tensor, losses: Tensor, predictions: Tensor, slopes: Tensor | None) -> None:
+        def train(
+            index: Tensor,
+            targets: Tensor,
+            losses: Tensor,
+            predictions: Tensor | None,
+            outputs: Tensor | None,
+            slopes: Tensor | None,
+        ) -> None:
             step.gather(samples, index)
             step.forward()
-            step.measure(labels, losses, predictions)
-            step.backward(labels, slopes)
+            step.measure(targets, losses, predictions)
+            if outputs is not None:
+                outputs.copy_(step.logits)
+            step.backward(targets, slopes)
             self._update.step()
 
         return train
@@ -169,14 +187,31 @@ class Engine:
     ) -> Outcomes:
         """Losses and predicted classes of samples, (R, m), all samples in one batch; see `StackEngine`."""
         targets = labels if index is None else labels_at(labels, index)
-        targets = targets.expand(self.num_runs, targets.shape[-1])  # (R, m)
-        losses, predictions = (
-            inputs.new_empty(*targets.shape, 1),
-            torch.empty(targets.shape, dtype=torch.int64, device=inputs.device),
-        )
+        targets = targets.expand(
+            self.num_runs, *targets.shape[-1 - targets.is_floating_point() :]
+        )  # (R, m) or (R, m, C)
+        found = self._outcomes(inputs, targets)
+        losses, by_sample = found.losses.unsqueeze(2), _with_last_axis(targets)
         for start, stop, step in self._forward(inputs, _moved(index, begins)):
-            step.measure(targets[start:stop].unsqueeze(2), losses[start:stop], predictions[start:stop])
-        return Outcomes(losses.squeeze(2).neg_(), predictions, targets, self._num_classes)
+            predictions = None if found.predictions is None else found.predictions[start:stop]
+            step.measure(by_sample[start:stop], losses[start:stop], predictions)
+            if found.outputs is not None:
+                found.outputs[start:stop].copy_(step.logits)
+        found.losses.neg_()
+        return found
+
+    def _outcomes(self, inputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Outcomes:
+        """Room for the outcomes of samples with these targets, (R, n) or (R, n, C)."""
+        shape, classifies = targets.shape[:2], not targets.is_floating_point()
+        keeps = self._keeps_outputs or not classifies
+        return Outcomes(
+            losses=inputs.new_empty(shape),
+            predictions=torch.empty(shape, dtype=torch.int64, device=inputs.device) if classifies else None,
+            labels=targets,
+            num_classes=self._num_outputs,
+            weights=weights,
+            outputs=inputs.new_empty(*shape, self._num_outputs) if keeps else None,
+        )
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of every run for `inputs` (m, I) as one batch: (R, m, C)."""
@@ -203,6 +238,7 @@ class Engine:
                 self._networks[start:stop],
                 {name: values[start:stop] for name, values in self.parameters.items()},
                 batch,
+                self._loss.without_smoothing,
             )
             step.forward()
             yield start, stop, step
@@ -248,11 +284,15 @@ def _moved(index: Tensor | None, begins: Tensor | None) -> Tensor | None:
 
 
 def _by_steps(values: Tensor, size: int) -> Tensor:
-    """(R, S * B) -> (S, R, B), contiguous, so that the samples of a step are one block."""
+    """(R, S * B, ...) -> (S, R, B, ...), contiguous, so that the samples of a step are one block."""
     return _in_order(values, size).contiguous()
 
 
 def _in_order(values: Tensor, size: int) -> Tensor:
-    """(R, S * B) as a view (S, R, B)."""
-    num_runs, num_samples = values.shape
-    return values.view(num_runs, num_samples // size, size).transpose(0, 1)
+    """(R, S * B, ...) as a view (S, R, B, ...)."""
+    return values.unflatten(1, (-1, size)).transpose(0, 1)
+
+
+def _with_last_axis(targets: Tensor) -> Tensor:
+    """Classes (R, n) as (R, n, 1); values (R, n, C) as they are."""
+    return targets if targets.is_floating_point() else targets.unsqueeze(2)

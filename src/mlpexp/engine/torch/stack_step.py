@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mlpexp.engine.torch.layer_kernels import Kernel, Slot, make_kernel
-from mlpexp.nn.losses import LOSSES
+from mlpexp.engine.torch.stacked_losses import make_stacked_loss
+from mlpexp.nn.losses import LossFunction
 from mlpexp.nn.network import NetworkSpec
 
 
@@ -24,6 +25,7 @@ class StackStep:
         networks: of each run; they differ in activations only.
         parameters: by name, (R, ...).
         inputs: (R, B, I), to be filled before each call; contiguous or one (B, I) expanded over the runs.
+        loss: to measure, and to differentiate.
         gradients: where to write those of the parameters; None to go forward only.
     """
 
@@ -32,6 +34,7 @@ class StackStep:
         networks: Sequence[NetworkSpec],
         parameters: Mapping[str, Tensor],
         inputs: Tensor,
+        loss: LossFunction,
         gradients: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._inputs = inputs
@@ -52,7 +55,7 @@ class StackStep:
             self._kernels.append(kernel)
             x, x_gradient, overwrites_x = kernel.output, kernel.output_gradient, not kernel.reads_output
         self.logits = x
-        self._loss = LOSSES["cross_entropy"].stacked(x, x_gradient)
+        self._loss = make_stacked_loss(loss, x, x_gradient)
 
     def gather(self, samples: Tensor, index: Tensor) -> None:
         """Fill the inputs with rows of `samples` (N, I); `index` is (R * B,)."""
@@ -63,12 +66,12 @@ class StackStep:
         for kernel in self._kernels:
             kernel.forward()
 
-    def measure(self, labels: Tensor, log_likelihoods: Tensor, predictions: Tensor) -> None:
-        """Write losses and predicted classes of the logits, see `CrossEntropy.forward`."""
-        self._loss.forward(labels, log_likelihoods, predictions)
+    def measure(self, targets: Tensor, negative_losses: Tensor, predictions: Tensor | None) -> None:
+        """Write losses and predicted classes of the logits, see `StackedLoss.forward`."""
+        self._loss.forward(targets, negative_losses, predictions)
 
-    def backward(self, labels: Tensor, slopes: Tensor | None = None) -> None:
-        """Write the gradients of the batch's mean loss, see `CrossEntropy.backward`; `measure` has been called."""
-        self._loss.backward(labels, slopes)
+    def backward(self, targets: Tensor, slopes: Tensor | None = None) -> None:
+        """Write the gradients of the batch's mean loss, see `StackedLoss.backward`; `measure` has been called."""
+        self._loss.backward(targets, slopes)
         for kernel in reversed(self._kernels):
             kernel.backward()

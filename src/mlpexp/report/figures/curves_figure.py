@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mlpexp.analysis import run_files
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import METRICS, recorded
+from mlpexp.nn.metrics import METRICS
 from mlpexp.report.figures.small_multiples import Multiples, panel_title
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, run_names, shown_configurations, shown_of
 from mlpexp.report.report_tables import Table
@@ -32,9 +32,9 @@ def curves(analysis: Analysis) -> ReportFigure | None:
         altered += len(names) - found.runs
         bands = {}
         for part, prefix in PARTS.items():
-            for metric in recorded():
-                values = found.values.get(f"{prefix}/{metric}")
-                if values is None or not np.isfinite(values).any():
+            for column, values in found.values.items():
+                metric = column.removeprefix(f"{prefix}/")
+                if metric == column or not np.isfinite(values).any():
                     continue
                 lines = band(values)
                 if metric == analysis.metric:

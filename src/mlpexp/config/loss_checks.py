@@ -1,0 +1,58 @@
+"""Checks of the loss and the metrics against the task."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlpexp.config.overrides import spell
+from mlpexp.config.schema import Config
+from mlpexp.data.data_sets import DATA_SETS
+from mlpexp.nn.losses import LOSSES
+from mlpexp.nn.metrics import METRICS, columns, recorded
+
+
+def contradictions(cfg: Config, defaults: Mapping[str, Any]) -> Iterator[str]:
+    """One sentence for each key of the loss and the metrics that does not fit the task or another key.
+
+    Args:
+        defaults: of all keys.
+    """
+    task = cfg.data.learns
+    what = f"data={cfg.data.name} is a {task}" + (" with data.task=regression" if cfg.data.task == task else "")
+    loss = LOSSES[cfg.loss_function.name]
+    if task not in loss.tasks:
+        fitting = ", ".join(name for name, entry in LOSSES.items() if task in entry.tasks)
+        yield f"loss.name={cfg.loss.name} is not for values, and {what}; choose one of {fitting}, or leave it out"
+    elif task == "regression" and cfg.loss.label_smoothing:
+        yield f"loss.label_smoothing={spell(cfg.loss.label_smoothing)} spreads classes, and {what}; leave it out"
+    for key in sorted({key for entry in LOSSES.values() for key in entry.keys} - {*loss.keys}):
+        default = defaults[f"loss.{key}"]
+        if getattr(cfg.loss, key) != default:
+            owners = " or ".join(f"loss.name={name}" for name, entry in LOSSES.items() if key in entry.keys)
+            yield f"loss.{key} needs {owners}; leave it at {spell(default)} with loss.name={cfg.loss_function.name}"
+    possible = [name for name, metric in METRICS.items() if task in metric.tasks]
+    for name in dict.fromkeys(cfg.metrics or ()):
+        if name not in possible:
+            among = ", ".join(possible)
+            yield f"metrics={spell(cfg.metrics)}: {name} is not defined here, since {what}; choose among {among}"
+    if cfg.monitor.removeprefix("val/") not in possible:
+        usual = columns("val", names=recorded(task))
+        yield f"monitor={cfg.monitor} is not defined here, since {what}; choose e.g. monitor={usual[-1]}"
+    if task == "regression" and cfg.tracking.test_hits:
+        yield f"tracking.test_hits=true records right classes, and {what}; leave it out"
+    devices = cfg.trainer.flags.get("devices", 1)
+    for name in cfg.metric_names if devices not in (1, "1", "auto", [0]) else ():
+        if METRICS[name].of_all_samples is not None:
+            yield f"the metric {name} needs all samples in one process; leave it out with trainer.devices={devices}"
+
+
+def few_classes(cfg: Config, classes: int) -> Iterator[str]:
+    """One sentence for each metric that is 1 for every network with so few classes."""
+    if DATA_SETS[cfg.data.name].task == "regression" or cfg.data.learns == "regression":
+        return
+    for name in cfg.metric_names:
+        least = METRICS[name].least_classes
+        if classes < least:
+            yield (
+                f"the metric {name} is 1 for every network with {classes} classes; leave it out, or choose one of "
+                f"{', '.join(other for other, entry in METRICS.items() if entry.least_classes <= classes)}"
+            )
