@@ -6,7 +6,6 @@ from pathlib import Path
 import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
-from mlpexp.nn.metrics import METRICS, columns
 from mlpexp.runtime.shell_commands import plain, program
 from mlpexp.runtime.terminal import say
 
@@ -30,10 +29,8 @@ def _parser() -> argparse.ArgumentParser:
         "directories", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME, or a run's"
     )
     parser.add_argument("--out", type=Path, help="where to write; by default DIR/report of the first DIR")
-    parser.add_argument("--metric", choices=tuple(METRICS), default="acc", help="what is shown (default: acc)")
-    parser.add_argument(
-        "--by", choices=columns("val"), help="what the best is chosen by (default: what the runs monitored)"
-    )
+    parser.add_argument("--metric", help="what is shown, such as acc or rmse (default: accuracy, of values RMSE)")
+    parser.add_argument("--by", help="what the best is chosen by, such as val/loss (default: what the runs monitored)")
     return parser
 
 

@@ -13,6 +13,9 @@ from mlpexp.analysis.statistics import Comparison, Estimate, cell_means, compare
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.analysis.swept_keys import Key
 from mlpexp.analysis.variance import Decomposition, decompose
+from mlpexp.nn.losses import DEFAULTS, LOSSES, Task
+from mlpexp.nn.metrics import headline, recorded, title
+from mlpexp.runtime.errors import UserError
 
 COSTS = {"num_parameters": "parameters", "seconds": "seconds of training"}
 FALLBACK_MONITOR = "val/loss"
@@ -27,7 +30,7 @@ class Analysis:
     study: SweepTable
     sources: Sources
     metric: str
-    """`acc` or `loss`"""
+    """e.g. `acc`"""
     has_test: bool
     ranking: Ranking
     comparison: Comparison | None
@@ -43,6 +46,16 @@ class Analysis:
     """cost -> (C,) whether on the Pareto front by validation"""
     problems: dict[str, np.ndarray]
     """(N,) mask for each of `PROBLEMS`"""
+
+    @property
+    def title(self) -> str:
+        """The metric with its unit, e.g. "loss (nats)"."""
+        swept = [key.levels for key in self.study.factors if key.name == "loss.name"]
+        plan = self.sources.plan
+        given = swept[0] if swept else [plan.constants.get("loss.name") if plan else None]
+        task: Task = "regression" if headline(self.study.values) in recorded("regression")[1:] else "classification"
+        names = {str(name) if name not in (None, "null", "") else DEFAULTS[task] for name in given}
+        return title(self.metric, names & set(LOSSES))
 
     @property
     def validation(self) -> str:
@@ -97,7 +110,7 @@ class Analysis:
         return cell_means(self.levels, self.study.table(self.parts[part]), keys)
 
 
-def analyse(directory: Path, metric: str = "acc", by: str | None = None) -> Analysis:
+def analyse(directory: Path, metric: str | None = None, by: str | None = None) -> Analysis:
     """Read a sweep's directory and compute its statistics; arguments as for `analyse_table`.
 
     Raises:
@@ -106,14 +119,20 @@ def analyse(directory: Path, metric: str = "acc", by: str | None = None) -> Anal
     return analyse_table(*load_sweep.read(directory), metric, by)
 
 
-def analyse_table(study: SweepTable, sources: Sources, metric: str = "acc", by: str | None = None) -> Analysis:
+def analyse_table(study: SweepTable, sources: Sources, metric: str | None = None, by: str | None = None) -> Analysis:
     """
     Args:
-        metric: `acc` or `loss`, which is shown.
+        metric: which is shown; by default accuracy, of values RMSE.
         by: the validation metric that decides; by default the one by which the runs chose their best epoch.
     """
     if by is None:
         by = sources.monitors.most_common(1)[0][0] if sources.monitors else FALLBACK_MONITOR
+    metric = metric or headline(study.values)
+    there = [name for name in study.values if name.startswith("val/")]
+    for option, column in (("--metric", f"val/{metric}"), ("--by", by)):
+        if column not in there:
+            choices = ", ".join(name.removeprefix("val/") if option == "--metric" else name for name in there)
+            raise UserError(f"{option}: {study.directory} has no {column}; choose one of {choices}")
     ranking = rank(study, by)
     has_test = bool(np.isfinite(study.table(f"test/{metric}")).any())
     reported = study.table(f"test/{metric}" if has_test else f"val/{metric}")

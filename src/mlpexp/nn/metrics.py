@@ -240,6 +240,12 @@ def in_order(found: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(found), key=place)
 
 
+def headline(found: Collection[str]) -> str:
+    """The metric that people read first, of those with a validation column: accuracy, or RMSE, or the loss."""
+    usual = (recorded(task)[1] for task in BOTH)
+    return next((name for name in usual if f"val/{name}" in found), "loss")
+
+
 def is_column(name: str) -> bool:
     """Whether a column's name is that of a metric, recorded by this program or by a version with further metrics."""
     part, _, metric = name.partition("/")

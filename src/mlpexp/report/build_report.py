@@ -45,7 +45,9 @@ class Written:
     num_tables: int
 
 
-def build(directories: Sequence[Path], out: Path | None = None, metric: str = "acc", by: str | None = None) -> Written:
+def build(
+    directories: Sequence[Path], out: Path | None = None, metric: str | None = None, by: str | None = None
+) -> Written:
     """Write the report of one or more sweeps; single runs among them are reported together, as one sweep.
 
     Args:
@@ -82,7 +84,7 @@ def build(directories: Sequence[Path], out: Path | None = None, metric: str = "a
     )
 
 
-def _analysed(directories: Sequence[Path], metric: str, by: str | None) -> tuple[list[str], list[Analysis]]:
+def _analysed(directories: Sequence[Path], metric: str | None, by: str | None) -> tuple[list[str], list[Analysis]]:
     sweeps = [path for path in directories if not load_sweep.is_single_run(path)]
     single = [path for path in directories if load_sweep.is_single_run(path)]
     analyses = [analyse(path, metric, by) for path in sweeps]

@@ -241,7 +241,9 @@ def _run_bytes(cfg: Config, data: "Prepared") -> int:
     outputs = 0
     if cfg.keeps_outputs:  # of training, and of validation in double precision where metrics are computed
         outputs = data.num_classes * (4 * len(data.split.train) + 24 * len(data.split.val))
-    return outputs + bytes_per_run(_network(cfg, data), len(data.split.train), cfg.data.batch_size, is_weighted=is_weighted)
+    return outputs + bytes_per_run(
+        _network(cfg, data), len(data.split.train), cfg.data.batch_size, is_weighted=is_weighted
+    )
 
 
 def _cost(configs: Sequence[Config], data: "Prepared") -> float:

@@ -19,7 +19,7 @@ from mlpexp.analysis.swept_keys import Key
 from mlpexp.config.overrides import parse, swept_keys
 from mlpexp.config.schema import Config
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
-from mlpexp.nn.metrics import higher_is_better
+from mlpexp.nn.metrics import headline, higher_is_better
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
 from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
@@ -194,9 +194,11 @@ def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Out
     ranking = rank(table, monitor)
     if ranking.best is None:
         return
-    metrics = [name for name in dict.fromkeys((monitor, "val/acc", "test/acc")) if math.isfinite(_best(ranking, name))]
+    metric = headline(table.values) if monitor == "val/loss" else monitor.removeprefix("val/")
+    wanted = dict.fromkeys((monitor, f"val/{metric}", f"test/{metric}"))
+    metrics = [name for name in wanted if name in ranking.means and math.isfinite(_best(ranking, name))]
     if console.width < WIDE and len(metrics) > 2:
-        metrics.remove("val/acc")
+        metrics.remove(f"val/{metric}")
     repeated = bool((ranking.finished > 1).any())
     console.print(_title(table, ranking, repeated), highlight=False, soft_wrap=True)
     grid = Table(header_style="bold")

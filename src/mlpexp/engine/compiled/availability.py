@@ -43,8 +43,8 @@ SUPPORTED_KEYS = {
     "": "seed name monitor metrics test_weights threads record dry_run report resume callbacks logger",
     "model": "variant depth width activation init sigma_w sigma_b parametrization base_width",
     "data": "name task split val_fraction test_fraction seed folds fold label_noise class_weight batch_size shuffle "
-    "path target val_path test_path separator decimal thousands encoding columns drop categorical missing samples noise "
-    "classes",
+    "path target val_path test_path separator decimal thousands encoding columns drop categorical missing samples "
+    "noise classes",
     "loss": "name label_smoothing delta",
     "optimizer": "name lr momentum nesterov betas eps weight_decay decay_bias schedule step_epochs step_factor "
     "warmup_epochs",

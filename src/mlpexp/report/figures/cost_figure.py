@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
-from mlpexp.nn.metrics import METRICS, is_share
+from mlpexp.nn.metrics import higher_is_better, is_share
 from mlpexp.report.figures.canvas import VALIDATION, plain, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals
 from mlpexp.report.report_tables import Table
@@ -71,25 +71,31 @@ def costs(analysis: Analysis) -> ReportFigure | None:
     return ReportFigure(
         title="Cost",
         caption=caption + intervals(analysis),
-        figure=cost(panels, mean, half, analysis.metric, best),
+        figure=cost(panels, mean, half, analysis.metric, best, analysis.title),
         tables=(Table(name="cost", header=header, rows=rows),),
     )
 
 
 @in_house_style
 def cost(
-    panels: Sequence[tuple[str, np.ndarray, np.ndarray]], mean: np.ndarray, half: np.ndarray, metric: str, best: int
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    mean: np.ndarray,
+    half: np.ndarray,
+    metric: str,
+    best: int,
+    words: str,
 ) -> Figure:
     """One point per configuration, validation; the line is the Pareto front.
 
     Args:
         panels: what it costs, (C,) cost, (C,) whether on the front.
         mean, half: (C,) of the metric.
+        words: the metric with its unit.
         best: row of the best.
     """
     figure = new_figure(0.4 + 4.7 * max(len(panels), 1), 3.75)
     shown = np.isfinite(mean)
-    rising = METRICS[metric].higher_is_better
+    rising = higher_is_better(f"val/{metric}")
     by_error = is_share(metric) and rising and _spans(mean[shown])
     low = -np.inf if by_error else _floor(mean[shown], rising)
     some = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), MAX_POINTS)).astype(int))
@@ -106,7 +112,7 @@ def cost(
         reach = np.nan_to_num(half) if shown.sum() <= MANY else 0
         ends = np.concatenate([mean - reach, mean + reach])
         value_axis(axes, np.clip(ends, low, 1 if is_share(metric) else None) if rising else np.clip(ends, None, low))
-        axes.set_ylabel(f"validation {METRICS[metric].title}")
+        axes.set_ylabel(f"validation {words}")
         if by_error:
             _by_error(axes, ends[np.isfinite(ends)], float(mean[shown].max()))
         axes.set_xlabel(name + (", log scale" if log else ""))

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from mlpexp.analysis import run_files
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import METRICS
 from mlpexp.report.figures.small_multiples import Multiples, panel_title
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, run_names, shown_configurations, shown_of
 from mlpexp.report.report_tables import Table
@@ -55,7 +54,7 @@ def curves(analysis: Analysis) -> ReportFigure | None:
     return ReportFigure(
         title="Learning curves",
         caption=caption,
-        figure=learning_curves(panels, analysis.metric),
+        figure=learning_curves(panels, analysis.metric, analysis.title),
         tables=(Table(name="curves", header=header, rows=rows),),
     )
 
@@ -74,7 +73,7 @@ def band(rows: np.ndarray) -> Band:
 
 
 @in_house_style
-def learning_curves(panels: Sequence[Panel], metric: str) -> Figure:
+def learning_curves(panels: Sequence[Panel], metric: str, words: str) -> Figure:
     """One panel per configuration: the mean over its seeds, and a band from the 10th to the 90th percentile."""
     values = np.concatenate([line for _, bands in panels for band in bands.values() for line in band])
     values = values[np.isfinite(values)]
@@ -84,14 +83,14 @@ def learning_curves(panels: Sequence[Panel], metric: str) -> Figure:
         margin = 0.05 * (high - low) or 0.01
         low, high = low - margin, high + margin
     last = max(len(band[1]) for _, bands in panels for band in bands.values()) - 1
-    drawn = Multiples([panel_title(t) for t, _ in panels], (0, last), low, high, log=log, label=METRICS[metric].title)
+    drawn = Multiples([panel_title(t) for t, _ in panels], (0, last), low, high, log=log, label=words)
     for part, colour in COLOURS.items():
         having = [number for number, (_, bands) in enumerate(panels) if part in bands]
         bands = [panels[number][1][part] for number in having]
         drawn.bands(having, [b[0] for b in bands], [b[2] for b in bands], colour)
         drawn.lines(having, [b[1] for b in bands], colour)
     drawn.legend(list(COLOURS.items()))
-    headline(drawn.figure, f"{METRICS[metric].title.capitalize()} while training{' (log scale)' if log else ''}")
+    headline(drawn.figure, f"{words[:1].upper()}{words[1:]} while training{' (log scale)' if log else ''}")
     return drawn.figure
 
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.analysis.swept_keys import Kind
-from mlpexp.nn.metrics import METRICS
 from mlpexp.report.figures.canvas import TEST, VALIDATION, colours, label_width, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
 from mlpexp.report.report_tables import Table, effects, ends
@@ -51,7 +50,7 @@ def main_effects(analysis: Analysis) -> ReportFigure | None:
     return ReportFigure(
         title="Main effects",
         caption=caption + intervals(analysis),
-        figure=draw_effects(groups, analysis.metric),
+        figure=draw_effects(groups, analysis.title),
         tables=(effects(analysis),),
     )
 
@@ -95,7 +94,7 @@ def interactions(analysis: Analysis) -> ReportFigure | None:
     return ReportFigure(
         title="Interactions",
         caption=caption + intervals(analysis),
-        figure=draw_interactions(drawn, analysis.metric),
+        figure=draw_interactions(drawn, analysis.title),
         tables=(Table(name="interactions", header=header, rows=rows),),
     )
 
@@ -132,7 +131,7 @@ def draw_effects(groups: Sequence[Group], metric: str) -> Figure:
         axes = place(figure, 0.8, 0.6 + (len(lines) - 1 - row) * block, across, HIGH)
         axes.set_xlim(0, across)
         value_axis(axes, values)
-        axes.set_ylabel(METRICS[metric].title)
+        axes.set_ylabel(metric)
         start = 0.0
         ticks: list[float] = []
         names: list[str] = []
@@ -204,7 +203,7 @@ def draw_interactions(pairs: Sequence[Pair], metric: str) -> Figure:
     axes_width, block = 3.0, 2.95
     across = axes_width + legend + 0.85
     figure = new_figure(max(columns * across + 0.1, 5.0), 0.42 + rows * block)
-    headline(figure, f"Interactions (validation {METRICS[metric].title})")
+    headline(figure, f"Interactions (validation {metric})")
     for number, pair in enumerate(pairs):
         row, column = divmod(number, columns)
         axes = place(figure, 0.75 + column * across, 0.55 + (rows - 1 - row) * block, axes_width, 2.0)

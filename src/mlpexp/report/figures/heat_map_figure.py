@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import METRICS
+from mlpexp.nn.metrics import higher_is_better
 from mlpexp.report.figures.canvas import LETTERS, ON_DARK, ON_LIGHT, canvas, label_width, number
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
 from mlpexp.report.report_tables import Table, ends
@@ -67,7 +67,7 @@ def heat_map(analysis: Analysis) -> ReportFigure | None:
         return Axis(label=keys[k].label, levels=[keys[k].levels[level] for level in kept[k]])
 
     figure = heat_maps(
-        axis(rows), axis(columns), None if third is None else axis(third), parts, analysis.metric,
+        axis(rows), axis(columns), None if third is None else axis(third), parts, analysis.metric, analysis.title,
         (framed[0], framed[1], framed[2]),
     )  # fmt: skip
     others = [keys[k].label for k in useful if k not in used]
@@ -96,6 +96,7 @@ def heat_maps(
     panels: Axis | None,
     parts: Mapping[str, Cells],
     metric: str,
+    words: str,
     best: tuple[int, int, int] | None,
 ) -> Figure:
     """Mean ± half of its 95 % interval in each cell; one colour scale for all, a frame around the best.
@@ -115,7 +116,7 @@ def heat_maps(
     values = np.array([cell.mean for cells in parts.values() for cell in cells.values()])
     worst, top_value, clipped = _scale(values)
     norm = Normalize(worst, top_value, clip=True)
-    colours = colormaps["cividis"] if METRICS[metric].higher_is_better else colormaps["cividis_r"]
+    colours = colormaps["cividis"] if higher_is_better(f"val/{metric}") else colormaps["cividis_r"]
     step = top_value - worst
     polygons, faces = [], []
     for place, name in enumerate(names):
@@ -123,7 +124,7 @@ def heat_maps(
         axes.text(
             x0 + across / 2,
             height - 0.14,
-            f"{name} {METRICS[metric].title}",
+            f"{name} {words}",
             weight="bold",
             size=10,
             ha="center",

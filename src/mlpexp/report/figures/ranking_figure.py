@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import METRICS, label
+from mlpexp.nn.metrics import label
 from mlpexp.report.figures.canvas import TEST, VALIDATION, label_width, plain
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals
 from mlpexp.tracking.figures.plot_style import GRID, headline, in_house_style, new_figure, place, short
@@ -35,7 +35,7 @@ def ranked(analysis: Analysis) -> ReportFigure | None:
         caption += f" All have {common}."
     caption += intervals(analysis)
     title = f"The best {len(shown)} of {len(order):,}" if len(shown) < len(order) else "All configurations"
-    figure = forest(f"{title}, by {label(analysis.ranking.by)}", names, parts, analysis.metric)
+    figure = forest(f"{title}, by {label(analysis.ranking.by)}", names, parts, analysis.title)
     return ReportFigure(title=title, caption=caption, figure=figure)
 
 
@@ -62,7 +62,7 @@ def forest(title: str, names: Sequence[str], parts: Mapping[str, Sequence[Estima
     axes.margins(x=0.06)
     axes.grid(axis="x", color=GRID)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(METRICS[metric].title)
+    axes.set_xlabel(metric)
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=9, handlelength=1.0)
     headline(figure, title)
     return figure
