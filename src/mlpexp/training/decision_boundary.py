@@ -20,8 +20,8 @@ PIECE = 8192  # points at once: a wide network's hidden layers stay small
 
 
 def is_plane(description: Description) -> bool:
-    """Whether a sample is two numbers, and nothing else."""
-    return description.features.num_inputs == len(description.features.names) == 2
+    """Whether a sample is two numbers, and nothing else, and its class is predicted."""
+    return bool(description.class_names) and description.features.num_inputs == len(description.features.names) == 2
 
 
 def draw(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn.losses import softmax
+from mlpexp.nn.metrics import columns, headline, is_share, title
 from mlpexp.store import atomic_files, file_names
 from mlpexp.tracking import figures
 from mlpexp.tracking.event_files import EventLog
@@ -33,7 +34,42 @@ def draw(module: Classifier, data: Prepared, recorder: Recorder, directory: Path
 
 
 def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator[tuple[str, Figure]]:
-    yield "curves", figures.learning_curves(recorder.history, recorder.progress.best_epoch)
+    yield "curves", _curves(module, recorder)
+    yield from (_of_classes if data.class_names else _of_values)(module, data)
+    if recorder.layer_rows:
+        rows = recorder.layer_rows
+        start = int(rows[0][0])  # earlier versions did not record the state before training, epoch -1
+        epochs = len({row[0] for row in rows})
+        norms = np.array([row[2] for row in rows], dtype=float).reshape(epochs, -1)
+        yield "gradient_norms", figures.layer_lines(norms, "gradient norm", "L2", first_epoch=start)
+        saturated = np.array([row[4] for row in rows if row[4] != ""], dtype=float)
+        if saturated.size:
+            shares = saturated.reshape(epochs, -1)
+            yield "saturation", figures.layer_lines(shares, "saturated share", axis="share", first_epoch=start)
+
+
+def _curves(module: Classifier, recorder: Recorder) -> Figure:
+    cfg = module.cfg
+    metric = headline(recorder.history[-1].keys() if recorder.history else columns("val", names=cfg.metric_names))
+    loss_title = title("loss", [cfg.loss_function.name])
+    best = recorder.progress.best_epoch
+    if metric == "acc":
+        return figures.learning_curves(recorder.history, best, loss_title)
+    return figures.learning_curves(recorder.history, best, loss_title, metric, title(metric), is_share=is_share(metric))
+
+
+def _of_values(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:
+    part = "test" if len(data.split.test) else "val"
+    inputs, targets = data.part(part)
+    with torch.no_grad():
+        outputs = module.cpu()(inputs)  # (n, T)
+    if torch.isfinite(outputs).all():
+        predicted, true = (data.description.in_target_units(values.numpy()) for values in (outputs, targets))
+        words = "test samples" if part == "test" else "validation samples"
+        yield f"predicted_{part}", figures.predicted_values(predicted, true, data.description.target_names, words)
+
+
+def _of_classes(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:
     if data.image_shape is not None:
         pictures = data.inputs.numpy().reshape(-1, *data.image_shape)
         names = np.array(data.class_names)[data.labels.numpy()]
@@ -63,13 +99,3 @@ def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator
                 "decision_boundary",
                 decision_boundary.draw(module, data.description, inputs.numpy(), labels.numpy(), words),
             )
-    if recorder.layer_rows:
-        rows = recorder.layer_rows
-        start = int(rows[0][0])  # earlier versions did not record the state before training, epoch -1
-        epochs = len({row[0] for row in rows})
-        norms = np.array([row[2] for row in rows], dtype=float).reshape(epochs, -1)
-        yield "gradient_norms", figures.layer_lines(norms, "gradient norm", "L2", first_epoch=start)
-        saturated = np.array([row[4] for row in rows if row[4] != ""], dtype=float)
-        if saturated.size:
-            shares = saturated.reshape(epochs, -1)
-            yield "saturation", figures.layer_lines(shares, "saturated share", axis="share", first_epoch=start)

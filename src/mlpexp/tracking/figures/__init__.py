@@ -5,6 +5,7 @@ from mlpexp.tracking.figures.confusion_plot import confusion_matrix
 from mlpexp.tracking.figures.image_grids import first_layer_weights, mistakes, sample_gallery
 from mlpexp.tracking.figures.line_plots import layer_lines, learning_curves
 from mlpexp.tracking.figures.plot_style import png
+from mlpexp.tracking.figures.value_plot import predicted_values
 
 __all__ = [
     "boundary",
@@ -14,5 +15,6 @@ __all__ = [
     "learning_curves",
     "mistakes",
     "png",
+    "predicted_values",
     "sample_gallery",
 ]

@@ -28,27 +28,38 @@ LEGEND = 12  # layers that a legend names at most
 
 
 @in_house_style
-def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int | None = None) -> Figure:
-    """Loss and accuracy over the epochs side by side, train and validation in each.
+def learning_curves(
+    history: Sequence[Mapping[str, float]],
+    best_epoch: int | None = None,
+    loss_title: str = "loss (nats)",
+    metric: str = "acc",
+    metric_title: str = "accuracy (share correct)",
+    *,
+    is_share: bool = True,
+) -> Figure:
+    """Loss and another metric over the epochs side by side, train and validation in each.
 
-    The loss axis begins at 0, or is logarithmic where the losses span a factor of 100; accuracy is [0, 1].
+    The loss axis begins at 0, or is logarithmic where the losses span a factor of 100; a share is in [0, 1].
 
     Args:
         history: one mapping per epoch with `train/loss`, `val/loss`, `train/acc`, `val/acc`, any of which
-            may be missing or not finite; losses in nats, accuracies in [0, 1].
+            may be missing or not finite.
         best_epoch: from 0; marked by a vertical line.
+        loss_title, metric_title: of the axes, with their units.
+        is_share: whether the metric lies in [0, 1].
     """
     figure = new_figure(10, 4)
     loss = _train_and_validation(place(figure, 0.8, 0.55, 4.0, 2.85), history, "loss", best_epoch)
-    _name_values(loss, "loss (nats)")
-    accuracy = _train_and_validation(place(figure, 5.8, 0.55, 4.0, 2.85), history, "acc", best_epoch)
-    _name_values(accuracy, "accuracy (share correct)")
-    accuracy.set_ylim(0, 1)
+    _name_values(loss, loss_title)
+    accuracy = _train_and_validation(place(figure, 5.8, 0.55, 4.0, 2.85), history, metric, best_epoch)
+    _name_values(accuracy, metric_title)
+    if is_share:
+        accuracy.set_ylim(0, 1)
     losses = np.concatenate([line.get_ydata() for line in loss.get_lines()[:2]])
     positive = losses[np.isfinite(losses) & (losses > 0)]
     if positive.size and positive.max() > LOG_FROM * positive.min():
         _log_axis(loss, positive)
-        _name_values(loss, "loss (nats), log scale")
+        _name_values(loss, f"{loss_title}, log scale")
     elif positive.size:
         loss.set_ylim(0, 1.05 * positive.max())
         loss.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
