@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.layers import Activate, Linear
+from mlpexp.nn.losses import CROSS_ENTROPY
 from mlpexp.nn.metrics import Outcomes
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import UpdateSettings
@@ -72,6 +73,9 @@ class CapturedEngine(Engine):
         self._captured: tuple[object, _Epoch] | None = None
         super().__init__(**arguments)
         self.plain_reason = cannot_be_captured(arguments["networks"], arguments["update"])
+        loss = arguments.get("loss", CROSS_ENTROPY)
+        if self.plain_reason is None and loss != CROSS_ENTROPY:
+            self.plain_reason = f"the loss {loss.name!r} is differentiated by autograd"
 
     def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
         self._warm = self._captured = None  # a graph holds the addresses of the former ones
