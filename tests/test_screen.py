@@ -92,6 +92,7 @@ def test_the_table_of_the_best_is_whole_at_any_width(width: int) -> None:
     lines = concluded(grid(5, "+model.width=100", "optimizer.lr=0.125"), width)
     said = "\n".join(lines)
     assert lines[0] == "best of 4 configurations by mean val/loss, with 95 % intervals"
+    assert "Each interval covers initialisation and batch order; fixed: training sample, test sample." in lines
     for word in ("configuration", "runs", "val/loss", "test/acc", "depth=1 tanh", "0.1200 ± 0.0196"):
         assert word in said
     assert "…" not in said
@@ -102,7 +103,7 @@ def test_one_configuration_needs_no_column_and_one_run_no_interval() -> None:
     assert concluded(jobs(["seed=1"], ["seed=2"]), 80)[0] == "mean over the runs, with 95 % intervals"
     said = "\n".join(concluded(grid(1), 80))
     assert "best of 4 configurations by val/loss\n" in said
-    assert "±" not in said
+    assert "±" not in said and "interval" not in said
     assert " runs " not in said.partition("results.csv")[0]
 
 

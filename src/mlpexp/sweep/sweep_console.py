@@ -16,6 +16,7 @@ from mlpexp.analysis.ranking import Ranking, rank
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_table import SweepTable, from_records
 from mlpexp.analysis.swept_keys import Key
+from mlpexp.analysis.variation import covered_in_words
 from mlpexp.config.overrides import parse, swept_keys
 from mlpexp.config.schema import Config
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
@@ -215,7 +216,9 @@ def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Out
         cells = cells[: len(table.factors)] + [runs] * (len(grid.columns) - len(metrics) - bool(table.factors))
         grid.add_row(*cells, *(_spelled(ranking.estimate(c, name)) for name in metrics))
     console.print(grid)
-    for sentence in table.repeat_sentences():
+    redraws_test = sweep[0].config.data.test_path is None
+    covers = covered_in_words([key.name for key in table.seeds], redraws_test)
+    for sentence in [*[f"Each interval {covers}."] * bool(repeated), *table.repeat_sentences()]:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
