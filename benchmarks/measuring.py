@@ -1,4 +1,4 @@
-"""What the benchmarks share: whole processes with their time and memory, the notebook's bare loop, the machine."""
+"""What the benchmarks share: whole processes and stacks with their times, the notebook's bare loop, the machine."""
 
 import os
 import platform
@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlpexp import data as datasets
+from mlpexp.config import checks, schema
 from mlpexp.runtime import software_versions
+from mlpexp.sweep.planner import plan, with_engine
+from mlpexp.training import single_run
+from mlpexp.training.train_stack import train_stack
 
 ROOT = Path(__file__).parents[1]
 THREADS = 1  # as a run alone has
@@ -44,6 +49,40 @@ def spend(command: Sequence[str], directory: Path | None = None) -> Spent:
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said.decode()}")
     return Spent(elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def stacks_in_trainer(runs: int, *, epochs: int = 10, **settings: Any) -> Callable[[], Spent]:
+    """A function that trains the default network with seeds 0..runs in its stacks, with evaluation of all samples.
+
+    Args:
+        settings: of the configuration's `stack`, and `accelerator`.
+    """
+    configs = []
+    for seed in range(runs):
+        plain = schema.defaults()
+        plain["seed"], plain["data"]["split"], plain["trainer"]["max_epochs"] = seed, "none", epochs
+        plain["trainer"]["accelerator"] = settings.get("accelerator", "cpu")
+        plain["stack"] |= {key: value for key, value in settings.items() if key != "accelerator"}
+        plain["tracking"] |= {"figures": False, "diagnostics": False}
+        configs.append(with_engine(checks.parse(plain)))
+    data = [datasets.prepare(cfg.data) for cfg in configs]
+
+    def train(members: Sequence[int]) -> None:
+        with single_run.Quiet():
+            train_stack([configs[i] for i in members], [data[i] for i in members])
+
+    train([0, 1])  # what is loaded or compiled once
+    stacks = [stack.runs for stack in plan(configs, data, memory_bytes=1 << 30).stacks]
+
+    def turn() -> Spent:
+        started, used = time.perf_counter(), time.process_time()
+        for members in stacks:
+            train(members)
+        spent = Spent(time.perf_counter() - started, time.process_time() - used, 0.0)
+        torch.set_num_threads(THREADS)
+        return spent
+
+    return turn
 
 
 def bare_loop(
@@ -85,10 +124,16 @@ def bare_loop(
     return curve
 
 
-def close(one: Curve, other: Curve) -> bool:
-    """Whether two trainings have the same losses and accuracies, but for rounding in their averages."""
+def close(one: Curve, other: Curve, tolerance: float = 1e-6) -> bool:
+    """Whether two trainings have the same losses and accuracies, but for rounding in their averages.
+
+    Args:
+        tolerance: of a number; larger where the two have other roundings within.
+    """
     return len(one) == len(other) and all(
-        abs(a - b) <= 1e-6 for pair, partner in zip(one, other, strict=True) for a, b in zip(pair, partner, strict=True)
+        abs(a - b) <= tolerance
+        for pair, partner in zip(one, other, strict=True)
+        for a, b in zip(pair, partner, strict=True)
     )
 
 

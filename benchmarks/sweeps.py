@@ -5,7 +5,7 @@
 The work: digits, all 1,797 of them (`data.split=none`), 10 epochs, batch 32, plain gradient descent. Each part
 measures both sides by turns, after it has compared their answers, and is written to `sweeps.json` as soon as it is
 done, with hardware, versions and date; the same command again measures what is missing there. At the end
-`sweeps.md` and `sweeps.svg` are made of what is there. `--only memory` takes long and is no part of the rest;
+`sweeps.md` and `sweeps.svg` are made of what is there. `--only 'large table'` takes minutes and is no part of the rest;
 `--quick` does everything else in a small form, in a minute and a half, and writes nothing.
 """
 
@@ -32,16 +32,12 @@ from torch import nn
 
 from mlpexp import data as datasets
 from mlpexp.cli import hydra_app
-from mlpexp.config import checks, schema
 from mlpexp.config.schema import DataConfig
 from mlpexp.data.batches import epoch_order
 from mlpexp.store import file_names, run_directory
 from mlpexp.store.results_table import load_results
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.grid import check
-from mlpexp.sweep.planner import plan
-from mlpexp.training import single_run
-from mlpexp.training.train_stack import train_stack
+from mlpexp.sweep.grid import check, specs
 
 DEPTHS, WIDTHS = (1, 2, 3), (32, 64, 128)
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
@@ -50,9 +46,8 @@ FACTORS = ("model.depth", "model.width", "model.activation")
 NUM_ARCHITECTURES = len(DEPTHS) * len(WIDTHS) * len(ACTIVATIONS)
 TRAIN = [sys.executable, str(ROOT / "scripts/train.py")]
 WORK = ["data.split=none"]
-# at most so many ms a run on the machine of the targets, at least so many times faster than the bare loop
-TARGETS = {"seeds": (12, 8.0), "many": (22, 6.0), "few": (60, 2.5), "grid": (250, None)}
-ENGINE_TARGET = 18.0
+TARGETS = {"seeds": 15, "many": 14, "few": 4.5, "grid": 1.4}  # so many times faster than the bare loop
+TOLERANCE = 5e-3  # of losses and accuracies after ten epochs: the engines round differently, and training amplifies it
 COMPOSE_TARGET_MS = 2.0
 MEMORY_TARGET = 1.3
 PLACE = Path(__file__)
@@ -68,16 +63,18 @@ class Size(NamedTuple):
     sample: int = 6  # runs of the basic launcher
     bare: int = 5  # bare loops of the default network each time
     composed: int = 1000
-    memory: tuple[int, int] = (1000, 10_000)
+    table: tuple[int, int] = (10_000, 100_000)
     epochs: int = 10
 
 
-QUICK = Size(seeds=64, many=3, few=2, repeats=1, sample=2, bare=1, composed=50, memory=(4, 8), epochs=2)
+QUICK = Size(seeds=64, many=3, few=2, repeats=1, sample=2, bare=1, composed=50, table=(8, 16), epochs=2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small form of everything but memory; writes nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small form of everything but the large table; writes nothing"
+    )
     parser.add_argument("--only", action="extend", nargs="+", choices=PARTS, help="measure these, also once more")
     parser.add_argument("--again", action="store_true", help="measure also what has been measured")
     asked = parser.parse_args()
@@ -89,7 +86,7 @@ def main() -> None:
         earlier = json.loads(kept.read_text())
         if earlier.get("size") == json.loads(json.dumps(document["size"])):
             document = earlier
-    for name in asked.only or [name for name in PARTS if name != "memory"]:
+    for name in asked.only or [name for name in PARTS if name != "large table"]:
         if name in document["parts"] and not (asked.only or asked.again):
             say(f"{name}: measured on {document['parts'][name]['date']}")
             continue
@@ -140,7 +137,7 @@ def sweep_beside_bare_loop(name: str, overrides: Sequence[str], seeds: int, size
         "bare_loop_s": medians["s_per_run"] * statistics.median(wall),
         "times_faster_than_bare_loop": statistics.median(wall),
         "times_less_processor_than_bare_loop": statistics.median(cpu),
-        "target_times": TARGETS[name][1],
+        "target_times": TARGETS[name],
     }
 
 
@@ -189,7 +186,9 @@ def sweep(overrides: Sequence[str], place: Path, size: Size, *more: str) -> dict
         run_directory.read_result(marker.parent) for marker in (place / "multirun/it").glob(f"*/{file_names.RESULT}")
     ]
     # a deep network may not have learned anything yet after one or two epochs
-    assert results and {result.status for result in results} <= {"ok"} | ({"diverged"} if size.epochs < 10 else set())
+    assert results and {result.status for result in results} <= {"ok"} | (
+        {"chance", "diverged"} if size.epochs < 10 else set()
+    )
     return per_run(spent, len(results))
 
 
@@ -206,7 +205,9 @@ def assert_same_answers(place: Path, curves: dict[tuple[Any, ...], Curve], facto
         if curve is not None:
             with (place / "multirun/it" / row["name"] / file_names.METRICS).open() as file:
                 ours = [(float(line["val/loss"]), float(line["val/acc"])) for line in csv.DictReader(file)]
-            assert close(ours, curve), f"{row['name']} differs from the bare loop: their times cannot be compared"
+            assert close(ours, curve, TOLERANCE), (
+                f"{row['name']} differs from the bare loop: their times cannot be compared"
+            )
             compared += 1
     assert compared >= (NUM_ARCHITECTURES if factors else 1)
 
@@ -230,80 +231,20 @@ def scikit_learn(size: Size, place: Path) -> dict[str, Any]:
     return per_run(spend(command, place / "sklearn"), NUM_ARCHITECTURES)
 
 
-def engines(size: Size, place: Path) -> dict[str, Any]:
-    """The stacks of the seeds in their Trainers, without files, and the bare loop, by turns."""
-    stacks = {name: engine_alone(size, *kind) for name, kind in ENGINES.items()}
-    for turn in stacks.values():
-        turn(True)  # a warm-up
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in stacks}
-    _, before = bare_seeds(size)
-    for _ in range(size.repeats):
-        for name, turn in stacks.items():
-            wall, cpu = turn(False)
-            _, after = bare_seeds(size)
-            ratios = ((before.wall_s + after.wall_s) / 2 / wall, (before.cpu_s + after.cpu_s) / 2 / cpu)
-            found[name].append((1000 * wall, *ratios))
-            before = after
-    torch.set_num_threads(THREADS)
-    return {
-        name: dict(
-            zip(
-                ("ms_per_run", "times_faster", "times_less_processor"),
-                map(statistics.median, zip(*rows, strict=True)),
-                strict=True,
-            )
-        )
-        for name, rows in found.items()
-    }
-
-
-ENGINES = {  # exact or equal to rounding; threads; stacks of so many runs at most, since two threads may wait long
-    "exact": (True, THREADS, None),
-    "fused": (False, THREADS, None),
-    "exact, 2 threads": (True, 2, 128),
-}
-
-
-def engine_alone(size: Size, exact: bool, threads: int, limit: int | None) -> Callable[[bool], tuple[float, float]]:
-    """A function that trains the seeds' stacks, or two runs to warm up; returns seconds, and of processor, a run."""
-    seeds = min(size.seeds, limit or size.seeds)
-    configs = []
-    for seed in range(seeds):
-        plain = schema.defaults()
-        plain["seed"], plain["data"]["split"], plain["stack"]["exact"] = seed, "none", exact
-        plain["trainer"]["max_epochs"] = size.epochs
-        plain["tracking"] |= {"figures": False, "diagnostics": False}
-        configs.append(checks.parse(plain))
-    data = [datasets.prepare(cfg.data) for cfg in configs]
-    stacks = [stack.runs for stack in plan(configs, data, 1 << 30).stacks]
-
-    def turn(warm_up: bool) -> tuple[float, float]:
-        torch.set_num_threads(threads)
-        started, used = time.perf_counter(), time.process_time()
-        with single_run.Quiet():
-            for members in [[0, 1]] if warm_up else stacks:
-                train_stack([configs[i] for i in members], [data[i] for i in members])
-        elapsed, spent = time.perf_counter() - started, time.process_time() - used
-        torch.set_num_threads(THREADS)
-        return elapsed / seeds, spent / seeds
-
-    return turn
-
-
 def composition(size: Size, place: Path) -> dict[str, Any]:
     """Composing and checking configurations, as the launcher does before anything is trained."""
     hydra_app.register()
-    jobs = [(i, [f"seed={i}", f"optimizer.lr={0.01 * (1 + i % 10)}"]) for i in range(size.composed)]
+    runs = specs([[f"seed={i}", f"optimizer.lr={0.01 * (1 + i % 10)}"] for i in range(size.composed)])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3", job_name="train"):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("train", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
         times = []
         for _ in range(size.repeats):
             started = time.perf_counter()
-            check(Composer(loader, master), jobs)
+            check(Composer(loader, master), runs)
             times.append(time.perf_counter() - started)
         before = time.perf_counter()
-        loader.load_sweep_config(master, jobs[-1][1])
+        loader.load_sweep_config(master, runs[-1].texts)
         by_hydra = time.perf_counter() - before
     return {
         "configurations": size.composed,
@@ -313,19 +254,24 @@ def composition(size: Size, place: Path) -> dict[str, Any]:
     }
 
 
-def memory_growth(size: Size, place: Path) -> dict[str, Any]:
-    """Peak memory of many short runs beside that of fewer."""
-    small, large = (
-        spend([*TRAIN, "-m", f"seed=range({count})", "name=it", "trainer.max_epochs=1", "data.batch_size=512"])
-        for count in size.memory
-    )
-    return {
-        "runs": list(size.memory),
-        "peak_mib": [small.peak_mib, large.peak_mib],
-        "wall_s": [small.wall_s, large.wall_s],
-        "ratio": large.peak_mib / small.peak_mib,
-        "target": MEMORY_TARGET,
-    }
+def table(size: Size, place: Path) -> dict[str, Any]:
+    """Many runs of two epochs with `record=table`: seconds, files and peak memory."""
+    return _in_table(size.table[0], place)
+
+
+def large_table(size: Size, place: Path) -> dict[str, Any]:
+    """Ten times as many: what a run more costs, in seconds and memory."""
+    small, large = (_in_table(count, place / str(count)) for count in size.table)
+    return large | {"small": small, "memory_ratio": large["peak_mib"] / small["peak_mib"], "target": MEMORY_TARGET}
+
+
+def _in_table(runs: int, place: Path) -> dict[str, Any]:
+    place.mkdir(parents=True, exist_ok=True)
+    spent = spend([*TRAIN, "-m", f"seed=range({runs})", "name=it", "trainer.max_epochs=2", "record=table"], place)
+    files = sum(1 for path in (place / "multirun/it").rglob("*") if path.is_file())
+    with (place / "multirun/it/results.csv").open() as file:
+        assert sum(1 for _ in file) == runs + 1
+    return per_run(spent, runs) | {"files": files}
 
 
 def _grid(name: str, seeds: Callable[[Size], int]) -> Callable[[Size, Path], dict[str, Any]]:
@@ -337,11 +283,11 @@ PARTS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "grid": _grid("grid", lambda size: 1),
     "few": _grid("few", lambda size: size.few),
     "many": _grid("many", lambda size: size.many),
-    "engine": engines,
     "compose": composition,
     "basic": basic_launcher,
     "scikit-learn": scikit_learn,
-    "memory": memory_growth,
+    "table": table,
+    "large table": large_table,
 }
 
 
@@ -369,19 +315,12 @@ def markdown(document: Mapping[str, Any]) -> str:
     basic = parts.get("basic")
     for name in filter(parts.__contains__, TARGETS):
         row = parts[name]
-        wanted = f", wanted {row['target_times']:g}" if row["target_times"] else ""
         slow = basic["s_per_run"] / row["s_per_run"] if basic and name != "seeds" else None
         lines.append(
             f"| **{named[name]}** | {row['runs']:,} | {row['wall_s']:.1f} | {row['cpu_s']:.1f} | "
-            f"{1000 * row['s_per_run']:.1f} | {row['times_faster_than_bare_loop']:.1f} times faster{wanted} "
-            f"({row['times_less_processor_than_bare_loop']:.1f} by processor) | "
+            f"{1000 * row['s_per_run']:.1f} | {row['times_faster_than_bare_loop']:.1f} times faster, wanted "
+            f"{TARGETS[name]:g} ({row['times_less_processor_than_bare_loop']:.1f} by processor) | "
             f"{f'{slow:.0f} times faster' if slow else ''} | {row['peak_mib']:.0f} |"
-        )
-    for kind, row in {kind: parts["engine"][kind] for kind in ENGINES if "engine" in parts}.items():
-        wanted = f", wanted {ENGINE_TARGET:g}" if kind == "exact" else ""
-        lines.append(
-            f"| the engine in its Trainer, {kind} | {size['seeds']:,} | | | {row['ms_per_run']:.1f} | "
-            f"{row['times_faster']:.1f} times faster{wanted} ({row['times_less_processor']:.1f} by processor) | | |"
         )
     for name, what in (("seeds", "of 64-50-10"), ("grid", "average of the grid")):
         if name in parts:
@@ -405,11 +344,16 @@ def markdown(document: Mapping[str, Any]) -> str:
             f"{composed['ms_each']:.2f} ms each, wanted at most {composed['target']:g}; Hydra itself composes one in "
             f"{composed['ms_each_by_hydra']:.0f} ms."
         )
-    if memory := parts.get("memory"):
-        small, large = memory["runs"]
-        lines.append(
-            f"\nPeak memory of {large:,} runs of one epoch is {memory['ratio']:.2f} times that of {small:,} "
-            f"({memory['peak_mib'][1]:.0f} and {memory['peak_mib'][0]:.0f} MiB), wanted at most {memory['target']:g}."
+    for name in ("table", "large table"):
+        if row := parts.get(name):
+            lines.append(
+                f"\n`record=table`, {row['runs']:,} runs of two epochs: {row['wall_s']:.1f} s, {row['cpu_s']:.1f} s of "
+                f"processor, {row['files']} files, {row['peak_mib']:.0f} MiB at most."
+            )
+    if large := parts.get("large table"):
+        lines[-1] += (
+            f" That is {large['memory_ratio']:.2f} times the memory of {large['small']['runs']:,}, wanted at most "
+            f"{large['target']:g}."
         )
     return "\n".join(lines) + "\n"
 

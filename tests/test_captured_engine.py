@@ -1,6 +1,7 @@
 """An epoch captured as a graph gives what the plain engine gives, on the CPU with a stand-in for CUDA's graphs."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,14 @@ def test_where_capturing_fails_the_epochs_are_plain_and_the_reason_is_known():
     assert captured.plain_reason == (
         "an epoch cannot be captured: CUDA error: operation not permitted when stream is capturing"
     )
+
+
+def test_the_benchmark_for_a_gpu_compares_every_entry(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import gpu
+
+    monkeypatch.setattr(gpu, "EPOCHS", 3)
+    rows = gpu.compare(INPUTS, LABELS, torch.device("cpu"), RecordedGraphs(), runs=2)
+    assert {name for name, _, _ in rows} == ({*ACTIVATIONS, *OPTIMIZERS} - {"sgd", "lbfgs"})
+    assert all(apart == 0 for _, apart, _ in rows)
+    assert {name for name, _, reason in rows if reason is None} >= {*ACTIVATIONS}
