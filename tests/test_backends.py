@@ -106,7 +106,7 @@ def test_no_worker_outlives_its_sweep_and_the_same_command_carries_on(
     process = subprocess.Popen([sys.executable, TRAIN, *(GRID + longer).split()], stderr=subprocess.PIPE, text=True)
     workers = wait_for(lambda: at_work(here / "multirun/away"))
     process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=180)[1]
     assert process.returncode == (143 if number == signal.SIGTERM else -9), said
     time.sleep(5)
     assert [worker for worker in workers if alive(worker)] == []
@@ -401,7 +401,7 @@ def command(words: str, env: dict[str, str] | None = None) -> subprocess.Complet
         [sys.executable, TRAIN, *grid, *overrides],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
         env=os.environ | (env or {}),
     )

@@ -2,13 +2,17 @@
 
 In the end a sweep must hold what an undisturbed one holds, bit for bit, and no finished run may have been touched.
 
-    python tests/faults/campaign.py [--sample] [--seed N] [--only NAME …]
+    python tests/faults/campaign.py [--sample] [--seed N] [--only NAME …] [--jobs N]
 """
 
 import argparse
+import multiprocessing
 import random
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import disks
@@ -16,7 +20,9 @@ import hostile_files
 import processes
 import searches
 from forks import warm_up
-from trial import Campaign
+from trial import Campaign, Held
+
+from mlpexp.runtime.portable import available_cores
 
 TRIED = {
     "crash": ("killed at each operation on files", disks.crash_points),
@@ -49,18 +55,59 @@ def main() -> int:
     parser.add_argument("--sample", action="store_true", help="some of each")
     parser.add_argument("--seed", type=int, default=random.randrange(2**31), help="of what is drawn (default: random)")
     parser.add_argument("--only", nargs="+", choices=TRIED, default=list(TRIED), help="some kinds only")
+    parser.add_argument("--jobs", type=int, default=available_cores(), help="processes (default: one per processor)")
     given = parser.parse_args()
-    print(f"seed {given.seed}", flush=True)
+    print(f"seed {given.seed}, {given.jobs} processes", flush=True)
     warm_up()
     with tempfile.TemporaryDirectory() as top:
-        campaign = Campaign(Path(top), given.seed, given.sample)
+        kinds = [name for name in given.only if name not in MOUNTS or disks.can_mount(Path(top))]
         for name in given.only:
-            title, cases = TRIED[name]
-            if name in MOUNTS and not disks.can_mount(Path(top)):
-                print(f"{title:<48} skipped: this user may not mount")
+            if name not in kinds:
+                print(f"{TRIED[name][0]:<48} skipped: this user may not mount")
+        parts = [Campaign(Path(top), given.seed, given.sample, (job, given.jobs)) for job in range(given.jobs)]
+        failures = 0
+        for name, held in _tried(parts, kinds):
+            for failure in held.failures:
+                print(f"NOT HELD: {failure}", flush=True)
+            happened = ", ".join(f"{count} {what}" for what, count in held.happened.most_common())
+            count = f"{held.tried - len(held.failures):>4} of {held.tried:<4}"
+            print(f"{TRIED[name][0]:<48} {count} {held.seconds:5.0f} s  {happened}", flush=True)
+            failures += len(held.failures)
+    return 1 if failures else 0
+
+
+def _tried(parts: Sequence[Campaign], kinds: Sequence[str]) -> Iterator[tuple[str, Held]]:
+    """Each kind with what all parts of the campaign found, once the last of them has ended it.
+
+    Raises:
+        SystemExit: a part has ended early; it has printed why.
+    """
+    fork = multiprocessing.get_context("fork")  # what `warm_up` has imported is there
+    ends: dict[Connection, Campaign] = {}
+    for part in parts:
+        here, there = fork.Pipe(duplex=False)
+        fork.Process(target=_run_part, args=(part, kinds, there), daemon=False).start()
+        there.close()
+        ends[here] = part
+    found: dict[str, list[Held]] = defaultdict(list)
+    while ends:
+        for end in wait(list(ends)):
+            try:
+                name, held = end.recv()  # type: ignore[union-attr]
+            except EOFError:
+                del ends[end]  # type: ignore[arg-type]
                 continue
-            campaign.attempt(title, cases(campaign))
-    return 1 if campaign.failures else 0
+            found[name].append(held)
+            if len(found[name]) == len(parts):
+                yield name, Held.joined(found[name])
+    if missing := [name for name in kinds if len(found[name]) < len(parts)]:
+        raise SystemExit(f"not tried to the end: {', '.join(missing)}")
+
+
+def _run_part(part: Campaign, kinds: Sequence[str], end: Connection) -> None:
+    for name in kinds:
+        title, cases = TRIED[name]
+        end.send((name, part.attempt(title, cases(part))))
 
 
 if __name__ == "__main__":

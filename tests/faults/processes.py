@@ -235,12 +235,12 @@ def silence(campaign: Campaign) -> Iterator[tuple[str, Case]]:
 
 
 def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:
-    examples = int(os.environ.get("FAULTS_EXAMPLES", "") or (3 if campaign.sample else 60))
+    for examples in campaign.series(3, 60):
 
-    def case(place: Path) -> str:
-        return f"series of {examples} lives, {live(place, campaign.random.randrange(2**31), examples)} commands"
+        def case(place: Path, examples: int = examples) -> str:
+            return f"series of {examples} lives, {live(place, campaign.random.randrange(2**31), examples)} commands"
 
-    yield f"{examples} of them", case
+        yield f"{examples} of them", case
 
 
 def _killed(place: Path, words: list[str], moment: float) -> Ended:

@@ -146,12 +146,12 @@ class SearchLife(RuleBasedStateMachine):
 
 
 def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:
-    examples = int(os.environ.get("FAULTS_EXAMPLES", "") or (2 if campaign.sample else 50))
+    for examples in campaign.series(2, 50):
 
-    def case(place: Path) -> str:
-        return f"series of {examples} lives, {live(place, campaign.random.randrange(2**31), examples)} commands"
+        def case(place: Path, examples: int = examples) -> str:
+            return f"series of {examples} lives, {live(place, campaign.random.randrange(2**31), examples)} commands"
 
-    yield f"{examples} of them", case
+        yield f"{examples} of them", case
 
 
 def _words(sampler: str, total: int) -> list[str]:

@@ -1,11 +1,13 @@
 """One series of trials: what is tried, in how many places, and what held."""
 
+import os
 import random
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,37 @@ Case = Callable[[Path], str | None]
 """Raises `Broken`; says what has really happened, where that is left to chance."""
 
 
-class Campaign:
-    """The directories, the undisturbed sweeps to compare with, what failed."""
+@dataclass
+class Held:
+    """What came of the cases of one kind."""
 
-    def __init__(self, top: Path, seed: int, sample: bool) -> None:
-        self.top, self.random, self.sample = top, random.Random(seed), sample
+    tried: int = 0
+    seconds: float = 0.0
+    happened: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Held"]) -> "Held":
+        return cls(
+            sum(part.tried for part in parts),
+            max(part.seconds for part in parts),
+            sum((part.happened for part in parts), Counter()),
+            [failure for part in parts for failure in part.failures],
+        )
+
+
+class Campaign:
+    """The directories and the undisturbed sweeps to compare with."""
+
+    def __init__(self, top: Path, seed: int, sample: bool, share: tuple[int, int] = (0, 1)) -> None:
+        """
+        Args:
+            share: (i, n): every n-th case from the i-th one on; the others are tried elsewhere.
+        """
+        self.top, self.random, self.sample, self.share = top, random.Random(f"{seed} {share[0]}"), sample, share
         self.expected: dict[str, dict[str, str]] = {}
         self.said: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
-        self.failures: list[str] = []
 
     def few(self, numbers: list[int], count: int) -> list[int]:
         """All of them, or a sample."""
@@ -46,24 +70,29 @@ class Campaign:
         """How many operations on files a sweep makes."""
         return run(self.place(), words, Fault(in_workers=in_workers)).operations
 
-    def attempt(self, name: str, cases: Iterator[tuple[str, Case]]) -> None:
-        held = tried = 0
-        happened: Counter[str] = Counter()
+    def attempt(self, name: str, cases: Iterator[tuple[str, Case]]) -> Held:
+        found = Held()
+        first, step = self.share
         started = time.monotonic()
-        for what, case in cases:
+        for number, (what, case) in enumerate(cases):
+            if number % step != first:
+                continue
             place = self.place()
-            tried += 1
+            found.tried += 1
             try:
                 if ended := case(place):
-                    happened[ended] += 1
-                held += 1
+                    found.happened[ended] += 1
             except Exception as error:
                 notes = "\n".join(getattr(error, "__notes__", ()))  # of lives: their steps
-                self.failures.append(f"{name}, {what}: {type(error).__name__}: {error}"[:2000] + f"\n{notes}")
-                print(f"NOT HELD: {self.failures[-1]}", flush=True)
+                found.failures.append(f"{name}, {what}: {type(error).__name__}: {error}"[:2000] + f"\n{notes}")
             shutil.rmtree(place, ignore_errors=True)
-        told = ", ".join(f"{count} {what}" for what, count in happened.most_common())
-        print(f"{name:<48} {held:>4} of {tried:<4} {time.monotonic() - started:5.0f} s  {told}", flush=True)
+        found.seconds = time.monotonic() - started
+        return found
+
+    def series(self, few: int, many: int) -> list[int]:
+        """The lengths of the series of lives drawn at random: together `few` in a sample, else `many`."""
+        lives, parts = int(os.environ.get("FAULTS_EXAMPLES", "") or (few if self.sample else many)), self.share[1]
+        return [lives // parts + (part < lives % parts) for part in range(min(parts, lives))]
 
     def again(self, place: Path, words: list[str]) -> None:
         """The same command must come to the same end, touching nothing that is done."""
