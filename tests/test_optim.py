@@ -1,5 +1,6 @@
 """Steps and learning rates by hand, against `torch.optim`."""
 
+import math
 import warnings
 
 import pytest
@@ -8,7 +9,7 @@ from torch.optim import lr_scheduler
 
 from mlpexp.config.schema import OptimizerConfig
 from mlpexp.models.handmade_mlp import sgd_
-from mlpexp.nn.schedules import learning_rate
+from mlpexp.nn.schedules import Plateau, epoch_factors, learning_rate
 
 EPOCHS = 12
 SETTINGS = [
@@ -80,6 +81,78 @@ def test_the_rate_of_each_epoch_is_that_of_torchs_schedules(settings):
             schedule.step()
     cfg = OptimizerConfig(lr=0.2, **settings)
     assert [learning_rate(cfg, epoch, EPOCHS) for epoch in range(EPOCHS)] == pytest.approx(wanted, rel=1e-12)
+
+
+STEPS = 7  # per epoch
+
+
+def by_step(optimizer, *, schedule, warmup_steps=0, warmup_epochs=0, pct_start=0.3):
+    """The same rule from torch's own schedules, stepped after every step."""
+    warmup = warmup_steps + STEPS * warmup_epochs
+    total = EPOCHS * STEPS
+    if schedule == "one_cycle":
+        return lr_scheduler.OneCycleLR(optimizer, 0.2, total, pct_start=pct_start, cycle_momentum=False)
+    if schedule == "inverse_sqrt":
+        return lr_scheduler.LambdaLR(
+            optimizer,
+            lambda t: (t + 1) / (warmup + 1) if t < warmup else (max(1, warmup) / max(1, t + (not warmup))) ** 0.5,
+        )
+    ramp = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    after = lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 * (1 + math.cos(math.pi * ((t + warmup) // STEPS) / EPOCHS)))
+    return lr_scheduler.SequentialLR(optimizer, [ramp, after], milestones=[warmup])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "one_cycle"},
+        {"schedule": "one_cycle", "pct_start": 0.6},
+        {"schedule": "inverse_sqrt"},
+        {"schedule": "inverse_sqrt", "warmup_steps": 10},
+        {"schedule": "cosine", "warmup_steps": 10},
+    ],
+    ids=str,
+)
+def test_the_rate_of_each_step_is_that_of_torchs_schedules(settings):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The epoch parameter in `scheduler.step")
+        schedule = by_step(optimizer, **settings)
+        wanted = []
+        for _ in range(EPOCHS * STEPS):
+            wanted.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+    cfg = OptimizerConfig(lr=0.2, **settings)
+    found = [0.2 * factor for epoch in range(EPOCHS) for factor in epoch_factors(cfg, epoch, EPOCHS, STEPS)]
+    assert found == pytest.approx(wanted, rel=1e-12)
+
+
+def test_an_inverse_square_root_continues_its_warm_up_in_epochs():
+    cfg = OptimizerConfig(lr=0.2, schedule="inverse_sqrt", warmup_epochs=3)
+    found = [factor for epoch in range(EPOCHS) for factor in epoch_factors(cfg, epoch, EPOCHS, STEPS)]
+    assert found[: 3 * STEPS] == [0.25] * STEPS + [0.5] * STEPS + [0.75] * STEPS
+    assert found[3 * STEPS :] == pytest.approx([(21 / t) ** 0.5 for t in range(21, EPOCHS * STEPS)])
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "val/acc"])
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_a_plateau_reduces_the_rate_where_torch_does(monitor, patience):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
+    mode = "min" if monitor == "val/loss" else "max"
+    schedule = lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor=0.5, patience=patience)
+    cfg = OptimizerConfig(lr=0.2, schedule="plateau", step_factor=0.5, patience=patience)
+    generator = torch.Generator().manual_seed(patience)
+    values = (1 + torch.rand(40, generator=generator, dtype=torch.float64).cumsum(0) / 20).tolist()
+    values = [1 / value if mode == "min" and i < 10 else value for i, value in enumerate(values)]
+    values[15:18] = [math.nan, math.inf if mode == "min" else -math.inf, values[14] * (1 + 5e-5)]
+    plateau = Plateau(cfg, monitor)
+    for epoch, value in enumerate(values):
+        schedule.step(value)
+        plateau.update(value)
+        assert 0.2 * plateau.factor == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12), epoch
+        assert Plateau(cfg, monitor, values[: epoch + 1]).factor == plateau.factor
+    assert plateau.factor < 1 or mode == "max"
 
 
 def test_a_warm_up_as_long_as_the_training_never_reaches_the_full_rate():

@@ -18,6 +18,7 @@ from mlpexp.data import data_config
 from mlpexp.data.data_sets import DATA_SETS, Sizes
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime import portable, shell_commands
 from mlpexp.runtime.errors import ConfigError, UserError
 
@@ -322,6 +323,17 @@ def _contradictions(cfg: Config) -> Iterator[str]:
             "optimizer.name=muon trains weight matrices below the logits, and model.depth=0 has none; give at least "
             "model.depth=1, or choose optimizer.name=adamw"
         )
+    if optimizer.warmup_epochs > 0 and optimizer.warmup_steps > 0:
+        yield "optimizer.warmup_epochs and optimizer.warmup_steps both say how long the warm-up is; leave one out"
+    for key in sorted(
+        {key for entry in SCHEDULES.values() for key in entry.keys} - {*SCHEDULES[optimizer.schedule].keys}
+    ):
+        if getattr(optimizer, key) != (default := _DEFAULTS[f"optimizer.{key}"]):
+            owners = " or ".join(f"optimizer.schedule={name}" for name, entry in SCHEDULES.items() if key in entry.keys)
+            yield (
+                f"optimizer.{key} needs {owners}; leave it at {spell(default)} with "
+                f"optimizer.schedule={optimizer.schedule}"
+            )
     if optimizer.warmup_epochs > epochs:
         yield (
             f"optimizer.warmup_epochs={optimizer.warmup_epochs} is longer than the training; "

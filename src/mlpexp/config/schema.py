@@ -16,6 +16,7 @@ from mlpexp.config.field_types import (
     Finite,
     Flag,
     NonNegative,
+    OpenShare,
     Positive,
     Seed,
     Share,
@@ -125,13 +126,19 @@ class OptimizerConfig:
     line_search_fn: Literal["strong_wolfe"] | None = None
     """lbfgs only: the line search; null: steps of the size lr"""
     schedule: Schedule = "constant"
-    """learning rate over epochs: constant, cosine (to 0 at the end), step (times step_factor)"""
+    """learning rate over time: constant, cosine (to 0 at the end), step, one_cycle, inverse_sqrt, plateau"""
     step_epochs: Count = 5
     """schedule=step only: epochs between two steps"""
     step_factor: Annotated[Finite, Field(gt=0, le=1)] = 0.1
-    """schedule=step only: factor of the learning rate at each step"""
+    """schedule=step and plateau only: factor of the learning rate at each step, or where `monitor` stops improving"""
+    patience: Whole = 10
+    """schedule=plateau only: epochs without improvement of `monitor` before the rate is reduced"""
+    pct_start: OpenShare = 0.3
+    """schedule=one_cycle only: share of the steps in which the rate rises"""
     warmup_epochs: Whole = 0
     """epochs of linear warm-up before the schedule"""
+    warmup_steps: Whole = 0
+    """steps of linear warm-up before the schedule, instead of warmup_epochs"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)

@@ -49,8 +49,8 @@ class DataConfig:
     """share of the training labels replaced by a label drawn at random"""
     class_weight: Literal["balanced"] | None = None
     """balanced: training weights each class by n/(k*count); other losses stay unweighted"""
-    batch_size: Count = 32
-    """samples per step; the smaller last batch is kept"""
+    batch_size: Count | Literal["full"] = 32
+    """samples per step; the smaller last batch is kept; full: the whole training part"""
     shuffle: Flag = True
     """a new order each epoch, a pure function of (seed, epoch)"""
     path: Text | None = None
@@ -102,6 +102,14 @@ class DataConfig:
         entry = DATA_SETS[self.name]
         keys = (*entry.keys, "task", "seed") if entry.generated else (*entry.keys, "task")
         return DataConfig(name=self.name, **{key: getattr(self, key) for key in keys})
+
+    def batch(self, samples: int) -> int:
+        """Samples per step, of so many training samples."""
+        return max(1, samples) if self.batch_size == "full" else self.batch_size
+
+    def steps(self, samples: int) -> int:
+        """Steps per epoch, of so many training samples."""
+        return -(-samples // self.batch(samples))
 
     def relative_to(self, directory: Callable[[], Path]) -> "DataConfig":
         """The same with relative file paths taken from `directory`, which is only asked where there are any."""

@@ -41,7 +41,7 @@ class TableDataModule(LightningDataModule):
             return
         self._prepared = data.prepare(self.cfg)
         size = len(self._prepared.split.train)
-        if self.cfg.batch_size > size:
+        if self.cfg.batch(size) > size:
             log.warning(
                 "data.batch_size=%d is larger than the %d training samples: every epoch is one step",
                 self.cfg.batch_size,
@@ -53,12 +53,12 @@ class TableDataModule(LightningDataModule):
         weights = self.prepared.sample_weights
         weights = None if weights is None else weights[torch.from_numpy(self.prepared.split.train)]
         if not self.cfg.shuffle:
-            return Batches(inputs, labels, self.cfg.batch_size, weights=weights)
+            return Batches(inputs, labels, self.cfg.batch(len(labels)), weights=weights)
 
         def order() -> Tensor:
             return epoch_order(len(labels), self.seed, self.trainer.current_epoch if self.trainer else 0)
 
-        return Batches(inputs, labels, self.cfg.batch_size, order, weights)
+        return Batches(inputs, labels, self.cfg.batch(len(labels)), order, weights)
 
     def val_dataloader(self) -> Batches:
         return Batches(*self.prepared.part("val"), EVALUATION_BATCH)

@@ -13,6 +13,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.metrics import Outcomes, joined, measure
+from mlpexp.nn.schedules import Plateau, rate_factor
 from mlpexp.runtime.distributed import share, total
 
 
@@ -65,6 +66,7 @@ class Classifier(LightningModule):
         self.network = cfg.model.network(num_features, num_classes)
         self.loss = cfg.loss_function
         self.metrics: dict[str, float] = {}
+        self.plateau = Plateau(cfg.optimizer, cfg.monitor)
         self._seen: dict[str, list[Outcomes]] = {"train": [], "val": [], "test": []}
         initial = initialise(self.network, cfg.model, cfg.seed)
         for k, (layer, names) in enumerate(zip(self.network.layers, self.network.names, strict=True)):
@@ -124,12 +126,24 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._summarise("train")
+        if self.cfg.monitor in self.metrics:
+            self.plateau.update(self.metrics[self.cfg.monitor])
 
     def on_validation_epoch_end(self) -> None:
         self._summarise("val")
 
     def on_test_epoch_end(self) -> None:
         self._summarise("test")
+
+    def begin(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Go on after epochs with these metrics."""
+        self.plateau = Plateau(self.cfg.optimizer, self.cfg.monitor, [row[self.cfg.monitor] for row in history])
+
+    def rate_factor(self, step: int = 0, steps: int = 1) -> float:
+        """What the learning rates are multiplied by in a step of the present epoch."""
+        cfg = self.cfg
+        epochs, reduced = cfg.trainer.max_epochs, self.plateau.factor
+        return rate_factor(cfg.optimizer, self.current_epoch, epochs, step=step, steps=steps, reduced=reduced)
 
     def sample_weights(self, labels: Tensor, given: Sequence[Tensor] = ()) -> Tensor | None:
         """The weight of each sample in training, (B,); None where all are 1.

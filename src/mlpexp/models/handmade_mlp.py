@@ -13,7 +13,6 @@ from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.losses import batch_mean
 from mlpexp.nn.network import Trace
 from mlpexp.nn.parametrization import is_decoupled, parameter_settings
-from mlpexp.nn.schedules import rate_factor
 
 
 class HandMadeLayer(nn.Module):
@@ -61,9 +60,9 @@ class HandMadeMLP(Classifier):
         inputs, labels, *given = batch
         weights = self.sample_weights(labels, given)
         logits, losses, gradients = self.learn(inputs, labels, weights)
-        cfg, epoch, epochs = self.cfg.optimizer, self.current_epoch, self.cfg.trainer.max_epochs
+        cfg = self.cfg.optimizer
         each = parameter_settings(self.cfg.model, cfg, self.network) or {}
-        factor = rate_factor(cfg, epoch, epochs)
+        factor = self.rate_factor(batch_index, int(self.trainer.num_training_batches))
         for name, gradient in gradients.items():
             lr, decay = each.get(name, (cfg.lr, cfg.weight_decay))
             sgd_(self.get_parameter(name), gradient, self.velocity(name), cfg, lr * factor, decay)

@@ -26,7 +26,7 @@ from mlpexp.nn.metrics import Outcomes, confusion, labels_at, measure
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.parametrization import is_decoupled, parameter_settings
-from mlpexp.nn.schedules import rate_factor
+from mlpexp.nn.schedules import Plateau, epoch_factors
 from mlpexp.store import test_hits
 from mlpexp.tracking.layer_columns import START
 
@@ -112,6 +112,11 @@ class StackModule(LightningModule):
         weights = [run.description.class_weights for run in self.data]
         equal = [1.0] * first.num_classes
         self._class_weights = torch.tensor([w or equal for w in weights], device=device) if any(weights) else None
+        self._steps = self.configs[0].data.steps(len(first.split.train))
+        self._plateaus = [
+            Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in record.history])
+            for cfg, record in zip(self.configs, self.records, strict=True)
+        ]
         self._base_rates, settings = self._update_settings()
         self.engine = self._make_engine(
             {name: values.to(device) for name, values in self._initial_parameters().items()}, settings
@@ -123,7 +128,7 @@ class StackModule(LightningModule):
             return
         self.best.fill([one.best for one in self._states])
         self.last.fill([one.last for one in self._states])
-        self.last.restore(self.engine, self.start * -(-len(first.split.train) // self.configs[0].data.batch_size))
+        self.last.restore(self.engine, self.start * self._steps)
         if 0 < len(self.training_runs) < len(self.configs):
             self.engine.keep(torch.tensor(self.training_runs))
 
@@ -183,15 +188,20 @@ class StackModule(LightningModule):
         )
 
     def _rates(self) -> Tensor | list[Tensor]:
-        """Learning rates of the present epoch, (A,), or one such tensor for each parameter."""
+        """Learning rates of the present epoch, (A,) or (S, A), or one such tensor for each parameter."""
         cfgs = [self.configs[run] for run in self.training_runs]
+        factors = [
+            epoch_factors(cfg.optimizer, self.current_epoch, cfg.trainer.max_epochs, self._steps, plateau.factor)
+            for cfg, plateau in zip(cfgs, (self._plateaus[run] for run in self.training_runs), strict=True)
+        ]
+        longest = max(map(len, factors))
 
         def rates(bases: list[float]) -> Tensor:
-            found = [
-                base * rate_factor(cfg.optimizer, self.current_epoch, cfg.trainer.max_epochs)
-                for cfg, base in zip(cfgs, bases, strict=True)
-            ]
-            return torch.tensor(found, dtype=torch.float64)
+            if longest == 1:  # Python's multiplication: fewer calls
+                found = [base * factor[0] for base, factor in zip(bases, factors, strict=True)]
+                return torch.tensor(found, dtype=torch.float64)
+            table = torch.tensor([row * (longest // len(row)) for row in factors], dtype=torch.float64)  # (A, S)
+            return torch.tensor(bases, dtype=torch.float64) * table.T
 
         if self._base_rates is None:
             return rates([cfg.optimizer.lr for cfg in cfgs])
@@ -206,7 +216,7 @@ class StackModule(LightningModule):
             self._inputs,
             self._rows(self._train_labels, self._label_axes),
             index,
-            cfgs[0].data.batch_size,
+            cfgs[0].data.batch(index.shape[-1]),
             self._rates(),
             class_weights=self._rows(self._class_weights),
             sample_weights=self._rows(self._sample_weights),
@@ -244,7 +254,9 @@ class StackModule(LightningModule):
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
             record.history.append(dict(zip(measured, row, strict=True)))
-            if record.progress.update(epoch, record.history[-1][self.configs[run].monitor]):
+            monitored = record.history[-1][self.configs[run].monitor]
+            self._plateaus[run].update(monitored)
+            if record.progress.update(epoch, monitored):
                 improved.append(place)
         self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
 

@@ -1,6 +1,6 @@
 """The implementation torch_nn: modules of `torch.nn`, optimizers of `torch.optim`, automatic optimization."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.weight_decay import WeightDecay
 from mlpexp.nn.parametrization import has_own_decay, is_decoupled, parameter_settings
-from mlpexp.nn.schedules import is_constant, rate_factor
+from mlpexp.nn.schedules import SCHEDULES, changes_by_step, is_constant, rate_factor
 from mlpexp.runtime.distributed import mean_over_batch
 
 
@@ -22,6 +22,7 @@ class TorchMLP(Classifier):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._steps: list[Callable[[Tensor], Tensor]] = []
+        self._base_rates: list[float] = []
         self._noted: int | None = None  # the batch whose outcomes were kept last
         super().__init__(*args, **kwargs)
 
@@ -41,6 +42,12 @@ class TorchMLP(Classifier):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self._noted = None
+
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        if SCHEDULES[self.cfg.optimizer.schedule].follows_monitor:
+            factor = self.rate_factor(batch_index, int(self.trainer.num_training_batches))
+            for optimizer in self.trainer.optimizers:
+                set_rates(optimizer, self._base_rates, factor)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> Tensor:
         inputs, labels, *given = batch
@@ -77,19 +84,37 @@ class TorchMLP(Classifier):
             penalty.add_to(0, gradient.unsqueeze(0))
 
     def configure_optimizers(self) -> Any:
-        optimizer, schedule = make_optimizer(
-            self.cfg, {name: self.get_parameter(name) for name in self.network.shapes}, self.network
-        )
-        return optimizer if schedule is None else ([optimizer], [schedule])
+        by_step, steps = changes_by_step(self.cfg.optimizer), 1
+        if by_step:
+            trainer = self.trainer
+            trainer.fit_loop.setup_data()  # for the number of batches
+            steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        optimizer, schedule = self.make_optimizer(steps)
+        if schedule is None:
+            return optimizer
+        return [optimizer], [{"scheduler": schedule, "interval": "step" if by_step else "epoch"}]
+
+    def make_optimizer(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR | None]:
+        """See the function of this name.
+
+        Args:
+            steps: per epoch; any number where the rate does not change within epochs.
+        """
+        parameters = {name: self.get_parameter(name) for name in self.network.shapes}
+        optimizer, schedule = make_optimizer(self.cfg, parameters, self.network, steps)
+        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        return optimizer, schedule
 
 
 def make_optimizer(
-    cfg: Config, parameters: Mapping[str, nn.Parameter], network: NetworkSpec
+    cfg: Config, parameters: Mapping[str, nn.Parameter], network: NetworkSpec, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR | None]:
-    """The optimizer of `cfg` and its schedule, stepped once per epoch; None for a constant rate.
+    """The optimizer of `cfg` and its schedule, stepped once per epoch, or once per step where the rate
+    `changes_by_step`; None for a constant rate and for one that follows the monitor.
 
     Args:
         parameters: by name; the optimizer numbers them in this order.
+        steps: per epoch.
     """
     settings = cfg.optimizer
     rule = OPTIMIZERS[settings.name]
@@ -106,7 +131,34 @@ def make_optimizer(
             for name, parameter in parameters.items()
         ]
     optimizer = rule.torch_class()(groups, **shared)
-    if is_constant(settings):
+    if is_constant(settings) or SCHEDULES[settings.schedule].follows_monitor:
         return optimizer, None
-    epochs = cfg.trainer.max_epochs
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(settings, epoch, epochs))
+    epochs, by_step = cfg.trainer.max_epochs, changes_by_step(settings)
+
+    def factor(count: int) -> float:
+        epoch, step = divmod(count, steps) if by_step else (count, 0)
+        return rate_factor(settings, epoch, epochs, step=step, steps=steps)
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def advance(schedule: torch.optim.lr_scheduler.LambdaLR, count: int) -> None:
+    """Bring a new schedule to where it is after `count` steps; the rate is a function of the count alone."""
+    schedule.last_epoch = count - 1
+    schedule._step_count = count
+    schedule.step()
+
+
+def last_factor(cfg: Config, epochs: int, steps: int, reduced: float) -> float:
+    """The factor of the rates in the last step of `epochs` epochs of `steps`, as in a checkpoint's parameter groups.
+
+    Args:
+        reduced: by the plateaus of the epochs before the last one.
+    """
+    return rate_factor(cfg.optimizer, epochs - 1, cfg.trainer.max_epochs, step=steps - 1, steps=steps, reduced=reduced)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, base_rates: Sequence[float], factor: float) -> None:
+    """Give each group of parameters its rate before the schedule times `factor`."""
+    for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+        group["lr"] = rate * factor

@@ -182,7 +182,7 @@ def _key(cfg: Config, data: "Prepared") -> tuple[object, ...]:
         len(data.labels),
         tuple(len(part) for part in data.split),
         None if _input_bytes(data) <= MAX_INPUT_BYTES else data.inputs_key,
-        cfg.data.batch_size,
+        cfg.data.batch(len(data.split.train)),
         cfg.data.shuffle,
         cfg.data.learns,
         cfg.loss_function,
@@ -242,14 +242,14 @@ def _run_bytes(cfg: Config, data: "Prepared") -> int:
     if cfg.keeps_outputs:  # of training, and of validation in double precision where metrics are computed
         outputs = data.num_classes * (4 * len(data.split.train) + 24 * len(data.split.val))
     return outputs + bytes_per_run(
-        _network(cfg, data), len(data.split.train), cfg.data.batch_size, is_weighted=is_weighted
+        _network(cfg, data), len(data.split.train), cfg.data.batch(len(data.split.train)), is_weighted=is_weighted
     )
 
 
 def _cost(configs: Sequence[Config], data: "Prepared") -> float:
     cfg, sizes = configs[0], _network(configs[0], data).sizes
-    steps = -(-len(data.split.train) // cfg.data.batch_size)
+    samples = len(data.split.train)
     epochs = max(c.trainer.max_epochs for c in configs)
     activations = {c.model.activation for c in configs}
-    step = step_cost_us(sizes, cfg.data.batch_size, len(configs), sorted(activations))
-    return 1e-6 * epochs * (steps * step + evaluation_cost_us(sizes, len(data.split.val), len(configs)))
+    step = step_cost_us(sizes, cfg.data.batch(samples), len(configs), sorted(activations))
+    return 1e-6 * epochs * (cfg.data.steps(samples) * step + evaluation_cost_us(sizes, len(data.split.val), len(configs)))

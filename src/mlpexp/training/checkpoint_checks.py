@@ -12,7 +12,9 @@ import torch
 
 from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
+from mlpexp.models.torch_mlp import TorchMLP, advance, last_factor, set_rates
 from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
 from mlpexp.runtime.errors import UserError
 
 # flags of the Trainer with which an epoch has another number of steps
@@ -20,8 +22,10 @@ OTHER_STEPS = {"accumulate_grad_batches", "limit_train_batches", "max_steps", "o
 OTHER_STEPS |= {"devices", "num_nodes", "max_time"}
 
 
-def check_training_state(path: Path, loaded: Mapping[str, Any], cfg: Config, module: Classifier, epochs: int) -> None:
-    """Compare counters, optimizer and schedule with those of a run of `cfg` after `epochs`.
+def check_training_state(
+    path: Path, loaded: Mapping[str, Any], cfg: Config, module: Classifier, history: Sequence[Mapping[str, float]]
+) -> None:
+    """Compare counters, optimizer and schedule with those of a run of `cfg` after the epochs of `history`.
 
     Args:
         module: the untrained network of `cfg`.
@@ -33,15 +37,21 @@ def check_training_state(path: Path, loaded: Mapping[str, Any], cfg: Config, mod
     def refuse(what: str) -> UserError:
         return UserError(f"{path} is damaged: {what} is not that of its configuration; train the run again")
 
-    steps = loaded.get("global_step")
+    steps, epochs = loaded.get("global_step"), len(history)
     if not isinstance(steps, int) or not _counts(loaded.get("loops"), epochs, steps):
         raise refuse("the count of its epochs and steps")
     flags = cfg.trainer.flags.keys() & OTHER_STEPS
     if not flags and steps % epochs:
         raise refuse("the count of its steps")
-    configured: Any = module.configure_optimizers()
-    optimizers, schedules = configured if isinstance(configured, tuple) else ([configured], [])
-    optimizers = [optimizer for optimizer in optimizers if optimizer is not None]
+    optimizers: list[torch.optim.Optimizer] = []
+    schedules: list[torch.optim.lr_scheduler.LambdaLR] = []
+    if isinstance(module, TorchMLP):
+        made, schedule = module.make_optimizer(max(1, steps // epochs))
+        optimizers, schedules = [made], [] if schedule is None else [schedule]
+        if SCHEDULES[cfg.optimizer.schedule].follows_monitor:
+            reduced = Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in history[:-1]]).factor
+            factor = last_factor(cfg, epochs, max(1, steps // epochs), reduced)
+            set_rates(made, [group["lr"] for group in made.param_groups], factor)
     states, schedule_states = loaded.get("optimizer_states"), loaded.get("lr_schedulers")
     if states == [{}]:  # what Lightning writes where there is no optimizer
         states = []
@@ -53,8 +63,7 @@ def check_training_state(path: Path, loaded: Mapping[str, Any], cfg: Config, mod
     for schedule, state in zip(schedules, schedule_states, strict=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # there was no step of the optimizer
-            for _ in range(epochs):
-                schedule.step()
+            advance(schedule, steps if changes_by_step(cfg.optimizer) else epochs)
         if not isinstance(state, dict) or any(
             state.get(name) != value
             for name, value in schedule.state_dict().items()

@@ -111,7 +111,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     history, layer_rows, started, saved_at = _recorded(directory, path, loaded)
     if not own.callbacks:  # they may change a schedule or the number of steps
         module = build(own, num_features, num_classes, samples)
-        check_training_state(path, loaded, own, module, len(history))
+        check_training_state(path, loaded, own, module, history)
     # what was not typed stays as it was
     trainer = {
         name: getattr(cfg.trainer if f"trainer.{name}" in given else own.trainer, name)

@@ -140,6 +140,7 @@ class _Run:
         if continued:
             self.recorder.started = continued.started
             self.recorder.begin(continued.history, continued.layer_rows)
+            self.module.begin(continued.history)
             self.recorder.before_writing = self._replace
         if self.events is not None:
             self.events.add(

@@ -4,6 +4,7 @@ A test compares them with those of a run alone, key by key.
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import hyperparameters
-from mlpexp.models.torch_mlp import make_optimizer
+from mlpexp.models.torch_mlp import advance, last_factor, make_optimizer, set_rates
 from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.muon import hidden_matrices
+from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
 from mlpexp.runtime import software_versions
 
 
@@ -30,24 +32,27 @@ def assemble(
     epochs: int,
     steps_per_epoch: int,
     wall_times: list[float],
+    monitored: Sequence[float],
 ) -> dict[str, Any]:
     """The content of a checkpoint that is saved at the end of epoch number `epochs`.
 
     Args:
         run: the row of `snapshot`.
         wall_times: seconds since 1970, the start and the end of each epoch.
+        monitored: the monitor in the epochs before the last one.
     """
     network = cfg.model.network(data.num_inputs, data.num_classes)
     # clones: a slice would be saved with the whole stack behind it
     state_dict = {name: values[run].clone() for name, values in snapshot.parameters.items()}
     steps = epochs * steps_per_epoch
-    optimizer, schedulers = _optimizer(cfg, network, epochs)
+    reduced = Plateau(cfg.optimizer, cfg.monitor, monitored).factor
+    optimizer, schedulers = _optimizer(cfg, network, epochs, steps_per_epoch, reduced)
     return {
         "epoch": epochs - 1,
         "global_step": steps,
         "pytorch-lightning_version": software_versions.versions()["lightning"],
         "state_dict": state_dict,
-        "loops": _loops(epochs, steps_per_epoch, scheduled=bool(schedulers)),
+        "loops": _loops(epochs, steps_per_epoch, _schedule_steps(cfg, steps_per_epoch) if schedulers else 0),
         "callbacks": {"Recorder": {"started": wall_times[0], "saved_at": wall_times[epochs], "epochs": epochs}},
         "optimizer_states": [{"state": _state(cfg, network, snapshot, run, steps), "param_groups": optimizer}],
         "lr_schedulers": schedulers,
@@ -71,27 +76,37 @@ def _state(cfg: Config, network: NetworkSpec, snapshot: Snapshot, run: int, step
 _optimizers: dict[Any, Any] = {}
 
 
-def _optimizer(cfg: Config, network: NetworkSpec, epochs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _schedule_steps(cfg: Config, steps: int) -> int:
+    """How often the schedule is stepped in an epoch of `steps`."""
+    return steps if changes_by_step(cfg.optimizer) else 1
+
+
+def _optimizer(
+    cfg: Config, network: NetworkSpec, epochs: int, steps: int, reduced: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Parameter groups and schedules after `epochs`, by taking a real schedule through them."""
     model = cfg.model
     shape = tuple(network.shapes.items())
-    key = (cfg.optimizer, cfg.trainer.max_epochs, shape, epochs, model.parametrization, model.base_width)
+    settings = cfg.optimizer, cfg.trainer.max_epochs, model.parametrization, model.base_width
+    key = (*settings, shape, epochs, steps, reduced)
     if key not in _optimizers:
         stand_ins = {name: nn.Parameter(torch.zeros(1)) for name in network.shapes}
-        optimizer, schedule = make_optimizer(cfg, stand_ins, network)
+        optimizer, schedule = make_optimizer(cfg, stand_ins, network, steps)
+        if SCHEDULES[cfg.optimizer.schedule].follows_monitor:
+            rates = [group["lr"] for group in optimizer.param_groups]
+            set_rates(optimizer, rates, last_factor(cfg, epochs, steps, reduced))
         if schedule is not None:
             with warnings.catch_warnings():
                 # the optimizer has not made a step: its first one imports torch's compiler, two seconds
                 warnings.simplefilter("ignore", UserWarning)
-                for _ in range(epochs):
-                    schedule.step()
+                advance(schedule, epochs * _schedule_steps(cfg, steps))
         _optimizers[key] = optimizer.state_dict()["param_groups"], [schedule.state_dict()] if schedule else []
     return _optimizers[key]
 
 
 @lru_cache(maxsize=256)
-def _loops(epochs: int, steps: int, *, scheduled: bool) -> dict[str, Any]:
-    """Lightning's counters of a fit with `steps` steps an epoch and one validation batch."""
+def _loops(epochs: int, steps: int, schedule_steps: int) -> dict[str, Any]:
+    """Lightning's counters of a fit with `steps` and `schedule_steps` an epoch and one validation batch."""
     total, done = epochs * steps, epochs - 1
 
     def counts(current: int, whole: int, *names: str) -> dict[str, Any]:
@@ -104,7 +119,6 @@ def _loops(epochs: int, steps: int, *, scheduled: bool) -> dict[str, Any]:
     def idle() -> dict[str, Any]:
         return {"state_dict": {}, "batch_progress": batches(0, 0, False)}
 
-    schedule_steps = epochs if scheduled else 0
     epoch_counts = {"ready": epochs, "completed": done, "started": epochs, "processed": epochs}
     predict = {"state_dict": {}, "batch_progress": counts(0, 0)}
     return {
@@ -112,7 +126,7 @@ def _loops(epochs: int, steps: int, *, scheduled: bool) -> dict[str, Any]:
             "state_dict": {},
             "epoch_loop.state_dict": {"_batches_that_stepped": total},
             "epoch_loop.batch_progress": batches(steps, total, True),
-            "epoch_loop.scheduler_progress": counts(schedule_steps and 1, schedule_steps, "ready", "completed"),
+            "epoch_loop.scheduler_progress": counts(schedule_steps, epochs * schedule_steps, "ready", "completed"),
             "epoch_loop.automatic_optimization.state_dict": {},
             "epoch_loop.automatic_optimization.optim_progress": {
                 "optimizer": {

@@ -36,7 +36,7 @@ def write_run(
     record, wall_times = state.record, state.wall_times
     end = _end(cfg, data, state)
     files = {name: text.encode() for name, text in _tables(state).items()}
-    steps = -(-len(data.split.train) // cfg.data.batch_size)
+    steps = cfg.data.steps(len(data.split.train))
     best = record.progress.best_epoch
     for name, snapshot, epochs in (
         (file_names.LAST, state.last, len(record.history)),
@@ -51,6 +51,7 @@ def write_run(
                 epochs=epochs,
                 steps_per_epoch=steps,
                 wall_times=wall_times,
+                monitored=[row[cfg.monitor] for row in record.history[: epochs - 1]],
             )
             files[name] = checkpoint_files.to_bytes(checkpoint)
     if cfg.tracking.tensorboard:

@@ -47,7 +47,7 @@ SUPPORTED_KEYS = {
     "noise classes",
     "loss": "name label_smoothing delta",
     "optimizer": "name lr momentum nesterov betas eps weight_decay decay_bias schedule step_epochs step_factor "
-    "warmup_epochs",
+    "warmup_epochs warmup_steps patience pct_start",
     "early_stopping": "patience min_delta",
     "trainer": "max_epochs accelerator enable_progress_bar flags",
     "tracking": "tensorboard figures diagnostics",
