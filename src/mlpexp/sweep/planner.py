@@ -204,7 +204,9 @@ def _stacks(
     most = min(MAX_RUNS, MAX_PARAMETER_BYTES // parameter_bytes(_network(cfg, first)), memory_bytes // own)
     if free := free_device_bytes(cfg.trainer.accelerator, cfg.trainer.flags):
         largest = max(len(first.split.val), len(first.split.test))
-        own = device_bytes_per_run(_network(cfg, first), len(first.split.train), largest, cfg.data.batch_size)
+        own = device_bytes_per_run(
+            _network(cfg, first), len(first.split.train), largest, cfg.data.batch(len(first.split.train))
+        )
         own += _input_bytes(first) if differ else 0
         if cfg.stack.memory_mib is not None:
             free = min(free, memory_bytes)
@@ -252,4 +254,6 @@ def _cost(configs: Sequence[Config], data: "Prepared") -> float:
     epochs = max(c.trainer.max_epochs for c in configs)
     activations = {c.model.activation for c in configs}
     step = step_cost_us(sizes, cfg.data.batch(samples), len(configs), sorted(activations))
-    return 1e-6 * epochs * (cfg.data.steps(samples) * step + evaluation_cost_us(sizes, len(data.split.val), len(configs)))
+    return (
+        1e-6 * epochs * (cfg.data.steps(samples) * step + evaluation_cost_us(sizes, len(data.split.val), len(configs)))
+    )
