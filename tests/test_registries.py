@@ -79,32 +79,32 @@ def test_value_slope_or_curvature_jumps_at_the_kinks_and_nowhere_else(name):
 
 
 def test_a_new_activation_trains_alone_and_in_a_stack_to_the_bit_and_passes_the_gradient_check(register, train, here):
-    relu6 = Activation(
-        function=F.relu6,
-        derivative=lambda x, h: ((x > 0) & (x < 6)).to(x.dtype),
+    relu9 = Activation(
+        function=lambda x: x.clamp(0, 9),
+        derivative=lambda x, h: ((x > 0) & (x < 9)).to(x.dtype),
         gain=1.0,
-        kinks=(0.0, 6.0),
+        kinks=(0.0, 9.0),
     )
-    register(ACTIVATIONS, "relu6", relu6)
-    settings = "model.activation=relu6 trainer.max_epochs=2 model.width=9 tracking.figures=false"
+    register(ACTIVATIONS, "relu9", relu9)
+    settings = "model.activation=relu9 trainer.max_epochs=2 model.width=9 tracking.figures=false"
     alone = train(f"{settings} seed=1 hydra.run.dir=alone")
-    sweep = train(f"-m {settings} seed=0,1 model.activation=tanh,relu6 name=s")
+    sweep = train(f"-m {settings} seed=0,1 model.activation=tanh,relu9 name=s")
     assert (alone.code, sweep.code) == (0, 0), alone.err + sweep.err
-    [row] = [r for r in load_results(here / "multirun/s") if (r["seed"], r["model.activation"]) == (1, "relu6")]
+    [row] = [r for r in load_results(here / "multirun/s") if (r["seed"], r["model.activation"]) == (1, "relu9")]
     assert row["train/loss"] == json.loads((here / "alone/result.json").read_text())["metrics"]["train/loss"]
     rows = gradcheck.check(
-        checks.parse({"model": {"activation": "relu6", "width": 12, "depth": 2, "init": "notebook"}})
+        checks.parse({"model": {"activation": "relu9", "width": 12, "depth": 2, "init": "notebook"}})
     )
     assert all(r.passed for r in rows)
 
 
 def test_an_unknown_name_is_refused_with_the_choices_of_the_registry(register):
-    register(ACTIVATIONS, "mish", Activation(function=F.mish, derivative=lambda x, h: x, gain=1.0))
-    for key, value in {"model": {"activation": "mihs"}, "optimizer": {"name": "adma"}}.items():
+    register(ACTIVATIONS, "bent", Activation(function=F.mish, derivative=lambda x, h: x, gain=1.0))
+    for key, value in {"model": {"activation": "betn"}, "optimizer": {"name": "adma"}}.items():
         with pytest.raises(ConfigError) as caught:
             checks.parse({key: value})
-        assert ("mish" in caught.value.problems[0]) == (key == "model")
-    assert checks.parse({"model": {"activation": "mish"}}).model.activation == "mish"
+        assert ("bent" in caught.value.problems[0]) == (key == "model")
+    assert checks.parse({"model": {"activation": "bent"}}).model.activation == "bent"
     for registry in (ACTIVATIONS, OPTIMIZERS, INITIALISERS, SCHEDULES, METRICS, LOSSES):
         with pytest.raises(UserError, match=r"unknown .* 'nothing'; .*choose one of"):
             registry["nothing"]

@@ -16,6 +16,7 @@ from mlpexp.config.overrides import shell_word, spell
 from mlpexp.config.schema import Config, ModelConfig
 from mlpexp.data import data_config
 from mlpexp.data.data_sets import DATA_SETS, Sizes
+from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
@@ -88,6 +89,8 @@ BUILT = ("callbacks", "logger")  # from the user's own classes
 # examples for keys whose default does not show what to type
 EXAMPLES: dict[str, Any] = {
     "model.depth": 2,
+    "model.dropout": 0.2,
+    "model.input_dropout": 0.2,
     "data.folds": 5,
     "early_stopping.patience": 5,
     "tracking.figures": False,
@@ -108,6 +111,12 @@ SYNONYMS = {
     "units": "model.width",
     "layers": "model.depth",
     "nonlinearity": "model.activation",
+    "dropout_rate": "model.dropout",
+    "normalization": "model.norm",
+    "normalisation": "model.norm",
+    "batch_norm": "model.norm",
+    "layer_norm": "model.norm",
+    "use_bias": "model.bias",
 }
 
 _ADAPTER = TypeAdapter(Config)
@@ -233,6 +242,8 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
     given, example = f"{key}={spell(value)}", f"e.g. {key}={spell(EXAMPLES.get(key, _DEFAULTS.get(key)))}"
     if key == "model.width":
         return f"{given}: give a whole number from 1, or a list with one for each layer, e.g. {key}=64 or {key}=[64,32]"
+    if key == "model.dropout":
+        return f"{given}: give a share in [0, 1), or a list with one for each hidden layer, e.g. {key}=0.2"
     match kind:
         case "literal_error" | "unknown_choice":
             return _unknown_choice(key, value, allowed.get("choices"))
@@ -365,6 +376,7 @@ def _architecture(cfg: Config) -> Iterator[str]:
             f"{len(model.width)} layers; leave model.depth out, or give model.depth={len(model.width)}"
         )
         return
+    yield from _layers(cfg)
     for name, init in INITIALISERS.items():
         changed = any(getattr(model, key) != _DEFAULTS[f"model.{key}"] for key in init.keys)
         if changed and not set(init.keys) <= set(INITIALISERS[model.init].keys):
@@ -381,6 +393,45 @@ def _architecture(cfg: Config) -> Iterator[str]:
     yield from _memory(model, sizes or Sizes(1, 2, 1))
     if sizes is not None:
         yield from loss_checks.few_classes(cfg, sizes.classes)
+
+
+def _layers(cfg: Config) -> Iterator[str]:
+    model = cfg.model
+    depth = len(model.width) if isinstance(model.width, list) else 1 if model.depth is None else model.depth
+    for name, entry in ACTIVATIONS.items():
+        if entry.key is None or entry.key == ACTIVATIONS[model.activation].key:
+            continue
+        if getattr(model, entry.key) != _DEFAULTS[f"model.{entry.key}"]:
+            yield (
+                f"model.{entry.key} belongs to model.activation={name}, not to model.activation={model.activation}; "
+                "leave it out"
+            )
+    if isinstance(model.dropout, list) and len(model.dropout) != depth:
+        yield (
+            f"model.dropout={spell(model.dropout)} has {len(model.dropout)} rates for {depth} hidden layers; give "
+            "one for each, or one number for all, e.g. model.dropout=0.2"
+        )
+    if model.norm_position != "pre" and model.norm == "none":
+        yield "model.norm_position needs a norm, e.g. model.norm=layer; or leave it out"
+    if model.norm == "batch" and cfg.data.batch_size == 1:
+        yield (
+            "model.norm=batch needs more than one sample in a batch, which data.batch_size=1 has not; set "
+            "data.batch_size=32, or model.norm=layer"
+        )
+    if not model.bias and model.sigma_b:
+        yield "model.sigma_b needs biases; leave it out with model.bias=false"
+    if not model.residual and model.block_depth != 1:
+        yield "model.block_depth needs model.residual=true; or leave it out"
+    if model.residual and isinstance(hidden := model.width, list):
+        size = model.block_depth
+        # the first block may begin with another number of inputs, and has no skip then
+        for first in range(size, len(hidden) - size + 1, size):
+            if hidden[first - 1] != hidden[first + size - 1]:
+                yield (
+                    f"model.residual=true needs equal widths: the block of the hidden layers {first + 1} to "
+                    f"{first + size} has {hidden[first - 1]} inputs and {hidden[first + size - 1]} outputs in "
+                    f"model.width={spell(model.width)}; give equal numbers, or another model.block_depth"
+                )
 
 
 def check_data(cfg: Config) -> str | None:
@@ -436,8 +487,9 @@ def physical_memory() -> int:
 def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:
     """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
     depth = len(model.width) if isinstance(model.width, list) else 1 if model.depth is None else model.depth
+    same = replace(model, dropout=0.0)  # a list may have another length
     if isinstance(model.width, list) or depth <= 3:
-        return model.network(inputs, classes).num_parameters
+        return same.network(inputs, classes).num_parameters
     # every further hidden layer adds as many parameters as the third
-    two, three = (replace(model, depth=d).network(inputs, classes).num_parameters for d in (2, 3))
+    two, three = (replace(same, depth=d).network(inputs, classes).num_parameters for d in (2, 3))
     return two + (depth - 2) * (three - two)

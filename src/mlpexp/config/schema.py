@@ -31,6 +31,7 @@ from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.losses import DEFAULTS, LOSSES, LossFunction
 from mlpexp.nn.metrics import METRICS, columns, recorded
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
+from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.parametrization import PARAMETRIZATIONS
 from mlpexp.nn.schedules import SCHEDULES
@@ -41,6 +42,7 @@ REMOVED: dict[str, dict[str, Any]] = {"stack": {"exact": True}}
 
 Variant = Literal["torch_nn", "autograd", "backprop"]
 Activation = Annotated[str, choice(lambda: ACTIVATIONS)]
+Norm = Annotated[str, choice(lambda: ("none", *NORMS))]
 Init = Annotated[str, choice(lambda: INITIALISERS)]
 Parametrization = Annotated[str, choice(lambda: PARAMETRIZATIONS)]
 Optimizer = Annotated[str, choice(lambda: OPTIMIZERS)]
@@ -62,6 +64,24 @@ class ModelConfig:
     """units per hidden layer: one number, or a list with one number a layer, e.g. [64,32]"""
     activation: Activation = "tanh"
     """the activation between layers"""
+    negative_slope: NonNegative = 0.01
+    """activation=leaky_relu only: its slope for negative inputs"""
+    alpha: Positive = 1.0
+    """activation=elu only: minus its limit for negative inputs"""
+    bias: Flag = True
+    """dense layers have biases"""
+    norm: Norm = "none"
+    """normalisation in each hidden layer: layer, batch, rms"""
+    norm_position: Literal["pre", "post"] = "pre"
+    """norm other than none only: before the activation (pre) or after it (post)"""
+    dropout: Share | list[Share] = 0.0
+    """share of outputs that is set to 0 in training, after each hidden layer: one number, or a list, e.g. [0.2,0.5]"""
+    input_dropout: Share = 0.0
+    """the same for the inputs"""
+    residual: Flag = False
+    """add the input of each block of block_depth hidden layers to its output, where it has as many units"""
+    block_depth: Count = 1
+    """residual=true only: hidden layers in a block, counted from the first hidden layer"""
     init: Init = "torch"
     """initial weights; torch is what nn.Linear does, notebook is N(0, 1) with zero biases"""
     sigma_w: NonNegative = 1.0
@@ -82,7 +102,28 @@ class ModelConfig:
 
     def network(self, num_inputs: int, num_classes: int) -> NetworkSpec:
         """The network that these settings describe."""
-        return multilayer_perceptron(num_inputs, self.hidden_sizes, num_classes, self.activation)
+        hidden = self.hidden_sizes
+        return multilayer_perceptron(
+            num_inputs,
+            hidden,
+            num_classes,
+            self.activation,
+            value=self.activation_value,
+            bias=self.bias,
+            norm=None if self.norm == "none" else self.norm,
+            norm_position=self.norm_position,
+            dropout=self.dropout if isinstance(self.dropout, list) else [self.dropout] * len(hidden),
+            input_dropout=self.input_dropout,
+            block_depth=self.block_depth if self.residual else None,
+        )
+
+    @property
+    def activation_value(self) -> float | None:
+        """Of the activation's own key; None where it has none, or its default."""
+        if (key := ACTIVATIONS[self.activation].key) is None:
+            return None
+        value = float(getattr(self, key))
+        return None if value == type(self).__dataclass_fields__[key].default else value
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)

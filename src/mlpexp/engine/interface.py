@@ -15,7 +15,7 @@ class StackEngine(Protocol):
     """The parameters of R runs, their optimizer's state and the loops that change them.
 
     Attributes:
-        parameters: the present values by name, (R, ...); clone what you keep.
+        parameters: the present values by name, running statistics too, (R, ...); clone what you keep.
         num_steps: number of steps taken.
         train_outcomes: of the latest epoch; each sample's loss and predicted class are those before its batch's step.
     """

@@ -70,7 +70,7 @@ class Classifier(LightningModule):
         self._seen: dict[str, list[Outcomes]] = {"train": [], "val": [], "test": []}
         initial = initialise(self.network, cfg.model, cfg.seed)
         for k, (layer, names) in enumerate(zip(self.network.layers, self.network.names, strict=True)):
-            self._add_layer(k, layer, {name: initial[full] for name, full in names.items()})
+            self._add_layer(k, layer, {name: initial[full] for name, full in names.items() if full in initial})
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> "Classifier":
@@ -88,7 +88,7 @@ class Classifier(LightningModule):
         return found
 
     def _add_layer(self, k: int, layer: LayerSpec, initial: Mapping[str, Tensor]) -> None:
-        """Make the k-th layer in the implementation's own way, with its parameters' initial values by short name."""
+        """Make the k-th layer in the implementation's own way, with its tensors' initial values by short name."""
         raise NotImplementedError
 
     def _register_layer(self, layer: LayerSpec, module: nn.Module) -> None:
@@ -98,8 +98,15 @@ class Classifier(LightningModule):
         self.get_submodule(layer.group).append(module)  # type: ignore[operator]
 
     def parameter_values(self) -> dict[str, Tensor]:
-        """The parameters by name, without a graph."""
-        return {name: self.get_parameter(name).detach() for name in self.network.shapes}
+        """The parameters and running statistics by name, without a graph."""
+        return {name: tensor.detach() for name, tensor in self.tensors().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters and running statistics by name."""
+        found: dict[str, Tensor] = dict(self.named_parameters())
+        if len(self.network.tensors) > len(found):
+            found |= dict(self.named_buffers())
+        return {name: found[name] for name in self.network.tensors}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of `inputs` (B, I)."""

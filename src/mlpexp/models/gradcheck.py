@@ -13,11 +13,10 @@ from torch import Generator, Tensor, autograd
 
 from mlpexp.config.schema import Config
 from mlpexp.data.datamodule import TableDataModule
-from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction, batch_mean
-from mlpexp.nn.network import NetworkSpec, Trace, backward, forward
+from mlpexp.nn.network import NetworkSpec, Trace, backward, forward, training_tensors
 from mlpexp.runtime.errors import UserError
 
 AUTOGRAD_TOLERANCE = 1e-10
@@ -26,6 +25,8 @@ SAMPLES = 32  # of the batch, at most
 STEPS = (1e-3, 1e-4, 1e-5)  # the first that crosses no kink is used
 BUDGET_S = 1.5  # for all finite differences, by the rough cost below
 ENTRIES = 24  # of each tensor, at most
+VANISHED = 1e-4  # a gradient that is 0 but for rounding, such as a bias before batch normalisation, is compared with
+# this share of the network's largest gradient
 
 
 class Row(NamedTuple):
@@ -62,7 +63,8 @@ def check(cfg: Config) -> list[Row]:
     inputs, labels, *given = next(iter(data.train_dataloader()))
     inputs, labels = inputs[:SAMPLES].double(), labels[:SAMPLES]  # (B, I), (B,) or in a regression (B, C)
     network = cfg.model.network(inputs.shape[1], data.prepared.num_classes)
-    parameters = {name: values.double() for name, values in initialise(network, cfg.model, cfg.seed).items()}
+    initial = {name: values.double() for name, values in initialise(network, cfg.model, cfg.seed).items()}
+    tensors = training_tensors(network, initial, inputs, cfg.seed, epoch=0, step=0)
     weights = given[0][:SAMPLES].double() if given else None  # (B,)
     if (by_class := data.prepared.description.class_weights) is not None:
         own = torch.tensor(by_class, dtype=torch.float64)[labels]
@@ -71,24 +73,30 @@ def check(cfg: Config) -> list[Row]:
         raise UserError("all samples of the first batch have weight 0, so its loss has no gradient")
     loss, outputs = cfg.loss_function, inputs.new_empty(len(inputs), data.prepared.num_classes)
     targets = loss.dense(labels.double() if labels.is_floating_point() else labels, outputs)
-    return compare(network, parameters, inputs, targets, weights, loss)
+    return compare(network, tensors, inputs, targets, weights, loss)
 
 
 def compare(
     network: NetworkSpec,
-    parameters: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
     inputs: Tensor,
     targets: Tensor,
     weights: Tensor | None = None,
     loss: LossFunction = CROSS_ENTROPY,
 ) -> list[Row]:
-    """One row for each parameter: inputs (B, I), dense targets (B, C), sample weights (B,), all float64."""
-    problem = _Problem(network, parameters, inputs, targets, weights, loss)
+    """One row for each parameter: inputs (B, I), dense targets (B, C), sample weights (B,), all float64.
+
+    Args:
+        tensors: what the forward pass reads, by name: the parameters, and the masks of dropout.
+    """
+    problem = _Problem(network, tensors, inputs, targets, weights, loss)
     by_hand, by_autograd = problem.by_hand(), problem.by_autograd()
     entries = problem.affordable_entries()
     generator = Generator().manual_seed(0)  # the same entries in every call
     rows = []
-    for name, parameter in parameters.items():
+    steepest = max(gradient.abs().max() for gradient in by_hand.values())
+    for name in network.shapes:
+        parameter = tensors[name]
         ours, theirs = by_hand[name], by_autograd[name]
         largest = ours.abs().max()
         chosen = torch.randperm(parameter.numel(), generator=generator)[:entries]
@@ -103,7 +111,7 @@ def compare(
                 name=name,
                 shape=tuple(parameter.shape),
                 largest=largest.item(),
-                autograd=_apart(ours, theirs, largest),
+                autograd=_apart(ours, theirs, torch.maximum(largest, VANISHED * steepest)),
                 differences=_apart(ours.flatten()[list(tried)], slopes, scale),
                 both=_apart(theirs.flatten()[list(tried)], slopes, scale),
                 tried=len(tried),
@@ -164,16 +172,16 @@ class _Problem:
     def __init__(
         self,
         network: NetworkSpec,
-        parameters: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
         inputs: Tensor,
         targets: Tensor,
         weights: Tensor | None,
         loss: LossFunction,
     ) -> None:
         self.function = loss
-        self.network, self.parameters, self.inputs = network, parameters, inputs
+        self.network, self.tensors, self.inputs = network, tensors, inputs
         self.targets, self.weights = targets, weights
-        self.trace = forward(network, parameters, inputs)
+        self.trace = forward(network, tensors, inputs)
         self.start = self.loss(self.trace).item()
         # a few units in the last place of the loss
         self.noise = 16 * torch.finfo(torch.float64).eps * max(1.0, self.start)
@@ -183,18 +191,18 @@ class _Problem:
 
     def by_hand(self) -> dict[str, Tensor]:
         upstream = self.function.by_hand_gradient(self.trace.logits, self.targets, self.weights)
-        return backward(self.network, self.parameters, self.trace, upstream).parameters
+        return backward(self.network, self.tensors, self.trace, upstream).parameters
 
     def by_autograd(self) -> dict[str, Tensor]:
-        leaves = {name: tensor.clone().requires_grad_() for name, tensor in self.parameters.items()}
-        loss = self.loss(forward(self.network, leaves, self.inputs))
+        leaves = {name: self.tensors[name].clone().requires_grad_() for name in self.network.shapes}
+        loss = self.loss(forward(self.network, {**self.tensors, **leaves}, self.inputs))
         return dict(zip(leaves, autograd.grad(loss, list(leaves.values())), strict=True))
 
     def affordable_entries(self) -> int:
         """The number of entries of each tensor to test, at four forward passes each; from a formula, not measured."""
         multiplications = len(self.inputs) * self.network.num_parameters
         forward_s = multiplications / 5e9 + 25e-6 * len(self.network.linear)
-        return int(min(ENTRIES, max(2, BUDGET_S / (4 * forward_s * len(self.parameters)))))
+        return int(min(ENTRIES, max(2, BUDGET_S / (4 * forward_s * len(self.network.shapes)))))
 
     def slope(self, parameter: Tensor, index: int, largest: float) -> _Slope | None:
         """The derivative of the loss with respect to one entry, from four points around it.
@@ -215,7 +223,7 @@ class _Problem:
                 values = []
                 for shift in (step, -step, 2 * step, -2 * step):
                     entry.copy_(kept + shift)
-                    trace = forward(self.network, self.parameters, self.inputs)
+                    trace = forward(self.network, self.tensors, self.inputs)
                     if self._crosses(trace):
                         break
                     values.append(self.loss(trace).item())
@@ -246,7 +254,7 @@ class _Problem:
         for k, layer in enumerate(self.network.layers):
             if isinstance(layer, Activate):
                 x, start = trace.values[k], self.trace.values[k]
-                if any(bool(((x > kink) != (start > kink)).any()) for kink in ACTIVATIONS[layer.name].kinks):
+                if any(bool(((x > kink) != (start > kink)).any()) for kink in layer.entry.kinks):
                     return True
         return False
 

@@ -11,16 +11,19 @@ from mlpexp.models.classifier import Classifier
 from mlpexp.nn import network
 from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.losses import batch_mean
-from mlpexp.nn.network import Trace
+from mlpexp.nn.network import Trace, training_tensors, update_statistics_
 from mlpexp.nn.parametrization import is_decoupled, parameter_settings
 
 
 class HandMadeLayer(nn.Module):
-    """A layer's parameters, and with momentum their velocities."""
+    """A layer's parameters and running statistics, and with momentum the velocities of the parameters."""
 
-    def __init__(self, initial: Mapping[str, Tensor], momentum: bool) -> None:
+    def __init__(self, layer: LayerSpec, initial: Mapping[str, Tensor], momentum: bool) -> None:
         super().__init__()
         for name, tensor in initial.items():
+            if name in layer.buffers:
+                self.register_buffer(name, tensor)
+                continue
             self.register_parameter(name, nn.Parameter(tensor))
             # buffers, so that they follow the parameters to another device; not persistent, because the state_dict
             # of every implementation holds the same names
@@ -37,7 +40,7 @@ class HandMadeMLP(Classifier):
 
     def _add_layer(self, k: int, layer: LayerSpec, initial: Mapping[str, Tensor]) -> None:
         if initial:
-            self._register_layer(layer, HandMadeLayer(initial, self.cfg.optimizer.momentum > 0))
+            self._register_layer(layer, HandMadeLayer(layer, initial, self.cfg.optimizer.momentum > 0))
 
     def velocity(self, name: str) -> Tensor | None:
         """The momentum buffer of a parameter; None without momentum."""
@@ -53,13 +56,17 @@ class HandMadeMLP(Classifier):
         return loss.by_hand(logits, loss.dense(labels, logits))
 
     def trace(self, inputs: Tensor) -> Trace:
-        """The forward pass with its intermediate values; with a graph where autograd is on."""
-        return network.forward(self.network, dict(self.named_parameters()), inputs)
+        """The forward pass of an evaluation with its intermediate values; with a graph where autograd is on."""
+        return network.forward(self.network, self.tensors(), inputs)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
         inputs, labels, *given = batch
-        weights = self.sample_weights(labels, given)
-        logits, losses, gradients = self.learn(inputs, labels, weights)
+        weights, tensors = self.sample_weights(labels, given), self.tensors()
+        drawn = training_tensors(self.network, tensors, inputs, self.cfg.seed, self.current_epoch, batch_index)
+        trace, losses, gradients = self.learn(drawn, inputs, labels, weights)
+        logits = trace.logits.detach()
+        with torch.no_grad():
+            update_statistics_(self.network, tensors, trace)
         cfg = self.cfg.optimizer
         each = parameter_settings(self.cfg.model, cfg, self.network) or {}
         factor = self.rate_factor(batch_index, int(self.trainer.num_training_batches))
@@ -72,8 +79,14 @@ class HandMadeMLP(Classifier):
         steps.increment_ready()
         steps.increment_completed()
 
-    def learn(self, inputs: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Logits (B, C), unweighted loss of each sample (B,), the gradient of the weighted mean by parameter."""
+    def learn(
+        self, tensors: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, weights: Tensor | None
+    ) -> tuple[Trace, Tensor, dict[str, Tensor]]:
+        """The forward pass, unweighted loss of each sample (B,), the gradient of the weighted mean by parameter.
+
+        Args:
+            tensors: what the forward pass reads, see `training_tensors`.
+        """
         raise NotImplementedError
 
     def configure_optimizers(self) -> None:
@@ -81,7 +94,9 @@ class HandMadeMLP(Classifier):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["velocities"] = [
-            [self.velocity(full) for full in names.values()] for names in self.network.names if names
+            [self.velocity(names[name]) for name in layer.shapes]
+            for layer, names in zip(self.network.layers, self.network.names, strict=True)
+            if layer.shapes
         ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -96,25 +111,29 @@ class HandMadeMLP(Classifier):
 class AutogradMLP(HandMadeMLP):
     """The implementation autograd, the notebook's second part: autograd derives the gradients."""
 
-    def learn(self, inputs: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        logits = self.trace(inputs).logits
-        losses = self.loss.by_hand(logits, self.loss.dense(labels, logits))
+    def learn(
+        self, tensors: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, weights: Tensor | None
+    ) -> tuple[Trace, Tensor, dict[str, Tensor]]:
+        trace = network.forward(self.network, tensors, inputs)
+        losses = self.loss.by_hand(trace.logits, self.loss.dense(labels, trace.logits))
         parameters = dict(self.named_parameters())
         mean = batch_mean(losses, weights)
         gradients = autograd.grad(mean, list(parameters.values()))
-        return logits, losses, dict(zip(parameters, gradients, strict=True))
+        return trace, losses, dict(zip(parameters, gradients, strict=True))
 
 
 class BackpropMLP(HandMadeMLP):
     """The implementation backprop, the course's first notebook: no autograd, the chain rule written out."""
 
     @torch.no_grad()
-    def learn(self, inputs: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        trace = self.trace(inputs)
+    def learn(
+        self, tensors: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, weights: Tensor | None
+    ) -> tuple[Trace, Tensor, dict[str, Tensor]]:
+        trace = network.forward(self.network, tensors, inputs)
         targets = self.loss.dense(labels, trace.logits)
         logits_gradient = self.loss.by_hand_gradient(trace.logits, targets, weights)
-        gradients = network.backward(self.network, self.parameter_values(), trace, logits_gradient)
-        return trace.logits, self.loss.by_hand(trace.logits, targets), gradients.parameters
+        gradients = network.backward(self.network, tensors, trace, logits_gradient)
+        return trace, self.loss.by_hand(trace.logits, targets), gradients.parameters
 
 
 @torch.no_grad()

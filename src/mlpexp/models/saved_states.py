@@ -94,16 +94,16 @@ def _state(plain: Mapping[str, Any], cfg: Config, data: Prepared) -> TrainingSta
 
 
 def _snapshot(plain: Mapping[str, Any], network: NetworkSpec) -> Snapshot:
-    def checked(tensors: Iterable[Any]) -> list[Tensor]:
+    def checked(tensors: Iterable[Any], shapes: Mapping[str, tuple[int, ...]]) -> list[Tensor]:
         found = []
-        for tensor, shape in zip(tensors, network.shapes.values(), strict=True):
+        for tensor, shape in zip(tensors, shapes.values(), strict=True):
             _check_tensor(tensor, (1, *shape), torch.float32)
             found.append(tensor)
         return found
 
-    values = checked(plain["parameters"][name] for name in network.shapes)
-    state = {str(name): checked(tensors) for name, tensors in plain["state"].items()}
-    return Snapshot(dict(zip(network.shapes, values, strict=True)), state)
+    values = checked((plain["parameters"][name] for name in network.tensors), network.tensors)
+    state = {str(name): checked(tensors, network.shapes) for name, tensors in plain["state"].items()}
+    return Snapshot(dict(zip(network.tensors, values, strict=True)), state)
 
 
 def _check_tensor(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:

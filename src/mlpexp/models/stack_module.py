@@ -144,6 +144,7 @@ class StackModule(LightningModule):
                 update=update,
                 loss=first.loss_function,
                 keeps_outputs=keeps,
+                seeds=[cfg.seed for cfg in self.configs],
             )
         from mlpexp.engine.compiled.engine import CompiledEngine
 
@@ -151,7 +152,7 @@ class StackModule(LightningModule):
         return CompiledEngine(networks=self.networks, parameters=parameters, update=update, threads=threads)
 
     def _initial_parameters(self) -> dict[str, Tensor]:
-        shapes = self.networks[0].shapes
+        shapes = self.networks[0].tensors
         stacked = {name: torch.empty(len(self.configs), *shape) for name, shape in shapes.items()}
         for run, (cfg, network) in enumerate(zip(self.configs, self.networks, strict=True)):
             own = {name: values[run] for name, values in stacked.items()}

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
-from mlpexp.nn.layers import LayerSpec
+from mlpexp.nn.layers import Add, LayerSpec
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.weight_decay import WeightDecay
 from mlpexp.nn.parametrization import has_own_decay, is_decoupled, parameter_settings
 from mlpexp.nn.schedules import SCHEDULES, changes_by_step, is_constant, rate_factor
+from mlpexp.nn.torch_modules import DropoutModule
 from mlpexp.runtime.distributed import mean_over_batch
 
 
@@ -21,7 +22,9 @@ class TorchMLP(Classifier):
     """`nn.Linear` and the activations of torch, its losses on logits, `torch.optim`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._steps: list[Callable[[Tensor], Tensor]] = []
+        self._steps: list[Callable[..., Tensor]] = []
+        self._skips: dict[int, int] = {}  # from the place of an addition to that of the value that is added
+        self._dropouts: list[DropoutModule] = []
         self._base_rates: list[float] = []
         self._noted: int | None = None  # the batch whose outcomes were kept last
         super().__init__(*args, **kwargs)
@@ -31,12 +34,22 @@ class TorchMLP(Classifier):
         if isinstance(step, nn.Module):
             step.load_state_dict(dict(initial))
             self._register_layer(layer, step)
+        if isinstance(layer, Add):
+            self._skips[k] = layer.source
+        if isinstance(step, DropoutModule):
+            self._dropouts.append(step)
         self._steps.append(step)
 
     def forward(self, inputs: Tensor) -> Tensor:
         h = inputs
-        for step in self._steps:
-            h = step(h)
+        if not self._skips:
+            for step in self._steps:
+                h = step(h)
+            return h  # (B, C)
+        values = [h]
+        for k, step in enumerate(self._steps):
+            h = step(h, values[self._skips[k]]) if k in self._skips else step(h)
+            values.append(h)
         return h  # (B, C)
 
     def on_train_epoch_start(self) -> None:
@@ -51,6 +64,8 @@ class TorchMLP(Classifier):
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> Tensor:
         inputs, labels, *given = batch
+        for dropout in self._dropouts:
+            dropout.seed, dropout.epoch, dropout.step = self.cfg.seed, self.current_epoch, batch_index
         logits = self(inputs)
         losses, weights = self.loss.samples(logits, labels), self.sample_weights(labels, given)  # (B,)
         if weights is not None:

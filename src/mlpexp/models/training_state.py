@@ -40,10 +40,10 @@ class RunRecord:
 
 
 class Snapshot:
-    """Parameters and optimizer state of all runs of a stack, each from its own epoch.
+    """Parameters, running statistics and optimizer state of all runs of a stack, each from its own epoch.
 
     Attributes:
-        parameters: by name, (R, ...).
+        parameters: by name, running statistics too, (R, ...).
         state: by torch's name, one stacked tensor for each parameter.
     """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mlpexp.runtime.lazy_import import LazyModule
@@ -24,6 +25,8 @@ else:
     torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
 
 LEAK = 0.01  # slope of leaky_relu for x < 0, torch's default
+# of selu, Klambauer et al. 2017
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,9 @@ class Activation:
         reads_input: `backward_`, or the derivative of `compiled`, reads x, so h must not overwrite it.
         compiled: function and derivative for the compiled engine, made from the operations `v` of
             `engine/compiled/elementary.py`, on which they must rely alone; None: stacks with it are trained by torch.
+        key: the key of the model's configuration that only this activation reads, e.g. `negative_slope`; its default
+            there is the value of this entry.
+        family: makes the activation for another value of that key.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -54,6 +60,14 @@ class Activation:
     backward_: Callable[[Tensor, Tensor, Tensor], Any] | None = None
     reads_input: bool = True
     compiled: Callable[[Any], tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] | None = None
+    key: str | None = None
+    family: Callable[[float], Activation] | None = None
+
+    def at(self, value: float) -> Activation:
+        """The activation with another value of its key."""
+        if self.family is None:
+            raise ValueError("this activation has no key of its own")
+        return self.family(value)
 
     def kernels(self) -> tuple[Callable[[Tensor, Tensor], Any], Callable[[Tensor, Tensor, Tensor], Any]]:
         """`forward_` and `backward_`, by autograd where the entry has none."""
@@ -78,6 +92,62 @@ def _silu_derivative(x: Tensor, h: Tensor) -> Tensor:
     return sigmoid * (1 + x * (1 - sigmoid))
 
 
+def _gelu_tanh_derivative(x: Tensor, h: Tensor) -> Tensor:
+    # of x * (1 + tanh(u / 2)) / 2 = x * sigmoid(u), Hendrycks & Gimpel 2016; 1 - sigmoid(u) is sigmoid(-u)
+    scale, cubic = math.sqrt(8 / math.pi), 0.044715
+    sigmoid, rest = torch.sigmoid(u := scale * (x + cubic * x**3)), torch.sigmoid(-u)
+    return sigmoid * (1 + x * rest * scale * (1 + 3 * cubic * x * x))
+
+
+def _mish_derivative(x: Tensor, h: Tensor) -> Tensor:
+    slope = torch.tanh(F.softplus(x))
+    return slope + x * (1 - slope**2) * torch.sigmoid(x)
+
+
+def _compiled_leaky_relu(v: Any) -> Any:
+    return lambda x: v.where(x > 0.0, x, x * LEAK), lambda x, h: v.where(h > 0.0, 1.0, LEAK)
+
+
+def _compiled_elu(v: Any) -> Any:
+    return lambda x: v.where(x > 0.0, x, v.expm1(x)), lambda x, h: v.where(h > 0.0, 1.0, h + 1.0)
+
+
+@cache
+def _leaky_relu(slope: float) -> Activation:
+    return Activation(
+        function=lambda x: F.leaky_relu(x, slope),
+        derivative=lambda x, h: torch.where(x > 0, torch.ones_like(x), slope),
+        gain=math.sqrt(2 / (1 + slope**2)),
+        steepest=max(1.0, slope),
+        kinks=(0.0,),
+        forward_=lambda x, h: torch.ops.aten.leaky_relu.out(x, slope, out=h),
+        backward_=lambda g, x, h: torch.ops.aten.leaky_relu_backward.grad_input(g, h, slope, True, grad_input=g),
+        reads_input=False,
+        compiled=_compiled_leaky_relu if slope == LEAK else None,
+        key="negative_slope",
+        family=_leaky_relu,
+    )
+
+
+@cache
+def _elu(alpha: float) -> Activation:
+    # E[f(z)^2] over z < 0 is alpha^2 (exp(2) Phi(-2) - 2 exp(1/2) Phi(-1) + 1/2), over z > 0 it is 1/2
+    tails = [0.5 * math.erfc(z / math.sqrt(2)) for z in (1, 2)]
+    negative = math.exp(2) * tails[1] - 2 * math.exp(0.5) * tails[0] + 0.5
+    return Activation(
+        function=lambda x: F.elu(x, alpha),
+        derivative=lambda x, h: torch.where(x > 0, torch.ones_like(x), h + alpha),
+        gain=(0.5 + alpha**2 * negative) ** -0.5,
+        steepest=max(1.0, alpha),
+        kinks=(0.0,),  # of its slope
+        forward_=lambda x, h: torch.ops.aten.elu.out(x, alpha, out=h),
+        backward_=lambda g, x, h: torch.ops.aten.elu_backward.grad_input(g, alpha, 1, 1, False, x, grad_input=g),
+        compiled=_compiled_elu if alpha == 1 else None,
+        key="alpha",
+        family=_elu,
+    )
+
+
 ACTIVATIONS: Registry[Activation] = Registry(
     "activation",
     {
@@ -100,16 +170,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             reads_input=False,
             compiled=lambda v: (lambda x: v.where(x < 0.0, 0.0, x), lambda x, h: v.where(h > 0.0, 1.0, 0.0)),
         ),
-        "leaky_relu": Activation(
-            function=lambda x: F.leaky_relu(x, LEAK),
-            derivative=lambda x, h: torch.where(x > 0, torch.ones_like(x), LEAK),
-            gain=math.sqrt(2 / (1 + LEAK**2)),
-            kinks=(0.0,),
-            forward_=lambda x, h: torch.ops.aten.leaky_relu.out(x, LEAK, out=h),
-            backward_=lambda g, x, h: torch.ops.aten.leaky_relu_backward.grad_input(g, h, LEAK, True, grad_input=g),
-            reads_input=False,
-            compiled=lambda v: (lambda x: v.where(x > 0.0, x, x * LEAK), lambda x, h: v.where(h > 0.0, 1.0, LEAK)),
-        ),
+        "leaky_relu": _leaky_relu(LEAK),
         "sigmoid": Activation(
             function=lambda x: torch.sigmoid(x),
             derivative=lambda x, h: h * (1 - h),
@@ -144,15 +205,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
                 lambda x, h: v.sigmoid(x) * v.fma(x, 1.0 - v.sigmoid(x), 1.0),
             ),
         ),
-        "elu": Activation(
-            function=lambda x: F.elu(x),
-            derivative=lambda x, h: torch.where(x > 0, torch.ones_like(x), h + 1),
-            gain=1.2452,
-            kinks=(0.0,),  # of its slope
-            forward_=lambda x, h: torch.ops.aten.elu.out(x, out=h),
-            backward_=lambda g, x, h: torch.ops.aten.elu_backward.grad_input(g, 1.0, 1.0, 1.0, False, x, grad_input=g),
-            compiled=lambda v: (lambda x: v.where(x > 0.0, x, v.expm1(x)), lambda x, h: v.where(h > 0.0, 1.0, h + 1.0)),
-        ),
+        "elu": _elu(1.0),  # torch's default
         "softplus": Activation(
             function=lambda x: F.softplus(x),
             # torch's softplus is the identity beyond 20, so its slope there is exactly 1
@@ -171,6 +224,57 @@ ACTIVATIONS: Registry[Activation] = Registry(
             # autograd multiplies by the cosine; h is not needed any more when the backward pass arrives
             backward_=lambda g, x, h: g.mul_(torch.cos(x, out=h)),
             compiled=lambda v: (v.sin, lambda x, h: v.cos(x)),
+        ),
+        "mish": Activation(
+            function=lambda x: F.mish(x),
+            derivative=_mish_derivative,
+            gain=1.48685,
+            steepest=1.0885,
+            forward_=lambda x, h: torch.ops.aten.mish.out(x, out=h),
+            backward_=lambda g, x, h: g.copy_(torch.ops.aten.mish_backward(g, x)),
+        ),
+        "selu": Activation(
+            function=lambda x: F.selu(x),
+            derivative=lambda x, h: torch.where(x > 0, SELU_SCALE, h + SELU_SCALE * SELU_ALPHA),
+            gain=3 / 4,
+            steepest=SELU_SCALE * SELU_ALPHA,
+            kinks=(0.0,),
+            forward_=lambda x, h: torch.ops.aten.elu.out(x, SELU_ALPHA, SELU_SCALE, 1, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.elu_backward.grad_input(
+                g, SELU_ALPHA, SELU_SCALE, 1, False, x, grad_input=g
+            ),
+        ),
+        "hardtanh": Activation(
+            function=lambda x: F.hardtanh(x),
+            derivative=lambda x, h: (h.abs() < 1).to(x.dtype),
+            gain=1.3920,
+            kinks=(-1.0, 1.0),
+            forward_=lambda x, h: torch.ops.aten.hardtanh.out(x, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.hardtanh_backward.grad_input(g, h, -1, 1, grad_input=g),
+            reads_input=False,
+        ),
+        "relu6": Activation(
+            function=lambda x: F.relu6(x),
+            derivative=lambda x, h: ((h > 0) & (h < 6)).to(x.dtype),
+            gain=math.sqrt(2),
+            kinks=(0.0, 6.0),
+            forward_=lambda x, h: torch.ops.aten.hardtanh.out(x, 0, 6, out=h),
+            backward_=lambda g, x, h: torch.ops.aten.hardtanh_backward.grad_input(g, h, 0, 6, grad_input=g),
+            reads_input=False,
+        ),
+        "softsign": Activation(
+            function=lambda x: F.softsign(x),
+            derivative=lambda x, h: (1 - h.abs()) ** 2,
+            gain=2.3374,
+            kinks=(0.0,),  # of its slope's slope
+        ),
+        "gelu_tanh": Activation(
+            function=lambda x: F.gelu(x, approximate="tanh"),
+            derivative=_gelu_tanh_derivative,
+            gain=1.5336,
+            steepest=1.13,
+            forward_=lambda x, h: torch.ops.aten.gelu.out(x, approximate="tanh", out=h),
+            backward_=lambda g, x, h: torch.ops.aten.gelu_backward.grad_input(g, x, approximate="tanh", grad_input=g),
         ),
         "identity": Activation(
             function=lambda x: x,

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
 from mlpexp.nn.network import Gradients, NetworkSpec, backward, forward
@@ -50,10 +49,13 @@ def inspect(
 ) -> tuple[LayerNumbers, Gradients]:
     """The numbers of each dense layer, and the gradients from which they are computed.
 
+    Batch normalisation uses the statistics of these samples, as in training; dropout is left out.
+
     Args:
         inputs: (R, B, I); labels: (R, B), in a regression (R, B, C).
         loss: that is minimised.
     """
+    parameters = {name: parameters[name] for name in network.shapes}  # without running statistics
     trace = forward(network, parameters, inputs)
     samples = inputs.shape[-2]
     upstream = loss.gradient(trace.logits, loss.dense(labels, trace.logits))
@@ -62,7 +64,7 @@ def inspect(
     shares, activations = [], []
     for k, layer in enumerate(network.layers):
         if isinstance(layer, Activate):
-            entry, x, h = ACTIVATIONS[layer.name], trace.values[k], trace.values[k + 1]
+            entry, x, h = layer.entry, trace.values[k], trace.values[k + 1]
             flat = entry.derivative(x, h).abs() < SATURATED * entry.steepest
             shares.append(flat.flatten(-2).to(inputs.dtype).mean(-1))
             activations.append(h)

@@ -102,12 +102,12 @@ class InitialSettings(WidthSettings, Protocol):
 
 
 def initialise(network: NetworkSpec, settings: InitialSettings, seed: int) -> dict[str, Tensor]:
-    """The initial parameters of a network by name, float32.
+    """The initial parameters and running statistics of a network by name, float32.
 
     The random stream is its own: `torch.manual_seed(seed)` followed by `nn.Linear` modules gives the same
     numbers as init=torch, and the caller's global stream is left alone.
     """
-    parameters = {name: torch.empty(shape) for name, shape in network.shapes.items()}
+    parameters = {name: torch.empty(shape) for name, shape in network.tensors.items()}
     initialise_(parameters, network, settings, seed)
     return parameters
 
@@ -121,6 +121,8 @@ def initialise_(parameters: Mapping[str, Tensor], network: NetworkSpec, settings
             layer.initialise_(own, generator)
             continue
         initialiser.weight(own["weight"], generator, settings.sigma_w)
+        if not layer.bias:
+            continue
         if initialiser.bias is None:
             init.zeros_(own["bias"])
         else:

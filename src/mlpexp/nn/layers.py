@@ -1,7 +1,14 @@
 """The kinds of layers: each knows its parameters, its module of torch, and its forward and backward pass by hand.
 
 A layer of a stack has a leading run axis in all tensors; parameters and values of one run have none. A new kind is a
-class here. The torch engine has kernels for the two kinds below, and calls the methods of any other kind as they are.
+class here or in a module of its own (`normalisation.py`). The torch engine has kernels for the kinds of this project,
+and calls the methods of any other kind as they are.
+
+Some kinds behave differently in training. What the methods are given says which it is:
+
+    evaluation          parameters and running statistics
+    a training step     parameters and masks; the running statistics stay out
+    gradient check, diagnostics    parameters, masks if there are any
 
 Letters: R runs (the axis may be absent), B batch, I inputs, O outputs of a layer.
 """
@@ -13,13 +20,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.activations import ACTIVATIONS, Activation
 from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
+    import torch
     from torch import Generator, Tensor, nn
 else:
-    nn = LazyModule("torch.nn")
+    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
 
 
 class LayerSpec(ABC):
@@ -27,20 +35,36 @@ class LayerSpec(ABC):
 
     Class attributes:
         group: the attribute of the network's module that lists the layers of this kind, so that their parameters are
-            named `{group}.{i}.{parameter}`; empty for kinds without parameters.
+            named `{group}.{i}.{parameter}`; empty for kinds without tensors.
+        noise: the names of tensors that are drawn anew in each training step.
     """
 
     group: ClassVar[str] = ""
+    noise: ClassVar[tuple[str, ...]] = ()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter by its name, in the order of torch's module."""
         return {}
 
+    @property
+    def buffers(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor that training changes without a gradient, such as running statistics, by name."""
+        return {}
+
+    @property
+    def stack_key(self) -> object:
+        """What is equal in the layers of runs that share a stack; by default the whole layer."""
+        return self
+
     def initialise_(self, parameters: Mapping[str, Tensor], generator: Generator) -> None:
-        """Write the initial values into one run's parameters; those of dense layers are chosen by `model.init`."""
-        if self.shapes:
+        """Write the initial values into one run's tensors; those of dense layers are chosen by `model.init`."""
+        if self.shapes or self.buffers:
             raise NotImplementedError(f"{type(self).__name__} has parameters, but no initial values")
+
+    def update_(self, tensors: Mapping[str, Tensor], x: Tensor) -> None:
+        """Change the buffers after a training step's forward pass of `x`, in place."""
+        raise NotImplementedError(f"{type(self).__name__} has buffers, but no rule for them")
 
     @abstractmethod
     def module(self) -> Callable[[Tensor], Tensor]:
@@ -68,22 +92,24 @@ class LayerSpec(ABC):
 
 @dataclass(frozen=True)
 class Linear(LayerSpec):
-    """A dense layer, h = x W' + b with W (R, O, I) and b (R, O)."""
+    """A dense layer, h = x W' + b with W (R, O, I) and b (R, O), or without b."""
 
     inputs: int
     outputs: int
+    bias: bool = True
     group: ClassVar[str] = "layers"
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"weight": (self.outputs, self.inputs), "bias": (self.outputs,)}
+        return {"weight": (self.outputs, self.inputs)} | ({"bias": (self.outputs,)} if self.bias else {})
 
     def module(self) -> nn.Linear:
-        made: nn.Linear = nn.utils.skip_init(nn.Linear, self.inputs, self.outputs)
+        made: nn.Linear = nn.utils.skip_init(nn.Linear, self.inputs, self.outputs, bias=self.bias)
         return made
 
     def forward(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return x @ parameters["weight"].mT + parameters["bias"].unsqueeze(-2)
+        h = x @ parameters["weight"].mT
+        return h + parameters["bias"].unsqueeze(-2) if self.bias else h
 
     def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
         return gradient @ parameters["weight"]
@@ -92,20 +118,89 @@ class Linear(LayerSpec):
         self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor
     ) -> dict[str, Tensor]:
         # each weight sees its input times what arrives from above, summed over the batch
-        return {"weight": gradient.mT @ x, "bias": gradient.sum(-2)}
+        return {"weight": gradient.mT @ x} | ({"bias": gradient.sum(-2)} if self.bias else {})
 
 
 @dataclass(frozen=True)
 class Activate(LayerSpec):
-    """An activation, elementwise."""
+    """An activation, elementwise.
+
+    Attributes:
+        name: of its entry.
+        value: of the entry's key, e.g. the negative slope of leaky_relu; None for the entry's default.
+    """
 
     name: str
+    value: float | None = None
+
+    @property
+    def entry(self) -> Activation:
+        entry = ACTIVATIONS[self.name]
+        return entry if self.value is None else entry.at(self.value)
+
+    @property
+    def stack_key(self) -> object:
+        return type(self)
 
     def module(self) -> Callable[[Tensor], Tensor]:
-        return ACTIVATIONS[self.name].function
+        return self.entry.function
 
     def forward(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return ACTIVATIONS[self.name].function(x)
+        return self.entry.function(x)
 
     def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
-        return gradient * ACTIVATIONS[self.name].derivative(x, h)
+        return gradient * self.entry.derivative(x, h)
+
+
+@dataclass(frozen=True)
+class Dropout(LayerSpec):
+    """Inverted dropout (Srivastava et al. 2014): in training, each value is 0 or divided by the share that is kept.
+
+    Attributes:
+        rate: the share that is set to 0.
+        stream: the number of the random stream: 0 after the inputs, i after the i-th hidden layer.
+    """
+
+    units: int
+    rate: float
+    stream: int
+    group: ClassVar[str] = "dropouts"
+    noise: ClassVar[tuple[str, ...]] = ("mask",)
+
+    @property
+    def stack_key(self) -> object:
+        return type(self), self.units, self.stream
+
+    def module(self) -> Callable[[Tensor], Tensor]:
+        from mlpexp.nn.torch_modules import DropoutModule
+
+        return DropoutModule(self)
+
+    def forward(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return x * parameters["mask"] if "mask" in parameters else x
+
+    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
+        return gradient * parameters["mask"] if "mask" in parameters else gradient
+
+
+@dataclass(frozen=True)
+class Add(LayerSpec):
+    """The end of a residual block: the value at the block's beginning is added, h = x + skip (He et al. 2016).
+
+    The derivative with respect to the skipped value is that with respect to the output, too; `network.backward` adds
+    it where the block begins.
+
+    Attributes:
+        source: the place of the skipped value in `network.Trace.values`.
+    """
+
+    source: int
+
+    def module(self) -> Callable[[Tensor, Tensor], Tensor]:  # type: ignore[override]
+        return torch.add
+
+    def forward(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return x + parameters["skip"]
+
+    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
+        return gradient

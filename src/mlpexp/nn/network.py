@@ -14,12 +14,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from mlpexp.nn.layers import Activate, LayerSpec, Linear
+from mlpexp.nn.layers import Activate, Add, Dropout, LayerSpec, Linear
+from mlpexp.nn.normalisation import NORMS
+from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from mlpexp.nn import dropout_masks
+else:
+    dropout_masks = LazyModule("mlpexp.nn.dropout_masks")
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,12 @@ class NetworkSpec:
 
     @cached_property
     def names(self) -> tuple[dict[str, str], ...]:
-        """For each layer, the full name of each of its parameters, e.g. `layers.0.weight` for `weight`."""
+        """For each layer, the full name of each of its tensors, e.g. `layers.0.weight` for `weight`."""
         count: Counter[str] = Counter()
         found = []
         for layer in self.layers:
-            found.append({name: f"{layer.group}.{count[layer.group]}.{name}" for name in layer.shapes})
+            short = [*layer.shapes, *layer.buffers, *layer.noise]
+            found.append({name: f"{layer.group}.{count[layer.group]}.{name}" for name in short})
             count[layer.group] += 1
         return tuple(found)
 
@@ -46,6 +53,30 @@ class NetworkSpec:
             for layer, names in zip(self.layers, self.names, strict=True)
             for name, shape in layer.shapes.items()
         }
+
+    @cached_property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """The same of everything that a trained network consists of: parameters and running statistics."""
+        return {
+            names[name]: shape
+            for layer, names in zip(self.layers, self.names, strict=True)
+            for name, shape in (layer.shapes | layer.buffers).items()
+        }
+
+    @cached_property
+    def stack_key(self) -> tuple[object, ...]:
+        """What is equal in the networks of runs that share a stack."""
+        return tuple(layer.stack_key for layer in self.layers)
+
+    @cached_property
+    def dropouts(self) -> list[tuple[int, Dropout]]:
+        """The dropout layers with their places in `layers`."""
+        return [(k, layer) for k, layer in enumerate(self.layers) if isinstance(layer, Dropout)]
+
+    @cached_property
+    def sources(self) -> frozenset[int]:
+        """The places in `Trace.values` at which residual blocks begin."""
+        return frozenset(layer.source for layer in self.layers if isinstance(layer, Add))
 
     @property
     def num_parameters(self) -> int:
@@ -62,17 +93,50 @@ class NetworkSpec:
         linear = [layer for _, layer in self.linear]
         return [linear[0].inputs, *(layer.outputs for layer in linear)]
 
-    def of_layer(self, k: int, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The parameters of one layer by their short names."""
-        return {name: parameters[full] for name, full in self.names[k].items()}
+    def of_layer(self, k: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of the tensors that belong to one layer, by their short names."""
+        return {name: tensors[full] for name, full in self.names[k].items() if full in tensors}
 
 
-def multilayer_perceptron(inputs: int, hidden: Sequence[int], classes: int, activation: str) -> NetworkSpec:
-    """Dense layers with an activation between them; without hidden layers a linear classifier."""
-    layers: list[LayerSpec] = []
-    for fan_in, units in pairwise([inputs, *hidden]):
-        layers += [Linear(fan_in, units), Activate(activation)]
-    return NetworkSpec((*layers, Linear(hidden[-1] if hidden else inputs, classes)))
+def multilayer_perceptron(
+    inputs: int,
+    hidden: Sequence[int],
+    classes: int,
+    activation: str,
+    *,
+    value: float | None = None,
+    bias: bool = True,
+    norm: str | None = None,
+    norm_position: Literal["pre", "post"] = "pre",
+    dropout: Sequence[float] = (),
+    input_dropout: float = 0.0,
+    block_depth: int | None = None,
+) -> NetworkSpec:
+    """Hidden layers, each dense, norm, activation, norm, dropout in this order, and a dense layer to the logits.
+
+    Args:
+        value: of the activation's own key, e.g. the negative slope of leaky_relu.
+        norm: a name in `NORMS`; `pre` is before the activation, `post` after it.
+        dropout: the rate after each hidden layer; empty for none.
+        block_depth: so many hidden layers at a time, from the first, are a residual block where the block has as many
+            inputs as outputs.
+    """
+    layers: list[LayerSpec] = [Dropout(inputs, input_dropout, 0)] if input_dropout else []
+    begin, begin_units = len(layers), inputs  # of the present block
+    for i, (fan_in, units) in enumerate(pairwise([inputs, *hidden]), 1):
+        layers.append(Linear(fan_in, units, bias))
+        if norm is not None and norm_position == "pre":
+            layers.append(NORMS[norm](units))
+        layers.append(Activate(activation, value))
+        if norm is not None and norm_position == "post":
+            layers.append(NORMS[norm](units))
+        if dropout and dropout[i - 1]:
+            layers.append(Dropout(units, dropout[i - 1], i))
+        if block_depth is not None and i % block_depth == 0:
+            if units == begin_units:
+                layers.append(Add(begin))
+            begin, begin_units = len(layers), units
+    return NetworkSpec((*layers, Linear(hidden[-1] if hidden else inputs, classes, bias)))
 
 
 class Trace(NamedTuple):
@@ -93,33 +157,73 @@ class Gradients(NamedTuple):
     outputs: list[Tensor]  # with respect to the output of each layer
 
 
-def forward(network: NetworkSpec, parameters: Mapping[str, Tensor], inputs: Tensor) -> Trace:
+def forward(network: NetworkSpec, tensors: Mapping[str, Tensor], inputs: Tensor) -> Trace:
     """The output of every layer for `inputs` (R, B, I).
 
     Args:
-        parameters: by full name, (R, ...).
+        tensors: by full name, (R, ...): the parameters and, depending on what is computed, running statistics or masks
+            (see `nn/layers.py`).
     """
     values = [inputs]
     for k, layer in enumerate(network.layers):
-        values.append(layer.forward(network.of_layer(k, parameters), values[-1]))
+        values.append(layer.forward(_of_layer(network, k, tensors, values), values[-1]))
     return Trace(values)
 
 
-def backward(
-    network: NetworkSpec, parameters: Mapping[str, Tensor], trace: Trace, logits_gradient: Tensor
-) -> Gradients:
+def backward(network: NetworkSpec, tensors: Mapping[str, Tensor], trace: Trace, logits_gradient: Tensor) -> Gradients:
     """The chain rule by hand, from the logits to the inputs.
 
     Args:
+        tensors: those of the forward pass.
         logits_gradient: the derivative of the loss with respect to the logits, (R, B, C).
     """
     found: dict[str, Tensor] = {}
+    skipped: dict[int, Tensor] = {}  # what arrives at the beginning of a residual block past the block
     outputs = [logits_gradient]
     for k in reversed(range(len(network.layers))):
         layer = network.layers[k]
-        arguments = network.of_layer(k, parameters), trace.values[k], trace.values[k + 1], outputs[-1]
+        arguments = _of_layer(network, k, tensors, trace.values), trace.values[k], trace.values[k + 1], outputs[-1]
         for name, gradient in layer.parameter_gradients(*arguments).items():
             found[network.names[k][name]] = gradient
+        if isinstance(layer, Add):
+            skipped[layer.source] = outputs[-1]
         if k > 0:
-            outputs.append(layer.input_gradient(*arguments))
+            gradient = layer.input_gradient(*arguments)
+            outputs.append(gradient + skipped[k] if k in skipped else gradient)
     return Gradients({name: found[name] for name in network.shapes}, outputs[::-1])
+
+
+def _of_layer(
+    network: NetworkSpec, k: int, tensors: Mapping[str, Tensor], values: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """What a layer's methods are given: its own tensors, and the skipped value at the end of a residual block."""
+    layer, own = network.layers[k], network.of_layer(k, tensors)
+    return own | {"skip": values[layer.source]} if isinstance(layer, Add) else own
+
+
+def training_tensors(
+    network: NetworkSpec, tensors: Mapping[str, Tensor], inputs: Tensor, seed: int, epoch: int, step: int
+) -> dict[str, Tensor]:
+    """What one run's forward pass reads in a training step: the parameters, and the masks of this step.
+
+    A batch of one sample has no statistics of its own: the running ones are used for it, and stay as they are.
+
+    Args:
+        tensors: parameters and running statistics by full name.
+        inputs: (B, I).
+        epoch, step: from 0; the step within the epoch.
+    """
+    names = network.tensors if len(inputs) == 1 else network.shapes
+    found = {name: tensors[name] for name in names}
+    for k, layer in network.dropouts:
+        found[network.names[k]["mask"]] = dropout_masks.draw(layer, inputs, seed, epoch, step)
+    return found
+
+
+def update_statistics_(network: NetworkSpec, tensors: Mapping[str, Tensor], trace: Trace) -> None:
+    """Move the running statistics towards those of a training step's batch, in place."""
+    if trace.values[0].shape[-2] == 1:
+        return
+    for k, layer in enumerate(network.layers):
+        if layer.buffers:
+            layer.update_(network.of_layer(k, tensors), trace.values[k])

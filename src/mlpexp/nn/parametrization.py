@@ -10,9 +10,11 @@ width of a layer over `base_width`:
     hidden           1                    m_out / m_in   1 / m_in
     logits           1 / sqrt(m_in)       1 / m_in       1 / m_in
     biases           sqrt(m_in)           m_out          1
+    norms            1                    m_out          1
 
 These multiply what the initialisation and `optimizer.lr` give, so that at the base width nothing changes. Biases: an
-initialisation that draws them by their fan-in would let them vanish in wide networks.
+initialisation that draws them by their fan-in would let them vanish in wide networks. Norms: a factor and a shift per
+unit are vectors over the width, as biases are, and start at 1 and 0.
 
 Weight decay is divided by a rate's factor, so that the product of rate and decay, by which sgd and adamw shrink a
 weight in a step, does not depend on the width. For these two that is what microsoft/mup does. For adam, whose decay
@@ -23,10 +25,12 @@ over widths, because adam normalises their sum. Use adamw to transfer a weight d
 """
 
 import math
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Protocol
 
+from mlpexp.nn.layers import Linear
 from mlpexp.nn.network import NetworkSpec
+from mlpexp.nn.normalisation import Norm
 from mlpexp.nn.optimizers import OPTIMIZERS
 
 PARAMETRIZATIONS = ("standard", "mup")
@@ -61,9 +65,9 @@ def initial_factors(settings: WidthSettings, network: NetworkSpec) -> dict[str, 
     if (scales := _width_scales(settings, network)) is None:
         return None
     factors = {}
-    for i, (weight, bias) in enumerate(_parameter_names(network)):
-        factors[weight] = 1 / math.sqrt(scales[i]) if i == len(scales) - 2 else 1.0
-        factors[bias] = math.sqrt(scales[i])
+    for name, i, kind in _roles(network):
+        last = 1 / math.sqrt(scales[i]) if i == len(scales) - 2 else 1.0
+        factors[name] = {"weight": last, "bias": math.sqrt(scales[i]), "norm": 1.0}[kind]
     return factors
 
 
@@ -74,9 +78,11 @@ def rate_factors(settings: WidthSettings, optimizer: str, network: NetworkSpec) 
     if (adaptive := OPTIMIZERS[optimizer].is_adaptive) is None:
         raise ValueError(f"muP has no rule for the optimizer {optimizer}")
     factors = {}
-    for (weight, bias), (m_in, m_out) in zip(_parameter_names(network), pairwise(scales), strict=True):
-        factors[weight] = 1 / m_in if adaptive else m_out / m_in
-        factors[bias] = 1.0 if adaptive else m_out
+    for name, i, kind in _roles(network):
+        m_in, m_out = scales[i], scales[i + 1]
+        matrix = 1 / m_in if adaptive else m_out / m_in
+        vector = 1.0 if adaptive else m_out
+        factors[name] = {"weight": matrix, "bias": vector, "norm": vector}[kind]
     return factors
 
 
@@ -109,12 +115,17 @@ def has_own_decay(optimizer: StepSettings) -> bool:
     return rule.has_decay and is_decoupled(optimizer) == rule.decoupled_decay
 
 
-def _parameter_names(network: NetworkSpec) -> list[tuple[str, str]]:
-    """Weight and bias of each dense layer."""
-    pairs = [(network.names[k]["weight"], network.names[k]["bias"]) for k, _ in network.linear]
-    if unknown := network.shapes.keys() - {name for pair in pairs for name in pair}:
-        raise ValueError(f"muP has no rule for the parameters {', '.join(sorted(unknown))}")
-    return pairs
+def _roles(network: NetworkSpec) -> Iterator[tuple[str, int, str]]:
+    """Of each parameter: its name, the number of its dense layer or of the one below its norm, and its kind."""
+    i = -1
+    for layer, names in zip(network.layers, network.names, strict=True):
+        if isinstance(layer, Linear):
+            i += 1
+            yield from ((names[short], i, short) for short in layer.shapes)
+        elif isinstance(layer, Norm):
+            yield from ((names[short], i, "norm") for short in layer.shapes)
+        elif layer.shapes:
+            raise ValueError(f"muP has no rule for the parameters of {type(layer).__name__}")
 
 
 def _width_scales(settings: WidthSettings, network: NetworkSpec) -> list[float] | None:

@@ -133,7 +133,7 @@ def check_weights(path: Path, weights: Mapping[str, Any], network: NetworkSpec) 
     Raises:
         UserError: naming the first tensor that is missing, unknown, of another shape, or not finite.
     """
-    expected = network.shapes
+    expected = network.tensors
     if missing := sorted(expected.keys() - weights.keys()):
         raise UserError(f"{path} lacks the tensor {missing[0]}")
     if extra := sorted(map(str, weights.keys() - expected.keys())):

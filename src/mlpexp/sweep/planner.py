@@ -20,7 +20,6 @@ from mlpexp.config.schema import Config
 from mlpexp.engine.compiled.availability import unavailable, unsupported_run
 from mlpexp.engine.cost_model import evaluation_cost_us, step_cost_us
 from mlpexp.engine.stack_memory import bytes_per_run, device_bytes_per_run, free_device_bytes, parameter_bytes
-from mlpexp.nn.layers import Activate
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime.errors import UserError
@@ -176,9 +175,8 @@ def plan(
 
 def _key(cfg: Config, data: "Prepared") -> tuple[object, ...]:
     """What the runs of a stack have in common."""
-    layers = _network(cfg, data).layers
     return (
-        tuple(type(layer) if isinstance(layer, Activate) else layer for layer in layers),
+        _network(cfg, data).stack_key,
         len(data.labels),
         tuple(len(part) for part in data.split),
         None if _input_bytes(data) <= MAX_INPUT_BYTES else data.inputs_key,
@@ -211,10 +209,15 @@ def _stacks(
         if cfg.stack.memory_mib is not None:
             free = min(free, memory_bytes)
         most = min(MAX_DEVICE_RUNS, free // own)
-    members = sorted(members, key=lambda i: (configs[i].model.activation, i))
+    members = sorted(members, key=lambda i: (_activation(configs[i]), i))
     whole = Stack(runs=members, cost=0.0, memory_bytes=len(members) * own)
     for piece in whole.pieces(-(-len(members) // max(MIN_PIECE, most))):
         yield replace(piece, cost=_cost([configs[i] for i in piece.runs], first))
+
+
+def _activation(cfg: Config) -> tuple[str, float]:
+    """Equal where the kernels of the activation are."""
+    return cfg.model.activation, cfg.model.activation_value or 0.0
 
 
 def _num_pieces(stack: Stack, share: float) -> int:

@@ -35,13 +35,15 @@ class Engine:
 
     Args:
         networks: of each run; they differ in activations only, and equal ones are neighbours.
-        parameters: by name (`NetworkSpec.shapes`), (R, ...); copied.
+        parameters: by name (`NetworkSpec.tensors`: running statistics, too), (R, ...); copied.
         update: the optimizer's settings.
         loss: what is minimised, and without label smoothing what is evaluated.
         keeps_outputs: outcomes hold the networks' outputs, which some metrics need.
+        seeds: of each run; dropout needs them.
 
     Attributes:
-        parameters: the present values; clone what you keep, and a run's slice before you save it.
+        parameters: the present values, running statistics too; clone what you keep, and a run's slice before you save
+            it.
         train_outcomes: of the latest epoch, for the runs that were there then; each sample's loss and predicted class
             are those before its batch's step.
     """
@@ -54,13 +56,17 @@ class Engine:
         update: UpdateSettings,
         loss: LossFunction = CROSS_ENTROPY,
         keeps_outputs: bool = False,
+        seeds: Sequence[int] = (),
     ) -> None:
         self._settings = update
         self._loss, self._keeps_outputs = loss, keeps_outputs
+        self._seeds = list(seeds)
         self._networks = list(networks)
         network = check_stack(networks, parameters)
+        if network.dropouts and len(self._seeds) != len(self._networks):
+            raise ValueError(f"dropout needs a seed for each of {len(self._networks)} runs, not {len(self._seeds)}")
         self._num_outputs = network.sizes[-1]
-        self._set_parameters({name: parameters[name].clone() for name in network.shapes})
+        self._set_parameters({name: parameters[name].clone() for name in network.tensors})
         self.train_outcomes: Outcomes
 
     @property
@@ -84,9 +90,10 @@ class Engine:
 
     def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
         self.parameters = parameters
-        self._gradients = {name: torch.empty_like(values) for name, values in parameters.items()}
+        trained = {name: parameters[name] for name in self._networks[0].shapes}
+        self._gradients = {name: torch.empty_like(values) for name, values in trained.items()}
         rule = OPTIMIZERS[self._settings.name]
-        self._update = rule(self._settings, list(parameters.values()), list(self._gradients.values()))
+        self._update = rule(self._settings, list(trained.values()), list(self._gradients.values()))
         self._steps: dict[tuple[int, int], StackStep] = {}
 
     def train_epoch(
@@ -103,6 +110,7 @@ class Engine:
     ) -> None:
         """One pass over the samples in batches, the last one smaller if need be; see `StackEngine`."""
         num_samples = order.shape[-1]
+        self._epoch_steps = -(-num_samples // batch_size)
         order = order.expand(self.num_runs, num_samples)
         self._update.schedule(lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr])
         targets = labels_at(labels, order)
@@ -161,7 +169,8 @@ class Engine:
         key = size, torch.get_num_threads()
         if key not in self._steps:
             batch = samples.new_empty(self.num_runs, size, samples.shape[1])
-            self._steps[key] = StackStep(self._networks, self.parameters, batch, self._loss, self._gradients)
+            own = self._networks, self.parameters, batch, self._loss, self._gradients, self._seeds
+            self._steps[key] = StackStep(*own)
         step = self._steps[key]
 
         def train(
@@ -173,6 +182,7 @@ class Engine:
             slopes: Tensor | None,
         ) -> None:
             step.gather(samples, index)
+            step.draw(*divmod(self._update.num_steps, self._epoch_steps))
             step.forward()
             step.measure(targets, losses, predictions)
             if outputs is not None:
@@ -249,6 +259,7 @@ class Engine:
         state, num_steps = self._update.state, self._update.num_steps
         self._settings = self._settings.rows(runs)
         self._networks = [self._networks[i] for i in runs.tolist()]
+        self._seeds = [self._seeds[i] for i in runs.tolist()] if self._seeds else []
         runs = runs.to(next(iter(self.parameters.values())).device)
         self._set_parameters({name: values[runs] for name, values in self.parameters.items()})
         self._update.num_steps = num_steps
@@ -271,9 +282,9 @@ def check_stack(networks: Sequence[NetworkSpec], parameters: Mapping[str, Tensor
         for layer in network.layers:
             if isinstance(layer, Activate):
                 ACTIVATIONS[layer.name]
-    wanted = {name: (len(networks), *shape) for name, shape in first.shapes.items()}
+    wanted = {name: (len(networks), *shape) for name, shape in first.tensors.items()}
     given = {name: tuple(values.shape) for name, values in parameters.items()}
-    if any(network.shapes != first.shapes for network in set(networks)) or given != wanted:
+    if any(network.stack_key != first.stack_key for network in set(networks)) or given != wanted:
         raise ValueError(f"parameters of shapes {given} do not fit networks that need {wanted}")
     return first
 

@@ -1,41 +1,23 @@
 """One layer of a stack: forward and backward into buffers that are made once.
 
-Dense layers and activations have kernels that work in place and keep the bits of each run alone. Every other kind of
-layer is computed by its own methods (nn/layers.py), with new tensors in every step.
+The kinds of this project have kernels that keep the bits of each run alone. Every other kind of layer is computed by
+its own methods (nn/layers.py), with new tensors in every step.
 
 Letters: R runs, B batch, I inputs, O outputs of the layer.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from mlpexp.engine.torch.matrix_products import Affine
+from mlpexp.engine.torch.norm_kernels import BatchNormKernel, LayerNormKernel, NormKernel, RmsNormKernel
+from mlpexp.engine.torch.slot import Slot
 from mlpexp.engine.torch.stack_activations import StackActivation, spans
-from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.layers import Activate, LayerSpec, Linear
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """What a kernel is made from.
-
-    Attributes:
-        layers: of each run; one kind, equal ones are neighbours.
-        parameters, gradients: by short name, (R, ...); no gradients for a pass that only goes forward.
-        x: the input buffer, (R, B, I).
-        x_gradient: the buffer of its derivative; None where none is needed.
-        overwrites_x: nothing needs x after this layer's forward pass, other than this layer.
-    """
-
-    layers: Sequence[LayerSpec]
-    parameters: Mapping[str, Tensor]
-    gradients: Mapping[str, Tensor] | None
-    x: Tensor
-    x_gradient: Tensor | None
-    overwrites_x: bool
+from mlpexp.nn.dropout_masks import Masks, stream_keys
+from mlpexp.nn.layers import Activate, Add, Dropout, LayerSpec, Linear
+from mlpexp.nn.normalisation import BatchNorm, LayerNorm, RmsNorm
 
 
 class LinearKernel:
@@ -49,13 +31,13 @@ class LinearKernel:
     reads_output = False
 
     def __init__(self, slot: Slot) -> None:
-        weight, bias = slot.parameters["weight"], slot.parameters["bias"]
+        weight, bias = slot.parameters["weight"], slot.parameters.get("bias")
         self.output = weight.new_empty(len(weight), slot.x.shape[1], weight.shape[1])
         self.output_gradient: Tensor | None = None
         outlets = None
         if slot.gradients is not None:
             self.output_gradient = torch.empty_like(self.output)
-            outlets = (slot.gradients["weight"], slot.gradients["bias"], self.output_gradient, slot.x_gradient)
+            outlets = (slot.gradients["weight"], slot.gradients.get("bias"), self.output_gradient, slot.x_gradient)
         product = Affine(weight, bias, slot.x, self.output, outlets)
         self.forward, self.backward = product.forward, product.backward
 
@@ -66,12 +48,68 @@ class ActivationKernel:
     reads_output = True
 
     def __init__(self, slot: Slot) -> None:
-        names = [layer.name for layer in slot.layers if isinstance(layer, Activate)]
-        in_place = slot.overwrites_x and not any(ACTIVATIONS[name].reads_input for name in set(names))
+        layers = [layer for layer in slot.layers if isinstance(layer, Activate)]
+        in_place = slot.overwrites_x and not any(layer.entry.reads_input for layer in set(layers))
         self.output = slot.x if in_place else torch.empty_like(slot.x)
         self.output_gradient = slot.x_gradient
-        kernel = StackActivation(names, slot.x, self.output, slot.x_gradient)
+        kernel = StackActivation(layers, slot.x, self.output, slot.x_gradient)
         self.forward, self.backward = kernel.forward, kernel.backward
+
+
+class DropoutKernel:
+    """Dropout: in training a product with the masks that `draw` has written; attributes as of `LinearKernel`."""
+
+    reads_output = False
+
+    def __init__(self, slot: Slot) -> None:
+        self.output, self.output_gradient = slot.x, slot.x_gradient
+        self._slot = slot
+        if slot.gradients is None:
+            return
+        layers = [layer for layer in slot.layers if isinstance(layer, Dropout)]
+        self._stream, self._epoch = layers[0].stream, -1
+        self.output = slot.x.new_empty(slot.x.shape)
+        self._masks = Masks([layer.rate for layer in layers], torch.empty_like(self.output))
+
+    def draw(self, epoch: int, step: int) -> None:
+        """Write the masks of a training step."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._keys = stream_keys(self._slot.seeds, self._stream, epoch, self.output.device)
+        self._masks.write(self._keys, step)
+
+    def forward(self) -> None:
+        if self._slot.gradients is not None:
+            torch.mul(self._slot.x, self._masks.values, out=self.output)
+
+    def backward(self) -> None:
+        if self.output_gradient is not None:  # None for the inputs
+            self.output_gradient.mul_(self._masks.values)
+
+
+class AddKernel:
+    """The end of a residual block; attributes as of `LinearKernel`.
+
+    Attributes:
+        skip_gradient: the derivative with respect to the skipped value, past the block; written by `backward`.
+    """
+
+    reads_output = False
+
+    def __init__(self, slot: Slot) -> None:
+        assert slot.skip is not None
+        self._x, self._skip = slot.x, slot.skip
+        self.output = torch.empty_like(slot.x, memory_format=torch.contiguous_format)
+        self.output_gradient = slot.x_gradient
+        self.skip_gradient = None if slot.gradients is None else torch.empty_like(self.output)
+
+    def forward(self) -> None:
+        torch.add(self._x, self._skip, out=self.output)
+
+    def backward(self) -> None:
+        assert self.output_gradient is not None
+        assert self.skip_gradient is not None
+        self.skip_gradient.copy_(self.output_gradient)
 
 
 class PlainKernel:
@@ -82,29 +120,43 @@ class PlainKernel:
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
         self._spans = spans(slot.layers)
+        # running statistics are for evaluation
+        names = slot.layers[0].shapes if slot.gradients is not None else slot.parameters
+        self._parameters = {name: slot.parameters[name] for name in names}
         with torch.no_grad():
-            shape = slot.layers[0].forward(_rows(slot.parameters, 0, 1), slot.x[:1]).shape
+            shape = slot.layers[0].forward(_rows(self._parameters, 0, 1), slot.x[:1]).shape
         self.output = slot.x.new_empty(len(slot.layers), *shape[1:])
         self.output_gradient = None if slot.gradients is None else torch.empty_like(self.output)
 
     def forward(self) -> None:
         for layer, a, b in self._spans:
-            self.output[a:b].copy_(layer.forward(_rows(self._slot.parameters, a, b), self._slot.x[a:b]))
+            x = self._slot.x[a:b]
+            self.output[a:b].copy_(layer.forward(_rows(self._parameters, a, b), x))
+            if layer.buffers and self._slot.gradients is not None:
+                layer.update_(_rows(self._slot.parameters, a, b), x)
 
     def backward(self) -> None:
         slot = self._slot
         assert self.output_gradient is not None
         assert slot.gradients is not None
         for layer, a, b in self._spans:
-            own = _rows(slot.parameters, a, b), slot.x[a:b], self.output[a:b], self.output_gradient[a:b]
+            own = _rows(self._parameters, a, b), slot.x[a:b], self.output[a:b], self.output_gradient[a:b]
             for name, gradient in layer.parameter_gradients(*own).items():
                 slot.gradients[name][a:b].copy_(gradient)
             if slot.x_gradient is not None:
                 slot.x_gradient[a:b].copy_(layer.input_gradient(*own))
 
 
-Kernel = LinearKernel | ActivationKernel | PlainKernel
-KERNELS: dict[type[LayerSpec], type[Kernel]] = {Linear: LinearKernel, Activate: ActivationKernel}
+Kernel = LinearKernel | ActivationKernel | DropoutKernel | AddKernel | NormKernel | PlainKernel
+KERNELS: dict[type[LayerSpec], type[Kernel]] = {
+    Linear: LinearKernel,
+    Activate: ActivationKernel,
+    Dropout: DropoutKernel,
+    Add: AddKernel,
+    LayerNorm: LayerNormKernel,
+    BatchNorm: BatchNormKernel,
+    RmsNorm: RmsNormKernel,
+}
 
 
 def make_kernel(slot: Slot) -> Kernel:

@@ -40,7 +40,7 @@ class Affine:
     """z = x W' + b and its gradients, into given buffers.
 
     Args:
-        weight, bias: (R, O, I), (R, O), contiguous.
+        weight, bias: (R, O, I), (R, O), contiguous; no bias where it is None.
         inputs: (R, B, I), contiguous, or one (B, I) expanded over the runs.
         outputs: (R, B, O), contiguous.
         gradients: dL/dW, dL/db, dL/dz and dL/dx (the last None for the first layer) in the shapes of W, b, z
@@ -50,10 +50,10 @@ class Affine:
     def __init__(
         self,
         weight: Tensor,
-        bias: Tensor,
+        bias: Tensor | None,
         inputs: Tensor,
         outputs: Tensor,
-        gradients: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None,
+        gradients: tuple[Tensor, Tensor | None, Tensor, Tensor | None] | None = None,
     ) -> None:
         plan = BATCHED
         if weight.device.type == "cpu":
@@ -63,17 +63,20 @@ class Affine:
                 weight.shape[2],
                 weight.shape[1],
                 shared=inputs.stride(0) == 0,
+                biased=bias is not None,
                 backward=gradients is not None,
                 dtype=weight.dtype,
             )
-        self.forward = _affine(bias, inputs, weight.mT, outputs, batched=plan.forward)
+        if bias is None:
+            self.forward = _product(inputs, weight.mT, outputs, batched=plan.forward)
+        else:
+            self.forward = _affine(bias, inputs, weight.mT, outputs, batched=plan.forward)
         self._backward: list[Callable[[], None]] = []
         if gradients is not None:
             grad_weight, grad_bias, grad_outputs, grad_inputs = gradients
-            self._backward = [
-                _product(grad_outputs.mT, inputs, grad_weight, batched=plan.weight),
-                _column_sum(grad_outputs, grad_bias, batched=plan.bias),
-            ]
+            self._backward = [_product(grad_outputs.mT, inputs, grad_weight, batched=plan.weight)]
+            if grad_bias is not None:
+                self._backward.append(_column_sum(grad_outputs, grad_bias, batched=plan.bias))
             if grad_inputs is not None:
                 factors = (grad_outputs, weight, grad_inputs)
                 if inputs.shape[1:].numel() == 1:
@@ -168,18 +171,28 @@ class AlignedRows:
 
 
 def _plan(
-    num_runs: int, batch: int, inputs: int, outputs: int, *, shared: bool, backward: bool, dtype: torch.dtype
+    num_runs: int,
+    batch: int,
+    inputs: int,
+    outputs: int,
+    *,
+    shared: bool,
+    biased: bool,
+    backward: bool,
+    dtype: torch.dtype,
 ) -> Plan:
     """Which products of this shape may be batched."""
     if num_runs == 1 or batch * inputs == 1:
         return LOOPED
     if batch * inputs * outputs > LARGE_PRODUCT or batch * max(inputs, outputs) > LARGE_MATRIX:
         return LOOPED
-    return _tried_plan(batch, inputs, outputs, shared, backward, dtype, torch.get_num_threads())
+    return _tried_plan(batch, inputs, outputs, shared, biased, backward, dtype, torch.get_num_threads())
 
 
 @cache
-def _tried_plan(B: int, I: int, O: int, shared: bool, backward: bool, dtype: torch.dtype, threads: int) -> Plan:
+def _tried_plan(
+    B: int, I: int, O: int, shared: bool, biased: bool, backward: bool, dtype: torch.dtype, threads: int
+) -> Plan:
     """`_plan` by test: batched products of random numbers compared with new matrices alone, bit for bit."""
     generator = torch.Generator().manual_seed(0)
     runs = TRIED_RUNS
@@ -190,8 +203,12 @@ def _tried_plan(B: int, I: int, O: int, shared: bool, backward: bool, dtype: tor
         bias = torch.randn(runs, O, generator=generator, dtype=dtype)
         gradient = torch.randn(runs, B, O, generator=generator, dtype=dtype)
         forward = torch.empty(runs, B, O, dtype=dtype)
-        torch.baddbmm(bias.unsqueeze(1), x, weight.mT, out=forward)
-        same = [_equal(forward, lambda r: torch.addmm(bias[r], x[r].clone(), weight[r].clone().t()))]  # noqa: B023
+        if biased:
+            torch.baddbmm(bias.unsqueeze(1), x, weight.mT, out=forward)
+            same = [_equal(forward, lambda r: torch.addmm(bias[r], x[r].clone(), weight[r].clone().t()))]  # noqa: B023
+        else:
+            torch.bmm(x, weight.mT, out=forward)
+            same = [_equal(forward, lambda r: x[r].clone() @ weight[r].clone().t())]  # noqa: B023
         if backward:
             by_weight, by_input = torch.empty_like(weight), torch.empty(runs, B, I, dtype=dtype)
             torch.bmm(gradient.mT, x, out=by_weight)

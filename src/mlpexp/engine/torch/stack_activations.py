@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.layers import Activate
 
 T = TypeVar("T")
 
@@ -24,19 +24,19 @@ VECTOR = 32  # elements in one round of the widest vectorised loop (two AVX-512 
 
 
 class StackActivation:
-    """The activation of one hidden layer of a stack: a kernel for each slice of runs that share a name.
+    """The activation of one hidden layer of a stack: a kernel for each slice of runs that share one.
 
     Args:
-        names: one per run; equal names are neighbours.
+        layers: one per run; equal ones are neighbours.
         pre, hidden, gradient: contiguous (R, B, H); `pre` is `hidden` itself where no kernel reads its input.
     """
 
-    def __init__(self, names: Sequence[str], pre: Tensor, hidden: Tensor, gradient: Tensor | None) -> None:
+    def __init__(self, layers: Sequence[Activate], pre: Tensor, hidden: Tensor, gradient: Tensor | None) -> None:
         self._forward: list[Callable[[], Any]] = []
         self._backward: list[Callable[[], Any]] = []
-        for name, start, stop in spans(names):
-            write, pull_back = ACTIVATIONS[name].kernels()
-            for a, b in _shares(name, start, stop, pre[0].numel(), on_cpu=pre.device.type == "cpu"):
+        for layer, start, stop in spans(layers):
+            write, pull_back = layer.entry.kernels()
+            for a, b in _shares(layer, start, stop, pre[0].numel(), on_cpu=pre.device.type == "cpu"):
                 x = pre[a:b]
                 h = x if pre is hidden else hidden[a:b]
                 self._forward.append(partial(write, x, h))
@@ -60,9 +60,9 @@ def spans(values: Sequence[T]) -> list[tuple[T, int, int]]:
     return [(values[a], a, b) for a, b in pairwise(edges)]
 
 
-def _shares(name: str, start: int, stop: int, size: int, *, on_cpu: bool) -> list[tuple[int, int]]:
+def _shares(layer: Activate, start: int, stop: int, size: int, *, on_cpu: bool) -> list[tuple[int, int]]:
     """How to divide the runs start..stop, `size` elements each, so that every run has the bits of a run alone."""
-    if not on_cpu or (size > 1 and _is_the_same_everywhere(name)):
+    if not on_cpu or (size > 1 and _is_the_same_everywhere(layer)):
         return [(start, stop)]
     if _whole_vectors(size) and size % VECTOR == 0:
         # with a few runs less, the threads' parts may begin at whole vectors
@@ -79,22 +79,22 @@ def _whole_vectors(size: int) -> bool:
 
 
 @cache
-def _is_the_same_everywhere(name: str) -> bool:
+def _is_the_same_everywhere(layer: Activate) -> bool:
     """Whether, on this machine, the bits of an element are independent of its position in the tensor: tested once."""
     generator = torch.Generator().manual_seed(0)
     # a prime number of elements, few enough that all go one by one, or some do
     whole = torch.randn(2, 5 * 1201, generator=generator) * 3  # x and the gradient
-    expected = _apply(name, whole)
+    expected = _apply(layer, whole)
     return all(
-        torch.equal(torch.cat([_apply(name, part) for part in torch.split(whole, size, 1)], 1), expected)
+        torch.equal(torch.cat([_apply(layer, part) for part in torch.split(whole, size, 1)], 1), expected)
         for size in (5, 43)
     )
 
 
-def _apply(name: str, x_and_gradient: Tensor) -> Tensor:
+def _apply(layer: Activate, x_and_gradient: Tensor) -> Tensor:
     x, gradient = (t.clone() for t in x_and_gradient)
     hidden = torch.empty_like(x)
-    write, pull_back = ACTIVATIONS[name].kernels()
+    write, pull_back = layer.entry.kernels()
     write(x, hidden)
     kept = hidden.clone()  # a backward kernel may overwrite it
     pull_back(gradient, x, hidden)

@@ -1,0 +1,135 @@
+"""The kinds of normalisation: a registry of layers that hold a unit's mean and size, by hand and by torch's modules.
+
+Letters: R runs (the axis may be absent), B batch, H units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mlpexp.nn.layers import LayerSpec
+from mlpexp.runtime.lazy_import import LazyModule
+from mlpexp.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Generator, Tensor, nn
+else:
+    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
+
+EPS = 1e-5  # torch's default of layer and batch normalisation
+MOMENTUM = 0.1  # the weight of a batch in the running statistics, torch's default
+
+
+@dataclass(frozen=True)
+class Norm(LayerSpec):
+    """A normalisation z of the input, then a factor and a shift for each unit: h = z * weight + bias."""
+
+    units: int
+    group: ClassVar[str] = "norms"
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"weight": (self.units,), "bias": (self.units,)}
+
+    def initialise_(self, parameters: Mapping[str, Tensor], generator: Generator) -> None:
+        for name, values in parameters.items():
+            values.fill_(1 if name in ("weight", "running_var") else 0)
+
+    def normalise(self, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalised input z (R, B, H), and the factor of the input in it, (R, B, 1) or (R, 1, H)."""
+        raise NotImplementedError
+
+    def forward(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        z, _ = self.normalise(parameters, x)
+        h = z * parameters["weight"].unsqueeze(-2)
+        return h + parameters["bias"].unsqueeze(-2) if "bias" in self.shapes else h
+
+    def parameter_gradients(
+        self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor
+    ) -> dict[str, Tensor]:
+        z, _ = self.normalise(parameters, x)
+        found = {"weight": (gradient * z).sum(-2)}
+        return found | {"bias": gradient.sum(-2)} if "bias" in self.shapes else found
+
+
+@dataclass(frozen=True)
+class LayerNorm(Norm):
+    """Each sample's units have mean 0 and variance 1 (Ba et al. 2016)."""
+
+    def module(self) -> nn.Module:
+        return nn.LayerNorm(self.units, eps=EPS)
+
+    def normalise(self, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        centred = x - x.mean(-1, keepdim=True)
+        factor = (centred.square().mean(-1, keepdim=True) + EPS).rsqrt()
+        return centred * factor, factor
+
+    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
+        z, factor = self.normalise(parameters, x)
+        g = gradient * parameters["weight"].unsqueeze(-2)
+        # mean and size of a sample are removed from z, and so from its gradient
+        return factor * (g - g.mean(-1, keepdim=True) - z * (g * z).mean(-1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class RmsNorm(Norm):
+    """Each sample's units have mean square 1; no shift (Zhang & Sennrich 2019)."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"weight": (self.units,)}
+
+    def module(self) -> nn.Module:
+        return nn.RMSNorm(self.units)
+
+    def normalise(self, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        # torch's default of eps
+        factor = (x.square().mean(-1, keepdim=True) + torch.finfo(x.dtype).eps).rsqrt()
+        return x * factor, factor
+
+    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
+        z, factor = self.normalise(parameters, x)
+        g = gradient * parameters["weight"].unsqueeze(-2)
+        return factor * (g - z * (g * z).mean(-1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class BatchNorm(Norm):
+    """Each unit has mean 0 and variance 1 over the batch in training, by running statistics in evaluation.
+
+    Ioffe & Szegedy 2015. A batch of one sample has no variance: it is normalised by the running statistics.
+    """
+
+    @property
+    def buffers(self) -> dict[str, tuple[int, ...]]:
+        return {"running_mean": (self.units,), "running_var": (self.units,)}
+
+    def module(self) -> nn.Module:
+        from mlpexp.nn.torch_modules import BatchNormModule
+
+        return BatchNormModule(self.units, EPS, MOMENTUM)
+
+    def normalise(self, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        if "running_mean" in parameters:
+            mean, variance = parameters["running_mean"].unsqueeze(-2), parameters["running_var"].unsqueeze(-2)
+        else:
+            mean, variance = x.mean(-2, keepdim=True), x.var(-2, correction=0, keepdim=True)
+        factor = (variance + EPS).rsqrt()
+        return (x - mean) * factor, factor
+
+    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
+        z, factor = self.normalise(parameters, x)
+        g = gradient * parameters["weight"].unsqueeze(-2)
+        if "running_mean" in parameters:  # constants
+            return factor * g
+        return factor * (g - g.mean(-2, keepdim=True) - z * (g * z).mean(-2, keepdim=True))
+
+    def update_(self, tensors: Mapping[str, Tensor], x: Tensor) -> None:
+        tensors["running_mean"].lerp_(x.mean(-2), MOMENTUM)
+        tensors["running_var"].lerp_(x.var(-2), MOMENTUM)
+
+
+NORMS: Registry[type[Norm]] = Registry("norm", {"layer": LayerNorm, "batch": BatchNorm, "rms": RmsNorm})
