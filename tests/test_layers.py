@@ -314,9 +314,10 @@ def test_a_sweep_mixes_all_of_them_and_each_run_has_the_bits_it_has_alone(train,
     for number in (3, 5, 11):
         row, run = rows[number], Path("multirun/s", str(number))
         keys = [f"model.{key}={row[f'model.{key}'].lower()}" for key in ("norm", "dropout", "residual")]
-        assert train([*SMALL, *keys, "seed=1", "hydra.run.dir=alone"]).code == 0
-        assert table("alone/metrics.csv") == table(run / "metrics.csv")
-        ours, theirs = (torch.load(d / "checkpoints/last.ckpt", weights_only=True) for d in (run, Path("alone")))
+        assert train([*SMALL, *keys, "seed=1", f"hydra.run.dir=alone{number}"]).code == 0
+        alone = Path(f"alone{number}")
+        assert table(alone / "metrics.csv") == table(run / "metrics.csv")
+        ours, theirs = (torch.load(d / "checkpoints/last.ckpt", weights_only=True) for d in (run, alone))
         assert list(ours["state_dict"]) == list(theirs["state_dict"])
         assert all(torch.equal(value, theirs["state_dict"][name]) for name, value in ours["state_dict"].items())
 

@@ -56,10 +56,16 @@ class NetworkSpec:
 
     @cached_property
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """The same of everything that a trained network consists of: parameters and running statistics."""
+        """The same of everything that a trained network consists of, parameters and running statistics, by groups.
+
+        That is the order of the module's `state_dict`.
+        """
+        pairs = list(zip(self.layers, self.names, strict=True))
         return {
             names[name]: shape
-            for layer, names in zip(self.layers, self.names, strict=True)
+            for group in dict.fromkeys(layer.group for layer in self.layers)
+            for layer, names in pairs
+            if layer.group == group
             for name, shape in (layer.shapes | layer.buffers).items()
         }
 
