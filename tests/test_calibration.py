@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "calibration"))
 
 import calibrate
 import rates
-import real_null
+import real_sweeps
 from simulated_sweeps import KINDS, LAYOUTS, simulate
 
 FEW = 200  # sweeps
@@ -74,13 +74,22 @@ def test_holms_method_is_that_of_the_textbook():
 
 
 def test_seeds_of_one_network_are_dealt_into_equal_configurations(here):
-    scores = real_null.trained(
-        here / "null", 12, "data=iris", "model.width=3", "trainer.max_epochs=1", "stack.engine=torch"
-    )
-    sweeps = real_null.dealt(-scores["val/loss"], scores["test/acc"], sweeps=4, configurations=3, seeds=4)
+    small = ("data=iris", "model.width=3", "trainer.max_epochs=1", "stack.engine=torch")
+    scores = real_sweeps.trained(here / "null", 12, *small)
+    decisive, accuracy = -scores["val/loss"][0], scores["test/acc"][0]
+    sweeps = real_sweeps.dealt(decisive, accuracy, sweeps=4, configurations=3, seeds=4)
     assert np.isfinite(sweeps.decisive).all() and sweeps.decisive.shape == (4, 3, 4)
-    for decisive, reported in zip(sweeps.decisive, sweeps.reported, strict=True):
-        assert sorted(decisive.ravel()) == sorted(-scores["val/loss"])
-        assert sorted(reported.ravel()) == sorted(scores["test/acc"])
+    for dealt, reported in zip(sweeps.decisive, sweeps.reported, strict=True):
+        assert sorted(dealt.ravel()) == sorted(decisive)
+        assert sorted(reported.ravel()) == sorted(accuracy)
     with pytest.raises(ValueError, match="more than the 12"):
-        real_null.dealt(-scores["val/loss"], scores["test/acc"], sweeps=1, configurations=4, seeds=4)
+        real_sweeps.dealt(decisive, accuracy, sweeps=1, configurations=4, seeds=4)
+
+
+def test_sweeps_drawn_from_a_grid_share_their_seeds():
+    reported = np.arange(12.0).reshape(3, 4)
+    sweeps = real_sweeps.drawn(-reported, reported, sweeps=5, seeds=2)
+    assert sweeps.reported.shape == (5, 3, 2)
+    np.testing.assert_array_equal(sweeps.decisive, -sweeps.reported)
+    np.testing.assert_array_equal(np.ptp(sweeps.reported % 4, axis=1), 0)  # one seed is one column of the grid
+    np.testing.assert_array_equal(sweeps.truth, np.tile([1.5, 5.5, 9.5], (5, 1)))
