@@ -279,6 +279,11 @@ class Config:
     """your own Lightning loggers by _target_, in addition to the built-in one"""
 
     @property
+    def stack_threads(self) -> int:
+        """CPU threads of a stack with this run."""
+        return self.stack.threads or self.threads
+
+    @property
     def loss_function(self) -> LossFunction:
         """What is minimised."""
         settings = self.loss

@@ -148,8 +148,7 @@ class StackModule(LightningModule):
             )
         from mlpexp.engine.compiled.engine import CompiledEngine
 
-        threads = torch.get_num_threads()
-        return CompiledEngine(networks=self.networks, parameters=parameters, update=update, threads=threads)
+        return CompiledEngine(networks=self.networks, parameters=parameters, update=update, threads=first.stack_threads)
 
     def _initial_parameters(self) -> dict[str, Tensor]:
         shapes = self.networks[0].tensors

@@ -84,7 +84,7 @@ def conduct(
 
 def _warn_of_mixture(sweep: Sequence[Job], outcomes: Sequence[Outcome], cfg: Config) -> None:
     """Say in one line where finished runs of the same settings had other versions, threads or processors."""
-    now = software_versions.environment(cfg.stack.threads or cfg.threads, cfg.trainer.accelerator)
+    now = software_versions.environment(cfg.stack_threads, cfg.trainer.accelerator)
     earlier = [
         (end.result.versions, end.result.environment)
         for job, end in zip(sweep, outcomes, strict=True)
@@ -114,10 +114,7 @@ def _settled(settings: Settings, jobs: Sequence[Job], screen: Screen) -> Setting
         return replace(settings, backend="process", workers=None)
     if settings.backend != "auto":
         return settings
-    can_fork = all(
-        job.config.trainer.accelerator == "cpu" and (job.config.stack.threads or job.config.threads) == 1
-        for job in jobs
-    )
+    can_fork = all(job.config.trainer.accelerator == "cpu" and job.config.stack_threads == 1 for job in jobs)
     settled = settings.settled(planned(jobs).cost, can_fork=can_fork)
     if settled.backend == "fork" and (reason := missing_semaphores()):
         screen.warn(f"worker processes need semaphores in /dev/shm ({reason}); the sweep trains in this process")

@@ -119,9 +119,7 @@ def _result(cfg: Config, data: Prepared, state: TrainingState, files: Mapping[st
         data_digest=data.digest,
         seconds={"fit": state.seconds, "total": state.seconds},
         versions=software_versions.versions(),
-        environment=software_versions.environment(
-            cfg.stack.threads or cfg.threads, cfg.trainer.accelerator, cfg.stack.engine
-        ),
+        environment=software_versions.environment(cfg.stack_threads, cfg.trainer.accelerator, cfg.stack.engine),
         git_commit=software_versions.git_commit(),
         message=end.message,
         test_samples=len(data.split.test),

@@ -101,8 +101,8 @@ def train_stack(
         states, until: see `StackModule`.
     """
     module = StackModule(configs, data, states=states, until=until)
-    # as in a run alone: the bits depend on it
-    torch.set_num_threads(configs[0].stack.threads or configs[0].threads)
+    # as in a run alone: the bits depend on it; the compiled engine has threads of its own, for which torch's would wait
+    torch.set_num_threads(1 if configs[0].stack.engine == "compiled" else configs[0].stack_threads)
     ours = ("enable_model_summary", "num_sanity_val_steps")
     flags: dict[str, Any] = {name: flag for name, flag in configs[0].trainer.flags.items() if name not in ours}
     trainer = Trainer(
