@@ -112,7 +112,7 @@ def test_a_text_stays_the_text_that_it_is(value):
         (lambda: mlpexp.sweep({"seed": []}), "the grid names no value at all"),
         (lambda: mlpexp.sweep({"seed": "range(5)"}), r"a grid lists Python values.*range\(5\)"),
         (lambda: mlpexp.sweep({"model.width": [8, "x"]}, name="s"), "model.width=x.*of 2 runs"),
-        (lambda: mlpexp.load_sweep("nowhere"), "nowhere holds no results.csv"),
+        (lambda: mlpexp.load_sweep("nowhere"), "nowhere does not exist; give a sweep"),
         (lambda: mlpexp.load_run("nowhere"), "nowhere holds no finished run"),
     ],
     ids=str,

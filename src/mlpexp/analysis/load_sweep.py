@@ -48,6 +48,8 @@ class Sources:
     """runs whose row of results.csv differs from what they recorded"""
     unverified: int = 0
     """runs with numbers that only results.csv has"""
+    records: list[Record] = field(default_factory=list)
+    """a row for each run, as of `results.csv`"""
     plan: Manifest | None = None
     data: dict[str, set[str]] = field(default_factory=dict)
     """the values of every setting that decides on which data the runs were trained and measured"""
@@ -119,6 +121,7 @@ def _verified(directory: Path, records: list[Record]) -> tuple[SweepTable, Sourc
 
 
 def _finished(directory: Path, records: list[Record], sources: Sources) -> tuple[SweepTable, Sources]:
+    sources.records = records
     identities = [result.identity if (result := sources.results.get(str(row["name"]))) else None for row in records]
     table = sweep_table.from_records(directory, records, identities)
     for result in sources.results.values():

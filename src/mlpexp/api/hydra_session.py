@@ -13,6 +13,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 from hydra.version import VersionBase
@@ -134,6 +135,7 @@ def _in_python(line: str) -> str:
 @contextmanager
 def _kept_state() -> Iterator[None]:
     """At the end of the block, Hydra's state in this process and the handlers of logs are as before."""
+    Plugins.instance()  # plugins store their choices when they are imported, which happens once
     globals_, config, version = GlobalHydra.instance(), HydraConfig.instance(), VersionBase.instance()
     store, runtime, root = ConfigStore.instance(), JobRuntime.instance(), logging.getLogger()
     before = globals_.hydra, config.cfg, version.version_base, copy.deepcopy(runtime.conf)

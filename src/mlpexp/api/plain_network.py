@@ -1,8 +1,9 @@
 """A trained network as a plain module of torch, without Lightning."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
-from mlpexp.evaluation.trained_run import Trained
 from mlpexp.nn.network import NetworkSpec, forward
 
 
@@ -15,7 +16,7 @@ class PlainNetwork(nn.Module):
         network: the layers as data.
     """
 
-    def __init__(self, network: NetworkSpec, weights: dict[str, Tensor]) -> None:
+    def __init__(self, network: NetworkSpec, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.network = network
         for name in network.shapes:
@@ -31,10 +32,3 @@ class PlainNetwork(nn.Module):
         """Logits (B, C) of prepared inputs (B, I)."""
         values = {name: self.get_parameter(name) for name in self.network.shapes}
         return forward(self.network, values, inputs.to(next(iter(values.values())).dtype)).logits
-
-    @classmethod
-    def of(cls, run: Trained) -> "PlainNetwork":
-        """The network of a run, in evaluation mode."""
-        module = cls(run.module.network, dict(run.module.state_dict()))
-        module.eval()
-        return module

@@ -85,7 +85,7 @@ class RunResults:
         """The network as a module of torch: prepared inputs (B, I) to logits (B, C); see `data` for inputs."""
         from mlpexp.api.plain_network import PlainNetwork
 
-        return PlainNetwork.of(self._stack.first)
+        return PlainNetwork(self._stack.network, self.weights())
 
     def weights(self) -> "dict[str, Tensor]":
         """The tensors of the checkpoint by name, e.g. `layers.0.weight` (outputs, inputs)."""
@@ -112,10 +112,13 @@ class RunResults:
     def data(self) -> "Prepared":
         """The data that the run was trained on: `data.part("train")`, `"val"` or `"test"` gives inputs and labels."""
         from mlpexp import data
+        from mlpexp.evaluation import locate_run
+        from mlpexp.store import checkpoint_files
 
-        run = self._stack.first
-        found = data.prepare(run.located_data)
-        if found.digest != run.data.digest:
+        wanted, file = self._stack.data.digest, locate_run.find(self.directory).checkpoint
+        cfg = checkpoint_files.described(file, checkpoint_files.load(file))[0].data
+        found = data.prepare(data.locate(cfg, self.directory, wanted))
+        if found.digest != wanted:
             raise UserError(f"the data of {self.directory} has changed since it was trained")
         return found
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpexp.analysis import run_files
+from mlpexp.analysis import load_sweep, run_files
 from mlpexp.api.inline_report import InlineReport
 from mlpexp.api.python_settings import leaves, plain_value
 from mlpexp.api.run_results import RunResults
 from mlpexp.api.tables import Columns, Records, columns
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import results_table
+from mlpexp.store.file_names import RESULTS
 from mlpexp.store.run_directory import FINITE
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ class SweepResults:
     @cached_property
     def table(self) -> Records:
         """One record for each run: `run`, `name`, `status`, the swept keys, metrics, epochs, seconds."""
-        records = results_table.load_results(self.directory)
+        if (self.directory / RESULTS).is_file():
+            records = results_table.load_results(self.directory)
+        else:  # another launcher of Hydra's
+            records = load_sweep.read(self.directory)[1].records
         return Records(row for row in records if self._numbers is None or row["run"] in self._numbers)
 
     @property

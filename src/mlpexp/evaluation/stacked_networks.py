@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description
-from mlpexp.evaluation import trained_run
+from mlpexp.evaluation import locate_run
 from mlpexp.evaluation.locate_run import Weights
-from mlpexp.evaluation.trained_run import Trained
 from mlpexp.nn.network import NetworkSpec, forward
+from mlpexp.store import checkpoint_files
 
 MAX_NUMBERS = 2**25  # in one tensor of a forward pass, 128 MiB
 
@@ -27,18 +28,16 @@ class StackedNetworks:
         runs: the place of each among the directories that were loaded, R.
         weights: by full name, (R, ...).
         data: what the networks were trained on.
-        first: the first of them.
     """
 
     runs: list[int]
     network: NetworkSpec
     weights: dict[str, Tensor]
     data: Description
-    first: Trained
 
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
-        """(R, N, C), on the device of the weights, of prepared inputs (N, I)."""
+        """(R, N, C) of prepared inputs (N, I)."""
         dtype = next(iter(self.weights.values())).dtype
         widest = max(self.network.sizes)
         size = max(1, MAX_NUMBERS // (len(self.runs) * widest))
@@ -58,23 +57,36 @@ def load_stacks(directories: Sequence[Path], weights: Weights | None = None) -> 
     Raises:
         UserError: a run has no checkpoint, or it is damaged.
     """
-    groups: dict[object, list[tuple[int, Trained]]] = {}
-    threads = torch.get_num_threads()
-    try:
-        for place, directory in enumerate(directories):
-            run = trained_run.load(directory, weights)
-            dtype = next(run.module.parameters()).dtype
-            key = run.module.network, run.data.features.key, tuple(run.data.class_names), dtype
-            groups.setdefault(key, []).append((place, run))
-    finally:
-        torch.set_num_threads(threads)  # `load` sets those of the run
-    for members in groups.values():
-        first = members[0][1]
-        states = [run.module.state_dict() for _, run in members]
+    groups: dict[object, list[tuple[int, dict[str, Tensor]]]] = {}
+    described: dict[object, tuple[NetworkSpec, Description]] = {}
+    for place, directory in enumerate(directories):
+        network, state, data = _load(directory, weights)
+        key = network, data.features.key, tuple(data.class_names), next(iter(state.values())).dtype
+        described.setdefault(key, (network, data))
+        groups.setdefault(key, []).append((place, state))
+    for key, members in groups.items():
+        network, data = described[key]
         yield StackedNetworks(
             runs=[place for place, _ in members],
-            network=first.module.network,
-            weights={name: torch.stack([state[name] for state in states]) for name in first.module.network.shapes},
-            data=first.data,
-            first=first,
+            network=network,
+            weights={name: torch.stack([state[name] for _, state in members]) for name in network.shapes},
+            data=data,
         )
+
+
+def _load(directory: Path, weights: Weights | None) -> tuple[NetworkSpec, dict[str, Tensor], Description]:
+    """As `trained_run.load` reads them, without a module, which would draw initial weights."""
+    place = locate_run.find(directory, weights)
+    content = checkpoint_files.load(place.checkpoint)
+    cfg, num_features, num_classes = checkpoint_files.described(place.checkpoint, content)
+    if place.weights == "best" and weights is None and cfg.test_weights == "last":
+        return _load(directory, "last")
+    network = cfg.model.network(num_features, num_classes)
+    state = checkpoint_files.check_weights(place.checkpoint, content["state_dict"], network)
+    dtype = _dtype(cfg)
+    data = checkpoint_files.described_data(place.checkpoint, content)
+    return network, {name: value.to(dtype) for name, value in state.items()}, data
+
+
+def _dtype(cfg: Config) -> torch.dtype:
+    return torch.float64 if cfg.trainer.flags.get("precision") in (64, "64", "64-true", "double") else torch.float32
