@@ -14,7 +14,7 @@ STUDIES := notebook_variants depth_width_activation vanishing edge_of_chaos widt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test test-quick fuzz test-backends test-wheel test-slurm faults calibrate lint bench tensorboard report studies
+.PHONY: help setup train sweep test test-quick fuzz test-backends test-wheel test-examples test-slurm faults calibrate lint bench tensorboard report studies
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-backends: $(READY)  ## test sweeps over worker processes, dask and submitit
 
 test-wheel: $(READY)  ## build the wheel, install it into a fresh environment and use it without the checkout; a minute
 	@MLPEXP_WHEEL=1 $(PYTEST) tests/test_wheel.py $(ARGS)
+
+test-examples: $(READY)  ## run the notebooks of examples/ in a small form; SIZE=full as they are; a minute
+	@MLPEXP_EXAMPLES=$(or $(SIZE),small) $(PYTEST) tests/test_examples.py $(ARGS)
 
 test-slurm: $(READY)  ## test a sweep through a Slurm that is started for it; needs root, slurm-wlm and munge
 	@tests/slurm/run.sh

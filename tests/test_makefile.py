@@ -185,6 +185,10 @@ def test_fuzz_and_test_backends_select_tests_and_make_them_thorough(recorded):
     _, [(_, words, environment)] = recorded("test-wheel")
     assert environment == {"MLPEXP_WHEEL": "1", "OMP_NUM_THREADS": "1"}
     assert "MLPEXP_WHEEL" in (ROOT / words[3]).read_text(encoding="utf-8")
+    assert recorded("test-examples", "SIZE=full")[1][0][2]["MLPEXP_EXAMPLES"] == "full"
+    _, [(_, words, environment)] = recorded("test-examples")
+    assert environment == {"MLPEXP_EXAMPLES": "small", "OMP_NUM_THREADS": "1"}
+    assert "MLPEXP_EXAMPLES" in (ROOT / words[3]).read_text(encoding="utf-8")
 
 
 def test_lint_checks_style_and_types(recorded):
