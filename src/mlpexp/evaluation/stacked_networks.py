@@ -61,7 +61,7 @@ def load_stacks(directories: Sequence[Path], weights: Weights | None = None) -> 
     described: dict[object, tuple[NetworkSpec, Description]] = {}
     for place, directory in enumerate(directories):
         network, state, data = _load(directory, weights)
-        key = network, data.features.key, tuple(data.class_names), next(iter(state.values())).dtype
+        key: object = (network, data.features.key, tuple(data.class_names), next(iter(state.values())).dtype)
         described.setdefault(key, (network, data))
         groups.setdefault(key, []).append((place, state))
     for key, members in groups.items():
