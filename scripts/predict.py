@@ -1,4 +1,4 @@
-"""Predicts classes and probabilities of new samples in a table or in images; prints CSV."""
+"""Predicts classes and probabilities, or values, of new samples in a table or in images; prints CSV."""
 
 import argparse
 from pathlib import Path
@@ -31,7 +31,7 @@ def main() -> None:
     else:
         atomic_files.write(given.out, content)
         count = len(found.names)
-        say(f"{count:,} sample{'s' * (count != 1)} classified, in {given.out}", error=True)
+        say(f"{count:,} sample{'s' * (count != 1)} predicted, in {given.out}", error=True)
 
 
 def _parser() -> argparse.ArgumentParser:

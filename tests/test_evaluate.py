@@ -134,8 +134,7 @@ def answers(num: int = 400, classes: int = 4, seed: int = 0) -> Outputs:
         probabilities=probabilities,
         predicted=logits.argmax(-1),
         hidden=rng.normal(size=(num, 5)).astype(np.float32),
-        loss=1.0,
-        acc=float((logits.argmax(-1) == labels).mean()),
+        measured={"loss": 1.0, "acc": float((logits.argmax(-1) == labels).mean())},
     )
 
 

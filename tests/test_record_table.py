@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlpexp.analysis import load_sweep, run_files
-from mlpexp.nn.metrics import epoch_columns
+from mlpexp.nn.metrics import columns
 from mlpexp.store import file_names, run_table
 
 GRID = "-m model.width=4,5 seed=0,1,2 trainer.max_epochs=2 tracking.tensorboard=false hydra.sweep.dir=there"
@@ -29,7 +29,7 @@ def test_the_table_is_that_of_a_sweep_with_directories_and_nothing_else_is_left(
     names = [row["name"] for row in rows("full")]
     ours, theirs = (run_files.curves(Path(place), names) for place in ("there", "full"))
     assert ours.runs == 6 and ours.epochs == 2
-    assert all((ours.values[metric] == theirs.values[metric]).all() for metric in epoch_columns())
+    assert all((ours.values[metric] == theirs.values[metric]).all() for metric in columns("train", "val"))
     assert len(load_sweep.read(Path("there"))[1].results) == 6
 
 

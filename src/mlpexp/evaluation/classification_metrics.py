@@ -82,8 +82,8 @@ def compute_metrics(outputs: Outputs, class_names: Sequence[str]) -> Metrics:
     occurs = support > 0
     return Metrics(
         samples=len(outputs),
-        loss=outputs.loss,
-        acc=outputs.acc,
+        loss=outputs.measured["loss"],
+        acc=outputs.measured["acc"],
         acc_low=low,
         acc_high=high,
         balanced_acc=float(recall[occurs].mean()),

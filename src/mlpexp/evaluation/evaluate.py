@@ -2,23 +2,23 @@
 
 import fnmatch
 import json
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from mlpexp.evaluation import embedding, evaluation_data, evaluation_files, trained_run
+from mlpexp.evaluation import embedding, evaluation_data, evaluation_files, recorded_metrics, trained_run
 from mlpexp.evaluation.classification_metrics import Metrics, compute_metrics
 from mlpexp.evaluation.evaluation_data import Material
 from mlpexp.evaluation.evaluation_files import KIND, METRICS
 from mlpexp.evaluation.locate_run import Weights
-from mlpexp.evaluation.network_outputs import compute_outputs
+from mlpexp.evaluation.network_outputs import compute_outputs, measured, values
 from mlpexp.evaluation.trained_run import Trained
+from mlpexp.evaluation.value_evaluation import ValueEvaluation
 from mlpexp.runtime import safe_files
 from mlpexp.store import owned_directory
 
 Part = Literal["train", "val", "test", "all"]
-ROUNDING = 1e-5  # relative, in loss, between the engines
 ADVICE = "choose another directory with --out DIR"
 # what evaluations have written before they had a manifest
 FORMER = ("*.png", "*.csv", "*.tsv", "events.out.tfevents.*", embedding.CONFIG, METRICS)
@@ -36,9 +36,17 @@ class Evaluation:
 
     run: Trained
     samples: Material
-    metrics: Metrics
+    metrics: Metrics | ValueEvaluation
     directory: Path
     images: list[str]
+    same: bool | None
+    remarks: list[str]
+
+
+class _Content(NamedTuple):
+    metrics: Metrics | ValueEvaluation
+    images: list[str]
+    files: dict[str, str | bytes]
     same: bool | None
     remarks: list[str]
 
@@ -66,29 +74,69 @@ def evaluate(
     samples = evaluation_data.own(run, part) if data is None else evaluation_data.foreign(run, data, part)
     directory = out or _directory(run, path, part, data, weights)
     owned_directory.check(directory, "evaluation", ADVICE, _former_files)
-    outputs = compute_outputs(run.module, samples.inputs, samples.labels, samples.index)
-    metrics = compute_metrics(outputs, run.data.class_names)
-    embedded = embedding.embed(outputs) if embed else None
-    same, remark = _compare_with_result(run, samples, metrics)
-    remarks = [*samples.remarks, *filter(None, [run.remark(), remark])]
-    images, events = evaluation_files.figure_files(run, outputs, metrics, embedded)
-    files: dict[str, str | bytes] = {
-        **images,
-        **evaluation_files.tables(metrics, outputs, run.data.class_names, embedded),
-        **(evaluation_files.projector_files(run, outputs) if embed else {}),
-        **events,
-        METRICS: evaluation_files.metrics_json(run, samples, metrics, same, remarks, embedded),
-    }
+    metrics, images, files, same, remarks = (_of_values if run.data.target_names else _of_classes)(run, samples, embed)
     owned_directory.replace(directory, files, "evaluation", ADVICE, _former_files)
     return Evaluation(
         run=run,
         samples=samples,
         metrics=metrics,
         directory=directory,
-        images=list(images),
+        images=images,
         same=same,
         remarks=remarks,
     )
+
+
+def _of_classes(run: Trained, samples: Material, embed: bool) -> _Content:
+    outputs = compute_outputs(run.module, samples.inputs, samples.labels, samples.index)
+    same, remarks = _compared(run, samples, outputs.measured)
+    metrics = compute_metrics(outputs, run.data.class_names)
+    embedded = embedding.embed(outputs) if embed else None
+    shown = evaluation_files.figures_of_classes(run, outputs, metrics, embedded)
+    images, events = evaluation_files.figure_files(shown)
+    files: dict[str, str | bytes] = {
+        **images,
+        **evaluation_files.tables(metrics, outputs, run.data.class_names, embedded),
+        **(evaluation_files.projector_files(run, outputs) if embed else {}),
+        **events,
+        METRICS: evaluation_files.metrics_json(
+            run, samples, evaluation_files.plain_metrics(metrics, outputs, embedded), same, remarks
+        ),
+    }
+    return _Content(metrics, list(images), files, same, remarks)
+
+
+def _of_values(run: Trained, samples: Material, embed: bool) -> _Content:
+    outputs = values(run.module, samples.inputs)
+    found = measured(run.module, samples.inputs, samples.labels)
+    same, remarks = _compared(run, samples, found)
+    evaluation = ValueEvaluation(
+        index=samples.index,
+        predicted=run.data.in_target_units(outputs.numpy()),
+        true=run.data.in_target_units(samples.labels.numpy()),
+        measured=found,
+        data=run.data,
+    )
+    images, events = evaluation_files.figure_files(evaluation.figures())
+    files: dict[str, str | bytes] = {
+        **images,
+        **evaluation.tables(),
+        **events,
+        METRICS: evaluation_files.metrics_json(run, samples, evaluation.plain(), same, remarks),
+    }
+    return _Content(evaluation, list(images), files, same, remarks)
+
+
+def _compared(run: Trained, samples: Material, found: Mapping[str, float]) -> tuple[bool | None, list[str]]:
+    """Whether result.json says the same to the last bit, and the remarks on these samples."""
+    if samples.part is None or (run.result is not None and run.result.epoch != run.epoch):
+        recorded_metrics.check(run)
+        same, remark = None, None
+    else:
+        same, remark = recorded_metrics.compare(run, samples.part, found)
+        if same is None:
+            recorded_metrics.check(run)
+    return same, [*samples.remarks, *filter(None, [run.remark(), remark])]
 
 
 def _directory(run: Trained, path: Path, part: Part | None, data: Path | None, weights: Weights | None) -> Path:
@@ -114,22 +162,3 @@ def _former_files(directory: Path) -> list[str]:
         for path in directory.iterdir()
         if any(fnmatch.fnmatch(path.name, pattern) for pattern in FORMER) and safe_files.is_regular(path, follow=False)
     ]
-
-
-def _compare_with_result(run: Trained, samples: Material, metrics: Metrics) -> tuple[bool | None, str | None]:
-    """Whether result.json has the same numbers, and a remark where it has not."""
-    if run.result is None or samples.part is None or run.result.epoch != run.epoch:
-        return None, None
-    noted = [run.result.metrics.get(f"{samples.part}/{name}") for name in ("loss", "acc")]
-    if samples.part == "train" or None in noted:  # train/* is measured while the weights still change
-        return None, None
-    if noted == [metrics.loss, metrics.acc]:
-        return True, None
-    compiled = run.result.environment.get("engine") == "compiled"
-    if compiled and noted[1] == metrics.acc and math.isclose(noted[0] or math.nan, metrics.loss, rel_tol=ROUNDING):
-        difference = abs(metrics.loss - (noted[0] or math.nan)) / metrics.loss
-        return False, (
-            f"result.json has the same accuracy, and a loss that differs by {difference:.0e} (relative): the run was "
-            "trained by the compiled engine and is evaluated by torch"
-        )
-    return False, f"result.json says loss {noted[0]}, accuracy {noted[1]}: other versions, threads or Trainer flags"

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,13 +27,11 @@ KIND = "mlpexp evaluation"
 SCHEMA_VERSION = 1
 
 
-def figure_files(
-    run: Trained, outputs: Outputs, metrics: Metrics, embedded: Embedding | None
-) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def figure_files(shown: Iterable[tuple[str, Figure]]) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Figures as PNG, and an event file with the same images."""
     images: dict[str, bytes] = {}
     events: list[Event] = []
-    for name, figure in _figures(run, outputs, metrics, embedded):
+    for name, figure in shown:
         content, width, height = figures.png(figure)
         images[f"{name}.png"] = content
         events.append(image(f"evaluation/{name}", 0, content, width, height, wall_time=time.time()))
@@ -93,13 +91,15 @@ def projector_files(run: Trained, outputs: Outputs) -> dict[str, bytes]:
 def metrics_json(
     run: Trained,
     samples: Material,
-    metrics: Metrics,
+    measured: Mapping[str, Any],
     same: bool | None,
     remarks: Sequence[str],
-    embedded: Embedding | None,
 ) -> str:
-    """The content of metrics.json; what is not finite is null."""
-    plain = asdict(metrics)
+    """The content of metrics.json; what is not finite is null.
+
+    Args:
+        measured: what depends on the task, as plain builtins.
+    """
     content: dict[str, Any] = {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
@@ -114,19 +114,28 @@ def metrics_json(
         "data": {"name": run.data.name, "part": samples.part, "file": samples.file, "digest": samples.digest},
         "same_as_result": same,
         "remarks": list(remarks),
-        "metrics": {name: value for name, value in plain.items() if isinstance(value, int | float)},
+        **measured,
+    }
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def plain_metrics(metrics: Metrics, outputs: Outputs, embedded: Embedding | None) -> dict[str, Any]:
+    """What metrics.json says of a classification."""
+    plain = asdict(metrics)
+    own = {name: value for name, value in plain.items() if isinstance(value, int | float)}
+    found: dict[str, Any] = {
+        "metrics": {**outputs.measured, **own},
         "classes": plain["classes"],
         "calibration": plain["bins"],
         "confusion": np.asarray(metrics.confusion).tolist(),
     }
-    if embedded is not None:
-        content["pca_explained"] = list(embedded.explained)
-    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    return found if embedded is None else found | {"pca_explained": list(embedded.explained)}
 
 
-def _figures(
+def figures_of_classes(
     run: Trained, outputs: Outputs, metrics: Metrics, embedded: Embedding | None
 ) -> Iterator[tuple[str, Figure]]:
+    """The figures of a classification by name."""
     names, shape = run.data.class_names, run.data.image_shape
     yield "confusion", figures.confusion_matrix(metrics.confusion, names)
     yield "calibration", evaluation_figures.reliability_curve(metrics.bins, metrics.ece)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlpexp import data
-from mlpexp.evaluation import locate_run, trained_run
-from mlpexp.evaluation.export_module import ExportModule, metadata, number_type
+from mlpexp.evaluation import locate_run, recorded_metrics, trained_run
+from mlpexp.evaluation.export_module import ExportModule, metadata, number_type, output_names
 from mlpexp.evaluation.locate_run import Weights
 from mlpexp.evaluation.trained_run import Trained
 from mlpexp.runtime.errors import UserError
@@ -77,6 +77,7 @@ def export(
     run = trained_run.load(path, weights)
     target = out or run.place.folder / f"{run.place.stem}{form.suffix}"
     locate_run.check_new(target, force=force)
+    recorded_metrics.check(run)
     raw, expected, drawn = reference(run)
     content = make(kind, run, raw)
     difference = _compare(kind, content, run, raw, expected)
@@ -161,6 +162,8 @@ def _compare(kind: Format, content: bytes, run: Trained, raw: Raw, expected: Ten
         if logits.shape != expected[:count].shape:
             raise ExportFailed(f"for {count} samples it returns shape {tuple(logits.shape)}; nothing was written")
         worst = max(worst, float((logits - expected[:count]).abs().max()) / largest)
+        if run.data.target_names:
+            continue
         # the network's own logit of the class that the file chooses; equal to its largest one up to rounding
         chosen = expected[:count].gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
         if wrong := int((expected[:count].amax(1) - chosen > 2 * TOLERANCE * largest).sum()):
@@ -189,13 +192,14 @@ def _make_onnx(run: Trained, raw: Raw) -> bytes:
         dynamo=True,
         dynamic_shapes=shapes,
         input_names=["numbers", "categories"][: len(raw)],
-        output_names=["logits", "probabilities"],
+        output_names=list(output_names(run)),
         verbose=False,
     )
     assert program is not None
     model = program.model_proto
     model.producer_name = "mlpexp"
-    model.doc_string = f"multilayer perceptron for {run.data.name}: raw samples in, probabilities of classes out"
+    what = "values" if run.data.target_names else "probabilities of classes"
+    model.doc_string = f"multilayer perceptron for {run.data.name}: raw samples in, {what} out"
     onnx.helper.set_model_props(model, metadata(run))
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
@@ -210,7 +214,7 @@ def _ask_onnx(content: bytes, run: Trained, raw: Raw) -> Tensor:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
     inputs = {name: part.numpy() for name, part in zip(names, raw, strict=True)}
-    return torch.from_numpy(session.run(["logits"], inputs)[0])
+    return torch.from_numpy(session.run([output_names(run)[0]], inputs)[0])
 
 
 def _make_torch(run: Trained, raw: Raw) -> bytes:

@@ -15,7 +15,7 @@ from mlpexp.store.identity import SCHEMA_VERSION
 
 
 class ExportModule(nn.Module):
-    """Preprocessing, network and softmax as one module, which is what ONNX and .pt2 files hold.
+    """Preprocessing, network and what makes answers of its outputs as one module, which ONNX and .pt2 files hold.
 
     Numbers are NaN where a value is missing. A category is given by its index in the list of values of its column,
     from 0; any other index, such as -1, stands for a value that did not occur in training.
@@ -24,6 +24,8 @@ class ExportModule(nn.Module):
     shift: Tensor
     scale: Tensor
     fill: Tensor | None
+    target_shift: Tensor | None
+    target_scale: Tensor | None
 
     def __init__(self, run: Trained) -> None:
         super().__init__()
@@ -33,11 +35,17 @@ class ExportModule(nn.Module):
         self.register_buffer("scale", torch.tensor(features.scale, dtype=torch.float64))
         self.register_buffer("fill", torch.tensor(features.fill, dtype=torch.float64) if features.fill else None)
         self.num_values = [len(values) for values in features.values]
+        targets = run.data.target_names
+        for name, numbers in (("target_shift", run.data.target_shift), ("target_scale", run.data.target_scale)):
+            self.register_buffer(name, torch.tensor(numbers, dtype=torch.float64) if targets else None)
         self.network = run.module
         self.dtype = next(run.module.parameters()).dtype
 
     def forward(self, numbers: Tensor, categories: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits and probabilities, each (B, C) float32, of numbers (B, J) and categories (B, K) int64."""
+        """Logits and probabilities, each (B, C) float32, of numbers (B, J) and categories (B, K) int64.
+
+        In a regression outputs in standard deviations, and values in the units of the targets as float64.
+        """
         x = numbers.double()
         if self.fill is not None:
             x = torch.where(torch.isnan(x), self.fill, x)
@@ -46,7 +54,14 @@ class ExportModule(nn.Module):
             for k, count in enumerate(self.num_values):
                 parts.append((categories[:, k : k + 1] == torch.arange(count)).double())  # (B, values)
         logits = self.network(torch.cat(parts, dim=1).float().to(self.dtype)).float()
+        if self.target_scale is not None and self.target_shift is not None:
+            return logits, logits.double() * self.target_scale + self.target_shift
         return logits, torch.softmax(logits, dim=-1)
+
+
+def output_names(run: Trained) -> tuple[str, str]:
+    """The names of the two outputs."""
+    return ("outputs", "values") if run.data.target_names else ("logits", "probabilities")
 
 
 def number_type(run: Trained) -> torch.dtype:
@@ -65,6 +80,7 @@ def metadata(run: Trained) -> dict[str, str]:
         inputs["categories"] = {"type": "int64", "columns": features.category_names}
     content: dict[str, Any] = {
         "class_names": described.class_names,
+        **({"target_names": described.target_names} if described.target_names else {}),
         "inputs": inputs,
         "number_columns": features.names,
         "category_columns": dict(zip(features.category_names, features.values, strict=True)),

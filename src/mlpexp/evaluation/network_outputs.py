@@ -29,8 +29,7 @@ class Outputs:
         inputs: (N, I), after preprocessing.
         labels: (N,), probabilities: (N, C), predicted: (N,).
         hidden: outputs of the last hidden layer, (N, H); the logits where there is no hidden layer.
-        loss: the mean cross-entropy in nats.
-        acc: the accuracy in [0, 1].
+        measured: the metrics that the run records, loss and accuracy among them.
     """
 
     index: NDArray[np.int64]
@@ -39,8 +38,7 @@ class Outputs:
     probabilities: NDArray[np.float64]
     predicted: NDArray[np.int64]
     hidden: NDArray[np.float32]
-    loss: float
-    acc: float
+    measured: dict[str, float]
 
     @property
     def confidence(self) -> NDArray[np.float64]:
@@ -60,10 +58,8 @@ def compute_outputs(module: Classifier, inputs: Tensor, labels: Tensor, index: N
         UserError: the logits are not finite.
     """
     inputs, raw = inputs.to(next(module.parameters()).dtype), inputs  # double precision where trained so
-    logits = _logits(module, [batch for batch, _ in Batches(inputs, labels, BATCH)])
-    losses = torch.cat([module.losses(*pair) for pair in zip(logits.split(BATCH), labels.split(BATCH), strict=True)])
+    logits = _logits(module, _batches(inputs, labels))
     predicted = logits.argmax(-1)
-    metrics = measure("test", Outcomes(losses, predicted, labels, logits.shape[-1]))
     return Outputs(
         index=index,
         inputs=raw.numpy(),
@@ -71,9 +67,43 @@ def compute_outputs(module: Classifier, inputs: Tensor, labels: Tensor, index: N
         probabilities=_softmax(logits).numpy(),
         predicted=predicted.numpy(),
         hidden=last_hidden(module, inputs).float().numpy(),
-        loss=metrics["test/loss"].item(),
-        acc=metrics["test/acc"].item(),
+        measured=_measured(module, logits, labels),
     )
+
+
+@torch.inference_mode()
+def measured(module: Classifier, inputs: Tensor, labels: Tensor) -> dict[str, float]:
+    """The metrics that the run of a network records, computed as in the test of its training.
+
+    Raises:
+        UserError: the outputs are not finite.
+    """
+    inputs = inputs.to(next(module.parameters()).dtype)
+    return _measured(module, _logits(module, _batches(inputs, labels)), labels)
+
+
+@torch.inference_mode()
+def values(module: Classifier, inputs: Tensor) -> Tensor:
+    """The outputs (N, T) of a regression for inputs (N, I), in standard deviations.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    return _logits(module, inputs.to(next(module.parameters()).dtype).split(BATCH))
+
+
+def _batches(inputs: Tensor, labels: Tensor) -> list[Tensor]:
+    return [batch[0] for batch in Batches(inputs, labels, BATCH)]
+
+
+def _measured(module: Classifier, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    losses = torch.cat([module.losses(*pair) for pair in zip(logits.split(BATCH), labels.split(BATCH), strict=True)])
+    predicted = None if labels.is_floating_point() else logits.argmax(-1)
+    outcomes = Outcomes(losses, predicted, labels, logits.shape[-1], outputs=logits)
+    if module.target_scale is not None:
+        outcomes = outcomes.in_target_units(module.target_scale, module.loss.entry.power)
+    found = measure("test", outcomes, names=module.cfg.metric_names)
+    return {column.removeprefix("test/"): value.item() for column, value in found.items()}
 
 
 @torch.inference_mode()

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlpexp.evaluation import image_input, sample_files, trained_run
+from mlpexp.evaluation import image_input, network_outputs, recorded_metrics, sample_files, trained_run
 from mlpexp.evaluation.locate_run import Weights
-from mlpexp.evaluation.network_outputs import classify
 from mlpexp.evaluation.trained_run import Trained
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.csv_tables import csv_text
@@ -22,24 +21,30 @@ class Predictions:
 
     Attributes:
         names: of the samples: their numbers from 0, or the image files.
-        probabilities: (m, C).
+        outputs: probabilities (m, C), or in a regression values (m, T) in the units of the targets.
         remarks: how the samples were converted, and what is unusual about them.
     """
 
     run: Trained
     names: list[str]
-    probabilities: NDArray[np.float64]
+    outputs: NDArray[np.float64]
     remarks: list[str]
 
     def csv(self, top: int | None = None) -> str:
-        """A row per sample: the most probable class, its probability, and all probabilities; or the `top` classes."""
+        """A row per sample: the most probable class, its probability, and all probabilities; or the `top` classes.
+
+        In a regression the value of each target.
+        """
+        if self.run.data.target_names:
+            values = ([name, *row.tolist()] for name, row in zip(self.names, self.outputs, strict=True))
+            return csv_text(["sample", *self.run.data.target_names], values)
         classes = self.run.data.class_names
         if top is None:
             header = ["sample", "class", "probability", *(f"probability of {name}" for name in classes)]
         else:
             header = ["sample", *(f"{what} {k + 1}" for k in range(top) for what in ("class", "probability"))]
         rows = []
-        for name, probabilities in zip(self.names, self.probabilities, strict=True):
+        for name, probabilities in zip(self.names, self.outputs, strict=True):
             order = np.argsort(-probabilities, kind="stable")[: top or 1]
             best = [cell for c in order for cell in (classes[c], probabilities[c].item())]
             rows.append([name, *best, *(probabilities.tolist() if top is None else [])])
@@ -53,6 +58,9 @@ def predict(path: Path, files: Sequence[Path], weights: Weights | None = None, t
         UserError: the network or a file cannot be used, or there are fewer classes than `top`.
     """
     run = trained_run.load(path, weights)
+    if top is not None and run.data.target_names:
+        raise UserError(f"--top {top} is for classes, and the network predicts values; leave it out")
+    recorded_metrics.check(run)
     if top is not None and not 1 <= top <= len(run.data.class_names):
         raise UserError(f"--top {top}: the network knows {len(run.data.class_names)} classes; give 1 to that many")
     images = [file for file in files if file.suffix.lower() in image_input.SUFFIXES]
@@ -68,4 +76,8 @@ def predict(path: Path, files: Sequence[Path], weights: Weights | None = None, t
         names = [str(i) for i in range(len(numbers))]
     inputs = torch.from_numpy(run.data.features.transform(numbers, categories))
     remarks = [*remarks, *filter(None, [run.remark()])]
-    return Predictions(run=run, names=names, probabilities=classify(run.module, inputs).numpy(), remarks=remarks)
+    if run.data.target_names:
+        outputs = run.data.in_target_units(network_outputs.values(run.module, inputs).numpy())
+    else:
+        outputs = network_outputs.classify(run.module, inputs).numpy()
+    return Predictions(run=run, names=names, outputs=outputs, remarks=remarks)

@@ -5,7 +5,7 @@ Letters: m samples, J number columns, K category columns.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class Samples(NamedTuple):
 
     numbers: NDArray[np.float64]  # (m, J); NaN where a value is missing
     categories: NDArray[np.object_] | None  # (m, K) texts, None where one is missing
-    labels: NDArray[np.int64] | None  # (m,); None where they are not wanted
+    labels: NDArray[Any] | None  # classes (m,), or standardised values (m, T) float32; None where they are not wanted
     remarks: list[str]
     content: bytes
 
@@ -36,7 +36,7 @@ class Samples(NamedTuple):
 class _Columns(NamedTuple):
     numbers: list[Column]
     categories: list[Column]
-    label: Column | None
+    labels: list[Column]
     remarks: list[str]
 
 
@@ -69,7 +69,7 @@ def _read(path: Path, content: bytes, data: Description, cfg: DataConfig, *, lab
     own = cfg if cfg.name == "csv" else DataConfig(separator=_separator(content))
     form, features = NumberFormat.of(own), data.features
     table = tabular_files.read(Source(str(path), content), own, lambda first: _has_header(first, data, form))
-    columns = _columns(path, table, data, own.targets[0] if own.targets else None, labelled=labelled)
+    columns = _columns(path, table, data, own.targets, labelled=labelled)
     size = len(table.lines)
     numbers = [file_table.numbers(table, each, form, missing=bool(features.fill)) for each in columns.numbers]
     texts = [
@@ -77,7 +77,12 @@ def _read(path: Path, content: bytes, data: Description, cfg: DataConfig, *, lab
     ]
     categories, remarks = _known(texts, data, size)
     values = np.array(numbers, dtype=np.float64).reshape(len(numbers), size).T
-    labels = _labels(table, columns.label, data, form) if labelled and columns.label is not None else None
+    labels: NDArray[Any] | None = None
+    if labelled and data.target_names:
+        true = [file_table.numbers(table, each, form, missing=False) for each in columns.labels]
+        labels = ((np.array(true).T - data.target_shift) / data.target_scale).astype(np.float32)
+    elif labelled:
+        labels = _labels(table, columns.labels[0], data, form)
     return Samples(values, categories, labels, [*columns.remarks, *_scale_remarks(values, data), *remarks], content)
 
 
@@ -111,7 +116,7 @@ def _has_header(first: Sequence[str], data: Description, form: NumberFormat) -> 
     return all(form.number(cell) is None for cell in values)  # one wrong cell is a mistake, not a header
 
 
-def _columns(path: Path, table: FileTable, data: Description, target: str | None, *, labelled: bool) -> _Columns:
+def _columns(path: Path, table: FileTable, data: Description, targets: Sequence[str], *, labelled: bool) -> _Columns:
     features, given = data.features, table.columns
     wanted, there = [*features.names, *features.category_names], [column.name for column in table.columns]
     remarks: list[str] = []
@@ -137,16 +142,19 @@ def _columns(path: Path, table: FileTable, data: Description, target: str | None
     for column in chosen:
         if column.kind == "refused":
             raise UserError(f"{path}: column {column.name} holds {column.type}, neither numbers nor texts; convert it")
-    label = None
+    labels: list[Column] = []
     if labelled:
-        named = [column for column in others if table.header and column.name == target] or [
-            column for column in others if table.header and column.name.lower() in LABEL_NAMES
-        ]
-        if not named and len(others) != 1:
-            what = f"no column {target}" if target else f"no column of true classes (e.g. {LABEL_NAMES[0]})"
-            raise UserError(f"{path} has {what}: an evaluation needs it; predict.py does not")
-        label = (named or others)[0]
-    return _Columns(chosen[: len(features.names)], chosen[len(features.names) :], label, remarks)
+        targets = data.target_names or targets
+        by_name = {column.name: column for column in others} if table.header else {}
+        labels = [by_name[name] for name in targets if name in by_name]
+        if len(labels) < max(1, len(data.target_names)):
+            labels = [column for name, column in by_name.items() if name.lower() in LABEL_NAMES][:1] or others
+            if len(labels) != 1 or len(data.target_names) > 1:
+                kind = "values" if data.target_names else "classes"
+                absent = [name for name in targets if name not in by_name]
+                what = f"no column {listed(absent)}" if absent else f"no column of true {kind} (e.g. {LABEL_NAMES[0]})"
+                raise UserError(f"{path} has {what}: an evaluation needs it; predict.py does not")
+    return _Columns(chosen[: len(features.names)], chosen[len(features.names) :], labels, remarks)
 
 
 def _known(texts: list[list[str | None]], data: Description, size: int) -> tuple[NDArray[np.object_] | None, list[str]]:
