@@ -1,6 +1,7 @@
 """The report of one or more sweeps, or of single runs: one page, with every figure and table beside it."""
 
 import argparse
+import math
 from pathlib import Path
 
 import require_environment  # noqa: F401
@@ -15,7 +16,14 @@ def main() -> None:
 
     from mlpexp.report.build_report import build  # matplotlib: late, so that --help stays instant
 
-    found = build(given.directories, out=given.out, metric=given.metric, by=given.by)
+    found = build(
+        given.directories,
+        out=given.out,
+        metric=given.metric,
+        by=given.by,
+        margin=given.margin,
+        diverged=given.diverged,
+    )
     for title, sentences in found.sweeps:
         say(*([title] if len(found.sweeps) > 1 else []), *(f"  {sentence}" for sentence in sentences))
     say(f"\nfigures (PNG, SVG): {found.num_figures}, tables (CSV): {found.num_tables}, beside the page. Open it:")
@@ -31,7 +39,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="where to write; by default DIR/report of the first DIR")
     parser.add_argument("--metric", help="what is shown, such as acc or rmse (default: accuracy, of values RMSE)")
     parser.add_argument("--by", help="what the best is chosen by, such as val/loss (default: what the runs monitored)")
+    parser.add_argument(
+        "--margin",
+        type=_margin,
+        metavar="M",
+        help="differences of the metric below it do not matter (default: 0.005 of accuracy, none for a loss)",
+    )
+    parser.add_argument(
+        "--diverged",
+        choices=("last", "worst"),
+        default="last",
+        help="rank configurations with a diverged run after those without, or count such a run with the worst value of "
+        "the sweep (default: last)",
+    )
     return parser
+
+
+def _margin(text: str) -> float:
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = math.nan
+    if not 0 < margin < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number, e.g. 0.005")
+    return margin
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from mlpexp.analysis.blocks import Blocks
 from mlpexp.analysis.ranking import Ranking, best_first
 from mlpexp.analysis.statistics import LEVEL, granularity, mean_and_half
-from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.nn.metrics import higher_is_better
 
 ALIKE = 0.05  # one-sided level of the test that keeps a configuration among those that could have been chosen
@@ -96,7 +96,7 @@ def best_score(
     )
 
 
-def of_best(study: SweepTable, ranking: Ranking, reported: str, sampling: float = 0.0) -> BestScore | None:
+def of_best(blocks: Blocks, ranking: Ranking, reported: str) -> BestScore | None:
     """The score of a sweep's best configuration in the metric `reported`; None where there is no best.
 
     Configurations that are ranked behind others for their diverged or missing runs could not be chosen.
@@ -104,16 +104,16 @@ def of_best(study: SweepTable, ranking: Ranking, reported: str, sampling: float 
     best = ranking.best
     if best is None:
         return None
-    decisive = -best_first(study.table(ranking.by), ranking.by)
-    behind = (ranking.diverged > 0) & (ranking.diverged[best] == 0)
+    decisive = -best_first(blocks.table(ranking.by), ranking.by)
+    behind = (not blocks.study.counts_diverged) & (ranking.diverged > 0) & (ranking.diverged[best] == 0)
     decisive[behind] = np.nan
     return best_score(
         decisive,
-        study.table(reported),
+        blocks.table(reported),
         best,
         higher_is_better=higher_is_better(reported),
-        shares_blocks=study.shares_seeds,
-        sampling=sampling,
+        shares_blocks=blocks.shared,
+        sampling=blocks.sampling,
     )
 
 

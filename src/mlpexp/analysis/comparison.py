@@ -61,6 +61,12 @@ class Comparison:
         """(C,) tested, and neither of the two."""
         return np.isfinite(self.adjusted) & ~self.distinguishable & ~self.equivalent
 
+    def answer(self, configuration: int, higher_is_better: bool) -> str:
+        """`worse` or `better` than the best, `equivalent`, `undecided`; empty where there is no test."""
+        if self.distinguishable[configuration]:
+            return "worse" if (self.difference[configuration] > 0) == higher_is_better else "better"
+        return "equivalent" if self.equivalent[configuration] else "undecided" * bool(self.undecided[configuration])
+
 
 def compare(
     reported: np.ndarray,
@@ -184,8 +190,8 @@ def _further(
     needed[np.isfinite(adjusted) & ~undecided] = 0
     if not undecided.any():
         return needed
-    runs = 2 / (1 / count + 1 / count[best])
     with np.errstate(invalid="ignore", divide="ignore"):
+        runs = 2 / (1 / count + 1 / count[best])
         seen = np.abs(difference) / (error * np.sqrt(runs))  # in standard deviations of one paired difference
         seeds = ((ndtri(1 - ALPHA / 2 / tests) + ndtri(POWER)) / seen) ** 2
         if margin is not None:

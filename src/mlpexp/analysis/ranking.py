@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlpexp.analysis.blocks import Blocks
 from mlpexp.analysis.statistics import Estimate, mean_and_half
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.nn.metrics import higher_is_better
@@ -26,6 +27,8 @@ class Ranking:
     """metric -> (C,) half of its 95 % interval"""
     finished: np.ndarray
     """(C,) runs that count in the means"""
+    blocks: np.ndarray
+    """(C,) seeds, folds or data seeds that the intervals are computed from"""
     runs: np.ndarray
     """(C,) all runs"""
     diverged: np.ndarray
@@ -47,7 +50,7 @@ class Ranking:
         return Estimate(
             float(self.means[metric][configuration]),
             float(self.halves[metric][configuration]),
-            int(self.finished[configuration]),
+            int(self.blocks[configuration]),
         )
 
 
@@ -56,28 +59,32 @@ def best_first(values: np.ndarray, metric: str) -> np.ndarray:
     return -values if higher_is_better(metric) else values
 
 
-def rank(table: SweepTable, by: str) -> Ranking:
+def rank(blocks: Blocks, by: str) -> Ranking:
     """Order configurations by the mean of the validation metric `by`, ties by the other validation metric.
 
     Configurations with less than half of the usual number of counted runs (the median), and those with a diverged
     run, come after the others: the mean of the remaining runs is too optimistic for them.
     """
-    means, halves = {}, {}
-    finished = np.zeros(table.num_configurations, int)
+    means, halves, table = {}, {}, blocks.study
+    counts = np.zeros(table.num_configurations, int)
     for metric in table.values:
-        means[metric], halves[metric], count = mean_and_half(table.table(metric))
+        means[metric], halves[metric], count = mean_and_half(blocks.table(metric), sampling=blocks.sampling)
         if metric == by:
-            finished = count
+            counts = count
+    there = table.counted & np.isfinite(table.values[by])
+    finished = np.bincount(table.configuration[there], minlength=table.num_configurations)
     other = next((name for name in table.values if name.startswith("val/") and name != by), by)
     usual = np.median(finished[finished > 0]) if finished.any() else 0
     diverged = _count(table, "diverged")
-    keys = (best_first(means[other], other), best_first(means[by], by), diverged > 0, finished < usual / 2)
+    behind = (diverged > 0) & (not table.counts_diverged)
+    keys = (best_first(means[other], other), best_first(means[by], by), behind, finished < usual / 2)
     return Ranking(
         by=by,
         order=np.lexsort((*keys, finished == 0)),
         means=means,
         halves=halves,
         finished=finished,
+        blocks=counts,
         runs=np.array([len(members) for members in table.members], dtype=int),
         diverged=diverged,
         chance=_count(table, "chance"),

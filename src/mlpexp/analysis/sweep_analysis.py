@@ -3,22 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from mlpexp.analysis import load_sweep
+from mlpexp.analysis import blocks, load_sweep
+from mlpexp.analysis.blocks import Blocks
+from mlpexp.analysis.comparison import Comparison, compare
 from mlpexp.analysis.load_sweep import Sources
 from mlpexp.analysis.ranking import Ranking, best_first, rank
-from mlpexp.analysis.statistics import Comparison, Estimate, cell_means, compare, pareto_front, signed_rank
+from mlpexp.analysis.statistics import Estimate, cell_means, pareto_front
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.analysis.swept_keys import Key
 from mlpexp.analysis.variance import Decomposition, decompose
 from mlpexp.nn.losses import DEFAULTS, LOSSES, Task
-from mlpexp.nn.metrics import headline, recorded, title
+from mlpexp.nn.metrics import headline, is_share, recorded, title
 from mlpexp.runtime.errors import UserError
 
 COSTS = {"num_parameters": "parameters", "seconds": "seconds of training"}
 FALLBACK_MONITOR = "val/loss"
+Diverged = Literal["last", "worst"]
+MARGIN = 0.005  # half a percentage point
 PROBLEMS = ("diverged", "failed", "unfinished", "stopped", "chance")
 """unfinished: interrupted or missing. stopped: eliminated by halving, so that its numbers cannot be compared."""
 
@@ -35,8 +40,8 @@ class Analysis:
     ranking: Ranking
     comparison: Comparison | None
     """None where there is no best, or nothing to compare it with"""
-    signed_rank: float
-    """p of Wilcoxon's test of best against runner-up; NaN where it cannot be computed"""
+    blocks: Blocks
+    """the repetitions that count as independent"""
     variance: Decomposition
     importance: list[int]
     """the factors, most important first"""
@@ -85,8 +90,8 @@ class Analysis:
 
     @property
     def seeds(self) -> int:
-        """Runs of the best configuration that count."""
-        return int(self.ranking.finished[self.best]) if self.best is not None else 0
+        """Blocks of the best configuration: seeds, folds or data seeds that its interval is computed from."""
+        return int(self.ranking.blocks[self.best]) if self.best is not None else 0
 
     @property
     def planned(self) -> int:
@@ -107,43 +112,62 @@ class Analysis:
 
     def cells(self, part: str, keys: Sequence[int]) -> dict[tuple[int, ...], Estimate]:
         """See `cell_means`; `part` is one of `parts`."""
-        return cell_means(self.levels, self.study.table(self.parts[part]), keys)
+        return cell_means(self.levels, self.blocks.table(self.parts[part]), keys, self.blocks.sampling)
 
 
-def analyse(directory: Path, metric: str | None = None, by: str | None = None) -> Analysis:
+def analyse(directory: Path, metric: str | None = None, by: str | None = None, margin: float | None = None) -> Analysis:
     """Read a sweep's directory and compute its statistics; arguments as for `analyse_table`.
 
     Raises:
         UserError: there is no sweep.
     """
-    return analyse_table(*load_sweep.read(directory), metric, by)
+    return analyse_table(*load_sweep.read(directory), metric, by, margin)
 
 
-def analyse_table(study: SweepTable, sources: Sources, metric: str | None = None, by: str | None = None) -> Analysis:
+def analyse_table(
+    study: SweepTable,
+    sources: Sources,
+    metric: str | None = None,
+    by: str | None = None,
+    margin: float | None = None,
+    diverged: Diverged = "last",
+) -> Analysis:
     """
     Args:
         metric: which is shown; by default accuracy, of values RMSE.
         by: the validation metric that decides; by default the one by which the runs chose their best epoch.
+        margin: differences of the metric below it do not matter; by default `MARGIN` for shares such as accuracy, and
+            none for other metrics, of which no configuration is then called equivalent.
+        diverged: `last` ranks configurations with a diverged run after those without; `worst` counts a diverged run
+            with the worst value of the sweep.
     """
     if by is None:
         by = sources.monitors.most_common(1)[0][0] if sources.monitors else FALLBACK_MONITOR
+    if diverged == "worst":
+        study = study.with_diverged()
     metric = metric or headline(study.values)
     there = [name for name in study.values if name.startswith("val/")]
     for option, column in (("--metric", f"val/{metric}"), ("--by", by)):
         if column not in there:
             choices = ", ".join(name.removeprefix("val/") if option == "--metric" else name for name in there)
             raise UserError(f"{option}: {study.directory} has no {column}; choose one of {choices}")
-    ranking = rank(study, by)
     has_test = bool(np.isfinite(study.table(f"test/{metric}")).any())
-    reported = study.table(f"test/{metric}" if has_test else f"val/{metric}")
-    comparison, check = None, np.nan
-    best = ranking.best
-    if best is not None and len(ranking.ranked) > 1:
-        comparison = compare(reported, best, paired=study.shares_seeds)
-        if study.shares_seeds and ranking.finished[best] >= 10:
-            check = signed_rank(reported[best] - reported[ranking.order[1]])
+    repeated = blocks.of(study, sources.data)
+    ranking = rank(repeated, by)
+    comparison = None
+    if ranking.best is not None and len(ranking.ranked) > 1:
+        if margin is None and is_share(metric):
+            margin = MARGIN
+        comparison = compare(
+            repeated.table(f"test/{metric}" if has_test else f"val/{metric}"),
+            ranking.best,
+            -best_first(repeated.table(by), by),
+            paired=repeated.shared,
+            sampling=repeated.sampling,
+            margin=margin,
+        )
     levels = study.levels()
-    variance = decompose(levels, study.table(f"val/{metric}"))
+    variance = decompose(levels, study.table(f"val/{metric}"), study.shares_seeds)
     gain = -best_first(ranking.means[f"val/{metric}"], f"val/{metric}")
     return Analysis(
         study=study,
@@ -152,7 +176,7 @@ def analyse_table(study: SweepTable, sources: Sources, metric: str | None = None
         has_test=has_test,
         ranking=ranking,
         comparison=comparison,
-        signed_rank=check,
+        blocks=repeated,
         variance=variance,
         importance=_importance(variance, levels.shape[1]),
         levels=levels,

@@ -4,7 +4,7 @@ N runs, C configurations, at most B repetitions (seeds, folds) of each.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from mlpexp.analysis import swept_keys
 from mlpexp.analysis.swept_keys import Key
-from mlpexp.nn.metrics import all_parts, is_column
+from mlpexp.nn.metrics import all_parts, higher_is_better, is_column
 from mlpexp.store.results_table import HEAD, TAIL
 from mlpexp.store.run_directory import FINITE
 
@@ -48,6 +48,8 @@ class SweepTable:
     """the runs of each configuration"""
     repeats: np.ndarray
     """(N,) an earlier run that is the same training, or -1"""
+    counts_diverged: bool = False
+    """diverged runs count, with the worst value of the sweep"""
 
     @property
     def num_runs(self) -> int:
@@ -60,7 +62,16 @@ class SweepTable:
     @cached_property
     def finite(self) -> np.ndarray:
         """(N,) trained to the end with finite numbers; runs at chance level are among them."""
-        return np.isin(self.status.astype(str), FINITE)
+        return np.isin(self.status.astype(str), (*FINITE, *["diverged"] * self.counts_diverged))
+
+    def with_diverged(self) -> "SweepTable":
+        """The same runs, of which diverged ones count with the worst value that a run of the sweep has."""
+        lost, values = self.status == "diverged", dict(self.values)
+        for name, column in self.values.items():
+            known = column[self.finite & np.isfinite(column)]
+            if is_column(name) and len(known):
+                values[name] = np.where(lost, known.min() if higher_is_better(name) else known.max(), column)
+        return replace(self, values=values, counts_diverged=True)
 
     @cached_property
     def twins(self) -> dict[int, int]:
@@ -158,7 +169,7 @@ def from_records(
     own = np.flatnonzero(
         (repeats < 0) | (configuration != configuration[repeats]) | (repetition != repetition[repeats])
     )
-    shares = _is_shared(configuration[own], repetition[own], len(members))
+    shares = is_shared(configuration[own], repetition[own], len(members))
     if not shares:  # each configuration counts its own
         for runs in members:
             repetition[runs] = np.arange(len(runs))
@@ -178,7 +189,7 @@ def from_records(
     )
 
 
-def _is_shared(configuration: np.ndarray, repetition: np.ndarray, size: int) -> bool:
+def is_shared(configuration: np.ndarray, repetition: np.ndarray, size: int) -> bool:
     """Whether most repetitions occur in several configurations, each at most once in each."""
     if len(set(zip(configuration.tolist(), repetition.tolist(), strict=True))) < len(repetition):
         return False

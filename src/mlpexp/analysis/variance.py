@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 from scipy.special import fdtrc
 
+from mlpexp.analysis.layout import block_effects
 from mlpexp.analysis.statistics import holm
 
 MAX_PAIRED = 8  # the most important keys, of which all pairs are computed
@@ -21,7 +22,7 @@ class Term:
     squares: float
     freedom: int
     share: float
-    """of the total variance, in [0, 1]"""
+    """of the sum of all sums of squares, in [0, 1]"""
     f: float
     p: float
     """uncorrected; NaN without repetitions"""
@@ -31,7 +32,7 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True)
 class Decomposition:
-    """Shares of the total sum of squares; they add up to 1 where the grid is complete."""
+    """Shares of the sum of all sums of squares; terms, rest, blocks and noise add up to 1."""
 
     terms: list[Term]
     rest: float
@@ -41,6 +42,7 @@ class Decomposition:
     noise: float
     """between seeds within a configuration, after `blocks`"""
     total: float
+    """the sum of all sums of squares; of an incomplete grid it is not the variance of the runs"""
     noise_freedom: int
 
     def of(self, key: int) -> float:
@@ -48,96 +50,125 @@ class Decomposition:
         return next((term.share for term in self.terms if term.keys == (key,)), 0.0)
 
 
-def decompose(levels: np.ndarray, table: np.ndarray) -> Decomposition:
-    """Analysis of variance with sums of squares of type II (Yates 1934; Langsrud 2003).
+def decompose(levels: np.ndarray, table: np.ndarray, shares_blocks: bool = True) -> Decomposition:
+    """Analysis of variance with sums of squares of type II (Yates 1934; Langsrud 2003), as `anova_lm(typ=2)`.
 
-    A key's sum of squares is what it adds to all other keys, a pair's what it adds to all keys. F-tests use the noise
-    between runs of one configuration, without what a seed changes in all configurations alike.
+    A term's sum of squares is what it adds to all terms that do not contain it: to the other keys, to the pairs without
+    it and to the blocks. F-tests use the noise between runs of one configuration, without what a seed changes in all
+    configurations alike.
 
     Args:
         levels: (C, F) which level each configuration has of each key.
         table: (C, B) of the metric; NaN where there is none.
+        shares_blocks: whether block b is the same seed in every configuration.
     """
+    used = np.isfinite(table).any(axis=1)
+    levels, table = levels[used], table[used]
     finite = np.isfinite(table)
-    used = finite.any(axis=1)
-    levels, table, finite = levels[used], table[used], finite[used]
+    if not shares_blocks:
+        order = np.argsort(~finite, axis=1, kind="stable")  # a seed of its own has no effect on others
+        table, finite = (np.take_along_axis(part, order, axis=1) for part in (table, finite))
     runs = int(finite.sum())
     if runs < 2:
         return _nothing()
-    count = finite.sum(axis=1)
-    mean = np.where(finite, table, 0).sum(axis=1) / count  # (C,)
-    grand = (mean * count).sum() / runs
-    total = float((np.where(finite, table - grand, 0) ** 2).sum())
-    if total <= 1e-24 * max(grand**2, 1e-12) * runs:
+    grand = float(np.where(finite, table, 0).sum() / runs)
+    centred = np.where(finite, table - grand, 0)
+    spread = float((centred**2).sum())
+    if spread <= 1e-24 * max(grand**2, 1e-12) * runs:
         return _nothing()
-    between = float((count * (mean - grand) ** 2).sum())
-    blocks, noise, freedom = _within(table, finite, mean)
-    terms = _terms(levels, mean, count.astype(float), noise, freedom, total)
-    rest = max(between - sum(term.squares for term in terms), 0.0)
+    blocked = shares_blocks and len(table) > 1 and int((finite.sum(axis=0) > 1).sum()) > 1
+    count = finite.sum(axis=1)
+    incidence = finite.astype(float) if blocked else count[:, None].astype(float)  # (C, B); all are one block
+    size = np.maximum(incidence.sum(axis=0), 1)
+    by_block = centred.sum(axis=0) if blocked else np.zeros(1)
+    without_blocks = np.where(finite, centred - (block_effects(np.where(finite, centred, np.nan)) if blocked else 0), 0)
+    mean = without_blocks.sum(axis=1) / count
+    noise = float((np.where(finite, without_blocks - mean[:, None], 0) ** 2).sum())
+    freedom = runs - len(table) - int((incidence.sum(axis=0) > 0).sum()) + 1
+    between = max(spread - float((by_block**2 / size).sum()) - noise, 0.0)  # of configurations, after blocks
+    blocks = max(spread - float((centred.sum(axis=1) ** 2 / count).sum()) - noise, 0.0) if blocked else 0.0
+    adjusted = centred.sum(axis=1) - incidence @ (by_block / size)  # (C,)
+    found, everything = _sums_of_squares(levels, incidence, adjusted)
+    rest = max(between - everything, 0.0)
+    total = sum(squares for _, squares, _ in found) + rest + blocks + noise
     return Decomposition(
-        terms=terms,
+        terms=_tested(found, noise, freedom, total),
         rest=rest / total,
         blocks=blocks / total,
         noise=noise / total,
         total=total,
-        noise_freedom=freedom,
+        noise_freedom=max(freedom, 0),
     )
 
 
-def _within(table: np.ndarray, finite: np.ndarray, mean: np.ndarray) -> tuple[float, float, int]:
-    """Sums of squares of seeds common to all, of the remaining noise, and the noise's degrees of freedom."""
-    residual = np.where(finite, table - mean[:, None], 0.0)
-    within = float((residual**2).sum())
-    freedom = int(finite.sum()) - len(table)
-    seen = finite.sum(axis=0)
-    shared = seen > 1
-    blocks = 0.0
-    if len(table) > 1 and shared.sum() > 1:
-        blocks = float((residual[:, shared].sum(axis=0) ** 2 / seen[shared]).sum())
-        freedom -= int(shared.sum()) - 1
-    return blocks, max(within - blocks, 0.0), max(freedom, 0)
+Sums = tuple[tuple[int, ...], float, int]  # keys, sum of squares, degrees of freedom
 
 
-def _terms(
-    levels: np.ndarray, mean: np.ndarray, weight: np.ndarray, noise: float, freedom: int, total: float
-) -> list[Term]:
+def _sums_of_squares(levels: np.ndarray, incidence: np.ndarray, adjusted: np.ndarray) -> tuple[list[Sums], float]:
+    """Each term's sum of squares, and that of all terms together, from the normal equations without the blocks.
+
+    Args:
+        incidence: (C, B) runs of each configuration in each block.
+        adjusted: (C,) sums over runs, less what the blocks explain.
+    """
     factors = [f for f in range(levels.shape[1]) if len(np.unique(levels[:, f])) > 1]
-    design = {f: _dummies(levels[:, f]) for f in factors}
+    design: dict[tuple[int, ...], np.ndarray] = {(f,): _dummies(levels[:, f]) for f in factors}
     while sum(d.shape[1] for d in design.values()) > MAX_COLUMNS:  # keys with the most levels are left out
-        design.pop(max(design, key=lambda f: design[f].shape[1]))
-    factors = list(design)
-    scale = np.sqrt(weight)
-    target = scale * (mean - np.average(mean, weights=weight))
+        design.pop(max(design, key=lambda term: design[term].shape[1]))
+    keys = list(design)
+    normal = _Normal(design, incidence, adjusted)
+    everything = normal.explained(keys)[0]
+    alone = {term: everything - normal.explained([other for other in keys if other != term])[0] for term in keys}
+    for one, other in combinations(sorted(sorted(keys, key=lambda term: -alone[term])[:MAX_PAIRED]), 2):
+        product = (design[one][:, :, None] * design[other][:, None, :]).reshape(len(levels), -1)
+        if sum(d.shape[1] for d in design.values()) + product.shape[1] <= MAX_COLUMNS:
+            design[one + other] = product
+    normal = _Normal(design, incidence, adjusted)
+    found = []
+    for term in design:
+        others = [other for other in design if not set(term) <= set(other)]
+        (without, smaller), (with_it, larger) = normal.explained(others), normal.explained([*others, term])
+        if larger > smaller:
+            found.append((term, max(with_it - without, 0.0), larger - smaller))
+    return found, normal.explained(list(design))[0]
 
-    def left(parts: Sequence[np.ndarray]) -> tuple[float, int]:
-        columns = np.hstack([np.ones((len(mean), 1)), *parts]) * scale[:, None]
-        solution, _, rank, _ = np.linalg.lstsq(columns, target, rcond=1e-9)
-        return float(((target - columns @ solution) ** 2).sum()), int(rank)
 
-    everything, rank = left([design[f] for f in factors])
-    found: list[tuple[tuple[int, ...], float, int]] = []
-    for f in factors:
-        without, smaller = left([design[g] for g in factors if g != f])
-        found.append(((f,), without - everything, rank - smaller))
-    ranked = sorted(found, key=lambda item: -item[1])[:MAX_PAIRED]
-    for (f,), (g,) in combinations(sorted(item[0] for item in ranked), 2):
-        product = (design[f][:, :, None] * design[g][:, None, :]).reshape(len(mean), -1)
-        if product.shape[1] > MAX_COLUMNS:
-            continue
-        remaining, larger = left([*(design[h] for h in factors), product])
-        found.append(((f, g), everything - remaining, larger - rank))
-    found = [(keys, max(squares, 0.0), df) for keys, squares, df in found if df > 0]
-    ratios = [(squares / df) / (noise / freedom) if freedom and noise > 0 else np.nan for _, squares, df in found]
+class _Normal:
+    """The normal equations of all terms; any part of them is solved."""
+
+    def __init__(self, design: dict[tuple[int, ...], np.ndarray], incidence: np.ndarray, adjusted: np.ndarray) -> None:
+        columns = np.hstack([np.zeros((len(adjusted), 0)), *design.values()])
+        by_block = incidence.T @ columns  # (B, K)
+        weighted = columns * incidence.sum(axis=1, keepdims=True)
+        self._matrix = columns.T @ weighted - by_block.T @ (by_block / np.maximum(incidence.sum(axis=0), 1)[:, None])
+        self._sums = columns.T @ adjusted
+        ends = np.cumsum([part.shape[1] for part in design.values()])
+        self._columns = {
+            term: np.arange(end - design[term].shape[1], end) for term, end in zip(design, ends, strict=True)
+        }
+
+    def explained(self, terms: Sequence[tuple[int, ...]]) -> tuple[float, int]:
+        """Sum of squares of some terms, and its degrees of freedom."""
+        if not terms:
+            return 0.0, 0
+        at = np.concatenate([self._columns[term] for term in terms])
+        values, vectors = np.linalg.eigh(self._matrix[np.ix_(at, at)])
+        kept = values > 1e-9 * max(values.max(), 1e-300)
+        projected = vectors[:, kept].T @ self._sums[at]
+        return float((projected**2 / values[kept]).sum()), int(kept.sum())
+
+
+def _tested(found: Sequence[Sums], noise: float, freedom: int, total: float) -> list[Term]:
+    ratios = [(squares / df) / (noise / freedom) if freedom > 0 and noise > 0 else np.nan for _, squares, df in found]
     p = np.array(
         [
             fdtrc(df, freedom, ratio) if np.isfinite(ratio) else np.nan
             for (_, _, df), ratio in zip(found, ratios, strict=True)
         ]
     )
-    adjusted = holm(p)
     return [
         Term(keys=k, squares=s, freedom=df, share=s / total, f=ratio, p=float(one), adjusted=float(all_))
-        for (k, s, df), ratio, one, all_ in zip(found, ratios, p, adjusted, strict=True)
+        for (k, s, df), ratio, one, all_ in zip(found, ratios, p, holm(p), strict=True)
     ]
 
 

@@ -1,23 +1,27 @@
 """Builds the report of one or more sweeps: the page, its figures and tables, and the event file for TensorBoard."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlpexp.analysis import load_sweep
-from mlpexp.analysis.sweep_analysis import Analysis, analyse, analyse_table
+from mlpexp.analysis.load_sweep import Sources
+from mlpexp.analysis.sweep_analysis import Analysis, Diverged, analyse_table
+from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.nn.chance_level import LIKELY_CAUSES
-from mlpexp.nn.metrics import label
+from mlpexp.nn.metrics import higher_is_better, label
 from mlpexp.report import html_page, report_figure, report_tables, sweeps_section, tensorboard_report
 from mlpexp.report.figures.svg import svg
 from mlpexp.report.html_page import Grid, Heading
 from mlpexp.report.report_figure import ReportFigure
 from mlpexp.report.report_tables import Table
-from mlpexp.report.sentences import counts, headline, method, p_value, spelled, verification
+from mlpexp.report.sentences import counts, headline, method, verification
 from mlpexp.report.tensorboard_report import Shown
+from mlpexp.report.wording import p_value, spelled
 from mlpexp.store import owned_directory
 from mlpexp.tracking.figures.plot_style import png
 
@@ -46,19 +50,27 @@ class Written:
 
 
 def build(
-    directories: Sequence[Path], out: Path | None = None, metric: str | None = None, by: str | None = None
+    directories: Sequence[Path],
+    out: Path | None = None,
+    metric: str | None = None,
+    by: str | None = None,
+    margin: float | None = None,
+    diverged: Diverged = "last",
 ) -> Written:
     """Write the report of one or more sweeps; single runs among them are reported together, as one sweep.
 
     Args:
         out: the directory; by default `report` in the first of `directories`.
+        metric, by, margin, diverged: see `analyse_table`.
 
     Raises:
         UserError: one of them is neither sweep nor run, or `out` holds something else.
         OSError: it cannot be written.
     """
     out = directories[0] / "report" if out is None else out
-    titles, analyses = _analysed(directories, metric, by)
+    titles, analyses = _analysed(
+        directories, partial(analyse_table, metric=metric, by=by, margin=margin, diverged=diverged)
+    )
     owned_directory.check(out, KIND, ADVICE, tensorboard_report.earlier_files)
     report = Report()
     sections = [
@@ -84,14 +96,16 @@ def build(
     )
 
 
-def _analysed(directories: Sequence[Path], metric: str | None, by: str | None) -> tuple[list[str], list[Analysis]]:
+def _analysed(
+    directories: Sequence[Path], analysed: Callable[[SweepTable, Sources], Analysis]
+) -> tuple[list[str], list[Analysis]]:
     sweeps = [path for path in directories if not load_sweep.is_single_run(path)]
     single = [path for path in directories if load_sweep.is_single_run(path)]
-    analyses = [analyse(path, metric, by) for path in sweeps]
+    analyses = [analysed(*load_sweep.read(path)) for path in sweeps]
     names = [path.resolve().name for path in sweeps]
     titles = [name if names.count(name) == 1 else str(path) for name, path in zip(names, sweeps, strict=True)]
     if single:
-        analyses.append(analyse_table(*load_sweep.read_single_runs(single), metric, by))
+        analyses.append(analysed(*load_sweep.read_single_runs(single)))
         titles.append(single[0].resolve().name if len(single) == 1 else SINGLE_RUNS)
     return titles, analyses
 
@@ -184,7 +198,7 @@ def _ranked(analysis: Analysis) -> Grid:
     header = [Heading("#", True), *(Heading(key.label, key.kind == "numeric") for key in study.factors)]
     header += [Heading("runs", True), *(Heading(name, True) for name in shares)]
     header += [*(Heading(label(metric), True) for metric in metrics), Heading("parameters", True)]
-    header += [Heading("p against best", True)]
+    header += [Heading("against the best", False)]
     rows = []
     for number, c in enumerate(ranked.order.tolist()[:SHOWN], 1):
         first = study.members[c][0]
@@ -193,17 +207,29 @@ def _ranked(analysis: Analysis) -> Grid:
         row += [f"{values[c] / ranked.runs[c]:.0%}" if values[c] else "–" for values in shares.values()]
         row += [spelled(ranked.estimate(c, metric)) for metric in metrics]
         row.append(html_page.cell(float(ranked.means["num_parameters"][c])))
-        p = analysis.comparison.adjusted[c] if analysis.comparison else math.nan
-        rows.append([*row, p_value(p).removeprefix("p ").removeprefix("= ") if math.isfinite(p) else "–"])
+        rows.append([*row, _verdict(analysis, c)])
     return Grid(header, rows)
 
 
+def _verdict(analysis: Analysis, c: int) -> str:
+    """`worse (p = 0.002)`, `equivalent`, `undecided (12 more seeds)`."""
+    against = analysis.comparison
+    found = against.answer(c, higher_is_better(analysis.reported)) if against else ""
+    if not against or not found:
+        return "–"
+    if found in ("worse", "better"):
+        return f"{found} ({p_value(against.adjusted[c])})"
+    if found == "undecided" and math.isfinite(against.further[c]):
+        return f"{found} ({against.further[c]:,.0f} more {analysis.blocks.name})"
+    return found
+
+
 def _note(analysis: Analysis) -> str:
-    said = f"By mean {label(analysis.ranking.by)}, ± 95 % interval over seeds. "
+    said = f"By mean {label(analysis.ranking.by)}, ± 95 % interval over {analysis.blocks.name}. "
     if analysis.seeds < 2:
         said = f"By {label(analysis.ranking.by)}; one run each, so without intervals. "
     if analysis.comparison and analysis.seeds > 1:
-        said += f"p: {label(analysis.reported)} against that of the best, corrected."
+        said += f"The last column compares {label(analysis.reported)} with that of the best, family-wise at 5 %."
     return said
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from mlpexp.analysis import run_files
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
-from mlpexp.nn.metrics import is_column
+from mlpexp.nn.metrics import higher_is_better, is_column
 from mlpexp.store.csv_tables import csv_text
 
 
@@ -30,6 +30,7 @@ def ranking(analysis: Analysis) -> Table:
     metrics = [name for part in parts for name in study.values if name.startswith(part)]
     spread = [f"{metric}{end}" for metric in metrics for end in ("", " ±")]
     versus = [f"best minus this, {analysis.reported}", "±", "p", "p corrected", "distinguishable"]
+    versus += ["p of a difference beyond the margin", "answer", "further seeds"]
     header = ["rank", *(key.name for key in study.factors), "runs", "finished", "diverged", "chance", *spread]
     header += [*COSTS, *versus, "first run"]
     rows = []
@@ -40,10 +41,11 @@ def ranking(analysis: Analysis) -> Table:
         row += [float(values[metric][c]) for metric in metrics for values in (ranked.means, ranked.halves)]
         row += [float(ranked.means[name][c]) for name in COSTS]
         if against is None or c == against.best:
-            row += [None] * 5
+            row += [None] * 8
         else:
             row += [float(values[c]) for values in (against.difference, against.half, against.p, against.adjusted)]
-            row.append("yes" if against.distinguishable[c] else "no")
+            row += ["yes" if against.distinguishable[c] else "no", float(against.equivalence[c])]
+            row += [against.answer(c, higher_is_better(analysis.reported)), float(against.further[c])]
         rows.append([*row, study.names[first]])
     return Table(name="ranking", header=header, rows=rows)
 

@@ -7,21 +7,19 @@ from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.nn.metrics import label
 
 
-def score(analysis: Analysis, aside: str, sampling: float = 0.0) -> list[str]:
+def score(analysis: Analysis, aside: str) -> list[str]:
     """The score, what its interval covers, and how much it would vary on another test sample.
 
     Args:
         aside: what else the first sentence says of the best configuration.
-        sampling: test samples over training samples where repetitions are folds, else 0.
     """
-    found = best_score.of_best(analysis.study, analysis.ranking, analysis.reported, sampling)
+    found = best_score.of_best(analysis.blocks, analysis.ranking, analysis.reported)
     assert found is not None and analysis.best is not None, "a score is that of a best configuration"
     name, own = label(analysis.reported).capitalize(), analysis.ranking.estimate(analysis.best, analysis.reported)
     if not math.isfinite(found.low):
         return [f"{name} {found.mean:.4f}{aside}.", *_test_sample(analysis, found.mean)]
     repeated = [key.name for key in analysis.study.seeds]
-    what = "seeds" if repeated == ["seed"] else "folds" if repeated == ["data.fold"] else "repetitions"
-    over = f"95% interval over {found.repetitions} {what}"
+    over = f"95% interval over {found.repetitions} {analysis.blocks.name}"
     said = f"{found.mean:.4f} ± {own.half:.4f}"
     if len(analysis.ranking.ranked) == 1:
         first = f"{name} {said} ({over}){aside}."

@@ -1,17 +1,16 @@
 """The sentences of the report, as plain text: page, terminal and TensorBoard show the same."""
 
-import math
-from collections.abc import Sequence
+import numpy as np
 
 from mlpexp.analysis.load_sweep import VALIDATION_KEYS
-from mlpexp.analysis.statistics import ALPHA, Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.nn.chance_level import LIKELY_CAUSES
-from mlpexp.nn.metrics import higher_is_better, label
+from mlpexp.nn.metrics import label
+from mlpexp.report import comparison_sentences
 from mlpexp.report.score_sentences import score
+from mlpexp.report.wording import listed, spelled
 from mlpexp.store.file_names import RESULT
 
-HINT = "add seed='range(5)' to the sweep"
 NAMED = 5  # runs in a sentence
 PROBLEM_NAMES = {
     "diverged": "diverged",
@@ -29,25 +28,55 @@ def headline(analysis: Analysis) -> list[str]:
         return [_nothing(analysis)]
     ranked = analysis.ranking
     aside = f"; {label(ranked.by)} {spelled(ranked.estimate(best, ranked.by))}"
+    first, *notes = score(analysis, aside)
     sentences = [
         f"Best by {label(ranked.by)}: {analysis.study.describe(best)}{_of_how_many(analysis)}.",
-        *score(analysis, aside),
+        first,
+        *comparison_sentences.against_others(analysis),
     ]
+    return [*sentences, *_warnings(analysis, best), *notes, *analysis.study.repeat_sentences()]
+
+
+def _warnings(analysis: Analysis, best: int) -> list[str]:
+    """What is missing or not comparable."""
+    ranked, study = analysis.ranking, analysis.study
+    sentences = []
     if ranked.diverged[best]:
-        sentences.append(f"{ranked.diverged[best]:,} of its {ranked.runs[best]:,} runs diverged and have no number.")
+        sentences.append(
+            f"{ranked.diverged[best]:,} of its {ranked.runs[best]:,} runs diverged{_of_diverged(analysis)}."
+        )
     if ranked.chance[best]:
         sentences.append(
             f"{ranked.chance[best]:,} of its {ranked.runs[best]:,} runs are no better than guessing; {LIKELY_CAUSES}."
         )
     if not analysis.has_test:
         sentences.append("There is no test part: the validation numbers also made the choice, so they are optimistic.")
-    different = [key.name for key in analysis.study.factors if key.name in VALIDATION_KEYS]
+    different = [key.name for key in study.factors if key.name in VALIDATION_KEYS]
     if different:
         sentences.append(
             f"Careful: configurations with another {listed(different)} are measured on other data, so differences "
             "between them are not only differences between networks."
         )
-    return [*sentences, *_against(analysis), *analysis.study.repeat_sentences()]
+    blocks = analysis.blocks
+    if blocks.keys[:1] != ("seed",) and blocks.keys and not _complete(analysis):
+        sentences.append(
+            f"Careful: not every configuration has the same {blocks.name}, so means and ranking are over different "
+            "validation samples; comparisons are adjusted for what the configurations share."
+            if blocks.shared
+            else f"Careful: configurations have {blocks.name} of their own, so they are ranked by different validation "
+            "samples."
+        )
+    return sentences
+
+
+def _complete(analysis: Analysis) -> bool:
+    """Whether every ranked configuration has a run in the same blocks."""
+    there = np.isfinite(analysis.blocks.table(analysis.ranking.by))[analysis.ranking.ranked]
+    return bool((there == there[:1]).all())
+
+
+def _of_diverged(analysis: Analysis) -> str:
+    return " and count as the worst run" if analysis.study.counts_diverged else " and have no number"
 
 
 def _of_how_many(analysis: Analysis) -> str:
@@ -69,60 +98,6 @@ def _nothing(analysis: Analysis) -> str:
     return f"None of {runs:,} runs ended with finite numbers, so nothing can be compared."
 
 
-def _against(analysis: Analysis) -> list[str]:
-    against, second, best = analysis.comparison, analysis.runner_up, analysis.best
-    if against is None or second is None or best is None:
-        return ["There is only one configuration with finite numbers, so there is nothing to compare it with."]
-    name = analysis.study.describe(second)
-    difference, half, p = against.difference[second], against.half[second], against.adjusted[second]
-    if not math.isfinite(p):
-        number = spelled(analysis.ranking.estimate(second, analysis.reported))
-        gap = f"The runner-up, {name}, has {label(analysis.reported)} {number}"
-        if analysis.seeds < 2:
-            return [f"{gap}. One run per configuration: no intervals and no comparison are possible; {HINT}."]
-        return [f"{gap}; the two have too few seeds in common to be compared."]
-    better = difference > 0 if higher_is_better(analysis.reported) else difference < 0
-    size = f"{abs(difference):.4f} {'better' if better else 'worse'}" if difference else "equal"
-    interval = f"[{difference - half:+.4f}, {difference + half:+.4f}]"
-    how = f"{'paired' if against.paired else 'Welch'} t-test, {against.seeds[second]} seeds"
-    pairs = f"{against.num_pairs:,} pair{'s' * (against.num_pairs != 1)}"
-    detail = f"difference {difference:+.4f}; {how}, {p_value(p)} after {against.method} over {pairs}; "
-    detail += f"95% interval of this pair alone {interval}"
-    if p > ALPHA:
-        first = f"It is not distinguishable from the runner-up, {name} ({detail})."
-    elif better:
-        first = f"It is distinguishable from the runner-up, {name}: {size} ({detail})."
-    else:
-        where = "test" if analysis.has_test else "validation"
-        first = f"On {where} data the runner-up, {name}, is better, distinguishably ({detail})."
-    return [first, _equals(analysis)]
-
-
-def _equals(analysis: Analysis) -> str:
-    """How many others are not distinguishable from the best, and the smallest of them."""
-    against = analysis.comparison
-    assert against is not None
-    others = len(analysis.ranking.ranked) - 1
-    alike = [c for c in range(len(against.adjusted)) if against.adjusted[c] > ALPHA]
-    untested = others - len(alike) - int(against.distinguishable.sum())
-    said = f"Of the {others:,} other configurations {len(alike):,} are not distinguishable from it"
-    if not alike and not untested:
-        said = f"All {others:,} other configurations are distinguishable from it"
-    if others == 1:
-        said = f"The other configuration is {'not ' * bool(alike)}distinguishable from it"
-    if untested:
-        said += f" and {untested:,} could not be tested"
-    parameters = analysis.ranking.means["num_parameters"]
-    smaller = [c for c in alike if parameters[c] < parameters[against.best]]
-    if smaller:
-        least = min(smaller, key=lambda c: parameters[c])
-        said += (
-            f"; the smallest of these, {analysis.study.describe(least)}, has {parameters[least]:,.0f} parameters "
-            f"instead of {parameters[against.best]:,.0f}"
-        )
-    return said + "."
-
-
 def method(analysis: Analysis) -> list[str]:
     """How the answer was computed, and what it does not say."""
     sentences = [
@@ -137,29 +112,14 @@ def method(analysis: Analysis) -> list[str]:
             "configuration that the others choose, and the interval allows for every configuration that could have "
             "been chosen as well."
         )
-    if against is not None and analysis.seeds > 1:
-        if against.paired:
-            sentences.append(
-                "Configurations are compared by the paired t-test, since a seed means the same random numbers in every "
-                "configuration. Wilcoxon's signed-rank test is not used: with few seeds it cannot reach a corrected "
-                "level."
-            )
-        else:
-            sentences.append("Configurations are compared by Welch's t-test, since they do not share their seeds.")
-        sentences.append(
-            f"p-values are corrected for all {against.num_pairs:,} pairs of configurations ({against.method}), since "
-            "the best was picked with the same data: among equal configurations a difference is then called "
-            "distinguishable in at most 5 % of sweeps."
-        )
-        if math.isfinite(analysis.signed_rank):
-            sentences.append(
-                "As a check, uncorrected: Wilcoxon's signed-rank test of best against runner-up gives "
-                f"{p_value(analysis.signed_rank)}."
-            )
+    if against is not None and np.isfinite(against.adjusted).any():
+        sentences += comparison_sentences.method(analysis, against)
     if analysis.ranking.diverged.any() and analysis.best is not None:
         sentences.append(
-            "A diverged run has no number: means are over the other runs, and configurations with a diverged run are "
-            "ranked after those without."
+            "A diverged run counts with the worst value of the sweep (--diverged worst)."
+            if analysis.study.counts_diverged
+            else "A diverged run has no number: means are over the other runs, and configurations with a diverged run "
+            "are ranked after those without (--diverged worst counts such a run with the worst value instead)."
         )
     if analysis.counts["chance"]:
         sentences.append("Runs that are no better than guessing have finite numbers and count in every mean.")
@@ -206,21 +166,3 @@ def counts(analysis: Analysis) -> str:
         said += f" ({analysis.planned:,} planned)"
     problems = [f"{number:,} {PROBLEM_NAMES[name]}" for name, number in analysis.counts.items() if number]
     return f"{said}: {', '.join(problems)}" if problems else said
-
-
-def p_value(p: float) -> str:
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}" if p < 0.995 else "p = 1"
-
-
-def spelled(estimate: Estimate) -> str:
-    """`0.9712 ± 0.0021`"""
-    if not math.isfinite(estimate.mean):
-        return "–"
-    return f"{estimate.mean:.4f}" + (f" ± {estimate.half:.4f}" if math.isfinite(estimate.half) else "")
-
-
-def listed(words: Sequence[str], total: int | None = None) -> str:
-    """`a, b and c`, or `a, b and 7 more` of `total`."""
-    more = (total or len(words)) - len(words)
-    parts = [*words, f"{more:,} more"] if more else list(words)
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -12,7 +12,7 @@ from mlpexp.nn.metrics import label
 from mlpexp.report.figures.ranking_figure import forest
 from mlpexp.report.report_figure import ReportFigure
 from mlpexp.report.report_tables import Table
-from mlpexp.report.sentences import listed, spelled
+from mlpexp.report.wording import listed, spelled
 
 NO_TEST = (
     "No test is made between sweeps: each best was chosen on the same seeds that its mean is computed from, and a "

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis, analyse
 from mlpexp.analysis.swept_keys import Key
-from mlpexp.report.sentences import headline, spelled
+from mlpexp.report.sentences import headline
+from mlpexp.report.wording import spelled
 from mlpexp.studies.verdict import Verdict
 
 RATE = "optimizer.lr"

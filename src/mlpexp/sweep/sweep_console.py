@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpexp.analysis import blocks
 from mlpexp.analysis.ranking import Ranking, rank
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_table import SweepTable, from_records
@@ -192,7 +193,9 @@ def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Out
     identities = [end.result.identity if end.result else None for end in outcomes if end.is_known]
     table = from_records(directory, results_table.records(ended_rows(sweep, outcomes, directory)), identities)
     monitor = sweep[0].config.monitor
-    ranking = rank(table, monitor)
+    data = {f"data.{key}": {str(value)} for key, value in vars(sweep[0].config.data).items()}
+    repetitions = blocks.of(table, data)
+    ranking = rank(repetitions, monitor)
     if ranking.best is None:
         return
     metric = headline(table.values) if monitor == "val/loss" else monitor.removeprefix("val/")
@@ -200,12 +203,12 @@ def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Out
     metrics = [name for name in wanted if name in ranking.means and math.isfinite(_best(ranking, name))]
     if console.width < WIDE and len(metrics) > 2:
         metrics.remove(f"val/{metric}")
-    repeated = bool((ranking.finished > 1).any())
+    repeated = repetitions.name if (ranking.blocks > 1).any() else ""
     console.print(_title(table, ranking, repeated), highlight=False, soft_wrap=True)
     grid = Table(header_style="bold")
     if table.factors:
         grid.add_column("configuration", overflow="fold")
-    if repeated or (ranking.finished < ranking.runs).any():
+    if (ranking.finished > 1).any() or (ranking.finished < ranking.runs).any():
         grid.add_column("runs", justify="right", no_wrap=True)
     for name in metrics:
         grid.add_column(name, justify="right", no_wrap=True)
@@ -213,6 +216,8 @@ def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Out
         run = table.members[c][0]
         cells = [escape(" ".join(_setting(key, key.levels[key.codes[run]]) for key in table.factors))]
         runs = f"{ranking.finished[c]}" + f" of {ranking.runs[c]}" * bool(ranking.finished[c] < ranking.runs[c])
+        if ranking.diverged[c]:
+            runs += f", {ranking.diverged[c] / ranking.runs[c]:.0%} diverged"
         cells = cells[: len(table.factors)] + [runs] * (len(grid.columns) - len(metrics) - bool(table.factors))
         grid.add_row(*cells, *(_spelled(ranking.estimate(c, name)) for name in metrics))
     console.print(grid)
@@ -227,8 +232,10 @@ def _best(ranking: Ranking, metric: str) -> float:
     return float(ranking.means[metric][ranking.best])
 
 
-def _title(table: SweepTable, ranking: Ranking, repeated: bool) -> str:
+def _title(table: SweepTable, ranking: Ranking, repeated: str) -> str:
     interval = ", with 95 % intervals" if repeated else ""
+    if repeated not in ("", "seeds"):
+        interval += f" over {repeated}"
     count = table.num_configurations - len(table.twins)
     if count == 1:
         if repeated:
@@ -239,7 +246,7 @@ def _title(table: SweepTable, ranking: Ranking, repeated: bool) -> str:
         if number := int(having.sum()):
             parts.append(f"{number:,} of them {words}")
     which = f", {' and '.join(parts)}," if parts else ""
-    return f"best of {count:,} configurations{which} by {'mean ' * repeated}{ranking.by}{interval}"
+    return f"best of {count:,} configurations{which} by {'mean ' * bool(repeated)}{ranking.by}{interval}"
 
 
 def _setting(key: Key, value: str) -> str:

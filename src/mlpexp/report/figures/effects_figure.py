@@ -14,7 +14,7 @@ from mlpexp.analysis.swept_keys import Kind
 from mlpexp.report.figures.canvas import TEST, VALIDATION, colours, label_width, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
 from mlpexp.report.report_tables import Table, effects, ends
-from mlpexp.report.sentences import p_value
+from mlpexp.report.wording import p_value
 from mlpexp.tracking.figures.plot_style import FAINT, GRID, headline, in_house_style, new_figure, place, short
 
 MAX_KEYS, MAX_PAIRS = 8, 4

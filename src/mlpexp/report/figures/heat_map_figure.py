@@ -17,7 +17,7 @@ from mlpexp.nn.metrics import higher_is_better
 from mlpexp.report.figures.canvas import LETTERS, ON_DARK, ON_LIGHT, canvas, label_width, number
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
 from mlpexp.report.report_tables import Table, ends
-from mlpexp.report.sentences import listed
+from mlpexp.report.wording import listed
 from mlpexp.tracking.figures.plot_style import FAINT, INK, in_house_style, short
 
 MAX_LEVELS, MAX_PANELS = 12, 6

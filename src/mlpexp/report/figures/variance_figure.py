@@ -11,7 +11,7 @@ from mlpexp.nn.metrics import label
 from mlpexp.report.figures.canvas import CATEGORIES, label_width
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
 from mlpexp.report.report_tables import variance
-from mlpexp.report.sentences import p_value
+from mlpexp.report.wording import p_value
 from mlpexp.tracking.figures.plot_style import FAINT, headline, in_house_style, new_figure, place, short
 
 MAX_BARS = 14
