@@ -336,6 +336,17 @@ def _contradictions(cfg: Config) -> Iterator[str]:
         )
     if optimizer.warmup_epochs > 0 and optimizer.warmup_steps > 0:
         yield "optimizer.warmup_epochs and optimizer.warmup_steps both say how long the warm-up is; leave one out"
+    yield from _clipping(cfg)
+    if cfg.ema.decay is not None and cfg.swa.start is not None:
+        yield "ema.decay and swa.start both say with which average of the weights to evaluate; leave one out"
+    if (cfg.ema.decay is not None or cfg.swa.start is not None) and cfg.model.norm == "batch":
+        key = "ema.decay" if cfg.ema.decay is not None else "swa.start"
+        yield (
+            f"{key} and model.norm=batch are not possible together: the running statistics belong to the weights, not to "
+            "their average; choose model.norm=layer, or leave it out"
+        )
+    if cfg.swa.start is not None and cfg.swa.start >= epochs:
+        yield f"swa.start={cfg.swa.start} is after the training; it must be < trainer.max_epochs={epochs}"
     for key in sorted(
         {key for entry in SCHEDULES.values() for key in entry.keys} - {*SCHEDULES[optimizer.schedule].keys}
     ):
@@ -366,6 +377,19 @@ def _contradictions(cfg: Config) -> Iterator[str]:
             neutral = (None, 1) if flag == "accumulate_grad_batches" else (None,)
             if cfg.trainer.flags.get(flag) not in neutral:
                 yield (f"trainer.{flag} needs an optimizer of torch's; leave it out, or set model.variant=torch_nn")
+
+
+def _clipping(cfg: Config) -> Iterator[str]:
+    given = [f"optimizer.{key}" for key in ("clip_norm", "clip_value") if getattr(cfg.optimizer, key) is not None]
+    if cfg.trainer.flags.get("gradient_clip_val") is not None:
+        given.append("trainer.gradient_clip_val")
+    if len(given) > 1:
+        yield (
+            f"{' and '.join(given)} all clip the gradient; leave all but one out, e.g. optimizer.clip_norm=1.0, which "
+            "also trains in stacks"
+        )
+    if given and OPTIMIZERS[cfg.optimizer.name].trains_alone:
+        yield f"{given[0]} is not possible with optimizer.name={cfg.optimizer.name}, which evaluates it several times"
 
 
 def _architecture(cfg: Config) -> Iterator[str]:

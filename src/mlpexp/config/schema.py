@@ -164,6 +164,10 @@ class OptimizerConfig:
     """lbfgs only: iterations in a step"""
     history_size: Count = 100
     """lbfgs only: updates from which the curvature is estimated"""
+    clip_norm: Positive | None = None
+    """largest norm of the gradient over all parameters; a larger one is scaled down (clip_grad_norm_)"""
+    clip_value: Positive | None = None
+    """largest size of an element of the gradient (clip_grad_value_)"""
     line_search_fn: Literal["strong_wolfe"] | None = None
     """lbfgs only: the line search; null: steps of the size lr"""
     schedule: Schedule = "constant"
@@ -180,6 +184,18 @@ class OptimizerConfig:
     """epochs of linear warm-up before the schedule"""
     warmup_steps: Whole = 0
     """steps of linear warm-up before the schedule, instead of warmup_epochs"""
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class EmaConfig:
+    decay: OpenShare | None = None
+    """evaluate with an exponential moving average of the weights over steps, e.g. 0.99; null: with the weights"""
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class SwaConfig:
+    start: Whole | None = None
+    """evaluate with the mean of the weights at the ends of the epochs from this one on (stochastic weight averaging)"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
@@ -268,6 +284,8 @@ class Config:
     data: DataConfig = Field(default_factory=DataConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    ema: EmaConfig = Field(default_factory=EmaConfig)
+    swa: SwaConfig = Field(default_factory=SwaConfig)
     early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
@@ -277,6 +295,10 @@ class Config:
     """your own Lightning callbacks, e.g. +callbacks.mine._target_=package.Class"""
     logger: dict[str, Any] = Field(default_factory=dict)
     """your own Lightning loggers by _target_, in addition to the built-in one"""
+
+    def uses_average(self, epoch: int) -> bool:
+        """Whether the run is evaluated with an average of its weights after `epoch`, from 0."""
+        return self.ema.decay is not None or (self.swa.start is not None and epoch >= self.swa.start)
 
     @property
     def stack_threads(self) -> int:
@@ -356,6 +378,8 @@ _NAMES = {
         DataConfig,
         LossConfig,
         OptimizerConfig,
+        EmaConfig,
+        SwaConfig,
         EarlyStoppingConfig,
         TrainerConfig,
         TrackingConfig,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mlpexp.config import checks
 from mlpexp.config.schema import Config, plain
 from mlpexp.data.data_description import Description
+from mlpexp.models.run_average import RunAverage
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.metrics import Outcomes, joined, measure
@@ -71,6 +72,10 @@ class Classifier(LightningModule):
         initial = initialise(self.network, cfg.model, cfg.seed)
         for k, (layer, names) in enumerate(zip(self.network.layers, self.network.names, strict=True)):
             self._add_layer(k, layer, {name: initial[full] for name, full in names.items() if full in initial})
+        self._average: RunAverage | None = None
+        if cfg.ema.decay is not None or cfg.swa.start is not None:
+            self._average = RunAverage(cfg, {name: self.get_parameter(name) for name in self.network.shapes})
+            self._counted_steps = 0
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> "Classifier":
@@ -122,11 +127,40 @@ class Classifier(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         self._evaluate("test", batch)
 
+    def on_train_start(self) -> None:
+        if self._average is not None:
+            self._average.begin()
+            self._counted_steps = self.trainer.global_step
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        if self._average is None:
+            return
+        if self.trainer.global_step > self._counted_steps:  # not while gradients accumulate
+            self._counted_steps = self.trainer.global_step
+            self._average.after_step(self._counted_steps)
+        if batch_index + 1 == self.trainer.num_training_batches:
+            self._average.after_epoch(self.current_epoch)
+
+    def use_average(self, epoch: int) -> None:
+        """After the training, with the last epoch `epoch`: the module has the averages from now on, if there are any."""
+        if self._average is not None:
+            self._average.put_in_place(epoch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._average is not None:
+            self._average.save(checkpoint, self.current_epoch)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._average is not None:
+            self._average.load(checkpoint)
+
     def on_train_epoch_start(self) -> None:
         self._seen["train"].clear()
 
     def on_validation_epoch_start(self) -> None:
         self._seen["val"].clear()
+        if self._average is not None:
+            self._average.put_in_place(self.current_epoch)
 
     def on_test_epoch_start(self) -> None:
         self._seen["test"].clear()
@@ -138,6 +172,8 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._summarise("val")
+        if self._average is not None:
+            self._average.take_away()
 
     def on_test_epoch_end(self) -> None:
         self._summarise("test")

@@ -9,6 +9,7 @@ from torch import Tensor, autograd, nn
 from mlpexp.config.schema import OptimizerConfig
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn import network
+from mlpexp.nn.gradient_clipping import clip_run_
 from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.losses import batch_mean
 from mlpexp.nn.network import Trace, training_tensors, update_statistics_
@@ -68,6 +69,7 @@ class HandMadeMLP(Classifier):
         with torch.no_grad():
             update_statistics_(self.network, tensors, trace)
         cfg = self.cfg.optimizer
+        clip_run_(list(gradients.values()), cfg)
         each = parameter_settings(self.cfg.model, cfg, self.network) or {}
         factor = self.rate_factor(batch_index, int(self.trainer.num_training_batches))
         for name, gradient in gradients.items():
@@ -93,6 +95,7 @@ class HandMadeMLP(Classifier):
         """None: `training_step` updates the parameters."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["velocities"] = [
             [self.velocity(names[name]) for name in layer.shapes]
             for layer, names in zip(self.network.layers, self.network.names, strict=True)
@@ -100,6 +103,7 @@ class HandMadeMLP(Classifier):
         ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         if "velocities" not in checkpoint:  # of another implementation: its weights, without momentum
             return
         saved = [tensor for layer in checkpoint["velocities"] for tensor in layer]

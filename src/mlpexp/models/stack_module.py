@@ -185,7 +185,23 @@ class StackModule(LightningModule):
             weight_decay=decay,
             decoupled=torch.tensor([is_decoupled(cfg) for cfg in cfgs]),
             matrices=[name in matrices for name in shapes],
+            extras=self._extras(),
         )
+
+    def _extras(self) -> dict[str, Tensor]:
+        """Clipping and averaging; a run that has none has the number that means so, see `StackUpdate`."""
+        none = {"clip_norm": math.inf, "clip_value": math.inf, "ema_decay": math.nan, "swa_start": math.inf}
+        given: dict[str, list[float | int | None]] = {
+            "clip_norm": [cfg.optimizer.clip_norm for cfg in self.configs],
+            "clip_value": [cfg.optimizer.clip_value for cfg in self.configs],
+            "ema_decay": [cfg.ema.decay for cfg in self.configs],
+            "swa_start": [cfg.swa.start for cfg in self.configs],
+        }
+        return {
+            key: torch.tensor([none[key] if value is None else value for value in values], dtype=torch.float64)
+            for key, values in given.items()
+            if any(value is not None for value in values)
+        }
 
     def _rates(self) -> Tensor | list[Tensor]:
         """Learning rates of the present epoch, (A,) or (S, A), or one such tensor for each parameter."""
@@ -319,7 +335,14 @@ class StackModule(LightningModule):
         """Loss and accuracy on the test part, of each run's best weights or its last ones."""
         if self._parts["test"].shape[-1] == 0:
             return
-        chosen = Snapshot.chosen(self.best, self.last, [self._tests_best(run) for run in range(len(self.configs))])
+        best_epochs = [record.progress.best_epoch for record in self.records]
+        best = self.best.averaged(
+            [e is not None and cfg.uses_average(e) for cfg, e in zip(self.configs, best_epochs, strict=True)]
+        )
+        last = self.last.averaged(
+            [cfg.uses_average(len(r.history) - 1) for cfg, r in zip(self.configs, self.records, strict=True)]
+        )
+        chosen = Snapshot.chosen(best, last, [self._tests_best(run) for run in range(len(self.configs))])
         engine = self._make_engine(chosen.parameters, UpdateSettings())
         tested = engine.evaluate(self._inputs, self._labels, self._parts["test"], self._begins)
         measured = self._measure("test", tested, self._target_scale)

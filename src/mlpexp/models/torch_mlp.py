@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
+from mlpexp.nn.gradient_clipping import clip_run_
 from mlpexp.nn.layers import Add, LayerSpec
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
@@ -84,6 +85,7 @@ class TorchMLP(Classifier):
         """What happens between the gradient and the optimizer's step."""
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         settings = self.cfg.optimizer
+        clip_run_([p.grad for p in self.parameters() if p.grad is not None], settings)
         if settings.weight_decay == 0 or has_own_decay(settings):
             return
         each = parameter_settings(self.cfg.model, settings, self.network) or {}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlpexp.engine.interface import StackEngine
 from mlpexp.nn.early_stopping import Progress
+from mlpexp.nn.weight_averaging import AVERAGE
 
 
 @dataclass
@@ -93,6 +94,16 @@ class Snapshot:
             mask = torch.tensor(use_best, device=values.device).view(-1, *[1] * (values.ndim - 1))
             picked[name] = torch.where(mask, values, last.parameters[name])
         return Snapshot(picked, {})
+
+    def averaged(self, runs: Sequence[bool]) -> "Snapshot":
+        """The same with the averages of these runs in the place of their parameters."""
+        if not any(runs):
+            return self
+        found = {}
+        for (name, values), averages in zip(self.parameters.items(), self.state[AVERAGE], strict=True):
+            mask = torch.tensor(runs, device=values.device).view(-1, *[1] * (values.ndim - 1))
+            found[name] = torch.where(mask, averages, values)
+        return Snapshot(found, self.state)
 
     def cpu(self) -> "Snapshot":
         """Move everything to the host."""

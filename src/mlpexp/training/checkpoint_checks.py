@@ -12,6 +12,7 @@ import torch
 
 from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
+from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.torch_mlp import TorchMLP, advance, last_factor, set_rates
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
@@ -43,6 +44,8 @@ def check_training_state(
     flags = cfg.trainer.flags.keys() & OTHER_STEPS
     if not flags and steps % epochs:
         raise refuse("the count of its steps")
+    if (TRAINING_WEIGHTS in loaded) != cfg.uses_average(epochs - 1):
+        raise refuse("whether it holds an average of the weights")
     optimizers: list[torch.optim.Optimizer] = []
     schedules: list[torch.optim.lr_scheduler.LambdaLR] = []
     if isinstance(module, TorchMLP):

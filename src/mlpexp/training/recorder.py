@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
+from mlpexp.models.run_average import AVERAGED_WEIGHTS, TRAINING_WEIGHTS
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.metrics import columns
@@ -31,7 +32,6 @@ from mlpexp.tracking.layer_columns import START
 from mlpexp.tracking.run_events import epoch_event, layers_event
 
 FLUSH_EVERY_S = 10.0
-TRAINING_WEIGHTS = "training_state_dict"
 
 
 class DeferredCheckpointIO(CheckpointIO):
@@ -56,7 +56,9 @@ class DeferredCheckpointIO(CheckpointIO):
         if Path(path).name == ".temp.ckpt":  # the weights alone, as Lightning brings them back from ranks it has forked
             return torch.load(path, map_location=map_location, weights_only=True)
         loaded = checkpoint_files.load(Path(path))
-        loaded["state_dict"] = loaded.pop(TRAINING_WEIGHTS, loaded["state_dict"])
+        if TRAINING_WEIGHTS in loaded:
+            loaded[AVERAGED_WEIGHTS] = loaded["state_dict"]
+            loaded["state_dict"] = loaded.pop(TRAINING_WEIGHTS)
         return loaded
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -183,6 +185,8 @@ class Recorder(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not self.in_epoch:
+            assert isinstance(module, Classifier)
+            module.use_average(len(self.history) - 1)
             self.io.keep_final_weights(module.state_dict())
         self.flush()
 

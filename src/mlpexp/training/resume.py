@@ -18,6 +18,7 @@ from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config, HalvingConfig
 from mlpexp.data.data_config import FILE_KEYS
 from mlpexp.models import build
+from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.metrics import is_column
 from mlpexp.nn.schedules import SCHEDULES
@@ -27,7 +28,6 @@ from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.training.checkpoint_checks import check_training_state
-from mlpexp.training.recorder import TRAINING_WEIGHTS
 
 log = logging.getLogger(__name__)
 

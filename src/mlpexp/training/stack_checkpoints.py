@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import hyperparameters
+from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.torch_mlp import advance, last_factor, make_optimizer, set_rates
 from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
+from mlpexp.nn.weight_averaging import AVERAGE
 from mlpexp.runtime import software_versions
 
 
@@ -43,7 +45,12 @@ def assemble(
     """
     network = cfg.model.network(data.num_inputs, data.num_classes)
     # clones: a slice would be saved with the whole stack behind it
-    state_dict = {name: values[run].clone() for name, values in snapshot.parameters.items()}
+    weights = {name: values[run].clone() for name, values in snapshot.parameters.items()}
+    state_dict, training = weights, {}
+    if cfg.uses_average(epochs - 1):
+        averages = zip(network.shapes, snapshot.state[AVERAGE], strict=True)
+        state_dict = {name: values[run].clone() for name, values in averages}
+        training = {TRAINING_WEIGHTS: weights}
     steps = epochs * steps_per_epoch
     reduced = Plateau(cfg.optimizer, cfg.monitor, monitored).factor
     optimizer, schedulers = _optimizer(cfg, network, epochs, steps_per_epoch, reduced)
@@ -58,7 +65,7 @@ def assemble(
         "lr_schedulers": schedulers,
         "hparams_name": None,
         "hyper_parameters": hyperparameters(cfg, data.num_inputs, data.num_classes, data.description),
-    }
+    } | training
 
 
 def _state(cfg: Config, network: NetworkSpec, snapshot: Snapshot, run: int, steps: int) -> dict[int, dict[str, Tensor]]:

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from mlpexp.engine.torch.matrix_products import ALIGNMENT
 from mlpexp.engine.torch.stack_step import StackStep
+from mlpexp.engine.torch.stack_update import StackUpdate, make_update
 from mlpexp.engine.torch.stacked_losses import slopes_of
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
 from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec
-from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
+from mlpexp.nn.optimizers import UpdateSettings
 
 EVALUATION_BYTES = 8 << 20  # of activations in one pass, for any number of runs: they stay in a CPU's cache
 DEVICE_EVALUATION_BYTES = 1 << 30  # of a GPU, where one large pass is faster than many small ones
@@ -66,6 +67,7 @@ class Engine:
         if network.dropouts and len(self._seeds) != len(self._networks):
             raise ValueError(f"dropout needs a seed for each of {len(self._networks)} runs, not {len(self._seeds)}")
         self._num_outputs = network.sizes[-1]
+        self._epoch: int | None = None  # the latest one that was trained here, counted from the start of the runs
         self._set_parameters({name: parameters[name].clone() for name in network.tensors})
         self.train_outcomes: Outcomes
 
@@ -92,8 +94,7 @@ class Engine:
         self.parameters = parameters
         trained = {name: parameters[name] for name in self._networks[0].shapes}
         self._gradients = {name: torch.empty_like(values) for name, values in trained.items()}
-        rule = OPTIMIZERS[self._settings.name]
-        self._update = rule(self._settings, list(trained.values()), list(self._gradients.values()))
+        self._update = make_update(self._settings, list(trained.values()), list(self._gradients.values()))
         self._steps: dict[tuple[int, int], StackStep] = {}
 
     def train_epoch(
@@ -123,6 +124,9 @@ class Engine:
         for start, stop, size in ((0, whole, batch_size), (whole, num_samples, num_samples - whole)):
             if start < stop:
                 self._train(inputs, order, start, stop, size, begins)
+        self._epoch = self.num_steps // -(-num_samples // batch_size) - 1
+        if isinstance(self._update, StackUpdate) and self._update.average is not None:
+            self._update.average.after_epoch(self._epoch)
 
     def _train(
         self,
@@ -230,6 +234,7 @@ class Engine:
 
     def _forward(self, inputs: Tensor, index: Tensor | None) -> Any:
         """The forward pass of a few runs at a time; yields (start, stop, step)."""
+        parameters = self._evaluated_parameters()
         shared = index is None or index.ndim == 1
         if shared:
             inputs = inputs if index is None else inputs[index]
@@ -246,12 +251,19 @@ class Engine:
             batch = inputs.expand(stop - start, -1, -1) if shared else inputs[index[start:stop]]  # type: ignore[index]
             step = StackStep(
                 self._networks[start:stop],
-                {name: values[start:stop] for name, values in self.parameters.items()},
+                {name: values[start:stop] for name, values in parameters.items()},
                 batch,
                 self._loss.without_smoothing,
             )
             step.forward()
             yield start, stop, step
+
+    def _evaluated_parameters(self) -> Mapping[str, Tensor]:
+        """The parameters, or their averages after the latest epoch."""
+        if not isinstance(self._update, StackUpdate) or self._update.average is None or self._epoch is None:
+            return self.parameters
+        averages = self._update.average.evaluated(self._epoch)
+        return self.parameters | dict(zip(self._gradients, averages, strict=True))
 
     def keep(self, runs: Tensor) -> None:
         """Remove all runs but these (indices or a mask over the present R); their bits do not change."""

@@ -1,0 +1,73 @@
+"""What changes the parameters of a stack in a step: the optimizer, with clipping before it and averaging after it.
+
+Letters: R runs.
+"""
+
+from collections.abc import Sequence
+from math import inf, nan
+
+import torch
+from torch import Tensor
+
+from mlpexp.nn.gradient_clipping import clip_
+from mlpexp.nn.optimizers import OPTIMIZERS, StackOptimizer, UpdateSettings
+from mlpexp.nn.weight_averaging import AVERAGE, WeightAverage
+
+
+def make_update(
+    settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> "StackOptimizer | StackUpdate":
+    """The optimizer itself where nothing else is done."""
+    optimizer = OPTIMIZERS[settings.name](settings, parameters, gradients)
+    return StackUpdate(optimizer, settings, parameters, gradients) if settings.extras else optimizer
+
+
+class StackUpdate:
+    """An optimizer with what is done around its steps.
+
+    `UpdateSettings.extras` has, each (R,) float64: `clip_norm` and `clip_value`, infinite where a run does not clip;
+    `ema_decay`, NaN, and `swa_start`, infinite, where a run does not average.
+    """
+
+    def __init__(
+        self,
+        optimizer: StackOptimizer,
+        settings: UpdateSettings,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+    ) -> None:
+        extras = settings.extras
+        self._optimizer, self._gradients = optimizer, gradients
+        self._norms, self._values = extras.get("clip_norm"), extras.get("clip_value")
+        self.average: WeightAverage | None = None
+        if extras.keys() & {"ema_decay", "swa_start"}:
+            none = torch.ones(len(parameters[0]), dtype=torch.float64)
+            decay, start = extras.get("ema_decay", nan * none), extras.get("swa_start", inf * none)
+            self.average = WeightAverage(parameters, decay, start)
+
+    @property
+    def state(self) -> dict[str, list[Tensor]]:
+        """The optimizer's, and the averages."""
+        averages = {} if self.average is None else {AVERAGE: self.average.values}
+        return self._optimizer.state | averages
+
+    @property
+    def num_steps(self) -> int:
+        """Taken so far."""
+        return self._optimizer.num_steps
+
+    @num_steps.setter
+    def num_steps(self, count: int) -> None:
+        self._optimizer.num_steps = count
+
+    def schedule(self, lr: Tensor | Sequence[Tensor]) -> None:
+        """See `StackOptimizer`."""
+        self._optimizer.schedule(lr)
+
+    def step(self) -> None:
+        """See `StackOptimizer`."""
+        if self._norms is not None or self._values is not None:
+            clip_(self._gradients, self._norms, self._values)
+        self._optimizer.step()
+        if self.average is not None:
+            self.average.after_step(self.num_steps)
