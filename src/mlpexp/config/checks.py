@@ -342,8 +342,8 @@ def _contradictions(cfg: Config) -> Iterator[str]:
     if (cfg.ema.decay is not None or cfg.swa.start is not None) and cfg.model.norm == "batch":
         key = "ema.decay" if cfg.ema.decay is not None else "swa.start"
         yield (
-            f"{key} and model.norm=batch are not possible together: the running statistics belong to the weights, not to "
-            "their average; choose model.norm=layer, or leave it out"
+            f"{key} and model.norm=batch are not possible together: the running statistics belong to the weights, not "
+            "to their average; choose model.norm=layer, or leave it out"
         )
     if cfg.swa.start is not None and cfg.swa.start >= epochs:
         yield f"swa.start={cfg.swa.start} is after the training; it must be < trainer.max_epochs={epochs}"

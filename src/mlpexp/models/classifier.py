@@ -142,7 +142,7 @@ class Classifier(LightningModule):
             self._average.after_epoch(self.current_epoch)
 
     def use_average(self, epoch: int) -> None:
-        """After the training, with the last epoch `epoch`: the module has the averages from now on, if there are any."""
+        """After the training, with the last epoch `epoch`: from now on the module has the averages, if it has any."""
         if self._average is not None:
             self._average.put_in_place(epoch)
 
