@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mlpexp.config import checks
 from mlpexp.engine.compiled.availability import unsupported
 from mlpexp.engine.torch.engine import Engine
-from mlpexp.models import build, gradcheck
+from mlpexp.models import build, classifier, gradcheck
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.dropout_masks import Masks, draw, stream_keys
@@ -25,6 +25,7 @@ from mlpexp.nn.network import backward, forward, training_tensors, update_statis
 from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import UpdateSettings
 from mlpexp.runtime.errors import ConfigError
+from mlpexp.store.identity import identity
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 
@@ -268,6 +269,29 @@ def test_impossible_layers_are_refused_in_one_line(model, said):
 def test_batch_normalisation_of_single_samples_is_refused():
     with pytest.raises(ConfigError, match="more than one sample"):
         config({"norm": "batch"}, data={"batch_size": 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"), [("norm", "batch", "batch statistics"), ("dropout", 0.1, "the same masks")]
+)
+def test_several_processes_refuse_what_each_would_compute_by_itself(key, value, said):
+    with pytest.raises(ConfigError, match=said):
+        config({key: value}, trainer={"strategy": "ddp_fork", "devices": 2})
+
+
+def test_a_residual_network_without_a_skip_says_so(train, here):
+    classifier._warn.cache_clear()
+    words = ["trainer.max_epochs=1", "tracking.figures=false", "model.residual=true"]
+    assert "adds nothing here" in train([*words, "model.width=8", "hydra.run.dir=a"]).err
+    classifier._warn.cache_clear()
+    assert "adds nothing here" in train(["-m", *words, "model.width=8", "seed=0,1", "name=s"]).err
+    assert "adds nothing" not in train([*words, "model.depth=2", "hydra.run.dir=b"]).err
+
+
+def test_equal_rates_have_one_identity_as_a_list_and_as_a_number():
+    assert identity(config({"dropout": [0.2] * 3}), "") == identity(config({"dropout": 0.2}), "")
+    assert identity(config({"dropout": [0.0] * 3}), "") == identity(config({}), "")
+    assert identity(config({"dropout": [0.2, 0.2, 0.1]}), "") != identity(config({"dropout": 0.2}), "")
 
 
 @every_model

@@ -11,6 +11,7 @@ class PlainNetwork(nn.Module):
     """The layers of a network; its state dict has the names and tensors of the checkpoint.
 
     `forward` takes prepared inputs (B, I), such as `results.data.part("test")` gives, and returns logits (B, C).
+    They are those of an evaluation, after `train()` too: without dropout, with running statistics.
 
     Attributes:
         network: the layers as data.
@@ -19,16 +20,20 @@ class PlainNetwork(nn.Module):
     def __init__(self, network: NetworkSpec, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.network = network
-        for name in network.shapes:
+        for name in network.tensors:
             *path, last = name.split(".")
             place: nn.Module = self
             for part in path:
                 if part not in place._modules:
                     place.add_module(part, nn.Module())
                 place = place.get_submodule(part)
-            place.register_parameter(last, nn.Parameter(weights[name].detach().clone()))
+            if name in network.shapes:
+                place.register_parameter(last, nn.Parameter(weights[name].detach().clone()))
+            else:
+                place.register_buffer(last, weights[name].detach().clone())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of prepared inputs (B, I)."""
-        values = {name: self.get_parameter(name) for name in self.network.shapes}
+        given = dict(self.named_parameters()) | dict(self.named_buffers())
+        values = {name: given[name] for name in self.network.tensors}
         return forward(self.network, values, inputs.to(next(iter(values.values())).dtype)).logits

@@ -153,7 +153,7 @@ class SweepResults:
             UserError: the runs have networks of different shapes; names the keys to `select` by.
         """
         groups = self._stacks
-        shapes = {tuple(group.network.shapes.items()) for group in groups}
+        shapes = {tuple(group.network.tensors.items()) for group in groups}
         if len(shapes) > 1:
             keys = ", ".join(key for key in self.keys if key.startswith(("model", "data"))) or "the architecture"
             raise UserError(f"the networks have different shapes; select runs of one shape, by {keys}")

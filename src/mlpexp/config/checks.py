@@ -301,6 +301,10 @@ def _parallel(cfg: Config) -> Iterator[str]:
         )
     elif cfg.model.variant != "torch_nn":
         yield f"trainer=ddp is for model.variant=torch_nn; leave it out with model.variant={cfg.model.variant}"
+    elif cfg.model.norm == "batch":
+        yield "trainer=ddp would give each process batch statistics of its own; leave it out, or set model.norm=layer"
+    elif cfg.model.input_dropout or cfg.model.dropout not in (0, [0] * len(cfg.model.hidden_sizes)):
+        yield "trainer=ddp would give each process the same masks of dropout; leave it out, or set model.dropout=0"
 
 
 def _contradictions(cfg: Config) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlpexp.config.schema import ModelConfig
 from mlpexp.evaluation.trained_run import Trained
 from mlpexp.runtime import software_versions
 from mlpexp.store.identity import SCHEMA_VERSION
@@ -90,10 +91,17 @@ def metadata(run: Trained) -> dict[str, str]:
             "image_shape": list(described.image_shape) if described.image_shape else None,
         },
         "features": features.to_plain(),
-        "network": {"sizes": run.module.network.sizes, "activation": run.cfg.model.activation},
+        "network": {"sizes": run.module.network.sizes, "activation": run.cfg.model.activation} | _further_layers(run),
         "checkpoint": {"sha256": run.sha256, "epoch": run.epoch, "weights": run.place.weights},
         "metrics": run.result.metrics if run.result and run.result.epoch == run.epoch else {},
         "versions": software_versions.versions(),
         "schema_version": SCHEMA_VERSION,
     }
     return {key: json.dumps(value, ensure_ascii=False) for key, value in content.items()}
+
+
+def _further_layers(run: Trained) -> dict[str, Any]:
+    """The keys of the model that change the network's function and differ from their defaults."""
+    model, default = run.cfg.model, ModelConfig()
+    keys = ("negative_slope", "alpha", "bias", "norm", "norm_position", "residual", "block_depth")
+    return {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(default, key)}

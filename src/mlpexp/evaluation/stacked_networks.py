@@ -26,7 +26,7 @@ class StackedNetworks:
 
     Attributes:
         runs: the place of each among the directories that were loaded, R.
-        weights: by full name, (R, ...).
+        weights: by full name, running statistics too, (R, ...).
         data: what the networks were trained on.
     """
 
@@ -69,7 +69,7 @@ def load_stacks(directories: Sequence[Path], weights: Weights | None = None) -> 
         yield StackedNetworks(
             runs=[place for place, _ in members],
             network=network,
-            weights={name: torch.stack([state[name] for _, state in members]) for name in network.shapes},
+            weights={name: torch.stack([state[name] for _, state in members]) for name in network.tensors},
             data=data,
         )
 

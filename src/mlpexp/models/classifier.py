@@ -1,6 +1,8 @@
 """The LightningModule that the three implementations share: parameters by name, metrics once per epoch."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -8,20 +10,38 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mlpexp.config import checks
-from mlpexp.config.schema import Config, plain
+from mlpexp.config.schema import Config, ModelConfig, plain
 from mlpexp.data.data_description import Description
 from mlpexp.models.run_average import RunAverage
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.metrics import Outcomes, joined, measure
+from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.schedules import Plateau, rate_factor
 from mlpexp.runtime.distributed import share, total
+
+log = logging.getLogger(__name__)
 
 
 def hyperparameters(cfg: Config, num_features: int, num_classes: int, data: Description | None) -> dict[str, Any]:
     """The hyperparameters in a checkpoint; without `data` where the data is not known."""
     found: dict[str, Any] = {"config": plain(cfg), "num_features": num_features, "num_classes": num_classes}
     return found | ({"data": data.to_plain()} if data is not None else {})
+
+
+def warn_without_skips(model: ModelConfig, network: NetworkSpec) -> None:
+    """Say once where `model.residual` adds nothing."""
+    if model.residual and not network.sources:
+        _warn(
+            f"model.residual=true adds nothing here: no block of model.block_depth={model.block_depth} hidden layers "
+            f"has as many inputs as outputs; give model.depth={2 * model.block_depth} or more, or "
+            f"model.width={network.sizes[0]}, the number of inputs"
+        )
+
+
+@cache
+def _warn(message: str) -> None:
+    log.warning("%s", message)
 
 
 class Classifier(LightningModule):
@@ -120,6 +140,9 @@ class Classifier(LightningModule):
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each sample without label smoothing, (B,)."""
         return self.loss.without_smoothing.samples(logits, labels)
+
+    def on_fit_start(self) -> None:
+        warn_without_skips(self.cfg.model, self.network)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         self._evaluate("val", batch)

@@ -18,6 +18,7 @@ from mlpexp.engine.interface import StackEngine
 from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.stack_activations import spans
+from mlpexp.models.classifier import warn_without_skips
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
@@ -85,6 +86,7 @@ class StackModule(LightningModule):
         return self.start + super().current_epoch
 
     def on_fit_start(self) -> None:
+        warn_without_skips(self.configs[0].model, self.networks[0])
         self.wall_times = [time.time()]
         device = self.device
         first = self.data[0]

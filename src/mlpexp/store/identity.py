@@ -64,6 +64,9 @@ def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
     config = plain(cfg)
     if cfg.stack.engine == "auto":  # not decided: a run that trains alone
         config["stack"]["engine"] = "torch"
+    rates = config["model"]["dropout"]
+    if isinstance(rates, list) and len(set(rates)) <= 1:  # equal rates may be given as a list, too
+        config["model"]["dropout"] = rates[0] if rates else 0.0
     found = relevant(config, _DEFAULTS)
     for group, values in REMOVED.items():
         found[group] |= values
