@@ -15,7 +15,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime
-from hydra.types import RunMode
 from hydra.version import VersionBase
 from omegaconf import DictConfig
 
@@ -50,9 +49,9 @@ def train(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Path:
             return None
 
     with _session(overrides) as app:
-        directory = _directory(app, overrides, RunMode.RUN)
+        composed = _composed_by(app)
         app.run(JOB, guarded, list(overrides))
-        found = directory()
+        found = Path(str(composed[0].hydra.run.dir))
     if raised:
         _raise(raised[0], overrides)
     return found
@@ -74,20 +73,27 @@ def sweep(overrides: Sequence[str]) -> Path:
         return train_job.run(cfg)
 
     with _session(overrides) as app:
-        directory = _directory(app, overrides, RunMode.MULTIRUN)
+        composed = _composed_by(app)
         try:
             app.multirun(JOB, alone, list(overrides))
         except RunsFailed as error:
-            error.directory = directory()
+            error.directory = Path(str(composed[0].hydra.sweep.dir))
             raise
-        return directory()
+        return Path(str(composed[0].hydra.sweep.dir))
 
 
-def _directory(app: Any, overrides: Sequence[str], mode: RunMode) -> Callable[[], Path]:
-    """A function that tells the output directory, once it is known."""
-    cfg = app.compose_config(JOB, list(overrides), run_mode=mode, with_log_configuration=False)
-    node = cfg.hydra.run if mode is RunMode.RUN else cfg.hydra.sweep
-    return lambda: Path(str(node.dir))
+def _composed_by(app: Any) -> list[DictConfig]:
+    """The configurations that Hydra composes from now on: they know the directory, and Hydra does not return them."""
+    found: list[DictConfig] = []
+    compose = app.compose_config
+
+    def recorded(*args: Any, **options: Any) -> DictConfig:
+        cfg: DictConfig = compose(*args, **options)
+        found.append(cfg)
+        return cfg
+
+    app.compose_config = recorded
+    return found
 
 
 @contextmanager
