@@ -14,7 +14,7 @@ import csv
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -123,11 +123,13 @@ def correlation(decisive: np.ndarray, reported: np.ndarray) -> float:
     return round(float(np.median([np.corrcoef(one, other)[0, 1] for one, other in rows])), 2)
 
 
-def run(parts: list[str], sweeps: int, seed: int, table: Table) -> None:
+def run(parts: list[str], sweeps: int, seed: int, table: Table, kinds: Collection[str] = tuple(KINDS)) -> None:
     """Add the rates of all cells of these parts."""
     measures = {"comparisons": comparisons, "scores": best_scores}
     for part, cells in (("comparisons", comparison_cells), ("scores", score_cells)):
         for cell in cells() if part in parts else ():
+            if cell.kind not in kinds:
+                continue
             table.add(part, cell, measures[part](simulate(**vars(cell), sweeps=sweeps, seed=seed)))
     if "null" in parts:
         with tempfile.TemporaryDirectory() as place:
@@ -154,11 +156,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--out", type=Path, default=Path("calibration.csv"), help="the table (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="some parts only")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="some simulated kinds only")
     given = parser.parse_args()
     started = time.perf_counter()
     table = Table(given.out)
     try:
-        run(given.only or list(PARTS), given.sweeps, given.seed, table)
+        run(given.only or list(PARTS), given.sweeps, given.seed, table, given.kinds)
     finally:
         table.write()
     print(f"{len(table.rows)} rates in {time.perf_counter() - started:.0f} s, in {given.out}")

@@ -82,7 +82,7 @@ def best_scores(sweeps: Sweeps) -> Rates:
     rates = Rates()
     errors: dict[str, list[float]] = {"bias of the mean": [], "bias corrected": []}
     for (decisive, reported, truth), best in each(sweeps):
-        found = best_score(decisive, reported, best)
+        found = best_score(decisive, reported, best, grain=sweeps.grain)
         own = reported[best][np.isfinite(reported[best])]
         half = stats.t.ppf(1 - ALPHA / 2, len(own) - 1) * own.std(ddof=1) / np.sqrt(len(own))
         rates.add("coverage", found.low <= truth[best] <= found.high)

@@ -30,6 +30,8 @@ class Sweeps:
     """(S, C) mean of `reported` over all seeds"""
     deviation: float
     """standard deviation of a run's reported score, in whose units gaps and margins are given"""
+    grain: float | None = None
+    """the step in which `reported` is counted, where it is an accuracy of known test samples"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def ceiling(errors: Errors) -> Sweeps:
     def accuracy(scores: np.ndarray) -> np.ndarray:
         return np.round(MANY * np.clip(1 - ERRORS * np.exp(-0.7 * scores), 0, 1)) / MANY
 
-    return _counted(errors, accuracy)
+    return _counted(errors, accuracy, MANY)
 
 
 def ties(errors: Errors) -> Sweeps:
@@ -118,7 +120,7 @@ def ties(errors: Errors) -> Sweeps:
     def accuracy(scores: np.ndarray) -> np.ndarray:
         return np.round(FEW * np.clip(0.9 + 0.02 * scores, 0, 1)) / FEW
 
-    return _counted(errors, accuracy)
+    return _counted(errors, accuracy, FEW)
 
 
 def unbalanced(errors: Errors) -> Sweeps:
@@ -159,7 +161,7 @@ def simulate(kind: str, layout: str, sweeps: int, configurations: int, seeds: in
     return KINDS[kind](Errors(generator=generator, means=means, decisive=decisive, reported=reported))
 
 
-def _counted(errors: Errors, accuracy: Callable[[np.ndarray], np.ndarray]) -> Sweeps:
+def _counted(errors: Errors, accuracy: Callable[[np.ndarray], np.ndarray], samples: int) -> Sweeps:
     """The truth of counts is the mean over evenly spaced quantiles of the normal error."""
     nodes = np.sqrt(1 + SHARED**2) * ndtri((np.arange(4000) + 0.5) / 4000)
     grid = np.linspace(errors.means.min() - 1e-9, errors.means.max() + 1e-9, 400)
@@ -169,4 +171,5 @@ def _counted(errors: Errors, accuracy: Callable[[np.ndarray], np.ndarray]) -> Sw
         reported=accuracy(errors.means[..., None] + errors.reported),
         truth=np.interp(errors.means, grid, accuracy(grid[:, None] + nodes).mean(axis=1)),
         deviation=float(at_zero.std()),
+        grain=1 / samples,
     )
