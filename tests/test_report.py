@@ -264,7 +264,7 @@ def failed(number, settings):
     [
         ([], {}, "No run has ended yet"),
         ([{"seed": 0}], {}, "only one configuration"),
-        ({"seed": range(4)}, {}, "(95% interval over 4 seeds)"),
+        ({"seed": range(4)}, {}, "(95% interval over 4 seeds ["),
         ({"model.width": [32, 64]}, {}, "One run per configuration: no intervals and no comparison"),
         ({"optimizer.lr": [0.1, 0.2], "seed": range(4)}, {}, "The only other, lr=0.2, is undecided (difference "),
         ({"model.width": [32, 64], "data.fold": range(3)}, {}, "(95% interval over 3 folds ["),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlpexp.analysis import load_sweep, run_files, variation
+from mlpexp.analysis import best_score, load_sweep, run_files, variation
 from mlpexp.analysis.sweep_analysis import analyse
 from mlpexp.report import sentences
 from mlpexp.store import run_directory, test_hits
@@ -151,3 +151,14 @@ def test_a_test_file_of_its_own_is_not_drawn_again(train, here):
     for place, covers in (("drawn", "training sample, test sample"), ("given", "training sample")):
         fixed = "initialisation and batch order" + ", test sample" * (place == "given")
         assert f"The interval covers {covers}; fixed: {fixed}." in sentences.headline(analyse(here / place))
+
+
+def test_the_interval_includes_the_rounding_to_counts_of_test_samples(train, here):
+    words = f"-m {SMALL} seed=0,1 record=table hydra.sweep.dir=sweep"
+    assert train(words).code == 0
+    analysed = analyse(here / "sweep")
+    accuracies = analysed.study.values["test/acc"]
+    found = best_score.of_best(analysed.blocks, analysed.ranking, "test/acc", samples=22)
+    half = 12.706 * np.sqrt(accuracies.var(ddof=1) + 1 / 22**2 / 2) / np.sqrt(2)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=1e-4)
+    assert f"interval over 2 seeds [{found.low:.4f}, {found.high:.4f}]" in sentences.headline(analysed)[1]

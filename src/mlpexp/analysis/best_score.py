@@ -96,10 +96,13 @@ def best_score(
     )
 
 
-def of_best(blocks: Blocks, ranking: Ranking, reported: str) -> BestScore | None:
+def of_best(blocks: Blocks, ranking: Ranking, reported: str, samples: int = 0) -> BestScore | None:
     """The score of a sweep's best configuration in the metric `reported`; None where there is no best.
 
     Configurations that are ranked behind others for their diverged or missing runs could not be chosen.
+
+    Args:
+        samples: of the test part, where `reported` is an accuracy on it and the number is known.
     """
     best = ranking.best
     if best is None:
@@ -114,6 +117,7 @@ def of_best(blocks: Blocks, ranking: Ranking, reported: str) -> BestScore | None
         higher_is_better=higher_is_better(reported),
         shares_blocks=blocks.shared,
         sampling=blocks.sampling,
+        grain=1 / samples if samples else None,
     )
 
 

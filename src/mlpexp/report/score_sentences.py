@@ -13,7 +13,8 @@ def score(analysis: Analysis, aside: str) -> list[str]:
     Args:
         aside: what else the first sentence says of the best configuration.
     """
-    found = best_score.of_best(analysis.blocks, analysis.ranking, analysis.reported)
+    samples = _test_samples(analysis) if analysis.reported == "test/acc" else 0
+    found = best_score.of_best(analysis.blocks, analysis.ranking, analysis.reported, samples)
     assert found is not None and analysis.best is not None, "a score is that of a best configuration"
     name, own = label(analysis.reported).capitalize(), analysis.ranking.estimate(analysis.best, analysis.reported)
     if not math.isfinite(found.low):
@@ -22,7 +23,7 @@ def score(analysis: Analysis, aside: str) -> list[str]:
     over = f"95% interval over {found.repetitions} {analysis.blocks.name}"
     said = f"{found.mean:.4f} ± {own.half:.4f}"
     if len(analysis.ranking.ranked) == 1:
-        first = f"{name} {said} ({over}){aside}."
+        first = f"{name} {found.mean:.4f} ({over} [{found.low:.4f}, {found.high:.4f}]){aside}."
     else:
         first = (
             f"{name} {found.corrected:.4f} ({over} [{found.low:.4f}, {found.high:.4f}], corrected for the choice of "
@@ -42,6 +43,13 @@ def _redraws_test(analysis: Analysis) -> bool:
     return not any(word.lstrip("+").startswith("data.test_path=") for word in given)
 
 
+def _test_samples(analysis: Analysis) -> int:
+    """The size of the smallest test part among the runs of the best configuration; 0 where it is not recorded."""
+    assert analysis.best is not None
+    results = (analysis.sources.results.get(analysis.study.names[run]) for run in analysis.study.members[analysis.best])
+    return min((result.test_samples for result in results if result is not None and result.test_samples), default=0)
+
+
 def _test_sample(analysis: Analysis, mean: float) -> list[str]:
     """How much another test sample would change an accuracy."""
     best = analysis.best
@@ -55,12 +63,11 @@ def _test_sample(analysis: Analysis, mean: float) -> list[str]:
             low, high = found.difference_low[second], found.difference_high[second]
             said += f", its lead over the runner-up in [{low:+.4f}, {high:+.4f}]"
         return [f"{said} (bootstrap of the recorded hits, the runs as they are)."]
-    results = (analysis.sources.results.get(analysis.study.names[run]) for run in analysis.study.members[best])
-    sizes = {result.test_samples for result in results if result is not None and result.test_samples}
-    if not sizes:
+    samples = _test_samples(analysis)
+    if not samples:
         return []
-    low, high = variation.binomial_interval(mean, min(sizes))
+    low, high = variation.binomial_interval(mean, samples)
     return [
-        f"On {min(sizes):,} other test samples it would vary in [{low:.4f}, {high:.4f}] at most (binomial; with "
+        f"On {samples:,} other test samples it would vary in [{low:.4f}, {high:.4f}] at most (binomial; with "
         "tracking.test_hits=true runs are compared sample by sample)."
     ]
