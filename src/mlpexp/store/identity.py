@@ -7,13 +7,17 @@ neutral default never changes the identity of an earlier run.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
-from mlpexp.config.schema import REMOVED, Config, plain
+from mlpexp.config.schema import REMOVED, Config, LossConfig, ModelConfig, plain
+from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.nn.losses import DEFAULTS
 from mlpexp.nn.metrics import recorded
+from mlpexp.runtime.object_cache import ByObject
 
 SCHEMA_VERSION = 1
 
@@ -43,52 +47,100 @@ IRRELEVANT: Mapping[str, frozenset[str]] = {
     "trainer": frozenset({"accelerator", "enable_progress_bar"}),
     "trainer.flags": frozenset({"devices", "num_nodes", "log_every_n_steps", "enable_model_summary", "profiler"}),
 }
+# keys whose values give an entry its meaning, where these are more than its own
+MEANING = {"loss": ("loss", "data"), "metrics": ("metrics", "data", "monitor")}
+NAMES = tuple(field.name for field in fields(Config) if field.name not in IRRELEVANT[""])
+_SORTED = sorted(NAMES)
 _NONE: frozenset[str] = frozenset()
 _DEFAULTS = plain(Config())
 _DEFAULTS["stack"]["engine"] = "torch"  # the engine of all runs before there was a choice
 
 
 def identity(cfg: Config, data_digest: str) -> str:
-    """The identity of a run of `cfg` on data with this digest."""
-    return hash_content(identity_content(cfg, data_digest))
-
-
-def hash_content(content: Mapping[str, Any]) -> str:
-    """The identity of the run with this `identity_content`."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    """The identity of a run of `cfg` on data with this digest: the SHA-256 of its content as canonical JSON."""
+    config = ",".join([text for name in _SORTED if (text := entry(cfg, name).text)])
+    canonical = f'{{"config":{{{config}}},"data":{_json(data_digest)},"schema_version":{SCHEMA_VERSION}}}'
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
-    """What determines a run's numbers: its configuration, its data's bytes, the schema version."""
-    config = plain(cfg)
-    if cfg.stack.engine == "auto":  # not decided: a run that trains alone
-        config["stack"]["engine"] = "torch"
-    rates = config["model"]["dropout"]
-    if isinstance(rates, list) and len(set(rates)) <= 1:  # equal rates may be given as a list, too
-        config["model"]["dropout"] = rates[0] if rates else 0.0
-    found = relevant(config, _DEFAULTS)
-    for group, values in REMOVED.items():
-        found[group] |= values
-    return {"config": _canonical(found, cfg), "data": data_digest, "schema_version": SCHEMA_VERSION}
+    """What determines a run's numbers: its configuration, its data's bytes, the schema version.
+
+    Groups of keys are shared between runs that share them; they are not to be changed.
+    """
+    found: dict[str, Any] = {}
+    for name in NAMES:
+        found |= entry(cfg, name).content
+    return {"config": found, "data": data_digest, "schema_version": SCHEMA_VERSION}
 
 
-def _canonical(found: dict[str, Any], cfg: Config) -> dict[str, Any]:
-    """The same for configurations that mean the same."""
+class Entry:
+    """One key or group of a configuration, as far as it is in the identity; equal for values that mean the same.
+
+    Args:
+        value: of the key, then those of MEANING.
+
+    Attributes:
+        content: by its name; empty where it is not in the identity.
+        text: the same as a member of a canonical JSON object.
+    """
+
+    def __init__(self, name: str, value: Any, *others: Any) -> None:
+        part = plain(value)
+        if name == "stack" and value.engine == "auto":  # not decided: a run that trains alone
+            part["engine"] = "torch"
+        if name == "model" and isinstance(rates := value.dropout, list) and len(set(rates)) <= 1:
+            part["dropout"] = rates[0] if rates else 0.0  # equal rates may be given as a list, too
+        self.content = relevant({name: part}, _DEFAULTS)
+        if name in REMOVED:
+            self.content[name] |= REMOVED[name]
+        if name in _SPELLINGS:
+            self.content = _SPELLINGS[name](self.content, value, *others)
+        self.text = _json(self.content)[1:-1]
+
+
+def entry(cfg: Config, name: str) -> Entry:
+    """The entry of one of NAMES; runs that share the values share the entry."""
+    return _entries[name](*(getattr(cfg, key) for key in MEANING.get(name, (name,))))
+
+
+Content = dict[str, Any]
+
+
+def _model(content: Content, model: ModelConfig) -> Content:
     # equal widths may be given as a list or by the depth
-    found["model"]["depth"] = len(cfg.model.hidden_sizes)
-    found["model"]["width"] = cfg.model.hidden_sizes
-    # what is the default of the task may be named
-    if cfg.loss.name == DEFAULTS[cfg.data.learns]:
-        del found["loss"]["name"]
-        found = {key: value for key, value in found.items() if key != "loss" or value}
-    if cfg.data.task == DATA_SETS[cfg.data.name].task:
-        del found["data"]["task"]
-    if len(cfg.data.targets) == 1:
-        found["data"]["target"] = cfg.data.targets[0]
-    usual = recorded(cfg.data.learns, [cfg.monitor.removeprefix("val/")])
-    further = [name for name in cfg.metric_names if name not in usual]
-    return {key: value for key, value in found.items() if key != "metrics"} | ({"metrics": further} if further else {})
+    return {"model": content["model"] | {"depth": len(model.hidden_sizes), "width": model.hidden_sizes}}
+
+
+def _data(content: Content, data: DataConfig) -> Content:
+    part = dict(content["data"])
+    if data.task == DATA_SETS[data.name].task:  # the default of the data set may be named
+        del part["task"]
+    if len(data.targets) == 1:
+        part["target"] = data.targets[0]
+    return {"data": part}
+
+
+def _loss(content: Content, loss: LossConfig, data: DataConfig) -> Content:
+    part = dict(content.get("loss", {}))
+    if loss.name == DEFAULTS[data.learns]:  # the default of the task may be named
+        del part["name"]
+    return {"loss": part} if part else {}
+
+
+def _metrics(_: Content, metrics: Sequence[str] | None, data: DataConfig, monitor: str) -> Content:
+    monitored = monitor.removeprefix("val/")
+    usual = recorded(data.learns, [monitored])
+    further = [name for name in recorded(data.learns, [*(metrics or ()), monitored]) if name not in usual]
+    return {"metrics": further} if further else {}
+
+
+_SPELLINGS: Mapping[str, Callable[..., Content]] = {"model": _model, "data": _data, "loss": _loss, "metrics": _metrics}
+_entries = {name: ByObject(partial(Entry, name)) for name in NAMES}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
 
 
 def relevant(config: Mapping[str, Any], defaults: Mapping[str, Any], group: str = "") -> dict[str, Any]:

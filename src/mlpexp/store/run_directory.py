@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -90,6 +90,9 @@ class Result:
     schema_version: int = SCHEMA_VERSION
 
 
+_FIELDS = tuple(field.name for field in fields(Result))
+
+
 def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:
     """One row per epoch, floats at full precision."""
     names = in_order(name for row in history for name in row) or columns("train", "val")
@@ -145,14 +148,18 @@ def parse_layers(text: str, path: Path) -> list[list[float | str]]:
 
 def write_result(directory: Path, result: Result) -> None:
     """The marker: after this call the run counts as done (where its status is final)."""
-    atomic_files.write(directory / RESULT, result_json(result, indent=2) + "\n")
+    atomic_files.write(directory / RESULT, json.dumps(_sealed(result), indent=2, allow_nan=False) + "\n")
 
 
-def result_json(result: Result, indent: int | None = None) -> str:
-    """The marker as text, sealed."""
-    content = _finite(asdict(result))
+def result_json(result: Result) -> str:
+    """The marker as one line, sealed."""
+    return json.dumps(_sealed(result), allow_nan=False)
+
+
+def _sealed(result: Result) -> dict[str, Any]:
+    content = {name: _finite(getattr(result, name)) for name in _FIELDS}
     content["sha256"] = seal(content)
-    return json.dumps(content, indent=indent, allow_nan=False)
+    return content
 
 
 def read_result(directory: Path) -> Result:

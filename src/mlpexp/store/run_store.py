@@ -16,6 +16,7 @@ from mlpexp import data
 from mlpexp.config.schema import Config
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.object_cache import ByObject
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.store import (
     atomic_files,
@@ -27,7 +28,7 @@ from mlpexp.store import (
     stack_states,
     sweep_manifest,
 )
-from mlpexp.store.identity import hash_content, identity_content
+from mlpexp.store.identity import identity, identity_content
 from mlpexp.store.run_state import UNUSABLE, Found, State
 from mlpexp.store.sweep_manifest import Manifest
 
@@ -88,7 +89,8 @@ class RunStore:
             if (self.directory / name).is_dir():
                 raise UserError(f"{self.directory / name} is a directory where a file should be; move it away")
         unique = dict(jobs)
-        contents = [identity_content(cfg, data.digest(cfg.data)) for cfg in unique.values()]
+        digests = ByObject(data.digest)
+        contents = (identity_content(cfg, digests(cfg.data)) for cfg in unique.values())
         old = sweep_manifest.read(self.directory)
         study = sweep_manifest.joined(
             old,
@@ -97,15 +99,15 @@ class RunStore:
             names=[Path(place).name for place in unique],
             refuse=same_study,
         )
-        identities = [hash_content(content) for content in contents]
+        identities = [identity(cfg, digests(cfg.data)) for cfg in unique.values()]
         found = _Recognition(self.directory, study.runs).find([Path(place) for place in unique], identities)
         saved = stack_states.saved_runs(self.directory)
-        for one, identity in zip(found, identities, strict=True):
-            if identity in saved and one.state in (State.NEW, State.DAMAGED, State.INTERRUPTED):
+        for one, name in zip(found, identities, strict=True):
+            if name in saved and one.state in (State.NEW, State.DAMAGED, State.INTERRUPTED):
                 one.state = State.SAVED
         study.runs |= {
-            identity: self.name_of(one.directory)
-            for identity, one in zip(identities, found, strict=True)
+            name: self.name_of(one.directory)
+            for name, one in zip(identities, found, strict=True)
             if one.directory.is_relative_to(self.directory)
         }
         return Survey(dict(zip(unique, found, strict=True)), study)
@@ -149,7 +151,11 @@ class RunStore:
 
     def name_of(self, run: Path) -> str:
         """The name of a run in `results.csv` and in the table: its directory, relative to the sweep's."""
-        return run.relative_to(self.directory).as_posix() if run.is_relative_to(self.directory) else run.name
+        # texts, because pathlib is slow, and this is asked several times for every run
+        path, base = str(run), f"{self.directory}{os.sep}"
+        if path.startswith(base):
+            return path.removeprefix(base).replace(os.sep, "/")
+        return "." if run == self.directory else run.name
 
     def _read_table(self) -> dict[str, dict[str, str]]:
         try:
@@ -169,6 +175,7 @@ class _Recognition:
         self.sweep, self.known = sweep, known
         self.name_of = RunStore(sweep).name_of
         self.in_table = run_table.results(sweep)
+        self.names_in_table = {name for names in self.in_table.values() for name in names}
         self.claimed: set[Path] = set()
 
     def find(self, directories: Sequence[Path], identities: Sequence[str]) -> list[Found]:
@@ -180,10 +187,10 @@ class _Recognition:
         found = [self._claimed(self._at(directory, identity)) for directory, identity in pairs]
         # names by identity of runs that the manifest does not know; read only where a name has changed hands
         strays = _names_by_identity(self.sweep) if any(one.state is State.OTHER for one in found) else {}
-        for i, (directory, identity) in enumerate(pairs):
+        for i, (directory, name) in enumerate(pairs):
             if found[i].state is not State.DONE:
-                names = [self.known.get(identity), strays.get(identity), *self.in_table.get(identity, {})]
-                found[i] = self._elsewhere(found[i], identity, [n for n in names if n and self.sweep / n != directory])
+                names = [self.known.get(name), strays.get(name), *self.in_table.get(name, {})]
+                found[i] = self._elsewhere(found[i], name, [n for n in names if n and self.sweep / n != directory])
         taken = {one.directory for one in found} | set(directories) | self._names_in_use(set(identities))
         for one in found:
             if one.state is not State.DONE and (one.state is State.OTHER or self._is_in_table(one.directory)):
@@ -216,7 +223,7 @@ class _Recognition:
 
     def _is_in_table(self, directory: Path) -> bool:
         """Whether the table has another run under this name."""
-        return any(self.name_of(directory) in names for names in self.in_table.values())
+        return self.name_of(directory) in self.names_in_table
 
     def _names_in_use(self, here: set[str]) -> set[Path]:
         return {self.sweep / name for identity, name in self.known.items() if identity not in here}

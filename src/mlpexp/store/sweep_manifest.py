@@ -23,6 +23,8 @@ from mlpexp.store.identity import SCHEMA_VERSION, leaves, neutral_defaults
 from mlpexp.store.run_directory import is_relative, seal
 
 MAX_MANIFEST = 2**30  # bytes
+MAX_EXAMINED = 4096  # groups of keys that are recognised as seen
+_ABSENT = object()
 DIGEST = "data digest"
 # repetitions: other values of these never make another study
 REPEATED = ("seed", "data.seed", "data.fold")
@@ -72,24 +74,34 @@ def read(directory: Path) -> Manifest | None:
     return manifest
 
 
-def of(contents: Sequence[Mapping[str, Any]]) -> Manifest:
-    """The study that runs with these `runs.identity_content`s make, without their directories."""
-    flats = [
-        # generated data is determined by its configuration
-        dict(leaves(one["config"]))
-        | ({} if DATA_SETS[one["config"]["data"]["name"]].generated else {DIGEST: one["data"]})
-        for one in contents
-    ]
-    constants, varied = dict(flats[0]), set()
-    for one in flats[1:]:
-        if one == flats[0]:
-            continue
-        for key in list(constants):
-            if key not in one or one[key] != constants[key]:
-                varied.add(key)
-                del constants[key]
-        varied |= one.keys() - flats[0].keys()
+def of(contents: Iterable[Mapping[str, Any]]) -> Manifest:
+    """The study that runs with these `identity_content`s make, without their directories."""
+    iterator = iter(contents)
+    first = _parts(next(iterator))
+    constants = {key: value for name, part in first.items() for key, value in leaves({name: part})}
+    varied: set[str] = set()
+    examined: dict[tuple[str, int], Any] = {}  # kept, so that no other part gets its id
+    for one in map(_parts, iterator):
+        for name in first.keys() | one.keys():
+            part = one.get(name, _ABSENT)
+            if part is first.get(name, _ABSENT) or (name, id(part)) in examined:
+                continue
+            if isinstance(part, Mapping) and len(examined) < MAX_EXAMINED:
+                examined[name, id(part)] = part
+            new, old = (dict(leaves({name: p})) if p is not _ABSENT else {} for p in (part, first.get(name, _ABSENT)))
+            differing = {
+                key for key in new.keys() | old.keys() if key not in old or key not in new or new[key] != old[key]
+            }
+            varied |= differing
+            for key in differing:
+                constants.pop(key, None)
     return Manifest(constants=constants, varied=sorted(varied))
+
+
+def _parts(content: Mapping[str, Any]) -> dict[str, Any]:
+    # generated data is determined by its configuration
+    is_generated = DATA_SETS[content["config"]["data"]["name"]].generated
+    return content["config"] if is_generated else content["config"] | {DIGEST: content["data"]}
 
 
 def joined(

@@ -5,15 +5,15 @@ A test compares them with those of a run alone, key by key.
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mlpexp.config.schema import Config
+from mlpexp.config.schema import Config, plain
 from mlpexp.data.prepared_data import Prepared
-from mlpexp.models.classifier import hyperparameters
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.torch_mlp import advance, last_factor, make_optimizer, set_rates
 from mlpexp.models.training_state import Snapshot
@@ -23,6 +23,8 @@ from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
 from mlpexp.nn.weight_averaging import AVERAGE
 from mlpexp.runtime import software_versions
+from mlpexp.runtime.object_cache import ByObject
+from mlpexp.store.checkpoint_archive import Pickled
 
 
 def assemble(
@@ -36,7 +38,7 @@ def assemble(
     wall_times: list[float],
     monitored: Sequence[float],
 ) -> dict[str, Any]:
-    """The content of a checkpoint that is saved at the end of epoch number `epochs`.
+    """The content of a checkpoint that is saved at the end of epoch number `epochs`, for `checkpoint_archive`.
 
     Args:
         run: the row of `snapshot`.
@@ -44,27 +46,31 @@ def assemble(
         monitored: the monitor in the epochs before the last one.
     """
     network = cfg.model.network(data.num_inputs, data.num_classes)
-    # clones: a slice would be saved with the whole stack behind it
-    weights = {name: values[run].clone() for name, values in snapshot.parameters.items()}
+    weights = {name: values[run] for name, values in snapshot.parameters.items()}
     state_dict, training = weights, {}
     if cfg.uses_average(epochs - 1):
         averages = zip(network.shapes, snapshot.state[AVERAGE], strict=True)
-        state_dict = {name: values[run].clone() for name, values in averages}
+        state_dict = {name: values[run] for name, values in averages}
         training = {TRAINING_WEIGHTS: weights}
     steps = epochs * steps_per_epoch
     reduced = Plateau(cfg.optimizer, cfg.monitor, monitored).factor
-    optimizer, schedulers = _optimizer(cfg, network, epochs, steps_per_epoch, reduced)
+    optimizer, schedulers, is_scheduled = _optimizer(cfg, network, epochs, steps_per_epoch, reduced)
     return {
         "epoch": epochs - 1,
         "global_step": steps,
         "pytorch-lightning_version": software_versions.versions()["lightning"],
         "state_dict": state_dict,
-        "loops": _loops(epochs, steps_per_epoch, _schedule_steps(cfg, steps_per_epoch) if schedulers else 0),
+        "loops": _loops(epochs, steps_per_epoch, _schedule_steps(cfg, steps_per_epoch) if is_scheduled else 0),
         "callbacks": {"Recorder": {"started": wall_times[0], "saved_at": wall_times[epochs], "epochs": epochs}},
         "optimizer_states": [{"state": _state(cfg, network, snapshot, run, steps), "param_groups": optimizer}],
         "lr_schedulers": schedulers,
         "hparams_name": None,
-        "hyper_parameters": hyperparameters(cfg, data.num_inputs, data.num_classes, data.description),
+        "hyper_parameters": {
+            "config": {name: _part(cfg, name) for name in _NAMES},
+            "num_features": data.num_inputs,
+            "num_classes": data.num_classes,
+            "data": _description(data.description),
+        },
     } | training
 
 
@@ -74,13 +80,22 @@ def _state(cfg: Config, network: NetworkSpec, snapshot: Snapshot, run: int, step
     for i, parameter in enumerate(network.shapes):
         names = rule.state_of_parameter(cfg.optimizer, parameter in matrices)  # the stack may have more
         known = {"step": torch.tensor(float(steps))} | rule.further_state(cfg.optimizer, steps)
-        entry = {name: known[name] if name in known else snapshot.state[name][i][run].clone() for name in names}
+        entry = {name: known[name] if name in known else snapshot.state[name][i][run] for name in names}
         if entry:
             found[i] = entry
     return found
 
 
-_optimizers: dict[Any, Any] = {}
+_NAMES = [field.name for field in fields(Config)]
+_section = ByObject(lambda section: Pickled(plain(section)))
+_description = ByObject(lambda description: Pickled(description.to_plain()))
+_optimizers: dict[Any, tuple[Pickled, Pickled, bool]] = {}
+MAX_OPTIMIZERS = 4096  # kept; a sweep may give each run a learning rate of its own
+
+
+def _part(cfg: Config, name: str) -> Any:
+    value = getattr(cfg, name)
+    return _section(value) if is_dataclass(value) else plain(value)
 
 
 def _schedule_steps(cfg: Config, steps: int) -> int:
@@ -90,8 +105,8 @@ def _schedule_steps(cfg: Config, steps: int) -> int:
 
 def _optimizer(
     cfg: Config, network: NetworkSpec, epochs: int, steps: int, reduced: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Parameter groups and schedules after `epochs`, by taking a real schedule through them."""
+) -> tuple[Pickled, Pickled, bool]:
+    """Parameter groups and schedules after `epochs`, by taking a real schedule through them; whether there are any."""
     model = cfg.model
     shape = tuple(network.shapes.items())
     settings = cfg.optimizer, cfg.trainer.max_epochs, model.parametrization, model.base_width
@@ -107,12 +122,15 @@ def _optimizer(
                 # the optimizer has not made a step: its first one imports torch's compiler, two seconds
                 warnings.simplefilter("ignore", UserWarning)
                 advance(schedule, epochs * _schedule_steps(cfg, steps))
-        _optimizers[key] = optimizer.state_dict()["param_groups"], [schedule.state_dict()] if schedule else []
+        schedules = [schedule.state_dict()] if schedule else []
+        if len(_optimizers) >= MAX_OPTIMIZERS:
+            _optimizers.clear()
+        _optimizers[key] = Pickled(optimizer.state_dict()["param_groups"]), Pickled(schedules), bool(schedules)
     return _optimizers[key]
 
 
 @lru_cache(maxsize=256)
-def _loops(epochs: int, steps: int, schedule_steps: int) -> dict[str, Any]:
+def _loops(epochs: int, steps: int, schedule_steps: int) -> Pickled:
     """Lightning's counters of a fit with `steps` and `schedule_steps` an epoch and one validation batch."""
     total, done = epochs * steps, epochs - 1
 
@@ -128,7 +146,7 @@ def _loops(epochs: int, steps: int, schedule_steps: int) -> dict[str, Any]:
 
     epoch_counts = {"ready": epochs, "completed": done, "started": epochs, "processed": epochs}
     predict = {"state_dict": {}, "batch_progress": counts(0, 0)}
-    return {
+    counters = {
         "fit_loop": {
             "state_dict": {},
             "epoch_loop.state_dict": {"_batches_that_stepped": total},
@@ -151,3 +169,4 @@ def _loops(epochs: int, steps: int, schedule_steps: int) -> dict[str, Any]:
         "test_loop": idle(),
         "predict_loop": predict,
     }
+    return Pickled(counters)

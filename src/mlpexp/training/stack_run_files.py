@@ -9,7 +9,8 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import software_versions
-from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory, run_state
+from mlpexp.store import atomic_files, file_names, run_directory, run_state
+from mlpexp.store.checkpoint_archive import archive
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import encode, file_name
@@ -53,7 +54,7 @@ def write_run(
                 wall_times=wall_times,
                 monitored=[row[cfg.monitor] for row in record.history[: epochs - 1]],
             )
-            files[name] = checkpoint_files.to_bytes(checkpoint)
+            files[name] = archive(checkpoint)
     if cfg.tracking.tensorboard:
         events = run_events(
             record.history,

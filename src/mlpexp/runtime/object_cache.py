@@ -1,0 +1,29 @@
+"""Results that are kept by the identity of objects: thousands of runs share the parts of their configurations."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ByObject(Generic[T]):
+    """A function of immutable objects, called once for each of them.
+
+    Equality is not asked, because 1, 1.0 and True are equal. The objects are kept, so that no other gets their id;
+    beyond `max_objects` all are forgotten.
+    """
+
+    def __init__(self, function: Callable[..., T], max_objects: int = 4096) -> None:
+        self._function, self._max_objects = function, max_objects
+        self._found: dict[tuple[int, ...], tuple[tuple[Any, ...], T]] = {}
+
+    def __call__(self, *values: Any) -> T:
+        key = tuple(map(id, values))
+        kept = self._found.get(key)
+        if kept is not None:
+            return kept[1]
+        if len(self._found) >= self._max_objects:
+            self._found.clear()
+        result = self._function(*values)
+        self._found[key] = values, result
+        return result
