@@ -4,7 +4,7 @@ Letters: N samples, I inputs of the network, T targets of a regression.
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -96,11 +96,13 @@ class Prepared:
             predicted = f"{self.num_classes:,} classes: {listed(self.class_names, 5)}"
         return f"data: {len(self.labels):,} rows ({', '.join(parts)}), {features}, {predicted}"
 
+    @cached_property
     def class_counts(self) -> list[int]:
         """Training samples of each class, (C,), counted after label noise; in a regression of all, (1,)."""
         if self.table.target_names:
             return [len(self.split.train)]
-        counts: list[int] = self.part("train")[1].bincount(minlength=self.num_classes).tolist()
+        labels = self.train_labels[torch.from_numpy(self.split.train)]
+        counts: list[int] = labels.bincount(minlength=self.num_classes).tolist()
         return counts
 
     def part(self, name: str) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from mlpexp.store import (
     stack_states,
     sweep_manifest,
 )
-from mlpexp.store.identity import identity, identity_content
+from mlpexp.store.identity import identity
 from mlpexp.store.run_state import UNUSABLE, Found, State
 from mlpexp.store.sweep_manifest import Manifest
 
@@ -89,26 +89,23 @@ class RunStore:
             if (self.directory / name).is_dir():
                 raise UserError(f"{self.directory / name} is a directory where a file should be; move it away")
         unique = dict(jobs)
+        places = [Path(place) for place in unique]
         digests = ByObject(data.digest)
-        contents = (identity_content(cfg, digests(cfg.data)) for cfg in unique.values())
         old = sweep_manifest.read(self.directory)
-        study = sweep_manifest.joined(
-            old,
-            sweep_manifest.of(contents),
-            self.directory,
-            names=[Path(place).name for place in unique],
-            refuse=same_study,
-        )
+        new = sweep_manifest.of((cfg, digests(cfg.data)) for cfg in unique.values())
+        names = [place.name for place in places] if old is not None else []
+        study = sweep_manifest.joined(old, new, self.directory, names=names, refuse=same_study)
         identities = [identity(cfg, digests(cfg.data)) for cfg in unique.values()]
-        found = _Recognition(self.directory, study.runs).find([Path(place) for place in unique], identities)
+        found = _Recognition(self.directory, study.runs).find(places, identities)
         saved = stack_states.saved_runs(self.directory)
         for one, name in zip(found, identities, strict=True):
             if name in saved and one.state in (State.NEW, State.DAMAGED, State.INTERRUPTED):
                 one.state = State.SAVED
+        inside = f"{self.directory}{os.sep}"
         study.runs |= {
             name: self.name_of(one.directory)
             for name, one in zip(identities, found, strict=True)
-            if one.directory.is_relative_to(self.directory)
+            if str(one.directory).startswith(inside)
         }
         return Survey(dict(zip(unique, found, strict=True)), study)
 

@@ -13,18 +13,18 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mlpexp.config.overrides import spell
+from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import NotRegularFile
 from mlpexp.store import atomic_files, run_names
 from mlpexp.store.file_names import MANIFEST
-from mlpexp.store.identity import SCHEMA_VERSION, leaves, neutral_defaults
+from mlpexp.store.identity import NAMES, SCHEMA_VERSION, Entry, entry, leaves, neutral_defaults
 from mlpexp.store.run_directory import is_relative, seal
 
 MAX_MANIFEST = 2**30  # bytes
-MAX_EXAMINED = 4096  # groups of keys that are recognised as seen
-_ABSENT = object()
+MAX_COMPARED = 4096  # entries that are recognised when they come again
 DIGEST = "data digest"
 # repetitions: other values of these never make another study
 REPEATED = ("seed", "data.seed", "data.fold")
@@ -74,34 +74,34 @@ def read(directory: Path) -> Manifest | None:
     return manifest
 
 
-def of(contents: Iterable[Mapping[str, Any]]) -> Manifest:
-    """The study that runs with these `identity_content`s make, without their directories."""
-    iterator = iter(contents)
-    first = _parts(next(iterator))
-    constants = {key: value for name, part in first.items() for key, value in leaves({name: part})}
-    varied: set[str] = set()
-    examined: dict[tuple[str, int], Any] = {}  # kept, so that no other part gets its id
-    for one in map(_parts, iterator):
-        for name in first.keys() | one.keys():
-            part = one.get(name, _ABSENT)
-            if part is first.get(name, _ABSENT) or (name, id(part)) in examined:
-                continue
-            if isinstance(part, Mapping) and len(examined) < MAX_EXAMINED:
-                examined[name, id(part)] = part
-            new, old = (dict(leaves({name: p})) if p is not _ABSENT else {} for p in (part, first.get(name, _ABSENT)))
-            differing = {
-                key for key in new.keys() | old.keys() if key not in old or key not in new or new[key] != old[key]
-            }
-            varied |= differing
-            for key in differing:
-                constants.pop(key, None)
-    return Manifest(constants=constants, varied=sorted(varied))
-
-
-def _parts(content: Mapping[str, Any]) -> dict[str, Any]:
+def of(runs: Iterable[tuple[Config, str]]) -> Manifest:
+    """The study that runs make, by their configurations and digests of data, without their directories."""
+    iterator = iter(runs)
+    first, digest = next(iterator)
+    old = {name: entry(first, name) for name in NAMES}
+    constants = {key: value for one in old.values() for key, value in leaves(one.content)}
     # generated data is determined by its configuration
-    is_generated = DATA_SETS[content["config"]["data"]["name"]].generated
-    return content["config"] if is_generated else content["config"] | {DIGEST: content["data"]}
+    if not DATA_SETS[first.data.name].generated:
+        constants[DIGEST] = digest
+    varied: set[str] = set()
+    compared: dict[int, Entry] = {}  # by id
+    for cfg, own in iterator:
+        for name in NAMES:
+            new = entry(cfg, name)
+            if new is old[name] or id(new) in compared:
+                continue
+            if len(compared) < MAX_COMPARED:
+                compared[id(new)] = new  # kept, so that no other gets its id
+            varied |= _differing(dict(leaves(old[name].content)), dict(leaves(new.content)))
+        generated = DATA_SETS[cfg.data.name].generated
+        if (None if generated else own) != constants.get(DIGEST):
+            varied.add(DIGEST)
+    return Manifest(constants={k: v for k, v in constants.items() if k not in varied}, varied=sorted(varied))
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    both = new.keys() & old.keys()
+    return (new.keys() ^ old.keys()) | {key for key in both if new[key] != old[key]}
 
 
 def joined(

@@ -36,6 +36,7 @@ from mlpexp.sweep.plain_config import (
 # interpolations of conf/train.yaml that are known here, so that they need not be resolved for every run
 _RUN_NAME = "${mlpexp.run_name:${hydra.overrides.task}}"
 _FULL_RUN_NAME = "${mlpexp.full_run_name:${hydra.overrides.task}}"
+MAX_SHARED = 4096  # configurations that are kept for runs which share them
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,7 +84,8 @@ class Composer:
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._loader, self._master = loader, master
         self._is_group: dict[str, bool] = {}
-        self._choices: dict[tuple[str, ...], _Choice | None] = {}
+        self._choices: dict[tuple[Override, ...], _Choice | None] = {}
+        self._shared: dict[tuple[tuple[Override, ...], tuple[Override, ...]], tuple[_Choice, Plain]] = {}
 
     def compose(self, spec: RunSpec) -> ComposedRun:
         """
@@ -124,18 +126,35 @@ class Composer:
 
     def _edited(self, spec: RunSpec) -> tuple["_Choice", Plain]:
         """The choice of files, and its configuration with the run's values set, not resolved."""
-        groups = [override for override in spec.overrides if self._chooses_file(override)]
-        values = [override for override in spec.overrides if not self._chooses_file(override)]
-        key = tuple(override.text for override in groups)
-        if key not in self._choices:
-            self._choices[key] = None  # until it has proved usual
-            self._choices[key] = _Choice(self._loader.load_sweep_config(self._master, list(key)))
-        if (choice := self._choices[key]) is None:
+        groups: list[Override] = []  # choices of files
+        below: list[Override] = []  # values below a group of keys
+        top: list[Override] = []  # values at the top level
+        for override in spec.overrides:
+            kind = groups if self._chooses_file(override) else below if "." in override.key else top
+            kind.append(override)
+        choice, plain = self._with_values(tuple(groups), tuple(below))
+        plain = dict(plain)
+        for override in top:
+            apply(override, plain, set())
+        return choice, plain
+
+    def _with_values(self, groups: tuple[Override, ...], below: tuple[Override, ...]) -> tuple["_Choice", Plain]:
+        """The same without the values at the top level, such as the seed: runs that differ in these share the rest."""
+        if (groups, below) in self._shared:
+            return self._shared[groups, below]
+        if groups not in self._choices:
+            self._choices[groups] = None  # until it has proved usual
+            texts = [override.text for override in groups]
+            self._choices[groups] = _Choice(self._loader.load_sweep_config(self._master, texts))
+        if (choice := self._choices[groups]) is None:
             raise Unusual
         plain = dict(choice.config.plain)
         copied: set[tuple[str, ...]] = set()
-        for override in values:
+        for override in below:
             apply(override, plain, copied)
+        if len(self._shared) >= MAX_SHARED:
+            self._shared.clear()
+        self._shared[groups, below] = choice, plain
         return choice, plain
 
     def _chooses_file(self, override: Override) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
+from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
@@ -100,7 +101,8 @@ def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None
     Args:
         directory: of a sweep whose saved states the runs continue from.
     """
-    data = [data_of(job) for job in jobs]
+    known: dict[int, Prepared] = {}  # runs share the objects of their data's configuration
+    data = [known.get(id(job.config.data)) or known.setdefault(id(job.config.data), data_of(job)) for job in jobs]
     epochs = None
     if directory is not None and (saved := stack_states.saved_runs(directory)):
         found = [saved.get(identity(job.config, one.digest)) for job, one in zip(jobs, data, strict=True)]

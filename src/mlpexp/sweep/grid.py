@@ -13,6 +13,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 
 from mlpexp.config import checks, hydra_messages, overrides
 from mlpexp.config.overrides import RunSpec
@@ -114,16 +115,22 @@ def check(
     problems: Counter[str] = Counter()
     accepted: list[CheckedRun] = []
     parts: dict[str, Any] = {}
+    checked: dict[tuple[object, ...], CheckedRun] = {}  # by all but the seed, on which no check of several keys depends
     refused = examined = 0
     for spec in specs:
         examined += 1
         try:
             composed = composer.compose(spec)
+            key = _all_but_the_seed(composed)
+            if key in checked and (cfg := _with_seed(checked[key].config, composed.config.get("seed"))) is not None:
+                accepted.append(CheckedRun(composed, cfg))
+                continue
             cfg = checks.parse(composed.config, Path.cwd)
             cfg = with_engine(cfg, alone=alone or composed.needs_run_job, earlier=earlier_engine)
             if cfg.resume is not None:
                 raise UserError("resume continues one run; leave it out, or leave out -m")
             accepted.append(CheckedRun(composed, _with_shared_parts(cfg, parts)))
+            checked[key] = accepted[-1]
         except UserError as error:
             problems.update(str(error).splitlines())
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -140,6 +147,23 @@ def check(
             lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} more problems"]
         raise ConfigError(lines)
     return accepted
+
+
+def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:
+    """Equal for two runs of a sweep that differ in nothing but their seed; groups of keys are compared by object."""
+    values = ((key, value) for key, value in run.config.items() if key != "seed")
+    return (
+        run.needs_run_job,
+        *((key, id(value) if isinstance(value, dict | list) else (type(value), value)) for key, value in values),
+    )
+
+
+def _with_seed(cfg: Config, seed: object) -> Config | None:
+    """The same with another seed; None where that is none, as the whole check then says."""
+    try:
+        return replace(cfg, seed=seed)  # type: ignore[arg-type]
+    except ValidationError:
+        return None
 
 
 def _with_shared_parts(cfg: Config, parts: dict[str, Any]) -> Config:

@@ -243,7 +243,7 @@ class _Run:
             recorder.history,
             recorder.progress,
             tested,
-            prepared.class_counts(),
+            prepared.class_counts,
             prepared.description.class_weights,
             guessed=guessed_loss(prepared, self.cfg.loss_function),
         )

@@ -73,7 +73,7 @@ def write_run(
     atomic_files.make_directory((directory / file_names.LAST).parent)
     for name, content in files.items():
         atomic_files.write(directory / name, content)
-    result = _result(cfg, data, state, files)
+    result = _result(cfg, data, state, end, files)
     run_directory.write_result(directory, result)
     return result
 
@@ -83,14 +83,14 @@ def run_entry(
 ) -> tuple[Result, dict[str, str]]:
     """The result of a run, and for the sweep's table the small files that its directory would have held."""
     files = _tables(state)
-    result = _result(cfg, data, state, {})
+    result = _result(cfg, data, state, _end(cfg, data, state), {})
     listed = "".join(f"- {json.dumps(item)}\n" for item in overrides)  # JSON is YAML
     return result, files | {file_names.OVERRIDES: listed, file_names.RESULT: run_directory.result_json(result)}
 
 
 def _end(cfg: Config, data: Prepared, state: TrainingState) -> Conclusion:
     record = state.record
-    counts, weights = data.class_counts(), data.description.class_weights
+    counts, weights = data.class_counts, data.description.class_weights
     guessed = guessed_loss(data, cfg.loss_function)
     return conclude(
         cfg, record.history, record.progress, record.tested, counts, weights, left=record.left, guessed=guessed
@@ -107,8 +107,8 @@ def _tables(state: TrainingState) -> dict[str, str]:
     return files
 
 
-def _result(cfg: Config, data: Prepared, state: TrainingState, files: Mapping[str, bytes]) -> Result:
-    record, end = state.record, _end(cfg, data, state)
+def _result(cfg: Config, data: Prepared, state: TrainingState, end: Conclusion, files: Mapping[str, bytes]) -> Result:
+    record = state.record
     return Result(
         status=end.status,
         metrics=end.metrics,
