@@ -8,15 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_script
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
+import mlpexp
 from mlpexp.config import checks
+from mlpexp.data import prepare
 from mlpexp.engine.compiled.availability import unsupported
 from mlpexp.engine.torch.engine import Engine
-from mlpexp.models import build, classifier, gradcheck
+from mlpexp.evaluation import trained_run
+from mlpexp.evaluation.network_outputs import classify
+from mlpexp.models import build, classifier, gradcheck, saved_states
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.diagnostics import inspect
 from mlpexp.nn.dropout_masks import Masks, draw, stream_keys
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import Dropout
@@ -26,6 +32,8 @@ from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import UpdateSettings
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.store.identity import identity
+from mlpexp.training.single_run import Quiet
+from mlpexp.training.train_stack import train_stack
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 
@@ -373,6 +381,52 @@ def test_a_stopped_sweep_with_dropout_and_batch_norm_continues_to_the_bit(train,
     [kept] = [row for row in table("multirun/rungs/results.csv") if row["epochs"] == "2"]
     [same] = [row for row in table("multirun/whole/results.csv") if row["seed"] == kept["seed"]]
     assert kept["val/loss"] == same["val/loss"]
+
+
+def test_saved_states_hold_the_running_statistics(tmp_path):
+    cfgs = [config({"norm": "batch", "dropout": 0.2}, seed, trainer={"max_epochs": 3}) for seed in range(2)]
+    prepared = [prepare(cfg.data) for cfg in cfgs]
+
+    def trained(states=(), until=None):
+        with Quiet():
+            return train_stack(cfgs, prepared, states=states, until=until)
+
+    whole, half = trained(), trained(until=1)
+    states = {str(run): half.state(run) for run in range(2)}
+    (tmp_path / "sweep").mkdir()
+    saved_states.save(tmp_path / "sweep", states)
+    wanted = {str(run): (cfgs[run], prepared[run]) for run in range(2)}
+    loaded = saved_states.load(tmp_path / "sweep", wanted)
+    assert loaded["0"].last.parameters["norms.0.running_var"].ne(1).any()
+    rest = trained([loaded["0"], loaded["1"]])
+    for name, values in whole.last.parameters.items():
+        assert torch.equal(values, rest.last.parameters[name])
+    assert [record.history for record in rest.records] == [record.history for record in whole.records]
+
+
+def test_networks_of_a_sweep_predict_from_python_as_each_does_by_itself(train, here):
+    assert train(["-m", *SMALL, *ALL, "seed=0,1", "name=s"]).code == 0
+    sweep = mlpexp.load_sweep("multirun/s")
+    shares = sweep.predict_proba(load_digits().data[:60])
+    for run, row in enumerate(sweep):
+        module = trained_run.load(row.directory).module
+        wanted = classify(module, sweep.data.inputs[:60]).numpy()
+        assert shares[run] == pytest.approx(wanted, abs=1e-6)
+        assert classify(row.model(), sweep.data.inputs[:60]).numpy() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("model", [{"norm": "batch"}, {"norm": "layer", "dropout": 0.5, "residual": True}], ids=str)
+def test_diagnostics_use_the_statistics_of_their_samples_and_no_masks(model):
+    [cfg], [start], inputs, labels = problem(model, 20, runs=1)
+    network = cfg.model.network(INPUTS, CLASSES)
+    tensors = {name: values.double() for name, values in start.items()}
+    numbers, _ = inspect(network, tensors, inputs.double(), labels)
+    module = TorchMLP(cfg, INPUTS, CLASSES).double().train()
+    for dropout in module._dropouts:
+        dropout.eval()
+    F.cross_entropy(module(inputs.double()), labels).backward()
+    wanted = [module.get_parameter(f"layers.{i}.weight").grad.norm().item() for i in range(4)]
+    assert numbers.gradient_norm.tolist() == pytest.approx(wanted)
 
 
 def test_the_implementations_agree(here):

@@ -108,10 +108,11 @@ def dense_outputs(module, inputs):
     return [values[k + 1] for k, _ in module.network.linear]
 
 
-def coordinates(width: int, parametrization: str, optimizer: str) -> list[float]:
+def coordinates(width: int, parametrization: str, optimizer: str, **layers: Any) -> list[float]:
     """Root mean square, over samples and units, of how far three steps move each layer's values."""
     rate = 0.1 if optimizer == "sgd" else 0.01
     cfg = configured(width, parametrization=parametrization, name=optimizer, lr=rate)
+    cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, **layers))
     prepared = prepare(datasets.load(DataConfig()), cfg.data)
     inputs, labels = (part[:128] for part in prepared.part("train"))
     module = build(cfg, 64, 10)
@@ -134,6 +135,13 @@ def test_in_mup_every_layers_values_move_as_far_whatever_the_width(optimizer):
     ratios = [b / a for a, b in zip(narrow, wide, strict=True)]
     # sgd: the first layer hardly moves; adam: the logits explode
     assert ratios[0] < 0.4 if optimizer == "sgd" else ratios[-1] > 3, ratios
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("layers", [{"norm": "layer"}, {"norm": "rms", "residual": True}, {"bias": False}], ids=str)
+def test_in_mup_values_move_as_far_whatever_the_width_with_norms_skips_or_without_biases(layers, optimizer):
+    narrow, wide = (coordinates(width, "mup", optimizer, **layers) for width in (64, 1024))
+    assert all(0.5 < b / a < 2 for a, b in zip(narrow, wide, strict=True)), (narrow, wide)
 
 
 def test_logits_at_the_start_shrink_with_the_width_in_mup_alone():
