@@ -112,6 +112,40 @@ def _compiled_elu(v: Any) -> Any:
     return lambda x: v.where(x > 0.0, x, v.expm1(x)), lambda x, h: v.where(h > 0.0, 1.0, h + 1.0)
 
 
+def _compiled_selu(v: Any) -> Any:
+    steep = SELU_SCALE * SELU_ALPHA
+    return (
+        lambda x: v.where(x > 0.0, x * SELU_SCALE, v.expm1(x) * steep),
+        lambda x, h: v.where(h > 0.0, SELU_SCALE, h + steep),
+    )
+
+
+def _compiled_mish(v: Any) -> Any:
+    def derivative(x: Any, h: Any) -> Any:
+        slope = v.tanh(v.softplus(x))
+        return v.fma(x * (1.0 - slope * slope), v.sigmoid(x), slope)
+
+    return lambda x: x * v.tanh(v.softplus(x)), derivative
+
+
+def _compiled_softsign(v: Any) -> Any:
+    def derivative(x: Any, h: Any) -> Any:
+        rest = 1.0 - v.absolute(h)
+        return rest * rest
+
+    return lambda x: x / (1.0 + v.absolute(x)), derivative
+
+
+def _compiled_gelu_tanh(v: Any) -> Any:
+    scale, cubic = math.sqrt(8 / math.pi), 0.044715
+
+    def derivative(x: Any, h: Any) -> Any:
+        sigmoid = v.sigmoid(x * v.fma(x * x, scale * cubic, scale))
+        return sigmoid * v.fma(x * (1.0 - sigmoid), v.fma(x * x, 3.0 * scale * cubic, scale), 1.0)
+
+    return lambda x: x * v.sigmoid(x * v.fma(x * x, scale * cubic, scale)), derivative
+
+
 @cache
 def _leaky_relu(slope: float) -> Activation:
     return Activation(
@@ -232,6 +266,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             steepest=1.0885,
             forward_=lambda x, h: torch.ops.aten.mish.out(x, out=h),
             backward_=lambda g, x, h: g.copy_(torch.ops.aten.mish_backward(g, x)),
+            compiled=_compiled_mish,
         ),
         "selu": Activation(
             function=lambda x: F.selu(x),
@@ -243,6 +278,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             backward_=lambda g, x, h: torch.ops.aten.elu_backward.grad_input(
                 g, SELU_ALPHA, SELU_SCALE, 1, False, x, grad_input=g
             ),
+            compiled=_compiled_selu,
         ),
         "hardtanh": Activation(
             function=lambda x: F.hardtanh(x),
@@ -252,6 +288,10 @@ ACTIVATIONS: Registry[Activation] = Registry(
             forward_=lambda x, h: torch.ops.aten.hardtanh.out(x, out=h),
             backward_=lambda g, x, h: torch.ops.aten.hardtanh_backward.grad_input(g, h, -1, 1, grad_input=g),
             reads_input=False,
+            compiled=lambda v: (
+                lambda x: v.where(x > 1.0, 1.0, v.where(x < -1.0, -1.0, x)),
+                lambda x, h: v.where(v.absolute(h) < 1.0, 1.0, 0.0),
+            ),
         ),
         "relu6": Activation(
             function=lambda x: F.relu6(x),
@@ -261,12 +301,17 @@ ACTIVATIONS: Registry[Activation] = Registry(
             forward_=lambda x, h: torch.ops.aten.hardtanh.out(x, 0, 6, out=h),
             backward_=lambda g, x, h: torch.ops.aten.hardtanh_backward.grad_input(g, h, 0, 6, grad_input=g),
             reads_input=False,
+            compiled=lambda v: (
+                lambda x: v.where(x > 6.0, 6.0, v.where(x < 0.0, 0.0, x)),
+                lambda x, h: v.where(h > 0.0, v.where(h < 6.0, 1.0, 0.0), 0.0),
+            ),
         ),
         "softsign": Activation(
             function=lambda x: F.softsign(x),
             derivative=lambda x, h: (1 - h.abs()) ** 2,
             gain=2.3374,
             kinks=(0.0,),  # of its slope's slope
+            compiled=_compiled_softsign,
         ),
         "gelu_tanh": Activation(
             function=lambda x: F.gelu(x, approximate="tanh"),
@@ -275,6 +320,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             steepest=1.13,
             forward_=lambda x, h: torch.ops.aten.gelu.out(x, approximate="tanh", out=h),
             backward_=lambda g, x, h: torch.ops.aten.gelu_backward.grad_input(g, x, approximate="tanh", grad_input=g),
+            compiled=_compiled_gelu_tanh,
         ),
         "identity": Activation(
             function=lambda x: x,
