@@ -464,6 +464,26 @@ def test_arrays_are_trained_exactly_and_found_again(kind, here):
     assert set(np.unique(again.predict(inputs))) <= ({"no", "yes"} if kind == "texts" else {"0", "1"})
 
 
+def test_a_regression_is_predicted_in_the_units_of_its_targets(here):
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(200, 3))
+    values = 1000 + 50 * inputs @ np.array([[1.0, 0.0], [2.0, 1.0], [0.0, -1.0]])
+    settings = {key: value for key, value in FAST.items() if key != "data"} | {"data.task": "regression"}
+    grid = {"model.width": [4, 8], "seed": [0, 1]}
+    results = mlpexp.sweep(grid, settings, {"trainer.max_epochs": 20}, data=(inputs, values), name="a")
+    found = results.predict(inputs)
+    assert found.shape == (4, 200, 2)
+    assert np.corrcoef(found[0, :, 0], values[:, 0])[0, 1] > 0.9
+    assert abs(found.mean() - 1000) < 10
+    assert np.allclose(results[3].predict(inputs), found[3], rtol=1e-5)
+    with pytest.raises(mlpexp.UserError, match="have no probabilities"):
+        results.predict_proba(inputs)
+    frame = pd.DataFrame(inputs, columns=list("abc")).assign(y=values[:, 0])
+    one = mlpexp.run(settings, data=frame, target="y")
+    assert one.predict(frame).shape == (200,)
+    assert one.predict(frame.drop(columns="y")).mean() == pytest.approx(1000, abs=50)
+
+
 @pytest.mark.parametrize(
     ("data", "target", "message"),
     [

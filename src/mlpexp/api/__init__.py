@@ -3,7 +3,7 @@
 The same schema, files and messages as the command line: a sweep that one has started, the other continues.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["load_run", "load_sweep", "run", "sweep"]
 
 
-def run(*settings: Settings, data: Any = None, target: str | None = None, **more: Any) -> "RunResults":
+def run(*settings: Settings, data: Any = None, target: str | Sequence[str] | None = None, **more: Any) -> "RunResults":
     """Train one network, as `train.py` does, in `outputs/DATE/TIME` below the working directory.
 
     Args:
@@ -25,7 +25,7 @@ def run(*settings: Settings, data: Any = None, target: str | None = None, **more
             the command line (`"model.depth=2"`). A list is one value: `{"model.width": [64, 32]}` has two layers.
         data: the name of a data set, a DataFrame or mapping of columns with `target`, arrays `(X, y)`, or a file.
             DataFrames and arrays are kept in `outputs/data`, named by their content.
-        target: the column of classes.
+        target: the column of classes; with `data.task=regression` of values, or several such columns.
         more: settings by keyword: `model={"depth": 2}`, `seed=3`, `optimizer="adam"`, `resume="outputs/DATE/TIME"`.
 
     Raises:
@@ -40,7 +40,7 @@ def run(*settings: Settings, data: Any = None, target: str | None = None, **more
 
 
 def sweep(
-    grid: Settings, /, *settings: Settings, data: Any = None, target: str | None = None, **more: Any
+    grid: Settings, /, *settings: Settings, data: Any = None, target: str | Sequence[str] | None = None, **more: Any
 ) -> "SweepResults":
     """Train every combination of the values in `grid`, as `train.py -m` does, in `multirun/NAME`.
 
@@ -95,7 +95,7 @@ def _train(cfg: Any) -> None:
 
 
 def _joined(
-    settings: tuple[Settings, ...], data: Any, target: str | None, more: Mapping[str, Any]
+    settings: tuple[Settings, ...], data: Any, target: str | Sequence[str] | None, more: Mapping[str, Any]
 ) -> tuple[Settings, ...]:
     """All settings, in the order in which they count."""
     if data is None and target is not None:

@@ -5,7 +5,7 @@ workers and later starts read the file, and the same content is the same data.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,13 +20,13 @@ TABLES = (".csv", ".tsv", ".txt", ".parquet")
 WANTED = "give a DataFrame with target='COLUMN', a pair of arrays (X, y), a file, or a name such as 'iris'"
 
 
-def settings(data: Any, target: str | None) -> dict[str, Any]:
+def settings(data: Any, target: str | Sequence[str] | None) -> dict[str, Any]:
     """The settings below `data` that mean this data; a file is written where there is none yet.
 
     Args:
         data: a DataFrame, a mapping of columns, a pair (X, y) of arrays, the path of a file, the name of a data set, or
             a mapping of settings.
-        target: the column of classes, of a table.
+        target: the column of classes of a table, or with `data.task=regression` the columns of values.
 
     Raises:
         UserError: it is something else, or cannot be trained on.
@@ -44,12 +44,13 @@ def settings(data: Any, target: str | None) -> dict[str, Any]:
     if not data_frames.is_frame(data):
         raise UserError(f"data is {type(data).__name__}; {WANTED}")
     names = [str(name) for name in (data.keys() if isinstance(data, Mapping) else data.columns)]
-    if target is None or target not in names:
-        given = "which column holds the classes?" if target is None else f"target={target!r} is no column;"
+    targets = [] if target is None else [target] if isinstance(target, str) else list(target)
+    if not targets or not set(targets) <= set(names):
+        given = "which column holds the classes?" if not targets else f"target={target!r} is no column;"
         raise UserError(f"{given} The table has {', '.join(names[:12])}; give target={names[-1] if names else 'y'!r}")
     text, texts = data_frames.to_csv(data)
     found = {"data": "csv", "data.path": str(_kept(text.encode(), ".csv")), "data.target": target}
-    categorical = [name for name in texts if name != target]
+    categorical = [name for name in texts if name not in targets]
     return found | ({"data.categorical": categorical} if categorical else {})
 
 
@@ -61,7 +62,7 @@ def _is_table(data: Mapping[Any, Any]) -> bool:
     )
 
 
-def _file(path: str, target: str | None) -> dict[str, Any]:
+def _file(path: str, target: str | Sequence[str] | None) -> dict[str, Any]:
     if Path(path).suffix == ".npz":
         return {"data": "npz", "data.path": path}
     return {"data": "csv", "data.path": path} | ({"data.target": target} if target is not None else {})

@@ -92,20 +92,31 @@ class RunResults:
         return {name: value[0].clone() for name, value in self._stack.weights.items()}
 
     def predict_proba(self, samples: Any) -> NDArray[np.float64]:
-        """Probabilities (N, C) of raw samples, a DataFrame or an array (N, J); classes as `class_names` lists them."""
-        from mlpexp.api import new_samples
+        """Probabilities (N, C) of raw samples, a DataFrame or an array (N, J); classes as `class_names` lists them.
 
-        inputs = new_samples.prepared(samples, self._stack.data)
-        found: NDArray[np.float64] = self._stack.logits(inputs)[0].double().softmax(-1).numpy()
-        return found
+        Raises:
+            UserError: the samples do not fit, or the network predicts values.
+        """
+        if not self.class_names:
+            raise UserError(f"{self.directory} predicts values, which have no probabilities; use predict")
+        return self._predictions(samples)
 
     def predict(self, samples: Any) -> NDArray[Any]:
-        """The class of each raw sample, (N,): its name."""
-        return np.array(self.class_names)[self.predict_proba(samples).argmax(-1)]
+        """The class of each raw sample, (N,): its name; in a regression its value, (N,), or values, (N, T)."""
+        found = self._predictions(samples)
+        if self.class_names:
+            return np.array(self.class_names)[found.argmax(-1)]
+        return found[..., 0] if found.shape[-1] == 1 else found
+
+    def _predictions(self, samples: Any) -> NDArray[np.float64]:
+        from mlpexp.api import new_samples
+
+        found: NDArray[np.float64] = self._stack.predictions(new_samples.prepared(samples, self._stack.data))[0]
+        return found
 
     @property
     def class_names(self) -> list[str]:
-        """The classes in the order of the outputs, C."""
+        """The classes in the order of the outputs, C; empty in a regression."""
         return list(self._stack.data.class_names)
 
     @cached_property

@@ -173,29 +173,40 @@ class SweepResults:
         The order is that of `table`; NaN for runs without finite numbers.
 
         Raises:
-            UserError: the samples do not fit, or the runs have other classes than each other.
+            UserError: the samples do not fit, the networks predict values, or other classes than each other.
         """
+        if not self._stacks[0].data.class_names:
+            raise UserError(f"{self.directory} predicts values, which have no probabilities; use predict")
+        return self._predictions(samples)
+
+    def predict(self, samples: Any) -> NDArray[Any]:
+        """The predicted class of each raw sample by each run, (R, N): names; "" for runs without finite numbers.
+
+        In a regression the values, (R, N), or (R, N, T) of several targets; NaN for runs without finite numbers.
+        """
+        found = self._predictions(samples)
+        classes = self._stacks[0].data.class_names
+        if not classes:
+            return found[..., 0] if found.shape[-1] == 1 else found
+        missing = np.isnan(found).any(-1)
+        return np.array([*classes, ""])[np.where(missing, -1, np.where(np.isnan(found), -1.0, found).argmax(-1))]
+
+    def _predictions(self, samples: Any) -> NDArray[np.float64]:
+        """(R, N, C) probabilities or values."""
         from mlpexp.api import new_samples
 
         groups = self._stacks
-        if len({tuple(group.data.class_names) for group in groups}) > 1:
+        if len({(*group.data.class_names, None, *group.data.target_names) for group in groups}) > 1:
             raise UserError("the runs were trained on different classes; select runs of one data set")
         place_of = {row["run"]: place for place, row in enumerate(self.table)}
         found: NDArray[np.float64] | None = None
         for group in groups:
-            values = group.logits(new_samples.prepared(samples, group.data)).double().softmax(-1).numpy()
+            values = group.predictions(new_samples.prepared(samples, group.data))
             if found is None:
                 found = np.full((len(self.table), *values.shape[1:]), np.nan)
             found[[place_of[self._finite[place]["run"]] for place in group.runs]] = values
         assert found is not None
         return found
-
-    def predict(self, samples: Any) -> NDArray[Any]:
-        """The predicted class of each raw sample by each run, (R, N): names; "" for runs without finite numbers."""
-        shares = self.predict_proba(samples)
-        names = np.array([*self._stacks[0].data.class_names, ""])
-        missing = np.isnan(shares).any(-1)
-        return names[np.where(missing, -1, np.where(np.isnan(shares), -1.0, shares).argmax(-1))]
 
     @property
     def data(self) -> "Prepared":

@@ -1,13 +1,15 @@
 """Trained networks of many runs as stacked tensors, one stack for each architecture and preprocessing.
 
-Letters: R runs, N samples, I inputs, C classes.
+Letters: R runs, N samples, I inputs, C classes or values of a regression.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlpexp.config.schema import Config
@@ -35,6 +37,14 @@ class StackedNetworks:
     weights: dict[str, Tensor]
     data: Description
 
+    def predictions(self, inputs: Tensor) -> NDArray[np.float64]:
+        """Probabilities (R, N, C) of prepared inputs (N, I); in a regression the values, in the units of the data."""
+        outputs = self.logits(inputs).double()
+        if self.data.target_names:
+            return self.data.in_target_units(outputs.numpy())
+        found: NDArray[np.float64] = outputs.softmax(-1).numpy()
+        return found
+
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
         """(R, N, C) of prepared inputs (N, I)."""
@@ -61,7 +71,8 @@ def load_stacks(directories: Sequence[Path], weights: Weights | None = None) -> 
     described: dict[object, tuple[NetworkSpec, Description]] = {}
     for place, directory in enumerate(directories):
         network, state, data = _load(directory, weights)
-        key: object = (network, data.features.key, tuple(data.class_names), next(iter(state.values())).dtype)
+        scale = tuple(data.target_shift), tuple(data.target_scale), tuple(data.target_names)
+        key: object = network, data.features.key, tuple(data.class_names), scale, next(iter(state.values())).dtype
         described.setdefault(key, (network, data))
         groups.setdefault(key, []).append((place, state))
     for key, members in groups.items():
