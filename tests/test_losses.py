@@ -1,6 +1,5 @@
 """Every loss: by hand against autograd, in a stack against alone, a training against a plain loop of torch."""
 
-import csv
 from dataclasses import replace
 
 import pytest
@@ -278,6 +277,13 @@ def test_gradcheck_knows_the_loss(more):
     assert "gradients agree" in ended.out
 
 
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def test_several_losses_are_ranked_by_what_can_be_compared(train, here):
+    settings = "data=diabetes loss.name=mse,mae trainer.max_epochs=2"
+    ended = train(f"-m {settings} name=s")
+    assert "by val/rmse" in ended.out
+    report = run_script("report.py", ["multirun/s"])
+    assert "Best by validation RMSE" in report.out, report.err
+    ended = train(f"-m {settings} name=h halving.rungs=[1]")
+    assert (ended.code, "monitor=val/rmse" in ended.line) == (2, True)
+    ended = train(f"-m {settings} name=o hydra/sweeper=optuna hydra.sweeper.n_trials=2")
+    assert (ended.code, "monitor=val/rmse" in ended.line) == (2, True)

@@ -10,7 +10,9 @@ import numpy as np
 from mlpexp.analysis.blocks import Blocks
 from mlpexp.analysis.statistics import Estimate, mean_and_half
 from mlpexp.analysis.sweep_table import SweepTable
-from mlpexp.nn.metrics import higher_is_better
+from mlpexp.nn.metrics import headline, higher_is_better
+
+UNCOMPARABLE = ("loss.name", "loss.delta")  # keys whose values have losses that cannot be compared
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +59,15 @@ class Ranking:
 def best_first(values: np.ndarray, metric: str) -> np.ndarray:
     """Numbers by which values of a metric such as `val/acc` are sorted: the best first, NaN last."""
     return -values if higher_is_better(metric) else values
+
+
+def usual_metric(table: SweepTable, monitor: str) -> str:
+    """The validation metric that decides unless told otherwise: the one that the runs monitored.
+
+    Where several losses were minimised their values cannot be compared; accuracy decides then, or RMSE.
+    """
+    is_loss_swept = any(key.name in UNCOMPARABLE and len(key.levels) > 1 for key in table.factors)
+    return f"val/{headline(table.values)}" if is_loss_swept and monitor == "val/loss" else monitor
 
 
 def rank(blocks: Blocks, by: str) -> Ranking:

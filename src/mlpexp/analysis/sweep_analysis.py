@@ -11,7 +11,7 @@ from mlpexp.analysis import blocks, load_sweep
 from mlpexp.analysis.blocks import Blocks
 from mlpexp.analysis.comparison import Comparison, compare
 from mlpexp.analysis.load_sweep import Sources
-from mlpexp.analysis.ranking import Ranking, best_first, rank
+from mlpexp.analysis.ranking import Ranking, best_first, rank, usual_metric
 from mlpexp.analysis.statistics import Estimate, cell_means, pareto_front
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.analysis.swept_keys import Key
@@ -142,7 +142,7 @@ def analyse_table(
             with the worst value of the sweep.
     """
     if by is None:
-        by = sources.monitors.most_common(1)[0][0] if sources.monitors else FALLBACK_MONITOR
+        by = usual_metric(study, sources.monitors.most_common(1)[0][0] if sources.monitors else FALLBACK_MONITOR)
     if diverged == "worst":
         study = study.with_diverged()
     metric = metric or headline(study.values)

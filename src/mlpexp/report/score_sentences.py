@@ -16,7 +16,8 @@ def score(analysis: Analysis, aside: str) -> list[str]:
     samples = _test_samples(analysis) if analysis.reported == "test/acc" else 0
     found = best_score.of_best(analysis.blocks, analysis.ranking, analysis.reported, samples)
     assert found is not None and analysis.best is not None, "a score is that of a best configuration"
-    name, own = label(analysis.reported).capitalize(), analysis.ranking.estimate(analysis.best, analysis.reported)
+    words = label(analysis.reported)
+    name, own = f"{words[0].upper()}{words[1:]}", analysis.ranking.estimate(analysis.best, analysis.reported)
     if not math.isfinite(found.low):
         return [f"{name} {found.mean:.4f}{aside}.", *_test_sample(analysis, found.mean)]
     repeated = [key.name for key in analysis.study.seeds]

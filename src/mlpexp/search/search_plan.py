@@ -7,11 +7,12 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from mlpexp.analysis.ranking import UNCOMPARABLE
 from mlpexp.config import hydra_messages
 from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config
-from mlpexp.nn.metrics import columns
-from mlpexp.runtime.errors import ConfigError
+from mlpexp.nn.metrics import columns, recorded
+from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.search import objectives, samplers, search_console, search_space
 from mlpexp.search.search_space import Space
 from mlpexp.store.run_names import UNNAMED
@@ -71,7 +72,15 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
     ]
     if problems:
         raise ConfigError(problems)
-    objectives.check(names, columns("train", "val", names=cfg.metric_names))
+    possible = columns("train", "val", names=cfg.metric_names)
+    objectives.check(names, possible)
+    if {"val/loss", "train/loss"} & set(names) and (
+        varied := [key for key in UNCOMPARABLE if key in space.distributions]
+    ):
+        raise UserError(
+            f"{varied[0]} is searched, and values of several losses cannot be compared; choose another objective, e.g. "
+            f"monitor={columns('val', names=recorded(cfg.data.learns))[-1]}"
+        )
     name = str(settings["sampler"])
     if warning := samplers.check(name, space, names):
         search_console.warn(warning)

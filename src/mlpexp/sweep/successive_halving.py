@@ -17,7 +17,7 @@ from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
 from mlpexp.models import saved_states
 from mlpexp.models.training_state import TrainingState
-from mlpexp.nn.metrics import higher_is_better
+from mlpexp.nn.metrics import columns, higher_is_better, recorded
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names, stack_states
@@ -45,6 +45,10 @@ def problems(configs: Sequence[Config], settings: Settings) -> Iterator[str]:
         yield "halving.* is one setting for the whole sweep, whose runs are compared; give each key one value"
     if any(cfg.monitor != configs[0].monitor for cfg in configs):
         yield "halving compares all runs by one metric; give monitor one value"
+    losses = {(cfg.loss_function.name, cfg.loss.delta): cfg for cfg in configs}
+    if len(losses) > 1 and configs[0].monitor == "val/loss":
+        usual = columns("val", names=recorded(configs[0].data.learns))[-1]
+        yield f"halving compares all runs, and values of several losses cannot be compared; set e.g. monitor={usual}"
     if settings.backend not in ("auto", "process"):
         yield f"halving trains in this process; leave hydra.launcher.backend={settings.backend} out"
     for reason in dict.fromkeys(cannot_be_stacked(cfg) for cfg in configs):

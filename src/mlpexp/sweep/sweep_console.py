@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mlpexp.analysis import blocks
-from mlpexp.analysis.ranking import Ranking, rank
+from mlpexp.analysis.ranking import Ranking, rank, usual_metric
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_table import SweepTable, from_records
 from mlpexp.analysis.swept_keys import Key
@@ -195,6 +195,7 @@ def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Out
     monitor = sweep[0].config.monitor
     data = {f"data.{key}": {str(value)} for key, value in vars(sweep[0].config.data).items()}
     repetitions = blocks.of(table, data)
+    monitor = usual_metric(table, monitor)
     ranking = rank(repetitions, monitor)
     if ranking.best is None:
         return
