@@ -379,14 +379,17 @@ def test_a_sweep_that_was_killed_before_its_table_is_read_from_its_runs(tmp_path
 
 def test_sweeps_are_compared_side_by_side(tmp_path, undrawn):
     one = report_sweeps.write(tmp_path / "one", SMALL, noise=0.001)
-    two = report_sweeps.write(tmp_path / "two", SMALL, noise=0.001, truth=lambda s: 0.8, random=1, digest="ab" * 32)
+    deeper = SMALL | {"model.depth": [3, 4]}
+    two = report_sweeps.write(tmp_path / "two", deeper, noise=0.001, truth=lambda s: 0.8, random=1)
     none = report_sweeps.write(tmp_path / "none", [])
     page = report(one, two, none, "--out", tmp_path / "both")
     assert "Side by side" in page.text
     assert "Best by validation loss: one, with depth=2, width=64 (test accuracy " in page.text
-    assert "distinguishable" not in page.text.split("Careful")[0]
-    assert "No test is made between sweeps" in page.text
-    assert "not run on the same data; they differ in the data's bytes" in page.text
+    assert "8 configurations of all sweeps are one family" in page.text
+    other = report_sweeps.write(tmp_path / "other", SMALL, digest="ab" * 32)
+    text = report(one, other, "--out", tmp_path / "apart").text
+    assert "not run on the same data; they differ in the data's bytes" in text
+    assert "so no best of all sweeps is named" in text
     assert [row["sweep"] for row in read(tmp_path / "both/tables/sweeps.csv")] == ["one", "two", "none"]
     assert {"1-heat.png", "2-heat.png", "sweeps.png"} <= {path.name for path in (tmp_path / "both/figures").iterdir()}
 

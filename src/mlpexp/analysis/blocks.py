@@ -83,9 +83,7 @@ def _sampling(data: Mapping[str, Collection[str]], parts: Collection[str], num_f
     if "data.fold" not in parts and names and all(name in DATA_SETS and DATA_SETS[name].generated for name in names):
         return 0.0  # each data seed draws samples of its own
     data = {f"data.{key}": {str(value)} for key, value in defaults()["data"].items()} | dict(data)
-    folds = max(_numbers(data, "data.folds"), default=0.0)
-    if "data.fold" in parts:
-        folds = max(folds, num_folds)
+    folds = max([*_numbers(data, "data.folds"), num_folds])
     test = max(_numbers(data, "data.test_fraction"), default=0.0)
     if folds > 1:
         train = (1 - test) * (folds - 1) / folds

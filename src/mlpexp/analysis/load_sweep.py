@@ -46,6 +46,8 @@ class Sources:
     """runs whose result.json could not be used"""
     corrected: list[str] = field(default_factory=list)
     """runs whose row of results.csv differs from what they recorded"""
+    unlisted: int = 0
+    """finished runs of the study that results.csv does not list"""
     unverified: int = 0
     """runs with numbers that only results.csv has"""
     records: list[Record] = field(default_factory=list)
@@ -79,7 +81,17 @@ def read(directory: Path) -> tuple[SweepTable, Sources]:
         raise _damaged(directory, str(error)) from error
     if records and not {"name", "status", "val/loss"} <= records[0].keys():
         raise _damaged(directory, "columns are missing")
+    with contextlib.suppress(UserError):
+        if unlisted := _unlisted(directory, names, records):
+            return _read_runs(directory, unlisted, records)
     return _verified(directory, records)
+
+
+def _unlisted(directory: Path, names: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Finished runs of the study that its table does not list, since a later command trained only others."""
+    listed, plan = {str(row["name"]) for row in records}, sweep_manifest.read(directory)
+    there = set(names)
+    return [name for name in plan.runs.values() if name in there and name not in listed] if plan else []
 
 
 def read_single_runs(directories: Sequence[Path]) -> tuple[SweepTable, Sources]:
@@ -93,14 +105,25 @@ def is_single_run(directory: Path) -> bool:
     return (directory / RESULT).is_file() and not (directory / RESULTS).is_file()
 
 
-def _read_runs(directory: Path, names: Sequence[str]) -> tuple[SweepTable, Sources]:
-    sources = Sources()
+def _read_runs(directory: Path, names: Sequence[str], listed: Sequence[Record] = ()) -> tuple[SweepTable, Sources]:
+    """The runs `names`, and those of a table beside them, whose rows count where a run has no result of its own."""
+    sources = Sources(unlisted=len(names) if listed else 0)
     rows: list[results_table.Row] = []
-    for number, name in enumerate(names):
-        result = _result(directory, name, sources)
-        message = "" if result is not None else f"its {RESULT} is damaged"
-        rows.append((number, name, run_files.overrides(directory, name) or [], result, message))
-    return _finished(directory, results_table.records(rows), sources)
+    given = {str(row["name"]): row for row in listed}
+    for number, name in enumerate(dict.fromkeys([*given, *names])):
+        result, row = _result(directory, name, sources), given.get(name, {})
+        message = "" if result is not None else str(row.get("message") or f"its {RESULT} is damaged")
+        words = run_files.overrides(directory, name)
+        if words is None:
+            words = [f"{k}={v}" for k, v in row.items() if sweep_table.is_swept(k) and v is not None]
+        rows.append((number, name, words, result, message))
+    records = results_table.records(rows)
+    for record in records:
+        row = given.get(str(record["name"]), {})
+        if row and str(record["name"]) not in sources.results:
+            record |= {key: value for key, value in row.items() if key in record and not sweep_table.is_swept(key)}
+            sources.unverified += row["status"] in FINITE
+    return _finished(directory, records, sources)
 
 
 def _verified(directory: Path, records: list[Record]) -> tuple[SweepTable, Sources]:

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlpexp.analysis import load_sweep
-from mlpexp.analysis.load_sweep import Sources
+from mlpexp.analysis import joined_sweeps, load_sweep
+from mlpexp.analysis.load_sweep import Sources, different_data
 from mlpexp.analysis.sweep_analysis import Analysis, Diverged, analyse_table
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.nn.chance_level import LIKELY_CAUSES
@@ -68,9 +68,8 @@ def build(
         OSError: it cannot be written.
     """
     out = directories[0] / "report" if out is None else out
-    titles, analyses = _analysed(
-        directories, partial(analyse_table, metric=metric, by=by, margin=margin, diverged=diverged)
-    )
+    analysed = partial(analyse_table, metric=metric, by=by, margin=margin, diverged=diverged)
+    titles, analyses = _analysed(directories, analysed)
     owned_directory.check(out, KIND, ADVICE, tensorboard_report.earlier_files)
     report = Report()
     sections = [
@@ -82,7 +81,7 @@ def build(
             "title": ", ".join(titles),
             "date": f"{datetime.now():%Y-%m-%d %H:%M}",
             "sweeps": sections,
-            "comparison": _comparison(analyses, titles, report) if len(analyses) > 1 else None,
+            "comparison": _comparison(analyses, titles, analysed, report) if len(analyses) > 1 else None,
         }
     )
     name, events = tensorboard_report.event_file(report.texts, report.shown)
@@ -178,10 +177,19 @@ def _section(analysis: Analysis, title: str, report: Report, prefix: str) -> dic
     }
 
 
-def _comparison(analyses: Sequence[Analysis], titles: Sequence[str], report: Report) -> Mapping[str, Any]:
+def _comparison(
+    analyses: Sequence[Analysis],
+    titles: Sequence[str],
+    analysed: Callable[[SweepTable, Sources], Analysis],
+    report: Report,
+) -> Mapping[str, Any]:
+    joined = None
+    if not any(different_data([analysis.sources for analysis in analyses])):
+        whole = joined_sweeps.join([(analysis.study, analysis.sources) for analysis in analyses], titles)
+        joined = analysed(*whole)
     table, figure = sweeps_section.table(analyses, titles), sweeps_section.figure(analyses, titles)
     return {
-        "sentences": sweeps_section.sentences(analyses, titles),
+        "sentences": sweeps_section.sentences(analyses, titles, joined),
         "table": html_page.grid(table),
         "files": [report.add_table(table)],
         "figure": report.add_figure("sweeps", figure) if figure else None,

@@ -18,8 +18,8 @@ AFFORDABLE = 200  # further seeds that are proposed first
 ABSENT = "default"
 
 
-def against_others(analysis: Analysis) -> list[str]:
-    """How sure the best is, what is nearly as good and cheaper, and what to run next."""
+def against_others(analysis: Analysis, with_command: bool = True) -> list[str]:
+    """How sure the best is, what is nearly as good and cheaper, and what to run next, as a command where asked for."""
     against, second, best = analysis.comparison, analysis.runner_up, analysis.best
     if against is None or second is None or best is None:
         return ["There is only one configuration with finite numbers, so there is nothing to compare it with."]
@@ -32,7 +32,7 @@ def against_others(analysis: Analysis) -> list[str]:
         if analysis.seeds < 2:
             return [f"{gap}. One run per configuration: no intervals and no comparison are possible; {HINT}."]
         return [f"{gap}; no configuration has enough runs to be compared."]
-    return [_how_sure(analysis, against, second), *_cheaper(analysis, against), _next(analysis, against)]
+    return [_how_sure(analysis, against, second), *_cheaper(analysis, against), _next(analysis, against, with_command)]
 
 
 def _how_sure(analysis: Analysis, against: Comparison, second: int) -> str:
@@ -81,7 +81,7 @@ def _cheaper(analysis: Analysis, against: Comparison) -> list[str]:
     return []
 
 
-def _next(analysis: Analysis, against: Comparison) -> str:
+def _next(analysis: Analysis, against: Comparison, with_command: bool) -> str:
     """The further seeds that would probably decide, and the command that trains just these."""
     undecided = [c for c in analysis.ranking.ranked if against.undecided[c]]
     if not undecided:
@@ -94,6 +94,8 @@ def _next(analysis: Analysis, against: Comparison) -> str:
         return f"Next: no affordable number of further {what} would decide about {name}; a wider margin would."
     many = f"about {seeds:,.0f} further {what}" if seeds > 1 else f"one more of the {what}"
     said = f"Next: {many} would probably decide between it and {name}"
+    if not with_command:
+        return f"{said}."
     command = further_command(analysis, (against.best, target), int(seeds))
     return f"{said}: {command}" if command else f"{said}; more data seeds (data.seed) give more {what}."
 

@@ -137,6 +137,11 @@ def verification(analysis: Analysis) -> list[str]:
         )
     elif runs:
         sentences.append(f"No run has a {RESULT}, so versions and data are not known.")
+    if sources.unlisted:
+        sentences.append(
+            f"{sources.unlisted:,} finished runs of this sweep are not in results.csv, which lists those of the last "
+            "command; they are included."
+        )
     if sources.corrected:
         names = listed(sources.corrected[:NAMED], len(sources.corrected))
         sentences.append(

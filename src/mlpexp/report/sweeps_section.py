@@ -3,45 +3,40 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from mlpexp.analysis.load_sweep import different_data
-from mlpexp.analysis.ranking import best_first
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.nn.metrics import label
+from mlpexp.report import comparison_sentences
 from mlpexp.report.figures.ranking_figure import forest
 from mlpexp.report.report_figure import ReportFigure
 from mlpexp.report.report_tables import Table
 from mlpexp.report.wording import listed, spelled
 
-NO_TEST = (
-    "No test is made between sweeps: each best was chosen on the same seeds that its mean is computed from, and a "
-    "p-value that ignores this would be too small."
-)
 
+def sentences(analyses: Sequence[Analysis], titles: Sequence[str], joined: Analysis | None) -> list[str]:
+    """Which configuration of all sweeps is best, how sure that is, and whether the sweeps can be compared.
 
-def sentences(analyses: Sequence[Analysis], titles: Sequence[str]) -> list[str]:
-    """Which sweep has the best configuration, and whether the sweeps can be compared."""
-    having = [number for number, analysis in enumerate(analyses) if analysis.best is not None]
-    if not having:
+    Args:
+        joined: all sweeps as one; None where they were not run on the same data.
+    """
+    if joined is None:
+        different = listed(list(different_data([analysis.sources for analysis in analyses])))
+        return [
+            f"The sweeps were not run on the same data; they differ in {different}. Their numbers cannot be compared, "
+            "so no best of all sweeps is named."
+        ]
+    best = joined.best
+    if best is None:
         return ["No sweep has a run with finite numbers."]
-    by = analyses[having[0]].ranking.by
-    means = np.array([analyses[number].ranking.means[by][analyses[number].best] for number in having])
-    number = having[int(np.argmin(best_first(means, by)))]
-    winner, best = analyses[number], analyses[number].best
-    assert best is not None
-    reported = spelled(winner.ranking.estimate(best, winner.reported))
-    said = [
-        f"Best by {label(by)}: {titles[number]}, with {winner.study.describe(best)} "
-        f"({label(winner.reported)} {reported}).",
-        NO_TEST,
-    ]
-    if different := list(different_data([analysis.sources for analysis in analyses])):
-        said.append(
-            f"Careful: the sweeps were not run on the same data; they differ in {listed(different)}. Their numbers "
-            "cannot be compared."
-        )
-    return said
+    runs = [joined.study.names[run] for run in joined.study.members[best]]
+    places = [title for title in titles if any(name.startswith(f"{title}/") for name in runs)]
+    reported = spelled(joined.ranking.estimate(best, joined.reported))
+    first = (
+        f"Best by {label(joined.ranking.by)}: {listed(places)}, with {joined.study.describe(best)} "
+        f"({label(joined.reported)} {reported})."
+    )
+    total = f"All {len(joined.ranking.ranked):,} configurations of all sweeps are one family."
+    return [first, *comparison_sentences.against_others(joined, with_command=False), total]
 
 
 def table(analyses: Sequence[Analysis], titles: Sequence[str]) -> Table:
