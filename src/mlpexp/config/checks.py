@@ -341,6 +341,7 @@ def _contradictions(cfg: Config) -> Iterator[str]:
     if optimizer.warmup_epochs > 0 and optimizer.warmup_steps > 0:
         yield "optimizer.warmup_epochs and optimizer.warmup_steps both say how long the warm-up is; leave one out"
     yield from _clipping(cfg)
+    yield from _pruning(cfg)
     if cfg.ema.decay is not None and cfg.swa.start is not None:
         yield "ema.decay and swa.start both say with which average of the weights to evaluate; leave one out"
     if (cfg.ema.decay is not None or cfg.swa.start is not None) and cfg.model.norm == "batch":
@@ -381,6 +382,29 @@ def _contradictions(cfg: Config) -> Iterator[str]:
             neutral = (None, 1) if flag == "accumulate_grad_batches" else (None,)
             if cfg.trainer.flags.get(flag) not in neutral:
                 yield (f"trainer.{flag} needs an optimizer of torch's; leave it out, or set model.variant=torch_nn")
+
+
+def _pruning(cfg: Config) -> Iterator[str]:
+    prune, epochs = cfg.prune, cfg.trainer.max_epochs
+    if prune.fraction is None:
+        for key in ("rounds", "every", "rewind"):
+            if getattr(prune, key) != _DEFAULTS[f"prune.{key}"]:
+                yield f"prune.{key} needs prune.fraction, e.g. prune.fraction=0.8"
+        return
+    if prune.rounds * cfg.epochs_before_pruning >= epochs:
+        yield (
+            f"prune.rounds={prune.rounds} with prune.every={cfg.epochs_before_pruning} leaves no epoch after the last "
+            f"pruning; their product must be < trainer.max_epochs={epochs}"
+        )
+    if cfg.ema.decay is not None or cfg.swa.start is not None:
+        yield "prune.fraction and an average of the weights (ema.decay, swa.start) exclude each other; leave one out"
+    rule = OPTIMIZERS[cfg.optimizer.name]
+    if prune.rewind is not None and (rule.counts_steps or rule.trains_alone):
+        fitting = [name for name, other in OPTIMIZERS.items() if not (other.counts_steps or other.trains_alone)]
+        yield (
+            f"prune.rewind={prune.rewind} begins the optimizer anew, but optimizer.name={cfg.optimizer.name} counts "
+            f"steps; choose one of {', '.join(fitting)}, or leave prune.rewind out"
+        )
 
 
 def _clipping(cfg: Config) -> Iterator[str]:

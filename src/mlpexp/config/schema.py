@@ -199,6 +199,18 @@ class SwaConfig:
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
+class PruneConfig:
+    fraction: OpenShare | None = None
+    """share of the weights that is pruned in the end, the smallest of all weight matrices first; null: none"""
+    rounds: Count = 1
+    """prunings, each by the same factor of what is left"""
+    every: Count | None = None
+    """epochs before each pruning; null: the training in equal parts, the last one after the last pruning"""
+    rewind: Literal["initial"] | None = None
+    """initial: all parameters return to their initial values after each pruning (lottery tickets); null: they stay"""
+
+
+@dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class EarlyStoppingConfig:
     patience: Count | None = None
     """stop after this number of epochs without improvement of `monitor`; null: never"""
@@ -286,6 +298,7 @@ class Config:
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     ema: EmaConfig = Field(default_factory=EmaConfig)
     swa: SwaConfig = Field(default_factory=SwaConfig)
+    prune: PruneConfig = Field(default_factory=PruneConfig)
     early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
@@ -295,6 +308,22 @@ class Config:
     """your own Lightning callbacks, e.g. +callbacks.mine._target_=package.Class"""
     logger: dict[str, Any] = Field(default_factory=dict)
     """your own Lightning loggers by _target_, in addition to the built-in one"""
+
+    @property
+    def epochs_before_pruning(self) -> int:
+        """Epochs before the first pruning, and between two."""
+        return self.prune.every or max(1, self.trainer.max_epochs // (self.prune.rounds + 1))
+
+    def prunings_before(self, epoch: int) -> int:
+        """How often the run has been pruned when `epoch` begins, from 0."""
+        if self.prune.fraction is None or epoch < 0:
+            return 0
+        return min(self.prune.rounds, epoch // self.epochs_before_pruning)
+
+    @property
+    def first_epoch(self) -> int:
+        """The first epoch that can be the best one: with the network that is trained in the end."""
+        return 0 if self.prune.fraction is None else self.prune.rounds * self.epochs_before_pruning
 
     def uses_average(self, epoch: int) -> bool:
         """Whether the run is evaluated with an average of its weights after `epoch`, from 0."""
@@ -380,6 +409,7 @@ _NAMES = {
         OptimizerConfig,
         EmaConfig,
         SwaConfig,
+        PruneConfig,
         EarlyStoppingConfig,
         TrainerConfig,
         TrackingConfig,

@@ -13,6 +13,7 @@ from mlpexp.config import checks
 from mlpexp.config.schema import Config, ModelConfig, plain
 from mlpexp.data.data_description import Description
 from mlpexp.models.run_average import RunAverage
+from mlpexp.models.run_pruning import RunPruning
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import LayerSpec
 from mlpexp.nn.metrics import Outcomes, joined, measure
@@ -96,6 +97,9 @@ class Classifier(LightningModule):
         if cfg.ema.decay is not None or cfg.swa.start is not None:
             self._average = RunAverage(cfg, {name: self.get_parameter(name) for name in self.network.shapes})
             self._counted_steps = 0
+        self.pruning: RunPruning | None = None
+        if cfg.prune.fraction is not None:
+            self.pruning = RunPruning(cfg, self.network, self.state_dict, self._forget_state)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> "Classifier":
@@ -150,12 +154,20 @@ class Classifier(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         self._evaluate("test", batch)
 
+    def _forget_state(self) -> None:
+        """Set the optimizer's state to zero."""
+        raise NotImplementedError
+
     def on_train_start(self) -> None:
+        if self.pruning is not None:
+            self.pruning.begin()
         if self._average is not None:
             self._average.begin()
             self._counted_steps = self.trainer.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        if self.pruning is not None:
+            self.pruning.mask_parameters()
         if self._average is None:
             return
         if self.trainer.global_step > self._counted_steps:  # not while gradients accumulate
@@ -172,13 +184,19 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._average is not None:
             self._average.save(checkpoint, self.current_epoch)
+        if self.pruning is not None:
+            self.pruning.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._average is not None:
             self._average.load(checkpoint)
+        if self.pruning is not None:
+            self.pruning.load(checkpoint)
 
     def on_train_epoch_start(self) -> None:
         self._seen["train"].clear()
+        if self.pruning is not None:
+            self.pruning.begin_epoch(self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
         self._seen["val"].clear()

@@ -69,6 +69,8 @@ class HandMadeMLP(Classifier):
         with torch.no_grad():
             update_statistics_(self.network, tensors, trace)
         cfg = self.cfg.optimizer
+        if self.pruning is not None:
+            self.pruning.mask(gradients)
         clip_run_(list(gradients.values()), cfg)
         each = parameter_settings(self.cfg.model, cfg, self.network) or {}
         factor = self.rate_factor(batch_index, int(self.trainer.num_training_batches))
@@ -90,6 +92,11 @@ class HandMadeMLP(Classifier):
             tensors: what the forward pass reads, see `training_tensors`.
         """
         raise NotImplementedError
+
+    def _forget_state(self) -> None:
+        for name in self.network.shapes:
+            if (velocity := self.velocity(name)) is not None:
+                velocity.zero_()
 
     def configure_optimizers(self) -> None:
         """None: `training_step` updates the parameters."""

@@ -79,7 +79,7 @@ def _state(plain: Mapping[str, Any], cfg: Config, data: Prepared) -> TrainingSta
     if not 0 < len(rows) <= cfg.trainer.max_epochs or cfg.monitor not in names:
         raise ValueError(f"it holds {len(rows)} epochs of {names}")
     layer_rows = TypeAdapter(list[list[int | float | str]]).validate_python(plain["layer_rows"])
-    record = RunRecord(Progress.of(cfg.monitor, cfg.early_stopping), layer_rows=layer_rows)
+    record = RunRecord(Progress.of(cfg.monitor, cfg.early_stopping, cfg.first_epoch), layer_rows=layer_rows)
     for epoch, row in enumerate(rows.tolist()):
         record.history.append(dict(zip(names, row, strict=True)))
         record.progress.update(epoch, record.history[-1][cfg.monitor])

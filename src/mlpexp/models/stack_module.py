@@ -22,11 +22,12 @@ from mlpexp.models.classifier import warn_without_skips
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
-from mlpexp.nn.initialisation import initialise_
+from mlpexp.nn.initialisation import initialise, initialise_
 from mlpexp.nn.metrics import Outcomes, confusion, labels_at, measure
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.parametrization import is_decoupled, parameter_settings
+from mlpexp.nn.pruning import MASK, SPARSITY, prune_, pruned_share, rewind_, sparsity
 from mlpexp.nn.schedules import Plateau, epoch_factors
 from mlpexp.store import test_hits
 from mlpexp.tracking.layer_columns import START
@@ -65,7 +66,7 @@ class StackModule(LightningModule):
         self.networks = [cfg.model.network(data[0].num_inputs, data[0].num_classes) for cfg in configs]
         self._states = list(states)
         self.records = [one.record.copy() for one in states] or [
-            RunRecord(Progress.of(cfg.monitor, cfg.early_stopping)) for cfg in configs
+            RunRecord(Progress.of(cfg.monitor, cfg.early_stopping, cfg.first_epoch)) for cfg in configs
         ]
         self.training_runs = [run for run in range(len(configs)) if not self.has_ended(run)]
         starts = {len(self.records[run].history) for run in self.training_runs}
@@ -193,11 +194,13 @@ class StackModule(LightningModule):
     def _extras(self) -> dict[str, Tensor]:
         """Clipping and averaging; a run that has none has the number that means so, see `StackUpdate`."""
         none = {"clip_norm": math.inf, "clip_value": math.inf, "ema_decay": math.nan, "swa_start": math.inf}
+        none["prune"] = 0.0
         given: dict[str, list[float | int | None]] = {
             "clip_norm": [cfg.optimizer.clip_norm for cfg in self.configs],
             "clip_value": [cfg.optimizer.clip_value for cfg in self.configs],
             "ema_decay": [cfg.ema.decay for cfg in self.configs],
             "swa_start": [cfg.swa.start for cfg in self.configs],
+            "prune": [cfg.prune.fraction for cfg in self.configs],
         }
         return {
             key: torch.tensor([none[key] if value is None else value for value in values], dtype=torch.float64)
@@ -224,6 +227,37 @@ class StackModule(LightningModule):
         if self._base_rates is None:
             return rates([cfg.optimizer.lr for cfg in cfgs])
         return [rates(row) for row in self._base_rates[:, self.training_runs].tolist()]
+
+    def on_train_epoch_start(self) -> None:
+        for place, run in enumerate(self.training_runs):
+            cfg, epoch = self.configs[run], self.current_epoch
+            if (rounds := cfg.prunings_before(epoch)) > cfg.prunings_before(epoch - 1):
+                self._prune(place, run, rounds)
+
+    def _prune(self, place: int, run: int, rounds: int) -> None:
+        cfg, network = self.configs[run], self.networks[run]
+        parameters = {name: values[place] for name, values in self.engine.parameters.items()}
+        masks = {name: mask[place] for name, mask in zip(network.shapes, self.engine.state[MASK], strict=True)}
+        matrices = network.weight_names
+        prune_(
+            [parameters[name] for name in matrices],
+            [masks[name] for name in matrices],
+            pruned_share(cfg.prune, rounds),
+        )
+        if cfg.prune.rewind is not None:
+            rewind_(parameters, initialise(network, cfg.model, cfg.seed), masks)
+            for name, tensors in self.engine.state.items():
+                for tensor in tensors:
+                    if name != MASK:
+                        tensor[place].zero_()
+
+    def _sparsity(self, place: int, run: int) -> dict[str, float]:
+        """The column of a run that is pruned."""
+        if self.configs[run].prune.fraction is None:
+            return {}
+        shapes = self.networks[run].shapes
+        masks = dict(zip(shapes, self.engine.state[MASK], strict=True))
+        return {SPARSITY: sparsity([masks[name][place] for name in self.networks[run].weight_names])}
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
         """One epoch; `order` (A, n) or (n,) indexes the training part."""
@@ -271,7 +305,7 @@ class StackModule(LightningModule):
         improved = []
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
-            record.history.append(dict(zip(measured, row, strict=True)))
+            record.history.append(dict(zip(measured, row, strict=True)) | self._sparsity(place, run))
             monitored = record.history[-1][self.configs[run].monitor]
             self._plateaus[run].update(monitored)
             if record.progress.update(epoch, monitored):

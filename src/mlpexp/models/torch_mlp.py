@@ -85,7 +85,11 @@ class TorchMLP(Classifier):
         """What happens between the gradient and the optimizer's step."""
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         settings = self.cfg.optimizer
-        clip_run_([p.grad for p in self.parameters() if p.grad is not None], settings)
+        each_gradient = {name: self.get_parameter(name).grad for name in self.network.shapes}  # a stack's order
+        gradients = {name: gradient for name, gradient in each_gradient.items() if gradient is not None}
+        if self.pruning is not None:
+            self.pruning.mask(gradients)
+        clip_run_(list(gradients.values()), settings)
         if settings.weight_decay == 0 or has_own_decay(settings):
             return
         each = parameter_settings(self.cfg.model, settings, self.network) or {}
@@ -99,6 +103,12 @@ class TorchMLP(Classifier):
             penalty = WeightDecay(decay, decoupled, [values])
             penalty.shrink(0, torch.tensor([rates[id(parameter)]], dtype=torch.float64))
             penalty.add_to(0, gradient.unsqueeze(0))
+
+    def _forget_state(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            for state in optimizer.state.values():
+                for value in state.values():
+                    value.zero_()
 
     def configure_optimizers(self) -> Any:
         by_step, steps = changes_by_step(self.cfg.optimizer), 1

@@ -32,15 +32,18 @@ class Progress:
     best_value: float = math.nan
     reference: float = math.nan  # the value that an epoch must improve by min_delta to restart the patience
     waited: int = 0
+    first_epoch: int = 0  # that counts
     stopped: bool = False
 
     @classmethod
-    def of(cls, monitor: str, stopping: StoppingSettings) -> "Progress":
+    def of(cls, monitor: str, stopping: StoppingSettings, first_epoch: int = 0) -> "Progress":
         """Before the first epoch; `monitor` is a column such as `val/loss`."""
-        return cls(not higher_is_better(monitor), stopping.patience, stopping.min_delta)
+        return cls(not higher_is_better(monitor), stopping.patience, stopping.min_delta, first_epoch=first_epoch)
 
     def update(self, epoch: int, value: float) -> bool:
         """Add the value of an epoch; returns whether it is the best so far."""
+        if epoch < self.first_epoch:
+            return False
         sign = 1 if self.smaller_is_better else -1
         best = math.isfinite(value) and not sign * value >= sign * self.best_value  # true for a NaN best
         if best:

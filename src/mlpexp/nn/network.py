@@ -94,6 +94,11 @@ class NetworkSpec:
         return [(k, layer) for k, layer in enumerate(self.layers) if isinstance(layer, Linear)]
 
     @property
+    def weight_names(self) -> list[str]:
+        """The full names of the weight matrices of the dense layers."""
+        return [self.names[k]["weight"] for k, _ in self.linear]
+
+    @property
     def sizes(self) -> list[int]:
         """The number of inputs, then the units of each dense layer."""
         linear = [layer for _, layer in self.linear]

@@ -13,8 +13,10 @@ import torch
 from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
 from mlpexp.models.run_average import TRAINING_WEIGHTS
+from mlpexp.models.run_pruning import MASKS
 from mlpexp.models.torch_mlp import TorchMLP, advance, last_factor, set_rates
 from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.nn.pruning import pruned_share
 from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
 from mlpexp.runtime.errors import UserError
 
@@ -44,6 +46,8 @@ def check_training_state(
     flags = cfg.trainer.flags.keys() & OTHER_STEPS
     if not flags and steps % epochs:
         raise refuse("the count of its steps")
+    if cfg.prune.fraction is not None and not _has_masks(loaded.get(MASKS), cfg, module, epochs):
+        raise refuse("what its masks of pruned weights say")
     if (TRAINING_WEIGHTS in loaded) != cfg.uses_average(epochs - 1):
         raise refuse("whether it holds an average of the weights")
     optimizers: list[torch.optim.Optimizer] = []
@@ -84,6 +88,21 @@ def check_training_state(
     module.on_save_checkpoint(own)
     if any(not _has_same_shapes(loaded.get(name), value) for name, value in own.items()):
         raise refuse("the state of its training")
+
+
+def _has_masks(found: Any, cfg: Config, module: Classifier, epochs: int) -> bool:
+    """Whether these are masks with as many zeros as prunings in so many epochs leave."""
+    shapes = {name: module.network.shapes[name] for name in module.network.weight_names}
+    if not isinstance(found, dict) or found.keys() != shapes.keys():
+        return False
+    for name, mask in found.items():
+        if not isinstance(mask, torch.Tensor) or mask.shape != shapes[name] or mask.dtype != torch.float32:
+            return False
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            return False
+    total = sum(mask.numel() for mask in found.values())
+    zeros = total - sum(int(mask.count_nonzero()) for mask in found.values())
+    return zeros == round(pruned_share(cfg.prune, cfg.prunings_before(epochs - 1)) * total)
 
 
 def _counts(loops: Any, epochs: int, steps: int) -> bool:

@@ -24,6 +24,7 @@ from mlpexp.models.run_average import AVERAGED_WEIGHTS, TRAINING_WEIGHTS
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.metrics import columns
+from mlpexp.nn.pruning import SPARSITY
 from mlpexp.runtime import distributed, signals
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.tracking.event_files import EventLog
@@ -126,7 +127,7 @@ class Recorder(Checkpoint):
     def begin(self, history: Sequence[Mapping[str, float]], layer_rows: Sequence[list[float | str]]) -> None:
         """Go on after these epochs."""
         self.history, self.layer_rows = [dict(row) for row in history], list(layer_rows)
-        self.progress = Progress.of(self.cfg.monitor, self.cfg.early_stopping)
+        self.progress = Progress.of(self.cfg.monitor, self.cfg.early_stopping, self.cfg.first_epoch)
         for epoch, row in enumerate(self.history):
             self.progress.update(epoch, row[self.cfg.monitor])
         self._written = len(self.history) or -1  # of a new run even an empty table is written
@@ -166,7 +167,8 @@ class Recorder(Checkpoint):
             return  # stopped in the middle, by max_steps, say: no epoch of the run
         self.in_epoch = False
         epoch, now = trainer.current_epoch, time.time()
-        self.history.append({name: module.metrics[name] for name in names})
+        row = {name: module.metrics[name] for name in names}
+        self.history.append(row if module.pruning is None else row | {SPARSITY: module.pruning.sparsity})
         self.epoch_ends.append(now)
         if self.events is not None:
             self.events.add(epoch_event(epoch, self.history[-1], now))

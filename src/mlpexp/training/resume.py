@@ -163,7 +163,8 @@ def read_tables(directory: Path) -> tuple[list[dict[str, float]], Rows]:
 def further(cfg: Config, result: run_directory.Result) -> int | None:
     """The number of epochs to propose for training a finished run further; None where that is impossible."""
     stopped = result.epochs < cfg.trainer.max_epochs
-    if result.status != "ok" or stopped or SCHEDULES[cfg.optimizer.schedule].depends_on_length:
+    divides = cfg.prune.fraction is not None and cfg.prune.every is None
+    if result.status != "ok" or stopped or divides or SCHEDULES[cfg.optimizer.schedule].depends_on_length:
         return None
     return 2 * cfg.trainer.max_epochs
 
@@ -265,7 +266,7 @@ def _refuse_what_would_differ(
     if own.callbacks != continued.callbacks:
         how = f"with the callbacks {', '.join(own.callbacks)}" if own.callbacks else "without callbacks of your own"
         raise UserError(f"{directory} was trained {how}; type the same again, they are not built from what a file says")
-    progress = Progress.of(own.monitor, own.early_stopping)
+    progress = Progress.of(own.monitor, own.early_stopping, own.first_epoch)
     for epoch, row in enumerate(history):
         progress.update(epoch, row.get(own.monitor, math.nan))
     if progress.stopped:
@@ -277,6 +278,12 @@ def _refuse_what_would_differ(
         raise UserError(
             f"{directory} has finished {finished} of {own.trainer.max_epochs} epochs, so trainer.max_epochs={epochs} "
             f"leaves nothing to train; give a larger number, e.g. trainer.max_epochs={2 * own.trainer.max_epochs}"
+        )
+    if epochs != own.trainer.max_epochs and own.prune.fraction is not None and own.prune.every is None:
+        raise UserError(
+            f"{directory} was pruned at equal parts of its {own.trainer.max_epochs} epochs, which a longer run would "
+            f"have divided otherwise; train it anew with the larger trainer.max_epochs, or with prune.every="
+            f"{own.epochs_before_pruning}"
         )
     if epochs != own.trainer.max_epochs and SCHEDULES[own.optimizer.schedule].depends_on_length:
         raise UserError(

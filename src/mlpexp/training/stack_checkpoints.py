@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from mlpexp.config.schema import Config, plain
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.run_average import TRAINING_WEIGHTS
+from mlpexp.models.run_pruning import MASKS
 from mlpexp.models.torch_mlp import advance, last_factor, make_optimizer, set_rates
 from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.muon import hidden_matrices
+from mlpexp.nn.pruning import MASK
 from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
 from mlpexp.nn.weight_averaging import AVERAGE
 from mlpexp.runtime import software_versions
@@ -47,11 +49,15 @@ def assemble(
     """
     network = cfg.model.network(data.num_inputs, data.num_classes)
     weights = {name: values[run] for name, values in snapshot.parameters.items()}
-    state_dict, training = weights, {}
+    training: dict[str, dict[str, Tensor]] = {}
+    state_dict = weights
     if cfg.uses_average(epochs - 1):
         averages = zip(network.shapes, snapshot.state[AVERAGE], strict=True)
         state_dict = {name: values[run] for name, values in averages}
         training = {TRAINING_WEIGHTS: weights}
+    if cfg.prune.fraction is not None:
+        masks = dict(zip(network.shapes, snapshot.state[MASK], strict=True))
+        training[MASKS] = {name: masks[name][run] for name in network.weight_names}
     steps = epochs * steps_per_epoch
     reduced = Plateau(cfg.optimizer, cfg.monitor, monitored).factor
     optimizer, schedulers, is_scheduled = _optimizer(cfg, network, epochs, steps_per_epoch, reduced)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlpexp.nn.gradient_clipping import clip_
 from mlpexp.nn.optimizers import OPTIMIZERS, StackOptimizer, UpdateSettings
+from mlpexp.nn.pruning import MASK
 from mlpexp.nn.weight_averaging import AVERAGE, WeightAverage
 
 
@@ -26,7 +27,8 @@ class StackUpdate:
     """An optimizer with what is done around its steps.
 
     `UpdateSettings.extras` has, each (R,) float64: `clip_norm` and `clip_value`, infinite where a run does not clip;
-    `ema_decay`, NaN, and `swa_start`, infinite, where a run does not average.
+    `ema_decay`, NaN, and `swa_start`, infinite, where a run does not average; `prune`, of any values, where masks are
+    needed.
     """
 
     def __init__(
@@ -39,6 +41,10 @@ class StackUpdate:
         extras = settings.extras
         self._optimizer, self._gradients = optimizer, gradients
         self._norms, self._values = extras.get("clip_norm"), extras.get("clip_value")
+        self._parameters = parameters
+        self._masks: list[Tensor] | None = None
+        if "prune" in extras:
+            self._masks = [torch.ones_like(parameter) for parameter in parameters]
         self.average: WeightAverage | None = None
         if extras.keys() & {"ema_decay", "swa_start"}:
             none = torch.ones(len(parameters[0]), dtype=torch.float64)
@@ -47,9 +53,10 @@ class StackUpdate:
 
     @property
     def state(self) -> dict[str, list[Tensor]]:
-        """The optimizer's, and the averages."""
+        """The optimizer's, the averages and the masks of pruned weights."""
         averages = {} if self.average is None else {AVERAGE: self.average.values}
-        return self._optimizer.state | averages
+        masks = {} if self._masks is None else {MASK: self._masks}
+        return self._optimizer.state | averages | masks
 
     @property
     def num_steps(self) -> int:
@@ -66,8 +73,14 @@ class StackUpdate:
 
     def step(self) -> None:
         """See `StackOptimizer`."""
+        if self._masks is not None:
+            for gradient, mask in zip(self._gradients, self._masks, strict=True):
+                gradient.mul_(mask)
         if self._norms is not None or self._values is not None:
             clip_(self._gradients, self._norms, self._values)
         self._optimizer.step()
+        if self._masks is not None:
+            for parameter, mask in zip(self._parameters, self._masks, strict=True):
+                parameter.mul_(mask)
         if self.average is not None:
             self.average.after_step(self.num_steps)

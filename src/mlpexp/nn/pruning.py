@@ -1,0 +1,65 @@
+"""Pruning of weights by magnitude, per run: the same code for a run alone (R = 1) and for a stack.
+
+In each of `rounds` rounds the smallest weights of all weight matrices together are removed, until the share `fraction`
+is gone after the last one; the share that is left shrinks by the same factor in each round. Masks of 0 and 1 keep
+removed weights at zero. With `rewind=initial` all parameters return to their initial values after each pruning, and
+training begins again with the masks: the lottery tickets of Frankle & Carbin 2019.
+
+Letters: R runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+SPARSITY = "train/sparsity"  # the column of metrics.csv
+MASK = "mask"  # the name of the masks among an optimizer's state
+
+
+class PruningSettings(Protocol):
+    """What pruning reads of the configuration (`PruneConfig` has it)."""
+
+    @property
+    def fraction(self) -> float | None: ...
+    @property
+    def rounds(self) -> int: ...
+
+
+def pruned_share(settings: PruningSettings, rounds: int) -> float:
+    """The share of the weights that is gone after so many rounds."""
+    if settings.fraction is None:
+        return 0.0
+    return float(1 - (1 - settings.fraction) ** (rounds / settings.rounds))
+
+
+@torch.no_grad()
+def prune_(weights: Sequence[Tensor], masks: Sequence[Tensor], share: float) -> None:
+    """Set the smallest weights of one run and their masks to zero, in place, so that `share` of all is zero.
+
+    Args:
+        weights, masks: of each weight matrix; biases and norms are not pruned.
+    """
+    pairs = zip(weights, masks, strict=True)
+    sizes = torch.cat([weight.abs().masked_fill(mask == 0, -1.0).flatten() for weight, mask in pairs])
+    count = round(share * len(sizes))
+    removed = torch.zeros_like(sizes, dtype=torch.bool)
+    removed[sizes.argsort(stable=True)[:count]] = True
+    for weight, mask, part in zip(weights, masks, removed.split([weight.numel() for weight in weights]), strict=True):
+        mask.masked_fill_(part.view(mask.shape), 0.0)
+        weight.mul_(mask)
+
+
+def sparsity(masks: Sequence[Tensor]) -> float:
+    """The share of the weights of one run that is pruned; the masks of its weight matrices."""
+    return 1 - sum(mask.count_nonzero().item() for mask in masks) / sum(mask.numel() for mask in masks)
+
+
+@torch.no_grad()
+def rewind_(parameters: Mapping[str, Tensor], initial: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Return one run's parameters to their initial values, those of removed weights to zero."""
+    for name, parameter in parameters.items():
+        parameter.copy_(initial[name])
+        if name in masks:
+            parameter.mul_(masks[name])
