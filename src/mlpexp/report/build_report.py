@@ -184,7 +184,7 @@ def _comparison(
     report: Report,
 ) -> Mapping[str, Any]:
     joined = None
-    if not any(different_data([analysis.sources for analysis in analyses])):
+    if not any(different_data([analysis.sources for analysis in analyses if analysis.study.num_runs])):
         whole = joined_sweeps.join([(analysis.study, analysis.sources) for analysis in analyses], titles)
         joined = analysed(*whole)
     table, figure = sweeps_section.table(analyses, titles), sweeps_section.figure(analyses, titles)

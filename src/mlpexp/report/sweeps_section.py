@@ -20,7 +20,7 @@ def sentences(analyses: Sequence[Analysis], titles: Sequence[str], joined: Analy
         joined: all sweeps as one; None where they were not run on the same data.
     """
     if joined is None:
-        different = listed(list(different_data([analysis.sources for analysis in analyses])))
+        different = listed(list(different_data([analysis.sources for analysis in analyses if analysis.study.num_runs])))
         return [
             f"The sweeps were not run on the same data; they differ in {different}. Their numbers cannot be compared, "
             "so no best of all sweeps is named."
