@@ -20,7 +20,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 import mlpexp
+from mlpexp import data
 from mlpexp.api import given_data, python_settings
+from mlpexp.config import checks
 from mlpexp.config.overrides import parse
 from mlpexp.runtime import terminal
 from mlpexp.store.run_directory import read_result
@@ -447,6 +449,21 @@ def test_the_identity_follows_the_content_of_a_frame_and_not_its_type(here):
     mlpexp.sweep({"seed": [0]}, settings, data=given, target="kind", name="s")
     with pytest.raises(mlpexp.UserError, match="data"):
         mlpexp.sweep({"seed": [0]}, settings, data=kinds[3], target="kind", name="s")
+
+
+TEXTS = ["b", 'a"q', "c\nd", "é", "NA", "None", "nan", "a,b", "=1+1", "True", "01", "1"]
+
+
+def test_texts_and_numbers_of_a_frame_stay_what_they_are(here):
+    size = 4 * len(TEXTS)
+    given = pd.DataFrame({0: [1e300, 1 / 3, -0.0, 5e-324] * len(TEXTS), "text": TEXTS * 4, 1: TEXTS * 4})
+    found = given_data.settings(given, 1)  # a name that is a number
+    keys = {key.removeprefix("data."): value for key, value in found.items() if key != "data"}
+    table = data.load(checks.parse({"data": {"name": "csv", **keys}}).data)
+    assert table.inputs[:, 0].tolist() == given[0].tolist()
+    assert table.categories[:, 0].tolist() == given["text"].tolist()
+    assert [table.class_names[k] for k in table.labels] == given[1].tolist()
+    assert len(table.labels) == size
 
 
 @pytest.mark.parametrize("kind", ["torch", "texts"])

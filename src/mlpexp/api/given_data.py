@@ -44,12 +44,13 @@ def settings(data: Any, target: str | Sequence[str] | None) -> dict[str, Any]:
     if not data_frames.is_frame(data):
         raise UserError(f"data is {type(data).__name__}; {WANTED}")
     names = [str(name) for name in (data.keys() if isinstance(data, Mapping) else data.columns)]
-    targets = [] if target is None else [target] if isinstance(target, str) else list(target)
+    targets = [] if target is None else list(map(str, target if isinstance(target, list | tuple) else [target]))
     if not targets or not set(targets) <= set(names):
         given = "which column holds the classes?" if not targets else f"target={target!r} is no column;"
         raise UserError(f"{given} The table has {', '.join(names[:12])}; give target={names[-1] if names else 'y'!r}")
     text, texts = data_frames.to_csv(data)
-    found = {"data": "csv", "data.path": str(_kept(text.encode(), ".csv")), "data.target": target}
+    found: dict[str, Any] = {"data": "csv", "data.path": str(_kept(text.encode(), ".csv"))}
+    found["data.target"] = targets if isinstance(target, list | tuple) else targets[0]
     categorical = [name for name in texts if name not in targets]
     return found | ({"data.categorical": categorical} if categorical else {})
 

@@ -7,6 +7,8 @@ import csv
 import io
 import math
 from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from mlpexp.runtime.errors import UserError
@@ -59,6 +61,8 @@ def _cell(name: str, row: int, value: Any) -> Any:
         return int(value)
     if isinstance(value, int | float | str):
         return value
+    if isinstance(value, Decimal | Fraction):
+        return float(value)
     if callable(getattr(value, "item", None)):  # a number of numpy
         return _cell(name, row, value.item())
     raise UserError(
