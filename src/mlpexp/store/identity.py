@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from mlpexp.config.schema import REMOVED, Config, LossConfig, ModelConfig, plain
@@ -50,7 +51,8 @@ IRRELEVANT: Mapping[str, frozenset[str]] = {
 # keys whose values give an entry its meaning, where these are more than its own
 MEANING = {"loss": ("loss", "data"), "metrics": ("metrics", "data", "monitor")}
 NAMES = tuple(field.name for field in fields(Config) if field.name not in IRRELEVANT[""])
-_SORTED = sorted(NAMES)
+_OTHERS = tuple(name for name in NAMES if name not in ("seed", "callbacks"))
+_NO_CALLBACKS: dict[str, Any] = {}  # one object for all runs without any
 _NONE: frozenset[str] = frozenset()
 _DEFAULTS = plain(Config())
 _DEFAULTS["stack"]["engine"] = "torch"  # the engine of all runs before there was a choice
@@ -58,7 +60,8 @@ _DEFAULTS["stack"]["engine"] = "torch"  # the engine of all runs before there wa
 
 def identity(cfg: Config, data_digest: str) -> str:
     """The identity of a run of `cfg` on data with this digest: the SHA-256 of its content as canonical JSON."""
-    config = ",".join([text for name in _SORTED if (text := entry(cfg, name).text)])
+    before, after = all_but_the_seed(cfg)
+    config = f'{before}"seed":{_json(cfg.seed)}{after}'
     canonical = f'{{"config":{{{config}}},"data":{_json(data_digest)},"schema_version":{SCHEMA_VERSION}}}'
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -104,6 +107,20 @@ def entry(cfg: Config, name: str) -> Entry:
     return _entries[name](*(getattr(cfg, key) for key in MEANING.get(name, (name,))))
 
 
+def all_but_the_seed(cfg: Config) -> tuple[str, str]:
+    """The canonical JSON of all entries before and after the seed; one object for all runs that share the values."""
+    return _texts(cfg.callbacks or _NO_CALLBACKS, *_values(cfg))
+
+
+def _joined_texts(*values: Any) -> tuple[str, str]:
+    given = dict(zip(("callbacks", *_OTHERS), values, strict=True))
+    texts = {name: _entries[name](*(given[key] for key in MEANING.get(name, (name,)))).text for name in given}
+    before = "".join([f"{texts[name]}," for name in sorted(texts) if name < "seed" and texts[name]])
+    return before, "".join([f",{texts[name]}" for name in sorted(texts) if name > "seed" and texts[name]])
+
+
+_values = attrgetter(*_OTHERS)
+_texts = ByObject(_joined_texts)
 Content = dict[str, Any]
 
 

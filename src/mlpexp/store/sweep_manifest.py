@@ -20,11 +20,11 @@ from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import NotRegularFile
 from mlpexp.store import atomic_files, run_names
 from mlpexp.store.file_names import MANIFEST
-from mlpexp.store.identity import NAMES, SCHEMA_VERSION, Entry, entry, leaves, neutral_defaults
+from mlpexp.store.identity import NAMES, SCHEMA_VERSION, all_but_the_seed, entry, leaves, neutral_defaults
 from mlpexp.store.run_directory import is_relative, seal
 
 MAX_MANIFEST = 2**30  # bytes
-MAX_COMPARED = 4096  # entries that are recognised when they come again
+MAX_COMPARED = 4096  # configurations that are recognised when they come again, but for the seed
 DIGEST = "data digest"
 # repetitions: other values of these never make another study
 REPEATED = ("seed", "data.seed", "data.fold")
@@ -84,15 +84,17 @@ def of(runs: Iterable[tuple[Config, str]]) -> Manifest:
     if not DATA_SETS[first.data.name].generated:
         constants[DIGEST] = digest
     varied: set[str] = set()
-    compared: dict[int, Entry] = {}  # by id
+    compared: dict[int, Any] = {id(shared := all_but_the_seed(first)): shared}  # by id; kept, so that no other gets it
     for cfg, own in iterator:
+        if cfg.seed != first.seed:
+            varied.add("seed")
+        if id(shared := all_but_the_seed(cfg)) in compared:
+            continue
+        if len(compared) < MAX_COMPARED:
+            compared[id(shared)] = shared
         for name in NAMES:
-            new = entry(cfg, name)
-            if new is old[name] or id(new) in compared:
-                continue
-            if len(compared) < MAX_COMPARED:
-                compared[id(new)] = new  # kept, so that no other gets its id
-            varied |= _differing(dict(leaves(old[name].content)), dict(leaves(new.content)))
+            if (new := entry(cfg, name)) is not old[name]:
+                varied |= _differing(dict(leaves(old[name].content)), dict(leaves(new.content)))
         generated = DATA_SETS[cfg.data.name].generated
         if (None if generated else own) != constants.get(DIGEST):
             varied.add(DIGEST)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from mlpexp.config.hparams import chosen
@@ -9,6 +10,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import software_versions
+from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store import atomic_files, file_names, run_directory, run_state
 from mlpexp.store.checkpoint_archive import archive
 from mlpexp.store.identity import identity
@@ -88,6 +90,9 @@ def run_entry(
     return result, files | {file_names.OVERRIDES: listed, file_names.RESULT: run_directory.result_json(result)}
 
 
+_parameters = ByObject(lambda model: cache(lambda inputs, classes: model.network(inputs, classes).num_parameters))
+
+
 def _end(cfg: Config, data: Prepared, state: TrainingState) -> Conclusion:
     record = state.record
     counts, weights = data.class_counts, data.description.class_weights
@@ -124,6 +129,6 @@ def _result(cfg: Config, data: Prepared, state: TrainingState, end: Conclusion, 
         git_commit=software_versions.git_commit(),
         message=end.message,
         test_samples=len(data.split.test),
-        num_parameters=cfg.model.network(data.num_inputs, data.num_classes).num_parameters,
+        num_parameters=_parameters(cfg.model)(data.num_inputs, data.num_classes),
         files={name: run_directory.checksum(content) for name, content in files.items()},
     )
