@@ -64,6 +64,7 @@ class _Recorder(TorchDispatchMode):
         for tensor, memory in self.before.values():
             tensor.untyped_storage().copy_(memory)
 
+    @torch.no_grad()
     def replay(self) -> None:
         for function, args, kwargs, outputs in self.operations:
             again = [one for one in tree_leaves(function(*args, **kwargs)) if isinstance(one, Tensor)]
