@@ -45,8 +45,12 @@ CASES: list[tuple[tuple[int, ...], int, str, int]] = [
     ((64, 256, 256, 10), 4, "sgd", 32),
     ((64, *[16] * 20, 10), 32, "sgd", 32),
 ]
-# in its Trainer: engine and threads
-TRAINERS = {"compiled": ("compiled", 1), "compiled, 2 threads": ("compiled", 2), "torch": ("torch", 1)}
+# in its Trainer: engine, threads, runs
+TRAINERS = {
+    "compiled": ("compiled", 1, 1000),
+    "compiled, 2 threads": ("compiled", 2, 1000),
+    "torch": ("torch", 1, 128),
+}
 EPOCHS = 10
 PLACE = Path(__file__)
 
@@ -70,8 +74,8 @@ def main() -> None:
         "peak_gflops": peak,
         "bare_loop_ms": 1e3 * loop,
         "rows": rows,
-        "trainers": in_their_trainers(inputs, labels, *((64, 1) if asked.quick else (1000, 3))),
-        "jax": jax_peer(1000) if asked.jax else None,
+        "trainers": in_their_trainers(inputs, labels, 64 if asked.quick else 1000, 1 if asked.quick else 3),
+        "jax": jax_peer(1000) if asked.jax else earlier_jax(),
     }
     text = markdown(document)
     print(text)
@@ -124,27 +128,34 @@ def measure(
     return row
 
 
-def in_their_trainers(inputs: Tensor, labels: Tensor, runs: int, repeats: int) -> dict[str, Any]:
-    """For each engine ms a run, of a clock and of processor, and both of the bare loops around it, as medians."""
+def in_their_trainers(inputs: Tensor, labels: Tensor, limit: int, repeats: int) -> dict[str, Any]:
+    """For each engine ms a run, of a clock and of processor, and both of the bare loops around it, as medians.
+
+    Args:
+        limit: of the runs.
+    """
 
     def bare() -> tuple[float, float]:
         started, used = time.perf_counter(), time.process_time()
         bare_loop(inputs, labels)
         return time.perf_counter() - started, time.process_time() - used
 
-    turns = {name: stacks_in_trainer(runs, engine=kind, threads=threads) for name, (kind, threads) in TRAINERS.items()}
+    turns = {
+        name: (min(runs, limit), stacks_in_trainer(min(runs, limit), engine=kind, threads=threads))
+        for name, (kind, threads, runs) in TRAINERS.items()
+    }
     found: dict[str, list[list[float]]] = {name: [] for name in turns}
     before = bare()
     for _ in range(repeats):
-        for name, turn in turns.items():
+        for name, (runs, turn) in turns.items():
             spent, after = turn(), bare()
             loops = [(a + b) / 2 for a, b in zip(before, after, strict=True)]
             ms = [1e3 * spent.wall_s / runs, 1e3 * spent.cpu_s / runs]
             found[name].append([*ms, loops[0] / ms[0] * 1e3, loops[1] / ms[1] * 1e3])
             before = after
     keys = ("wall_ms", "cpu_ms", "times_faster", "times_less_processor")
-    return {"runs": runs} | {
-        name: dict(zip(keys, map(statistics.median, zip(*rows, strict=True)), strict=True))
+    return {
+        name: {"runs": turns[name][0]} | dict(zip(keys, map(statistics.median, zip(*rows, strict=True)), strict=True))
         for name, rows in found.items()
     }
 
@@ -181,7 +192,14 @@ def jax_peer(runs: int) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks/jax_peer.py"), str(runs)], capture_output=True, text=True, check=True
     )
-    return {"runs": runs, **json.loads(done.stdout)}
+    return {"runs": runs, "date": datetime.now(UTC).isoformat(timespec="seconds"), **json.loads(done.stdout)}
+
+
+def earlier_jax() -> dict[str, Any] | None:
+    """What was measured last."""
+    kept = PLACE.with_suffix(".json")
+    earlier = json.loads(kept.read_text()) if kept.exists() else {}
+    return earlier.get("jax") and {"date": earlier["date"], **earlier["jax"]}
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -214,16 +232,17 @@ def markdown(document: dict[str, Any]) -> str:
         )
     trainers = document["trainers"]
     text += (
-        f"\n{trainers['runs']:,} seeds of 64-50-10 in their Trainers, without files, beside the bare loop, by turns; "
-        f"load when it began {hardware['load']}.\n\n"
+        f"\nSeeds of 64-50-10 in their Trainers, with evaluation of all samples, without files, beside the bare loop, "
+        f"by turns; the load of the machine when the measurement began was {hardware['load']}.\n\n"
     )
-    text += line(["engine", "ms a run", "ms of processor", "times faster", "times less processor"])
-    text += line(["---"] * 5)
+    text += line(["engine", "runs", "ms a run", "ms of processor", "times faster", "times less processor"])
+    text += line(["---"] * 6)
     for name in TRAINERS:
         row = trainers[name]
         text += line(
             [
                 name,
+                f"{row['runs']:,}",
                 f"{row['wall_ms']:.2f}",
                 f"{row['cpu_ms']:.2f}",
                 f"{row['times_faster']:.1f}",
@@ -235,7 +254,7 @@ def markdown(document: dict[str, Any]) -> str:
         text += (
             f"\nJAX (`vmap` over {peer['runs']:,} runs, `scan` over steps, all cores, no files): {ms:.1f} ms a run, "
         )
-        text += f"and {peer['compile_s']:.1f} s to compile.\n"
+        text += f"and {peer['compile_s']:.1f} s to compile ({peer['date']}).\n"
     return text
 
 
