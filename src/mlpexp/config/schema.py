@@ -29,6 +29,7 @@ from mlpexp.data.data_config import DataConfig
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.losses import DEFAULTS, LOSSES, LossFunction
+from mlpexp.nn.measures import MEASURES
 from mlpexp.nn.metrics import METRICS, columns, recorded
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.normalisation import NORMS
@@ -45,6 +46,7 @@ Activation = Annotated[str, choice(lambda: ACTIVATIONS)]
 Norm = Annotated[str, choice(lambda: ("none", *NORMS))]
 Init = Annotated[str, choice(lambda: INITIALISERS)]
 Parametrization = Annotated[str, choice(lambda: PARAMETRIZATIONS)]
+Measure = Annotated[str, choice(lambda: MEASURES)]
 Optimizer = Annotated[str, choice(lambda: OPTIMIZERS)]
 Schedule = Annotated[str, choice(lambda: SCHEDULES)]
 Loss = Annotated[str, choice(lambda: LOSSES)]
@@ -280,6 +282,8 @@ class Config:
     """validation metric that determines the best epoch and early stopping"""
     metrics: tuple[Metric, ...] | None = None
     """metrics beside loss and accuracy (of values: loss and RMSE), e.g. [f1,auroc]"""
+    diagnostics: tuple[Measure, ...] = ()
+    """measures of the network after each epoch, columns of metrics.csv, e.g. [weight_distance,effective_rank,cka]"""
     test_weights: Literal["best", "last"] = "best"
     """weights for the final test: those of the best validation epoch, or of the last one"""
     threads: Count = 1

@@ -23,6 +23,7 @@ from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.initialisation import initialise, initialise_
+from mlpexp.nn.measures import Probe, measure_network
 from mlpexp.nn.metrics import Outcomes, confusion, labels_at, measure
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.optimizers.muon import hidden_matrices
@@ -302,10 +303,11 @@ class StackModule(LightningModule):
         numbers = torch.stack(
             list(measured.values())
         ).tolist()  # (columns, A): the epoch's only transfer from the device
-        improved = []
+        improved, diagnosed = [], self._measure_networks()
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
-            record.history.append(dict(zip(measured, row, strict=True)) | self._sparsity(place, run))
+            own = self._sparsity(place, run) | diagnosed.get(run, {})
+            record.history.append(dict(zip(measured, row, strict=True)) | own)
             monitored = record.history[-1][self.configs[run].monitor]
             self._plateaus[run].update(monitored)
             if record.progress.update(epoch, monitored):
@@ -401,6 +403,24 @@ class StackModule(LightningModule):
 
     def _tests_best(self, run: int) -> bool:
         return self.configs[run].test_weights == "best" and self.records[run].progress.best_epoch is not None
+
+    def _measure_networks(self) -> dict[int, dict[str, float]]:
+        """The measures of `diagnostics` of each run that asks for some, by column."""
+        found: dict[int, dict[str, float]] = {}
+        begins = self._rows(self._begins)
+        for place, run in enumerate(self.training_runs):
+            cfg, network = self.configs[run], self.networks[run]
+            if not cfg.diagnostics:
+                continue
+            part = self._rows(self._parts["train"])
+            index = (part if part.ndim == 1 else part[place])[:PROBE_SAMPLES]
+            inputs = self._inputs[index if begins is None else index + begins[place]]
+            own = {name: values[place : place + 1] for name, values in self.engine.parameters.items()}
+            initial = initialise(network, cfg.model, cfg.seed)
+            started = {name: values.unsqueeze(0).to(inputs) for name, values in initial.items()}
+            measured = measure_network(cfg.diagnostics, Probe(network, own, started, inputs.unsqueeze(0)))
+            found[run] = {column: value.item() for column, value in measured.items()}
+        return found
 
     def _inspect_layers(self, epoch: int) -> None:
         part = self._rows(self._parts["train"])[..., :PROBE_SAMPLES]

@@ -23,6 +23,8 @@ from mlpexp.models.classifier import Classifier
 from mlpexp.models.run_average import AVERAGED_WEIGHTS, TRAINING_WEIGHTS
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
+from mlpexp.nn.initialisation import initialise
+from mlpexp.nn.measures import Probe, measure_network
 from mlpexp.nn.metrics import columns
 from mlpexp.nn.pruning import SPARSITY
 from mlpexp.runtime import distributed, signals
@@ -168,7 +170,9 @@ class Recorder(Checkpoint):
         self.in_epoch = False
         epoch, now = trainer.current_epoch, time.time()
         row = {name: module.metrics[name] for name in names}
-        self.history.append(row if module.pruning is None else row | {SPARSITY: module.pruning.sparsity})
+        if module.pruning is not None:
+            row[SPARSITY] = module.pruning.sparsity
+        self.history.append(row | self._measures(module))
         self.epoch_ends.append(now)
         if self.events is not None:
             self.events.add(epoch_event(epoch, self.history[-1], now))
@@ -212,6 +216,17 @@ class Recorder(Checkpoint):
         self.io.flush()
         self._written = len(self.history)
         self._flushed_at = time.monotonic()
+
+    def _measures(self, module: Classifier) -> dict[str, float]:
+        if not self.cfg.diagnostics:
+            return {}
+        assert self._probe is not None
+        inputs = self._probe[0].unsqueeze(0)
+        own = {name: values.unsqueeze(0) for name, values in module.parameter_values().items()}
+        initial = initialise(module.network, self.cfg.model, self.cfg.seed)
+        started = {name: values.unsqueeze(0).to(inputs) for name, values in initial.items()}
+        measured = measure_network(self.cfg.diagnostics, Probe(module.network, own, started, inputs))
+        return {column: value.item() for column, value in measured.items()}
 
     def _inspect(self, module: Classifier, epoch: int, now: float) -> None:
         assert self._probe is not None

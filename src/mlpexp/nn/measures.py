@@ -1,0 +1,95 @@
+"""Measures of a network beside its metrics, once an epoch: columns of metrics.csv, one registry entry each.
+
+They are computed on the first samples of the training part (`diagnostics.PROBE_SAMPLES`), from the weights that are
+trained. Each costs at most a forward pass of the trained and of the initial network and one decomposition.
+
+Letters: R runs, B samples, H units of the last hidden layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mlpexp.nn.layers import Activate
+from mlpexp.nn.network import NetworkSpec, forward
+from mlpexp.runtime.lazy_import import LazyModule
+from mlpexp.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = LazyModule("torch")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a measure is computed from.
+
+    Attributes:
+        parameters, initial: at present and before the first step, by name, (R, ...).
+        inputs: (R, B, I).
+    """
+
+    network: NetworkSpec
+    parameters: Mapping[str, Tensor]
+    initial: Mapping[str, Tensor]
+    inputs: Tensor
+
+    @cached_property
+    def hidden(self) -> Tensor:
+        """The output of the last activation, centred over the samples, (R, B, H); the inputs without hidden layers."""
+        return self._hidden(self.parameters)
+
+    @cached_property
+    def initial_hidden(self) -> Tensor:
+        """The same of the initial network."""
+        return self._hidden(self.initial)
+
+    def _hidden(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        trace = forward(self.network, {name: parameters[name] for name in self.network.shapes}, self.inputs)
+        places = [k for k, layer in enumerate(self.network.layers) if isinstance(layer, Activate)]
+        values = trace.values[places[-1] + 1] if places else self.inputs
+        # a run that has diverged must not stop the others: the singular values of NaN are an error
+        return (values - values.mean(-2, keepdim=True)).double().nan_to_num(0.0, 0.0, 0.0)
+
+
+def _weight_distance(probe: Probe) -> Tensor:
+    names = list(probe.network.shapes)
+    moved = sum((probe.parameters[n] - probe.initial[n]).double().flatten(1).square().sum(1) for n in names)
+    before = sum(probe.initial[n].double().flatten(1).square().sum(1) for n in names)
+    return torch.as_tensor(moved).sqrt() / torch.as_tensor(before).sqrt()
+
+
+def _effective_rank(probe: Probe) -> Tensor:
+    sizes = torch.linalg.svdvals(probe.hidden)
+    shares = sizes / sizes.sum(-1, keepdim=True).clamp(min=1e-300)
+    return torch.special.entr(shares).sum(-1).exp()
+
+
+def _cka(probe: Probe) -> Tensor:
+    one, other = probe.hidden, probe.initial_hidden
+    cross, own, its = (torch.linalg.matrix_norm(a.mT @ b) for a, b in ((one, other), (one, one), (other, other)))
+    return cross.square() / (own * its).clamp(min=1e-300)
+
+
+MEASURES: Registry[Callable[[Probe], Tensor]] = Registry(
+    "diagnostic",
+    {
+        # Euclidean distance of all parameters from their initial values, over the norm of the latter
+        "weight_distance": _weight_distance,
+        # the exponential of the entropy of the singular values' shares (Roy & Vetterli 2007)
+        "effective_rank": _effective_rank,
+        # linear centred kernel alignment with the initial network (Kornblith et al. 2019): 1 is equal up to rotation
+        "cka": _cka,
+    },
+)
+
+
+def measure_network(names: Sequence[str], probe: Probe) -> dict[str, Tensor]:
+    """These measures of each run, (R,) float64, by their columns `train/NAME`."""
+    with torch.no_grad():
+        return {f"train/{name}": MEASURES[name](probe) for name in names}
