@@ -144,3 +144,29 @@ def test_sweeps_side_by_side_are_one_family(tmp_path):
     page = (tmp_path / "both/index.html").read_text(encoding="utf-8")
     assert "All 3 configurations of all sweeps are one family" in page
     assert re.search("Of the 2 others", page)
+
+
+def test_a_best_run_of_other_folds_is_named_with_a_warning(tmp_path):
+    sweep = report_sweeps.write(tmp_path / "s", {"model.width": [32, 64], "data.fold": range(2)})
+    for run in sweep.glob("*/result.json"):
+        (run.parent / "checkpoints").mkdir()
+        (run.parent / "checkpoints/best.ckpt").touch()
+    outcome = run_script("evaluate.py", [str(sweep)])
+    assert outcome.code == 2
+    assert "the best by validation is" in outcome.line
+    assert "(of runs with other validation samples, by data.fold)" in outcome.line
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_the_first_five_sentences_answer_what_is_asked(seeds, tmp_path):
+    sweep = report_sweeps.write(tmp_path / "multirun/s", report_sweeps.GRID | {"seed": range(seeds)}, files=False)
+    best, score, sure, cheaper, further = headline(analyse(sweep))[:5]
+    assert best.startswith("Best by validation loss: ")
+    assert score.startswith("Test accuracy ")
+    assert re.match(
+        r"Of the 26 others \d+ are worse on test data \(family-wise 5 %\), \d+ equivalent within 0.005", sure
+    )
+    assert re.search("smaller|smallest", cheaper)
+    assert further.startswith(("Next: ", "Nothing is undecided"))
+    if "train.py" in further:
+        assert "-m name=s" in further

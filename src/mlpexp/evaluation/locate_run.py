@@ -99,8 +99,8 @@ def _hint(path: Path) -> str:
             return f"{path} was trained with record=table, which keeps no checkpoints; train the run alone, without it"
         if not inside:
             return f"{path} is a sweep in which no run has finished; the command that started it continues it"
-        best = _best_run(path) if len(inside) > 1 else inside[0]
-        which = f"the best by validation is {best}" if best else f"e.g. {inside[0]}"
+        best = _best_run(path) if len(inside) > 1 else (inside[0], "")
+        which = f"the best by validation is {best[0]}{best[1]}" if best else f"e.g. {inside[0]}"
         return (
             f"{path} is a sweep of {len(inside):,} finished run{'s' * (len(inside) != 1)}; give one of them, {which}, "
             f"or compare them all with {shell_commands.script('report.py', str(path))}"
@@ -112,12 +112,18 @@ def _hint(path: Path) -> str:
     return f"{path} holds no run: there is no {file_names.BEST} in it; give a run's directory, e.g. outputs/DATE/TIME"
 
 
-def _best_run(sweep: Path) -> Path | None:
-    """The best run by the ranking of terminal and report; None where it has no checkpoint, or none can be ranked."""
+def _best_run(sweep: Path) -> tuple[Path, str] | None:
+    """The best run by the ranking of terminal and report, and a warning where runs differ in validation samples.
+
+    None where it has no checkpoint, or none can be ranked.
+    """
     try:
         analysis = analyse(sweep)
     except UserError:
         return None
     run = best_run(analysis.study, analysis.ranking)
     directory = None if run is None else sweep / analysis.study.names[run]
-    return directory if directory is not None and (directory / file_names.BEST).is_file() else None
+    if directory is None or not (directory / file_names.BEST).is_file():
+        return None
+    parts = [key.name for key in analysis.study.seeds if key.name != "seed" and len(key.levels) > 1]
+    return directory, f" (of runs with other validation samples, by {' and '.join(parts)})" if parts else ""

@@ -78,7 +78,7 @@ def _cheaper(analysis: Analysis, against: Comparison) -> list[str]:
     tested = np.isfinite(against.adjusted) & (parameters < parameters[against.best])
     if tested.any():
         return ["Every smaller configuration that was tested is worse, or has diverged runs."]
-    return []
+    return ["No other configuration that was tested is smaller."]
 
 
 def _next(analysis: Analysis, against: Comparison, with_command: bool) -> str:
