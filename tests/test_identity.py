@@ -1,5 +1,7 @@
 """A run's identity is about what it is, not about how it was typed."""
 
+import hashlib
+import json
 import random
 from typing import Any
 
@@ -9,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpexp.config import checks, schema
+from mlpexp.store import sweep_manifest
 from mlpexp.store.identity import identity as identity_of
-from mlpexp.store.identity import relevant
+from mlpexp.store.identity import identity_content, leaves, relevant
 
 DIGEST = "d" * 64
 # one value each, in the spellings that Hydra takes
@@ -156,3 +159,49 @@ def test_the_engine_enters_the_identity_where_it_is_not_that_of_earlier_runs():
         return identity_of(checks.parse({"stack": {"engine": engine}}), DIGEST)
 
     assert of("torch") == of("auto") == PINNED["defaults"] != of("compiled")
+
+
+def variants() -> list[schema.Config]:
+    """Configurations that differ in one key or in none from each other, in groups and at the top level."""
+    changes: list[dict[str, Any]] = [
+        {},
+        {"seed": 7},
+        {"monitor": "val/acc"},
+        {"metrics": ["f1"]},
+        {"callbacks": {"mine": {"_target_": "a.B"}}},
+        {"optimizer": {"lr": 0.3}},
+        {"optimizer": {"lr": 0.3}, "seed": 7},
+        {"model": {"depth": 2, "width": [8, 8]}},
+        {"stack": {"engine": "auto"}},
+        {"halving": {"rungs": [1]}, "trainer": {"max_epochs": 3}},
+        {"loss": {"name": "cross_entropy"}},
+    ]
+    return [
+        checks.parse(
+            schema.defaults()
+            | {
+                k: v if not isinstance(v, dict) or k == "callbacks" else schema.defaults()[k] | v
+                for k, v in change.items()
+            }
+        )
+        for change in changes
+    ]
+
+
+def test_an_identity_is_the_hash_of_its_content_as_canonical_json() -> None:
+    for cfg in [*variants(), *variants()]:
+        text = json.dumps(identity_content(cfg, DIGEST), sort_keys=True, separators=(",", ":"))
+        assert identity_of(cfg, DIGEST) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("order", range(4))
+def test_a_study_has_the_keys_that_are_equal_in_all_of_its_runs(order: int) -> None:
+    configs = variants()
+    random.Random(order).shuffle(configs)
+    for count in range(1, len(configs) + 1):
+        contents = [dict(leaves(identity_content(cfg, DIGEST)["config"])) for cfg in configs[:count]]
+        keys = {key for content in contents for key in content}
+        constant = {key for key in keys if all(key in one and one[key] == contents[0][key] for one in contents)}
+        study = sweep_manifest.of([(cfg, DIGEST) for cfg in configs[:count]])
+        assert study.constants.keys() - {sweep_manifest.DIGEST} == constant
+        assert set(study.varied) == keys - constant
