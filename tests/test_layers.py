@@ -429,6 +429,13 @@ def test_diagnostics_use_the_statistics_of_their_samples_and_no_masks(model):
     assert numbers.gradient_norm.tolist() == pytest.approx(wanted)
 
 
+def test_a_run_in_double_precision_has_diagnostics_and_is_evaluated(train, here):
+    ended = train([*SMALL, *ALL, "+trainer.precision=64", "tracking.diagnostics=true", "hydra.run.dir=run"])
+    assert ended.code == 0, ended.err
+    assert len(table("run/layers.csv")) == 9  # three dense layers, at the start and after two epochs
+    assert run_script("evaluate.py", ["run"]).code == 0
+
+
 def test_the_implementations_agree(here):
     losses = {}
     for variant in ("torch_nn", "autograd", "backprop"):

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mlpexp.nn.layers import Dropout
 from mlpexp.nn.network import NetworkSpec
+from mlpexp.nn.normalisation import Norm
 
 FLOAT, INDEX = 4, 8  # bytes
 COPIES = 4  # of the parameters: weights, gradients, best epoch, optimizer state
@@ -48,4 +50,6 @@ def free_device_bytes(accelerator: str, flags: Mapping[str, Any] = {}) -> int | 
 
 
 def _batch_bytes(network: NetworkSpec, batch_size: int) -> int:
-    return FLOAT * sum(network.sizes) * batch_size * 3
+    # values, gradients and masks or copies of a normalisation or a dropout layer
+    further = sum(4 * layer.units for layer in network.layers if isinstance(layer, Norm | Dropout))
+    return FLOAT * (3 * sum(network.sizes) + further) * batch_size

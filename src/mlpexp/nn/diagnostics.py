@@ -56,6 +56,7 @@ def inspect(
         loss: that is minimised.
     """
     parameters = {name: parameters[name] for name in network.shapes}  # without running statistics
+    inputs = inputs.to(next(iter(parameters.values())).dtype)  # double precision where trained so
     trace = forward(network, parameters, inputs)
     samples = inputs.shape[-2]
     upstream = loss.gradient(trace.logits, loss.dense(labels, trace.logits))
