@@ -97,6 +97,7 @@ def test_diverged_runs_count_as_the_worst_where_asked_for(tmp_path):
     last, worst = (analyse_table(*load_sweep.read(sweep), diverged=how) for how in ("last", "worst"))
     wide = next(c for c in range(2) if "64" in last.study.describe(c))
     assert last.ranking.order[-1] == wide
+    assert "One other configuration has diverged runs, width=64 30% of its runs." in headline(last)
     assert worst.ranking.means["val/loss"][wide] > last.ranking.means["val/loss"][wide]
     assert (last.ranking.finished[wide], worst.ranking.finished[wide]) == (7, 10)
     values = worst.blocks.table("val/acc")[wide]

@@ -45,6 +45,11 @@ def _warnings(analysis: Analysis, best: int) -> list[str]:
         sentences.append(
             f"{ranked.diverged[best]:,} of its {ranked.runs[best]:,} runs diverged{_of_diverged(analysis)}."
         )
+    if others := int((ranked.diverged > 0).sum()) - int(ranked.diverged[best] > 0):
+        shares = ranked.diverged / np.maximum(ranked.runs, 1)
+        most = int(np.argmax(np.where(np.arange(len(shares)) == best, -1, shares)))
+        which = f"{others:,} other configurations have" if others > 1 else "One other configuration has"
+        sentences.append(f"{which} diverged runs, {study.describe(most)} {shares[most]:.0%} of its runs.")
     if ranked.chance[best]:
         sentences.append(
             f"{ranked.chance[best]:,} of its {ranked.runs[best]:,} runs are no better than guessing; {LIKELY_CAUSES}."
