@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import compositions
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
@@ -102,7 +103,7 @@ def run_script(name: str, arguments: list[str]) -> Outcome:
     """The script's `__main__`, inside this process; nothing global is changed afterwards."""
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
-    with _kept_state(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with _kept_state(), compositions.remembered(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         sys.argv = [f"scripts/{name}", *arguments]
         try:
             runpy.run_path(str(SCRIPTS / name), run_name="__main__")
