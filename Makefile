@@ -14,7 +14,7 @@ STUDIES := notebook_variants depth_width_activation vanishing edge_of_chaos widt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test test-quick fuzz test-backends test-wheel test-examples test-slurm faults calibrate lint bench tensorboard report studies
+.PHONY: help setup train sweep test test-quick fuzz test-thorough test-backends test-wheel test-examples test-slurm faults calibrate lint bench tensorboard report studies
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +38,11 @@ test-quick: $(READY)  ## run the tests that are not marked slow, about 1 minute 
 fuzz: $(READY)  ## compare random stacks with runs alone, bit for bit; STACKS=1000 for more than 200
 	@MLPEXP_FUZZ=$(or $(STACKS),200) $(PYTEST) tests/test_stack.py -k whatever_the_options $(ARGS)
 
+test-thorough: $(READY)  ## run the tests of which make test runs a sample or none, test-backends among them; some minutes
+	@MLPEXP_THOROUGH=1 $(PYTEST) -m thorough $(ARGS)
+
 test-backends: $(READY)  ## test sweeps over worker processes, dask and submitit, with workers killed; some minutes
-	@MLPEXP_BACKENDS=1 $(PYTEST) tests/test_backends.py $(ARGS)
+	@MLPEXP_THOROUGH=1 $(PYTEST) tests/test_backends.py $(ARGS)
 
 test-wheel: $(READY)  ## build the wheel, install it into a fresh environment and use it without the checkout; a minute
 	@MLPEXP_WHEEL=1 $(PYTEST) tests/test_wheel.py $(ARGS)

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,10 +123,22 @@ SLOW = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
+    if "MLPEXP_THOROUGH" in os.environ or any("::" in word for word in config.args):  # all, or one by its name
+        return
+    draws: dict[tuple[str, int], list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if marker := item.get_closest_marker("thorough"):
+            draws[item.nodeid.partition("[")[0], marker.kwargs.get("sample", 0)].append(item)
+    # the workers of pytest-xdist must draw the same
+    seed = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(random.SystemRandom().random())
+    for (name, number), drawn in draws.items():
+        order = random.Random(seed + name).sample(drawn, len(drawn))
+        for item in order[number:]:
+            item.add_marker(pytest.mark.skip(reason="make test-thorough runs it"))
 
 
 def pytest_collection_finish() -> None:

@@ -1,6 +1,6 @@
 """A sweep is the same to the bit and to the file wherever its stacks are trained, and whichever worker dies.
 
-Starting workers costs seconds: `make test` does it once with a worker killed; `make test-backends` does the rest.
+Starting workers costs seconds: `make test` does it once with a worker killed; `make test-thorough` does the rest.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from mlpexp.training import single_run
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 GRID = "-m seed=range(6) model.depth=1,2 model.width=8 trainer.max_epochs=40 "
-thorough = pytest.mark.skipif("MLPEXP_BACKENDS" not in os.environ, reason="make test-backends runs it")
+thorough = pytest.mark.thorough
 
 
 @pytest.fixture

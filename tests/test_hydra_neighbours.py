@@ -38,6 +38,7 @@ class TestHydrasLauncherTests(LauncherTestSuite):
     """Having mlpexp installed changes nothing for the launcher of another application."""
 
 
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize(
     ("task_launcher_cfg", "extra_flags"),
     [({}, ["-m"]), ({"defaults": [{"override hydra/launcher": "basic"}]}, ["-m"])],
@@ -78,6 +79,7 @@ def train(directory: Path, command: str, **environment: str) -> Any:
     )
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("choice", ["hydra/launcher=stacked", "hydra/sweeper=optuna", "hydra/sweeper=grid"])
 def test_our_plugins_are_no_choice_in_another_application(choice: str, tmp_path: Path) -> None:
     ended = run(tmp_path, "-m", "+seed=1,2", choice)
@@ -87,6 +89,7 @@ def test_our_plugins_are_no_choice_in_another_application(choice: str, tmp_path:
     assert "the application's own function" not in ended.stdout
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("choice", ["hydra/launcher=stacked", "hydra/sweeper=optuna", "hydra/sweeper=grid"])
 def test_our_plugins_refuse_to_train_in_the_place_of_another_application(choice: str, tmp_path: Path) -> None:
     group, name = choice.split("=")
@@ -154,6 +157,7 @@ LAUNCHERS = {
 }
 
 
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_hydras_other_launchers_train_a_sweep(launcher: str, tmp_path: Path) -> None:
     package, choice = LAUNCHERS[launcher]

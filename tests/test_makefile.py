@@ -180,8 +180,11 @@ def test_fuzz_and_test_backends_select_tests_and_make_them_thorough(recorded):
     assert option == "-k"
     assert re.search(rf"^def test_\w*{name}", (ROOT / module).read_text(encoding="utf-8"), re.MULTILINE)
     _, [(_, words, environment)] = recorded("test-backends")
-    assert environment == {"MLPEXP_BACKENDS": "1", "OMP_NUM_THREADS": "1"}
-    assert "MLPEXP_BACKENDS" in (ROOT / words[3]).read_text(encoding="utf-8")
+    assert environment == {"MLPEXP_THOROUGH": "1", "OMP_NUM_THREADS": "1"}
+    assert "thorough" in (ROOT / words[3]).read_text(encoding="utf-8")
+    _, [(_, words, environment)] = recorded("test-thorough")
+    assert environment == {"MLPEXP_THOROUGH": "1", "OMP_NUM_THREADS": "1"}
+    assert words[-2:] == ["-m", "thorough"]
     _, [(_, words, environment)] = recorded("test-wheel")
     assert environment == {"MLPEXP_WHEEL": "1", "OMP_NUM_THREADS": "1"}
     assert "MLPEXP_WHEEL" in (ROOT / words[3]).read_text(encoding="utf-8")

@@ -171,10 +171,8 @@ def test_a_signal_during_a_short_epoch_loses_nothing(here: Path) -> None:
     assert {row["epochs"] for row in load_results(sweep)} == {run.epochs for run in saved.values()}
 
 
-@pytest.mark.parametrize("backend", ["fork", "loky"])
+@pytest.mark.parametrize("backend", ["fork", pytest.param("loky", marks=pytest.mark.thorough)])
 def test_workers_save_before_they_stop_with_their_sweep(backend: str, here: Path, train: Callable[..., Any]) -> None:
-    if backend == "loky" and "MLPEXP_BACKENDS" not in os.environ:
-        pytest.skip("make test-backends runs it")
     words = "-m seed=range(4) model.width=8 trainer.max_epochs=60 data.batch_size=8 name=s hydra.launcher.workers=2"
     words += " stack.engine=torch"  # the compiled engine would be done before it can be stopped
     with (here / "log").open("w") as log:

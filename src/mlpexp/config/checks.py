@@ -244,6 +244,8 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
         return f"{given}: give a whole number from 1, or a list with one for each layer, e.g. {key}=64 or {key}=[64,32]"
     if key == "model.dropout":
         return f"{given}: give a share in [0, 1), or a list with one for each hidden layer, e.g. {key}=0.2"
+    if key == "optimizer.betas":
+        return f"{given}: give two shares in [0, 1), e.g. {shell_word(key, [0.9, 0.999])}"
     match kind:
         case "literal_error" | "unknown_choice":
             return _unknown_choice(key, value, allowed.get("choices"))
