@@ -117,7 +117,6 @@ def test_a_text_stays_the_text_that_it_is(value):
         (lambda: mlpexp.load_sweep("nowhere"), "nowhere does not exist; give a sweep"),
         (lambda: mlpexp.load_run("nowhere"), "nowhere holds no finished run"),
     ],
-    ids=str,
 )
 def test_a_mistake_is_one_exception_with_the_command_lines_text(call, message, here, capsys):
     with pytest.raises(mlpexp.UserError, match=message):
