@@ -8,6 +8,7 @@ import numpy as np
 from mlpexp.analysis import run_files
 from mlpexp.analysis.comparison import Comparison
 from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.config import overrides
 from mlpexp.nn.metrics import higher_is_better, label
 from mlpexp.report.wording import p_value, spelled
 from mlpexp.runtime import shell_commands
@@ -136,8 +137,8 @@ def _settings(analysis: Analysis, configuration: int) -> dict[str, str]:
     if words is None:
         words = [f"{k.name}={k.levels[k.codes[run]]}" for k in study.factors if k.levels[k.codes[run]] != ABSENT]
     kept = [word for word in words if not word.startswith(run_files.OF_THE_SWEEP)]
-    pairs = (word.partition("=") for word in kept)
-    return {key: value for key, _, value in pairs if key.lstrip("+") not in seeds}
+    given = [override for override in map(overrides.parse, kept) if override.key not in seeds]
+    return {override.text.removesuffix(f"={override.value_text}"): override.value_text or "" for override in given}
 
 
 def method(analysis: Analysis, against: Comparison) -> list[str]:
