@@ -285,7 +285,7 @@ def _unknown_choice(key: str, value: Any, names: Sequence[str] | None) -> str:
     choices = sorted(schema.choices()[key] if names is None else names)
     close = get_close_matches(str(value), choices, n=1)
     example = close[0] if close else _DEFAULTS[key] or choices[0]
-    if isinstance(_DEFAULTS[key], list | tuple):
+    if isinstance(EXAMPLES.get(key, _DEFAULTS.get(key)), list | tuple):
         example = f"[{example}]"
     group, _, name = key.rpartition(".")
     what = group if name == "name" else name.removesuffix("s")
