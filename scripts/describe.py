@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from mlpexp.cli import hydra_app
 from mlpexp.runtime.errors import UserError
-from mlpexp.runtime.terminal import say
+from mlpexp.runtime.terminal import say, wrapped
 
 hydra_app.register()
 
@@ -33,9 +33,9 @@ def main(cfg: DictConfig) -> None:
 
         prepared = data.prepare(config.data)
         network = config.model.network(prepared.num_inputs, prepared.description.num_outputs)
-        say(prepared.summary)
+        say(wrapped(prepared.summary))
         Console().print(network_description.table(network))
-        say(network_description.summary(network))
+        say(wrapped(network_description.summary(network)))
     except Exception as error:
         hydra_app.fail(error)
 

@@ -8,7 +8,7 @@ import require_environment  # noqa: F401
 
 from mlpexp.cli import exit_codes
 from mlpexp.runtime.shell_commands import plain, program
-from mlpexp.runtime.terminal import say
+from mlpexp.runtime.terminal import say, wrapped
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         diverged=given.diverged,
     )
     for title, sentences in found.sweeps:
-        say(*([title] if len(found.sweeps) > 1 else []), *(f"  {sentence}" for sentence in sentences))
+        say(*([title] if len(found.sweeps) > 1 else []), *(wrapped(sentence, "  ") for sentence in sentences))
     say(f"\nfigures (PNG, SVG): {found.num_figures}, tables (CSV): {found.num_tables}, beside the page. Open it:")
     say(f"  {found.page}")
 

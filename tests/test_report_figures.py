@@ -83,7 +83,7 @@ def test_a_heat_map_writes_mean_and_interval_and_frames_the_best():
         heat_map_figure.Axis(label="depth", levels=["1", "2"]),
         heat_map_figure.Axis(label="width", levels=["32", "64"]),
     )
-    figure = heat_map_figure.heat_maps(rows, columns, None, parts, "acc", (0, 0, 1))
+    figure = heat_map_figure.heat_maps(rows, columns, None, parts, "acc", "accuracy", (0, 0, 1))
     shown = words(figure)
     assert {"0.900\n±0.010", "0.950\n±0.010", "0.800", "0.890\n±0.010", "0.940\n±0.010"} <= set(shown)
     assert {"depth", "width", "1", "2", "32", "64", "validation accuracy", "test accuracy"} <= set(shown)
@@ -96,11 +96,23 @@ def test_a_heat_map_writes_mean_and_interval_and_frames_the_best():
     assert frames[0][:, 1].min() < y < frames[0][:, 1].max()
 
 
+def test_a_heat_map_of_several_panels_names_part_and_metric_once_above_each_column():
+    parts = {part: {(p, 0, c): some(0.9) for p in range(2) for c in range(2)} for part in ("validation", "test")}
+    axis = {key: heat_map_figure.Axis(label=key, levels=levels) for key, levels in (("depth", ["1"]), ("width", "24"))}
+    panels = heat_map_figure.Axis(label="activation", levels=["tanh", "relu"])
+    shown = words(heat_map_figure.heat_maps(axis["depth"], axis["width"], panels, parts, "acc", "accuracy", None))
+    assert [word for word in shown if word.startswith(("validation", "test"))] == [
+        "validation accuracy",
+        "test accuracy",
+    ]
+    assert shown.count("activation = tanh") == shown.count("activation = relu") == 2
+
+
 def test_a_heat_map_keeps_its_differences_when_a_few_cells_have_failed():
     cells = {(0, r, c): some(0.95 + 0.001 * (3 * r + c)) for r in range(3) for c in range(3)}
     cells[0, 2, 2] = some(0.1)
     names = heat_map_figure.Axis(label="k", levels=["a", "b", "c"])
-    shown = words(heat_map_figure.heat_maps(names, names, None, {"validation": cells}, "acc", None))
+    shown = words(heat_map_figure.heat_maps(names, names, None, {"validation": cells}, "acc", "accuracy", None))
     assert any("or beyond" in word for word in shown)
     assert "0.100\n±0.010" in shown
 
@@ -126,7 +138,7 @@ def test_learning_curves_draw_the_mean_and_the_percentiles_of_the_seeds():
     np.testing.assert_allclose(middle, [0.2, 0.6, 0.9])
     np.testing.assert_allclose(low, [0.12, 0.52, 0.9])
     np.testing.assert_allclose(high, [0.28, 0.68, 0.9])
-    figure = curves_figure.learning_curves([("depth=1", {"validation": (low, middle, high)})], "acc")
+    figure = curves_figure.learning_curves([("depth=1", {"validation": (low, middle, high)})], "acc", "accuracy")
     (axes,) = figure.axes
     lines = [c for c in axes.collections if len(c.get_paths()) == 1 and len(c.get_paths()[0].vertices) == 3]
     heights = next(c.get_paths()[0].vertices[:, 1] for c in lines if np.ptp(c.get_paths()[0].vertices[:, 1]) > 0.5)
@@ -141,7 +153,7 @@ def test_a_run_that_stopped_early_leaves_a_gap_and_no_warning():
 def test_the_pareto_front_joins_what_nothing_cheaper_beats():
     price, mean = np.array([1.0, 2.0, 3.0]), np.array([0.8, 0.7, 0.9])
     front = np.array([True, False, True])
-    (axes,) = cost_figure.cost([("parameters", price, front)], mean, np.full(3, 0.01), "acc", 2).axes
+    (axes,) = cost_figure.cost([("parameters", price, front)], mean, np.full(3, 0.01), "acc", 2, "accuracy").axes
     joined = next(line for line in axes.get_lines() if line.get_label() == "Pareto front")
     np.testing.assert_array_equal(joined.get_xydata(), [[1, 0.8], [3, 0.9]])
 
@@ -184,7 +196,9 @@ def test_an_svg_has_no_inline_style_and_loads_nothing(drawn):
 def test_ticks_of_the_cost_figure_stay_apart_when_an_interval_touches_accuracy_one(half, best):
     mean = np.array([0.6, 0.8, 0.85, best])
     sizes, front = np.array([100.0, 200, 400, 800]), np.ones(4, bool)
-    figure = cost_figure.cost([("parameters", sizes, front)], mean, np.array([0.01, 0.01, 0.01, half]), "acc", 3)
+    figure = cost_figure.cost(
+        [("parameters", sizes, front)], mean, np.array([0.01, 0.01, 0.01, half]), "acc", 3, "accuracy"
+    )
     FigureCanvasAgg(figure).draw()
     axes = figure.axes[0]
     low, high = axes.get_ylim()

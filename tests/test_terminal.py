@@ -4,6 +4,9 @@ import ast
 import io
 import logging
 import math
+import os
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from rich.table import Table
 from mlpexp.cli import console
 from mlpexp.config.schema import Config, OptimizerConfig, TrainerConfig
 from mlpexp.runtime import rich_console
-from mlpexp.runtime.terminal import TerminalFormatter, say
+from mlpexp.runtime.terminal import TerminalFormatter, say, wrapped
 from mlpexp.store.run_directory import Result
 from mlpexp.training import resume
 
@@ -159,3 +162,20 @@ def test_everything_is_printed_through_one_door():
                 found.add(path.name)
     # the door itself; words of our own for a shell; before the environment is known to be there
     assert found == {"terminal.py", "hydra_app.py", "require_environment.py"}
+
+
+@pytest.mark.parametrize("width", [44, 80, 120])
+def test_a_sentence_is_broken_between_words_in_a_terminal_only_and_its_commands_never(monkeypatch, width):
+    path = "multirun/" + 60 * "x"
+    command = "python scripts/train.py -m " + " ".join(f"model.width={n}" for n in range(20))
+    said = (
+        f"Each interval covers initialisation and batch order; fixed: training sample, test sample, {path}.\n{command}"
+    )
+    assert wrapped(said, "  ") == "  " + said.replace("\n", "\n    ")  # a file: one line each
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((width, 24)))
+    *lines, last = wrapped(said, "  ").split("\n")
+    assert last == f"    {command}"
+    assert all(len(line) <= width for line in lines if path not in line)
+    assert " ".join(line.strip() for line in lines) == said.split("\n", maxsplit=1)[0]

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mlpexp.runtime import shell_commands
+from mlpexp.runtime.terminal import say
 
 HELPER = "require_environment"
 
@@ -17,11 +18,11 @@ def main() -> None:
     scripts = {path.stem: path for path in sorted(shell_commands.scripts().glob("*.py")) if path.stem != HELPER}
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        print(_usage(scripts.values()))
+        say(_usage(scripts.values()))
     elif name == "--version":
         from importlib.metadata import version
 
-        print(f"mlpexp {version('mlpexp')}")
+        say(f"mlpexp {version('mlpexp')}")
     elif name in scripts:
         path = scripts[name]
         sys.argv = [str(path), *sys.argv[2:]]
@@ -30,7 +31,7 @@ def main() -> None:
     else:
         close = get_close_matches(name, scripts, 1)
         hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(scripts)}"
-        print(f"mlpexp: unknown command {name!r}; {hint}", file=sys.stderr)
+        say(f"mlpexp: unknown command {name!r}; {hint}", error=True)
         sys.exit(2)
 
 

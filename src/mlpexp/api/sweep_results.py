@@ -274,7 +274,11 @@ class SweepResults:
     def _repr_html_(self) -> str:
         from mlpexp.report.sentences import headline
 
-        sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in headline(self.analysis))
+        lines = [sentence.split("\n") for sentence in headline(self.analysis)]
+        sentences = "".join(
+            f"<p>{escape(first)}</p>" + "".join(f"<pre>{escape(command)}</pre>" for command in commands)
+            for first, *commands in lines
+        )
         return f"<p><code>{escape(str(self.directory))}</code>, {len(self):,} runs</p>{sentences}"
 
 

@@ -12,7 +12,7 @@ from mlpexp.nn.losses import LOSSES
 from mlpexp.nn.metrics import title
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.rich_console import Console
-from mlpexp.runtime.terminal import say
+from mlpexp.runtime.terminal import say, wrapped
 
 MAX_ROWS = 40  # classes; all are in per_class.csv
 
@@ -33,8 +33,10 @@ def show(found: Evaluation) -> None:
         console.print(f"{_same(found)} are those of result.json, to the last bit")
     for remark in found.remarks:
         console.print(f"[yellow]note:[/yellow] {escape(remark)}")
-    # plain prints: a path must not be wrapped, and its brackets are not markup
-    say(f"\n{len(found.images)} figures, tables as CSV and metrics.json are in {found.directory}\nNext:")
+    # no console: a path must not be broken, and its brackets are not markup
+    say()
+    say(wrapped(f"{len(found.images)} figures, tables as CSV and metrics.json are in {found.directory}"))
+    say("Next:")
     say(f"  {shell_commands.tool('tensorboard', '--logdir', str(found.directory))}")
 
 

@@ -83,7 +83,7 @@ def _cheaper(analysis: Analysis, against: Comparison) -> list[str]:
 
 
 def _next(analysis: Analysis, against: Comparison, with_command: bool) -> str:
-    """The further seeds that would probably decide, and the command that trains just these."""
+    """The further seeds that would probably decide, and, on a line of its own, the command that trains just these."""
     undecided = [c for c in analysis.ranking.ranked if against.undecided[c]]
     if not undecided:
         return "Nothing is undecided: further seeds would only narrow the intervals."
@@ -98,7 +98,7 @@ def _next(analysis: Analysis, against: Comparison, with_command: bool) -> str:
     if not with_command:
         return f"{said}."
     command = further_command(analysis, (against.best, target), int(seeds))
-    return f"{said}: {command}" if command else f"{said}; more data seeds (data.seed) give more {what}."
+    return f"{said}:\n{command}" if command else f"{said}; more data seeds (data.seed) give more {what}."
 
 
 def further_command(analysis: Analysis, configurations: Sequence[int], number: int) -> str | None:

@@ -6,7 +6,9 @@ escape, e.g. `\\x1b`.
 
 import logging
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +31,27 @@ def say(*lines: object, error: bool = False) -> None:
         return
     stream = sys.stderr if error else sys.stdout
     print("\n".join(map(printable, lines)), file=stream, flush=True)
+
+
+def wrapped(sentence: object, indent: str = "") -> str:
+    """The sentence broken between words at the terminal's width; where standard output is a file, one line.
+
+    Lines after the first are commands: they stay whole, so that they can be copied.
+    """
+    first, *commands = str(sentence).split("\n")
+    if sys.stdout.isatty():
+        width = max(shutil.get_terminal_size().columns, 40)
+        first = textwrap.fill(
+            first,
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    else:
+        first = f"{indent}{first}"
+    return "\n".join([first, *(f"{indent}  {command}" for command in commands)])
 
 
 _library: ContextVar[bool] = ContextVar("library", default=False)

@@ -26,6 +26,7 @@ from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
 from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
 from mlpexp.runtime.rich_console import Console
+from mlpexp.runtime.terminal import wrapped
 from mlpexp.store import results_table
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
@@ -205,7 +206,7 @@ def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Out
     if console.width < WIDE and len(metrics) > 2:
         metrics.remove(f"val/{metric}")
     repeated = repetitions.name if (ranking.blocks > 1).any() else ""
-    console.print(_title(table, ranking, repeated), highlight=False, soft_wrap=True)
+    console.print(wrapped(_title(table, ranking, repeated)), highlight=False, soft_wrap=True)
     grid = Table(header_style="bold")
     if table.factors:
         grid.add_column("configuration", overflow="fold")
@@ -225,7 +226,7 @@ def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Out
     redraws_test = sweep[0].config.data.test_path is None
     covers = covered_in_words([key.name for key in table.seeds], redraws_test)
     for sentence in [*[f"Each interval {covers}."] * bool(repeated), *table.repeat_sentences()]:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        console.print(wrapped(sentence), markup=False, highlight=False, soft_wrap=True)
 
 
 def _best(ranking: Ranking, metric: str) -> float:

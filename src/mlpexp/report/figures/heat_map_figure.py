@@ -96,35 +96,36 @@ def heat_maps(
     panels: Axis | None,
     parts: Mapping[str, Cells],
     metric: str,
-    words: str,
+    name: str,
     best: tuple[int, int, int] | None,
 ) -> Figure:
     """Mean ± half of its 95 % interval in each cell; one colour scale for all, a frame around the best.
 
     Args:
         parts: cells of `validation`, and `test` where there is one, each by (panel, row, column).
+        metric: e.g. `acc`; its direction decides which end of the colours is good.
+        name: the metric's name in the titles, e.g. `accuracy`.
         best: the cell of the best configuration.
     """
-    names = list(parts)
     count = len(panels.levels) if panels else 1
     left = max(label_width([*rows.levels]) + 0.25, 0.5) + 0.2
     across, up = CELL * len(columns.levels), HIGH * len(rows.levels)
     block = up + HEADER + (TITLE if panels else 0.05)
-    width = max(left + len(names) * across + (len(names) - 1) * GAP + 0.2, 5.6)
+    width = max(left + len(parts) * across + (len(parts) - 1) * GAP + 0.2, 5.6)
     height = HEADER + count * block + 0.62
     figure, axes = canvas(width, height)
-    values = np.array([cell.mean for cells in parts.values() for cell in cells.values()])
+    values = np.array([cell.mean for shown in parts.values() for cell in shown.values()])
     worst, top_value, clipped = _scale(values)
     norm = Normalize(worst, top_value, clip=True)
     colours = colormaps["cividis"] if higher_is_better(f"val/{metric}") else colormaps["cividis_r"]
     step = top_value - worst
     polygons, faces = [], []
-    for place, name in enumerate(names):
+    for place, (part, cells) in enumerate(parts.items()):
         x0 = left + place * (across + GAP)
         axes.text(
             x0 + across / 2,
             height - 0.14,
-            f"{name} {words}",
+            f"{part} {name}",
             weight="bold",
             size=10,
             ha="center",
@@ -133,10 +134,10 @@ def heat_maps(
         for panel in range(count):
             top = height - HEADER - panel * block - (TITLE if panels else 0.05)
             if panels:
-                words = f"{panels.label} = {short(panels.levels[panel], 24)}"
-                axes.text(x0, top + 0.08, words, size=9.5, va="bottom")
+                level = f"{panels.label} = {short(panels.levels[panel], 24)}"
+                axes.text(x0, top + 0.08, level, size=9.5, va="bottom")
             _names(axes, rows if place == 0 else None, columns, x0, top, up)
-            for (p, r, c), cell in parts[name].items():
+            for (p, r, c), cell in cells.items():
                 if p != panel:
                     continue
                 x, y = x0 + c * CELL, top - (r + 1) * HIGH
@@ -144,13 +145,13 @@ def heat_maps(
                 polygons.append([(x, y), (x + CELL, y), (x + CELL, y + HIGH), (x, y + HIGH)])
                 faces.append(colour)
                 light = np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5
-                words = number(cell.mean, step)
+                text = number(cell.mean, step)
                 if np.isfinite(cell.half):
-                    words += f"\n±{number(cell.half, step)}"
+                    text += f"\n±{number(cell.half, step)}"
                 axes.text(
                     x + CELL / 2,
                     y + HIGH / 2,
-                    words,
+                    text,
                     color=ON_LIGHT if light else ON_DARK,
                     size=9,
                     ha="center",
