@@ -123,7 +123,7 @@ def test_sweeps_mix_targets_losses_and_weights_and_their_runs_have_the_bits_of_t
     names = "name=s hydra.sweep.subdir=${hydra.job.num}"
     ended = train(f"-m {names} {cases} data.sample_weight=null,weight loss.name=mse,huber seed=0,1".split())
     assert ended.code == 0, ended.err
-    assert "best of 4 configurations by mean val/loss" in ended.out
+    assert "best of 4 configurations by mean val/rmse" in ended.out
     assert "test/rmse" in ended.out
     assert len(load_results(here / "multirun/s")) == 16
     alone = cases.replace("data.seed=0,1", "data.seed=1")
@@ -167,6 +167,21 @@ def test_weights_of_samples_are_those_of_a_weighted_mean_in_torch(train, here, t
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_a_batch_whose_weights_are_all_zero_changes_nothing_alone_and_in_a_stack(train, here):
+    rng = np.random.default_rng(3)
+    rows = [(x, 2 * x, float(i % 20 < 2)) for i, x in enumerate(rng.normal(size=60).tolist())]
+    (here / "houses.csv").write_text("\n".join(["size,price,weight", *(",".join(map(str, row)) for row in rows)]))
+    settings = f"{OF_TABLE} data.target=price data.sample_weight=weight data.batch_size=4 model.depth=0 {SMALL}"
+    for variant in ("torch_nn", "autograd", "backprop"):
+        assert train(f"{settings} model.variant={variant} hydra.run.dir={variant}").code == 0
+    wanted = run_directory.read_result(here / "torch_nn")
+    assert wanted.status == "ok"
+    assert run_directory.read_result(here / "backprop").metrics == pytest.approx(wanted.metrics, rel=1e-4)
+    assert run_directory.read_result(here / "autograd").metrics == pytest.approx(wanted.metrics, rel=1e-4)
+    assert train(f"-m {settings} seed=0,1 name=s").code == 0
+    assert load_results(here / "multirun/s")[0]["val/loss"] == wanted.metrics["val/loss"]
+
+
 BAD = {
     "data.target=price": "looks like regression: set data.task=regression",
     "data.task=regression data.target=colour": "is not a number",
@@ -178,16 +193,26 @@ BAD = {
     "data.task=regression data.target=price data.sample_weight=negative": "is negative",
     "data.task=regression data.target=same": "the same value in every row",
     "data.task=regression data.target=price loss.name=cross_entropy": "is not for values",
-    "data.task=regression data.target=gaps": "the value is missing",
+    "data.task=regression data.target=gaps": "the value is missing; add it, or remove the line",
+    "data.task=regression data.target=price data.sample_weight=gaps": "missing; add it, or remove the line",
+    "data.task=regression data.target=price data.sample_weight=dust": "the weight 1e-50 is 0 or infinite in single",
+    "data.task=regression data.target=vast": "the target vast has values of the size",
+    "data.task=regression data.target=price data.columns=[vast]": "the column vast has values of the size",
+    "data.task=regression data.target=price data.columns=[tiny]": "the column tiny has values of the size",
+    "data.task=regression data.target=typo": "'oops' is not a number; correct it, or remove the line",
 }
 
 
 @pytest.mark.parametrize("given", BAD)
 def test_a_table_that_does_not_fit_is_refused_in_one_line(train, here, given):
     values = np.random.default_rng(0).normal(size=(60, 2)).tolist()
-    lines = [f"{x},{y},{('red', 'blue')[i % 2]},-1,7,{i or ''}" for i, (x, y) in enumerate(values)]
-    (here / "houses.csv").write_text("\n".join(["rent,price,colour,negative,same,gaps", *lines]))
-    ended = train(f"data=csv data.path=houses.csv {given}{'' if 'gaps' in given else ' data.drop=[gaps]'}")
+    lines = [
+        f"{x},{y},{('red', 'blue')[i % 2]},-1,7,{i or ''},1e-50,{i}e300,{i}e-300,{i or 'oops'}"
+        for i, (x, y) in enumerate(values)
+    ]
+    (here / "houses.csv").write_text("\n".join(["rent,price,colour,negative,same,gaps,dust,vast,tiny,typo", *lines]))
+    unused = [name for name in ("gaps", "vast", "tiny", "typo") if name not in given]
+    ended = train(f"data=csv data.path=houses.csv {given} data.drop=[{','.join(unused)}]")
     assert ended.code == 2, ended.err
     assert BAD[given] in ended.err.splitlines()[-1]
 

@@ -88,11 +88,14 @@ class FileTable:
         return f"{self.source.line(self.lines[row])}, column {column.name}"
 
 
-def numbers(table: FileTable, column: Column, form: NumberFormat, *, missing: bool) -> list[float]:
+def numbers(
+    table: FileTable, column: Column, form: NumberFormat, *, missing: bool = False, feature: bool = True
+) -> list[float]:
     """The values of a column, NaN where one is missing.
 
     Args:
         missing: whether values may be missing.
+        feature: whether the column is one; of others no replacement, category or omission is proposed.
 
     Raises:
         UserError: naming line and column of what is not a finite number.
@@ -101,14 +104,15 @@ def numbers(table: FileTable, column: Column, form: NumberFormat, *, missing: bo
     for row, cell in enumerate(column.cells):
         if is_missing(cell):
             if not missing:
-                raise _missing(table, row, column)
+                raise _missing(table, row, column, feature)
             found.append(float("nan"))
             continue
         value = form.number(cell)
         if value is None and str(cell).lower() not in INFINITE:
-            raise _not_a_number(table, row, column, str(cell), form)
+            raise _not_a_number(table, row, column, str(cell), form, feature)
         if value is None or value in (float("inf"), float("-inf")):
             other = f", or leave the column out with {table.source.drop(column.name)}" if table.source.settable else ""
+            other = other if feature else ", or remove the line"
             raise UserError(f"{table.where(row, column)}: {str(cell)[:40]!r} is not finite; correct it{other}")
         found.append(value)
     return found
@@ -127,14 +131,18 @@ def categories(table: FileTable, column: Column, form: NumberFormat, *, missing:
     return found
 
 
-def _missing(table: FileTable, row: int, column: Column) -> UserError:
+def _missing(table: FileTable, row: int, column: Column, feature: bool = True) -> UserError:
     cell = column.cells[row]
-    advice = table.source.advice("missing", "median", "add it: no value was missing in training")
     what = repr(cell) if isinstance(cell, str) and cell else "the value"
+    if not feature:
+        return UserError(f"{table.where(row, column)}: {what} is missing; add it, or remove the line")
+    advice = table.source.advice("missing", "median", "add it: no value was missing in training")
     return UserError(f"{table.where(row, column)}: {what} is missing; correct it, or {advice}")
 
 
-def _not_a_number(table: FileTable, row: int, column: Column, cell: str, form: NumberFormat) -> UserError:
+def _not_a_number(
+    table: FileTable, row: int, column: Column, cell: str, form: NumberFormat, feature: bool
+) -> UserError:
     said = f"{table.where(row, column)}: {cell[:40]!r} is not a number"
     if not table.source.settable:
         mark = " with a decimal point" if form == NumberFormat() else ""
@@ -143,10 +151,10 @@ def _not_a_number(table: FileTable, row: int, column: Column, cell: str, form: N
     for way in form.settings_for(cell):
         value = NumberFormat(**{"decimal": form.decimal, "thousands": form.thousands} | way).number(cell)  # type: ignore[arg-type]
         ways.append(f"{' '.join(f'data.{key}={mark}' for key, mark in way.items())} (reads {value!r})")
-    categorical = table.source.categorical(column.name)
-    if ways:
-        return UserError(f"{said}; set {' or '.join(ways)}, or use the column as categories with {categorical}")
-    return UserError(f"{said}; correct it, or use the column as categories with {categorical}")
+    other = f"use the column as categories with {table.source.categorical(column.name)}"
+    other = other if feature else "remove the line"
+    mend = f"set {' or '.join(ways)}" if ways else "correct it"
+    return UserError(f"{said}; {mend}, or {other}")
 
 
 def listed(names: Sequence[str], most: int = SHOWN) -> str:

@@ -166,11 +166,16 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
     key = table.digest, replace(cfg, batch_size=1, shuffle=False)  # these two do not matter here
     if key not in _cache:
         parts = split(table.labels, cfg, table.given, table.class_names)
+        if table.weights is not None and not table.weights[parts.train].any():
+            raise UserError(
+                f"data.sample_weight={cfg.sample_weight} is 0 in the whole training part, so nothing would be trained; "
+                "choose another column or another data.seed"
+            )
         features = fit(table, parts.train, cfg.missing)
         _check_memory(table, features)
+        targets = fit_targets(table, parts.train)
         if cfg.targets:
             leak_checks.warn(table, parts, features, cfg.targets)
-        targets = fit_targets(table, parts.train)
         own = table.labels if targets is None else targets.transform(table.labels)
         labels = torch.from_numpy(own)
         noisy = own if targets is not None else noisy_labels(own, parts.train, len(table.class_names), cfg)

@@ -28,7 +28,7 @@ def fit(table: Table, train: NDArray[np.int64], missing: str) -> "Features":
         missing: scikit-learn's imputation strategy for numbers, or `error`.
 
     Raises:
-        UserError: the training part has no value at all in some column.
+        UserError: the training part has no value at all in some column, or values of a size that cannot be squared.
     """
     numbers = table.inputs[train]
     if table.image_shape is not None:
@@ -43,6 +43,7 @@ def fit(table: Table, train: NDArray[np.int64], missing: str) -> "Features":
         if missing != "error":
             imputer = SimpleImputer(strategy=missing).fit(numbers)
             numbers, fitted["fill"] = imputer.transform(numbers), imputer.statistics_.tolist()
+        _refuse_sizes(numbers, table.names, "column")
         scaler = StandardScaler().fit(numbers)
         fitted |= {"shift": scaler.mean_.tolist(), "scale": scaler.scale_.tolist()}
     if table.categories is not None:
@@ -73,11 +74,12 @@ def fit_targets(table: Table, train: NDArray[np.int64]) -> TargetScale | None:
     """Mean and standard deviation of the values in the training part; None in a classification.
 
     Raises:
-        UserError: a target is constant in the training part.
+        UserError: a target is constant in the training part, or has values of a size that cannot be squared.
     """
     if not table.target_names:
         return None
     values = table.labels[train]
+    _refuse_sizes(values, table.target_names, "target")
     scale = values.std(0)
     for name, spread, largest in zip(table.target_names, scale, np.abs(values).max(0), strict=True):
         if not spread > 1e-12 * largest:
@@ -86,6 +88,29 @@ def fit_targets(table: Table, train: NDArray[np.int64]) -> TargetScale | None:
                 "choose another target or another data.seed"
             )
     return TargetScale(values.mean(0).tolist(), scale.tolist())
+
+
+LARGEST = 1e100  # of a number that is standardised; the squares of all of them have a finite sum
+
+
+def _refuse_sizes(numbers: NDArray[np.floating[Any]], names: list[str], what: str) -> None:
+    """
+    Args:
+        numbers: of the training part, (m, J), NaN where one is missing.
+        names: of the columns.
+        what: a column is.
+
+    Raises:
+        UserError: the standard deviation of a column is not a finite number, or is 0 although its values differ.
+    """
+    least, largest = np.nanmin(numbers, 0), np.nanmax(numbers, 0)
+    size = np.maximum(np.abs(least), np.abs(largest))
+    for name, high, differ in zip(names, size, least < largest, strict=True):
+        if high > LARGEST or (differ and high < 1 / LARGEST):
+            raise UserError(
+                f"the {what} {name} has values of the size {high:.0e}, of which no standard deviation can be computed; "
+                f"give it in another unit, in which they are below {LARGEST:.0e} and above {1 / LARGEST:.0e}"
+            )
 
 
 def _refuse_empty_columns(missing: NDArray[np.bool_], names: list[str]) -> None:

@@ -20,6 +20,7 @@ from mlpexp.data.tabular_files import called, read_bytes
 from mlpexp.runtime.errors import UserError
 
 MANY_NUMBERS = 20  # different numbers with fractions in the target: it is not a column of classes
+LEAST_WEIGHT = 1e-30  # of a sample, and the reciprocal of the largest: sums over a training part stay finite
 MANY_TEXTS = 50  # different texts in a column, from which they may be names rather than categories
 _ID_NAME = re.compile(r"(?:^|[_\s.-])(?:id|idx|index|uuid|guid|key|row|nr|no|number|unnamed: 0)$", re.IGNORECASE)
 
@@ -257,10 +258,7 @@ def _values(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDAr
                     f"{file.where(column.cells.index(cell), column)}: {str(cell)[:40]!r} is not a number, and "
                     "data.task=regression predicts numbers; choose another column, or leave data.task out for classes"
                 )
-            for row, cell in enumerate(column.cells):
-                if is_missing(cell):
-                    raise UserError(f"{file.where(row, column)}: the value is missing; add it, or remove the line")
-        values = [value for file, column in columns for value in file_table.numbers(file, column, form, missing=False)]
+        values = [value for file, column in columns for value in file_table.numbers(file, column, form, feature=False)]
         if len(set(values[: len(columns[0][1].cells)])) == 1:
             raise UserError(
                 f"data.target={name} has the same value in every row, so there is nothing to learn; "
@@ -276,10 +274,15 @@ def _weights(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDA
         return None
     file, column = files[0], files[0].by_name[cfg.sample_weight]
     _refuse_types([(file, column)])
-    weights = file_table.numbers(file, column, form, missing=False)
+    weights = file_table.numbers(file, column, form, feature=False)
     for row, weight in enumerate(weights):
         if weight < 0:
             raise UserError(f"{file.where(row, column)}: {weight:g} is negative; the weight of a sample is >= 0")
+        if weight and not LEAST_WEIGHT <= weight <= 1 / LEAST_WEIGHT:
+            raise UserError(
+                f"{file.where(row, column)}: the weight {weight:g} is 0 or infinite in single precision; multiply all "
+                f"weights by one number, so that they are 0 or from {LEAST_WEIGHT:g} to {1 / LEAST_WEIGHT:g}"
+            )
     if not any(weights):
         raise UserError(f"data.sample_weight={cfg.sample_weight} is 0 in every row, so nothing would be trained")
     return np.array([*weights, *(1.0 for other in files[1:] for _ in other.lines)])

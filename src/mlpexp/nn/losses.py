@@ -126,14 +126,19 @@ def batch_mean(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     Args:
         weights: of the samples, (R, B): the divisor is then their sum.
     """
-    return losses.mean(-1) if weights is None else (weights * losses).sum(-1) / weights.sum(-1)
+    return losses.mean(-1) if weights is None else (weights * losses).sum(-1) / total_weight(weights).squeeze(-1)
 
 
 def averaged(gradient: Tensor, weights: Tensor | None = None) -> Tensor:
     """Derivatives of the samples' losses (R, B, C) as derivatives of their `batch_mean`."""
     if weights is None:
         return gradient / gradient.shape[-2]
-    return gradient * (weights / weights.sum(-1, keepdim=True)).unsqueeze(-1)
+    return gradient * (weights / total_weight(weights)).unsqueeze(-1)
+
+
+def total_weight(weights: Tensor, axis: int = -1) -> Tensor:
+    """The sum over a batch, (R, B) -> (R, 1); positive also where all are 0: loss and gradient are 0 then, not NaN."""
+    return weights.sum(axis, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -54,8 +54,10 @@ def mean_over_batch(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     ranks = share().ranks
     if weights is None and ranks == 1:
         return losses.mean()
-    size = total(torch.tensor(len(losses), device=losses.device) if weights is None else weights.sum())
-    return losses.sum() * ranks / size
+    if weights is None:
+        return losses.sum() * ranks / total(torch.tensor(len(losses), device=losses.device))
+    # positive also where all weights are 0: the loss is 0 then
+    return losses.sum() * ranks / total(weights.sum()).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def end_with_parent() -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mlpexp.nn.losses import LossFunction
+from mlpexp.nn.losses import LossFunction, total_weight
 
 
 class StackedLoss(Protocol):
@@ -49,7 +49,7 @@ def slopes_of(weights: Tensor) -> Tensor:
     Args:
         weights: of the samples, (S, R, B), of S batches; the result has the same shape.
     """
-    size = weights.sum(2, keepdim=True)
+    size = total_weight(weights, 2)
     return -weights * (torch.ones_like(size) / size)  # in autograd's order: its bits
 
 
