@@ -15,12 +15,13 @@ from sklearn.metrics import cohen_kappa_score
 from mlpexp.config import schema
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.losses import LOSSES
 from mlpexp.nn.metrics import METRICS
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.report.report_figure import FIGURES
 
 PAGE = Path(__file__).parents[1] / "docs/architecture.md"
-REGISTRIES = (ACTIVATIONS, OPTIMIZERS, METRICS, FIGURES, DATA_SETS)
+REGISTRIES = (ACTIVATIONS, OPTIMIZERS, METRICS, LOSSES, FIGURES, DATA_SETS)
 SMALL = ["trainer.max_epochs=2", "tracking.figures=false"]
 
 
@@ -90,7 +91,7 @@ def alone(words: str, directory: str = "alone") -> list[dict[str, str]]:
 
 def test_there_is_a_recipe_for_each_kind():
     kinds = {title.rpartition(" ")[2] for title in recipes()}
-    assert kinds == {"activation", "optimizer", "metric", "figure", "set", "layer"}
+    assert kinds == {"activation", "optimizer", "metric", "loss", "figure", "set", "layer"}
 
 
 def test_an_activation(follow, here):
@@ -134,6 +135,19 @@ def test_a_metric(follow, here):
     ]
     ended = run_script("report.py", ["multirun/kappa"])
     assert ended.code == 0, ended.err
+
+
+def test_a_loss(follow, here):
+    recipe = follow("Add a loss")
+    outputs = torch.linspace(-30, 30, 24, dtype=torch.float64).view(8, 3).requires_grad_()
+    targets = torch.zeros(8, 3, dtype=torch.float64)
+    losses = recipe.log_cosh(outputs, targets, None)
+    torch.testing.assert_close(losses, outputs.cosh().log().mean(-1))
+    expected = torch.autograd.grad(losses.sum(), outputs)[0]
+    torch.testing.assert_close(LOSSES["log_cosh"].gradient(outputs.detach(), targets, None), expected)
+    stacked = table(run_of("log_cosh", "lr=0.01", "seed=1") / "metrics.csv")
+    assert_close(alone("data=diabetes loss.name=log_cosh optimizer.lr=0.01 seed=1"), stacked)
+    assert float(stacked[1]["train/loss"]) < float(stacked[0]["train/loss"])
 
 
 def test_a_figure(follow, here):

@@ -61,7 +61,7 @@ def _how_sure(analysis: Analysis, against: Comparison, second: int) -> str:
 
 
 def _cheaper(analysis: Analysis, against: Comparison) -> list[str]:
-    """The smallest configuration that is equivalent, or that is not known to be worse."""
+    """The smallest configuration that is equivalent, or else the smallest that is undecided."""
     parameters, ranked = analysis.ranking.means["num_parameters"], analysis.ranking
     sound = ranked.diverged <= ranked.diverged[against.best]
     smaller = sound & (parameters < parameters[against.best])
@@ -75,7 +75,7 @@ def _cheaper(analysis: Analysis, against: Comparison) -> list[str]:
         gap = f"difference {against.difference[least]:+.4f} ± {against.half[least]:.4f}"
         if kind == "equivalent":
             return [f"Equivalent within {against.margin:g} and smaller: {name} ({gap})."]
-        return [f"No smaller one is known to be as good; the smallest that is not known to be worse is {name} ({gap})."]
+        return [f"No smaller configuration is shown to be equivalent; the smallest undecided one is {name} ({gap})."]
     tested = np.isfinite(against.adjusted) & (parameters < parameters[against.best])
     if tested.any():
         return ["Every smaller configuration that was tested is worse, or has diverged runs."]
@@ -94,7 +94,7 @@ def _next(analysis: Analysis, against: Comparison, with_command: bool) -> str:
     if not math.isfinite(seeds):
         return f"Next: no affordable number of further {what} would decide about {name}; a wider margin would."
     many = f"about {seeds:,.0f} further {what}" if seeds > 1 else f"one more of the {what}"
-    said = f"Next: {many} would probably decide between it and {name}"
+    said = f"Next: {many} would probably decide between the best and {name}"
     if not with_command:
         return f"{said}."
     command = further_command(analysis, (against.best, target), int(seeds))
