@@ -5,9 +5,16 @@ C configurations, B seeds (repetitions). Tables are (C, B) with NaN where there 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import stdtrit
+
+from mlpexp.runtime.lazy_import import LazyModule
+
+if TYPE_CHECKING:
+    from scipy import special
+else:
+    special = LazyModule("scipy.special")
 
 LEVEL = 0.95
 
@@ -40,7 +47,7 @@ def mean_and_half(
         mean = filled.sum(axis=-1) / count
         squares = (np.where(finite, values - mean[..., None], 0.0) ** 2).sum(axis=-1)
         error = np.sqrt(squares / (count - 1) * (1 / count + sampling))
-        half = stdtrit(np.maximum(count - 1, 1), (1 + level) / 2) * error
+        half = special.stdtrit(np.maximum(count - 1, 1), (1 + level) / 2) * error
     return mean, np.where(count > 1, half, np.nan), count
 
 
@@ -71,7 +78,7 @@ def marginal(table: np.ndarray, level: float = LEVEL, sampling: float = 0.0) -> 
     if total == 0:
         return Estimate(float(cell_mean.mean()), 0.0, runs)
     freedom = total**2 / (parts**2 / (count - 1)).sum()
-    return Estimate(float(cell_mean.mean()), float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(total)), runs)
+    return Estimate(float(cell_mean.mean()), float(special.stdtrit(freedom, (1 + level) / 2) * np.sqrt(total)), runs)
 
 
 def cell_means(

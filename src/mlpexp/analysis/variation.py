@@ -6,14 +6,20 @@ seeds), the test sample. C configurations, N samples of the data, K draws.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import ndtri
 
 from mlpexp.analysis import run_files
 from mlpexp.analysis.load_sweep import Sources
 from mlpexp.analysis.statistics import LEVEL
 from mlpexp.analysis.sweep_table import SweepTable
+from mlpexp.runtime.lazy_import import LazyModule
+
+if TYPE_CHECKING:
+    from scipy import special
+else:
+    special = LazyModule("scipy.special")
 
 RUNS, TRAINING, TEST = "initialisation and batch order", "training sample", "test sample"
 DRAWS = 2000
@@ -48,7 +54,7 @@ def binomial_interval(share: float, samples: int, level: float = LEVEL) -> tuple
     For a mean over runs that are measured on the same samples it is an upper bound of the variation: what one run gets
     wrong another one gets right.
     """
-    z = ndtri((1 + level) / 2)
+    z = special.ndtri((1 + level) / 2)
     centre = (share + z**2 / (2 * samples)) / (1 + z**2 / samples)
     half = z / (1 + z**2 / samples) * np.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
     return float(centre - half), float(centre + half)

@@ -1,7 +1,7 @@
 """Batches as slices of tensors, in an order that is a pure function of (seed, epoch)."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -11,9 +11,18 @@ from mlpexp.runtime.distributed import share
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
     """The order of the samples in `epoch`, (num_samples,) int64, the same on every machine."""
-    digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
-    generator = Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-    return torch.randperm(num_samples, generator=generator)
+    return epoch_orders(num_samples, [seed], epoch)[0]
+
+
+def epoch_orders(num_samples: int, seeds: Sequence[int], epoch: int) -> Tensor:
+    """The order of each of these seeds, (R, num_samples) int64."""
+    orders = torch.empty(len(seeds), num_samples, dtype=torch.int64)
+    generator = Generator()  # one for all: seeding it sets its whole state
+    for seed, order in zip(seeds, orders.unbind(), strict=True):
+        digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
+        generator.manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+        torch.randperm(num_samples, generator=generator, out=order)
+    return orders
 
 
 class Batches:

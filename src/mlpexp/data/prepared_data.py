@@ -20,6 +20,7 @@ from mlpexp.data.splits import Split, balanced_weights, noisy_labels, split
 from mlpexp.data.table import Table
 from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.object_cache import ByObject
 
 KEPT = 16  # transformed data sets in memory at once: all that a stack of k folds uses
 
@@ -155,6 +156,7 @@ def _check_memory(table: Table, features: Features) -> None:
 
 
 _cache: dict[tuple[str, DataConfig], Prepared] = {}
+_split_config = ByObject(lambda cfg: replace(cfg, batch_size=1, shuffle=False))  # what these two are does not matter
 
 
 def prepare(table: Table, cfg: DataConfig) -> Prepared:
@@ -163,7 +165,7 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
     Raises:
         UserError: the data cannot be split as asked, or is too large.
     """
-    key = table.digest, replace(cfg, batch_size=1, shuffle=False)  # these two do not matter here
+    key = table.digest, _split_config(cfg)
     if key not in _cache:
         parts = split(table.labels, cfg, table.given, table.class_names)
         if table.weights is not None and not table.weights[parts.train].any():

@@ -358,13 +358,18 @@ class StackModule(LightningModule):
         """Bring `last` up to the present epoch for the runs that are still training, so that `state` is current."""
         self.last.take(self.engine, list(range(len(self.training_runs))), self.training_runs)
 
-    def state(self, run: int) -> TrainingState:
-        """A run as it is in `last`; it shares its record with this module, but no memory of tensors."""
+    def state(self, run: int, *, copy: bool = True) -> TrainingState:
+        """A run as it is in `last`; it shares its record with this module.
+
+        Args:
+            copy: tensors are in memory of their own, for a state that is kept when the stack is gone.
+        """
+        row = Snapshot.row if copy else Snapshot.view
         spent = (self.wall_times[-1] - self.wall_times[0]) / len(self.configs)
         return TrainingState(
             record=self.records[run],
-            best=self.best.row(run),
-            last=self.last.row(run),
+            best=row(self.best, run),
+            last=row(self.last, run),
             wall_times=self.times(run),
             seconds=spent + (self._states[run].seconds if self._states else 0.0),
         )

@@ -69,7 +69,11 @@ class Snapshot:
 
     def row(self, run: int) -> "Snapshot":
         """One run alone, in memory of its own on the host, with R = 1."""
-        return self._each(lambda values: values[run : run + 1].to("cpu", copy=True))
+        return self.view(run)._each(lambda values: values.to("cpu", copy=True))
+
+    def view(self, run: int) -> "Snapshot":
+        """One run alone, in the memory of the stack, with R = 1."""
+        return self._each(lambda values: values[run : run + 1])
 
     def fill(self, rows: Sequence["Snapshot"]) -> None:
         """Overwrite all runs, each with a row; a run whose former neighbours had no momentum either has no state."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
@@ -49,9 +50,9 @@ def chance_message(
     """
     total = sum(class_counts)
     share = max(class_counts) / total
-    weighted: list[float] = [*class_counts]
+    weighted: tuple[float, ...] = tuple(class_counts)
     if class_weights is not None:
-        weighted = [n * weight for n, weight in zip(class_counts, class_weights, strict=True)]
+        weighted = tuple(n * weight for n, weight in zip(class_counts, class_weights, strict=True))
     guessed = _of_constant_classes(weighted, loss)
     reached, accuracy = history[-1]["train/loss"], history[-1]["train/acc"]
     if is_better(accuracy, share, total) or reached < (1 - LOSS_MARGIN) * guessed:
@@ -94,7 +95,8 @@ def loss_of_constant(values: Tensor, loss: LossFunction, weights: Tensor | None 
     return cost((low + high) / 2).mean().item()
 
 
-def _of_constant_classes(counts: Sequence[float], loss: LossFunction) -> float:
+@lru_cache(maxsize=32)
+def _of_constant_classes(counts: tuple[float, ...], loss: LossFunction) -> float:
     """The least loss that equal outputs for all samples can have, of so many (weighted) samples of each class."""
     if loss.entry.of_shares is None:
         encoded = loss.dense(torch.arange(len(counts)), torch.zeros(1, len(counts), dtype=torch.float64))

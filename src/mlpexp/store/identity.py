@@ -54,6 +54,7 @@ NAMES = tuple(field.name for field in fields(Config) if field.name not in IRRELE
 _OTHERS = tuple(name for name in NAMES if name not in ("seed", "callbacks"))
 _NO_CALLBACKS: dict[str, Any] = {}  # one object for all runs without any
 _NONE: frozenset[str] = frozenset()
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str).encode
 _DEFAULTS = plain(Config())
 _DEFAULTS["stack"]["engine"] = "torch"  # the engine of all runs before there was a choice
 
@@ -154,10 +155,6 @@ def _metrics(_: Content, metrics: Sequence[str] | None, data: DataConfig, monito
 
 _SPELLINGS: Mapping[str, Callable[..., Content]] = {"model": _model, "data": _data, "loss": _loss, "metrics": _metrics}
 _entries = {name: ByObject(partial(Entry, name)) for name in NAMES}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
 
 
 def relevant(config: Mapping[str, Any], defaults: Mapping[str, Any], group: str = "") -> dict[str, Any]:

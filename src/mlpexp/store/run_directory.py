@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -91,13 +91,24 @@ class Result:
 
 
 _FIELDS = tuple(field.name for field in fields(Result))
+# one encoder for all runs: `json.dumps` makes one at each call
+_one_line = json.JSONEncoder(allow_nan=False).encode
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def metrics_csv(history: Sequence[Mapping[str, float]]) -> str:
     """One row per epoch, floats at full precision."""
-    names = in_order(name for row in history for name in row) or columns("train", "val")
-    rows = ([epoch, *(row.get(name, "") for name in names)] for epoch, row in enumerate(history))
-    return _csv(["epoch", *names], rows)
+    kinds = dict.fromkeys(map(tuple, history))  # a run has one or two: a pruned network has a column of its own
+    header, names = _metrics_header(tuple(kinds))
+    lines = [",".join([str(epoch), *[str(row.get(name, "")) for name in names]]) for epoch, row in enumerate(history)]
+    return "\n".join([header, *lines, ""])
+
+
+@lru_cache(maxsize=256)
+def _metrics_header(kinds: tuple[tuple[str, ...], ...]) -> tuple[str, tuple[str, ...]]:
+    """The first line of `metrics.csv` for rows with these columns, and all columns in their order."""
+    names = tuple(in_order(name for kind in kinds for name in kind) or columns("train", "val"))
+    return _csv(["epoch", *names], ()).removesuffix("\n"), names
 
 
 def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:
@@ -153,11 +164,13 @@ def write_result(directory: Path, result: Result) -> None:
 
 def result_json(result: Result) -> str:
     """The marker as one line, sealed."""
-    return json.dumps(_sealed(result), allow_nan=False)
+    return _one_line(_sealed(result))
 
 
 def _sealed(result: Result) -> dict[str, Any]:
-    content = {name: _finite(getattr(result, name)) for name in _FIELDS}
+    content = {name: getattr(result, name) for name in _FIELDS}
+    for name in ("metrics", "objective", "seconds"):  # those that hold floats
+        content[name] = _finite(content[name])
     content["sha256"] = seal(content)
     return content
 
@@ -214,8 +227,7 @@ def current_status(status: str, message: str | None) -> str:
 
 def seal(content: Mapping[str, Any]) -> str:
     """SHA-256 of what a marker or manifest says: one flipped bit in a number would read like another result."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 
 @cache

@@ -172,6 +172,7 @@ class _Recognition:
         self.sweep, self.known = sweep, known
         self.name_of = RunStore(sweep).name_of
         self.in_table = run_table.results(sweep)
+        self.there = set(os.listdir(sweep)) if sweep.is_dir() else set()  # noqa: PTH208 - names
         self.names_in_table = {name for names in self.in_table.values() for name in names}
         self.claimed: set[Path] = set()
 
@@ -199,7 +200,10 @@ class _Recognition:
     def _at(self, directory: Path, identity: str) -> Found:
         if directory.parent != self.sweep and directory.is_relative_to(self.sweep) and directory.parent.is_symlink():
             raise UserError(f"{directory.parent} is a symbolic link; a run's directory must be a real one")
-        found = run_state.inspect(directory, identity)
+        if directory.parent == self.sweep and directory.name not in self.there:
+            found = Found(directory, State.NEW)  # thousands of runs, and a sweep with record=table has no directories
+        else:
+            found = run_state.inspect(directory, identity)
         if found.state is not State.DONE and (result := self.in_table.get(identity, {}).get(self.name_of(directory))):
             return Found(directory, State.DONE, result)
         return found

@@ -20,7 +20,7 @@ from mlpexp.config.overrides import RunSpec, swept_keys
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, described, is_storage, sentence
 from mlpexp.runtime.terminal import say
-from mlpexp.store import atomic_files, directory_lock, worker_session
+from mlpexp.store import atomic_files, directory_lock, file_names, worker_session
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
 from mlpexp.sweep.compose import Composer
@@ -82,6 +82,7 @@ class Sweep:
             return []
         reserved = directory_lock.reserve(self.directory)
         try:
+            is_new = not self.directory.exists()
             survey = self._survey(runs, same_study=True)  # another study is refused before anything is written
             tables = dict.fromkeys(checks.check_data(run.config) for run in runs)
             unchanged = reserved is not None and not worker_session.is_going_on(self.directory)
@@ -90,6 +91,8 @@ class Sweep:
                 directory_lock.release(reserved)
             raise
         self._open(reserved)
+        if is_new:
+            unchanged = [path.name for path in self.directory.iterdir()] == [file_names.LOCK]
         for table in filter(None, tables):
             say(table)
         with self._hydra_logging():

@@ -12,7 +12,8 @@ Importing this file imports no torch: a finished sweep is recognised without it.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,11 +159,17 @@ def plan(
         memory_bytes = _memory(configs[0].stack.memory_mib)
     groups: dict[object, list[int]] = defaultdict(list)
     alone: dict[int, str] = {}
+    known: dict[tuple[int, ...], tuple[str | None, object]] = {}  # by objects: runs share the parts of their settings
     for i, (cfg, prepared) in enumerate(zip(configs, data, strict=True)):
-        if reason := cannot_be_stacked(cfg):
+        same = id(prepared), *map(id, _all_but_the_seed(cfg))
+        if same not in known:
+            reason = cannot_be_stacked(cfg)
+            known[same] = reason, None if reason else _key(cfg, prepared)
+        reason, key = known[same]
+        if reason:
             alone[i] = reason
         else:
-            groups[_key(cfg, prepared), epochs_done[i] if epochs_done else 0].append(i)
+            groups[key, epochs_done[i] if epochs_done else 0].append(i)
     stacks = [
         stack
         for runs in groups.values()
@@ -172,6 +179,9 @@ def plan(
         share = sum(stack.cost for stack in stacks) / workers
         stacks = [piece for stack in stacks for piece in stack.pieces(_num_pieces(stack, share))]
     return Plan(stacks=stacks, alone=alone)
+
+
+_all_but_the_seed = attrgetter(*(field.name for field in fields(Config) if field.name != "seed"))
 
 
 def _key(cfg: Config, data: "Prepared") -> tuple[object, ...]:

@@ -225,7 +225,7 @@ def _train_together(
                 continue
             with signals.deferred():  # they are trained: a signal must not lose them
                 for row, (place, job) in enumerate(zip(part.places, part.jobs, strict=True)):
-                    yield place, write_outcome(job, trained.data[row], trained.state(row))
+                    yield place, write_outcome(job, trained.data[row], trained.state(row, copy=False))
         done += len(rows)
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from mlpexp.config.schema import Config
-from mlpexp.data.batches import epoch_order
+from mlpexp.data.batches import epoch_orders
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
@@ -153,8 +153,7 @@ class _Orders(LightningDataModule):
         size = len(module.data[0].split.train)
         if not module.configs[0].data.shuffle:
             return torch.arange(size)
-        epoch = module.current_epoch
-        return torch.stack([epoch_order(size, module.configs[run].seed, epoch) for run in module.training_runs])
+        return epoch_orders(size, [module.configs[run].seed for run in module.training_runs], module.current_epoch)
 
 
 class _OneItem:
