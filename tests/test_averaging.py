@@ -91,10 +91,10 @@ def test_averages_in_a_stack_are_those_of_torchs_averaged_model():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"optimizer": {"clip_norm": 1.0, "clip_value": 1.0}}, "all clip the gradient"),
+        ({"optimizer": {"clip_norm": 1.0, "clip_value": 1.0}}, "clip_value clip the gradient"),
         (
             {"optimizer": {"clip_norm": 1.0}, "trainer": {"gradient_clip_val": 1.0}},
-            "gradient_clip_val all clip",
+            "gradient_clip_val clip",
         ),
         ({"optimizer": {"clip_norm": 1.0, "name": "lbfgs"}}, "is not possible with optimizer.name=lbfgs"),
         ({"optimizer": {"clip_norm": 0.0}}, "must be > 0"),

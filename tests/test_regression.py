@@ -167,6 +167,26 @@ def test_weights_of_samples_are_those_of_a_weighted_mean_in_torch(train, here, t
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_a_monitor_that_the_validation_part_does_not_define_is_named_alone_in_a_sweep_and_in_the_report(train, here):
+    values = np.random.default_rng(3).normal(size=60).tolist()
+    (here / "houses.csv").write_text("\n".join(["size,price", *(f"{x},{2 * x}" for x in values)]))
+    (here / "same.csv").write_text("\n".join(["size,price", *(f"{x},1" for x in values)]))
+    settings = f"{OF_TABLE} data.target=price data.val_path=same.csv monitor=val/r2 optimizer.lr=0.02 {SMALL}"
+    said = "val/r2 is not defined for this validation part"
+    ended = train(f"{settings} hydra.run.dir=run")
+    assert ended.code == 0, ended.err
+    assert f"WARNING: {said}" in ended.err
+    result = run_directory.read_result(here / "run")
+    assert (result.status, result.epoch) == ("ok", 2)
+    ended = train(f"-m {settings} seed=0,1 name=s")
+    assert ended.code == 0, ended.err
+    assert f"2 of 2 runs: {said}" in " ".join(ended.err.split())
+    assert load_results(here / "multirun/s")[0]["message"] == result.message
+    ended = run_script("report.py", ["multirun/s"])
+    assert ended.code == 0, ended.err
+    assert f"Nothing can be compared: {said}" in " ".join(ended.out.split())
+
+
 def test_a_batch_whose_weights_are_all_zero_changes_nothing_alone_and_in_a_stack(train, here):
     rng = np.random.default_rng(3)
     rows = [(x, 2 * x, float(i % 20 < 2)) for i, x in enumerate(rng.normal(size=60).tolist())]

@@ -415,11 +415,14 @@ def _clipping(cfg: Config) -> Iterator[str]:
         given.append("trainer.gradient_clip_val")
     if len(given) > 1:
         yield (
-            f"{' and '.join(given)} all clip the gradient; leave all but one out, e.g. optimizer.clip_norm=1.0, which "
-            "also trains in stacks"
+            f"{' and '.join(given)} clip the gradient; give only one of them, e.g. optimizer.clip_norm=1.0, which also "
+            "trains in stacks"
         )
     if given and OPTIMIZERS[cfg.optimizer.name].trains_alone:
-        yield f"{given[0]} is not possible with optimizer.name={cfg.optimizer.name}, which evaluates it several times"
+        yield (
+            f"{given[0]} is not possible with optimizer.name={cfg.optimizer.name}, which evaluates the gradient "
+            "several times in a step; leave it out, or choose another optimizer"
+        )
 
 
 def _architecture(cfg: Config) -> Iterator[str]:

@@ -49,10 +49,12 @@ def few_classes(cfg: Config, classes: int) -> Iterator[str]:
     """One sentence for each metric that is 1 for every network with so few classes."""
     if DATA_SETS[cfg.data.name].task == "regression" or cfg.data.learns == "regression":
         return
+    of_task = {name: entry for name, entry in METRICS.items() if cfg.data.learns in entry.tasks}
+    possible = [name for name, entry in of_task.items() if entry.least_classes <= classes]
     for name in cfg.metric_names:
         least = METRICS[name].least_classes
         if classes < least:
             yield (
                 f"the metric {name} is 1 for every network with {classes} classes; leave it out, or choose one of "
-                f"{', '.join(other for other, entry in METRICS.items() if entry.least_classes <= classes)}"
+                f"{', '.join(possible)}"
             )

@@ -92,7 +92,8 @@ def _of_how_many(analysis: Analysis) -> str:
 
 
 def _nothing(analysis: Analysis) -> str:
-    runs = analysis.study.num_runs
+    study = analysis.study
+    runs = study.num_runs
     if not runs:
         return "No run has ended yet, so there is nothing to report."
     all_of_them = f"All {runs:,} runs" if runs > 1 else "The only run"
@@ -100,6 +101,8 @@ def _nothing(analysis: Analysis) -> str:
         return f"{all_of_them} diverged, so nothing can be compared; a smaller optimizer.lr may help."
     if analysis.counts["failed"] == runs:
         return f"{all_of_them} failed, so nothing can be compared; their messages are below."
+    if notes := [text for status, text in zip(study.status, study.messages, strict=True) if status == "ok" and text]:
+        return f"Nothing can be compared: {notes[0]}."
     return f"None of {runs:,} runs ended with finite numbers, so nothing can be compared."
 
 

@@ -130,6 +130,10 @@ class Screen:
                 more = f" and {len(having) - 3:,} more" if len(having) > 3 else ""
                 advice = LIKELY_CAUSES if status == "chance" else "another optimizer.lr may help"
                 self.warn(f"{len(having):,} of {len(sweep):,} runs {text} ({some}{more}); {advice}")
+        notes = Counter(end.result.message for end in outcomes if end.result and end.result.status == "ok")
+        for message, count in notes.items():
+            if message:
+                self.warn(f"{count:,} of {len(sweep):,} runs: {message}")
         failed = [(run, end.error) for run, end in zip(sweep, outcomes, strict=True) if end.error is not None]
         for run, error in failed[:NAMED]:
             self._errors.print(

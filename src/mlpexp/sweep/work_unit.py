@@ -187,7 +187,7 @@ def write_outcome(job: Job, data: Prepared, state: TrainingState) -> Outcome:
         result, files = run_entry(job.config, data, state, job.overrides)
         return Outcome(result=result, files=files)
     result = write_run(job.config, data, state, job.directory, job.hparams)
-    if result.status in ("chance", "diverged"):
+    if result.message and result.status != "stopped":
         job.note(f"[WARNING] - {result.message}\n")
     # the checksums are in the marker now, and a sweep keeps every run's result to its end
     return Outcome(result=replace(result, files={}))

@@ -62,7 +62,14 @@ def conclude(
         message = value_chance_message(history, guessed)
     elif judged:
         message = chance_message(history, class_counts, class_weights, cfg.loss_function)
-    return Conclusion("chance" if message else "ok", epoch, metrics, message)
+    if message:
+        return Conclusion("chance", epoch, metrics, message)
+    if history and progress.best_epoch is None and not math.isfinite(history[-1][cfg.monitor]):
+        message = (
+            f"{cfg.monitor} is not defined for this validation part, so no epoch is the best one and the metrics are "
+            "those of the last; choose another monitor, e.g. monitor=val/loss"
+        )
+    return Conclusion("ok", epoch, metrics, message)
 
 
 def _losses(row: Mapping[str, float]) -> list[float]:

@@ -132,6 +132,8 @@ class _Run:
             log.warning("%s; another optimizer.lr may help", end.message)
         elif end.status == "chance":
             log.warning("%s; %s", end.message, chance_level.LIKELY_CAUSES)
+        elif end.status == "ok" and end.message:
+            log.warning("%s", end.message)
         return self._finish(end, fit_s)
 
     def _open(self) -> None:
