@@ -51,9 +51,10 @@ def _warnings(analysis: Analysis, best: int) -> list[str]:
         which = f"{others:,} other configurations have" if others > 1 else "One other configuration has"
         sentences.append(f"{which} diverged runs, {study.describe(most)} {shares[most]:.0%} of its runs.")
     if ranked.chance[best]:
-        sentences.append(
-            f"{ranked.chance[best]:,} of its {ranked.runs[best]:,} runs are no better than guessing; {LIKELY_CAUSES}."
+        count = (
+            f"{ranked.chance[best]:,} of its {ranked.runs[best]:,} runs {'is' if ranked.chance[best] == 1 else 'are'}"
         )
+        sentences.append(f"{count} no better than guessing; {LIKELY_CAUSES}.")
     if not analysis.has_test:
         sentences.append("There is no test part: the validation numbers also made the choice, so they are optimistic.")
     different = [key.name for key in study.factors if key.name in VALIDATION_KEYS]

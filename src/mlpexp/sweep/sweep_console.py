@@ -121,7 +121,7 @@ class Screen:
             self._console.print(
                 f"of {len(sweep):,} runs {text} left; {going:,} trained to the end", highlight=False, soft_wrap=True
             )
-        for status, text in (("chance", f"are {MARK}"), ("diverged", "diverged")):
+        for status, text in (("chance", MARK), ("diverged", "diverged")):
             having = [
                 run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == status
             ]
@@ -129,7 +129,8 @@ class Screen:
                 some = "; ".join(run.directory.name for run in having[:3])
                 more = f" and {len(having) - 3:,} more" if len(having) > 3 else ""
                 advice = LIKELY_CAUSES if status == "chance" else "another optimizer.lr may help"
-                self.warn(f"{len(having):,} of {len(sweep):,} runs {text} ({some}{more}); {advice}")
+                verb = "" if status == "diverged" else "is " if len(having) == 1 else "are "
+                self.warn(f"{len(having):,} of {len(sweep):,} runs {verb}{text} ({some}{more}); {advice}")
         notes = Counter(end.result.message for end in outcomes if end.result and end.result.status == "ok")
         for message, count in notes.items():
             if message:

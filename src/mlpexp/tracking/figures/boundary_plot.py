@@ -55,7 +55,7 @@ def boundary(
     axes.set_ylim(bottom, top)
     axes.set_xlabel(short(axis_names[0], 40))
     axes.set_ylabel(short(axis_names[1], 40))
-    headline(figure, f"What the network says everywhere (background) and the {samples}")
+    headline(figure, f"Predicted classes (background) and the {samples}")
     return figure
 
 
