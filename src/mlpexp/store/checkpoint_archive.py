@@ -35,6 +35,14 @@ class Pickled:
         pickler.dump(value)
         self.content = content.getvalue()[2:-1]  # without the protocol's number and the end
 
+    @classmethod
+    def joined(cls, value: Any) -> "Pickled":
+        """Nested dicts and lists of plain builtins and `Pickled` as one part."""
+        found, parts = cls(None), list[bytes]()
+        _pickle(value, parts, [])
+        found.content = b"".join(parts)
+        return found
+
 
 def archive(checkpoint: Mapping[str, Any]) -> bytes:
     """A file that `torch.load` reads.

@@ -230,7 +230,6 @@ def write_hydra_files(composed: ComposedRun, job: Job) -> None:
         directory = job.directory / composed.output_subdir
         directory.mkdir(parents=True, exist_ok=True)
         atomic_files.clean(directory)
-        for name, text in composed.hydra_files().items():
-            atomic_files.write(directory / name, text)
+        atomic_files.write_all(directory, composed.hydra_files())
     if job.log is not None:
         job.log.touch()

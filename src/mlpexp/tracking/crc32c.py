@@ -4,7 +4,9 @@ A CRC is linear over exclusive or. So a byte's contribution depends only on the 
 all contributions are looked up at once in a table with a row for each position in a block.
 """
 
+from collections.abc import Sequence
 from functools import cache
+from itertools import islice
 
 import numpy as np
 
@@ -14,26 +16,43 @@ BLOCK = 256  # bytes
 
 def masked_crc32c(data: bytes) -> int:
     """The form that is stored: rotated and shifted, since a CRC over data and its own CRC is constant."""
-    crc = crc32c(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    return masked_crc32cs([data])[0]
+
+
+def masked_crc32cs(items: Sequence[bytes]) -> list[int]:
+    """The same for each of several, at once."""
+    return [(((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF for crc in crc32cs(items)]
 
 
 def crc32c(data: bytes) -> int:
     """The CRC of at least four bytes."""
+    return crc32cs([data])[0]
+
+
+def crc32cs(items: Sequence[bytes]) -> list[int]:
+    """The CRC of each of several, of at least four bytes."""
     table, offsets = _table()  # (BLOCK * 256,), (BLOCK,)
-    rows = -(-len(data) // BLOCK)
-    padded = np.zeros(rows * BLOCK, dtype=np.intp)  # leading zeros do not change a CRC that starts with zero
-    content = padded[-len(data) :]
-    content[:] = np.frombuffer(data, dtype=np.uint8)
-    content[:4] ^= 0xFF  # instead of starting with 0xFFFFFFFF
-    shares = table[padded.reshape(rows, BLOCK) + offsets]  # (rows, BLOCK)
-    crc = 0
-    for block in np.bitwise_xor.reduce(shares, axis=1).tolist():
-        # the CRC of the blocks before is combined with the first four bytes by exclusive or
-        for place in range(4):
-            block ^= int(table[place * 256 + (crc >> 8 * place & 0xFF)])  # noqa: PLW2901
-        crc = block
-    return crc ^ 0xFFFFFFFF
+    rows = [-(-len(data) // BLOCK) for data in items]
+    # leading zeros do not change a CRC that starts with zero
+    padded = b"".join([data.rjust(count * BLOCK, b"\0") for count, data in zip(rows, items, strict=True)])
+    content = np.frombuffer(padded, dtype=np.uint8).astype(np.intp)
+    end = 0
+    for count, data in zip(rows, items, strict=True):
+        end += count * BLOCK
+        content[end - len(data) : end - len(data) + 4] ^= 0xFF  # instead of starting with 0xFFFFFFFF
+    shares = table[content.reshape(-1, BLOCK) + offsets]  # (rows, BLOCK)
+    blocks = iter(np.bitwise_xor.reduce(shares, axis=1).tolist())
+    found = []
+    for count in rows:
+        crc = 0
+        for block in islice(blocks, count):
+            # the CRC of the blocks before is combined with the first four bytes by exclusive or
+            if crc:
+                for place in range(4):
+                    block ^= int(table[place * 256 + (crc >> 8 * place & 0xFF)])  # noqa: PLW2901
+            crc = block
+        found.append(crc ^ 0xFFFFFFFF)
+    return found
 
 
 @cache

@@ -10,14 +10,14 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
 from tensorboard.compat.proto.event_pb2 import Event
 
-from mlpexp.tracking.crc32c import masked_crc32c
+from mlpexp.tracking.crc32c import masked_crc32c, masked_crc32cs
 
 _file_numbers = itertools.count()
 
@@ -26,7 +26,7 @@ def encode(events: Iterable[Event]) -> bytes:
     """The complete content of an event file with these events, for one atomic write to `file_name(...)`."""
     events = list(events)
     wall_time = events[0].wall_time if events else time.time()
-    return b"".join(_record(event) for event in [_file_version(wall_time), *events])
+    return _records([_file_version(wall_time), *events])
 
 
 def file_name(wall_time: float) -> str:
@@ -52,12 +52,12 @@ class EventLog:
         self.path = directory / file_name(started)
         self._hidden = directory / f".{self.path.name}.partial" if hidden else None
         self._file = (self._hidden or self.path).open("xb")
-        self._file.write(_record(_file_version(started)))
+        self._file.write(_records([_file_version(started)]))
         self.flush()
 
     def add(self, *events: Event) -> None:
-        for event in events:
-            self._file.write(_record(event))
+        if events:
+            self._file.write(_records(events))
 
     def flush(self) -> None:
         self._file.flush()
@@ -92,9 +92,12 @@ def _file_version(wall_time: float) -> Event:
     return Event(wall_time=wall_time, file_version="brain.Event:2")
 
 
-def _record(event: Event) -> bytes:
-    content: bytes = event.SerializeToString()
-    return b"".join((_length(len(content)), content, struct.pack("<I", masked_crc32c(content))))
+def _records(events: Sequence[Event]) -> bytes:
+    contents = [event.SerializeToString() for event in events]
+    parts: list[bytes] = []
+    for content, checksum in zip(contents, masked_crc32cs(contents), strict=True):
+        parts += [_length(len(content)), content, struct.pack("<I", checksum)]
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=4096)

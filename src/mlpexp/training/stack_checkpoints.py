@@ -72,7 +72,7 @@ def assemble(
         "lr_schedulers": schedulers,
         "hparams_name": None,
         "hyper_parameters": {
-            "config": {name: _part(cfg, name) for name in _NAMES},
+            "config": _config(cfg),
             "num_features": data.num_inputs,
             "num_classes": data.num_classes,
             "data": _description(data.description),
@@ -102,6 +102,10 @@ MAX_OPTIMIZERS = 4096  # kept; a sweep may give each run a learning rate of its 
 def _part(cfg: Config, name: str) -> Any:
     value = getattr(cfg, name)
     return _section(value) if is_dataclass(value) else plain(value)
+
+
+# a run has two checkpoints, one after the other
+_config = ByObject(lambda cfg: Pickled.joined({name: _part(cfg, name) for name in _NAMES}), max_objects=1)
 
 
 def _schedule_steps(cfg: Config, steps: int) -> int:

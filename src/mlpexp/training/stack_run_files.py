@@ -72,9 +72,13 @@ def write_run(
         if record.confusion:
             events.append(confusion_table(record.confusion, data.class_names, wall_times[-1], end.epoch or 0))
         files[file_name(wall_times[0])] = encode(events)
+    folders: dict[str, dict[str, bytes]] = {}
+    for path, content in files.items():
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, {})[name] = content
     atomic_files.make_directory((directory / file_names.LAST).parent)
-    for name, content in files.items():
-        atomic_files.write(directory / name, content)
+    for folder, inside in folders.items():
+        atomic_files.write_all(directory / folder, inside)
     result = _result(cfg, data, state, end, files)
     run_directory.write_result(directory, result)
     return result
