@@ -171,3 +171,10 @@ def test_an_objective_that_is_not_recorded_is_refused(train):
     ended = train(f"{search} hydra.sweeper.objectives=[val/f1]")
     assert ended.code == 2
     assert "metrics=[f1]" in ended.line
+
+
+def test_a_column_that_is_no_metric_keeps_its_parts_in_the_tables():
+    found = ["train/loss", "train/recall_1", "train/sparsity"]
+    each = [f"{part}/{name}" for part in ("train", "val", "test") for name in ("loss", "recall_1")]
+    assert sorted(metrics.all_parts(found)) == sorted([*each, "train/sparsity"])
+    assert metrics.all_parts([]) == metrics.all_parts(["train/loss", "train/acc"])

@@ -223,9 +223,14 @@ def columns(*parts: str, names: Sequence[str] | None = None, num_outputs: int = 
 
 
 def all_parts(found: Iterable[str]) -> list[str]:
-    """For columns of some parts those of every part, in order; where there are none, the usual ones."""
-    names = {column.partition("/")[2] for column in found}
-    return in_order(f"{part}/{name}" for part in PARTS for name in names) if names else list(columns(*PARTS))
+    """For columns of some parts those of every part, in order; where there are none, the usual ones.
+
+    What is not a metric of the registry, such as the share of pruned weights, keeps the parts that it has.
+    """
+    found = list(found)
+    names = {name for column in found if _split(name := column.partition("/")[2])[0] in METRICS}
+    wanted = [*(f"{part}/{name}" for part in PARTS for name in names), *found]
+    return in_order(wanted) if names else list(columns(*PARTS))
 
 
 def in_order(found: Iterable[str]) -> list[str]:
