@@ -109,6 +109,7 @@ def test_the_same_command_continues_a_stack_to_the_same_bits(
     stopped = here / "multirun/stopped"
     before = {identity: run.epochs for identity, run in stack_states.saved_runs(stopped).items()}
     assert max(before.values()) == 3
+    (stopped / STATES / ".cut.state.1.partial").write_text("what a killed writer leaves")
     trained: list[int] = []
     monkeypatch.setattr(StackModule, "on_train_start", lambda self: trained.append(self.start))
     again = train(f"{grid} {ALWAYS} name=stopped")

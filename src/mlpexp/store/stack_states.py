@@ -123,6 +123,14 @@ def remove(sweep: Path, ended: Iterable[str]) -> None:
         (sweep / STATES).rmdir()
 
 
+def clean(sweep: Path) -> None:
+    """Remove what killed writers have left beside the states; no process may be training in this sweep."""
+    if (sweep / STATES).is_dir() and not (sweep / STATES).is_symlink():
+        atomic_files.clean(sweep / STATES)
+        with suppress(OSError):  # not empty
+            (sweep / STATES).rmdir()
+
+
 def warn(path: Path, error: Exception) -> None:
     """Say once that a file is damaged."""
     _warn(path, " ".join(str(error).split())[:200])

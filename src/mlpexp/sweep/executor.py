@@ -68,6 +68,7 @@ def conduct(
                         load_kernels([job.config for job in jobs], screen.warn)
                     with screen.showing(jobs, division):
                         _train(_units(sweep, left, division, directory), backend, progress)
+                stack_states.clean(directory)
             except Interrupted as stop:
                 kept = progress.kept()
                 progress.note_interrupted(first_line(stop))
