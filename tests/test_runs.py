@@ -21,6 +21,7 @@ from mlpexp.store.identity import identity
 DIGEST = "d" * 64
 BLIND = {"name", "resume", "threads", "logger", "dry_run", "report", "record", "stack.threads", "stack.memory_mib"}
 BLIND |= {"stack.save_every_s"}
+BLIND |= {"diagnostics"}
 BLIND |= {"halving.factor"}  # while there are no rungs
 BLIND |= {"data.path", "data.val_path", "data.test_path"}
 BLIND |= {"trainer.accelerator", "trainer.enable_progress_bar"}
@@ -31,11 +32,15 @@ OTHER: dict[str, Any] = {
     "monitor": "val/acc",
     "test_weights": "last",
     "record": "table",
+    "metrics": ("f1",),
+    "diagnostics": ("cka",),
     "model.variant": "backprop",
     "model.depth": 3,
     "model.activation": "relu",
     "model.init": "notebook",
     "model.parametrization": "mup",
+    "model.norm": "layer",
+    "model.norm_position": "post",
     "data.split": "none",
     "data.path": "other.csv",
     "data.val_path": "other.csv",
@@ -51,8 +56,24 @@ OTHER: dict[str, Any] = {
     "data.thousands": "comma",
     "data.class_weight": "balanced",
     "data.folds": 5,
+    "data.task": "regression",
+    "data.sample_weight": "weight",
+    "loss.name": "mse",
     "optimizer.name": "adam",
     "optimizer.schedule": "step",
+    "optimizer.decay": "coupled",
+    "optimizer.betas": (0.5, 0.9),
+    "optimizer.eps": 1e-6,
+    "optimizer.alpha": 0.5,
+    "optimizer.adamw_lr": 0.1,
+    "optimizer.clip_norm": 1.0,
+    "optimizer.clip_value": 1.0,
+    "optimizer.line_search_fn": "strong_wolfe",
+    "ema.decay": 0.9,
+    "swa.start": 1,
+    "prune.fraction": 0.5,
+    "prune.every": 1,
+    "prune.rewind": "initial",
     "early_stopping.patience": 3,
     "trainer.accelerator": "auto",
     "trainer.flags": {"gradient_clip_val": 1.0},

@@ -84,7 +84,9 @@ class Campaign:
                     found.happened[ended] += 1
             except Exception as error:
                 notes = "\n".join(getattr(error, "__notes__", ()))  # of lives: their steps
-                found.failures.append(f"{name}, {what}: {type(error).__name__}: {error}"[:2000] + f"\n{notes}")
+                causes = "; ".join(map(repr, getattr(error, "exceptions", ())))
+                said = f"{name}, {what}: {type(error).__name__}: {error} {causes}"
+                found.failures.append(f"{said[:2000]}\n{notes}")
             shutil.rmtree(place, ignore_errors=True)
         found.seconds = time.monotonic() - started
         return found
