@@ -113,8 +113,8 @@ def test_advice_about_a_file_works_as_printed(tmp_path: Path, kind: str):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"target": ["bought", "age"]}, "data.target=[bought,age]: give one name, not a list"),
-        ({"target": ["Name (full)"]}, "give one name, not a list, e.g. 'data.target="),
+        ({"target": ["bought", "age"]}, "data.target=[bought,age] names several columns, which only values can be"),
+        ({"target": []}, "data.target"),
         ({"target": True}, "is not text"),
         ({"drop": "age"}, "data.drop=age: give a list, e.g. 'data.drop=[age]'"),
         ({"categorical": "Größe (cm)"}, "give a list, e.g. 'data.categorical=["),

@@ -104,7 +104,7 @@ def _refuse_sizes(numbers: NDArray[np.floating[Any]], names: list[str], what: st
         UserError: the standard deviation of a column is not a finite number, or is 0 although its values differ.
     """
     least, largest = np.nanmin(numbers, 0), np.nanmax(numbers, 0)
-    size = np.maximum(np.abs(least), np.abs(largest))
+    size = np.maximum(np.abs(least), np.abs(largest)).astype(np.float64)  # LARGEST is no number in single precision
     for name, high, differ in zip(names, size, least < largest, strict=True):
         if high > LARGEST or (differ and high < 1 / LARGEST):
             raise UserError(
