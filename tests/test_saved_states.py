@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mlpexp import load_results
 from mlpexp.models import saved_states
 from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
+from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import checkpoint_files, stack_states
 from mlpexp.store.file_names import STATES
@@ -170,6 +172,27 @@ def test_a_signal_during_a_short_epoch_loses_nothing(here: Path) -> None:
     assert len(saved) == 4
     assert all(saved[identity].epochs > run.epochs for identity, run in before.items())
     assert {row["epochs"] for row in load_results(sweep)} == {run.epochs for run in saved.values()}
+
+
+def test_a_slow_first_epoch_does_not_keep_signals_from_waiting_for_later_short_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    deferred: list[bool] = []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(signals, "deferred", lambda: nullcontext(deferred.append(True)))
+    module = StackModule.__new__(StackModule)
+    monkeypatch.setattr(StackModule, "progress", 0.0)
+    monkeypatch.setattr(StackModule, "training_runs", 0, raising=False)
+    hooks = EpochHooks(save=lambda module: None)
+    waits = []
+    for seconds in (10.0, 0.1, 0.1, 0.1, 0.1):
+        deferred.clear()
+        hooks.on_train_epoch_start(None, module)
+        waits.append(bool(deferred))
+        now[0] += seconds
+        hooks.on_train_epoch_end(None, module)
+    assert waits == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize("backend", ["fork", pytest.param("loky", marks=pytest.mark.thorough)])

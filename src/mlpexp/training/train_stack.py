@@ -1,6 +1,7 @@
 """One stack through one Trainer, with what happens around its epochs: progress, saving, stopping."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -42,7 +43,7 @@ class EpochHooks(Checkpoint):
         save_every_s: float = 60.0,
     ) -> None:
         self._report, self._check, self._save, self._every_s = report, check, save, save_every_s
-        self._epoch_s: float | None = None  # of the longest epoch so far
+        self._epochs_s: deque[float] = deque(maxlen=3)  # the latest ones; the first may have compiled kernels
         self._started = self._due = 0.0
         self._deferring = ExitStack()
 
@@ -52,13 +53,13 @@ class EpochHooks(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._started = time.monotonic()
-        if self._save is not None and self._epoch_s is not None and self._epoch_s < WAIT_FOR_EPOCH_S:
+        if self._save is not None and self._epochs_s and max(self._epochs_s) < WAIT_FOR_EPOCH_S:
             self._deferring.enter_context(signals.deferred())
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, StackModule)
         now = time.monotonic()
-        self._epoch_s = max(self._epoch_s or 0.0, now - self._started)
+        self._epochs_s.append(now - self._started)
         self._report(module.progress)
         if module.training_runs:
             try:
