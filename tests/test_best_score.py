@@ -24,7 +24,7 @@ def test_a_single_configuration_has_the_mean_and_students_interval():
     interval = stats.ttest_1samp(reported[0], 0).confidence_interval(0.95)
     assert found.mean == found.corrected == pytest.approx(reported.mean())
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert (found.repetitions, found.rivals) == (7, 1)
+    assert (found.repetitions, found.choices) == (7, 1)
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
@@ -46,7 +46,7 @@ def test_a_clear_winner_keeps_its_mean_and_nearly_its_own_interval(repetitions):
     reported[3] += 1000
     found = best_score(decisive, reported, 3, grain=0)
     alone = best_score(decisive[3:4], reported[3:4], 0, grain=0)
-    assert found.rivals == 1
+    assert found.choices == 1
     assert (found.corrected, found.low, found.high) == pytest.approx((alone.mean, alone.low, alone.high))
 
 
@@ -87,7 +87,7 @@ def test_folds_have_a_wider_interval_than_seeds():
     assert ratio == pytest.approx(np.sqrt((1 / 5 + 0.25) / (1 / 5)))
 
 
-def test_configurations_that_could_not_be_chosen_are_no_rivals():
+def test_configurations_that_could_not_be_chosen_do_not_count():
     decisive, reported, _ = draw(4, 5)
     decisive[1] = np.nan
     best = int(np.nanargmax(np.where(np.isnan(decisive).any(1), np.nan, decisive.mean(1))))

@@ -29,7 +29,7 @@ class BestScore:
     high: float
     """95 % interval for the mean over further repetitions of the chosen configuration"""
     repetitions: int
-    rivals: int
+    choices: int
     """configurations that could have been chosen as well, the best among them"""
 
 
@@ -71,20 +71,20 @@ def best_score(
     own = scores[best][np.isfinite(scores[best])]
     n = len(own)
     if n == 0:
-        return BestScore(mean=np.nan, corrected=np.nan, low=np.nan, high=np.nan, repetitions=0, rivals=0)
-    rivals = _rivals(decisive, scores, best)
+        return BestScore(mean=np.nan, corrected=np.nan, low=np.nan, high=np.nan, repetitions=0, choices=0)
+    choices = _plausible_choices(decisive, scores, best)
     mean = float(own.mean())
     corrected, low, high = np.nan, np.nan, np.nan
     if n > 1:
         corrected = _left_out(decisive, scores)
         rounding = grain**2 / 2  # few equal counts are no proof of a small variance
         variance = float(own.var(ddof=1)) + rounding
-        pooled, freedom = _pooled(scores[rivals], n - 1, shares_blocks)
+        pooled, freedom = _pooled(scores[choices], n - 1, shares_blocks)
         error, pooled_error = np.sqrt((np.array([variance, pooled + rounding])) * (1 / n + sampling))
         tail = (1 + LEVEL) / 2
         alone = stdtrit(n - 1, tail) * error
         high = mean + max(alone, stdtrit(freedom, tail) * pooled_error)
-        low = mean - max(alone, stdtrit(freedom, tail ** (1 / len(rivals))) * max(error, pooled_error))
+        low = mean - max(alone, stdtrit(freedom, tail ** (1 / len(choices))) * max(error, pooled_error))
     low, high = (low, high) if higher_is_better else (-high, -low)
     return BestScore(
         mean=sign * mean,
@@ -92,7 +92,7 @@ def best_score(
         low=float(low),
         high=float(high),
         repetitions=n,
-        rivals=len(rivals),
+        choices=len(choices),
     )
 
 
@@ -121,7 +121,7 @@ def of_best(blocks: Blocks, ranking: Ranking, reported: str, samples: int = 0) -
     )
 
 
-def _rivals(decisive: np.ndarray, scores: np.ndarray, best: int) -> np.ndarray:
+def _plausible_choices(decisive: np.ndarray, scores: np.ndarray, best: int) -> np.ndarray:
     """The rows whose mean of `decisive` is not significantly below that of the best; the best is one of them."""
     mean, _, count = mean_and_half(decisive)
     with np.errstate(invalid="ignore", divide="ignore"):

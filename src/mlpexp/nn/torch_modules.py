@@ -15,7 +15,7 @@ class DropoutModule(nn.Module):
     """`nn.Dropout` whose masks are those of `draw`.
 
     Attributes:
-        seed, epoch, step: of the next training step; whoever trains sets them.
+        seed, epoch, step: of the next training step; set by the training loop.
     """
 
     def __init__(self, layer: Dropout) -> None:
