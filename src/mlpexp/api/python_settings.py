@@ -7,6 +7,7 @@ lists its values: a list, tuple, range or array of them. A list of lists sweeps 
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
+from types import ModuleType
 from typing import Any
 
 from mlpexp.config import overrides
@@ -43,7 +44,8 @@ def grid_overrides(*grids: Settings) -> list[str]:
 
 
 def plain_value(value: Any) -> Any:
-    """A Python value in plain builtins: numbers of numpy and torch, arrays, tuples and paths are converted.
+    """A Python value in plain builtins: numbers of numpy and torch, arrays, tuples, paths and modules are
+    converted.
 
     Raises:
         TypeError: it is something else, such as a function.
@@ -52,6 +54,8 @@ def plain_value(value: Any) -> Any:
         return str(value) if isinstance(value, str) else value
     if isinstance(value, PurePath):
         return str(value)
+    if isinstance(value, ModuleType):  # a plugin
+        return value.__name__ if value.__name__ != "__main__" else str(value.__file__)
     if isinstance(value, int | float) and type(value) in (int, float):
         return value
     if isinstance(value, Mapping):

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mlpexp import data
 from mlpexp.config import loss_checks, plugin_keys, schema
+from mlpexp.config.field_types import PLUGINS
 from mlpexp.config.overrides import shell_word, spell
 from mlpexp.config.schema import Config, ModelConfig
 from mlpexp.data import data_config
@@ -20,7 +21,7 @@ from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
-from mlpexp.runtime import portable, shell_commands
+from mlpexp.runtime import portable, shell_commands, user_code
 from mlpexp.runtime.errors import ConfigError, UserError
 
 # the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
@@ -86,6 +87,7 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_nodes": (lambda value: value != 1, "a run trains on one device"),
 }
 BUILT = ("callbacks", "logger")  # from the user's own classes
+_PLUGIN = "my_plugin.py"
 # examples for keys whose default does not show what to type
 EXAMPLES: dict[str, Any] = {
     "model.depth": 2,
@@ -101,6 +103,7 @@ EXAMPLES: dict[str, Any] = {
     "metrics": ["f1", "auroc"],
     "loss.name": "mse",
     "name": "depths",
+    "plugins": [_PLUGIN],
 }
 # names of the same keys in other programs
 SYNONYMS = {
@@ -123,26 +126,38 @@ _ADAPTER = TypeAdapter(Config)
 _DEFAULTS = {key: default for key, default, _ in schema.keys()}
 
 
-def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = None) -> Config:
+def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = None, *, recorded: bool = False) -> Config:
     """The typed configuration in `mapping` (resolved, plain builtins, as Hydra composed it).
 
+    Its plugins are imported first, because they add to the choices.
+
     Args:
-        directory: gives the directory from which relative paths of data files are taken; None leaves them relative.
+        directory: gives the directory from which relative paths of data files and plugins are taken; None leaves those
+            of data files relative, and takes the others from the working directory.
+        recorded: the mapping is a run's, which may be somebody else's.
 
     Raises:
+        UserError: a plugin cannot be imported.
         ConfigError: naming every problem, one line each.
     """
     plain = {key: value for key, value in mapping.items() if key != "hydra"}
     problems = list(_targets(plain))
+    if plain.get("plugins"):
+        # first: without a plugin, other names would only seem to be wrong
+        plain["plugins"] = _loaded_plugins(plain["plugins"], directory, recorded)
     if isinstance(trainer := plain.get("trainer"), Mapping):
         known = set(schema.TrainerConfig.__pydantic_fields__) - {"flags"}  # type: ignore[attr-defined]
         flags = {key: value for key, value in trainer.items() if key not in known}
         plain["trainer"] = {key: value for key, value in trainer.items() if key in known} | {"flags": flags}
         problems += _flags(flags)
+    plugins = plain.get("plugins") or ()
+    token = PLUGINS.set(frozenset(digest for plugin in plugins if (digest := user_code.digest_of(plugin))))
     try:
         cfg = _ADAPTER.validate_python(plain)
     except ValidationError as error:
         raise ConfigError(problems + _sentences(error)) from None
+    finally:
+        PLUGINS.reset(token)
     problems += _contradictions(cfg)
     if problems:
         raise ConfigError(problems)
@@ -160,7 +175,15 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
     for group, gone in schema.REMOVED.items():
         if isinstance(part := plain.get(group), Mapping):
             plain = {**plain, group: {key: value for key, value in part.items() if key not in gone}}
-    return parse(plain)
+    return parse(plain, recorded=True)
+
+
+def _loaded_plugins(given: Any, directory: Callable[[], Path] | None, recorded: bool) -> Any:
+    """Import plugins; with the digests of their sources, each once."""
+    if not isinstance(given, list | tuple) or not all(isinstance(plugin, str) and plugin.strip() for plugin in given):
+        return given  # which the schema refuses
+    home = Path.cwd() if directory is None else directory()
+    return list(dict.fromkeys(user_code.load(plugin, home, recorded=recorded).spelled for plugin in given))
 
 
 def unknown_key(key: str) -> str:
@@ -289,7 +312,8 @@ def _unknown_choice(key: str, value: Any, names: Sequence[str] | None) -> str:
         example = f"[{example}]"
     group, _, name = key.rpartition(".")
     what = group if name == "name" else name.removesuffix("s")
-    return f"unknown {what} {value!r}; choose one of {', '.join(choices)}, e.g. {key}={example}"
+    own = "" if names is None else f"; one of your own is registered by a module, plugins=[{_PLUGIN}]"
+    return f"unknown {what} {value!r}; choose one of {', '.join(choices)}, e.g. {key}={example}{own}"
 
 
 def _parallel(cfg: Config) -> Iterator[str]:

@@ -4,12 +4,15 @@ Strict throughout: the text '3' is not a number and `true` is not 1, although an
 """
 
 from collections.abc import Callable, Collection
+from contextvars import ContextVar
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
+
+from mlpexp.runtime.registry import Registry
 
 MAX_SEED = 2**32 - 1
 Whole = Annotated[int, Field(ge=0, strict=True)]
@@ -41,12 +44,27 @@ def choice(choices: Callable[[], Collection[str]]) -> Any:
     """A pydantic validator for a name out of a registry, which may grow while the program runs."""
 
     def check(given: object) -> str:
-        if not isinstance(given, str) or given not in choices():
-            raise PydanticCustomError("unknown_choice", "unknown choice", {"choices": list(choices())})
+        names = choices()
+        if not isinstance(given, str) or given not in names or not _is_offered(names, given):
+            offered = [name for name in names if _is_offered(names, name)]
+            raise PydanticCustomError("unknown_choice", "unknown choice", {"choices": offered})
         return given
 
     check.choices = choices  # type: ignore[attr-defined]
     return PlainValidator(check)
+
+
+# the digests of the plugins that the configuration names; None: those of all plugins in this process
+PLUGINS: ContextVar[frozenset[str] | None] = ContextVar("plugins", default=None)
+
+
+def _is_offered(names: Collection[str], name: str) -> bool:
+    """Whether a choice is mlpexp's own, or of a plugin that the configuration names."""
+    offered = PLUGINS.get()
+    if offered is None or not isinstance(names, Registry):
+        return True
+    plugin = names.plugin_of(name)
+    return plugin is None or plugin.digest in offered
 
 
 def choices_of(field: FieldInfo) -> tuple[str, ...]:

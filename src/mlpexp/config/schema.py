@@ -284,6 +284,8 @@ class Config:
     """metrics beside loss and accuracy (of values: loss and RMSE), e.g. [f1,auroc]"""
     diagnostics: tuple[Measure, ...] = ()
     """measures of the network after each epoch, columns of metrics.csv, e.g. [weight_distance,effective_rank,cka]"""
+    plugins: tuple[Text, ...] = ()
+    """your own modules, which register activations, losses, ...: files or import names, e.g. [my_plugin.py]"""
     test_weights: Literal["best", "last"] = "best"
     """weights for the final test: those of the best validation epoch, or of the last one"""
     threads: Count = 1

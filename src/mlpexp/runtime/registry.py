@@ -1,9 +1,11 @@
 """Registries: one entry per activation, optimizer, data set, ..., looked up by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Generic, TypeVar
 
+from mlpexp.runtime import user_code
 from mlpexp.runtime.errors import UserError
 
 T = TypeVar("T")
@@ -20,6 +22,8 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str, entries: Mapping[str, T] | None = None) -> None:
         self.kind = kind
         self._entries: dict[str, T] = dict(entries or {})
+        self._files: dict[str, Path] = {}  # of the code that registered an entry
+        user_code.REGISTRIES.append(self)
 
     def register(self, name: str, entry: T) -> T:
         """Add an entry and return it.
@@ -28,9 +32,26 @@ class Registry(Mapping[str, T], Generic[T]):
             UserError: the name is taken.
         """
         if name in self._entries:
-            raise UserError(f"{self.kind} {name!r} is registered already; choose another name")
+            plugin = self.plugin_of(name)
+            by = f" by the plugin {user_code.short(plugin.place)}" if plugin else ""
+            raise UserError(f"{self.kind} {name!r} is registered already{by}; choose another name")
         self._entries[name] = entry
+        if (file := user_code.registrant()) is not None:
+            self._files[name] = file
         return entry
+
+    def remove(self, name: str) -> None:
+        """Take an entry away, as when the plugin that registered it has changed."""
+        del self._entries[name]
+        self._files.pop(name, None)
+
+    def of_files(self, files: Collection[Path]) -> list[str]:
+        """The entries that code in these files has registered."""
+        return [name for name, file in self._files.items() if file in files and name in self._entries]
+
+    def plugin_of(self, name: str) -> user_code.Loaded | None:
+        """The plugin that registered an entry; None for mlpexp's own."""
+        return user_code.owner(self._files.get(name))
 
     @property
     def names(self) -> tuple[str, ...]:

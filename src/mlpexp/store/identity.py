@@ -18,6 +18,7 @@ from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.nn.losses import DEFAULTS
 from mlpexp.nn.metrics import recorded
+from mlpexp.runtime import user_code
 from mlpexp.runtime.object_cache import ByObject
 
 SCHEMA_VERSION = 1
@@ -153,7 +154,18 @@ def _metrics(_: Content, metrics: Sequence[str] | None, data: DataConfig, monito
     return {"metrics": further} if further else {}
 
 
-_SPELLINGS: Mapping[str, Callable[..., Content]] = {"model": _model, "data": _data, "loss": _loss, "metrics": _metrics}
+def _plugins(_: Content, plugins: Sequence[str]) -> Content:
+    found = sorted({user_code.without_place(plugin) for plugin in plugins})
+    return {"plugins": found} if found else {}
+
+
+_SPELLINGS: Mapping[str, Callable[..., Content]] = {
+    "model": _model,
+    "data": _data,
+    "loss": _loss,
+    "metrics": _metrics,
+    "plugins": _plugins,
+}
 _entries = {name: ByObject(partial(Entry, name)) for name in NAMES}
 
 

@@ -26,6 +26,7 @@ from mlpexp.store.run_directory import is_relative, seal
 MAX_MANIFEST = 2**30  # bytes
 MAX_COMPARED = 4096  # configurations that are recognised when they come again, but for the seed
 DIGEST = "data digest"
+PLUGINS = "plugins"
 # repetitions: other values of these never make another study
 REPEATED = ("seed", "data.seed", "data.fold")
 # other values of these are further points of the same grid, if they are in the names of the runs
@@ -130,6 +131,12 @@ def joined(
                 raise UserError(
                     f"{directory} holds another study: the data's bytes are others than when it began; restore the "
                     "file, or choose another name=…"
+                )
+            if key == PLUGINS and there[key] and value:
+                changed = ", ".join(sorted({plugin.partition("@")[0] for plugin in {*there[key]} ^ {*value}}))
+                raise UserError(
+                    f"{directory} holds another study: the plugins have changed since it began ({changed}), and so may "
+                    "the runs; choose another name=…, or restore them"
                 )
             raise UserError(
                 f"{directory} holds another study: {key} is {spell(there[key])} there and {spell(value)} "

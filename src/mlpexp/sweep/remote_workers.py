@@ -24,7 +24,7 @@ from mlpexp.store.identity import identity
 from mlpexp.store.run_state import State, inspect
 from mlpexp.store.worker_session import Gone, Session
 from mlpexp.sweep.hydra_jobs import Outcome, failed
-from mlpexp.sweep.work_unit import Unit, identities, work
+from mlpexp.sweep.work_unit import Unit, identities, load_plugins, work
 from mlpexp.training import single_run
 
 ATTEMPTS = 2  # at a unit as a whole, before it is halved
@@ -69,6 +69,7 @@ class RemoteWorker:
 
         Raises:
             Lost: stopped from outside, or the sweep has gone.
+            UserError: a plugin is not there, or has changed.
         """
         with _one_at_a_time, contextlib.ExitStack() as surroundings:
             try:
@@ -80,6 +81,7 @@ class RemoteWorker:
                 if self.prepare is not None:
                     self.prepare()
                 setup_globals()  # Hydra's resolvers
+                load_plugins(unit)
                 if self.is_ours:
                     surroundings.enter_context(_ending_with(self.session))
                 ended, left = _unfinished(unit)

@@ -14,7 +14,7 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models import saved_states
 from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
-from mlpexp.runtime import signals
+from mlpexp.runtime import signals, user_code
 from mlpexp.runtime.errors import Interrupted, UserError, first_line, is_storage
 from mlpexp.store import atomic_files, failure_record, file_names, run_directory
 from mlpexp.store.identity import identity
@@ -161,6 +161,16 @@ def load_states(unit: Unit) -> dict[int, TrainingState]:
     wanted = {name: (job.config, data_of(job)) for name, job in zip(names, unit.jobs, strict=True)}
     found = saved_states.load(unit.sweep, wanted)
     return {place: found[name] for place, name in zip(unit.places, names, strict=True) if name in found}
+
+
+def load_plugins(unit: Unit) -> None:
+    """Import the plugins of all runs, in a process that has not composed them.
+
+    Raises:
+        UserError: one of them is not there, or has changed since the sweep began.
+    """
+    for plugin in dict.fromkeys(plugin for job in unit.jobs for plugin in job.config.plugins):
+        user_code.load(plugin, Path.cwd())
 
 
 def identities(unit: Unit) -> list[str]:

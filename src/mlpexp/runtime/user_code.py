@@ -1,0 +1,307 @@
+"""Modules of the user's own: found by import name or file, imported once, known by the digest of their source.
+
+A plugin is written `my_plugin.py`, `folder/my_plugin.py` or `package.module`. Once loaded it is `PLACE@DIGEST`, so that
+whoever loads it later, in a worker or to evaluate a run, gets the same source or one line that says that it changed.
+"""
+
+import ast
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from mlpexp.runtime.errors import UserError, described
+
+_SPELLED = re.compile(r"(?P<place>.+)@(?P<digest>[0-9a-f]{64})")
+_INSTALLED = {"site-packages", "dist-packages"}
+_OF_RUNS = (("sweep.json",), ("metrics.csv", "checkpoints"))  # what the directory of a sweep, or of a run, holds
+
+REGISTRIES: list[Any] = []  # every `runtime.registry.Registry` of this process
+
+
+class Loaded(NamedTuple):
+    """A plugin in this process: its place, the digest of its source, and the files of that."""
+
+    place: str
+    digest: str
+    files: tuple[Path, ...]
+
+    @property
+    def spelled(self) -> str:
+        return f"{self.place}@{self.digest}"
+
+
+_loaded: dict[str, Loaded] = {}  # by the module's name
+_seen: dict[tuple[str, Path], tuple[Any, Loaded]] = {}  # with the times of its files
+
+
+def load(given: str, home: Path, *, recorded: bool = False) -> Loaded:
+    """Import a plugin, unless this process has it already; where its source has changed since, anew.
+
+    Args:
+        given: file, relative to `home`, or import name; with the digest that its source has to have, if it is known.
+        home: the directory in which the program was started.
+        recorded: a run names it, which may be somebody else's.
+
+    Raises:
+        UserError: it is not there, cannot be imported, or has another digest; names the plugin.
+    """
+    if (known := loaded(given)) is not None:
+        return known
+    if (seen := _seen.get((given, home))) is not None and seen[0] == _stamps(seen[1].files):
+        return seen[1]
+    match = _SPELLED.fullmatch(given)
+    place, wanted = (match["place"], match["digest"]) if match else (given, None)
+    name, file = _found(place, home, recorded=recorded, moved=wanted is not None)
+    files = source_files(file)
+    stamps = _stamps(files)
+    digest = _digest(files, _root(file))
+    if wanted is not None and digest != wanted:
+        raise UserError(
+            f"the plugin {short(given)} has changed: its source has the digest {digest[:8]}, not {wanted[:8]} as when "
+            "the run was started; restore it, or train a run anew"
+        )
+    known = _loaded.get(name)
+    if known is None or known.digest != digest:
+        _forget(name, files if known is None else {*known.files, *files})
+        _import(name, short(place), files)
+        known = _loaded[name] = Loaded(place, digest, files)
+    if file.name == Path(place).name:
+        place = str(home / place)
+    _seen[given, home] = stamps, (found := known._replace(place=place))
+    return found
+
+
+def loaded(given: str) -> Loaded | None:
+    """What `load` has returned for this plugin, spelled with its digest; None where this process has not loaded it."""
+    if (match := _SPELLED.fullmatch(given)) is None:
+        return None
+    fitting = (known for known in _loaded.values() if known.digest == match["digest"])
+    return next((known._replace(place=match["place"]) for known in fitting), None)
+
+
+def short(spelled: str) -> str:
+    """The plugin as a person calls it: the name of its file, or its import name."""
+    match = _SPELLED.fullmatch(spelled)
+    place = match["place"] if match else spelled
+    return Path(place).name if place.endswith(".py") else place
+
+
+def digest_of(spelled: object) -> str | None:
+    """The digest in a plugin's spelling."""
+    match = _SPELLED.fullmatch(spelled) if isinstance(spelled, str) else None
+    return match["digest"] if match else None
+
+
+def without_place(spelled: str) -> str:
+    """The same wherever the plugin lies: the module's own name and the digest."""
+    _, at, digest = spelled.rpartition("@")
+    return re.split(r"[./\\]", short(spelled).removesuffix(".py"))[-1] + at + digest
+
+
+def source_digest(thing: Any) -> str:
+    """SHA-256 of the source of the module that defines a class or function, or of a module itself.
+
+    The modules of the user's own that it imports are part of it, not those of installed packages.
+
+    Raises:
+        UserError: it was defined in a session, and has no file.
+    """
+    module = thing if isinstance(thing, ModuleType) else sys.modules.get(getattr(thing, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    if not file or not Path(file).is_file():
+        name = getattr(thing, "__qualname__", getattr(thing, "__name__", repr(thing)))
+        raise UserError(f"{name} is defined in a session, and its source cannot be recorded; write it to a file")
+    path = Path(file).resolve()
+    return _digest(source_files(path), _root(path))
+
+
+def registrant() -> Path | None:
+    """The file of the code outside mlpexp that is registering an entry."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name, file = frame.f_globals.get("__name__", ""), frame.f_globals.get("__file__")
+        if name.partition(".")[0] != "mlpexp":
+            return Path(file).resolve() if file else None
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def owner(file: Path | None) -> Loaded | None:
+    """The plugin of which a file is part."""
+    return next((known for known in _loaded.values() if file in known.files), None)
+
+
+def registered(plugin: Loaded) -> dict[str, list[str]]:
+    """The entries of a plugin by their kind, e.g. {"activation": ["cubic"]}."""
+    found = {registry.kind: registry.of_files(plugin.files) for registry in REGISTRIES}
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _stamps(files: Sequence[Path]) -> list[tuple[int, int] | None]:
+    try:
+        return [((stat := file.stat()).st_mtime_ns, stat.st_size) for file in files]
+    except OSError:
+        return [None]
+
+
+def _found(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str, Path]:
+    """The name of a plugin's module, and its file.
+
+    Args:
+        moved: the project may lie elsewhere than when the run was trained.
+    """
+    importlib.invalidate_caches()
+    if place.endswith(".py") or "/" in place:
+        file = home / place
+        if not file.is_file() and moved:
+            file = home / Path(place).name
+        if not file.is_file():
+            raise UserError(
+                f"the plugin {place} is not there: {home} has no such file; start the program in the directory in "
+                "which it lies, or give its path"
+            )
+        file = file.resolve()
+        name = ".".join(file.relative_to(_root(file)).with_suffix("").parts).removesuffix(".__init__")
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(f"the plugin {place} cannot be imported under this name; rename it, e.g. to my_plugin.py")
+        _look_in(_root(file))
+    else:
+        name = place
+        _look_in(home)
+        file = _file_of(name, home)
+    if recorded and (inside := _directory_of_runs(file)):
+        raise UserError(
+            f"the plugin {short(place)} lies in {inside}, a directory of runs, from which no code is executed; if you "
+            "trust it, copy it to the directory in which you start the program"
+        )
+    if (other := _file_of(name, home)) != file:
+        raise UserError(f"the plugin {place} has the name of another module, {other}; rename it")
+    return name, file
+
+
+def _file_of(name: str, home: Path) -> Path:
+    try:
+        spec = find_spec(name) if all(part.isidentifier() for part in name.split(".")) else None
+    except (ImportError, ValueError, AttributeError):
+        spec = None
+    except Exception as error:  # of a package above it
+        raise UserError(f"the plugin {name} cannot be imported: {described(error)}") from error
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"the plugin {name} cannot be found: there is no such module, installed or in {home}; give a file, e.g. "
+            "plugins=[my_plugin.py]"
+        )
+    if not spec.origin.endswith(".py"):
+        raise UserError(f"the plugin {name} has the name of another module, {spec.origin}; rename it")
+    return Path(spec.origin).resolve()
+
+
+def _look_in(directory: Path) -> None:
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))  # last: nobody's modules are replaced
+
+
+def _directory_of_runs(file: Path) -> Path | None:
+    def is_one(directory: Path) -> bool:
+        return any(all((directory / name).exists() for name in names) for names in _OF_RUNS)
+
+    return next(filter(is_one, file.parents), None)
+
+
+def _import(name: str, called: str, files: Collection[Path]) -> None:
+    writes = sys.dont_write_bytecode
+    # of a file that changes twice within a second, Python would take the first version's bytecode
+    sys.dont_write_bytecode = True
+    try:
+        importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        _forget(name, files)
+        if isinstance(error, UserError):
+            raise UserError(f"the plugin {called}: {error}") from error
+        raise UserError(f"the plugin {called} cannot be imported: {described(error)}{_line(error)}") from error
+    finally:
+        sys.dont_write_bytecode = writes
+
+
+def _line(error: BaseException) -> str:
+    """Where a plugin raised."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith("<") and Path(file).name not in (Path(__file__).name, "__init__.py"):
+            place = f" (line {trace.tb_lineno} of {Path(file).name})"
+        trace = trace.tb_next
+    return "" if isinstance(error, SyntaxError) else place
+
+
+def _forget(name: str, files: Collection[Path]) -> None:
+    """Remove what a plugin has registered, and its modules, unless they are of an installed package."""
+    _loaded.pop(name, None)
+    own = {file for file in files if not _INSTALLED & set(file.parts)}
+    for registry in REGISTRIES:
+        for entry in registry.of_files(own):
+            registry.remove(entry)
+    for module, there in list(sys.modules.items()):
+        if module != "__main__" and (file := getattr(there, "__file__", None)) and Path(file).resolve() in own:
+            del sys.modules[module]
+
+
+def source_files(file: Path) -> tuple[Path, ...]:
+    """A module's file and those of the user's own modules that it imports, in turn; read from the source alone."""
+    root, found, left = _root(file), {file}, [file]
+    top = file.relative_to(root).parts[0]
+    while left:
+        path = left.pop()
+        package = path.relative_to(root).parts[:-1]
+        for parts in _imports(path, package):
+            if parts[0] in sys.stdlib_module_names or parts[0] == "mlpexp":
+                continue
+            if _INSTALLED & set(root.parts) and parts[0] != top:
+                continue
+            for count in range(1, len(parts) + 1):  # the packages above a module are imported, too
+                base = root.joinpath(*parts[:count])
+                for candidate in (base / "__init__.py", base.with_suffix(".py")):
+                    if candidate.is_file() and (own := candidate.resolve()) not in found and root in own.parents:
+                        found.add(own)
+                        left.append(own)
+    return tuple(sorted(found))
+
+
+def _imports(file: Path, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # importing it gives the message
+    if package:
+        yield package
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = (*above, *(node.module.split(".") if node.module else ()))
+            yield from ((*base, alias.name) for alias in node.names if alias.name != "*" or not base)
+            if base:
+                yield base
+
+
+def _root(file: Path) -> Path:
+    """The directory that holds a module, or the outermost package around it."""
+    root = file.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    return root
+
+
+def _digest(files: Sequence[Path], root: Path) -> str:
+    content = hashlib.sha256()
+    for file in files:
+        text = file.read_bytes().replace(b"\r\n", b"\n")
+        content.update(f"{file.relative_to(root).as_posix()}\n{len(text)}\n".encode() + text)
+    return content.hexdigest()

@@ -1,0 +1,187 @@
+"""Modules of the user's own: how they are found, what they register, what is said where they are missing or changed."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from conftest import run_script
+
+from mlpexp.config import checks
+from mlpexp.config.overrides import shell_word
+from mlpexp.config.schema import Config
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.runtime import user_code
+from mlpexp.runtime.errors import ConfigError, UserError
+from mlpexp.runtime.registry import Registry
+from mlpexp.store.identity import identity
+
+CUBIC = """
+from mlpexp.nn.activations import ACTIVATIONS, Activation
+
+ACTIVATIONS.register("cubic", Activation(function=lambda x: x**3, derivative=lambda x, h: 3 * x * x, gain=0.258))
+"""
+SMALL = ["trainer.max_epochs=1", "tracking.figures=false", "model.width=8"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """No test leaves a plugin in this process."""
+    before, path = dict(user_code._loaded), list(sys.path)
+    yield
+    for name, known in list(user_code._loaded.items()):
+        if name not in before:
+            user_code._forget(name, known.files)
+    user_code._seen.clear()
+    sys.path[:] = path
+
+
+def write(directory: Path, **modules: str) -> None:
+    for name, text in modules.items():
+        path = directory / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize("given", ["cubic_plugin.py", "cubic_plugin", "./cubic_plugin.py", "{here}/cubic_plugin.py"])
+def test_a_file_or_an_import_name_registers_its_entries(here, given):
+    write(here, cubic_plugin=CUBIC)
+    cfg = checks.parse({"plugins": [given.format(here=here)], "model": {"activation": "cubic"}}, Path.cwd)
+    assert cfg.model.activation == "cubic"
+    [spelled] = cfg.plugins
+    assert user_code.without_place(spelled) == f"cubic_plugin@{user_code.digest_of(spelled)}"
+    assert user_code.registered(user_code.load(spelled, here)) == {"activation": ["cubic"]}
+
+
+def test_a_module_in_a_package_and_its_helpers_are_one_source(here):
+    write(here, shapes____init__="", shapes__curves="from .parts import cube", shapes__parts="def cube(x): return x**3")
+    first = checks.parse({"plugins": ["shapes.curves"]}, Path.cwd).plugins
+    write(here, other="x = 1")
+    assert checks.parse({"plugins": ["shapes.curves"]}, Path.cwd).plugins == first
+    write(here, shapes__parts="def cube(x): return x * x * x")
+    assert checks.parse({"plugins": ["shapes.curves"]}, Path.cwd).plugins != first
+    from shapes import curves
+
+    assert curves.cube(3) == 27
+    assert user_code.source_digest(curves) == user_code.load("shapes.curves", here).digest
+    assert user_code.source_digest(curves.cube) == user_code.source_digest(sys.modules["shapes.parts"])
+
+
+def test_a_changed_source_is_imported_anew_and_makes_another_run(here):
+    write(here, cubic_plugin=CUBIC)
+    given = {"plugins": ["cubic_plugin.py"], "model": {"activation": "cubic"}}
+    first = checks.parse(given, Path.cwd)
+    assert ACTIVATIONS["cubic"].gain == 0.258
+    assert identity(checks.parse(given, Path.cwd), "") == identity(first, "")
+    write(here, cubic_plugin=CUBIC.replace("0.258", "0.257"))
+    second = checks.parse(given, Path.cwd)
+    assert ACTIVATIONS["cubic"].gain == 0.257
+    assert identity(second, "") != identity(first, "")
+    with pytest.raises(UserError, match=r"the plugin cubic_plugin\.py has changed: .* restore it"):
+        checks.parse({"plugins": list(first.plugins)})
+
+
+def test_the_place_of_a_plugin_is_not_in_the_identity(here):
+    write(here, cubic_plugin=CUBIC, elsewhere__cubic_plugin=CUBIC)
+    one = checks.parse({"plugins": ["cubic_plugin.py"]}, Path.cwd)
+    user_code._forget("cubic_plugin", user_code.load(one.plugins[0], here).files)
+    sys.path.remove(str(here))
+    other = checks.parse({"plugins": ["elsewhere/cubic_plugin.py"]}, Path.cwd)
+    assert one.plugins != other.plugins
+    assert identity(one, "") == identity(other, "") != identity(Config(), "")
+
+
+def test_an_entry_is_offered_only_where_its_plugin_is_named(here):
+    write(here, cubic_plugin=CUBIC)
+    checks.parse({"plugins": ["cubic_plugin.py"], "model": {"activation": "cubic"}}, Path.cwd)
+    with pytest.raises(ConfigError, match=r"unknown activation 'cubic'; .*plugins=\[my_plugin\.py\]"):
+        checks.parse({"model": {"activation": "cubic"}})
+
+
+WRONG = {
+    "import torhc": r"cannot be imported: ModuleNotFoundError: No module named 'torhc' \(line 1 of wrong\.py\)",
+    "def f(:": "cannot be imported: SyntaxError",
+    "raise SystemExit(3)": "cannot be imported: SystemExit: 3",
+    CUBIC.replace("cubic", "tanh"): "activation 'tanh' is registered already; choose another name",
+    CUBIC + "1 / 0": r"cannot be imported: ZeroDivisionError: division by zero \(line \d+ of wrong\.py\)",
+}
+
+
+@pytest.mark.parametrize("source", WRONG, ids=range(len(WRONG)))
+def test_a_plugin_that_raises_is_named_and_leaves_nothing(here, source):
+    write(here, wrong=source)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"^the plugin wrong\.py:? " + WRONG[source]):
+            checks.parse({"plugins": ["wrong.py"]}, Path.cwd)
+        assert "cubic" not in ACTIVATIONS
+        assert "wrong" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nowhere.py", "the plugin nowhere.py is not there: .* has no such file"),
+        ("nowhere", "the plugin nowhere cannot be found: there is no such module"),
+        ("no where", "the plugin no where cannot be found"),
+        ("random.py", "the plugin random.py has the name of another module, .*random.py; rename it"),
+        ("my-plugin.py", "cannot be imported under this name; rename it"),
+    ],
+)
+def test_what_cannot_be_found_is_said_in_one_line(here, given, said):
+    write(here, random="x = 1", **{"my-plugin": "x = 1"})
+    with pytest.raises(UserError, match=said) as raised:
+        checks.parse({"plugins": [given]}, Path.cwd)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_plugin_in_a_directory_of_runs_is_not_executed_for_a_recorded_run(here):
+    write(here, run__evil="raise SystemExit('executed')")
+    (here / "run/checkpoints").mkdir()
+    (here / "run/metrics.csv").touch()
+    with pytest.raises(UserError, match="a directory of runs, from which no code is executed"):
+        checks.from_plain({"plugins": [f"run/evil.py@{'0' * 64}"]})
+
+
+def test_an_entry_registered_before_its_module_became_a_plugin_belongs_to_it(here, monkeypatch):
+    write(here, cubic_plugin=CUBIC)
+    monkeypatch.syspath_prepend(str(here))
+    import cubic_plugin
+
+    assert isinstance(cubic_plugin, types.ModuleType)
+    loaded = user_code.load("cubic_plugin", here)
+    assert user_code.registered(loaded) == {"activation": ["cubic"]}
+
+
+def test_what_a_session_defines_has_no_source():
+    defined: dict[str, object] = {"__name__": "no_such_module"}
+    exec("class Own: pass", defined)
+    with pytest.raises(UserError, match="Own is defined in a session, and its source cannot be recorded"):
+        user_code.source_digest(defined["Own"])
+
+
+def test_an_entry_can_be_removed():
+    registry: Registry[int] = Registry("thing", {"one": 1})
+    user_code.REGISTRIES.remove(registry)
+    registry.register("two", 2)
+    assert registry.of_files([Path(__file__).resolve()]) == ["two"]
+    registry.remove("two")
+    assert list(registry) == ["one"]
+
+
+def test_a_sweep_and_its_commands_find_the_plugin_and_say_when_it_changed_or_is_gone(here):
+    write(here, cubic_plugin=CUBIC)
+    words = ["-m", "name=own", "plugins=[cubic_plugin.py]", "model.activation=cubic,tanh", *SMALL]
+    assert run_script("train.py", words).code == 0
+    run = here / "multirun/own/width=8,activation=cubic,max_epochs=1"
+    assert run_script("export.py", [str(run), "--format", "safetensors"]).code == 0
+    resumed = run_script("train.py", [shell_word("resume", str(run)).strip("'"), "trainer.max_epochs=2"])
+    assert resumed.code == 0, resumed.err
+    write(here, cubic_plugin=CUBIC + "# another")
+    refused = run_script("train.py", words)
+    assert (refused.code, "the plugins have changed since it began (cubic_plugin)" in refused.line) == (2, True)
+    (here / "cubic_plugin.py").unlink()
+    user_code._seen.clear()
+    user_code._forget("cubic_plugin", user_code._loaded["cubic_plugin"].files)
+    for script, more in {"evaluate.py": [], "export.py": ["--format", "safetensors"]}.items():
+        refused = run_script(script, [str(run), *more])
+        assert (refused.code, "the plugin" in refused.line and "is not there" in refused.line) == (2, True)
