@@ -132,7 +132,7 @@ def spoil(sweep: Path, how: str) -> str:
             os.mkfifo(marker)
         case "failed" | "interrupted":
             result = run_directory.read_result(run)
-            run_directory.write_result(run, type(result)(**(vars(result) | {"status": how})))
+            run_directory.write_result(run, dataclasses.replace(result, status=how))
             return how
         case "marker of another run":
             shutil.copy(sweep / RUNS[1] / file_names.RESULT, marker)

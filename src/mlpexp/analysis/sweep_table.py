@@ -150,21 +150,35 @@ class SweepTable:
 def from_records(
     directory: Path, records: Sequence[Mapping[str, Any]], identities: Sequence[str | None] = ()
 ) -> SweepTable:
-    """The table of runs that `load_results` has read; every column that is not known is a swept key.
+    """The table of runs that `load_results` has read; see `from_columns`."""
+    first = records[0] if records else {}
+    names = dict.fromkeys([*first, *HEAD, *all_parts(filter(is_column, first)), *TAIL])
+    return from_columns(directory, {name: [row.get(name) for row in records] for name in names}, identities)
+
+
+def from_columns(
+    directory: Path, columns: Mapping[str, Sequence[Any]], identities: Sequence[str | None] = ()
+) -> SweepTable:
+    """The table of N runs; every column that is not known is a swept key.
 
     Args:
+        columns: by name, each of N values; empty where there are no runs.
         identities: of each run, where known: equal identities are the same training.
     """
-    metrics = _metrics(records)
-    names = [name for name in records[0] if is_swept(name)] if records else []
-    labels = swept_keys.labels(names)
-    swept = [swept_keys.read(n, l, [row.get(n) for row in records]) for n, l in zip(names, labels, strict=True)]
+    count = len(next(iter(columns.values()), ()))
+    nothing = [None] * count
+    # the metrics of the table, of every part; those of a run that a table of an earlier program lacks are left out
+    metrics = all_parts(filter(is_column, columns))
+    names = list(filter(is_swept, columns))
+    swept = [swept_keys.read(n, l, columns[n]) for n, l in zip(names, swept_keys.labels(names), strict=True)]
     factors = [key for key in swept if not key.is_seed]
     seeds = [key for key in swept if key.is_seed]
-    configuration = _numbered([key.codes for key in factors], len(records))
+    configuration = _numbered([key.codes for key in factors], count)
     members = _members(configuration)
-    repetition = _numbered([key.codes for key in seeds], len(records))
-    repeats = _repeats(records, identities, members, seeds)
+    repetition = _numbered([key.codes for key in seeds], count)
+    status = columns.get("status", nothing)
+    numbers = [columns.get(name, nothing) for name in (*metrics, "epochs", "num_parameters")]
+    repeats = _repeats(status, numbers, identities, members, seeds)
     # a copied run has the repetition of its original, and is no reason to call seeds unshared
     own = np.flatnonzero(
         (repeats < 0) | (configuration != configuration[repeats]) | (repetition != repetition[repeats])
@@ -175,10 +189,10 @@ def from_records(
             repetition[runs] = np.arange(len(runs))
     return SweepTable(
         directory=directory,
-        names=[str(row.get("name") or "") for row in records],
-        status=np.array([str(row.get("status") or "missing") for row in records], dtype=object),
-        messages=[str(row.get("message") or "") for row in records],
-        values={name: _column(records, name) for name in (*metrics, *NUMBERS)},
+        names=[str(name or "") for name in columns.get("name", nothing)],
+        status=np.array([str(one or "missing") for one in status], dtype=object),
+        messages=[str(message or "") for message in columns.get("message", nothing)],
+        values={name: _numbers(columns.get(name, nothing)) for name in (*metrics, *NUMBERS)},
         factors=factors,
         seeds=seeds,
         configuration=configuration,
@@ -200,7 +214,8 @@ def is_shared(configuration: np.ndarray, repetition: np.ndarray, size: int) -> b
 
 
 def _repeats(
-    records: Sequence[Mapping[str, Any]],
+    status: Sequence[Any],
+    columns: Sequence[Sequence[Any]],
     identities: Sequence[str | None],
     members: Sequence[np.ndarray],
     seeds: Sequence[Key],
@@ -209,18 +224,16 @@ def _repeats(
 
     Runs with one identity are the same training. So are the runs of a configuration that differ only in a seed that
     changes no metric there, such as `data.seed` where the data is not split.
+
+    Args:
+        columns: the numbers in which trainings that are not the same differ, each (N,).
     """
-    found = np.full(len(records), -1, np.intp)
+    found = np.full(len(status), -1, np.intp)
     first: dict[str, int] = {}
     for run, identity in enumerate(identities):
         if identity and identity.strip("0"):  # zeros are a placeholder
             found[run] = first.setdefault(identity, run)
-    numbers = [
-        tuple(row.get(name) for name in (*_metrics(records), "epochs", "num_parameters"))
-        if row.get("status") in FINITE
-        else None
-        for row in records
-    ]
+    numbers = [row if one in FINITE else None for one, row in zip(status, zip(*columns, strict=True), strict=True)]
     for key in seeds:
         others = [other.codes for other in seeds if other is not key]
         for runs in members:
@@ -232,18 +245,13 @@ def _repeats(
             if repeated and all(numbers[run] == numbers[group[0]] for group in repeated for run in group):
                 for group in repeated:
                     found[group] = group[0]
-    found[found == np.arange(len(records))] = -1
+    found[found == np.arange(len(status))] = -1
     return found
 
 
 def is_swept(column: str) -> bool:
     """Whether a column of results.csv is a swept key."""
     return column not in (*HEAD, *TAIL) and not is_column(column)
-
-
-def _metrics(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The metrics of the table, of every part; those of a run that a table of an earlier program lacks are left out."""
-    return all_parts(name for name in (records[0] if records else ()) if is_column(name))
 
 
 def _numbered(codes: Sequence[np.ndarray], length: int) -> np.ndarray:
@@ -263,6 +271,5 @@ def _members(configuration: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(configuration[order])) + 1)
 
 
-def _column(records: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    values = (row.get(name) for row in records)
+def _numbers(values: Sequence[Any]) -> np.ndarray:
     return np.array([v if isinstance(v, int | float) else np.nan for v in values], dtype=float)

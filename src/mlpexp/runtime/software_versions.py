@@ -36,6 +36,7 @@ def git_commit() -> str | None:
     return described.stdout.strip() or None
 
 
+@cache
 def environment(threads: int, device: str, engine: str = "torch") -> dict[str, str | int]:
     """What a run's bits can depend on beside its configuration and the versions: torch chooses kernels by these.
 

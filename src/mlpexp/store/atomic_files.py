@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mlpexp.runtime import portable
@@ -21,10 +21,14 @@ from mlpexp.runtime.safe_files import read_bytes
 SUFFIX = ".partial"
 
 
-def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+Content = bytes | str | Iterable[str]
+
+
+def write(path: Path, content: Content, *, durable: bool = False) -> None:
     """Make `path` hold `content`; a reader, or a crash at any moment, sees the old file or the new one.
 
     Args:
+        content: pieces of a text are asked for one by one, so that it is never in memory as a whole.
         durable: return only when the disk has it.
 
     Raises:
@@ -45,7 +49,7 @@ def write_all(directory: Path, files: Mapping[str, bytes | str]) -> None:
             _replace(directory, handle, name, content)
 
 
-def _replace(folder: Path, directory: int, name: str, content: bytes | str, *, durable: bool = False) -> None:
+def _replace(folder: Path, directory: int, name: str, content: Content, *, durable: bool = False) -> None:
     """Write one file of `folder`, which is open as `directory`."""
     temporary = f".{name[:200]}.{os.getpid()}{SUFFIX}"
     try:
@@ -83,10 +87,11 @@ def append(path: Path, content: bytes | str, *, durable: bool = False) -> None:
             raise
 
 
-def _fill(handle: int, content: bytes | str, *, durable: bool) -> None:
+def _fill(handle: int, content: Content, *, durable: bool) -> None:
     """Write `content` to an open file and close it."""
     try:
-        _write_all(handle, content.encode() if isinstance(content, str) else content)
+        for piece in [content] if isinstance(content, bytes | str) else content:
+            _write_all(handle, piece.encode() if isinstance(piece, str) else piece)
         if durable:
             portable.sync(handle)
     finally:

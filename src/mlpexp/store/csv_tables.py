@@ -8,20 +8,33 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
+PIECE = 4096  # rows
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """The table as CSV; floats at full precision, what is not finite or None as an empty cell."""
+    return "".join(csv_parts(header, rows))
+
+
+def csv_parts(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The same in pieces of so many rows that a long table is never in memory as a whole."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow([_cell(name) for name in header])
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return content.getvalue()
+    iterator = iter(rows)
+    while True:
+        writer.writerows([_cell(value) for value in row] for row in islice(iterator, PIECE))
+        if not (piece := content.getvalue()):
+            return
+        yield piece
+        content.seek(0)
+        content.truncate()
 
 
 def original(cell: str) -> str:

@@ -7,6 +7,7 @@ neutral default never changes the identity of an earlier run.
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -65,7 +66,7 @@ def identity(cfg: Config, data_digest: str) -> str:
     before, after = all_but_the_seed(cfg)
     config = f'{before}"seed":{_json(cfg.seed)}{after}'
     canonical = f'{{"config":{{{config}}},"data":{_json(data_digest)},"schema_version":{SCHEMA_VERSION}}}'
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return sys.intern(hashlib.sha256(canonical.encode()).hexdigest())  # several tables of a sweep have it
 
 
 def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from mlpexp.config.schema import field_types
 from mlpexp.nn.metrics import all_parts, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
-from mlpexp.store.csv_tables import csv_text, original
+from mlpexp.store.csv_tables import csv_parts, original
 from mlpexp.store.file_names import RESULTS
 from mlpexp.store.run_directory import Result, current_status
 
@@ -36,18 +36,27 @@ _FLOAT = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf|
 
 def table(rows: Sequence[Row]) -> str:
     """The CSV of rows (number, name, overrides, result or None, message); floats at full precision."""
-    header, cells = _cells(rows)
-    return csv_text(header, cells)
+    return "".join(table_parts(rows))
+
+
+def table_parts(rows: Sequence[Row]) -> Iterator[str]:
+    """The same in pieces of some thousand rows, because a sweep may have a hundred thousand."""
+    found = _columns(rows)
+    return csv_parts(list(found), zip(*found.values(), strict=True))
+
+
+def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """The same as `load_results` reads it, by column."""
+    return {
+        name: [typed(name, cell) if isinstance(cell, str) else cell for cell in cells]
+        for name, cells in _columns(rows).items()
+    }
 
 
 def records(rows: Sequence[Row]) -> list[Record]:
     """The same rows as `load_results` reads them."""
-    header, cells = _cells(rows)
-    found = []
-    for row in cells:
-        record = dict(zip(header, row, strict=True))
-        found.append({k: typed(k, v) if isinstance(v, str) else v for k, v in record.items()})
-    return found
+    found = columns(rows)
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
 
 def load_results(path: str | Path) -> list[Record]:
@@ -108,18 +117,28 @@ def _types() -> Mapping[str, frozenset[type]]:
     return {key: builtin_types(annotation) for key, annotation in field_types().items()} | _OWN_TYPES
 
 
-def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
+def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """The cells of the table; of a text that is a number the text."""
     keys = swept_keys([row[2] for row in rows])
-    measured = all_parts(name for row in rows if row[3] is not None for name in row[3].metrics)
-    cells = []
-    for number, name, overrides, result, message in rows:
-        given = {key: override.label for key, override in by_key(overrides).items()}
-        row: list[Any] = [number, name, result.status if result is not None else "failed"]
-        row += [given.get(key, "") for key in keys]
-        if result is None:
-            row += [None] * (len(measured) + len(TAIL) - 1)
-            cells.append([*row, message])
-            continue
-        row += result_fields(result, measured).values()
-        cells.append(row)
-    return [*HEAD, *keys, *measured, *TAIL], cells
+    results = [row[3] for row in rows]
+    kinds = dict.fromkeys(tuple(result.metrics) for result in results if result is not None)
+    measured = all_parts(name for kind in kinds for name in kind)
+    given = [by_key(row[2]) for row in rows] if keys else []
+    found: dict[str, list[Any]] = {
+        "run": [row[0] for row in rows],
+        "name": [row[1] for row in rows],
+        "status": ["failed" if result is None else result.status for result in results],
+    }
+    for key in keys:
+        found[key] = [run[key].label if key in run else "" for run in given]
+    none: dict[str, float] = {}
+    metrics = [none if result is None else result.metrics for result in results]
+    for name in measured:
+        found[name] = [row.get(name) for row in metrics]
+    for name in ("epoch", "epochs", "num_parameters"):
+        found[name] = [None if result is None else getattr(result, name) for result in results]
+    found["seconds"] = [None if result is None else result.seconds["fit"] for result in results]
+    found["message"] = [
+        row[4] if result is None else result.message or "" for row, result in zip(rows, results, strict=True)
+    ]
+    return found

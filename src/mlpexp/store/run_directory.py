@@ -56,7 +56,7 @@ def _inside(files: dict[str, dict[str, int | str]]) -> dict[str, dict[str, int |
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
     """How a run ended: the content of `result.json`, its completion marker, written last.
 

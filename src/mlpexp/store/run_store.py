@@ -124,7 +124,7 @@ class RunStore:
 
     def write_results(self, rows: Sequence[results_table.Row]) -> None:
         """`results.csv`: the table of the runs that have ended."""
-        atomic_files.write(self.directory / file_names.RESULTS, results_table.table(rows))
+        atomic_files.write(self.directory / file_names.RESULTS, results_table.table_parts(rows))
 
     def record(self, entries: Iterable[tuple[str, run_table.Files]]) -> None:
         """Add finished runs, by name, to the table; they are on the disk when this returns."""

@@ -7,7 +7,7 @@ interpolation other than `${key}`) makes Hydra compose that run, which also word
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,20 +57,17 @@ class ComposedRun:
     env_set: dict[str, str]
     needs_run_job: bool
     """only Hydra's `run_job` can do what this run asks for, e.g. change the directory"""
-    make_files: Callable[[], dict[str, str]] | None
+    composer: "Composer"
+    files: dict[str, str] | None = None
+    """Hydra's three files, where Hydra has composed the run"""
 
     @property
     def number(self) -> int:
         return self.spec.number
 
     def hydra_files(self) -> dict[str, str]:
-        """Hydra's three files: name -> text."""
-        assert self.make_files is not None
-        return self.make_files()
-
-    def forget_content(self) -> None:
-        """Drop what is not needed once it is written, so that many runs fit into memory."""
-        self.config, self.make_files = {}, None
+        """Hydra's three files: name -> text. They are made when they are written: many runs fit into memory."""
+        return self.composer.files(self) if self.files is None else self.files
 
 
 class Composer:
@@ -95,9 +92,14 @@ class Composer:
         """
         try:
             choice, plain = self._edited(spec)
-            return choice.run(spec, plain)
+            return choice.run(spec, plain, self)
         except (Unusual, HydraException, OmegaConfBaseException, ValueError):
             return self._by_hydra(spec)
+
+    def files(self, run: ComposedRun) -> dict[str, str]:
+        """Hydra's three files of a run that `compose` has composed without Hydra: name -> text."""
+        choice, plain = self._edited(run.spec)
+        return choice.files(run.spec, plain, run.output_dir)
 
     def full_config(self, spec: RunSpec) -> DictConfig:
         """The run's configuration with Hydra's node, as a launcher hands it to `run_job`.
@@ -190,7 +192,8 @@ class Composer:
             log_name=log_name,
             env_set=env_set,
             needs_run_job=bool(cfg.hydra.job.chdir) or not is_usual,
-            make_files=lambda: files,
+            composer=self,
+            files=files,
         )
 
 
@@ -225,30 +228,28 @@ class _Choice:
         plain: Any = OmegaConf.to_container(task, structured_config_mode=SCMode.DICT_CONFIG)
         self.config = PlainConfig(plain, sets_environment=bool(self._hydra_node.env_set))
 
-    def run(self, spec: RunSpec, plain: Plain) -> ComposedRun:
+    def run(self, spec: RunSpec, plain: Plain, composer: Composer) -> ComposedRun:
         node = self._hydra_node
         sweep_dir, subdir = (self._filled(text, spec, plain) for text in (node.sweep_dir, node.subdir))
-        output_dir = absolute_directory(str(sweep_dir), str(subdir))
-        texts = tuple(spec.texts)
-
-        def files() -> dict[str, str]:
-            return {
-                "config.yaml": self.config.text(plain),
-                "hydra.yaml": node.text(spec, output_dir),
-                "overrides.yaml": yaml_text.items(texts),
-            }
-
         return ComposedRun(
             spec=spec,
-            overrides=texts,
+            overrides=tuple(spec.texts),
             config=self.config.resolved(plain),
-            output_dir=output_dir,
+            output_dir=absolute_directory(str(sweep_dir), str(subdir)),
             output_subdir=self._filled(node.output_subdir, spec, plain),
             log_name=node.log_name,
             env_set=node.env_set,
             needs_run_job=node.needs_run_job,
-            make_files=files,
+            composer=composer,
         )
+
+    def files(self, spec: RunSpec, plain: Plain, output_dir: str) -> dict[str, str]:
+        """Hydra's three files: name -> text."""
+        return {
+            "config.yaml": self.config.text(plain),
+            "hydra.yaml": self._hydra_node.text(spec, output_dir),
+            "overrides.yaml": yaml_text.items(tuple(spec.texts)),
+        }
 
     def full(self, spec: RunSpec, plain: Plain) -> DictConfig:
         """The whole configuration with these values."""

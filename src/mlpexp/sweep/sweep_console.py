@@ -15,7 +15,7 @@ from rich.table import Table
 from mlpexp.analysis import blocks
 from mlpexp.analysis.ranking import Ranking, rank, usual_metric
 from mlpexp.analysis.statistics import Estimate
-from mlpexp.analysis.sweep_table import SweepTable, from_records
+from mlpexp.analysis.sweep_table import SweepTable, from_columns
 from mlpexp.analysis.swept_keys import Key
 from mlpexp.analysis.variation import covered_in_words
 from mlpexp.config.overrides import parse, swept_keys
@@ -197,7 +197,7 @@ def _relative(path: Path) -> Path:
 def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
     """Print the best configurations; nothing where no run has finite numbers."""
     identities = [end.result.identity if end.result else None for end in outcomes if end.is_known]
-    table = from_records(directory, results_table.records(ended_rows(sweep, outcomes, directory)), identities)
+    table = from_columns(directory, results_table.columns(ended_rows(sweep, outcomes, directory)), identities)
     monitor = sweep[0].config.monitor
     data = {f"data.{key}": {str(value)} for key, value in vars(sweep[0].config.data).items()}
     repetitions = blocks.of(table, data)
