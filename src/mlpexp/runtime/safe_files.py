@@ -42,17 +42,8 @@ def open_regular(path: str | Path, limit: int = LIMIT, *, follow: bool = True) -
         UnreadableFile: the operating system refuses.
         OSError: the disk fails.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    handle, _ = _opened(path, limit, follow=follow)
     try:
-        handle = os.open(path, flags)
-    except (OSError, ValueError) as error:
-        raise _explained(path, error) from error
-    try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise NotRegularFile(f"{path} is no regular file: it is {_kind(found.st_mode)}; move it away")
-        if found.st_size > limit:
-            raise _too_large(path, found.st_size, limit)
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -61,11 +52,16 @@ def open_regular(path: str | Path, limit: int = LIMIT, *, follow: bool = True) -
 
 def read_bytes(path: str | Path, limit: int = LIMIT, *, follow: bool = True) -> bytes:
     """The content of a regular file of at most `limit` bytes; arguments and errors as for `open_regular`."""
-    with open_regular(path, limit, follow=follow) as file:
-        try:
-            content = file.read(limit + 1)  # files of /proc and /sys state a size of 0
-        except OSError as error:
-            raise _explained(path, error) from error
+    handle, size = _opened(path, limit, follow=follow)
+    try:  # os-level calls: a sweep reads ten thousand small files
+        content = os.read(handle, size + 1)
+        if not size or len(content) != size:  # files of /proc and /sys state a size of 0
+            while len(content) <= limit and (more := os.read(handle, limit + 1 - len(content))):
+                content += more
+    except OSError as error:
+        raise _explained(path, error) from error
+    finally:
+        os.close(handle)
     if len(content) > limit:
         raise _too_large(path, limit + 1, limit)
     return content
@@ -96,6 +92,25 @@ def is_regular(path: str | Path, *, follow: bool = True) -> bool:
         if isinstance(explained := _explained(path, error), NotRegularFile):
             return False
         raise explained from error
+
+
+def _opened(path: str | Path, limit: int, *, follow: bool) -> tuple[int, int]:
+    """The handle of `open_regular`, and the size that the file states."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        handle = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        raise _explained(path, error) from error
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise NotRegularFile(f"{path} is no regular file: it is {_kind(found.st_mode)}; move it away")
+        if found.st_size > limit:
+            raise _too_large(path, found.st_size, limit)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle, found.st_size
 
 
 def _explained(path: str | Path, error: OSError | ValueError) -> Exception:

@@ -37,7 +37,7 @@ OLD_CHANCE_MESSAGE = "at chance level"  # start of the message of chance runs th
 
 
 MAX_RESULT, MAX_FILE = 2**26, 2**33  # bytes of a marker, of any other file of a run
-_NAME = r"^[^/\0]{1,255}(/[^/\0]{1,255})?$"
+_NAME = re.compile(r"[^/\0]{1,255}(/[^/\0]{1,255})?$")
 
 
 def _with_fit(seconds: dict[str, float]) -> dict[str, float]:
@@ -48,7 +48,7 @@ def _with_fit(seconds: dict[str, float]) -> dict[str, float]:
 
 def _inside(files: dict[str, dict[str, int | str]]) -> dict[str, dict[str, int | str]]:
     for name in files:
-        if not re.match(_NAME, name) or {"..", "."} & set(name.split("/")):
+        if not _NAME.match(name) or {"..", "."} & set(name.split("/")):
             raise ValueError(f"{name!r} is no file of a run")
     return files
 
