@@ -1,7 +1,6 @@
 """Every file is read through one door: regular, bounded, never blocking."""
 
 import errno
-import io
 import os
 import socket
 import threading
@@ -93,19 +92,18 @@ def test_missing_unreadable_and_broken_are_three_things(tmp_path, monkeypatch):
         safe_files.read_bytes(tmp_path / "nothing" / "below")
     (tmp_path / "a").write_bytes(b"x")
 
-    def refuse(number: int) -> None:
-        class Broken(io.BytesIO):
-            def read(self, *_: object) -> bytes:
-                raise OSError(number, os.strerror(number))
+    def read(number: int) -> None:
+        def refuse(*_: object) -> bytes:
+            raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(safe_files, "open_regular", lambda *_, **__: Broken())
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "read", refuse)
+            safe_files.read_bytes(tmp_path / "a")
 
-    refuse(errno.EACCES)
     with pytest.raises(UnreadableFile, match="make it readable"):
-        safe_files.read_bytes(tmp_path / "a")
-    refuse(errno.EIO)
+        read(errno.EACCES)
     with pytest.raises(OSError, match="Input/output") as error:
-        safe_files.read_bytes(tmp_path / "a")
+        read(errno.EIO)
     assert not isinstance(error.value, UserError)
 
 
