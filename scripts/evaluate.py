@@ -1,16 +1,21 @@
-"""Evaluates a run on its test part or on other data: metrics, tables and figures."""
+"""Evaluates a run, or an ensemble of runs, on its test part or on other data: metrics, tables and figures."""
 
 import argparse
 from pathlib import Path
 
 import require_environment  # noqa: F401
 
-from mlpexp.cli import exit_codes
+from mlpexp.cli import ensemble_options, exit_codes
 from mlpexp.runtime.shell_commands import plain, program
 
 
 def main() -> None:
     given = _parser().parse_args()
+    if choice := ensemble_options.choice(given):
+        from mlpexp.evaluation import ensemble_console, evaluate_ensemble
+
+        ensemble_console.show(evaluate_ensemble.write(given.run, choice, given.part, given.data, given.out))
+        return
 
     from mlpexp.evaluation import evaluate, evaluation_console  # torch, matplotlib: late, so that --help is fast
 
@@ -37,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out PCA, t-SNE and the Projector, which take most of the time",
     )
+    ensemble_options.add(parser)
     return parser
 
 

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import require_environment  # noqa: F401
 
-from mlpexp.cli import exit_codes
+from mlpexp.cli import ensemble_options, exit_codes
 from mlpexp.runtime.shell_commands import plain, program
 from mlpexp.runtime.terminal import say
 
 
 def main() -> None:
     given = _parser().parse_args()
+    choice = ensemble_options.choice(given)
 
     from mlpexp.evaluation.export import export  # torch: late, so that --help is fast
 
-    done = export(given.run, given.format, given.out, given.weights, force=given.force)
+    done = export(given.run, given.format, given.out, given.weights, force=given.force, choice=choice)
     samples = "random samples (the run's data is not available)" if done.drawn else "samples of its data"
     say(f"{done.run.weights}; compared with the network on {done.checked:,} {samples}:")
     say(f"  largest difference {done.difference:.1e} of the largest logit")
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
     )
+    ensemble_options.add(parser)
     return parser
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import require_environment  # noqa: F401
 
-from mlpexp.cli import exit_codes
+from mlpexp.cli import ensemble_options, exit_codes
 from mlpexp.runtime import output_streams
 from mlpexp.runtime.shell_commands import plain, program
 from mlpexp.runtime.terminal import say
@@ -14,6 +14,7 @@ from mlpexp.store import atomic_files
 
 def main() -> None:
     given = _parser().parse_args()
+    choice = ensemble_options.choice(given)
 
     from mlpexp.evaluation import locate_run
 
@@ -22,7 +23,7 @@ def main() -> None:
 
     from mlpexp.evaluation.predict import predict  # torch: late, so that --help is fast
 
-    found = predict(given.run, given.data, weights=given.weights, top=given.top)
+    found = predict(given.run, given.data, weights=given.weights, top=given.top, choice=choice)
     for remark in found.remarks:
         say(f"note: {remark}", error=True)
     content = found.csv(given.top)
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
     )
+    ensemble_options.add(parser)
     return parser
 
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mlpexp.analysis.sweep_analysis import Analysis
+    from mlpexp.api.ensemble_results import EnsembleResults
     from mlpexp.data.prepared_data import Prepared
     from mlpexp.evaluation.stacked_networks import StackedNetworks
 
@@ -207,6 +208,31 @@ class SweepResults:
             found[[place_of[self._finite[place]["run"]] for place in group.runs]] = values
         assert found is not None
         return found
+
+    def ensemble(
+        self, count: int | Literal["all"], by: Literal["best", "greedy", "seeds"] = "best"
+    ) -> "EnsembleResults":
+        """The average of runs that are chosen by validation; see docs/evaluate.md. `select` limits the choice.
+
+        Args:
+            count: of members, with `greedy` of picks, or `"all"`.
+            by: best: the best runs. greedy: picks, with replacement, that lower the validation loss of the ensemble.
+                seeds: runs of the best configuration.
+
+        Raises:
+            UserError: there are too few runs, or they differ in data, target, preprocessing or split.
+        """
+        from mlpexp.api.ensemble_results import EnsembleResults
+        from mlpexp.evaluation import ensemble
+        from mlpexp.evaluation.ensemble_members import Choice
+
+        if count != "all" and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise UserError(f"ensemble({count!r}): give a number of members, 1 or more, or 'all'")
+        if by not in ("best", "greedy", "seeds"):
+            raise UserError(f"ensemble(by={by!r}): choose best, greedy or seeds")
+        names = None if self._numbers is None else frozenset(str(row["name"]) for row in self.table)
+        choice = Choice(count=None if count == "all" else count, by=by, names=names)
+        return EnsembleResults(ensemble.load(self.directory, choice))
 
     @property
     def data(self) -> "Prepared":

@@ -102,7 +102,7 @@ def compute_metrics(outputs: Outputs, class_names: Sequence[str]) -> Metrics:
 def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = BINS) -> list[Bin]:
     """Accuracy by confidence."""
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    place = bin_of(confidence, bins)
     counts = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
         means = [np.bincount(place, weights=values, minlength=bins) / counts for values in (confidence, correct)]
@@ -110,6 +110,12 @@ def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bin
         Bin(low=float(a), high=float(b), count=int(count), confidence=float(mean), accuracy=float(share))
         for a, b, count, mean, share in zip(edges[:-1], edges[1:], counts, *means, strict=True)
     ]
+
+
+def bin_of(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.intp]:
+    """The number of the bin of each confidence, from 0."""
+    edges = np.linspace(0, 1, bins + 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlpexp import data
 from mlpexp.evaluation import sample_files
-from mlpexp.evaluation.trained_run import Trained
+from mlpexp.evaluation.trained_run import TrainedModel
 from mlpexp.runtime.errors import UserError
 
 PART_NAMES = {"train": "training part", "val": "validation part", "test": "test part", "all": "all data"}
@@ -40,7 +40,7 @@ class Material:
         return PART_NAMES[self.part] if self.part else str(self.file)
 
 
-def own(run: Trained, part: Literal["train", "val", "test", "all"] | None) -> Material:
+def own(run: TrainedModel, part: Literal["train", "val", "test", "all"] | None) -> Material:
     """A part of the data that the run was trained on.
 
     Raises:
@@ -71,7 +71,7 @@ def own(run: Trained, part: Literal["train", "val", "test", "all"] | None) -> Ma
     return Material(inputs=inputs, labels=labels, index=index, part=part, digest=prepared.digest, remarks=remarks)
 
 
-def foreign(run: Trained, path: Path, part: str | None) -> Material:
+def foreign(run: TrainedModel, path: Path, part: str | None) -> Material:
     """Samples of a CSV or Parquet file.
 
     Raises:

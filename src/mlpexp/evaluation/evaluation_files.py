@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from mlpexp.evaluation import embedding, evaluation_figures
 from mlpexp.evaluation.classification_metrics import Metrics
 from mlpexp.evaluation.embedding import Embedding
+from mlpexp.evaluation.ensemble import Ensemble
 from mlpexp.evaluation.evaluation_data import Material
 from mlpexp.evaluation.network_outputs import Outputs
-from mlpexp.evaluation.trained_run import Trained
+from mlpexp.evaluation.trained_run import Trained, TrainedModel
 from mlpexp.store.csv_tables import csv_text
 from mlpexp.tracking import figures
 from mlpexp.tracking.event_files import encode, file_name
@@ -100,21 +101,32 @@ def metrics_json(
     Args:
         measured: what depends on the task, as plain builtins.
     """
+    checkpoint = {
+        "path": str(run.place.checkpoint),
+        "sha256": run.sha256,
+        "weights": run.place.weights,
+        "epoch": run.epoch,
+    }
+    identity = run.result.identity if run.result else None
+    origin = {"checkpoint": checkpoint, "identity": identity}
+    return _json(origin, run, samples, {"same_as_result": same, "remarks": list(remarks), **measured})
+
+
+def ensemble_json(run: Ensemble, samples: Material, measured: Mapping[str, Any], remarks: Sequence[str]) -> str:
+    """The same of an ensemble."""
+    members = [asdict(member) for member in run.members]
+    origin = {"ensemble": {"sweep": str(run.sweep), "selection": run.weights, "by": run.metric, "members": members}}
+    return _json(origin, run, samples, {"remarks": list(remarks), **measured})
+
+
+def _json(origin: Mapping[str, Any], run: TrainedModel, samples: Material, found: Mapping[str, Any]) -> str:
     content: dict[str, Any] = {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
         "complete": True,
-        "checkpoint": {
-            "path": str(run.place.checkpoint),
-            "sha256": run.sha256,
-            "weights": run.place.weights,
-            "epoch": run.epoch,
-        },
-        "identity": run.result.identity if run.result else None,
+        **origin,
         "data": {"name": run.data.name, "part": samples.part, "file": samples.file, "digest": samples.digest},
-        "same_as_result": same,
-        "remarks": list(remarks),
-        **measured,
+        **found,
     }
     return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
 

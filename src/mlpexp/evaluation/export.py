@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlpexp import data
-from mlpexp.evaluation import locate_run, recorded_metrics, trained_run
+from mlpexp.evaluation import ensemble, locate_run, recorded_metrics, trained_run
+from mlpexp.evaluation.ensemble import Ensemble
+from mlpexp.evaluation.ensemble_members import Choice
 from mlpexp.evaluation.export_module import ExportModule, metadata, number_type, output_names
 from mlpexp.evaluation.locate_run import Weights
-from mlpexp.evaluation.trained_run import Trained
+from mlpexp.evaluation.trained_run import TrainedModel
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import atomic_files
 
@@ -51,7 +53,7 @@ class Exported:
         drawn: whether they were drawn at random, because the run's data is not available.
     """
 
-    run: Trained
+    run: TrainedModel
     path: Path
     size: int
     difference: float
@@ -60,24 +62,54 @@ class Exported:
 
 
 def export(
-    path: Path, kind: Format, out: Path | None = None, weights: Weights | None = None, *, force: bool = False
+    path: Path,
+    kind: Format,
+    out: Path | None = None,
+    weights: Weights | None = None,
+    *,
+    force: bool = False,
+    choice: Choice | None = None,
 ) -> Exported:
     """Write the network at `path` (see `locate_run.find`) as `kind`, by default to `model.*` in the run's directory.
+
+    Args:
+        choice: of an ensemble; `path` is then a sweep's directory, and the file's name is by default `ensemble.*`.
 
     Raises:
         UserError: the run cannot be used, `out` cannot be written, or a package is missing.
         ExportFailed: the file's logits or classes differ from the network's; nothing was written.
     """
-    form = FORMATS[kind]
-    for package in form.packages:
+    _check_packages(kind)
+    if choice is not None:
+        target = out or path / f"ensemble{FORMATS[kind].suffix}"
+        if path.is_dir():  # loading says what else it is
+            locate_run.check_new(target, force=force)
+        return export_ensemble(ensemble.load(path, choice), kind, target, force=force)
+    run = trained_run.load(path, weights)
+    target = out or run.place.folder / f"{run.place.stem}{FORMATS[kind].suffix}"
+    locate_run.check_new(target, force=force)
+    recorded_metrics.check(run)
+    return _write(run, kind, target)
+
+
+def export_ensemble(chosen: Ensemble, kind: Format, target: Path, *, force: bool = False) -> Exported:
+    """Write an ensemble as one graph; errors as for `export`."""
+    if kind == "safetensors":
+        raise UserError("--format safetensors holds the weights of one network; export an ensemble as onnx or torch")
+    _check_packages(kind)
+    locate_run.check_new(target, force=force)
+    return _write(chosen, kind, target)
+
+
+def _check_packages(kind: Format) -> None:
+    for package in FORMATS[kind].packages:
         try:
             import_module(package)
         except ImportError:
             raise UserError(f"--format {kind} needs the package {package}: pip install 'mlpexp[export]'") from None
-    run = trained_run.load(path, weights)
-    target = out or run.place.folder / f"{run.place.stem}{form.suffix}"
-    locate_run.check_new(target, force=force)
-    recorded_metrics.check(run)
+
+
+def _write(run: TrainedModel, kind: Format, target: Path) -> Exported:
     raw, expected, drawn = reference(run)
     content = make(kind, run, raw)
     difference = _compare(kind, content, run, raw, expected)
@@ -85,7 +117,7 @@ def export(
     return Exported(run=run, path=target, size=len(content), difference=difference, checked=len(expected), drawn=drawn)
 
 
-def reference(run: Trained) -> tuple[Raw, Tensor, bool]:
+def reference(run: TrainedModel) -> tuple[Raw, Tensor, bool]:
     """Raw samples, the network's own logits (B, C) for them, and whether the samples were drawn at random.
 
     The reference preprocesses the samples with numpy, in the precision in which the data was read.
@@ -112,7 +144,7 @@ def reference(run: Trained) -> tuple[Raw, Tensor, bool]:
     return raw, run.module(inputs).float(), drawn
 
 
-def _draw(run: Trained) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
+def _draw(run: TrainedModel) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
     """Random samples in the range of the training data, with missing values where the network allows them."""
     features, rng = run.data.features, np.random.default_rng(0)
     numbers = features.shift + rng.uniform(-1, 1, (CHECKED, len(features.names))) * features.scale
@@ -135,21 +167,21 @@ def category_indices(
     return indices
 
 
-def make(kind: Format, run: Trained, raw: Raw) -> bytes:
+def make(kind: Format, run: TrainedModel, raw: Raw) -> bytes:
     """The file's content; `raw` are example samples."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporters
         return FORMATS[kind].make(run, raw)
 
 
-def ask(kind: Format, content: bytes, run: Trained, raw: Raw) -> Tensor:
+def ask(kind: Format, content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
     """The logits that the file gives for raw samples, (B, C)."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return FORMATS[kind].ask(content, run, raw)
 
 
-def _compare(kind: Format, content: bytes, run: Trained, raw: Raw, expected: Tensor) -> float:
+def _compare(kind: Format, content: bytes, run: TrainedModel, raw: Raw, expected: Tensor) -> float:
     """The largest relative difference, in batches of several sizes.
 
     Raises:
@@ -175,13 +207,13 @@ def _compare(kind: Format, content: bytes, run: Trained, raw: Raw, expected: Ten
     return worst
 
 
-def _traceable(run: Trained, raw: Raw) -> tuple[ExportModule, Raw, tuple[dict[int, Any], ...]]:
+def _traceable(run: TrainedModel, raw: Raw) -> tuple[ExportModule, Raw, tuple[dict[int, Any], ...]]:
     """The module, an example (two samples: a batch of one would be specialised) and the axis that may vary."""
     batch = torch.export.Dim("batch", min=1)
     return ExportModule(run).eval(), tuple(part[:2].clone() for part in raw), tuple({0: batch} for _ in raw)
 
 
-def _make_onnx(run: Trained, raw: Raw) -> bytes:
+def _make_onnx(run: TrainedModel, raw: Raw) -> bytes:
     import onnx
 
     module, example, shapes = _traceable(run, raw)
@@ -206,7 +238,7 @@ def _make_onnx(run: Trained, raw: Raw) -> bytes:
     return content
 
 
-def _ask_onnx(content: bytes, run: Trained, raw: Raw) -> Tensor:
+def _ask_onnx(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -217,7 +249,7 @@ def _ask_onnx(content: bytes, run: Trained, raw: Raw) -> Tensor:
     return torch.from_numpy(session.run([output_names(run)[0]], inputs)[0])
 
 
-def _make_torch(run: Trained, raw: Raw) -> bytes:
+def _make_torch(run: TrainedModel, raw: Raw) -> bytes:
     module, example, shapes = _traceable(run, raw)
     buffer = io.BytesIO()
     program = torch.export.export(module, example, dynamic_shapes=shapes)
@@ -225,19 +257,19 @@ def _make_torch(run: Trained, raw: Raw) -> bytes:
     return buffer.getvalue()
 
 
-def _ask_torch(content: bytes, run: Trained, raw: Raw) -> Tensor:
+def _ask_torch(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
     logits: Tensor = torch.export.load(io.BytesIO(content)).module()(*raw)[0]
     return logits
 
 
-def _make_safetensors(run: Trained, raw: Raw) -> bytes:
+def _make_safetensors(run: TrainedModel, raw: Raw) -> bytes:
     from safetensors.torch import save
 
     content: bytes = save({name: t.contiguous() for name, t in run.module.state_dict().items()}, metadata(run))
     return content
 
 
-def _ask_safetensors(content: bytes, run: Trained, raw: Raw) -> Tensor:
+def _ask_safetensors(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
     """The file's weights in the module that the other formats hold."""
     from safetensors.torch import load
 
@@ -253,8 +285,8 @@ class _Form(NamedTuple):
 
     suffix: str
     packages: tuple[str, ...]
-    make: Callable[[Trained, Raw], bytes]
-    ask: Callable[[bytes, Trained, Raw], Tensor]
+    make: Callable[[TrainedModel, Raw], bytes]
+    ask: Callable[[bytes, TrainedModel, Raw], Tensor]
 
 
 FORMATS: dict[Format, _Form] = {

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlpexp.config.schema import ModelConfig
-from mlpexp.evaluation.trained_run import Trained
+from mlpexp.evaluation.trained_run import TrainedModel
 from mlpexp.runtime import software_versions
 from mlpexp.store.identity import SCHEMA_VERSION
 
@@ -28,7 +27,7 @@ class ExportModule(nn.Module):
     target_shift: Tensor | None
     target_scale: Tensor | None
 
-    def __init__(self, run: Trained) -> None:
+    def __init__(self, run: TrainedModel) -> None:
         super().__init__()
         features = run.data.features
         # double precision: float32 would lose the digits of values whose offset is large against their spread
@@ -60,17 +59,17 @@ class ExportModule(nn.Module):
         return logits, torch.softmax(logits, dim=-1)
 
 
-def output_names(run: Trained) -> tuple[str, str]:
+def output_names(run: TrainedModel) -> tuple[str, str]:
     """The names of the two outputs."""
     return ("outputs", "values") if run.data.target_names else ("logits", "probabilities")
 
 
-def number_type(run: Trained) -> torch.dtype:
+def number_type(run: TrainedModel) -> torch.dtype:
     """The type of the input `numbers`: float32 for pixels, float64 for tables, whose values may need the digits."""
     return torch.float32 if run.data.image_shape else torch.float64
 
 
-def metadata(run: Trained) -> dict[str, str]:
+def metadata(run: TrainedModel) -> dict[str, str]:
     """The description that each format carries, as JSON texts; all lists and mappings in the order of the inputs."""
     described = run.data
     features = described.features
@@ -91,17 +90,8 @@ def metadata(run: Trained) -> dict[str, str]:
             "image_shape": list(described.image_shape) if described.image_shape else None,
         },
         "features": features.to_plain(),
-        "network": {"sizes": run.module.network.sizes, "activation": run.cfg.model.activation} | _further_layers(run),
-        "checkpoint": {"sha256": run.sha256, "epoch": run.epoch, "weights": run.place.weights},
-        "metrics": run.result.metrics if run.result and run.result.epoch == run.epoch else {},
+        **run.origin(),
         "versions": software_versions.versions(),
         "schema_version": SCHEMA_VERSION,
     }
     return {key: json.dumps(value, ensure_ascii=False) for key, value in content.items()}
-
-
-def _further_layers(run: Trained) -> dict[str, Any]:
-    """The keys of the model that change the network's function and differ from their defaults."""
-    model, default = run.cfg.model, ModelConfig()
-    keys = ("negative_slope", "alpha", "bias", "norm", "norm_position", "residual", "block_depth")
-    return {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(default, key)}

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlpexp.evaluation import image_input, network_outputs, recorded_metrics, sample_files, trained_run
+from mlpexp.evaluation import ensemble, image_input, network_outputs, recorded_metrics, sample_files, trained_run
+from mlpexp.evaluation.ensemble_members import Choice
 from mlpexp.evaluation.locate_run import Weights
-from mlpexp.evaluation.trained_run import Trained
+from mlpexp.evaluation.trained_run import TrainedModel
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.csv_tables import csv_text
 
@@ -25,7 +26,7 @@ class Predictions:
         remarks: how the samples were converted, and what is unusual about them.
     """
 
-    run: Trained
+    run: TrainedModel
     names: list[str]
     outputs: NDArray[np.float64]
     remarks: list[str]
@@ -51,16 +52,26 @@ class Predictions:
         return csv_text(header, rows)
 
 
-def predict(path: Path, files: Sequence[Path], weights: Weights | None = None, top: int | None = None) -> Predictions:
+def predict(
+    path: Path,
+    files: Sequence[Path],
+    weights: Weights | None = None,
+    top: int | None = None,
+    choice: Choice | None = None,
+) -> Predictions:
     """Predictions of the network at `path` (see `locate_run.find`) for one table of samples, or for images.
+
+    Args:
+        choice: of an ensemble; `path` is then a sweep's directory.
 
     Raises:
         UserError: the network or a file cannot be used, or there are fewer classes than `top`.
     """
-    run = trained_run.load(path, weights)
+    run = trained_run.load(path, weights) if choice is None else ensemble.load(path, choice)
     if top is not None and run.data.target_names:
         raise UserError(f"--top {top} is for classes, and the network predicts values; leave it out")
-    recorded_metrics.check(run)
+    if isinstance(run, trained_run.Trained):
+        recorded_metrics.check(run)
     if top is not None and not 1 <= top <= len(run.data.class_names):
         raise UserError(f"--top {top}: the network knows {len(run.data.class_names)} classes; give 1 to that many")
     images = [file for file in files if file.suffix.lower() in image_input.SUFFIXES]
@@ -76,7 +87,9 @@ def predict(path: Path, files: Sequence[Path], weights: Weights | None = None, t
         names = [str(i) for i in range(len(numbers))]
     inputs = torch.from_numpy(run.data.features.transform(numbers, categories))
     remarks = [*remarks, *filter(None, [run.remark()])]
-    if run.data.target_names:
+    if isinstance(run, ensemble.Ensemble):
+        outputs = run.outputs(inputs)
+    elif run.data.target_names:
         outputs = run.data.in_target_units(network_outputs.values(run.module, inputs).numpy())
     else:
         outputs = network_outputs.classify(run.module, inputs).numpy()

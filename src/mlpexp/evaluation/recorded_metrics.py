@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+from mlpexp.config.schema import Config
 from mlpexp.evaluation import evaluation_data, trained_run
 from mlpexp.evaluation.network_outputs import measured
 from mlpexp.evaluation.trained_run import FULL_PRECISION, Trained
@@ -38,7 +39,7 @@ def compare(run: Trained, part: str, found: Mapping[str, float]) -> tuple[bool |
     if "loss" not in pairs:
         return None, None
     for name, (ours, theirs) in pairs.items():
-        if not _are_near(ours, theirs, run):
+        if not are_near(ours, theirs, run.cfg):
             callbacks = " (it had callbacks of your own, which may change the network)" if run.cfg.callbacks else ""
             raise UserError(
                 f"{run.title}: the network rebuilt from its configuration is not the one that was trained{callbacks}: "
@@ -78,9 +79,10 @@ def check(run: Trained) -> None:
     compare(run, part, measured(run.module, samples.inputs, samples.labels))
 
 
-def _are_near(ours: float, theirs: float, run: Trained) -> bool:
+def are_near(ours: float, theirs: float, cfg: Config) -> bool:
+    """Whether two values of a metric differ by rounding only; `cfg` is of the run that recorded one of them."""
     if math.isnan(theirs) or math.isnan(ours):
         return math.isnan(theirs) and math.isnan(ours)
-    exact = run.cfg.trainer.flags.get("precision") in FULL_PRECISION
+    exact = cfg.trainer.flags.get("precision") in FULL_PRECISION
     tolerance = TOLERANCE if exact else REDUCED
     return math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=5 * tolerance)

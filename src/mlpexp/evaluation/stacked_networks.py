@@ -4,7 +4,7 @@ Letters: R runs, N samples, I inputs, C classes or values of a regression.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.evaluation import locate_run
 from mlpexp.evaluation.locate_run import Weights
 from mlpexp.nn.network import NetworkSpec, forward
+from mlpexp.runtime.errors import UserError
 from mlpexp.store import checkpoint_files
 
 MAX_NUMBERS = 2**25  # in one tensor of a forward pass, 128 MiB
@@ -28,11 +29,13 @@ class StackedNetworks:
 
     Attributes:
         runs: the place of each among the directories that were loaded, R.
+        configs: of each, R.
         weights: by full name, running statistics too, (R, ...).
         data: what the networks were trained on.
     """
 
     runs: list[int]
+    configs: list[Config]
     network: NetworkSpec
     weights: dict[str, Tensor]
     data: Description
@@ -67,25 +70,59 @@ def load_stacks(directories: Sequence[Path], weights: Weights | None = None) -> 
     Raises:
         UserError: a run has no checkpoint, or it is damaged.
     """
-    groups: dict[object, list[tuple[int, dict[str, Tensor]]]] = {}
+    groups: dict[object, list[tuple[int, Config, dict[str, Tensor]]]] = {}
     described: dict[object, tuple[NetworkSpec, Description]] = {}
     for place, directory in enumerate(directories):
-        network, state, data = _load(directory, weights)
+        cfg, network, state, data = _load(directory, weights)
         scale = tuple(data.target_shift), tuple(data.target_scale), tuple(data.target_names)
-        key: object = network, data.features.key, tuple(data.class_names), scale, next(iter(state.values())).dtype
+        prepared = data.digest, data.features.key, tuple(data.class_names), scale
+        key: object = network, prepared, next(iter(state.values())).dtype
         described.setdefault(key, (network, data))
-        groups.setdefault(key, []).append((place, state))
+        groups.setdefault(key, []).append((place, cfg, state))
     for key, members in groups.items():
         network, data = described[key]
         yield StackedNetworks(
-            runs=[place for place, _ in members],
+            runs=[place for place, _, _ in members],
+            configs=[cfg for _, cfg, _ in members],
             network=network,
-            weights={name: torch.stack([state[name] for _, state in members]) for name in network.tensors},
+            weights={name: torch.stack([state[name] for _, _, state in members]) for name in network.tensors},
             data=data,
         )
 
 
-def _load(directory: Path, weights: Weights | None) -> tuple[NetworkSpec, dict[str, Tensor], Description]:
+def chosen_stacks(stacks: Sequence[StackedNetworks], places: Sequence[int]) -> list[StackedNetworks]:
+    """The stacks of some of their networks; `places` gives each its new place."""
+    new = {place: number for number, place in enumerate(places)}
+    found = []
+    for stack in stacks:
+        rows = [row for row, place in enumerate(stack.runs) if place in new]
+        if rows:
+            found.append(
+                replace(
+                    stack,
+                    runs=[new[stack.runs[row]] for row in rows],
+                    configs=[stack.configs[row] for row in rows],
+                    weights={name: values[rows] for name, values in stack.weights.items()},
+                )
+            )
+    return found
+
+
+def outputs_of_all(stacks: Sequence[StackedNetworks], inputs: Tensor) -> NDArray[np.float64]:
+    """(R, N, C) probabilities or values, by places."""
+    found: NDArray[np.float64] | None = None
+    for stack in stacks:
+        values = stack.predictions(inputs)
+        if found is None:
+            found = np.empty((sum(len(stack.runs) for stack in stacks), *values.shape[1:]))
+        found[stack.runs] = values
+    assert found is not None
+    if not np.isfinite(found).all():
+        raise UserError("an output of a network is not finite: an input is too large")
+    return found
+
+
+def _load(directory: Path, weights: Weights | None) -> tuple[Config, NetworkSpec, dict[str, Tensor], Description]:
     """As `trained_run.load` reads them, without a module, which would draw initial weights."""
     place = locate_run.find(directory, weights)
     content = checkpoint_files.load(place.checkpoint)
@@ -96,7 +133,7 @@ def _load(directory: Path, weights: Weights | None) -> tuple[NetworkSpec, dict[s
     state = checkpoint_files.check_weights(place.checkpoint, content["state_dict"], network)
     dtype = _dtype(cfg)
     data = checkpoint_files.described_data(place.checkpoint, content)
-    return network, {name: value.to(dtype) for name, value in state.items()}, data
+    return cfg, network, {name: value.to(dtype) for name, value in state.items()}, data
 
 
 def _dtype(cfg: Config) -> torch.dtype:

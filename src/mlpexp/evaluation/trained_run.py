@@ -3,12 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from mlpexp import data as datasets
-from mlpexp.config.schema import Config
+from mlpexp.config.schema import Config, ModelConfig
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
 from mlpexp.evaluation import locate_run
@@ -20,6 +21,35 @@ from mlpexp.store.run_directory import Result
 from mlpexp.training import load_network
 
 FULL_PRECISION = (None, 32, "32", "32-true", "single")
+
+
+class TrainedModel(Protocol):
+    """What predictions, evaluations and exports need: of a run (`Trained`), or of an ensemble of runs."""
+
+    @property
+    def cfg(self) -> Config:
+        """The configuration, of an ensemble that of its first member."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Prepared inputs (B, I) to logits (B, C), in a regression to outputs in standard deviations."""
+
+    @property
+    def data(self) -> Description:
+        """What it was trained on, and its preprocessing."""
+
+    @property
+    def title(self) -> Path: ...
+
+    @property
+    def located_data(self) -> DataConfig: ...
+
+    @property
+    def weights(self) -> str: ...
+
+    def remark(self) -> str | None: ...
+
+    def origin(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +95,22 @@ class Trained:
         if precision not in FULL_PRECISION:
             return f"trained with trainer.precision={precision}, evaluated in full precision: numbers may differ"
         return None
+
+    def origin(self) -> dict[str, Any]:
+        """What an exported file says of its network, as plain builtins."""
+        return {
+            "network": {"sizes": self.module.network.sizes, "activation": self.cfg.model.activation}
+            | further_layers(self.cfg.model),
+            "checkpoint": {"sha256": self.sha256, "epoch": self.epoch, "weights": self.place.weights},
+            "metrics": self.result.metrics if self.result and self.result.epoch == self.epoch else {},
+        }
+
+
+def further_layers(model: ModelConfig) -> dict[str, Any]:
+    """The keys of the model that change the network's function and differ from their defaults."""
+    default = ModelConfig()
+    keys = ("negative_slope", "alpha", "bias", "norm", "norm_position", "residual", "block_depth")
+    return {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(default, key)}
 
 
 def load(path: Path, weights: Weights | None = None) -> Trained:

@@ -1,0 +1,130 @@
+"""Which runs of a sweep may belong to an ensemble, in the order of their validation metric.
+
+Results of the test part have no influence on the choice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mlpexp.analysis.ranking import best_first
+from mlpexp.analysis.sweep_analysis import Analysis, analyse
+from mlpexp.analysis.swept_keys import ABSENT
+from mlpexp.runtime.errors import UserError
+from mlpexp.store.file_names import RESULT
+from mlpexp.store.results_table import typed
+
+By = Literal["best", "greedy", "seeds"]
+MAX_LISTED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How an ensemble is chosen.
+
+    Attributes:
+        count: of members, with `greedy` of picks; None for all.
+        by: best: the runs with the best validation metric. greedy: see `greedy_selection`. seeds: the runs of the
+            configuration that the ranking of the sweep has first.
+        where: `KEY=VALUE` or `KEY=VALUE,VALUE`, conditions on swept keys for the runs that may be chosen.
+        names: of the runs that may be chosen; None for all.
+    """
+
+    count: int | None
+    by: By = "best"
+    where: tuple[str, ...] = ()
+    names: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Attributes:
+    names: of the runs, the best by validation first, R.
+    metric: the validation metric that orders them, e.g. `val/loss`.
+    values: of this metric, R.
+    recorded: validation metric -> its recorded values, R.
+    configuration: with `seeds`, a description of the one that was chosen.
+    """
+
+    names: list[str]
+    metric: str
+    values: list[float]
+    recorded: dict[str, list[float]]
+    configuration: str | None = None
+
+
+def find(sweep: Path, choice: Choice) -> Candidates:
+    """The runs with finite numbers from which `choice` may choose.
+
+    Raises:
+        UserError: there is no sweep, a condition is wrong, or there are too few runs.
+    """
+    if choice.by == "greedy" and choice.count is None:
+        raise UserError("greedy selection needs a number of picks, not all; give e.g. --ensemble 25")
+    if (sweep / RESULT).is_file():
+        raise UserError(f"{sweep} is a single run; an ensemble needs a sweep's directory, e.g. multirun/NAME")
+    analysis = analyse(sweep)
+    table, metric = analysis.study, analysis.ranking.by
+    allowed = table.counted & np.isfinite(table.values[metric]) & _where(analysis, choice.where)
+    if choice.names is not None:
+        allowed &= np.array([name in choice.names for name in table.names], dtype=bool)
+    described = None
+    if choice.by == "seeds" and allowed.any():
+        there = set(table.configuration[allowed].tolist())
+        first = next(c for c in analysis.ranking.order.tolist() if c in there)
+        allowed &= table.configuration == first
+        described = table.describe(first)
+    order = _order(analysis, allowed)
+    needed = 1 if choice.count is None or choice.by == "greedy" else choice.count
+    if len(order) < needed:
+        conditions = f" with {' '.join(choice.where)}" if choice.where else ""
+        of = f" of the best configuration ({described})" if described else ""
+        advice = f"give --ensemble {len(order)} or fewer, or all" if order else "train further runs, or choose others"
+        raise UserError(
+            f"{sweep} has {len(order):,} run{'s' * (len(order) != 1)} with finite numbers{conditions}{of}; {advice}"
+        )
+    recorded = {name: values[order].tolist() for name, values in table.values.items() if name.startswith("val/")}
+    return Candidates(
+        names=[table.names[run] for run in order],
+        metric=metric,
+        values=table.values[metric][order].tolist(),
+        recorded=recorded,
+        configuration=described,
+    )
+
+
+def _order(analysis: Analysis, allowed: np.ndarray) -> list[int]:
+    """The allowed runs, the best first; of equal ones by the other validation metric, then as the grid has them."""
+    table, metric = analysis.study, analysis.ranking.by
+    other = next((name for name in table.values if name.startswith("val/") and name != metric), metric)
+    keys = [best_first(table.values[name], name) for name in (other, metric)]
+    return [run for run in np.lexsort(keys).tolist() if allowed[run]]
+
+
+def _where(analysis: Analysis, conditions: Sequence[str]) -> np.ndarray:
+    """(N,) the runs that meet all conditions."""
+    directory, records = analysis.study.directory, analysis.sources.records
+    keys = [key.name for key in (*analysis.study.factors, *analysis.study.seeds)]
+    met = np.ones(len(records), dtype=bool)
+    for condition in conditions:
+        name, equals, text = condition.partition("=")
+        if not equals or not text:
+            raise UserError(f"--where {condition}: give KEY=VALUE, e.g. --where {(*keys, 'seed')[0]}=0")
+        if name not in keys:
+            close = get_close_matches(name, keys, 1, 0.4)
+            hint = f"did you mean {close[0]}?" if close else f"swept were: {', '.join(keys) or 'none'}"
+            raise UserError(f"--where {condition}: {name} was not swept in {directory}; {hint}")
+        values = [row.get(name) for row in records]
+        whole = typed(name, text)
+        wanted = [whole] if whole in values else [typed(name, part) for part in text.split(",")]
+        wanted = [None if value == ABSENT else value for value in wanted]
+        if absent := [value for value in wanted if value not in values]:
+            known = list(dict.fromkeys(ABSENT if value is None else str(value) for value in values))
+            listed = ", ".join(known[:MAX_LISTED]) + ", …" * (len(known) > MAX_LISTED)
+            raise UserError(f"--where {condition}: no run has {name}={absent[0]}; there are {listed}")
+        met &= np.array([value in wanted for value in values], dtype=bool)
+    return met

@@ -1,0 +1,180 @@
+"""Evaluates an ensemble of runs of a sweep and its members on the same samples, and writes tables and figures.
+
+Letters: M members, N samples, C classes or values of a regression.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mlpexp.evaluation import ensemble, ensemble_scores, evaluation_data, evaluation_figures, evaluation_files
+from mlpexp.evaluation.classification_metrics import Metrics, compute_metrics
+from mlpexp.evaluation.ensemble import Ensemble
+from mlpexp.evaluation.ensemble_members import Choice
+from mlpexp.evaluation.ensemble_scores import Estimate, Score
+from mlpexp.evaluation.evaluate import ADVICE, Part
+from mlpexp.evaluation.evaluation_data import Material
+from mlpexp.evaluation.network_outputs import Outputs
+from mlpexp.evaluation.value_evaluation import ValueEvaluation
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import owned_directory
+from mlpexp.store.csv_tables import csv_text
+from mlpexp.store.run_store import MAX_NAME
+from mlpexp.tracking import figures
+
+ENSEMBLE, FIRST, MEAN = "ensemble", "best member by validation", "mean of members"
+DIFFERENCE = f"{ENSEMBLE} minus {FIRST}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleEvaluation:
+    """An ensemble and its members on the same samples.
+
+    Attributes:
+        scores: by metric; model 0 is the ensemble, then the members as `ensemble.members` has them.
+        metrics: of the ensemble.
+    """
+
+    ensemble: Ensemble
+    samples: Material
+    scores: dict[str, Score]
+    metrics: Metrics | ValueEvaluation
+    outputs: Outputs | None
+    remarks: list[str]
+
+    @property
+    def first(self) -> int:
+        """The model that is the best member by validation."""
+        members = self.ensemble.members
+        return 1 + min(range(len(members)), key=lambda place: members[place].rank)
+
+    def summary(self) -> dict[str, dict[str, Estimate]]:
+        """By row of the terminal's table, by metric."""
+        return {
+            ENSEMBLE: {name: score.of(0) for name, score in self.scores.items()},
+            FIRST: {name: score.of(self.first) for name, score in self.scores.items()},
+            MEAN: {name: score.mean(1) for name, score in self.scores.items()},
+            DIFFERENCE: {name: score.difference(0, self.first) for name, score in self.scores.items()},
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The ensemble and each member: `network`, `picks`, the validation metric, and each score with its interval."""
+        members = self.ensemble.members
+        models: list[tuple[str, int, float | None]] = [(ENSEMBLE, sum(member.picks for member in members), None)]
+        models += [(member.name, member.picks, member.validation) for member in members]
+        for model, (name, picks, validation) in enumerate(models):
+            row: dict[str, Any] = {"network": name, "picks": picks, self.ensemble.metric: validation}
+            for metric, score in self.scores.items():
+                estimate = score.of(model)
+                row |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+            yield row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """Where an evaluation was written, and the names of its figures."""
+
+    evaluation: EnsembleEvaluation
+    directory: Path
+    images: list[str]
+
+
+def evaluate(chosen: Ensemble, part: Part | None = None, data: Path | None = None) -> EnsembleEvaluation:
+    """Arguments as for `evaluate.evaluate`.
+
+    Raises:
+        UserError: the data has changed, or does not fit.
+    """
+    samples = evaluation_data.own(chosen, part) if data is None else evaluation_data.foreign(chosen, data, part)
+    members = chosen.member_outputs(samples.inputs)
+    mean = chosen.mean(members)
+    every = np.concatenate([mean[None], members])
+    remarks = [*samples.remarks, *chosen.remarks, *filter(None, [chosen.remark()])]
+    if samples.part == "val":
+        remarks.append("the members were chosen by these samples, so that the numbers are too good")
+    outputs: Outputs | None = None
+    metrics: Metrics | ValueEvaluation
+    if names := chosen.data.target_names:
+        true = chosen.data.in_target_units(samples.labels.numpy())
+        scores = ensemble_scores.of_values(every, true, names)
+        measured = {name: float(score.values[0]) for name, score in scores.items()}
+        metrics = ValueEvaluation(index=samples.index, predicted=mean, true=true, measured=measured, data=chosen.data)
+    else:
+        scores = ensemble_scores.of_classes(every, samples.labels.numpy())
+        measured = {name: float(score.values[0]) for name, score in scores.items()}
+        outputs = _outputs(samples, mean, {"loss": measured["nll"], **measured})
+        metrics = compute_metrics(outputs, chosen.data.class_names)
+    return EnsembleEvaluation(
+        ensemble=chosen, samples=samples, scores=scores, metrics=metrics, outputs=outputs, remarks=remarks
+    )
+
+
+def write(
+    sweep: Path, choice: Choice, part: Part | None = None, data: Path | None = None, out: Path | None = None
+) -> Written:
+    """Choose, evaluate, and write everything to `out`, by default a directory of its own in the sweep's.
+
+    Raises:
+        UserError: the runs, the data or `out` cannot be used.
+    """
+    words = ["evaluation-ensemble", str(choice.count or "all"), *([choice.by] if choice.by != "best" else [])]
+    words += [word.replace("/", "_") for word in choice.where]
+    words += [*([part] if part else []), *([data.stem] if data else [])]
+    directory = out or sweep / "-".join(words)
+    if len(directory.name.encode()) > MAX_NAME:
+        raise UserError(f"the name {directory.name[:40]}… is too long for a directory; give one with --out DIR")
+    owned_directory.check(directory, "evaluation", ADVICE)
+    found = evaluate(ensemble.load(sweep, choice), part, data)
+    images, events = evaluation_files.figure_files(_figures(found))
+    rows = list(found.rows())
+    if isinstance(found.metrics, ValueEvaluation):
+        tables, plain = found.metrics.tables(), found.metrics.plain()
+    else:
+        assert found.outputs is not None
+        tables = evaluation_files.tables(found.metrics, found.outputs, found.ensemble.data.class_names, None)
+        plain = evaluation_files.plain_metrics(found.metrics, found.outputs, None)
+    files: dict[str, str | bytes] = {
+        **images,
+        "members.csv": csv_text(list(rows[0]), [list(row.values()) for row in rows]),
+        **tables,
+        **events,
+        evaluation_files.METRICS: evaluation_files.ensemble_json(
+            found.ensemble,
+            found.samples,
+            {"scores": {row: {k: asdict(v) for k, v in by.items()} for row, by in found.summary().items()}, **plain},
+            found.remarks,
+        ),
+    }
+    owned_directory.replace(directory, files, "evaluation", ADVICE)
+    return Written(evaluation=found, directory=directory, images=list(images))
+
+
+def _outputs(samples: Material, probabilities: NDArray[np.float64], measured: dict[str, float]) -> Outputs:
+    return Outputs(
+        index=samples.index,
+        inputs=samples.inputs.numpy(),
+        labels=samples.labels.numpy(),
+        probabilities=probabilities,
+        predicted=probabilities.argmax(-1),
+        hidden=np.empty((len(probabilities), 0), np.float32),
+        measured=measured,
+    )
+
+
+def _figures(found: EnsembleEvaluation) -> Iterator[tuple[str, Figure]]:
+    if isinstance(found.metrics, ValueEvaluation):
+        yield from found.metrics.figures()
+        return
+    data, outputs = found.ensemble.data, found.outputs
+    assert outputs is not None
+    yield "confusion", figures.confusion_matrix(found.metrics.confusion, data.class_names)
+    yield "calibration", evaluation_figures.reliability_curve(found.metrics.bins, found.metrics.ece)
+    if data.image_shape is not None:
+        images = outputs.inputs.reshape(-1, *data.image_shape)
+        guesses = outputs.labels, outputs.predicted, outputs.confidence
+        yield "mistakes", figures.mistakes(images, *guesses, class_names=data.class_names)

@@ -1,0 +1,45 @@
+"""Greedy selection of the members of an ensemble, with replacement.
+
+Caruana, Niculescu-Mizil, Crew and Ksikes, Ensemble Selection from Libraries of Models, ICML 2004, sections 2 and 2.1.
+Letters: R candidates.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Loss = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def select(outputs: NDArray[np.float64], loss: Loss, picks: int) -> list[int]:
+    """Candidates in the order in which they are picked, possibly several times.
+
+    Each pick adds the candidate with which the mean of all picks has the lowest loss, of equal ones the first. From
+    the ensembles of 1 to `picks` picks the one with the lowest loss is returned, of equal ones the smallest.
+
+    Args:
+        outputs: (R, K), of which ensembles have the mean.
+        loss: of means (R, K), (R,).
+    """
+    total = np.zeros(outputs.shape[1])
+    chosen: list[int] = []
+    losses: list[float] = []
+    for count in range(1, picks + 1):
+        found = loss((total + outputs) / count)
+        best = int(np.nanargmin(found))
+        chosen.append(best)
+        losses.append(float(found[best]))
+        total += outputs[best]
+    return chosen[: int(np.argmin(losses)) + 1]
+
+
+def log_loss(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The negative log-likelihood (R,) in nats, of probabilities (R, N) of the true classes."""
+    found: NDArray[np.float64] = -np.log(np.maximum(means, np.finfo(float).tiny)).mean(-1)
+    return found
+
+
+def squared_error(true: NDArray[np.float64]) -> Loss:
+    """The mean squared error (R,) of values (R, K), where `true` (K,) is right."""
+    return lambda means: ((means - true) ** 2).mean(-1)

@@ -1,0 +1,126 @@
+"""Whether networks can be members of one ensemble.
+
+Letters: R networks, N samples, C classes or values of a regression.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlpexp import data as datasets
+from mlpexp.config.overrides import spell
+from mlpexp.data.data_config import DataConfig
+from mlpexp.data.data_description import Description
+from mlpexp.evaluation.recorded_metrics import are_near
+from mlpexp.evaluation.stacked_networks import StackedNetworks
+from mlpexp.nn.metrics import headline
+from mlpexp.nn.metrics import measure as measure_metrics
+from mlpexp.nn.outcomes import Outcomes
+from mlpexp.runtime.errors import UserError
+
+# what may differ between members: it changes how they were trained, not which samples they saw nor their inputs
+OF_TRAINING = ("batch_size", "shuffle", "class_weight", "label_noise", "sample_weight")
+
+
+def check_shared_data(sweep: Path, names: Sequence[str], stacks: Sequence[StackedNetworks]) -> None:
+    """
+    Raises:
+        UserError: two networks differ in data, target, preprocessing, or in their validation or test samples.
+    """
+    of_run = {
+        place: (cfg.data, stack.data) for stack in stacks for place, cfg in zip(stack.runs, stack.configs, strict=True)
+    }
+    wanted, described = of_run[0]
+    seen = {_neutral(wanted)}
+    for place in sorted(of_run):
+        cfg, data = of_run[place]
+        if _is_equal(data, described) and (_neutral(cfg) in seen or _are_samples_equal(sweep, wanted, cfg, data)):
+            seen.add(_neutral(cfg))
+            continue
+        differing = [
+            field.name
+            for field in fields(DataConfig)
+            if field.name not in OF_TRAINING and getattr(cfg, field.name) != getattr(wanted, field.name)
+        ]
+        if not differing:
+            what, advice = "in the content of the data", "which was changed during the sweep; train them on equal data"
+        else:
+            shown = [f"data.{key} ({spell(getattr(wanted, key))}; {spell(getattr(cfg, key))})" for key in differing]
+            key = "data" if differing[0] == "name" else f"data.{differing[0]}"
+            what = f"in {', '.join(shown)}"
+            advice = f"choose among runs that do not, e.g. --where {key}={spell(getattr(wanted, differing[0]))}"
+        raise UserError(
+            f"{names[0]} and {names[place]} differ {what}; members of an ensemble share data set, target, "
+            f"preprocessing and split: {advice}"
+        )
+
+
+def _neutral(cfg: DataConfig) -> DataConfig:
+    default = DataConfig()
+    return replace(cfg, **{key: getattr(default, key) for key in OF_TRAINING})
+
+
+def _is_equal(a: Description, b: Description) -> bool:
+    names = ("digest", "class_names", "target_names", "target_shift", "target_scale", "image_shape")
+    return a.features.key == b.features.key and all(getattr(a, name) == getattr(b, name) for name in names)
+
+
+def _are_samples_equal(sweep: Path, a: DataConfig, b: DataConfig, data: Description) -> bool:
+    """Whether two configurations of the same data set have the same validation and the same test samples."""
+    try:
+        one, other = (datasets.prepare(datasets.locate(cfg, sweep, data.digest)).split for cfg in (a, b))
+    except (UserError, OSError):
+        return False
+    return np.array_equal(one.val, other.val) and np.array_equal(one.test, other.test)
+
+
+def validation_part(run: Path, stacks: Sequence[StackedNetworks]) -> tuple[Tensor, Tensor] | None:
+    """Inputs and labels of the validation part; None where the data has gone or changed."""
+    first = next(stack for stack in stacks if 0 in stack.runs)
+    try:
+        prepared = datasets.prepare(datasets.locate(first.configs[first.runs.index(0)].data, run, first.data.digest))
+    except (UserError, OSError):
+        return None
+    return prepared.part("val") if prepared.digest == first.data.digest else None
+
+
+def check_recorded(
+    sweep: Path,
+    names: Sequence[str],
+    recorded: Mapping[str, Sequence[float]],
+    stacks: Sequence[StackedNetworks],
+    inputs: Tensor,
+    labels: Tensor,
+) -> None:
+    """Each network has to reach the accuracy or RMSE of the validation part that its run recorded.
+
+    Args:
+        recorded: values of the runs by validation metric.
+
+    Raises:
+        UserError: one does not: a callback of the user's own has changed it.
+    """
+    metric = headline(recorded)
+    values_of = recorded.get(f"val/{metric}")
+    if values_of is None:
+        return
+    for stack in stacks:
+        logits = stack.logits(inputs)  # (R, N, C)
+        values = bool(stack.data.target_names)
+        outcomes = Outcomes(
+            torch.zeros(logits.shape[:2]), None if values else logits.argmax(-1), labels, logits.shape[-1], None, logits
+        )
+        if values:
+            outcomes = outcomes._replace(scale=torch.tensor(stack.data.target_scale, dtype=torch.float64))
+        measured = measure_metrics("val", outcomes, names=[metric])[f"val/{metric}"].tolist()
+        for place, cfg, ours in zip(stack.runs, stack.configs, measured, strict=True):
+            if not are_near(ours, values_of[place], cfg):
+                raise UserError(
+                    f"{sweep / names[place]}: the network rebuilt from its configuration is not the one that was "
+                    f"trained: val/{metric} is {ours:.4g}, and {values_of[place]:.4g} was recorded; leave it out, "
+                    "e.g. with --where"
+                )
