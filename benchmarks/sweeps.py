@@ -36,8 +36,9 @@ from mlpexp.config.schema import DataConfig
 from mlpexp.data.batches import epoch_order
 from mlpexp.store import file_names, run_directory
 from mlpexp.store.results_table import load_results
+from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.grid import check, specs
+from mlpexp.sweep.grid import specs
 
 DEPTHS, WIDTHS = (1, 2, 3), (32, 64, 128)
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}

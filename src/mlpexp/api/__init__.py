@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlpexp.api.python_settings import Settings, grid_overrides, setting_overrides
+from mlpexp.api.python_settings import Settings, choice_overrides, grid_overrides, setting_overrides
 from mlpexp.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +40,15 @@ def run(*settings: Settings, data: Any = None, target: str | Sequence[str] | Non
 
 
 def sweep(
-    grid: Settings, /, *settings: Settings, data: Any = None, target: str | Sequence[str] | None = None, **more: Any
+    grid: Settings,
+    /,
+    *settings: Settings,
+    data: Any = None,
+    target: str | Sequence[str] | None = None,
+    zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+    skip: str | Sequence[str] = (),
+    limit: int | None = None,
+    **more: Any,
 ) -> "SweepResults":
     """Train every combination of the values in `grid`, as `train.py -m` does, in `multirun/NAME`.
 
@@ -48,6 +56,10 @@ def sweep(
         grid: for each key its values: a list, tuple, range or array. `{"model.width": [32, 64]}` trains two networks,
             `{"model.width": [[64, 32], [128]]}` two networks whose widths are lists. Or texts as on the command line
             (`"seed=range(5)"`).
+        zip: keys that vary together: `{"model.width": [32, 64], "optimizer.lr": [0.1, 0.05]}` is two pairs, each
+            combined with every point of the grid. Or a list of such mappings.
+        skip: combinations that are left out, e.g. `"model.depth > 3 and model.width > 128"`; or a list of conditions.
+        limit: train so many combinations, chosen at random, the same ones each time.
         settings, data, target, more: of all runs, see `run`; `name="mine"` names the directory. The same name and a
             larger grid train only what is new.
 
@@ -59,7 +71,7 @@ def sweep(
     from mlpexp.api import hydra_session
     from mlpexp.api.sweep_results import SweepResults
 
-    swept = grid_overrides(grid)
+    swept = [*grid_overrides(grid), *choice_overrides(zip, skip, limit)]
     common = setting_overrides(*_joined(settings, data, target, more))
     if "dry_run=true" in common:
         raise UserError("dry_run=true prints a plan on the command line; leave it out")

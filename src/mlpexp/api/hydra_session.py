@@ -19,6 +19,7 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig
 
 from mlpexp.cli import automatic_directories, hydra_app
+from mlpexp.config import sweep_syntax
 from mlpexp.runtime import terminal
 from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed
 from mlpexp.sweep.hydra_sweep import directories_released
@@ -50,7 +51,7 @@ def train(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Path:
 
     with _session(overrides) as app:
         composed = _composed_by(app)
-        app.run(JOB, guarded, list(overrides))
+        app.run(JOB, guarded, sweep_syntax.for_hydra(overrides, is_sweep=False))
         found = Path(str(composed[0].hydra.run.dir))
     if raised:
         _raise(raised[0], overrides)
@@ -75,7 +76,7 @@ def sweep(overrides: Sequence[str]) -> Path:
     with _session(overrides) as app:
         composed = _composed_by(app)
         try:
-            app.multirun(JOB, alone, list(overrides))
+            app.multirun(JOB, alone, sweep_syntax.for_hydra(overrides, is_sweep=True))
         except RunsFailed as error:
             error.directory = Path(str(composed[0].hydra.sweep.dir))
             raise

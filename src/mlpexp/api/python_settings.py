@@ -13,7 +13,7 @@ from typing import Any
 from mlpexp.config import overrides
 from mlpexp.config.field_types import builtin_types
 from mlpexp.config.hydra_messages import GROUPS
-from mlpexp.config.overrides import spell
+from mlpexp.config.overrides import Override, spell
 from mlpexp.config.schema import choices, field_types
 from mlpexp.runtime.errors import ConfigError
 
@@ -41,6 +41,27 @@ def grid_overrides(*grids: Settings) -> list[str]:
         ConfigError: a key has no value at all, or one that cannot be written.
     """
     return _overrides(grids, _swept)
+
+
+def choice_overrides(
+    zipped: Mapping[str, Any] | Sequence[Mapping[str, Any]], skip: str | Sequence[str], limit: int | None
+) -> list[str]:
+    """`zip(...)`, `skip=...` and `limit=...` as on the command line.
+
+    Raises:
+        ConfigError: a key that varies together with others has no value, or one that cannot be written.
+    """
+    groups = [zipped] if isinstance(zipped, Mapping) else zipped
+    given = [[overrides.parse(text) for text in grid_overrides(group)] for group in groups if group]
+    texts = [f"zip({','.join(_bracketed(override) for override in group)})" for group in given]
+    texts += [f"skip={text}" for text in ([skip] if isinstance(skip, str) else skip)]
+    return texts if limit is None else [*texts, f"limit={limit}"]
+
+
+def _bracketed(override: Override) -> str:
+    """`key=1,2` as `key=[1,2]`."""
+    values = override.value_text or ""
+    return f"{override.text.removesuffix(values)}[{values}]"
 
 
 def plain_value(value: Any) -> Any:

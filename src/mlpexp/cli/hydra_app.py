@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.cli import automatic_directories, exit_codes
 from mlpexp.cli.help_text import help_template
-from mlpexp.config import checks, plugin_keys, schema
+from mlpexp.config import checks, plugin_keys, schema, sweep_syntax
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
 from mlpexp.config.overrides import by_key, shell_word
 from mlpexp.config.overrides import parse as parse_override
@@ -31,6 +31,8 @@ from mlpexp.runtime import shell_commands, signals
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, file_names, run_names
+
+_MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 
 
 def conf() -> Path:
@@ -208,6 +210,8 @@ def run(main: Callable[[], Any]) -> NoReturn:
     def whole() -> None:
         refused: BaseException | None = None
         with signals.interruptible():
+            is_sweep = not _MULTIRUN.isdisjoint(sys.argv)
+            sys.argv[1:] = sweep_syntax.for_hydra(sys.argv[1:], is_sweep=is_sweep)
             _refuse_unknown_options()
             try:
                 main()

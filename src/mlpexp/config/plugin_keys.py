@@ -11,10 +11,18 @@ PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
     # every combination of the listed values: -m seed=1,2 model.width=8,16
     ("sweeper", "grid"): {
         "_target_": "hydra_plugins.mlpexp_grid_sweeper.grid_sweeper.GridSweeper",
-        # values by key, in the syntax of the command line, whose values replace them
+        # values by key, as a list or in the syntax of the command line, whose values replace them
         "params": None,
         # runs that are handed to the launcher at once; null: all
         "max_batch_size": None,
+        # keys that vary together: {model.width: [32, 64], optimizer.lr: [0.1, 0.05]}, or a list of such mappings
+        "zip": None,
+        # runs that are left out: a condition, e.g. model.depth > 3 and model.width > 128, or a list of conditions
+        "skip": None,
+        # a random part of so many runs; null: all
+        "limit": None,
+        # of the random choice by limit
+        "seed": 0,
     },
     # a search: -m hydra/sweeper=optuna optimizer.lr=tag(log,interval(0.001,1))
     ("sweeper", "optuna"): {

@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.file_names import MULTIRUN
+from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.grid import check, params_texts, specs
+from mlpexp.sweep.grid import params_texts, specs
 from mlpexp.sweep.hydra_sweep import Sweep
 
 try:

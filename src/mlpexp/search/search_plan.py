@@ -16,8 +16,9 @@ from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.search import objectives, samplers, search_console, search_space
 from mlpexp.search.search_space import Space
 from mlpexp.store.run_names import UNNAMED
+from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.grid import check, specs
+from mlpexp.sweep.grid import specs
 
 COMPLETIONS = 20  # values of the other keys with which a value that seems wrong is tried
 

@@ -79,7 +79,7 @@ class Composer:
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
-        self._loader, self._master = loader, master
+        self.loader, self._master = loader, master
         self._is_group: dict[str, bool] = {}
         self._choices: dict[tuple[Override, ...], _Choice | None] = {}
         self._shared: dict[tuple[tuple[Override, ...], tuple[Override, ...]], tuple[_Choice, Plain]] = {}
@@ -112,7 +112,7 @@ class Composer:
             cfg = choice.full(spec, plain)
             OmegaConf.copy_cache(from_config=self._master, to_config=cfg)
         except (Unusual, HydraException, OmegaConfBaseException, ValueError):
-            cfg = self._loader.load_sweep_config(self._master, spec.texts)
+            cfg = self.loader.load_sweep_config(self._master, spec.texts)
         with open_dict(cfg):
             cfg.hydra.job.id = cfg.hydra.job.num = spec.number
         return cfg
@@ -147,7 +147,7 @@ class Composer:
         if groups not in self._choices:
             self._choices[groups] = None  # until it has proved usual
             texts = [override.text for override in groups]
-            self._choices[groups] = _Choice(self._loader.load_sweep_config(self._master, texts))
+            self._choices[groups] = _Choice(self.loader.load_sweep_config(self._master, texts))
         if (choice := self._choices[groups]) is None:
             raise Unusual
         plain = dict(choice.config.plain)
@@ -164,7 +164,7 @@ class Composer:
         if key not in self._is_group:
             if key.startswith("hydra") or not KEY.fullmatch(key.replace("/", ".")):
                 raise Unusual
-            self._is_group[key] = bool(self._loader.get_group_options(key))
+            self._is_group[key] = bool(self.loader.get_group_options(key))
         return self._is_group[key] and not (override.value_text or "").startswith("{")
 
     def _by_hydra(self, spec: RunSpec) -> ComposedRun:

@@ -1,63 +1,168 @@
-"""The runs of a sweep: all combinations of the listed values, parsed once, composed and checked before training."""
+"""The runs of a grid: all combinations of the listed values, those that are not skipped, or a random part of them."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import is_dataclass, replace
-from itertools import product
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra.core.override_parser.types as hydra_types
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
 
-from mlpexp.config import checks, hydra_messages, overrides
-from mlpexp.config.overrides import RunSpec
-from mlpexp.config.schema import Config
+from mlpexp.config import overrides, sweep_syntax
+from mlpexp.config.overrides import Override, RunSpec
+from mlpexp.config.skip_condition import SkipCondition
+from mlpexp.config.sweep_syntax import SWEEPER
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.sweep.compose import ComposedRun, Composer
-from mlpexp.sweep.planner import with_engine
+from mlpexp.sweep.compose import Composer
 
 DEFAULT_MAX_RUNS = 100_000
-MAX_PROBLEMS = 20  # lines that are printed
-MAX_REFUSED = 8  # runs that Hydra refuses: a tenth of a second each, and rarely for different reasons
+MAX_EXAMINED = 1_000_000  # combinations of which a condition is computed
+MAX_SHUFFLED = 1 << 20  # numbers that are shuffled as a list; more are drawn one by one
+
+Point = tuple[Override, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSettings:
+    """The keys below `hydra.sweeper` of the grid sweeper, as plain builtins; see `config.plugin_keys`."""
+
+    params: Any = None
+    max_batch_size: Any = None
+    zip: Any = None
+    skip: Any = None
+    limit: Any = None
+    seed: Any = 0
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any], typed: Sequence[str] = ()) -> "GridSettings":
+        """
+        Args:
+            typed: Hydra's own overrides on the command line, whose zip replaces keys of an experiment's `params`.
+
+        Raises:
+            ConfigError: numbers that are out of range.
+        """
+        plain: Any = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
+        found = cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
+        bounds = {"max_batch_size": (1, "for all runs"), "limit": (1, "for all runs"), "seed": (0, "")}
+        if problems := [
+            f"{SWEEPER}{key}={value} is out of range: it must be a whole number >= {least}"
+            + (f", or null {default}" if default else "")
+            for key, (least, default) in bounds.items()
+            if (value := getattr(found, key)) is not None or not default
+            if type(value) is not int or value < least
+        ]:
+            raise ConfigError(problems)
+        if isinstance(found.params, dict) and any(text.startswith(f"{SWEEPER}zip=") for text in typed):
+            replaced = {overrides.parse(text).key for texts in sweep_syntax.groups(found.zip) for text in texts}
+            found = replace(found, params={key: value for key, value in found.params.items() if key not in replaced})
+        return found
+
+
+class Grid:
+    """Every combination, the last key fastest, as Hydra's own sweeper orders them; keys that vary together come first.
+
+    Args:
+        settings: of the sweeper; `arguments` replace its `params`.
+        arguments: override texts of the command line, without Hydra's own.
+
+    Raises:
+        HydraException: an override cannot be parsed.
+        UserError: a key has no value or an interval, or keys that vary together have different numbers of values.
+    """
+
+    def __init__(self, settings: GridSettings, arguments: Sequence[str], loader: ConfigLoader) -> None:
+        parser = OverridesParser.create(config_loader=loader)
+
+        def parsed(texts: Sequence[str]) -> dict[str, hydra_types.Override]:
+            """By key: of a key that is given twice, the later one counts."""
+            return {override.get_key_element(): override for override in parser.parse_overrides(list(texts))}
+
+        groups = [parsed(texts) for texts in sweep_syntax.groups(settings.zip)]
+        alone = parsed([*params_texts(settings.params), *arguments])
+        _check_groups(groups, alone)
+        self._counts = [_same_count(group) for group in groups] + [_count(override) for override in alone.values()]
+        self._axes = [*(list(group.values()) for group in groups), *([override] for override in alone.values())]
+        self._points: list[list[Point] | None] = [None] * len(self._axes)
+        self.size = prod(self._counts)
+
+    @property
+    def keys(self) -> set[str]:
+        return {override.key_or_group for axis in self._axes for override in axis}
+
+    def run(self, place: int, number: int) -> RunSpec:
+        """The run at a place in the order of the grid, as the sweep's run `number`."""
+        digits = []
+        for count in reversed(self._counts):
+            place, digit = divmod(place, count)
+            digits.append(digit)
+        points = (self._axis(axis)[digit] for axis, digit in enumerate(reversed(digits)))
+        return RunSpec(number, tuple(override for point in points for override in point))
+
+    def _axis(self, axis: int) -> list[Point]:
+        if (found := self._points[axis]) is None:
+            columns = [[overrides.parse(text) for text in _texts(override)] for override in self._axes[axis]]
+            found = self._points[axis] = list(zip(*columns, strict=True))
+        return found
+
+
+class Chosen(NamedTuple):
+    """The runs that are trained, and in a sentence which combinations are not."""
+
+    runs: list[RunSpec]
+    sentence: str
+
+
+def expand(settings: GridSettings, arguments: Sequence[str], composer: Composer, max_runs: int | None) -> Chosen:
+    """The runs of a grid, in its order; arguments as for `Grid`.
+
+    Args:
+        max_runs: `hydra.launcher.max_runs`; None where the launcher has no such key.
+
+    Raises:
+        HydraException: an override cannot be parsed.
+        UserError: the grid is wrong or too large, or no run is left.
+    """
+    grid = Grid(settings, arguments, composer.loader)
+    given = [settings.skip] if isinstance(settings.skip, str) else settings.skip or []
+    conditions = [SkipCondition(str(text), grid.keys) for text in given]
+    limit = grid.size if settings.limit is None else min(settings.limit, grid.size)
+    if conditions and settings.limit is None and grid.size > MAX_EXAMINED:
+        raise UserError(
+            f"the grid has {grid.size:,} combinations, and skip is computed for {MAX_EXAMINED:,} at most; list fewer "
+            "values, or add limit=1000 for a random part"
+        )
+    if not conditions:
+        _check_number(limit, max_runs)
+    order: Iterator[int] = iter(range(grid.size)) if limit == grid.size else _shuffled(grid.size, settings.seed)
+    places, skipped = list[int](), 0
+    for place in order:
+        if len(places) == limit:
+            break
+        if conditions and _is_skipped(grid.run(place, 0), conditions, composer):
+            skipped += 1
+            if skipped == MAX_EXAMINED:
+                break
+        else:
+            places.append(place)
+    if not places:
+        raise UserError(f"skip leaves none of the {skipped:,} combinations; correct {' and '.join(map(str, given))}")
+    _check_number(len(places), max_runs)
+    runs = [grid.run(place, number) for number, place in enumerate(sorted(places))]
+    part = f"{len(runs):,} are chosen at random" if limit < grid.size else ""
+    left_out = f"skip leaves out {skipped:,}" if skipped else ""
+    which = f"{part} ({left_out} before)" if part and left_out else part or left_out
+    return Chosen(runs, f"{grid.size:,} combinations, of which {which}" if which else "")
 
 
 def specs(runs: Sequence[Sequence[str]], first: int = 0) -> list[RunSpec]:
     """The runs that another sweeper lists as override texts."""
     return [RunSpec(first + i, tuple(map(overrides.parse, run))) for i, run in enumerate(runs)]
-
-
-def expand(params: object, arguments: Sequence[str], loader: ConfigLoader, max_runs: int | None) -> list[RunSpec]:
-    """Every combination, the last key fastest, as Hydra's own sweeper orders them.
-
-    Args:
-        params: `hydra.sweeper.params`: values by key, in the syntax of the command line; `arguments` replace them.
-        arguments: override texts of the command line, without Hydra's own.
-        max_runs: `hydra.launcher.max_runs`; None where the launcher has no such key.
-
-    Raises:
-        HydraException: an override cannot be parsed.
-        UserError: no value, an interval, or more than `max_runs` runs.
-    """
-    texts = params_texts(params) + list(arguments)
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(texts)
-    given = {override.get_key_element(): override for override in parsed}  # of a key given twice, the later counts
-    counts = {key: _count(override) for key, override in given.items()}
-    for key, count in counts.items():
-        if count == 0:
-            raise UserError(f"{given[key].input_line} names no value at all, so that the sweep would have no runs")
-    if (total := prod(counts.values())) > (max_runs or DEFAULT_MAX_RUNS):
-        advice = (
-            f"add hydra.launcher.max_runs={total}" if max_runs else "leave out hydra/launcher, which trains in stacks"
-        )
-        raise UserError(f"the sweep has {total:,} runs; if you mean it, {advice}")
-    values = [[overrides.parse(text) for text in _texts(override)] for override in given.values()]
-    return [RunSpec(number, chosen) for number, chosen in enumerate(product(*values))]
 
 
 def params_texts(params: object) -> list[str]:
@@ -68,7 +173,58 @@ def params_texts(params: object) -> list[str]:
     """
     if params is not None and not isinstance(params, Mapping):
         raise UserError(f"hydra.sweeper.params={params} is no mapping; type its keys as overrides, e.g. seed=1,2")
-    return [f"{key}={value}" for key, value in (params or {}).items()]
+    return [f"{key}={sweep_syntax.values(key, value)}" for key, value in (params or {}).items()]
+
+
+def _check_number(total: int, max_runs: int | None) -> None:
+    if total > (max_runs or DEFAULT_MAX_RUNS):
+        advice = (
+            f"add hydra.launcher.max_runs={total}" if max_runs else "leave out hydra/launcher, which trains in stacks"
+        )
+        raise UserError(f"the sweep has {total:,} runs; if you mean it, {advice}; limit=1000 trains a random part")
+
+
+def _shuffled(size: int, seed: int) -> Iterator[int]:
+    """The numbers below `size` in a random order, of which any number may be taken."""
+    generator = random.Random(seed)
+    if size <= MAX_SHUFFLED:
+        numbers = list(range(size))
+        generator.shuffle(numbers)
+        yield from numbers
+        return
+    drawn: set[int] = set()
+    while len(drawn) < size:
+        if (number := generator.randrange(size)) not in drawn:
+            drawn.add(number)
+            yield number
+
+
+def _is_skipped(spec: RunSpec, conditions: Sequence[SkipCondition], composer: Composer) -> bool:
+    try:
+        config = composer.compose(spec).config
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return False  # the check of all runs says why
+    return any(condition.holds(config) for condition in conditions)
+
+
+def _check_groups(groups: Sequence[Mapping[str, Any]], alone: Mapping[str, Any]) -> None:
+    seen: set[str] = set()
+    for group in groups:
+        for key in group:
+            if key in seen or key in alone:
+                raise UserError(
+                    f"{key} is given twice, in zip and {'in another zip' if key in seen else 'outside of it'}; leave "
+                    f"out one of them (a zip of the experiment by {SWEEPER}zip=null)"
+                )
+        seen |= group.keys()
+
+
+def _same_count(group: Mapping[str, hydra_types.Override]) -> int:
+    counts = {key: _count(override) for key, override in group.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{key} has {count:,}" for key, count in counts.items())
+        raise UserError(f"zip needs as many values of each key: {listed}")
+    return next(iter(counts.values()))
 
 
 def _count(override: hydra_types.Override) -> int:
@@ -82,8 +238,12 @@ def _count(override: hydra_types.Override) -> int:
         )
     value = override.value()
     if isinstance(value, hydra_types.RangeSweep) and isinstance(numbers := value.range(), range):
-        return len(numbers)
-    return sum(1 for _ in override.sweep_string_iterator())
+        count = len(numbers)
+    else:
+        count = sum(1 for _ in override.sweep_string_iterator())
+    if not count:
+        raise UserError(f"{override.input_line} names no value at all, so that the sweep would have no runs")
+    return count
 
 
 def _texts(override: hydra_types.Override) -> list[str]:
@@ -91,111 +251,3 @@ def _texts(override: hydra_types.Override) -> list[str]:
     if override.is_sweep_override():
         return [f"{key}={value}" for value in override.sweep_string_iterator()]
     return [f"{key}={override.get_value_element_as_str()}"]
-
-
-class CheckedRun(NamedTuple):
-    """One run of a sweep that can be trained."""
-
-    composed: ComposedRun
-    config: Config
-
-
-def check(
-    composer: Composer, specs: Sequence[RunSpec], *, alone: bool = False, earlier_engine: str | None = None
-) -> list[CheckedRun]:
-    """Every run's configuration, composed, typed, and with its engine chosen.
-
-    Args:
-        alone: all runs train alone.
-        earlier_engine: of this sweep's first start, see `planner.with_engine`.
-
-    Raises:
-        ConfigError: each problem once, with the number of runs that have it.
-    """
-    problems: Counter[str] = Counter()
-    accepted: list[CheckedRun] = []
-    parts: dict[str, Any] = {}
-    checked: dict[tuple[object, ...], CheckedRun] = {}  # by all but the seed, on which no check of several keys depends
-    refused = examined = 0
-    for spec in specs:
-        examined += 1
-        try:
-            composed = composer.compose(spec)
-            key = _all_but_the_seed(composed)
-            if key in checked and (cfg := _with_seed(checked[key].config, composed.config.get("seed"))) is not None:
-                accepted.append(CheckedRun(composed, cfg))
-                continue
-            cfg = checks.parse(composed.config, Path.cwd)
-            cfg = with_engine(cfg, alone=alone or composed.needs_run_job, earlier=earlier_engine)
-            if cfg.resume is not None:
-                raise UserError("resume continues one run; leave it out, or leave out -m")
-            accepted.append(CheckedRun(composed, _with_shared_parts(cfg, parts)))
-            checked[key] = accepted[-1]
-        except UserError as error:
-            problems.update(str(error).splitlines())
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            problems[hydra_messages.hydra_sentence(error)] += 1
-            refused += 1
-            if refused == MAX_REFUSED:
-                break
-    problems.update(_missing_devices(run.config for run in accepted))
-    problems.update(_shared_directories(accepted))
-    if problems:
-        of = f"of {examined:,} runs" if examined == len(specs) else f"of the first {examined:,} runs"
-        lines = [f"{text} ({count:,} {of})" if len(specs) > 1 else text for text, count in problems.items()]
-        if len(lines) > MAX_PROBLEMS:
-            lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} more problems"]
-        raise ConfigError(lines)
-    return accepted
-
-
-def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:
-    """Equal for two runs of a sweep that differ in nothing but their seed; groups of keys are compared by object."""
-    values = ((key, value) for key, value in run.config.items() if key != "seed")
-    return (
-        run.needs_run_job,
-        *((key, id(value) if isinstance(value, dict | list) else (type(value), value)) for key, value in values),
-    )
-
-
-def _with_seed(cfg: Config, seed: object) -> Config | None:
-    """The same with another seed; None where that is none, as the whole check then says."""
-    try:
-        return replace(cfg, seed=seed)  # type: ignore[arg-type]
-    except ValidationError:
-        return None
-
-
-def _with_shared_parts(cfg: Config, parts: dict[str, Any]) -> Config:
-    """The same, with the parts that equal another run's in common: most runs differ in one part of eight."""
-    own = {name: value for name, value in vars(cfg).items() if is_dataclass(value)}
-    # compared by their repr, because 0.0 and -0.0 are equal
-    return replace(cfg, **{name: parts.setdefault(repr(part), part) for name, part in own.items()})
-
-
-def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
-    problems: Counter[str] = Counter()
-    for name, count in Counter(cfg.trainer.accelerator for cfg in configs).items():
-        if name in ("cpu", "auto"):
-            continue
-        from mlpexp.training import single_run  # torch: late
-
-        try:
-            single_run.check_accelerator(name)
-        except UserError as error:
-            problems[str(error)] = count
-    return problems
-
-
-def _shared_directories(runs: Iterable[CheckedRun]) -> Counter[str]:
-    by_directory: dict[str, list[Config]] = defaultdict(list)
-    for composed, cfg in runs:
-        by_directory[composed.output_dir].append(cfg)
-    return Counter(
-        {
-            f"different runs would write to {directory}; name every key in their directories: "
-            "'hydra.sweep.subdir=\"${mlpexp.full_run_name:${hydra.overrides.task}}\"'": len(configs)
-            for directory, configs in by_directory.items()
-            if any(cfg != configs[0] for cfg in configs[1:])
-        }
-    )

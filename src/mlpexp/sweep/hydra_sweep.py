@@ -23,8 +23,9 @@ from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock, file_names, worker_session
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
+from mlpexp.sweep.checked_runs import CheckedRun, check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.grid import CheckedRun, check, expand
+from mlpexp.sweep.grid import GridSettings, expand
 from mlpexp.sweep.hydra_jobs import Ended, HydraCalls, Job, Outcome, StackedReturn, ended_rows, write_hydra_files
 from mlpexp.sweep.planner import engine_of
 from mlpexp.sweep.sweep_console import Screen
@@ -340,17 +341,17 @@ def sweep_grid(
     """
     refuse_other_application(config, "hydra/sweeper=grid")
     plugin_keys.check("sweeper", "grid", settings)
-    size = settings["max_batch_size"]
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise ConfigError(
-            [f"hydra.sweeper.max_batch_size={size} is out of range: it must be >= 1, or null for all runs"]
-        )
+    grid = GridSettings.read(settings, config.hydra.overrides.hydra)
+    size = grid.max_batch_size
     ours = getattr(launcher, "sweep", None)
     max_runs = ours.settings.max_runs if isinstance(ours, Sweep) else None
-    specs = expand(settings["params"], arguments, context.config_loader, max_runs)
+    composer = ours.composer if isinstance(ours, Sweep) else Composer(context.config_loader, config)
+    specs, sentence = expand(grid, arguments, composer, max_runs)
+    if sentence:
+        say(sentence)
     if isinstance(ours, Sweep):
         return ours.train_grid(specs, size)
-    for run in check(Composer(context.config_loader, config), specs, alone=True):
+    for run in check(composer, specs, alone=True):
         _refuse_stacked_only(run.config)
     directory = Path(str(config.hydra.sweep.dir))
     directory.mkdir(parents=True, exist_ok=True)

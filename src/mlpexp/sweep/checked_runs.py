@@ -1,0 +1,129 @@
+"""The runs of a sweep, composed and checked before any is trained."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from mlpexp.config import checks, hydra_messages
+from mlpexp.config.overrides import RunSpec
+from mlpexp.config.schema import Config
+from mlpexp.runtime.errors import ConfigError, UserError
+from mlpexp.sweep.compose import ComposedRun, Composer
+from mlpexp.sweep.planner import with_engine
+
+MAX_PROBLEMS = 20  # lines that are printed
+MAX_REFUSED = 8  # runs that Hydra refuses: a tenth of a second each, and rarely for different reasons
+
+
+class CheckedRun(NamedTuple):
+    """One run of a sweep that can be trained."""
+
+    composed: ComposedRun
+    config: Config
+
+
+def check(
+    composer: Composer, specs: Sequence[RunSpec], *, alone: bool = False, earlier_engine: str | None = None
+) -> list[CheckedRun]:
+    """Every run's configuration, composed, typed, and with its engine chosen.
+
+    Args:
+        alone: all runs train alone.
+        earlier_engine: of this sweep's first start, see `planner.with_engine`.
+
+    Raises:
+        ConfigError: each problem once, with the number of runs that have it.
+    """
+    problems: Counter[str] = Counter()
+    accepted: list[CheckedRun] = []
+    parts: dict[str, Any] = {}
+    checked: dict[tuple[object, ...], CheckedRun] = {}  # by all but the seed, on which no check of several keys depends
+    refused = examined = 0
+    for spec in specs:
+        examined += 1
+        try:
+            composed = composer.compose(spec)
+            key = _all_but_the_seed(composed)
+            if key in checked and (cfg := _with_seed(checked[key].config, composed.config.get("seed"))) is not None:
+                accepted.append(CheckedRun(composed, cfg))
+                continue
+            cfg = checks.parse(composed.config, Path.cwd)
+            cfg = with_engine(cfg, alone=alone or composed.needs_run_job, earlier=earlier_engine)
+            if cfg.resume is not None:
+                raise UserError("resume continues one run; leave it out, or leave out -m")
+            accepted.append(CheckedRun(composed, _with_shared_parts(cfg, parts)))
+            checked[key] = accepted[-1]
+        except UserError as error:
+            problems.update(str(error).splitlines())
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            problems[hydra_messages.hydra_sentence(error)] += 1
+            refused += 1
+            if refused == MAX_REFUSED:
+                break
+    problems.update(_missing_devices(run.config for run in accepted))
+    problems.update(_shared_directories(accepted))
+    if problems:
+        of = f"of {examined:,} runs" if examined == len(specs) else f"of the first {examined:,} runs"
+        lines = [f"{text} ({count:,} {of})" if len(specs) > 1 else text for text, count in problems.items()]
+        if len(lines) > MAX_PROBLEMS:
+            lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} more problems"]
+        raise ConfigError(lines)
+    return accepted
+
+
+def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:
+    """Equal for two runs of a sweep that differ in nothing but their seed; groups of keys are compared by object."""
+    values = ((key, value) for key, value in run.config.items() if key != "seed")
+    return (
+        run.needs_run_job,
+        *((key, id(value) if isinstance(value, dict | list) else (type(value), value)) for key, value in values),
+    )
+
+
+def _with_seed(cfg: Config, seed: object) -> Config | None:
+    """The same with another seed; None where that is none, as the whole check then says."""
+    try:
+        return replace(cfg, seed=seed)  # type: ignore[arg-type]
+    except ValidationError:
+        return None
+
+
+def _with_shared_parts(cfg: Config, parts: dict[str, Any]) -> Config:
+    """The same, with the parts that equal another run's in common: most runs differ in one part of eight."""
+    own = {name: value for name, value in vars(cfg).items() if is_dataclass(value)}
+    # compared by their repr, because 0.0 and -0.0 are equal
+    return replace(cfg, **{name: parts.setdefault(repr(part), part) for name, part in own.items()})
+
+
+def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
+    problems: Counter[str] = Counter()
+    for name, count in Counter(cfg.trainer.accelerator for cfg in configs).items():
+        if name in ("cpu", "auto"):
+            continue
+        from mlpexp.training import single_run  # torch: late
+
+        try:
+            single_run.check_accelerator(name)
+        except UserError as error:
+            problems[str(error)] = count
+    return problems
+
+
+def _shared_directories(runs: Iterable[CheckedRun]) -> Counter[str]:
+    by_directory: dict[str, list[Config]] = defaultdict(list)
+    for composed, cfg in runs:
+        by_directory[composed.output_dir].append(cfg)
+    return Counter(
+        {
+            f"different runs would write to {directory}; name every key in their directories: "
+            "'hydra.sweep.subdir=\"${mlpexp.full_run_name:${hydra.overrides.task}}\"'": len(configs)
+            for directory, configs in by_directory.items()
+            if any(cfg != configs[0] for cfg in configs[1:])
+        }
+    )

@@ -1,0 +1,319 @@
+"""The runs of a grid: combinations, keys that vary together, conditions, random parts; typed, in YAML, in Python."""
+
+import csv
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tree
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mlpexp
+from mlpexp.cli import hydra_app
+from mlpexp.config import overrides, schema, sweep_syntax
+from mlpexp.config.skip_condition import SkipCondition
+from mlpexp.runtime.errors import UserError
+from mlpexp.sweep.compose import Composer
+from mlpexp.sweep.grid import Chosen, GridSettings, expand
+
+CONF = Path(__file__).parents[1] / "conf"
+KEYS = sorted(schema.field_types())
+
+
+@pytest.fixture(scope="module")
+def composer() -> Composer:
+    hydra_app.register()
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("train", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    return Composer(loader, master)
+
+
+def chosen(composer: Composer, *arguments: str, max_runs: int = 1000, **given: Any) -> Chosen:
+    """What a command line with these arguments trains."""
+    settings = dict(given)
+    ordinary = []
+    for text in sweep_syntax.for_hydra(arguments, is_sweep=True):
+        override = overrides.parse(text)
+        if text.startswith("hydra.sweeper."):
+            settings[override.key.removeprefix("hydra.sweeper.")] = override.value
+        else:
+            ordinary.append(text)
+    return expand(GridSettings.read(settings), ordinary, composer, max_runs)
+
+
+def texts(found: Chosen) -> list[str]:
+    assert [run.number for run in found.runs] == list(range(len(found.runs)))
+    return [" ".join(run.texts) for run in found.runs]
+
+
+def test_keys_in_a_zip_vary_together_and_with_every_combination_of_the_others(composer):
+    found = chosen(composer, "zip(model.width=[32,64],optimizer.lr=[0.1,0.05])", "model.depth=1,2", "seed=range(2)")
+    pairs = [("32", "0.1"), ("64", "0.05")]
+    assert texts(found) == [
+        f"model.width={width} optimizer.lr={rate} model.depth={depth} seed={seed}"
+        for (width, rate), depth, seed in itertools.product(pairs, (1, 2), (0, 1))
+    ]
+    assert found.sentence == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "zip(model.width=[8,16,32],seed=[0,1,2])",
+        "zip(model.width=8,16,32,seed=0,1,2)",
+        "zip( model.width = [8, 16, 32] , seed = range(3) )",
+        "zip(model.width=choice(8,16,32),seed=range(0,3))",
+        "zip(model.width=logrange(8,32,3),seed=[0,1,2])",
+    ],
+)
+def test_a_zip_reads_lists_and_every_kind_of_values(composer, text: str):
+    assert texts(chosen(composer, text)) == [f"model.width={8 << i} seed={i}" for i in range(3)]
+
+
+def test_lists_texts_and_choices_of_files_are_values_of_a_zip(composer):
+    found = chosen(composer, "zip(model.width=[[32,16],[8]],optimizer=[adam,sgd],name=['a,b','c=d'],+trainer.x=[1,2])")
+    assert texts(found) == [
+        "model.width=[32,16] optimizer=adam name='a,b' +trainer.x=1",
+        "model.width=[8] optimizer=sgd name='c=d' +trainer.x=2",
+    ]
+
+
+def test_several_zips_are_combined_like_keys(composer):
+    found = chosen(composer, "zip(model.width=[8,16],optimizer.lr=[1,2])", "zip(seed=[1,2],data.seed=[3,4])")
+    assert len(found.runs) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["zip(seed=[1,2],model.width=[8])"], "zip needs as many values of each key: seed has 2, model.width has 1"),
+        (["zip(seed=[1,2])", "seed=3"], "seed is given twice, in zip and outside of it"),
+        (["zip(seed=[1,2])", "zip(seed=[1,2])"], "seed is given twice, in zip and in another zip"),
+        (["zip()"], "zip() cannot be read; write e.g. 'zip(model.width=[32,64],optimizer.lr=[0.1,0.05])'"),
+        (["zip(3,4)"], "cannot be read"),
+        (["zip(seed=[1,2]"], "cannot be read"),
+        (["zip(seed=interval(0,1))"], "is an interval"),
+        (["zip(seed=range(0))"], "names no value at all"),
+        (["seed=1,2", "skip=seed>0"], "skip leaves none of the 2 combinations"),
+        (["seed=1,2", "limit=0"], "hydra.sweeper.limit=0 is out of range"),
+        (["seed=1,2", "limit=x"], "hydra.sweeper.limit=x is out of range"),
+        (["seed=range(2000)"], "the sweep has 2,000 runs; if you mean it, add hydra.launcher.max_runs=2000"),
+        (["seed=range(2000)", "skip=seed<500"], "the sweep has 1,500 runs"),
+        (["seed=range(2000)", "data.seed=range(2000)", "skip=seed==1"], "add limit=1000 for a random part"),
+        (["optimizer.lr=logrange(0,1,3)"], "write logrange(LOW,HIGH,COUNT) alone"),
+        (["optimizer.lr=0.5,logrange(0.1,1,3)"], "write logrange(LOW,HIGH,COUNT) alone"),
+        (["model.width=logrange(1,3,9)"], "fewer than 9 different values"),
+    ],
+)
+def test_a_wrong_grid_is_one_line(composer, arguments: list[str], message: str):
+    with pytest.raises(UserError) as error:
+        chosen(composer, *arguments)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@given(st.floats(1e-9, 1e9), st.floats(2, 1e6), st.integers(2, 30))
+@settings(max_examples=30, deadline=None)
+def test_a_log_range_has_its_ends_and_equal_ratios(low: float, ratio: float, count: int):
+    import numpy as np
+
+    text = sweep_syntax.with_log_range(f"optimizer.lr=logrange({low!r},{low * ratio!r},{count})")
+    found = [float(value) for value in (overrides.parse(text).value_text or "").split(",")]
+    np.testing.assert_allclose(found, np.geomspace(low, low * ratio, count), rtol=6e-4)
+    assert (found[0], found[-1]) == (low, low * ratio)
+
+
+def test_a_log_range_of_whole_numbers_has_whole_numbers():
+    assert sweep_syntax.with_log_range("model.width=logrange(8,512,4)") == "model.width=8,32,128,512"
+    assert sweep_syntax.with_log_range("optimizer.lr=logrange(1,0.01,3)") == "optimizer.lr=1,0.1,0.01"
+    assert sweep_syntax.with_log_range("name='logrange(1,2,3)'") == "name='logrange(1,2,3)'"
+
+
+CONDITIONS = {
+    "model.depth>3 and model.width>16": lambda depth, width, **_: depth > 3 and width > 16,
+    "model.depth == 1 or not model.width in [8, 32]": lambda depth, width, **_: depth == 1 or width not in (8, 32),
+    "1 < model.depth <= 4": lambda depth, **_: 1 < depth <= 4,
+    "model.depth * model.width > 60": lambda depth, width, **_: depth * width > 60,
+    "optimizer == adam": lambda optimizer, **_: optimizer == "adam",
+    "optimizer.name != 'adam'": lambda optimizer, **_: optimizer != "adam",
+    "optimizer.lr < 0.05": lambda optimizer, **_: optimizer == "adam",  # whose file has a rate of its own
+    "resume is null": lambda **_: True,
+    "model.activation in [relu, tanh] and max([model.depth, 2]) == 2": lambda depth, **_: depth <= 2,
+    "data.batch_size % 2 == 1": lambda **_: False,
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_skip_leaves_out_the_runs_for_which_its_condition_holds(composer, condition: str):
+    values = {"model.depth": (1, 2, 4, 5), "model.width": (8, 16, 32), "optimizer": ("sgd", "adam"), "seed": (0,)}
+    swept = [f"{key}={','.join(map(str, listed))}" for key, listed in values.items()]
+    points = list(itertools.product(*values.values()))
+    expected = [
+        " ".join(f"{key}={value}" for key, value in zip(values, point, strict=True))
+        for point in points
+        if not CONDITIONS[condition](depth=point[0], width=point[1], optimizer=point[2])
+    ]
+    if not expected:
+        with pytest.raises(UserError, match="leaves none"):
+            chosen(composer, *swept, f"skip={condition}")
+        return
+    found = chosen(composer, *swept, f"skip={condition}")
+    assert texts(found) == expected
+    out = len(points) - len(expected)
+    assert found.sentence == (f"{len(points)} combinations, of which skip leaves out {out}" if out else "")
+
+
+def test_a_condition_may_name_a_key_that_the_sweep_adds(composer):
+    found = chosen(composer, "+trainer.x=1,2", "seed=1,2", "skip=trainer.x==2 and seed==1")
+    assert len(found.runs) == 3
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_has_a_place_in_a_condition(key: str):
+    assert SkipCondition(f"{key} != null").holds({}) is False
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    {
+        "model.dept > 3": "unknown key 'model.dept'; did you mean model.depth?",
+        "depth > 3": "unknown key 'depth'; did you mean model.depth?",
+        "model.activation == rleu": "unknown model.activation 'rleu'; choose one of",
+        "optimizer in ['adam', 'adm']": "unknown optimizer 'adm'; choose one of",
+        "model.depth = 3": "cannot be read",
+        "model.depth > 3 && seed > 2": "cannot be read",
+        "": "cannot be read",
+        "(": "cannot be read",
+        "seed": "neither true nor false",
+        "model.depth > 'a'": "not supported",
+        "1 / seed > 2 and seed == 0": "division by zero",
+        "seed ** 99 > 1": "has no place in a condition",
+        "__import__('os').system('true')": "the functions are",
+        "(lambda: 1)() == 1": "the functions are",
+        "seed.__class__ == 1": "unknown key 'seed.__class__'",
+        "[x for x in [1]] == 1": "has no place in a condition",
+        "'a' * 1000000000 == 1": "needs two numbers",
+        "(" * 5000 + "1" + ")" * 5000 + " == 1": "cannot be read",
+        "seed == 1 " + "or seed == 1 " * 2000: "it is too long",
+    }.items(),
+)
+def test_a_wrong_condition_is_one_line_and_executes_nothing(composer, condition: str, message: str):
+    with pytest.raises(UserError) as error:
+        chosen(composer, "seed=0,1", f"skip={condition}")
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_limit_is_a_random_part_in_the_order_of_the_grid_that_a_larger_limit_contains(composer):
+    grid = ["model.depth=range(1,11)", "seed=range(40)"]
+    whole = texts(chosen(composer, *grid))
+    parts = [texts(chosen(composer, *grid, f"limit={limit}")) for limit in (10, 20, 20, 400, 1000)]
+    assert [len(part) for part in parts] == [10, 20, 20, 400, 400]
+    assert set(parts[0]) < set(parts[1]) == set(parts[2]) < set(parts[3])
+    assert all(part == [text for text in whole if text in set(part)] for part in parts)
+    assert texts(chosen(composer, *grid, "limit=20", seed=1)) != parts[1]
+    depths = [text.split()[0] for text in texts(chosen(composer, *grid, "limit=200"))]
+    assert min(map(depths.count, set(depths))) > 8  # of 20 expected
+
+
+def test_a_part_of_a_grid_that_is_too_large_to_list(composer):
+    grid = [f"{key}=range(2000)" for key in ("seed", "data.seed", "model.width")]
+    found = chosen(composer, *grid, "limit=50", "skip=seed%2==1")
+    runs = [tuple(override.value for override in run.overrides) for run in found.runs]
+    assert len(set(runs)) == 50
+    assert not any(run[0] % 2 for run in runs)
+    assert found.sentence.startswith("8,000,000,000 combinations, of which 50 are chosen at random (skip leaves")
+
+
+YAML = """\
+# @package _global_
+name: mine
+trainer:
+  max_epochs: 1
+hydra:
+  sweeper:
+    params:
+      model.activation: [tanh, relu]
+      seed: range(2)
+    zip:
+      model.width: [[8, 4], [4, 4]]
+      optimizer.lr: logrange(0.01, 1, 2)
+    skip: optimizer.lr < 0.1 and model.activation == relu
+    limit: 5
+"""
+
+
+def rows(sweep: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((sweep / "results.csv").read_text().splitlines()))
+
+
+def test_a_sweep_in_yaml_is_the_typed_one_and_python_s(train, here):
+    (here / "own/experiment").mkdir(parents=True)
+    (here / "own/experiment/mine.yaml").write_text(YAML)
+    ended = train(["--config-dir", str(here / "own"), "-m", "experiment=mine"])
+    assert ended.code == 0, ended.err
+    assert "combinations, of which 5 are chosen at random" in ended.out
+    table = rows(here / "multirun/mine")
+    assert len(table) == 5
+    pairs = {"[8,4]": "0.01", "[4,4]": "1"}
+    assert all(pairs[row["model.width"]] == row["optimizer.lr"] for row in table)
+    assert not any(row["optimizer.lr"] == "0.01" and row["model.activation"] == "relu" for row in table)
+
+    typed = [
+        *("-m", "name=mine", "trainer.max_epochs=1", "model.activation=tanh,relu", "seed=range(2)"),
+        *("zip(model.width=[[8,4],[4,4]],optimizer.lr=[0.01,1])", "limit=5"),
+        "skip=optimizer.lr<0.1 and model.activation==relu",
+    ]
+    again = train(typed)
+    assert again.code == 0, again.err
+    assert "5 runs: 5 done before" in again.out
+    results = mlpexp.sweep(
+        {"model.activation": ["tanh", "relu"], "seed": range(2)},
+        zip={"model.width": [[8, 4], [4, 4]], "optimizer.lr": [0.01, 1]},
+        skip="optimizer.lr < 0.1 and model.activation == relu",
+        trainer={"max_epochs": 1},
+        name="mine",
+    )
+    assert len(results) == 6  # without a limit, of which 5 were there
+    assert {row["name"] for row in table} <= {row["name"] for row in rows(here / "multirun/mine")}
+
+
+def test_a_run_of_a_grid_is_found_again_whatever_chose_it(train, here):
+    assert train("-m name=g model.width=4,8 optimizer.lr=0.1,0.2 trainer.max_epochs=1").code == 0
+    shutil.copytree(here / "multirun/g", here / "before")
+    ended = train(["-m", "name=g", "zip(model.width=[4,8],optimizer.lr=[0.1,0.2])", "trainer.max_epochs=1"])
+    assert (ended.code, "2 runs: 2 done before" in ended.out) == (0, True)
+    ended = train("-m name=g model.width=4,8,16 optimizer.lr=0.1,0.2 limit=5 trainer.max_epochs=1")
+    assert (ended.code, "done before" in ended.out) == (0, True)
+    assert len(rows(here / "multirun/g")) == 5
+    before, after = tree(here / "before"), tree(here / "multirun/g")
+    kept = {path for path in before if str(path).endswith("result.json")}
+    assert len(kept) == 4
+    assert all(before[path] == after[path] for path in kept)
+
+
+@pytest.mark.parametrize("argument", ["zip(seed=[1,2])", "skip=seed==1", "limit=3"])
+def test_a_single_run_refuses_what_chooses_runs(train, here, argument: str):
+    ended = train([argument])
+    assert (ended.code, tree(here)) == (2, {})
+    assert ended.line == f"train.py: {argument} chooses the runs of a sweep; add -m, or leave it out"
+    with pytest.raises(UserError, match=r"call mlpexp\.sweep, or leave it out"):
+        mlpexp.run(argument)
+
+
+def test_a_zip_that_is_typed_replaces_keys_of_an_experiment(train, here):
+    (here / "own/experiment").mkdir(parents=True)
+    (here / "own/experiment/mine.yaml").write_text(YAML.replace("limit: 5", "limit: null"))
+    start = ["--config-dir", str(here / "own"), "-m", "experiment=mine", "dry_run=true"]
+    ended = train([*start, "zip(model.activation=[tanh,relu,gelu],optimizer.lr=[1,2,3])", "hydra.sweeper.skip=null"])
+    assert ended.out.startswith("6 runs: 3 configurations x 2 seeds")
+    ended = train([*start, "model.width=8"])
+    assert "model.width is given twice, in zip and outside of it; leave out one of them" in ended.line
+    assert train([*start, "model.width=8", "hydra.sweeper.zip=null", "hydra.sweeper.skip=null"]).code == 0
