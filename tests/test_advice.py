@@ -23,7 +23,7 @@ UNKNOWN = {
     "-m seed=1,2 +hydra.sweeper.direction=maximize": "losses are minimised and accuracies maximised",
     "-m seed=1,2 hydra.sweeper.direction=maximize": "hydra/sweeper=optuna 'hydra.sweeper.objectives=",
     "-m seed=1,2 +hydra.sweeper.foo=1": "hydra/sweeper=grid has params, max_batch_size",
-    "-m seed=1,2 hydra.sweeper.foo=1": "hydra/sweeper=grid has params, max_batch_size; hydra/sweeper=optuna has",
+    "-m seed=1,2 hydra.sweeper.foo=1": "max_batch_size, zip, skip, limit, seed; hydra/sweeper=optuna has",
     "-m seed=1,2 hydra.sweeper.n_trials=5": "it belongs to hydra/sweeper=optuna",
     "-m seed=1,2 +hydra.sweeper.n_trials=5": "it belongs to hydra/sweeper=optuna",
     "-m seed=1,2 +hydra.launcher.n_jobs=2": "hydra.launcher.backend=fork hydra.launcher.workers=2",

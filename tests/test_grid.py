@@ -104,7 +104,10 @@ def test_several_zips_are_combined_like_keys(composer):
         (["seed=1,2", "skip=seed>0"], "skip leaves none of the 2 combinations"),
         (["seed=1,2", "limit=0"], "hydra.sweeper.limit=0 is out of range"),
         (["seed=1,2", "limit=x"], "hydra.sweeper.limit=x is out of range"),
-        (["seed=range(2000)"], "the sweep has 2,000 runs; if you mean it, add hydra.launcher.max_runs=2000"),
+        (
+            ["seed=range(2000)"],
+            "train a random part by limit=1000; if you mean all, add hydra.launcher.max_runs=2000",
+        ),
         (["seed=range(2000)", "skip=seed<500"], "the sweep has 1,500 runs"),
         (["seed=range(2000)", "data.seed=range(2000)", "skip=seed==1"], "add limit=1000 for a random part"),
         (["optimizer.lr=logrange(0,1,3)"], "write logrange(LOW,HIGH,COUNT) alone"),

@@ -25,8 +25,8 @@ Train multilayer perceptrons on digits or your own table, one or many at once.
       train a finished run further
   python scripts/train.py -m model.depth=1,2,3 'seed=range(5)' name=depths
       a sweep: 15 runs
-  python scripts/train.py -m 'zip(model.width=[32,64],optimizer.lr=[0.2,0.1])' 'seed=range(50)' 'skip=seed==13' limit=20
-      keys that vary together, combinations left out, a random part
+  python scripts/train.py -m 'zip(model.width=[32,64],optimizer.lr=[0.2,0.1])'
+      keys that vary together; 'skip=CONDITION' and limit=N choose from a grid
 
 Results go to outputs/DATE/TIME, those of a sweep to multirun/NAME.
 Look at them with: tensorboard --logdir DIR

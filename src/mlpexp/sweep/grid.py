@@ -181,7 +181,7 @@ def _check_number(total: int, max_runs: int | None) -> None:
         advice = (
             f"add hydra.launcher.max_runs={total}" if max_runs else "leave out hydra/launcher, which trains in stacks"
         )
-        raise UserError(f"the sweep has {total:,} runs; if you mean it, {advice}; limit=1000 trains a random part")
+        raise UserError(f"the sweep has {total:,} runs; train a random part by limit=1000; if you mean all, {advice}")
 
 
 def _shuffled(size: int, seed: int) -> Iterator[int]:
