@@ -1,5 +1,7 @@
 """Never two writers: workers notice that their conductor has gone, and the next start waits for them."""
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -28,6 +30,20 @@ def test_a_worker_may_write_while_its_sweep_is_conducted(tmp_path: Path) -> None
 def test_a_worker_of_an_earlier_start_may_not_write(tmp_path: Path) -> None:
     with worker_session.conducting(tmp_path), pytest.raises(Gone, match="started again"):
         Session(tmp_path, "another").check()
+
+
+def test_a_session_that_cannot_be_read_has_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with worker_session.conducting(tmp_path) as session:
+
+        def broken(*arguments: object) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(worker_session.os, "open", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            session.check()
+        with pytest.raises(OSError, match="Input/output error"), session.writing(0):
+            pass
+        monkeypatch.undo()
 
 
 CONDUCT = """

@@ -30,3 +30,21 @@ def test_a_signal_during_the_imports_ends_it_with_its_code_and_one_line(here: Pa
     assert err.startswith(f"train.py: stopped by {signal.Signals(number).name}")
     assert err.count("\n") == 1
     assert not list(here.iterdir())
+
+
+ENDING = """
+import os, signal, sys
+from mlpexp.runtime import signals
+signals.exit_at_once()
+try:
+    with signals.interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+except BaseException as error:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(error)
+"""
+
+
+def test_an_impatient_second_signal_while_the_program_ends_says_and_changes_nothing():
+    ended = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "stopped by SIGTERM\n", "")

@@ -119,9 +119,11 @@ class Child:
         self._err = tempfile.TemporaryFile()  # noqa: SIM115  # closed once its end is read
         self._started = time.monotonic()
         self.told = Told()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child that is not yet the command has no answer
         self.pid = os.fork()
         if self.pid == 0:
             self._become(place, words, fault or Fault(), record, out or {})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def _become(
         self, place: Path, words: Sequence[str], fault: Fault, record: Path | None, out: dict[int, int | None]
@@ -145,11 +147,15 @@ class Child:
             self._note_arming()
             fault.install(self.told, record)
             try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
                 runpy.run_path(str(SCRIPT), run_name="__main__")
                 code = 0
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 0
             except BaseException as error:  # nothing may come out of the child but its code
+                if isinstance(error, KeyboardInterrupt) and not self.told.armed:
+                    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as Python ends before the script has handlers
+                    os.kill(os.getpid(), signal.SIGINT)
                 sys.stderr.write(f"LEAKED {error!r}\n")
             sys.stderr.flush()
         finally:

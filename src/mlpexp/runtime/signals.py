@@ -37,14 +37,14 @@ def interruptible() -> Iterator[None]:
         yield
         return
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in EXIT_CODES}
+    if before[signal.SIGINT] is not _stop:  # the outermost of nested blocks; after it `_exit` may be at work again
+        _state.stopped_at = None
     arm()
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if before[signal.SIGINT] is not _stop:  # the outermost of nested blocks
-            _state.stopped_at = None
 
 
 @contextmanager
@@ -73,17 +73,19 @@ def arm() -> None:
 
 
 def exit_at_once() -> None:
-    """Until `arm`, a signal ends the program with its exit code and one line, without a traceback out of an import."""
+    """Outside `interruptible`, a signal ends the program with its exit code and one line, never with a traceback.
+
+    Repeated signals that arrive while a program that was stopped ends are ignored here, too.
+    """
     for number in EXIT_CODES if _is_main_thread() else ():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _exit)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    now = time.monotonic()
-    if _state.stopped_at is not None and now - _state.stopped_at < REPEAT_S:
+    if _is_repeated():
         return
-    _state.stopped_at = now
+    _state.stopped_at = time.monotonic()
     if _state.deferring:
         _state.pending = signal.Signals(number)
     else:
@@ -94,9 +96,16 @@ def _interrupted(number: signal.Signals) -> Interrupted:
     return Interrupted(f"stopped by {number.name}", EXIT_CODES[number])
 
 
+def _is_repeated() -> bool:
+    return _state.stopped_at is not None and time.monotonic() - _state.stopped_at < REPEAT_S
+
+
 def _exit(number: int, frame: FrameType | None) -> None:
+    if _is_repeated():
+        return
     script = os.path.basename(sys.argv[0])  # noqa: PTH119 - nothing is imported in a handler
-    os.write(2, f"{script}: stopped by {signal.Signals(number).name} before anything was started\n".encode())
+    when = " before anything was started" if _state.stopped_at is None else ""
+    os.write(2, f"{script}: stopped by {signal.Signals(number).name}{when}\n".encode())
     os._exit(EXIT_CODES[signal.Signals(number)])
 
 

@@ -50,6 +50,7 @@ class Session:
         """
         Raises:
             Gone: no main process holds this session any more.
+            OSError: that cannot be read.
         """
         handle = self._opened(CONDUCTOR, os.O_RDONLY)
         try:
@@ -70,6 +71,7 @@ class Session:
 
         Raises:
             Gone: no main process holds this session any more.
+            OSError: the disk is full or broken.
         """
         writers = self._opened(WRITERS, os.O_RDWR)
         try:
@@ -112,7 +114,7 @@ class Session:
     def _opened(self, name: str, flags: int) -> int:
         try:
             return os.open(self._path(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        except OSError:
+        except FileNotFoundError:
             raise Gone(f"{self.directory}: the sweep has ended") from None
 
     def _path(self, name: str) -> Path:

@@ -70,6 +70,7 @@ class RemoteWorker:
         Raises:
             Lost: stopped from outside, or the sweep has gone.
             UserError: a plugin is not there, or has changed.
+            OSError: the disk is full or broken.
         """
         with _one_at_a_time, contextlib.ExitStack() as surroundings:
             try:
@@ -111,7 +112,8 @@ def _ending_with(session: Session) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(WATCH_S):
             try:
-                session.check()
+                with contextlib.suppress(OSError):  # unreadable is not gone; the training meets the same error
+                    session.check()
             except Gone:
                 over.wait(GRACE_S)  # to finish the epoch and save
                 os._exit(1)
