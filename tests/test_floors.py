@@ -29,7 +29,7 @@ FLOORS = [
     "models",
     "training analysis",
     "sweep",
-    "search evaluation",
+    "search evaluation estimators",
     "report",
     "studies",
     "cli",

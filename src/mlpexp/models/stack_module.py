@@ -132,7 +132,8 @@ class StackModule(LightningModule):
             return
         self.best.fill([one.best for one in self._states])
         self.last.fill([one.last for one in self._states])
-        self.last.restore(self.engine, self.start * self._steps)
+        given = self._states[0].num_steps
+        self.last.restore(self.engine, self.start * self._steps if given is None else given)
         if 0 < len(self.training_runs) < len(self.configs):
             self.engine.keep(torch.tensor(self.training_runs))
 

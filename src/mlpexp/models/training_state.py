@@ -141,3 +141,5 @@ class TrainingState:
     """seconds since 1970: the start of the run, then the end of each epoch"""
     seconds: float = 0.0
     """the run's share of the training time so far"""
+    num_steps: int | None = None
+    """steps behind the optimizer's state; None: those of the epochs that are recorded"""

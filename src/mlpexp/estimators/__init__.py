@@ -1,0 +1,9 @@
+"""Networks and their search with the interface of scikit-learn: `MLPClassifier`, `MLPRegressor`, `StackedSearchCV`.
+
+They train in memory and write no files.
+"""
+
+from mlpexp.estimators.mlp_estimators import MLPClassifier, MLPRegressor
+from mlpexp.estimators.stacked_search import StackedSearchCV
+
+__all__ = ["MLPClassifier", "MLPRegressor", "StackedSearchCV"]

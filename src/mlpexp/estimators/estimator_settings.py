@@ -1,0 +1,176 @@
+"""The parameters of an estimator: checked, and as the configuration of a run.
+
+Their names and defaults are those of scikit-learn where it has them.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from mlpexp.config.field_types import Count, Flag, NonNegative, OpenShare, Positive, Share, choice
+from mlpexp.config.schema import (
+    Config,
+    EarlyStoppingConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrackingConfig,
+    TrainerConfig,
+)
+from mlpexp.data.data_config import DataConfig
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.initialisation import INITIALISERS
+from mlpexp.nn.losses import Task
+from mlpexp.nn.normalisation import NORMS
+from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.nn.schedules import SCHEDULES
+
+# scikit-learn's names of entries that are called otherwise here
+ACTIVATION_NAMES = {"logistic": "sigmoid"}
+SCHEDULE_NAMES = {"adaptive": "plateau"}
+# half the squared error is the Huber loss whose linear part is never reached
+LOSSES = {
+    "squared_error": LossConfig(name="huber", delta=1e30),
+    "absolute_error": LossConfig(name="mae"),
+    "huber": LossConfig(name="huber"),
+}
+LARGEST_BATCH = 200  # of batch_size="auto", as in scikit-learn
+SETTINGS = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+def _solvers() -> list[str]:
+    return [name for name, rule in OPTIMIZERS.items() if rule.trains_alone is None]
+
+
+def _as_list(given: Any) -> Any:
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+
+
+def _infinite(given: Any) -> Any:
+    return None if isinstance(given, float) and given == math.inf else given
+
+
+@dataclass(kw_only=True, frozen=True, config=SETTINGS)
+class EstimatorSettings:
+    """See `MLPClassifier` for what they mean."""
+
+    hidden_layer_sizes: Annotated[list[Count], BeforeValidator(_as_list)]
+    activation: Annotated[str, choice(lambda: (*ACTIVATIONS, *ACTIVATION_NAMES))]
+    solver: Annotated[str, choice(_solvers)]
+    alpha: NonNegative
+    batch_size: Count | Literal["auto"]
+    learning_rate: Annotated[str, choice(lambda: (*SCHEDULES, *SCHEDULE_NAMES))]
+    learning_rate_init: Positive
+    max_iter: Count
+    shuffle: Flag
+    tol: NonNegative
+    momentum: Share
+    nesterovs_momentum: Flag
+    early_stopping: Flag
+    validation_fraction: OpenShare
+    beta_1: Share
+    beta_2: Share
+    epsilon: NonNegative
+    n_iter_no_change: Annotated[Count | None, BeforeValidator(_infinite)]
+    norm: Annotated[str, choice(lambda: ("none", *NORMS))]
+    dropout: Share
+    init: Annotated[str, choice(lambda: INITIALISERS)]
+    loss: Annotated[str, choice(lambda: LOSSES)] = "squared_error"
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> "EstimatorSettings":
+        """Those of an estimator with these parameters; others than the fields of this class are not read.
+
+        Raises:
+            ValueError: naming every parameter that cannot be.
+        """
+        names = {field.name for field in fields(cls)}
+        given = {name: _plain(value) for name, value in parameters.items() if name in names}
+        try:
+            return _ADAPTER.validate_python(given)
+        except ValidationError as error:
+            problems: dict[str, str] = {}
+            for one in error.errors(include_url=False):  # a union reports once for each of its arms
+                problems.setdefault(str(one["loc"][0]), _problem(one))
+            raise ValueError("; ".join(f"{name}={given[name]!r} {text}" for name, text in problems.items())) from None
+
+    def config(self, task: Task, seed: int, *, batch_size: int, batch_weight: float, weighted: bool) -> Config:
+        """The configuration of a run with these settings.
+
+        Args:
+            batch_size: samples in a step.
+            batch_weight: the mean over steps of the sum of the samples' weights, by which scikit-learn divides `alpha`.
+            weighted: whether samples have weights.
+        """
+        classifies = task == "classification"
+        monitor = ("val/acc" if classifies else "val/r2") if self.early_stopping else "val/loss"
+        schedule = SCHEDULE_NAMES.get(self.learning_rate, self.learning_rate)
+        waits = not SCHEDULES[schedule].follows_monitor and self.n_iter_no_change is not None
+        return Config(
+            seed=seed,
+            monitor=monitor,
+            model=ModelConfig(
+                width=self.hidden_layer_sizes,
+                activation=ACTIVATION_NAMES.get(self.activation, self.activation),
+                norm=self.norm,
+                dropout=self.dropout,
+                init=self.init,
+            ),
+            data=DataConfig(
+                name="npz",
+                task=task,
+                batch_size=batch_size,
+                shuffle=self.shuffle,
+                sample_weight="sample_weight" if weighted else None,
+            ),
+            loss=LossConfig() if classifies else LOSSES[self.loss],
+            optimizer=self._optimizer(schedule, batch_weight),
+            # scikit-learn stops after more than n_iter_no_change epochs
+            early_stopping=EarlyStoppingConfig(
+                patience=self.n_iter_no_change + 1 if waits and self.n_iter_no_change is not None else None,
+                min_delta=self.tol,
+            ),
+            trainer=TrainerConfig(max_epochs=self.max_iter, enable_progress_bar=False),
+            tracking=TrackingConfig(tensorboard=False, figures=False, diagnostics=False),
+        )
+
+    def _optimizer(self, schedule: str, batch_weight: float) -> OptimizerConfig:
+        rule = OPTIMIZERS[self.solver]
+        found = OptimizerConfig(
+            name=self.solver,
+            lr=self.learning_rate_init,
+            weight_decay=self.alpha if rule.decoupled_decay else self.alpha / batch_weight,
+            decay_bias=False,
+            schedule=schedule,
+        )
+        if "nesterov" in rule.keys:
+            nesterov = self.nesterovs_momentum and self.momentum > 0
+            found = replace(found, momentum=self.momentum, nesterov=nesterov)
+        if {"betas", "eps"} <= set(rule.keys):
+            found = replace(found, betas=(self.beta_1, self.beta_2), eps=self.epsilon)
+        if SCHEDULES[schedule].follows_monitor:
+            found = replace(found, step_factor=0.2, patience=self.n_iter_no_change or self.max_iter)
+        return found
+
+
+_ADAPTER = TypeAdapter(EstimatorSettings)
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python, as the values of a grid may be."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    choices = error.get("ctx", {}).get("choices")
+    if choices:
+        return f"is not known; choose one of {', '.join(choices)}"
+    message = str(error["msg"])
+    return f"cannot be: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,221 @@
+"""Fits of estimators: each trained by itself, or first recorded and then trained together as stacks.
+
+A search fits every candidate twice. The first time the fits are recorded, with the data that preprocessing has made for
+them; then all are trained as stacks; the second time each fit takes its network, which is found by content: settings,
+seed and data. A fit for which none is found is trained by itself, with the same bits.
+
+Letters: R runs.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlpexp.config.schema import Config
+from mlpexp.estimators.given_arrays import GivenArrays
+from mlpexp.models.training_state import RunRecord, TrainingState
+from mlpexp.nn.network import NetworkSpec
+from mlpexp.runtime import signals
+from mlpexp.runtime.errors import Interrupted, UserError, first_line
+from mlpexp.sweep.planner import plan, with_engine
+from mlpexp.training.single_run import Quiet
+from mlpexp.training.train_stack import train_stack
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fit:
+    """One network that is to be trained.
+
+    Attributes:
+        state: from which the training goes on; None: from initial weights.
+        seeded: the seed was given, and not drawn anew for this fit.
+        settings: a text that is equal where the settings are.
+        keeps_state: the optimizer's state is wanted, too.
+        takes_best: the weights are those of the best epoch, not of the last one.
+    """
+
+    cfg: Config
+    data: GivenArrays
+    settings: str
+    seeded: bool = True
+    state: TrainingState | None = None
+    keeps_state: bool = False
+    takes_best: bool = False
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Hashable; fits of equal keys train the same network, or one as good where the seed is drawn."""
+        return *self.data.content_key, self.settings, self.cfg.seed if self.seeded else None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedNetwork:
+    """What a fit has led to.
+
+    Attributes:
+        weights: by full name, running statistics too, those of the best epoch where a validation part chose it.
+        optimizer_state: by torch's name; empty unless asked for.
+        num_steps: behind that state.
+        seconds: its share of the training time.
+        is_unfinished: the last epoch came before the end that early stopping would have chosen.
+    """
+
+    network: NetworkSpec
+    weights: dict[str, NDArray[np.float32]]
+    record: RunRecord
+    optimizer_state: dict[str, list[Tensor]]
+    num_steps: int
+    seconds: float
+    is_unfinished: bool
+
+
+_training = threading.RLock()  # Lightning, warnings and torch's number of threads belong to the whole process
+_recorder: ContextVar["StackedFits | None"] = ContextVar("recorder", default=None)
+_available: list["StackedFits"] = []
+
+
+def train_now_or_later(fit: Fit) -> TrainedNetwork | None:
+    """The trained network; None where the fit has been recorded, to be trained with others."""
+    recorder = _recorder.get()
+    if recorder is not None:
+        recorder.record(fit)
+        return None
+    for stacked in list(_available):
+        if (found := stacked.take(fit)) is not None:
+            return found
+    return train([fit])[0]
+
+
+def note_call(estimator: object, *arguments: Any) -> None:
+    """Tell the search that records fits how an estimator's `fit` was called."""
+    if (recorder := _recorder.get()) is not None:
+        recorder.call = estimator, arguments
+
+
+class StackedFits:
+    """The fits of one search.
+
+    Args:
+        threads: of the compiled engine, whose bits do not depend on them.
+
+    Attributes:
+        fits: that have been recorded.
+        trained: their networks, in the order in which they were recorded.
+        call: the latest estimator whose `fit` was called while recording, and its arguments.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
+        self.fits: list[Fit] = []
+        self.trained: list[TrainedNetwork] = []
+        self.call: tuple[object, tuple[Any, ...]] = None, ()
+        self._data: dict[object, GivenArrays] = {}
+        self._left: dict[object, list[TrainedNetwork]] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """While it lasts, fits of this thread are recorded and not trained."""
+        token = _recorder.set(self)
+        try:
+            yield
+        finally:
+            _recorder.reset(token)
+
+    def record(self, fit: Fit) -> None:
+        """Add a fit; equal data are kept once."""
+        first = self._data.setdefault(fit.data.table.digest, fit.data)
+        same = self._data.setdefault(fit.data.key, replace(fit.data, table=first.table))
+        self.fits.append(replace(fit, data=same))
+
+    @contextmanager
+    def available(self) -> Iterator[None]:
+        """Train what has been recorded; while it lasts, fits of all threads take their networks."""
+        self.trained = train(self.fits, self.threads)
+        self._left = defaultdict(list)
+        for fit, network in zip(self.fits, self.trained, strict=True):
+            self._left[fit.key].append(network)
+        self.fits, self._data = [], {}
+        _available.append(self)
+        try:
+            yield
+        finally:
+            _available.remove(self)
+
+    def take(self, fit: Fit) -> TrainedNetwork | None:
+        """The network of an equal fit, once for each that was recorded."""
+        if fit.state is not None or fit.keeps_state:
+            return None
+        with self._lock:
+            networks = self._left.get(fit.key)
+            return networks.pop() if networks else None
+
+    @property
+    def num_left(self) -> int:
+        """Networks that no fit has taken."""
+        return sum(map(len, self._left.values()))
+
+
+def train(fits: Sequence[Fit], threads: int = 1) -> list[TrainedNetwork]:
+    """Train all, as few stacks as memory and cache allow.
+
+    Raises:
+        ValueError: a network needs more memory than there is.
+        KeyboardInterrupt: stopped.
+    """
+    found: dict[int, TrainedNetwork] = {}
+    before = torch.get_num_threads()
+    with _training:
+        try:
+            with signals.interruptible(), Quiet():
+                configs = [_settled(fit.cfg, threads) for fit in fits]
+                data = [fit.data for fit in fits]
+                stacks = [stack.runs for stack in plan(configs, data).stacks] if len(fits) > 1 else [[0]][: len(fits)]
+                for runs in stacks:
+                    trained = _stack([fits[i] for i in runs], [configs[i] for i in runs])
+                    found.update(zip(runs, trained, strict=True))
+        except Interrupted as interrupted:
+            raise KeyboardInterrupt(str(interrupted)) from None
+        except UserError as error:
+            raise ValueError(first_line(error)) from None
+        finally:
+            torch.set_num_threads(before)
+    return [found[i] for i in range(len(fits))]
+
+
+def _settled(cfg: Config, threads: int) -> Config:
+    cfg = with_engine(cfg)
+    return replace(cfg, stack=replace(cfg.stack, threads=threads)) if cfg.stack.engine == "compiled" else cfg
+
+
+def _stack(fits: Sequence[Fit], configs: Sequence[Config]) -> Iterator[TrainedNetwork]:
+    started = time.perf_counter()
+    states = [fit.state for fit in fits if fit.state is not None]
+    module = train_stack(configs, [fit.data for fit in fits], states=states)
+    seconds = (time.perf_counter() - started) / len(fits)
+    for run, fit in enumerate(fits):
+        record = module.records[run]
+        chosen = module.best if fit.takes_best and record.progress.best_epoch is not None else module.last
+        yield TrainedNetwork(
+            network=module.networks[run],
+            weights={name: values[run].numpy().copy() for name, values in chosen.parameters.items()},
+            record=record,
+            optimizer_state=module.last.row(run).state if fit.keeps_state else {},
+            num_steps=_steps_before(fit) + fit.cfg.data.steps(len(fit.data.split.train)) if fit.keeps_state else 0,
+            seconds=seconds,
+            is_unfinished=fit.cfg.early_stopping.patience is not None and not record.progress.stopped,
+        )
+
+
+def _steps_before(fit: Fit) -> int:
+    return 0 if fit.state is None or fit.state.num_steps is None else fit.state.num_steps
