@@ -4,11 +4,6 @@ Both sides train by turns in this process and its workers; medians are printed. 
 """
 
 import os
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-os.environ["PYTHONWARNINGS"] = "ignore"  # few epochs do not converge, scikit-learn says in every worker
-
 import statistics
 import sys
 import time
@@ -44,7 +39,8 @@ GRIDS = {
 
 
 def main(repeats: int, epochs: int) -> None:
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # few epochs do not converge
+    os.environ["PYTHONWARNINGS"] = "ignore"  # in the workers
     X, y = load_digits(return_X_y=True)
     X = X / 16
     splits = list(StratifiedKFold(FOLDS).split(X, y))
