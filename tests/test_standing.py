@@ -92,7 +92,6 @@ def test_a_named_sweep_grows_along_a_key_whose_value_is_given_alone(train, here:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (SMALL.replace("max_epochs=1", "max_epochs=2"), "another study: trainer.max_epochs is 1 there and 2 here"),
         (f"{SMALL} optimizer.lr=0.5", "another study: optimizer.lr is 0.1 there and 0.5 here"),
         # a key that is younger than runs without it
         (f"{SMALL} model.parametrization=mup", "another study: model.parametrization is standard there and mup here"),

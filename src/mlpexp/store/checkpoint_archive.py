@@ -12,7 +12,7 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 STORAGES = {torch.float32: "FloatStorage", torch.float64: "DoubleStorage", torch.int64: "LongStorage"}
+FOLDER = "archive"
+NOT_OURS = ".data/serialization_id"  # a hash that torch writes and nothing reads
 ALIGNMENT = 64  # bytes, as torch aligns storages
 _LOCAL, _CENTRAL, _END = (struct.Struct(f"<{form}") for form in ("4s5H3I2H", "4s6H3I5H2I", "4s4H2IH"))
 _VERSION, _DATE = 20, 33  # of the archive: 2.0, and 1980-01-01
@@ -60,6 +62,96 @@ def archive(checkpoint: Mapping[str, Any]) -> bytes:
     head, tail = _constant_records()
     storages = [(f"data/{i}", tensor.detach().numpy().tobytes()) for i, tensor in enumerate(tensors)]
     return _zipped([("data.pkl", b"".join(parts)), *head, *storages, *tail])
+
+
+def read(content: bytes) -> dict[str, Any] | None:
+    """What `archive` was given, from a file whose checksum is known; None for an archive of another writer.
+
+    Nothing is executed: of the objects that a pickle may name, only tensors on the host are made.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        records = _records(content)
+        if records is None:
+            return None
+        loaded = _Unpickler(io.BytesIO(records["data.pkl"]), records).load()
+    except (pickle.UnpicklingError, struct.error, KeyError, IndexError, TypeError, EOFError, AttributeError) as error:
+        raise ValueError(f"a checkpoint is damaged ({type(error).__name__})") from error
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
+        raise ValueError("it is no checkpoint")
+    return loaded
+
+
+def _records(content: bytes) -> dict[str, bytes] | None:
+    """The records of an archive that `_zipped` has written, by their names; None for another one."""
+    signature, _, _, count, _, _, offset, _ = _END.unpack(content[-_END.size :])
+    if signature != b"PK\5\6":
+        return None
+    found: dict[str, bytes] = {}
+    for _ in range(count):
+        fields = _CENTRAL.unpack_from(content, offset)
+        size, length, start = fields[9], fields[10], fields[16]
+        name = content[offset + _CENTRAL.size : offset + _CENTRAL.size + length].decode()
+        folder, _, record = name.partition("/")
+        if folder != FOLDER or fields[4] or record == NOT_OURS:
+            return None
+        start += _LOCAL.size + length + _LOCAL.unpack_from(content, start)[10]
+        found[record] = content[start : start + size]
+        offset += _CENTRAL.size + length + fields[11] + fields[12]
+    return found
+
+
+class _Unpickler(pickle.Unpickler):
+    """Plain builtins and tensors; whatever else a pickle names is refused."""
+
+    def __init__(self, file: io.BytesIO, records: Mapping[str, bytes]) -> None:
+        super().__init__(file)
+        self._records = records
+
+    def persistent_load(self, given: Any) -> Tensor:
+        kind, dtype, number, device, count = given
+        if kind != "storage" or device != "cpu" or not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError("it holds something else than tensors")
+        values = torch.frombuffer(bytearray(self._records[f"data/{number}"]), dtype=dtype)
+        if len(values) != count:
+            raise pickle.UnpicklingError("a tensor has another size")
+        return values
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _KNOWN[module, name]
+
+
+def _tensor_of(storage: Tensor, offset: int, shape: Any, stride: Any, *_: Any) -> Tensor:
+    tensor = storage.view(shape)
+    if offset or tensor.stride() != stride:
+        raise pickle.UnpicklingError("a tensor is not stored plainly")
+    return tensor
+
+
+class _Function:
+    """Calls a function for a pickle, which cannot change anything of it."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(self, "_call"):
+            raise pickle.UnpicklingError("it changes what it names")
+        object.__setattr__(self, name, value)
+
+
+_KNOWN: Mapping[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor_of),
+    ("collections", "OrderedDict"): _Function(dict),
+    **{("torch", name): dtype for dtype, name in STORAGES.items()},
+}
 
 
 def _pickle(value: Any, parts: list[bytes], tensors: list[Tensor]) -> None:
@@ -124,7 +216,7 @@ def _constant_records() -> tuple[list[tuple[str, bytes]], list[tuple[str, bytes]
             name = path.partition("/")[2]
             if name == "data/0":
                 after = 1
-            elif name not in ("data.pkl", ".data/serialization_id"):  # a hash that nothing reads
+            elif name not in ("data.pkl", NOT_OURS):
                 found[after].append((name, written.read(path)))
     return found
 
@@ -133,7 +225,7 @@ def _zipped(records: Sequence[tuple[str, bytes]]) -> bytes:
     """A ZIP archive without compression, each content at a multiple of ALIGNMENT."""
     parts, directory, offset = list[bytes](), list[bytes](), 0
     for record, content in records:
-        name = f"archive/{record}".encode()
+        name = f"{FOLDER}/{record}".encode()
         checksum, size = zlib.crc32(content), len(content)
         padding = -(offset + _LOCAL.size + len(name)) % ALIGNMENT
         padding += ALIGNMENT * (0 < padding < 4)  # the smallest extra field has four bytes

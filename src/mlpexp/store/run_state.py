@@ -6,6 +6,7 @@ Everything in a directory is data: names are compared, bytes are hashed, nothing
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -27,10 +28,13 @@ class State(Enum):
     INTERRUPTED = "interrupted"
     SAVED = "saved"
     """its stack was under way, and its state is saved"""
+    SHORTER = "shorter"
+    """it has ended after fewer epochs, and is trained further"""
     OTHER = "another run's"
     """it holds a finished run of another identity, which stays where it is"""
 
 
+TRAINED = ("ok", "chance", "diverged")  # statuses of a run that has trained all its epochs, or was stopped early
 # moved out of the way before the run is trained again
 UNUSABLE = (State.DAMAGED, State.FAILED, State.INTERRUPTED)
 
@@ -42,12 +46,14 @@ class Found:
     Attributes:
         directory: where the run is or will be; not always the directory that the grid gives it.
         trained: whether training has left anything there, beside a marker.
+        earlier: the run as it ended after fewer epochs, from which it is trained further; None where there is none.
     """
 
     directory: Path
     state: State
     result: Result | None = None
     trained: bool = True
+    earlier: "Found | None" = None
 
 
 def inspect(directory: Path, identity: str) -> Found:
@@ -138,6 +144,29 @@ def set_content_aside(directory: Path, shelf: Path) -> None:
     for path in directory.iterdir():
         if path.name not in file_names.BEFORE_TRAINING:
             path.rename(place / path.name)
+
+
+def remove_shorter(found: Found, shelf: Path) -> None:
+    """Remove a run that has been trained further elsewhere: what its marker lists, what Hydra wrote, its log.
+
+    Other files in its directory are set aside. After a crash in the middle it can be called again.
+
+    Raises:
+        UserError: see `vacant`.
+    """
+    assert found.result is not None
+    directory = found.directory
+    if not directory.is_dir() or directory.is_symlink():
+        return
+    listed = [*found.result.files, file_names.LOG, file_names.LOCK, file_names.RESULT]
+    for name in [*(f"{file_names.HYDRA}/{own}.yaml" for own in ("config", "hydra", "overrides")), *listed]:
+        if not (directory / name).parent.is_symlink():
+            (directory / name).unlink(missing_ok=True)
+    for folder in (*{(directory / name).parent for name in (*found.result.files, file_names.CONFIG)}, directory):
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+    if directory.is_dir():
+        directory.rename(vacant(shelf, directory.name))
 
 
 def vacant(shelf: Path, name: str) -> Path:

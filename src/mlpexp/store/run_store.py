@@ -21,6 +21,7 @@ from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.store import (
     atomic_files,
     file_names,
+    further_training,
     results_table,
     run_directory,
     run_state,
@@ -28,6 +29,7 @@ from mlpexp.store import (
     stack_states,
     sweep_manifest,
 )
+from mlpexp.store.further_training import EarlierRuns
 from mlpexp.store.identity import identity
 from mlpexp.store.run_state import UNUSABLE, Found, State
 from mlpexp.store.sweep_manifest import Manifest
@@ -40,6 +42,7 @@ WORDS = {
     State.FAILED: "failed before (tried again)",
     State.INTERRUPTED: "interrupted before (trained again)",
     State.SAVED: "under way before (continued from their last saved epoch)",
+    State.SHORTER: "trained for fewer epochs before (trained further)",
     State.NEW: "new",
 }
 
@@ -94,12 +97,17 @@ class RunStore:
         old = sweep_manifest.read(self.directory)
         new = sweep_manifest.of((cfg, digests(cfg.data)) for cfg in unique.values())
         names = [place.name for place in places] if old is not None else []
-        study = sweep_manifest.joined(old, new, self.directory, names=names, refuse=same_study)
-        identities = [identity(cfg, digests(cfg.data)) for cfg in unique.values()]
-        found = _Recognition(self.directory, study.runs).find(places, identities)
+        longer = further_training.lengthened(old, new) if old is not None and same_study else old
+        study = sweep_manifest.joined(longer, new, self.directory, names=names, refuse=same_study)
+        if longer is not old:
+            further_training.refuse(list(unique.values()), self.directory)
+        runs = [(place, cfg, digests(cfg.data)) for place, cfg in zip(places, unique.values(), strict=True)]
+        identities = [identity(cfg, digest) for _, cfg, digest in runs]
+        one_length = same_study and further_training.EPOCHS in study.constants
+        found = _Recognition(self.directory, study, one_length=one_length).find(runs, identities)
         saved = stack_states.saved_runs(self.directory)
         for one, name in zip(found, identities, strict=True):
-            if name in saved and one.state in (State.NEW, State.DAMAGED, State.INTERRUPTED):
+            if name in saved and one.state in (State.NEW, State.SHORTER, State.DAMAGED, State.INTERRUPTED):
                 one.state = State.SAVED
         inside = f"{self.directory}{os.sep}"
         study.runs |= {
@@ -111,16 +119,37 @@ class RunStore:
 
     def prepare(self, survey: Survey) -> None:
         """Set aside what is damaged, failed or interrupted, and write the manifest; the directory's lock is held."""
+        shelf = self.directory / file_names.SET_ASIDE
         atomic_files.make_directory(self.directory, parents=True)
         atomic_files.clean(self.directory)
+        if moved := [one for one in survey.found.values() if one.earlier and one.earlier.directory == one.directory]:
+            self._make_room(moved, survey.manifest)
         for one in survey.found.values():
+            if one.state is State.DONE and one.earlier is not None:
+                run_state.remove_shorter(one.earlier, shelf)  # a crash came between the longer run and this
             if one.state is State.INTERRUPTED and not one.trained:
                 (one.directory / file_names.RESULT).unlink()  # stopped before anything came of it
             elif one.state is State.SAVED:
-                run_state.keep_saved(one, self.directory / file_names.SET_ASIDE)
+                run_state.keep_saved(one, shelf)
             elif one.state in UNUSABLE:
-                run_state.set_aside(one, self.directory / file_names.SET_ASIDE)
+                run_state.set_aside(one, shelf)
         sweep_manifest.write(self.directory, survey.manifest)
+
+    def _make_room(self, runs: Sequence[Found], manifest: Manifest) -> None:
+        """Give shorter runs other names, where the longer ones have the names that they had."""
+        taken = {self.directory / name for name in manifest.runs.values()}
+        moves = []
+        for one in runs:
+            assert one.earlier is not None
+            assert one.earlier.result is not None
+            place = _free(one.directory, taken)
+            taken.add(place)
+            manifest.runs[one.earlier.result.identity] = self.name_of(place)
+            moves.append((one.earlier, place))
+        sweep_manifest.write(self.directory, manifest)  # first: a run is found under its new name and under its old one
+        for earlier, place in moves:
+            earlier.directory.rename(place)
+            earlier.directory = place
 
     def write_results(self, rows: Sequence[results_table.Row]) -> None:
         """`results.csv`: the table of the runs that have ended."""
@@ -166,23 +195,32 @@ class RunStore:
 
 
 class _Recognition:
-    """Finds each run of a grid, and gives those that are not finished a directory that no other run has."""
+    """Finds each run of a grid, and gives those that are not finished a directory that no other run has.
 
-    def __init__(self, sweep: Path, known: dict[str, str]) -> None:
-        self.sweep, self.known = sweep, known
+    Args:
+        study: with all that was planned before.
+        one_length: its runs have one number of epochs; some of them may have been trained further.
+    """
+
+    def __init__(self, sweep: Path, study: Manifest, *, one_length: bool) -> None:
+        self.sweep, self.known = sweep, study.runs
         self.name_of = RunStore(sweep).name_of
         self.in_table = run_table.results(sweep)
         self.there = set(os.listdir(sweep)) if sweep.is_dir() else set()  # noqa: PTH208 - names
+        self.earlier = EarlierRuns(sweep, study.shorter, study.runs, self.there) if one_length else None
         self.names_in_table = {name for names in self.in_table.values() for name in names}
         self.claimed: set[Path] = set()
 
-    def find(self, directories: Sequence[Path], identities: Sequence[str]) -> list[Found]:
+    def find(self, runs: Sequence[tuple[Path, Config, str]], identities: Sequence[str]) -> list[Found]:
         """
         Args:
-            directories: that the grid gives each run, in its order.
+            runs: of the grid in its order: the directory that it gives each, its configuration, its data's digest.
         """
+        directories = [directory for directory, _, _ in runs]
         pairs = list(zip(directories, identities, strict=True))
         found = [self._claimed(self._at(directory, identity)) for directory, identity in pairs]
+        if self.earlier is not None:
+            found = [self._further(one, *run, self.earlier) for one, run in zip(found, runs, strict=True)]
         # names by identity of runs that the manifest does not know; read only where a name has changed hands
         strays = _names_by_identity(self.sweep) if any(one.state is State.OTHER for one in found) else {}
         for i, (directory, name) in enumerate(pairs):
@@ -191,10 +229,30 @@ class _Recognition:
                 found[i] = self._elsewhere(found[i], name, [n for n in names if n and self.sweep / n != directory])
         taken = {one.directory for one in found} | set(directories) | self._names_in_use(set(identities))
         for one in found:
-            if one.state is not State.DONE and (one.state is State.OTHER or self._is_in_table(one.directory)):
+            if one.state is State.OTHER or (one.state not in (State.DONE, State.SHORTER) and self._is_in_table(one)):
                 one.directory = _free(one.directory, taken)
                 one.state = State.NEW
                 taken.add(one.directory)
+        return found
+
+    def _further(self, found: Found, directory: Path, cfg: Config, digest: str, earlier: EarlierRuns) -> Found:
+        """The same with the shorter run from which it is trained further, or the longer one that it has become."""
+        if found.state is State.DONE:
+            left = [self.sweep / name for name in earlier.names(cfg, digest) if name in self.there]
+            if left := [place for place in left if place != found.directory]:
+                before = earlier.find(left[0], cfg, digest)
+                found.earlier = before if before is not None and before.state is State.SHORTER else None
+            return found
+        if found.state is not State.OTHER and not earlier.lengths:
+            return found
+        before = earlier.find(directory, cfg, digest)
+        if before is None:
+            return found
+        if before.state is State.DONE:
+            return self._claimed(before)
+        found.earlier = before
+        if found.state in (State.NEW, State.OTHER):
+            found.state = State.SHORTER
         return found
 
     def _at(self, directory: Path, identity: str) -> Found:
@@ -212,6 +270,7 @@ class _Recognition:
         for name in names:
             other = self._at(self.sweep / name, identity)
             if other.state is State.DONE and other.directory not in self.claimed:
+                other.earlier = found.earlier
                 return self._claimed(other)
             if found.state is State.OTHER and other.state in (State.NEW, *UNUSABLE):
                 found = other  # where it was tried before
@@ -222,9 +281,9 @@ class _Recognition:
             self.claimed.add(found.directory)
         return found
 
-    def _is_in_table(self, directory: Path) -> bool:
-        """Whether the table has another run under this name."""
-        return self.name_of(directory) in self.names_in_table
+    def _is_in_table(self, found: Found) -> bool:
+        """Whether the table has another run under the name of this one."""
+        return self.name_of(found.directory) in self.names_in_table
 
     def _names_in_use(self, here: set[str]) -> set[Path]:
         return {self.sweep / name for identity, name in self.known.items() if identity not in here}

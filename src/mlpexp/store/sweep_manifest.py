@@ -41,11 +41,13 @@ class Manifest:
         constants: keys that had one value in all runs, by their dotted names.
         varied: keys that had several.
         runs: the directory of each run, relative to the sweep's, by its identity.
+        shorter: the numbers of epochs that its runs had before they were trained further.
     """
 
     constants: dict[str, Any] = field(default_factory=dict)
     varied: list[str] = field(default_factory=list)
     runs: dict[str, str] = field(default_factory=dict)
+    shorter: list[int] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
 
@@ -145,7 +147,8 @@ def joined(
     both = {key: value for key, value in here.items() if there.get(key, value) == value}
     varied = (set(old.varied) | set(new.varied) | set(here)) - set(both)
     constants = {key: value for key, value in both.items() if key not in old.varied}
-    return Manifest(constants=constants, varied=sorted(varied | (set(both) - set(constants))), runs=old.runs | new.runs)
+    varied |= set(both) - set(constants)
+    return Manifest(constants=constants, varied=sorted(varied), runs=old.runs | new.runs, shorter=old.shorter)
 
 
 def _is_named(key: str, names: Iterable[str]) -> bool:

@@ -16,6 +16,7 @@ from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
 from mlpexp.store import failure_record, file_names, stack_states
 from mlpexp.store.identity import identity
+from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import Result, Status
 from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
@@ -75,7 +76,7 @@ def conduct(
                 raise Interrupted(f"{stop}; {kept}, the same command carries on", stop.exit_code) from None
             finally:
                 with signals.deferred():
-                    RunStore(directory).write_results(ended_rows(sweep, outcomes, directory))
+                    RunStore(directory).write_results(progress.rows("interrupted"))
         except OSError as error:
             if not is_storage(error):
                 raise
@@ -104,10 +105,11 @@ def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None
     """
     known: dict[int, Prepared] = {}  # runs share the objects of their data's configuration
     data = [known.get(id(job.config.data)) or known.setdefault(id(job.config.data), data_of(job)) for job in jobs]
+    saved = stack_states.saved_runs(directory) if directory is not None else {}
     epochs = None
-    if directory is not None and (saved := stack_states.saved_runs(directory)):
+    if saved or any(job.earlier for job in jobs):
         found = [saved.get(identity(job.config, one.digest)) for job, one in zip(jobs, data, strict=True)]
-        epochs = [0 if run is None else run.epochs for run in found]
+        epochs = [job.epochs_before if run is None else run.epochs for job, run in zip(jobs, found, strict=True)]
     return plan([job.config for job in jobs], data, workers=workers, epochs_done=epochs)
 
 
@@ -212,15 +214,19 @@ class _Progress:
     def _write_table(self) -> None:
         """The rows of all runs that have ended or are saved. For a large sweep that may take longer than a stack."""
         started = time.monotonic()
-        shown = list(self.outcomes)
-        if saved := stack_states.saved_runs(self.directory):
-            for place, (job, outcome) in enumerate(zip(self.sweep, self.outcomes, strict=True)):
-                if not outcome.is_known:
-                    result = _unfinished(job, "running", "", saved)
-                    shown[place] = Outcome(result=result if result.epochs else None)
-        RunStore(self.directory).write_results(ended_rows(self.sweep, shown, self.directory))
+        RunStore(self.directory).write_results(self.rows("running", stack_states.saved_runs(self.directory)))
         now = time.monotonic()
         self._due = now + TABLE_SHARE * (now - started)
+
+    def rows(self, status: Status, saved: Mapping[str, SavedRun] | None = None) -> list[Row]:
+        """The rows of all runs that have ended, and with this status of those that have not, but have epochs."""
+        shown = list(self.outcomes)
+        if saved or any(job.earlier for job in self.sweep):
+            for place, (job, outcome) in enumerate(zip(self.sweep, self.outcomes, strict=True)):
+                if not outcome.is_known:
+                    result = _unfinished(job, status, "", saved or {})
+                    shown[place] = Outcome(result=result if result.epochs else None)
+        return ended_rows(self.sweep, shown, self.directory)
 
     def _record(self, places: Sequence[int]) -> None:
         store = RunStore(self.directory)
@@ -234,6 +240,9 @@ def _unfinished(job: Job, status: Status, message: str, saved: Mapping[str, Save
     """The row of a run that has not ended, with what is saved of it."""
     result = failure_record.unfinished(job.config, status, message)
     if (run := saved.get(result.identity)) is None:
-        return result
+        if job.earlier is None or job.earlier.result is None:
+            return result
+        before = job.earlier.result  # it stays until the longer run is written
+        return replace(result, metrics=before.metrics, epochs=before.epochs, epoch=before.epoch)
     metrics = {name: math.nan if value is None else value for name, value in run.metrics.items()}
     return replace(result, metrics=metrics, epochs=run.epochs, epoch=run.epochs - 1)

@@ -24,6 +24,7 @@ from mlpexp.runtime.errors import RunsFailed, is_storage
 from mlpexp.store import atomic_files, failure_record
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import FINAL, Result
+from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore
 from mlpexp.sweep.compose import ComposedRun, Composer, hydra_config, without_hydra
 
@@ -46,10 +47,17 @@ class Job:
     """digest of the data at the start of the sweep"""
     done: "Result | None" = None
     """its result if an earlier start has finished it; it is not trained again"""
+    earlier: "Found | None" = None
+    """the run as it ended after fewer epochs, from which it is trained further"""
     swept: tuple[str, ...] = ()
     """the keys that the sweep varies; empty if its sweeper trains it in portions"""
     hydra: Callable[[], DictConfig]
     """makes the whole configuration with Hydra's node: 150 KiB, so it is not kept"""
+
+    @property
+    def epochs_before(self) -> int:
+        """How many epochs it has behind it when it starts, by its earlier result."""
+        return self.earlier.result.epochs if self.earlier is not None and self.earlier.result is not None else 0
 
     @property
     def hparams(self) -> dict[str, bool | int | float | str]:

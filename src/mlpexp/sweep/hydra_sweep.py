@@ -285,6 +285,7 @@ class Sweep:
             log=found.directory / composed.log_name if composed.log_name and cfg.record == "run" else None,
             env_set=composed.env_set,
             done=found.result,
+            earlier=found.earlier if found.result is None else None,
             data_digest=data.digest(cfg.data),
             swept=swept,
             hydra=partial(self.composer.job_config, composed.spec),

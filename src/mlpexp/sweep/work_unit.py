@@ -19,6 +19,7 @@ from mlpexp.runtime.errors import Interrupted, UserError, first_line, is_storage
 from mlpexp.store import atomic_files, failure_record, file_names, run_directory
 from mlpexp.store.identity import identity
 from mlpexp.store.worker_session import Gone
+from mlpexp.sweep import continued_runs
 from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
 from mlpexp.training import single_run
 from mlpexp.training.stack_run_files import run_entry, write_run
@@ -154,13 +155,19 @@ def train_part(
 
 
 def load_states(unit: Unit) -> dict[int, TrainingState]:
-    """The saved states of the runs of a unit, by their places."""
-    if unit.sweep is None or not (unit.sweep / file_names.STATES).is_dir():
+    """The states from which runs of a unit continue, by their places: saved, or those at the end of a shorter run."""
+    if unit.sweep is None:
         return {}
-    names = identities(unit)
-    wanted = {name: (job.config, data_of(job)) for name, job in zip(names, unit.jobs, strict=True)}
-    found = saved_states.load(unit.sweep, wanted)
-    return {place: found[name] for place, name in zip(unit.places, names, strict=True) if name in found}
+    found: dict[int, TrainingState] = {}
+    if (unit.sweep / file_names.STATES).is_dir():
+        names = identities(unit)
+        wanted = {name: (job.config, data_of(job)) for name, job in zip(names, unit.jobs, strict=True)}
+        saved = saved_states.load(unit.sweep, wanted)
+        found = {place: saved[name] for place, name in zip(unit.places, names, strict=True) if name in saved}
+    for place, job in zip(unit.places, unit.jobs, strict=True):
+        if place not in found and (state := continued_runs.state(job, data_of(job), unit.sweep)) is not None:
+            found[place] = state
+    return found
 
 
 def load_plugins(unit: Unit) -> None:
@@ -199,6 +206,7 @@ def write_outcome(job: Job, data: Prepared, state: TrainingState) -> Outcome:
     result = write_run(job.config, data, state, job.directory, job.hparams)
     if result.message and result.status != "stopped":
         job.note(f"[WARNING] - {result.message}\n")
+    continued_runs.remove_shorter(job)
     # the checksums are in the marker now, and a sweep keeps every run's result to its end
     return Outcome(result=replace(result, files={}))
 
@@ -250,13 +258,17 @@ def _train_alone(job: Job) -> Outcome:
     try:
         data_of(job)
         with job.surroundings():
-            result = single_run.train(job.config, single_run.Job(directory=job.directory, hparams=job.hparams))
+            continued = continued_runs.continued(job, data_of(job))
+            cfg = job.config if continued is None else continued.cfg
+            own = single_run.Job(directory=job.directory, hparams=job.hparams, continued=continued)
+            result = single_run.train(cfg, own)
     except Interrupted as stop:
         _mark_interrupted(job, stop)
         raise
     except (Exception, SystemExit) as error:
         return failed(job, error)
     if job.config.record == "run":
+        continued_runs.remove_shorter(job)
         return Outcome(result=result)
     # the table keeps the small files, and a directory is kept of failed runs only
     kept = (file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.RESULT)

@@ -11,6 +11,7 @@ from mlpexp.tracking.crc32c import masked_crc32c
 
 MAX_BYTES = 2**32
 # written again when the run starts or ends
+CURVE, OF_THE_BEST = b"train/loss", b"val_best/"
 OF_THE_END = ("_hparams_/", "val_best/", "custom_scalars__config__", "test/", "visual/", "status")
 
 
@@ -30,6 +31,20 @@ def carried_over(files: Sequence[Path], until: float) -> Iterator[Event]:
                 if not any(tag.startswith(OF_THE_END) for tag, _ in points):
                     yield event
                 seen |= points
+
+
+def epoch_times(content: bytes) -> dict[int, float]:
+    """When each epoch ended, in seconds since 1970, by its number: the times of the curves in a whole event file."""
+    found: dict[int, float] = {}
+    position = 0
+    while position + 12 < len(content):
+        (length,) = struct.unpack_from("<Q", content, position)
+        record = content[position + 12 : position + 12 + length]
+        if CURVE in record and OF_THE_BEST not in record:
+            event = Event.FromString(record)
+            found[event.step] = event.wall_time
+        position += length + 16
+    return found
 
 
 def _events(content: bytes) -> Iterator[Event]:

@@ -27,6 +27,7 @@ from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
+from mlpexp.store.further_training import needs_its_length
 from mlpexp.training.checkpoint_checks import check_training_state
 
 log = logging.getLogger(__name__)
@@ -163,8 +164,7 @@ def read_tables(directory: Path) -> tuple[list[dict[str, float]], Rows]:
 def further(cfg: Config, result: run_directory.Result) -> int | None:
     """The number of epochs to propose for training a finished run further; None where that is impossible."""
     stopped = result.epochs < cfg.trainer.max_epochs
-    divides = cfg.prune.fraction is not None and cfg.prune.every is None
-    if result.status != "ok" or stopped or divides or SCHEDULES[cfg.optimizer.schedule].depends_on_length:
+    if result.status != "ok" or stopped or needs_its_length(replace(cfg, halving=HalvingConfig())):
         return None
     return 2 * cfg.trainer.max_epochs
 

@@ -1,0 +1,129 @@
+"""Sweeps whose runs are trained further: the same command with a larger `trainer.max_epochs`.
+
+A run that has ended after fewer epochs is found by the identity that it had then. The longer run gets a directory of
+its own, and the shorter one is removed when the longer one is complete, so that a crash at any moment loses nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from mlpexp.config.schema import Config
+from mlpexp.nn.schedules import SCHEDULES
+from mlpexp.runtime import safe_files
+from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.object_cache import ByObject
+from mlpexp.runtime.safe_yaml import parse_yaml
+from mlpexp.store import file_names, run_directory, run_state
+from mlpexp.store.identity import identity
+from mlpexp.store.run_directory import Result
+from mlpexp.store.run_state import Found, State
+from mlpexp.store.sweep_manifest import Manifest
+
+EPOCHS = "trainer.max_epochs"
+
+
+def lengthened(old: Manifest, new: Manifest) -> Manifest:
+    """The manifest of a sweep that is there, as if its runs had as many epochs as those of `new`.
+
+    It is `old` itself unless all its runs had one number of epochs, and all new ones have one that is larger.
+    """
+    there, here = old.constants.get(EPOCHS), new.constants.get(EPOCHS)
+    if there is None or here is None or here <= there:
+        return old
+    return replace(old, constants=old.constants | {EPOCHS: here}, shorter=[*old.shorter, there])
+
+
+def needs_its_length(cfg: Config) -> str | None:
+    """Why a finished training of `cfg` cannot be made longer, e.g. `a cosine schedule …`; None where it can."""
+    if SCHEDULES[cfg.optimizer.schedule].depends_on_length:
+        return f"optimizer.schedule={cfg.optimizer.schedule} divides a rate over all epochs"
+    if cfg.prune.fraction is not None and cfg.prune.every is None:
+        return f"prune.fraction={cfg.prune.fraction} without prune.every prunes at equal parts of all epochs"
+    if cfg.halving.rungs is not None:
+        return "halving.rungs compares all runs of a sweep while they train"
+    return None
+
+
+def refuse(configs: Sequence[Config], directory: Path) -> None:
+    """
+    Raises:
+        UserError: the epochs that these runs have behind them are not those of a longer training.
+    """
+    for cfg in {id(cfg.optimizer): cfg for cfg in configs}.values():
+        if reason := needs_its_length(cfg):
+            raise UserError(
+                f"{directory} cannot be trained further, to {EPOCHS}={cfg.trainer.max_epochs}: {reason}, so that a "
+                "longer training would have begun differently; choose another name=… to train it anew"
+            )
+
+
+class EarlierRuns:
+    """Finds each run of a sweep as it was when it had fewer epochs, or has become by `resume=`.
+
+    Args:
+        lengths: the numbers of epochs that the sweep had before.
+        known: the directory of each run, relative to the sweep's, by its identity.
+        there: names in the sweep's directory.
+    """
+
+    def __init__(self, sweep: Path, lengths: Sequence[int], known: dict[str, str], there: set[str]) -> None:
+        self.lengths = sorted(set(lengths), reverse=True)
+        self._sweep, self._known, self._there = sweep, known, there
+
+    def names(self, cfg: Config, digest: str) -> Iterator[str]:
+        """The names that the run had, the longest training first."""
+        for epochs in self.lengths:
+            if name := self._known.get(identity(_with(cfg, epochs), digest)):
+                yield name
+
+    def identities(self, cfg: Config, digest: str) -> list[str]:
+        """Those that the run had."""
+        return [identity(_with(cfg, epochs), digest) for epochs in self.lengths]
+
+    def find(self, place: Path, cfg: Config, digest: str) -> Found | None:
+        """The run with its result: done, if it has at least as many epochs as are wanted, else `State.SHORTER`.
+
+        Args:
+            place: where it may be, beside the names that it had.
+        """
+        names = [place.name] if place.parent == self._sweep else []
+        for name in dict.fromkeys([*names, *self.names(cfg, digest)]):
+            directory = self._sweep / name
+            if name.partition("/")[0] not in self._there or directory.is_symlink():
+                continue
+            with suppress(UserError):  # damaged, or not finished
+                result = run_directory.read_result(directory)
+                if result.status in run_state.TRAINED and (epochs := self._length(cfg, digest, directory, result)):
+                    state = State.SHORTER if epochs < cfg.trainer.max_epochs else State.DONE
+                    if state is State.DONE or self.lengths:
+                        return Found(directory, state, result)
+        return None
+
+    def _length(self, cfg: Config, digest: str, directory: Path, result: Result) -> int | None:
+        """The number of epochs with which `result` is one of `cfg`, trained by its engine or continued by torch."""
+        for epochs in dict.fromkeys((*self.lengths, result.epochs, *_recorded(directory))):
+            if epochs > 0:
+                longer = _with(cfg, epochs)
+                alone = replace(longer, stack=replace(longer.stack, engine="torch"))
+                if result.identity in (identity(longer, digest), identity(alone, digest)):
+                    return epochs
+        return None
+
+
+def _recorded(directory: Path) -> Iterator[int]:
+    """`trainer.max_epochs` in a run's recorded configuration, which `resume=` keeps true."""
+    path = directory / file_names.CONFIG
+    with suppress(FileNotFoundError, UnicodeDecodeError, UserError, KeyError, TypeError, AttributeError):
+        epochs = parse_yaml(safe_files.read_text(path), path)["trainer"]["max_epochs"]
+        if isinstance(epochs, int):
+            yield epochs
+
+
+def _with(cfg: Config, epochs: int) -> Config:
+    return replace(cfg, trainer=_trainer(cfg.trainer, epochs))
+
+
+# one object for all runs that share the settings: identities are cached by objects
+_trainer = ByObject(lambda trainer, epochs: replace(trainer, max_epochs=epochs))

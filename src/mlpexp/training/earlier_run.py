@@ -1,0 +1,153 @@
+"""A run that has ended, as the state from which it is trained further in a stack.
+
+The opposite of `stack_run_files`: the state of training comes from the run's checkpoints and tables, whose checksums
+are those of its marker, and every tensor is checked against the run's configuration.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpexp.config.schema import Config
+from mlpexp.data.prepared_data import Prepared
+from mlpexp.models.run_average import TRAINING_WEIGHTS
+from mlpexp.models.run_pruning import MASKS
+from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
+from mlpexp.nn.early_stopping import Progress
+from mlpexp.nn.network import NetworkSpec
+from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.nn.optimizers.muon import hidden_matrices
+from mlpexp.nn.pruning import MASK
+from mlpexp.nn.weight_averaging import AVERAGE
+from mlpexp.runtime import safe_files
+from mlpexp.runtime.safe_files import DamagedFile
+from mlpexp.store import checkpoint_archive, checkpoint_files, file_names, run_directory
+from mlpexp.store.run_directory import Result
+from mlpexp.tracking.previous_events import epoch_times
+
+
+def training_state(directory: Path, result: Result, cfg: Config, data: Prepared) -> TrainingState:
+    """The state of a run after its last epoch.
+
+    Args:
+        result: of the run in `directory`.
+        cfg: of the run, with any number of epochs that is larger.
+
+    Raises:
+        UserError: a file cannot be read, or is not what the marker says.
+        ValueError: a checkpoint is not one of this run.
+    """
+    contents = read_files(directory, result)
+    found = record(directory, contents, cfg)
+    if len(found.history) != result.epochs:
+        raise ValueError(f"it has {len(found.history)} epochs in {file_names.METRICS}, {result.epochs} in its marker")
+    network, steps = cfg.model.network(data.num_inputs, data.num_classes), cfg.data.steps(len(data.split.train))
+    last = _load(directory / file_names.LAST, contents[file_names.LAST])
+    snapshots = [_snapshot(last, cfg, network, len(found.history), steps)]
+    best = found.progress.best_epoch
+    if best is not None:
+        loaded = _load(directory / file_names.BEST, contents[file_names.BEST])
+        snapshots.append(_snapshot(loaded, cfg, network, best + 1, steps))
+    return TrainingState(
+        record=found,
+        best=snapshots[-1],
+        last=snapshots[0],
+        wall_times=_wall_times(last, contents, len(found.history)),
+        seconds=result.seconds["fit"],
+    )
+
+
+def record(directory: Path, files: Mapping[str, bytes], cfg: Config) -> RunRecord:
+    """What a run of `cfg` has recorded, from its files.
+
+    Raises:
+        UserError: they are not what a run writes.
+        KeyError: there are no metrics.
+    """
+    found = RunRecord(Progress.of(cfg.monitor, cfg.early_stopping, cfg.first_epoch))
+    path = directory / file_names.METRICS
+    for epoch, row in enumerate(run_directory.parse_metrics(files[file_names.METRICS].decode(), path)):
+        found.history.append(row)
+        found.progress.update(epoch, row[cfg.monitor])
+    if cfg.tracking.diagnostics and file_names.LAYERS in files:
+        found.layer_rows = run_directory.parse_layers(files[file_names.LAYERS].decode(), directory / file_names.LAYERS)
+    return found
+
+
+def read_files(directory: Path, result: Result) -> dict[str, bytes]:
+    """The files of a run that its marker lists, by their names.
+
+    Raises:
+        UserError: one of them cannot be read, or is not what the marker says.
+    """
+    found = {}
+    for name, noted in result.files.items():
+        path = directory / name
+        try:
+            found[name] = safe_files.read_bytes(path, run_directory.MAX_FILE, follow=False)
+        except FileNotFoundError:
+            raise DamagedFile(f"{path} is missing") from None
+        if run_directory.checksum(found[name]) != noted:
+            raise DamagedFile(f"{path} is not what was written: its checksum differs from {file_names.RESULT}'s")
+    return found
+
+
+def _load(path: Path, content: bytes) -> Mapping[str, Any]:
+    if (loaded := checkpoint_archive.read(content)) is not None:
+        return loaded
+    return checkpoint_files.from_bytes(path, content)  # written by Lightning: of a run alone, or by `resume=`
+
+
+def _snapshot(loaded: Mapping[str, Any], cfg: Config, network: NetworkSpec, epochs: int, steps: int) -> Snapshot:
+    """What a checkpoint after `epochs` holds of a run, with R = 1.
+
+    Raises:
+        ValueError: it is another network's, or of another epoch.
+    """
+    if loaded.get("epoch") != epochs - 1 or loaded.get("global_step") != epochs * steps:
+        raise ValueError(f"a checkpoint is not of epoch {epochs - 1}")
+    weights = loaded.get(TRAINING_WEIGHTS, loaded["state_dict"])
+    parameters = {name: _row(weights[name], shape) for name, shape in network.tensors.items()}
+    shapes, matrices = list(network.shapes.items()), hidden_matrices(network)
+    rule, states = OPTIMIZERS[cfg.optimizer.name], loaded["optimizer_states"][0]["state"]
+    derived = {"step", *rule.further_state(cfg.optimizer, epochs * steps)}
+    state: dict[str, list[Tensor]] = {}
+    for i, (parameter, shape) in enumerate(shapes):
+        for name in rule.state_of_parameter(cfg.optimizer, parameter in matrices):
+            if name not in derived:
+                # of a parameter that has no such state the zeros stay, which nothing reads
+                state.setdefault(name, [torch.zeros(1, *own) for _, own in shapes])[i] = _row(states[i][name], shape)
+    if cfg.uses_average(epochs - 1):
+        state[AVERAGE] = _rows(loaded["state_dict"], shapes)
+    if cfg.prune.fraction is not None:
+        masks = loaded[MASKS]
+        state[MASK] = [
+            _row(masks[name], shape) if name in network.weight_names else torch.ones(1, *shape)
+            for name, shape in shapes
+        ]
+    return Snapshot(parameters, state)
+
+
+def _rows(tensors: Mapping[str, Any], shapes: Sequence[tuple[str, tuple[int, ...]]]) -> list[Tensor]:
+    return [_row(tensors[name], shape) for name, shape in shapes]
+
+
+def _row(tensor: Any, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+        raise ValueError(f"a tensor of shape {shape} was expected")
+    return tensor.unsqueeze(0)
+
+
+def _wall_times(last: Mapping[str, Any], contents: Mapping[str, bytes], epochs: int) -> list[float]:
+    """Seconds since 1970: the start of the run, then the end of each epoch; without events they are evenly spaced."""
+    recorded = last["callbacks"]["Recorder"]
+    started, ended = float(recorded["started"]), float(recorded["saved_at"])
+    times: dict[int, float] = {}
+    for name, content in contents.items():
+        if fnmatch(name, file_names.EVENTS):
+            times |= epoch_times(content)
+    return [started, *(times.get(i, started + (ended - started) * (i + 1) / epochs) for i in range(epochs))]
