@@ -24,7 +24,7 @@ FLOORS = [
     "config.field_types config.overrides",
     "nn data",
     "config",
-    "tracking",
+    "tracking extend",
     "store engine",
     "models",
     "training analysis",

@@ -77,3 +77,8 @@ def prepare(cfg: DataConfig) -> "Prepared":
     from mlpexp.data import prepared_data
 
     return prepared_data.prepare(load(cfg), cfg)
+
+
+def forget() -> None:
+    """Load data sets anew from now on: the code that loads one has changed."""
+    _load.cache_clear()

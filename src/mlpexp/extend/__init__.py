@@ -1,0 +1,11 @@
+"""What a module of your own registers for `plugins=[my_plugin.py]`: see docs/extending.md.
+
+Each decorator takes a function, checks it with a few numbers, and adds it to the registry of its kind under its name.
+"""
+
+from mlpexp.extend.own_data import data_set
+from mlpexp.extend.own_functions import activation, initialiser, schedule
+from mlpexp.extend.own_optimizer import optimizer
+from mlpexp.extend.own_scores import loss, measure, metric
+
+__all__ = ["activation", "data_set", "initialiser", "loss", "measure", "metric", "optimizer", "schedule"]

@@ -1,0 +1,92 @@
+"""Calls of functions of the user's own: whatever is wrong with them is said in one line that names them."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpexp.runtime import user_code
+from mlpexp.runtime.errors import UserError, described
+
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+
+class Guard:
+    """Names one function of the user's own in errors.
+
+    Args:
+        kind: e.g. "activation".
+        name: that is typed, e.g. in model.activation=NAME; by default the function's own.
+
+    Raises:
+        UserError: the name cannot be typed.
+    """
+
+    def __init__(self, kind: str, name: str | None, function: Any) -> None:
+        self.name = str(getattr(function, "__name__", type(function).__name__)) if name is None else name
+        file = user_code.registrant()
+        where = f"the plugin {file.name}" if file is not None else "this session"
+        self.what = f"{kind} {self.name!r} of {where}"
+        if not callable(function):
+            raise UserError(f"the {self.what} is a {type(function).__name__}, not a function")
+        if not _NAME.fullmatch(self.name):
+            raise UserError(f"the {self.what} has no name that can be typed; give one, e.g. {kind}(name='mine')")
+
+    def error(self, problem: str) -> UserError:
+        return UserError(f"the {self.what} {problem}")
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """
+        Raises:
+            UserError: what the function raised, with its line.
+        """
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise self.error(f"raised {described(error)}{_line(error)}") from error
+
+    def checked(self, found: Any, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """What a function returned, if it is a tensor of this shape and type (any floating-point type for None)."""
+        if not isinstance(found, Tensor):
+            raise self.error(f"returned {_article(type(found).__name__)}, not a tensor of shape {tuple(shape)}")
+        if tuple(found.shape) != tuple(shape):
+            raise self.error(f"returned the shape {tuple(found.shape)}, not {tuple(shape)}")
+        if (dtype is None and not found.is_floating_point()) or (dtype is not None and found.dtype != dtype):
+            wanted = "a floating-point type" if dtype is None else str(dtype)
+            raise self.error(f"returned {found.dtype}, not {wanted}")
+        return found
+
+    def finite(self, found: Tensor, where: str) -> Tensor:
+        """The tensor, if all of it is finite; `where` says for what arguments."""
+        if not bool(torch.isfinite(found).all()):
+            bad = found[~torch.isfinite(found)][0].item()
+            raise self.error(f"returned {bad} {where}")
+        return found
+
+    @contextmanager
+    def read_only(self, *tensors: Tensor) -> Iterator[None]:
+        """The block must not change these."""
+        tensors = tuple(tensor for tensor in tensors if not tensor.is_inference())
+        before = [tensor._version for tensor in tensors]
+        yield
+        if before != [tensor._version for tensor in tensors]:
+            raise self.error("changes an argument in place, which is read-only; change a copy of it, e.g. x.clone()")
+
+
+def _article(kind: str) -> str:
+    return "None" if kind == "NoneType" else f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _line(error: BaseException) -> str:
+    """The innermost line outside of installed packages."""
+    trace, found = error.__traceback__, ""
+    while trace is not None:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if file.suffix == ".py" and not {"site-packages", "mlpexp"} & set(file.parts):
+            found = f" (line {trace.tb_lineno} of {file.name})"
+        trace = trace.tb_next
+    return found

@@ -1,0 +1,155 @@
+"""Activations, initialisers and schedules of the user's own."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpexp.extend.guard import Guard
+from mlpexp.extend.protocols import ActivationFunction, InitialiserFunction, ScheduleFunction
+from mlpexp.nn.activations import ACTIVATIONS, Activation
+from mlpexp.nn.initialisation import INITIALISERS, Initialiser
+from mlpexp.nn.schedules import SCHEDULES, Schedule
+
+
+def activation(
+    function: ActivationFunction | None = None,
+    /,
+    *,
+    name: str | None = None,
+    derivative: Callable[[Tensor, Tensor], Tensor] | None = None,
+    gain: float | None = None,
+    kinks: Sequence[float] = (),
+) -> Any:
+    """Register an activation, `model.activation=NAME`.
+
+    Args:
+        derivative: (x, h) -> dh/dx; by default by autograd.
+        gain: of initial weights; by default 1 / sqrt(E[f(z)^2]) for z ~ N(0, 1).
+        kinks: inputs at which the derivative jumps; gradcheck stays away from them.
+
+    Raises:
+        UserError: it is not elementwise, changes its argument, or returns another shape, another type, or NaN.
+    """
+    if function is None:
+        return partial(activation, name=name, derivative=derivative, gain=gain, kinks=kinks)
+    guard = Guard("activation", name, function)
+
+    def checked(x: Tensor) -> Tensor:
+        return guard.checked(guard.call(function, x), x.shape, x.dtype)
+
+    def by_autograd(x: Tensor, h: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_()
+            found = checked(leaf)
+            if not found.requires_grad:
+                raise guard.error("has no derivative: its result does not depend on x for autograd; give derivative=")
+            return torch.autograd.grad(found.sum(), leaf)[0]
+
+    def given(x: Tensor, h: Tensor) -> Tensor:
+        return guard.checked(guard.call(derivative, x, h), x.shape, x.dtype)  # type: ignore[arg-type]
+
+    slope = by_autograd if derivative is None else given
+    x = torch.linspace(-8, 8, 21).view(3, 7)
+    with guard.read_only(x):
+        h = guard.finite(checked(x), "for inputs from -8 to 8")
+    if not torch.equal(h, checked(x)):
+        raise guard.error("returns other values each time; a run could not be repeated")
+    if not torch.allclose(checked(x[1:2, 2:5]), h[1:2, 2:5], rtol=1e-4, atol=1e-6):
+        raise guard.error("is not elementwise: an element of its result depends on other elements of its argument")
+    guard.finite(slope(x, h), "as its derivative for inputs from -8 to 8")
+    z = torch.linspace(-8, 8, 16_001, dtype=torch.float64)
+    fz = checked(z)
+    if gain is None:
+        square = torch.trapezoid(torch.exp(-z * z / 2) / math.sqrt(2 * math.pi) * fz**2, z).item()
+        gain = square**-0.5 if square > 0 and math.isfinite(square) else 1.0
+    steepest = slope(z, fz).abs().max().item() or 1.0
+    ACTIVATIONS.register(
+        guard.name, Activation(function=checked, derivative=slope, gain=gain, steepest=steepest, kinks=tuple(kinks))
+    )
+    return function
+
+
+def initialiser(
+    function: InitialiserFunction | None = None,
+    /,
+    *,
+    name: str | None = None,
+    bias: Callable[[int, int, torch.Generator], Tensor] | None = None,
+    scales_with_fan_in: bool = False,
+) -> Any:
+    """Register initial weights, `model.init=NAME`.
+
+    Args:
+        bias: (O, fan-in I, generator) -> the bias (O,); by default zeros.
+        scales_with_fan_in: the weights' variance is a constant over I, which muP requires.
+
+    Raises:
+        UserError: other weights each time for one seed of the generator, another shape or type, or not finite.
+    """
+    if function is None:
+        return partial(initialiser, name=name, bias=bias, scales_with_fan_in=scales_with_fan_in)
+    guard = Guard("initialiser", name, function)
+
+    def weight(values: Tensor, generator: torch.Generator, _: float) -> None:
+        shape = (values.shape[0], values.shape[1])
+        found = guard.checked(guard.call(function, shape, generator), shape, values.dtype)
+        values.copy_(guard.finite(found.detach(), f"for the shape {shape}"))
+
+    def biases(values: Tensor, fan_in: int, generator: torch.Generator, _: float) -> None:
+        assert bias is not None
+        found = guard.checked(guard.call(bias, len(values), fan_in, generator), values.shape, values.dtype)
+        values.copy_(guard.finite(found.detach(), "as a bias"))
+
+    drawn = [torch.empty(4, 6), torch.empty(4, 6)]
+    for values in drawn:
+        weight(values, torch.Generator().manual_seed(0), 1.0)
+    if not torch.equal(*drawn):
+        raise guard.error("gives other weights for the same seed; draw random numbers with generator=generator")
+    INITIALISERS.register(
+        guard.name,
+        Initialiser(weight=weight, bias=biases if bias is not None else None, scales_with_fan_in=scales_with_fan_in),
+    )
+    return function
+
+
+def schedule(
+    function: ScheduleFunction | None = None,
+    /,
+    *,
+    name: str | None = None,
+    by_step: bool = False,
+    depends_on_length: bool = True,
+) -> Any:
+    """Register a learning-rate schedule, `optimizer.schedule=NAME`.
+
+    Args:
+        by_step: it counts steps, not epochs.
+        depends_on_length: the factor depends on the total, so that a finished training cannot be made longer.
+
+    Raises:
+        UserError: a factor is no finite number >= 0.
+    """
+    if function is None:
+        return partial(schedule, name=name, by_step=by_step, depends_on_length=depends_on_length)
+    guard = Guard("schedule", name, function)
+
+    def factor(elapsed: int, total: int) -> float:
+        found = guard.call(function, elapsed, total)
+        if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found < 0:
+            raise guard.error(f"returned {found!r} for {elapsed} of {total}; a factor is a finite number >= 0")
+        return float(found)
+
+    for total in (1, 2, 10):
+        for elapsed in range(total):
+            factor(elapsed, total)
+    entry = (
+        Schedule(by_step=lambda elapsed, steps, _, __: factor(elapsed, steps), depends_on_length=depends_on_length)
+        if by_step
+        else Schedule(factor=lambda elapsed, epochs, _: factor(elapsed, epochs), depends_on_length=depends_on_length)
+    )
+    SCHEDULES.register(guard.name, entry)
+    return function

@@ -1,0 +1,193 @@
+"""Optimizers of the user's own: one function is the update of a stack, and with one run that of a run alone.
+
+Letters: R runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpexp.extend.guard import Guard
+from mlpexp.extend.protocols import OptimizerFunction
+from mlpexp.nn.optimizers import OPTIMIZERS, StackOptimizer, UpdateSettings
+
+KEYS = {"momentum": 0.0, "nesterov": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "alpha": 0.99}
+
+
+def optimizer(
+    function: OptimizerFunction | None = None,
+    /,
+    *,
+    name: str | None = None,
+    state: Sequence[str] = (),
+    keys: Sequence[str] = (),
+    decoupled_decay: bool = False,
+    is_adaptive: bool | None = None,
+) -> Any:
+    """Register an optimizer, `optimizer.name=NAME`. Weight decay, clipping and schedules are applied around it.
+
+    Args:
+        state: names of its state, for each a tensor beside each parameter, zeros at first.
+        keys: of the `optimizer` group that it reads: momentum, nesterov, betas, eps, alpha. The pair betas comes as
+            `beta1` and `beta2`.
+        decoupled_decay: weight decay shrinks the parameters, not through the gradient.
+        is_adaptive: the size of a step does not follow that of the gradient, for muP; None: muP is refused.
+
+    Raises:
+        UserError: it mixes runs, does not change its arguments in place, or gives NaN for finite gradients.
+    """
+    if function is None:
+        return partial(
+            optimizer, name=name, state=state, keys=keys, decoupled_decay=decoupled_decay, is_adaptive=is_adaptive
+        )
+    guard = Guard("optimizer", name, function)
+    if unknown := [key for key in keys if key not in KEYS]:
+        raise guard.error(f"reads optimizer.{unknown[0]}, which it cannot; choose of {', '.join(KEYS)}")
+    if reserved := {"step", "lr"} & set(state):
+        raise guard.error(f"has a state named {min(reserved)}, which is taken; choose another name")
+    update = _Update(guard, function)
+    _try(guard, update, state, keys)
+    own_keys, own_state, decays, adapts = tuple(keys), tuple(state), decoupled_decay, is_adaptive
+    defaults_ = {key: KEYS[key] for key in keys}
+
+    class Own(StackOptimizer):
+        keys = own_keys
+        defaults = defaults_
+        state_names = own_state
+        counts_steps = True
+        decoupled_decay = decays
+        is_adaptive = adapts
+
+        def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+            super().__init__(settings, parameters, gradients)
+            self.state = {name: self._zeros() for name in self.state_names}
+            self._given = {key: self._setting(key) for key in self.keys}
+
+        @staticmethod
+        def torch_class() -> type[torch.optim.Optimizer]:
+            return alone
+
+        def step(self) -> None:
+            self.num_steps += 1
+            for i, gradient in enumerate(self._gradients):
+                if self._decay.shrinks:
+                    self._decay.shrink(i, self._rate(i))
+                self._decay.add_to(i, gradient)
+            rates = [self._rate(i) for i in range(len(self._parameters))]
+            update(self._parameters, self._gradients, self.state, rates, self._given, self.num_steps)
+
+    class Alone(torch.optim.Optimizer):
+        """The same for one run, in torch's form."""
+
+        def __init__(self, params: Any, lr: float = 0.1, weight_decay: float = 0.0, **given: Any) -> None:
+            super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **given})
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> Any:
+            loss = None
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+            pairs = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
+            for group, p in pairs:
+                if not self.state[p]:
+                    self.state[p] = {"step": torch.tensor(0.0)} | {key: torch.zeros_like(p) for key in own_state}
+                self.state[p]["step"] += 1
+                if group["weight_decay"] and decays:
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                elif group["weight_decay"]:
+                    p.grad.add_(p, alpha=group["weight_decay"])
+            if pairs:
+                first = pairs[0][0]
+                update(
+                    [p.detach().unsqueeze(0) for _, p in pairs],
+                    [p.grad.unsqueeze(0) for _, p in pairs],
+                    {key: [self.state[p][key].unsqueeze(0) for _, p in pairs] for key in own_state},
+                    [torch.tensor([group["lr"]], dtype=torch.float64) for group, _ in pairs],
+                    {key: torch.tensor([first[key]], dtype=torch.float64) for key in own_keys},
+                    int(self.state[pairs[0][1]]["step"]),
+                )
+            return loss
+
+    alone = Alone
+    for cls in (Own, Alone):
+        cls.__name__ = cls.__qualname__ = guard.name
+    OPTIMIZERS.register(guard.name, Own)
+    return function
+
+
+class _Update:
+    """Calls the function with hyperparameters in the shape of the parameters, and checks what it did."""
+
+    def __init__(self, guard: Guard, function: OptimizerFunction) -> None:
+        self._guard, self._function = guard, function
+
+    def __call__(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        state: Mapping[str, Sequence[Tensor]],
+        rates: Sequence[Tensor],
+        given: Mapping[str, Tensor],
+        step: int,
+    ) -> None:
+        """
+        Args:
+            rates: of each parameter, (R,) float64.
+            given: by key, (R,) or (R, 2) float64.
+        """
+        numbers = {"lr": list(rates)}
+        for key, values in given.items():
+            if key == "betas":
+                numbers |= {f"beta{k + 1}": [values[:, k]] * len(parameters) for k in range(2)}
+            else:
+                numbers[key] = [values] * len(parameters)
+        hyperparameters: dict[str, Any] = {
+            key: [each.to(p).view(-1, *[1] * (p.ndim - 1)) for each, p in zip(values, parameters, strict=True)]
+            for key, values in numbers.items()
+        }
+        own, own_state = list(parameters), {key: list(values) for key, values in state.items()}
+        self._guard.call(self._function, own, list(gradients), own_state, hyperparameters | {"step": step})
+        kept = all(a is b for a, b in zip(own, parameters, strict=False)) and len(own) == len(parameters)
+        if own_state.keys() != state.keys():
+            added = sorted(own_state.keys() ^ state.keys())[0]
+            raise self._guard.error(f"adds or removes the state {added!r}; name it in optimizer(state=[...])")
+        kept = kept and all(
+            len(values) == len(own_state[key]) and all(a is b for a, b in zip(values, own_state[key], strict=True))
+            for key, values in state.items()
+        )
+        if not kept:
+            raise self._guard.error(
+                "assigns new tensors to the lists of parameters or state; change the tensors in place, e.g. p.sub_(...)"
+            )
+
+
+def _try(guard: Guard, update: _Update, state: Sequence[str], keys: Sequence[str]) -> None:
+    """Three steps of two runs, and of one of them alone."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, 4), (2, 3))
+    starts = [torch.randn(shape, generator=generator) for shape in shapes]
+    gradients = [[torch.randn(shape, generator=generator) for shape in shapes] for _ in range(2)]
+    gradients.insert(1, [torch.zeros(shape) for shape in shapes])
+    found = []
+    for rows in (slice(0, 2), slice(1, 2)):
+        parameters = [start[rows].clone() for start in starts]
+        own = {name: [torch.zeros_like(p) for p in parameters] for name in state}
+        runs = len(parameters[0])
+        given = {key: torch.tensor([KEYS[key]] * runs, dtype=torch.float64) for key in keys}
+        rates = [torch.tensor([0.1] * runs, dtype=torch.float64)] * 2
+        with torch.no_grad():
+            for step, each in enumerate(gradients, 1):
+                update(parameters, [g[rows].clone() for g in each], own, rates, given, step)
+        for p in parameters:
+            guard.finite(p, "for finite gradients, some of them zero")
+        found.append([p[-1] for p in parameters])
+    if all(torch.equal(p, start[1]) for p, start in zip(found[1], starts, strict=True)):
+        raise guard.error("does not change the parameters; change them in place, e.g. p.sub_(lr * g)")
+    if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(*found, strict=True)):
+        raise guard.error(
+            "mixes runs: one of two runs gets other parameters alone; compute over the axes after the first"
+        )

@@ -1,0 +1,197 @@
+"""Losses, metrics and measures of the user's own.
+
+Letters: R runs, B batch, M = R * B or B samples, n samples of a part of the data, C outputs.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mlpexp.extend.guard import Guard
+from mlpexp.extend.protocols import LossFunction, MeasureFunction, MetricFunction
+from mlpexp.nn.losses import BOTH, LOSSES, Loss, Task
+from mlpexp.nn.measures import MEASURES, Probe
+from mlpexp.nn.metrics import METRICS, Metric
+from mlpexp.nn.outcomes import Outcomes
+
+
+def loss(
+    function: LossFunction | None = None,
+    /,
+    *,
+    name: str | None = None,
+    task: Task | None = None,
+    unit: str | None = None,
+    power: int = 0,
+) -> Any:
+    """Register a loss, `loss.name=NAME`; its gradient is autograd's.
+
+    Args:
+        task: for which it is defined; by default both.
+        unit: for axes and tables; by default its name.
+        power: of the target's unit in the unit of the loss, e.g. 2 for squared errors.
+
+    Raises:
+        UserError: a sample's loss depends on other samples, an argument is changed, or it returns another shape,
+            another type, or NaN.
+    """
+    if function is None:
+        return partial(loss, name=name, task=task, unit=unit, power=power)
+    guard = Guard("loss", name, function)
+
+    def samples(outputs: Tensor, targets: Tensor) -> Tensor:
+        """(M, C), (M, C) -> (M,)."""
+        return guard.checked(guard.call(function, outputs, targets), outputs.shape[:1], outputs.dtype)
+
+    def by_hand(outputs: Tensor, targets: Tensor) -> Tensor:
+        """(R, B, C) -> (R, B); the run axis may be absent."""
+        shape = outputs.shape
+        flat = samples(outputs.reshape(-1, shape[-1]), targets.reshape(-1, shape[-1]))
+        return flat.reshape(shape[:-1])
+
+    def gradient(outputs: Tensor, targets: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = outputs.detach().clone().requires_grad_()
+            found = by_hand(leaf, targets.detach())
+            if not found.requires_grad:
+                raise guard.error("has no gradient: its result does not depend on the outputs for autograd")
+            return torch.autograd.grad(found.sum(), leaf)[0]
+
+    for defined in BOTH if task is None else (task,):
+        _try_loss(guard, samples, gradient, defined)
+    LOSSES.register(
+        guard.name,
+        Loss(
+            label="loss",
+            unit=guard.name if unit is None else unit,
+            samples=lambda outputs, targets, settings: samples(outputs, settings.dense(targets, outputs)),
+            by_hand=lambda outputs, targets, _: by_hand(outputs, targets),
+            gradient=lambda outputs, targets, _: gradient(outputs, targets),
+            tasks=BOTH if task is None else (task,),
+            power=power,
+        ),
+    )
+    return function
+
+
+def _try_loss(
+    guard: Guard,
+    samples: Callable[[Tensor, Tensor], Tensor],
+    gradient: Callable[[Tensor, Tensor], Tensor],
+    task: Task,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = 2 * torch.randn(6, 3, generator=generator)
+    targets = torch.randn(6, 3, generator=generator)
+    if task == "classification":
+        targets = torch.eye(3)[targets.argmax(-1)]
+    where = f"for outputs from {outputs.min():.1f} to {outputs.max():.1f} in a {task}"
+    with guard.read_only(outputs, targets):
+        found = guard.finite(samples(outputs, targets), where)
+    if not torch.allclose(samples(outputs[2:4], targets[2:4]), found[2:4], rtol=1e-4, atol=1e-6):
+        raise guard.error("gives a sample another loss beside other samples; return the loss of each sample, (M,)")
+    guard.finite(gradient(outputs, targets), f"as a derivative {where}")
+
+
+def metric(
+    function: MetricFunction | None = None,
+    /,
+    *,
+    name: str | None = None,
+    higher_is_better: bool,
+    predictions: Literal["classes", "outputs"] = "outputs",
+    task: Task = "classification",
+    label: str | None = None,
+    unit: str = "",
+    bounded: bool = False,
+) -> Any:
+    """Register a metric, `metrics=[NAME]` and `monitor=val/NAME`.
+
+    Args:
+        predictions: what the function gets beside the targets: predicted classes (R, n) int64, or outputs (R, n, C)
+            float64. In a regression outputs and targets are in units of the target, less its mean.
+        label, unit: for axes and tables.
+        bounded: its values lie in [0, 1].
+
+    Raises:
+        UserError: it returns another shape or type, changes an argument, or gives a run other values beside others.
+    """
+    if function is None:
+        return partial(
+            metric,
+            name=name,
+            higher_is_better=higher_is_better,
+            predictions=predictions,
+            task=task,
+            label=label,
+            unit=unit,
+            bounded=bounded,
+        )
+    guard = Guard("metric", name, function)
+
+    def value(predicted: Tensor, targets: Tensor) -> Tensor:
+        with guard.read_only(predicted, targets):
+            found = guard.checked(guard.call(function, predicted, targets), predicted.shape[:1])
+        return found.double()
+
+    def of_all_samples(outcomes: Outcomes) -> Tensor:
+        predicted = outcomes.classes() if predictions == "classes" else outcomes.logits()
+        targets = outcomes.labels
+        alone = outcomes.losses.ndim == 1
+        axes = 1 + targets.is_floating_point()  # beside that of the runs
+        if targets.is_floating_point():
+            scale = 1.0 if outcomes.scale is None else outcomes.scale.unsqueeze(-2)
+            predicted, targets = predicted * scale, targets.double() * scale
+        if alone:
+            predicted = predicted.unsqueeze(0)
+        found = value(predicted, targets.expand(len(predicted), *targets.shape[-axes:]))
+        return found.squeeze(0) if alone else found
+
+    _try_metric(guard, value, classes=predictions == "classes", task=task)
+    METRICS.register(
+        guard.name,
+        Metric(
+            label=guard.name if label is None else label,
+            unit=unit,
+            higher_is_better=higher_is_better,
+            of_all_samples=of_all_samples,
+            recorded=False,
+            tasks=(task,),
+            needs_outputs=predictions == "outputs",
+            bounded=bounded,
+        ),
+    )
+    return function
+
+
+def _try_metric(guard: Guard, value: Callable[[Tensor, Tensor], Tensor], *, classes: bool, task: Task) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(2, 12, 3, generator=generator, dtype=torch.float64)
+    if task == "classification":
+        targets = torch.randint(0, 3, (2, 12), generator=generator)
+    elif classes:
+        raise guard.error("is for a regression, which predicts no classes; leave predictions='classes' out")
+    else:
+        targets = outputs + torch.randn(2, 12, 3, generator=generator, dtype=torch.float64)
+    predicted = outputs.argmax(-1) if classes else outputs
+    found = value(predicted, targets)
+    if not torch.allclose(value(predicted[1:], targets[1:]), found[1:], equal_nan=True):
+        raise guard.error("gives a run another value beside other runs; compute over the axes after the first")
+
+
+def measure(function: MeasureFunction | None = None, /, *, name: str | None = None) -> Any:
+    """Register a measure of the networks after each epoch, `diagnostics=[NAME]`: the column train/NAME."""
+    if function is None:
+        return partial(measure, name=name)
+    guard = Guard("measure", name, function)
+
+    def checked(probe: Probe) -> Tensor:
+        with guard.read_only(*probe.parameters.values(), *probe.initial.values(), probe.inputs):
+            found = guard.checked(guard.call(function, probe), probe.inputs.shape[:1])
+        return found.double()
+
+    MEASURES.register(guard.name, checked)
+    return function
