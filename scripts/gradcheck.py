@@ -11,7 +11,7 @@ from mlpexp.cli import hydra_app
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.terminal import say
 
-hydra_app.register()
+hydra_app.register(sys.argv[1:])
 
 
 def once() -> None:

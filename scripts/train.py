@@ -7,12 +7,14 @@ from mlpexp.runtime import signals
 signals.exit_at_once()  # until training starts: what follows takes half a second
 
 # ruff: noqa: E402
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
 from mlpexp.cli import hydra_app
 
-hydra_app.register()
+hydra_app.register(sys.argv[1:])
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")

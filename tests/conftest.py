@@ -118,7 +118,15 @@ def run_script(name: str, arguments: list[str]) -> Outcome:
 
 # files that start processes or train many runs: three quarters of the tests' time
 SLOW = {
-    *("test_backends", "test_documentation", "test_fast_imports", "test_faults", "test_halving", "test_recipes"),
+    *(
+        "test_backends",
+        "test_documentation",
+        "test_extending",
+        "test_fast_imports",
+        "test_faults",
+        "test_halving",
+        "test_recipes",
+    ),
     *("test_advice", "test_hydra_neighbours", "test_resume", "test_search", "test_standing"),
 }
 

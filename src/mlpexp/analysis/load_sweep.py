@@ -4,8 +4,10 @@ The runs' own sealed results count: a row of `results.csv` that differs from the
 """
 
 import contextlib
+import logging
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,9 @@ from mlpexp.analysis import run_files, sweep_table
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.config.overrides import by_key
 from mlpexp.config.schema import defaults
+from mlpexp.runtime import safe_files, user_code
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import results_table, run_directory, run_table, sweep_manifest
 from mlpexp.store.file_names import RESULT, RESULTS
 from mlpexp.store.results_table import Record, result_fields, typed
@@ -28,6 +32,9 @@ NOT_DATA = ("batch_size", "shuffle", "class_weight", "path", "val_path", "test_p
 VALIDATION_KEYS = frozenset(
     {"data", *(f"data.{key}" for key in defaults()["data"] if key not in (*NOT_DATA, "label_noise"))}
 )
+MULTIRUN, MAX_CONFIG = "multirun.yaml", 1 << 20  # bytes
+_PLUGINS = re.compile(r"^plugins:\n(?:- .+\n)+", re.MULTILINE)
+log = logging.getLogger(__name__)
 HINT = "give a sweep's directory, e.g. multirun/NAME, or the directory of a run"
 
 
@@ -67,6 +74,7 @@ def read(directory: Path) -> tuple[SweepTable, Sources]:
         raise UserError(f"{directory} does not exist; {HINT}")
     if not directory.is_dir():
         raise UserError(f"{directory} is a file; give the directory, e.g. {directory.parent}")
+    _load_plugins(directory)
     names = [path.parent.name for path in sorted(directory.glob(f"*/{RESULT}"))]
     names += [name for name, _ in run_table.read(directory)]
     if not (directory / RESULTS).exists() and not names:
@@ -85,6 +93,22 @@ def read(directory: Path) -> tuple[SweepTable, Sources]:
         if unlisted := _unlisted(directory, names, records):
             return _read_runs(directory, unlisted, records)
     return _verified(directory, records)
+
+
+def _load_plugins(directory: Path) -> None:
+    """Import the plugins of a sweep, whose metrics the report shows; where that fails, a warning says why."""
+    try:
+        text = safe_files.read_text(directory / MULTIRUN, MAX_CONFIG)
+    except (OSError, ValueError, UserError):
+        return
+    if (lines := _PLUGINS.search(text)) is None:
+        return
+    for plugin in parse_yaml(lines[0], directory / MULTIRUN)["plugins"]:
+        homes = [home for home in (Path.cwd(), *directory.absolute().parents) if (home / str(plugin)).is_file()]
+        try:
+            user_code.load(str(plugin), (homes or [Path.cwd()])[0], recorded=True)
+        except UserError as error:
+            log.warning("%s", error)
 
 
 def _unlisted(directory: Path, names: Sequence[str], records: Sequence[Record]) -> list[str]:

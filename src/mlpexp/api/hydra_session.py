@@ -107,7 +107,7 @@ def _session(overrides: Sequence[str]) -> Iterator[Any]:
             stack.enter_context(directories_released())
             stack.callback(automatic_directories.release)
             GlobalHydra.instance().clear()
-            hydra_app.register()
+            hydra_app.register(overrides)
             stack.enter_context(initialize_config_dir(str(hydra_app.conf()), job_name=JOB, version_base="1.3"))
             app = GlobalHydra.instance().hydra
             assert app is not None

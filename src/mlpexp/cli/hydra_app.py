@@ -7,6 +7,7 @@ into an exit code: 0 done, 1 failed, 2 the user's error, 130 interrupted, 143 te
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interp
 from mlpexp.config.overrides import by_key, shell_word
 from mlpexp.config.overrides import parse as parse_override
 from mlpexp.data.data_sets import DATA_SETS
-from mlpexp.runtime import shell_commands, signals
+from mlpexp.runtime import shell_commands, signals, user_code
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, file_names, run_names
@@ -42,9 +43,14 @@ def conf() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
-def register() -> None:
-    """Give Hydra the base configuration, the choices of our plugins and the resolvers that `conf/train.yaml` uses."""
+def register(words: Sequence[str] = ()) -> None:
+    """Give Hydra the base configuration, the choices of our plugins and the resolvers that `conf/train.yaml` uses.
+
+    Args:
+        words: of the command line; the data sets of the plugins that they name are choices, too.
+    """
     register_resolvers()
+    _import_plugins(words)
     Plugins.instance()  # others store their choices now; in this application ours replace those of the same name
     store = ConfigStore.instance()
     store.store(name="schema", node=schema.defaults())
@@ -52,6 +58,16 @@ def register() -> None:
         store.store(group="data", name=name, node={"name": name, **entry.defaults})
     for (kind, name), defaults in plugin_keys.PLUGINS.items():
         store.store(group=f"hydra/{kind}", name=name, node=defaults, provider="mlpexp")
+
+
+def _import_plugins(words: Sequence[str]) -> None:
+    for word in words:
+        if not word.startswith("plugins="):
+            continue
+        # the check of the configuration says what is wrong
+        with suppress(UserError, HydraException, ValueError, TypeError):
+            for plugin in parse_override(word).value:
+                user_code.load(str(plugin), Path.cwd())
 
 
 def register_resolvers() -> None:

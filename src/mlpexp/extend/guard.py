@@ -1,6 +1,7 @@
 """Calls of functions of the user's own: whatever is wrong with them is said in one line that names them."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,9 @@ class Guard:
 
     def __init__(self, kind: str, name: str | None, function: Any) -> None:
         self.name = str(getattr(function, "__name__", type(function).__name__)) if name is None else name
-        file = user_code.registrant()
+        module = sys.modules.get(getattr(function, "__module__", "") or "")
+        defined_in = getattr(module, "__file__", None)
+        file = user_code.registrant() or (Path(defined_in) if defined_in else None)
         where = f"the plugin {file.name}" if file is not None else "this session"
         self.what = f"{kind} {self.name!r} of {where}"
         if not callable(function):

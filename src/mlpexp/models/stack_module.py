@@ -6,6 +6,7 @@ Letters: R runs of the stack, A those still training, n training samples, m vali
 import math
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import overload
 
 import torch
@@ -18,6 +19,7 @@ from mlpexp.engine.interface import StackEngine
 from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.stack_activations import spans
+from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import warn_without_skips
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
@@ -46,6 +48,7 @@ class StackModule(LightningModule):
         states: from which each run continues; those that have not ended have the same number of epochs behind them.
             Empty: all start.
         until: the epoch after which all pause, counted from the start of the runs; None for their ends.
+        callbacks: that see the runs after each epoch, by name.
 
     Attributes:
         records: of each run.
@@ -60,8 +63,10 @@ class StackModule(LightningModule):
         *,
         states: Sequence[TrainingState] = (),
         until: int | None = None,
+        callbacks: Mapping[str, EpochCallback] = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        self._callbacks = callbacks
         self.automatic_optimization = False
         self.configs, self.data = list(configs), list(data)
         self.networks = [cfg.model.network(data[0].num_inputs, data[0].num_classes) for cfg in configs]
@@ -304,16 +309,28 @@ class StackModule(LightningModule):
         numbers = torch.stack(
             list(measured.values())
         ).tolist()  # (columns, A): the epoch's only transfer from the device
-        improved, diagnosed = [], self._measure_networks()
+        improved, diagnosed, called = [], self._measure_networks(), self._call_back(measured)
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
-            own = self._sparsity(place, run) | diagnosed.get(run, {})
+            own = self._sparsity(place, run) | diagnosed.get(run, {}) | (called[place] if called else {})
             record.history.append(dict(zip(measured, row, strict=True)) | own)
             monitored = record.history[-1][self.configs[run].monitor]
             self._plateaus[run].update(monitored)
             if record.progress.update(epoch, monitored):
                 improved.append(place)
         self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
+
+    def _call_back(self, measured: Mapping[str, Tensor]) -> list[dict[str, float]]:
+        """What the callbacks return for each run that is training, by column."""
+        if not self._callbacks:
+            return []
+        view = StackView(
+            epoch=self.current_epoch,
+            configs=[self.configs[run] for run in self.training_runs],
+            parameters={name: values.clone() for name, values in self.engine.parameters.items()},
+            metrics={column: values.clone() for column, values in measured.items()},
+        )
+        return columns_of(self._callbacks, view)
 
     def _measure(self, part: str, outcomes: Outcomes, scale: Tensor | None) -> dict[str, Tensor]:
         """The metrics of a part by column, those of all runs of the stack; `scale` of the targets (A, C)."""

@@ -13,8 +13,10 @@ Importing this file imports no torch: a finished sweep is recognised without it.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from mlpexp.config.schema import Config
@@ -81,13 +83,30 @@ def cannot_be_stacked(cfg: Config) -> str | None:
         return f"model.variant={cfg.model.variant}"
     if reason := OPTIMIZERS[cfg.optimizer.name].trains_alone:
         return reason
-    if cfg.callbacks:
+    if cfg.callbacks and not _sees_stacks(cfg):
         return "your own callbacks"
     if cfg.logger:
         return "your own logger"
     if cfg.tracking.figures:
         return "tracking.figures=true"
     return next((f"trainer.{name}" for name in cfg.trainer.flags if name not in HARMLESS_FLAGS), None)
+
+
+def _sees_stacks(cfg: Config) -> bool:
+    """Whether all callbacks are objects with `on_epoch_end`, which see a stack."""
+    targets = [str(node.get("_target_")) for node in cfg.callbacks.values()]
+    return all(map(_sees_stack, targets))
+
+
+@cache
+def _sees_stack(target: str) -> bool:
+    try:
+        found = resolve_name(target)
+    except (ImportError, AttributeError, ValueError):
+        return False  # the run says that it cannot be built
+    from lightning.pytorch import Callback  # late: only where there are callbacks
+
+    return isinstance(found, type) and not issubclass(found, Callback) and hasattr(found, "on_epoch_end")
 
 
 def cannot_be_compiled(cfg: Config) -> str | None:
@@ -196,6 +215,7 @@ def _key(cfg: Config, data: "Prepared") -> tuple[object, ...]:
         cfg.data.learns,
         cfg.loss_function,
         cfg.metric_names,
+        str(cfg.callbacks),
         cfg.optimizer.name,
         cfg.stack.engine,
         cfg.tracking.diagnostics,

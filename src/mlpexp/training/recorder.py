@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
 from mlpexp.config.schema import Config
+from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import Classifier
 from mlpexp.models.run_average import AVERAGED_WEIGHTS, TRAINING_WEIGHTS
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
@@ -113,12 +115,15 @@ class Recorder(Checkpoint):
         events: EventLog | None,
         io: DeferredCheckpointIO,
         before_writing: Callable[[], None] = lambda: None,
+        callbacks: Mapping[str, EpochCallback] = MappingProxyType({}),
     ) -> None:
         """
         Args:
+            callbacks: that see the run as a stack of one, by name.
             before_writing: called each time before files of the run are written.
         """
         self.cfg, self.directory, self.events, self.io, self.before_writing = cfg, directory, events, io, before_writing
+        self._callbacks = callbacks
         self.started = time.time()
         self.epoch_ends: list[float] = []
         self.begin([], [])
@@ -172,7 +177,7 @@ class Recorder(Checkpoint):
         row = {name: module.metrics[name] for name in names}
         if module.pruning is not None:
             row[SPARSITY] = module.pruning.sparsity
-        self.history.append(row | self._measures(module))
+        self.history.append(row | self._measures(module) | self._called_back(module, epoch, row))
         self.epoch_ends.append(now)
         if self.events is not None:
             self.events.add(epoch_event(epoch, self.history[-1], now))
@@ -227,6 +232,14 @@ class Recorder(Checkpoint):
         started = {name: values.unsqueeze(0).to(inputs) for name, values in initial.items()}
         measured = measure_network(self.cfg.diagnostics, Probe(module.network, own, started, inputs))
         return {column: value.item() for column, value in measured.items()}
+
+    def _called_back(self, module: Classifier, epoch: int, row: Mapping[str, float]) -> dict[str, float]:
+        if not self._callbacks:
+            return {}
+        parameters = {name: values.clone().unsqueeze(0) for name, values in module.parameter_values().items()}
+        metrics = {name: torch.tensor([value], dtype=torch.float64) for name, value in row.items()}
+        view = StackView(epoch=epoch, configs=[self.cfg], parameters=parameters, metrics=metrics)
+        return columns_of(self._callbacks, view)[0]
 
     def _inspect(self, module: Classifier, epoch: int, now: float) -> None:
         assert self._probe is not None

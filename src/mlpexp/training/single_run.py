@@ -21,6 +21,7 @@ from mlpexp import models
 from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config
 from mlpexp.data.datamodule import TableDataModule
+from mlpexp.extend.epoch_callback import EpochCallback, refuse_other
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn import chance_level
 from mlpexp.nn.metrics import PARTS, columns
@@ -74,13 +75,14 @@ def train(cfg: Config, job: Job) -> Result:
         data.setup()
         prepared = data.prepared
         module = models.build(cfg, prepared.num_inputs, prepared.num_classes, prepared.description)
+        callbacks = own_callbacks(cfg)
         events = None
         if cfg.tracking.tensorboard:
             events = EventLog(job.directory, started, hidden=job.continued is not None)
             stack.callback(events.close)
         io = DeferredCheckpointIO(job.directory)
-        recorder = Recorder(cfg, job.directory, events, io)
-        return _Run(cfg, job, data, module, recorder, events, started).train(io)
+        recorder = Recorder(cfg, job.directory, events, io, callbacks=of_stacks(callbacks))
+        return _Run(cfg, job, data, module, recorder, events, started, callbacks).train(io)
 
 
 @dataclass
@@ -92,6 +94,7 @@ class _Run:
     recorder: Recorder
     events: EventLog | None
     started: float
+    callbacks: Mapping[str, Any]
     replaced: bool = False
     """the files of the run that is continued have begun to change"""
 
@@ -191,7 +194,7 @@ class _Run:
         }
         flags |= cfg.trainer.flags
         plugins = flags.pop("plugins", None) or []
-        given = instances("callbacks", cfg.callbacks)
+        given = [one for one in self.callbacks.values() if isinstance(one, Callback)]
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)
         bars = [self.job.bar] if self.job.bar and not has_bar else []
         return Trainer(
@@ -324,6 +327,24 @@ def on_this_machine(plugins: Sequence[Any] = ()) -> list[Any]:
     """
     has_environment = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
     return [*plugins, *([] if has_environment else [LightningEnvironment()])]
+
+
+def own_callbacks(cfg: Config) -> dict[str, Any]:
+    """The callbacks that a configuration describes, by name: those of Lightning's, and those that see a stack.
+
+    Raises:
+        UserError: one of them cannot be built, or is neither.
+    """
+    built = dict(zip(cfg.callbacks, instances("callbacks", cfg.callbacks), strict=True)) if cfg.callbacks else {}
+    for name, one in built.items():
+        if not isinstance(one, Callback):
+            refuse_other(name, one)
+    return built
+
+
+def of_stacks(callbacks: Mapping[str, Any]) -> dict[str, EpochCallback]:
+    """Those that see a stack, and a run alone as a stack of one."""
+    return {name: one for name, one in callbacks.items() if not isinstance(one, Callback)}
 
 
 def instances(group: str, nodes: dict[str, Any]) -> list[Any]:

@@ -18,7 +18,7 @@ from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
 from mlpexp.store.worker_session import Gone
-from mlpexp.training.single_run import on_this_machine
+from mlpexp.training.single_run import on_this_machine, own_callbacks
 
 WAIT_FOR_EPOCH_S = 2.0  # a signal waits for the end of an epoch that is expected to take no longer
 SAVE_SHARE = 100  # training takes at least so many times as long as saving
@@ -101,7 +101,7 @@ def train_stack(
     Args:
         states, until: see `StackModule`.
     """
-    module = StackModule(configs, data, states=states, until=until)
+    module = StackModule(configs, data, states=states, until=until, callbacks=own_callbacks(configs[0]))
     # as in a run alone: the bits depend on it; the compiled engine has threads of its own, for which torch's would wait
     torch.set_num_threads(1 if configs[0].stack.engine == "compiled" else configs[0].stack_threads)
     ours = ("enable_model_summary", "num_sanity_val_steps")

@@ -4,12 +4,12 @@ import warnings
 from pkgutil import resolve_name
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from mlpexp.config.overrides import spell
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError, first_line
-from mlpexp.training.single_run import Quiet, check_accelerator, instances, on_this_machine
+from mlpexp.training.single_run import Quiet, check_accelerator, on_this_machine, own_callbacks
 
 
 def check(cfg: Config) -> None:
@@ -53,9 +53,7 @@ def _try(typed: str, flags: dict[str, Any]) -> None:
 
 
 def _callbacks(cfg: Config) -> None:
-    for name, built in zip(cfg.callbacks, instances("callbacks", cfg.callbacks), strict=True):
-        if not isinstance(built, Callback):
-            raise UserError(f"callbacks.{name} is a {type(built).__name__}, not a callback of Lightning's")
+    own_callbacks(cfg)
 
 
 def _loggers(cfg: Config) -> None:
