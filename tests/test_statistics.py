@@ -5,12 +5,15 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import report_sweeps
 import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.anova import anova_lm
 
 from mlpexp.analysis.statistics import granularity, holm, marginal, mean_and_half, pareto_front
-from mlpexp.analysis.variance import decompose
+from mlpexp.analysis.sweep_analysis import analyse
+from mlpexp.analysis.variance import confounded, decompose
+from mlpexp.report.sentences import headline
 
 RNG = np.random.default_rng(7)
 NAN = np.nan
@@ -110,6 +113,34 @@ def test_two_keys_and_their_interaction_are_the_textbooks():
     assert found.noise_freedom == 54
     assert found.rest == pytest.approx(0, abs=1e-12)
     assert sum(term.share for term in found.terms) + found.noise == pytest.approx(1)
+
+
+@pytest.mark.parametrize("together", [[3, 0, 7], [1, 1, 0]])
+def test_a_key_that_only_changed_together_with_another_has_no_share_and_takes_none(together):
+    rng = np.random.default_rng(5)
+    levels = np.array(list(itertools.product(range(3), range(2))))
+    table = rng.normal(size=(6, 8)) + levels @ [[2.0], [1.0]]
+    zipped = np.column_stack([np.array(together)[levels[:, 0]], levels])
+    first, second = (0, 1) if len(set(together)) == 3 else (1, 0)  # equal numbers of levels: the first typed one stays
+    assert confounded(zipped) == {second: first}
+    assert confounded(levels) == {}
+    found, alone = decompose(zipped, table), decompose(levels, table)
+    place = {0: first, 1: 2}
+    assert {term.keys: term.squares for term in found.terms} == pytest.approx(
+        {tuple(place[key] for key in term.keys): term.squares for term in alone.terms}
+    )
+    assert (found.rest, found.noise, found.blocks) == pytest.approx((alone.rest, alone.noise, alone.blocks))
+
+
+def test_the_report_says_which_keys_only_changed_together(tmp_path):
+    pairs = [{"model.width": width, "optimizer.lr": rate} for width, rate in ((32, 0.1), (64, 0.05), (128, 0.02))]
+    grid = [pair | {"model.depth": depth, "seed": seed} for pair in pairs for depth in (1, 2) for seed in range(3)]
+    said = headline(analyse(report_sweeps.write(tmp_path / "zip", grid)))
+    careful = [sentence for sentence in said if "together" in sentence]
+    assert careful == [
+        "Careful: optimizer.lr only changed together with model.width, so their effects cannot be told apart; effects "
+        "of model.width are those of both."
+    ]
 
 
 def anova(levels, table, blocks):

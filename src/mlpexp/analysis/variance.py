@@ -50,12 +50,34 @@ class Decomposition:
         return next((term.share for term in self.terms if term.keys == (key,)), 0.0)
 
 
+def confounded(levels: np.ndarray) -> dict[int, int]:
+    """Keys that only changed together with another key, as in a zip: their number, and that of the other one.
+
+    Either each level of both occurs with one level of the other, and the first one stands for both, or each level of
+    the other, which has several configurations, occurs with one level of the key.
+
+    Args:
+        levels: (C, F) which level each configuration has of each key.
+    """
+    counts = [len(np.unique(column)) for column in levels.T]
+    found: dict[int, int] = {}
+    for key, count in enumerate(counts):
+        for other, others in enumerate(counts):
+            if min(count, others) < 2 or key == other or other in found:
+                continue
+            pairs = len(np.unique(levels[:, [key, other]], axis=0))
+            if pairs == others and (other < key if pairs == count else others < len(levels)):
+                found[key] = other
+                break
+    return found
+
+
 def decompose(levels: np.ndarray, table: np.ndarray, shares_blocks: bool = True) -> Decomposition:
     """Analysis of variance with sums of squares of type II (Yates 1934; Langsrud 2003), as `anova_lm(typ=2)`.
 
     A term's sum of squares is what it adds to all terms that do not contain it: to the other keys, to the pairs without
-    it and to the blocks. F-tests use the noise between runs of one configuration, without what a seed changes in all
-    configurations alike.
+    it and to the blocks. A key that is `confounded` with another has no term; the other's is that of both. F-tests use
+    the noise between runs of one configuration, without what a seed changes in all configurations alike.
 
     Args:
         levels: (C, F) which level each configuration has of each key.
@@ -63,7 +85,8 @@ def decompose(levels: np.ndarray, table: np.ndarray, shares_blocks: bool = True)
         shares_blocks: whether block b is the same seed in every configuration.
     """
     used = np.isfinite(table).any(axis=1)
-    levels, table = levels[used], table[used]
+    levels, table = levels[used].copy(), table[used]
+    levels[:, list(confounded(levels))] = 0
     finite = np.isfinite(table)
     if not shares_blocks:
         order = np.argsort(~finite, axis=1, kind="stable")  # a seed of its own has no effect on others

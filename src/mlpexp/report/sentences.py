@@ -4,6 +4,7 @@ import numpy as np
 
 from mlpexp.analysis.load_sweep import VALIDATION_KEYS
 from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.analysis.variance import confounded
 from mlpexp.nn.chance_level import LIKELY_CAUSES
 from mlpexp.nn.metrics import label
 from mlpexp.report import comparison_sentences
@@ -62,6 +63,12 @@ def _warnings(analysis: Analysis, best: int) -> list[str]:
         sentences.append(
             f"Careful: configurations with another {listed(different)} are measured on other data, so differences "
             "between them are not only differences between networks."
+        )
+    for key, other in confounded(analysis.levels).items():
+        name, together = study.factors[key].name, study.factors[other].name
+        sentences.append(
+            f"Careful: {name} only changed together with {together}, so their effects cannot be told apart; effects of "
+            f"{together} are those of both."
         )
     blocks = analysis.blocks
     if blocks.keys[:1] != ("seed",) and blocks.keys and not _complete(analysis):

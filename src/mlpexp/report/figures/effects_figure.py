@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.analysis.swept_keys import Kind
+from mlpexp.analysis.variance import confounded
 from mlpexp.report.figures.canvas import TEST, VALIDATION, colours, label_width, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
 from mlpexp.report.report_tables import Table, effects, ends
@@ -45,6 +46,8 @@ def main_effects(analysis: Analysis) -> ReportFigure | None:
     caption = "Each point averages over everything else that was swept; the axis does not begin at 0."
     if len(analysis.importance) > MAX_KEYS:
         caption += f" The {len(analysis.importance) - MAX_KEYS} keys that explain least are only in the table."
+    for key, other in confounded(analysis.levels).items():
+        caption += f" {keys[key].label} only changed together with {keys[other].label}: both show the effect of both."
     if dropped:
         caption += f" {dropped:,} values are only in the table."
     return ReportFigure(
