@@ -89,6 +89,16 @@ def replace(
     _write_manifest(directory, kind, {name: [digest] for name, digest in digests.items()})
 
 
+def files_of(directory: Path, kind: str) -> set[Path]:
+    """The files that `replace` has written into a directory and that are unchanged, with its manifest."""
+    try:
+        listed = _listed(directory, kind, "", None)
+    except UserError:
+        return set()
+    unchanged = {directory / name for name, digests in listed.items() if _is_ours(directory / name, digests)}
+    return unchanged | {directory / MANIFEST} if listed else set()
+
+
 def _listed(directory: Path, kind: str, advice: str, earlier: Earlier | None) -> dict[str, list[str] | None]:
     """The files that may be replaced or removed."""
     if directory.is_symlink():

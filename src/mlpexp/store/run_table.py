@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,15 +31,22 @@ class _Line(BaseModel):
 
 def append(directory: Path, entries: Iterable[tuple[str, Files]]) -> None:
     """Add finished runs, by name; they are on the disk when this returns."""
-    lines = []
-    for name, files in entries:
-        content = json.dumps({"name": name, "files": dict(files)}, separators=(",", ":"))
-        lines.append(f"{hashlib.sha256(content.encode()).hexdigest()} {content}\n")
+    lines = [_line(name, files) for name, files in entries]
     if not lines:
         return
     path = directory / file_names.TABLE
     start = "" if _ends_a_line(path) else "\n"  # what a crash has truncated stays a line of its own
     atomic_files.append(path, start + "".join(lines), durable=True)
+
+
+def remove(directory: Path, names: Collection[str]) -> None:
+    """Remove the lines of some runs; the file, too, where none is left."""
+    path = directory / file_names.TABLE
+    if all(name in names for name, _ in read(directory)):
+        path.unlink(missing_ok=True)
+        return
+    kept = (_line(name, files) for name, files in read(directory) if name not in names)
+    atomic_files.write(path, kept, durable=True)
 
 
 def read(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -80,6 +87,11 @@ def results(directory: Path) -> dict[str, dict[str, Result]]:
             raise _unusable(path, number, error) from error
         found[result.identity][name] = result
     return found
+
+
+def _line(name: str, files: Files) -> str:
+    content = json.dumps({"name": name, "files": dict(files)}, separators=(",", ":"))
+    return f"{hashlib.sha256(content.encode()).hexdigest()} {content}\n"
 
 
 def _unusable(path: Path, number: int, error: Exception) -> UserError:

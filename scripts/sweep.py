@@ -1,0 +1,59 @@
+"""Housekeeping of a sweep: list its runs, show what it holds, remove runs, move runs into one table and back."""
+
+import argparse
+from pathlib import Path
+
+import require_environment  # noqa: F401
+
+from mlpexp.cli import exit_codes
+from mlpexp.runtime.shell_commands import plain, program
+
+
+def main() -> None:
+    given = _parser().parse_args()
+
+    from mlpexp.cli import sweep_commands  # numpy: late, so that --help stays fast
+
+    match given.action:
+        case "list":
+            sweep_commands.list_runs(given.directory, given.status)
+        case "show":
+            sweep_commands.show(given.directory, given.run)
+        case "rm":
+            sweep_commands.remove(given.directory, given.runs, given.status, aside=given.set_aside, yes=given.yes)
+        case "compact":
+            sweep_commands.compact(given.directory, yes=given.yes)
+        case "restore":
+            sweep_commands.restore(given.directory, yes=given.yes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    example = f"example: {plain('sweep.py')} multirun/NAME rm --status failed"
+    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _with_status(actions.add_parser("list", help="every run with its status and size"))
+    show = actions.add_parser("show", help="numbers of runs and sizes, or one run with its files")
+    show.add_argument("run", nargs="?", metavar="RUN", help="the name of a run")
+    remove = actions.add_parser("rm", help="remove runs; files that mlpexp has not written stay")
+    remove.add_argument("runs", nargs="*", metavar="RUN", help="names of runs")
+    _with_status(remove)
+    remove.add_argument("--set-aside", action="store_true", help="runs that were set aside")
+    compact = actions.add_parser("compact", help="move finished runs into one table, without checkpoints and events")
+    restore = actions.add_parser("restore", help="give the runs of the table directories again")
+    for action in (remove, compact, restore):
+        action.add_argument("--yes", action="store_true", help="do it; without it, what would be done is printed")
+    return parser
+
+
+def _with_status(action: argparse.ArgumentParser) -> None:
+    action.add_argument(
+        "--status",
+        type=lambda text: text.split(","),
+        metavar="STATUS",
+        help="runs of this status, or of several: failed,damaged",
+    )
+
+
+if __name__ == "__main__":
+    exit_codes.run(main)

@@ -1,0 +1,204 @@
+"""What `sweep.py` prints and does: list, show, rm, compact, restore."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from mlpexp.runtime import shell_commands
+from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.terminal import say
+from mlpexp.store import file_names, run_table, stack_states, sweep_contents, sweep_housekeeping
+from mlpexp.store.sweep_contents import StoredRun
+
+STATUSES = ("ok", "chance", "diverged", "stopped", "failed", "interrupted", "damaged", "unfinished")
+NAMED = 10  # files or runs in a message
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def list_runs(sweep: Path, statuses: Sequence[str] | None = None) -> None:
+    """A line for each run.
+
+    Raises:
+        UserError: there is no sweep, or no such status.
+    """
+    found = _with_status(sweep_contents.runs(sweep), statuses)
+    for run in found:
+        where = "table" if run.in_table else spelled(run.size)
+        aside = " (set aside)" if run.is_aside else ""
+        say(f"{run.status:<11} {where:>9}  {run.name}{aside}")
+    say(_counted(found))
+
+
+def show(sweep: Path, name: str | None = None) -> None:
+    """The numbers of runs, and sizes by kind of file; or one run.
+
+    Raises:
+        UserError: there is no sweep, or no such run.
+    """
+    found = sweep_contents.runs(sweep)
+    if name is not None:
+        for run in _named(found, [name]):
+            _show_run(run)
+        return
+    say(f"{sweep}: {_counted([run for run in found if not run.is_aside])}")
+    if aside := [run for run in found if run.is_aside]:
+        say(f"set aside: {_counted(aside)}")
+    if saved := stack_states.saved_runs(sweep):
+        say(f"under way: {len(saved):,} runs are saved with their epochs so far")
+    sizes: dict[str, int] = defaultdict(int)
+    for run in found:
+        for path, size in run.ours.items():
+            sizes[_kind(path)] += size
+    for path in sweep.iterdir():
+        if path.name == file_names.TABLE or (path.is_dir() and not path.is_symlink() and path.name == "report"):
+            sizes[path.name] += sweep_contents.size_of(path)
+    for kind, size in sorted(sizes.items(), key=lambda item: -item[1]):
+        say(f"  {spelled(size):>9}  {kind}")
+    if others := sum(len(run.others) for run in found):
+        say(f"  {others:,} files in the directories of runs were not written by mlpexp")
+
+
+def remove(sweep: Path, names: Sequence[str], statuses: Sequence[str] | None, *, aside: bool, yes: bool) -> None:
+    """Remove the runs with these names, of these statuses, and the set-aside ones.
+
+    Raises:
+        UserError: there is no such run, nothing is chosen, or the sweep is in use.
+    """
+    found = sweep_contents.runs(sweep)
+    chosen = _named(found, names)
+    if statuses:
+        chosen += _with_status([run for run in found if not run.is_aside], statuses)
+    if aside:
+        chosen += [run for run in found if run.is_aside]
+    if not (names or statuses or aside):
+        raise UserError("rm needs the runs to remove: names, --status failed,damaged, or --set-aside")
+    chosen = list({(run.name, run.in_table): run for run in chosen}.values())
+    if not chosen:
+        say("there is no such run; nothing was removed")
+        return
+    if not yes:
+        say(f"would be removed: {_counted(chosen)}")
+        given = ["--status", ",".join(statuses)] if statuses else []
+        _say_again("rm", [*names, *given, *["--set-aside"] * aside], sweep)
+        return
+    with sweep_housekeeping.unused(sweep, chosen):
+        sweep_housekeeping.remove(sweep, chosen)
+    say(f"removed: {_counted(chosen)}")
+    _say_others(chosen)
+
+
+def compact(sweep: Path, *, yes: bool) -> None:
+    """Move the finished runs into the table.
+
+    Raises:
+        UserError: there is no sweep, it is in use, or a run is not what its marker says.
+    """
+    found = sweep_contents.runs(sweep)
+    chosen = sweep_housekeeping.compactable(found)
+    left = Counter(run.status for run in found if run not in chosen and not run.in_table and not run.is_aside)
+    stay = f"; {', '.join(f'{n:,} {status}' for status, n in left.items())} stay as they are" if left else ""
+    if not chosen:
+        say(f"no finished run has a directory of its own; nothing to do{stay}")
+        return
+    if not yes:
+        say(
+            f"would be moved into {sweep / file_names.TABLE}: {_counted(chosen)}{stay}",
+            "checkpoints, event files and figures would be lost: such runs cannot be evaluated, exported or resumed",
+        )
+        _say_again("compact", [], sweep)
+        return
+    with sweep_housekeeping.unused(sweep, chosen):
+        sweep_housekeeping.compact(sweep, chosen)
+    say(f"moved into {sweep / file_names.TABLE}: {_counted(chosen)}{stay}")
+    _say_others(chosen)
+
+
+def restore(sweep: Path, *, yes: bool) -> None:
+    """Give the runs of the table directories again.
+
+    Raises:
+        UserError: there is no sweep, or it is in use.
+    """
+    sweep_contents.runs(sweep)
+    count = sum(1 for _ in run_table.read(sweep))
+    if not count:
+        say(f"{sweep} has no runs in a table; nothing to do")
+        return
+    what = "with tables, result and overrides, without checkpoints and events"
+    if not yes:
+        say(f"{count:,} runs would get directories, {what}")
+        _say_again("restore", [], sweep)
+        return
+    with sweep_housekeeping.unused(sweep, []):
+        done, refused = sweep_housekeeping.restore(sweep)
+    say(f"{done:,} runs have directories, {what}")
+    if refused:
+        say(f"{len(refused):,} stay in the table, since their directories are in use: {_listed(refused)}")
+
+
+def spelled(size: float) -> str:
+    """A number of bytes with its unit."""
+    for unit in UNITS:
+        if size < 1024 or unit == UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _show_run(run: StoredRun) -> None:
+    say(f"{run.name}: {run.status}{' (set aside)' if run.is_aside else ''}{' (in the table)' if run.in_table else ''}")
+    if run.result is not None:
+        result = run.result
+        say(f"  epochs {result.epochs}, {result.num_parameters:,} parameters, identity {result.identity}")
+        say(*(f"  {name} {value:.6g}" for name, value in result.metrics.items()))
+        if result.message:
+            say(f"  {result.message}")
+    for path, size in sorted(run.ours.items()):
+        assert run.directory is not None
+        say(f"  {spelled(size):>9}  {path.relative_to(run.directory).as_posix()}")
+    for path in run.others:
+        say(f"             {path.name} (not written by mlpexp)")
+
+
+def _with_status(found: Sequence[StoredRun], statuses: Sequence[str] | None) -> list[StoredRun]:
+    if wrong := [status for status in statuses or () if status not in STATUSES]:
+        raise UserError(f"unknown status {wrong[0]!r}; choose of {', '.join(STATUSES)}, e.g. --status failed,damaged")
+    return [run for run in found if not statuses or run.status in statuses]
+
+
+def _named(found: Sequence[StoredRun], names: Sequence[str]) -> list[StoredRun]:
+    known = {run.name for run in found}
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            raise UserError(f"there is no run {name!r}; {f'did you mean {close[0]!r}?' if close else 'see list'}")
+    return [run for run in found if run.name in names]
+
+
+def _counted(found: Sequence[StoredRun]) -> str:
+    """`12 runs (10 ok, 2 failed), 1.2 MiB`."""
+    counts = Counter(run.status for run in found)
+    each = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
+    size = sum(run.size for run in found)
+    return f"{len(found):,} run{'s' * (len(found) != 1)}{f' ({each})' if each else ''}, {spelled(size)}"
+
+
+def _kind(path: Path) -> str:
+    if path.parent.name in ("checkpoints", "figures", "evaluation", file_names.HYDRA):
+        return path.parent.name
+    return "event files" if path.match(file_names.EVENTS) else path.name
+
+
+def _say_again(action: str, options: Sequence[str], sweep: Path) -> None:
+    say(f"to do it: {shell_commands.script('sweep.py', str(sweep), action, *options, '--yes')}")
+
+
+def _say_others(chosen: Sequence[StoredRun]) -> None:
+    if others := [str(path) for run in chosen for path in run.others]:
+        say(f"{len(others):,} files were not written by mlpexp and stay: {_listed(others)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"

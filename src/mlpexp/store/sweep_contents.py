@@ -1,0 +1,145 @@
+"""What a sweep's directory holds: its runs with status and size, in directories, in the table, or set aside."""
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
+from mlpexp.store import atomic_files, file_names, run_directory, run_table, sweep_manifest
+from mlpexp.store.owned_directory import files_of
+from mlpexp.store.results_table import load_results
+from mlpexp.store.run_directory import Result
+
+# beside those that a run's marker lists
+KNOWN = (
+    *(file_names.RESULT, file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.LAST, file_names.BEST),
+    *(file_names.LOG, file_names.LOCK, f"{file_names.HYDRA}/config.yaml", f"{file_names.HYDRA}/hydra.yaml"),
+    file_names.OVERRIDES,
+)
+DERIVED = ("evaluation",)  # directories of files that can be made again, see `owned_directory`
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """One run as it lies in a sweep.
+
+    Attributes:
+        name: its directory, relative to the sweep's, or its name in the table.
+        status: as in `results.csv`; `damaged` where a file differs in size from what the marker says, `unfinished`
+            where there is no marker.
+        ours: the files of its directory that mlpexp has written, with their sizes in bytes.
+        others: all other files there, which stay where they are.
+        is_aside: it was set aside, and another run has its place.
+    """
+
+    name: str
+    status: str
+    directory: Path | None = None
+    result: Result | None = None
+    ours: dict[Path, int] = field(default_factory=dict)
+    others: list[Path] = field(default_factory=list)
+    in_table: bool = False
+    is_aside: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(self.ours.values())
+
+
+def runs(sweep: Path) -> list[StoredRun]:
+    """All runs, in the order of `results.csv`; those that it does not list after them, set-aside ones last.
+
+    Raises:
+        UserError: there is no sweep.
+    """
+    if not sweep.is_dir() or not any((sweep / name).is_file() for name in (*file_names.OF_A_SWEEP, file_names.TABLE)):
+        raise UserError(f"{sweep} is not the directory of a sweep; give one, e.g. multirun/NAME")
+    manifest = sweep_manifest.read(sweep)
+    names = dict.fromkeys(_listed(sweep))
+    names |= dict.fromkeys(manifest.runs.values() if manifest else ())
+    names |= dict.fromkeys(
+        path.parent.relative_to(sweep).as_posix()
+        for depth in ("*", "*/*")
+        for path in sorted(sweep.glob(f"{depth}/{file_names.RESULT}"))
+        if not any(part.startswith(".") for part in path.relative_to(sweep).parts)
+    )
+    found = [_in_directory(sweep, name) for name in names if _is_directory(sweep / name)]
+    for results in run_table.results(sweep).values():
+        for name, result in results.items():
+            found.append(StoredRun(name=name, status=result.status, result=result, in_table=True))
+    shelf = sweep / file_names.SET_ASIDE
+    for path in sorted(shelf.iterdir()) if _is_directory(shelf) else ():
+        if _is_directory(path):
+            found.append(_in_directory(sweep, path.relative_to(sweep).as_posix(), is_aside=True))
+    place = {name: number for number, name in enumerate(names)}
+    return sorted(found, key=lambda run: (run.is_aside, place.get(run.name, len(place))))
+
+
+def _listed(sweep: Path) -> list[str]:
+    """The names in `results.csv`; none where it is missing or damaged, since it is made anew from the runs."""
+    try:
+        names = [str(row.get("name")) for row in load_results(sweep)]
+    except (UserError, ValueError, TypeError, AttributeError):
+        return []
+    return [name for name in names if run_directory.is_relative(name)]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file or of all files below a directory; links are not followed."""
+    return sum(size for _, size in _files(path)) if _is_directory(path) else path.lstat().st_size
+
+
+def _in_directory(sweep: Path, name: str, *, is_aside: bool = False) -> StoredRun:
+    directory = sweep / name
+    result: Result | None = None
+    try:
+        result = run_directory.read_result(directory)
+        status: str = result.status
+    except (DamagedFile, NotRegularFile):
+        status = "damaged"
+    except UserError:  # none
+        status = "unfinished"
+    there = dict(_files(directory))
+    if result is not None and any(there.get(directory / file) != noted["size"] for file, noted in result.files.items()):
+        status = "damaged"
+    listed = {directory / file for file in (*KNOWN, *(result.files if result else ()))}
+    for derived in DERIVED:
+        listed |= files_of(directory / derived, derived)
+    ours = {path: size for path, size in there.items() if path in listed or _is_ours(path, directory)}
+    return StoredRun(
+        name=name,
+        status=status,
+        directory=directory,
+        result=result,
+        ours=ours,
+        others=sorted(there.keys() - ours.keys()),
+        is_aside=is_aside,
+    )
+
+
+def _is_ours(path: Path, directory: Path) -> bool:
+    """Event files and what a killed writer has left, whose names vary."""
+    if path.parent == directory and fnmatch.fnmatch(path.name, file_names.EVENTS):
+        return True
+    return path.name.startswith(".") and path.name.endswith(atomic_files.SUFFIX)
+
+
+def _files(directory: Path) -> Iterator[tuple[Path, int]]:
+    """Every file below a directory with its size; a link counts as a file."""
+    for folder, folders, names in os.walk(directory, followlinks=False):
+        place = Path(folder)
+        for name in [*names, *(name for name in folders if (place / name).is_symlink())]:
+            yield place / name, (place / name).lstat().st_size
+
+
+def _is_directory(path: Path) -> bool:
+    """Whether it is a directory itself, and no link to one."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,154 @@
+"""Changes to a sweep that is not training: runs are removed, moved from directories into the table, and back.
+
+Only what mlpexp has written is removed. Each change can be stopped at any moment: a run is then in its old place, or in
+the new one, or in both, and is found in each.
+"""
+
+import contextlib
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from mlpexp.runtime import safe_files
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import (
+    atomic_files,
+    directory_lock,
+    file_names,
+    run_directory,
+    run_table,
+    sweep_manifest,
+    worker_session,
+)
+from mlpexp.store.run_directory import FINAL
+from mlpexp.store.sweep_contents import StoredRun
+
+# the files of a run that the table keeps, beside its marker
+KEPT = (
+    *(file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.OVERRIDES, file_names.CONFIG),
+    file_names.LOG,
+)
+
+
+@contextmanager
+def unused(sweep: Path, chosen: Sequence[StoredRun]) -> Iterator[None]:
+    """While it lasts, no other process trains in the sweep, or trains one of these runs further.
+
+    Raises:
+        UserError: one does.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(directory_lock.hold(sweep))
+        worker_session.wait(sweep)
+        for run in chosen:
+            if run.directory is not None and (handle := directory_lock.reserve(run.directory)) is not None:
+                stack.callback(directory_lock.release, handle)
+        yield
+
+
+def remove(sweep: Path, chosen: Sequence[StoredRun]) -> None:
+    """Remove runs, from the results and the plan of the sweep, too; the lock is held, see `unused`."""
+    names = {run.name for run in chosen if not run.is_aside}
+    manifest = sweep_manifest.read(sweep)
+    if manifest is not None and names & set(manifest.runs.values()):
+        kept = {identity: name for identity, name in manifest.runs.items() if name not in names}
+        sweep_manifest.write(sweep, replace(manifest, runs=kept))
+    _remove_rows(sweep / file_names.RESULTS, names)
+    if in_table := {run.name for run in chosen if run.in_table}:
+        run_table.remove(sweep, in_table)
+    for run in chosen:
+        _remove_files(run)
+    with contextlib.suppress(OSError):  # something is left there
+        (sweep / file_names.SET_ASIDE).rmdir()
+
+
+def compactable(found: Sequence[StoredRun]) -> list[StoredRun]:
+    """The finished runs in directories, which `compact` moves into the table."""
+    return [run for run in found if run.status in FINAL and run.directory is not None and not run.is_aside]
+
+
+def compact(sweep: Path, chosen: Sequence[StoredRun]) -> None:
+    """Move finished runs from their directories into the table, without checkpoints and events.
+
+    Raises:
+        UserError: a run's files are not what its marker says; nothing has been changed then.
+    """
+    there = {(identity, name) for identity, found in run_table.results(sweep).items() for name in found}
+    entries = []
+    for run in chosen:
+        assert run.directory is not None
+        assert run.result is not None
+        files = {}
+        for name in KEPT:
+            with contextlib.suppress(FileNotFoundError):
+                content = safe_files.read_bytes(run.directory / name, follow=False)
+                if run.result.files.get(name, noted := run_directory.checksum(content)) != noted:
+                    raise UserError(f"{run.directory / name} is not what the run's marker says; nothing was changed")
+                files[name] = content.decode("utf-8", "replace")
+        if (run.result.identity, run.name) not in there:
+            result = run_directory.result_json(replace(run.result, files={}))
+            entries.append((run.name, files | {file_names.RESULT: result}))
+    run_table.append(sweep, entries)
+    for run in chosen:
+        _remove_files(run)
+
+
+def restore(sweep: Path) -> tuple[int, list[str]]:
+    """Give each run of the table a directory with what the table has of it.
+
+    Returns:
+        The number of runs, and the names of those whose directory is in use, which stay in the table.
+    """
+    done, refused = set[str](), []
+    for name, files in run_table.read(sweep):
+        directory = sweep / name
+        if directory.is_symlink() or (directory / file_names.RESULT).exists():
+            refused.append(name)
+            continue
+        result = run_directory.parse_result(files[file_names.RESULT], sweep / file_names.TABLE)
+        texts = {path: text.encode() for path, text in files.items() if path in KEPT}
+        for path, content in texts.items():
+            atomic_files.make_directory((directory / path).parent, parents=True)
+            atomic_files.write(directory / path, content)
+        sums = {path: run_directory.checksum(content) for path, content in texts.items() if path in _SEALED}
+        run_directory.write_result(directory, replace(result, files=sums))
+        done.add(name)
+    os.sync()  # before the table, which cannot be made again, is gone
+    run_table.remove(sweep, done)
+    return len(done), refused
+
+
+_SEALED = (file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS)
+
+
+def _remove_files(run: StoredRun) -> None:
+    """The marker first, so that nothing takes the rest for a finished run."""
+    if run.directory is None:
+        return
+    for path in sorted(run.ours, key=lambda path: path.name != file_names.RESULT):
+        path.unlink(missing_ok=True)
+    for folder in sorted({parent for path in run.ours for parent in path.parents}, key=lambda path: -len(path.parts)):
+        if folder.is_relative_to(run.directory):
+            with contextlib.suppress(OSError):  # other files are there
+                folder.rmdir()
+
+
+def _remove_rows(table: Path, names: set[str]) -> None:
+    """Remove runs from `results.csv`, whose other rows stay as they are."""
+    try:
+        text = safe_files.read_text(table, run_table.MAX_FILE, follow=False)
+    except FileNotFoundError:
+        return
+    header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [[]]
+    if "name" not in header:
+        return
+    place = header.index("name")
+    kept = [row for row in rows if len(row) <= place or row[place] not in names]
+    if len(kept) < len(rows):
+        content = io.StringIO()
+        csv.writer(content, lineterminator="\n").writerows([header, *kept])
+        atomic_files.write(table, content.getvalue())
