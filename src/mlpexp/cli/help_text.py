@@ -57,7 +57,7 @@ def help_template() -> str:
     lines.append("\nKeys (key=value), with their defaults\n")
     choices = schema.choices()
     for key, default, text in schema.keys():
-        if key == "trainer.flags":  # typed directly below trainer
+        if key in schema.NOT_TYPED:
             continue
         unnamed = [choice for choice in choices.get(key, ()) if choice not in text]
         listed = f"; one of {', '.join(choices[key])}" if unnamed and not isinstance(default, bool) else ""

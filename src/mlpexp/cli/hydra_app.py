@@ -53,7 +53,9 @@ def register(words: Sequence[str] = ()) -> None:
     _import_plugins(words)
     Plugins.instance()  # others store their choices now; in this application ours replace those of the same name
     store = ConfigStore.instance()
-    store.store(name="schema", node=schema.defaults())
+    base = OmegaConf.create(schema.defaults())
+    OmegaConf.set_struct(base.model, False)  # the arguments of a class of the user's own are keys here
+    store.store(name="schema", node=base)
     for name, entry in DATA_SETS.items():
         store.store(group="data", name=name, node={"name": name, **entry.defaults})
     for (kind, name), defaults in plugin_keys.PLUGINS.items():

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mlpexp import data
-from mlpexp.config import loss_checks, plugin_keys, schema
+from mlpexp.config import loss_checks, plugin_keys, schema, user_network
 from mlpexp.config.field_types import PLUGINS
 from mlpexp.config.overrides import shell_word, spell
 from mlpexp.config.schema import Config, ModelConfig
@@ -145,6 +145,9 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
     if plain.get("plugins"):
         # first: without a plugin, other names would only seem to be wrong
         plain["plugins"] = _loaded_plugins(plain["plugins"], directory, recorded)
+    model = plain.get("model")
+    if not recorded and isinstance(model, Mapping) and model.get("_target_") is not None:
+        plain["model"] = user_network.typed_arguments(model)
     if isinstance(trainer := plain.get("trainer"), Mapping):
         known = set(schema.TrainerConfig.__pydantic_fields__) - {"flags"}  # type: ignore[attr-defined]
         flags = {key: value for key, value in trainer.items() if key not in known}
@@ -161,6 +164,8 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
     problems += _contradictions(cfg)
     if problems:
         raise ConfigError(problems)
+    if not recorded:
+        cfg = user_network.settled(cfg, Path.cwd() if directory is None else directory())
     return cfg if directory is None else replace(cfg, data=cfg.data.relative_to(directory))
 
 
@@ -215,9 +220,9 @@ def unknown_key(key: str) -> str:
 def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
     def walk(path: str, node: Mapping[str, Any]) -> Iterator[str]:
         for key, value in node.items():
-            if key == "_target_":
+            if key == "_target_" and not (path == "model" and isinstance(value, str | None)):
                 yield (
-                    f"_target_ has no place in '{path}': only callbacks and logger are built by _target_; "
+                    f"_target_ has no place in '{path}': only model, callbacks and logger are built by _target_; "
                     "everything else is chosen by name, e.g. model.activation=relu"
                 )
             elif isinstance(value, dict):
@@ -252,7 +257,7 @@ def _sentences(error: ValidationError) -> list[str]:
         key = ".".join(path[:2]) if path[0] in Config.__pydantic_fields__ else path[0]  # type: ignore[attr-defined]
         if key not in _DEFAULTS and path[0] in _DEFAULTS:  # an item of a list
             key = path[0]
-        if path[-1] == "_target_":  # has a message of its own
+        if path[-1] == "_target_" and path[0] != "model":  # has a message of its own
             continue
         if key not in found:  # a union reports once for each of its arms
             found[key] = _sentence(".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {}))
@@ -457,6 +462,8 @@ def _architecture(cfg: Config) -> Iterator[str]:
             f"{len(model.width)} layers; leave model.depth out, or give model.depth={len(model.width)}"
         )
         return
+    if model.target is not None:  # `user_network` has checks of its own
+        return
     yield from _layers(cfg)
     for name, init in INITIALISERS.items():
         changed = any(getattr(model, key) != _DEFAULTS[f"model.{key}"] for key in init.keys)
@@ -527,6 +534,7 @@ def check_data(cfg: Config) -> str | None:
     if DATA_SETS[cfg.data.name].sizes(cfg.data) is not None:
         return None
     found = data.prepare(cfg.data)
+    user_network.check(cfg, Sizes(found.num_inputs, found.num_classes, len(found.labels)))
     for problem in loss_checks.few_classes(cfg, found.num_classes):
         raise UserError(problem)
     for problem in _memory(cfg.model, Sizes(found.num_inputs, found.num_classes, len(found.labels))):
@@ -535,6 +543,8 @@ def check_data(cfg: Config) -> str | None:
 
 
 def _memory(model: ModelConfig, sizes: Sizes) -> Iterator[str]:
+    if model.target is not None:  # it is built to be checked
+        return
     needed, there = memory_needed(model, *sizes), physical_memory()
     if needed > there:
         depth = "" if model.depth is None else f"model.depth={model.depth} "

@@ -3,6 +3,7 @@
 This file imports nothing heavy: `--help`, `--cfg job` and tab completion read it. `checks.py` checks values.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any, Literal
@@ -36,10 +37,15 @@ from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.parametrization import PARAMETRIZATIONS
 from mlpexp.nn.schedules import SCHEDULES
+from mlpexp.nn.user_module import UserModule
 
 # keys of earlier schemas that are gone, with the value whose behaviour is left: part of identities, and of recorded
 # configurations
 REMOVED: dict[str, dict[str, Any]] = {"stack": {"exact": True}}
+
+# fields without a key: Trainer flags and the arguments of the user's own class are keys of their group, and the digest
+# of its source is computed
+NOT_TYPED = ("trainer.flags", "model.arguments", "model.source")
 
 Variant = Literal["torch_nn", "autograd", "backprop"]
 Activation = Annotated[str, choice(lambda: ACTIVATIONS)]
@@ -94,6 +100,17 @@ class ModelConfig:
     """mup: weights and rates scale so that one best rate fits every width (Yang et al. 2022); for decay use adamw"""
     base_width: Count = 64
     """parametrization=mup only: the width at which it equals the standard parametrization"""
+    _target_: Text | None = None
+    """a network of your own instead: a class of torch.nn.Module, e.g. my_module.MyNetwork; its arguments are keys here"""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """its own arguments"""
+    source: Text | None = None
+    """the digest of its source"""
+
+    @property
+    def target(self) -> str | None:
+        """The class of a network of the user's own; None for mlpexp's own network."""
+        return self._target_
 
     @property
     def hidden_sizes(self) -> list[int]:
@@ -104,6 +121,9 @@ class ModelConfig:
 
     def network(self, num_inputs: int, num_classes: int) -> NetworkSpec:
         """The network that these settings describe."""
+        if self.target is not None:
+            given = json.dumps(self.arguments, sort_keys=True, separators=(",", ":"))
+            return NetworkSpec((UserModule(self.target, given, self.source or "", num_inputs, num_classes),))
         hidden = self.hidden_sizes
         return multilayer_perceptron(
             num_inputs,
@@ -254,8 +274,8 @@ class TrackingConfig:
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class StackConfig:
-    engine: Literal["auto", "torch", "compiled"] = "auto"
-    """what trains a stack: torch (bits of nn.Linear alone), compiled (numba, faster), auto: compiled where it can"""
+    engine: Literal["auto", "torch", "compiled", "vmap"] = "auto"
+    """what trains a stack: torch (bits of nn.Linear alone), compiled (numba, faster), vmap (networks of your own)"""
     threads: Count | None = None
     """CPU threads of a stack; null: as many as a run alone has (threads), whose bits it then keeps"""
     memory_mib: Count | None = None
@@ -360,7 +380,9 @@ class Config:
 def defaults() -> dict[str, Any]:
     """The default configuration as nested plain builtins, for Hydra's base node."""
     found = plain(Config())
-    del found["trainer"]["flags"]  # they are given directly below trainer
+    for key in NOT_TYPED:
+        group, name = key.split(".")
+        del found[group][name]
     return found
 
 

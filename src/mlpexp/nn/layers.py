@@ -53,6 +53,15 @@ class LayerSpec(ABC):
         return {}
 
     @property
+    def matrices(self) -> tuple[str, ...]:
+        """The names of the weight matrices, (O, I)."""
+        return ()
+
+    def full_name(self, number: int, name: str) -> str:
+        """The name of a tensor in a network of which this is the layer `number` of its group."""
+        return f"{self.group}.{number}.{name}"
+
+    @property
     def stack_key(self) -> object:
         """What is equal in the layers of runs that share a stack; by default the whole layer."""
         return self
@@ -102,6 +111,10 @@ class Linear(LayerSpec):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.outputs, self.inputs)} | ({"bias": (self.outputs,)} if self.bias else {})
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        return ("weight",)
 
     def module(self) -> nn.Linear:
         made: nn.Linear = nn.utils.skip_init(nn.Linear, self.inputs, self.outputs, bias=self.bias)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mlpexp.nn.layers import Activate, Add, Dropout, LayerSpec, Linear
 from mlpexp.nn.normalisation import NORMS
+from mlpexp.nn.user_module import UserModule
 from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class NetworkSpec:
         found = []
         for layer in self.layers:
             short = [*layer.shapes, *layer.buffers, *layer.noise]
-            found.append({name: f"{layer.group}.{count[layer.group]}.{name}" for name in short})
+            found.append({name: layer.full_name(count[layer.group], name) for name in short})
             count[layer.group] += 1
         return tuple(found)
 
@@ -95,14 +96,29 @@ class NetworkSpec:
 
     @property
     def weight_names(self) -> list[str]:
-        """The full names of the weight matrices of the dense layers."""
-        return [self.names[k]["weight"] for k, _ in self.linear]
+        """The full names of the weight matrices of the layers."""
+        return [self.names[k][name] for k, layer in enumerate(self.layers) for name in layer.matrices]
 
     @property
     def sizes(self) -> list[int]:
-        """The number of inputs, then the units of each dense layer."""
+        """The number of inputs, then the units of each dense layer; of a user's module inputs and outputs."""
+        if (module := self.user_module) is not None:
+            return [module.inputs, module.outputs]
         linear = [layer for _, layer in self.linear]
         return [linear[0].inputs, *(layer.outputs for layer in linear)]
+
+    @property
+    def user_module(self) -> UserModule | None:
+        """The module of the user's own that is the whole network; None for mlpexp's own networks."""
+        first = self.layers[0]
+        return first if isinstance(first, UserModule) else None
+
+    @property
+    def units(self) -> int:
+        """Numbers that the dense layers, or the user's module, read and write for a sample."""
+        if (module := self.user_module) is not None:
+            return module.inputs + module.facts.units
+        return sum(layer.inputs + layer.outputs for _, layer in self.linear)
 
     def of_layer(self, k: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those of the tensors that belong to one layer, by their short names."""

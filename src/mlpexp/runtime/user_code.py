@@ -117,8 +117,12 @@ def source_digest(thing: Any) -> str:
     if not file or not Path(file).is_file():
         name = getattr(thing, "__qualname__", getattr(thing, "__name__", repr(thing)))
         raise UserError(f"{name} is defined in a session, and its source cannot be recorded; write it to a file")
-    path = Path(file).resolve()
-    return _digest(source_files(path), _root(path))
+    return file_digest(Path(file).resolve())
+
+
+def file_digest(file: Path) -> str:
+    """The same of a module by its file, which is not executed."""
+    return _digest(source_files(file), _root(file))
 
 
 def registrant() -> Path | None:
@@ -170,12 +174,12 @@ def _found(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str,
         name = ".".join(file.relative_to(_root(file)).with_suffix("").parts).removesuffix(".__init__")
         if not all(part.isidentifier() for part in name.split(".")):
             raise UserError(f"the plugin {place} cannot be imported under this name; rename it, e.g. to my_plugin.py")
-        _look_in(_root(file))
+        look_in(_root(file))
     else:
         name = place
-        _look_in(home)
+        look_in(home)
         file = _file_of(name, home)
-    if recorded and (inside := _directory_of_runs(file)):
+    if recorded and (inside := directory_of_runs(file)):
         raise UserError(
             f"the plugin {short(place)} lies in {inside}, a directory of runs, from which no code is executed; if you "
             "trust it, copy it to the directory in which you start the program"
@@ -202,12 +206,15 @@ def _file_of(name: str, home: Path) -> Path:
     return Path(spec.origin).resolve()
 
 
-def _look_in(directory: Path) -> None:
+def look_in(directory: Path) -> None:
+    """Find modules of this directory, after all others."""
     if str(directory) not in sys.path:
         sys.path.append(str(directory))  # last: nobody's modules are replaced
 
 
-def _directory_of_runs(file: Path) -> Path | None:
+def directory_of_runs(file: Path) -> Path | None:
+    """The directory of a run or of a sweep in which a file lies, if any."""
+
     def is_one(directory: Path) -> bool:
         return any(all((directory / name).exists() for name in names) for names in _OF_RUNS)
 

@@ -165,7 +165,8 @@ def apply(override: Override, plain: Plain, copied: set[tuple[str, ...]]) -> Non
             raise Unusual
         _put(plain, path, None, copied, delete=True)
         return
-    if (override.kind == "set" and not there) or (override.kind == "add" and before is not None):
+    free = above == ["model"]  # its node takes further keys
+    if (override.kind == "set" and not there and not free) or (override.kind == "add" and before is not None):
         raise Unusual
     if not _is_value(value) or (there and isinstance(value, dict)):
         raise Unusual

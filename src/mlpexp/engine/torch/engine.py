@@ -172,9 +172,7 @@ class Engine:
     def _step(self, samples: Tensor, size: int) -> Any:
         key = size, torch.get_num_threads()
         if key not in self._steps:
-            batch = samples.new_empty(self.num_runs, size, samples.shape[1])
-            own = self._networks, self.parameters, batch, self._loss, self._gradients, self._seeds
-            self._steps[key] = StackStep(*own)
+            self._steps[key] = self._training_step(samples, size)
         step = self._steps[key]
 
         def train(
@@ -195,6 +193,15 @@ class Engine:
             self._update.step()
 
         return train
+
+    def _training_step(self, samples: Tensor, size: int) -> StackStep:
+        """The step for batches of so many of the samples (N, I)."""
+        batch = samples.new_empty(self.num_runs, size, samples.shape[1])
+        return StackStep(self._networks, self.parameters, batch, self._loss, self._gradients, self._seeds)
+
+    def _evaluation_step(self, start: int, stop: int, parameters: Mapping[str, Tensor], inputs: Tensor) -> StackStep:
+        """A step forward of the runs start..stop, with their parameters and inputs (R, m, I)."""
+        return StackStep(self._networks[start:stop], parameters, inputs, self._loss.without_smoothing)
 
     def evaluate(
         self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
@@ -241,20 +248,14 @@ class Engine:
             if inputs.data_ptr() % ALIGNMENT or not inputs.is_contiguous():
                 inputs = inputs.clone(memory_format=torch.contiguous_format)
         size = inputs.shape[0] if index is None else index.shape[-1]
-        per_run = (
-            size * inputs.element_size() * sum(layer.inputs + layer.outputs for _, layer in self._networks[0].linear)
-        )
+        per_run = size * inputs.element_size() * self._networks[0].units
         bound = EVALUATION_BYTES if inputs.device.type == "cpu" else DEVICE_EVALUATION_BYTES
         chunk = max(1, min(self.num_runs, bound // per_run))
         for start in range(0, self.num_runs, chunk):
             stop = min(start + chunk, self.num_runs)
             batch = inputs.expand(stop - start, -1, -1) if shared else inputs[index[start:stop]]  # type: ignore[index]
-            step = StackStep(
-                self._networks[start:stop],
-                {name: values[start:stop] for name, values in parameters.items()},
-                batch,
-                self._loss.without_smoothing,
-            )
+            own = {name: values[start:stop] for name, values in parameters.items()}
+            step = self._evaluation_step(start, stop, own, batch)
             step.forward()
             yield start, stop, step
 

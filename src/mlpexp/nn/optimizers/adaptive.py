@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mlpexp.nn.optimizers.stack_optimizer import PerRun, StackOptimizer, UpdateSettings, factors, if_any, if_mixed
+from mlpexp.nn.optimizers.stack_optimizer import DIMENSIONS, PerRun, StackOptimizer, UpdateSettings, factors, if_any, if_mixed
 from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _corrections(betas: Sequence[float], num_steps: int) -> Any:
 
 def _shaped(values: Any, like: Tensor) -> Mapping[int, Any]:
     """A number or (R,), by the parameter's number of dimensions."""
-    return {2: values, 3: values} if isinstance(values, float) else PerRun(values.to(like)).of
+    return dict.fromkeys(DIMENSIONS, values) if isinstance(values, float) else PerRun(values.to(like)).of
 
 
 def _momentum(step: int) -> float:

@@ -87,8 +87,8 @@ class Muon(AdamW):
 
 
 def hidden_matrices(network: NetworkSpec) -> set[str]:
-    """The names of the weight matrices below the logits."""
-    return {network.names[k]["weight"] for k, _ in network.linear[:-1]}
+    """The names of the weight matrices below the logits; of a user's module all but the last that it defines."""
+    return set(network.weight_names[:-1])
 
 
 def scale(shape: Sequence[int]) -> float:

@@ -27,6 +27,9 @@ else:
     torch = LazyModule("torch")
 
 
+DIMENSIONS = range(1, 7)  # of stacked parameters
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpdateSettings:
     """What the update of a stack is: one name for all runs, the rest per run.
@@ -194,12 +197,12 @@ class PerRun:
     """One number per run, shaped to multiply a stacked parameter.
 
     Attributes:
-        of: by the parameter's number of dimensions, views (R, 1) and (R, 1, 1).
+        of: by the parameter's number of dimensions, views (R), (R, 1), (R, 1, 1), ...
     """
 
     def __init__(self, values: Tensor) -> None:
         self._values = values
-        self.of = {2: values.view(-1, 1), 3: values.view(-1, 1, 1)}
+        self.of = {ndim: values.view(-1, *[1] * (ndim - 1)) for ndim in DIMENSIONS}
         self._rows: tuple[Tensor, ...] = ()
 
     def plan(self, rows: Tensor) -> None:
@@ -224,7 +227,7 @@ def factors(values: Tensor, like: Tensor) -> Mapping[int, Any]:
     """
     first = values[0].item()
     if bool((values == first).all()):
-        return {2: first, 3: first}
+        return dict.fromkeys(DIMENSIONS, first)
     return PerRun(values.to(like.device, like.dtype)).of
 
 

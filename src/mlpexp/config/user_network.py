@@ -1,0 +1,120 @@
+"""Checks of a configuration whose network is a class of the user's own (`model._target_`)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from mlpexp.config.overrides import spell
+from mlpexp.config.schema import Config, ModelConfig
+from mlpexp.data.data_sets import DATA_SETS, Sizes
+from mlpexp.nn.user_class import arguments_of, load, takes_any
+from mlpexp.nn.user_module import UserModule
+from mlpexp.runtime import user_code
+from mlpexp.runtime.errors import ConfigError, UserError
+
+OWN = ("variant", "_target_", "arguments", "source")
+MEASURES = ("weight_distance",)  # those that need no hidden layers
+_DEFAULTS = {field.name: getattr(ModelConfig(), field.name) for field in fields(ModelConfig)}
+
+
+def typed_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The group `model` as it was typed, with keys that mlpexp does not know below `arguments`."""
+    known = {key: value for key, value in model.items() if key in _DEFAULTS}
+    own = {key: value for key, value in model.items() if key not in _DEFAULTS}
+    return known | ({"arguments": own} if own else {})
+
+
+def settled(cfg: Config, home: Path) -> Config:
+    """The same with the arguments of the class, and the digest of its source; nothing changes for other networks.
+
+    Keys of `model` that are arguments of the class are among its arguments.
+
+    Args:
+        home: the directory in which the program was started; modules are looked for there, too.
+
+    Raises:
+        ConfigError: naming every problem.
+    """
+    model = cfg.model
+    if model.target is None:
+        return cfg
+    try:
+        user_code.look_in(home)
+        cls, source = load(model.target)
+        taken = arguments_of(cls)
+    except UserError as error:
+        raise ConfigError([str(error)]) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"model._target_={model.target}: its arguments are not known: {error}"]) from error
+    problems = list(_other_keys(cfg))
+    shared = {key: value for key, value in _DEFAULTS.items() if key in taken and key not in OWN}
+    arguments = dict(model.arguments)
+    for key in shared:
+        if (value := getattr(model, key)) is not None:
+            arguments[key] = value
+    changed = {key for key, default in _DEFAULTS.items() if getattr(model, key) != default} - {*shared, *OWN}
+    unknown = [] if takes_any(cls) else [key for key in model.arguments if key not in taken]
+    for key in sorted({*changed, *unknown}):
+        names = ", ".join(name for name, one in taken.items() if one.kind is not one.VAR_KEYWORD)
+        problems.append(f"model.{key}: model._target_={model.target} has no argument {key}; it has {names or 'none'}")
+    if problems:
+        raise ConfigError(problems)
+    tracking = cfg.tracking if cfg.tracking.diagnostics is not None else replace(cfg.tracking, diagnostics=False)
+    found = replace(cfg, model=replace(model, arguments=arguments, source=source), tracking=tracking)
+    sizes = DATA_SETS[cfg.data.name].sizes(cfg.data)
+    if sizes is not None:
+        try:
+            check(found, sizes)
+        except UserError as error:
+            raise ConfigError([str(error)]) from error
+    return found
+
+
+def check(cfg: Config, sizes: Sizes) -> None:
+    """Build the user's network for data of these sizes, and try it.
+
+    Raises:
+        UserError: it cannot be built, or not be trained with these settings.
+    """
+    module = cfg.model.network(sizes.features, sizes.classes).user_module
+    if module is None:
+        return
+    facts = module.facts
+    if facts.buffers and (cfg.ema.decay is not None or cfg.swa.start is not None):
+        key = "ema.decay" if cfg.ema.decay is not None else "swa.start"
+        raise UserError(
+            f"{key} is not possible with model._target_={module.target}: {next(iter(facts.buffers))} belongs to the "
+            "weights, not to their average; leave it out"
+        )
+    if cfg.prune.fraction is not None and not module.matrices:
+        raise UserError(f"prune.fraction needs weight matrices, and model._target_={module.target} has none")
+
+
+def alone(cfg: Config, sizes: Sizes) -> str | None:
+    """Why the user's network cannot be trained in a stack; None where it can, or is mlpexp's own."""
+    module: UserModule | None = cfg.model.network(sizes.features, sizes.classes).user_module
+    return None if module is None else module.facts.alone
+
+
+def _other_keys(cfg: Config) -> Iterator[str]:
+    """Keys of other groups that need to know the layers."""
+    target = f"model._target_={cfg.model.target}"
+    if cfg.model.variant != "torch_nn":
+        yield f"model.variant={cfg.model.variant} is for mlpexp's own network; leave it out with {target}"
+    if cfg.stack.engine in ("torch", "compiled"):
+        yield (
+            f"stack.engine={cfg.stack.engine} is for mlpexp's own network; leave it out with {target}, which is trained "
+            "by stack.engine=vmap"
+        )
+    if cfg.stack.threads not in (None, 1):
+        yield (
+            f"stack.threads={cfg.stack.threads} is not possible with {target}; several stacks are trained at once with "
+            "hydra.launcher.backend=fork hydra.launcher.workers=2"
+        )
+    if cfg.tracking.diagnostics:
+        yield f"tracking.diagnostics=true needs mlpexp's own layers; leave it out with {target}"
+    if names := [name for name in cfg.diagnostics if name not in MEASURES]:
+        yield f"diagnostics={spell(names)} needs mlpexp's own layers; with {target} there is {spell(list(MEASURES))}"
+    if cfg.trainer.flags.get("strategy") is not None:
+        yield f"trainer.strategy is for mlpexp's own network; leave it out with {target}"

@@ -1,0 +1,99 @@
+"""The dropout of a user's module, with mlpexp's masks: functions of a run's seed, epoch, step and the call's number.
+
+Letters: R runs, B batch.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlpexp.nn.dropout_masks import Masks, draw, stream_keys
+from mlpexp.nn.layers import Dropout
+
+Call = tuple[float, tuple[int, ...]]  # rate and shape of the input, with the batch
+
+
+class Draws:
+    """The masks of one module, numbered in the order in which its forward pass asks for them.
+
+    Attributes:
+        seed, epoch, step: of the next training step of a run alone; set by the training loop.
+        given: the masks of a step of a stack, in the order of the calls; None for a run alone.
+        seen: the calls of a forward pass; None where they are not recorded.
+    """
+
+    def __init__(self) -> None:
+        self.seed = self.epoch = self.step = 0
+        self.given: Sequence[Tensor] | None = None
+        self.seen: list[Call] | None = None
+        self._calls = 0
+
+    def begin(self, *_: Any) -> None:
+        """Begin a forward pass of the whole module; a pre-hook."""
+        self._calls = 0
+
+    def mask(self, rate: float, x: Tensor) -> Tensor:
+        """The mask for the next call, in the shape of its input: 0, or 1 / (1 - rate)."""
+        call, self._calls = self._calls, self._calls + 1
+        if self.seen is not None:
+            self.seen.append((rate, tuple(x.shape)))
+            return torch.ones_like(x)
+        if self.given is not None:
+            return self.given[call]
+        rows = x.reshape(len(x), -1)
+        return draw(Dropout(rows.shape[1], rate, call), rows, self.seed, self.epoch, self.step).view(x.shape)
+
+
+class ModuleDropout(nn.Dropout):
+    """`nn.Dropout` with the masks of `Draws`."""
+
+    def __init__(self, rate: float, draws: Draws) -> None:
+        super().__init__(rate)
+        self.draws = draws
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return input
+        return input * self.draws.mask(self.p, input)
+
+
+def replace_dropouts(module: nn.Module) -> Draws:
+    """Put `ModuleDropout` in the place of each `nn.Dropout`, in place."""
+    draws, made = Draws(), {}
+    for parent in list(module.modules()):
+        for name, child in list(parent._modules.items()):
+            if type(child) is nn.Dropout:
+                parent._modules[name] = made.setdefault(id(child), ModuleDropout(child.p, draws))
+    module.register_forward_pre_hook(draws.begin)
+    return draws
+
+
+class StackedDraws:
+    """The masks of a stack for batches of one size.
+
+    Args:
+        calls: of one run's forward pass.
+        like: a tensor of the masks' type on their device.
+    """
+
+    def __init__(self, calls: Sequence[Call], seeds: Sequence[int], like: Tensor) -> None:
+        self._seeds, self._epoch, self._device = seeds, -1, like.device
+        count = len(seeds)
+        self._masks = [
+            Masks([rate] * count, like.new_empty(count, shape[0], prod(shape[1:]))) for rate, shape in calls
+        ]
+        self._keys: list[Tensor] = []
+        self.values = [
+            masks.values.view(count, *shape) for masks, (_, shape) in zip(self._masks, calls, strict=True)
+        ]
+
+    def draw(self, epoch: int, step: int) -> None:
+        """Write the masks of a training step into `values`, each (R, ...)."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._keys = [stream_keys(self._seeds, call, epoch, self._device) for call in range(len(self._masks))]
+        for masks, keys in zip(self._masks, self._keys, strict=True):
+            masks.write(keys, step)

@@ -1,0 +1,191 @@
+"""The class of a user's network: found by its import path, and built with its own arguments and initial weights."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpexp.runtime import user_code
+from mlpexp.runtime.errors import UserError, described
+from mlpexp.runtime.lazy_import import LazyModule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
+
+# names of arguments that are filled with the numbers of features and of outputs, unless they are given
+INPUTS = (
+    "num_inputs inputs in_features num_features input_size input_dim in_dim n_inputs n_features features n_in d_in"
+).split()
+OUTPUTS = (
+    "num_outputs outputs out_features num_classes output_size output_dim out_dim n_outputs n_classes classes n_out d_out"
+).split()
+INSTALLED = {"site-packages", "dist-packages"}
+_digests: dict[str, tuple[object, str]] = {}  # by module: the times of its files, the digest of its source
+
+
+def load(target: str, *, recorded: str | None = None) -> tuple[type[nn.Module], str]:
+    """The class, and the digest of its source; of an installed package, its name and version.
+
+    Args:
+        target: `module.Class`; the module is looked for in the working directory, too.
+        recorded: the digest that a run names, which may be somebody else's run.
+
+    Raises:
+        UserError: there is no such class of torch.nn.Module, or its source is not the recorded one.
+    """
+    key = f"model._target_={target}"
+    place, _, name = target.rpartition(".")
+    if not place or not all(part.isidentifier() for part in target.split(".")):
+        raise UserError(f"{key}: give module and class, e.g. model._target_=my_module.MyNetwork")
+    top = target.partition(".")[0]
+    if top in sys.stdlib_module_names or top == "mlpexp":
+        raise UserError(f"{key} is no network of yours; give module and class, e.g. model._target_=my_module.MyNetwork")
+    user_code.look_in(Path.cwd())
+    file = _file(place, key)
+    if recorded is not None and (inside := user_code.directory_of_runs(file)):
+        raise UserError(
+            f"{key}: {file.name} lies in {inside}, a directory of runs, from which no code is executed; if you trust "
+            "it, copy it to the directory in which you start the program"
+        )
+    digest = _installed(top, file) or _current_digest(place, file)
+    if recorded is not None and digest != recorded:
+        raise UserError(
+            f"{key} has changed since the run was started: its source is {digest[:12]}, not {recorded[:12]}; restore "
+            f"{file.name}, or train the run anew"
+        )
+    cls = getattr(_module(place, key), name, None)
+    if cls is None:
+        raise UserError(f"{key}: {file} has no class {name}")
+    if not isinstance(cls, type) or not issubclass(cls, nn.Module):
+        raise UserError(f"{key} is no class of torch.nn.Module; name one, e.g. model._target_={place}.MyNetwork")
+    return cls, digest
+
+
+def arguments_of(cls: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a class that can be given by name; `**name` among them."""
+    found = inspect.signature(cls).parameters
+    return {name: one for name, one in found.items() if one.kind is not one.VAR_POSITIONAL}
+
+
+def takes_any(cls: type[nn.Module]) -> bool:
+    """Whether the class has an argument `**name`."""
+    return any(one.kind is one.VAR_KEYWORD for one in arguments_of(cls).values())
+
+
+def construct(
+    cls: type[nn.Module], target: str, given: str, sizes: tuple[int, int], seed: int
+) -> nn.Module:
+    """A module with the initial weights that its own constructor draws with this seed; the random state is restored.
+
+    Args:
+        given: its own arguments, as JSON.
+        sizes: the numbers of features and of outputs, for arguments that are named so.
+
+    Raises:
+        UserError: the constructor raises, or has further arguments without a default.
+    """
+    arguments: dict[str, Any] = json.loads(given)
+    for name, one in arguments_of(cls).items():
+        if name in arguments or one.kind is one.VAR_KEYWORD:
+            continue
+        if name in INPUTS or name in OUTPUTS:
+            arguments[name] = sizes[name in OUTPUTS]
+        elif one.default is one.empty:
+            raise UserError(
+                f"model._target_={target} needs its argument {name}: add model.{name}=…; the numbers of inputs and "
+                "outputs are given to arguments that are named num_inputs and num_outputs, or in_features and "
+                "num_classes"
+            )
+    with own_random_state(seed):
+        try:
+            module = cls(**arguments)
+            if any(nn.parameter.is_lazy(one) for one in [*module.parameters(), *module.buffers()]):
+                module.eval()(torch.zeros(2, sizes[0]))
+        except Exception as error:
+            listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+            raise UserError(f"model._target_={target}({listed}) cannot be built: {described(error)}") from error
+    return module
+
+
+@contextmanager
+def own_random_state(seed: int) -> Iterator[None]:
+    """Seed the generators of Python, NumPy and torch; give them back their states afterwards."""
+    import numpy as np
+
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.random.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def _file(place: str, key: str) -> Path:
+    """The file of a module, which is not imported; packages above it are."""
+    importlib.invalidate_caches()
+    try:
+        spec = find_spec(place)
+    except (ImportError, ValueError, AttributeError):
+        spec = None
+    except Exception as error:  # of a package above it
+        raise UserError(f"{key} cannot be imported: {described(error)}") from error
+    if place == "__main__":
+        raise UserError(f"{key}: a class of a session has no source that could be recorded; write it to a file")
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise UserError(
+            f"{key}: there is no module {place}; start the program in the directory of {place.split('.')[0]}.py, or "
+            "install it"
+        )
+    return Path(spec.origin).resolve()
+
+
+@cache
+def _installed(top: str, file: Path) -> str | None:
+    """Name and version of the installed package that has the file; None for one of the user's own."""
+    if not INSTALLED & set(file.parts):
+        return None
+    from importlib.metadata import packages_distributions, version  # late: slow
+
+    names = packages_distributions().get(top, [])
+    return f"{names[0]} {version(names[0])}" if names else None
+
+
+def _module(place: str, key: str) -> Any:
+    try:
+        return sys.modules.get(place) or importlib.import_module(place)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{key} cannot be imported: {described(error)}") from error
+
+
+def _current_digest(place: str, file: Path) -> str:
+    """The digest of a module's source as it is now; where it has changed since the import, it is imported anew."""
+    files = user_code.source_files(file)
+    stamps = [((stat := one.stat()).st_mtime_ns, stat.st_size) for one in files]
+    known = _digests.get(place)
+    if known is not None and known[0] == stamps:
+        return known[1]
+    digest = user_code.file_digest(file)
+    if known is not None and known[1] != digest:
+        for name, there in list(sys.modules.items()):
+            if (path := getattr(there, "__file__", None)) and Path(path).resolve() in files:
+                del sys.modules[name]
+    _digests[place] = stamps, digest
+    return digest
