@@ -33,6 +33,6 @@ def described(layer: LayerSpec) -> str:
 def summary(network: NetworkSpec) -> str:
     """Units, parameters, memory, and the products of a forward pass, in one line."""
     units = "-".join(map(str, network.sizes))
-    products = sum(layer.inputs * layer.outputs for _, layer in network.linear)
+    products = sum(prod(network.shapes[name]) for name in network.weight_names)
     memory = f"{4 * network.num_parameters / 1024:,.0f} KiB as float32"
     return f"{units}: {network.num_parameters:,} parameters ({memory}), {products:,} multiplications a sample"

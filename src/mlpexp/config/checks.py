@@ -146,8 +146,11 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
         # first: without a plugin, other names would only seem to be wrong
         plain["plugins"] = _loaded_plugins(plain["plugins"], directory, recorded)
     model = plain.get("model")
-    if not recorded and isinstance(model, Mapping) and model.get("_target_") is not None:
-        plain["model"] = user_network.typed_arguments(model)
+    if not recorded and isinstance(model, Mapping):
+        if model.get("_target_") is not None:
+            plain["model"] = user_network.typed_arguments(model)
+        else:
+            problems += [unknown_key(f"model.{key}") for key in model if key in user_network.COMPUTED]
     if isinstance(trainer := plain.get("trainer"), Mapping):
         known = set(schema.TrainerConfig.__pydantic_fields__) - {"flags"}  # type: ignore[attr-defined]
         flags = {key: value for key, value in trainer.items() if key not in known}

@@ -40,11 +40,16 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
     """The keys that are always shown, and all that differ from their defaults."""
     found: dict[str, bool | int | float | str] = {}
     for key, default, read in _readers():
+        if cfg.model.target is not None and key.startswith("model."):
+            continue
         value = schema.plain(read(cfg))
         if key == "model.depth":
             value = len(cfg.model.hidden_sizes)
         if key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
             found[key] = value if isinstance(value, bool | int | float | str) else spell(value)
+    if cfg.model.target is not None:
+        for name, value in {"_target_": cfg.model.target, **cfg.model.arguments}.items():
+            found[f"model.{name}"] = value if isinstance(value, bool | int | float | str) else spell(value)
     return found
 
 
@@ -60,7 +65,7 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
     readers = {key: read for key, _, read in _readers()}
     for key in keys:
         value: Any = readers[key](cfg) if key in readers else (given[key].value_text or "" if key in given else "")
-        if key == "model.depth":
+        if key == "model.depth" and cfg.model.target is None:
             value = len(cfg.model.hidden_sizes)
         found[key] = value if isinstance(value, bool | int | float | str) else spell(value)
     return found

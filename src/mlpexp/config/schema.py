@@ -101,7 +101,7 @@ class ModelConfig:
     base_width: Count = 64
     """parametrization=mup only: the width at which it equals the standard parametrization"""
     _target_: Text | None = None
-    """a network of your own instead: a class of torch.nn.Module, e.g. my_module.MyNetwork; its arguments are keys here"""
+    """your own network: a class of torch.nn.Module, e.g. my_module.MyNetwork; its arguments are keys of model"""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """its own arguments"""
     source: Text | None = None

@@ -13,15 +13,17 @@ from mlpexp.nn.user_module import UserModule
 from mlpexp.runtime import user_code
 from mlpexp.runtime.errors import ConfigError, UserError
 
-OWN = ("variant", "_target_", "arguments", "source")
+COMPUTED = {"arguments", "source"}
+OWN = {"variant", "_target_", *COMPUTED}
 MEASURES = ("weight_distance",)  # those that need no hidden layers
 _DEFAULTS = {field.name: getattr(ModelConfig(), field.name) for field in fields(ModelConfig)}
 
 
 def typed_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
     """The group `model` as it was typed, with keys that mlpexp does not know below `arguments`."""
-    known = {key: value for key, value in model.items() if key in _DEFAULTS}
-    own = {key: value for key, value in model.items() if key not in _DEFAULTS}
+    typed = _DEFAULTS.keys() - COMPUTED
+    known = {key: value for key, value in model.items() if key in typed}
+    own = {key: value for key, value in model.items() if key not in typed}
     return known | ({"arguments": own} if own else {})
 
 
@@ -53,7 +55,7 @@ def settled(cfg: Config, home: Path) -> Config:
     for key in shared:
         if (value := getattr(model, key)) is not None:
             arguments[key] = value
-    changed = {key for key, default in _DEFAULTS.items() if getattr(model, key) != default} - {*shared, *OWN}
+    changed = {key for key, default in _DEFAULTS.items() if getattr(model, key) != default} - shared.keys() - OWN
     unknown = [] if takes_any(cls) else [key for key in model.arguments if key not in taken]
     for key in sorted({*changed, *unknown}):
         names = ", ".join(name for name, one in taken.items() if one.kind is not one.VAR_KEYWORD)
@@ -104,8 +106,8 @@ def _other_keys(cfg: Config) -> Iterator[str]:
         yield f"model.variant={cfg.model.variant} is for mlpexp's own network; leave it out with {target}"
     if cfg.stack.engine in ("torch", "compiled"):
         yield (
-            f"stack.engine={cfg.stack.engine} is for mlpexp's own network; leave it out with {target}, which is trained "
-            "by stack.engine=vmap"
+            f"stack.engine={cfg.stack.engine} is for mlpexp's own network; leave it out with {target}, which "
+            "stack.engine=vmap trains"
         )
     if cfg.stack.threads not in (None, 1):
         yield (

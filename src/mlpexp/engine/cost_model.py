@@ -30,3 +30,13 @@ def step_cost_us(sizes: Sequence[int], batch_size: int, num_runs: int, activatio
 def evaluation_cost_us(sizes: Sequence[int], samples: int, num_runs: int) -> float:
     """Microseconds for evaluating so many samples of every run."""
     return FORWARD * (step_cost_us(sizes, samples, num_runs) - step_cost_us(sizes, 0, num_runs))
+
+
+def module_cost_us(num_parameters: int, units: int, batch_size: int, num_runs: int) -> tuple[float, float]:
+    """Microseconds for one step of all runs of a user's module, and for evaluating one sample of every run.
+
+    Args:
+        units: numbers that a forward pass computes for a sample.
+    """
+    sample = 1.0e-4 * num_parameters + 4.6e-3 * units
+    return 2000 + num_runs * (2e-3 * num_parameters + batch_size * sample), num_runs * FORWARD * sample

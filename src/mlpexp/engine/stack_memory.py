@@ -52,4 +52,5 @@ def free_device_bytes(accelerator: str, flags: Mapping[str, Any] = {}) -> int | 
 def _batch_bytes(network: NetworkSpec, batch_size: int) -> int:
     # values, gradients and masks or copies of a normalisation or a dropout layer
     further = sum(4 * layer.units for layer in network.layers if isinstance(layer, Norm | Dropout))
-    return FLOAT * (3 * sum(network.sizes) + further) * batch_size
+    units = sum(network.sizes) if network.user_module is None else network.units
+    return FLOAT * (3 * units + further) * batch_size

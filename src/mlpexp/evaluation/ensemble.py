@@ -22,7 +22,7 @@ from mlpexp.evaluation import ensemble_members, greedy_selection, member_checks
 from mlpexp.evaluation.ensemble_members import Choice
 from mlpexp.evaluation.ensemble_network import EnsembleNetwork
 from mlpexp.evaluation.stacked_networks import StackedNetworks, chosen_stacks, load_stacks, outputs_of_all
-from mlpexp.evaluation.trained_run import FULL_PRECISION, further_layers
+from mlpexp.evaluation.trained_run import FULL_PRECISION, described_layers
 from mlpexp.runtime.errors import UserError
 
 MAX_CANDIDATES = 1_000  # of greedy selection, the best by validation
@@ -109,8 +109,7 @@ class Ensemble:
         configs = {place: cfg for stack in self.stacks for place, cfg in zip(stack.runs, stack.configs, strict=True)}
         sizes = {place: stack.network.sizes for stack in self.stacks for place in stack.runs}
         networks = [
-            {"run": member.name, "share": share, "sizes": sizes[place], "activation": configs[place].model.activation}
-            | further_layers(configs[place].model)
+            {"run": member.name, "share": share, "sizes": sizes[place]} | described_layers(configs[place].model)
             for place, (member, share) in enumerate(zip(self.members, self.shares.tolist(), strict=True))
         ]
         return {"ensemble": {"sweep": str(self.sweep), "selection": self.weights, "networks": networks}}

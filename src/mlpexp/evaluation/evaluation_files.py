@@ -157,13 +157,14 @@ def figures_of_classes(
             "mistakes",
             figures.mistakes(images, outputs.labels, outputs.predicted, outputs.confidence, class_names=names),
         )
-        weights = run.module.parameter_values()["layers.0.weight"].float().numpy()
-        yield "first_layer", figures.first_layer_weights(weights, shape)
+        if run.module.network.user_module is None:
+            weights = run.module.parameter_values()["layers.0.weight"].float().numpy()
+            yield "first_layer", figures.first_layer_weights(weights, shape)
     if decision_boundary.is_plane(run.data):
         yield "boundary", decision_boundary.draw(run.module, run.data, outputs.inputs, outputs.labels)
     if embedded is None:
         return
-    layer = "last hidden layer" if run.module.network.sizes[1:-1] else "logits (there is no hidden layer)"
+    layer = "last hidden layer" if run.module.network.sizes[1:-1] else "logits (no hidden layer is known)"
     some = "" if len(embedded.chosen) == len(outputs) else f", {len(embedded.chosen):,} of {len(outputs):,} samples"
     chosen = outputs.labels[embedded.chosen], outputs.predicted[embedded.chosen]
     first, second = embedded.explained

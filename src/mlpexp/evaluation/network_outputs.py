@@ -117,7 +117,10 @@ def classify(module: Classifier, inputs: Tensor) -> Tensor:
 
 
 def last_hidden(module: Classifier, inputs: Tensor) -> Tensor:
-    """Outputs of the last hidden layer, (N, H); the logits where there is no hidden layer."""
+    """Outputs of the last hidden layer, (N, H); the logits where no hidden layer is known."""
+    if module.network.user_module is not None:  # its layers are not known
+        found: Tensor = module(inputs)
+        return found
     trace = forward(module.network, module.parameter_values(), inputs)
     last, _ = module.network.linear[-1]
     return trace.values[last] if last > 0 else trace.logits

@@ -50,10 +50,11 @@ def compare(run: Trained, part: str, found: Mapping[str, float]) -> tuple[bool |
     ours, theirs = pairs["loss"]
     apart = abs(ours - theirs) / max(abs(theirs), 1e-30)
     others = all(a == b for name, (a, b) in pairs.items() if name == "acc")
-    if run.result.environment.get("engine") == "compiled" and others and apart <= ROUNDING:
+    engine = run.result.environment.get("engine")
+    if engine in ("compiled", "vmap") and others and apart <= ROUNDING:
         return False, (
             f"result.json has the same accuracy, and a loss that differs by {apart:.0e} (relative): the run was "
-            "trained by the compiled engine and is evaluated by torch"
+            f"trained by the {engine} engine and is evaluated by torch"
         )
     said = ", ".join(f"{name} {theirs}" for name, (_, theirs) in pairs.items())
     return False, f"result.json says {said}: other versions, threads or Trainer flags"

@@ -99,18 +99,20 @@ class Trained:
     def origin(self) -> dict[str, Any]:
         """What an exported file says of its network, as plain builtins."""
         return {
-            "network": {"sizes": self.module.network.sizes, "activation": self.cfg.model.activation}
-            | further_layers(self.cfg.model),
+            "network": {"sizes": self.module.network.sizes} | described_layers(self.cfg.model),
             "checkpoint": {"sha256": self.sha256, "epoch": self.epoch, "weights": self.place.weights},
             "metrics": self.result.metrics if self.result and self.result.epoch == self.epoch else {},
         }
 
 
-def further_layers(model: ModelConfig) -> dict[str, Any]:
-    """The keys of the model that change the network's function and differ from their defaults."""
+def described_layers(model: ModelConfig) -> dict[str, Any]:
+    """The activation, and the keys of the model that change the network's function and differ from their defaults."""
+    if model.target is not None:
+        return {"_target_": model.target, "arguments": model.arguments, "source": model.source}
     default = ModelConfig()
     keys = ("negative_slope", "alpha", "bias", "norm", "norm_position", "residual", "block_depth")
-    return {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(default, key)}
+    others = {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(default, key)}
+    return {"activation": model.activation} | others
 
 
 def load(path: Path, weights: Weights | None = None) -> Trained:

@@ -19,6 +19,7 @@ from mlpexp.engine.interface import StackEngine
 from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.stack_activations import spans
+from mlpexp.engine.torch.vmap_engine import VmapEngine
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import warn_without_skips
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
@@ -148,6 +149,8 @@ class StackModule(LightningModule):
         if first.stack.engine != "compiled":
             keeps = any(cfg.keeps_outputs for cfg in self.configs)
             kind = CapturedEngine if self.device.type == "cuda" else Engine
+            if first.model.target is not None:
+                kind = VmapEngine
             return kind(
                 networks=self.networks,
                 parameters=parameters,

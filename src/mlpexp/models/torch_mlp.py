@@ -10,12 +10,14 @@ from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn.gradient_clipping import clip_run_
 from mlpexp.nn.layers import Add, LayerSpec
+from mlpexp.nn.module_dropout import Draws
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.weight_decay import WeightDecay
 from mlpexp.nn.parametrization import has_own_decay, is_decoupled, parameter_settings
 from mlpexp.nn.schedules import SCHEDULES, changes_by_step, is_constant, rate_factor
 from mlpexp.nn.torch_modules import DropoutModule
+from mlpexp.nn.user_module import UserModule, draws_of
 from mlpexp.runtime.distributed import mean_over_batch
 
 
@@ -25,14 +27,21 @@ class TorchMLP(Classifier):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._steps: list[Callable[..., Tensor]] = []
         self._skips: dict[int, int] = {}  # from the place of an addition to that of the value that is added
-        self._dropouts: list[DropoutModule] = []
+        self._dropouts: list[DropoutModule | Draws] = []
         self._base_rates: list[float] = []
         self._noted: int | None = None  # the batch whose outcomes were kept last
         super().__init__(*args, **kwargs)
 
     def _add_layer(self, k: int, layer: LayerSpec, initial: Mapping[str, Tensor]) -> None:
         step = layer.module()
-        if isinstance(step, nn.Module):
+        if isinstance(layer, UserModule):
+            assert isinstance(step, nn.Module)
+            self.add_module(layer.group, step)
+            with torch.no_grad():
+                for name, tensor in (*step.named_parameters(), *step.named_buffers()):
+                    tensor.copy_(initial.get(name, tensor))
+            self._dropouts.append(draws_of(step))
+        elif isinstance(step, nn.Module):
             step.load_state_dict(dict(initial))
             self._register_layer(layer, step)
         if isinstance(layer, Add):

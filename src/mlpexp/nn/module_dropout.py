@@ -62,7 +62,8 @@ class ModuleDropout(nn.Dropout):
 
 def replace_dropouts(module: nn.Module) -> Draws:
     """Put `ModuleDropout` in the place of each `nn.Dropout`, in place."""
-    draws, made = Draws(), {}
+    draws = Draws()
+    made: dict[int, ModuleDropout] = {}
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
             if type(child) is nn.Dropout:
@@ -82,13 +83,9 @@ class StackedDraws:
     def __init__(self, calls: Sequence[Call], seeds: Sequence[int], like: Tensor) -> None:
         self._seeds, self._epoch, self._device = seeds, -1, like.device
         count = len(seeds)
-        self._masks = [
-            Masks([rate] * count, like.new_empty(count, shape[0], prod(shape[1:]))) for rate, shape in calls
-        ]
+        self._masks = [Masks([rate] * count, like.new_empty(count, shape[0], prod(shape[1:]))) for rate, shape in calls]
         self._keys: list[Tensor] = []
-        self.values = [
-            masks.values.view(count, *shape) for masks, (_, shape) in zip(self._masks, calls, strict=True)
-        ]
+        self.values = [masks.values.view(count, *shape) for masks, (_, shape) in zip(self._masks, calls, strict=True)]
 
     def draw(self, epoch: int, step: int) -> None:
         """Write the masks of a training step into `values`, each (R, ...)."""

@@ -25,12 +25,13 @@ else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
 
 # names of arguments that are filled with the numbers of features and of outputs, unless they are given
-INPUTS = (
-    "num_inputs inputs in_features num_features input_size input_dim in_dim n_inputs n_features features n_in d_in"
-).split()
-OUTPUTS = (
-    "num_outputs outputs out_features num_classes output_size output_dim out_dim n_outputs n_classes classes n_out d_out"
-).split()
+_DIRECTIONS = (("in", "input", "inputs", "feature", "features"), ("out", "output", "outputs", "class", "classes"))
+INPUTS, OUTPUTS = (
+    {word for word in words if word.endswith("s")}
+    | {form.format(word) for word in words for form in ("num_{}", "n_{}", "d_{}", "dim_{}", "{}_size", "{}_dim")}
+    | {f"{words[0]}_features"}
+    for words in _DIRECTIONS
+)
 INSTALLED = {"site-packages", "dist-packages"}
 _digests: dict[str, tuple[object, str]] = {}  # by module: the times of its files, the digest of its source
 
@@ -84,9 +85,7 @@ def takes_any(cls: type[nn.Module]) -> bool:
     return any(one.kind is one.VAR_KEYWORD for one in arguments_of(cls).values())
 
 
-def construct(
-    cls: type[nn.Module], target: str, given: str, sizes: tuple[int, int], seed: int
-) -> nn.Module:
+def construct(cls: type[nn.Module], target: str, given: str, sizes: tuple[int, int], seed: int) -> nn.Module:
     """A module with the initial weights that its own constructor draws with this seed; the random state is restored.
 
     Args:
@@ -128,7 +127,7 @@ def own_random_state(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)
         np.random.seed(seed)
-        torch.random.default_generator.manual_seed(seed)
+        torch.manual_seed(seed)
         try:
             yield
         finally:
@@ -147,10 +146,10 @@ def _file(place: str, key: str) -> Path:
         raise UserError(f"{key} cannot be imported: {described(error)}") from error
     if place == "__main__":
         raise UserError(f"{key}: a class of a session has no source that could be recorded; write it to a file")
+    top = place.partition(".")[0]
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise UserError(
-            f"{key}: there is no module {place}; start the program in the directory of {place.split('.')[0]}.py, or "
-            "install it"
+            f"{key}: there is no module {place}; start the program in the directory of {top}.py, or install it"
         )
     return Path(spec.origin).resolve()
 
@@ -167,12 +166,15 @@ def _installed(top: str, file: Path) -> str | None:
 
 
 def _module(place: str, key: str) -> Any:
+    writes = sys.dont_write_bytecode
+    # of a file that changes twice within a second, Python would take the first version's bytecode
+    sys.dont_write_bytecode = True
     try:
         return sys.modules.get(place) or importlib.import_module(place)
-    except UserError:
-        raise
     except (Exception, SystemExit) as error:
         raise UserError(f"{key} cannot be imported: {described(error)}") from error
+    finally:
+        sys.dont_write_bytecode = writes
 
 
 def _current_digest(place: str, file: Path) -> str:

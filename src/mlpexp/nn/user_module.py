@@ -124,9 +124,7 @@ class UserModule(LayerSpec):
             return _prepared(module, self.target)
 
 
-def apply(
-    module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] | None = None
-) -> Tensor:
+def apply(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
     """The forward pass of a module with other tensors: those of one run and x (B, I), or of a stack and x (R, B, I).
 
     Args:
@@ -150,26 +148,31 @@ def draws_of(module: nn.Module) -> module_dropout.Draws:
     return found
 
 
-def _call(
-    module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] | None = None
-) -> Tensor:
+def _call(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
     draws = draws_of(module)
-    # a batch of one sample has no statistics of its own
-    norms = [one for one in module.modules() if _is_norm(one)] if module.training and len(x) == 1 else []
     draws.given = masks
     try:
-        for one in norms:
-            one.eval()
         found: Tensor = torch.func.functional_call(module, dict(tensors), (x,))
         return found
     finally:
         draws.given = None
-        for one in norms:
+
+
+def _norms(module: nn.Module) -> list[nn.Module]:
+    return [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+
+
+def _before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """A batch of one sample has no statistics of its own: it is normalised by the running ones."""
+    if module.training and len(inputs[0]) == 1:
+        for one in _norms(module):
+            one.eval()
+
+
+def _after(module: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
+    if module.training and len(inputs[0]) == 1:
+        for one in _norms(module):
             one.train()
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 @lru_cache(maxsize=64)
@@ -195,10 +198,10 @@ def _prepared(module: nn.Module, target: str) -> nn.Module:
             raise UserError(f"{key}: {place} draws masks of its own; use nn.Dropout with a rate below 1")
         if isinstance(one, nn.RReLU):
             raise UserError(f"{key}: {place} draws random numbers; use another activation")
-        if _is_norm(one) and one.track_running_stats:
-            if one.momentum is None:
-                raise UserError(f"{key}: {place} counts batches (momentum=None); give it a momentum, e.g. 0.1")
-            one.num_batches_tracked = None
+    for one in _norms(module):
+        if one.track_running_stats and one.momentum is None:
+            raise UserError(f"{key}: {type(one).__name__} counts batches (momentum=None); give a momentum, e.g. 0.1")
+        one._buffers["num_batches_tracked"] = None
     names: dict[int, str] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if (other := names.setdefault(id(parameter), name)) != name:
@@ -210,6 +213,9 @@ def _prepared(module: nn.Module, target: str) -> nn.Module:
             if buffer is not None and buffer.dtype != torch.float32:
                 parent._non_persistent_buffers_set.add(name)  # a constant of the constructor
     module.mlpexp_draws = module_dropout.replace_dropouts(module)  # type: ignore[assignment]
+    if _norms(module):
+        module.register_forward_pre_hook(_before)
+        module.register_forward_hook(_after)
     return module
 
 
@@ -269,7 +275,8 @@ def _tried(layer: UserModule) -> Facts:
 @contextmanager
 def recorded_calls(module: nn.Module) -> Iterator[list[module_dropout.Call]]:
     """While it lasts, no masks are drawn, and the calls of dropout layers are noted."""
-    draws, found = draws_of(module), []
+    draws = draws_of(module)
+    found: list[module_dropout.Call] = []
     draws.seen = found
     try:
         yield found

@@ -128,6 +128,8 @@ Content = dict[str, Any]
 
 
 def _model(content: Content, model: ModelConfig) -> Content:
+    if model.target is not None:  # the class knows what they mean
+        return content
     # equal widths may be given as a list or by the depth
     return {"model": content["model"] | {"depth": len(model.hidden_sizes), "width": model.hidden_sizes}}
 

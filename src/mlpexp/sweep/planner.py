@@ -19,9 +19,12 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
+from mlpexp import data as datasets
+from mlpexp.config import user_network
 from mlpexp.config.schema import Config
+from mlpexp.data.data_sets import DATA_SETS, Sizes
 from mlpexp.engine.compiled.availability import unavailable, unsupported_run
-from mlpexp.engine.cost_model import evaluation_cost_us, step_cost_us
+from mlpexp.engine.cost_model import evaluation_cost_us, module_cost_us, step_cost_us
 from mlpexp.engine.stack_memory import bytes_per_run, device_bytes_per_run, free_device_bytes, parameter_bytes
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
@@ -37,7 +40,7 @@ ENGINE = "stack.engine"
 HARMLESS_FLAGS = ("devices", "log_every_n_steps", "enable_model_summary", "num_sanity_val_steps", "profiler")
 # the weights of a stack should stay in the processor's cache; beyond some hundred runs nothing is gained. The compiled
 # engine trains one run after the other, and gains 6 % from what Lightning does once an epoch
-MAX_RUNS = {"torch": 128, "auto": 128, "compiled": 512}
+MAX_RUNS = {"torch": 128, "auto": 128, "vmap": 128, "compiled": 512}
 MAX_PARAMETER_BYTES = 20 << 20
 MAX_INPUT_BYTES = 4 << 20  # of a data set of which every run in a stack may have its own version
 MAX_DEVICE_RUNS = 4096  # on a GPU a step costs the same for some hundred runs, and beyond these nothing is gained
@@ -85,6 +88,8 @@ def cannot_be_stacked(cfg: Config) -> str | None:
         return reason
     if cfg.callbacks and not _sees_stacks(cfg):
         return "your own callbacks"
+    if cfg.model.target is not None and (reason := user_network.alone(cfg, _sizes(cfg))):
+        return reason
     if cfg.logger:
         return "your own logger"
     if cfg.tracking.figures:
@@ -109,6 +114,14 @@ def _sees_stack(target: str) -> bool:
     return isinstance(found, type) and not issubclass(found, Callback) and hasattr(found, "on_epoch_end")
 
 
+def _sizes(cfg: Config) -> Sizes:
+    known = DATA_SETS[cfg.data.name].sizes(cfg.data)
+    if known is not None:
+        return known
+    found = datasets.prepare(cfg.data)  # which keeps it
+    return Sizes(found.num_inputs, found.num_classes, len(found.labels))
+
+
 def cannot_be_compiled(cfg: Config) -> str | None:
     """Why the compiled engine cannot train a run that can be stacked, here or anywhere; None where it can."""
     return _needs_torch(cfg) or unavailable()
@@ -130,12 +143,22 @@ def with_engine(cfg: Config, *, alone: bool = False, earlier: str | None = None)
     Raises:
         UserError: the engine that is asked for, or that the sweep has, cannot train this run.
     """
-    reason = ("it trains alone" if alone else cannot_be_stacked(cfg)) or _needs_torch(cfg)
+    single = "it trains alone" if alone else cannot_be_stacked(cfg)
     engine: Any = cfg.stack.engine
+    if cfg.model.target is not None:
+        if engine == "vmap" and single:
+            raise UserError(f"stack.engine=vmap is not possible here: {single}; or leave stack.engine out")
+        return replace(cfg, stack=replace(cfg.stack, engine="torch" if single else "vmap"))
+    if engine == "vmap":
+        raise UserError(
+            "stack.engine=vmap is for networks of your own, model._target_=my_module.MyNetwork; leave it out: "
+            "mlpexp's own networks are trained faster by its other engines"
+        )
+    reason = single or _needs_torch(cfg)
     if engine == "compiled" and (reason := reason or unavailable()):
         raise UserError(f"stack.engine=compiled is not possible here: {reason}; or leave stack.engine out")
     if engine == "auto":
-        engine = "torch" if reason else earlier or "compiled"
+        engine = "torch" if reason else "torch" if earlier == "torch" else "compiled"
         if engine == "compiled" and (missing := unavailable()):
             if earlier == "compiled":
                 raise UserError(
@@ -288,6 +311,10 @@ def _cost(configs: Sequence[Config], data: "Prepared") -> float:
     cfg, sizes = configs[0], _network(configs[0], data).sizes
     samples = len(data.split.train)
     epochs = max(c.trainer.max_epochs for c in configs)
+    if cfg.model.target is not None:
+        network = _network(cfg, data)
+        step, sample = module_cost_us(network.num_parameters, network.units, cfg.data.batch(samples), len(configs))
+        return 1e-6 * epochs * (cfg.data.steps(samples) * step + len(data.split.val) * sample)
     activations = {c.model.activation for c in configs}
     step = step_cost_us(sizes, cfg.data.batch(samples), len(configs), sorted(activations))
     return (

@@ -186,6 +186,8 @@ def _engines(configs: Sequence[Config]) -> str:
     by_torch = [cfg for cfg in configs if cfg.stack.engine == "torch"]
     reasons = Counter(cannot_be_compiled(cfg) for cfg in by_torch)
     reasons.pop(None, None)
+    own = Counter(f"{cfg.model.target} is a module of your own" for cfg in configs if cfg.model.target)
+    reasons.update(own)
     why = f": {str(reasons.most_common(1)[0][0]).partition(';')[0]}" if reasons else ""
     return f" ({' and '.join(engines)} engine{why})"
 

@@ -134,12 +134,13 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     _refuse_what_would_differ(directory, own, continued, history)
     _read_configuration(directory)
     engine = "torch"
-    if own.stack.engine == "compiled":
-        engine = "compiled"
+    if own.stack.engine in ("compiled", "vmap"):
+        engine = own.stack.engine
         log.warning(
-            "%s was trained by the compiled engine, and torch continues it: the further epochs equal those of an "
+            "%s was trained by the %s engine, and torch continues it: the further epochs equal those of an "
             "uninterrupted training to rounding only",
             directory,
+            engine,
         )
     return Continued(
         cfg=continued, history=history, layer_rows=layer_rows, started=started, saved_at=saved_at, engine=engine

@@ -91,8 +91,9 @@ def _of_classes(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figur
                     shown, labels.numpy(), predicted.numpy(), confidence.numpy(), class_names=data.class_names
                 ),
             )
-            first = module.parameter_values()["layers.0.weight"].numpy()  # (width, I)
-            yield "first_layer", figures.first_layer_weights(first, data.image_shape)
+            if module.network.user_module is None:
+                first = module.parameter_values()["layers.0.weight"].numpy()  # (width, I)
+                yield "first_layer", figures.first_layer_weights(first, data.image_shape)
         if decision_boundary.is_plane(data.description):
             words = "test samples" if part == "test" else "validation samples"
             yield (

@@ -292,7 +292,7 @@ class _Run:
             git_commit=software_versions.git_commit(),
             message=end.message,
             test_samples=len(self.data.prepared.split.test),
-            num_parameters=sum(parameter.numel() for parameter in self.module.parameters()),
+            num_parameters=self.module.network.num_parameters,
             files=run_directory.checksums(directory, names),
         )
         run_directory.write_result(directory, result)

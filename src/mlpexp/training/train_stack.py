@@ -103,7 +103,8 @@ def train_stack(
     """
     module = StackModule(configs, data, states=states, until=until, callbacks=own_callbacks(configs[0]))
     # as in a run alone: the bits depend on it; the compiled engine has threads of its own, for which torch's would wait
-    torch.set_num_threads(1 if configs[0].stack.engine == "compiled" else configs[0].stack_threads)
+    # of a user's module they would depend on the stack, with more than one
+    torch.set_num_threads(configs[0].stack_threads if configs[0].stack.engine == "torch" else 1)
     ours = ("enable_model_summary", "num_sanity_val_steps")
     flags: dict[str, Any] = {name: flag for name, flag in configs[0].trainer.flags.items() if name not in ours}
     trainer = Trainer(

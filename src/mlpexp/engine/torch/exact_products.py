@@ -1,6 +1,6 @@
 """Batched matrix products whose bits do not depend on a matrix's place in the batch.
 
-The library behind `torch.bmm` chooses its order of summation by the address of a matrix, and so by its place in a stack.
+The library behind `torch.bmm` chooses its order of summation by the address of a matrix, so by its place in a stack.
 While `ExactProducts` is entered, each kind of product (shapes and strides) is tested once: it is batched where every
 place gives the bits of the matrices alone in new tensors, and computed run by run otherwise.
 

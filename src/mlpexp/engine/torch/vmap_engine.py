@@ -1,4 +1,4 @@
-"""Stacks of networks that are modules of the user's own: the forward pass by `torch.func.vmap`, the rest as in `Engine`.
+"""Stacks of modules of the user's own: the forward pass by `torch.func.vmap`, the rest as in `Engine`.
 
 A run's bits depend neither on the number of runs nor on its place nor on the other runs. Alone it has the same numbers
 to rounding. Two things make that so on a CPU. Products of matrices are those of `exact_products`. Elementwise functions

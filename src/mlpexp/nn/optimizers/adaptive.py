@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mlpexp.nn.optimizers.stack_optimizer import DIMENSIONS, PerRun, StackOptimizer, UpdateSettings, factors, if_any, if_mixed
+from mlpexp.nn.optimizers.stack_optimizer import (
+    DIMENSIONS,
+    PerRun,
+    StackOptimizer,
+    UpdateSettings,
+    factors,
+    if_any,
+    if_mixed,
+)
 from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
