@@ -21,7 +21,8 @@ from mlpexp.store.run_directory import Result, checksum, is_relative
 from mlpexp.store.run_store import RunStore
 from mlpexp.tracking.layer_columns import COLUMNS, START
 
-OF_THE_SWEEP = ("name=", "record=", "report=", "dry_run=")  # overrides that mean nothing for a run alone
+# overrides that mean nothing for a run alone
+OF_THE_SWEEP = ("name=", "record=", "keep_weights=", "report=", "dry_run=")
 
 
 def place(directory: Path, name: str) -> Path | None:

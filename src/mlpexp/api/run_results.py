@@ -144,8 +144,6 @@ class RunResults:
     def _stack(self) -> "StackedNetworks":
         from mlpexp.evaluation.stacked_networks import load_stacks
 
-        if not self.directory.is_dir():
-            raise UserError(f"{self._name} has no directory of its own (record=table), so that no weights are kept")
         return next(load_stacks([self.directory]))
 
     def __repr__(self) -> str:

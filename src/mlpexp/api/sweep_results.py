@@ -271,8 +271,6 @@ class SweepResults:
         directories = [self.directory / str(row["name"]) for row in self._finite]
         if not directories:
             raise UserError(f"no run of {self.directory} has finite numbers; results.csv says why")
-        if not any(directory.is_dir() for directory in directories):
-            raise UserError(f"{self.directory} keeps no weights (record=table); train it with record=run")
         return list(load_stacks(directories))
 
     def _record(self, run: Run) -> dict[str, Any]:

@@ -345,6 +345,8 @@ def _contradictions(cfg: Config) -> Iterator[str]:
     yield from _architecture(cfg)
     yield from data_config.contradictions(cfg.data, resumed=cfg.resume is not None)
     yield from loss_checks.contradictions(cfg, _DEFAULTS)
+    if cfg.keep_weights and cfg.record != "table":
+        yield "keep_weights=true belongs to record=table; a run's directory has checkpoints anyway: leave it out"
     optimizer, epochs = cfg.optimizer, cfg.trainer.max_epochs
     for key in sorted({key for rule in OPTIMIZERS.values() for key in rule.keys} - {*OPTIMIZERS[optimizer.name].keys}):
         default = _DEFAULTS[f"optimizer.{key}"]

@@ -28,6 +28,7 @@ NEVER_SHOWN = (
     "threads",
     "report",
     "dry_run",
+    "keep_weights",
     "tracking.",
     "stack.",
     "trainer.enable_progress_bar",

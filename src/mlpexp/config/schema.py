@@ -312,6 +312,8 @@ class Config:
     """CPU threads of a run trained alone"""
     record: Literal["run", "table"] = "run"
     """table, with -m: no directory per run, only results.csv and the epochs' metrics of all runs in one file"""
+    keep_weights: Flag = False
+    """with record=table: keep the weights that each run was tested with, of all runs in one file"""
     dry_run: Flag = False
     """with -m: print what the sweep would do, and do nothing"""
     report: Flag = False

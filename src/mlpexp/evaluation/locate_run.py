@@ -8,10 +8,12 @@ from mlpexp.analysis.ranking import best_run
 from mlpexp.analysis.sweep_analysis import analyse
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import file_names, run_directory
+from mlpexp.store import file_names, run_directory, run_weights
 
 Weights = Literal["best", "last"]
 FILES: dict[Weights, str] = {"best": file_names.BEST, "last": file_names.LAST}
+AVERAGE = "average several with --ensemble N"
+NO_WEIGHTS = "train it with keep_weights=true under another name=…, or a run alone without record=table"
 OF_A_SWEEP = (file_names.RESULTS, file_names.MULTIRUN, file_names.MANIFEST, file_names.TABLE)
 
 
@@ -63,6 +65,8 @@ def find(path: Path, weights: Weights | None = None) -> Place:
         UserError: nothing is there, or several runs are.
     """
     if not path.exists():
+        if place := _in_table(path, weights):
+            return place
         raise UserError(f"{path} does not exist; give a run's directory, e.g. outputs/DATE/TIME, or a checkpoint")
     if not path.is_dir():
         return _file(path, weights)
@@ -73,7 +77,22 @@ def find(path: Path, weights: Weights | None = None) -> Place:
     if (directory / file_names.LAST).is_file() or (directory / file_names.BEST).is_file():
         other: Weights = "last" if wanted == "best" else "best"
         raise UserError(f"{path} has no {FILES[wanted]}; it has the other one: --weights {other}")
+    if place := _in_table(path, weights):  # the directory holds what was made from the run
+        return place
     raise UserError(_hint(path))
+
+
+def _in_table(path: Path, weights: Weights | None) -> Place | None:
+    """The checkpoint of a run of a sweep with `record=table`; None where `path` is no such run."""
+    if not run_weights.is_in_table(path):
+        return None
+    name = run_weights.checkpoint_of(path)
+    if name is None:
+        raise UserError(f"{path} keeps no weights (record=table); {NO_WEIGHTS}")
+    kept: Weights = "last" if name == file_names.LAST else "best"
+    if weights not in (None, kept):
+        raise UserError(f"{path} keeps the {kept} weights only (record=table); leave --weights out")
+    return Place(checkpoint=path / name, directory=path, weights=kept)
 
 
 def _file(path: Path, weights: Weights | None) -> Place:
@@ -96,14 +115,16 @@ def _hint(path: Path) -> str:
     inside = sorted(file.parent for file in path.glob(f"*/{file_names.RESULT}"))
     if any((path / name).is_file() for name in OF_A_SWEEP):
         if not inside and (path / file_names.TABLE).is_file():
-            return f"{path} was trained with record=table, which keeps no checkpoints; train the run alone, without it"
+            if (path / file_names.WEIGHTS).is_file():
+                return f"{path} is a sweep; give one of its runs, {path}/NAME with a name of results.csv, or {AVERAGE}"
+            return f"{path} was trained with record=table, which keeps no checkpoints; {NO_WEIGHTS}"
         if not inside:
             return f"{path} is a sweep in which no run has finished; the command that started it continues it"
         best = _best_run(path) if len(inside) > 1 else (inside[0], "")
         which = f"the best by validation is {best[0]}{best[1]}" if best else f"e.g. {inside[0]}"
         return (
             f"{path} is a sweep of {len(inside):,} finished run{'s' * (len(inside) != 1)}; give one of them, {which}, "
-            f"or compare them all with {shell_commands.script('report.py', str(path))}"
+            f"{AVERAGE}, or compare them all with {shell_commands.script('report.py', str(path))}"
         )
     if not inside:
         inside = sorted(file.parent for file in path.glob(f"*/*/{file_names.RESULT}"))

@@ -15,8 +15,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.evaluation import locate_run
 from mlpexp.evaluation.locate_run import Place, Weights
 from mlpexp.models.classifier import Classifier
-from mlpexp.runtime import safe_files
-from mlpexp.store import checkpoint_files, file_names, run_directory
+from mlpexp.store import checkpoint_files, file_names, run_directory, run_weights
 from mlpexp.store.run_directory import Result
 from mlpexp.training import load_network
 
@@ -129,16 +128,24 @@ def load(path: Path, weights: Weights | None = None) -> Trained:
     torch.set_num_threads(cfg.threads)  # as in training: on some machines the bits depend on it
     found = load_network.network(place.checkpoint, content)
     directory = place.directory
-    finished = directory is not None and (directory / file_names.RESULT).is_file()
     return Trained(
         place=place,
         cfg=cfg,
         module=found.module,
         data=found.data,
         epoch=_epoch(content),
-        sha256=hashlib.sha256(safe_files.read_bytes(place.checkpoint, checkpoint_files.MAX_BYTES)).hexdigest(),
-        result=run_directory.read_result(directory) if finished and directory is not None else None,
+        sha256=hashlib.sha256(checkpoint_files.read(place.checkpoint)).hexdigest(),
+        result=None if directory is None else _result(directory),
     )
+
+
+def _result(directory: Path) -> Result | None:
+    """How the run ended; None where it has not."""
+    path = directory / file_names.RESULT
+    if path.is_file():
+        return run_directory.read_result(directory)
+    text = run_weights.result_text(directory)
+    return None if text is None else run_directory.parse_result(text, path)
 
 
 def _epoch(content: dict[str, Any]) -> int | None:

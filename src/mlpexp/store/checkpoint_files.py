@@ -20,7 +20,7 @@ from mlpexp.data.data_description import Description
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.store import atomic_files
+from mlpexp.store import atomic_files, run_weights
 from mlpexp.store.file_names import BEST, LAST
 from mlpexp.store.run_directory import checksum, read_result
 
@@ -51,15 +51,26 @@ def load(path: Path) -> dict[str, Any]:
         inside = next((path / name for name in (BEST, LAST) if (path / name).is_file()), None)
         hint = f"did you mean {inside}?" if inside else "it holds no checkpoints/best.ckpt"
         raise UserError(f"{path} is a directory, not a checkpoint; {hint}")
-    try:
-        content = safe_files.read_bytes(path, MAX_BYTES)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist; give a checkpoint, e.g. outputs/DATE/TIME/checkpoints/best.ckpt"
-        ) from None
+    content = read(path)
     if content:
         _compare_with_marker(path, content)
     return from_bytes(path, content)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a checkpoint, of a run without a directory from where the sweep keeps them.
+
+    Raises:
+        UserError: there is none, or the sweep's weights are damaged.
+    """
+    try:
+        return safe_files.read_bytes(path, MAX_BYTES)
+    except FileNotFoundError:
+        if (content := run_weights.read(path)) is not None:
+            return content
+        raise UserError(
+            f"{path} does not exist; give a checkpoint, e.g. outputs/DATE/TIME/checkpoints/best.ckpt"
+        ) from None
 
 
 def from_bytes(path: Path, content: bytes) -> dict[str, Any]:

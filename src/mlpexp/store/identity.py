@@ -44,7 +44,10 @@ FIRST: Mapping[str, frozenset[str]] = {
 TOGETHER = {"halving": "rungs"}
 # what cannot change a run's numbers
 IRRELEVANT: Mapping[str, frozenset[str]] = {
-    "": frozenset({"name", "resume", "threads", "tracking", "diagnostics", "logger", "dry_run", "report", "record"}),
+    "": frozenset(
+        {"name", "resume", "threads", "tracking", "diagnostics", "logger", "dry_run", "report"}
+        | {"record", "keep_weights"}
+    ),
     "data": frozenset({"path", "val_path", "test_path"}),  # the files' bytes are in the digest
     "stack": frozenset({"threads", "memory_mib", "save_every_s"}),
     "trainer": frozenset({"accelerator", "enable_progress_bar"}),

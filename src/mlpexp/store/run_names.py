@@ -11,7 +11,19 @@ from mlpexp.config.overrides import by_key
 MAX_BYTES = 200  # below the 255 of common file systems, with room for a suffix
 # keys that do not change a run's numbers, or are alike in all runs of a sweep, are not in its name
 UNNAMED = frozenset(
-    ["name", "plugins", "stack", "tracking", "hydra", "resume", "threads", "dry_run", "report", "record"]
+    [
+        "name",
+        "plugins",
+        "stack",
+        "tracking",
+        "hydra",
+        "resume",
+        "threads",
+        "dry_run",
+        "report",
+        "record",
+        "keep_weights",
+    ]
 )
 _ORDER = {key: i for i, (key, _, _) in enumerate(schema.keys())}
 _GROUPS = ("model.", "optimizer.", "trainer.", "early_stopping.")

@@ -14,7 +14,7 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
-from mlpexp.store import failure_record, file_names, stack_states
+from mlpexp.store import failure_record, file_names, run_weights, stack_states
 from mlpexp.store.identity import identity
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import Result, Status
@@ -231,9 +231,13 @@ class _Progress:
     def _record(self, places: Sequence[int]) -> None:
         store = RunStore(self.directory)
         ended = [(store.name_of(self.sweep[i].directory), self.outcomes[i]) for i in places]
+        kept = [outcome for _, outcome in ended if outcome.files is not None and outcome.weights is not None]
+        entries = run_weights.append(self.directory, [outcome.weights for outcome in kept if outcome.weights])
+        for outcome, entry in zip(kept, entries, strict=True):
+            outcome.files = {**(outcome.files or {}), file_names.WEIGHTS: entry}
         store.record([(name, outcome.files) for name, outcome in ended if outcome.files is not None])
         for _, outcome in ended:
-            outcome.files = None  # memory: the stack's, not the sweep's
+            outcome.files = outcome.weights = None  # memory: the stack's, not the sweep's
 
 
 def _unfinished(job: Job, status: Status, message: str, saved: Mapping[str, SavedRun]) -> Result:

@@ -26,6 +26,7 @@ from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import FINAL, Result
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore
+from mlpexp.store.run_weights import Weights
 from mlpexp.sweep.compose import ComposedRun, Composer, hydra_config, without_hydra
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class Outcome:
     error: Exception | None = None
     files: dict[str, str] | None = None
     """of a run without a directory: what its directory would have held, for the journal"""
+    weights: Weights | None = None
+    """of a run without a directory, where they are kept"""
 
     @property
     def is_done(self) -> bool:

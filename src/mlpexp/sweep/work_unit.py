@@ -16,13 +16,16 @@ from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals, user_code
 from mlpexp.runtime.errors import Interrupted, UserError, first_line, is_storage
-from mlpexp.store import atomic_files, failure_record, file_names, run_directory
+from mlpexp.store import atomic_files, checkpoint_files, failure_record, file_names, run_directory
 from mlpexp.store.identity import identity
+from mlpexp.store.run_directory import FINITE
+from mlpexp.store.run_weights import Weights
 from mlpexp.store.worker_session import Gone
 from mlpexp.sweep import continued_runs
 from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
 from mlpexp.training import single_run
-from mlpexp.training.stack_run_files import run_entry, write_run
+from mlpexp.training.stack_checkpoints import WITHOUT_OPTIMIZER
+from mlpexp.training.stack_run_files import run_entry, tested_weights, write_run
 from mlpexp.training.train_stack import EpochHooks, train_stack
 
 T = TypeVar("T")
@@ -202,7 +205,8 @@ def write_outcome(job: Job, data: Prepared, state: TrainingState) -> Outcome:
     """The outcome of a run that has trained in a stack, once its directory is written, or with what the table keeps."""
     if job.config.record == "table":
         result, files = run_entry(job.config, data, state, job.overrides)
-        return Outcome(result=result, files=files)
+        weights = tested_weights(job.config, data, state) if job.config.keep_weights else None
+        return Outcome(result=result, files=files, weights=weights if result.status in FINITE else None)
     result = write_run(job.config, data, state, job.directory, job.hparams)
     if result.message and result.status != "stopped":
         job.note(f"[WARNING] - {result.message}\n")
@@ -275,5 +279,14 @@ def _train_alone(job: Job) -> Outcome:
     there = [name for name in kept if (job.directory / name).exists()]
     files = {name: (job.directory / name).read_text(encoding="utf-8") for name in there}
     files[file_names.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)
+    weights = _kept_weights(job) if job.config.keep_weights and result.status in FINITE else None
     shutil.rmtree(job.directory)
-    return Outcome(result=result, files=files)
+    return Outcome(result=result, files=files, weights=weights)
+
+
+def _kept_weights(job: Job) -> Weights:
+    """Of a run in its directory."""
+    name = file_names.LAST if job.config.test_weights == "last" else file_names.BEST
+    content = checkpoint_files.load(job.directory / name)
+    kept = {key: content[key] for key in WITHOUT_OPTIMIZER if key in content}
+    return Weights(name, checkpoint_files.to_bytes(kept))

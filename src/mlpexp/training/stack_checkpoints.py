@@ -28,6 +28,8 @@ from mlpexp.runtime import software_versions
 from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store.checkpoint_archive import Pickled
 
+WITHOUT_OPTIMIZER = ("state_dict", "callbacks", "hyper_parameters")
+
 
 def assemble(
     cfg: Config,
@@ -48,36 +50,48 @@ def assemble(
         monitored: the monitor in the epochs before the last one.
     """
     network = cfg.model.network(data.num_inputs, data.num_classes)
-    weights = {name: values[run] for name, values in snapshot.parameters.items()}
     training: dict[str, dict[str, Tensor]] = {}
-    state_dict = weights
     if cfg.uses_average(epochs - 1):
-        averages = zip(network.shapes, snapshot.state[AVERAGE], strict=True)
-        state_dict = {name: values[run] for name, values in averages}
-        training = {TRAINING_WEIGHTS: weights}
+        training = {TRAINING_WEIGHTS: {name: values[run] for name, values in snapshot.parameters.items()}}
     if cfg.prune.fraction is not None:
         masks = dict(zip(network.shapes, snapshot.state[MASK], strict=True))
         training[MASKS] = {name: masks[name][run] for name in network.weight_names}
     steps = epochs * steps_per_epoch
     reduced = Plateau(cfg.optimizer, cfg.monitor, monitored).factor
     optimizer, schedulers, is_scheduled = _optimizer(cfg, network, epochs, steps_per_epoch, reduced)
+    kept = network_only(cfg, data, snapshot, run, epochs=epochs, wall_times=wall_times)
     return {
         "epoch": epochs - 1,
         "global_step": steps,
         "pytorch-lightning_version": software_versions.versions()["lightning"],
-        "state_dict": state_dict,
+        "state_dict": kept["state_dict"],
         "loops": _loops(epochs, steps_per_epoch, _schedule_steps(cfg, steps_per_epoch) if is_scheduled else 0),
-        "callbacks": {"Recorder": {"started": wall_times[0], "saved_at": wall_times[epochs], "epochs": epochs}},
+        "callbacks": kept["callbacks"],
         "optimizer_states": [{"state": _state(cfg, network, snapshot, run, steps), "param_groups": optimizer}],
         "lr_schedulers": schedulers,
         "hparams_name": None,
+        "hyper_parameters": kept["hyper_parameters"],
+    } | training
+
+
+def network_only(
+    cfg: Config, data: Prepared, snapshot: Snapshot, run: int, *, epochs: int, wall_times: list[float]
+) -> dict[str, Any]:
+    """The part of a checkpoint from which the network is rebuilt; arguments as for `assemble`."""
+    weights = {name: values[run] for name, values in snapshot.parameters.items()}
+    if cfg.uses_average(epochs - 1):
+        shapes = cfg.model.network(data.num_inputs, data.num_classes).shapes
+        weights = {name: values[run] for name, values in zip(shapes, snapshot.state[AVERAGE], strict=True)}
+    return {
+        "state_dict": weights,
+        "callbacks": {"Recorder": {"started": wall_times[0], "saved_at": wall_times[epochs], "epochs": epochs}},
         "hyper_parameters": {
             "config": _config(cfg),
             "num_features": data.num_inputs,
             "num_classes": data.num_classes,
             "data": _description(data.description),
         },
-    } | training
+    }
 
 
 def _state(cfg: Config, network: NetworkSpec, snapshot: Snapshot, run: int, steps: int) -> dict[int, dict[str, Tensor]]:

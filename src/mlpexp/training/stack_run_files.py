@@ -15,11 +15,12 @@ from mlpexp.store import atomic_files, file_names, run_directory, run_state
 from mlpexp.store.checkpoint_archive import archive
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
+from mlpexp.store.run_weights import Weights
 from mlpexp.tracking.event_files import encode, file_name
 from mlpexp.tracking.run_events import confusion_table, curve_titles, run_events
 from mlpexp.tracking.session_events import Hparam
 from mlpexp.training.final_status import Conclusion, conclude, guessed_loss
-from mlpexp.training.stack_checkpoints import assemble
+from mlpexp.training.stack_checkpoints import assemble, network_only
 
 
 def write_run(
@@ -92,6 +93,17 @@ def run_entry(
     result = _result(cfg, data, state, _end(cfg, data, state), {})
     listed = "".join(f"- {json.dumps(item)}\n" for item in overrides)  # JSON is YAML
     return result, files | {file_names.OVERRIDES: listed, file_names.RESULT: run_directory.result_json(result)}
+
+
+def tested_weights(cfg: Config, data: Prepared, state: TrainingState) -> Weights | None:
+    """The checkpoint that the run was tested with, without its optimizer; None where no epoch was finished."""
+    is_last, best = cfg.test_weights == "last", state.record.progress.best_epoch
+    epochs = len(state.record.history) if is_last else 0 if best is None else best + 1
+    if not epochs:
+        return None
+    snapshot = state.last if is_last else state.best
+    content = archive(network_only(cfg, data, snapshot, 0, epochs=epochs, wall_times=state.wall_times))
+    return Weights(file_names.LAST if is_last else file_names.BEST, content)
 
 
 _parameters = ByObject(lambda model: cache(lambda inputs, classes: model.network(inputs, classes).num_parameters))
