@@ -29,7 +29,7 @@ UNKNOWN = {
     "-m seed=1,2 +hydra.launcher.n_jobs=2": "hydra.launcher.backend=fork hydra.launcher.workers=2",
     "-m seed=1,2 hydra.launcher.n_jobs=2": "hydra.launcher.backend=fork hydra.launcher.workers=2",
     "-m seed=1,2 hydra.launcher.worker=2": "did you mean hydra.launcher.workers?",
-    "-m hydra/sweeper=optuna model.width=1,2 +hydra.sweeper.pruner=x": "early_stopping.patience=3",
+    "-m hydra/sweeper=optuna model.width=1,2 hydra.sweeper.pruner=x": "e.g. hydra.sweeper.pruner=median",
     "-m hydra/sweeper=optuna model.width=1,2 +hydra.sweeper.study_name=x": "e.g. name=search",
     "-m hydra/sweeper=optuna model.width=1,2 +hydra.sweeper.n_trial=3": "did you mean hydra.sweeper.n_trials?",
     "+hydra.sweeper.foo=1": "hydra/sweeper=grid has",

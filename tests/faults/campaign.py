@@ -45,6 +45,7 @@ TRIED = {
     "silence": ("nobody reads the output any more", processes.silence),
     "lives": ("all of it by turns, drawn at random", processes.lives),
     "searches": ("searches by turns, drawn at random", searches.lives),
+    "pruned": ("searches with a pruner killed, and started again", searches.killed),
     "group": ("signals to main process and workers", processes.group),
 }
 MOUNTS = ("full", "tmpdir")

@@ -11,7 +11,9 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from forks import Child, Ended, run
 from hypothesis import strategies as st
@@ -31,16 +33,25 @@ SPACES = {
     "tpe": ["optimizer.lr=tag(log,interval(0.3,0.9))", "model.width=range(8,13)"],
     "cmaes": ["optimizer.lr=tag(log,interval(0.3,0.9))", "model.width=int(interval(8,13))"],
     "grid": ["model.width=range(8,12)", "seed=range(1,3)", "optimizer.lr=0.3,0.6"],
+    # a generation is cut by the total, so that these have one total only
+    "median": ["optimizer.lr=tag(log,interval(0.01,0.9))", "model.width=range(8,11)"],
+    "asha": ["optimizer.lr=tag(log,interval(0.01,0.9))", "model.width=range(8,11)", "seed=range(1,3)"],
+    "wilcoxon": ["optimizer.lr=tag(log,interval(0.1,0.9))", "model.width=range(8,11)", "seed=range(5)"],
+}
+PRUNED = {
+    "median": {"pruner": "median", "pruner_options": "{n_startup_trials:2,n_warmup_steps:0}", "batch_size": 4},
+    "asha": {"pruner": "asha", "pruner_options": "{reduction_factor:2}", "batch_size": 4},
+    "wilcoxon": {"pruner": "wilcoxon", "batch_size": 4},
 }
 FILES = ("search.jsonl", "optuna.log", "optimization_results.yaml", "results.csv")
 WARNED = ("search.jsonl is damaged", "optuna.log is ", "is damaged")  # what a start says of files that were damaged
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-Expected = dict[tuple[str, int], tuple[Picture, Rows, list[float | None]]]
+Expected = Callable[[str, int], tuple[Picture, Rows, list[float | None]]]  # of a space and a total
 
 
 def live(top: Path, number: int, examples: int) -> int:
     """Draw so many lives; returns the number of commands in them."""
-    expected = {(sampler, total): _undisturbed(top, sampler, total) for sampler in SPACES for total in TOTALS}
+    expected = cache(partial(_undisturbed, top))
     return run_lives(lambda count: SearchLife(top, expected, count), number, examples, steps=6)
 
 
@@ -120,7 +131,8 @@ class SearchLife(RuleBasedStateMachine):
     def _command(self, step: int, fault: Fault | None = None, by: Callable[[list[str]], Ended] | None = None) -> Ended:
         """Start the search, perhaps with a larger total than before."""
         self.count()
-        self.total = max(self.total, TOTALS[step])
+        totals = _totals(self.sampler)
+        self.total = max(self.total, totals[step % len(totals)])
         before = finished(self.place)
         words = _words(self.sampler, self.total)
         ended = by(words) if by else run(self.place, words, fault)
@@ -129,7 +141,7 @@ class SearchLife(RuleBasedStateMachine):
 
     def _compare(self) -> None:
         """The runs, the table and the study are those of an undisturbed search."""
-        expected, rows, values = self.expected[self.sampler, self.total]
+        expected, rows, values = self.expected(self.sampler, self.total)
         found = picture(self.place, list(rows))
         for key, value in expected.items():
             if found.get(key) != value:
@@ -145,6 +157,30 @@ class SearchLife(RuleBasedStateMachine):
         return sorted([*[sweep / name for name in FILES if (sweep / name).exists()], *runs])
 
 
+def killed(campaign: Campaign) -> Iterator[tuple[str, Case]]:
+    """A search with a pruner is killed at a random moment, and started again until it ends."""
+    whole = {space: _undisturbed(campaign.top, space, TOTALS[-1]) for space in campaign.few_of(list(PRUNED))}
+    for space, expected in whole.items():
+        count = run(campaign.place(), _words(space, TOTALS[-1]), Fault()).operations
+        for number in campaign.few([campaign.random.randrange(count) for _ in range(20)], 2):
+
+            def case(place: Path, space: str = space, number: int = number, expected: Any = expected) -> None:
+                words = _words(space, TOTALS[-1])
+                ended = run(place, words, Fault(number, torn=True))
+                if ended.code != -9:
+                    raise Broken.by(ended, "not killed; ")
+                before = finished(place)
+                ended = run(place, words)
+                if ended.code:
+                    raise Broken.by(ended)
+                untouched(place, before)
+                found = picture(place), table_rows(place / "multirun/s"), _values(place)
+                if found != expected:
+                    raise Broken(f"it left {str(found)[:1000]} in place of {str(expected)[:1000]}")
+
+            yield f"{space}, before operation {number}", case
+
+
 def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:
     for examples in campaign.series(2, 50):
 
@@ -154,14 +190,19 @@ def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:
         yield f"{examples} of them", case
 
 
-def _words(sampler: str, total: int) -> list[str]:
-    sweeper = {"sampler": sampler, "n_trials": total, "batch_size": BATCH}
+def _totals(space: str) -> tuple[int, ...]:
+    return TOTALS[-1:] if space in PRUNED else TOTALS
+
+
+def _words(space: str, total: int) -> list[str]:
+    own = PRUNED.get(space, {"sampler": space, "batch_size": BATCH})
     return [
         "-m",
         "hydra/sweeper=optuna",
-        *SPACES[sampler],
-        *(f"hydra.sweeper.{k}={v}" for k, v in sweeper.items()),
+        *SPACES[space],
+        *(f"hydra.sweeper.{k}={v}" for k, v in {"n_trials": total, **own}.items()),
         *QUICK,
+        *(["trainer.max_epochs=5"] if space in PRUNED else []),
     ]
 
 

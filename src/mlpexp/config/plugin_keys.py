@@ -37,6 +37,12 @@ PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
         "seed": 0,
         # e.g. [val/acc,num_parameters]; null: the metric in monitor
         "objectives": None,
+        # a trial is the mean over so many seeds, from the configuration's on; null: as the command line says
+        "seeds": None,
+        # median, asha, hyperband or wilcoxon: trials that are behind the others end early; null: none does
+        "pruner": None,
+        # of Optuna's pruner, e.g. {n_warmup_steps:3}
+        "pruner_options": None,
         # null: Optuna's journal file in the sweep's directory; sqlite: a database there; or an address, a file
         "storage": None,
         # the space, in the syntax of the command line
@@ -73,7 +79,6 @@ _ELSEWHERE = {
     "directions": _DIRECTION,
     "metric": _DIRECTION,
     "study_name": "a search is named by its directory, e.g. name=search",
-    "pruner": "runs are stopped early by early_stopping.patience=3, or those of a grid by 'halving.rungs=[1,3,9]'",
     "n_jobs": _WORKERS,
     "num_workers": _WORKERS,
     "max_workers": _WORKERS,

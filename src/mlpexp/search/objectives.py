@@ -1,12 +1,14 @@
 """Objectives of a search: which metrics, in which direction, and their values for a trial."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from mlpexp.config.schema import Config
+from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.metrics import METRICS, higher_is_better
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.store import run_directory
@@ -22,7 +24,7 @@ class Measured(NamedTuple):
         values: the objectives, each the mean over the trial's runs; None where a run has none.
         problem: why there are none.
         may_recover: a run raised an error and may succeed another time; a diverged run would diverge again.
-        epochs: after which halving stopped a run, if it did.
+        epochs: after which a run was stopped before its end, if one was.
     """
 
     values: list[float] | None
@@ -59,14 +61,34 @@ def directions(names: Sequence[str]) -> list[Literal["minimize", "maximize"]]:
     return ["maximize" if name not in OTHERS and higher_is_better(name) else "minimize" for name in names]
 
 
-def measured(ended: Sequence[JobReturn], names: Sequence[str]) -> Measured:
-    """The outcome of a trial, from what the launcher returns for its runs."""
+class Ended(NamedTuple):
+    """What a run has ended with."""
+
+    result: Result | None
+    error: BaseException | None = None
+
+
+def ended(job: JobReturn) -> Ended:
+    """The end of a run, whichever launcher ran it.
+
+    Raises:
+        UserError: the run has left no result.
+    """
+    if job.status == JobStatus.FAILED:
+        return Ended(None, job._return_value)
+    if (result := getattr(job, "result", None)) is not None:
+        return Ended(result)  # mlpexp's launcher knows it
+    return Ended(run_directory.read_result(Path(job.hydra_cfg.hydra.runtime.output_dir)))  # type: ignore[union-attr]
+
+
+def measured(runs: Sequence[Ended], names: Sequence[str]) -> Measured:
+    """The outcome of a trial, from the ends of its runs."""
     rows: list[list[float]] = []
     epochs = None
-    for job in ended:
-        if job.status == JobStatus.FAILED:
-            return Measured(None, described(job._return_value), may_recover=True)
-        result = _result(job)
+    for result, error in runs:
+        if error is not None:
+            return Measured(None, described(error), may_recover=True)
+        assert result is not None
         row = [_value(result, name) for name in names]
         if result.status == "diverged" or not all(map(math.isfinite, row)):
             return Measured(None, result.message or "a metric is not finite")
@@ -76,15 +98,20 @@ def measured(ended: Sequence[JobReturn], names: Sequence[str]) -> Measured:
     return Measured([math.fsum(column) / len(rows) for column in zip(*rows, strict=True)], epochs=epochs)
 
 
-def _result(job: JobReturn) -> Result:
-    """The result of a run, whichever launcher ran it.
+def has_diverged(history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a loss of the last epoch is not finite."""
+    return any(not math.isfinite(value) for name, value in history[-1].items() if name.endswith("/loss"))
 
-    Raises:
-        UserError: the run has left no result.
-    """
-    if (result := getattr(job, "result", None)) is not None:
-        return result  # mlpexp's launcher knows it
-    return run_directory.read_result(Path(job.hydra_cfg.hydra.runtime.output_dir))  # type: ignore[union-attr]
+
+def reached(history: Sequence[Mapping[str, float]], name: str, cfg: Config) -> float:
+    """The objective of a run that would end with the last epoch of `history`; NaN where it is not defined yet."""
+    progress = Progress.of(cfg.monitor, cfg.early_stopping, cfg.first_epoch)
+    for epoch, row in enumerate(history):
+        progress.update(epoch, row[cfg.monitor])
+    if name == cfg.monitor:
+        return progress.best_value
+    best = progress.best_epoch if cfg.test_weights == "best" else None
+    return history[-1 if best is None else best][name]
 
 
 def _value(result: Result, name: str) -> float:

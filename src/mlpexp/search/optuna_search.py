@@ -1,8 +1,4 @@
-"""The search: ask for a generation of trials, record it, train it together, tell Optuna the outcome, repeat.
-
-A search that continues replays its record: each recorded generation is launched again, which trains only what is
-missing, and told to a study in memory. So the search does not depend on what an interruption has left in a storage.
-"""
+"""`hydra/sweeper=optuna`: the search of a command, from its settings to the summary."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -18,24 +14,22 @@ from omegaconf import DictConfig, OmegaConf
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.file_names import MULTIRUN
-from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.grid import params_texts, specs
+from mlpexp.sweep.grid import params_texts
 from mlpexp.sweep.hydra_sweep import Sweep
+from mlpexp.sweep.paused_runs import cannot_pause
 
 try:
-    import optuna
+    import optuna  # noqa: F401
 except ImportError:
     raise UserError("hydra/sweeper=optuna needs the package optuna: pip install 'mlpexp[search]'") from None
-from optuna.trial import Trial, TrialState
 
 from mlpexp.search import objectives, samplers, search_console, search_space
-from mlpexp.search.objectives import Measured
-from mlpexp.search.search_plan import Plan, make_plan
-from mlpexp.search.search_record import Generation, Params, SearchRecord, open_record
-from mlpexp.search.study_storage import PROBLEM, StudyMirror
-
-Runs = tuple[tuple[str, ...], ...]  # the overrides of each run of a trial
+from mlpexp.search.generation_search import GenerationSearch
+from mlpexp.search.pruned_search import PrunedSearch
+from mlpexp.search.search_plan import make_plan
+from mlpexp.search.search_record import open_record
+from mlpexp.search.study_storage import StudyMirror
 
 
 def optimise(
@@ -56,8 +50,14 @@ def optimise(
     sweep = getattr(launcher, "sweep", None)
     composer = sweep.composer if isinstance(sweep, Sweep) else Composer(context.config_loader, config)
     typed = params_texts(settings["params"]) + list(arguments)
-    space = search_space.read(OverridesParser.create(config_loader=context.config_loader).parse_overrides(typed))
+    overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(typed)
+    space = search_space.read(overrides, seeds=settings["seeds"], first_seed=config.get("seed", 0))
     plan = make_plan(settings, space, composer)
+    if plan.pruning is not None:
+        if not isinstance(sweep, Sweep):
+            raise UserError("hydra.sweeper.pruner compares runs that train in stacks; leave out hydra/launcher")
+        if problems := list(cannot_pause([], sweep.settings, "hydra.sweeper.pruner")):
+            raise ConfigError(problems)
     if plan.dry_run:
         search_console.explain(plan)
         return []
@@ -76,7 +76,8 @@ def optimise(
         for line in filter(None, (warning, mirror.warning)):
             search_console.warn(line)
         atomic_files.write(directory / MULTIRUN, OmegaConf.to_yaml(config))
-        search = _Search(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
+        kind = GenerationSearch if plan.pruning is None else PrunedSearch
+        search = kind(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
         search_console.begin(plan, record)
         search.run()
     search_console.conclude(search.study, plan, directory, search.places)
@@ -85,111 +86,3 @@ def optimise(
     if search.num_failed:
         raise RunsFailed(f"{search.num_failed:,} trials failed; the same command tries them again")
     return search.returns
-
-
-class _Search:
-    """The generations of one command.
-
-    Attributes:
-        study: in memory; its trials are numbered like those of the record.
-        places: the directory of the first run of each trial that has an outcome.
-        num_failed: trials that ended with an error in this command.
-    """
-
-    def __init__(
-        self,
-        *,
-        plan: Plan,
-        record: SearchRecord,
-        mirror: StudyMirror,
-        composer: Composer,
-        launcher: hydra.plugins.launcher.Launcher,
-    ) -> None:
-        self._plan, self._record, self._mirror = plan, record, mirror
-        self._composer, self._launcher = composer, launcher
-        self._outcomes: dict[Runs, Measured] = {}
-        self.study = optuna.create_study(directions=objectives.directions(plan.names))
-        self.places: dict[Runs, str] = {}
-        self.returns: list[JobReturn] = []
-        self.num_failed = 0
-
-    def run(self) -> None:
-        """Replay the record, then ask for what is missing."""
-        for generation in list(self._record.generations):
-            self._train(generation, [self._ask_for(params, generation) for params in generation.trials])
-        while (missing := self._plan.num_trials - self._record.num_trials) > 0:
-            trials = self._ask(min(missing, self._plan.batch_size))
-            generation = self._record.append([trial.params for trial in trials])
-            self._train(generation, trials)
-
-    def _ask(self, size: int) -> list[Trial]:
-        plan, first = self._plan, self._record.num_trials
-        self.study.sampler = samplers.sampler(plan.sampler, plan.seed, first, plan.batch_size)
-        if points := samplers.SAMPLERS[plan.sampler].points:
-            for params in points(plan.space, plan.seed, first, size):
-                self.study.enqueue_trial(params)
-        return [self.study.ask(plan.space.distributions) for _ in range(size)]
-
-    def _ask_for(self, params: Params, generation: Generation) -> Trial:
-        """An open trial with these parameters, by way of its sampler, which may keep a state in the study's trials.
-
-        Raises:
-            UserError: the parameters are outside of the space.
-        """
-        number = len(self.study.get_trials(deepcopy=False))
-        if number == generation.first:
-            size = max(self._plan.batch_size, len(generation.trials))
-            self.study.sampler = samplers.sampler(self._plan.sampler, self._plan.seed, number, size)
-        distributions = self._plan.space.distributions
-        try:  # a finished trial is checked when it is made
-            optuna.trial.create_trial(params=params, distributions=distributions, values=[0.0] * len(self._plan.names))
-        except ValueError as error:
-            message = f"{self._record.directory}: trial {number + 1:,} of the record is outside of the space; {error}"
-            raise UserError(message) from error
-        self.study.enqueue_trial(params)
-        trial = self.study.ask(distributions)
-        _ = trial.relative_params  # computed at the first use, and what the CMA-ES sampler keeps its state by
-        return trial
-
-    def _train(self, generation: Generation, trials: Sequence[Trial]) -> None:
-        """Train what has no outcome yet, and tell the study."""
-        self._launch([self._plan.space.runs(trial.params) for trial in trials])
-        for trial in trials:
-            outcome = self._outcomes[tuple(self._plan.space.runs(trial.params))]
-            if outcome.values is None:
-                trial.set_user_attr(PROBLEM, outcome.problem)
-                # samplers ignore failed trials, and count pruned ones as worse than all that have a value
-                self.study.tell(trial, state=TrialState.FAIL if outcome.may_recover else TrialState.PRUNED)
-            elif outcome.epochs is not None:
-                trial.report(outcome.values[0], outcome.epochs)
-                self.study.tell(trial, state=TrialState.PRUNED)
-            else:
-                self.study.tell(trial, outcome.values)
-        own = self.study.get_trials(deepcopy=False)[generation.first :]
-        self._mirror.follow(own, generation.first)
-        search_console.generation(self.study, self._plan.names, own, self._plan.num_trials)
-
-    def _launch(self, asked: Sequence[Sequence[tuple[str, ...]]]) -> None:
-        """Train the runs of trials that have no outcome yet, each different trial once."""
-        new: list[Runs] = []
-        for runs in dict.fromkeys(map(tuple, asked)):
-            if runs in self._outcomes:
-                continue
-            try:
-                check(self._composer, specs(runs))
-            except ConfigError as error:  # values that are allowed one by one, but not together
-                count = f" ({len(runs):,} of {len(runs):,} runs)"
-                self._outcomes[runs] = Measured(None, error.problems[0].removesuffix(count))
-                continue
-            new.append(runs)
-        if not new:
-            return
-        jobs = [list(overrides) for runs in new for overrides in runs]
-        ended = list(self._launcher.launch(jobs, initial_job_idx=len(self.returns)))
-        self.returns += ended
-        for runs in new:
-            own, ended = ended[: len(runs)], ended[len(runs) :]
-            outcome = self._outcomes[runs] = objectives.measured(own, self._plan.names)
-            self.num_failed += outcome.may_recover
-            if outcome.values is not None:
-                self.places[runs] = search_console.place(own[0])

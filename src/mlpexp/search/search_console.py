@@ -15,7 +15,7 @@ from mlpexp.runtime.rich_console import Console
 from mlpexp.runtime.terminal import say
 from mlpexp.search.search_record import SearchRecord
 from mlpexp.search.search_space import Space
-from mlpexp.search.study_storage import PROBLEM
+from mlpexp.search.study_storage import PROBLEM, STOPPED
 from mlpexp.store import atomic_files
 from mlpexp.store.file_names import SEARCH_RESULTS
 
@@ -59,6 +59,21 @@ def generation(study: optuna.Study, names: Sequence[str], trials: Sequence[Froze
     if failed := sum(PROBLEM in trial.user_attrs for trial in trials):
         line += f", {failed:,} failed"
     say(line)
+
+
+def progress(study: optuna.Study, names: Sequence[str], total: int) -> None:
+    """One line, e.g. `30 of 100 trials: 9 trained, 14 pruned, 7 in training, best val/loss 0.0912`."""
+    trials = study.get_trials(deepcopy=False)
+    failed = sum(PROBLEM in trial.user_attrs for trial in trials)
+    pruned = sum(
+        STOPPED in trial.user_attrs or (trial.state == TrialState.PRUNED and PROBLEM not in trial.user_attrs)
+        for trial in trials
+    )
+    training = sum(not trial.state.is_finished() for trial in trials)
+    parts = [(len(trials) - failed - pruned - training, "trained"), (pruned, "pruned"), (failed, "failed")]
+    parts += [(training, "in training")] if training else []
+    text = ", ".join(f"{count:,} {what}" for count, what in parts if count or what == "pruned")
+    say(f"{len(trials):,} of {total:,} trials: {text}, {_best(study, names)}")
 
 
 def warn(line: str) -> None:

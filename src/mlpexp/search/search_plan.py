@@ -1,24 +1,30 @@
 """What a search does, from the settings of the sweeper and the command line; checked before anything is trained."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from optuna.pruners import BasePruner, NopPruner
 
 from mlpexp.analysis.ranking import UNCOMPARABLE
 from mlpexp.config import hydra_messages
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config
 from mlpexp.nn.metrics import columns, recorded
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.search import objectives, samplers, search_console, search_space
+from mlpexp.search import objectives, pruners, samplers, search_console, search_space
+from mlpexp.search.pruners import Pruning
 from mlpexp.search.search_space import Space
 from mlpexp.store.run_names import UNNAMED
 from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.grid import specs
+from mlpexp.sweep.paused_runs import cannot_pause
 
 COMPLETIONS = 20  # values of the other keys with which a value that seems wrong is tried
 
@@ -30,7 +36,8 @@ class Plan:
     Attributes:
         names: of the objectives.
         num_trials: in total, earlier ones included.
-        batch_size: trials of a generation.
+        batch_size: trials of a generation; with a pruner, trials that are in training at the same time.
+        pruning: None where all trials are trained to their ends.
     """
 
     space: Space
@@ -39,19 +46,28 @@ class Plan:
     seed: int
     num_trials: int
     batch_size: int
+    pruning: Pruning | None
     dry_run: bool
+
+    def pruner(self) -> BasePruner:
+        """Of the study, new."""
+        return NopPruner() if self.pruning is None else self.pruning.make()
 
     @property
     def asked(self) -> dict[str, str]:
         """What makes a search another one: objectives and space, as they were typed."""
         ignored = {*UNNAMED, "experiment"}
         typed = {key: parse(text) for key, text in self.space.typed.items()}
-        return {"objectives": ",".join(self.names)} | {
+        asked = {"objectives": ",".join(self.names)} | {
             key: override.value_text or ""
             for key, override in typed.items()
             if re.split("[./]", override.key, maxsplit=1)[0] not in ignored
             and override.key != "trainer.enable_progress_bar"
         }
+        if self.pruning is not None:
+            given = ",".join(f"{key}={value}" for key, value in sorted(self.pruning.given.items()))
+            asked["hydra.sweeper.pruner"] = f"{self.pruning.name} ({given})" if given else self.pruning.name
+        return asked
 
 
 def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Plan:
@@ -63,7 +79,8 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
     Raises:
         UserError: everything that is wrong with the space, or with the settings.
     """
-    cfg = _check_values(space, composer)
+    accepted = _check_values(space, composer)
+    cfg = accepted[-1]
     names = [str(name) for name in settings["objectives"] or [cfg.monitor]]
     problems = [
         f"hydra.sweeper.{name}={settings[name]} is out of range: it must be a whole number from {least}, "
@@ -86,6 +103,11 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
     if warning := samplers.check(name, space, names):
         search_console.warn(warning)
     total = samplers.num_trials(name, settings["n_trials"], space)
+    pruning = None
+    if settings["pruner"] is not None:
+        pruning = _pruning(settings, accepted, space, names)
+    elif settings["pruner_options"]:
+        raise UserError("hydra.sweeper.pruner_options need a pruner, e.g. hydra.sweeper.pruner=median")
     return Plan(
         space=space,
         names=names,
@@ -93,12 +115,40 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
         seed=settings["seed"],
         num_trials=total,
         batch_size=samplers.batch_size(name, settings["batch_size"], total),
+        pruning=pruning,
         dry_run=cfg.dry_run,
     )
 
 
-def _check_values(space: Space, composer: Composer) -> Config:
-    """One valid configuration of the space, after each value of each key has been tried in some combination.
+def _pruning(settings: dict[str, Any], configs: list[Config], space: Space, names: list[str]) -> Pruning:
+    """
+    Args:
+        configs: valid ones of the space.
+
+    Raises:
+        UserError: the trials cannot be compared while they train.
+    """
+    given = settings["pruner_options"] or {}
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"hydra.sweeper.pruner_options={given} is no mapping; give e.g. "
+            "'hydra.sweeper.pruner_options={n_warmup_steps:3}'"
+        )
+    if len(names) > 1 or names[0] in objectives.OTHERS:
+        raise UserError(
+            f"a pruner compares trials by one metric of each epoch, not by {' and '.join(names)}; choose one, e.g. "
+            f"hydra.sweeper.objectives=[val/loss], or leave hydra.sweeper.pruner out"
+        )
+    launcher = Settings()  # the launcher checks its own settings when it trains
+    if problems := list(cannot_pause(configs, launcher, "hydra.sweeper.pruner")):
+        raise ConfigError(problems)
+    epochs = max(cfg.trainer.max_epochs for cfg in configs)
+    seeds = prod(map(len, space.repetitions.values()))
+    return pruners.pruning(str(settings["pruner"]), {str(key): one for key, one in given.items()}, epochs, seeds)
+
+
+def _check_values(space: Space, composer: Composer) -> list[Config]:
+    """Valid configurations of the space, one with each value of each key.
 
     Raises:
         ConfigError: each value that is wrong whatever the other keys are.
@@ -109,7 +159,7 @@ def _check_values(space: Space, composer: Composer) -> Config:
         for i in range(COMPLETIONS)
     ]
     problems: dict[str, None] = {}
-    accepted: Config | None = None
+    accepted: list[Config] = []
     for key, distribution in space.distributions.items():
         for value in search_space.bounds(distribution):
             first: ConfigError | None = None
@@ -121,7 +171,7 @@ def _check_values(space: Space, composer: Composer) -> Config:
                     problems[hydra_messages.hydra_sentence(error)] = None
                     break
                 try:
-                    accepted = check(composer, specs(runs))[0].config
+                    accepted.append(check(composer, specs(runs))[0].config)
                     break
                 except ConfigError as error:
                     first = first or error
@@ -130,5 +180,4 @@ def _check_values(space: Space, composer: Composer) -> Config:
                 problems |= dict.fromkeys(line.split(" (")[0] if len(runs) > 1 else line for line in first.problems)
     if problems:
         raise ConfigError(list(problems))
-    assert accepted is not None  # each value has been accepted once
     return accepted

@@ -25,6 +25,9 @@ LIMIT = 2**30  # bytes
 Params = dict[str, Any]  # the searched keys of one trial with their values, as Optuna gives them
 
 
+_NEUTRAL = {"clock"}  # left out where it is 0, as in records of versions that did not have it
+
+
 class _Search(BaseModel):
     """What is searched: the objectives, and each key as it was typed."""
 
@@ -38,11 +41,13 @@ class Generation(BaseModel):
     """Attributes:
     first: the number of its first trial.
     trials: their parameters.
+    clock: with a pruner, stages of earlier trials that were trained before it was asked for; else 0.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     first: int
     trials: list[dict[str, int | float | str]]
+    clock: int = 0
 
 
 @dataclass
@@ -63,9 +68,9 @@ class SearchRecord:
     def num_trials(self) -> int:
         return sum(len(generation.trials) for generation in self.generations)
 
-    def append(self, trials: Sequence[Params]) -> Generation:
+    def append(self, trials: Sequence[Params], clock: int = 0) -> Generation:
         """Record a generation; it is on the disk when this returns."""
-        generation = Generation(first=self.num_trials, trials=list(trials))
+        generation = Generation(first=self.num_trials, trials=list(trials), clock=clock)
         atomic_files.append(self.directory / SEARCH, _sealed(generation), durable=True)
         self.generations.append(generation)
         return generation
@@ -145,7 +150,7 @@ def set_aside(path: Path) -> Path:
 
 
 def _sealed(content: BaseModel) -> bytes:
-    text = content.model_dump_json().encode()
+    text = content.model_dump_json(exclude=_NEUTRAL if not getattr(content, "clock", 0) else None).encode()
     return hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n"
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -50,13 +51,26 @@ class Space:
         }
 
 
-def read(overrides: Sequence[Override]) -> Space:
+def read(overrides: Sequence[Override], seeds: Any = None, first_seed: int = 0) -> Space:
     """The space of a command line; of a key that is given twice, the later override counts.
 
+    Args:
+        seeds: how many each trial has, from `first_seed` on; None: as the overrides say.
+
     Raises:
-        UserError: no key has several values, or an interval is not one.
+        UserError: no key has several values, an interval is not one, or the number of seeds is none.
     """
     by_key = {override.get_key_element(): override for override in overrides}
+    if seeds is not None:
+        if type(seeds) is not int or seeds < 1:
+            raise UserError(f"hydra.sweeper.seeds={seeds} is out of range: it must be a whole number from 1, e.g. 5")
+        if "seed" in by_key and by_key["seed"].is_sweep_override():
+            raise UserError(f"hydra.sweeper.seeds={seeds} and {by_key['seed'].input_line}; leave out one of the two")
+        first = by_key["seed"].value() if "seed" in by_key else first_seed
+        if type(first) is not int:
+            raise UserError(f"hydra.sweeper.seeds={seeds} counts from seed={first}, which is no whole number")
+        text = f"seed={first}" if seeds == 1 else f"seed=range({first},{first + seeds})"
+        by_key["seed"] = OverridesParser.create().parse_override(text)
     space = Space(typed={key: str(override.input_line) for key, override in by_key.items()})
     for key, override in by_key.items():
         if not override.is_sweep_override():

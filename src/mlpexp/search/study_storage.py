@@ -26,6 +26,7 @@ LIMIT = 2**30  # bytes of a journal
 # user attributes of the study, of trials, and of trials in versions that kept no record
 SEARCH_ID, ASKED = "search id", "search"
 NUMBER, GENERATION, PROBLEM = "trial", "generation", "problem"
+STOPPED = "stopped"  # of trials of which only some seeds were trained
 VOID, REPLACES = "does not count", "replaces"
 _OP_CODE = b'{"op_code":'  # how each line of a journal begins
 
@@ -62,7 +63,7 @@ class StudyMirror:
         self._known: dict[int, tuple[TrialState, list[float] | None]] = {}
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state.is_finished() and VOID not in trial.user_attrs:
-                self._known[_number(trial)] = trial.state, trial.values
+                self._known[_number(trial)] = trial.state, _values(trial)
 
     def _open(self, directory: Path, directions: Sequence[Any]) -> optuna.Study:
         if self._own == OPTUNA_DATABASE or "://" in self.name:
@@ -116,18 +117,18 @@ class StudyMirror:
         """
         for trial in trials:
             state = TrialState.FAIL if PROBLEM in trial.user_attrs else trial.state
-            if self._known.get(trial.number, (None, None)) == (state, trial.values):
+            if self._known.get(trial.number, (None, None)) == (state, _values(trial)):
                 continue
             copy = optuna.trial.create_trial(
                 state=state,
                 params=trial.params,
                 distributions=trial.distributions,
-                values=trial.values if trial.state == TrialState.COMPLETE else None,
+                values=_values(trial),
                 intermediate_values=trial.intermediate_values,
                 user_attrs={**trial.user_attrs, NUMBER: trial.number, GENERATION: first},
             )
             self._study.add_trial(copy)
-            self._known[trial.number] = state, trial.values
+            self._known[trial.number] = state, _values(trial)
         self._flush()
 
     def close(self) -> None:
@@ -135,6 +136,11 @@ class StudyMirror:
         if self._lock is not None:
             directory_lock.release(self._lock)
             self._lock = None
+
+
+def _values(trial: FrozenTrial) -> list[float] | None:
+    """Of a trial that was trained to its end; Optuna gives a pruned one its last intermediate value."""
+    return trial.values if trial.state == TrialState.COMPLETE else None
 
 
 def _number(trial: FrozenTrial) -> int:

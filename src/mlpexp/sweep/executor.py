@@ -39,6 +39,7 @@ def conduct(
     screen: Screen,
     settings: Settings,
     prepare: Callable[[], None] | None,
+    make_backend: Callable[[Sequence[Job], Sequence[Outcome], Path], Backend] | None = None,
 ) -> None:
     """Train the runs that have no outcome yet and write their directories and `results.csv`.
 
@@ -46,6 +47,7 @@ def conduct(
         outcomes: of each run; filled in place.
         settings: where to train.
         prepare: a function of a module, called in each other process that trains.
+        make_backend: what trains in place of the backend that `settings` name; it may leave runs without an outcome.
 
     Raises:
         Interrupted: stopped by a signal; finished runs are kept, the others marked, and saved where they share a stack.
@@ -58,17 +60,24 @@ def conduct(
     with signals.interruptible(), single_run.Quiet():
         try:
             try:
-                halves = sweep[0].config.halving.rungs is not None
+                in_portions = make_backend is not None
+                if sweep[0].config.halving.rungs is not None:
+                    make_backend = Halving
+                if make_backend is not None:
+                    settings = replace(settings, backend="process", workers=None)
                 settings = _settled(settings, jobs, screen)
                 with opened(settings, directory, prepare) as place:
-                    backend = Halving(sweep, outcomes, directory) if halves else place
+                    backend = make_backend(sweep, outcomes, directory) if make_backend else place
                     division = planned(jobs, backend.workers, directory)
                     compiled = any(job.config.stack.engine == "compiled" for job in jobs)
                     if compiled and settings.backend in ("process", "fork"):
                         # before any worker process is copied from this one
                         load_kernels([job.config for job in jobs], screen.warn)
                     with screen.showing(jobs, division):
-                        _train(_units(sweep, left, division, directory), backend, progress)
+                        units = _units(sweep, left, division, directory)
+                        if in_portions:  # a unit is recorded when all its runs have ended, and some may stay here
+                            units = [one for unit in units for one in unit.single_runs()]
+                        _train(units, backend, progress)
                 stack_states.clean(directory)
             except Interrupted as stop:
                 kept = progress.kept()
@@ -115,8 +124,6 @@ def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None
 
 def _settled(settings: Settings, jobs: Sequence[Job], screen: Screen) -> Settings:
     """`auto` decided by the cost of these jobs; devices and threads of torch do not survive a fork."""
-    if jobs[0].config.halving.rungs is not None:
-        return replace(settings, backend="process", workers=None)
     if settings.backend != "auto":
         return settings
     can_fork = all(job.config.trainer.accelerator == "cpu" and job.config.stack_threads == 1 for job in jobs)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ Ended = tuple[Job, Outcome]
 def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> list[Row]:
     """The rows of `results.csv`: one for each run that has ended, in the order of the grid."""
     store = RunStore(directory)
-    return [
+    rows: list[Row] = [
         (
             job.number,
             store.name_of(job.directory),
@@ -130,6 +131,7 @@ def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome], directory: Path
         for job, end in zip(jobs, outcomes, strict=True)
         if end.is_known
     ]
+    return sorted(rows, key=itemgetter(0))  # runs of a search end in another order
 
 
 def failed(job: Job, error: BaseException) -> Outcome:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -30,7 +30,12 @@ from mlpexp.sweep.hydra_jobs import Ended, HydraCalls, Job, Outcome, StackedRetu
 from mlpexp.sweep.planner import engine_of
 from mlpexp.sweep.sweep_console import Screen
 
+if TYPE_CHECKING:
+    from mlpexp.sweep.backends import Backend
+
 log = logging.getLogger(__name__)
+
+MakeBackend = Callable[[Sequence[Job], Sequence[Outcome], Path], "Backend"]
 
 
 class Sweep:
@@ -64,6 +69,8 @@ class Sweep:
         check_place(self.directory)
         self.in_portions = False
         self._ended: dict[str, Ended] = {}  # runs of earlier portions, by their directories
+        self._backend: MakeBackend | None = None
+        self._started: set[str] = set()  # runs whose start Hydra's callbacks have heard of, by their directories
 
     def train_grid(self, specs: Sequence[RunSpec], batch_size: int | None) -> list[JobReturn]:
         """Check all runs of a grid, then train them; nothing is written before all have passed.
@@ -106,8 +113,12 @@ class Sweep:
         batches = [runs[first : first + size] for first in range(0, len(runs), size)]
         return [ended for batch in batches for ended in self._launch(batch, survey, swept)]
 
-    def train_portion(self, specs: Sequence[RunSpec]) -> list[JobReturn]:
+    def train_portion(self, specs: Sequence[RunSpec], backend: MakeBackend | None = None) -> list[JobReturn]:
         """Train runs of a sweeper that does not know all of them beforehand.
+
+        Args:
+            backend: of jobs, outcomes and the sweep's directory, what trains them in this process; runs that it leaves
+                without an outcome come again with a later portion.
 
         Raises:
             UserError: all that is wrong with any of the runs; then none is started.
@@ -117,6 +128,7 @@ class Sweep:
         runs = check(self.composer, specs, earlier_engine=engine_of(self.directory))
         survey = self._survey(runs, same_study=False)
         self._prepare(survey)
+        self._backend = backend
         return self._launch(runs, survey)
 
     def open_for_portions(self) -> None:
@@ -240,11 +252,13 @@ class Sweep:
         repeated = sum(run.composed.output_dir in jobs for run in runs) - len(jobs)
         if repeated:
             log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))
-        notified = [job for job in jobs.values() if job.done is None] if self.hydra.hear_of_jobs else []
-        for job in notified:
-            self.hydra.on_job_start(job)
+        notified = {place: job for place, job in jobs.items() if job.done is None} if self.hydra.hear_of_jobs else {}
+        for place, job in notified.items():
+            if place not in self._started:
+                self.hydra.on_job_start(job)
+        self._started |= notified.keys()
         outcomes = dict(zip(jobs, self.train_jobs(list(jobs.values())), strict=True)) if jobs else {}
-        self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items()}
+        self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items() if outcomes[place].is_known}
         failures = sum(outcome.error is not None for outcome in outcomes.values())
         summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
         returns: dict[int, JobReturn] = {}
@@ -255,8 +269,9 @@ class Sweep:
                 if place in jobs
                 else self.hydra.run_job(run.composed)
             )
-        for job in notified:
-            self.hydra.on_job_end(job, returns[job.number])
+        for place, job in notified.items():
+            if outcomes[place].is_known:
+                self.hydra.on_job_end(job, returns[job.number])
         return [returns[run.composed.number] for run in runs]
 
     def train_jobs(self, jobs: list[Job]) -> list[Outcome]:
@@ -267,10 +282,13 @@ class Sweep:
         screen = Screen(brief=self.in_portions)
         if all(end.is_known for end in outcomes):
             RunStore(self.directory).write_results(ended_rows(jobs, outcomes, self.directory))
+            if self._backend is not None:
+                for _ in self._backend(jobs, outcomes, self.directory).run([], screen):
+                    raise AssertionError("a run that is done was trained")
         else:
             from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep does not need it
 
-            conduct(jobs, outcomes, self.directory, screen, self.settings, self.prepare)
+            conduct(jobs, outcomes, self.directory, screen, self.settings, self.prepare, self._backend)
         if not self.in_portions:
             screen.conclude(jobs, outcomes, self.directory)
         return outcomes[num_earlier:]

@@ -72,6 +72,11 @@ class Unit:
             cost=self.cost * len(rows) / max(1, len(self.jobs)),
         )
 
+    def single_runs(self) -> "Iterator[Unit]":
+        """Each run as a unit that is named by itself."""
+        for row, place in enumerate(self.places):
+            yield replace(self.part([row]), origin=place)
+
     def halves(self) -> tuple["Unit", "Unit"]:
         """Of two or more runs: the step by which the runs that make it fail are found."""
         rows = range(len(self.jobs))

@@ -1,0 +1,96 @@
+"""A search with a pruner: trials that are behind the others end early, and others are asked for in their places.
+
+A generation is asked for when half the places of the last one are free. The record says after how many stages that
+was, so that a search which continues asks, compares and prunes as one that was never interrupted.
+"""
+
+from collections import deque
+from functools import partial
+
+from hydra.core.utils import JobReturn
+from optuna.trial import Trial
+
+from mlpexp.config.overrides import RunSpec, parse
+from mlpexp.search import search_console
+from mlpexp.search.generation_search import GenerationSearch
+from mlpexp.search.objectives import Measured
+from mlpexp.search.pruned_trials import Candidate, PrunedTrials, Run
+from mlpexp.search.search_record import Generation
+from mlpexp.search.study_storage import STOPPED
+from mlpexp.sweep.hydra_sweep import Sweep
+
+
+class PrunedSearch(GenerationSearch):
+    """The generations of one command, which overlap."""
+
+    def run(self) -> None:
+        sweep, pruning = getattr(self._launcher, "sweep", None), self._plan.pruning
+        assert pruning is not None and isinstance(sweep, Sweep)
+        self._sweep = sweep
+        self._waiting: deque[Generation] = deque(self._record.generations)  # recorded, and not yet replayed
+        self._trials = PrunedTrials(pruning, self.study, self._plan.names[0], self._conclude)
+        self._numbers: dict[Run, int] = {}
+        self._returns: dict[Run, JobReturn] = {}
+        while self._add_generations():
+            self._train_portion()
+            self._show()
+        self._show()
+        self.returns = list(self._returns.values())
+
+    def _add_generations(self) -> bool:
+        """Ask for what is due; whether there is something to train."""
+        while self._is_due() or (not self._trials.active and (self._waiting or self._missing)):
+            if self._waiting:
+                generation = self._waiting.popleft()
+                trials = [self._ask_for(params, generation) for params in generation.trials]
+            else:
+                trials = self._ask(min(self._missing, self._plan.batch_size - self._trials.num_trials))
+                self._record.append([trial.params for trial in trials], self._trials.clock)
+            for trial in trials:
+                self._begin(trial)
+        return bool(self._trials.active)
+
+    @property
+    def _missing(self) -> int:
+        """Trials that were never asked for."""
+        return self._plan.num_trials - self._record.num_trials
+
+    def _is_due(self) -> bool:
+        """Whether the next generation is asked for now, while others train."""
+        if self._waiting:
+            return self._trials.clock >= self._waiting[0].clock
+        free = self._plan.batch_size - self._trials.num_trials
+        return self._missing > 0 and free >= max(1, self._plan.batch_size // 2)
+
+    def _begin(self, trial: Trial) -> None:
+        runs = tuple(self._plan.space.runs(trial.params))
+        if runs not in self._outcomes and self._can_be_trained(runs):
+            self._trials.add(trial, runs)
+        else:
+            self._tell(trial, self._outcomes[runs])
+
+    def _train_portion(self) -> None:
+        runs = self._trials.runs()
+        for run in runs:
+            self._numbers.setdefault(run, len(self._numbers))
+        specs = [RunSpec(self._numbers[run], tuple(map(parse, run))) for run in runs]
+        backend = partial(self._trials.backend, self._is_due, self._numbers)
+        self._returns |= dict(zip(runs, self._sweep.train_portion(specs, backend), strict=True))
+        for own in self._outcomes:
+            if own[0] in self._returns:
+                self.places[own] = search_console.place(self._returns[own[0]])
+
+    def _conclude(self, candidate: Candidate, outcome: Measured) -> None:
+        self._outcomes[candidate.runs] = outcome
+        self.num_failed += outcome.may_recover
+        for trial in candidate.trials:
+            if len(candidate.ends) < len(candidate.runs) and outcome.values is not None:
+                trial.set_user_attr(STOPPED, f"after {len(candidate.ends):,} of {len(candidate.runs):,} runs")
+            self._tell(trial, outcome)
+
+    def _show(self) -> None:
+        trials = self.study.get_trials(deepcopy=False)
+        for generation in self._record.generations:
+            own = trials[generation.first : generation.first + len(generation.trials)]
+            self._mirror.follow([trial for trial in own if trial.state.is_finished()], generation.first)
+        search_console.progress(self.study, self._plan.names, self._plan.num_trials)

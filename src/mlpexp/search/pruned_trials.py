@@ -1,0 +1,271 @@
+"""Trials that are compared while they train, so that the pruner of the study ends some of them early.
+
+Trials advance in stages: to the next epoch at which they are compared, or, with a pruner that compares seeds, by one
+seed. The trials that are furthest behind advance first, so that later ones catch up and share the stacks of earlier
+ones. All trials of a stage report their values before any is judged, in the order of their numbers. So every decision
+follows from the recorded generations and the curves of runs, however these are divided into stacks, and a search that
+continues makes the same ones. What a finished run has recorded is never changed: one that was stopped stays stopped.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+from optuna.trial import Trial
+
+from mlpexp.models.training_state import TrainingState
+from mlpexp.runtime.errors import Interrupted
+from mlpexp.search import objectives
+from mlpexp.search.objectives import Ended, Measured
+from mlpexp.search.pruners import Pruning
+from mlpexp.sweep.hydra_jobs import Job, Outcome
+from mlpexp.sweep.paused_runs import PausedRuns
+from mlpexp.sweep.remote_workers import Watcher
+from mlpexp.sweep.work_unit import Unit
+
+Run = tuple[str, ...]  # its overrides
+ALL_RUNS = -1  # the name under which progress is reported
+
+
+@dataclass
+class Candidate:
+    """One configuration in training, and the trials that ask for it: usually one.
+
+    Attributes:
+        stage: how many stages it has behind it.
+        histories: of the runs that have trained.
+        ends: of the runs that have ended by the end of the stage.
+        was_stopped: an earlier start has stopped a run of it at the end of this stage.
+    """
+
+    trials: list[Trial]
+    runs: tuple[Run, ...]
+    stage: int = 0
+    histories: dict[Run, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+    ends: dict[Run, Ended] = field(default_factory=dict)
+    was_stopped: bool = False
+
+    @property
+    def number(self) -> int:
+        return self.trials[0].number
+
+
+class PrunedTrials:
+    """The trials of a search that are in training.
+
+    Args:
+        name: of the objective.
+        tell: called with a candidate that has ended, and its outcome.
+
+    Attributes:
+        active: candidates, in the order in which they were asked for.
+        states: of runs that wait between two portions.
+        clock: stages that were trained, of whichever candidates.
+    """
+
+    def __init__(
+        self, pruning: Pruning, study: optuna.Study, name: str, tell: Callable[[Candidate, Measured], None]
+    ) -> None:
+        self._pruning, self._study, self._name, self._tell = pruning, study, name, tell
+        self.states: dict[Run, TrainingState] = {}
+        self.active: list[Candidate] = []
+        self.clock = 0
+
+    def add(self, trial: Trial, runs: tuple[Run, ...]) -> None:
+        for candidate in self.active:
+            if candidate.runs == runs:
+                candidate.trials.append(trial)
+                return
+        self.active.append(Candidate([trial], runs))
+
+    @property
+    def num_trials(self) -> int:
+        return sum(len(candidate.trials) for candidate in self.active)
+
+    def runs(self) -> list[Run]:
+        """Those that take part in the next portion."""
+        if self._pruning.by_seed:
+            return [run for candidate in self.group() for run in self.runs_of_stage(candidate)]
+        return [run for candidate in self.active for run in candidate.runs]
+
+    def backend(
+        self,
+        enough: Callable[[], bool],
+        numbers: Mapping[Run, int],
+        sweep: Sequence[Job],
+        outcomes: Sequence[Outcome],
+        directory: Path,
+    ) -> "PrunedTraining":
+        """What trains a portion.
+
+        Args:
+            enough: whether the portion ends, though trials are left.
+            numbers: of the runs in the sweep.
+        """
+        place_of = {job.number: place for place, job in enumerate(sweep)}
+        places = {run: place_of[number] for run, number in numbers.items() if number in place_of}
+        return PrunedTraining(self, enough, places, sweep, outcomes, directory)
+
+    def group(self) -> list[Candidate]:
+        stage = min(candidate.stage for candidate in self.active)
+        return [candidate for candidate in self.active if candidate.stage == stage]
+
+    def runs_of_stage(self, candidate: Candidate) -> tuple[Run, ...]:
+        return candidate.runs[candidate.stage : candidate.stage + 1] if self._pruning.by_seed else candidate.runs
+
+    def until(self, stage: int) -> int | None:
+        """The epoch in which a stage ends; None for the end of the runs."""
+        looks = self._pruning.looks
+        return None if self._pruning.by_seed or stage >= len(looks) else looks[stage]
+
+    def has_ended(self, candidate: Candidate) -> bool:
+        return len(candidate.ends) == len(candidate.runs)
+
+    def value(self, candidate: Candidate, configs: Mapping[Run, Job]) -> float:
+        """What the candidate has reached at the end of its stage, the mean over its runs; NaN if it is undefined."""
+        values = []
+        for run in self.runs_of_stage(candidate):
+            if not (history := candidate.histories.get(run)):
+                return math.nan
+            values.append(objectives.reached(history, self._name, configs[run].config))
+        return math.fsum(values) / len(values)
+
+    def report(self, candidate: Candidate, value: float) -> None:
+        """To all its trials, at the epoch or with the number of the seed."""
+        if not math.isfinite(value):
+            return
+        until = self.until(candidate.stage)
+        step = candidate.stage if self._pruning.by_seed else until
+        if step is None:
+            return
+        for trial in candidate.trials:
+            trial.report(value, step)
+
+    def reason_to_leave(self, candidate: Candidate, value: float) -> str:
+        """Why a candidate ends here; empty where it continues."""
+        by_seed = self._pruning.by_seed
+        where = f"after {candidate.stage + 1:,} of {len(candidate.runs):,} seeds" if by_seed else ""
+        where = where or f"at epoch {self.until(candidate.stage)}"
+        asked = [trial.should_prune() for trial in candidate.trials] if math.isfinite(value) else []
+        reason = f"left {where}: pruner {self._pruning.name}" if any(asked) else ""
+        if any(end.error is not None for end in candidate.ends.values()):
+            return ""  # the next start tries its run again, which needs the others
+        if any(objectives.has_diverged(history) for history in candidate.histories.values() if history):
+            return f"left {where}: another run of the trial diverged"
+        return reason or (f"left {where}, as before" if candidate.was_stopped else "")
+
+    def conclude(self, candidate: Candidate) -> None:
+        """Take a candidate out, and tell its outcome."""
+        self.active.remove(candidate)
+        for run in candidate.runs:
+            self.states.pop(run, None)
+        ends = [candidate.ends[run] for run in candidate.runs if run in candidate.ends]
+        self._tell(candidate, objectives.measured(ends, [self._name]))
+
+
+class PrunedTraining:
+    """A `Backend` that trains one portion: all candidates stage by stage, in this process."""
+
+    workers = 1
+
+    def __init__(
+        self,
+        trials: PrunedTrials,
+        enough: Callable[[], bool],
+        places: Mapping[Run, int],
+        sweep: Sequence[Job],
+        outcomes: Sequence[Outcome],
+        directory: Path,
+    ) -> None:
+        self._trials, self._enough, self._places = trials, enough, places
+        self._sweep, self._outcomes, self._directory = sweep, outcomes, directory
+
+    def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
+        left = [place for unit in units for place in unit.places]
+        kept = self._trials.states
+        states = {self._places[run]: state for run, state in kept.items() if run in self._places}
+        paused = PausedRuns(self._sweep, self._outcomes, self._directory, left, states)
+        try:
+            yield from self._stages(paused, _reporter(paused, self._sweep, watcher))
+        except Interrupted as stop:
+            paused.interrupted(stop)
+            raise
+        kept |= {run: paused.states[place] for run, place in self._places.items() if place in paused.states}
+
+    def _stages(self, paused: PausedRuns, report: Callable[[int], None]) -> Iterator[tuple[int, Outcome]]:
+        trials = self._trials
+        while trials.active and not self._enough():
+            group = trials.group()
+            until = trials.until(group[0].stage)
+            runs = {candidate.number: trials.runs_of_stage(candidate) for candidate in group}
+            if any(run not in self._places for own in runs.values() for run in own):
+                return  # a seed that the next portion brings
+            places = [self._places[run] for own in runs.values() for run in own]
+            yield from paused.train([place for place in places if place in paused.left], until, report)
+            trials.clock += 1
+            ending = [p for p in places if p in paused.states and (until is None or paused.has_ended(p))]
+            yield from paused.write(ending)
+            values = {}
+            for candidate in group:
+                self._note(candidate, runs[candidate.number], paused)
+                values[candidate.number] = trials.value(candidate, self._jobs(candidate))
+                trials.report(candidate, values[candidate.number])
+            concluded = []
+            for candidate in group:
+                reason = ""
+                if not trials.has_ended(candidate):
+                    reason = trials.reason_to_leave(candidate, values[candidate.number])
+                if reason:
+                    yield from self._leave(candidate, paused, reason)
+                if reason or trials.has_ended(candidate):
+                    concluded.append(candidate)
+                candidate.stage += 1
+            for candidate in concluded:
+                trials.conclude(candidate)
+
+    def _jobs(self, candidate: Candidate) -> dict[Run, Job]:
+        return {run: self._sweep[self._places[run]] for run in candidate.runs if run in self._places}
+
+    def _note(self, candidate: Candidate, runs: Sequence[Run], paused: PausedRuns) -> None:
+        """Take over what the runs have recorded by the end of the stage; an earlier start may have trained more."""
+        until = self._trials.until(candidate.stage)
+        for run in runs:
+            if run in candidate.ends:
+                continue
+            place = self._places[run]
+            candidate.histories[run] = paused.history(place)[:until]
+            if not (outcome := self._outcomes[place]).is_known:
+                continue
+            is_stopped = outcome.result is not None and outcome.result.status == "stopped"
+            epochs = outcome.result.epochs if outcome.result is not None and outcome.error is None else 0
+            if until is not None and is_stopped and epochs == until:
+                candidate.was_stopped = True  # the pruner is asked all the same: it keeps an account of values
+            elif until is None or epochs <= until:
+                candidate.ends[run] = Ended(outcome.result, outcome.error)
+
+    def _leave(self, candidate: Candidate, paused: PausedRuns, reason: str) -> Iterator[tuple[int, Outcome]]:
+        places = [self._places[run] for run in candidate.runs if run in self._places]
+        for place in places:
+            if place in paused.states:
+                paused.states[place].record.left = reason
+        yield from paused.write([place for place in places if place in paused.states])
+        for run in candidate.runs:
+            if run in self._places and (outcome := self._outcomes[self._places[run]]).is_known:
+                candidate.ends[run] = Ended(outcome.result, outcome.error)
+
+
+def _reporter(paused: PausedRuns, sweep: Sequence[Job], watcher: Watcher) -> Callable[[int], None]:
+    """A function that is called with the number of its runs after each epoch of a stack."""
+    started = len(paused.left)
+    last = max(job.config.trainer.max_epochs for job in sweep)
+    done = sum(len(state.record.history) for state in paused.states.values())
+
+    def report(runs: int) -> None:
+        nonlocal done
+        done += runs
+        written = started - len(paused.left)
+        watcher.progress(ALL_RUNS, max(0.0, min(started, done / last) - written))
+
+    return report

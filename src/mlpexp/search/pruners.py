@@ -1,0 +1,144 @@
+"""Pruners: when the trials of a search are compared, and Optuna's class that decides which of them end early."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner, WilcoxonPruner
+
+from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.registry import Registry
+
+MAX_LOOKS = 20  # comparisons of a trial, where a pruner would compare after every epoch
+MAX_RUNGS = 4
+MIN_SEEDS = (
+    5  # of four pairs the Wilcoxon test has p = 1/16 at the least, below the threshold of 0.1: one seed is saved
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunerEntry:
+    """One pruner.
+
+    Attributes:
+        kind: Optuna's class.
+        defaults: (epochs) -> options that differ from Optuna's defaults.
+        looks: (epochs, options) -> the epochs after which trials are compared; the last one is not among them.
+        by_seed: the seeds of a trial are trained one after the other, and it is compared after each of them.
+    """
+
+    kind: type[BasePruner]
+    defaults: Callable[[int], dict[str, Any]] = lambda epochs: {}
+    looks: Callable[[int, Mapping[str, Any]], list[int]] = lambda epochs, options: []
+    by_seed: bool = False
+
+    def options(self, epochs: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All options of Optuna's class, those that were given before our defaults before Optuna's."""
+        known = inspect.signature(self.kind).parameters.values()
+        return {one.name: one.default for one in known} | self.defaults(epochs) | dict(given)
+
+
+def _evenly(epochs: int, options: Mapping[str, Any]) -> list[int]:
+    interval, first = options["interval_steps"], options["n_warmup_steps"]
+    return list(range(max(1, first), epochs, interval))
+
+
+def _rungs(epochs: int, options: Mapping[str, Any]) -> list[int]:
+    rung = options["min_resource"] * options["reduction_factor"] ** options.get("min_early_stopping_rate", 0)
+    rungs = []
+    while rung < epochs:
+        rungs.append(rung)
+        rung *= options["reduction_factor"]
+    return rungs
+
+
+def _first_rung(epochs: int, factor: int) -> int:
+    return max(1, epochs // factor**MAX_RUNGS)
+
+
+PRUNERS: Registry[PrunerEntry] = Registry(
+    "pruner",
+    {
+        "median": PrunerEntry(
+            kind=MedianPruner,
+            # the first epochs say little: a large learning rate, say, is slow at first
+            defaults=lambda epochs: {"interval_steps": -(-epochs // MAX_LOOKS), "n_warmup_steps": epochs // 5},
+            looks=_evenly,
+        ),
+        "asha": PrunerEntry(
+            kind=SuccessiveHalvingPruner, defaults=lambda epochs: {"min_resource": _first_rung(epochs, 4)}, looks=_rungs
+        ),
+        "hyperband": PrunerEntry(
+            kind=HyperbandPruner,
+            defaults=lambda epochs: {"min_resource": _first_rung(epochs, 3), "max_resource": epochs},
+            looks=_rungs,
+        ),
+        "wilcoxon": PrunerEntry(kind=WilcoxonPruner, by_seed=True),
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """The pruner of a search; checked.
+
+    Attributes:
+        given: options that were given.
+        options: all of Optuna's class.
+        looks: epochs after which trials are compared.
+        by_seed: see `PrunerEntry`.
+    """
+
+    name: str
+    given: dict[str, Any]
+    options: dict[str, Any]
+    looks: list[int]
+    by_seed: bool
+
+    def make(self) -> BasePruner:
+        return _made(PRUNERS[self.name].kind, self.options)
+
+
+def pruning(name: str, given: Mapping[str, Any], epochs: int, seeds: int) -> Pruning:
+    """
+    Args:
+        given: options of Optuna's class.
+        epochs: of the longest run.
+        seeds: runs of each trial.
+
+    Raises:
+        UserError: there is no such pruner or option, or the trials give it nothing to decide by.
+    """
+    if name not in PRUNERS:
+        raise UserError(f"{PRUNERS.unknown(name)}, e.g. hydra.sweeper.pruner=median")
+    entry = PRUNERS[name]
+    options = entry.options(epochs, given)
+    if unknown := [key for key in given if key not in inspect.signature(entry.kind).parameters]:
+        raise UserError(f"unknown option hydra.sweeper.pruner_options.{unknown[0]}; {name} has {', '.join(options)}")
+    if wrong := [key for key, value in given.items() if isinstance(value, bool) or not isinstance(value, int | float)]:
+        raise UserError(f"hydra.sweeper.pruner_options.{wrong[0]}={given[wrong[0]]} is no number")
+    try:
+        _made(entry.kind, options)
+        looks = entry.looks(epochs, options)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"hydra.sweeper.pruner_options={dict(given)}: {error}") from error
+    if entry.by_seed and seeds < MIN_SEEDS:
+        raise UserError(
+            f"pruner={name} compares the seeds of trials, {MIN_SEEDS} at least; add hydra.sweeper.seeds=5, or choose "
+            "hydra.sweeper.pruner=median"
+        )
+    if not entry.by_seed and not looks:
+        raise UserError(
+            f"pruner={name} compares trials while they train, and there is no epoch for that before the last one "
+            f"({epochs:,}); raise trainer.max_epochs, or leave the pruner out"
+        )
+    return Pruning(name=name, given=dict(given), options=options, looks=looks, by_seed=entry.by_seed)
+
+
+def _made(kind: type[BasePruner], options: Mapping[str, Any]) -> BasePruner:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of the Wilcoxon pruner
+        return kind(**options)

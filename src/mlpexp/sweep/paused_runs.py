@@ -1,0 +1,160 @@
+"""Runs of a sweep that train together up to an epoch and wait there, until they continue or leave.
+
+Between two stacks a run is kept on the host as a `TrainingState`, and is stacked again with those of its shape and
+epoch; its neighbours change none of its bits.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from mlpexp.config.launcher_settings import Settings
+from mlpexp.config.schema import Config
+from mlpexp.models import saved_states
+from mlpexp.models.training_state import TrainingState
+from mlpexp.runtime import signals
+from mlpexp.runtime.errors import Interrupted, UserError
+from mlpexp.store import file_names, run_directory, stack_states
+from mlpexp.store.run_store import RunStore
+from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
+from mlpexp.sweep.planner import cannot_be_stacked, plan
+from mlpexp.sweep.work_unit import (
+    Unit,
+    data_of,
+    identities,
+    isolate,
+    load_states,
+    mark_interrupted,
+    train_part,
+    write_outcome,
+)
+
+
+def cannot_pause(configs: Sequence[Config], settings: Settings, who: str) -> Iterator[str]:
+    """Why these runs cannot train in parts, one line each.
+
+    Args:
+        who: what makes them pause, as the subject of the lines.
+    """
+    if settings.backend not in ("auto", "process"):
+        yield f"{who} trains in this process; leave hydra.launcher.backend={settings.backend} out"
+    for reason in dict.fromkeys(cannot_be_stacked(cfg) for cfg in configs):
+        if reason:
+            yield f"{who} happens in stacks, and a run with {reason} trains alone; leave out the one or the other"
+
+
+class PausedRuns:
+    """
+    Args:
+        sweep, outcomes, directory: of the sweep; runs are named by their places in it.
+        states: of runs that continue, by their places; those in `left` without one start, or continue from the disk.
+
+    Attributes:
+        left: runs that are in training.
+        states: of those among them that have trained.
+    """
+
+    def __init__(
+        self,
+        sweep: Sequence[Job],
+        outcomes: Sequence[Outcome],
+        directory: Path,
+        left: Sequence[int],
+        states: Mapping[int, TrainingState] | None = None,
+    ) -> None:
+        self._sweep, self._outcomes, self._directory = sweep, outcomes, directory
+        self._store = RunStore(directory)
+        self.left = set(left)
+        new = [place for place in left if place not in (states or {})]
+        self.states = {**load_states(self._unit(sorted(new))), **(states or {})} if left else {}
+        self._written: dict[int, Sequence[Mapping[str, float]]] = {}  # the table may not have them yet
+        self._saved = time.monotonic()
+
+    def train(
+        self, places: Sequence[int], until: int | None, report: Callable[[int], None]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Train these runs up to an epoch, or to their ends; the outcomes of those that raise.
+
+        Args:
+            report: called with the number of its runs after each epoch of a stack.
+        """
+        for unit in self._stacks(places):
+            train = partial(train_part, states=self.states, report=partial(_call, report, len(unit.jobs)), until=until)
+            for part, trained in isolate(unit, train):
+                if isinstance(trained, Exception):
+                    yield self._ended(part.places[0], failed(part.jobs[0], trained))
+                    continue
+                self.states |= {place: trained.state(row) for row, place in enumerate(part.places)}
+        if self.left and time.monotonic() - self._saved > self._sweep[min(self.left)].config.stack.save_every_s:
+            self.save()
+
+    def history(self, place: int) -> Sequence[Mapping[str, float]]:
+        """The metrics of each epoch so far; of a run without an outcome that is not in training, none.
+
+        Raises:
+            UserError: a finished run has none on the disk.
+        """
+        if place in self.states:
+            return self.states[place].record.history
+        if place in self._written:
+            return self._written[place]
+        if not self._outcomes[place].is_done:
+            return []
+        directory = self._sweep[place].directory
+        text = self._store.read(self._store.name_of(directory), file_names.METRICS)
+        if text is None:
+            raise UserError(f"{directory} has no {file_names.METRICS}; move the directory away and start again")
+        return run_directory.parse_metrics(text, directory / file_names.METRICS)
+
+    def has_ended(self, place: int) -> bool:
+        """Whether the run has trained its last epoch, or was stopped early."""
+        return self.states[place].record.has_ended(self._sweep[place].config.trainer.max_epochs)
+
+    def write(self, places: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+        """Write runs that leave; a run that leaves before its end has its reason in `record.left`."""
+        with signals.deferred():
+            for place in places:
+                job = self._sweep[place]
+                self._written[place] = self.states[place].record.history
+                yield self._ended(place, write_outcome(job, data_of(job), self.states[place]))
+
+    def interrupted(self, stop: Interrupted) -> None:
+        """Save the runs that are left, and mark their directories."""
+        with signals.deferred():
+            self.save()
+        mark_interrupted([self._sweep[place] for place in sorted(self.left)], stop)
+
+    def save(self) -> None:
+        """Save the runs between two stacks, but for those that are saved already."""
+        unit = self._unit(sorted(self.states))
+        saved = stack_states.saved_runs(self._directory) if unit.places else {}
+        states = {
+            identity: self.states[place]
+            for place, identity in zip(unit.places, identities(unit), strict=True)
+            if identity not in saved or saved[identity].epochs < len(self.states[place].record.history)
+        }
+        if states:
+            saved_states.save(self._directory, states)
+        self._saved = time.monotonic()
+
+    def _stacks(self, places: Sequence[int]) -> list[Unit]:
+        """Stacks of equal shape and epoch."""
+        if not places:
+            return []
+        jobs = [self._sweep[place] for place in places]
+        epochs = [len(self.states[place].record.history) if place in self.states else 0 for place in places]
+        division = plan([job.config for job in jobs], [data_of(job) for job in jobs], epochs_done=epochs)
+        return [self._unit([places[run] for run in stack.runs]) for stack in division.stacks]
+
+    def _unit(self, places: Sequence[int]) -> Unit:
+        return Unit(places=tuple(places), jobs=tuple(self._sweep[place] for place in places), sweep=self._directory)
+
+    def _ended(self, place: int, outcome: Outcome) -> tuple[int, Outcome]:
+        self.left.discard(place)
+        self.states.pop(place, None)
+        return place, outcome
+
+
+def _call(report: Callable[[int], None], runs: int, _: float) -> None:
+    report(runs)

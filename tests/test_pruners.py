@@ -1,0 +1,218 @@
+"""`hydra.sweeper.pruner`: trials that are behind the others end early; `hydra.sweeper.seeds`: a trial is a mean."""
+
+import csv
+import gc
+import math
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from mlpexp import load_results
+from mlpexp.runtime.errors import Interrupted
+from mlpexp.search.pruners import PRUNERS
+from mlpexp.search.study_storage import Journal
+from mlpexp.sweep.paused_runs import PausedRuns
+
+SPACE = "'optimizer.lr=tag(log,interval(0.003,1))' model.width=3,5"
+TINY = "data.batch_size=256 trainer.max_epochs=6 tracking.diagnostics=false tracking.tensorboard=false"
+SEARCH = f"-m hydra/sweeper=optuna name=s {SPACE} {TINY} hydra.sweeper.n_trials=15 hydra.sweeper.batch_size=6"
+EXTRA = {"wilcoxon": "hydra.sweeper.seeds=5"}
+MOMENTS = {"median": 8, "asha": 3, "hyperband": 4, "wilcoxon": 4}  # stages that are trained before the interruption
+PLACE = Path("multirun/s")
+
+
+@pytest.fixture
+def train(train: Callable[..., Any]) -> Callable[..., Any]:
+    """As a new process would: a sweep's directory is free once nothing refers to the sweep any more."""
+
+    def call(arguments: str) -> Any:
+        gc.collect()
+        return train(arguments)
+
+    return call
+
+
+def command(pruner: str) -> str:
+    return f"{SEARCH} hydra.sweeper.pruner={pruner} {EXTRA.get(pruner, '')}"
+
+
+def trials() -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.JournalStorage(Journal(PLACE / "optuna.log"))
+    return sorted(
+        optuna.load_study(study_name=None, storage=storage).trials, key=lambda trial: trial.user_attrs["trial"]
+    )
+
+
+def curve(name: str) -> list[float]:
+    with (PLACE / name / "metrics.csv").open(newline="") as file:
+        return [float(row["val/loss"]) for row in csv.DictReader(file)]
+
+
+def picture() -> tuple[Any, ...]:
+    """What must come out the same, to the bit."""
+    rows = [{key: value for key, value in row.items() if "seconds" not in key} for row in load_results(PLACE)]
+    told = [(trial.state, trial.values, trial.params, trial.intermediate_values) for trial in trials()]
+    return rows, told, (PLACE / "search.jsonl").read_text().split("\n")[1:]
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_an_interrupted_search_makes_the_same_decisions(
+    pruner: str, train: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = train(command(pruner))
+    assert ended.code == 0, ended.err
+    whole = picture()
+    rows = whole[0]
+    stopped = [row for row in rows if row["status"] == "stopped"]
+    assert [row["run"] for row in rows] == sorted(row["run"] for row in rows)
+    if pruner == "wilcoxon":
+        assert len(rows) < 15 * 5  # some trials without their last seeds
+    else:
+        assert 1 <= len(stopped) < 15
+        assert all(row["epochs"] < 6 for row in stopped)
+        assert all(row["epochs"] == 6 for row in rows if row["status"] == "ok")
+    assert sum(trial.state == TrialState.PRUNED for trial in trials()) == len(stopped)
+    shutil.rmtree(PLACE)
+    ordinary, calls = PausedRuns.train, []
+
+    def interrupted(self: PausedRuns, *arguments: Any) -> Any:
+        yield from ordinary(self, *arguments)
+        calls.append(1)
+        if len(calls) == MOMENTS[pruner]:
+            raise Interrupted("stopped by SIGTERM", 143)
+
+    monkeypatch.setattr(PausedRuns, "train", interrupted)
+    assert train(command(pruner)).code == 143
+    monkeypatch.setattr(PausedRuns, "train", ordinary)
+    for _ in range(2):  # the second start trains nothing
+        assert train(command(pruner)).code == 0
+        assert picture() == whole
+
+
+def test_the_median_of_the_trained_trials_decides(train: Any, here: Path) -> None:
+    """Against curves: the second generation is compared with the first one, of which all trials train to the end."""
+    options = "'hydra.sweeper.pruner_options={n_startup_trials:6,n_warmup_steps:2}'"
+    words = command("median").replace("n_trials=15", "n_trials=12")
+    assert train(f"{words} {options}").code == 0
+    rows = load_results(PLACE)
+    first, second = rows[:6], rows[6:]
+    assert {row["epochs"] for row in first} == {6}
+    best = {row["run"]: [min(curve(row["name"])[: epoch + 1]) for epoch in range(row["epochs"])] for row in rows}
+    for row in second:
+        mine = best[row["run"]]
+        behind = [
+            epoch
+            for epoch in range(2, 6)
+            if epoch <= len(mine) and mine[epoch - 1] > statistics.median(best[one["run"]][epoch - 1] for one in first)
+        ]
+        assert row["epochs"] == (behind[0] if behind else 6)
+        assert row["status"] == ("stopped" if behind else "ok")
+
+
+def test_a_survivor_has_the_bits_of_a_run_without_rivals(train: Any, here: Path) -> None:
+    assert train(command("asha")).code == 0
+    rows = load_results(PLACE)
+    stopped = next(row for row in rows if row["status"] == "stopped")
+    whole = next(row for row in rows if row["status"] == "ok")
+    both = [(row, curve(row["name"])) for row in (stopped, whole)]
+    for row, mine in both:
+        shutil.rmtree(PLACE)
+        assert train(f"-m name=s optimizer.lr={row['optimizer.lr']} model.width={row['model.width']} {TINY}").code == 0
+        (alone,) = load_results(PLACE)
+        assert curve(alone["name"])[: len(mine)] == mine
+
+
+def test_places_that_become_free_are_filled(train: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    ordinary = PausedRuns.train
+
+    def watched(self: PausedRuns, places: Any, *others: Any) -> Any:
+        sizes.append(len(self.left))
+        yield from ordinary(self, places, *others)
+
+    monkeypatch.setattr(PausedRuns, "train", watched)
+    assert train(command("asha")).code == 0
+    generations = len((PLACE / "search.jsonl").read_text().splitlines()) - 1
+    assert generations > 3  # of 15 trials with 6 places
+    while_asking = sizes[: next(i for i, row in enumerate(sizes) if i and row < 4)]
+    assert max(sizes) <= 6 and min(while_asking) >= 4
+
+
+def test_a_table_keeps_pruned_trials_too(train: Any, here: Path) -> None:
+    words = f"{command('hyperband')} early_stopping.patience=3"
+    assert train(words).code == 0
+    rows = picture()[0]
+    shutil.rmtree(PLACE)
+    for _ in range(2):
+        assert train(f"{words} record=table").code == 0
+        assert [(row["status"], row["epochs"], row["val/loss"]) for row in picture()[0]] == [
+            (row["status"], row["epochs"], row["val/loss"]) for row in rows
+        ]
+
+
+def test_seeds_are_trained_side_by_side_and_told_as_their_mean(train: Any, here: Path) -> None:
+    words = f"-m hydra/sweeper=optuna name=s {SPACE} {TINY} hydra.sweeper.n_trials=4 hydra.sweeper.seeds=3 seed=7"
+    ended = train(f"{words} hydra.sweeper.pruner=median hydra.sweeper.batch_size=2")
+    assert ended.code == 0, ended.err
+    rows = load_results(PLACE)
+    assert [row["seed"] for row in rows] == [7, 8, 9] * 4
+    means = [math.fsum(row["val/loss"] for row in rows[i : i + 3]) / 3 for i in range(0, 12, 3)]
+    assert [trial.value for trial in trials()] == means
+    shutil.rmtree(PLACE)
+    assert train(f"-m hydra/sweeper=optuna name=s {SPACE} {TINY} hydra.sweeper.n_trials=4 seed='range(7,10)' "
+                 "hydra.sweeper.batch_size=2").code == 0  # fmt: skip
+    assert [row["val/loss"] for row in load_results(PLACE)] == [row["val/loss"] for row in rows]
+
+
+def test_a_trial_with_a_run_that_diverges_fails(train: Any, here: Path) -> None:
+    words = f"-m hydra/sweeper=optuna name=s optimizer.lr=0.1,1e38 {TINY} model.activation=relu model.width=4"
+    ended = train(f"{words} hydra.sweeper.n_trials=6 hydra.sweeper.pruner=median hydra.sweeper.seeds=2")
+    assert ended.code == 0, ended.err
+    rows = load_results(PLACE)
+    assert {row["status"] for row in rows if row["optimizer.lr"] > 1} == {"diverged"}
+    assert {row["status"] for row in rows if row["optimizer.lr"] < 1} <= {"ok", "chance"}
+    assert {(float(trial.params["optimizer.lr"]) > 1, trial.state) for trial in trials()} == {
+        (True, TrialState.FAIL),
+        (False, TrialState.COMPLETE),
+    }
+
+
+REFUSED = {
+    "hydra.sweeper.pruner=medain": "did you mean median?",
+    "hydra.sweeper.pruner=wilcoxon": "add hydra.sweeper.seeds=5",
+    "hydra.sweeper.seeds=0": "must be a whole number from 1",
+    "hydra.sweeper.seeds=3 seed=1,2": "leave out one of the two",
+    "hydra.sweeper.pruner=median 'hydra.sweeper.pruner_options={warmup:3}'": "median has n_startup_trials",
+    "hydra.sweeper.pruner=median 'hydra.sweeper.pruner_options={n_warmup_steps:many}'": "is no number",
+    "hydra.sweeper.pruner=asha 'hydra.sweeper.pruner_options={reduction_factor:1}'": "reduction_factor",
+    "hydra.sweeper.pruner=median 'hydra.sweeper.pruner_options={interval_steps:0}'": "interval_steps",
+    "'hydra.sweeper.pruner_options={n_warmup_steps:3}'": "need a pruner",
+    "hydra.sweeper.pruner=median hydra.sweeper.pruner_options=3": "is no mapping",
+    "hydra.sweeper.pruner=median trainer.max_epochs=1": "raise trainer.max_epochs",
+    "hydra.sweeper.pruner=median 'hydra.sweeper.objectives=[val/acc,num_parameters]'": "choose one",
+    "hydra.sweeper.pruner=median hydra.sweeper.objectives=[num_parameters]": "choose one",
+    "hydra.sweeper.pruner=median hydra/launcher=basic": "leave out hydra/launcher",
+    "hydra.sweeper.pruner=median hydra.launcher.backend=loky": "trains in this process",
+    "hydra.sweeper.pruner=median model.variant=torch_nn,backprop": "model.variant=backprop trains alone",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_what_cannot_be_pruned_is_refused_in_one_line(arguments: str, train: Any, here: Path) -> None:
+    ended = train(f"-m hydra/sweeper=optuna name=s {SPACE} hydra.sweeper.n_trials=4 {arguments}")
+    assert ended.code == 2, ended.err
+    assert REFUSED[arguments] in ended.line
+    assert not (PLACE / "optuna.log").exists()
+
+
+def test_another_pruner_in_the_same_place_is_refused(train: Any, here: Path) -> None:
+    words = f"-m hydra/sweeper=optuna name=s {SPACE} {TINY} hydra.sweeper.n_trials=2"
+    assert train(words).code == 0
+    ended = train(f"{words} hydra.sweeper.pruner=median")
+    assert (ended.code, "hydra.sweeper.pruner is not given there and median here" in ended.line) == (2, True)
