@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from conftest import run_script
 
+import mlpexp
+from mlpexp.analysis import load_sweep
 from mlpexp.config import checks
 from mlpexp.config.overrides import shell_word
 from mlpexp.config.schema import Config
+from mlpexp.models import classifier
 from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.metrics import METRICS
 from mlpexp.runtime import user_code
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.runtime.registry import Registry
@@ -185,3 +189,73 @@ def test_a_sweep_and_its_commands_find_the_plugin_and_say_when_it_changed_or_is_
     for script, more in {"evaluate.py": [], "export.py": ["--format", "safetensors"]}.items():
         refused = run_script(script, [str(run), *more])
         assert (refused.code, "the plugin" in refused.line and "is not there" in refused.line) == (2, True)
+
+
+def test_the_message_of_a_run_that_diverges_names_the_plugin(here):
+    write(here, cubic_plugin=CUBIC)
+    words = ["-m", "name=own", "plugins=[cubic_plugin.py]", "model.activation=cubic", "optimizer.lr=1e6", *SMALL]
+    assert run_script("train.py", [*words, "data=iris", "model.depth=3", "seed=1,2"]).code == 0
+    [one, _] = mlpexp.load_results("multirun/own")
+    assert one["status"] == "diverged"
+    assert one["message"].endswith("no longer finite (activation 'cubic' of cubic_plugin.py)")
+
+
+def test_from_python_a_plugin_is_a_file_a_name_or_a_module(here, monkeypatch):
+    write(here, cubic_plugin=CUBIC)
+    monkeypatch.syspath_prepend(str(here))
+    import cubic_plugin
+
+    settings = {"data": "iris", "model.width": 4, "trainer.max_epochs": 1, "model.activation": "cubic"}
+    runs = [
+        mlpexp.run(settings | {"tracking.figures": False}, plugins=[plugin])
+        for plugin in ("cubic_plugin.py", "cubic_plugin", cubic_plugin)
+    ]
+    assert len({run.result.identity for run in runs}) == 1
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("backend", ["fork", "loky"])
+def test_workers_import_the_plugin(here, backend):
+    write(here, cubic_plugin=CUBIC)
+    words = ["-m", f"name={backend}", "plugins=[cubic_plugin.py]", "model.activation=cubic,tanh", "data=iris", *SMALL]
+    ended = run_script(
+        "train.py", [*words, f"hydra.launcher.backend={backend}", "hydra.launcher.workers=2", "seed=1,2"]
+    )
+    assert ended.code == 0, ended.err
+    assert {row["status"] for row in mlpexp.load_results(f"multirun/{backend}")} <= {"ok", "chance"}
+
+
+def test_a_report_in_another_process_imports_the_plugins_metrics(here):
+    source = "from mlpexp.extend import metric\n\n\n@metric(higher_is_better=True, predictions='classes')\n"
+    write(
+        here,
+        own_metric=source + "def hits(predictions, targets):\n    return (predictions == targets).double().mean(-1)\n",
+    )
+    words = ["-m", "name=own", "plugins=[own_metric.py]", "metrics=[hits]", "monitor=val/hits", "data=iris", *SMALL]
+    assert run_script("train.py", [*words, "seed=1,2"]).code == 0
+    user_code._forget("own_metric", user_code._loaded["own_metric"].files)
+    user_code._seen.clear()
+    table, _ = load_sweep.read(here / "multirun/own")
+    assert METRICS["hits"].higher_is_better and len(table.names) == 2
+    user_code._forget("own_metric", user_code._loaded["own_metric"].files)
+    user_code._seen.clear()
+    (here / "own_metric.py").unlink()
+    refused = run_script("report.py", ["multirun/own"])
+    assert refused.code == 2 and "unknown metric 'hits'" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("optimizer.warmup_steps=100", "optimizer.warmup_steps=100 is as long as the training of 4 steps or longer"),
+        ("optimizer.warmup_epochs=1", "optimizer.warmup_epochs=1 is as long as the training of 1 epoch or longer"),
+        ("model.depth=0 model.dropout=0.2 model.norm=rms", "model.dropout=0.2 and model.norm=rms have no effect"),
+    ],
+)
+@pytest.mark.parametrize("many", [[], ["-m", "seed=1,2"]], ids=["alone", "stack"])
+def test_keys_without_effect_are_said(here, words, said, many, caplog):
+    classifier._warn.cache_clear()
+    small = [word for word in SMALL if "width" not in word or "depth=0" not in words]
+    ended = run_script("train.py", [*many, *words.split(), *small, "data=iris", "stack.engine=torch"])
+    assert ended.code == 0, ended.err
+    assert said in ended.err + caplog.text

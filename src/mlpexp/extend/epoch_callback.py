@@ -81,6 +81,6 @@ def refuse_other(name: str, built: object) -> None:
     """
     if not isinstance(built, EpochCallback):
         raise UserError(
-            f"callbacks.{name} is a {type(built).__name__}: neither a callback of Lightning's nor an object with "
+            f"callbacks.{name} is a {type(built).__name__}, not a callback of Lightning's or an object with "
             "on_epoch_end(stack)"
         )

@@ -30,13 +30,30 @@ def hyperparameters(cfg: Config, num_features: int, num_classes: int, data: Desc
     return found | ({"data": data.to_plain()} if data is not None else {})
 
 
-def warn_without_skips(model: ModelConfig, network: NetworkSpec) -> None:
-    """Say once where `model.residual` adds nothing."""
+def warn_without_effect(model: ModelConfig, network: NetworkSpec) -> None:
+    """Say once where keys of the model change nothing."""
+    if not model.hidden_sizes:
+        dropout = model.dropout if isinstance(model.dropout, float) else 0.0  # a list is as long as the layers
+        keys = [f"model.dropout={dropout:g}"] * (dropout > 0) + [f"model.norm={model.norm}"] * (model.norm != "none")
+        if keys:
+            _warn(f"model.depth=0 has no hidden layers, so that {' and '.join(keys)} have no effect")
     if model.residual and not network.sources:
         _warn(
             f"model.residual=true adds nothing here: no block of model.block_depth={model.block_depth} hidden layers "
             f"has as many inputs as outputs; give model.depth={2 * model.block_depth} or more, or "
             f"model.width={network.sizes[0]}, the number of inputs"
+        )
+
+
+def warn_long_warmup(cfg: Config, steps: int) -> None:
+    """Say once where the warm-up does not end before the training, of so many steps an epoch."""
+    settings, epochs = cfg.optimizer, cfg.trainer.max_epochs
+    if settings.warmup_epochs * steps + settings.warmup_steps >= epochs * steps:
+        key = "warmup_epochs" if settings.warmup_epochs else "warmup_steps"
+        count, unit = (epochs, "epoch") if settings.warmup_epochs else (epochs * steps, "step")
+        _warn(
+            f"optimizer.{key}={getattr(settings, key)} is as long as the training of {count:,} {unit}"
+            f"{'s' * (count != 1)} or longer, so that the learning rate never reaches optimizer.lr={settings.lr:g}"
         )
 
 
@@ -146,7 +163,7 @@ class Classifier(LightningModule):
         return self.loss.without_smoothing.samples(logits, labels)
 
     def on_fit_start(self) -> None:
-        warn_without_skips(self.cfg.model, self.network)
+        warn_without_effect(self.cfg.model, self.network)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         self._evaluate("val", batch)
@@ -159,6 +176,7 @@ class Classifier(LightningModule):
         raise NotImplementedError
 
     def on_train_start(self) -> None:
+        warn_long_warmup(self.cfg, int(self.trainer.num_training_batches))
         if self.pruning is not None:
             self.pruning.begin()
         if self._average is not None:

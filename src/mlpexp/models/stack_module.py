@@ -21,7 +21,7 @@ from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.engine.torch.vmap_engine import VmapEngine
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
-from mlpexp.models.classifier import warn_without_skips
+from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
@@ -94,7 +94,8 @@ class StackModule(LightningModule):
         return self.start + super().current_epoch
 
     def on_fit_start(self) -> None:
-        warn_without_skips(self.configs[0].model, self.networks[0])
+        for cfg, network in zip(self.configs, self.networks, strict=True):
+            warn_without_effect(cfg.model, network)
         self.wall_times = [time.time()]
         device = self.device
         first = self.data[0]
@@ -123,6 +124,8 @@ class StackModule(LightningModule):
         equal = [1.0] * first.num_classes
         self._class_weights = torch.tensor([w or equal for w in weights], device=device) if any(weights) else None
         self._steps = self.configs[0].data.steps(len(first.split.train))
+        for cfg in self.configs:
+            warn_long_warmup(cfg, self._steps)
         self._plateaus = [
             Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in record.history])
             for cfg, record in zip(self.configs, self.records, strict=True)

@@ -1,17 +1,25 @@
 """Final status and metrics of a run, from its history."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from mlpexp.config.schema import Config
+from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.data.prepared_data import Prepared
+from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.chance_level import chance_message, loss_of_constant, value_chance_message
 from mlpexp.nn.early_stopping import Progress
-from mlpexp.nn.losses import LossFunction
+from mlpexp.nn.initialisation import INITIALISERS
+from mlpexp.nn.losses import LOSSES, LossFunction
+from mlpexp.nn.normalisation import NORMS
+from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.nn.schedules import SCHEDULES
+from mlpexp.runtime import user_code
+from mlpexp.runtime.registry import Registry
 from mlpexp.store.run_directory import Status
 
 # flags of a training that is not meant to learn much, as trainer=smoke; such a run is never called `chance`
@@ -53,7 +61,9 @@ def conclude(
     # another metric may be undefined, such as the recall of a class without samples
     diverged = next((i for i, row in enumerate(history) if not all(map(math.isfinite, _losses(row)))), None)
     if diverged is not None:
-        return Conclusion("diverged", epoch, metrics, f"diverged in epoch {diverged}: the loss is no longer finite")
+        parts = ", ".join(plugin_parts(cfg))
+        reason = f"diverged in epoch {diverged}: the loss is no longer finite" + (f" ({parts})" if parts else "")
+        return Conclusion("diverged", epoch, metrics, reason)
     if left:
         return Conclusion("stopped", epoch, metrics, left)
     judged = history and not CUT_SHORT & cfg.trainer.flags.keys()
@@ -70,6 +80,24 @@ def conclude(
             "those of the last; choose another monitor, e.g. monitor=val/loss"
         )
     return Conclusion("ok", epoch, metrics, message)
+
+
+def plugin_parts(cfg: Config) -> Iterator[str]:
+    """What decides on the numbers of a run and comes from a plugin, e.g. `activation 'bump' of my_plugin.py`."""
+    if not cfg.plugins:
+        return
+    chosen: list[tuple[Registry[Any], str]] = [
+        (ACTIVATIONS, cfg.model.activation),
+        (INITIALISERS, cfg.model.init),
+        (LOSSES, cfg.loss_function.name),
+        (OPTIMIZERS, cfg.optimizer.name),
+        (SCHEDULES, cfg.optimizer.schedule),
+        (NORMS, cfg.model.norm),
+        (DATA_SETS, cfg.data.name),
+    ]
+    for registry, name in chosen:
+        if name in registry and (plugin := registry.plugin_of(name)) is not None:
+            yield f"{registry.kind} {name!r} of {user_code.short(plugin.place)}"
 
 
 def _losses(row: Mapping[str, float]) -> list[float]:

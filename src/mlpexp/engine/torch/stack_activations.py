@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from mlpexp.nn.activations import Activation
 from mlpexp.nn.layers import Activate
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def spans(values: Sequence[T]) -> list[tuple[T, int, int]]:
 
 def _shares(layer: Activate, start: int, stop: int, size: int, *, on_cpu: bool) -> list[tuple[int, int]]:
     """How to divide the runs start..stop, `size` elements each, so that every run has the bits of a run alone."""
-    if not on_cpu or (size > 1 and _is_the_same_everywhere(layer)):
+    if not on_cpu or (size > 1 and _is_the_same_everywhere(layer, layer.entry)):
         return [(start, stop)]
     if _whole_vectors(size) and size % VECTOR == 0:
         # with a few runs less, the threads' parts may begin at whole vectors
@@ -79,8 +80,12 @@ def _whole_vectors(size: int) -> bool:
 
 
 @cache
-def _is_the_same_everywhere(layer: Activate) -> bool:
-    """Whether, on this machine, the bits of an element are independent of its position in the tensor: tested once."""
+def _is_the_same_everywhere(layer: Activate, entry: Activation) -> bool:
+    """Whether, on this machine, the bits of an element are independent of its position in the tensor: tested once.
+
+    Args:
+        entry: of the layer; a plugin may register another one under the same name.
+    """
     generator = torch.Generator().manual_seed(0)
     # a prime number of elements, few enough that all go one by one, or some do
     whole = torch.randn(2, 5 * 1201, generator=generator) * 3  # x and the gradient
