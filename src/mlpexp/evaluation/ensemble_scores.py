@@ -34,7 +34,7 @@ class Score:
     Attributes:
         values: (P,).
         resampled: of each resample of the samples, which all models share, (B, P).
-        basic: its intervals are basic bootstrap intervals, since resampling raises its values.
+        basic: its intervals contain basic bootstrap intervals, too, since resampling raises its values.
     """
 
     values: Array
@@ -62,7 +62,7 @@ class Score:
             return Estimate(float(value), np.nan, np.nan)
         low, high = np.quantile(known, [0.025, 0.975])
         if self.basic:
-            low, high = 2 * value - high, 2 * value - low
+            low, high = min(low, 2 * value - high), max(high, 2 * value - low)
             if not is_difference:
                 low, high = max(low, 0.0), max(high, 0.0)
         return Estimate(float(value), float(low), float(high))
