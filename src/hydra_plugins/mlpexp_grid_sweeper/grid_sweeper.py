@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 
 class GridSweeper(Sweeper):
-    """Hands the command line to `mlpexp.sweep.hydra_sweep`."""
+    """Hands the command line to `mlpexp.sweep.grid_sweep`."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -22,7 +22,7 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from mlpexp.report import report_at_end
-        from mlpexp.sweep.hydra_sweep import raise_failures, sweep_grid
+        from mlpexp.sweep.grid_sweep import raise_failures, sweep_grid
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
         returns = sweep_grid(self.settings, arguments, self.hydra_context, self.config, self.launcher)

@@ -127,36 +127,34 @@ class Composer:
         return cfg
 
     def _edited(self, spec: RunSpec) -> tuple["_Choice", Plain]:
-        """The choice of files, and its configuration with the run's values set, not resolved."""
+        """The choice of files, and its configuration with the run's values set, not resolved.
+
+        Runs that differ at the top level only, e.g. in the seed, share the rest.
+        """
         groups: list[Override] = []  # choices of files
         below: list[Override] = []  # values below a group of keys
         top: list[Override] = []  # values at the top level
         for override in spec.overrides:
             kind = groups if self._chooses_file(override) else below if "." in override.key else top
             kind.append(override)
-        choice, plain = self._with_values(tuple(groups), tuple(below))
+        files, shared = tuple(groups), (tuple(groups), tuple(below))
+        if shared not in self._shared:
+            if files not in self._choices:
+                self._choices[files] = None  # until it has proved usual
+                texts = [override.text for override in groups]
+                self._choices[files] = _Choice(self.loader.load_sweep_config(self._master, texts))
+            if (made := self._choices[files]) is None:
+                raise Unusual
+            plain, copied = dict(made.config.plain), set[tuple[str, ...]]()
+            for override in below:
+                apply(override, plain, copied)
+            if len(self._shared) >= MAX_SHARED:
+                self._shared.clear()
+            self._shared[shared] = made, plain
+        choice, plain = self._shared[shared]
         plain = dict(plain)
         for override in top:
             apply(override, plain, set())
-        return choice, plain
-
-    def _with_values(self, groups: tuple[Override, ...], below: tuple[Override, ...]) -> tuple["_Choice", Plain]:
-        """The same without the values at the top level, such as the seed: runs that differ in these share the rest."""
-        if (groups, below) in self._shared:
-            return self._shared[groups, below]
-        if groups not in self._choices:
-            self._choices[groups] = None  # until it has proved usual
-            texts = [override.text for override in groups]
-            self._choices[groups] = _Choice(self.loader.load_sweep_config(self._master, texts))
-        if (choice := self._choices[groups]) is None:
-            raise Unusual
-        plain = dict(choice.config.plain)
-        copied: set[tuple[str, ...]] = set()
-        for override in below:
-            apply(override, plain, copied)
-        if len(self._shared) >= MAX_SHARED:
-            self._shared.clear()
-        self._shared[groups, below] = choice, plain
         return choice, plain
 
     def _chooses_file(self, override: Override) -> bool:

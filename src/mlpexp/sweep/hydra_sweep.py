@@ -8,24 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
-from hydra.plugins.launcher import Launcher
+from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from mlpexp import data
-from mlpexp.config import checks, plugin_keys, schema
+from mlpexp.config import plugin_keys, schema
 from mlpexp.config.launcher_settings import Settings
-from mlpexp.config.overrides import RunSpec, swept_keys
-from mlpexp.config.schema import Config
-from mlpexp.runtime.errors import ConfigError, RunsFailed, StorageError, UserError, described, is_storage, sentence
+from mlpexp.config.overrides import RunSpec
+from mlpexp.runtime.errors import StorageError, UserError, is_storage, sentence
 from mlpexp.runtime.terminal import say
-from mlpexp.store import atomic_files, directory_lock, file_names, worker_session
+from mlpexp.store import directory_lock, worker_session
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
 from mlpexp.sweep.checked_runs import CheckedRun, check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.grid import GridSettings, expand
 from mlpexp.sweep.hydra_jobs import Ended, HydraCalls, Job, Outcome, StackedReturn, ended_rows, write_hydra_files
 from mlpexp.sweep.planner import engine_of
 from mlpexp.sweep.sweep_console import Screen
@@ -72,47 +69,6 @@ class Sweep:
         self._backend: MakeBackend | None = None
         self._started: set[str] = set()  # runs whose start Hydra's callbacks have heard of, by their directories
 
-    def train_grid(self, specs: Sequence[RunSpec], batch_size: int | None) -> list[JobReturn]:
-        """Check all runs of a grid, then train them; nothing is written before all have passed.
-
-        Args:
-            batch_size: runs that are handed over at once; None: all.
-
-        Raises:
-            UserError: what is wrong with the sweep; with `dry_run=true` its plan is printed instead of training.
-            Interrupted: stopped by a signal.
-            StorageError: the disk is full or broken.
-        """
-        runs = check(self.composer, specs, earlier_engine=engine_of(self.directory))
-        self._check_grid(runs)
-        if any(run.config.dry_run for run in runs):
-            self._explain(runs)
-            return []
-        reserved = directory_lock.reserve(self.directory)
-        try:
-            is_new = not self.directory.exists()
-            survey = self._survey(runs, same_study=True)  # another study is refused before anything is written
-            tables = dict.fromkeys(checks.check_data(run.config) for run in runs)
-            unchanged = reserved is not None and not worker_session.is_going_on(self.directory)
-        except BaseException:
-            if reserved is not None:
-                directory_lock.release(reserved)
-            raise
-        self._open(reserved)
-        if is_new:
-            unchanged = [path.name for path in self.directory.iterdir()] == [file_names.LOCK]
-        for table in filter(None, tables):
-            say(table)
-        with self._hydra_logging():
-            atomic_files.write(self.directory / "multirun.yaml", OmegaConf.to_yaml(self.config))
-        if not unchanged:  # another process may have written since
-            survey = self._survey(runs, same_study=True)
-        self._prepare(survey)
-        swept = tuple(swept_keys([run.composed.overrides for run in runs]))
-        size = batch_size or len(runs)
-        batches = [runs[first : first + size] for first in range(0, len(runs), size)]
-        return [ended for batch in batches for ended in self._launch(batch, survey, swept)]
-
     def train_portion(self, specs: Sequence[RunSpec], backend: MakeBackend | None = None) -> list[JobReturn]:
         """Train runs of a sweeper that does not know all of them beforehand.
 
@@ -126,10 +82,10 @@ class Sweep:
             StorageError: the disk is full or broken.
         """
         runs = check(self.composer, specs, earlier_engine=engine_of(self.directory))
-        survey = self._survey(runs, same_study=False)
-        self._prepare(survey)
+        survey = self.survey(runs, same_study=False)
+        self.set_up(survey)
         self._backend = backend
-        return self._launch(runs, survey)
+        return self.launch(runs, survey)
 
     def open_for_portions(self) -> None:
         """Lock the sweep's directory for a sweeper other than the grid.
@@ -149,8 +105,8 @@ class Sweep:
                 "leave out hydra/sweeper or halving.rungs"
             )
         if self.config.get("record") == "table" and self.config.hydra.job.chdir:
-            raise UserError(_NO_DIRECTORY)
-        self._open(directory_lock.reserve(self.directory))
+            raise UserError(NO_DIRECTORY)
+        self.open(directory_lock.reserve(self.directory))
 
     def conclude(self) -> None:
         """Print the summary of a sweep that came in portions."""
@@ -158,8 +114,12 @@ class Sweep:
             jobs, outcomes = zip(*self._ended.values(), strict=True)
             Screen().conclude(jobs, outcomes, self.directory)
 
-    def _open(self, reserved: int | None) -> None:
-        """Lock the directory until Hydra releases the launcher, at the latest until the process ends."""
+    def open(self, reserved: int | None) -> None:
+        """Lock the directory until Hydra releases the launcher, at the latest until the process ends.
+
+        Args:
+            reserved: by `directory_lock.reserve`.
+        """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             if reserved is None:
@@ -173,13 +133,14 @@ class Sweep:
             raise
         _releases.append(weakref.finalize(self, directory_lock.release, reserved))
 
-    def _survey(self, runs: Sequence[CheckedRun], *, same_study: bool) -> Survey:
+    def survey(self, runs: Sequence[CheckedRun], *, same_study: bool) -> Survey:
+        """See `RunStore.survey`."""
         pairs = [(run.composed.output_dir, run.config) for run in runs]
         return RunStore(self.directory).survey(pairs, same_study=same_study)
 
-    def _prepare(self, survey: Survey) -> None:
+    def set_up(self, survey: Survey) -> None:
         """Set aside what cannot be used, and say how much is done."""
-        with self._hydra_logging():
+        with self.hydra_logging():
             RunStore(self.directory).prepare(survey)
             if state := survey.sentence():
                 log.info("%s", state)
@@ -187,7 +148,7 @@ class Sweep:
                     say(state)
 
     @contextmanager
-    def _hydra_logging(self) -> Iterator[None]:
+    def hydra_logging(self) -> Iterator[None]:
         """Log as Hydra's launchers do, and turn an error of the disk into advice.
 
         Raises:
@@ -206,73 +167,49 @@ class Sweep:
         finally:
             configure_log(hydra.hydra_logging, hydra.verbose)
 
-    def _check_grid(self, runs: Sequence[CheckedRun]) -> None:
+    def launch(self, runs: list[CheckedRun], survey: Survey, swept: tuple[str, ...] = ()) -> list[JobReturn]:
+        """Train checked runs whose states are known; what each job returns, in their order.
+
+        Args:
+            swept: see `Job`.
         """
-        Raises:
-            UserError: the runs cannot be compared by halving, or need directories that the table does not give them.
-        """
-        needs_run_job = any(run.composed.needs_run_job for run in runs)
-        if any(run.config.halving.rungs is not None for run in runs):
-            from mlpexp.sweep.successive_halving import problems  # torch: late
-
-            found = list(problems([run.config for run in runs], self.settings))
-            if needs_run_job:
-                found.insert(0, "halving trains in this process, where hydra.job.chdir is not possible; leave it out")
-            if found:
-                raise ConfigError(found)
-        if needs_run_job and any(run.config.record == "table" for run in runs):
-            raise UserError(_NO_DIRECTORY)
-
-    def _explain(self, runs: Sequence[CheckedRun]) -> None:
-        """Print what the sweep would do."""
-        from mlpexp.sweep.executor import planned  # torch: late
-
-        survey = self._survey(runs, same_study=True)
-        unique = {run.composed.output_dir: run for run in runs}
-        jobs = [self._job(run, survey.found[place]) for place, run in unique.items()]
-        left = [job for job in jobs if job.done is None]
-        Screen().explain(jobs, left, survey.sentence(), planned(left) if left else None)
-
-    def _launch(self, runs: list[CheckedRun], survey: Survey, swept: tuple[str, ...] = ()) -> list[JobReturn]:
         setup_globals()
         for run in runs:
             self._ended.pop(run.composed.output_dir, None)
-        with self._hydra_logging():
-            return self._train(runs, survey, swept)
-
-    def _train(self, runs: list[CheckedRun], survey: Survey, swept: tuple[str, ...]) -> list[JobReturn]:
-        jobs: dict[str, Job] = {}  # by directory: equal runs are trained once
-        for run in runs:
-            place, found = run.composed.output_dir, survey.found[run.composed.output_dir]
-            if place not in jobs and (found.result or not run.composed.needs_run_job):
-                jobs[place] = self._job(run, found, swept)
-                if jobs[place].done is None and run.config.record == "run":
-                    write_hydra_files(run.composed, jobs[place])
-            run.composed.config, run.composed.files = {}, None  # so that many runs fit into memory
-        repeated = sum(run.composed.output_dir in jobs for run in runs) - len(jobs)
-        if repeated:
-            log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))
-        notified = {place: job for place, job in jobs.items() if job.done is None} if self.hydra.hear_of_jobs else {}
-        for place, job in notified.items():
-            if place not in self._started:
-                self.hydra.on_job_start(job)
-        self._started |= notified.keys()
-        outcomes = dict(zip(jobs, self.train_jobs(list(jobs.values())), strict=True)) if jobs else {}
-        self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items() if outcomes[place].is_known}
-        failures = sum(outcome.error is not None for outcome in outcomes.values())
-        summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
-        returns: dict[int, JobReturn] = {}
-        for run in runs:
-            place = run.composed.output_dir
-            returns[run.composed.number] = (
-                StackedReturn(self.composer, run.composed, outcomes[place], summary, jobs[place].directory)
-                if place in jobs
-                else self.hydra.run_job(run.composed)
-            )
-        for place, job in notified.items():
-            if outcomes[place].is_known:
-                self.hydra.on_job_end(job, returns[job.number])
-        return [returns[run.composed.number] for run in runs]
+        with self.hydra_logging():
+            jobs: dict[str, Job] = {}  # by directory: equal runs are trained once
+            for run in runs:
+                place, found = run.composed.output_dir, survey.found[run.composed.output_dir]
+                if place not in jobs and (found.result or not run.composed.needs_run_job):
+                    jobs[place] = self.job(run, found, swept)
+                    if jobs[place].done is None and run.config.record == "run":
+                        write_hydra_files(run.composed, jobs[place])
+                run.composed.config, run.composed.files = {}, None  # so that many runs fit into memory
+            repeated = sum(run.composed.output_dir in jobs for run in runs) - len(jobs)
+            if repeated:
+                log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))
+            new = {place: job for place, job in jobs.items() if job.done is None}
+            notified = new if self.hydra.hear_of_jobs else {}
+            for place, job in notified.items():
+                if place not in self._started:
+                    self.hydra.on_job_start(job)
+            self._started |= notified.keys()
+            outcomes = dict(zip(jobs, self.train_jobs(list(jobs.values())), strict=True)) if jobs else {}
+            self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items() if outcomes[place].is_known}
+            failures = sum(outcome.error is not None for outcome in outcomes.values())
+            summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
+            returns: dict[int, JobReturn] = {}
+            for run in runs:
+                place = run.composed.output_dir
+                returns[run.composed.number] = (
+                    StackedReturn(self.composer, run.composed, outcomes[place], summary, jobs[place].directory)
+                    if place in jobs
+                    else self.hydra.run_job(run.composed)
+                )
+            for place, job in notified.items():
+                if outcomes[place].is_known:
+                    self.hydra.on_job_end(job, returns[job.number])
+            return [returns[run.composed.number] for run in runs]
 
     def train_jobs(self, jobs: list[Job]) -> list[Outcome]:
         """Train every job that is not done and write the sweep's table; one that raises does not stop the others."""
@@ -293,7 +230,8 @@ class Sweep:
             screen.conclude(jobs, outcomes, self.directory)
         return outcomes[num_earlier:]
 
-    def _job(self, run: CheckedRun, found: Found, swept: tuple[str, ...] = ()) -> Job:
+    def job(self, run: CheckedRun, found: Found, swept: tuple[str, ...] = ()) -> Job:
+        """The job of a checked run, in the directory where it was found."""
         composed, cfg = run
         return Job(
             number=composed.number,
@@ -328,7 +266,7 @@ def directories_released() -> Iterator[None]:
         del _releases[before:]
 
 
-_NO_DIRECTORY = (
+NO_DIRECTORY = (
     "record=table keeps no directory per run, but hydra.job.chdir (or a log of your own) needs one; "
     "leave out one of the two"
 )
@@ -344,70 +282,3 @@ def refuse_other_application(config: DictConfig, plugin: str) -> None:
             f"{plugin} trains mlpexp's networks, and this application is another one: its configuration has no "
             f"'{missing[0]}'; choose hydra/launcher=basic and hydra/sweeper=basic"
         )
-
-
-def sweep_grid(
-    settings: dict[str, Any],
-    arguments: Sequence[str],
-    context: HydraContext,
-    config: DictConfig,
-    launcher: Launcher,
-) -> list[JobReturn]:
-    """Train every combination of the values in `arguments` and `hydra.sweeper.params`.
-
-    Raises:
-        UserError: all that is wrong with the sweep; nothing has been written then.
-    """
-    refuse_other_application(config, "hydra/sweeper=grid")
-    plugin_keys.check("sweeper", "grid", settings)
-    grid = GridSettings.read(settings, config.hydra.overrides.hydra)
-    size = grid.max_batch_size
-    ours = getattr(launcher, "sweep", None)
-    max_runs = ours.settings.max_runs if isinstance(ours, Sweep) else None
-    composer = ours.composer if isinstance(ours, Sweep) else Composer(context.config_loader, config)
-    specs, sentence = expand(grid, arguments, composer, max_runs)
-    if sentence:
-        say(sentence)
-    if isinstance(ours, Sweep):
-        return ours.train_grid(specs, size)
-    for run in check(composer, specs, alone=True):
-        _refuse_stacked_only(run.config)
-    directory = Path(str(config.hydra.sweep.dir))
-    directory.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, directory / "multirun.yaml")
-    texts, size = [spec.texts for spec in specs], size or len(specs)
-    returns: list[JobReturn] = []
-    for first in range(0, len(texts), size):
-        returns += launcher.launch(texts[first : first + size], initial_job_idx=first)
-    return returns
-
-
-def _refuse_stacked_only(cfg: Config) -> None:
-    """
-    Raises:
-        UserError: a key that only `hydra/launcher=stacked` can follow.
-    """
-    given = {
-        "dry_run=true shows the plan of a sweep": cfg.dry_run,
-        "halving.rungs compares the runs of a sweep": cfg.halving.rungs is not None,
-        "record=table keeps the runs of a sweep": cfg.record == "table",
-    }
-    if problems := [
-        f"{what} that is trained in stacks; leave out hydra/launcher" for what, is_set in given.items() if is_set
-    ]:
-        raise ConfigError(problems)
-
-
-def raise_failures(returns: Sequence[JobReturn]) -> None:
-    """
-    Raises:
-        RunsFailed: some runs raised.
-    """
-    failed = [ended for ended in returns if ended.status == JobStatus.FAILED]
-    if not failed:
-        return
-    error = failed[0]._return_value
-    first = "" if isinstance(failed[0], StackedReturn) else f" ({described(error)})"  # named on the terminal already
-    raise RunsFailed(
-        f"{len(failed):,} of {len(returns):,} runs failed{first}; the same command tries them again"
-    ) from error

@@ -1,0 +1,165 @@
+"""A grid as a sweep: listed, checked as a whole, surveyed under a lock, trained in stacks or by another launcher."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from mlpexp.config import checks, plugin_keys
+from mlpexp.config.launcher_settings import Settings
+from mlpexp.config.overrides import RunSpec, swept_keys
+from mlpexp.config.schema import Config
+from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError, described
+from mlpexp.runtime.terminal import say
+from mlpexp.store import atomic_files, directory_lock, file_names, worker_session
+from mlpexp.store.run_store import Survey
+from mlpexp.sweep.checked_runs import CheckedRun, check
+from mlpexp.sweep.compose import Composer
+from mlpexp.sweep.grid import GridSettings, expand
+from mlpexp.sweep.hydra_jobs import StackedReturn
+from mlpexp.sweep.hydra_sweep import NO_DIRECTORY, Sweep, refuse_other_application
+from mlpexp.sweep.planner import engine_of
+from mlpexp.sweep.sweep_console import Screen
+
+
+def sweep_grid(
+    settings: dict[str, Any],
+    arguments: Sequence[str],
+    context: HydraContext,
+    config: DictConfig,
+    launcher: Launcher,
+) -> list[JobReturn]:
+    """Train every combination of the values in `arguments` and `hydra.sweeper.params`.
+
+    Raises:
+        UserError: all that is wrong with the sweep; nothing has been written then. With `dry_run=true` its plan is
+            printed instead of training.
+        Interrupted: stopped by a signal.
+        StorageError: the disk is full or broken.
+    """
+    refuse_other_application(config, "hydra/sweeper=grid")
+    plugin_keys.check("sweeper", "grid", settings)
+    grid = GridSettings.read(settings, config.hydra.overrides.hydra)
+    found = getattr(launcher, "sweep", None)
+    sweep: Sweep | None = found if isinstance(found, Sweep) else None
+    composer = sweep.composer if sweep else Composer(context.config_loader, config)
+    specs, sentence = expand(grid, arguments, composer, sweep.settings.max_runs if sweep else None)
+    if sentence:
+        say(sentence)
+    if sweep is None:
+        return _launched_elsewhere(specs, grid.max_batch_size, composer, config, launcher)
+    runs = check(sweep.composer, specs, earlier_engine=engine_of(sweep.directory))
+    _check_grid(runs, sweep.settings)
+    if any(run.config.dry_run for run in runs):
+        _explain(sweep, runs)
+        return []
+    survey = _opened(sweep, runs)
+    swept = tuple(swept_keys([run.composed.overrides for run in runs]))
+    size = grid.max_batch_size or len(runs)
+    batches = [runs[first : first + size] for first in range(0, len(runs), size)]
+    return [ended for batch in batches for ended in sweep.launch(batch, survey, swept)]
+
+
+def _opened(sweep: Sweep, runs: Sequence[CheckedRun]) -> Survey:
+    """Lock the sweep's directory and prepare it for these runs; nothing is written before all have been surveyed."""
+    reserved = directory_lock.reserve(sweep.directory)
+    try:
+        is_new = not sweep.directory.exists()
+        survey = sweep.survey(runs, same_study=True)  # another study is refused before anything is written
+        tables = dict.fromkeys(checks.check_data(run.config) for run in runs)
+        unchanged = reserved is not None and not worker_session.is_going_on(sweep.directory)
+    except BaseException:
+        if reserved is not None:
+            directory_lock.release(reserved)
+        raise
+    sweep.open(reserved)
+    if is_new:
+        unchanged = [path.name for path in sweep.directory.iterdir()] == [file_names.LOCK]
+    for table in filter(None, tables):
+        say(table)
+    with sweep.hydra_logging():
+        atomic_files.write(sweep.directory / "multirun.yaml", OmegaConf.to_yaml(sweep.config))
+    if not unchanged:  # another process may have written since
+        survey = sweep.survey(runs, same_study=True)
+    sweep.set_up(survey)
+    return survey
+
+
+def _check_grid(runs: Sequence[CheckedRun], settings: Settings) -> None:
+    """
+    Raises:
+        UserError: the runs cannot be compared by halving, or need directories that the table does not give them.
+    """
+    needs_run_job = any(run.composed.needs_run_job for run in runs)
+    if any(run.config.halving.rungs is not None for run in runs):
+        from mlpexp.sweep.successive_halving import problems  # torch: late
+
+        found = list(problems([run.config for run in runs], settings))
+        if needs_run_job:
+            found.insert(0, "halving trains in this process, where hydra.job.chdir is not possible; leave it out")
+        if found:
+            raise ConfigError(found)
+    if needs_run_job and any(run.config.record == "table" for run in runs):
+        raise UserError(NO_DIRECTORY)
+
+
+def _explain(sweep: Sweep, runs: Sequence[CheckedRun]) -> None:
+    """Print what the sweep would do."""
+    from mlpexp.sweep.executor import planned  # torch: late
+
+    survey = sweep.survey(runs, same_study=True)
+    unique = {run.composed.output_dir: run for run in runs}
+    jobs = [sweep.job(run, survey.found[place]) for place, run in unique.items()]
+    left = [job for job in jobs if job.done is None]
+    Screen().explain(jobs, left, survey.sentence(), planned(left) if left else None)
+
+
+def _launched_elsewhere(
+    specs: Sequence[RunSpec], size: int | None, composer: Composer, config: DictConfig, launcher: Launcher
+) -> list[JobReturn]:
+    """By a launcher other than ours, which trains each run alone."""
+    for run in check(composer, specs, alone=True):
+        _refuse_stacked_only(run.config)
+    directory = Path(str(config.hydra.sweep.dir))
+    directory.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, directory / "multirun.yaml")
+    texts, size = [spec.texts for spec in specs], size or len(specs)
+    returns: list[JobReturn] = []
+    for first in range(0, len(texts), size):
+        returns += launcher.launch(texts[first : first + size], initial_job_idx=first)
+    return returns
+
+
+def _refuse_stacked_only(cfg: Config) -> None:
+    """
+    Raises:
+        UserError: a key that only `hydra/launcher=stacked` can follow.
+    """
+    given = {
+        "dry_run=true shows the plan of a sweep": cfg.dry_run,
+        "halving.rungs compares the runs of a sweep": cfg.halving.rungs is not None,
+        "record=table keeps the runs of a sweep": cfg.record == "table",
+    }
+    if problems := [
+        f"{what} that is trained in stacks; leave out hydra/launcher" for what, is_set in given.items() if is_set
+    ]:
+        raise ConfigError(problems)
+
+
+def raise_failures(returns: Sequence[JobReturn]) -> None:
+    """
+    Raises:
+        RunsFailed: some runs raised.
+    """
+    failed = [ended for ended in returns if ended.status == JobStatus.FAILED]
+    if not failed:
+        return
+    error = failed[0]._return_value
+    first = "" if isinstance(failed[0], StackedReturn) else f" ({described(error)})"  # named on the terminal already
+    raise RunsFailed(
+        f"{len(failed):,} of {len(returns):,} runs failed{first}; the same command tries them again"
+    ) from error
