@@ -2,7 +2,11 @@
 
 import argparse
 import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import require_environment  # noqa: F401
 
@@ -10,13 +14,16 @@ from mlpexp.cli import exit_codes
 from mlpexp.runtime.shell_commands import plain, program
 from mlpexp.runtime.terminal import say, wrapped
 
+REFRESH_S = 15  # how often a browser loads a watched page again
+
 
 def main() -> None:
     given = _parser().parse_args()
 
     from mlpexp.report.build_report import build  # matplotlib: late, so that --help stays instant
 
-    found = build(
+    make = partial(
+        build,
         given.directories,
         out=given.out,
         metric=given.metric,
@@ -24,6 +31,25 @@ def main() -> None:
         margin=given.margin,
         diverged=given.diverged,
     )
+    _show(_watched(given.directories, partial(make, refresh_s=REFRESH_S)) if given.watch else make())
+
+
+def _watched(directories: Sequence[Path], make: Callable[[], Any]) -> Any:
+    """The last report of a sweep in training, or the one so far where Ctrl-C ends the watching."""
+    from mlpexp.report.watch import watch
+
+    found = None
+    try:
+        for found in watch(directories, make):
+            said = "; ".join(found.counts)
+            say(f"{datetime.now():%H:%M:%S}  {said}; {found.sweeps[0][1][0]} ({found.page})")
+    except KeyboardInterrupt:
+        if found is None:
+            raise
+    return found
+
+
+def _show(found: Any) -> None:
     for title, sentences in found.sweeps:
         say(*([title] if len(found.sweeps) > 1 else []), *(wrapped(sentence, "  ") for sentence in sentences))
     say(f"\nfigures (PNG, SVG): {found.num_figures}, tables (CSV): {found.num_tables}, beside the page. Open it:")
@@ -51,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         default="last",
         help="rank configurations with a diverged run after those without, or count such a run with the worst value of "
         "the sweep (default: last)",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="make the report again while the sweep trains, until no run is missing"
     )
     return parser
 

@@ -100,6 +100,11 @@ class Analysis:
         return max(len(plan.runs) if plan else 0, self.study.num_runs)
 
     @property
+    def missing(self) -> int:
+        """How many planned runs have not ended."""
+        return self.planned - self.study.num_runs + self.counts["unfinished"]
+
+    @property
     def counts(self) -> dict[str, int]:
         """The number of runs with each problem."""
         return {name: int(mask.sum()) for name, mask in self.problems.items()}

@@ -47,6 +47,10 @@ class Written:
     """title and headline of each"""
     num_figures: int
     num_tables: int
+    counts: list[str] = field(default_factory=list)
+    """of each sweep, how many runs ended in which way"""
+    missing: int = 0
+    """planned runs that have not ended, of all sweeps"""
 
 
 def build(
@@ -56,12 +60,14 @@ def build(
     by: str | None = None,
     margin: float | None = None,
     diverged: Diverged = "last",
+    refresh_s: int | None = None,
 ) -> Written:
     """Write the report of one or more sweeps; single runs among them are reported together, as one sweep.
 
     Args:
         out: the directory; by default `report` in the first of `directories`.
         metric, by, margin, diverged: see `analyse_table`.
+        refresh_s: how often a browser loads the page again while runs are missing; None: never.
 
     Raises:
         UserError: one of them is neither sweep nor run, or `out` holds something else.
@@ -76,8 +82,10 @@ def build(
         _section(analysis, title, report, f"{number}-" if len(analyses) > 1 else "")
         for number, (analysis, title) in enumerate(zip(analyses, titles, strict=True), 1)
     ]
+    missing = sum(analysis.missing for analysis in analyses)
     page = html_page.render(
         {
+            "refresh_s": refresh_s if missing else None,
             "title": ", ".join(titles),
             "date": f"{datetime.now():%Y-%m-%d %H:%M}",
             "sweeps": sections,
@@ -92,6 +100,8 @@ def build(
         sweeps=[(title, headline(analysis)) for title, analysis in zip(titles, analyses, strict=True)],
         num_figures=len(report.shown),
         num_tables=sum(name.endswith(".csv") for name in report.files),
+        counts=[counts(analysis) for analysis in analyses],
+        missing=missing,
     )
 
 

@@ -26,16 +26,26 @@ def headline(analysis: Analysis) -> list[str]:
     """The answer, the most important sentence first."""
     best = analysis.best
     if best is None:
-        return [_nothing(analysis)]
+        return [_nothing(analysis), *_missing(analysis)]
     ranked = analysis.ranking
     aside = f"; {label(ranked.by)} {spelled(ranked.estimate(best, ranked.by))}"
     first, *notes = score(analysis, aside)
     sentences = [
         f"Best by {label(ranked.by)}: {analysis.study.describe(best)}{_of_how_many(analysis)}.",
+        *_missing(analysis),
         first,
         *comparison_sentences.against_others(analysis),
     ]
     return [*sentences, *_warnings(analysis, best), *notes, *analysis.study.repeat_sentences()]
+
+
+def _missing(analysis: Analysis) -> list[str]:
+    """How much of a sweep is still to come."""
+    if not analysis.missing or analysis.sources.plan is None:
+        return []
+    planned = analysis.planned
+    have = f"{planned - analysis.missing:,} of {planned:,} planned runs have ended, {analysis.missing:,} are missing"
+    return [f"The sweep is not complete: {have}, and the best may change; the command of the sweep trains them."]
 
 
 def _warnings(analysis: Analysis, best: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -20,10 +21,11 @@ class NotebookProgress:
 
     Args:
         text: a format string over `completed`, `total`, `left` (seconds) and the task's own fields.
+        seconds_left: an estimate, None where there is none yet; by default from the time that has passed.
     """
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, seconds_left: Callable[[], float | None] | None = None) -> None:
+        self._text, self._seconds_left = text, seconds_left
         self._fields: dict[str, Any] = {}
         self._handle: Any = None
         self._drawn = self._started = 0.0
@@ -71,6 +73,9 @@ class NotebookProgress:
     def _html(self) -> str:
         completed, total = self._fields.get("completed", 0), self._fields.get("total", 1)
         gone = time.monotonic() - self._started
-        left = f"{gone * (total - completed) / completed:.0f} s left" if completed and gone > 1 else ""
+        seconds = gone * (total - completed) / completed if completed and gone > 1 else None
+        if self._seconds_left is not None:
+            seconds = self._seconds_left()
+        left = "" if seconds is None else f"{seconds:.0f} s left"
         text = self._text.format(**self._fields, left=left)
         return f'<progress value="{completed:.2f}" max="{total}" style="width: 16em"></progress> {escape(text)}'

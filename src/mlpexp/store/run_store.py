@@ -104,7 +104,11 @@ class RunStore:
         runs = [(place, cfg, digests(cfg.data)) for place, cfg in zip(places, unique.values(), strict=True)]
         identities = [identity(cfg, digest) for _, cfg, digest in runs]
         one_length = same_study and further_training.EPOCHS in study.constants
-        found = _Recognition(self.directory, study, one_length=one_length).find(runs, identities)
+        recognition = _Recognition(self.directory, study, one_length=one_length)
+        found = recognition.find(runs, identities)
+        if recognition.earlier is not None and study.shorter:
+            before = [name for _, cfg, digest in runs for name in recognition.earlier.identities(cfg, digest)]
+            study.earlier |= {name: study.runs.pop(name) for name in before if name in study.runs}
         saved = stack_states.saved_runs(self.directory)
         for one, name in zip(found, identities, strict=True):
             if name in saved and one.state in (State.NEW, State.SHORTER, State.DAMAGED, State.INTERRUPTED):
@@ -137,14 +141,14 @@ class RunStore:
 
     def _make_room(self, runs: Sequence[Found], manifest: Manifest) -> None:
         """Give shorter runs other names, where the longer ones have the names that they had."""
-        taken = {self.directory / name for name in manifest.runs.values()}
+        taken = {self.directory / name for names in (manifest.runs, manifest.earlier) for name in names.values()}
         moves = []
         for one in runs:
             assert one.earlier is not None
             assert one.earlier.result is not None
             place = _free(one.directory, taken)
             taken.add(place)
-            manifest.runs[one.earlier.result.identity] = self.name_of(place)
+            manifest.earlier[one.earlier.result.identity] = self.name_of(place)
             moves.append((one.earlier, place))
         sweep_manifest.write(self.directory, manifest)  # first: a run is found under its new name and under its old one
         for earlier, place in moves:
@@ -203,11 +207,11 @@ class _Recognition:
     """
 
     def __init__(self, sweep: Path, study: Manifest, *, one_length: bool) -> None:
-        self.sweep, self.known = sweep, study.runs
+        self.sweep, self.known = sweep, study.runs | study.earlier
         self.name_of = RunStore(sweep).name_of
         self.in_table = run_table.results(sweep)
         self.there = set(os.listdir(sweep)) if sweep.is_dir() else set()  # noqa: PTH208 - names
-        self.earlier = EarlierRuns(sweep, study.shorter, study.runs, self.there) if one_length else None
+        self.earlier = EarlierRuns(sweep, study.shorter, self.known, self.there) if one_length else None
         self.names_in_table = {name for names in self.in_table.values() for name in names}
         self.claimed: set[Path] = set()
 

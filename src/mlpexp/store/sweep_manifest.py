@@ -6,7 +6,7 @@ value of a key that is the same in all runs, before and now: that would be anoth
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,14 @@ class Manifest:
         varied: keys that had several.
         runs: the directory of each run, relative to the sweep's, by its identity.
         shorter: the numbers of epochs that its runs had before they were trained further.
+        earlier: the directory of each of these runs as it was before, by its identity then.
     """
 
     constants: dict[str, Any] = field(default_factory=dict)
     varied: list[str] = field(default_factory=list)
     runs: dict[str, str] = field(default_factory=dict)
     shorter: list[int] = field(default_factory=list)
+    earlier: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
 
@@ -148,7 +150,7 @@ def joined(
     varied = (set(old.varied) | set(new.varied) | set(here)) - set(both)
     constants = {key: value for key, value in both.items() if key not in old.varied}
     varied |= set(both) - set(constants)
-    return Manifest(constants=constants, varied=sorted(varied), runs=old.runs | new.runs, shorter=old.shorter)
+    return replace(old, constants=constants, varied=sorted(varied), runs=old.runs | new.runs)
 
 
 def _is_named(key: str, names: Iterable[str]) -> bool:

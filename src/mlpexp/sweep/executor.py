@@ -25,6 +25,7 @@ from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.planner import Plan, plan
 from mlpexp.sweep.successive_halving import Halving
 from mlpexp.sweep.sweep_console import Screen
+from mlpexp.sweep.time_left import TimeLeft
 from mlpexp.sweep.work_unit import Unit, data_of
 from mlpexp.training import single_run
 
@@ -73,10 +74,10 @@ def conduct(
                     if compiled and settings.backend in ("process", "fork"):
                         # before any worker process is copied from this one
                         load_kernels([job.config for job in jobs], screen.warn)
-                    with screen.showing(jobs, division):
-                        units = _units(sweep, left, division, directory)
-                        if in_portions:  # a unit is recorded when all its runs have ended, and some may stay here
-                            units = [one for unit in units for one in unit.single_runs()]
+                    units = _units(sweep, left, division, directory)
+                    if in_portions:  # a unit is recorded when all its runs have ended, and some may stay here
+                        units = [one for unit in units for one in unit.single_runs()]
+                    with screen.showing(jobs, division, TimeLeft(units)):
                         _train(units, backend, progress)
                 stack_states.clean(directory)
             except Interrupted as stop:

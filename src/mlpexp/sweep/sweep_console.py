@@ -5,12 +5,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from mlpexp.analysis import blocks
 from mlpexp.analysis.ranking import Ranking, rank, usual_metric
@@ -32,6 +34,7 @@ from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
 from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.planner import Plan, cannot_be_compiled
+from mlpexp.sweep.time_left import TimeLeft
 
 NAMED = 10  # failures that are named one by one
 SHOWN = 5  # configurations in the table of the best
@@ -47,12 +50,18 @@ class Screen:
         self._errors = Console(stderr=True, quiet=quiet)
         self._progress: Any = None
         self._best: float | None = None
+        self._failures = 0
+        self._left: TimeLeft | None = None
         self._trained: dict[int, float] = {}
         self._written: Counter[int] = Counter()
 
     @contextmanager
-    def showing(self, sweep: Sequence[Job], planned: Plan) -> Iterator[None]:
-        """Print the plan and show a progress bar while the block runs."""
+    def showing(self, sweep: Sequence[Job], planned: Plan, left: TimeLeft) -> Iterator[None]:
+        """Print the plan and show a progress bar while the block runs.
+
+        Args:
+            left: is told of all progress, and says how long it still takes.
+        """
         if not self._brief:
             self._console.print(plan_line(sweep, planned), highlight=False)
             for reason, count in Counter(planned.alone.values()).items():
@@ -61,16 +70,17 @@ class Screen:
             TextColumn("training"),
             BarColumn(bar_width=16),  # all of it in 80 columns
             TextColumn("{task.percentage:.0f} %, {task.fields[done]:,} of {task.total:,} runs"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            _Left(left),
             TextColumn("{task.fields[best]}"),
+            TextColumn("{task.fields[failures]}", style="red"),
         )
         disable = not sys.stderr.isatty()
         bar: Any = Progress(*columns, console=self._errors, disable=disable, transient=self._brief)
         if in_notebook():
-            bar = NotebookProgress("{done:,} of {total:,} runs  {left}  {best}")
+            bar = NotebookProgress("{done:,} of {total:,} runs  {left}  {best}  {failures}", left.seconds)
+        self._left = left
         with bar as self._progress:
-            self._task = self._progress.add_task("", total=len(sweep), done=0, best="")
+            self._task = self._progress.add_task("", total=len(sweep), done=0, best="", failures="")
             yield
 
     def explain(self, sweep: Sequence[Job], left: Sequence[Job], state: str, planned: Plan | None) -> None:
@@ -91,12 +101,19 @@ class Screen:
     def progress(self, unit: int, runs: float) -> None:
         """Note how much of a unit, named by its origin, is trained, in runs."""
         self._trained[unit] = runs
+        if self._left is not None:
+            self._left.trained(unit, runs)
         self._move()
 
     def finished(self, unit: int, outcome: Outcome) -> None:
         """Note that a run of a unit is written."""
         self._written[unit] += 1
+        if self._left is not None:
+            self._left.written(unit)
         result = outcome.result
+        if outcome.error is not None and self._progress is not None:
+            self._failures += 1
+            self._progress.update(self._task, failures=f"{self._failures:,} failed")
         if result is not None and math.isfinite(result.objective):
             better = max if higher_is_better(result.monitor) else min
             self._best = result.objective if self._best is None else better(self._best, result.objective)
@@ -157,6 +174,18 @@ class Screen:
     def warn(self, line: str) -> None:
         """Print a line on standard error."""
         self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Left(ProgressColumn):
+    """The time that is left, e.g. `0:02:10 left`."""
+
+    def __init__(self, left: TimeLeft) -> None:
+        super().__init__()
+        self._left = left
+
+    def render(self, task: Task) -> Text:
+        seconds = self._left.seconds()
+        return Text("-:--:-- left" if seconds is None else f"{timedelta(seconds=math.ceil(seconds))} left")
 
 
 def plan_line(sweep: Sequence[Job], planned: Plan) -> str:

@@ -1,0 +1,141 @@
+"""A sweep can be watched while it trains: its results and its report grow, and the time that is left is estimated."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import run_script
+from test_saved_states import stop_after
+
+from mlpexp import load_results
+from mlpexp.config.schema import Config
+from mlpexp.report import watch
+from mlpexp.report.build_report import build
+from mlpexp.runtime.errors import Interrupted, UserError
+from mlpexp.sweep.time_left import FILES_S, TimeLeft
+
+GRID = "-m seed=0,1,2 trainer.max_epochs=2 model.width=6 data.batch_size=300 hydra.launcher.backend=process name=s"
+
+
+@dataclass
+class _Job:
+    config: Config = field(default_factory=Config)
+
+
+@dataclass
+class _Unit:
+    """What `TimeLeft` reads of a unit."""
+
+    origin: int
+    cost: float
+    size: int
+    alone: bool = False
+
+    @property
+    def jobs(self) -> list[_Job]:
+        return [_Job()] * self.size
+
+
+class _Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("before", [0, 5])
+def test_the_time_left_follows_the_cost_of_the_units_and_not_the_number_of_runs(before: int) -> None:
+    clock = _Clock()
+    units = [_Unit(0, 1.0, 10), _Unit(10, 9.0, 10)]  # narrow networks first, then wide ones
+    left = TimeLeft(units, clock)
+    assert left.seconds() is None
+    clock.now += 30  # imports and kernels
+    left.trained(0, before)
+    assert left.seconds() is None
+    clock.now += 2 * (10 - before) / 10  # twice the estimate
+    left.trained(0, 10)
+    files = FILES_S["run"]
+    whole = (1 - before / 10) * 2
+    pace = whole / (1 - before / 10)
+    assert left.seconds() == pytest.approx(pace * (9 + 20 * files))
+    clock.now += 3
+    assert left.seconds() == pytest.approx(pace * (9 + 20 * files) - 3)
+    for _ in range(10):
+        left.written(0)
+    left.trained(10, 10)
+    for _ in range(10):
+        left.written(10)
+    assert left.seconds() == pytest.approx(0)
+
+
+def test_progress_under_a_name_of_the_whole_sweep_counts_all_units() -> None:
+    clock = _Clock()
+    left = TimeLeft([_Unit(0, 1.0, 4), _Unit(4, 1.0, 4)], clock)  # type: ignore[list-item]
+    left.trained(-1, 0.0)
+    clock.now += 10
+    left.trained(-1, 4.0)
+    assert left.seconds() == pytest.approx(10 * (1 + 8 * FILES_S["run"]))
+
+
+def test_the_report_of_an_unfinished_sweep_says_how_much_is_missing(
+    train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, lambda: Interrupted("stopped by SIGTERM", 143))
+        assert train(f"{GRID} model.depth=1,2").code == 143
+    said = " ".join(run_script("report.py", ["multirun/s"]).out.split())
+    assert "The sweep is not complete: 0 of 6 planned runs have ended, 6 are missing" in said
+    assert train(f"{GRID} model.depth=1,2").code == 0
+    assert "not complete" not in run_script("report.py", ["multirun/s"]).out
+    shutil.copy(here / "multirun/s/results.csv", here / "whole.csv")
+    lines = (here / "whole.csv").read_text().splitlines(keepends=True)
+    (here / "multirun/s/results.csv").write_text("".join(lines[:3]))
+    for row in load_results(here / "whole.csv")[2:]:
+        shutil.rmtree(here / "multirun/s" / row["name"])
+    said = " ".join(run_script("report.py", ["multirun/s"]).out.split())
+    assert "2 of 6 planned runs have ended, 4 are missing" in said
+    assert 'http-equiv="refresh"' not in (here / "multirun/s/report/index.html").read_text()
+
+
+def test_a_watched_report_is_made_again_when_results_have_grown_and_ends_when_nothing_is_missing(
+    train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = here / "multirun/s"
+    assert train(GRID).code == 0
+    whole = (sweep / "results.csv").read_text()
+    names = [row["name"] for row in load_results(sweep)]
+    shutil.move(sweep / names[2], here / "later")
+    monkeypatch.setattr(watch, "SHARE", 0)
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            (sweep / "results.csv").write_text("".join(whole.splitlines(keepends=True)[:3]))
+        elif len(waits) == 4:
+            shutil.move(here / "later", sweep / names[2])
+            (sweep / "results.csv").write_text(whole)
+
+    (sweep / "results.csv").unlink()
+    for name in names[:2]:
+        shutil.move(sweep / name, here / name)
+    found = []
+    for written in watch.watch([sweep], lambda: build([sweep], refresh_s=15), sleep=sleep):
+        page = written.page.read_text()
+        found.append((written.missing, 'http-equiv="refresh" content="15"' in page))
+        for name in names[:2]:
+            if (here / name).exists():
+                shutil.move(here / name, sweep / name)
+    assert found == [(1, True), (0, False)]
+    assert watch.POLL_S in waits  # nothing had changed
+
+
+def test_what_is_no_sweep_is_not_waited_for(here: Path) -> None:
+    ended = run_script("report.py", ["nowhere", "--watch"])
+    assert (ended.code, "nowhere does not exist" in ended.err) == (2, True)
+    (here / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no"):
+        next(watch.watch([here / "empty"], lambda: build([here / "empty"])))
