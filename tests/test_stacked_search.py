@@ -1,11 +1,13 @@
 """`StackedSearchCV` has the results of `GridSearchCV` over the same estimators, which fits them one by one."""
 
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn import config_context
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.decomposition import PCA
@@ -153,10 +155,22 @@ def test_a_candidate_that_fails_has_the_score_for_errors():
 def test_what_is_drawn_anew_each_time_is_trained_by_itself(trained):
     noise = FunctionTransformer(lambda X: X + np.random.normal(size=X.shape))
     search = StackedSearchCV(make_pipeline(noise, CLASSIFIER), {"mlpclassifier__alpha": [0.0, 0.1]}, cv=2, refit=False)
-    with pytest.warns(UserWarning, match="4 of 4 fits were trained by themselves, because their data was not the same"):
+    with pytest.warns(
+        UserWarning, match="4 networks were trained by themselves and not in stacks: their data was not the same"
+    ):
         search.fit(*iris())
     assert trained == [4, 1, 1, 1, 1]
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_networks_of_an_estimator_that_predicts_while_it_is_fitted_are_trained_by_themselves(trained):
+    calibrated = CalibratedClassifierCV(CLASSIFIER, cv=2, ensemble=False)
+    found = []
+    for kind in (StackedSearchCV, GridSearchCV):
+        search = kind(calibrated, {"estimator__alpha": [0.0, 0.1]}, cv=2, refit=False)
+        with pytest.warns(UserWarning, match="12 networks") if kind is StackedSearchCV else nullcontext():
+            found.append(search.fit(*iris()))
+    assert_equal_results(*found)
 
 
 def test_networks_without_a_seed_train_in_stacks(trained):
@@ -176,6 +190,11 @@ def test_one_warning_says_how_many_fits_had_too_few_epochs():
 def test_estimators_without_a_network_are_refused():
     with pytest.raises(TypeError, match=r"LogisticRegression\(\) has no mlpexp.MLPClassifier or MLPRegressor in it"):
         StackedSearchCV(LogisticRegression(), {"C": [1.0, 2.0]}).fit(*iris())
+
+
+def test_what_is_no_estimator_is_refused_as_by_scikit_learn():
+    with pytest.raises(TypeError):
+        StackedSearchCV(MLPClassifier, {"alpha": [1.0]}).fit(*iris())
 
 
 def test_a_search_writes_no_files(tmp_path, monkeypatch):

@@ -21,8 +21,8 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
     """A network for classes, with the parameters and attributes of `sklearn.neural_network.MLPClassifier`.
 
     Training is in single precision and minimises the cross-entropy of a softmax. Inputs are not scaled: put a
-    `StandardScaler` before it. It stops where the loss of all training samples after an epoch has not become smaller by
-    `tol` for more than `n_iter_no_change` epochs.
+    `StandardScaler` before it. It stops where the mean loss of the samples in an epoch, before each step, has not
+    become smaller by `tol` for more than `n_iter_no_change` epochs.
 
     Args:
         hidden_layer_sizes: units of each hidden layer; () is a linear classifier.

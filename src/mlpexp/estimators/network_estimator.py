@@ -158,10 +158,10 @@ class NetworkEstimator(BaseEstimator):
         return found
 
     def _split(self, settings: EstimatorSettings, targets: NDArray[Any], seed: int) -> Split:
-        """The training part and, for early stopping, a validation part; else all samples validate."""
+        """The training part and, for early stopping, a validation part."""
         everything = np.arange(len(targets))
         if not settings.early_stopping:
-            return Split(everything, everything, everything[:0])
+            return Split(everything, everything[:0], everything[:0])
         train, val = train_test_split(
             everything,
             test_size=settings.validation_fraction,

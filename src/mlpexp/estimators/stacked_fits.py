@@ -90,9 +90,12 @@ def train_now_or_later(fit: Fit) -> TrainedNetwork | None:
     if recorder is not None:
         recorder.record(fit)
         return None
-    for stacked in list(_available):
+    searches = list(_available)
+    for stacked in searches:
         if (found := stacked.take(fit)) is not None:
             return found
+    for stacked in searches[-1:]:
+        stacked.num_others += 1
     return train([fit])[0]
 
 
@@ -111,6 +114,7 @@ class StackedFits:
     Attributes:
         fits: that have been recorded.
         trained: their networks, in the order in which they were recorded.
+        num_others: networks that were trained by themselves while those of the search were available.
         call: the latest estimator whose `fit` was called while recording, and its arguments.
     """
 
@@ -118,6 +122,7 @@ class StackedFits:
         self.threads = threads
         self.fits: list[Fit] = []
         self.trained: list[TrainedNetwork] = []
+        self.num_others = 0
         self.call: tuple[object, tuple[Any, ...]] = None, ()
         self._data: dict[object, GivenArrays] = {}
         self._left: dict[object, list[TrainedNetwork]] = {}
@@ -159,11 +164,6 @@ class StackedFits:
         with self._lock:
             networks = self._left.get(fit.key)
             return networks.pop() if networks else None
-
-    @property
-    def num_left(self) -> int:
-        """Networks that no fit has taken."""
-        return sum(map(len, self._left.values()))
 
 
 def train(fits: Sequence[Fit], threads: int = 1) -> list[TrainedNetwork]:

@@ -46,7 +46,8 @@ class StackedSearchCV(GridSearchCV):
         Raises:
             TypeError: the estimator has no network of mlpexp.
         """
-        if not any(_has_network(value) for value in _values(self.estimator, self.param_grid)):
+        values = _values(self.estimator, self.param_grid) if isinstance(self.estimator, BaseEstimator) else ()
+        if not any(_has_network(value) for value in values):
             raise TypeError(
                 f"{self.estimator!r} has no mlpexp.MLPClassifier or MLPRegressor in it, so there is nothing to stack; "
                 "use sklearn.model_selection.GridSearchCV"
@@ -55,8 +56,11 @@ class StackedSearchCV(GridSearchCV):
         try:
             with parallel_config(backend="threading"):
                 super().fit(X, y, **params)
+            _warn(self._stacked)
         finally:
-            del self._given
+            for name in ("_given", "_stacked"):
+                if hasattr(self, name):
+                    delattr(self, name)
         return self
 
     def _run_search(self, evaluate_candidates: Callable[..., Any], *, callback_ctx: Any = None) -> None:
@@ -70,7 +74,7 @@ class StackedSearchCV(GridSearchCV):
             with stacked.available(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", f".*{UNFINISHED}", ConvergenceWarning)  # one for all is below
                 results = evaluate_candidates(candidates, cv=_Splits(splits), **more)
-            _warn(stacked)
+            self._stacked = stacked
             _add_times(results, stacked, recorded, len(splits))
             return results
 
@@ -191,18 +195,19 @@ def _has_network(value: Any) -> bool:
 def _warn(stacked: StackedFits) -> None:
     """One warning for all fits."""
     count = len(stacked.trained)
-    if stacked.num_left:
+    if stacked.num_others:
         warnings.warn(
-            f"{stacked.num_left} of {count} fits were trained by themselves, because their data was not the same when "
-            "it was prepared again; give steps that draw at random a random_state",
+            f"{stacked.num_others} networks were trained by themselves and not in stacks: their data was not the same "
+            "when it was prepared again (give steps that draw at random a random_state), or an estimator predicts "
+            "in its fit",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     if unfinished := sum(network.is_unfinished for network in stacked.trained):
         warnings.warn(
             f"max_iter {UNFINISHED} in {unfinished} of {count} fits; choose more, or a larger tol",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

@@ -45,7 +45,8 @@ class StackModule(LightningModule):
     Args:
         configs: of each run; layer sizes, batch size, optimizer and size of the parts agree, and runs of the
             same activation are neighbours.
-        data: of each run; sizes of tables, parts and inputs agree.
+        data: of each run; sizes of tables, parts and inputs agree. Runs without a validation part have the metrics of
+            training in its place.
         states: from which each run continues; those that have not ended have the same number of epochs behind them.
             Empty: all start.
         until: the epoch after which all pause, counted from the start of the runs; None for their ends.
@@ -289,6 +290,9 @@ class StackModule(LightningModule):
         )
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
+        if self._parts["val"].shape[-1] == 0:  # what the monitor says is then the loss before each step
+            self._validated = self.engine.train_outcomes
+            return
         self._validated = self.engine.evaluate(
             self._inputs,
             self._rows(self._labels, self._label_axes),
