@@ -232,6 +232,11 @@ def test_the_planner_chooses_the_engine_and_trains_alone_what_vmap_cannot_comput
     assert fitting[0].stack.engine == "vmap"
     assert "vmap cannot compute nets.Branching" in str(cannot_be_stacked(branching[0]))
     assert with_engine(branching[0]).stack.engine == "torch"
+    for engine in ("torch", "compiled"):
+        with pytest.raises(UserError, match=f"stack.engine={engine} is for mlpexp's own network"):
+            with_engine(configured(WITH_DROPOUT | {"stack.engine": engine}))
+    with pytest.raises(UserError, match=r"stack.engine=vmap is for networks of your own"):
+        with_engine(configured({"stack.engine": "vmap"}))
     configs = [*fitting, with_engine(branching[0])]
     found = plan(configs, [of(cfg) for cfg in configs])
     assert [stack.runs for stack in found.stacks] == [[0]]
@@ -258,7 +263,6 @@ def test_the_planner_chooses_the_engine_and_trains_alone_what_vmap_cannot_comput
         ({"model._target_": "nets.Residual", "model.norm": "layer"}, "has no argument norm"),
         ({"model._target_": "nets.Residual", "model.hidden": "x"}, "cannot be built"),
         ({"model._target_": "nets.Residual", "model.variant": "backprop"}, "model.variant=backprop"),
-        ({"model._target_": "nets.Residual", "stack.engine": "compiled"}, "stack.engine=compiled"),
         ({"model._target_": "nets.Residual", "stack.threads": 2}, "stack.threads=2"),
         ({"model._target_": "nets.Residual", "diagnostics": ["cka"]}, "needs mlpexp's own layers"),
         ({"model._target_": "nets.Residual", "tracking.diagnostics": True}, "needs mlpexp's own layers"),

@@ -15,7 +15,7 @@ from mlpexp.runtime.errors import ConfigError, UserError
 
 COMPUTED = {"arguments", "source"}
 OWN = {"variant", "_target_", *COMPUTED}
-MEASURES = ("weight_distance",)  # those that need no hidden layers
+OF_LAYERS = ("effective_rank", "cka")  # measures that need the last hidden layer
 _DEFAULTS = {field.name: getattr(ModelConfig(), field.name) for field in fields(ModelConfig)}
 
 
@@ -104,11 +104,6 @@ def _other_keys(cfg: Config) -> Iterator[str]:
     target = f"model._target_={cfg.model.target}"
     if cfg.model.variant != "torch_nn":
         yield f"model.variant={cfg.model.variant} is for mlpexp's own network; leave it out with {target}"
-    if cfg.stack.engine in ("torch", "compiled"):
-        yield (
-            f"stack.engine={cfg.stack.engine} is for mlpexp's own network; leave it out with {target}, which "
-            "stack.engine=vmap trains"
-        )
     if cfg.stack.threads not in (None, 1):
         yield (
             f"stack.threads={cfg.stack.threads} is not possible with {target}; several stacks are trained at once with "
@@ -116,7 +111,7 @@ def _other_keys(cfg: Config) -> Iterator[str]:
         )
     if cfg.tracking.diagnostics:
         yield f"tracking.diagnostics=true needs mlpexp's own layers; leave it out with {target}"
-    if names := [name for name in cfg.diagnostics if name not in MEASURES]:
-        yield f"diagnostics={spell(names)} needs mlpexp's own layers; with {target} there is {spell(list(MEASURES))}"
+    if names := [name for name in cfg.diagnostics if name in OF_LAYERS]:
+        yield f"diagnostics={spell(names)} needs mlpexp's own layers; leave it out with {target}"
     if cfg.trainer.flags.get("strategy") is not None:
         yield f"trainer.strategy is for mlpexp's own network; leave it out with {target}"

@@ -149,6 +149,11 @@ def with_engine(cfg: Config, *, alone: bool = False, earlier: str | None = None)
     if cfg.model.target is not None:
         if engine == "vmap" and single:
             raise UserError(f"stack.engine=vmap is not possible here: {single}; or leave stack.engine out")
+        if engine in ("torch", "compiled") and not single:
+            raise UserError(
+                f"stack.engine={engine} is for mlpexp's own network; leave it out with model._target_="
+                f"{cfg.model.target}, which stack.engine=vmap trains"
+            )
         return replace(cfg, stack=replace(cfg.stack, engine="torch" if single else "vmap"))
     if engine == "vmap":
         raise UserError(
