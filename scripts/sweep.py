@@ -22,7 +22,7 @@ def main() -> None:
         case "rm":
             sweep_commands.remove(given.directory, given.runs, given.status, aside=given.set_aside, yes=given.yes)
         case "compact":
-            sweep_commands.compact(given.directory, yes=given.yes)
+            sweep_commands.compact(given.directory, weights=not given.no_weights, yes=given.yes)
         case "restore":
             sweep_commands.restore(given.directory, yes=given.yes)
 
@@ -39,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     remove.add_argument("runs", nargs="*", metavar="RUN", help="names of runs")
     _with_status(remove)
     remove.add_argument("--set-aside", action="store_true", help="runs that were set aside")
-    compact = actions.add_parser("compact", help="move finished runs into one table, without checkpoints and events")
+    compact = actions.add_parser(
+        "compact", help="move finished runs into one table, with the weights they were tested with"
+    )
+    compact.add_argument("--no-weights", action="store_true", help="keep no weights either")
     restore = actions.add_parser("restore", help="give the runs of the table directories again")
     for action in (remove, compact, restore):
         action.add_argument("--yes", action="store_true", help="do it; without it, what would be done is printed")

@@ -169,7 +169,8 @@ def test_compact_makes_the_table_that_record_table_would_have_written_and_restor
     ended = sweep("compact", "--yes")
     assert ended.code == 0, ended.err
     assert not any((swept / name).exists() for name in listed)
-    assert bytes_below(swept) < size / 2
+    assert bytes_below(swept) < size / 1.5
+    assert run_script("evaluate.py", [f"multirun/s/{listed[0]}", "--no-embedding"]).code == 0
 
     assert train(GRID.replace("name=s", "name=t") + " record=table").code == 0
     ours, theirs = (dict(run_table.read(here / "multirun" / name)) for name in "st")
@@ -186,6 +187,8 @@ def test_compact_makes_the_table_that_record_table_would_have_written_and_restor
 
     assert sweep("restore", "--yes").out.startswith("4 runs have directories")
     assert not (swept / file_names.TABLE).exists()
+    assert not (swept / file_names.WEIGHTS).exists()
+    assert run_script("evaluate.py", [f"multirun/s/{listed[1]}", "--no-embedding"]).code == 0
     assert {name: (swept / name / file_names.METRICS).read_text() for name in listed} == text
     assert "4 runs: 4 done before" in train(GRID).out
     assert (swept / file_names.RESULTS).read_text() == rows

@@ -9,6 +9,8 @@ from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.terminal import say
 from mlpexp.store import file_names, run_table, stack_states, sweep_contents, sweep_housekeeping
+from mlpexp.store.run_directory import FINITE
+from mlpexp.store.run_weights import Weights
 from mlpexp.store.sweep_contents import StoredRun
 
 STATUSES = ("ok", "chance", "diverged", "stopped", "failed", "interrupted", "damaged", "unfinished")
@@ -51,7 +53,9 @@ def show(sweep: Path, name: str | None = None) -> None:
         for path, size in run.ours.items():
             sizes[_kind(path)] += size
     for path in sweep.iterdir():
-        if path.name == file_names.TABLE or (path.is_dir() and not path.is_symlink() and path.name == "report"):
+        if path.name in (file_names.TABLE, file_names.WEIGHTS) or (
+            path.is_dir() and not path.is_symlink() and path.name == "report"
+        ):
             sizes[path.name] += sweep_contents.size_of(path)
     for kind, size in sorted(sizes.items(), key=lambda item: -item[1]):
         say(f"  {spelled(size):>9}  {kind}")
@@ -88,8 +92,11 @@ def remove(sweep: Path, names: Sequence[str], statuses: Sequence[str] | None, *,
     _say_others(chosen)
 
 
-def compact(sweep: Path, *, yes: bool) -> None:
+def compact(sweep: Path, *, weights: bool, yes: bool) -> None:
     """Move the finished runs into the table.
+
+    Args:
+        weights: keep the weights that each run was tested with.
 
     Raises:
         UserError: there is no sweep, it is in use, or a run is not what its marker says.
@@ -104,12 +111,13 @@ def compact(sweep: Path, *, yes: bool) -> None:
     if not yes:
         say(
             f"would be moved into {sweep / file_names.TABLE}: {_counted(chosen)}{stay}",
-            "checkpoints, event files and figures would be lost: such runs cannot be evaluated, exported or resumed",
+            f"event files, figures and {'states of optimizers' if weights else 'weights'} would be lost: "
+            f"such runs cannot be trained further{'' if weights else ', evaluated or exported'}",
         )
-        _say_again("compact", [], sweep)
+        _say_again("compact", [] if weights else ["--no-weights"], sweep)
         return
     with sweep_housekeeping.unused(sweep, chosen):
-        sweep_housekeeping.compact(sweep, chosen)
+        sweep_housekeeping.compact(sweep, chosen, _tested_weights if weights else lambda run: None)
     say(f"moved into {sweep / file_names.TABLE}: {_counted(chosen)}{stay}")
     _say_others(chosen)
 
@@ -125,7 +133,7 @@ def restore(sweep: Path, *, yes: bool) -> None:
     if not count:
         say(f"{sweep} has no runs in a table; nothing to do")
         return
-    what = "with tables, result and overrides, without checkpoints and events"
+    what = "with all that the table has of them"
     if not yes:
         say(f"{count:,} runs would get directories, {what}")
         _say_again("restore", [], sweep)
@@ -144,6 +152,23 @@ def spelled(size: float) -> str:
             break
         size /= 1024
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _tested_weights(run: StoredRun) -> Weights | None:
+    """The checkpoint that a run was tested with, without its optimizer; None where its numbers are not finite."""
+    from mlpexp.store import checkpoint_files  # torch: late
+    from mlpexp.training.stack_checkpoints import WITHOUT_OPTIMIZER
+
+    if run.status not in FINITE or run.directory is None:
+        return None
+    names = [name for name in (file_names.BEST, file_names.LAST) if (run.directory / name).is_file()]
+    for name in names:
+        content = checkpoint_files.load(run.directory / name)
+        is_last = content["hyper_parameters"]["config"].get("test_weights") == "last"
+        if (name == file_names.LAST) == is_last or len(names) == 1:
+            kept = {key: content[key] for key in WITHOUT_OPTIMIZER if key in content}
+            return Weights(name, checkpoint_files.to_bytes(kept))
+    return None
 
 
 def _show_run(run: StoredRun) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,12 @@ from mlpexp.store import (
     file_names,
     run_directory,
     run_table,
+    run_weights,
     sweep_manifest,
     worker_session,
 )
 from mlpexp.store.run_directory import FINAL
+from mlpexp.store.run_weights import Weights
 from mlpexp.store.sweep_contents import StoredRun
 
 # the files of a run that the table keeps, beside its marker
@@ -32,6 +34,10 @@ KEPT = (
     *(file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.OVERRIDES, file_names.CONFIG),
     file_names.LOG,
 )
+
+PORTION = 100  # runs whose weights are in memory at once
+
+WeightsOf = Callable[[StoredRun], Weights | None]
 
 
 @contextmanager
@@ -59,7 +65,7 @@ def remove(sweep: Path, chosen: Sequence[StoredRun]) -> None:
         sweep_manifest.write(sweep, replace(manifest, runs=kept))
     _remove_rows(sweep / file_names.RESULTS, names)
     if in_table := {run.name for run in chosen if run.in_table}:
-        run_table.remove(sweep, in_table)
+        _remove_lines(sweep, in_table)
     for run in chosen:
         _remove_files(run)
     with contextlib.suppress(OSError):  # something is left there
@@ -71,14 +77,17 @@ def compactable(found: Sequence[StoredRun]) -> list[StoredRun]:
     return [run for run in found if run.status in FINAL and run.directory is not None and not run.is_aside]
 
 
-def compact(sweep: Path, chosen: Sequence[StoredRun]) -> None:
-    """Move finished runs from their directories into the table, without checkpoints and events.
+def compact(sweep: Path, chosen: Sequence[StoredRun], weights_of: WeightsOf) -> None:
+    """Move finished runs from their directories into the table, without the states of optimizers, events and figures.
+
+    Args:
+        weights_of: what is kept of a run's checkpoints; None for nothing.
 
     Raises:
         UserError: a run's files are not what its marker says; nothing has been changed then.
     """
     there = {(identity, name) for identity, found in run_table.results(sweep).items() for name in found}
-    entries = []
+    entries: list[tuple[StoredRun, dict[str, str]]] = []
     for run in chosen:
         assert run.directory is not None
         assert run.result is not None
@@ -91,8 +100,16 @@ def compact(sweep: Path, chosen: Sequence[StoredRun]) -> None:
                 files[name] = content.decode("utf-8", "replace")
         if (run.result.identity, run.name) not in there:
             result = run_directory.result_json(replace(run.result, files={}))
-            entries.append((run.name, files | {file_names.RESULT: result}))
-    run_table.append(sweep, entries)
+            entries.append((run, files | {file_names.RESULT: result}))
+    for first in range(0, len(entries), PORTION):
+        portion = entries[first : first + PORTION]
+        weights = [weights_of(run) for run, _ in portion]
+        places = iter(run_weights.append(sweep, [one for one in weights if one is not None]))
+        lines = [
+            (run.name, files if one is None else files | {file_names.WEIGHTS: next(places)})
+            for (run, files), one in zip(portion, weights, strict=True)
+        ]
+        run_table.append(sweep, lines)
     for run in chosen:
         _remove_files(run)
 
@@ -110,19 +127,28 @@ def restore(sweep: Path) -> tuple[int, list[str]]:
             refused.append(name)
             continue
         result = run_directory.parse_result(files[file_names.RESULT], sweep / file_names.TABLE)
-        texts = {path: text.encode() for path, text in files.items() if path in KEPT}
-        for path, content in texts.items():
+        contents = {path: text.encode() for path, text in files.items() if path in KEPT}
+        if (checkpoint := run_weights.checkpoint_of(directory)) is not None:
+            contents[checkpoint] = run_weights.read(directory / checkpoint) or b""
+        for path, content in contents.items():
             atomic_files.make_directory((directory / path).parent, parents=True)
             atomic_files.write(directory / path, content)
-        sums = {path: run_directory.checksum(content) for path, content in texts.items() if path in _SEALED}
+        sums = {path: run_directory.checksum(content) for path, content in contents.items() if path in _SEALED}
         run_directory.write_result(directory, replace(result, files=sums))
         done.add(name)
     os.sync()  # before the table, which cannot be made again, is gone
-    run_table.remove(sweep, done)
+    _remove_lines(sweep, done)
     return len(done), refused
 
 
-_SEALED = (file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS)
+_SEALED = (file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.BEST, file_names.LAST)
+
+
+def _remove_lines(sweep: Path, names: set[str]) -> None:
+    """Remove runs from the table; the file of weights goes with the last one."""
+    run_table.remove(sweep, names)
+    if not (sweep / file_names.TABLE).exists():
+        (sweep / file_names.WEIGHTS).unlink(missing_ok=True)
 
 
 def _remove_files(run: StoredRun) -> None:
