@@ -386,18 +386,20 @@ class StackModule(LightningModule):
         """Bring `last` up to the present epoch for the runs that are still training, so that `state` is current."""
         self.last.take(self.engine, list(range(len(self.training_runs))), self.training_runs)
 
-    def state(self, run: int, *, copy: bool = True) -> TrainingState:
+    def state(self, run: int, *, copy: bool = True, tensors: bool = True) -> TrainingState:
         """A run as it is in `last`; it shares its record with this module.
 
         Args:
             copy: tensors are in memory of their own, for a state that is kept when the stack is gone.
+            tensors: False leaves them out, for a run of which only numbers are kept.
         """
         row = Snapshot.row if copy else Snapshot.view
+        none = Snapshot({}, {})
         spent = (self.wall_times[-1] - self.wall_times[0]) / len(self.configs)
         return TrainingState(
             record=self.records[run],
-            best=row(self.best, run),
-            last=row(self.last, run),
+            best=row(self.best, run) if tensors else none,
+            last=row(self.last, run) if tensors else none,
             wall_times=self.times(run),
             seconds=spent + (self._states[run].seconds if self._states else 0.0),
         )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from mlpexp.config.launcher_settings import Settings
@@ -66,10 +67,12 @@ def conduct(
                     make_backend = Halving
                 if make_backend is not None:
                     settings = replace(settings, backend="process", workers=None)
-                settings = _settled(settings, jobs, screen)
+                division = planned(jobs, directory=directory)
+                settings = _settled(settings, jobs, division.cost, screen)
                 with opened(settings, directory, prepare) as place:
                     backend = make_backend(sweep, outcomes, directory) if make_backend else place
-                    division = planned(jobs, backend.workers, directory)
+                    if backend.workers > 1:
+                        division = planned(jobs, backend.workers, directory)
                     compiled = any(job.config.stack.engine == "compiled" for job in jobs)
                     if compiled and settings.backend in ("process", "fork"):
                         # before any worker process is copied from this one
@@ -77,8 +80,13 @@ def conduct(
                     units = _units(sweep, left, division, directory)
                     if in_portions:  # a unit is recorded when all its runs have ended, and some may stay here
                         units = [one for unit in units for one in unit.single_runs()]
-                    with screen.showing(jobs, division, TimeLeft(units)):
-                        _train(units, backend, progress)
+                    progress.units = units
+                    with (
+                        screen.showing(jobs, division, TimeLeft(units)),
+                        closing(backend.run(units, progress)) as ended,  # type: ignore[type-var]
+                    ):
+                        for run, outcome in ended:
+                            progress.finished(run, outcome)
                 stack_states.clean(directory)
             except Interrupted as stop:
                 kept = progress.kept()
@@ -123,12 +131,12 @@ def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None
     return plan([job.config for job in jobs], data, workers=workers, epochs_done=epochs)
 
 
-def _settled(settings: Settings, jobs: Sequence[Job], screen: Screen) -> Settings:
-    """`auto` decided by the cost of these jobs; devices and threads of torch do not survive a fork."""
+def _settled(settings: Settings, jobs: Sequence[Job], cost: float, screen: Screen) -> Settings:
+    """`auto` decided by the cost of these jobs, in seconds; devices and threads of torch do not survive a fork."""
     if settings.backend != "auto":
         return settings
     can_fork = all(job.config.trainer.accelerator == "cpu" and job.config.stack_threads == 1 for job in jobs)
-    settled = settings.settled(planned(jobs).cost, can_fork=can_fork)
+    settled = settings.settled(cost, can_fork=can_fork)
     if settled.backend == "fork" and (reason := missing_semaphores()):
         screen.warn(f"worker processes need semaphores in /dev/shm ({reason}); the sweep trains in this process")
         return replace(settings, backend="process", workers=None)
@@ -153,18 +161,6 @@ def _units(sweep: Sequence[Job], left: Sequence[int], division: Plan, directory:
     return stacks + [unit([run], alone=True) for run in division.alone]
 
 
-def _train(units: Sequence[Unit], backend: Backend, progress: "_Progress") -> None:
-    unit_of = {place: unit for unit in units for place in unit.places}
-    left = {unit.origin: len(unit.places) for unit in units}
-    with closing(backend.run(units, progress)) as ended:  # type: ignore[type-var]
-        for place, outcome in ended:
-            unit = unit_of[place]
-            progress.finished(unit, place, outcome)
-            left[unit.origin] -= 1
-            if not left[unit.origin]:
-                progress.unit_finished(unit)
-
-
 @dataclass
 class _Progress:
     """Keeps the screen, `results.csv`, the table of runs and the saved states up to date.
@@ -176,6 +172,7 @@ class _Progress:
     outcomes: list[Outcome]
     directory: Path
     screen: Screen
+    units: Sequence[Unit] = ()
     _due: float = 0.0
     _live_due: float = float("inf")
 
@@ -207,12 +204,25 @@ class _Progress:
             self._live_due = time.monotonic() + self.sweep[0].config.stack.save_every_s
             self._write_table()
 
-    def finished(self, unit: Unit, place: int, outcome: Outcome) -> None:
+    def finished(self, place: int, outcome: Outcome) -> None:
+        """A run has ended, perhaps the last one of its unit."""
+        unit = self._unit_of[place]
         self.outcomes[place] = outcome
         self.screen.finished(unit.origin, outcome)
+        self._left[unit.origin] -= 1
+        if not self._left[unit.origin]:
+            self._unit_finished(unit)
 
-    def unit_finished(self, unit: Unit) -> None:
-        """All runs of a unit have ended."""
+    @cached_property
+    def _unit_of(self) -> dict[int, Unit]:
+        return {place: unit for unit in self.units for place in unit.places}
+
+    @cached_property
+    def _left(self) -> dict[int, int]:
+        """Runs of each unit that have not ended, by its origin."""
+        return {unit.origin: len(unit.places) for unit in self.units}
+
+    def _unit_finished(self, unit: Unit) -> None:
         if self.sweep[unit.places[0]].config.record == "table":
             self._record(unit.places)
         stack_states.remove(self.directory, (end.result.identity for end in self.outcomes if end.result))

@@ -23,10 +23,9 @@ from mlpexp.sweep.work_unit import (
     Unit,
     data_of,
     identities,
-    isolate,
     load_states,
     mark_interrupted,
-    train_part,
+    train_parts,
     write_outcome,
 )
 
@@ -80,8 +79,8 @@ class PausedRuns:
             report: called with the number of its runs after each epoch of a stack.
         """
         for unit in self._stacks(places):
-            train = partial(train_part, states=self.states, report=partial(_call, report, len(unit.jobs)), until=until)
-            for part, trained in isolate(unit, train):
+            count = partial(_call, report, len(unit.jobs))
+            for part, trained in train_parts(unit, self.states, count, until=until):
                 if isinstance(trained, Exception):
                     yield self._ended(part.places[0], failed(part.jobs[0], trained))
                     continue

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,10 +51,13 @@ class Screen:
         self._errors = Console(stderr=True, quiet=quiet)
         self._progress: Any = None
         self._best: float | None = None
+        self._monitor = ""
         self._failures = 0
         self._left: TimeLeft | None = None
-        self._trained: dict[int, float] = {}
+        self._trained: dict[int, float] = {}  # of the units that are under way
         self._written: Counter[int] = Counter()
+        self._done = 0
+        self._shown_s = -math.inf
 
     @contextmanager
     def showing(self, sweep: Sequence[Job], planned: Plan, left: TimeLeft) -> Iterator[None]:
@@ -81,7 +85,10 @@ class Screen:
         self._left = left
         with bar as self._progress:
             self._task = self._progress.add_task("", total=len(sweep), done=0, best="", failures="")
-            yield
+            try:
+                yield
+            finally:
+                self._move(every_s=0)
 
     def explain(self, sweep: Sequence[Job], left: Sequence[Job], state: str, planned: Plan | None) -> None:
         """Print what the same command would do without `dry_run=true`."""
@@ -108,25 +115,31 @@ class Screen:
     def finished(self, unit: int, outcome: Outcome) -> None:
         """Note that a run of a unit is written."""
         self._written[unit] += 1
+        self._done += 1
+        if self._written[unit] >= self._trained.get(unit, math.inf):
+            del self._trained[unit]
         if self._left is not None:
             self._left.written(unit)
         result = outcome.result
-        if outcome.error is not None and self._progress is not None:
-            self._failures += 1
-            self._progress.update(self._task, failures=f"{self._failures:,} failed")
+        self._failures += outcome.error is not None
         if result is not None and math.isfinite(result.objective):
             better = max if higher_is_better(result.monitor) else min
-            self._best = result.objective if self._best is None else better(self._best, result.objective)
-            if self._progress is not None:
-                self._progress.update(self._task, best=f"best {result.monitor} {self._best:.4f}")
+            if self._best is None or better(self._best, result.objective) != self._best:
+                self._best, self._monitor = result.objective, result.monitor
         self._move()
 
-    def _move(self) -> None:
-        if self._progress is None:
+    def _move(self, every_s: float = 0.05) -> None:
+        """Bring the bar up to date, at most so often: thousands of runs end at once."""
+        now = time.monotonic()
+        if self._progress is None or now < self._shown_s + every_s:
             return
+        self._shown_s = now
         under_way = sum(max(0.0, runs - self._written[unit]) for unit, runs in self._trained.items())
-        done = sum(self._written.values())
-        self._progress.update(self._task, completed=done + under_way, done=done)
+        best = "" if self._best is None else f"best {self._monitor} {self._best:.4f}"
+        failures = f"{self._failures:,} failed" if self._failures else ""
+        self._progress.update(
+            self._task, completed=self._done + under_way, done=self._done, best=best, failures=failures
+        )
 
     def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
         """Print the best configurations, the failures and the next commands."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from mlpexp import data as datasets
 from mlpexp.data.prepared_data import Prepared
@@ -27,8 +26,6 @@ from mlpexp.training import single_run
 from mlpexp.training.stack_checkpoints import WITHOUT_OPTIMIZER
 from mlpexp.training.stack_run_files import run_entry, tested_weights, write_run
 from mlpexp.training.train_stack import EpochHooks, train_stack
-
-T = TypeVar("T")
 
 
 def _ignore(runs: float) -> None: ...
@@ -100,21 +97,51 @@ def work(
         if unit.alone:
             for place, job in zip(unit.places, unit.jobs, strict=True):
                 yield place, _train_alone(job)
-        else:
-            yield from _train_together(unit, report, check)
+            return
+        states, done = load_states(unit), 0
+        for rows in _by_epoch(unit, states):
+            for part, trained in train_parts(unit.part(rows), states, partial(_add, report, done), check):
+                if isinstance(trained, Exception):
+                    yield part.places[0], failed(part.jobs[0], trained)
+                    continue
+                with signals.deferred():  # they are trained: a signal must not lose them
+                    for row, (place, job) in enumerate(zip(part.places, part.jobs, strict=True)):
+                        state = trained.state(
+                            row, copy=False, tensors=job.config.record == "run" or job.config.keep_weights
+                        )
+                        yield place, write_outcome(job, trained.data[row], state)
+            done += len(rows)
     except Interrupted as stop:
         mark_interrupted(unit.jobs, stop)
         raise
 
 
-def isolate(unit: Unit, train: Callable[[Unit], T]) -> Iterator[tuple[Unit, T | Exception]]:
-    """Train a unit; if that raises, its halves, and so on down to the runs that raise by themselves.
+def train_parts(
+    unit: Unit,
+    states: Mapping[int, TrainingState],
+    report: Callable[[float], None],
+    check: Callable[[], None] = _pass,
+    until: int | None = None,
+) -> Iterator[tuple[Unit, StackModule | Exception]]:
+    """Train all runs of a unit as one stack; if that raises, its halves, and so on down to the runs that raise.
+
+    Args:
+        states: from which the runs continue, by their places; all runs have one, or none has.
+        until: the epoch after which they pause.
 
     Returns:
-        Each part with what `train` returns for it, or a single run with the exception that it raises.
+        Each part with its stack, or a single run with the exception that it raises.
     """
     try:
-        trained = train(unit)
+        configs, data = [job.config for job in unit.jobs], [data_of(job) for job in unit.jobs]
+        hooks = EpochHooks(
+            report=report,
+            check=check,
+            save=None if unit.sweep is None else partial(_save, unit),
+            save_every_s=configs[0].stack.save_every_s,
+        )
+        continued = [states[place] for place in unit.places if place in states]
+        trained = train_stack(configs, data, hooks, states=continued, until=until)
     except (Interrupted, Gone):
         raise
     except Exception as error:
@@ -124,42 +151,20 @@ def isolate(unit: Unit, train: Callable[[Unit], T]) -> Iterator[tuple[Unit, T | 
             yield unit, error
             return
         for half in unit.halves():
-            yield from isolate(half, train)
+            yield from train_parts(half, states, report, check, until)
         return
     yield unit, trained
 
 
-def train_part(
-    unit: Unit,
-    states: Mapping[int, TrainingState],
-    report: Callable[[float], None],
-    check: Callable[[], None] = _pass,
-    until: int | None = None,
-) -> StackModule:
-    """One stack of all runs of a unit, whose state is saved while it trains.
-
-    Args:
-        states: from which the runs continue, by their places; all runs have one, or none has.
-        until: the epoch after which they pause.
-    """
-    configs, data = [job.config for job in unit.jobs], [data_of(job) for job in unit.jobs]
-
-    def save(module: StackModule) -> None:
-        assert unit.sweep is not None
-        saved_states.save(unit.sweep, dict(zip(identities(unit), map(module.state, range(len(configs))), strict=True)))
-        for job, record in zip(unit.jobs, module.records, strict=True):
-            if job.config.record == "run":
-                metrics = run_directory.metrics_csv(record.history)
-                atomic_files.write(job.directory / file_names.METRICS, metrics)
-
-    hooks = EpochHooks(
-        report=report,
-        check=check,
-        save=None if unit.sweep is None else save,
-        save_every_s=configs[0].stack.save_every_s,
-    )
-    continued = [states[place] for place in unit.places if place in states]
-    return train_stack(configs, data, hooks, states=continued, until=until)
+def _save(unit: Unit, module: StackModule) -> None:
+    """Save the state of a stack while it trains."""
+    assert unit.sweep is not None
+    rows = range(len(unit.jobs))
+    saved_states.save(unit.sweep, dict(zip(identities(unit), map(module.state, rows), strict=True)))
+    for job, record in zip(unit.jobs, module.records, strict=True):
+        if job.config.record == "run":
+            metrics = run_directory.metrics_csv(record.history)
+            atomic_files.write(job.directory / file_names.METRICS, metrics)
 
 
 def load_states(unit: Unit) -> dict[int, TrainingState]:
@@ -236,24 +241,12 @@ def _add(report: Callable[[float], None], before: int, runs: float) -> None:
     report(before + runs)
 
 
-def _train_together(
-    unit: Unit, report: Callable[[float], None], check: Callable[[], None]
-) -> Iterator[tuple[int, Outcome]]:
-    states = load_states(unit)
+def _by_epoch(unit: Unit, states: Mapping[int, TrainingState]) -> Iterable[list[int]]:
+    """The rows of a unit in groups with the same number of epochs behind them."""
     groups: dict[int, list[int]] = defaultdict(list)
     for row, place in enumerate(unit.places):
         groups[len(states[place].record.history) if place in states else 0].append(row)
-    done = 0
-    for rows in groups.values():
-        train = partial(train_part, states=states, report=partial(_add, report, done), check=check)
-        for part, trained in isolate(unit.part(rows), train):
-            if isinstance(trained, Exception):
-                yield part.places[0], failed(part.jobs[0], trained)
-                continue
-            with signals.deferred():  # they are trained: a signal must not lose them
-                for row, (place, job) in enumerate(zip(part.places, part.jobs, strict=True)):
-                    yield place, write_outcome(job, trained.data[row], trained.state(row, copy=False))
-        done += len(rows)
+    return groups.values()
 
 
 def _train_alone(job: Job) -> Outcome:
