@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import overload
+from typing import TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,23 +18,24 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.interface import StackEngine
 from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
-from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.engine.torch.vmap_engine import VmapEngine
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
+from mlpexp.models.stack_data import StackData
+from mlpexp.models.stack_diagnostics import inspected_layers, measured_networks
+from mlpexp.models.stack_updates import LearningRates, rates_and_decays, update_settings
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
-from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.initialisation import initialise, initialise_
-from mlpexp.nn.measures import Probe, measure_network
-from mlpexp.nn.metrics import Outcomes, confusion, labels_at, measure
-from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
-from mlpexp.nn.optimizers.muon import hidden_matrices
-from mlpexp.nn.parametrization import is_decoupled, parameter_settings
+from mlpexp.nn.metrics import Outcomes, confusion, measure
+from mlpexp.nn.network import NetworkSpec
+from mlpexp.nn.optimizers import UpdateSettings
 from mlpexp.nn.pruning import MASK, SPARSITY, prune_, pruned_share, rewind_, sparsity
-from mlpexp.nn.schedules import Plateau, epoch_factors
+from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store import test_hits
 from mlpexp.tracking.layer_columns import START
+
+T = TypeVar("T")
 
 
 class StackModule(LightningModule):
@@ -71,7 +72,8 @@ class StackModule(LightningModule):
         self._callbacks = callbacks
         self.automatic_optimization = False
         self.configs, self.data = list(configs), list(data)
-        self.networks = [cfg.model.network(data[0].num_inputs, data[0].num_classes) for cfg in configs]
+        network = ByObject(lambda model: model.network(data[0].num_inputs, data[0].num_classes))
+        self.networks: list[NetworkSpec] = [network(cfg.model) for cfg in configs]
         self._states = list(states)
         self.records = [one.record.copy() for one in states] or [
             RunRecord(Progress.of(cfg.monitor, cfg.early_stopping, cfg.first_epoch)) for cfg in configs
@@ -95,46 +97,19 @@ class StackModule(LightningModule):
         return self.start + super().current_epoch
 
     def on_fit_start(self) -> None:
-        for cfg, network in zip(self.configs, self.networks, strict=True):
+        for cfg, network in {
+            id(cfg.model): (cfg, one) for cfg, one in zip(self.configs, self.networks, strict=True)
+        }.values():
             warn_without_effect(cfg.model, network)
         self.wall_times = [time.time()]
-        device = self.device
-        first = self.data[0]
-        inputs, begins = _joined(self.data)
-        self._inputs = inputs.to(device)
-        self._begins = None if begins is None else begins.to(device)
-        # (N,) or (R, N), in a regression (N, C) or (R, N, C)
-        self._labels = _shared([run.labels for run in self.data]).to(device)
-        self._label_axes = first.labels.ndim
-        self._train_labels = _shared([run.train_labels for run in self.data]).to(device)
-        self._parts = {
-            name: _shared([torch.from_numpy(getattr(run.split, name)) for run in self.data]).to(device)
-            for name in ("train", "val", "test")
-        }  # (n,) or (R, n)
-        even = torch.ones(len(first.labels))
-        own = [run.sample_weights for run in self.data]
-        # (N,) or (R, N)
-        self._sample_weights = (
-            _shared([even if one is None else one for one in own]).to(device)
-            if any(one is not None for one in own)
-            else None
-        )
-        scales = [run.target_scale for run in self.data if run.target_scale is not None]
-        self._target_scale = torch.stack(scales).to(device) if scales else None  # (R, C)
-        weights = [run.description.class_weights for run in self.data]
-        equal = [1.0] * first.num_classes
-        self._class_weights = torch.tensor([w or equal for w in weights], device=device) if any(weights) else None
-        self._steps = self.configs[0].data.steps(len(first.split.train))
-        for cfg in self.configs:
+        self._all = self._now = StackData(self.data, self.device)
+        self._steps = self.configs[0].data.steps(len(self.data[0].split.train))
+        for cfg in {id(cfg.optimizer): cfg for cfg in self.configs}.values():  # runs share their settings
             warn_long_warmup(cfg, self._steps)
-        self._plateaus = [
-            Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in record.history])
-            for cfg, record in zip(self.configs, self.records, strict=True)
-        ]
-        self._base_rates, settings = self._update_settings()
-        self.engine = self._make_engine(
-            {name: values.to(device) for name, values in self._initial_parameters().items()}, settings
-        )
+        own = rates_and_decays(self.configs, self.networks)
+        self._rates = LearningRates(self.configs, self.records, self._steps, own)
+        parameters = {name: values.to(self.device) for name, values in self._initial_parameters().items()}
+        self.engine = self._make_engine(parameters, update_settings(self.configs, self.networks, own))
         self.best, self.last = Snapshot.of(self.engine), Snapshot.of(self.engine)
         if not self._states:
             if self._inspects:
@@ -145,7 +120,7 @@ class StackModule(LightningModule):
         given = self._states[0].num_steps
         self.last.restore(self.engine, self.start * self._steps if given is None else given)
         if 0 < len(self.training_runs) < len(self.configs):
-            self.engine.keep(torch.tensor(self.training_runs))
+            self._keep(self.training_runs, self.training_runs)
 
     def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
         """The engine that the configurations name, for all runs of the stack."""
@@ -174,73 +149,6 @@ class StackModule(LightningModule):
             own = {name: values[run] for name, values in stacked.items()}
             initialise_(own, network, cfg.model, cfg.seed)
         return stacked
-
-    def _update_settings(self) -> tuple[Tensor | None, UpdateSettings]:
-        """Learning rates before their schedules, (P, R) in the order of the parameters, or None where those of a run
-        are alike; and all other settings of the updates.
-        """
-        cfgs = [cfg.optimizer for cfg in self.configs]
-        rule, shapes = OPTIMIZERS[cfgs[0].name], self.networks[0].shapes
-        each = [
-            parameter_settings(cfg.model, cfg.optimizer, network)
-            for cfg, network in zip(self.configs, self.networks, strict=True)
-        ]
-        decay: Tensor | list[Tensor] = torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64)
-        rates = None
-        if any(each):
-            pairs = [
-                [(cfg.lr, cfg.weight_decay) if own is None else own[name] for cfg, own in zip(cfgs, each, strict=True)]
-                for name in shapes
-            ]
-            table = torch.tensor(pairs, dtype=torch.float64)  # (P, R, 2)
-            rates, decay = table[..., 0], list(table[..., 1])
-        arguments = [rule.arguments(cfg) for cfg in cfgs]
-        matrices = hidden_matrices(self.networks[0])
-        return rates, UpdateSettings(
-            name=cfgs[0].name,
-            per_run={key: torch.tensor([own[key] for own in arguments], dtype=torch.float64) for key in arguments[0]},
-            weight_decay=decay,
-            decoupled=torch.tensor([is_decoupled(cfg) for cfg in cfgs]),
-            matrices=[name in matrices for name in shapes],
-            extras=self._extras(),
-        )
-
-    def _extras(self) -> dict[str, Tensor]:
-        """Clipping and averaging; a run that has none has the number that means so, see `StackUpdate`."""
-        none = {"clip_norm": math.inf, "clip_value": math.inf, "ema_decay": math.nan, "swa_start": math.inf}
-        none["prune"] = 0.0
-        given: dict[str, list[float | int | None]] = {
-            "clip_norm": [cfg.optimizer.clip_norm for cfg in self.configs],
-            "clip_value": [cfg.optimizer.clip_value for cfg in self.configs],
-            "ema_decay": [cfg.ema.decay for cfg in self.configs],
-            "swa_start": [cfg.swa.start for cfg in self.configs],
-            "prune": [cfg.prune.fraction for cfg in self.configs],
-        }
-        return {
-            key: torch.tensor([none[key] if value is None else value for value in values], dtype=torch.float64)
-            for key, values in given.items()
-            if any(value is not None for value in values)
-        }
-
-    def _rates(self) -> Tensor | list[Tensor]:
-        """Learning rates of the present epoch, (A,) or (S, A), or one such tensor for each parameter."""
-        cfgs = [self.configs[run] for run in self.training_runs]
-        factors = [
-            epoch_factors(cfg.optimizer, self.current_epoch, cfg.trainer.max_epochs, self._steps, plateau.factor)
-            for cfg, plateau in zip(cfgs, (self._plateaus[run] for run in self.training_runs), strict=True)
-        ]
-        longest = max(map(len, factors))
-
-        def rates(bases: list[float]) -> Tensor:
-            if longest == 1:  # Python's multiplication: fewer calls
-                found = [base * factor[0] for base, factor in zip(bases, factors, strict=True)]
-                return torch.tensor(found, dtype=torch.float64)
-            table = torch.tensor([row * (longest // len(row)) for row in factors], dtype=torch.float64)  # (A, S)
-            return torch.tensor(bases, dtype=torch.float64) * table.T
-
-        if self._base_rates is None:
-            return rates([cfg.optimizer.lr for cfg in cfgs])
-        return [rates(row) for row in self._base_rates[:, self.training_runs].tolist()]
 
     def on_train_epoch_start(self) -> None:
         for place, run in enumerate(self.training_runs):
@@ -275,30 +183,25 @@ class StackModule(LightningModule):
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
         """One epoch; `order` (A, n) or (n,) indexes the training part."""
-        part = self._rows(self._parts["train"])
+        now, part = self._now, self._now.parts["train"]
         index = part[order] if part.ndim == 1 else part.gather(1, order.expand(len(part), -1))
-        cfgs = [self.configs[run] for run in self.training_runs]
         self.engine.train_epoch(
-            self._inputs,
-            self._rows(self._train_labels, self._label_axes),
+            now.inputs,
+            now.train_labels,
             index,
-            cfgs[0].data.batch(index.shape[-1]),
-            self._rates(),
-            class_weights=self._rows(self._class_weights),
-            sample_weights=self._rows(self._sample_weights),
-            begins=self._rows(self._begins),
+            self.configs[self.training_runs[0]].data.batch(index.shape[-1]),
+            self._rates.of(self.training_runs, self.current_epoch),
+            class_weights=now.class_weights,
+            sample_weights=now.sample_weights,
+            begins=now.begins,
         )
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
-        if self._parts["val"].shape[-1] == 0:  # what the monitor says is then the loss before each step
+        now = self._now
+        if now.parts["val"].shape[-1] == 0:  # what the monitor says is then the loss before each step
             self._validated = self.engine.train_outcomes
             return
-        self._validated = self.engine.evaluate(
-            self._inputs,
-            self._rows(self._labels, self._label_axes),
-            self._rows(self._parts["val"]),
-            self._rows(self._begins),
-        )
+        self._validated = self.engine.evaluate(now.inputs, now.labels, now.parts["val"], now.begins)
 
     def on_train_epoch_end(self) -> None:
         self.wall_times.append(time.time())
@@ -313,19 +216,20 @@ class StackModule(LightningModule):
 
     def _note_epoch(self) -> None:
         assert self._validated is not None
-        epoch, engine = self.current_epoch, self.engine
-        scale = None if self._target_scale is None else self._target_scale[self.training_runs]
+        epoch, engine, scale = self.current_epoch, self.engine, self._now.target_scale
         measured = self._measure("train", engine.train_outcomes, scale) | self._measure("val", self._validated, scale)
         numbers = torch.stack(
             list(measured.values())
         ).tolist()  # (columns, A): the epoch's only transfer from the device
-        improved, diagnosed, called = [], self._measure_networks(), self._call_back(measured)
+        configs, networks = self._of_training(self.configs), self._of_training(self.networks)
+        diagnosed = measured_networks(configs, networks, engine.parameters, self._now)
+        improved, called = [], self._call_back(measured)
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
-            own = self._sparsity(place, run) | diagnosed.get(run, {}) | (called[place] if called else {})
+            own = self._sparsity(place, run) | diagnosed.get(place, {}) | (called[place] if called else {})
             record.history.append(dict(zip(measured, row, strict=True)) | own)
             monitored = record.history[-1][self.configs[run].monitor]
-            self._plateaus[run].update(monitored)
+            self._rates.note(run, monitored)
             if record.progress.update(epoch, monitored):
                 improved.append(place)
         self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
@@ -336,11 +240,19 @@ class StackModule(LightningModule):
             return []
         view = StackView(
             epoch=self.current_epoch,
-            configs=[self.configs[run] for run in self.training_runs],
+            configs=self._of_training(self.configs),
             parameters={name: values.clone() for name, values in self.engine.parameters.items()},
             metrics={column: values.clone() for column, values in measured.items()},
         )
         return columns_of(self._callbacks, view)
+
+    def _inspect_layers(self, epoch: int) -> None:
+        networks, loss = self._of_training(self.networks), self.configs[0].loss_function
+        for place, rows in inspected_layers(networks, self.engine.parameters, self._now, loss, epoch):
+            self.records[self.training_runs[place]].layer_rows += rows
+
+    def _of_training(self, all_runs: Sequence[T]) -> list[T]:
+        return [all_runs[run] for run in self.training_runs]
 
     def _measure(self, part: str, outcomes: Outcomes, scale: Tensor | None) -> dict[str, Tensor]:
         """The metrics of a part by column, those of all runs of the stack; `scale` of the targets (A, C)."""
@@ -356,9 +268,14 @@ class StackModule(LightningModule):
         staying = [place for place, run in enumerate(self.training_runs) if run not in gone]
         self.training_runs = [self.training_runs[place] for place in staying]
         if staying:
-            self.engine.keep(torch.tensor(staying))
+            self._keep(staying, self.training_runs)
         else:
             self.trainer.should_stop = True
+
+    def _keep(self, places: list[int], runs: list[int]) -> None:
+        """Go on with these places of the engine, which are these runs of the stack."""
+        self.engine.keep(torch.tensor(places))
+        self._now = self._all.of(runs)
 
     def has_ended(self, run: int) -> bool:
         """Whether a run has trained its last epoch or was stopped early."""
@@ -406,7 +323,8 @@ class StackModule(LightningModule):
 
     def test(self) -> None:
         """Loss and accuracy on the test part, of each run's best weights or its last ones."""
-        if self._parts["test"].shape[-1] == 0:
+        samples = self._all
+        if samples.parts["test"].shape[-1] == 0:
             return
         best_epochs = [record.progress.best_epoch for record in self.records]
         best = self.best.averaged(
@@ -417,8 +335,8 @@ class StackModule(LightningModule):
         )
         chosen = Snapshot.chosen(best, last, [self._tests_best(run) for run in range(len(self.configs))])
         engine = self._make_engine(chosen.parameters, UpdateSettings())
-        tested = engine.evaluate(self._inputs, self._labels, self._parts["test"], self._begins)
-        measured = self._measure("test", tested, self._target_scale)
+        tested = engine.evaluate(samples.inputs, samples.labels, samples.parts["test"], samples.begins)
+        measured = self._measure("test", tested, samples.target_scale)
         for record, row in zip(self.records, torch.stack(list(measured.values()), -1).tolist(), strict=True):
             record.tested = dict(zip(measured, row, strict=True))
         self._note_hits(tested)
@@ -439,74 +357,5 @@ class StackModule(LightningModule):
     def _tests_best(self, run: int) -> bool:
         return self.configs[run].test_weights == "best" and self.records[run].progress.best_epoch is not None
 
-    def _measure_networks(self) -> dict[int, dict[str, float]]:
-        """The measures of `diagnostics` of each run that asks for some, by column."""
-        found: dict[int, dict[str, float]] = {}
-        begins = self._rows(self._begins)
-        for place, run in enumerate(self.training_runs):
-            cfg, network = self.configs[run], self.networks[run]
-            if not cfg.diagnostics:
-                continue
-            part = self._rows(self._parts["train"])
-            index = (part if part.ndim == 1 else part[place])[:PROBE_SAMPLES]
-            inputs = self._inputs[index if begins is None else index + begins[place]]
-            own = {name: values[place : place + 1] for name, values in self.engine.parameters.items()}
-            initial = initialise(network, cfg.model, cfg.seed)
-            started = {name: values.unsqueeze(0).to(inputs) for name, values in initial.items()}
-            measured = measure_network(cfg.diagnostics, Probe(network, own, started, inputs.unsqueeze(0)))
-            found[run] = {column: value.item() for column, value in measured.items()}
-        return found
-
-    def _inspect_layers(self, epoch: int) -> None:
-        part = self._rows(self._parts["train"])[..., :PROBE_SAMPLES]
-        probe_labels = labels_at(self._rows(self._train_labels, self._label_axes), part)
-        begins = self._rows(self._begins)
-        probe = self._inputs[part if begins is None else part + begins]
-        for network, start, stop in spans([self.networks[run] for run in self.training_runs]):
-            parameters = {name: values[start:stop] for name, values in self.engine.parameters.items()}
-            count = stop - start
-            inputs = probe[start:stop] if probe.ndim == 3 else probe.expand(count, *probe.shape)
-            shared = probe_labels.ndim == self._label_axes
-            targets = probe_labels.expand(count, *probe_labels.shape) if shared else probe_labels[start:stop]
-            numbers, _ = inspect(network, parameters, inputs, targets, self.configs[0].loss_function)
-            for run, rows in zip(self.training_runs[start:stop], numbers.rows(epoch), strict=True):
-                self.records[run].layer_rows += rows
-
-    @overload
-    def _rows(self, tensor: Tensor, axes: int = 1) -> Tensor: ...
-    @overload
-    def _rows(self, tensor: Tensor | None, axes: int = 1) -> Tensor | None: ...
-    def _rows(self, tensor: Tensor | None, axes: int = 1) -> Tensor | None:
-        """The rows of the runs that are still training; a tensor that all runs share, or None, as it is.
-
-        Args:
-            axes: of a tensor that all runs share.
-        """
-        if tensor is None or tensor.ndim == axes or len(self.training_runs) == len(self.configs):
-            return tensor
-        return tensor[torch.tensor(self.training_runs, device=tensor.device)]
-
     def configure_optimizers(self) -> None:
         """None: the engine updates the parameters."""
-
-
-def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
-    """All runs' inputs concatenated, equal ones once, and the row where each run's begin, (R, 1); None for the first.
-
-    Tables and features may differ between runs, because they are fitted to the training part.
-    """
-    place: dict[object, int] = {}
-    different: list[Tensor] = []
-    for run in data:
-        if run.inputs_key not in place:
-            place[run.inputs_key] = len(different) * len(run.labels)
-            different.append(run.inputs)
-    if len(different) == 1:
-        return different[0], None
-    return torch.cat(different), torch.tensor([[place[run.inputs_key]] for run in data])
-
-
-def _shared(rows: list[Tensor]) -> Tensor:
-    """The first row if all are equal, else all of them stacked."""
-    first = rows[0]
-    return first if all(row is first or torch.equal(row, first) for row in rows) else torch.stack(rows)

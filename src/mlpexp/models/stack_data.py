@@ -1,0 +1,111 @@
+"""The samples of the runs of a stack, on its device: what all runs share is there once.
+
+Letters: R runs, N samples of a table, n samples of a part, I inputs, C classes or target values.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+
+import torch
+from torch import Tensor
+
+from mlpexp.data.prepared_data import Prepared
+from mlpexp.nn.metrics import labels_at
+
+
+class StackData:
+    """Tensors with a row for each run; without that axis where they are the same for all.
+
+    Args:
+        data: of each run; sizes of tables, parts and inputs agree.
+
+    Attributes:
+        inputs: of all runs concatenated, equal ones once, (M, I).
+        begins: the row of `inputs` at which each run's samples begin, (R, 1); None for the first.
+        labels, train_labels: (N,) or (R, N), in a regression (N, C) or (R, N, C); the latter with label noise.
+        parts: indices of the samples of `train`, `val` and `test`, (n,) or (R, n).
+        sample_weights: (N,) or (R, N); None where all weigh the same.
+        class_weights: (R, C), or None.
+        target_scale: (R, C), or None.
+    """
+
+    def __init__(self, data: Sequence[Prepared], device: torch.device) -> None:
+        first = data[0]
+        inputs, begins = _joined(data)
+        self.inputs = inputs.to(device)
+        self.begins = None if begins is None else begins.to(device)
+        self.labels = _shared([run.labels for run in data]).to(device)
+        self._label_axes = first.labels.ndim
+        self.train_labels = _shared([run.train_labels for run in data]).to(device)
+        self.parts = {
+            name: _shared([torch.from_numpy(getattr(run.split, name)) for run in data]).to(device)
+            for name in ("train", "val", "test")
+        }
+        even = torch.ones(len(first.labels))
+        own = [run.sample_weights for run in data]
+        self.sample_weights = (
+            _shared([even if one is None else one for one in own]).to(device)
+            if any(one is not None for one in own)
+            else None
+        )
+        scales = [run.target_scale for run in data if run.target_scale is not None]
+        self.target_scale = torch.stack(scales).to(device) if scales else None
+        weights = [run.description.class_weights for run in data]
+        equal = [1.0] * first.num_classes
+        self.class_weights = torch.tensor([w or equal for w in weights], device=device) if any(weights) else None
+
+    def of(self, runs: Sequence[int]) -> "StackData":
+        """The samples of these runs."""
+        index = torch.tensor(runs, device=self.inputs.device)
+        found = copy(self)
+        if self.begins is not None:
+            found.begins = self.begins[index]
+        if self.labels.ndim > self._label_axes:
+            found.labels = self.labels[index]
+        if self.train_labels.ndim > self._label_axes:
+            found.train_labels = self.train_labels[index]
+        found.parts = {name: part if part.ndim == 1 else part[index] for name, part in self.parts.items()}
+        if self.sample_weights is not None and self.sample_weights.ndim > 1:
+            found.sample_weights = self.sample_weights[index]
+        if self.class_weights is not None:
+            found.class_weights = self.class_weights[index]
+        if self.target_scale is not None:
+            found.target_scale = self.target_scale[index]
+        return found
+
+    def probe(self, samples: int, runs: int) -> tuple[Tensor, Tensor]:
+        """Inputs (R, n, I) and labels of the first training samples of each run.
+
+        Args:
+            runs: R.
+        """
+        part = self.parts["train"][..., :samples]
+        inputs = self.inputs[part if self.begins is None else part + self.begins]
+        labels = labels_at(self.train_labels, part)
+        if inputs.ndim == 2:
+            inputs = inputs.expand(runs, *inputs.shape)
+        if labels.ndim == self._label_axes:
+            labels = labels.expand(runs, *labels.shape)
+        return inputs, labels
+
+
+def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
+    """All runs' inputs concatenated, equal ones once, and the row where each run's begin, (R, 1); None for the first.
+
+    Tables and features may differ between runs, because they are fitted to the training part.
+    """
+    place: dict[object, int] = {}
+    different: list[Tensor] = []
+    for run in data:
+        if run.inputs_key not in place:
+            place[run.inputs_key] = len(different) * len(run.labels)
+            different.append(run.inputs)
+    if len(different) == 1:
+        return different[0], None
+    return torch.cat(different), torch.tensor([[place[run.inputs_key]] for run in data])
+
+
+def _shared(rows: list[Tensor]) -> Tensor:
+    """The first row if all are equal, else all of them stacked."""
+    first = rows[0]
+    return first if all(row is first or torch.equal(row, first) for row in rows) else torch.stack(rows)
