@@ -5,10 +5,12 @@ This file imports nothing heavy: `--help`, `--cfg job` and tab completion read i
 
 import json
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from mlpexp.config.field_types import (
@@ -292,7 +294,7 @@ class HalvingConfig:
     """at each rung one in `factor` runs continues"""
 
 
-@dataclass(kw_only=True, frozen=True, config=SCHEMA)
+@dataclass(kw_only=True, frozen=True, slots=True, config=SCHEMA)
 class Config:
     seed: Seed = 0
     """initial weights and batch order"""
@@ -337,6 +339,16 @@ class Config:
     logger: dict[str, Any] = Field(default_factory=dict)
     """your own Lightning loggers by _target_, in addition to the built-in one"""
 
+    def with_seed(self, seed: Any) -> "Config":
+        """The same with another seed; all else is shared: a sweep has a hundred thousand configurations.
+
+        Raises:
+            ValidationError: it is no seed.
+        """
+        found = copy(self)
+        object.__setattr__(found, "seed", _seed_type().validate_python(seed))
+        return found
+
     @property
     def epochs_before_pruning(self) -> int:
         """Epochs before the first pruning, and between two."""
@@ -377,6 +389,11 @@ class Config:
     def keeps_outputs(self) -> bool:
         """Whether some metric is computed from the network's outputs."""
         return any(METRICS[name].needs_outputs for name in self.metric_names)
+
+
+@cache
+def _seed_type() -> TypeAdapter[int]:
+    return TypeAdapter(Seed)
 
 
 def defaults() -> dict[str, Any]:

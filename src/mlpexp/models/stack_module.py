@@ -97,14 +97,12 @@ class StackModule(LightningModule):
         return self.start + super().current_epoch
 
     def on_fit_start(self) -> None:
-        for cfg, network in {
-            id(cfg.model): (cfg, one) for cfg, one in zip(self.configs, self.networks, strict=True)
-        }.values():
+        for cfg, network in zip(self.configs, self.networks, strict=True):
             warn_without_effect(cfg.model, network)
         self.wall_times = [time.time()]
         self._all = self._now = StackData(self.data, self.device)
         self._steps = self.configs[0].data.steps(len(self.data[0].split.train))
-        for cfg in {id(cfg.optimizer): cfg for cfg in self.configs}.values():  # runs share their settings
+        for cfg in self.configs:
             warn_long_warmup(cfg, self._steps)
         own = rates_and_decays(self.configs, self.networks)
         self._rates = LearningRates(self.configs, self.records, self._steps, own)

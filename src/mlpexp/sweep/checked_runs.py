@@ -1,8 +1,8 @@
 """The runs of a sweep, composed and checked before any is trained."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,10 @@ from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.sweep.compose import ComposedRun, Composer
+from mlpexp.sweep.plain_config import Plain
 from mlpexp.sweep.planner import with_engine
 
+MAX_CHECKED = 4096  # configurations that are recognised when they come again, but for the seed
 MAX_PROBLEMS = 20  # lines that are printed
 MAX_REFUSED = 8  # runs that Hydra refuses: a tenth of a second each, and rarely for different reasons
 
@@ -43,22 +45,26 @@ def check(
     problems: Counter[str] = Counter()
     accepted: list[CheckedRun] = []
     parts: dict[str, Any] = {}
-    checked: dict[tuple[object, ...], CheckedRun] = {}  # by all but the seed, on which no check of several keys depends
+    # by all but the seed, on which no check of several keys depends; with the objects that the key is made of
+    checked: dict[tuple[object, ...], tuple[Config, Plain]] = {}
     refused = examined = 0
     for spec in specs:
         examined += 1
         try:
             composed = composer.compose(spec)
-            key = _all_but_the_seed(composed)
-            if key in checked and (cfg := _with_seed(checked[key].config, composed.config.get("seed"))) is not None:
+            key, plain = _all_but_the_seed(composed), composed.config
+            composed.config = {}  # so that many runs fit into memory
+            if key in checked and (cfg := _with_seed(checked[key][0], plain.get("seed"))) is not None:
                 accepted.append(CheckedRun(composed, cfg))
                 continue
-            cfg = checks.parse(composed.config, Path.cwd)
+            cfg = checks.parse(plain, Path.cwd)
             cfg = with_engine(cfg, alone=alone or composed.needs_run_job, earlier=earlier_engine)
             if cfg.resume is not None:
                 raise UserError("resume continues one run; leave it out, or leave out -m")
             accepted.append(CheckedRun(composed, _with_shared_parts(cfg, parts)))
-            checked[key] = accepted[-1]
+            if len(checked) >= MAX_CHECKED:
+                checked.clear()
+            checked[key] = accepted[-1].config, plain
         except UserError as error:
             problems.update(str(error).splitlines())
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -89,14 +95,14 @@ def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:
 def _with_seed(cfg: Config, seed: object) -> Config | None:
     """The same with another seed; None where that is none, as the whole check then says."""
     try:
-        return replace(cfg, seed=seed)  # type: ignore[arg-type]
+        return cfg.with_seed(seed)
     except ValidationError:
         return None
 
 
 def _with_shared_parts(cfg: Config, parts: dict[str, Any]) -> Config:
     """The same, with the parts that equal another run's in common: most runs differ in one part of eight."""
-    own = {name: value for name, value in vars(cfg).items() if is_dataclass(value)}
+    own = {field.name: value for field in fields(cfg) if is_dataclass(value := getattr(cfg, field.name))}
     # compared by their repr, because 0.0 and -0.0 are equal
     return replace(cfg, **{name: parts.setdefault(repr(part), part) for name, part in own.items()})
 
@@ -115,15 +121,14 @@ def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
     return problems
 
 
-def _shared_directories(runs: Iterable[CheckedRun]) -> Counter[str]:
-    by_directory: dict[str, list[Config]] = defaultdict(list)
-    for composed, cfg in runs:
-        by_directory[composed.output_dir].append(cfg)
+def _shared_directories(runs: Sequence[CheckedRun]) -> Counter[str]:
+    first: dict[str, Config] = {}
+    shared = {
+        run.output_dir for run, cfg in runs if (one := first.setdefault(run.output_dir, cfg)) is not cfg and one != cfg
+    }
     return Counter(
-        {
-            f"different runs would write to {directory}; name every key in their directories: "
-            "'hydra.sweep.subdir=\"${mlpexp.full_run_name:${hydra.overrides.task}}\"'": len(configs)
-            for directory, configs in by_directory.items()
-            if any(cfg != configs[0] for cfg in configs[1:])
-        }
+        f"different runs would write to {run.output_dir}; name every key in their directories: "
+        "'hydra.sweep.subdir=\"${mlpexp.full_run_name:${hydra.overrides.task}}\"'"
+        for run, _ in runs
+        if run.output_dir in shared
     )

@@ -184,7 +184,7 @@ class Sweep:
                     jobs[place] = self.job(run, found, swept)
                     if jobs[place].done is None and run.config.record == "run":
                         write_hydra_files(run.composed, jobs[place])
-                run.composed.config, run.composed.files = {}, None  # so that many runs fit into memory
+                run.composed.files = None  # so that many runs fit into memory
             repeated = sum(run.composed.output_dir in jobs for run in runs) - len(jobs)
             if repeated:
                 log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))
