@@ -255,3 +255,18 @@ def test_derivatives_and_gradients_are_those_of_autograd():
     torch.testing.assert_close(
         LOSSES["power"].gradient(outputs, targets, None), 1.5 * error.abs().sqrt() * error.sign()
     )
+
+
+def test_a_loss_and_a_metric_of_values_have_the_numbers_of_mlpexps_own(here):
+    (here / "own.py").write_text(
+        HEAD + "@extend.loss(task='regression', power=2)\n"
+        "def own(o, t): return (o - t).square().mean(-1)\n"
+        "@extend.metric(higher_is_better=False, task='regression', unit='target units')\n"
+        "def error(p, t): return (p - t).abs().mean((-2, -1))\n"
+    )
+    words = ["-m", "name=own", "plugins=[own.py]", "data=diabetes", "loss.name=own,mse", "metrics=[mae,error]"]
+    assert run_script("train.py", [*words, "optimizer.lr=0.01", *SMALL, "stack.engine=torch"]).code == 0
+    mine, theirs = (rows(path) for path in sorted((here / "multirun/own").glob("*loss=*")))
+    assert mine == theirs
+    for row in mine:
+        assert float(row["val/error"]) == pytest.approx(float(row["val/mae"]), rel=1e-12)
