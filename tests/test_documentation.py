@@ -14,6 +14,8 @@ import pytest
 from conftest import run_script
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from mlpexp.config import sweep_syntax
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # keys that make a command long, and what they are in the small form
@@ -99,6 +101,9 @@ def _small(arguments: list[str], *, trains: bool) -> list[str]:
 
 def _fewer(word: str) -> str:
     """A sweep override with its first two values."""
+    if word.startswith(("zip(", "skip=", "limit=")):
+        return word
+    word = sweep_syntax.with_log_range(word)
     override = OverridesParser.create().parse_override(word)
     if not override.is_discrete_sweep():
         return word

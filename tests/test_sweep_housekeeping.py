@@ -111,6 +111,21 @@ def test_rm_leaves_what_mlpexp_has_not_written(swept, here):
     assert (here / "mine.txt").read_text() == "mine"
 
 
+def test_no_link_leads_out_of_the_sweep(swept, here):
+    name = names(swept)[0]
+    (swept / name).rename(here / "elsewhere")
+    (swept / name).symlink_to(here / "elsewhere")
+    (here / "others").mkdir()
+    shutil.copytree(here / "elsewhere", here / "others/run")
+    (swept / "link").symlink_to(here / "others")
+    text = (swept / file_names.RESULTS).read_text().replace(f'"{name}"', '"link/run"', 1)
+    (swept / file_names.RESULTS).write_text(text)
+    before = tree(here / "elsewhere"), tree(here / "others")
+    assert len(runs(swept)) == 3
+    assert sweep("rm", "--status", "ok,chance", "--yes").code == 0
+    assert (tree(here / "elsewhere"), tree(here / "others")) == before
+
+
 def test_rm_removes_what_was_set_aside(swept, train):
     name = names(swept)[0]
     fail(swept / name)

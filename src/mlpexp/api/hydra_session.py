@@ -22,7 +22,7 @@ from mlpexp.cli import automatic_directories, hydra_app
 from mlpexp.config import sweep_syntax
 from mlpexp.runtime import terminal
 from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed
-from mlpexp.sweep.hydra_sweep import directories_released
+from mlpexp.store import directory_lock
 
 JOB = "train"  # as of scripts/train.py: it names the log file
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")  # whose levels training changes
@@ -104,7 +104,7 @@ def _session(overrides: Sequence[str]) -> Iterator[Any]:
             stack.enter_context(_calls)
             stack.enter_context(_kept_state())
             stack.enter_context(terminal.as_library())
-            stack.enter_context(directories_released())
+            stack.enter_context(directory_lock.released())
             stack.callback(automatic_directories.release)
             GlobalHydra.instance().clear()
             hydra_app.register(overrides)

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import stat
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,27 @@ def release(handle: int) -> None:
         os.close(handle)
 
 
+def release_with(owner: object, handle: int) -> None:
+    """Release when `owner` is no more, at the end of `released`, at the latest when the process ends."""
+    _releases.append(weakref.finalize(owner, release, handle))
+
+
+@contextmanager
+def released() -> Iterator[None]:
+    """At the end of the block, release the directories that `release_with` keeps since its beginning.
+
+    Otherwise a lock lasts as long as its owner, which Hydra's objects keep until a garbage collection.
+    """
+    before = len(_releases)
+    try:
+        yield
+    finally:
+        for release_now in _releases[before:]:
+            release_now()
+        del _releases[before:]
+
+
+_releases: list[weakref.finalize] = []
 _kept: set[int] = set()
 
 

@@ -68,16 +68,24 @@ def runs(sweep: Path) -> list[StoredRun]:
         for path in sorted(sweep.glob(f"{depth}/{file_names.RESULT}"))
         if not any(part.startswith(".") for part in path.relative_to(sweep).parts)
     )
-    found = [_in_directory(sweep, name) for name in names if _is_directory(sweep / name)]
+    found = [_in_directory(sweep, name) for name in names if is_real(sweep, name)]
     for results in run_table.results(sweep).values():
         for name, result in results.items():
             found.append(StoredRun(name=name, status=result.status, result=result, in_table=True))
     shelf = sweep / file_names.SET_ASIDE
     for path in sorted(shelf.iterdir()) if _is_directory(shelf) else ():
-        if _is_directory(path):
-            found.append(_in_directory(sweep, path.relative_to(sweep).as_posix(), is_aside=True))
+        if is_real(sweep, name := path.relative_to(sweep).as_posix()):
+            found.append(_in_directory(sweep, name, is_aside=True))
     place = {name: number for number, name in enumerate(names)}
     return sorted(found, key=lambda run: (run.is_aside, place.get(run.name, len(place))))
+
+
+def is_real(sweep: Path, name: str) -> bool:
+    """Whether a run has a directory below the sweep's that no link leads to."""
+    path = sweep / name
+    return all(
+        _is_directory(place) for place in [path, *path.parents] if place != sweep and place.is_relative_to(sweep)
+    )
 
 
 def _listed(sweep: Path) -> list[str]:

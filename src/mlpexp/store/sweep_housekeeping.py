@@ -27,7 +27,7 @@ from mlpexp.store import (
 )
 from mlpexp.store.run_directory import FINAL
 from mlpexp.store.run_weights import Weights
-from mlpexp.store.sweep_contents import StoredRun
+from mlpexp.store.sweep_contents import StoredRun, is_real
 
 # the files of a run that the table keeps, beside its marker
 KEPT = (
@@ -123,7 +123,10 @@ def restore(sweep: Path) -> tuple[int, list[str]]:
     done, refused = set[str](), []
     for name, files in run_table.read(sweep):
         directory = sweep / name
-        if directory.is_symlink() or (directory / file_names.RESULT).exists():
+        is_free = is_real(sweep, name) or not any(
+            os.path.lexists(sweep / part) for part in (name, name.partition("/")[0])
+        )
+        if not is_free or os.path.lexists(directory / file_names.RESULT):
             refused.append(name)
             continue
         result = run_directory.parse_result(files[file_names.RESULT], sweep / file_names.TABLE)

@@ -1,7 +1,6 @@
 """A sweep between Hydra and the training: checked as a whole, locked, surveyed, trained, returned to Hydra."""
 
 import logging
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -131,7 +130,7 @@ class Sweep:
             if reserved is not None:
                 directory_lock.release(reserved)
             raise
-        _releases.append(weakref.finalize(self, directory_lock.release, reserved))
+        directory_lock.release_with(self, reserved)
 
     def survey(self, runs: Sequence[CheckedRun], *, same_study: bool) -> Survey:
         """See `RunStore.survey`."""
@@ -246,24 +245,6 @@ class Sweep:
             swept=swept,
             hydra=partial(self.composer.job_config, composed.spec),
         )
-
-
-_releases: list[weakref.finalize] = []
-
-
-@contextmanager
-def directories_released() -> Iterator[None]:
-    """At the end of the block, release the directories that sweeps have locked in it, if they are still locked.
-
-    Otherwise the lock lasts as long as the `Sweep`, which Hydra's objects keep until a garbage collection.
-    """
-    before = len(_releases)
-    try:
-        yield
-    finally:
-        for release in _releases[before:]:
-            release()
-        del _releases[before:]
 
 
 NO_DIRECTORY = (
