@@ -3,6 +3,8 @@
 import itertools
 import math
 import re
+import shlex
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -55,19 +57,23 @@ def test_no_text_overlaps_another_or_leaves_the_figure(name, metric, tmp_path):
     found = list(draw(analyse(report_sweeps.write(tmp_path / "sweep", grid, **settings), metric)))
     assert found
     for drawn_name, picture in found:
-        picture.figure.set_canvas(FigureCanvasAgg(picture.figure))
-        picture.figure.canvas.draw()
-        figure = picture.figure
-        boxes = [(text.get_text(), text.get_window_extent()) for text in visible_texts(figure)]
-        for word, box in boxes:
-            assert box.x0 >= -0.5, (drawn_name, word)
-            assert box.y0 >= -0.5, (drawn_name, word)
-            assert box.x1 <= figure.bbox.x1 + 0.5, (drawn_name, word)
-            assert box.y1 <= figure.bbox.y1 + 0.5, (drawn_name, word)
-        for (one, a), (other, b) in itertools.combinations(boxes, 2):
-            across = min(a.x1, b.x1) - max(a.x0, b.x0)
-            up = min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert across <= 1 or up <= 1, f"{drawn_name}: {one!r} overlaps {other!r}"
+        assert_texts_apart(drawn_name, picture.figure)
+
+
+def assert_texts_apart(name, figure):
+    """No text overlaps another or leaves the figure."""
+    figure.set_canvas(FigureCanvasAgg(figure))
+    figure.canvas.draw()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in visible_texts(figure)]
+    for word, box in boxes:
+        assert box.x0 >= -0.5, (name, word)
+        assert box.y0 >= -0.5, (name, word)
+        assert box.x1 <= figure.bbox.x1 + 0.5, (name, word)
+        assert box.y1 <= figure.bbox.y1 + 0.5, (name, word)
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        up = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert across <= 1 or up <= 1, f"{name}: {one!r} overlaps {other!r}"
 
 
 def some(mean, half=0.01):
@@ -211,3 +217,59 @@ def test_ticks_of_the_cost_figure_stay_apart_when_an_interval_touches_accuracy_o
     labels.sort(key=lambda box: box.y0)
     assert len(labels) >= 3
     assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(labels))
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A search with a pruner and a conditional key."""
+    pytest.importorskip("optuna")
+    from conftest import run_script
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("search"))
+        ended = run_script(
+            "train.py",
+            shlex.split(
+                "-m hydra/sweeper=optuna name=s optimizer.name=adam,sgd model.activation=tanh,relu,leaky_relu "
+                "optimizer.momentum='interval(0,0.9)' optimizer.lr='tag(log,interval(0.003,1))' model.width=3 "
+                "hydra.sweeper.n_trials=16 hydra.sweeper.pruner=median hydra.sweeper.batch_size=8 "
+                "'hydra.sweeper.conditions={optimizer.momentum:{optimizer.name:sgd}}' record=table "
+                "trainer.max_epochs=5 data.batch_size=256 tracking.tensorboard=false"
+            ),
+        )
+        assert ended.code == 0, ended.err
+        return Path("multirun/s").absolute()
+
+
+def test_a_search_has_its_history_importances_slices_and_parallel_coordinates(searched):
+    from mlpexp.search import study_storage
+
+    drawn = dict(draw(analyse(searched, "loss")))
+    names, study = study_storage.load(searched)
+    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert names == ["val/loss"] and len(study.trials) == 16 and 4 <= len(complete) < 16
+    (history,) = drawn["search_history"].figure.axes
+    points, crosses, best = history.get_lines()
+    np.testing.assert_array_equal(points.get_xydata(), [(trial.number + 1, trial.value) for trial in complete])
+    assert len(crosses.get_xdata()) == 16 - len(complete)
+    assert best.get_ydata()[-1] == study.best_value
+    (bars,) = drawn["search_importance"].figure.axes
+    assert sum(bar.get_width() for bar in bars.patches) == pytest.approx(1)
+    assert "momentum" in drawn["search_importance"].caption
+    slices = {axes.get_title(): axes.collections[0].get_offsets() for axes in drawn["search_slices"].figure.axes}
+    assert set(slices) == {"name", "activation", "momentum", "lr"}
+    expected = sorted(math.log(trial.params["optimizer.lr"] / 0.003) / math.log(1 / 0.003) for trial in complete)
+    np.testing.assert_allclose(sorted(slices["lr"][:, 0]), expected)
+    (lines,) = drawn["search_parallel"].figure.axes[0].collections
+    assert len(lines.get_segments()) == len(complete)
+
+
+def test_no_text_of_a_search_s_figures_overlaps_another(searched):
+    for name, picture in draw(analyse(searched, "loss")):
+        if name.startswith("search"):
+            assert_texts_apart(name, picture.figure)
+
+
+def test_other_sweeps_have_no_figures_of_a_search(tmp_path):
+    sweep = report_sweeps.write(tmp_path / "sweep", {"optimizer.lr": [0.01, 0.1], "seed": range(2)})
+    assert not [name for name, _ in draw(analyse(sweep, "acc")) if name.startswith("search")]

@@ -43,6 +43,10 @@ PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
         "pruner": None,
         # of Optuna's pruner, e.g. {n_warmup_steps:3}
         "pruner_options": None,
+        # keys that are searched beside some values of others only, e.g. {optimizer.momentum:{optimizer.name:sgd}}
+        "conditions": None,
+        # directory of an earlier sweep, from whose results the sampler learns
+        "warm_start": None,
         # null: Optuna's journal file in the sweep's directory; sqlite: a database there; or an address, a file
         "storage": None,
         # the space, in the syntax of the command line

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import hydra.plugins.launcher
 import optuna
 from hydra.core.utils import JobReturn
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.search import objectives, samplers, search_console
+from mlpexp.search import objectives, samplers, search_console, search_space
 from mlpexp.search.objectives import Measured
 from mlpexp.search.search_plan import Plan
 from mlpexp.search.search_record import Generation, Params, SearchRecord
@@ -28,7 +28,7 @@ class GenerationSearch:
     """The generations of one command.
 
     Attributes:
-        study: in memory; its trials are numbered like those of the record.
+        study: in memory; after what was known before, its trials are those of the record, in their order.
         places: the directory of the first run of each trial that has an outcome.
         num_failed: trials that ended with an error in this command.
     """
@@ -48,6 +48,14 @@ class GenerationSearch:
         self.study = optuna.create_study(
             study_name=STUDY, directions=objectives.directions(plan.names), pruner=plan.pruner()
         )
+        for known in record.known:
+            self.study.add_trial(
+                optuna.trial.create_trial(
+                    params=known.params,
+                    distributions={key: plan.space.distributions[key] for key in known.params},
+                    values=known.values,
+                )
+            )
         self.places: dict[Runs, str] = {}
         self.returns: list[JobReturn] = []
         self.num_failed = 0
@@ -61,13 +69,36 @@ class GenerationSearch:
             generation = self._record.append([trial.params for trial in trials])
             self._train(generation, trials)
 
+    def own_study(self) -> optuna.Study:
+        """The study without what was known before; its trials are numbered like those of the record."""
+        if not self._record.known:
+            return self.study
+        own = optuna.create_study(study_name=STUDY, directions=objectives.directions(self._plan.names))
+        own.add_trials(self._own_trials())
+        return own
+
+    def _own_trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)[len(self._record.known) :]
+
     def _ask(self, size: int) -> list[Trial]:
         plan, first = self._plan, self._record.num_trials
-        self.study.sampler = samplers.sampler(plan.sampler, plan.seed, first, plan.batch_size)
+        self.study.sampler = samplers.sampler(
+            plan.sampler, plan.seed, first, plan.batch_size, is_conditional=bool(plan.space.conditions)
+        )
         if points := samplers.SAMPLERS[plan.sampler].points:
             for params in points(plan.space, plan.seed, first, size):
                 self.study.enqueue_trial(params)
-        return [self.study.ask(plan.space.distributions) for _ in range(size)]
+        return [self._ask_one() for _ in range(size)]
+
+    def _ask_one(self) -> Trial:
+        space = self._plan.space
+        if not space.conditions:
+            return self.study.ask(space.distributions)
+        trial = self.study.ask()
+        for key, distribution in space.distributions.items():
+            if space.is_active(key, trial.params):
+                search_space.suggest(trial, key, distribution)
+        return trial
 
     def _ask_for(self, params: Params, generation: Generation) -> Trial:
         """An open trial with these parameters, by way of its sampler, which may keep a state in the study's trials.
@@ -75,18 +106,20 @@ class GenerationSearch:
         Raises:
             UserError: the parameters are outside of the space.
         """
-        number = len(self.study.get_trials(deepcopy=False))
+        number = len(self._own_trials())
         if number == generation.first:
             size = max(self._plan.batch_size, len(generation.trials))
-            self.study.sampler = samplers.sampler(self._plan.sampler, self._plan.seed, number, size)
-        distributions = self._plan.space.distributions
+            self.study.sampler = samplers.sampler(
+                self._plan.sampler, self._plan.seed, number, size, is_conditional=bool(self._plan.space.conditions)
+            )
+        distributions = {key: one for key, one in self._plan.space.distributions.items() if key in params}
         try:  # a finished trial is checked when it is made
             optuna.trial.create_trial(params=params, distributions=distributions, values=[0.0] * len(self._plan.names))
         except ValueError as error:
             message = f"{self._record.directory}: trial {number + 1:,} of the record is outside of the space; {error}"
             raise UserError(message) from error
         self.study.enqueue_trial(params)
-        trial = self.study.ask(distributions)
+        trial = self._ask_one()
         _ = trial.relative_params  # computed at the first use, and what the CMA-ES sampler keeps its state by
         return trial
 
@@ -95,9 +128,10 @@ class GenerationSearch:
         self._launch([self._plan.space.runs(trial.params) for trial in trials])
         for trial in trials:
             self._tell(trial, self._outcomes[tuple(self._plan.space.runs(trial.params))])
-        own = self.study.get_trials(deepcopy=False)[generation.first :]
+        study = self.own_study()
+        own = study.get_trials(deepcopy=False)[generation.first :]
         self._mirror.follow(own, generation.first)
-        search_console.generation(self.study, self._plan.names, own, self._plan.num_trials)
+        search_console.generation(study, self._plan.names, own, self._plan.num_trials)
 
     def _tell(self, trial: Trial, outcome: Measured) -> None:
         if outcome.values is None:

@@ -52,6 +52,7 @@ def optimise(
     typed = params_texts(settings["params"]) + list(arguments)
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(typed)
     space = search_space.read(overrides, seeds=settings["seeds"], first_seed=config.get("seed", 0))
+    space = search_space.with_conditions(space, settings["conditions"])
     plan = make_plan(settings, space, composer)
     if plan.pruning is not None:
         if not isinstance(sweep, Sweep):
@@ -71,7 +72,7 @@ def optimise(
         mirror = stack.enter_context(
             closing(StudyMirror(settings["storage"], directory, objectives.directions(plan.names)))
         )
-        record, warning = open_record(directory, plan.asked, mirror.earlier())
+        record, warning = open_record(directory, plan.asked, mirror.earlier(), plan.known)
         mirror.claim(record.id, record.asked)
         for line in filter(None, (warning, mirror.warning)):
             search_console.warn(line)
@@ -80,7 +81,7 @@ def optimise(
         search = kind(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
         search_console.begin(plan, record)
         search.run()
-    search_console.conclude(search.study, plan, directory, search.places)
+    search_console.conclude(search.own_study(), plan, directory, search.places)
     if isinstance(sweep, Sweep):
         sweep.conclude()
     if search.num_failed:

@@ -89,8 +89,9 @@ class PrunedSearch(GenerationSearch):
             self._tell(trial, outcome)
 
     def _show(self) -> None:
-        trials = self.study.get_trials(deepcopy=False)
+        study = self.own_study()
+        trials = study.get_trials(deepcopy=False)
         for generation in self._record.generations:
             own = trials[generation.first : generation.first + len(generation.trials)]
             self._mirror.follow([trial for trial in own if trial.state.is_finished()], generation.first)
-        search_console.progress(self.study, self._plan.names, self._plan.num_trials)
+        search_console.progress(study, self._plan.names, self._plan.num_trials)

@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 
 from mlpexp.runtime.errors import UserError
@@ -29,12 +30,14 @@ class SamplerEntry:
 
     Attributes:
         make: Optuna's sampler from a seed and the size of a generation; it is also given those points that are fixed.
+        make_conditional: the same for a space in which some keys depend on others; None where there is no difference.
         points: (space, seed, first, count) -> points that are known from the start; None where the sampler chooses.
         learns: whether the outcome of trials decides which come next.
         finite: whether the space has a last point.
     """
 
     make: Callable[[int, int], BaseSampler] = lambda seed, size: RandomSampler(seed=seed)
+    make_conditional: Callable[[int, int], BaseSampler] | None = None
     points: Callable[[Space, int, int, int], list[dict[str, Any]]] | None = None
     learns: bool = False
     finite: bool = False
@@ -43,6 +46,14 @@ class SamplerEntry:
 def _tpe(seed: int, size: int) -> BaseSampler:
     # trials of a generation that have no outcome yet count as bad, so that the next ones keep away from them
     return TPESampler(seed=seed, **_accepted(TPESampler, constant_liar=True))
+
+
+def _grouped_tpe(seed: int, size: int) -> BaseSampler:
+    # keys that are always given together are modelled together
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        options = _accepted(TPESampler, constant_liar=True, multivariate=True, group=True)
+        return TPESampler(seed=seed, **options)
 
 
 def _cmaes(seed: int, size: int) -> BaseSampler:
@@ -61,6 +72,7 @@ def _grid(space: Space, seed: int, first: int, count: int) -> list[dict[str, Any
 def _quasi_random(space: Space, seed: int, first: int, count: int) -> list[dict[str, Any]]:
     from scipy.stats.qmc import Sobol  # takes a second to import
 
+    pairs = list(space.distributions.items())
     sequence = Sobol(len(space.distributions), scramble=True, rng=seed)
     if first:
         sequence.fast_forward(first)
@@ -68,7 +80,7 @@ def _quasi_random(space: Space, seed: int, first: int, count: int) -> list[dict[
         warnings.simplefilter("ignore", UserWarning)  # about numbers of points that are no power of two
         shares = sequence.random(count).tolist()
     return [
-        {key: search_space.at(share, one) for share, (key, one) in zip(row, space.distributions.items(), strict=True)}
+        space.active({key: search_space.at(share, one) for share, (key, one) in zip(row, pairs, strict=True)})
         for row in shares
     ]
 
@@ -76,7 +88,7 @@ def _quasi_random(space: Space, seed: int, first: int, count: int) -> list[dict[
 SAMPLERS: Registry[SamplerEntry] = Registry(
     "sampler",
     {
-        "tpe": SamplerEntry(make=_tpe, learns=True),
+        "tpe": SamplerEntry(make=_tpe, make_conditional=_grouped_tpe, learns=True),
         "cmaes": SamplerEntry(make=_cmaes, learns=True),
         "random": SamplerEntry(),
         "qmc": SamplerEntry(points=_quasi_random),
@@ -85,14 +97,18 @@ SAMPLERS: Registry[SamplerEntry] = Registry(
 )
 
 
-def sampler(name: str, seed: int, first: int, size: int) -> BaseSampler:
+def sampler(name: str, seed: int, first: int, size: int, *, is_conditional: bool = False) -> BaseSampler:
     """A sampler for the generation whose first trial has this number.
 
     Each generation has a sampler of its own, seeded by that number, so that a search that was interrupted continues
     with the trials of one that was not.
     """
     digest = hashlib.sha256(f"{seed}/{first}".encode()).digest()
-    return SAMPLERS[name].make(int.from_bytes(digest[:4], "big"), size)
+    own_seed = int.from_bytes(digest[:4], "big")
+    entry = SAMPLERS[name]
+    if is_conditional and entry.make_conditional is not None:
+        return entry.make_conditional(own_seed, size)
+    return entry.make(own_seed, size)
 
 
 def num_trials(name: str, wanted: int | None, space: Space) -> int:
@@ -103,7 +119,10 @@ def num_trials(name: str, wanted: int | None, space: Space) -> int:
     """
     if not SAMPLERS[name].finite:
         return DEFAULT_TRIALS if wanted is None else wanted
-    size = prod(len(search_space.values(key, one)) for key, one in space.distributions.items())
+    if space.conditions:
+        size = sum(1 for _ in search_space.combinations(space))
+    else:
+        size = prod(len(search_space.values(key, one)) for key, one in space.distributions.items())
     return size if wanted is None else min(wanted, size)
 
 
@@ -124,6 +143,8 @@ def check(name: str, space: Space, objectives: list[str]) -> str | None:
         raise UserError(f"{SAMPLERS.unknown(name)}, e.g. hydra.sweeper.sampler=tpe")
     if name != "cmaes":
         return None
+    if space.conditions:
+        raise UserError("sampler=cmaes takes no hydra.sweeper.conditions; choose hydra.sweeper.sampler=tpe")
     if len(objectives) > 1:
         raise UserError("sampler=cmaes has one objective; choose hydra.sweeper.sampler=tpe for several")
     try:

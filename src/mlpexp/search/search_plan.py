@@ -17,8 +17,10 @@ from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config
 from mlpexp.nn.metrics import columns, recorded
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.search import objectives, pruners, samplers, search_console, search_space
+from mlpexp.runtime.terminal import say
+from mlpexp.search import objectives, pruners, samplers, search_console, search_space, warm_start
 from mlpexp.search.pruners import Pruning
+from mlpexp.search.search_record import Known
 from mlpexp.search.search_space import Space
 from mlpexp.store.run_names import UNNAMED
 from mlpexp.sweep.checked_runs import check
@@ -38,6 +40,8 @@ class Plan:
         num_trials: in total, earlier ones included.
         batch_size: trials of a generation; with a pruner, trials that are in training at the same time.
         pruning: None where all trials are trained to their ends.
+        warm_start: an earlier sweep, from whose runs the sampler learns.
+        config: one of the space.
     """
 
     space: Space
@@ -47,6 +51,8 @@ class Plan:
     num_trials: int
     batch_size: int
     pruning: Pruning | None
+    warm_start: str | None
+    config: Config
     dry_run: bool
 
     def pruner(self) -> BasePruner:
@@ -67,7 +73,25 @@ class Plan:
         if self.pruning is not None:
             given = ",".join(f"{key}={value}" for key, value in sorted(self.pruning.given.items()))
             asked["hydra.sweeper.pruner"] = f"{self.pruning.name} ({given})" if given else self.pruning.name
+        if self.space.conditions:
+            asked["hydra.sweeper.conditions"] = " ".join(
+                f"{key}:{other}={'|'.join(sorted(texts))}" for key, (other, texts) in self.space.conditions.items()
+            )
+        if self.warm_start is not None:
+            asked["hydra.sweeper.warm_start"] = self.warm_start
         return asked
+
+    def known(self) -> list[Known]:
+        """What an earlier sweep has found, read now; one line says how much that is.
+
+        Raises:
+            UserError: it does not help.
+        """
+        if self.warm_start is None:
+            return []
+        known, line = warm_start.read(self.warm_start, self.space, self.names, self.config)
+        say(line)
+        return known
 
 
 def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Plan:
@@ -116,8 +140,29 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
         num_trials=total,
         batch_size=samplers.batch_size(name, settings["batch_size"], total),
         pruning=pruning,
+        warm_start=_warm_start(settings["warm_start"], name, pruning),
+        config=cfg,
         dry_run=cfg.dry_run,
     )
+
+
+def _warm_start(directory: Any, sampler: str, pruning: Pruning | None) -> str | None:
+    """
+    Raises:
+        UserError: nothing would learn from it.
+    """
+    if directory is None:
+        return None
+    if not samplers.SAMPLERS[sampler].learns:
+        raise UserError(
+            f"sampler={sampler} does not learn from hydra.sweeper.warm_start; choose hydra.sweeper.sampler=tpe"
+        )
+    if pruning is not None and pruning.by_seed:
+        raise UserError(
+            f"pruner={pruning.name} needs the values of each seed, which hydra.sweeper.warm_start does not give; "
+            "choose hydra.sweeper.pruner=median"
+        )
+    return str(directory)
 
 
 def _pruning(settings: dict[str, Any], configs: list[Config], space: Space, names: list[str]) -> Pruning:
@@ -164,7 +209,7 @@ def _check_values(space: Space, composer: Composer) -> list[Config]:
         for value in search_space.bounds(distribution):
             first: ConfigError | None = None
             for rest in [at_first, *others]:
-                runs = space.runs(rest | {key: value})
+                runs = space.runs(space.active(rest | space.activating(key) | {key: value}))
                 try:
                     composer.compose(specs(runs)[0])
                 except (HydraException, OmegaConfBaseException, ValueError) as error:  # whatever the others are

@@ -8,7 +8,7 @@ asked for again: samplers are seeded by the number of earlier trials, so the tri
 import hashlib
 import itertools
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,25 @@ LIMIT = 2**30  # bytes
 Params = dict[str, Any]  # the searched keys of one trial with their values, as Optuna gives them
 
 
-_NEUTRAL = {"clock"}  # left out where it is 0, as in records of versions that did not have it
+NEUTRAL = {"clock": 0, "known": []}  # left out, as in records of versions that did not have them
+
+
+class Known(BaseModel):
+    """A configuration of an earlier sweep, and its objectives."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    params: dict[str, int | float | str]
+    values: list[float]
 
 
 class _Search(BaseModel):
-    """What is searched: the objectives, and each key as it was typed."""
+    """What is searched: the objectives, and each key as it was typed; and what was known before."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     id: str
     asked: dict[str, str]
     schema_version: int = 1
+    known: list[Known] = []
 
 
 class Generation(BaseModel):
@@ -57,12 +66,14 @@ class SearchRecord:
     Attributes:
         id: of the search, drawn when it began.
         asked: the objectives, and each searched key as it was typed.
+        known: configurations of an earlier sweep.
     """
 
     directory: Path
     id: str
     asked: dict[str, str]
     generations: list[Generation]
+    known: list[Known]
 
     @property
     def num_trials(self) -> int:
@@ -77,13 +88,17 @@ class SearchRecord:
 
 
 def open_record(
-    directory: Path, asked: Mapping[str, str], earlier: tuple[dict[str, str], list[Generation]] | None
+    directory: Path,
+    asked: Mapping[str, str],
+    earlier: tuple[dict[str, str], list[Generation]] | None,
+    find_known: Callable[[], list[Known]] = list,
 ) -> tuple[SearchRecord, str | None]:
     """The record of `directory`, and what was wrong with its file.
 
     Args:
         asked: what this command searches.
         earlier: what Optuna's storage tells of a search, for directories of versions that kept no record.
+        find_known: reads configurations of an earlier sweep; called where the search begins.
 
     Raises:
         UserError: the file cannot be read, or it is the record of another search.
@@ -97,7 +112,7 @@ def open_record(
                 f"{asked.get(key, 'not given')} here; choose another name=…"
             )
     if record is None:
-        record = SearchRecord(directory, uuid.uuid4().hex, dict(asked), earlier[1] if earlier else [])
+        record = SearchRecord(directory, uuid.uuid4().hex, dict(asked), earlier[1] if earlier else [], find_known())
         _write(record)
     return record, warning
 
@@ -114,7 +129,7 @@ def _load(directory: Path) -> tuple[SearchRecord | None, str | None]:
         search = _Search.model_validate_json(texts[0] or b"")
     except (IndexError, ValidationError):
         return None, f"{path} is damaged and has been renamed to {set_aside(path).name}; the search is done again"
-    record = SearchRecord(directory, search.id, search.asked, [])
+    record = SearchRecord(directory, search.id, search.asked, [], search.known)
     for text in texts[1:]:
         try:
             generation = Generation.model_validate_json(text or b"")
@@ -137,7 +152,7 @@ def _write(record: SearchRecord) -> None:
 
 
 def _text(record: SearchRecord) -> bytes:
-    return b"".join(map(_sealed, [_Search(id=record.id, asked=record.asked), *record.generations]))
+    return b"".join(map(_sealed, [_Search(id=record.id, asked=record.asked, known=record.known), *record.generations]))
 
 
 def set_aside(path: Path) -> Path:
@@ -150,7 +165,8 @@ def set_aside(path: Path) -> Path:
 
 
 def _sealed(content: BaseModel) -> bytes:
-    text = content.model_dump_json(exclude=_NEUTRAL if not getattr(content, "clock", 0) else None).encode()
+    neutral = {name for name, value in NEUTRAL.items() if getattr(content, name, value) == value}
+    text = content.model_dump_json(exclude=neutral).encode()
     return hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n"
 
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
 
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.sweep_manifest import REPEATED
@@ -25,29 +26,57 @@ class Space:
         distributions: of the keys that are searched.
         repetitions: the overrides of keys that only repeat a trial, such as the seed; a trial is the mean over them.
         fixed: overrides that are equal in all runs.
+        conditions: of keys that are searched only where another one has one of these values: its name, the values. The
+            other key comes first in `distributions`.
     """
 
     typed: dict[str, str] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     repetitions: dict[str, list[str]] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+
+    def is_active(self, key: str, params: Mapping[str, Any]) -> bool:
+        """Whether a key is searched beside these values of the keys before it."""
+        if key not in self.conditions:
+            return True
+        other, texts = self.conditions[key]
+        return params.get(other) in texts
+
+    def active(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The values without those of keys that are not searched beside the others."""
+        found: dict[str, Any] = {}
+        for key in self.distributions:
+            if key in params and self.is_active(key, found):
+                found[key] = params[key]
+        return found
+
+    def activating(self, key: str) -> dict[str, Any]:
+        """Values of other keys with which this one is searched."""
+        found: dict[str, Any] = {}
+        while key in self.conditions:
+            key, texts = self.conditions[key]
+            found[key] = min(texts)
+        return found
 
     def runs(self, params: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """The overrides of each run of a trial."""
-        texts = []
+        """The overrides of each run of a trial; a key without a value keeps its default."""
+        texts: list[list[str]] = []
         for key in self.typed:
             if key in self.fixed:
                 texts.append([self.fixed[key]])
             elif key in self.repetitions:
                 texts.append(self.repetitions[key])
-            else:
+            elif key in params:
                 texts.append([spelled(key, params[key], self.distributions[key])])
         return list(product(*texts))
 
     def settings(self, params: Mapping[str, Any]) -> dict[str, str]:
         """The searched keys with their values as override text."""
         return {
-            key.lstrip("+"): _value_text(params[key], distribution) for key, distribution in self.distributions.items()
+            key.lstrip("+"): _value_text(params[key], distribution)
+            for key, distribution in self.distributions.items()
+            if key in params
         }
 
 
@@ -84,6 +113,59 @@ def read(overrides: Sequence[Override], seeds: Any = None, first_seed: int = 0) 
     if not space.distributions:
         raise UserError("nothing to search: give a key several values, e.g. optimizer.lr=tag(log,interval(0.001,1))")
     return space
+
+
+def with_conditions(space: Space, given: Any) -> Space:
+    """The space with `hydra.sweeper.conditions`: {key: {other key: value, or list of values}}.
+
+    Raises:
+        UserError: a condition is about keys or values that are not searched, or they depend on each other in a circle.
+    """
+    if not given:
+        return space
+    example = "e.g. 'hydra.sweeper.conditions={optimizer.momentum:{optimizer.name:sgd}}'"
+    if not isinstance(given, Mapping) or not all(isinstance(one, Mapping) and len(one) == 1 for one in given.values()):
+        raise UserError(f"hydra.sweeper.conditions={given} is no mapping of keys to one other key each, {example}")
+    by_name = {key.lstrip("+"): key for key in space.distributions}
+    conditions: dict[str, tuple[str, frozenset[str]]] = {}
+    for name, condition in given.items():
+        ((other, listed),) = condition.items()
+        for key in (name, other):
+            if str(key) not in by_name:
+                raise UserError(f"hydra.sweeper.conditions: {key} is not searched; searched are {', '.join(by_name)}")
+        parent = space.distributions[by_name[str(other)]]
+        if not isinstance(parent, CategoricalDistribution):
+            raise UserError(
+                f"hydra.sweeper.conditions: {other} has no single values; list them, e.g. {other}=choice(…)"
+            )
+        texts = frozenset(
+            map(str, listed if isinstance(listed, Sequence) and not isinstance(listed, str) else [listed])
+        )
+        if not texts or (unknown := sorted(texts - set(parent.choices))):
+            raise UserError(
+                f"hydra.sweeper.conditions: {other}={unknown[0] if texts else '[]'} is not searched; searched are "
+                f"{', '.join(map(str, parent.choices))}"
+            )
+        conditions[by_name[str(name)]] = by_name[str(other)], texts
+    ordered: dict[str, BaseDistribution] = {}
+    left = dict(space.distributions)
+    while left:
+        ready = [key for key in left if key not in conditions or conditions[key][0] in ordered]
+        if not ready:
+            raise UserError(f"hydra.sweeper.conditions: {' and '.join(left)} depend on each other; leave one out")
+        ordered |= {key: left.pop(key) for key in ready}
+    return replace(space, distributions=ordered, conditions=conditions)
+
+
+def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
+    """Let a trial choose the value of a key."""
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(key, distribution.choices)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    else:
+        assert isinstance(distribution, FloatDistribution)
+        trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 def values(key: str, distribution: BaseDistribution) -> list[Any]:
@@ -177,7 +259,13 @@ def _log(tags: set[str], low: float, typed: str) -> bool:
 
 
 def combinations(space: Space) -> Iterator[dict[str, Any]]:
-    """Every point of a finite space, the last key fastest, as in a grid sweep."""
+    """Every point of a finite space, the last key fastest, as in a grid sweep; each once."""
     lists = [values(key, distribution) for key, distribution in space.distributions.items()]
+    seen: set[tuple[tuple[str, Any], ...]] = set()
     for point in product(*lists):
-        yield dict(zip(space.distributions, point, strict=True))
+        params = space.active(dict(zip(space.distributions, point, strict=True)))
+        if space.conditions:
+            if (items := tuple(params.items())) in seen:
+                continue
+            seen.add(items)
+        yield params

@@ -19,7 +19,7 @@ from mlpexp.runtime import portable, safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.search.search_record import Generation, set_aside
 from mlpexp.store import atomic_files, directory_lock
-from mlpexp.store.file_names import OPTUNA_DATABASE, OPTUNA_JOURNAL
+from mlpexp.store.file_names import OPTUNA_DATABASE, OPTUNA_JOURNAL, SEARCH
 
 STUDY = "mlpexp"
 LIMIT = 2**30  # bytes of a journal
@@ -136,6 +136,34 @@ class StudyMirror:
         if self._lock is not None:
             directory_lock.release(self._lock)
             self._lock = None
+
+
+def load(directory: Path) -> tuple[list[str], optuna.Study] | None:
+    """The objectives and the study of a search, each trial once and numbered as in its record.
+
+    Returns:
+        None where the directory holds no search, or its study is elsewhere.
+
+    Raises:
+        UserError: the storage cannot be read.
+    """
+    if not (directory / SEARCH).is_file():
+        return None
+    if (directory / OPTUNA_JOURNAL).is_file():
+        storage, _ = _journal_storage(directory / OPTUNA_JOURNAL)
+    elif (directory / OPTUNA_DATABASE).is_file():
+        storage = _database("sqlite", directory / OPTUNA_DATABASE)
+    else:
+        return None
+    try:
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+        names = json.loads(study.user_attrs[ASKED])["objectives"].split(",")
+    except (KeyError, ValueError) as error:  # nothing was told yet
+        raise DamagedStorage(f"{directory} holds no study of a search ({error})") from error
+    latest = {_number(one): one for one in study.get_trials(deepcopy=False) if VOID not in one.user_attrs}
+    own = optuna.create_study(study_name=STUDY, directions=study.directions)
+    own.add_trials([latest[number] for number in sorted(latest)])
+    return names, own
 
 
 def _values(trial: FrozenTrial) -> list[float] | None:

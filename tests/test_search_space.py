@@ -1,0 +1,142 @@
+"""`hydra.sweeper.conditions`: keys that are searched beside some values of others; `warm_start`: known outcomes."""
+
+import gc
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from mlpexp import load_results
+from mlpexp.search import samplers
+from mlpexp.search.study_storage import Journal
+
+TINY = "data.batch_size=256 trainer.max_epochs=2 tracking.diagnostics=false tracking.tensorboard=false model.width=3"
+PLACE = Path("multirun/s")
+OPTIMIZERS = "optimizer.name=sgd,adam 'optimizer.momentum=interval(0.5,0.9)' 'optimizer.lr=tag(log,interval(0.01,0.1))'"
+ONLY_SGD = "'hydra.sweeper.conditions={optimizer.momentum:{optimizer.name:sgd}}'"
+
+
+@pytest.fixture
+def train(train: Callable[..., Any]) -> Callable[..., Any]:
+    """As a new process would: a sweep's directory is free once nothing refers to the sweep any more."""
+
+    def call(arguments: str) -> Any:
+        gc.collect()
+        return train(arguments)
+
+    return call
+
+
+def trials() -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.JournalStorage(Journal(PLACE / "optuna.log"))
+    return optuna.load_study(study_name=None, storage=storage).trials
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_key_with_a_condition_is_searched_where_it_holds(sampler: str, train: Any, here: Path) -> None:
+    command = f"-m hydra/sweeper=optuna name=s {OPTIMIZERS} {ONLY_SGD} {TINY} hydra.sweeper.sampler={sampler} "
+    ended = train(f"{command} hydra.sweeper.n_trials=12 hydra.sweeper.batch_size=6")
+    assert (ended.code, "failed" in ended.err) == (0, False), ended.err
+    rows = load_results(PLACE)
+    assert len(rows) == 12
+    assert {row["optimizer.name"] for row in rows} == {"sgd", "adam"}
+    assert {trial.params["optimizer.name"] for trial in trials() if "optimizer.momentum" in trial.params} == {"sgd"}
+    assert {trial.params["optimizer.name"] for trial in trials() if "optimizer.momentum" not in trial.params} == {
+        "adam"
+    }
+    before = (PLACE / "search.jsonl").read_text()
+    shutil.rmtree(PLACE)
+    assert train(f"{command} hydra.sweeper.n_trials=6 hydra.sweeper.batch_size=6").code == 0
+    assert train(f"{command} hydra.sweeper.n_trials=12 hydra.sweeper.batch_size=6").code == 0
+    assert (PLACE / "search.jsonl").read_text().splitlines()[1:] == before.splitlines()[1:]
+
+
+def test_a_grid_has_each_point_of_a_conditional_space_once(train: Any, here: Path) -> None:
+    space = "optimizer.name=adam,sgd optimizer.momentum=0.5,0.9 optimizer.lr=0.01,0.02"
+    ended = train(f"-m hydra/sweeper=optuna name=s {space} {ONLY_SGD} {TINY} hydra.sweeper.sampler=grid")
+    assert ended.code == 0, ended.err
+    assert len(trials()) == len(load_results(PLACE)) == 2 + 4
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ("{optimizer.nesterov:{optimizer.name:sgd}}", "optimizer.nesterov is not searched"),
+        ("{optimizer.momentum:{optimizer.name:lion}}", "optimizer.name=lion is not searched; searched are sgd, adam"),
+        ("{optimizer.momentum:{optimizer.lr:0.1}}", "optimizer.lr has no single values"),
+        ("{optimizer.name:{optimizer.name:sgd}}", "depend on each other"),
+        ("{optimizer.momentum:sgd}", "is no mapping"),
+        ("{optimizer.momentum:{optimizer.name:[]}}", "optimizer.name=[] is not searched"),
+        ("3", "is no mapping"),
+    ],
+)
+def test_a_condition_that_cannot_hold_is_refused(conditions: str, said: str, train: Any, here: Path) -> None:
+    ended = train(f"-m hydra/sweeper=optuna name=s {OPTIMIZERS} 'hydra.sweeper.conditions={conditions}'")
+    assert (ended.code, said in ended.line) == (2, True), ended.err
+
+
+GRID = "optimizer.lr=0.001,0.01,0.1,1 model.activation=tanh,relu seed=1,2"
+SEARCH = "-m hydra/sweeper=optuna name=s 'optimizer.lr=tag(log,interval(0.005,2))' model.activation=relu,tanh,gelu"
+
+
+def test_a_search_learns_from_an_earlier_sweep(train: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train(f"-m name=grid {GRID} {TINY}").code == 0
+    seen: list[list[optuna.trial.FrozenTrial]] = []
+    ordinary = samplers.sampler
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        made = ordinary(*arguments, **options)
+        sample = made.sample_relative
+
+        def spy(study: optuna.Study, *others: Any) -> Any:
+            seen.append(study.get_trials(deepcopy=False))
+            return sample(study, *others)
+
+        made.sample_relative = spy
+        return made
+
+    monkeypatch.setattr(samplers, "sampler", watched)
+    command = (
+        f"{SEARCH} {TINY} hydra.sweeper.warm_start=multirun/grid hydra.sweeper.batch_size=2 hydra.sweeper.n_trials="
+    )
+    ended = train(f"{command}4")
+    assert ended.code == 0, ended.err
+    assert "6 configurations are known from multirun/grid (12 of 16 runs)" in ended.out
+    known = {(one.params["optimizer.lr"], one.params["model.activation"]): one.value for one in seen[0][:6]}
+    rows = load_results(here / "multirun/grid")
+    for (lr, activation), value in known.items():
+        own = [row["val/loss"] for row in rows if (row["optimizer.lr"], row["model.activation"]) == (lr, activation)]
+        assert value == pytest.approx(sum(own) / 2) and len(own) == 2
+    assert "best of 4 trials" in ended.out
+    assert len(trials()) == len(load_results(PLACE)) == 4
+    shutil.move(here / "multirun/grid", here / "elsewhere")  # it is in the record
+    assert train(f"{command}6").code == 0
+    record = (PLACE / "search.jsonl").read_text().splitlines()
+    assert len(json.loads(record[0].partition(" ")[2])["known"]) == 6
+    shutil.rmtree(PLACE)
+    shutil.move(here / "elsewhere", here / "multirun/grid")
+    assert train(f"{command}6").code == 0
+    assert (PLACE / "search.jsonl").read_text().splitlines()[1:] == record[1:]
+    refused = train(f"{command}6".replace("hydra.sweeper.warm_start=multirun/grid", ""))
+    assert (refused.code, "hydra.sweeper.warm_start is multirun/grid there" in refused.line) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (f"{SEARCH} hydra.sweeper.warm_start=multirun/none", "holds no results.csv"),
+        (f"{SEARCH} hydra.sweeper.warm_start=multirun/grid data=wine", "data.name is digits there and wine here"),
+        (f"{SEARCH} hydra.sweeper.warm_start=multirun/grid hydra.sweeper.sampler=qmc", "does not learn"),
+        (f"{SEARCH} model.depth=4,5 hydra.sweeper.warm_start=multirun/grid", "none of its 2 runs"),
+        (f"{SEARCH} hydra.sweeper.warm_start=multirun/grid hydra.sweeper.pruner=wilcoxon hydra.sweeper.seeds=5",
+         "needs the values of each seed"),
+    ],
+)  # fmt: skip
+def test_a_start_that_teaches_nothing_is_refused(arguments: str, said: str, train: Any, here: Path) -> None:
+    assert train(f"-m name=grid optimizer.lr=0.01,0.1 {TINY}").code == 0
+    ended = train(arguments)
+    assert (ended.code, said in ended.line) == (2, True), ended.err
