@@ -199,7 +199,7 @@ def unknown_key(key: str) -> str:
     if key.startswith(("hydra.sweeper.", "hydra.launcher.")):
         return plugin_keys.unknown_key(key)
     group, _, last = key.rpartition(".")
-    candidates = list(_DEFAULTS)
+    candidates = [name for name in _DEFAULTS if name not in schema.NOT_TYPED]
     same = [name for name in candidates if name.rsplit(".", 1)[-1] == last]  # without its group, such as lr=0.1
     close = same or get_close_matches(key, candidates, n=1, cutoff=0.7)
     if group == "trainer" and last in TRAINER_FLAGS:
