@@ -42,7 +42,7 @@ def expected_failures(estimator):
     }
 
 
-@pytest.mark.thorough(sample=25)
+@pytest.mark.thorough(sample=12)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [mlpexp.MLPClassifier(**SMALL), mlpexp.MLPRegressor(**SMALL)], expected_failed_checks=expected_failures
@@ -102,6 +102,7 @@ def test_weighted_training_is_that_of_a_torch_loop(weights):
         np.testing.assert_allclose(mine, theirs.detach().T, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.thorough(sample=4)
 @pytest.mark.parametrize("solver", [name for name, rule in OPTIMIZERS.items() if rule.trains_alone is None])
 def test_partial_fits_are_the_epochs_of_one_fit(solver):
     X, y = iris()
@@ -135,6 +136,19 @@ def test_early_stopping_keeps_the_weights_of_the_best_epoch():
     best = network.validation_scores_.index(network.best_validation_score_) + 1
     again = clone(network).set_params(max_iter=best, n_iter_no_change=np.inf).fit(X, y)
     np.testing.assert_array_equal(network.predict_proba(X), again.predict_proba(X))
+
+
+def test_training_ends_when_its_loss_has_stopped_falling():
+    X, y = iris()
+    network = mlpexp.MLPClassifier((8,), learning_rate_init=0.05, max_iter=60, tol=0.02, random_state=0)
+    whole = clone(network).set_params(**ENDLESS).fit(X, y)
+    best, waited, epochs = np.inf, 0, 0
+    while waited <= 3:
+        loss = whole.loss_curve_[epochs]
+        best, waited, epochs = (loss, 0, epochs + 1) if loss < best - 0.02 else (best, waited + 1, epochs + 1)
+    assert network.set_params(n_iter_no_change=3).fit(X, y).n_iter_ == epochs < 60
+    assert network.loss_curve_ == whole.loss_curve_[:epochs]
+    assert network.loss_ == network.loss_curve_[-1]
 
 
 def test_the_end_of_the_epochs_before_that_of_the_training_is_a_warning():

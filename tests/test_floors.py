@@ -99,6 +99,7 @@ FORBIDDEN = {
     "tracking": ("torch", "lightning", "hydra", "omegaconf", "sklearn"),
     "analysis": ("torch", "lightning", "sklearn"),
     "report": ("torch", "lightning", "sklearn"),
+    "estimators": ("lightning", "hydra", "omegaconf", "matplotlib", "pandas"),
 }
 
 
