@@ -1,5 +1,6 @@
 """Modules of the user's own: how they are found, what they register, what is said where they are missing or changed."""
 
+import os
 import sys
 import types
 from pathlib import Path
@@ -146,14 +147,18 @@ def test_a_plugin_in_a_directory_of_runs_is_not_executed_for_a_recorded_run(here
         checks.from_plain({"plugins": [f"run/evil.py@{'0' * 64}"]})
 
 
-def test_an_entry_registered_before_its_module_became_a_plugin_belongs_to_it(here, monkeypatch):
+@pytest.mark.parametrize("is_old", [False, True])
+def test_an_entry_registered_before_its_module_became_a_plugin_belongs_to_it(here, monkeypatch, is_old):
     write(here, cubic_plugin=CUBIC)
+    if is_old:
+        os.utime(here / "cubic_plugin.py", (1e9, 1e9))
     monkeypatch.syspath_prepend(str(here))
     import cubic_plugin
 
     assert isinstance(cubic_plugin, types.ModuleType)
     loaded = user_code.load("cubic_plugin", here)
     assert user_code.registered(loaded) == {"activation": ["cubic"]}
+    assert (sys.modules["cubic_plugin"] is cubic_plugin) is is_old
 
 
 def test_what_a_session_defines_has_no_source():

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import re
 import sys
+import time
 from collections.abc import Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,7 @@ class Loaded(NamedTuple):
         return f"{self.place}@{self.digest}"
 
 
+_STARTED = time.time()
 _loaded: dict[str, Loaded] = {}  # by the module's name
 _seen: dict[tuple[str, Path], tuple[Any, Loaded]] = {}  # with the times of its files
 
@@ -68,8 +70,9 @@ def load(given: str, home: Path, *, recorded: bool = False) -> Loaded:
         )
     known = _loaded.get(name)
     if known is None or known.digest != digest:
-        _forget(name, files if known is None else {*known.files, *files})
-        _import(name, short(place), files)
+        if known is not None or not _is_imported(name, files):
+            _forget(name, files if known is None else {*known.files, *files})
+            _import(name, short(place), files)
         known = _loaded[name] = Loaded(place, digest, files)
     if file.name == Path(place).name:
         place = str(home / place)
@@ -219,6 +222,11 @@ def directory_of_runs(file: Path) -> Path | None:
         return any(all((directory / name).exists() for name in names) for names in _OF_RUNS)
 
     return next(filter(is_one, file.parents), None)
+
+
+def _is_imported(name: str, files: Collection[Path]) -> bool:
+    """Whether the program has imported the module, whose source has not been written to since the program started."""
+    return name in sys.modules and all(file.stat().st_mtime < _STARTED for file in files)
 
 
 def _import(name: str, called: str, files: Collection[Path]) -> None:
