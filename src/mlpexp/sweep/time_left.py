@@ -7,9 +7,12 @@ starts the clock, because imports, kernels and data come once, and what was trai
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mlpexp.sweep.planner import COMPILED_SPEEDUP
-from mlpexp.sweep.work_unit import Unit
+
+if TYPE_CHECKING:  # it imports torch, which a finished sweep does not need
+    from mlpexp.sweep.work_unit import Unit
 
 FILES_S = {"run": 2e-3, "table": 4e-4}  # of a run that has trained in a stack
 ALONE_S, ALONE_EPOCH_S = 0.15, 0.02  # of a run that trains alone, and of each of its epochs
@@ -22,7 +25,7 @@ class TimeLeft:
         clock: returns seconds.
     """
 
-    def __init__(self, units: Sequence[Unit], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, units: "Sequence[Unit]", clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._training = {unit.origin: _training_s(unit) for unit in units}
         self._files = {unit.origin: FILES_S[unit.jobs[0].config.record] for unit in units}
@@ -75,7 +78,7 @@ class TimeLeft:
         return sum(self._training[origin] + self._runs[origin] * self._files[origin] for origin in self._runs)
 
 
-def _training_s(unit: Unit) -> float:
+def _training_s(unit: "Unit") -> float:
     cfg = unit.jobs[0].config
     if unit.alone:
         return sum(ALONE_S + ALONE_EPOCH_S * job.config.trainer.max_epochs for job in unit.jobs)
