@@ -7,6 +7,7 @@ its own, and the shorter one is removed when the longer one is complete, so that
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from mlpexp.config.schema import Config
@@ -103,11 +104,12 @@ class EarlierRuns:
 
     def _length(self, cfg: Config, digest: str, directory: Path, result: Result) -> int | None:
         """The number of epochs with which `result` is one of `cfg`, trained by its engine or continued by torch."""
-        for epochs in dict.fromkeys((*self.lengths, result.epochs, *_recorded(directory))):
+        for epochs in chain(self.lengths, [result.epochs], _recorded(directory)):  # the last is slow, and rarely asked
             if epochs > 0:
-                longer = _with(cfg, epochs)
-                alone = replace(longer, stack=replace(longer.stack, engine="torch"))
-                if result.identity in (identity(longer, digest), identity(alone, digest)):
+                own = _with(cfg, epochs)
+                if result.identity == identity(own, digest):
+                    return epochs
+                if own.stack.engine != "torch" and result.identity == identity(_by_torch(own), digest):
                     return epochs
         return None
 
@@ -125,5 +127,10 @@ def _with(cfg: Config, epochs: int) -> Config:
     return replace(cfg, trainer=_trainer(cfg.trainer, epochs))
 
 
+def _by_torch(cfg: Config) -> Config:
+    return replace(cfg, stack=_torch_stack(cfg.stack))
+
+
 # one object for all runs that share the settings: identities are cached by objects
+_torch_stack = ByObject(lambda stack: replace(stack, engine="torch"))
 _trainer = ByObject(lambda trainer, epochs: replace(trainer, max_epochs=epochs))
