@@ -257,7 +257,7 @@ def test_a_search_has_its_history_importances_slices_and_parallel_coordinates(se
     assert sum(bar.get_width() for bar in bars.patches) == pytest.approx(1)
     assert "momentum" in drawn["search_importance"].caption
     slices = {axes.get_title(): axes.collections[0].get_offsets() for axes in drawn["search_slices"].figure.axes}
-    assert set(slices) == {"name", "activation", "momentum", "lr"}
+    assert set(slices) == {"optimizer", "activation", "momentum", "lr"}
     expected = sorted(math.log(trial.params["optimizer.lr"] / 0.003) / math.log(1 / 0.003) for trial in complete)
     np.testing.assert_allclose(sorted(slices["lr"][:, 0]), expected)
     (lines,) = drawn["search_parallel"].figure.axes[0].collections

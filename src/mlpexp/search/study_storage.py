@@ -149,6 +149,7 @@ def load(directory: Path) -> tuple[list[str], optuna.Study] | None:
     """
     if not (directory / SEARCH).is_file():
         return None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if (directory / OPTUNA_JOURNAL).is_file():
         storage, _ = _journal_storage(directory / OPTUNA_JOURNAL)
     elif (directory / OPTUNA_DATABASE).is_file():

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.analysis.swept_keys import labels
 from mlpexp.nn.metrics import label
 from mlpexp.report.figures.canvas import CATEGORIES, label_width, plain, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
@@ -23,6 +26,7 @@ LEAST = 4  # trials with a value from which there is something to see
 MOST_KEYS = 8
 LETTERS = 14
 TREES_SEED = 0
+LONG = 5  # letters of a tick from which it is written upright
 PANEL, GAP = 1.9, 0.85  # inches
 
 
@@ -62,6 +66,11 @@ def _trials(analysis: Analysis) -> Trials | None:
     directory = analysis.study.directory
     if not (directory / SEARCH).is_file():
         return None
+    return _load(directory, (directory / SEARCH).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # for all figures of one report
+def _load(directory: Path, changed: int) -> Trials | None:
     try:
         from mlpexp.search import study_storage  # optuna: late, and an extra
     except (ImportError, UserError):
@@ -84,14 +93,15 @@ def _trials(analysis: Analysis) -> Trials | None:
     for trial in trials:
         distributions |= trial.distributions
     importance = _importance(study)
+    shown = dict(zip(distributions, labels([key.lstrip("+") for key in distributions]), strict=True))
     order = sorted(distributions, key=lambda key: -importance.get(key, -1.0))
     return Trials(
         objective=names[0],
         maximise=study.direction.name == "MAXIMIZE",
         values=np.array([math.nan if value is None else value for value in values]),
         pruned=~np.array(complete),
-        keys=[_key(key, distributions[key], [trial.params.get(key) for trial in trials]) for key in order],
-        importance=importance,
+        keys=[_key(shown[key], distributions[key], [trial.params.get(key) for trial in trials]) for key in order],
+        importance={shown[key]: share for key, share in importance.items()},
     )
 
 
@@ -109,8 +119,7 @@ def _importance(study: Any) -> dict[str, float]:
         return {}
 
 
-def _key(key: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
-    name = key.lstrip("+").rsplit(".", 1)[-1]
+def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
     if hasattr(distribution, "choices"):
         choices = [choice for choice in distribution.choices if choice in set(values)]
         step = max(1, len(choices) - 1)
@@ -135,7 +144,7 @@ def history(analysis: Analysis) -> ReportFigure | None:
     ended = int((~trials.pruned).sum())
     caption = f"{ended:,} trials that were trained to the end, and the best of them so far."
     if rest := int((trials.pruned & np.isfinite(trials.values)).sum()):
-        caption += f" Crosses: {rest:,} trials that were pruned, with the value at which they were."
+        caption += f" Crosses: {rest:,} trials that were pruned, as far as their last values are on the axis."
     return ReportFigure(title="History of the search", caption=caption, figure=draw_history(trials))
 
 
@@ -150,7 +159,7 @@ def draw_history(trials: Trials) -> Figure:
     axes.plot(numbers[~done & finite], trials.values[~done & finite], "x", color=FAINT)
     best = np.maximum.accumulate if trials.maximise else np.minimum.accumulate
     axes.step(numbers[done], best(trials.values[done]), where="post", color=CATEGORIES[1])
-    value_axis(axes, trials.values)
+    value_axis(axes, trials.values[done])
     axes.set_xlabel("trial")
     axes.set_ylabel(_title(trials))
     headline(figure, "History of the search")
@@ -166,8 +175,7 @@ def importance(analysis: Analysis) -> ReportFigure | None:
         "fANOVA (Hutter et al., 2014): a random forest is fitted to the trials that were trained to the end, and its "
         "variance over the space is divided among the keys. Describes the forest; nothing is tested."
     )
-    told = {name.rsplit(".", 1)[-1] for name in trials.importance}
-    if missing := [key.name for key in trials.keys if key.name not in told]:
+    if missing := [key.name for key in trials.keys if key.name not in trials.importance]:
         caption += f" Not all of these trials have {', '.join(missing)}."
     return ReportFigure(title="Importance of the searched keys", caption=caption, figure=draw_importance(trials))
 
@@ -175,7 +183,7 @@ def importance(analysis: Analysis) -> ReportFigure | None:
 @in_house_style
 def draw_importance(trials: Trials) -> Figure:
     pairs = sorted(trials.importance.items(), key=lambda pair: -pair[1])[: 2 * MOST_KEYS]
-    names = [name.lstrip("+").rsplit(".", 1)[-1] for name, _ in pairs]
+    names = [name for name, _ in pairs]
     left, up = label_width(names, 34) + 0.2, 0.27 * len(pairs)
     figure = new_figure(left + 5.0, up + 0.95)
     axes = place(figure, left, 0.5, 4.2, up)
@@ -206,21 +214,23 @@ def draw_slices(trials: Trials) -> Figure:
     keys = trials.keys[:MOST_KEYS]
     columns = min(3, len(keys))
     rows = -(-len(keys) // columns)
-    height = 1.7
-    figure = new_figure(0.5 + columns * (PANEL + GAP), rows * (height + 1.35) + 0.35)
+    long = any(len(text) > LONG for key in keys for _, text in key.ticks)
+    height, below = 1.7, 1.0 if long else 0.4
+    figure = new_figure(0.5 + columns * (PANEL + GAP), rows * (height + below + 0.4) + 0.4)
     done = ~trials.pruned
     shades = colormaps["viridis"](np.linspace(0, 0.85, len(done)))
     for i, key in enumerate(keys):
         row, column = divmod(i, columns)
-        bottom = (rows - 1 - row) * (height + 1.35) + 1.0
+        bottom = (rows - 1 - row) * (height + below + 0.4) + below
         axes = place(figure, 0.7 + column * (PANEL + GAP), bottom, PANEL, height)
         axes.scatter(key.places[done], trials.values[done], s=14, c=shades[done], alpha=0.8)
         value_axis(axes, trials.values[done])
-        _ticks(axes, key, rotated=any(len(text) > 4 for _, text in key.ticks))
+        _ticks(axes, key, rotated=any(len(text) > LONG for _, text in key.ticks))
         axes.set_xlim(-0.08, 1.08)
         axes.set_title(key.name, size=9)
         if column == 0:
             axes.set_ylabel(_title(trials))
+    headline(figure, "Trials by key")
     return figure
 
 
@@ -273,6 +283,7 @@ def draw_parallel(trials: Trials) -> Figure:
         )
         for at, text in key.ticks[:: max(1, -(-len(key.ticks) // 8))]:
             beside: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+            beside["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
             axes.annotate(short(text, 9), (place_, at), size=7, color=FAINT, **beside)
     headline(figure, f"Parallel coordinates, {_title(trials)}")
     return figure
