@@ -63,6 +63,18 @@ def test_the_same_command_again_trains_nothing_and_says_so(train, sweep: Path):
     assert (times(sweep), (sweep / "results.csv").read_bytes()) == (before, table)
 
 
+@pytest.mark.parametrize("lost", [file_names.OVERRIDES, file_names.CONFIG, ".hydra/hydra.yaml", file_names.HYDRA])
+def test_what_a_finished_run_has_lost_of_hydras_files_is_written_again(train, sweep: Path, lost: str):
+    before, was = times(sweep), tree(sweep / RUNS[1])
+    place = sweep / RUNS[1] / lost
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    ended = train(SMALL)
+    assert (ended.code, times(sweep)) == (0, before)
+    now = tree(sweep / RUNS[1])
+    assert now.keys() == was.keys()
+    assert now | {".hydra/hydra.yaml": ""} == was | {".hydra/hydra.yaml": ""}  # it names the directory, which was copied
+
+
 def test_a_larger_grid_trains_only_what_is_new_and_a_smaller_one_deletes_nothing(train, sweep: Path):
     before = times(sweep)
     ended = train(f"-m seed=2,3,1 model.width=6,4 {QUICK}")  # in another order, too

@@ -13,6 +13,7 @@ EVENTS = "events.out.tfevents.*"
 HYDRA = ".hydra"
 CONFIG = ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
+OF_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in `HYDRA`
 
 # of a run or a sweep
 LOCK = ".lock"

@@ -159,7 +159,7 @@ def remove_shorter(found: Found, shelf: Path) -> None:
     if not directory.is_dir() or directory.is_symlink():
         return
     listed = [*found.result.files, file_names.LOG, file_names.LOCK, file_names.RESULT]
-    for name in [*(f"{file_names.HYDRA}/{own}.yaml" for own in ("config", "hydra", "overrides")), *listed]:
+    for name in [*(f"{file_names.HYDRA}/{own}" for own in file_names.OF_HYDRA), *listed]:
         if not (directory / name).parent.is_symlink():
             (directory / name).unlink(missing_ok=True)
     for folder in (*{(directory / name).parent for name in (*found.result.files, file_names.CONFIG)}, directory):

@@ -23,6 +23,7 @@ from mlpexp.config.hparams import chosen, swept
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import RunsFailed, is_storage
 from mlpexp.store import atomic_files, failure_record
+from mlpexp.store.file_names import OF_HYDRA
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import FINAL, Result
 from mlpexp.store.run_state import Found
@@ -246,3 +247,15 @@ def write_hydra_files(composed: ComposedRun, job: Job) -> None:
         atomic_files.write_all(directory, composed.hydra_files())
     if job.log is not None:
         job.log.touch()
+
+
+def restore_hydra_files(composed: ComposedRun, job: Job) -> None:
+    """Write again what a finished job has lost of them: its marker does not list what was there before training."""
+    if composed.output_subdir is None or not job.directory.is_dir():  # it may be in the sweep's table
+        return
+    directory = job.directory / composed.output_subdir
+    present = set(os.listdir(directory)) if directory.is_dir() else set()  # noqa: PTH208
+    if not present.issuperset(OF_HYDRA):
+        directory.mkdir(exist_ok=True)
+        lost = {name: text for name, text in composed.hydra_files().items() if name not in present}
+        atomic_files.write_all(directory, lost)

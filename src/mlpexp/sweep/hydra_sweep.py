@@ -22,7 +22,7 @@ from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
 from mlpexp.sweep.checked_runs import CheckedRun, check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.hydra_jobs import Ended, HydraCalls, Job, Outcome, StackedReturn, ended_rows, write_hydra_files
+from mlpexp.sweep.hydra_jobs import Ended, HydraCalls, Job, Outcome, StackedReturn, ended_rows, restore_hydra_files, write_hydra_files
 from mlpexp.sweep.planner import engine_of
 from mlpexp.sweep.sweep_console import Screen
 
@@ -181,8 +181,9 @@ class Sweep:
                 place, found = run.composed.output_dir, survey.found[run.composed.output_dir]
                 if place not in jobs and (found.result or not run.composed.needs_run_job):
                     jobs[place] = self.job(run, found, swept)
-                    if jobs[place].done is None and run.config.record == "run":
-                        write_hydra_files(run.composed, jobs[place])
+                    if run.config.record == "run":
+                        write = write_hydra_files if jobs[place].done is None else restore_hydra_files
+                        write(run.composed, jobs[place])
                 run.composed.files = None  # so that many runs fit into memory
             repeated = sum(run.composed.output_dir in jobs for run in runs) - len(jobs)
             if repeated:
