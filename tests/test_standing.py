@@ -72,7 +72,9 @@ def test_what_a_finished_run_has_lost_of_hydras_files_is_written_again(train, sw
     assert (ended.code, times(sweep)) == (0, before)
     now = tree(sweep / RUNS[1])
     assert now.keys() == was.keys()
-    assert now | {".hydra/hydra.yaml": ""} == was | {".hydra/hydra.yaml": ""}  # it names the directory, which was copied
+    assert now | {".hydra/hydra.yaml": ""} == was | {
+        ".hydra/hydra.yaml": ""
+    }  # it names the directory, which was copied
 
 
 def test_a_larger_grid_trains_only_what_is_new_and_a_smaller_one_deletes_nothing(train, sweep: Path):

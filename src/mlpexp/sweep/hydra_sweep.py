@@ -22,7 +22,16 @@ from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
 from mlpexp.sweep.checked_runs import CheckedRun, check
 from mlpexp.sweep.compose import Composer
-from mlpexp.sweep.hydra_jobs import Ended, HydraCalls, Job, Outcome, StackedReturn, ended_rows, restore_hydra_files, write_hydra_files
+from mlpexp.sweep.hydra_jobs import (
+    Ended,
+    HydraCalls,
+    Job,
+    Outcome,
+    StackedReturn,
+    ended_rows,
+    restore_hydra_files,
+    write_hydra_files,
+)
 from mlpexp.sweep.planner import engine_of
 from mlpexp.sweep.sweep_console import Screen
 
