@@ -73,7 +73,9 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--budgets", type=int, nargs="+", help="numbers of trials")
     parser.add_argument("--batch-size", type=int, help="trials of a generation, for trying; writes nothing")
-    parser.add_argument("--problems", nargs="+", help="of digits, wine, breast_cancer, csv; default: all")
+    parser.add_argument(
+        "--problems", nargs="+", help="of digits, wine, breast_cancer, csv_iris, csv_diabetes; default: all"
+    )
     asked = parser.parse_args()
     size = QUICK if asked.quick else Size()
     size = size._replace(
@@ -97,16 +99,18 @@ def main() -> None:
 
 
 def _problems(place: Path) -> dict[str, dict[str, Any]]:
-    """The data of each problem; the CSV file is the diabetes study, a regression."""
-    from sklearn.datasets import load_diabetes
+    """The data of each problem; the CSV files are the iris flowers and the diabetes study, a regression."""
+    from sklearn.datasets import load_diabetes, load_iris
 
-    path = place / "diabetes.csv"
-    load_diabetes(as_frame=True).frame.to_csv(path, index=False)
+    load_diabetes(as_frame=True).frame.to_csv(place / "diabetes.csv", index=False)
+    load_iris(as_frame=True).frame.to_csv(place / "iris.csv", index=False)
+    csv = {"data.name": "csv", "data.target": "target"}
     return {
         "digits": {"data.name": "digits"},
         "wine": {"data.name": "wine"},
         "breast_cancer": {"data.name": "breast_cancer"},
-        "csv": {"data.name": "csv", "data.path": str(path), "data.target": "target", "data.task": "regression"},
+        "csv_iris": csv | {"data.path": str(place / "iris.csv")},
+        "csv_diabetes": csv | {"data.path": str(place / "diabetes.csv"), "data.task": "regression"},
     }
 
 

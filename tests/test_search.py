@@ -137,14 +137,14 @@ def test_a_generation_is_asked_for_and_trained_at_once(sampler: str, train: Any,
 @pytest.mark.parametrize(
     ("trials", "sampler", "sizes"),
     [
-        (40, "tpe", [10] * 4),
-        (41, "tpe", [10] * 4 + [1]),
+        (40, "tpe", [5] * 8),
+        (41, "tpe", [5] * 8 + [1]),
         (200, "tpe", [20] * 10),
         (7, "cmaes", [1] * 7),
         (60, "random", [50, 10]),
     ],
 )
-def test_by_default_a_generation_is_a_quarter_of_the_trials_and_at_most_twenty(
+def test_by_default_a_generation_is_an_eighth_of_the_trials_and_at_most_twenty(
     trials: int, sampler: str, sizes: list[int], train: Any, here: Path, trained: Any
 ) -> None:
     ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials={trials} hydra.sweeper.sampler={sampler}")
@@ -237,7 +237,7 @@ def test_the_sampler_keeps_away_from_where_runs_diverge(train: Any, here: Path, 
     ended = train(f"{SEARCH} {space} hydra.sweeper.n_trials=60")
     assert ended.code == 0, ended.err
     diverged = [sum(job.config.optimizer.lr > 0.1 for job in portion) for portion in trained.portions]
-    assert diverged[0] >= 8
+    assert diverged[0] >= len(trained.portions[0]) / 2
     assert diverged[-1] <= 4
     states = [trial.state for trial in study(here).trials]
     assert states.count(TrialState.FAIL) == sum(diverged)

@@ -31,7 +31,7 @@ PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
         "sampler": "tpe",
         # in total: the same command with more continues; null: 100, or the whole grid
         "n_trials": None,
-        # trials that are chosen, and trained, together; null: a quarter, at most 20 (50 where nothing is learned)
+        # trials that are chosen, and trained, together; null: an eighth, at most 20 (50 where nothing is learned)
         "batch_size": None,
         # of the sampler; runs have seeds of their own
         "seed": 0,

@@ -127,10 +127,10 @@ def num_trials(name: str, wanted: int | None, space: Space) -> int:
 
 
 def batch_size(name: str, wanted: int | None, total: int) -> int:
-    """Trials of a generation: by default so many that a sampler that learns does so at least four times."""
+    """Trials of a generation: by default so many that a sampler that learns does so at least eight times."""
     if wanted is not None:
         return wanted
-    return max(1, min(MAX_LEARNING_BATCH, total // 4)) if SAMPLERS[name].learns else DEFAULT_BATCH
+    return max(1, min(MAX_LEARNING_BATCH, total // 8)) if SAMPLERS[name].learns else DEFAULT_BATCH
 
 
 def check(name: str, space: Space, objectives: list[str]) -> str | None:
