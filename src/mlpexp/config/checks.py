@@ -345,6 +345,13 @@ def _contradictions(cfg: Config) -> Iterator[str]:
     yield from _architecture(cfg)
     yield from data_config.contradictions(cfg.data, resumed=cfg.resume is not None)
     yield from loss_checks.contradictions(cfg, _DEFAULTS)
+    if cfg.diagnostics_every != 1 and not cfg.diagnostics:
+        yield "diagnostics_every needs diagnostics=[…]; or leave it out"
+    if cfg.diagnostics and cfg.diagnostics_every > cfg.trainer.max_epochs:
+        yield (
+            f"diagnostics_every={cfg.diagnostics_every} is beyond trainer.max_epochs={cfg.trainer.max_epochs}: nothing "
+            f"would be measured; give at most {cfg.trainer.max_epochs}"
+        )
     if cfg.keep_weights and cfg.record != "table":
         yield "keep_weights=true belongs to record=table; a run's directory has checkpoints anyway: leave it out"
     optimizer, epochs = cfg.optimizer, cfg.trainer.max_epochs

@@ -29,6 +29,7 @@ NEVER_SHOWN = (
     "report",
     "dry_run",
     "keep_weights",
+    "diagnostics_every",
     "tracking.",
     "stack.",
     "trainer.enable_progress_bar",

@@ -306,6 +306,8 @@ class Config:
     """metrics beside loss and accuracy (of values: loss and RMSE), e.g. [f1,auroc]"""
     diagnostics: tuple[Measure, ...] = ()
     """measures of the network after each epoch, columns of metrics.csv, e.g. [weight_distance,effective_rank,cka]"""
+    diagnostics_every: Count = 1
+    """epochs from one computation of `diagnostics` to the next; the other epochs have NaN"""
     plugins: tuple[Text, ...] = ()
     """your own modules, which register activations, losses, ...: files or import names, e.g. [my_plugin.py]"""
     test_weights: Literal["best", "last"] = "best"
@@ -338,6 +340,10 @@ class Config:
     """your own Lightning callbacks, e.g. +callbacks.mine._target_=package.Class"""
     logger: dict[str, Any] = Field(default_factory=dict)
     """your own Lightning loggers by _target_, in addition to the built-in one"""
+
+    def measures_after(self, epoch: int) -> bool:
+        """Whether `diagnostics` are computed after this epoch, from 0."""
+        return bool(self.diagnostics) and (epoch + 1) % self.diagnostics_every == 0
 
     def with_seed(self, seed: Any) -> "Config":
         """The same with another seed; all else is shared: a sweep has a hundred thousand configurations.

@@ -189,7 +189,7 @@ def measure(function: MeasureFunction | None = None, /, *, name: str | None = No
     guard = Guard("measure", name, function)
 
     def checked(probe: Probe) -> Tensor:
-        with guard.read_only(*probe.parameters.values(), *probe.initial.values(), probe.inputs):
+        with guard.read_only(*probe.parameters.values(), *probe.initial.values(), probe.inputs, probe.labels):
             found = guard.checked(guard.call(function, probe), probe.inputs.shape[:1])
         return found.double()
 

@@ -13,29 +13,39 @@ from mlpexp.models.stack_data import StackData
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.losses import LossFunction
-from mlpexp.nn.measures import Probe, measure_network
+from mlpexp.nn.measures import Probe, measure_network, unmeasured
 from mlpexp.nn.network import NetworkSpec
 
 
 def measured_networks(
-    configs: Sequence[Config], networks: Sequence[NetworkSpec], parameters: Mapping[str, Tensor], data: StackData
+    configs: Sequence[Config],
+    networks: Sequence[NetworkSpec],
+    parameters: Mapping[str, Tensor],
+    data: StackData,
+    epoch: int,
 ) -> dict[int, dict[str, float]]:
     """The measures of `diagnostics` of each run that asks for some, by column.
 
     Args:
         parameters: by name, (R, ...).
+        epoch: that has just ended, from 0.
     """
     found: dict[int, dict[str, float]] = {}
     if not any(cfg.diagnostics for cfg in configs):
         return found
-    inputs, _ = data.probe(PROBE_SAMPLES, len(configs))
+    inputs, labels = data.probe(PROBE_SAMPLES, len(configs))
     for run, (cfg, network) in enumerate(zip(configs, networks, strict=True)):
         if not cfg.diagnostics:
+            continue
+        if not cfg.measures_after(epoch):
+            found[run] = unmeasured(cfg.diagnostics)
             continue
         own = {name: values[run : run + 1] for name, values in parameters.items()}
         initial = initialise(network, cfg.model, cfg.seed)
         started = {name: values.unsqueeze(0).to(inputs) for name, values in initial.items()}
-        measured = measure_network(cfg.diagnostics, Probe(network, own, started, inputs[run : run + 1]))
+        alone = slice(run, run + 1)
+        probe = Probe(network, own, started, inputs[alone], labels[alone], cfg.loss_function)
+        measured = measure_network(cfg.diagnostics, probe)
         found[run] = {column: value.item() for column, value in measured.items()}
     return found
 

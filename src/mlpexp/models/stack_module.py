@@ -220,7 +220,7 @@ class StackModule(LightningModule):
             list(measured.values())
         ).tolist()  # (columns, A): the epoch's only transfer from the device
         configs, networks = self._of_training(self.configs), self._of_training(self.networks)
-        diagnosed = measured_networks(configs, networks, engine.parameters, self._now)
+        diagnosed = measured_networks(configs, networks, engine.parameters, self._now, epoch)
         improved, called = [], self._call_back(measured)
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]

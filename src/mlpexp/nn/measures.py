@@ -1,7 +1,8 @@
 """Measures of a network beside its metrics, once an epoch: columns of metrics.csv, one registry entry each.
 
 They are computed on the first samples of the training part (`diagnostics.PROBE_SAMPLES`), from the weights that are
-trained. Each costs at most a forward pass of the trained and of the initial network and one decomposition.
+trained. Distance, rank and alignment cost at most a forward pass of the trained and of the initial network and one
+decomposition; the others see `loss_geometry.py`, and docs/optimizers.md for measured times.
 
 Letters: R runs, B samples, H units of the last hidden layer.
 """
@@ -11,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import nan
 from typing import TYPE_CHECKING
 
 from mlpexp.nn.layers import Activate
+from mlpexp.nn.loss_geometry import GradientNoise, gradient_noise, top_hessian_eigenvalue
+from mlpexp.nn.losses import LossFunction
 from mlpexp.nn.network import NetworkSpec, forward
 from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
@@ -32,12 +36,16 @@ class Probe:
     Attributes:
         parameters, initial: at present and before the first step, by name, (R, ...).
         inputs: (R, B, I).
+        labels: classes (R, B), in a regression values (R, B, C).
+        loss: that is minimised.
     """
 
     network: NetworkSpec
     parameters: Mapping[str, Tensor]
     initial: Mapping[str, Tensor]
     inputs: Tensor
+    labels: Tensor
+    loss: LossFunction
 
     @cached_property
     def hidden(self) -> Tensor:
@@ -48,6 +56,11 @@ class Probe:
     def initial_hidden(self) -> Tensor:
         """The same of the initial network."""
         return self._hidden(self.initial)
+
+    @cached_property
+    def gradient_noise(self) -> GradientNoise:
+        """Of these samples; three measures read it."""
+        return gradient_noise(self.network, self.parameters, self.inputs, self.labels, self.loss)
 
     def _hidden(self, parameters: Mapping[str, Tensor]) -> Tensor:
         trace = forward(self.network, {name: parameters[name] for name in self.network.shapes}, self.inputs)
@@ -85,6 +98,14 @@ MEASURES: Registry[Callable[[Probe], Tensor]] = Registry(
         "effective_rank": _effective_rank,
         # linear centred kernel alignment with the initial network (Kornblith et al. 2019): 1 is equal up to rotation
         "cka": _cka,
+        # |G|², tr(cov) and their ratio (McCandlish et al. 2018). The ratio of the means of the first two over epochs is
+        # less noisy than the third.
+        "gradient_square": lambda probe: probe.gradient_noise.square,
+        "gradient_variance": lambda probe: probe.gradient_noise.variance,
+        "gradient_noise_scale": lambda probe: probe.gradient_noise.scale,
+        "top_hessian_eigenvalue": lambda probe: top_hessian_eigenvalue(
+            probe.network, probe.parameters, probe.inputs, probe.labels, probe.loss
+        ),
     },
 )
 
@@ -93,3 +114,8 @@ def measure_network(names: Sequence[str], probe: Probe) -> dict[str, Tensor]:
     """These measures of each run, (R,) float64, by their columns `train/NAME`."""
     with torch.no_grad():
         return {f"train/{name}": MEASURES[name](probe) for name in names}
+
+
+def unmeasured(names: Sequence[str]) -> dict[str, float]:
+    """The cells of these columns in an epoch without measures."""
+    return dict.fromkeys((f"train/{name}" for name in names), nan)

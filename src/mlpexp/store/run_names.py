@@ -23,6 +23,7 @@ UNNAMED = frozenset(
         "report",
         "record",
         "keep_weights",
+        "diagnostics_every",
     ]
 )
 _ORDER = {key: i for i, (key, _, _) in enumerate(schema.keys())}

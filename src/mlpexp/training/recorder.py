@@ -26,7 +26,7 @@ from mlpexp.models.run_average import AVERAGED_WEIGHTS, TRAINING_WEIGHTS
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.initialisation import initialise
-from mlpexp.nn.measures import Probe, measure_network
+from mlpexp.nn.measures import Probe, measure_network, unmeasured
 from mlpexp.nn.metrics import columns
 from mlpexp.nn.pruning import SPARSITY
 from mlpexp.runtime import distributed, signals
@@ -177,7 +177,7 @@ class Recorder(Checkpoint):
         row = {name: module.metrics[name] for name in names}
         if module.pruning is not None:
             row[SPARSITY] = module.pruning.sparsity
-        self.history.append(row | self._measures(module) | self._called_back(module, epoch, row))
+        self.history.append(row | self._measures(module, epoch) | self._called_back(module, epoch, row))
         self.epoch_ends.append(now)
         if self.events is not None:
             self.events.add(epoch_event(epoch, self.history[-1], now))
@@ -222,15 +222,16 @@ class Recorder(Checkpoint):
         self._written = len(self.history)
         self._flushed_at = time.monotonic()
 
-    def _measures(self, module: Classifier) -> dict[str, float]:
-        if not self.cfg.diagnostics:
-            return {}
+    def _measures(self, module: Classifier, epoch: int) -> dict[str, float]:
+        if not self.cfg.measures_after(epoch):
+            return unmeasured(self.cfg.diagnostics)
         assert self._probe is not None
-        inputs = self._probe[0].unsqueeze(0)
+        inputs, labels = (values.unsqueeze(0) for values in self._probe)
         own = {name: values.unsqueeze(0) for name, values in module.parameter_values().items()}
         initial = initialise(module.network, self.cfg.model, self.cfg.seed)
         started = {name: values.unsqueeze(0).to(inputs) for name, values in initial.items()}
-        measured = measure_network(self.cfg.diagnostics, Probe(module.network, own, started, inputs))
+        probe = Probe(module.network, own, started, inputs, labels, module.loss)
+        measured = measure_network(self.cfg.diagnostics, probe)
         return {column: value.item() for column, value in measured.items()}
 
     def _called_back(self, module: Classifier, epoch: int, row: Mapping[str, float]) -> dict[str, float]:
