@@ -140,8 +140,8 @@ def test_measures_are_columns_of_runs_alone_and_in_a_stack(train, here):
 
 def test_measures_every_few_epochs_stay_where_they_were_after_resume(train, here):
     settings = (
-        "data=iris model.width=4 model.norm=batch tracking.figures=false tracking.tensorboard=false diagnostics_every=2 "
-        "diagnostics=[gradient_noise_scale,top_hessian_eigenvalue]"
+        "data=iris model.width=4 model.norm=batch tracking.figures=false tracking.tensorboard=false "
+        "diagnostics_every=2 diagnostics=[gradient_noise_scale,top_hessian_eigenvalue]"
     )
     for words in ("trainer.max_epochs=5 hydra.run.dir=whole", "trainer.max_epochs=3 hydra.run.dir=part"):
         assert train(f"{settings} {words}").code == 0
