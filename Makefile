@@ -14,7 +14,7 @@ STUDIES := notebook_variants depth_width_activation vanishing edge_of_chaos widt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test test-quick fuzz test-thorough test-backends test-wheel test-examples test-slurm faults calibrate lint bench tensorboard report studies
+.PHONY: help setup train sweep test test-quick fuzz test-thorough test-backends test-wheel test-examples test-slurm faults calibrate lint docs pictures bench tensorboard report studies
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,13 @@ lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+docs: $(READY)  ## build the documentation as a site in site/, offline, with links checked; a minute
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+pictures: $(READY)  ## make the pictures of README and docs again; needs chromium, chromedriver and tmux; a minute
+	@$(BIN)/python docs/site/pictures.py $(ARGS)
 
 bench: $(READY)  ## measure the cost of a run, of a stack and of a sweep against a plain torch loop; about 10 minutes
 	@$(BIN)/python benchmarks/single_run.py

@@ -65,6 +65,8 @@ def _run(command: str) -> None:
             name = script.removeprefix("scripts/")
             arguments = [str(_there(word)) if "DATE/TIME" in word and "=" not in word else word for word in arguments]
             arguments = [re.sub(r"\S+/DATE/TIME", lambda m: str(_there(m[0])), word) for word in arguments]
+            if "--ensemble" in arguments:  # the small form of a sweep has two runs
+                arguments[arguments.index("--ensemble") + 1] = "2"
             if name in ("train.py", "gradcheck.py"):
                 arguments = _small(arguments, trains=name == "train.py")
             ended = run_script(name, arguments)

@@ -198,6 +198,13 @@ def test_lint_checks_style_and_types(recorded):
     assert recorded("lint")[1] == [["ruff", ["check"], {}], ["ruff", ["format", "--check"], {}], ["mypy", [], {}]]
 
 
+def test_docs_builds_the_site_and_pictures_makes_its_pictures(recorded):
+    said, [(_, words, _)] = recorded("docs")
+    assert words == ["-m", "mkdocs", "build", "--strict", "--quiet"]
+    assert "open site/index.html" in said
+    assert recorded("pictures")[1] == [["python", ["docs/site/pictures.py"], {}]]
+
+
 def test_bench_measures_one_run_and_sweeps(recorded):
     _, commands = recorded("bench", "ARGS=--quick")
     assert [words for _, words, _ in commands] == [

@@ -71,6 +71,7 @@ class Probe:
 
 
 def _weight_distance(probe: Probe) -> Tensor:
+    """Euclidean distance of all parameters from their initial values, over the norm of the latter."""
     names = list(probe.network.shapes)
     moved = sum((probe.parameters[n] - probe.initial[n]).double().flatten(1).square().sum(1) for n in names)
     before = sum(probe.initial[n].double().flatten(1).square().sum(1) for n in names)
@@ -78,12 +79,14 @@ def _weight_distance(probe: Probe) -> Tensor:
 
 
 def _effective_rank(probe: Probe) -> Tensor:
+    """The exponential of the entropy of the singular values' shares (Roy & Vetterli 2007)."""
     sizes = torch.linalg.svdvals(probe.hidden)
     shares = sizes / sizes.sum(-1, keepdim=True).clamp(min=1e-300)
     return torch.special.entr(shares).sum(-1).exp()
 
 
 def _cka(probe: Probe) -> Tensor:
+    """Linear centred kernel alignment with the initial network (Kornblith et al. 2019): 1 is equal up to rotation."""
     one, other = probe.hidden, probe.initial_hidden
     cross, own, its = (torch.linalg.matrix_norm(a.mT @ b) for a, b in ((one, other), (one, one), (other, other)))
     return cross.square() / (own * its).clamp(min=1e-300)
@@ -92,11 +95,8 @@ def _cka(probe: Probe) -> Tensor:
 MEASURES: Registry[Callable[[Probe], Tensor]] = Registry(
     "diagnostic",
     {
-        # Euclidean distance of all parameters from their initial values, over the norm of the latter
         "weight_distance": _weight_distance,
-        # the exponential of the entropy of the singular values' shares (Roy & Vetterli 2007)
         "effective_rank": _effective_rank,
-        # linear centred kernel alignment with the initial network (Kornblith et al. 2019): 1 is equal up to rotation
         "cka": _cka,
         # |G|², tr(cov) and their ratio (McCandlish et al. 2018). The ratio of the means of the first two over epochs is
         # less noisy than the third.

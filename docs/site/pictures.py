@@ -1,0 +1,151 @@
+"""Make the pictures of README.md and docs/ again: the report, TensorBoard's HParams, a terminal with a thousand runs.
+
+Needs chromium, chromedriver and tmux. `python docs/site/pictures.py report terminal` makes some of them.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+from selenium import webdriver
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs/images"
+PROMPT = "$ "
+GRID = [
+    *("-m", "name=grid", "report=true", "model.depth=1,2,3", "model.width=32,64,128"),
+    *("model.activation=tanh,relu,gelu", "seed=range(10)"),
+]
+THOUSAND = "mlpexp train -m 'seed=range(1000)' name=seeds report=true record=table"
+COLUMNS, ROWS = 100, 40
+
+
+def report(work: Path) -> None:
+    """The first screen of the report of 270 runs."""
+    _train_grid(work)
+    with _browser(1200, 900) as driver:
+        driver.get((work / "multirun/grid/report/index.html").as_uri())
+        driver.save_screenshot(str(IMAGES / "report.png"))
+
+
+def hparams(work: Path) -> None:
+    """TensorBoard's table of the same runs."""
+    _train_grid(work)
+    log = work / "tensorboard.log"
+    program = [str(Path(sys.executable).parent / "tensorboard"), "--logdir", str(work / "multirun/grid"), "--port", "0"]
+    with log.open("w") as opened, subprocess.Popen(program, stdout=opened, stderr=opened) as server:
+        try:
+            address = _address(log, runs=270)
+            with _browser(1400, 800) as driver:
+                driver.get(f"{address}#hparams")
+                time.sleep(20)  # it draws 270 rows
+                driver.save_screenshot(str(IMAGES / "hparams.png"))
+        finally:
+            server.terminate()
+
+
+def terminal(work: Path) -> None:
+    """What a terminal shows of a sweep of a thousand runs, as SVG: first a moment while it trains, then its end."""
+    name = f"pictures{os.getpid()}"
+    tmux = ["tmux", "-L", name]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PS1": PROMPT}
+    subprocess.run(
+        [*tmux, "new-session", "-d", "-x", str(COLUMNS), "-y", str(ROWS), "-c", str(work), "bash --norc --noprofile"],
+        check=True,
+        env=environment,
+    )
+    try:
+        subprocess.run([*tmux, "send-keys", f"clear; {THOUSAND}; touch ended", "Enter"], check=True)
+        _wait_for((work / "ended").exists, 600)
+        time.sleep(1)
+        shown = subprocess.run([*tmux, "capture-pane", "-e", "-p"], check=True, capture_output=True, text=True).stdout
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False)
+    lines = shown.rstrip().splitlines()
+    while lines and lines[-1].strip() in ("", PROMPT.strip()):
+        lines.pop()
+    console = Console(record=True, width=COLUMNS, file=StringIO())
+    console.print(Text(f"{PROMPT}{THOUSAND}"))
+    console.print(Text.from_ansi("\n".join(line for line in lines if "touch ended" not in line)))
+    svg = console.export_svg(title="a thousand runs")
+    (IMAGES / "terminal.svg").write_text(_without_fonts_of_other_hosts(svg), encoding="utf-8")
+
+
+PICTURES: dict[str, Callable[[Path], None]] = {"report": report, "hparams": hparams, "terminal": terminal}
+
+
+def main() -> None:
+    """Make the pictures that the command names, all by default."""
+    names = sys.argv[1:] or list(PICTURES)
+    if unknown := set(names) - set(PICTURES):
+        sys.exit(f"unknown picture {', '.join(sorted(unknown))}; choose from {', '.join(PICTURES)}")
+    if missing := [program for program in ("chromium", "chromedriver", "tmux") if shutil.which(program) is None]:
+        sys.exit(f"pictures need {', '.join(missing)}; install them with the system's package manager")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            PICTURES[name](Path(folder))
+            print(f"docs/images: {name}")
+
+
+def _train_grid(work: Path) -> None:
+    if not (work / "multirun/grid/report").exists():
+        subprocess.run([sys.executable, str(ROOT / "scripts/train.py"), *GRID], cwd=work, check=True)
+
+
+@contextmanager
+def _browser(width: int, height: int) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},{height}"):
+        options.add_argument(word)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def _address(log: Path, runs: int) -> str:
+    """TensorBoard's address, when it has read so many runs."""
+    found: list[str] = []
+
+    def is_ready() -> bool:
+        found[:] = [word for word in log.read_text().split() if word.startswith("http://") and word.endswith("/")]
+        if not found:
+            return False
+        with urllib.request.urlopen(f"{found[-1]}data/runs") as answer:
+            return answer.read().count(b"seed=") >= runs
+
+    _wait_for(is_ready, 300)
+    return found[-1]
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not ready after {seconds:.0f} s")
+        time.sleep(0.3)
+
+
+def _without_fonts_of_other_hosts(svg: str) -> str:
+    head, rest = svg.split("<style>", 1)
+    style, tail = rest.split("</style>", 1)
+    while "@font-face" in style:
+        before, after = style.split("@font-face", 1)
+        style = before + after.split("}", 1)[1]
+    return f"{head}<style>{style}</style>{tail}"
+
+
+if __name__ == "__main__":
+    main()
