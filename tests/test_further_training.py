@@ -34,6 +34,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize(
     ("settings", "start"),
     [
@@ -157,6 +158,7 @@ def test_fewer_epochs_and_a_swept_number_of_epochs_are_not_a_longer_training(
     assert sorted(row["epochs"] for row in load_results(here / "multirun/s")) == [2, 2, 3, 3]
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("epochs", [3, 4, 6])
 def test_runs_that_were_extended_one_by_one_are_recognised(epochs: int, train: Callable[..., Any], here: Path) -> None:
     directory = here / "multirun/s"

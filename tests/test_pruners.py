@@ -61,6 +61,7 @@ def picture() -> tuple[Any, ...]:
     return rows, told, (PLACE / "search.jsonl").read_text().split("\n")[1:]
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_an_interrupted_search_makes_the_same_decisions(
     pruner: str, train: Any, here: Path, monkeypatch: pytest.MonkeyPatch
@@ -203,6 +204,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.thorough(sample=5)
 @pytest.mark.parametrize("arguments", REFUSED)
 def test_what_cannot_be_pruned_is_refused_in_one_line(arguments: str, train: Any, here: Path) -> None:
     ended = train(f"-m hydra/sweeper=optuna name=s {SPACE} hydra.sweeper.n_trials=4 {arguments}")
