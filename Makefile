@@ -68,7 +68,7 @@ docs: $(READY)  ## build the documentation as a site in site/, offline, with lin
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
-pictures: $(READY)  ## make the pictures of README and docs again; needs chromium, chromedriver and tmux; a minute
+pictures: $(READY)  ## make the pictures of README and docs again; needs chromium and tmux; a minute
 	@$(BIN)/python docs/site/pictures.py $(ARGS)
 
 bench: $(READY)  ## measure the cost of a run, of a stack and of a sweep against a plain torch loop; about 10 minutes

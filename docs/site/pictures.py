@@ -1,6 +1,6 @@
 """Make the pictures of README.md and docs/ again: the report, TensorBoard's HParams, a terminal with a thousand runs.
 
-Needs chromium, chromedriver and tmux. `python docs/site/pictures.py report terminal` makes some of them.
+Needs chromium and tmux. `python docs/site/pictures.py report terminal` makes some of them.
 """
 
 import os
@@ -10,14 +10,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
-from selenium import webdriver
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs/images"
@@ -33,9 +31,7 @@ COLUMNS, ROWS = 100, 40
 def report(work: Path) -> None:
     """The first screen of the report of 270 runs."""
     _train_grid(work)
-    with _browser(1200, 900) as driver:
-        driver.get((work / "multirun/grid/report/index.html").as_uri())
-        driver.save_screenshot(str(IMAGES / "report.png"))
+    _photograph((work / "multirun/grid/report/index.html").as_uri(), IMAGES / "report.png", 1200, 900)
 
 
 def hparams(work: Path) -> None:
@@ -46,16 +42,13 @@ def hparams(work: Path) -> None:
     with log.open("w") as opened, subprocess.Popen(program, stdout=opened, stderr=opened) as server:
         try:
             address = _address(log, runs=270)
-            with _browser(1400, 800) as driver:
-                driver.get(f"{address}#hparams")
-                time.sleep(20)  # it draws 270 rows
-                driver.save_screenshot(str(IMAGES / "hparams.png"))
+            _photograph(f"{address}#hparams", IMAGES / "hparams.png", 1400, 800, seconds=60)  # it draws 270 rows
         finally:
             server.terminate()
 
 
 def terminal(work: Path) -> None:
-    """What a terminal shows of a sweep of a thousand runs, as SVG: first a moment while it trains, then its end."""
+    """What a terminal shows of a sweep of a thousand runs, as SVG."""
     name = f"pictures{os.getpid()}"
     tmux = ["tmux", "-L", name]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PS1": PROMPT}
@@ -89,7 +82,7 @@ def main() -> None:
     names = sys.argv[1:] or list(PICTURES)
     if unknown := set(names) - set(PICTURES):
         sys.exit(f"unknown picture {', '.join(sorted(unknown))}; choose from {', '.join(PICTURES)}")
-    if missing := [program for program in ("chromium", "chromedriver", "tmux") if shutil.which(program) is None]:
+    if missing := [program for program in ("chromium", "tmux") if shutil.which(program) is None]:
         sys.exit(f"pictures need {', '.join(missing)}; install them with the system's package manager")
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
@@ -102,17 +95,14 @@ def _train_grid(work: Path) -> None:
         subprocess.run([sys.executable, str(ROOT / "scripts/train.py"), *GRID], cwd=work, check=True)
 
 
-@contextmanager
-def _browser(width: int, height: int) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},{height}"):
-        options.add_argument(word)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+def _photograph(address: str, image: Path, width: int, height: int, seconds: int = 5) -> None:
+    """A screenshot of a page after so many seconds of the page's own clock."""
+    with tempfile.TemporaryDirectory() as profile:
+        words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]
+        words += [f"--window-size={width},{height}", f"--virtual-time-budget={seconds * 1000}"]
+        subprocess.run(
+            ["chromium", *words, f"--screenshot={image}", address], check=True, capture_output=True, timeout=300
+        )
 
 
 def _address(log: Path, runs: int) -> str:
