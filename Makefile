@@ -6,6 +6,7 @@ CPU ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+TRACKERS := $(BIN)/../trackers
 # variables, because a comma inside $(or …) or $(if …) would end the argument
 SWEEP := model.depth=1,2 model.width=32,64 'seed=range(3)'
 CPU_WHEELS := --extra-index-url https://download.pytorch.org/whl/cpu
@@ -14,7 +15,7 @@ STUDIES := notebook_variants depth_width_activation vanishing edge_of_chaos widt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train sweep test test-quick fuzz test-thorough test-backends test-wheel test-examples test-slurm faults calibrate lint docs pictures bench tensorboard report studies
+.PHONY: help setup train sweep test test-quick fuzz test-thorough test-trackers test-backends test-wheel test-examples test-slurm faults calibrate lint docs pictures bench tensorboard report studies
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ fuzz: $(READY)  ## compare random stacks with runs alone, bit for bit; STACKS=10
 
 test-thorough: $(READY)  ## run the tests of which make test runs a sample or none, test-backends among them; some minutes
 	@MLPEXP_THOROUGH=1 $(PYTEST) -m thorough $(ARGS)
+
+test-trackers: $(TRACKERS)  ## install MLflow and Weights & Biases beside the environment and test trackers with them; 2 minutes
+	@PYTHONPATH=$(TRACKERS) $(PYTEST) tests/test_trackers.py tests/test_tracking_servers.py $(ARGS)
 
 test-backends: $(READY)  ## test sweeps over worker processes, dask and submitit, with workers killed; some minutes
 	@MLPEXP_THOROUGH=1 $(PYTEST) tests/test_backends.py $(ARGS)
@@ -96,4 +100,12 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip --disable-pip-version-check install -qq $(if $(CPU),$(CPU_WHEELS)) \
 		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# beside the environment: MLflow excludes a version of importlib_metadata that constraints.txt has
+$(TRACKERS): $(READY)
+	@echo "installing mlflow-skinny and wandb into $@: about 220 MB"
+	@grep -v '^importlib_metadata==' constraints.txt > $@.txt
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq --constraint $@.txt --target $@ \
+		'mlflow-skinny==3.17.2' 'wandb==0.31.0' SQLAlchemy alembic
 	@touch $@

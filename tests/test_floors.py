@@ -22,7 +22,7 @@ SOURCE, CONF = ROOT / "src", ROOT / "conf"
 FLOORS = [
     "runtime",
     "config.field_types config.overrides",
-    "nn data",
+    "nn data tracking.trackers",
     "config",
     "tracking extend",
     "store engine",

@@ -21,7 +21,7 @@ from mlpexp.store.identity import identity
 DIGEST = "d" * 64
 BLIND = {"name", "resume", "threads", "logger", "dry_run", "report", "record", "stack.threads", "stack.memory_mib"}
 BLIND |= {"stack.save_every_s"}
-BLIND |= {"diagnostics", "diagnostics_every", "keep_weights"}
+BLIND |= {"diagnostics", "diagnostics_every", "keep_weights", "tracker"}
 BLIND |= {"halving.factor"}  # while there are no rungs
 BLIND |= {"data.path", "data.val_path", "data.test_path"}
 BLIND |= {"trainer.accelerator", "trainer.enable_progress_bar"}
@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "record": "table",
     "metrics": ("f1",),
     "diagnostics": ("cka",),
+    "tracker": ("csv",),
     "model.variant": "backprop",
     "model.depth": 3,
     "model.activation": "relu",

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,10 +18,12 @@ from mlpexp.config.overrides import by_key, spell
 from mlpexp.config.schema import Config
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import Interrupted, UserError
-from mlpexp.store import file_names
+from mlpexp.runtime.terminal import say
+from mlpexp.store import file_names, run_directory
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_state import State, inspect, set_content_aside
+from mlpexp.sweep import run_tracking
 from mlpexp.training import resume, single_run
 from mlpexp.training.single_run import Job
 
@@ -107,7 +111,14 @@ def _train(config: Config, *, alone: bool) -> tuple[Config, Result]:
         config = continued.cfg if continued else config
         bar = console.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
         directory = Path(hydra.runtime.output_dir)
-        return config, single_run.train(config, Job(directory=directory, bar=bar, continued=continued))
+        before = _identity(directory) if continued and config.trackers else ()
+        result = single_run.train(config, Job(directory=directory, bar=bar, continued=continued))
+        if config.trackers:
+            sweep = Path(str(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
+            tracking = run_tracking.of_run(directory, sweep, Path(hydra.runtime.cwd), partial(say, error=True))
+            tracking.record([run_tracking.Ended(config=config, directory=directory, result=result, earlier=before)])
+            tracking.close()
+        return config, result
     except UserError:
         raise
     except SystemExit as error:  # of a callback of the user's
@@ -116,6 +127,13 @@ def _train(config: Config, *, alone: bool) -> tuple[Config, Result]:
     except Exception:
         log.info("the run failed", exc_info=True)  # the traceback goes to the log, one line to the terminal
         raise
+
+
+def _identity(directory: Path) -> tuple[str, ...]:
+    """That of the run that is continued there; none where it was killed."""
+    with suppress(UserError):
+        return (run_directory.read_result(directory).identity,)
+    return ()
 
 
 def _repeatable(directory: Path, overrides: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime import portable, shell_commands, user_code
 from mlpexp.runtime.errors import ConfigError, UserError
+from mlpexp.tracking.trackers import NONE, TRACKERS
 
 # the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
 TRAINER_FLAGS = frozenset(
@@ -104,6 +105,7 @@ EXAMPLES: dict[str, Any] = {
     "loss.name": "mse",
     "name": "depths",
     "plugins": [_PLUGIN],
+    "tracker": "csv",
 }
 # names of the same keys in other programs
 SYNONYMS = {
@@ -165,6 +167,8 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
     finally:
         PLUGINS.reset(token)
     problems += _contradictions(cfg)
+    if not recorded:
+        problems += _missing_trackers(cfg)
     if problems:
         raise ConfigError(problems)
     if not recorded:
@@ -341,6 +345,15 @@ def _parallel(cfg: Config) -> Iterator[str]:
         yield "trainer=ddp would give each process the same masks of dropout; leave it out, or set model.dropout=0"
 
 
+def _missing_trackers(cfg: Config) -> Iterator[str]:
+    for name in cfg.trackers:
+        if missing := TRACKERS[name].missing():
+            yield (
+                f"tracker={name} needs {' and '.join(missing)}; install it with: "
+                f"pip install 'mlpexp[{TRACKERS[name].extra}]'"
+            )
+
+
 def _contradictions(cfg: Config) -> Iterator[str]:
     yield from _architecture(cfg)
     yield from data_config.contradictions(cfg.data, resumed=cfg.resume is not None)
@@ -354,6 +367,8 @@ def _contradictions(cfg: Config) -> Iterator[str]:
         )
     if cfg.keep_weights and cfg.record != "table":
         yield "keep_weights=true belongs to record=table; a run's directory has checkpoints anyway: leave it out"
+    if NONE in cfg.tracker and len(set(cfg.tracker)) > 1:
+        yield f"tracker={spell(list(cfg.tracker))} names none beside others; leave one of them out"
     optimizer, epochs = cfg.optimizer, cfg.trainer.max_epochs
     for key in sorted({key for rule in OPTIMIZERS.values() for key in rule.keys} - {*OPTIMIZERS[optimizer.name].keys}):
         default = _DEFAULTS[f"optimizer.{key}"]

@@ -27,6 +27,7 @@ NEVER_SHOWN = (
     "resume",
     "threads",
     "report",
+    "tracker",
     "dry_run",
     "keep_weights",
     "diagnostics_every",

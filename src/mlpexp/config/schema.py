@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from mlpexp.config.field_types import (
@@ -40,6 +40,7 @@ from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.parametrization import PARAMETRIZATIONS
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.nn.user_module import UserModule
+from mlpexp.tracking.trackers import NONE, TENSORBOARD, TRACKERS
 
 # keys of earlier schemas that are gone, with the value whose behaviour is left: part of identities, and of recorded
 # configurations
@@ -61,6 +62,9 @@ Loss = Annotated[str, choice(lambda: LOSSES)]
 Metric = Annotated[str, choice(lambda: METRICS)]
 # of a metric with a value for each class, such as recall, no single one determines the best epoch
 Monitor = Annotated[str, choice(lambda: columns("val", names=[n for n, m in METRICS.items() if not m.per_class]))]
+Tracker = Annotated[str, choice(lambda: TRACKERS)]
+# one may be given without brackets
+Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 Accelerator = Literal["cpu", "gpu", "cuda", "mps", "tpu", "auto"]
 
 
@@ -257,7 +261,7 @@ class TrainerConfig:
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
 class TrackingConfig:
     tensorboard: Flag = True
-    """write an event file"""
+    """write an event file, where `tracker` has tensorboard"""
     figures: Flag | None = None
     """curves, confusion matrix, mistakes, first-layer weights (PNG and TensorBoard); null: not in a sweep"""
     diagnostics: Flag | None = None
@@ -322,6 +326,8 @@ class Config:
     """with -m: print what the sweep would do, and do nothing"""
     report: Flag = False
     """with -m: make the report when the sweep ends"""
+    tracker: Trackers = (TENSORBOARD,)
+    """where runs are recorded beside their files: tensorboard, csv, mlflow, wandb, none, or several: [mlflow,csv]"""
     resume: Text | None = None
     """directory of a run to continue, up to a larger trainer.max_epochs"""
     model: ModelConfig = Field(default_factory=ModelConfig)
@@ -354,6 +360,16 @@ class Config:
         found = copy(self)
         object.__setattr__(found, "seed", _seed_type().validate_python(seed))
         return found
+
+    @property
+    def writes_events(self) -> bool:
+        """Whether the run has an event file of TensorBoard's."""
+        return self.tracking.tensorboard and TENSORBOARD in self.tracker
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Where the run is recorded beside its own directory, each once."""
+        return tuple(dict.fromkeys(name for name in self.tracker if name not in (TENSORBOARD, NONE)))
 
     @property
     def epochs_before_pruning(self) -> int:

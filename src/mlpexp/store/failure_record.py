@@ -27,7 +27,7 @@ def write_failure(directory: Path, cfg: Config, error: BaseException, log: Path 
     directory.mkdir(parents=True, exist_ok=True)  # with record=table there is none until now
     if log is not None:
         atomic_files.append(log, "".join(traceback.format_exception(error)))
-    if not (directory / file_names.RESULT).exists() and cfg.tracking.tensorboard:
+    if not (directory / file_names.RESULT).exists() and cfg.writes_events:
         _write_events(directory, cfg, "failed", described(error))
     return write_marker(directory, cfg, "failed", described(error))
 

@@ -17,6 +17,7 @@ OF_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in `HYDRA`
 
 # of a run or a sweep
 LOCK = ".lock"
+TRACKING = ".tracking"
 
 # of a sweep
 MANIFEST = "sweep.json"

@@ -46,7 +46,7 @@ TOGETHER = {"halving": "rungs"}
 IRRELEVANT: Mapping[str, frozenset[str]] = {
     "": frozenset(
         {"name", "resume", "threads", "tracking", "diagnostics", "logger", "dry_run", "report"}
-        | {"record", "keep_weights", "diagnostics_every"}
+        | {"record", "keep_weights", "diagnostics_every", "tracker"}
     ),
     "data": frozenset({"path", "val_path", "test_path"}),  # the files' bytes are in the digest
     "stack": frozenset({"threads", "memory_mib", "save_every_s"}),

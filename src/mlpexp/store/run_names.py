@@ -21,6 +21,7 @@ UNNAMED = frozenset(
         "threads",
         "dry_run",
         "report",
+        "tracker",
         "record",
         "keep_weights",
         "diagnostics_every",

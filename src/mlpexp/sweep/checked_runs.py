@@ -11,12 +11,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from mlpexp.config import checks, hydra_messages
-from mlpexp.config.overrides import RunSpec
+from mlpexp.config.overrides import RunSpec, shell_word
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.sweep.compose import ComposedRun, Composer
 from mlpexp.sweep.plain_config import Plain
 from mlpexp.sweep.planner import with_engine
+from mlpexp.tracking.trackers import NONE
 
 MAX_CHECKED = 4096  # configurations that are recognised when they come again, but for the seed
 MAX_PROBLEMS = 20  # lines that are printed
@@ -73,7 +74,7 @@ def check(
             if refused == MAX_REFUSED:
                 break
     problems.update(_missing_devices(run.config for run in accepted))
-    problems.update(_shared_directories(accepted))
+    problems.update(_several_trackers(accepted) or _shared_directories(accepted))
     if problems:
         of = f"of {examined:,} runs" if examined == len(specs) else f"of the first {examined:,} runs"
         lines = [f"{text} ({count:,} {of})" if len(specs) > 1 else text for text, count in problems.items()]
@@ -119,6 +120,16 @@ def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
         except UserError as error:
             problems[str(error)] = count
     return problems
+
+
+def _several_trackers(runs: Sequence[CheckedRun]) -> Counter[str]:
+    given = dict.fromkeys(run.config.tracker for run in runs)
+    if len(given) < 2:
+        return Counter()
+    names = list(dict.fromkeys(name for trackers in given for name in trackers if name != NONE))
+    return Counter(
+        {f"all runs of a sweep have the same trackers; several are a list: {shell_word('tracker', names)}": len(runs)}
+    )
 
 
 def _shared_directories(runs: Sequence[CheckedRun]) -> Counter[str]:

@@ -24,6 +24,7 @@ from mlpexp.store.stack_states import SavedRun
 from mlpexp.sweep.backends import Backend, missing_semaphores, opened
 from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.planner import Plan, plan
+from mlpexp.sweep.run_tracking import Ended, RunTracking
 from mlpexp.sweep.successive_halving import Halving
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.sweep.time_left import TimeLeft
@@ -42,6 +43,7 @@ def conduct(
     settings: Settings,
     prepare: Callable[[], None] | None,
     make_backend: Callable[[Sequence[Job], Sequence[Outcome], Path], Backend] | None = None,
+    tracking: RunTracking | None = None,
 ) -> None:
     """Train the runs that have no outcome yet and write their directories and `results.csv`.
 
@@ -50,6 +52,7 @@ def conduct(
         settings: where to train.
         prepare: a function of a module, called in each other process that trains.
         make_backend: what trains in place of the backend that `settings` name; it may leave runs without an outcome.
+        tracking: records the runs of each stack.
 
     Raises:
         Interrupted: stopped by a signal; finished runs are kept, the others marked, and saved where they share a stack.
@@ -58,7 +61,7 @@ def conduct(
     left = [i for i, outcome in enumerate(outcomes) if not outcome.is_known]
     jobs = [sweep[i] for i in left]
     _warn_of_mixture(sweep, outcomes, jobs[0].config)
-    progress = _Progress(sweep, outcomes, directory, screen)
+    progress = _Progress(sweep, outcomes, directory, screen, tracking=tracking)
     with signals.interruptible(), single_run.Quiet():
         try:
             try:
@@ -173,6 +176,7 @@ class _Progress:
     directory: Path
     screen: Screen
     units: Sequence[Unit] = ()
+    tracking: RunTracking | None = None
     _due: float = 0.0
     _live_due: float = float("inf")
 
@@ -223,8 +227,16 @@ class _Progress:
         return {unit.origin: len(unit.places) for unit in self.units}
 
     def _unit_finished(self, unit: Unit) -> None:
+        """All runs of a unit have ended."""
+        ended = [(self.sweep[i], self.outcomes[i], self.outcomes[i].files) for i in unit.places]
         if self.sweep[unit.places[0]].config.record == "table":
             self._record(unit.places)
+        if self.tracking is not None:  # after the table: what is tracked is on the disk
+            self.tracking.record(
+                Ended(config=job.config, directory=job.directory, result=outcome.result, files=files)
+                for job, outcome, files in ended
+                if outcome.result is not None and outcome.is_done
+            )
         stack_states.remove(self.directory, (end.result.identity for end in self.outcomes if end.result))
         if time.monotonic() > self._due:
             self._write_table()

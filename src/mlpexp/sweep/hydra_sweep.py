@@ -33,6 +33,8 @@ from mlpexp.sweep.hydra_jobs import (
     write_hydra_files,
 )
 from mlpexp.sweep.planner import engine_of
+from mlpexp.sweep.run_tracking import Ended as EndedRun
+from mlpexp.sweep.run_tracking import RunTracking
 from mlpexp.sweep.sweep_console import Screen
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Sweep:
         self.in_portions = False
         self._ended: dict[str, Ended] = {}  # runs of earlier portions, by their directories
         self._backend: MakeBackend | None = None
+        self._tracking = RunTracking(self.directory, Path.cwd(), Screen().warn, is_sweep=True)
         self._started: set[str] = set()  # runs whose start Hydra's callbacks have heard of, by their directories
 
     def train_portion(self, specs: Sequence[RunSpec], backend: MakeBackend | None = None) -> list[JobReturn]:
@@ -234,10 +237,21 @@ class Sweep:
         else:
             from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep does not need it
 
-            conduct(jobs, outcomes, self.directory, screen, self.settings, self.prepare, self._backend)
+            conduct(jobs, outcomes, self.directory, screen, self.settings, self.prepare, self._backend, self._tracking)
+        self._record(jobs, outcomes)
         if not self.in_portions:
             screen.conclude(jobs, outcomes, self.directory)
         return outcomes[num_earlier:]
+
+    def _record(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        """Record in trackers what is not there yet: of earlier commands, and of one that was killed."""
+        ended = zip(jobs, outcomes, strict=True)
+        self._tracking.record(
+            EndedRun(config=job.config, directory=job.directory, result=outcome.result)
+            for job, outcome in ended
+            if outcome.result is not None and outcome.is_done
+        )
+        self._tracking.close()
 
     def job(self, run: CheckedRun, found: Found, swept: tuple[str, ...] = ()) -> Job:
         """The job of a checked run, in the directory where it was found."""

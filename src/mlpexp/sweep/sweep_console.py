@@ -176,7 +176,11 @@ class Screen:
         table = all(run.config.record == "table" for run in sweep)
         what = "runs.jsonl, with every run's epochs, are in" if table else "one directory per run are in"
         commands = [shell_commands.script("report.py", place)]
-        commands += [] if table else [shell_commands.tool("tensorboard", "--logdir", place)]
+        commands += (
+            []
+            if table or not sweep[0].config.writes_events
+            else [shell_commands.tool("tensorboard", "--logdir", place)]
+        )
         self._console.print(
             "\n  ".join([f"\nresults.csv and {what} {place}\nNext:", *commands]),
             markup=False,

@@ -39,6 +39,7 @@ ALLOWED = (
     "trainer.enable_progress_bar",
     "trainer.accelerator",
     "threads",
+    "tracker",
     *(f"data.{key}" for key in FILE_KEYS),  # files that were moved; their content must be the same
     "callbacks.",
     "logger",
@@ -124,6 +125,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
         stack=replace(own.stack, engine="torch"),
         halving=HalvingConfig(),  # it continues without the other runs
         threads=cfg.threads if "threads" in given else own.threads,
+        tracker=cfg.tracker if "tracker" in given else own.tracker,
         # never out of a file: it could name anything
         callbacks=cfg.callbacks,
         logger=cfg.logger,

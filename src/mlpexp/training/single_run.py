@@ -77,7 +77,7 @@ def train(cfg: Config, job: Job) -> Result:
         module = models.build(cfg, prepared.num_inputs, prepared.num_classes, prepared.description)
         callbacks = own_callbacks(cfg)
         events = None
-        if cfg.tracking.tensorboard:
+        if cfg.writes_events:
             events = EventLog(job.directory, started, hidden=job.continued is not None)
             stack.callback(events.close)
         io = DeferredCheckpointIO(job.directory)

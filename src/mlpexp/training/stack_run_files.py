@@ -58,7 +58,7 @@ def write_run(
                 monitored=[row[cfg.monitor] for row in record.history[: epochs - 1]],
             )
             files[name] = archive(checkpoint)
-    if cfg.tracking.tensorboard:
+    if cfg.writes_events:
         events = run_events(
             record.history,
             hparams or chosen(cfg),

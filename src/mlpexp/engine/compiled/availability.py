@@ -41,7 +41,7 @@ OPTIMIZERS = {
 # keys of which the engine supports every value, or that do not reach it; every other key must have its default
 SUPPORTED_KEYS = {
     "": "seed name monitor metrics plugins test_weights threads record keep_weights dry_run report resume "
-    "diagnostics diagnostics_every callbacks logger",
+    "diagnostics diagnostics_every callbacks logger tracker",
     "model": "variant depth width activation init sigma_w sigma_b parametrization base_width",
     "data": "name task split val_fraction test_fraction seed folds fold label_noise class_weight batch_size shuffle "
     "path target val_path test_path separator decimal thousands encoding columns drop categorical missing samples "

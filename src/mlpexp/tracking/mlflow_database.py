@@ -1,0 +1,194 @@
+"""MLflow's SQLite file, written without MLflow: a stack of runs in one transaction.
+
+MLflow's client takes three transactions for a run, longer than the training of a small network, and a second or two to
+be imported. The tables are those that MLflow has made; where they have other columns than are known here, `opened`
+returns None, and the client writes.
+"""
+
+import getpass
+import math
+import os
+import shutil
+import sqlite3
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mlpexp.tracking.mlflow_records import STATUSES, params_of, points_of, tags_of
+from mlpexp.tracking.trackers import TrackedRun
+
+MAX_FLOAT = 1.7976931348623157e308  # what MLflow stores in place of infinity
+WAIT_S = 30.0  # for another writer of the file
+# the columns that are written; every other one must have a default
+COLUMNS = {
+    "runs": "run_uuid name source_type source_name entry_point_name user_id status start_time end_time source_version "
+    "lifecycle_stage artifact_uri experiment_id",
+    "tags": "key value run_uuid",
+    "params": "key value run_uuid",
+    "metrics": "key value timestamp step is_nan run_uuid",
+    "latest_metrics": "key value timestamp step is_nan run_uuid",
+}
+_INSERT = {
+    table: f"INSERT INTO {table} ({', '.join(names.split())}) VALUES ({', '.join('?' * len(names.split()))})"
+    for table, names in COLUMNS.items()
+}
+Rows = dict[str, list[tuple[str | int | float | bool | None, ...]]]
+
+
+def database_file(uri: str, home: Path) -> Path | None:
+    """The SQLite file that `uri` names, a relative one from `home`; None for another kind of store."""
+    if not uri.startswith("sqlite:///") or "?" in uri:
+        return None
+    return home / uri.removeprefix("sqlite:///")
+
+
+class MlflowDatabase:
+    """The runs of one group (tag `mlpexp.group`) in an experiment."""
+
+    def __init__(self, connection: sqlite3.Connection, experiment: int, artifacts: Path, group: str) -> None:
+        self._connection, self._experiment, self._artifacts, self._group = connection, experiment, artifacts, group
+
+    @classmethod
+    def opened(cls, file: Path, experiment: str, group: str) -> "MlflowDatabase | None":
+        """The database; None where the file, its tables or the experiment are missing or others than are known."""
+        if not file.is_file():
+            return None
+        connection = sqlite3.connect(file, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+        try:
+            if not all(_is_known(connection, table, names.split()) for table, names in COLUMNS.items()):
+                return None
+            found = connection.execute(
+                "SELECT experiment_id, artifact_location FROM experiments "
+                "WHERE name = ? AND lifecycle_stage = 'active'",
+                (experiment,),
+            ).fetchall()
+        except sqlite3.OperationalError:
+            return None
+        if len(found) != 1 or (artifacts := _local(str(found[0][1]))) is None:
+            return None
+        return cls(connection, found[0][0], artifacts, group)
+
+    def runs(self) -> dict[str, list[str]]:
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        incomplete: list[str] = []  # a client was killed
+        for run, identity, status in self._connection.execute(
+            "SELECT own.run_uuid, own.value, runs.status FROM tags AS own "
+            "JOIN tags AS shared ON own.run_uuid = shared.run_uuid "
+            "JOIN runs ON own.run_uuid = runs.run_uuid WHERE own.key = 'mlpexp.identity' AND "
+            "shared.key = 'mlpexp.group' AND shared.value = ? AND runs.lifecycle_stage = 'active' AND "
+            "runs.experiment_id = ?",
+            (self._group, self._experiment),
+        ):
+            if status == "RUNNING":
+                incomplete.append(run)
+            else:
+                found[identity].append(run)
+        self.remove(incomplete)
+        return dict(found)
+
+    def parent(self, name: str) -> str:
+        self._connection.execute("BEGIN IMMEDIATE")  # processes of one sweep may come at once
+        with self._connection:
+            return self._parent(name)
+
+    def _parent(self, name: str) -> str:
+        found = self._connection.execute(
+            "SELECT runs.run_uuid FROM runs JOIN tags ON runs.run_uuid = tags.run_uuid "
+            "WHERE tags.key = 'mlpexp.group' AND tags.value = ? AND runs.lifecycle_stage = 'active' AND "
+            "runs.experiment_id = ? AND runs.run_uuid NOT IN "
+            "(SELECT run_uuid FROM tags WHERE key = 'mlpexp.identity')",
+            (self._group, self._experiment),
+        ).fetchone()
+        if found is not None:
+            return str(found[0])
+        rows: Rows = defaultdict(list)
+        run = uuid.uuid4().hex
+        self._add_run(rows, run, name, "RUNNING", int(1000 * time.time()), None)
+        rows["tags"] += [("mlflow.runName", name, run), ("mlpexp.group", self._group, run)]
+        rows["tags"] += [("mlflow.source.name", "mlpexp", run), ("mlflow.source.type", "LOCAL", run)]
+        self._insert(rows)
+        return run
+
+    def add(self, runs: Sequence[TrackedRun], parent: str | None) -> list[str]:
+        rows: Rows = defaultdict(list)
+        names = [uuid.uuid4().hex for _ in runs]
+        for run, name in zip(runs, names, strict=True):
+            self._add_run(rows, name, run.name, STATUSES[run.status], int(1000 * run.started), int(1000 * run.ended))
+            rows["tags"] += [(key, value, name) for key, value in tags_of(run, self._group, parent).items()]
+            rows["params"] += [(key, value, name) for key, value in params_of(run).items()]
+            points = [(key, *_stored(value), moment, step) for key, value, moment, step in points_of(run)]
+            metrics = [(key, value, moment, step, is_nan, name) for key, value, is_nan, moment, step in points]
+            rows["metrics"] += metrics
+            rows["latest_metrics"] += {row[0]: row for row in metrics}.values()
+            self._keep(name, run.files)
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._connection:
+            self._insert(rows)
+        return names
+
+    def remove(self, runs: Sequence[str]) -> None:
+        """As MLflow's own: they are marked as deleted, and `mlflow gc` removes them."""
+        now = int(1000 * time.time())
+        with self._connection:
+            self._connection.executemany(
+                "UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = ? WHERE run_uuid = ?",
+                [(now, run) for run in runs],
+            )
+
+    def finish(self, parent: str, artifacts: Mapping[str, Path]) -> None:
+        self._keep(parent, artifacts)
+        with self._connection:
+            self._connection.execute(
+                "UPDATE runs SET status = 'FINISHED', end_time = ? WHERE run_uuid = ?",
+                (int(1000 * time.time()), parent),
+            )
+
+    def _add_run(self, rows: Rows, run: str, name: str, status: str, start: int, end: int | None) -> None:
+        place = str(self._artifacts / run / "artifacts")
+        values = (run, name[:250], "UNKNOWN", "", "", _user(), status, start, end, "", "active", place)
+        rows["runs"].append((*values, self._experiment))
+
+    def _insert(self, rows: Rows) -> None:
+        for table, content in rows.items():
+            self._connection.executemany(_INSERT[table], content)
+
+    def _keep(self, run: str, files: Mapping[str, Path]) -> None:
+        """Give a run its artifacts: links to files that are never changed in place, copies on another disk."""
+        for name, path in files.items():
+            place = self._artifacts / run / "artifacts" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            try:
+                os.link(path, place)
+            except OSError:
+                shutil.copyfile(path, place)
+
+
+def _is_known(connection: sqlite3.Connection, table: str, names: Sequence[str]) -> bool:
+    columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    needed = {name for _, name, _, is_needed, default, _ in columns if is_needed and default is None}
+    return {*names} <= {column[1] for column in columns} and needed <= {*names}
+
+
+def _local(location: str) -> Path | None:
+    if location.startswith("/"):
+        return Path(location)
+    parts = urlsplit(location)
+    return Path(unquote(parts.path)) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None
+
+
+def _stored(value: float) -> tuple[float, bool]:
+    """The number that MLflow stores, and whether it stands for NaN."""
+    if math.isnan(value):
+        return 0.0, True
+    return (math.copysign(MAX_FLOAT, value) if math.isinf(value) else float(value)), False
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # an account without a name
+        return "unknown"

@@ -1,0 +1,157 @@
+"""`tracker=mlflow`: each run as a run of MLflow, nested below one for the sweep.
+
+`MLFLOW_TRACKING_URI` says where (`sqlite:///mlflow.db` in the working directory by default, as in MLflow itself), and
+`MLFLOW_EXPERIMENT_NAME` in which experiment (`mlpexp`). A SQLite file is written directly, a stack in one transaction
+(`mlflow_database`); servers, other databases and directories by MLflow's client, which takes some requests for a run.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlpexp.tracking.mlflow_database import MlflowDatabase, database_file
+from mlpexp.tracking.mlflow_records import GROUP, IDENTITY, STATUSES, params_of, points_of, tags_of
+from mlpexp.tracking.trackers import Group, TrackedRun
+
+DEFAULT_URI, DEFAULT_EXPERIMENT = "sqlite:///mlflow.db", "mlpexp"
+MAX_METRICS, MAX_PARAMS = 1000, 100  # in one request
+# a server that does not answer must not hold up the training for MLflow's own four minutes
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+OF_THE_SWEEP = ("results.csv", "sweep.json", "multirun.yaml")
+
+
+class Store(Protocol):
+    """What keeps the runs of MLflow; `tags` are equal in all runs of a group but for those of each run."""
+
+    def runs(self) -> Mapping[str, list[str]]:
+        """The complete runs of the group by their identities; those that a crash has left incomplete are removed."""
+        ...
+
+    def parent(self, name: str) -> str:
+        """The run of the sweep, made where there is none."""
+        ...
+
+    def add(self, runs: Sequence[TrackedRun], parent: str | None) -> list[str]: ...
+
+    def remove(self, runs: Sequence[str]) -> None: ...
+
+    def finish(self, parent: str, artifacts: Mapping[str, Path]) -> None: ...
+
+
+class MlflowTracker:
+    """A `Tracker`."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+        file = database_file(uri, group.home)
+        where = uri if file is None else f"sqlite:///{file}"
+        self._store: Store = (
+            MlflowClientStore(where, experiment, group) if file is None else _database(file, where, experiment, group)
+        )
+        self._runs = dict(self._store.runs())
+
+    def known(self) -> Container[str]:
+        return self._runs
+
+    def record(self, runs: Sequence[TrackedRun]) -> None:
+        parent = self._store.parent(self._group.name) if self._group.is_sweep else None
+        new = [run for run in runs if run.identity not in self._runs]
+        made = self._store.add(new, parent)
+        self._runs |= {run.identity: [name] for run, name in zip(new, made, strict=True)}
+        shorter = {name for run in runs for name in run.earlier if name in self._runs}
+        self._store.remove([run for name in shorter for run in self._runs[name]])
+        for name in shorter:
+            del self._runs[name]
+
+    def close(self) -> None:
+        if self._group.is_sweep and self._runs:
+            there = {name: path for name in OF_THE_SWEEP if (path := self._group.directory / name).is_file()}
+            self._store.finish(self._store.parent(self._group.name), there)
+
+
+def _database(file: Path, uri: str, experiment: str, group: Group) -> Store:
+    """The SQLite file itself, where MLflow has made it and its tables are as they are known here."""
+    if (found := MlflowDatabase.opened(file, experiment, group.key)) is not None:
+        return found
+    client = MlflowClientStore(uri, experiment, group)  # makes the tables and the experiment
+    return MlflowDatabase.opened(file, experiment, group.key) or client
+
+
+class MlflowClientStore:
+    """A `Store` that MLflow's client writes."""
+
+    def __init__(self, uri: str, experiment: str, group: Group) -> None:
+        from mlflow import MlflowClient
+
+        self._client: Any = MlflowClient(uri)
+        self._group = group.key
+        found = self._client.get_experiment_by_name(experiment)
+        if found is not None and found.lifecycle_stage != "active":
+            raise ValueError(f"MLflow's experiment {experiment} is deleted; restore it, or set MLFLOW_EXPERIMENT_NAME")
+        self._experiment = self._client.create_experiment(experiment) if found is None else found.experiment_id
+        self._parent: str | None = None
+
+    def runs(self) -> dict[str, list[str]]:
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for run in self._search():
+            identity = run.data.tags.get(IDENTITY)
+            if identity is None:
+                self._parent = run.info.run_id
+            elif run.info.status == "RUNNING":
+                self._client.delete_run(run.info.run_id)
+            else:
+                found[identity].append(run.info.run_id)
+        return dict(found)
+
+    def parent(self, name: str) -> str:
+        if self._parent is None:
+            run = self._client.create_run(self._experiment, run_name=name, tags={GROUP: self._group})
+            self._parent = str(run.info.run_id)
+        return self._parent
+
+    def add(self, runs: Sequence[TrackedRun], parent: str | None) -> list[str]:
+        return [self._add(run, parent) for run in runs]
+
+    def remove(self, runs: Sequence[str]) -> None:
+        for run in runs:
+            self._client.delete_run(run)
+
+    def finish(self, parent: str, artifacts: Mapping[str, Path]) -> None:
+        self._upload(parent, artifacts)
+        self._client.set_terminated(parent, "FINISHED")
+
+    def _search(self) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], f"tags.`{GROUP}` = '{self._group}'", max_results=1000, page_token=token
+            )
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _add(self, run: TrackedRun, parent: str | None) -> str:
+        from mlflow.entities import Metric, Param
+
+        tags = tags_of(run, self._group, parent)
+        made = self._client.create_run(self._experiment, int(1000 * run.started), tags, run.name)
+        name = str(made.info.run_id)
+        params = [Param(key, value) for key, value in params_of(run).items()]
+        metrics = [Metric(*point) for point in points_of(run)]
+        for first in range(0, len(params), MAX_PARAMS):
+            self._client.log_batch(name, params=params[first : first + MAX_PARAMS])
+        for first in range(0, len(metrics), MAX_METRICS):
+            self._client.log_batch(name, metrics=metrics[first : first + MAX_METRICS])
+        self._upload(name, run.files)
+        self._client.set_terminated(name, STATUSES[run.status], int(1000 * run.ended))
+        return name
+
+    def _upload(self, run: str, artifacts: Mapping[str, Path]) -> None:
+        for name, path in artifacts.items():
+            self._client.log_artifact(run, str(path), name.rpartition("/")[0] or None)
