@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "test_weights": "last",
     "record": "table",
     "metrics": ("f1",),
+    "plugins": (f"/home/mine.py@{'e' * 64}",),
     "diagnostics": ("cka",),
     "tracker": ("csv",),
     "model.variant": "backprop",

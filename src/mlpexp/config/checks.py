@@ -144,9 +144,11 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
     """
     plain = {key: value for key, value in mapping.items() if key != "hydra"}
     problems = list(_targets(plain))
-    if plain.get("plugins"):
+    digests = []
+    if _are_texts(plugins := plain.get("plugins")):  # or else the schema refuses them
         # first: without a plugin, other names would only seem to be wrong
-        plain["plugins"] = _loaded_plugins(plain["plugins"], directory, recorded)
+        plain["plugins"] = _loaded_plugins(plugins, directory, recorded)
+        digests = [digest for plugin in plain["plugins"] if (digest := user_code.digest_of(plugin))]
     model = plain.get("model")
     if not recorded and isinstance(model, Mapping):
         if model.get("_target_") is not None:
@@ -158,8 +160,7 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
         flags = {key: value for key, value in trainer.items() if key not in known}
         plain["trainer"] = {key: value for key, value in trainer.items() if key in known} | {"flags": flags}
         problems += _flags(flags)
-    plugins = plain.get("plugins") or ()
-    token = PLUGINS.set(frozenset(digest for plugin in plugins if (digest := user_code.digest_of(plugin))))
+    token = PLUGINS.set(frozenset(digests))
     try:
         cfg = _ADAPTER.validate_python(plain)
     except ValidationError as error:
@@ -190,10 +191,12 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
     return parse(plain, recorded=True)
 
 
-def _loaded_plugins(given: Any, directory: Callable[[], Path] | None, recorded: bool) -> Any:
+def _are_texts(given: Any) -> bool:
+    return isinstance(given, list | tuple) and all(isinstance(plugin, str) and plugin.strip() for plugin in given)
+
+
+def _loaded_plugins(given: Sequence[str], directory: Callable[[], Path] | None, recorded: bool) -> list[str]:
     """Import plugins; with the digests of their sources, each once."""
-    if not isinstance(given, list | tuple) or not all(isinstance(plugin, str) and plugin.strip() for plugin in given):
-        return given  # which the schema refuses
     home = Path.cwd() if directory is None else directory()
     return list(dict.fromkeys(user_code.load(plugin, home, recorded=recorded).spelled for plugin in given))
 
@@ -305,6 +308,8 @@ def _sentence(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, 
             return f"{given} replaces a whole group; {hint}"
         case "value_error":
             return f"{given} {allowed['error']}; leave it out, or set it to null"
+        case "tuple_type" if key == "plugins" and not _are_texts([value]):
+            return f"{given} is no list; {example}"
         case "tuple_type":
             names = [value if isinstance(value, str | int) and not isinstance(value, bool) else spell(value)]
             return f"{given}: give a list, e.g. {shell_word(key, names)}"
