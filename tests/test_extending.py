@@ -53,6 +53,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.thorough(sample=5)
 @pytest.mark.parametrize("title", examples())
 def test_an_example_trains_in_a_stack_as_it_does_alone(here, title):
     code, commands = examples()[title]

@@ -48,6 +48,16 @@ def write(directory: Path, **modules: str) -> None:
         path.write_text(text)
 
 
+def test_a_plugin_behind_a_link_is_forgotten_with_its_module(here, monkeypatch):
+    write(here, elsewhere__real=CUBIC)
+    (here / "link_plugin.py").symlink_to(here / "elsewhere/real.py")
+    monkeypatch.syspath_prepend(here)
+    loaded = user_code.load("link_plugin", here)
+    assert "link_plugin" in sys.modules and "cubic" in ACTIVATIONS
+    user_code._forget("link_plugin", loaded.files)
+    assert "link_plugin" not in sys.modules and "cubic" not in ACTIVATIONS
+
+
 @pytest.mark.parametrize("given", ["cubic_plugin.py", "cubic_plugin", "./cubic_plugin.py", "{here}/cubic_plugin.py"])
 def test_a_file_or_an_import_name_registers_its_entries(here, given):
     write(here, cubic_plugin=CUBIC)

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -191,7 +191,7 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
     return parse(plain, recorded=True)
 
 
-def _are_texts(given: Any) -> bool:
+def _are_texts(given: object) -> TypeGuard[Sequence[str]]:
     return isinstance(given, list | tuple) and all(isinstance(plugin, str) and plugin.strip() for plugin in given)
 
 
