@@ -11,9 +11,20 @@ from mkdocs.structure.files import File, Files
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs/**/*.md", "benchmarks/*.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "docs/**/*.md", "benchmarks/*.md")
 # what pages show or link to
 LINKED = ("docs/**/*.png", "docs/**/*.svg", "benchmarks/*.svg", "examples/*.ipynb", "src/mlpexp/nn/network.py")
+
+
+def on_config(config: Any) -> Any:
+    """Pages that the navigation does not name are added to it, below `Further`."""
+    named = str(config.nav)
+    pages = sorted(
+        path.relative_to(ROOT).as_posix() for folder in ("docs", "benchmarks") for path in (ROOT / folder).rglob("*.md")
+    )
+    if further := [page for page in pages if page not in named]:
+        config.nav.append({"Further": further})
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -24,14 +24,16 @@ GRID = [
     *("-m", "name=grid", "report=true", "model.depth=1,2,3", "model.width=32,64,128"),
     *("model.activation=tanh,relu,gelu", "seed=range(10)"),
 ]
-THOUSAND = "mlpexp train -m 'seed=range(1000)' name=seeds report=true record=table"
+THOUSAND = "python scripts/train.py -m name=seeds 'seed=range(1000)' record=table report=true"
 COLUMNS, ROWS = 100, 40
+# as in an active environment: the commands that are printed then have no paths of this machine
+ACTIVE = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PS1": PROMPT}
 
 
 def report(work: Path) -> None:
-    """The first screen of the report of 270 runs."""
+    """The first part of the report of 270 runs."""
     _train_grid(work)
-    _photograph((work / "multirun/grid/report/index.html").as_uri(), IMAGES / "report.png", 1200, 900)
+    _photograph((work / "multirun/grid/report/index.html").as_uri(), IMAGES / "report.png", 1100, 1250)
 
 
 def hparams(work: Path) -> None:
@@ -51,11 +53,21 @@ def terminal(work: Path) -> None:
     """What a terminal shows of a sweep of a thousand runs, as SVG."""
     name = f"pictures{os.getpid()}"
     tmux = ["tmux", "-L", name]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PS1": PROMPT}
     subprocess.run(
-        [*tmux, "new-session", "-d", "-x", str(COLUMNS), "-y", str(ROWS), "-c", str(work), "bash --norc --noprofile"],
+        [
+            *tmux,
+            "new-session",
+            "-d",
+            "-x",
+            str(COLUMNS),
+            "-y",
+            str(ROWS),
+            "-c",
+            str(work),
+            "env PS1='$ ' bash --norc --noprofile",
+        ],
         check=True,
-        env=environment,
+        env=ACTIVE,
     )
     try:
         subprocess.run([*tmux, "send-keys", f"clear; {THOUSAND}; touch ended", "Enter"], check=True)
@@ -64,12 +76,12 @@ def terminal(work: Path) -> None:
         shown = subprocess.run([*tmux, "capture-pane", "-e", "-p"], check=True, capture_output=True, text=True).stdout
     finally:
         subprocess.run([*tmux, "kill-server"], check=False)
-    lines = shown.rstrip().splitlines()
+    lines = [line for line in shown.rstrip().splitlines() if "touch ended" not in line]
     while lines and lines[-1].strip() in ("", PROMPT.strip()):
         lines.pop()
     console = Console(record=True, width=COLUMNS, file=StringIO())
     console.print(Text(f"{PROMPT}{THOUSAND}"))
-    console.print(Text.from_ansi("\n".join(line for line in lines if "touch ended" not in line)))
+    console.print(Text.from_ansi("\n".join(lines)))
     svg = console.export_svg(title="a thousand runs")
     (IMAGES / "terminal.svg").write_text(_without_fonts_of_other_hosts(svg), encoding="utf-8")
 
@@ -85,6 +97,8 @@ def main() -> None:
     if missing := [program for program in ("chromium", "tmux") if shutil.which(program) is None]:
         sys.exit(f"pictures need {', '.join(missing)}; install them with the system's package manager")
     with tempfile.TemporaryDirectory() as folder:
+        for name in ("scripts", "conf"):
+            Path(folder, name).symlink_to(ROOT / name)
         for name in names:
             PICTURES[name](Path(folder))
             print(f"docs/images: {name}")
@@ -92,7 +106,7 @@ def main() -> None:
 
 def _train_grid(work: Path) -> None:
     if not (work / "multirun/grid/report").exists():
-        subprocess.run([sys.executable, str(ROOT / "scripts/train.py"), *GRID], cwd=work, check=True)
+        subprocess.run(["python", "scripts/train.py", *GRID], cwd=work, check=True, env=ACTIVE)
 
 
 def _photograph(address: str, image: Path, width: int, height: int, seconds: int = 5) -> None:
