@@ -14,6 +14,8 @@ ROOT = HERE.parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "docs/**/*.md", "benchmarks/*.md")
 # what pages show or link to
 LINKED = ("docs/**/*.png", "docs/**/*.svg", "benchmarks/*.svg", "examples/*.ipynb", "src/mlpexp/nn/network.py")
+# the theme loads this from another host; the copy beside this file is version 1.0.4, for the search in pages on disk
+SHIM, COPY = "https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js"
 
 
 def on_config(config: Any) -> Any:
@@ -35,5 +37,11 @@ def on_files(files: Files, config: Any) -> Files:
     theme = [file for file in files if file.abs_src_path and not Path(file.abs_src_path).is_relative_to(ROOT / "docs")]
     found = {path for pattern in (*PAGES, *LINKED) for path in ROOT.glob(pattern) if path.is_file()}
     ours = [File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)) for path in sorted(found)]
+    ours.append(File.generated(config, COPY, abs_src_path=str(HERE / "iframe-worker.js")))
     generated = [File.generated(config, name, content=text) for name, text in reference.pages().items()]
     return Files([*theme, *ours, *generated])
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """The page with the local copy of the script."""
+    return output.replace(SHIM, "../" * page.url.count("/") + COPY)
