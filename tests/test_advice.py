@@ -88,7 +88,7 @@ def test_several_values_without_m_are_explained_by_what_the_key_takes(
     assert advised is None or advised in ended.line
     assert (", or write" in ended.line) == (advised is not None)
     if advised:  # it is read as one value then
-        again = train(advised)
+        again = train(f"{advised} dry_run=true")
         assert "is a list: add -m" not in again.err
 
 
