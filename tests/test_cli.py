@@ -30,8 +30,9 @@ WRONG = {
     "+foo=3": ["unknown key 'foo'", "--help"],
     "hydra.foo=3": ["unknown key 'hydra.foo'", "--cfg hydra"],
     "~model.depth": ["~model.depth deletes nothing"],
-    "model._target_=os.system": ["unknown key 'model._target_'"],
-    "+model._target_=os.system": ["_target_ has no place in 'model'"],
+    "model._target_=os.system": ["model._target_=os.system is no network of yours", "e.g. model._target_=my_module."],
+    "+model._target_=os.system": ["model._target_=os.system is no network of yours"],
+    "+optimizer._target_=os.system": ["_target_ has no place in 'optimizer'"],
     "optimizer=adma": ["e.g. optimizer=adam"],
     "optimizr=adam": ["unknown config group 'optimizr'", "did you mean optimizer"],
     "optimizer=null": ["a config group needs the name of one of its choices"],
@@ -88,7 +89,7 @@ def test_a_device_that_is_not_there_is_refused_by_name(train, here: Path, name: 
 
 
 def test_all_problems_of_one_configuration_are_named_at_once(train, here: Path):
-    outcome = train("model.depth=a model.width=b optimizer.lr=c +trainer.foo=1 +model._target_=x")
+    outcome = train("model.depth=a model.width=b optimizer.lr=c +trainer.foo=1 +optimizer._target_=x")
     assert outcome.code == 2
     found = [next(key for key in line.split() if "." in key and key != "train.py:") for line in outcome.lines]
     assert len(found) == 5, outcome.err
