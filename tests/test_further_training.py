@@ -159,6 +159,35 @@ def test_fewer_epochs_and_a_swept_number_of_epochs_are_not_a_longer_training(
 
 
 @pytest.mark.thorough(sample=1)
+@pytest.mark.parametrize(("before", "named"), [(None, True), (1, False)])
+def test_a_number_of_epochs_with_which_no_run_has_ended_does_not_bind_the_sweep(
+    before: int | None, named: bool, train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = [*GRID.split(), *(() if named else ["hydra.sweep.subdir=run-${seed}"])]
+    for name, epochs in (("two", 2), ("six", 6)):
+        assert train([*grid, f"trainer.max_epochs={epochs}", f"name={name}"]).code == 0
+    if before:
+        assert train([*grid, f"trainer.max_epochs={before}", "name=s"]).code == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, Killed)
+        assert train([*grid, ALWAYS.strip(), "trainer.max_epochs=6", "name=s"]).code == 1
+    planned = train([*grid, "trainer.max_epochs=2", "name=s", "dry_run=true"])
+    assert planned.code == 0, planned.err
+    assert "begun with more epochs, of which none had ended" in planned.out
+    ended = train([*grid, "trainer.max_epochs=2", "name=s"])
+    assert ended.code == 0, ended.err
+    states = here / "multirun/s" / file_names.STATES
+    states.rename(here / "kept")
+    assert_same(here / "multirun/s", here / "multirun/two")
+    (here / "kept").rename(states)
+    assert "2 runs: 2 done before" in train([*grid, "trainer.max_epochs=2", "name=s"]).out
+    # what was saved of the longer training is still known
+    assert train([*grid, "trainer.max_epochs=6", "name=s"]).code == 0
+    assert_same(here / "multirun/s", here / "multirun/six")
+    assert train([*grid, "trainer.max_epochs=2", "name=s"]).code == 2
+
+
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("epochs", [3, 4, 6])
 def test_runs_that_were_extended_one_by_one_are_recognised(epochs: int, train: Callable[..., Any], here: Path) -> None:
     directory = here / "multirun/s"

@@ -15,10 +15,11 @@ from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.object_cache import ByObject
+from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.runtime.safe_yaml import parse_yaml
-from mlpexp.store import file_names, run_directory, run_state
+from mlpexp.store import file_names, run_directory, run_state, run_table
 from mlpexp.store.identity import identity
-from mlpexp.store.run_directory import Result
+from mlpexp.store.run_directory import Result, is_relative
 from mlpexp.store.run_state import Found, State
 from mlpexp.store.sweep_manifest import Manifest
 
@@ -34,6 +35,37 @@ def lengthened(old: Manifest, new: Manifest) -> Manifest:
     if there is None or here is None or here <= there:
         return old
     return replace(old, constants=old.constants | {EPOCHS: here}, shorter=[*old.shorter, there])
+
+
+def withdrawn(old: Manifest, new: Manifest, sweep: Path) -> tuple[Manifest, list[str]]:
+    """The manifest of a sweep that is there without its number of epochs, where none of its runs has ended with it.
+
+    So a number that was given by mistake does not bind the sweep: it is then as it was before the command with it.
+
+    Returns:
+        the manifest, `old` itself unless `new` has fewer epochs and no run has ended; the directories that such runs
+        have begun, relative to the sweep's.
+    """
+    there, here = old.constants.get(EPOCHS), new.constants.get(EPOCHS)
+    if there is None or here is None or here >= there or not all(map(is_relative, old.earlier.values())):
+        return old, []
+    in_table, begun = run_table.results(sweep), []
+    for run, name in old.runs.items():
+        if run in in_table or (sweep / name).is_symlink():
+            return old, []
+        try:
+            marked = (sweep / name / file_names.RESULT).exists()
+            result = run_directory.read_result(sweep / name) if marked else None
+        except (DamagedFile, NotRegularFile):
+            return old, []  # it may have ended
+        if result is None or result.status not in run_directory.FINAL:
+            begun += [name] if (sweep / name).is_dir() else []
+        elif result.identity not in old.earlier:
+            return old, []
+    epochs = max(old.shorter, default=here)
+    shorter = [number for number in old.shorter if number != epochs]
+    constants = old.constants | {EPOCHS: epochs}
+    return replace(old, constants=constants, shorter=shorter, runs=old.earlier, earlier={}), begun
 
 
 def needs_its_length(cfg: Config) -> str | None:

@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -54,17 +54,21 @@ class Survey:
     Attributes:
         found: by the directory that the grid gives the run.
         manifest: of the sweep with these runs.
+        begun: the directories of runs that an earlier command has begun with a number of epochs that is withdrawn.
     """
 
     found: dict[str, Found]
     manifest: Manifest
+    begun: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
         """E.g. `1,080 runs: 1,000 done before, 3 damaged, 77 new`; empty where all are new."""
         counts = Counter(one.state for one in self.found.values())
-        if counts[State.NEW] == len(self.found):
+        if counts[State.NEW] == len(self.found) and not self.begun:
             return ""
         parts = [f"{counts[state]:,} {words}" for state, words in WORDS.items() if counts[state]]
+        if self.begun:
+            parts.append(f"{len(self.begun):,} begun with more epochs, of which none had ended (set aside)")
         return f"{len(self.found):,} runs: {', '.join(parts)}"
 
 
@@ -97,6 +101,9 @@ class RunStore:
         old = sweep_manifest.read(self.directory)
         new = sweep_manifest.of((cfg, digests(cfg.data)) for cfg in unique.values())
         names = [place.name for place in places] if old is not None else []
+        begun: list[str] = []
+        if old is not None and same_study:
+            old, begun = further_training.withdrawn(old, new, self.directory)
         longer = further_training.lengthened(old, new) if old is not None and same_study else old
         study = sweep_manifest.joined(longer, new, self.directory, names=names, refuse=same_study)
         if longer is not old:
@@ -119,7 +126,7 @@ class RunStore:
             for name, one in zip(identities, found, strict=True)
             if str(one.directory).startswith(inside)
         }
-        return Survey(dict(zip(unique, found, strict=True)), study)
+        return Survey(dict(zip(unique, found, strict=True)), study, begun)
 
     def prepare(self, survey: Survey) -> None:
         """Set aside what is damaged, failed or interrupted, and write the manifest; the directory's lock is held."""
@@ -128,6 +135,9 @@ class RunStore:
         atomic_files.clean(self.directory)
         if moved := [one for one in survey.found.values() if one.earlier and one.earlier.directory == one.directory]:
             self._make_room(moved, survey.manifest)
+        here = {one.directory for one in survey.found.values()}
+        for begun in {self.directory / name for name in survey.begun} - here:
+            begun.rename(run_state.vacant(shelf, begun.name))
         for one in survey.found.values():
             if one.state is State.DONE and one.earlier is not None:
                 run_state.remove_shorter(one.earlier, shelf)  # a crash came between the longer run and this
