@@ -38,6 +38,7 @@ def on_files(files: Files, config: Any) -> Files:
     found = {path for pattern in (*PAGES, *LINKED) for path in ROOT.glob(pattern) if path.is_file()}
     ours = [File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)) for path in sorted(found)]
     ours.append(File.generated(config, COPY, abs_src_path=str(HERE / "iframe-worker.js")))
+    ours.append(File.generated(config, "assets/site.css", abs_src_path=str(HERE / "site.css")))
     generated = [File.generated(config, name, content=text) for name, text in reference.pages().items()]
     return Files([*theme, *ours, *generated])
 

@@ -31,9 +31,9 @@ ACTIVE = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH
 
 
 def report(work: Path) -> None:
-    """The first part of the report of 270 runs."""
+    """The first screen of the report of 270 runs."""
     _train_grid(work)
-    _photograph((work / "multirun/grid/report/index.html").as_uri(), IMAGES / "report.png", 1100, 1250)
+    _photograph((work / "multirun/grid/report/index.html").as_uri(), IMAGES / "report.png", 1100, 770)
 
 
 def hparams(work: Path) -> None:

@@ -172,7 +172,7 @@ def _attributes(doc: str) -> Mapping[str, str]:
 
 
 def _sentence(text: str) -> str:
-    return _escaped(text[:1].upper() + text[1:]).rstrip(".") + "." if text else ""
+    return _escaped(text).rstrip(".") + "." if text else ""
 
 
 def _escaped(text: str) -> str:
