@@ -81,7 +81,7 @@ def test_an_example_trains_in_a_stack_as_it_does_alone(here, title):
 
 def test_every_kind_has_an_example():
     kinds = {title.split(maxsplit=1)[1].replace(" ", "_") for title in examples()}
-    assert kinds == {*extend.__all__, "layer", "callback"}
+    assert kinds == {*extend.__all__, "layer", "callback", "network"}
 
 
 def test_an_optimizer_has_the_bits_of_the_same_rule_of_torchs_in_stacks_alone_and_resumed(here):
