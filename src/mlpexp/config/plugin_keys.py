@@ -127,7 +127,9 @@ def unknown_key(key: str, chosen: str | None = None) -> str:
     if first in _ELSEWHERE:
         hint = _ELSEWHERE[first]
     elif owners and chosen not in owners:
-        hint = f"it belongs to hydra/{kind}={owners[0]}; add that, or leave the key out"
+        hint = f"it belongs to hydra/{kind}={owners[0]}; " + (
+            f"leave it out of one with hydra/{kind}={chosen}" if chosen else "add that, or leave the key out"
+        )
     elif close := get_close_matches(first, candidates, 1):
         hint = f"did you mean hydra.{kind}.{close[0]}?"
     else:

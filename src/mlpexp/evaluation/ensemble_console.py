@@ -23,7 +23,7 @@ def show(written: Written) -> None:
     console.print(f"[bold]{escape(str(found.samples.title))}[/bold], {samples}; {escape(chosen.weights)}")
     table = Table(header_style="bold")
     summary = found.summary()
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for column in summary:
         table.add_column(column, justify="right")
     for name in found.scores:

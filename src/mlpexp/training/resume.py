@@ -90,9 +90,12 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
         raise UserError(f"resume={cfg.resume} {what}; give a run's directory, e.g. resume=outputs/DATE/TIME")
     path = directory / file_names.LAST
     if not path.exists():
-        raise UserError(
-            f"{directory} has no {file_names.LAST}: there is no run to continue; start it again without resume"
+        why = (
+            "it has ended, and the states to continue from are not kept; with more epochs it is trained anew"
+            if (directory / file_names.RESULT).exists() and (directory / file_names.BEST).exists()
+            else "there is no run to continue; start it again"
         )
+        raise UserError(f"{directory} has no {file_names.LAST}: {why} without resume")
     loaded = checkpoint_files.load(path)
     own, num_features, num_classes = checkpoint_files.described(path, loaded)
     network = own.model.network(num_features, num_classes)
