@@ -28,6 +28,7 @@ BLIND |= {"trainer.accelerator", "trainer.enable_progress_bar"}
 # another legal value for each key where one cannot be made from the default
 OTHER: dict[str, Any] = {
     "name": "other",
+    "tracking.weights": "every",
     "resume": "other",
     "monitor": "val/acc",
     "test_weights": "last",

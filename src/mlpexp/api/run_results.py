@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlpexp.analysis import run_files
 from mlpexp.api.inline_report import InlineReport
+from mlpexp.api.kept_weights import kept_weights, weights_after
 from mlpexp.api.tables import Columns
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import run_directory
@@ -81,15 +82,32 @@ class RunResults:
             | {name: values.ravel() for name, values in inside.items()}
         )
 
+    def weight_epochs(self) -> list[int]:
+        """The epochs of which the run has kept the weights; empty without `tracking.weights=every`."""
+        return list(kept_weights(self.directory, self._own_weights()))
+
+    def _own_weights(self) -> "dict[str, Tensor]":
+        return {name: value[0] for name, value in self._stack.weights.items()}
+
     def model(self) -> "nn.Module":
         """The network as a module of torch: prepared inputs (B, I) to logits (B, C); see `data` for inputs."""
         from mlpexp.api.plain_network import PlainNetwork
 
         return PlainNetwork(self._stack.network, self.weights())
 
-    def weights(self) -> "dict[str, Tensor]":
-        """The tensors of the checkpoint by name, e.g. `layers.0.weight` (outputs, inputs)."""
-        return {name: value[0].clone() for name, value in self._stack.weights.items()}
+    def weights(self, epoch: int | None = None) -> "dict[str, Tensor]":
+        """The tensors of the checkpoint by name, e.g. `layers.0.weight` (outputs, inputs).
+
+        Args:
+            epoch: those that were trained up to the end of this epoch instead, from 0; -1 is before training.
+
+        Raises:
+            UserError: the run has not kept those of that epoch (`tracking.weights=every`); names those that it has.
+        """
+        own = self._own_weights()
+        if epoch is not None:
+            return weights_after(self.directory, epoch, own)
+        return {name: value.clone() for name, value in own.items()}
 
     def predict_proba(self, samples: Any) -> NDArray[np.float64]:
         """Probabilities (N, C) of raw samples, a DataFrame or an array (N, J); classes as `class_names` lists them.

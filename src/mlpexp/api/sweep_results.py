@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mlpexp.analysis import load_sweep, run_files
 from mlpexp.api.inline_report import InlineReport
+from mlpexp.api.kept_weights import weights_after
 from mlpexp.api.python_settings import leaves, plain_value
 from mlpexp.api.run_results import RunResults
 from mlpexp.api.tables import Columns, Records, columns
@@ -147,11 +148,16 @@ class SweepResults:
         """The network of a run (by default the best) as a module of torch; see `RunResults.model`."""
         return self[self.best() if run is None else run].model()
 
-    def weights(self) -> StackedWeights:
+    def weights(self, epoch: int | None = None) -> StackedWeights:
         """The weights of all runs with finite numbers, stacked: `layers.0.weight` is (R, outputs, inputs).
 
+        Args:
+            epoch: those that were trained up to the end of this epoch, from 0; -1 is before training. By default those
+                that each run was tested with.
+
         Raises:
-            UserError: the runs have networks of different shapes; names the keys to `select` by.
+            UserError: the runs have networks of different shapes; names the keys to `select` by. Or a run has not kept
+                the weights of that epoch (`tracking.weights=every`).
         """
         groups = self._stacks
         shapes = {tuple(group.network.tensors.items()) for group in groups}
@@ -166,6 +172,12 @@ class SweepResults:
             {name: torch.cat([group.weights[name] for group in groups])[by_place] for name in groups[0].weights}
         )
         found.runs = [self._finite[place]["run"] for place in sorted(order)]
+        if epoch is None:
+            return found
+        for row, place in enumerate(sorted(order)):
+            directory = self.directory / str(self._finite[place]["name"])
+            for name, values in weights_after(directory, epoch, {n: v[row] for n, v in found.items()}).items():
+                found[name][row] = values
         return found
 
     def predict_proba(self, samples: Any) -> NDArray[np.float64]:

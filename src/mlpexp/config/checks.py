@@ -370,6 +370,8 @@ def _contradictions(cfg: Config) -> Iterator[str]:
             f"diagnostics_every={cfg.diagnostics_every} is beyond trainer.max_epochs={cfg.trainer.max_epochs}: nothing "
             f"would be measured; give at most {cfg.trainer.max_epochs}"
         )
+    if cfg.tracking.weights is not None and cfg.record == "table":
+        yield "tracking.weights=every writes into a run's directory, which record=table has not: leave one of them out"
     if cfg.keep_weights and cfg.record != "table":
         yield "keep_weights=true belongs to record=table; a run's directory has checkpoints anyway: leave it out"
     if NONE in cfg.tracker and len(set(cfg.tracker)) > 1:

@@ -268,6 +268,8 @@ class TrackingConfig:
     """per layer, at the start and each epoch: gradients, activations, saturation, histograms; null: not in a sweep"""
     test_hits: Flag = False
     """write which test samples were classified right; the report then compares runs sample by sample"""
+    weights: Literal["every"] | None = None
+    """every: keep the weights before training and after each epoch, of a long training every 2nd, 4th, ... (64 MiB)"""
 
     def settled(self, alone: bool) -> "TrackingConfig":
         """The same with every null replaced: true for a single run, false for a run of a sweep."""

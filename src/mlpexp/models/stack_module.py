@@ -33,6 +33,7 @@ from mlpexp.nn.optimizers import UpdateSettings
 from mlpexp.nn.pruning import MASK, SPARSITY, prune_, pruned_share, rewind_, sparsity
 from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store import test_hits
+from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.tracking.layer_columns import START
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class StackModule(LightningModule):
             Empty: all start.
         until: the epoch after which all pause, counted from the start of the runs; None for their ends.
         callbacks: that see the runs after each epoch, by name.
+        trajectories: keep the weights of runs, by their numbers in the stack.
 
     Attributes:
         records: of each run.
@@ -67,9 +69,10 @@ class StackModule(LightningModule):
         states: Sequence[TrainingState] = (),
         until: int | None = None,
         callbacks: Mapping[str, EpochCallback] = MappingProxyType({}),
+        trajectories: Mapping[int, WeightTrajectory] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        self._callbacks = callbacks
+        self._callbacks, self._trajectories = callbacks, trajectories
         self.automatic_optimization = False
         self.configs, self.data = list(configs), list(data)
         network = ByObject(lambda model: model.network(data[0].num_inputs, data[0].num_classes))
@@ -112,6 +115,7 @@ class StackModule(LightningModule):
         if not self._states:
             if self._inspects:
                 self._inspect_layers(START)
+            self._keep_weights(START)
             return
         self.best.fill([one.best for one in self._states])
         self.last.fill([one.last for one in self._states])
@@ -206,6 +210,7 @@ class StackModule(LightningModule):
         self._note_epoch()
         if self._inspects:
             self._inspect_layers(self.current_epoch)
+        self._keep_weights(self.current_epoch)
         leaving = [
             run for run in self.training_runs if self.has_ended(run) or self.current_epoch + 1 >= self.max_epochs
         ]
@@ -248,6 +253,15 @@ class StackModule(LightningModule):
         networks, loss = self._of_training(self.networks), self.configs[0].loss_function
         for place, rows in inspected_layers(networks, self.engine.parameters, self._now, loss, epoch):
             self.records[self.training_runs[place]].layer_rows += rows
+
+    def _keep_weights(self, epoch: int) -> None:
+        if not self._trajectories:
+            return
+        values = [self.engine.parameters[name].flatten(1) for name in self.networks[0].tensors]
+        rows = torch.cat(values, 1).cpu().numpy()  # (A, P)
+        for run, row in zip(self.training_runs, rows, strict=True):
+            if run in self._trajectories:
+                self._trajectories[run].add(epoch, row)
 
     def _of_training(self, all_runs: Sequence[T]) -> list[T]:
         return [all_runs[run] for run in self.training_runs]

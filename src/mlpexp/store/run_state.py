@@ -120,14 +120,15 @@ def set_aside(found: Found, shelf: Path) -> Path:
 
 
 def keep_saved(found: Found, shelf: Path) -> None:
-    """Prepare the directory of a run whose training is continued: its metrics so far stay, its marker goes.
+    """Prepare the directory of a run whose training is continued: its metrics and weights so far stay, its marker goes.
 
     What else is there was left by a crash while the run was written, and is set aside.
     """
     if not found.directory.is_dir():
         return
     names = {path.name for path in found.directory.iterdir()}
-    if names <= {*file_names.BEFORE_TRAINING, file_names.RESULT, file_names.METRICS}:
+    written_in_training = {file_names.METRICS, file_names.WEIGHTS_BY_EPOCH}
+    if names <= {*file_names.BEFORE_TRAINING, file_names.RESULT, *written_in_training}:
         (found.directory / file_names.RESULT).unlink(missing_ok=True)
     else:
         set_content_aside(found.directory, shelf)

@@ -17,6 +17,7 @@ from mlpexp.store.run_directory import Result
 # beside those that a run's marker lists
 KNOWN = (
     *(file_names.RESULT, file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.LAST, file_names.BEST),
+    file_names.WEIGHTS_BY_EPOCH,
     *(file_names.LOG, file_names.LOCK, f"{file_names.HYDRA}/config.yaml", f"{file_names.HYDRA}/hydra.yaml"),
     file_names.OVERRIDES,
 )

@@ -29,8 +29,16 @@ def state(job: Job, data: Prepared, sweep: Path) -> TrainingState | None:
     directory = job.earlier.directory
     if job.config.tracking.diagnostics and file_names.LAYERS not in job.earlier.result.files:
         return None  # half a history of the layers could not be drawn
+    keeps = job.config.tracking.weights is not None
+    if keeps and file_names.WEIGHTS_BY_EPOCH not in job.earlier.result.files:
+        return None
     try:
-        return earlier_run.training_state(directory, job.earlier.result, job.config, data)
+        found = earlier_run.training_state(directory, job.earlier.result, job.config, data)
+        if keeps:
+            kept = earlier_run.read_files(directory, job.earlier.result)[file_names.WEIGHTS_BY_EPOCH]
+            atomic_files.make_directory(job.directory, parents=True)
+            atomic_files.write(job.directory / file_names.WEIGHTS_BY_EPOCH, kept)
+        return found
     except (UserError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         log.warning(_DAMAGED, directory, reason)

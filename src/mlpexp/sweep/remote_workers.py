@@ -19,7 +19,7 @@ from mlpexp import data
 from mlpexp.runtime import portable, signals
 from mlpexp.runtime.errors import Interrupted, RunsFailed
 from mlpexp.store import stack_states
-from mlpexp.store.file_names import BEFORE_TRAINING
+from mlpexp.store.file_names import BEFORE_TRAINING, WEIGHTS_BY_EPOCH
 from mlpexp.store.identity import identity
 from mlpexp.store.run_state import State, inspect
 from mlpexp.store.worker_session import Gone, Session
@@ -136,7 +136,8 @@ def _unfinished(unit: Unit) -> tuple[Ended, Unit]:
             continue
         if found.state is not State.NEW:
             for path in job.directory.iterdir():
-                if path.name not in BEFORE_TRAINING:
+                # the weights of earlier epochs are those of a run that continues, which removes what it does not keep
+                if path.name not in (*BEFORE_TRAINING, WEIGHTS_BY_EPOCH):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         left.append(row)
     return done, unit.part(left)

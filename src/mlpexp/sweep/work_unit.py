@@ -19,6 +19,7 @@ from mlpexp.store import atomic_files, checkpoint_files, failure_record, file_na
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.run_weights import Weights
+from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.store.worker_session import Gone
 from mlpexp.sweep import continued_runs
 from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
@@ -141,7 +142,12 @@ def train_parts(
             save_every_s=configs[0].stack.save_every_s,
         )
         continued = [states[place] for place in unit.places if place in states]
-        trained = train_stack(configs, data, hooks, states=continued, until=until)
+        trajectories = {
+            row: WeightTrajectory(job.directory, job.config.trainer.max_epochs)
+            for row, job in enumerate(unit.jobs)
+            if job.config.tracking.weights is not None
+        }
+        trained = train_stack(configs, data, hooks, states=continued, until=until, trajectories=trajectories)
     except (Interrupted, Gone):
         raise
     except Exception as error:

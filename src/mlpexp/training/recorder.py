@@ -31,6 +31,7 @@ from mlpexp.nn.metrics import columns
 from mlpexp.nn.pruning import SPARSITY
 from mlpexp.runtime import distributed, signals
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
+from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import histogram
 from mlpexp.tracking.layer_columns import START
@@ -129,6 +130,7 @@ class Recorder(Checkpoint):
         self.begin([], [])
         self.in_epoch = False
         self._probe: tuple[Tensor, Tensor] | None = None
+        self._trajectory = WeightTrajectory(directory, cfg.trainer.max_epochs)
         self._flushed_at = time.monotonic()
 
     def begin(self, history: Sequence[Mapping[str, float]], layer_rows: Sequence[list[float | str]]) -> None:
@@ -161,6 +163,9 @@ class Recorder(Checkpoint):
         if self.cfg.tracking.diagnostics and not self.history and not self.layer_rows:
             assert isinstance(module, Classifier)
             self._inspect(module, START, self.started)
+        if not self.history:
+            assert isinstance(module, Classifier)
+            self._keep_weights(module, START)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Classifier)
@@ -183,6 +188,7 @@ class Recorder(Checkpoint):
             self.events.add(epoch_event(epoch, self.history[-1], now))
         if self.cfg.tracking.diagnostics:
             self._inspect(module, epoch, now)
+        self._keep_weights(module, epoch)
         if self.events is not None:
             self.events.flush()
         best = self.progress.update(epoch, self.history[-1][self.cfg.monitor])
@@ -233,6 +239,13 @@ class Recorder(Checkpoint):
         probe = Probe(module.network, own, started, inputs, labels, module.loss)
         measured = measure_network(self.cfg.diagnostics, probe)
         return {column: value.item() for column, value in measured.items()}
+
+    def _keep_weights(self, module: Classifier, epoch: int) -> None:
+        if self.cfg.tracking.weights is None or not distributed.is_first():
+            return
+        values = module.parameter_values()
+        self.before_writing()
+        self._trajectory.add(epoch, torch.cat([values[n].flatten() for n in module.network.tensors]).cpu().numpy())
 
     def _called_back(self, module: Classifier, epoch: int, row: Mapping[str, float]) -> dict[str, float]:
         if not self._callbacks:

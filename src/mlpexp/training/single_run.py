@@ -273,6 +273,8 @@ class _Run:
             )
             if (directory / name).exists()
         ]
+        if self.cfg.tracking.weights is not None and (directory / file_names.WEIGHTS_BY_EPOCH).exists():
+            names.append(file_names.WEIGHTS_BY_EPOCH)
         if self.events is not None:
             self.events.add(*end_events(end.epoch or 0, end.metrics, end.status, time.time(), note=end.message or ""))
             self.events.close()

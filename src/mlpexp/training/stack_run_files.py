@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import TrainingState
-from mlpexp.runtime import software_versions
+from mlpexp.runtime import safe_files, software_versions
 from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store import atomic_files, file_names, run_directory, run_state
 from mlpexp.store.checkpoint_archive import archive
@@ -80,6 +81,10 @@ def write_run(
     atomic_files.make_directory((directory / file_names.LAST).parent)
     for folder, inside in folders.items():
         atomic_files.write_all(directory / folder, inside)
+    if cfg.tracking.weights is not None:  # written while the run trained
+        path = directory / file_names.WEIGHTS_BY_EPOCH
+        with suppress(FileNotFoundError):  # asked for when the run had trained, so that no epoch is kept
+            files[path.name] = safe_files.read_bytes(path, run_directory.MAX_FILE, follow=False)
     result = _result(cfg, data, state, end, files)
     run_directory.write_result(directory, result)
     return result

@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
+from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.store.worker_session import Gone
 from mlpexp.training.single_run import on_this_machine, own_callbacks
 
@@ -95,13 +97,21 @@ def train_stack(
     *,
     states: Sequence[TrainingState] = (),
     until: int | None = None,
+    trajectories: Mapping[int, WeightTrajectory] = MappingProxyType({}),
 ) -> StackModule:
     """Train runs that `plan` has put together; their records and snapshots are in the module afterwards.
 
     Args:
-        states, until: see `StackModule`.
+        states, until, trajectories: see `StackModule`.
     """
-    module = StackModule(configs, data, states=states, until=until, callbacks=own_callbacks(configs[0]))
+    module = StackModule(
+        configs,
+        data,
+        states=states,
+        until=until,
+        callbacks=own_callbacks(configs[0]),
+        trajectories=trajectories,
+    )
     # as in a run alone: the bits depend on it; the compiled engine has threads of its own, for which torch's would wait
     # of a user's module they would depend on the stack, with more than one
     torch.set_num_threads(configs[0].stack_threads if configs[0].stack.engine == "torch" else 1)

@@ -51,7 +51,7 @@ SUPPORTED_KEYS = {
     "warmup_epochs warmup_steps patience pct_start",
     "early_stopping": "patience min_delta",
     "trainer": "max_epochs accelerator enable_progress_bar flags",
-    "tracking": "tensorboard figures diagnostics test_hits",
+    "tracking": "tensorboard figures diagnostics test_hits weights",
     "stack": "engine threads memory_mib save_every_s",
     "halving": "rungs factor",
 }
