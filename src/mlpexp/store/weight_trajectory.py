@@ -1,8 +1,8 @@
 """`weights_by_epoch.bin`: the weights of a run before training and after its epochs, in a file of bounded size.
 
 A row for each epoch that is kept: its number as int64 (-1 before training), then all tensors of the network, flat, in
-the order of `NetworkSpec.tensors`. For a file of at most 64 MiB, or three rows, every second, fourth, ... epoch is kept,
-counted from the state before training; which ones follows from the number of epochs and the network alone. A run
+the order of `NetworkSpec.tensors`. For a file of at most 64 MiB, or three rows, every second, fourth, ... epoch is
+kept, counted from the state before training; which ones follows from the number of epochs and the network alone. A run
 that is continued removes the rows from its present epoch on, and those that its larger number of epochs does not keep.
 """
 
