@@ -82,9 +82,9 @@ def write_run(
     for folder, inside in folders.items():
         atomic_files.write_all(directory / folder, inside)
     if cfg.tracking.weights is not None:  # written while the run trained
-        path = directory / file_names.WEIGHTS_BY_EPOCH
+        kept = directory / file_names.WEIGHTS_BY_EPOCH
         with suppress(FileNotFoundError):  # asked for when the run had trained, so that no epoch is kept
-            files[path.name] = safe_files.read_bytes(path, run_directory.MAX_FILE, follow=False)
+            files[kept.name] = safe_files.read_bytes(kept, run_directory.MAX_FILE, follow=False)
     result = _result(cfg, data, state, end, files)
     run_directory.write_result(directory, result)
     return result
