@@ -29,7 +29,7 @@ UNKNOWN = {
     "-m seed=1,2 +hydra.launcher.n_jobs=2": "hydra.launcher.backend=fork hydra.launcher.workers=2",
     "-m seed=1,2 hydra.launcher.n_jobs=2": "hydra.launcher.backend=fork hydra.launcher.workers=2",
     "-m seed=1,2 hydra.launcher.worker=2": "did you mean hydra.launcher.workers?",
-    "-m hydra/sweeper=optuna model.width=1,2 hydra.sweeper.pruner=x": "e.g. hydra.sweeper.pruner=median",
+    "-m hydra/sweeper=optuna model.width=1,2 +hydra.sweeper.prunr=x": "did you mean hydra.sweeper.pruner?",
     "-m hydra/sweeper=optuna model.width=1,2 +hydra.sweeper.study_name=x": "e.g. name=search",
     "-m hydra/sweeper=optuna model.width=1,2 +hydra.sweeper.n_trial=3": "did you mean hydra.sweeper.n_trials?",
     "+hydra.sweeper.foo=1": "hydra/sweeper=grid has",
@@ -205,7 +205,10 @@ def nested(key: str, value: object) -> dict[str, object]:
     return value  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("key", [key for key, default, _ in schema.keys() if not isinstance(default, dict)])
+EXEMPLARY = [key for key, default, _ in schema.keys() if not isinstance(default, dict) and key not in schema.NOT_TYPED]
+
+
+@pytest.mark.parametrize("key", EXEMPLARY)
 def test_the_example_of_every_message_is_a_value_that_the_key_accepts(key: str) -> None:
     followed = 0
     for wrong in WRONG:
@@ -226,7 +229,10 @@ def test_the_example_of_every_message_is_a_value_that_the_key_accepts(key: str) 
                 checks.parse(nested(key, override.value))
             except ConfigError as error:  # another key may be missing beside it, but this value is one of the key's
                 kinds = ("is not", "is neither", "out of range", "unknown", "replaces", "give ")
-                assert not any(kind in line for line in error.problems for kind in kinds if line.startswith(key)), error
+                said = [line for line in error.problems if line.startswith(key)]
+                if key == "model._target_":  # any text is one, and none here names a class
+                    said = [line for line in said if ": give module and class, e.g. " not in line]
+                assert not any(kind in line for line in said for kind in kinds), error
             except UserError as error:  # the advice is a plugin's name, and no file or module here has it
                 assert key == "plugins"
                 assert " is not there: " in str(error) or " cannot be found: " in str(error), error

@@ -166,7 +166,7 @@ WRONG_CONTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "a target": (
         lambda c: c["hyper_parameters"]["config"]["model"].update(_target_="os.system"),
-        "_target_ has no place in 'model'",
+        "model._target_=os.system is no network of yours",
     ),
 }
 

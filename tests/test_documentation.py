@@ -95,6 +95,8 @@ def _small(arguments: list[str], *, trains: bool) -> list[str]:
     if not trains or {"--help", "--cfg"} & set(flags):
         return [*arguments[: len(arguments) - len(given)], *given] if "--cfg" not in flags else arguments
     small = dict(SMALL) | ({"trainer.max_epochs": "2"} if resumes else {})
+    if any(word.startswith("hydra.sweeper.pruner=") for word in given):  # it compares trials before the last epoch
+        small["trainer.max_epochs"] = "3"
     if resumes:
         del small["tracking.figures"]
     kept = [word for word in given if word.partition("=")[0].lstrip("+") not in small]

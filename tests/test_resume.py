@@ -347,17 +347,12 @@ BEFORE_THE_FIRST_EPOCH = ["setup", "on_fit_start", "on_train_start", "on_train_e
 def test_a_finished_run_stays_as_it_was_until_a_new_epoch_is_done(
     train, here: Path, finished: Path, monkeypatch, hook: str, number: int
 ):
-    real = single_run.instances
-
-    def instances(group: str, nodes: dict) -> list:
-        return [Failing(hook, number)] if group == "callbacks" else real(group, nodes)
-
     def state() -> dict[str, str]:
         return {name: digest for name, digest in tree(here).items() if not name.endswith("train.log")}
 
     before = state()
     with monkeypatch.context() as patch:
-        patch.setattr(single_run, "instances", instances)
+        patch.setattr(single_run, "own_callbacks", lambda cfg: {"failing": Failing(hook, number)})
         outcome = train("resume=run trainer.max_epochs=4")
     assert outcome.code == {0: 1, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     assert state() == before

@@ -14,6 +14,7 @@ import numpy as np
 from mlpexp.analysis.ranking import best_first
 from mlpexp.analysis.sweep_analysis import Analysis, analyse
 from mlpexp.analysis.swept_keys import ABSENT
+from mlpexp.config import overrides
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.file_names import RESULT
 from mlpexp.store.results_table import typed
@@ -111,8 +112,9 @@ def _where(analysis: Analysis, conditions: Sequence[str]) -> np.ndarray:
     keys = [key.name for key in (*analysis.study.factors, *analysis.study.seeds)]
     met = np.ones(len(records), dtype=bool)
     for condition in conditions:
-        name, equals, text = condition.partition("=")
-        if not equals or not text:
+        override = overrides.parse(condition)
+        name, text = override.key, override.value_text
+        if not text:
             raise UserError(f"--where {condition}: give KEY=VALUE, e.g. --where {(*keys, 'seed')[0]}=0")
         if name not in keys:
             close = get_close_matches(name, keys, 1, 0.4)

@@ -46,13 +46,10 @@ def load(target: str, *, recorded: str | None = None) -> tuple[type[nn.Module], 
     Raises:
         UserError: there is no such class of torch.nn.Module, or its source is not the recorded one.
     """
+    check_name(target)
     key = f"model._target_={target}"
     place, _, name = target.rpartition(".")
-    if not place or not all(part.isidentifier() for part in target.split(".")):
-        raise UserError(f"{key}: give module and class, e.g. model._target_=my_module.MyNetwork")
     top = target.partition(".")[0]
-    if top in sys.stdlib_module_names or top == "mlpexp":
-        raise UserError(f"{key} is no network of yours; give module and class, e.g. model._target_=my_module.MyNetwork")
     user_code.look_in(Path.cwd())
     file = _file(place, key)
     if recorded is not None and (inside := user_code.directory_of_runs(file)):
@@ -72,6 +69,19 @@ def load(target: str, *, recorded: str | None = None) -> tuple[type[nn.Module], 
     if not isinstance(cls, type) or not issubclass(cls, nn.Module):
         raise UserError(f"{key} is no class of torch.nn.Module; name one, e.g. model._target_={place}.MyNetwork")
     return cls, digest
+
+
+def check_name(target: str) -> None:
+    """
+    Raises:
+        UserError: nothing of the user's own can have this name.
+    """
+    key = f"model._target_={target}"
+    if "." not in target or not all(part.isidentifier() for part in target.split(".")):
+        raise UserError(f"{key}: give module and class, e.g. model._target_=my_module.MyNetwork")
+    top = target.partition(".")[0]
+    if top in sys.stdlib_module_names or top == "mlpexp":
+        raise UserError(f"{key} is no network of yours; give module and class, e.g. model._target_=my_module.MyNetwork")
 
 
 def arguments_of(cls: type[nn.Module]) -> Mapping[str, inspect.Parameter]:

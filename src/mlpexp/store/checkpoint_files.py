@@ -17,6 +17,7 @@ from torch import Tensor
 from mlpexp.config import checks
 from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description
+from mlpexp.nn import user_class
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import ConfigError, UserError
@@ -111,9 +112,13 @@ def described(path: Path, loaded: Mapping[str, Any]) -> tuple[Config, int, int]:
     if not all(isinstance(number, int) and 1 <= number <= MAX_FEATURES for number in numbers):
         raise UserError(f"{path}: num_features and num_classes are {numbers}; they must be whole numbers >= 1")
     try:
-        return checks.from_plain(plain["config"]), numbers[0], numbers[1]  # type: ignore[return-value]
-    except ConfigError as error:
-        raise UserError(f"{path} holds an impossible configuration: {error.problems[0]}") from error
+        cfg = checks.from_plain(plain["config"])
+        if cfg.model.target is not None:
+            user_class.check_name(cfg.model.target)
+    except UserError as error:
+        problem = error.problems[0] if isinstance(error, ConfigError) else error
+        raise UserError(f"{path} holds an impossible configuration: {problem}") from error
+    return cfg, numbers[0], numbers[1]  # type: ignore[return-value]
 
 
 def described_data(path: Path, loaded: Mapping[str, Any]) -> Description:
