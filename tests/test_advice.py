@@ -132,6 +132,7 @@ def printed_commands(out: str) -> list[str]:
     return [line.strip() for line in out.splitlines() if line.startswith("  ") and "train.py" in line]
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("lr", ["0.1", "1e-9"], ids=["trained", "at chance level"])
 def test_the_next_command_keeps_the_overrides_and_works_when_pasted(lr: str, here: Path) -> None:
     words = [*QUICK.split(), f"optimizer.lr={lr}", "+callbacks.t._target_=lightning.pytorch.callbacks.Timer", "seed=3"]

@@ -93,6 +93,7 @@ CASES: dict[str, tuple[str, dict]] = {
 }
 
 
+@pytest.mark.thorough(sample=10)
 @pytest.mark.parametrize("kind", CASES)
 def test_advice_about_a_file_works_as_printed(tmp_path: Path, kind: str):
     content, settings = CASES[kind]

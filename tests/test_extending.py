@@ -42,6 +42,7 @@ def nothing_left():
     for name, known in list(user_code._loaded.items()):
         user_code._forget(name, known.files)
     user_code._seen.clear()
+    sys.modules.pop("my_plugin", None)  # one that a callback's _target_ has imported
     sys.path[:] = path
     for registry in user_code.REGISTRIES:
         for entry in [name for name in registry if name not in before.get(id(registry), registry)]:
