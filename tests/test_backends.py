@@ -211,6 +211,7 @@ def test_a_unit_whose_workers_die_is_tried_again_then_halved_down_to_the_run(tmp
 
 
 @pytest.mark.parametrize("poisonous", [range(8), range(0, 16, 2), range(16)], ids=["first", "every other", "all"])
+@pytest.mark.thorough(sample=1)
 def test_runs_that_kill_their_workers_are_found_and_all_others_finish(
     poisonous: range, train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.thorough(sample=1)
 def test_losses_equal_those_of_the_torch_engine_to_rounding_for_every_activation(optimizer):
     names = COMPILED
     num_runs = len(names)

@@ -239,6 +239,7 @@ def test_an_exported_regression_returns_the_mean_in_target_units(own):
         ("digits/missing --ensemble 2", "does not exist"),
     ],
 )
+@pytest.mark.thorough(sample=6)
 def test_what_cannot_be_is_refused_in_one_line_and_writes_nothing(sweeps, monkeypatch, words, line):
     monkeypatch.chdir(sweeps)
     before = tree(sweeps)

@@ -152,6 +152,7 @@ def test_a_sweep_that_was_stopped_in_the_middle_makes_the_same_cuts(both, halved
         (0, "halving.rungs=[1] record=table", "halving.rungs is null there and [1] here"),
     ],
 )
+@pytest.mark.thorough(sample=2)
 def test_another_halving_or_none_in_the_place_of_a_sweep_is_another_study(both, train, there, rungs, said):
     """Every run of either is done: none may be set aside for a namesake that races otherwise, or not at all."""
     before = tree(both[there])

@@ -116,6 +116,7 @@ def test_gradients_of_a_stack_by_hand_equal_those_of_its_runs(model):
 
 
 @every_model
+@pytest.mark.thorough(sample=5)
 def test_gradient_check_passes_in_every_implementation(model):
     for variant in ("torch_nn", "autograd", "backprop"):
         rows = gradcheck.check(config({**model, "variant": variant}))
@@ -358,6 +359,7 @@ ALL = ["model.norm=batch", "model.dropout=0.2", "model.input_dropout=0.1", "mode
 
 
 @pytest.mark.parametrize("variant", ["torch_nn", "autograd", "backprop"])
+@pytest.mark.thorough(sample=1)
 def test_a_run_resumes_to_the_bit_and_is_evaluated_as_it_was_tested(variant, train, here):
     words = [*SMALL, *ALL, f"model.variant={variant}"]
     assert train([*words, "hydra.run.dir=whole"]).code == 0

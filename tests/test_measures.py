@@ -86,6 +86,7 @@ def problem(network, name, runs=2, samples=36):
 
 @pytest.mark.parametrize("name", list(LOSSES))
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.thorough(sample=6)
 def test_the_top_eigenvalue_is_that_of_the_whole_hessian(network, name):
     tensors, inputs, labels, loss, flat, mean_loss = problem(network, name)
     found = top_hessian_eigenvalue(network, tensors, inputs, labels, loss)
@@ -98,6 +99,7 @@ def test_the_top_eigenvalue_is_that_of_the_whole_hessian(network, name):
 
 @pytest.mark.parametrize("samples", [36, 20, 16, 3])
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.thorough(sample=6)
 def test_gradient_noise_is_that_of_the_gradients_of_batches(network, samples):
     tensors, inputs, labels, loss, flat, mean_loss = problem(network, "cross_entropy", samples=samples)
     found = gradient_noise(network, tensors, inputs, labels, loss)

@@ -238,6 +238,7 @@ def _with_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.thorough(sample=8)
 def test_a_checkpoint_that_mlpexp_would_not_write_is_refused(train, here: Path, _with_state: Path, damage: str):
     shutil.copytree(_with_state, here / "run")
     path = here / "run" / file_names.LAST
@@ -344,6 +345,7 @@ BEFORE_THE_FIRST_EPOCH = ["setup", "on_fit_start", "on_train_start", "on_train_e
 
 @pytest.mark.parametrize("number", [0, signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("hook", BEFORE_THE_FIRST_EPOCH)
+@pytest.mark.thorough(sample=5)
 def test_a_finished_run_stays_as_it_was_until_a_new_epoch_is_done(
     train, here: Path, finished: Path, monkeypatch, hook: str, number: int
 ):

@@ -324,6 +324,7 @@ GRID = "model.width='range(4,34)' hydra.sweeper.sampler=grid hydra.sweeper.batch
 
 @pytest.mark.parametrize("space", [GRID, f"{SPACE} hydra.sweeper.n_trials=30 hydra.sweeper.batch_size=10"])
 @pytest.mark.parametrize("moment", [0, 14, 20])
+@pytest.mark.thorough(sample=2)
 def test_a_signal_while_trials_are_asked_for_loses_none(
     space: str, moment: int, train: Any, here: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +354,7 @@ def test_a_signal_while_trials_are_asked_for_loses_none(
 
 @pytest.mark.parametrize("name", ["search.jsonl", "optuna.log"])
 @pytest.mark.parametrize("space", [GRID, f"{SPACE} hydra.sweeper.n_trials=30 hydra.sweeper.batch_size=10"])
+@pytest.mark.thorough(sample=2)
 def test_a_cut_or_damaged_file_changes_no_trial(space: str, name: str, train: Any, here: Path, trained: Any) -> None:
     train(f"{SEARCH} {space}")
     whole, place = typed(trained.portions), here / "multirun/s"
@@ -503,6 +505,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("arguments", REFUSED)
+@pytest.mark.thorough(sample=6)
 def test_a_search_that_cannot_be_is_refused_in_one_line(arguments: str, train: Any, here: Path, trained: Any) -> None:
     ended = train(f"{SEARCH} {arguments}")
     assert ended.code == 2, ended.err

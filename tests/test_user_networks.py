@@ -167,6 +167,7 @@ def test_bits_depend_neither_on_the_neighbours_nor_on_the_size_of_the_stack(sett
 
 
 @pytest.mark.parametrize("optimizer", [name for name, rule in OPTIMIZERS.items() if not rule.trains_alone])
+@pytest.mark.thorough(sample=3)
 def test_a_stack_trains_as_lightning_trains_the_module_alone(optimizer, tmp_path):
     settings = NORMED if optimizer == "sgd" else WITH_DROPOUT | {"model.hidden": 8}
     lr = {"sgd": 0.1, "muon": 0.02}.get(optimizer, 0.001)
@@ -271,6 +272,7 @@ def test_the_planner_chooses_the_engine_and_trains_alone_what_vmap_cannot_comput
     ],
     ids=lambda given: str(list(given.values())[-1]) if isinstance(given, dict) else "",
 )
+@pytest.mark.thorough(sample=8)
 def test_what_cannot_be_trained_is_refused_in_one_line(settings, said):
     with pytest.raises(ConfigError) as caught:
         configured(settings)

@@ -53,6 +53,7 @@ def test_a_longer_training_thins_what_is_there_and_a_repeated_one_replaces_it(tm
 
 
 @pytest.mark.parametrize("variant", ["torch_nn", "autograd", "backprop"])
+@pytest.mark.thorough(sample=1)
 def test_a_run_alone_keeps_what_a_run_of_a_stack_keeps(train, here, variant):
     alone = train(f"{SETTINGS} model.variant={variant} trainer.max_epochs=2 seed=1 hydra.run.dir=alone")
     assert alone.code == 0, alone.err
