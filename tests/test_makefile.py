@@ -37,7 +37,9 @@ def targets() -> list[str]:
 
 
 def make(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MLPEXP", "OMP"))}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "ARGS", "MLPEXP", "OMP"))
+    }
     return subprocess.run(
         ["make", "-C", str(ROOT), *words], capture_output=True, text=True, check=False, env=environment | variables
     )
