@@ -103,8 +103,9 @@ def _is_repeated() -> bool:
 def _exit(number: int, frame: FrameType | None) -> None:
     if _is_repeated():
         return
-    script = os.path.basename(sys.argv[0])  # noqa: PTH119 - nothing is imported in a handler
     when = " before anything was started" if _state.stopped_at is None else ""
+    _state.stopped_at = time.monotonic()  # a second signal may arrive before the last line
+    script = os.path.basename(sys.argv[0])  # noqa: PTH119 - nothing is imported in a handler
     os.write(2, f"{script}: stopped by {signal.Signals(number).name}{when}\n".encode())
     os._exit(EXIT_CODES[signal.Signals(number)])
 
