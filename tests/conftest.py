@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import random
+import re
 import runpy
 import shlex
 import shutil
@@ -189,6 +190,27 @@ def _close_logs() -> None:
     for handler in logging.getLogger().handlers:
         if type(handler) is logging.FileHandler:
             handler.close()
+
+
+def train_as_new_processes(train: Callable[[str], Outcome]) -> Callable[[str], Outcome]:
+    """`train` as a new process would: a sweep's directory is free once nothing refers to the sweep any more."""
+
+    def call(arguments: str) -> Outcome:
+        gc.collect()
+        return train(arguments)
+
+    return call
+
+
+def sections_with_code(page: Path, heading: str) -> dict[str, tuple[str, list[str]]]:
+    """Of each section of a page its title, its one block of Python, and the commands of its one console block."""
+    _, *sections = re.split(rf"^{heading} ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = {}
+    for section in sections:
+        (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+        (commands,) = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+        found[section.partition("\n")[0]] = code, commands.splitlines()
+    return found
 
 
 def tree(directory: Path) -> dict[str, str]:

@@ -1,16 +1,15 @@
 """`hydra.sweeper.pruner`: trials that are behind the others end early; `hydra.sweeper.seeds`: a trial is a mean."""
 
 import csv
-import gc
 import math
 import shutil
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from conftest import train_as_new_processes
 from optuna.trial import TrialState
 
 from mlpexp import load_results
@@ -27,15 +26,7 @@ MOMENTS = {"median": 8, "asha": 3, "hyperband": 4, "wilcoxon": 4}  # stages that
 PLACE = Path("multirun/s")
 
 
-@pytest.fixture
-def train(train: Callable[..., Any]) -> Callable[..., Any]:
-    """As a new process would: a sweep's directory is free once nothing refers to the sweep any more."""
-
-    def call(arguments: str) -> Any:
-        gc.collect()
-        return train(arguments)
-
-    return call
+train = pytest.fixture(train_as_new_processes)
 
 
 def command(pruner: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_script
+from conftest import run_script, sections_with_code
 from sklearn.metrics import cohen_kappa_score
 
 from mlpexp.config import schema
@@ -27,13 +27,7 @@ SMALL = ["trainer.max_epochs=2", "tracking.figures=false"]
 
 def recipes() -> dict[str, tuple[str, list[str]]]:
     """Title -> code, commands."""
-    _, *sections = re.split(r"^### ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    found = {}
-    for section in sections:
-        (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-        (commands,) = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-        found[section.partition("\n")[0]] = code, commands.splitlines()
-    return found
+    return sections_with_code(PAGE, "###")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`hydra/sweeper=optuna`: what is asked for, what is told, how a search carries on."""
 
 import fcntl
-import gc
 import hashlib
 import json
 import math
@@ -21,7 +20,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from conftest import SCRIPTS
+from conftest import SCRIPTS, train_as_new_processes
 from optuna.trial import TrialState
 
 from mlpexp import load_results
@@ -42,15 +41,7 @@ def loss(job: Job) -> float:
     return distance + (cfg.model.activation != "relu") / 4 + cfg.seed / 100
 
 
-@pytest.fixture
-def train(train: Callable[..., Any]) -> Callable[..., Any]:
-    """As a new process would: a sweep's directory is free once nothing refers to the sweep any more."""
-
-    def call(arguments: str) -> Any:
-        gc.collect()
-        return train(arguments)
-
-    return call
+train = pytest.fixture(train_as_new_processes)
 
 
 @pytest.fixture

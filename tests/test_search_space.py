@@ -1,14 +1,13 @@
 """`hydra.sweeper.conditions`: keys that are searched beside some values of others; `warm_start`: known outcomes."""
 
-import gc
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from conftest import train_as_new_processes
 
 from mlpexp import load_results
 from mlpexp.search import samplers
@@ -20,15 +19,7 @@ OPTIMIZERS = "optimizer.name=sgd,adam 'optimizer.momentum=interval(0.5,0.9)' 'op
 ONLY_SGD = "'hydra.sweeper.conditions={optimizer.momentum:{optimizer.name:sgd}}'"
 
 
-@pytest.fixture
-def train(train: Callable[..., Any]) -> Callable[..., Any]:
-    """As a new process would: a sweep's directory is free once nothing refers to the sweep any more."""
-
-    def call(arguments: str) -> Any:
-        gc.collect()
-        return train(arguments)
-
-    return call
+train = pytest.fixture(train_as_new_processes)
 
 
 def trials() -> list[optuna.trial.FrozenTrial]:

@@ -251,10 +251,15 @@ def write_hydra_files(composed: ComposedRun, job: Job) -> None:
 
 def restore_hydra_files(composed: ComposedRun, job: Job) -> None:
     """Write again what a finished job has lost of them: its marker does not list what was there before training."""
-    if composed.output_subdir is None or not job.directory.is_dir():  # it may be in the sweep's table
+    if composed.output_subdir is None:
         return
     directory = job.directory / composed.output_subdir
-    present = set(os.listdir(directory)) if directory.is_dir() else set()  # noqa: PTH208
+    try:
+        present = set(os.listdir(directory))  # noqa: PTH208 - a finished sweep asks this of every run
+    except (FileNotFoundError, NotADirectoryError):
+        if not job.directory.is_dir():  # it is in the sweep's table
+            return
+        present = set()
     if not present.issuperset(OF_HYDRA):
         directory.mkdir(exist_ok=True)
         lost = {name: text for name, text in composed.hydra_files().items() if name not in present}
