@@ -48,3 +48,88 @@ except BaseException as error:
 def test_an_impatient_second_signal_while_the_program_ends_says_and_changes_nothing():
     ended = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "stopped by SIGTERM\n", "")
+
+
+IN_A_CALLBACK = """
+import ctypes, gc, os, signal, sys, time, weakref
+from mlpexp.runtime import signals
+from mlpexp.runtime.errors import Interrupted
+
+def stop(*_):
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(0)  # the handler runs here, where its exception cannot leave
+
+class Owner:
+    def __del__(self):
+        stop()
+
+def of_c():
+    callback = ctypes.CFUNCTYPE(None)(stop)
+    callback()
+
+def of_a_collection():
+    gc.callbacks.append(stop)
+    gc.collect()
+    gc.callbacks.clear()
+
+def of_a_finalizer():
+    Owner()
+
+def of_a_weak_reference():
+    owner = set()
+    watched = weakref.ref(owner, stop)
+    del owner
+
+with signals.interruptible():
+    try:
+        {where}()
+        for _ in range(1000):
+            time.sleep(0.01)
+        print("went on")
+    except Interrupted as error:
+        print(error, error.exit_code)
+"""
+
+
+@pytest.mark.parametrize("where", ["of_c", "of_a_collection", "of_a_finalizer", "of_a_weak_reference"])
+def test_a_signal_in_a_callback_whose_exceptions_python_drops_stops_the_program_all_the_same(where: str):
+    program = IN_A_CALLBACK.format(name="SIGTERM", where=where)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "stopped by SIGTERM 143\n", "")
+
+
+AS_A_WORKER_STARTS = """
+import os, signal, sys
+from concurrent import futures
+from multiprocessing import get_context, process
+from mlpexp.runtime import signals
+from mlpexp.sweep import backends, remote_workers
+
+real = process.BaseProcess._bootstrap
+
+def signalled(self, *arguments, **options):
+    for number in (signal.SIGINT, signal.SIGTERM) if {both} else (signal.SIGINT,):
+        os.kill(os.getpid(), number)
+    return real(self, *arguments, **options)
+
+process.BaseProcess._bootstrap = signalled
+
+with signals.interruptible():
+    pool = backends._ForkPool(
+        max_workers=1, mp_context=get_context("fork"), initializer=remote_workers.begin, initargs=(os.getpid(),)
+    )
+    with signals.blocked():
+        answer = pool.submit(os.getppid)
+    try:
+        print(answer.result() == os.getpid())
+    except futures.BrokenExecutor:
+        print("lost")
+    pool.shutdown(kill_workers=True)
+"""
+
+
+@pytest.mark.parametrize(("both", "said"), [(False, "True\n"), (True, "lost\n")])
+def test_a_signal_to_a_worker_that_starts_prints_nothing(both: bool, said: str):
+    program = AS_A_WORKER_STARTS.format(both=both)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, said, "")

@@ -5,8 +5,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -16,12 +17,14 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 # Repeated signals during shutdown are ignored for this long. A later one is raised again, in case other code has
 # caught the first.
 REPEAT_S = 5.0
+AGAIN_S = 0.02  # after which a signal is sent again whose exception Python has dropped
 
 
 class _State:
     stopped_at: float | None = None
     deferring = 0
     pending: signal.Signals | None = None
+    raised: signal.Signals = signal.SIGINT
 
 
 _state = _State()
@@ -40,9 +43,12 @@ def interruptible() -> Iterator[None]:
     if before[signal.SIGINT] is not _stop:  # the outermost of nested blocks; after it `_exit` may be at work again
         _state.stopped_at = None
     arm()
+    dropped = sys.unraisablehook
+    sys.unraisablehook = partial(_unraisable, dropped)
     try:
         yield
     finally:
+        sys.unraisablehook = dropped
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -58,6 +64,25 @@ def deferred() -> Iterator[None]:
         if not _state.deferring and _state.pending is not None:
             number, _state.pending = _state.pending, None
             raise _interrupted(number)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """The system holds signals back while the block runs, also from processes that it starts; see `let_parent_stop`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_parent_stop() -> None:
+    """In a worker process started within `blocked`: Ctrl-C is handled by its parent, other signals simply end it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
 
 
 def is_pending() -> bool:
@@ -93,7 +118,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupted(number: signal.Signals) -> Interrupted:
+    _state.raised = number
     return Interrupted(f"stopped by {number.name}", EXIT_CODES[number])
+
+
+def _unraisable(otherwise: Callable[[Any], Any], dropped: Any) -> None:
+    """Python drops exceptions raised in a finalizer, a garbage collector's or a C library's callback: signal again."""
+    if not isinstance(dropped.exc_value, Interrupted):
+        otherwise(dropped)
+        return
+    _state.stopped_at = None
+    again = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, _state.raised))
+    again.daemon = True
+    again.start()
 
 
 def _is_repeated() -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlpexp.config.launcher_settings import Settings
+from mlpexp.runtime import signals
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import worker_session
 from mlpexp.store.worker_session import Session
@@ -114,7 +115,8 @@ class ProcessPool:
             while waiting or working:
                 while free and waiting:
                     unit, pool = waiting.popleft(), free.pop()
-                    working[pool.submit(self._worker, unit.packed())] = unit, pool
+                    with signals.blocked():  # until a worker that starts now has its handlers
+                        working[pool.submit(self._worker, unit.packed())] = unit, pool
                 done = wait(working, timeout=POLL_S, return_when=FIRST_COMPLETED).done
                 report_progress(self._session, [unit for unit, _ in working.values()], watcher)
                 for future in done:

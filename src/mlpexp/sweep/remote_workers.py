@@ -4,7 +4,6 @@ import contextlib
 import os
 import pickle
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +98,7 @@ class RemoteWorker:
 
 def begin(parent: int) -> None:
     """A worker process starts: Ctrl-C is handled by its parent, and it does not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals.let_parent_stop()
     torch.set_num_threads(1)  # of a forked process no other thread is left; a unit sets what its runs say
     portable.watch_parent(parent, grace_s=GRACE_S)
 
