@@ -10,7 +10,7 @@ CAMPAIGN = Path(__file__).parent / "faults/campaign.py"
 ALWAYS = ["lives", "searches"]  # all kinds of faults by turns
 BY_TURNS = [
     *("kill", "worker", "conductor", "states", "full", "errors", "flips", "rivals", "silence", "signals", "group"),
-    "pruned",
+    *("pruned", "further"),
     *("special", "links", "snapshots", "shifted", "resealed", "crash", "deep"),
 ]
 NUMBER = 4

@@ -27,6 +27,7 @@ from mlpexp.runtime.portable import available_cores
 TRIED = {
     "crash": ("killed at each operation on files", disks.crash_points),
     "kill": ("kill -9 at random moments", processes.kills),
+    "further": ("killed while it is trained further", disks.further),
     "deep": ("killed again while carrying on, three deep", disks.deep),
     "tmpdir": ("killed with TMPDIR on another file system", disks.elsewhere),
     "full": ("disk full, in steps of 8 KiB", disks.full),

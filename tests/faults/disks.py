@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forks import Ended, run
 from inject import Fault
-from sweeps import FORKED, SMALL, TABLE, Broken, finished, untouched
+from sweeps import FORKED, FURTHER, SMALL, TABLE, Broken, compare, finished, picture, untouched
 from trial import Campaign, Case
 
 
@@ -28,6 +28,34 @@ def crash_points(campaign: Campaign) -> Iterator[tuple[str, Case]]:
                 return "killed" if ended.hits else "came through"
 
             yield f"operation {number}{', torn' * torn}{' of a table' * (words is TABLE)}", case
+
+
+def further(campaign: Campaign) -> Iterator[tuple[str, Case]]:
+    """A finished sweep is trained further, and killed meanwhile: then it equals one that was as long at once."""
+
+    def shorter(place: Path) -> None:
+        if (ended := run(place, SMALL)).code:
+            raise Broken.by(ended, "the shorter sweep ")
+
+    place = campaign.place()
+    shorter(place)
+    numbers = campaign.random.sample(range(run(place, FURTHER, Fault()).operations), 2 if campaign.sample else 60)
+    for number in sorted(numbers):
+
+        def case(place: Path, number: int = number) -> str:
+            shorter(place)
+            ended = run(place, FURTHER, Fault(number, torn=number % 2 == 0))
+            if ended.code != (-9 if ended.hits else 0):
+                raise Broken.by(ended)
+            again = run(place, FURTHER)
+            expected = campaign.undisturbed(FURTHER)
+            if again.code != 0 or again.err != campaign.said[" ".join(FURTHER)]:
+                raise Broken.by(again, "the same command again ")
+            compare(picture(place), expected)
+            campaign.again(place, FURTHER)
+            return "killed" if ended.hits else "came through"
+
+        yield f"operation {number}", case
 
 
 def deep(campaign: Campaign) -> Iterator[tuple[str, Case]]:

@@ -6,12 +6,13 @@ import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Collection
+from io import BytesIO
 from pathlib import Path
 
 from forks import Ended
 
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import file_names, run_directory, run_table
+from mlpexp.store import file_names, run_directory, run_table, run_weights
 
 QUICK = ["trainer.max_epochs=1", "tracking.diagnostics=false", "name=s"]
 SMALL = ["-m", "model.width=4,6", "seed=1,2", *QUICK]
@@ -23,7 +24,8 @@ FORKED = [
     "hydra.launcher.backend=fork",
     "hydra.launcher.workers=2",
 ]
-TABLE = [*SMALL, "record=table", "tracking.tensorboard=false"]
+TABLE = [*SMALL, "record=table", "keep_weights=true", "tracking.tensorboard=false"]
+FURTHER = [word.replace("max_epochs=1", "max_epochs=2") for word in SMALL]
 # stacks that take a second or two and are saved all the time
 SAVED = [
     "-m",
@@ -65,12 +67,14 @@ def picture(place: Path, names: Collection[str] | None = None) -> dict[str, str]
             if run_directory.checksum((directory / name).read_bytes()) != noted:
                 raise Broken(f"{directory.name}: {name} is not what its marker says")
         for name in (file_names.LAST, file_names.BEST):
-            found[f"{directory.name}: {name}"] = _tensors(directory / name)
+            found[f"{directory.name}: {name}"] = _tensors((directory / name).read_bytes())
         if left := list(directory.rglob("*.partial")):
             raise Broken(f"left behind: {left[0]}")
     if (sweep / file_names.TABLE).exists():
         for name, files in run_table.read(sweep):
             found[f"{name}: metrics"] = files[file_names.METRICS]
+            if kept := run_weights.checkpoint_of(sweep / name):
+                found[f"{name}: {kept}"] = _tensors(run_weights.read(sweep / name / kept) or b"")
     if left := list(sweep.glob("*.partial")):
         raise Broken(f"left behind: {left[0]}")
     return found
@@ -123,10 +127,10 @@ def _is_whole(directory: Path, result: run_directory.Result) -> bool:
     )
 
 
-def _tensors(path: Path) -> str:
+def _tensors(checkpoint: bytes) -> str:
     """Digest of a checkpoint's tensors, weights and the optimizer's, in their order; its times differ each time."""
     digest = hashlib.sha256()
-    with zipfile.ZipFile(path) as archive:  # ten times faster than torch.load
+    with zipfile.ZipFile(BytesIO(checkpoint)) as archive:  # ten times faster than torch.load
         for name in archive.namelist():
             if "/data/" in name:
                 digest.update(name.rpartition("/")[2].encode() + archive.read(name))
