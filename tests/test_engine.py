@@ -15,9 +15,9 @@ from mlpexp.engine.cost_model import step_cost_us
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.metrics import Outcomes
 from mlpexp.nn.network import multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
+from mlpexp.nn.outcomes import Outcomes
 from mlpexp.runtime.errors import UserError
 
 RATES = [0.1, 0.01, 0.5, 0.2, 0.05, 0.3]

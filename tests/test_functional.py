@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from mlpexp.nn import diagnostics
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.losses import CROSS_ENTROPY, batch_mean, softmax
-from mlpexp.nn.metrics import Outcomes, measure
+from mlpexp.nn.metric_columns import measure
 from mlpexp.nn.network import backward, forward, multilayer_perceptron
+from mlpexp.nn.outcomes import Outcomes
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 

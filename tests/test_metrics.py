@@ -11,9 +11,10 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from torch.nn import functional as F
 
 from mlpexp import load_results
-from mlpexp.nn import metrics
-from mlpexp.nn.metrics import METRICS, Outcomes, measure
-from mlpexp.nn.outcomes import joined
+from mlpexp.nn import metric_columns
+from mlpexp.nn.metric_columns import measure
+from mlpexp.nn.metrics import METRICS
+from mlpexp.nn.outcomes import Outcomes, joined
 from mlpexp.store import run_directory
 
 CLASSES, TARGETS, SAMPLES, RUNS = 6, 2, 300, 3
@@ -71,7 +72,7 @@ def of_sklearn(name: str, outcomes: Outcomes, run: int) -> list[float]:
 def test_a_metric_is_that_of_another_library_for_every_run(name):
     outcomes = classified() if "classification" in METRICS[name].tasks else valued()
     found = measure("val", outcomes, names=[name])
-    assert list(found) == list(metrics.columns("val", names=[name], num_outputs=CLASSES))
+    assert list(found) == list(metric_columns.columns("val", names=[name], num_outputs=CLASSES))
     reference = of_torchmetrics if METRICS[name].reference else of_sklearn
     for run in range(RUNS):
         ours = [values[run].item() for values in found.values()]
@@ -176,5 +177,5 @@ def test_an_objective_that_is_not_recorded_is_refused(train):
 def test_a_column_that_is_no_metric_keeps_its_parts_in_the_tables():
     found = ["train/loss", "train/recall_1", "train/sparsity"]
     each = [f"{part}/{name}" for part in ("train", "val", "test") for name in ("loss", "recall_1")]
-    assert sorted(metrics.all_parts(found)) == sorted([*each, "train/sparsity"])
-    assert metrics.all_parts([]) == metrics.all_parts(["train/loss", "train/acc"])
+    assert sorted(metric_columns.all_parts(found)) == sorted([*each, "train/sparsity"])
+    assert metric_columns.all_parts([]) == metric_columns.all_parts(["train/loss", "train/acc"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlpexp.analysis import load_sweep, run_files
-from mlpexp.nn.metrics import columns
+from mlpexp.nn.metric_columns import columns
 from mlpexp.store import file_names, run_table
 
 GRID = "-m model.width=4,5 seed=0,1,2 trainer.max_epochs=2 tracking.tensorboard=false hydra.sweep.dir=there"

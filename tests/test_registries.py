@@ -23,9 +23,11 @@ from mlpexp.nn.activations import ACTIVATIONS, Activation
 from mlpexp.nn.initialisation import INITIALISERS, Initialiser
 from mlpexp.nn.layers import Activate, LayerSpec, Linear
 from mlpexp.nn.losses import LOSSES
-from mlpexp.nn.metrics import METRICS, Metric, Outcomes, columns, confusion, measure
+from mlpexp.nn.metric_columns import columns, measure
+from mlpexp.nn.metrics import METRICS, Metric
 from mlpexp.nn.network import NetworkSpec, backward, forward, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, PerRun, StackOptimizer, UpdateSettings
+from mlpexp.nn.outcomes import Outcomes, confusion
 from mlpexp.nn.schedules import SCHEDULES, Schedule, learning_rate
 from mlpexp.runtime.errors import ConfigError, UserError
 

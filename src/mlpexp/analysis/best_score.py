@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 from mlpexp.analysis.blocks import Blocks
 from mlpexp.analysis.ranking import Ranking, best_first
 from mlpexp.analysis.statistics import LEVEL, granularity, mean_and_half
-from mlpexp.nn.metrics import higher_is_better
+from mlpexp.nn.metric_columns import higher_is_better
 
 ALIKE = 0.05  # one-sided level of the test that keeps a configuration among those that could have been chosen
 

@@ -10,7 +10,7 @@ import numpy as np
 from mlpexp.analysis.blocks import Blocks
 from mlpexp.analysis.statistics import Estimate, mean_and_half
 from mlpexp.analysis.sweep_table import SweepTable
-from mlpexp.nn.metrics import headline, higher_is_better
+from mlpexp.nn.metric_columns import headline, higher_is_better
 
 UNCOMPARABLE = ("loss.name", "loss.delta")  # keys whose values have losses that cannot be compared
 

@@ -17,7 +17,8 @@ from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.analysis.swept_keys import Key
 from mlpexp.analysis.variance import Decomposition, decompose
 from mlpexp.nn.losses import DEFAULTS, LOSSES, Task
-from mlpexp.nn.metrics import headline, is_share, recorded, title
+from mlpexp.nn.metric_columns import headline, is_share, title
+from mlpexp.nn.metrics import recorded
 from mlpexp.runtime.errors import UserError
 
 COSTS = {"num_parameters": "parameters", "seconds": "seconds of training"}

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlpexp.analysis import swept_keys
 from mlpexp.analysis.swept_keys import Key
-from mlpexp.nn.metrics import all_parts, higher_is_better, is_column
+from mlpexp.nn.metric_columns import all_parts, higher_is_better, is_column
 from mlpexp.store.results_table import HEAD, TAIL
 from mlpexp.store.run_directory import FINITE
 

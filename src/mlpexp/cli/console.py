@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mlpexp.config.checks import BUILT
 from mlpexp.config.overrides import parse, spell
-from mlpexp.nn.metrics import PARTS, all_parts, in_order, title
+from mlpexp.nn.metric_columns import PARTS, all_parts, in_order, title
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
 from mlpexp.runtime.rich_console import Console

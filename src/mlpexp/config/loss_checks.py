@@ -7,7 +7,8 @@ from mlpexp.config.overrides import spell
 from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.nn.losses import LOSSES
-from mlpexp.nn.metrics import METRICS, columns, recorded
+from mlpexp.nn.metric_columns import columns
+from mlpexp.nn.metrics import METRICS, recorded
 
 
 def contradictions(cfg: Config, defaults: Mapping[str, Any]) -> Iterator[str]:

@@ -33,7 +33,8 @@ from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.losses import DEFAULTS, LOSSES, LossFunction
 from mlpexp.nn.measures import MEASURES
-from mlpexp.nn.metrics import METRICS, columns, recorded
+from mlpexp.nn.metric_columns import columns
+from mlpexp.nn.metrics import METRICS, recorded
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import OPTIMIZERS

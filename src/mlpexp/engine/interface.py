@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mlpexp.nn.metrics import Outcomes
+from mlpexp.nn.outcomes import Outcomes
 
 
 class StackEngine(Protocol):

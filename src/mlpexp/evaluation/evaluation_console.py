@@ -9,7 +9,7 @@ from mlpexp.evaluation.classification_metrics import Metrics
 from mlpexp.evaluation.evaluate import Evaluation
 from mlpexp.evaluation.value_evaluation import ValueEvaluation
 from mlpexp.nn.losses import LOSSES
-from mlpexp.nn.metrics import title
+from mlpexp.nn.metric_columns import title
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.rich_console import Console
 from mlpexp.runtime.terminal import say, wrapped

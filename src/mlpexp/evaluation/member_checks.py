@@ -17,8 +17,8 @@ from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
 from mlpexp.evaluation.recorded_metrics import are_near
 from mlpexp.evaluation.stacked_networks import StackedNetworks
-from mlpexp.nn.metrics import headline
-from mlpexp.nn.metrics import measure as measure_metrics
+from mlpexp.nn.metric_columns import headline
+from mlpexp.nn.metric_columns import measure as measure_metrics
 from mlpexp.nn.outcomes import Outcomes
 from mlpexp.runtime.errors import UserError
 

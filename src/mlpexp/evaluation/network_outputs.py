@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mlpexp.data.batches import Batches
 from mlpexp.models.classifier import Classifier
-from mlpexp.nn.metrics import Outcomes, measure
+from mlpexp.nn.metric_columns import measure
 from mlpexp.nn.network import forward
+from mlpexp.nn.outcomes import Outcomes
 from mlpexp.runtime.errors import UserError
 
 BATCH = 65_536  # samples at once, as in validation and test while training, so that the bits agree

@@ -16,8 +16,9 @@ from mlpexp.models.run_average import RunAverage
 from mlpexp.models.run_pruning import RunPruning
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import LayerSpec
-from mlpexp.nn.metrics import Outcomes, joined, measure
+from mlpexp.nn.metric_columns import measure
 from mlpexp.nn.network import NetworkSpec
+from mlpexp.nn.outcomes import Outcomes, joined
 from mlpexp.nn.schedules import Plateau, rate_factor
 from mlpexp.runtime.distributed import share, total
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlpexp.data.prepared_data import Prepared
-from mlpexp.nn.metrics import labels_at
+from mlpexp.nn.outcomes import labels_at
 
 
 class StackData:

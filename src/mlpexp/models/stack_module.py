@@ -27,9 +27,10 @@ from mlpexp.models.stack_updates import LearningRates, rates_and_decays, update_
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.initialisation import initialise, initialise_
-from mlpexp.nn.metrics import Outcomes, confusion, measure
+from mlpexp.nn.metric_columns import measure
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import UpdateSettings
+from mlpexp.nn.outcomes import Outcomes, confusion
 from mlpexp.nn.pruning import MASK, SPARSITY, prune_, pruned_share, rewind_, sparsity
 from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store import test_hits

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from mlpexp.nn import activation_formulas as formulas
 from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
 
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from torch.nn import functional as F
 else:
     torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
-
-LEAK = 0.01  # slope of leaky_relu for x < 0, torch's default
-# of selu, Klambauer et al. 2017
-SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,70 +79,6 @@ class Activation:
             gradient.copy_(torch.autograd.grad(self.function(leaf), leaf, gradient)[0])
 
 
-def _gelu_derivative(x: Tensor, h: Tensor) -> Tensor:
-    # of x * Phi(x), so Phi(x) + x * phi(x) with the standard normal's distribution and density
-    return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-
-
-def _silu_derivative(x: Tensor, h: Tensor) -> Tensor:
-    sigmoid = torch.sigmoid(x)
-    return sigmoid * (1 + x * (1 - sigmoid))
-
-
-def _gelu_tanh_derivative(x: Tensor, h: Tensor) -> Tensor:
-    # of x * (1 + tanh(u / 2)) / 2 = x * sigmoid(u), Hendrycks & Gimpel 2016; 1 - sigmoid(u) is sigmoid(-u)
-    scale, cubic = math.sqrt(8 / math.pi), 0.044715
-    sigmoid, rest = torch.sigmoid(u := scale * (x + cubic * x**3)), torch.sigmoid(-u)
-    return sigmoid * (1 + x * rest * scale * (1 + 3 * cubic * x * x))
-
-
-def _mish_derivative(x: Tensor, h: Tensor) -> Tensor:
-    slope = torch.tanh(F.softplus(x))
-    return slope + x * (1 - slope**2) * torch.sigmoid(x)
-
-
-def _compiled_leaky_relu(v: Any) -> Any:
-    return lambda x: v.where(x > 0.0, x, x * LEAK), lambda x, h: v.where(h > 0.0, 1.0, LEAK)
-
-
-def _compiled_elu(v: Any) -> Any:
-    return lambda x: v.where(x > 0.0, x, v.expm1(x)), lambda x, h: v.where(h > 0.0, 1.0, h + 1.0)
-
-
-def _compiled_selu(v: Any) -> Any:
-    steep = SELU_SCALE * SELU_ALPHA
-    return (
-        lambda x: v.where(x > 0.0, x * SELU_SCALE, v.expm1(x) * steep),
-        lambda x, h: v.where(h > 0.0, SELU_SCALE, h + steep),
-    )
-
-
-def _compiled_mish(v: Any) -> Any:
-    def derivative(x: Any, h: Any) -> Any:
-        slope = v.tanh(v.softplus(x))
-        return v.fma(x * (1.0 - slope * slope), v.sigmoid(x), slope)
-
-    return lambda x: x * v.tanh(v.softplus(x)), derivative
-
-
-def _compiled_softsign(v: Any) -> Any:
-    def derivative(x: Any, h: Any) -> Any:
-        rest = 1.0 - v.absolute(h)
-        return rest * rest
-
-    return lambda x: x / (1.0 + v.absolute(x)), derivative
-
-
-def _compiled_gelu_tanh(v: Any) -> Any:
-    scale, cubic = math.sqrt(8 / math.pi), 0.044715
-
-    def derivative(x: Any, h: Any) -> Any:
-        sigmoid = v.sigmoid(x * v.fma(x * x, scale * cubic, scale))
-        return sigmoid * v.fma(x * (1.0 - sigmoid), v.fma(x * x, 3.0 * scale * cubic, scale), 1.0)
-
-    return lambda x: x * v.sigmoid(x * v.fma(x * x, scale * cubic, scale)), derivative
-
-
 @cache
 def _leaky_relu(slope: float) -> Activation:
     return Activation(
@@ -157,7 +90,7 @@ def _leaky_relu(slope: float) -> Activation:
         forward_=lambda x, h: torch.ops.aten.leaky_relu.out(x, slope, out=h),
         backward_=lambda g, x, h: torch.ops.aten.leaky_relu_backward.grad_input(g, h, slope, True, grad_input=g),
         reads_input=False,
-        compiled=_compiled_leaky_relu if slope == LEAK else None,
+        compiled=formulas.compiled_leaky_relu if slope == formulas.LEAK else None,
         key="negative_slope",
         family=_leaky_relu,
     )
@@ -176,7 +109,7 @@ def _elu(alpha: float) -> Activation:
         kinks=(0.0,),  # of its slope
         forward_=lambda x, h: torch.ops.aten.elu.out(x, alpha, out=h),
         backward_=lambda g, x, h: torch.ops.aten.elu_backward.grad_input(g, alpha, 1, 1, False, x, grad_input=g),
-        compiled=_compiled_elu if alpha == 1 else None,
+        compiled=formulas.compiled_elu if alpha == 1 else None,
         key="alpha",
         family=_elu,
     )
@@ -204,7 +137,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             reads_input=False,
             compiled=lambda v: (lambda x: v.where(x < 0.0, 0.0, x), lambda x, h: v.where(h > 0.0, 1.0, 0.0)),
         ),
-        "leaky_relu": _leaky_relu(LEAK),
+        "leaky_relu": _leaky_relu(formulas.LEAK),
         "sigmoid": Activation(
             function=lambda x: torch.sigmoid(x),
             derivative=lambda x, h: h * (1 - h),
@@ -217,7 +150,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
         ),
         "gelu": Activation(
             function=lambda x: F.gelu(x),
-            derivative=_gelu_derivative,
+            derivative=formulas.gelu_derivative,
             gain=1.5335,
             steepest=1.13,
             forward_=lambda x, h: torch.ops.aten.gelu.out(x, out=h),
@@ -229,7 +162,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
         ),
         "silu": Activation(
             function=lambda x: F.silu(x),
-            derivative=_silu_derivative,
+            derivative=formulas.silu_derivative,
             gain=1.6765,
             steepest=1.1,
             forward_=lambda x, h: torch.ops.aten.silu.out(x, out=h),
@@ -261,24 +194,24 @@ ACTIVATIONS: Registry[Activation] = Registry(
         ),
         "mish": Activation(
             function=lambda x: F.mish(x),
-            derivative=_mish_derivative,
+            derivative=formulas.mish_derivative,
             gain=1.48685,
             steepest=1.0885,
             forward_=lambda x, h: torch.ops.aten.mish.out(x, out=h),
             backward_=lambda g, x, h: g.copy_(torch.ops.aten.mish_backward(g, x)),
-            compiled=_compiled_mish,
+            compiled=formulas.compiled_mish,
         ),
         "selu": Activation(
             function=lambda x: F.selu(x),
-            derivative=lambda x, h: torch.where(x > 0, SELU_SCALE, h + SELU_SCALE * SELU_ALPHA),
+            derivative=lambda x, h: torch.where(x > 0, formulas.SELU_SCALE, h + formulas.SELU_STEEPEST),
             gain=3 / 4,
-            steepest=SELU_SCALE * SELU_ALPHA,
+            steepest=formulas.SELU_STEEPEST,
             kinks=(0.0,),
-            forward_=lambda x, h: torch.ops.aten.elu.out(x, SELU_ALPHA, SELU_SCALE, 1, out=h),
+            forward_=lambda x, h: torch.ops.aten.elu.out(x, formulas.SELU_ALPHA, formulas.SELU_SCALE, 1, out=h),
             backward_=lambda g, x, h: torch.ops.aten.elu_backward.grad_input(
-                g, SELU_ALPHA, SELU_SCALE, 1, False, x, grad_input=g
+                g, formulas.SELU_ALPHA, formulas.SELU_SCALE, 1, False, x, grad_input=g
             ),
-            compiled=_compiled_selu,
+            compiled=formulas.compiled_selu,
         ),
         "hardtanh": Activation(
             function=lambda x: F.hardtanh(x),
@@ -311,16 +244,16 @@ ACTIVATIONS: Registry[Activation] = Registry(
             derivative=lambda x, h: (1 - h.abs()) ** 2,
             gain=2.3374,
             kinks=(0.0,),  # of its slope's slope
-            compiled=_compiled_softsign,
+            compiled=formulas.compiled_softsign,
         ),
         "gelu_tanh": Activation(
             function=lambda x: F.gelu(x, approximate="tanh"),
-            derivative=_gelu_tanh_derivative,
+            derivative=formulas.gelu_tanh_derivative,
             gain=1.5336,
             steepest=1.13,
             forward_=lambda x, h: torch.ops.aten.gelu.out(x, approximate="tanh", out=h),
             backward_=lambda g, x, h: torch.ops.aten.gelu_backward.grad_input(g, x, approximate="tanh", grad_input=g),
-            compiled=_compiled_gelu_tanh,
+            compiled=formulas.compiled_gelu_tanh,
         ),
         "identity": Activation(
             function=lambda x: x,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from mlpexp.nn.metrics import higher_is_better
+from mlpexp.nn.metric_columns import higher_is_better
 
 
 class StoppingSettings(Protocol):

@@ -1,22 +1,20 @@
 """The metrics of an epoch: one registry entry each, from which columns, labels and directions follow.
 
 A metric is a function of sums over samples. So it needs one pass, has a leading run axis for free, and the sums of
-several processes add up. Columns are named PART/METRIC, e.g. `val/acc`; a metric with one value for each class has
-columns such as `val/recall_0`.
+several processes add up. Names and values of their columns: `metric_columns.py`.
 
 Letters: R runs (the axis may be absent), n samples, C outputs (classes or targets), K sums.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlpexp.nn import classification_scores, regression_scores
 from mlpexp.nn.losses import BOTH, LOSSES, Task
-from mlpexp.nn.outcomes import Outcomes, confusion, joined, labels_at, ratio
+from mlpexp.nn.outcomes import Outcomes, confusion, ratio
 from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
 
@@ -26,10 +24,7 @@ if TYPE_CHECKING:
 else:
     torch = LazyModule("torch")
 
-__all__ = ["METRICS", "Metric", "Outcomes", "confusion", "joined", "labels_at", "measure"]
-
-PARTS = {"train": "training", "val": "validation", "test": "test"}
-_OF_CLASS = re.compile(r"(.+)_(0|[1-9]\d*)")
+__all__ = ["METRICS", "Metric", "Outcomes", "confusion"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,125 +205,3 @@ def recorded(task: Task = "classification", chosen: Iterable[str] = ()) -> tuple
     return tuple(
         name for name, metric in METRICS.items() if task in metric.tasks and (metric.recorded or name in wanted)
     )
-
-
-def columns(*parts: str, names: Sequence[str] | None = None, num_outputs: int = 0) -> tuple[str, ...]:
-    """The columns of metrics (by default those that every classification records) of these parts, e.g. `train/loss`."""
-    each = [
-        column
-        for name in (recorded() if names is None else names)
-        for column in ([f"{name}_{k}" for k in range(num_outputs)] if METRICS[name].per_class else [name])
-    ]
-    return tuple(f"{part}/{name}" for part in parts for name in each)
-
-
-def all_parts(found: Iterable[str]) -> list[str]:
-    """For columns of some parts those of every part, in order; where there are none, the usual ones.
-
-    What is not a metric of the registry, such as the share of pruned weights, keeps the parts that it has.
-    """
-    found = list(found)
-    names = {name for column in found if _split(name := column.partition("/")[2])[0] in METRICS}
-    wanted = [*(f"{part}/{name}" for part in PARTS for name in names), *found]
-    return in_order(wanted) if names else list(columns(*PARTS))
-
-
-def in_order(found: Iterable[str]) -> list[str]:
-    """Columns of metrics by part, then in the order of the registry; those of unknown metrics last."""
-    parts, names = list(PARTS), list(METRICS)
-
-    def place(column: str) -> tuple[int, int, int]:
-        part, _, name = column.partition("/")
-        base, k = _split(name)
-        return parts.index(part), names.index(base) if base in METRICS else len(names), k
-
-    return sorted(dict.fromkeys(found), key=place)
-
-
-def headline(found: Collection[str]) -> str:
-    """The metric that people read first, of those with a validation column: accuracy, or RMSE, or the loss."""
-    usual = (recorded(task)[1] for task in BOTH)
-    return next((name for name in usual if f"val/{name}" in found), "loss")
-
-
-def is_column(name: str) -> bool:
-    """Whether a column's name is that of a metric, recorded by this program or by a version with further metrics."""
-    part, _, metric = name.partition("/")
-    return part in PARTS and metric != ""
-
-
-def metric_of(column: str) -> Metric:
-    """The entry of a column such as `val/acc`.
-
-    Raises:
-        UserError: there is no such metric.
-    """
-    return METRICS[_split(column.partition("/")[2])[0]]
-
-
-def higher_is_better(column: str) -> bool:
-    """Which of two values of a column is better; raises as `metric_of`."""
-    return metric_of(column).higher_is_better
-
-
-def is_share(metric: str) -> bool:
-    """Whether the values of a metric such as `acc` lie in [0, 1]."""
-    entry = METRICS[_split(metric)[0]]
-    return not entry.unit and entry.bounded
-
-
-def title(metric: str, losses: Collection[str] = ("cross_entropy",)) -> str:
-    """A metric's label and unit, e.g. "loss (nats)"; where several losses are minimised, the loss has no unit."""
-    if metric != "loss":
-        return METRICS[metric].title if metric in METRICS else label(f"val/{metric}").removeprefix("validation ")
-    if len(losses) != 1:
-        return METRICS["loss"].label
-    [loss] = losses
-    return f"{LOSSES[loss].label} ({LOSSES[loss].unit})"
-
-
-def label(column: str) -> str:
-    """A column in words, e.g. "validation accuracy"; a metric that is not registered (any more) goes by its name."""
-    part, _, name = column.partition("/")
-    base, k = _split(name)
-    words = METRICS[base].label if base in METRICS else name
-    return f"{PARTS[part]} {words}" + (f" of class {k}" if base != name else "")
-
-
-def _split(name: str) -> tuple[str, int]:
-    """A metric's name and the class of a column such as `recall_3`; -1 for metrics without classes."""
-    if name not in METRICS and (match := _OF_CLASS.fullmatch(name)) and match[1] in METRICS:
-        return match[1], int(match[2])
-    return name, -1
-
-
-def measure(
-    part: str,
-    outcomes: Outcomes,
-    add_up: Callable[[Tensor], Tensor] | None = None,
-    names: Sequence[str] | None = None,
-) -> dict[str, Tensor]:
-    """The metrics of a part by column, each (R,) float64.
-
-    Args:
-        add_up: (K,) -> (K,), over processes that each saw some of the samples.
-        names: of the metrics; by default those that every run of the task records.
-    """
-    if names is None:
-        names = recorded("regression" if outcomes.predictions is None else "classification")
-    entries = [METRICS[name] for name in names]
-    sums = [entry.sums(outcomes) for entry in entries if entry.sums is not None]
-    if add_up is not None:
-        sums = list(add_up(torch.cat(sums, -1)).split([one.shape[-1] for one in sums], -1))
-    remaining = iter(sums)
-    found: dict[str, Tensor] = {}
-    for name, entry in zip(names, entries, strict=True):
-        if entry.sums is not None:
-            value = entry.value(next(remaining))
-        elif entry.of_all_samples is not None:
-            value = entry.of_all_samples(outcomes)
-        else:
-            raise ValueError(f"the metric {name!r} has neither sums nor of_all_samples")
-        each = value.unbind(-1) if entry.per_class else [value]
-        found |= dict(zip(columns(part, names=[name], num_outputs=len(each)), each, strict=True))
-    return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
-from mlpexp.nn.metrics import higher_is_better
+from mlpexp.nn.metric_columns import higher_is_better
 from mlpexp.runtime.registry import Registry
 
 PLATEAU_THRESHOLD = 1e-4  # relative; torch's default

@@ -13,7 +13,7 @@ from mlpexp.analysis.load_sweep import Sources, different_data
 from mlpexp.analysis.sweep_analysis import Analysis, Diverged, analyse_table
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.nn.chance_level import LIKELY_CAUSES
-from mlpexp.nn.metrics import higher_is_better, label
+from mlpexp.nn.metric_columns import higher_is_better, label
 from mlpexp.report import html_page, report_figure, report_tables, sweeps_section, tensorboard_report
 from mlpexp.report.figures.svg import svg
 from mlpexp.report.html_page import Grid, Heading

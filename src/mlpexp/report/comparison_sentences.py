@@ -9,7 +9,7 @@ from mlpexp.analysis import run_files
 from mlpexp.analysis.comparison import Comparison
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.config import overrides
-from mlpexp.nn.metrics import higher_is_better, label
+from mlpexp.nn.metric_columns import higher_is_better, label
 from mlpexp.report.wording import p_value, spelled
 from mlpexp.runtime import shell_commands
 from mlpexp.store.file_names import TABLE

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import higher_is_better
+from mlpexp.nn.metric_columns import higher_is_better
 from mlpexp.report import figures
 from mlpexp.report.report_tables import Table
 from mlpexp.runtime.registry import Registry

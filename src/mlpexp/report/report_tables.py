@@ -7,7 +7,7 @@ from typing import Any
 from mlpexp.analysis import run_files
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
-from mlpexp.nn.metrics import higher_is_better, is_column
+from mlpexp.nn.metric_columns import higher_is_better, is_column
 from mlpexp.store.csv_tables import csv_text
 
 

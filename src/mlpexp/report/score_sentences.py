@@ -4,7 +4,7 @@ import math
 
 from mlpexp.analysis import best_score, run_files, variation
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import label
+from mlpexp.nn.metric_columns import label
 
 
 def score(analysis: Analysis, aside: str) -> list[str]:

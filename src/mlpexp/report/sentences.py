@@ -6,7 +6,7 @@ from mlpexp.analysis.load_sweep import VALIDATION_KEYS
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.analysis.variance import confounded
 from mlpexp.nn.chance_level import LIKELY_CAUSES
-from mlpexp.nn.metrics import label
+from mlpexp.nn.metric_columns import label
 from mlpexp.report import comparison_sentences
 from mlpexp.report.score_sentences import score
 from mlpexp.report.wording import listed, spelled

@@ -5,7 +5,7 @@ from typing import Any
 
 from mlpexp.analysis.load_sweep import different_data
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import label
+from mlpexp.nn.metric_columns import label
 from mlpexp.report import comparison_sentences
 from mlpexp.report.figures.ranking_figure import forest
 from mlpexp.report.report_figure import ReportFigure

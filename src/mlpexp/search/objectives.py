@@ -9,7 +9,8 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from mlpexp.config.schema import Config
 from mlpexp.nn.early_stopping import Progress
-from mlpexp.nn.metrics import METRICS, higher_is_better
+from mlpexp.nn.metric_columns import higher_is_better
+from mlpexp.nn.metrics import METRICS
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.store import run_directory
 from mlpexp.store.run_directory import FINITE, Result

@@ -15,7 +15,8 @@ from mlpexp.config import hydra_messages
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config
-from mlpexp.nn.metrics import columns, recorded
+from mlpexp.nn.metric_columns import columns
+from mlpexp.nn.metrics import recorded
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.runtime.terminal import say
 from mlpexp.search import objectives, pruners, samplers, search_console, search_space, warm_start

@@ -11,7 +11,7 @@ from typing import Any
 from mlpexp.config.field_types import builtin_types
 from mlpexp.config.overrides import by_key, swept_keys
 from mlpexp.config.schema import field_types
-from mlpexp.nn.metrics import all_parts, is_column
+from mlpexp.nn.metric_columns import all_parts, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.csv_tables import csv_parts, original

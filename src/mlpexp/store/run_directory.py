@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from mlpexp.nn.metrics import columns, in_order, is_column
+from mlpexp.nn.metric_columns import columns, in_order, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile

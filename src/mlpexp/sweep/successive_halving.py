@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
-from mlpexp.nn.metrics import columns, higher_is_better, recorded
+from mlpexp.nn.metric_columns import columns, higher_is_better
+from mlpexp.nn.metrics import recorded
 from mlpexp.runtime.errors import Interrupted
 from mlpexp.sweep.hydra_jobs import Job, Outcome
 from mlpexp.sweep.paused_runs import PausedRuns, cannot_pause

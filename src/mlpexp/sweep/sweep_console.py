@@ -24,7 +24,7 @@ from mlpexp.analysis.variation import covered_in_words
 from mlpexp.config.overrides import parse, swept_keys
 from mlpexp.config.schema import Config
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
-from mlpexp.nn.metrics import headline, higher_is_better
+from mlpexp.nn.metric_columns import headline, higher_is_better
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
 from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook

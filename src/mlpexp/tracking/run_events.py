@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
 
-from mlpexp.nn.metrics import columns, title
+from mlpexp.nn.metric_columns import columns, title
 from mlpexp.tracking.events import Event, plain, scalars, string_tensor, text
 from mlpexp.tracking.layer_columns import COLUMNS, START
 from mlpexp.tracking.session_events import Hparam, Status, session_end, session_start
@@ -65,7 +65,7 @@ def start_events(
 def curve_titles(
     names: Sequence[str] | None = None, num_outputs: int = 0, loss: str = "cross_entropy"
 ) -> tuple[tuple[str, str], ...]:
-    """Each metric (see `metrics.columns`) as it is in tags, and the title of its chart."""
+    """Each metric (see `nn/metric_columns.py`) as it is in tags, and the title of its chart."""
     each = [column.removeprefix("val/") for column in columns("val", names=names, num_outputs=num_outputs)]
     return tuple((name, title(name, [loss])) for name in each)
 

@@ -27,7 +27,7 @@ from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.measures import Probe, measure_network, unmeasured
-from mlpexp.nn.metrics import columns
+from mlpexp.nn.metric_columns import columns
 from mlpexp.nn.pruning import SPARSITY
 from mlpexp.runtime import distributed, signals
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory

@@ -20,7 +20,7 @@ from mlpexp.data.data_config import FILE_KEYS
 from mlpexp.models import build
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.nn.early_stopping import Progress
-from mlpexp.nn.metrics import is_column
+from mlpexp.nn.metric_columns import is_column
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError

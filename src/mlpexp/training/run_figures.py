@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn.losses import softmax
-from mlpexp.nn.metrics import columns, headline, is_share, title
+from mlpexp.nn.metric_columns import columns, headline, is_share, title
 from mlpexp.store import atomic_files, file_names
 from mlpexp.tracking import figures
 from mlpexp.tracking.event_files import EventLog

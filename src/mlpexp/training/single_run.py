@@ -24,7 +24,7 @@ from mlpexp.data.datamodule import TableDataModule
 from mlpexp.extend.epoch_callback import EpochCallback, refuse_other
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn import chance_level
-from mlpexp.nn.metrics import PARTS, columns
+from mlpexp.nn.metric_columns import PARTS, columns
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
 from mlpexp.store import atomic_files, checkpoint_files, directory_lock, file_names, run_directory, run_state, test_hits

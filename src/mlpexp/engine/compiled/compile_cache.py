@@ -18,7 +18,8 @@ from typing import Any
 
 from mlpexp.config.schema import Config
 from mlpexp.engine.compiled.availability import OPTIMIZERS, activation_of
-from mlpexp.nn.activations import ACTIVATIONS, Activation
+from mlpexp.nn import activation_formulas, activations
+from mlpexp.nn.activations import ACTIVATIONS
 
 PACKAGE = "mlpexp."
 SECONDS = {"product": 2, "train": 4, "evaluate": 2}  # to compile; one for each of the others
@@ -95,7 +96,8 @@ def cache_directory() -> Path | None:
     old code after a change in another one.
     """
     content = hashlib.sha256(version("numba").encode())
-    for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(inspect.getfile(Activation))]:
+    forms = [Path(inspect.getfile(module)) for module in (activations, activation_formulas)]
+    for path in [*sorted(Path(__file__).parent.glob("*.py")), *forms]:
         content.update(path.read_bytes())
     directory = _user_cache() / "mlpexp" / f"numba-{content.hexdigest()[:16]}"
     try:

@@ -22,10 +22,10 @@ from mlpexp.engine.compiled.availability import OPTIMIZERS, activation_of, unsup
 from mlpexp.engine.compiled.memory_layout import LINE, Array, MemoryLayout, aligned, memory_layout, padded
 from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS as TORCH_OPTIMIZERS
 from mlpexp.nn.optimizers import UpdateSettings
+from mlpexp.nn.outcomes import Outcomes, labels_at
 
 PANEL = 32  # samples that are evaluated at once
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.layers import Activate, Linear
 from mlpexp.nn.losses import CROSS_ENTROPY
-from mlpexp.nn.metrics import Outcomes
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import UpdateSettings
+from mlpexp.nn.outcomes import Outcomes
 
 # optimizers whose steps are the same kernels with the same numbers in every epoch; the bias correction of Adam and its
 # kin is a number that Python computes from the count of steps

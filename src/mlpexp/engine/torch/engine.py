@@ -23,9 +23,9 @@ from mlpexp.engine.torch.stacked_losses import slopes_of
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
-from mlpexp.nn.metrics import Outcomes, labels_at
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import UpdateSettings
+from mlpexp.nn.outcomes import Outcomes, labels_at
 
 EVALUATION_BYTES = 8 << 20  # of activations in one pass, for any number of runs: they stay in a CPU's cache
 DEVICE_EVALUATION_BYTES = 1 << 30  # of a GPU, where one large pass is faster than many small ones

@@ -4,7 +4,7 @@ from mlpexp.analysis import run_files
 from mlpexp.analysis.ranking import best_run
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.data.data_sets import DATA_SETS
-from mlpexp.nn.metrics import label
+from mlpexp.nn.metric_columns import label
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import file_names

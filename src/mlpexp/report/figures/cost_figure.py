@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from mlpexp.analysis.sweep_analysis import COSTS, Analysis
-from mlpexp.nn.metrics import higher_is_better, is_share
+from mlpexp.nn.metric_columns import higher_is_better, is_share
 from mlpexp.report.figures.canvas import VALIDATION, plain, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals
 from mlpexp.report.report_tables import Table

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import higher_is_better
+from mlpexp.nn.metric_columns import higher_is_better
 from mlpexp.report.figures.canvas import LETTERS, ON_DARK, ON_LIGHT, canvas, label_width, number
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
 from mlpexp.report.report_tables import Table, ends

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import label
+from mlpexp.nn.metric_columns import label
 from mlpexp.report.figures.canvas import TEST, VALIDATION, label_width, plain
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals
 from mlpexp.tracking.figures.plot_style import GRID, headline, in_house_style, new_figure, place, short

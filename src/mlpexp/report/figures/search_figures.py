@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.analysis.swept_keys import labels
-from mlpexp.nn.metrics import label
+from mlpexp.nn.metric_columns import label
 from mlpexp.report.figures.canvas import CATEGORIES, label_width, plain, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
 from mlpexp.runtime.errors import UserError

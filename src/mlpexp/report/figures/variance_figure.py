@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlpexp.analysis.sweep_analysis import Analysis
-from mlpexp.nn.metrics import label
+from mlpexp.nn.metric_columns import label
 from mlpexp.report.figures.canvas import CATEGORIES, label_width
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
 from mlpexp.report.report_tables import variance
