@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from mlpexp import data as datasets
 from mlpexp.config import checks, schema
 from mlpexp.runtime import software_versions
-from mlpexp.sweep.planner import plan, with_engine
 from mlpexp.training import single_run
+from mlpexp.training.engine_choice import with_engine
+from mlpexp.training.planner import plan
 from mlpexp.training.train_stack import train_stack
 
 ROOT = Path(__file__).parents[1]

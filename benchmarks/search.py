@@ -40,7 +40,8 @@ from mlpexp.config.schema import Config
 from mlpexp.models.stack_module import StackModule
 from mlpexp.search import samplers, search_space
 from mlpexp.search.search_space import Space
-from mlpexp.sweep.planner import plan, with_engine
+from mlpexp.training.engine_choice import with_engine
+from mlpexp.training.planner import plan
 from mlpexp.training.single_run import Quiet
 from mlpexp.training.train_stack import train_stack
 

@@ -32,12 +32,12 @@ from torch import nn
 
 from mlpexp import data as datasets
 from mlpexp.cli import hydra_app
+from mlpexp.config.compose import Composer
 from mlpexp.config.schema import DataConfig
 from mlpexp.data.batches import epoch_order
 from mlpexp.store import file_names, run_directory
 from mlpexp.store.results_table import load_results
 from mlpexp.sweep.checked_runs import check
-from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.grid import specs
 
 DEPTHS, WIDTHS = (1, 2, 3), (32, 64, 128)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mlpexp.store import file_names, results_table, run_directory, run_names
+from mlpexp.config import run_names
+from mlpexp.store import file_names, results_table, run_directory
 from mlpexp.store.run_directory import Result
 
 VERSIONS = {"python": "3.11.7", "mlpexp": "0.1.0", "torch": "2.13.0", "lightning": "2.6.6"}

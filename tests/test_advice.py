@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPTS, Outcome
 
-from mlpexp.config import checks, overrides, schema
+from mlpexp.config import checks, overrides, run_names, schema
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.store import run_names
 
 Train = Callable[..., Outcome]
 QUICK = "data=iris trainer.max_epochs=1 tracking.figures=false tracking.tensorboard=false"

@@ -32,10 +32,10 @@ from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
 from mlpexp.store.worker_session import conducting
 from mlpexp.sweep.hydra_jobs import Job
-from mlpexp.sweep.planner import plan
 from mlpexp.sweep.remote_workers import MAX_IDLE_LOSSES, Lost, LostWorkers, RemoteWorker
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import single_run
+from mlpexp.training.planner import plan
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 GRID = "-m seed=range(6) model.depth=1,2 model.width=8 trainer.max_epochs=40 "

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mlpexp.cli import hydra_app
 from mlpexp.config import checks, schema, yaml_text
-from mlpexp.sweep.compose import Composer
+from mlpexp.config.compose import Composer
 from mlpexp.sweep.grid import specs
 
 CONF = Path(__file__).parents[1] / "conf"

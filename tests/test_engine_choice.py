@@ -9,7 +9,7 @@ from mlpexp.config import checks, schema
 from mlpexp.engine.compiled import availability
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import run_directory
-from mlpexp.sweep.planner import with_engine
+from mlpexp.training.engine_choice import with_engine
 
 pytest.importorskip("numba")
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_compiled_is_refused_where_it_is_asked_for():
 def test_an_earlier_start_decides(monkeypatch):
     assert chosen({}, earlier="torch") == "torch"
     assert chosen({"model": {"variant": "backprop"}}, earlier="compiled") == "torch"
-    monkeypatch.setattr("mlpexp.sweep.planner.unavailable", lambda: MISSING)
+    monkeypatch.setattr("mlpexp.training.engine_choice.unavailable", lambda: MISSING)
     assert chosen({}) == "torch"
     with pytest.raises(UserError, match="started with the compiled engine, which is not available here: numba is not"):
         chosen({}, earlier="compiled")
@@ -100,7 +100,7 @@ def test_the_plan_says_why_torch_trains_a_run(train, here):
 
 
 def test_without_numba_a_sweep_trains_with_torch(train, here, monkeypatch):
-    monkeypatch.setattr("mlpexp.sweep.planner.unavailable", lambda: MISSING)
+    monkeypatch.setattr("mlpexp.training.engine_choice.unavailable", lambda: MISSING)
     ended = train([*SMALL, "name=a", "seed=0,1"])
     assert ended.code == 0, ended.err
     assert "in 1 stack (torch engine: numba is not installed)" in ended.out

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import mlpexp
 from mlpexp.cli import hydra_app
 from mlpexp.config import overrides, schema, sweep_syntax
+from mlpexp.config.compose import Composer
 from mlpexp.config.skip_condition import SkipCondition
 from mlpexp.runtime.errors import UserError
-from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.grid import Chosen, GridSettings, expand
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpexp.cli import automatic_directories, hydra_app
-from mlpexp.store.run_names import MAX_BYTES, run_name, safe_component
+from mlpexp.config.run_names import MAX_BYTES, run_name, safe_component
 
 HOSTILE = [
     "",

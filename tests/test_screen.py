@@ -15,8 +15,8 @@ from rich.console import Console
 from mlpexp.config.schema import Config
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep.hydra_jobs import Job, Outcome
-from mlpexp.sweep.planner import Plan, Stack
 from mlpexp.sweep.sweep_console import Screen, plan_line
+from mlpexp.training.planner import Plan, Stack
 
 
 def jobs(*overrides: Sequence[str]) -> list[Job]:

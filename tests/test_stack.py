@@ -22,8 +22,9 @@ from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.store.run_directory import Result
-from mlpexp.sweep.planner import cannot_be_stacked, plan
 from mlpexp.training import resume, single_run
+from mlpexp.training.engine_choice import cannot_be_stacked
+from mlpexp.training.planner import plan
 from mlpexp.training.stack_run_files import write_run
 from mlpexp.training.train_stack import train_stack
 

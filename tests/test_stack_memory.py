@@ -6,7 +6,7 @@ import torch
 from mlpexp import data as datasets
 from mlpexp.config import checks
 from mlpexp.engine.stack_memory import DEVICE_SHARE, device_bytes_per_run, free_device_bytes
-from mlpexp.sweep.planner import MAX_DEVICE_RUNS, MAX_RUNS, plan
+from mlpexp.training.planner import MAX_DEVICE_RUNS, MAX_RUNS, plan
 
 GIB = 1 << 30
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import pytest
 
 from mlpexp.store import file_names, run_directory
-from mlpexp.sweep import run_tracking
 from mlpexp.tracking.curves_file import STATUS
 from mlpexp.tracking.trackers import TRACKERS, Entry, Group, TrackedRun
+from mlpexp.training import run_tracking
 
 SMALL = "data=iris model.width=4 trainer.max_epochs=2 tracking.figures=false tracking.diagnostics=false"
 SWEEP = f"-m name=s {SMALL} "

@@ -24,8 +24,9 @@ from mlpexp.nn.user_module import UserModule
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.store import checkpoint_files, file_names
 from mlpexp.store.identity import identity
-from mlpexp.sweep.planner import cannot_be_stacked, plan, with_engine
 from mlpexp.training import single_run
+from mlpexp.training.engine_choice import cannot_be_stacked, with_engine
+from mlpexp.training.planner import plan
 from mlpexp.training.train_stack import train_stack
 
 NETS = """

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.cli import automatic_directories, exit_codes
 from mlpexp.cli.help_text import help_template
-from mlpexp.config import checks, plugin_keys, schema, sweep_syntax
+from mlpexp.config import checks, plugin_keys, run_names, schema, sweep_syntax
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
 from mlpexp.config.overrides import by_key, shell_word
 from mlpexp.config.overrides import parse as parse_override
@@ -31,7 +31,7 @@ from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import shell_commands, signals, user_code
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.terminal import say
-from mlpexp.store import atomic_files, file_names, run_names
+from mlpexp.store import atomic_files, file_names
 
 _MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 

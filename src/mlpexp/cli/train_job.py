@@ -23,8 +23,7 @@ from mlpexp.store import file_names, run_directory
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_state import State, inspect, set_content_aside
-from mlpexp.sweep import run_tracking
-from mlpexp.training import resume, single_run
+from mlpexp.training import resume, run_tracking, single_run
 from mlpexp.training.single_run import Job
 
 SAME = "finished runs are kept, the same command carries on"

@@ -27,7 +27,8 @@ from mlpexp.models.training_state import RunRecord, TrainingState
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError, first_line
-from mlpexp.sweep.planner import plan, with_engine
+from mlpexp.training.engine_choice import with_engine
+from mlpexp.training.planner import plan
 from mlpexp.training.single_run import Quiet
 from mlpexp.training.train_stack import train_stack
 

@@ -11,6 +11,7 @@ import optuna
 from hydra.core.utils import JobReturn
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from mlpexp.config.compose import Composer
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.search import objectives, samplers, search_console, search_space
 from mlpexp.search.objectives import Measured
@@ -18,7 +19,6 @@ from mlpexp.search.search_plan import Plan
 from mlpexp.search.search_record import Generation, Params, SearchRecord
 from mlpexp.search.study_storage import PROBLEM, STUDY, StudyMirror
 from mlpexp.sweep.checked_runs import check
-from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.grid import specs
 
 Runs = tuple[tuple[str, ...], ...]  # the overrides of each run of a trial

@@ -11,10 +11,10 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from mlpexp.config.compose import Composer
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.file_names import MULTIRUN
-from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.grid import params_texts
 from mlpexp.sweep.hydra_sweep import Sweep
 from mlpexp.sweep.paused_runs import cannot_pause

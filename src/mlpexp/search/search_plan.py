@@ -12,8 +12,10 @@ from optuna.pruners import BasePruner, NopPruner
 
 from mlpexp.analysis.ranking import UNCOMPARABLE
 from mlpexp.config import hydra_messages
+from mlpexp.config.compose import Composer
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import parse
+from mlpexp.config.run_names import UNNAMED
 from mlpexp.config.schema import Config
 from mlpexp.nn.metric_columns import columns
 from mlpexp.nn.metrics import recorded
@@ -23,9 +25,7 @@ from mlpexp.search import objectives, pruners, samplers, search_console, search_
 from mlpexp.search.pruners import Pruning
 from mlpexp.search.search_record import Known
 from mlpexp.search.search_space import Space
-from mlpexp.store.run_names import UNNAMED
 from mlpexp.sweep.checked_runs import check
-from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.grid import specs
 from mlpexp.sweep.paused_runs import cannot_pause
 

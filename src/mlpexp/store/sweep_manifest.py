@@ -12,13 +12,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from mlpexp.config import run_names
 from mlpexp.config.overrides import spell
 from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import NotRegularFile
-from mlpexp.store import atomic_files, run_names
+from mlpexp.store import atomic_files
 from mlpexp.store.file_names import MANIFEST
 from mlpexp.store.identity import NAMES, SCHEMA_VERSION, all_but_the_seed, entry, leaves, neutral_defaults
 from mlpexp.store.run_directory import is_relative, seal

@@ -11,13 +11,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from mlpexp.config import checks, hydra_messages
+from mlpexp.config.compose import ComposedRun, Composer
 from mlpexp.config.overrides import RunSpec, shell_word
+from mlpexp.config.plain_config import Plain
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.sweep.compose import ComposedRun, Composer
-from mlpexp.sweep.plain_config import Plain
-from mlpexp.sweep.planner import with_engine
 from mlpexp.tracking.trackers import NONE
+from mlpexp.training.engine_choice import with_engine
 
 MAX_CHECKED = 4096  # configurations that are recognised when they come again, but for the seed
 MAX_PROBLEMS = 20  # lines that are printed
@@ -38,7 +38,7 @@ def check(
 
     Args:
         alone: all runs train alone.
-        earlier_engine: of this sweep's first start, see `planner.with_engine`.
+        earlier_engine: of this sweep's first start, see `engine_choice.with_engine`.
 
     Raises:
         ConfigError: each problem once, with the number of runs that have it.

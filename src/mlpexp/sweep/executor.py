@@ -23,13 +23,13 @@ from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
 from mlpexp.sweep.backends import Backend, missing_semaphores, opened
 from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
-from mlpexp.sweep.planner import Plan, plan
-from mlpexp.sweep.run_tracking import Ended, RunTracking
 from mlpexp.sweep.successive_halving import Halving
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.sweep.time_left import TimeLeft
 from mlpexp.sweep.work_unit import Unit, data_of
 from mlpexp.training import single_run
+from mlpexp.training.planner import Plan, plan
+from mlpexp.training.run_tracking import Ended, RunTracking
 
 log = logging.getLogger(__name__)
 TABLE_SHARE = 50  # training takes at least so many times as long as keeping results.csv up to date

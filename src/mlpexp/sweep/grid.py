@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.config import overrides, sweep_syntax
+from mlpexp.config.compose import Composer
 from mlpexp.config.overrides import Override, RunSpec
 from mlpexp.config.skip_condition import SkipCondition
 from mlpexp.config.sweep_syntax import SWEEPER
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.sweep.compose import Composer
 
 DEFAULT_MAX_RUNS = 100_000
 MAX_EXAMINED = 1_000_000  # combinations of which a condition is computed

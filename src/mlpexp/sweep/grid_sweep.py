@@ -10,6 +10,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from mlpexp.config import checks, plugin_keys
+from mlpexp.config.compose import Composer
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec, swept_keys
 from mlpexp.config.schema import Config
@@ -18,12 +19,11 @@ from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock, file_names, worker_session
 from mlpexp.store.run_store import Survey
 from mlpexp.sweep.checked_runs import CheckedRun, check
-from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.grid import GridSettings, expand
 from mlpexp.sweep.hydra_jobs import StackedReturn
 from mlpexp.sweep.hydra_sweep import NO_DIRECTORY, Sweep, refuse_other_application
-from mlpexp.sweep.planner import engine_of
 from mlpexp.sweep.sweep_console import Screen
+from mlpexp.training.engine_choice import engine_of
 
 
 def sweep_grid(

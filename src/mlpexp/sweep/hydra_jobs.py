@@ -19,6 +19,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from mlpexp.config.compose import ComposedRun, Composer, hydra_config, without_hydra
 from mlpexp.config.hparams import chosen, swept
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import RunsFailed, is_storage
@@ -29,7 +30,6 @@ from mlpexp.store.run_directory import FINAL, Result
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore
 from mlpexp.store.run_weights import Weights
-from mlpexp.sweep.compose import ComposedRun, Composer, hydra_config, without_hydra
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlpexp import data
 from mlpexp.config import plugin_keys, schema
+from mlpexp.config.compose import Composer
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec
 from mlpexp.runtime.errors import StorageError, UserError, is_storage, sentence
@@ -21,7 +22,6 @@ from mlpexp.store import directory_lock, worker_session
 from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey, check_place
 from mlpexp.sweep.checked_runs import CheckedRun, check
-from mlpexp.sweep.compose import Composer
 from mlpexp.sweep.hydra_jobs import (
     Ended,
     HydraCalls,
@@ -32,10 +32,10 @@ from mlpexp.sweep.hydra_jobs import (
     restore_hydra_files,
     write_hydra_files,
 )
-from mlpexp.sweep.planner import engine_of
-from mlpexp.sweep.run_tracking import Ended as EndedRun
-from mlpexp.sweep.run_tracking import RunTracking
 from mlpexp.sweep.sweep_console import Screen
+from mlpexp.training.engine_choice import engine_of
+from mlpexp.training.run_tracking import Ended as EndedRun
+from mlpexp.training.run_tracking import RunTracking
 
 if TYPE_CHECKING:
     from mlpexp.sweep.backends import Backend

@@ -18,7 +18,6 @@ from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names, run_directory, stack_states
 from mlpexp.store.run_store import RunStore
 from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
-from mlpexp.sweep.planner import cannot_be_stacked, plan
 from mlpexp.sweep.work_unit import (
     Unit,
     data_of,
@@ -28,6 +27,8 @@ from mlpexp.sweep.work_unit import (
     train_parts,
     write_outcome,
 )
+from mlpexp.training.engine_choice import cannot_be_stacked
+from mlpexp.training.planner import plan
 
 
 def cannot_pause(configs: Sequence[Config], settings: Settings, who: str) -> Iterator[str]:

@@ -34,8 +34,9 @@ from mlpexp.store import results_table
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
 from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
-from mlpexp.sweep.planner import Plan, cannot_be_compiled
 from mlpexp.sweep.time_left import TimeLeft
+from mlpexp.training.engine_choice import cannot_be_compiled
+from mlpexp.training.planner import Plan
 
 NAMED = 10  # failures that are named one by one
 SHOWN = 5  # configurations in the table of the best

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mlpexp.sweep.planner import COMPILED_SPEEDUP
+from mlpexp.training.planner import COMPILED_SPEEDUP
 
 if TYPE_CHECKING:  # it imports torch, which a finished sweep does not need
     from mlpexp.sweep.work_unit import Unit

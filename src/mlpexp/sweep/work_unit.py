@@ -15,15 +15,14 @@ from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals, user_code
 from mlpexp.runtime.errors import Interrupted, UserError, first_line, is_storage
-from mlpexp.store import atomic_files, checkpoint_files, failure_record, file_names, run_directory
+from mlpexp.store import atomic_files, checkpoint_files, failure_record, file_names, run_directory, run_state
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.run_weights import Weights
 from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.store.worker_session import Gone
-from mlpexp.sweep import continued_runs
 from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
-from mlpexp.training import single_run
+from mlpexp.training import earlier_run, single_run
 from mlpexp.training.stack_checkpoints import WITHOUT_OPTIMIZER
 from mlpexp.training.stack_run_files import run_entry, tested_weights, write_run
 from mlpexp.training.train_stack import EpochHooks, train_stack
@@ -184,7 +183,10 @@ def load_states(unit: Unit) -> dict[int, TrainingState]:
         saved = saved_states.load(unit.sweep, wanted)
         found = {place: saved[name] for place, name in zip(unit.places, names, strict=True) if name in saved}
     for place, job in zip(unit.places, unit.jobs, strict=True):
-        if place not in found and (state := continued_runs.state(job, data_of(job), unit.sweep)) is not None:
+        if place in found:
+            continue
+        state = earlier_run.continued_state(job.earlier, job.config, data_of(job), job.directory, unit.sweep)
+        if state is not None:
             found[place] = state
     return found
 
@@ -226,9 +228,15 @@ def write_outcome(job: Job, data: Prepared, state: TrainingState) -> Outcome:
     result = write_run(job.config, data, state, job.directory, job.hparams)
     if result.message and result.status != "stopped":
         job.note(f"[WARNING] - {result.message}\n")
-    continued_runs.remove_shorter(job)
+    _remove_shorter(job)
     # the checksums are in the marker now, and a sweep keeps every run's result to its end
     return Outcome(result=replace(result, files={}))
+
+
+def _remove_shorter(job: Job) -> None:
+    """The longer run is written: what it was before is not needed any more."""
+    if job.earlier is not None:
+        run_state.remove_shorter(job.earlier, job.earlier.directory.parent / file_names.SET_ASIDE)
 
 
 def mark_interrupted(jobs: Iterable[Job], stop: Interrupted) -> None:
@@ -266,7 +274,7 @@ def _train_alone(job: Job) -> Outcome:
     try:
         data_of(job)
         with job.surroundings():
-            continued = continued_runs.continued(job, data_of(job))
+            continued = earlier_run.continued_alone(job.earlier, job.config, job.overrides, data_of(job), job.directory)
             cfg = job.config if continued is None else continued.cfg
             own = single_run.Job(directory=job.directory, hparams=job.hparams, continued=continued)
             result = single_run.train(cfg, own)
@@ -276,7 +284,7 @@ def _train_alone(job: Job) -> Outcome:
     except (Exception, SystemExit) as error:
         return failed(job, error)
     if job.config.record == "run":
-        continued_runs.remove_shorter(job)
+        _remove_shorter(job)
         return Outcome(result=result)
     # the table keeps the small files, and a directory is kept of failed runs only
     kept = (file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.RESULT)

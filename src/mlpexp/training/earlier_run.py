@@ -1,10 +1,13 @@
-"""A run that has ended, as the state from which it is trained further in a stack.
+"""A run that has ended after fewer epochs, from which it is trained further in a stack or alone.
 
 The opposite of `stack_run_files`: the state of training comes from the run's checkpoints and tables, whose checksums
-are those of its marker, and every tensor is checked against the run's configuration.
+are those of its marker, and every tensor is checked against the run's configuration. A shorter run that is damaged is
+set aside.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlpexp.config.overrides import parse
 from mlpexp.config.schema import Config
+from mlpexp.data.data_config import FILE_KEYS
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.run_pruning import MASKS
@@ -24,10 +29,94 @@ from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.pruning import MASK
 from mlpexp.nn.weight_averaging import AVERAGE
 from mlpexp.runtime import safe_files
+from mlpexp.runtime.errors import UserError, first_line
 from mlpexp.runtime.safe_files import DamagedFile
-from mlpexp.store import checkpoint_archive, checkpoint_files, file_names, run_directory
+from mlpexp.store import (
+    atomic_files,
+    checkpoint_archive,
+    checkpoint_files,
+    file_names,
+    further_training,
+    run_directory,
+    run_state,
+)
+from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
+from mlpexp.store.run_state import Found
 from mlpexp.tracking.previous_events import epoch_times
+from mlpexp.training import resume
+from mlpexp.training.resume import Continued
+
+log = logging.getLogger(__name__)
+_DAMAGED = "%s is trained from its beginning, and what was there is set aside: %s"
+_OF_FILES = {f"data.{key}" for key in FILE_KEYS}
+
+
+def continued_state(
+    earlier: Found | None, cfg: Config, data: Prepared, directory: Path, sweep: Path
+) -> TrainingState | None:
+    """The state from which a run continues in a stack; None where it trains from its beginning.
+
+    Args:
+        earlier: the shorter run.
+        directory: of the longer one.
+    """
+    if earlier is None or earlier.result is None:
+        return None
+    if cfg.tracking.diagnostics and file_names.LAYERS not in earlier.result.files:
+        return None  # half a history of the layers could not be drawn
+    keeps = cfg.tracking.weights is not None
+    if keeps and file_names.WEIGHTS_BY_EPOCH not in earlier.result.files:
+        return None
+    try:
+        found = training_state(earlier.directory, earlier.result, cfg, data)
+        if keeps:
+            kept = read_files(earlier.directory, earlier.result)[file_names.WEIGHTS_BY_EPOCH]
+            atomic_files.make_directory(directory, parents=True)
+            atomic_files.write(directory / file_names.WEIGHTS_BY_EPOCH, kept)
+        return found
+    except (UserError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        log.warning(_DAMAGED, earlier.directory, " ".join(str(error).split())[:200])
+        if earlier.directory.is_dir():
+            run_state.set_aside(earlier, sweep / file_names.SET_ASIDE)
+        return None
+
+
+def continued_alone(
+    earlier: Found | None, cfg: Config, overrides: Sequence[str], data: Prepared, directory: Path
+) -> Continued | None:
+    """What a run that trains alone continues from, copied into its directory; None where it trains from its beginning.
+
+    That is so where there is no shorter run, or where there is nothing to continue: it was stopped early, as the longer
+    one is, or has diverged.
+
+    Args:
+        earlier, directory: as for `continued_state`.
+    """
+    if earlier is None or earlier.result is None or earlier.result.status == "diverged":
+        return None
+    files = dict[str, bytes]()
+    given = [item for item in overrides if parse(item).key in _OF_FILES]
+    given += [f"{further_training.EPOCHS}={cfg.trainer.max_epochs}", f"threads={cfg.threads}"]
+    try:
+        files = read_files(earlier.directory, earlier.result)
+        if record(earlier.directory, files, cfg).progress.stopped:
+            return None
+        for name, content in files.items():
+            atomic_files.make_directory((directory / name).parent)
+            atomic_files.write(directory / name, content)
+        found = resume.find(replace(cfg, resume=str(directory)), given)
+        if identity(found.cfg, data.digest) != identity(cfg, data.digest):
+            raise UserError("its configuration is another one than its marker says")
+    except (UserError, ValueError, KeyError) as error:
+        log.warning(_DAMAGED, earlier.directory, first_line(error))
+        for name in files:
+            (directory / name).unlink(missing_ok=True)
+        if earlier.directory.is_dir():
+            run_state.set_aside(earlier, earlier.directory.parent / file_names.SET_ASIDE)
+        return None
+    tracking = replace(cfg.tracking, diagnostics=cfg.tracking.diagnostics and bool(found.layer_rows))
+    return replace(found, cfg=replace(cfg, tracking=tracking))
 
 
 def training_state(directory: Path, result: Result, cfg: Config, data: Prepared) -> TrainingState:

@@ -19,10 +19,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, SCMode, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from mlpexp.config import yaml_text
+from mlpexp.config import run_names, yaml_text
 from mlpexp.config.overrides import Override, RunSpec
-from mlpexp.store import run_names
-from mlpexp.sweep.plain_config import (
+from mlpexp.config.plain_config import (
     KEY,
     HydraNode,
     Plain,
