@@ -4,43 +4,38 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.table import Table
 from rich.text import Text
 
-from mlpexp.analysis import blocks
-from mlpexp.analysis.ranking import Ranking, rank, usual_metric
-from mlpexp.analysis.statistics import Estimate
-from mlpexp.analysis.sweep_table import SweepTable, from_columns
-from mlpexp.analysis.swept_keys import Key
-from mlpexp.analysis.variation import covered_in_words
+from mlpexp.analysis.ranking_table import print_ranking
+from mlpexp.analysis.sweep_table import from_columns
 from mlpexp.config.overrides import parse, swept_keys
 from mlpexp.config.schema import Config
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
-from mlpexp.nn.metric_columns import headline, higher_is_better
+from mlpexp.nn.metric_columns import higher_is_better
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
 from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
 from mlpexp.runtime.rich_console import Console
-from mlpexp.runtime.terminal import wrapped
 from mlpexp.store import results_table
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
 from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
-from mlpexp.sweep.time_left import TimeLeft
 from mlpexp.training.engine_choice import cannot_be_compiled
-from mlpexp.training.planner import Plan
+from mlpexp.training.planner import COMPILED_SPEEDUP, Plan
+
+if TYPE_CHECKING:  # it imports torch, which a finished sweep does not need
+    from mlpexp.sweep.work_unit import Unit
 
 NAMED = 10  # failures that are named one by one
-SHOWN = 5  # configurations in the table of the best
-WIDE = 100  # columns of a terminal that has room for three metrics with their intervals
+FILES_S = {"run": 2e-3, "table": 4e-4}  # of a run that has trained in a stack
+ALONE_S, ALONE_EPOCH_S = 0.15, 0.02  # of a run that trains alone, and of each of its epochs
 
 
 class Screen:
@@ -61,7 +56,7 @@ class Screen:
         self._shown_s = -math.inf
 
     @contextmanager
-    def showing(self, sweep: Sequence[Job], planned: Plan, left: TimeLeft) -> Iterator[None]:
+    def showing(self, sweep: Sequence[Job], planned: Plan, left: "TimeLeft") -> Iterator[None]:
         """Print the plan and show a progress bar while the block runs.
 
         Args:
@@ -144,7 +139,9 @@ class Screen:
 
     def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
         """Print the best configurations, the failures and the next commands."""
-        _show_ranking(self._console, sweep, outcomes, directory)
+        identities = [end.result.identity if end.result else None for end in outcomes if end.is_known]
+        table = from_columns(directory, results_table.columns(ended_rows(sweep, outcomes, directory)), identities)
+        print_ranking(self._console, table, sweep[0].config)
         left = Counter(end.result.epochs for end in outcomes if end.result and end.result.status == "stopped")
         if left:
             text = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
@@ -174,12 +171,12 @@ class Screen:
         if len(failed) > NAMED:
             self.warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
         place = str(_relative(directory))
-        table = all(run.config.record == "table" for run in sweep)
-        what = "runs.jsonl, with every run's epochs, are in" if table else "one directory per run are in"
+        in_table = all(run.config.record == "table" for run in sweep)
+        what = "runs.jsonl, with every run's epochs, are in" if in_table else "one directory per run are in"
         commands = [shell_commands.script("report.py", place)]
         commands += (
             []
-            if table or not sweep[0].config.writes_events
+            if in_table or not sweep[0].config.writes_events
             else [shell_commands.tool("tensorboard", "--logdir", place)]
         )
         self._console.print(
@@ -192,6 +189,78 @@ class Screen:
     def warn(self, line: str) -> None:
         """Print a line on standard error."""
         self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class TimeLeft:
+    """How long a sweep still takes: the work that is left, at the pace of the work that is done.
+
+    Work is counted in estimated seconds, so that a wide network counts for more than a narrow one: training by the
+    planner's estimates, and a constant for the files of a run. Only their ratios matter. The first report of progress
+    starts the clock, because imports, kernels and data come once, and what was trained before took no time in this
+    start.
+
+    Args:
+        clock: returns seconds.
+    """
+
+    def __init__(self, units: "Sequence[Unit]", clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._training = {unit.origin: _training_s(unit) for unit in units}
+        self._files = {unit.origin: FILES_S[unit.jobs[0].config.record] for unit in units}
+        self._runs = {unit.origin: len(unit.jobs) for unit in units}
+        self._trained = dict.fromkeys(self._runs, 0.0)
+        self._written = dict.fromkeys(self._runs, 0)
+        self._started: tuple[float, float] | None = None
+        self._latest = 0.0
+
+    def trained(self, unit: int, runs: float) -> None:
+        """So much of a unit, named by its origin, is trained, in runs; an unknown name is that of the whole sweep."""
+        if unit in self._trained:
+            self._trained[unit] = max(self._trained[unit], runs)
+        else:
+            share = runs / max(1, sum(self._runs.values()))
+            self._trained = {origin: share * count for origin, count in self._runs.items()}
+        self._note()
+
+    def written(self, unit: int) -> None:
+        """A run of a unit is written."""
+        if unit in self._written:
+            self._written[unit] += 1
+            self._trained[unit] = max(self._trained[unit], float(self._written[unit]))
+        self._note()
+
+    def seconds(self) -> float | None:
+        """None until there is progress to measure."""
+        if self._started is None:
+            return None
+        began, first = self._started
+        done = self._done()
+        if done <= first or self._latest <= began:
+            return None
+        left = (self._total() - done) * (self._latest - began) / (done - first)
+        return max(0.0, left - (self._clock() - self._latest))
+
+    def _note(self) -> None:
+        self._latest = self._clock()
+        if self._started is None:
+            self._started = self._latest, self._done()
+
+    def _done(self) -> float:
+        return sum(
+            self._trained[origin] / self._runs[origin] * self._training[origin]
+            + self._written[origin] * self._files[origin]
+            for origin in self._runs
+        )
+
+    def _total(self) -> float:
+        return sum(self._training[origin] + self._runs[origin] * self._files[origin] for origin in self._runs)
+
+
+def _training_s(unit: "Unit") -> float:
+    cfg = unit.jobs[0].config
+    if unit.alone:
+        return sum(ALONE_S + ALONE_EPOCH_S * job.config.trainer.max_epochs for job in unit.jobs)
+    return unit.cost / (COMPILED_SPEEDUP if cfg.stack.engine == "compiled" else 1.0)
 
 
 class _Left(ProgressColumn):
@@ -241,75 +310,3 @@ def _engines(configs: Sequence[Config]) -> str:
 
 def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _show_ranking(console: Console, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
-    """Print the best configurations; nothing where no run has finite numbers."""
-    identities = [end.result.identity if end.result else None for end in outcomes if end.is_known]
-    table = from_columns(directory, results_table.columns(ended_rows(sweep, outcomes, directory)), identities)
-    monitor = sweep[0].config.monitor
-    data = {f"data.{key}": {str(value)} for key, value in vars(sweep[0].config.data).items()}
-    repetitions = blocks.of(table, data)
-    monitor = usual_metric(table, monitor)
-    ranking = rank(repetitions, monitor)
-    if ranking.best is None:
-        return
-    metric = headline(table.values) if monitor == "val/loss" else monitor.removeprefix("val/")
-    wanted = dict.fromkeys((monitor, f"val/{metric}", f"test/{metric}"))
-    metrics = [name for name in wanted if name in ranking.means and math.isfinite(_best(ranking, name))]
-    if console.width < WIDE and len(metrics) > 2:
-        metrics.remove(f"val/{metric}")
-    repeated = repetitions.name if (ranking.blocks > 1).any() else ""
-    console.print(wrapped(_title(table, ranking, repeated)), highlight=False, soft_wrap=True)
-    grid = Table(header_style="bold")
-    if table.factors:
-        grid.add_column("configuration", overflow="fold")
-    if (ranking.finished > 1).any() or (ranking.finished < ranking.runs).any():
-        grid.add_column("runs", justify="right", no_wrap=True)
-    for name in metrics:
-        grid.add_column(name, justify="right", no_wrap=True)
-    for c in ranking.ranked[:SHOWN]:
-        run = table.members[c][0]
-        cells = [escape(" ".join(_setting(key, key.levels[key.codes[run]]) for key in table.factors))]
-        runs = f"{ranking.finished[c]}" + f" of {ranking.runs[c]}" * bool(ranking.finished[c] < ranking.runs[c])
-        if ranking.diverged[c]:
-            runs += f", {ranking.diverged[c] / ranking.runs[c]:.0%} diverged"
-        cells = cells[: len(table.factors)] + [runs] * (len(grid.columns) - len(metrics) - bool(table.factors))
-        grid.add_row(*cells, *(_spelled(ranking.estimate(c, name)) for name in metrics))
-    console.print(grid)
-    redraws_test = sweep[0].config.data.test_path is None
-    covers = covered_in_words([key.name for key in table.seeds], redraws_test)
-    for sentence in [*[f"Each interval {covers}."] * bool(repeated), *table.repeat_sentences()]:
-        console.print(wrapped(sentence), markup=False, highlight=False, soft_wrap=True)
-
-
-def _best(ranking: Ranking, metric: str) -> float:
-    assert ranking.best is not None
-    return float(ranking.means[metric][ranking.best])
-
-
-def _title(table: SweepTable, ranking: Ranking, repeated: str) -> str:
-    interval = ", with 95 % intervals" if repeated else ""
-    if repeated not in ("", "seeds"):
-        interval += f" over {repeated}"
-    count = table.num_configurations - len(table.twins)
-    if count == 1:
-        if repeated:
-            return f"mean over the runs{interval}"
-        return "the run" if table.num_runs == 1 else f"the only one of {table.num_runs:,} runs that counts"
-    parts = []
-    for words, having in (("at chance level", ranking.chance > 0), ("with diverged runs", ranking.diverged > 0)):
-        if number := int(having.sum()):
-            parts.append(f"{number:,} of them {words}")
-    which = f", {' and '.join(parts)}," if parts else ""
-    return f"best of {count:,} configurations{which} by {'mean ' * bool(repeated)}{ranking.by}{interval}"
-
-
-def _setting(key: Key, value: str) -> str:
-    """`width=64`, or `tanh` alone: a word is understood without its key."""
-    is_word = value.isidentifier() and value.lower() not in ("true", "false", "null", "none", "nan", "inf", "default")
-    return value if is_word else f"{key.label}={value}"
-
-
-def _spelled(value: Estimate) -> str:
-    return f"{value.mean:.4f}" + (f" ± {value.half:.4f}" if math.isfinite(value.half) else "")

@@ -1,0 +1,94 @@
+"""The best configurations of a sweep, as a table for the terminal."""
+
+import math
+
+from rich.markup import escape
+from rich.table import Table
+
+from mlpexp.analysis import blocks
+from mlpexp.analysis.ranking import Ranking, rank, usual_metric
+from mlpexp.analysis.statistics import Estimate
+from mlpexp.analysis.sweep_table import SweepTable
+from mlpexp.analysis.swept_keys import Key
+from mlpexp.analysis.variation import covered_in_words
+from mlpexp.config.schema import Config
+from mlpexp.nn.metric_columns import headline
+from mlpexp.runtime.rich_console import Console
+from mlpexp.runtime.terminal import wrapped
+
+SHOWN = 5  # configurations
+WIDE = 100  # columns of a terminal that has room for three metrics with their intervals
+
+
+def print_ranking(console: Console, table: SweepTable, cfg: Config) -> None:
+    """Print the best configurations of a sweep; nothing where no run has finite numbers.
+
+    Args:
+        cfg: of one of its runs.
+    """
+    monitor = cfg.monitor
+    data = {f"data.{key}": {str(value)} for key, value in vars(cfg.data).items()}
+    repetitions = blocks.of(table, data)
+    monitor = usual_metric(table, monitor)
+    ranking = rank(repetitions, monitor)
+    if ranking.best is None:
+        return
+    metric = headline(table.values) if monitor == "val/loss" else monitor.removeprefix("val/")
+    wanted = dict.fromkeys((monitor, f"val/{metric}", f"test/{metric}"))
+    metrics = [name for name in wanted if name in ranking.means and math.isfinite(_best(ranking, name))]
+    if console.width < WIDE and len(metrics) > 2:
+        metrics.remove(f"val/{metric}")
+    repeated = repetitions.name if (ranking.blocks > 1).any() else ""
+    console.print(wrapped(_title(table, ranking, repeated)), highlight=False, soft_wrap=True)
+    grid = Table(header_style="bold")
+    if table.factors:
+        grid.add_column("configuration", overflow="fold")
+    if (ranking.finished > 1).any() or (ranking.finished < ranking.runs).any():
+        grid.add_column("runs", justify="right", no_wrap=True)
+    for name in metrics:
+        grid.add_column(name, justify="right", no_wrap=True)
+    for c in ranking.ranked[:SHOWN]:
+        run = table.members[c][0]
+        cells = [escape(" ".join(_setting(key, key.levels[key.codes[run]]) for key in table.factors))]
+        runs = f"{ranking.finished[c]}" + f" of {ranking.runs[c]}" * bool(ranking.finished[c] < ranking.runs[c])
+        if ranking.diverged[c]:
+            runs += f", {ranking.diverged[c] / ranking.runs[c]:.0%} diverged"
+        cells = cells[: len(table.factors)] + [runs] * (len(grid.columns) - len(metrics) - bool(table.factors))
+        grid.add_row(*cells, *(_spelled(ranking.estimate(c, name)) for name in metrics))
+    console.print(grid)
+    redraws_test = cfg.data.test_path is None
+    covers = covered_in_words([key.name for key in table.seeds], redraws_test)
+    for sentence in [*[f"Each interval {covers}."] * bool(repeated), *table.repeat_sentences()]:
+        console.print(wrapped(sentence), markup=False, highlight=False, soft_wrap=True)
+
+
+def _best(ranking: Ranking, metric: str) -> float:
+    assert ranking.best is not None
+    return float(ranking.means[metric][ranking.best])
+
+
+def _title(table: SweepTable, ranking: Ranking, repeated: str) -> str:
+    interval = ", with 95 % intervals" if repeated else ""
+    if repeated not in ("", "seeds"):
+        interval += f" over {repeated}"
+    count = table.num_configurations - len(table.twins)
+    if count == 1:
+        if repeated:
+            return f"mean over the runs{interval}"
+        return "the run" if table.num_runs == 1 else f"the only one of {table.num_runs:,} runs that counts"
+    parts = []
+    for words, having in (("at chance level", ranking.chance > 0), ("with diverged runs", ranking.diverged > 0)):
+        if number := int(having.sum()):
+            parts.append(f"{number:,} of them {words}")
+    which = f", {' and '.join(parts)}," if parts else ""
+    return f"best of {count:,} configurations{which} by {'mean ' * bool(repeated)}{ranking.by}{interval}"
+
+
+def _setting(key: Key, value: str) -> str:
+    """`width=64`, or `tanh` alone: a word is understood without its key."""
+    is_word = value.isidentifier() and value.lower() not in ("true", "false", "null", "none", "nan", "inf", "default")
+    return value if is_word else f"{key.label}={value}"
+
+
+def _spelled(value: Estimate) -> str:
+    return f"{value.mean:.4f}" + (f" ± {value.half:.4f}" if math.isfinite(value.half) else "")
