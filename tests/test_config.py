@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpexp.config import checks, schema
+from mlpexp.config import checks, memory_checks, schema, unknown_keys
 from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config, ModelConfig
 from mlpexp.runtime.errors import ConfigError
@@ -111,16 +111,16 @@ def test_depth_and_width_say_how_many_units_each_hidden_layer_has(typed: str, hi
 def test_parameters_are_counted_without_building_the_network(widths: list[int] | None):
     model = ModelConfig() if widths is None else ModelConfig(width=widths)
     sizes = [64, *model.hidden_sizes, 10]
-    assert checks.num_parameters(model) == sum(a * b + b for a, b in pairwise(sizes))
+    assert memory_checks.num_parameters(model) == sum(a * b + b for a, b in pairwise(sizes))
     if widths and len(set(widths)) == 1:
         same = ModelConfig(width=widths[0], depth=len(widths))
-        assert checks.num_parameters(same) == checks.num_parameters(model)
+        assert memory_checks.num_parameters(same) == memory_checks.num_parameters(model)
 
 
 def test_a_network_of_a_million_units_fits_where_its_memory_is(monkeypatch):
-    needed = checks.memory_needed(ModelConfig(width=1_000_000))
+    needed = memory_checks.memory_needed(ModelConfig(width=1_000_000))
     assert 2 * 2**30 < needed < 32 * 2**30  # 75 million parameters
-    monkeypatch.setattr(checks, "physical_memory", lambda: needed)
+    monkeypatch.setattr(memory_checks, "physical_memory", lambda: needed)
     parse("model.width=1000000")
 
 
@@ -137,8 +137,8 @@ def test_what_was_chosen_is_a_few_keys_and_all_that_differ_from_the_defaults():
 
 
 def test_a_key_that_others_call_differently_is_recognised():
-    for theirs, ours in checks.SYNONYMS.items():
-        assert f"did you mean {ours}?" in checks.unknown_key(theirs)
+    for theirs, ours in unknown_keys.SYNONYMS.items():
+        assert f"did you mean {ours}?" in unknown_keys.unknown_key(theirs)
 
 
 def test_the_license_and_the_set_up_are_where_the_readme_says():

@@ -12,7 +12,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from mlpexp.cli import hydra_app
-from mlpexp.config import checks
+from mlpexp.config.schema import Config
+from mlpexp.config.trainer_flags import TRAINER_FLAGS
 
 ROOT = Path(__file__).parents[1]
 SOURCE, CONF = ROOT / "src", ROOT / "conf"
@@ -90,7 +91,11 @@ HEAVY = ("torch", "lightning", "sklearn", "matplotlib", "pandas", "scipy")
 FORBIDDEN = {
     "config": (*HEAVY, "numpy"),
     "config.schema": (*HEAVY, "numpy", "hydra", "omegaconf"),
+    "config.model_config": (*HEAVY, "numpy", "hydra", "omegaconf"),
+    "config.training_config": (*HEAVY, "numpy", "hydra", "omegaconf"),
     "config.checks": (*HEAVY, "numpy", "hydra", "omegaconf"),
+    "config.model_checks": (*HEAVY, "numpy", "hydra", "omegaconf"),
+    "config.optimizer_checks": (*HEAVY, "numpy", "hydra", "omegaconf"),
     "data": ("hydra", "omegaconf", "matplotlib"),
     "data.data_config": (*HEAVY, "numpy", "hydra", "omegaconf"),
     "nn": ("lightning", "hydra", "omegaconf", "sklearn"),
@@ -170,7 +175,7 @@ def test_nothing_heavy_is_imported_before_something_is_trained(script, arguments
 def test_the_trainers_flags_are_those_of_the_installed_lightning():
     from lightning.pytorch import Trainer
 
-    assert set(inspect.signature(Trainer.__init__).parameters) - {"self"} == checks.TRAINER_FLAGS
+    assert set(inspect.signature(Trainer.__init__).parameters) - {"self"} == TRAINER_FLAGS
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
@@ -185,4 +190,4 @@ def test_every_file_in_conf_composes_to_a_valid_configuration(path):
 def test_the_composed_defaults_are_those_of_the_schema():
     hydra_app.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert hydra_app.parse(compose("train")) == checks.Config()
+        assert hydra_app.parse(compose("train")) == Config()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlpexp import load_results
-from mlpexp.config import checks
+from mlpexp.config import checks, memory_checks
 from mlpexp.config.schema import Config, ModelConfig, OptimizerConfig
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.models import gradcheck
@@ -336,7 +336,7 @@ def test_networks_that_cannot_share_a_stack_are_refused():
 def test_the_number_of_parameters_follows_from_the_network_for_any_depth():
     for depth in (0, 1, 2, 3, 4, 9):
         model = ModelConfig(depth=depth, width=11)
-        assert checks.num_parameters(model) == sum(
+        assert memory_checks.num_parameters(model) == sum(
             p.numel() for p in TorchMLP(Config(model=model), 64, 10).parameters()
         )
-    assert np.log10(checks.num_parameters(ModelConfig(depth=10**9, width=11))) > 11  # without building it
+    assert np.log10(memory_checks.num_parameters(ModelConfig(depth=10**9, width=11))) > 11  # without building it

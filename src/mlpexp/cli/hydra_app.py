@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.cli import automatic_directories, exit_codes
 from mlpexp.cli.help_text import help_template
-from mlpexp.config import checks, plugin_keys, run_names, schema, sweep_syntax
+from mlpexp.config import checks, model_checks, plugin_keys, run_names, schema, sweep_syntax
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
 from mlpexp.config.overrides import by_key, shell_word
 from mlpexp.config.overrides import parse as parse_override
@@ -140,7 +140,7 @@ class CheckFirst(Callback):
 
                 resume.find(cfg, list(config.hydra.overrides.task))
             if cfg.resume is None:
-                summary = checks.check_data(cfg)  # before a directory is made
+                summary = model_checks.check_data(cfg)  # before a directory is made
                 if summary is not None:
                     say(summary)
             if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:

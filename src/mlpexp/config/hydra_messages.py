@@ -7,8 +7,9 @@ from difflib import get_close_matches
 from hydra.errors import OverrideParseException
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from mlpexp.config import checks, overrides, schema
+from mlpexp.config import overrides, schema
 from mlpexp.config.field_types import builtin_types
+from mlpexp.config.unknown_keys import unknown_key
 
 GROUPS = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
 
@@ -20,7 +21,7 @@ def hydra_sentences(error: BaseException, arguments: Sequence[str]) -> list[str]
         return [first]
     given = [overrides.parse(item) for item in arguments if "=" in item and not item.startswith("-")]
     keys = [override.key for override in given if override.kind == "set"]
-    others = [checks.unknown_key(key) for key in keys if "/" not in key and not _is_known(key)]
+    others = [unknown_key(key) for key in keys if "/" not in key and not _is_known(key)]
     return list(dict.fromkeys([first, *others]))
 
 
@@ -49,7 +50,7 @@ def hydra_sentence(error: BaseException) -> str:
         if match[1] == "delete" and key in (known for known, _, _ in schema.keys()):
             return f"~{key} deletes nothing: {key} is null, or has another value than the one given"
         looks_like_group = "." not in key and get_close_matches(key, GROUPS, n=1)
-        return _unknown_group(key) if looks_like_group else checks.unknown_key(key)
+        return _unknown_group(key) if looks_like_group else unknown_key(key)
     if "Config group override must be" in text:  # does not say which
         return f"a config group needs the name of one of its choices, e.g. optimizer=adam; the groups are {_listed()}"
     if match := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
@@ -100,9 +101,9 @@ def _unknown_group(given: str) -> str:
     close = get_close_matches(group, GROUPS, n=1)
     keys = [key for key, _, _ in schema.keys()]
     if "." in group:  # a group has none
-        return checks.unknown_key(group)
+        return unknown_key(group)
     if not close and get_close_matches(group, keys, n=1):
-        return checks.unknown_key(group)
+        return unknown_key(group)
     hint = f"did you mean {close[0]}={option or '…'}?" if close else f"the groups are {_listed()}"
     return f"unknown config group '{group}'; {hint}"
 

@@ -1,8 +1,8 @@
 """Checks of the loss and the metrics against the task."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from mlpexp.config.choice_keys import unread_keys
 from mlpexp.config.overrides import spell
 from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS
@@ -11,12 +11,8 @@ from mlpexp.nn.metric_columns import columns
 from mlpexp.nn.metrics import METRICS, recorded
 
 
-def contradictions(cfg: Config, defaults: Mapping[str, Any]) -> Iterator[str]:
-    """One sentence for each key of the loss and the metrics that does not fit the task or another key.
-
-    Args:
-        defaults: of all keys.
-    """
+def problems(cfg: Config) -> Iterator[str]:
+    """One sentence for each key of the loss and the metrics that does not fit the task or another key."""
     task = cfg.data.learns
     what = f"data={cfg.data.name} is a {task}" + (" with data.task=regression" if cfg.data.task == task else "")
     loss = LOSSES[cfg.loss_function.name]
@@ -25,11 +21,7 @@ def contradictions(cfg: Config, defaults: Mapping[str, Any]) -> Iterator[str]:
         yield f"loss.name={cfg.loss.name} is not for values, and {what}; choose one of {fitting}, or leave it out"
     elif task == "regression" and cfg.loss.label_smoothing:
         yield f"loss.label_smoothing={spell(cfg.loss.label_smoothing)} spreads classes, and {what}; leave it out"
-    for key in sorted({key for entry in LOSSES.values() for key in entry.keys} - {*loss.keys}):
-        default = defaults[f"loss.{key}"]
-        if getattr(cfg.loss, key) != default:
-            owners = " or ".join(f"loss.name={name}" for name, entry in LOSSES.items() if key in entry.keys)
-            yield f"loss.{key} needs {owners}; leave it at {spell(default)} with loss.name={cfg.loss_function.name}"
+    yield from unread_keys("loss.name", cfg.loss_function.name, LOSSES, cfg.loss)
     possible = [name for name, metric in METRICS.items() if task in metric.tasks]
     for name in dict.fromkeys(cfg.metrics or ()):
         if name not in possible:

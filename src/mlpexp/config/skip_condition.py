@@ -9,7 +9,8 @@ import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from mlpexp.config import checks, schema
+from mlpexp.config import schema
+from mlpexp.config.unknown_keys import unknown_key
 from mlpexp.runtime.errors import ConfigError, UserError
 
 EXAMPLE = "'skip=model.depth>3 and model.width>128'"
@@ -61,7 +62,7 @@ class SkipCondition:
             words = {word for name in names for word in _choices(name)}
             wrong = dict(self._wrong_choices())
             unknown = [name for name in names if not self._is_key(name) and name not in (*words, *_WORDS, *wrong)]
-            problems = [*wrong.values(), *(checks.unknown_key(name) for name in dict.fromkeys(unknown))]
+            problems = [*wrong.values(), *(unknown_key(name) for name in dict.fromkeys(unknown))]
         except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else str(error)
             raise UserError(

@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from mlpexp.config import checks, plugin_keys
+from mlpexp.config import model_checks, plugin_keys
 from mlpexp.config.compose import Composer
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec, swept_keys
@@ -70,7 +70,7 @@ def _opened(sweep: Sweep, runs: Sequence[CheckedRun]) -> Survey:
     try:
         is_new = not sweep.directory.exists()
         survey = sweep.survey(runs, same_study=True)  # another study is refused before anything is written
-        tables = dict.fromkeys(checks.check_data(run.config) for run in runs)
+        tables = dict.fromkeys(model_checks.check_data(run.config) for run in runs)
         unchanged = reserved is not None and not worker_session.is_going_on(sweep.directory)
     except BaseException:
         if reserved is not None:

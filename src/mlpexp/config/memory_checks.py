@@ -1,0 +1,54 @@
+"""An estimate of the memory that a network needs, before anything is built."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+from mlpexp.config.model_config import ModelConfig
+from mlpexp.config.overrides import spell
+from mlpexp.data.data_sets import Sizes
+from mlpexp.runtime import portable
+
+
+def problems(model: ModelConfig, sizes: Sizes) -> Iterator[str]:
+    if model.target is not None:  # it is built to be checked
+        return
+    needed, there = memory_needed(model, *sizes), physical_memory()
+    if needed > there:
+        depth = "" if model.depth is None else f"model.depth={model.depth} "
+        parameters = num_parameters(model, sizes.features, sizes.classes)
+        yield (
+            f"{depth}model.width={spell(model.width)} makes {parameters:,} parameters and would need about "
+            f"{needed / 2**30:,.0f} GiB of memory; this machine has {there / 2**30:,.0f}, so choose a smaller network, "
+            "e.g. model.depth=2 model.width=64"
+        )
+
+
+def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, samples: int = 1797) -> int:
+    """A rough upper estimate in bytes of what training takes, without building anything."""
+    if isinstance(model.width, list):
+        depth, widest, units = len(model.width), max(model.width, default=0), sum(model.width)
+    else:
+        depth = 1 if model.depth is None else model.depth
+        widest, units = model.width, depth * model.width
+    # weights, gradients, two of the optimizer, the checkpoints of the best and of the last epoch, one more to write
+    numbers = 7 * num_parameters(model, inputs, classes)
+    numbers += 2 * samples * widest + 5 * 256 * units  # evaluation in one piece, and the layers' diagnostics
+    return 4 * numbers + 20_000 * depth  # Python objects
+
+
+@cache
+def physical_memory() -> int:
+    """Bytes of memory in this machine."""
+    return portable.total_memory()
+
+
+def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:
+    """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
+    depth = len(model.width) if isinstance(model.width, list) else 1 if model.depth is None else model.depth
+    same = replace(model, dropout=0.0)  # a list may have another length
+    if isinstance(model.width, list) or depth <= 3:
+        return same.network(inputs, classes).num_parameters
+    # every further hidden layer adds as many parameters as the third
+    two, three = (replace(same, depth=d).network(inputs, classes).num_parameters for d in (2, 3))
+    return two + (depth - 2) * (three - two)

@@ -1,0 +1,50 @@
+"""The message for a key that does not exist."""
+
+from difflib import get_close_matches
+
+from mlpexp.config import plugin_keys, schema
+from mlpexp.config.trainer_flags import TRAINER_FLAGS
+from mlpexp.runtime import shell_commands
+
+# names of the same keys in other programs
+SYNONYMS = {
+    "learning_rate": "optimizer.lr",
+    "epochs": "trainer.max_epochs",
+    "hidden_size": "model.width",
+    "hidden": "model.width",
+    "units": "model.width",
+    "layers": "model.depth",
+    "nonlinearity": "model.activation",
+    "dropout_rate": "model.dropout",
+    "normalization": "model.norm",
+    "normalisation": "model.norm",
+    "batch_norm": "model.norm",
+    "layer_norm": "model.norm",
+    "use_bias": "model.bias",
+}
+
+
+def unknown_key(key: str) -> str:
+    """The message for a key that does not exist, with the most similar key that does."""
+    if key.startswith(("hydra.sweeper.", "hydra.launcher.")):
+        return plugin_keys.unknown_key(key)
+    group, _, last = key.rpartition(".")
+    candidates = [name for name in schema.default_values() if name not in schema.NOT_TYPED]
+    same = [name for name in candidates if name.rsplit(".", 1)[-1] == last]  # without its group, such as lr=0.1
+    close = same or get_close_matches(key, candidates, n=1, cutoff=0.7)
+    if group == "trainer" and last in TRAINER_FLAGS:
+        hint = f"it is a flag of lightning's Trainer: put a + in front, +{key}=…"
+    elif group.startswith(("callbacks", "logger")):
+        hint = f"to add it, put a + in front: +{key}=…"
+    elif group == "hydra" or group.startswith("hydra."):
+        hint = "it would be one of Hydra's own, which --cfg hydra lists"
+    elif last in SYNONYMS:
+        hint = f"did you mean {SYNONYMS[last]}?"
+    elif close:
+        hint = f"did you mean {close[0]}?"
+    elif not group and (near := get_close_matches(key, {name.split(".")[0] for name in candidates}, n=1)):
+        inside = next(name for name in candidates if name.startswith(near[0]))
+        hint = f"did you mean one of the keys below {near[0]}, e.g. {inside}?"
+    else:
+        hint = f"`{shell_commands.plain('train.py')} --help` lists all keys"
+    return f"unknown key '{key}'; {hint}"
