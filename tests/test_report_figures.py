@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 import shlex
+from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,17 +12,20 @@ import numpy as np
 import pytest
 import report_sweeps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from report_sweeps import GRID
 from test_figures import visible_texts, words
 
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import analyse
 from mlpexp.report.figures import (
+    canvas,
     cost_figure,
     curves_figure,
     effects_figure,
     heat_map_figure,
     ranking_figure,
+    search_figures,
     variance_figure,
 )
 from mlpexp.report.figures.svg import svg
@@ -162,6 +166,53 @@ def test_the_pareto_front_joins_what_nothing_cheaper_beats():
     (axes,) = cost_figure.cost([("parameters", price, front)], mean, np.full(3, 0.01), "acc", 2, "accuracy").axes
     joined = next(line for line in axes.get_lines() if line.get_label() == "Pareto front")
     np.testing.assert_array_equal(joined.get_xydata(), [[1, 0.8], [3, 0.9]])
+
+
+def test_the_cost_figure_shows_the_whole_interval_of_the_best():
+    mean, half, front = np.full(2, 0.878), np.full(2, 0.01), np.array([True, False])
+    (axes,) = cost_figure.cost([("parameters", np.array([22.0, 42.0]), front)], mean, half, "acc", 1, "accuracy").axes
+    low, high = axes.get_ylim()
+    (intervals,) = axes.collections
+    assert len(intervals.get_segments()) == 2
+    assert all(low < segment[0, 1] < segment[1, 1] < high for segment in intervals.get_segments())
+
+
+def luminance(colour):
+    """Relative luminance of WCAG 2.2."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+@pytest.mark.parametrize("number", [2, 3, 8, 30])
+def test_colours_of_ordered_levels_are_legible_on_light_and_on_dark_pages_and_rise(number):
+    css = resources.files("mlpexp.report").joinpath("page.css").read_text()
+    papers = [luminance(paper) for paper in re.findall(r"--paper:(#\w+)", css)[:2]]
+    assert max(papers) == 1 and min(papers) < 0.01
+    found = [luminance(colour) for colour in canvas.in_order(number)]
+    assert found == sorted(found)
+    for value in found:
+        assert min((max(value, paper) + 0.05) / (min(value, paper) + 0.05) for paper in papers) >= 3
+
+
+@pytest.mark.parametrize(
+    ("distribution", "ticks"),
+    [
+        ({"low": 8, "high": 32, "step": 8}, ["8", "16", "24", "32"]),
+        ({"low": 0.001, "high": 1.0, "log": True}, ["0.001", "0.01", "0.1", "1"]),
+        ({"low": 0.02, "high": 0.9, "log": True}, ["0.02", "0.1", "0.9"]),
+        ({"low": 0.0, "high": 0.9}, ["0", "0.25", "0.5", "0.9"]),
+        ({"low": 1, "high": 1000, "log": True}, ["1", "10", "100", "1000"]),
+        ({"low": 3, "high": 3}, ["3", "3"]),
+    ],
+)
+def test_axes_of_searched_numbers_have_ticks_that_stay_apart(distribution, ticks):
+    distributions = pytest.importorskip("optuna.distributions")
+    low = distribution["low"]
+    kind = distributions.IntDistribution if isinstance(low, int) else distributions.FloatDistribution
+    key = search_figures._key("x", kind(**distribution), [low])
+    assert [text for _, text in key.ticks] == ticks
+    places = [place for place, _ in key.ticks]
+    assert places == sorted(places) and places[0] == 0 and places[-1] == 1
 
 
 def test_shares_and_forests_have_a_line_for_each_name():

@@ -46,7 +46,7 @@ def reliability_curve(bins: Sequence[Bin], ece: float) -> Figure:
         clip_on=False,
     )
     axes.plot([], [], color=VERMILION, lw=1.2, alpha=0.7, label="gap")
-    axes.legend(loc="upper left", fontsize=9)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, columnspacing=1.2)
     counts.bar(
         [entry.low for entry in bins],
         [entry.count for entry in bins],

@@ -68,8 +68,13 @@ def levels_kept(analysis: Analysis, k: int, limit: int) -> list[int]:
     return sorted({best, *(level for (level,) in ranked[: limit - 1])})
 
 
-def intervals(analysis: Analysis) -> str:
-    return " Intervals: 95 % over seeds." if analysis.seeds > 1 else " One run each: no intervals."
+def intervals(analysis: Analysis, drawn: str = "") -> str:
+    """What the intervals of a figure are, for a caption.
+
+    Args:
+        drawn: whose they are, where not all are drawn.
+    """
+    return f" Intervals{drawn}: 95 % over seeds." if analysis.seeds > 1 else " One run each: no intervals."
 
 
 def shown_configurations(analysis: Analysis, panels: int, top: int) -> list[tuple[int, int]]:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -15,6 +14,8 @@ from mlpexp.tracking.figures.plot_style import FAINT, GRID, new_figure, short, t
 # Okabe and Ito; training and validation are those of learning curves
 VALIDATION, TEST, BEST = "#D55E00", "#009E73", "#CC79A7"
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#8C6D1F")
+# of what has an order: blue to orange, each lighter than the one before, each legible on light and on dark pages
+ORDERED = LinearSegmentedColormap.from_list("ordered", ["#2569BE", "#7A68CF", "#B95CB0", "#D95F78", "#D67B16"])
 LETTERS = 16  # of a level's name
 # text on coloured cells: not the page's ink and paper, which change between light and dark pages
 ON_LIGHT, ON_DARK = "#000001", "#FFFFFE"
@@ -31,10 +32,15 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def colours(kind: Kind, number: int) -> list[str]:
-    """One colour for each level: from dark to light where levels have an order."""
+    """One colour for each level: from blue to orange where levels have an order."""
     if kind == "categorical" and number <= len(CATEGORIES):
         return list(CATEGORIES[:number])
-    return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 0.85, number))]
+    return in_order(number)
+
+
+def in_order(number: int) -> list[str]:
+    """So many colours from blue to orange."""
+    return [to_hex(colour) for colour in ORDERED(np.linspace(0, 1, number))]
 
 
 def label_width(names: Sequence[str], letters: int = LETTERS) -> float:

@@ -14,7 +14,6 @@ from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals
 from mlpexp.report.report_tables import Table
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, INK, headline, in_house_style, new_figure, place
 
-MANY = 400  # configurations from which intervals are left out
 MAX_POINTS = 1500
 LOG_FROM = 4  # greatest over least error
 BEYOND = 3  # the axis ends at most at the best error divided by this
@@ -70,7 +69,7 @@ def costs(analysis: Analysis) -> ReportFigure | None:
         caption += f" Of {len(mean):,} configurations {MAX_POINTS:,} are drawn, and the whole front."
     return ReportFigure(
         title="Cost",
-        caption=caption + intervals(analysis),
+        caption=caption + intervals(analysis, " of the front and of the best"),
         figure=cost(panels, mean, half, analysis.metric, best, analysis.title),
         tables=(Table(name="cost", header=header, rows=rows),),
     )
@@ -103,15 +102,17 @@ def cost(
         axes = place(figure, 0.8 + 4.7 * number, 0.55, 3.75, 2.5)
         positive = price[np.isfinite(price) & (price > 0)]
         log = positive.size and positive.max() > 20 * positive.min()
-        if shown.sum() <= MANY:
-            axes.vlines(price, mean - half, mean + half, color=FAINT, lw=0.7, alpha=0.6)
         axes.plot(price[some], mean[some], "o", color=BLUE, ms=4, alpha=0.7, label="configuration", mew=0)
         order = np.flatnonzero(on_front)[np.argsort(price[on_front])]
+        spanned = np.union1d(order, [best])
+        axes.vlines(price[spanned], (mean - half)[spanned], (mean + half)[spanned], color=FAINT, lw=1)
         axes.plot(price[order], mean[order], "o-", color=VALIDATION, ms=5, label="Pareto front")
         axes.plot(price[best], mean[best], "o", ms=11, mfc="none", mec=INK, mew=1.3, label="best by validation")
-        reach = np.nan_to_num(half) if shown.sum() <= MANY else 0
-        ends = np.concatenate([mean - reach, mean + reach])
-        value_axis(axes, np.clip(ends, low, 1 if is_share(metric) else None) if rising else np.clip(ends, None, low))
+        reach = np.nan_to_num(half)[spanned]
+        inside = mean[mean >= low] if rising else mean[mean <= low]
+        ends = np.concatenate([inside, mean[spanned] - reach, mean[spanned] + reach])
+        ends = np.clip(ends, 0, 1) if is_share(metric) else ends
+        value_axis(axes, ends)
         axes.set_ylabel(f"validation {words}")
         if by_error:
             _by_error(axes, ends[np.isfinite(ends)], float(mean[shown].max()))

@@ -5,12 +5,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mlpexp.analysis import run_files
 from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.report.figures.canvas import in_order
 from mlpexp.report.figures.small_multiples import Multiples, panel_title
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, run_names, shown_configurations, shown_of
 from mlpexp.report.report_tables import Table
@@ -54,7 +53,7 @@ def layers(analysis: Analysis, name: str, column: str, title: str) -> ReportFigu
 
 @in_house_style
 def layer_multiples(panels: Sequence[tuple[str, np.ndarray]], name: str, share: bool = False) -> Figure:
-    """One panel per configuration, one line per layer over the epochs, the first layer darkest.
+    """One panel per configuration, one line per layer over the epochs, from blue, the first layer, to orange.
 
     Args:
         panels: title and (epochs, layers), from epoch -1.
@@ -71,7 +70,7 @@ def layer_multiples(panels: Sequence[tuple[str, np.ndarray]], name: str, share: 
     label = "share" if share else "L2 norm"
     ends = (START, START + epochs - 1)
     drawn = Multiples([panel_title(t) for t, _ in panels], ends, float(low), float(high), log=not share, label=label)
-    colours = [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 0.85, count))]
+    colours = in_order(count)
     for layer in reversed(range(count)):
         having = [number for number, (_, cube) in enumerate(panels) if cube.shape[1] > layer]
         drawn.lines(having, [panels[number][1][:, layer] for number in having], colours[layer])

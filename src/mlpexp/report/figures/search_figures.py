@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.analysis.swept_keys import labels
 from mlpexp.nn.metric_columns import label
-from mlpexp.report.figures.canvas import CATEGORIES, label_width, plain, value_axis
+from mlpexp.report.figures.canvas import CATEGORIES, ORDERED, label_width, plain, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.file_names import SEARCH
@@ -28,6 +28,8 @@ LETTERS = 14
 TREES_SEED = 0
 LONG = 5  # letters of a tick from which it is written upright
 PANEL, GAP = 1.9, 0.85  # inches
+FEW = 5  # steps of an axis, of which each has a tick
+FREE = 0.2  # of an axis, around the ticks at its ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,17 @@ def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
     scale: Callable[[float], float] = math.log if distribution.log else float
     span = scale(high) - scale(low) or 1.0
     places = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]
-    return SearchedKey(name=name, places=np.array(places), ticks=[(0.0, plain(low)), (1.0, plain(high))])
+    step = distribution.step or 0
+    if step and (high - low) / step <= FEW:
+        marks = np.arange(low, high, step)
+    else:
+        marks = (LogLocator() if distribution.log else MaxNLocator(4)).tick_values(low, high)
+    inside = [float(tick) for tick in marks if low < tick < high]
+    between = [
+        (place, plain(tick)) for tick in inside if FREE <= (place := (scale(tick) - scale(low)) / span) <= 1 - FREE
+    ]
+    ticks = [(0.0, plain(low)), *between, (1.0, plain(high))]
+    return SearchedKey(name=name, places=np.array(places), ticks=ticks)
 
 
 def _title(trials: Trials) -> str:
@@ -203,7 +215,7 @@ def slices(analysis: Analysis) -> ReportFigure | None:
     """The values of trials by each key."""
     if (trials := _trials(analysis)) is None:
         return None
-    caption = "Each point is a trial; lighter ones are later."
+    caption = "Each point is a trial; from blue, the first, to orange, the last."
     if len(trials.keys) > MOST_KEYS:
         caption += f" The {MOST_KEYS} most important of {len(trials.keys)} keys are drawn."
     return ReportFigure(title="Trials by key", caption=caption, figure=draw_slices(trials))
@@ -218,7 +230,7 @@ def draw_slices(trials: Trials) -> Figure:
     height, below = 1.7, 1.0 if long else 0.4
     figure = new_figure(0.5 + columns * (PANEL + GAP), rows * (height + below + 0.4) + 0.4)
     done = ~trials.pruned
-    shades = colormaps["viridis"](np.linspace(0, 0.85, len(done)))
+    shades = ORDERED(np.linspace(0, 1, len(done)))
     for i, key in enumerate(keys):
         row, column = divmod(i, columns)
         bottom = (rows - 1 - row) * (height + below + 0.4) + below
@@ -245,7 +257,7 @@ def parallel(analysis: Analysis) -> ReportFigure | None:
     if trials is None or len(trials.keys) < 2:
         return None
     keys = min(MOST_KEYS, len(trials.keys))
-    caption = "Each line is a trial that was trained to the end; the darkest lines are the best ones."
+    caption = "Each line is a trial that was trained to the end; from blue, the best, to orange, the worst."
     if keys < len(trials.keys):
         caption += f" The {keys} most important of {len(trials.keys)} keys are drawn."
     return ReportFigure(title="Parallel coordinates of the trials", caption=caption, figure=draw_parallel(trials))
@@ -268,8 +280,7 @@ def draw_parallel(trials: Trials) -> Figure:
         for i in order
         if (there := np.isfinite(points[i])).any()
     ]
-    shades = colormaps["viridis_r"](0.15 + 0.85 * ranks[order])
-    axes.add_collection(LineCollection(lines, colors=shades, linewidths=1.0, alpha=0.7))
+    axes.add_collection(LineCollection(lines, colors=ORDERED(1 - ranks[order]), linewidths=1.0, alpha=0.8))
     axes.set_xlim(-0.02, len(keys) - 1 + 0.02)
     axes.set_ylim(-0.04, 1.04)
     axes.set_xticks([])
@@ -283,7 +294,7 @@ def draw_parallel(trials: Trials) -> Figure:
         )
         for at, text in key.ticks[:: max(1, -(-len(key.ticks) // 8))]:
             beside: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
-            beside["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+            beside["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
             axes.annotate(short(text, 9), (place_, at), size=7, color=FAINT, **beside)
     headline(figure, f"Parallel coordinates, {_title(trials)}")
     return figure
