@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from mlpexp.analysis import run_files
 from mlpexp.store import run_directory
@@ -92,7 +93,7 @@ def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _draw(curves: dict[tuple[str, str], dict[str, np.ndarray]]) -> Figure:
-    figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
     loss, accuracy, apart = figure.subplots(1, 3)
     for axes, metric, name in ((loss, "val/loss", "loss (nats)"), (accuracy, "val/acc", "accuracy (share correct)")):
         for init in INITS:
@@ -101,7 +102,8 @@ def _draw(curves: dict[tuple[str, str], dict[str, np.ndarray]]) -> Figure:
                 axes.plot(range(1, len(values) + 1), values, label=called if init == "torch" else None, **look)
         axes.set(xlabel="epoch", ylabel=f"{name}, all digits", xticks=range(1, len(values) + 1))
     _name_starts(loss, curves, "val/loss", ((4, (4, 14)), (3, (-40, -42))))
-    _name_starts(accuracy, curves, "val/acc", ((3, (-6, -30)), (3, (-50, 20))))
+    _name_starts(accuracy, curves, "val/acc", ((3, (-6, -30)), (3, (-20, 30))))
+    accuracy.set_ylim(top=1)
     loss.legend(fontsize=8)
     accuracy.set_title("One network, four implementations")
     for init, marker in zip(INITS, "os", strict=True):
@@ -114,9 +116,10 @@ def _draw(curves: dict[tuple[str, str], dict[str, np.ndarray]]) -> Figure:
                     range(1, len(gap) + 1), gap, marker + "-", color=shade, ms=4, label=f"{called}, {STARTS[init]}"
                 )
     apart.set_yscale("symlog", linthresh=1e-8)
-    ticks = [0, *(10.0**power for power in range(-8, -2))]
+    ticks = [0, *(10.0**power for power in range(-8, 1))]
     apart.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    apart.set(ylim=(-2e-9, 30), xlabel="epoch", xticks=range(1, len(gap) + 1))
+    apart.yaxis.set_minor_locator(NullLocator())
+    apart.set(ylim=(-2e-9, 1e4), xlabel="epoch", xticks=range(1, len(gap) + 1))
     apart.set(ylabel="relative difference in loss", title="Distance from torch.nn alone")
     apart.axhline(2**-23, color=BLUE, lw=0.8, ls=":")
     apart.text(1, 2**-23 * 1.15, "one unit in the last place of a float32", fontsize=7, color=BLUE)
