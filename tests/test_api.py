@@ -282,6 +282,11 @@ def test_the_function_and_the_package_of_the_same_name_are_both_there():
 # results
 
 
+def test_the_command_that_a_notebook_shows_is_a_call_from_python(swept):
+    html = swept._repr_html_()
+    assert "mlpexp.sweep([" in html and "train.py" not in html
+
+
 def test_the_table_is_results_csv(swept):
     with (swept.directory / "results.csv").open() as file:
         rows = list(csv.DictReader(file))

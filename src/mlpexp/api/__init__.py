@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpexp.api.python_settings import Settings, choice_overrides, grid_overrides, setting_overrides
+from mlpexp.runtime import signals
 from mlpexp.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def run(*settings: Settings, data: Any = None, target: str | Sequence[str] | Non
         UserError: the settings or the data are wrong; the message is the command line's.
         KeyboardInterrupt: stopped; what was reached is kept.
     """
-    from mlpexp.api import hydra_session
-    from mlpexp.api.run_results import RunResults
+    with signals.importing():
+        from mlpexp.api import hydra_session
+        from mlpexp.api.run_results import RunResults
 
     directory = hydra_session.train(_train, setting_overrides(*_joined(settings, data, target, more)))
     return RunResults(directory)
@@ -68,8 +70,9 @@ def sweep(
         RunsFailed: some runs failed; its `directory` has the results of the others.
         KeyboardInterrupt: stopped; finished runs are kept, the same call continues.
     """
-    from mlpexp.api import hydra_session
-    from mlpexp.api.sweep_results import SweepResults
+    with signals.importing():
+        from mlpexp.api import hydra_session
+        from mlpexp.api.sweep_results import SweepResults
 
     swept = [*grid_overrides(grid), *choice_overrides(zip, skip, limit)]
     common = setting_overrides(*_joined(settings, data, target, more))
@@ -101,7 +104,8 @@ def load_run(directory: str | Path) -> "RunResults":
 
 
 def _train(cfg: Any) -> None:
-    from mlpexp.cli import train_job  # torch and lightning: late
+    with signals.importing():
+        from mlpexp.cli import train_job  # torch and lightning: late
 
     train_job.train_alone(cfg)
 

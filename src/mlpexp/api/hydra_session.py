@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 
 from mlpexp.cli import automatic_directories, hydra_app
 from mlpexp.config import sweep_syntax
-from mlpexp.runtime import terminal
-from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed
+from mlpexp.runtime import signals, terminal
+from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed, Stopped
 from mlpexp.store import directory_lock
 
 JOB = "train"  # as of scripts/train.py: it names the log file
@@ -69,7 +69,8 @@ def sweep(overrides: Sequence[str]) -> Path:
 
     def alone(cfg: DictConfig) -> float | None:
         """The run's objective; for launchers that train each run by itself."""
-        from mlpexp.cli import train_job  # torch and lightning: late
+        with signals.importing():
+            from mlpexp.cli import train_job  # torch and lightning: late
 
         return train_job.run(cfg)
 
@@ -115,7 +116,7 @@ def _session(overrides: Sequence[str]) -> Iterator[Any]:
     except hydra_app.Refused as refused:
         assert refused.__cause__ is not None
         _raise(refused.__cause__, overrides)
-    except (Exception, Interrupted) as error:
+    except (Exception, Interrupted, KeyboardInterrupt) as error:
         _raise(error, overrides)
 
 
@@ -124,7 +125,9 @@ def _raise(error: BaseException, overrides: Sequence[str]) -> NoReturn:
     if isinstance(error, Interrupted):
         if error.exit_code != 130 and threading.current_thread() is threading.main_thread():
             signal.raise_signal(signal.SIGTERM)  # the program's own handler decides; by default it ends here
-        raise KeyboardInterrupt(str(error)) from None
+        raise Stopped(str(error)) from None
+    if isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped):  # outside the training
+        raise Stopped("stopped by SIGINT; finished runs are kept") from None
     if (lines := hydra_app.problems(error, overrides)) is not None:
         error = ConfigError(lines)
     if isinstance(error, ConfigError):

@@ -5,6 +5,7 @@ lists its values: a list, tuple, range or array of them. A list of lists sweeps 
 """
 
 import numbers
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from types import ModuleType
@@ -62,6 +63,16 @@ def _bracketed(override: Override) -> str:
     """`key=1,2` as `key=[1,2]`."""
     values = override.value_text or ""
     return f"{override.text.removesuffix(values)}[{values}]"
+
+
+def sweep_call(command: str) -> str:
+    """The Python call that does what a command for a sweep does: `mlpexp.sweep(["model.width=8,4", "seed=range(5)"])`.
+
+    Args:
+        command: for a shell, with `-m`.
+    """
+    words = shlex.split(command)
+    return f"mlpexp.sweep({words[words.index('-m') + 1 :]})"
 
 
 def plain_value(value: Any) -> Any:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mlpexp.analysis import load_sweep, run_files
 from mlpexp.api.inline_report import InlineReport
 from mlpexp.api.kept_weights import weights_after
-from mlpexp.api.python_settings import leaves, plain_value
+from mlpexp.api.python_settings import leaves, plain_value, sweep_call
 from mlpexp.api.run_results import RunResults
 from mlpexp.api.tables import Columns, Records, columns
 from mlpexp.runtime.errors import UserError
@@ -310,9 +310,12 @@ class SweepResults:
     def _repr_html_(self) -> str:
         from mlpexp.report.sentences import headline
 
-        lines = [sentence.split("\n") for sentence in headline(self.analysis)]
+        try:
+            lines = [sentence.split("\n") for sentence in headline(self.analysis)]
+        except UserError as error:  # a notebook shows a result that cannot be displayed as a traceback
+            lines = [[str(error)]]
         sentences = "".join(
-            f"<p>{escape(first)}</p>" + "".join(f"<pre>{escape(command)}</pre>" for command in commands)
+            f"<p>{escape(first)}</p>" + "".join(f"<pre>{escape(sweep_call(command))}</pre>" for command in commands)
             for first, *commands in lines
         )
         return f"<p><code>{escape(str(self.directory))}</code>, {len(self):,} runs</p>{sentences}"

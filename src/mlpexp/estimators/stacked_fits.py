@@ -26,7 +26,7 @@ from mlpexp.estimators.given_arrays import GivenArrays
 from mlpexp.models.training_state import RunRecord, TrainingState
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime import signals
-from mlpexp.runtime.errors import Interrupted, UserError, first_line
+from mlpexp.runtime.errors import Interrupted, Stopped, UserError, first_line
 from mlpexp.training.engine_choice import with_engine
 from mlpexp.training.planner import plan
 from mlpexp.training.single_run import Quiet
@@ -186,7 +186,7 @@ def train(fits: Sequence[Fit], threads: int = 1) -> list[TrainedNetwork]:
                     trained = _stack([fits[i] for i in runs], [configs[i] for i in runs])
                     found.update(zip(runs, trained, strict=True))
         except Interrupted as interrupted:
-            raise KeyboardInterrupt(str(interrupted)) from None
+            raise Stopped(str(interrupted)) from None
         except UserError as error:
             raise ValueError(first_line(error)) from None
         finally:

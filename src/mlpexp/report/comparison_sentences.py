@@ -14,7 +14,7 @@ from mlpexp.report.wording import p_value, spelled
 from mlpexp.runtime import shell_commands
 from mlpexp.store.file_names import TABLE
 
-HINT = "add seed='range(5)' to the sweep"
+HINT = "add 'seed=range(5)' to the sweep"
 AFFORDABLE = 200  # further seeds that are proposed first
 ABSENT = "default"
 

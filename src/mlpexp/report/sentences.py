@@ -118,7 +118,7 @@ def _nothing(analysis: Analysis) -> str:
     if analysis.counts["diverged"] == runs:
         return f"{all_of_them} diverged, so nothing can be compared; a smaller optimizer.lr may help."
     if analysis.counts["failed"] == runs:
-        return f"{all_of_them} failed, so nothing can be compared; their messages are below."
+        return f"{all_of_them} failed, so nothing can be compared; results.csv has their messages."
     if notes := [text for status, text in zip(study.status, study.messages, strict=True) if status == "ok" and text]:
         return f"Nothing can be compared: {notes[0]}."
     return f"None of {runs:,} runs ended with finite numbers, so nothing can be compared."

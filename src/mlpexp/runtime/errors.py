@@ -1,13 +1,31 @@
 """Exceptions that end a program with one line and an exit code, and texts of errors."""
 
 import errno
+import traceback
+from itertools import takewhile
 from pathlib import Path
 
 # errors of the disk or the process's limits: every later run would fail in the same way
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENFILE, errno.EMFILE)
+_PACKAGE = Path(__file__).parents[1]
 
 
-class Error(Exception):
+class _ShortInNotebooks(BaseException):
+    """An exception of which a notebook shows the message and the line of the user's code, without further frames."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        frames = traceback.extract_tb(self.__traceback__)
+        users = list(takewhile(lambda frame: not Path(frame.filename).is_relative_to(_PACKAGE), frames))
+        message = f"{type(self).__name__}: {self}"
+        if not users or not users[-1].line:
+            return [message]
+        call = users[-1]
+        file = f"{call.filename}, " if Path(call.filename).is_file() else ""  # a cell has none
+        return [f"{file}line {call.lineno}: {call.line}", message]
+
+
+class Error(_ShortInNotebooks, Exception):
     """Every error that mlpexp itself raises; the message is what the command line prints."""
 
 
@@ -25,6 +43,10 @@ class ConfigError(UserError):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
+
+
+class Stopped(_ShortInNotebooks, KeyboardInterrupt):
+    """A call from Python was stopped by Ctrl-C or a notebook's stop button; finished runs are kept."""
 
 
 class Interrupted(BaseException):

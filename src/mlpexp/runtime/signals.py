@@ -76,6 +76,27 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """A signal that arrives while modules are imported is handled at the end of the block.
+
+    A program that goes on after it, such as a notebook's kernel, could not import a library again of which it has half.
+    One that `exit_at_once` ends need not wait.
+    """
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in EXIT_CODES if _is_main_thread()}
+    handled = {number: handler for number, handler in before.items() if callable(handler) and handler is not _exit}
+    for number in handled:
+        signal.signal(number, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+        for number in arrived[:1]:
+            signal.raise_signal(number)
+
+
 def let_parent_stop() -> None:
     """In a worker process started within `blocked`: Ctrl-C is handled by its parent, other signals simply end it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -16,6 +16,7 @@ from mlpexp.config import plugin_keys, schema
 from mlpexp.config.compose import Composer
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec
+from mlpexp.runtime import signals
 from mlpexp.runtime.errors import StorageError, UserError, is_storage, sentence
 from mlpexp.runtime.terminal import say
 from mlpexp.store import directory_lock, worker_session
@@ -235,7 +236,8 @@ class Sweep:
                 for _ in self._backend(jobs, outcomes, self.directory).run([], screen):
                     raise AssertionError("a run that is done was trained")
         else:
-            from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep does not need it
+            with signals.importing():
+                from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep does not need it
 
             conduct(jobs, outcomes, self.directory, screen, self.settings, self.prepare, self._backend, self._tracking)
         self._record(jobs, outcomes)
