@@ -1,7 +1,7 @@
 """Figures of a search with one objective: its history, the importance of keys, values by key, parallel coordinates."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -134,7 +134,7 @@ def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
     places = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]
     step = distribution.step or 0
     if step and (high - low) / step <= FEW:
-        marks = np.arange(low, high, step)
+        marks: Iterable[float] = np.arange(low, high, step)
     else:
         marks = (LogLocator() if distribution.log else MaxNLocator(4)).tick_values(low, high)
     inside = [float(tick) for tick in marks if low < tick < high]
