@@ -47,6 +47,14 @@ def test_an_unknown_key_of_a_sweeper_or_launcher_is_answered_in_our_keys(
     assert list(here.iterdir()) == []
 
 
+def test_a_search_names_all_that_chooses_the_runs_of_a_grid(train: Train, here: Path) -> None:
+    ended = train("-m hydra/sweeper=optuna zip(seed=[1,2],model.width=[8,16]) skip=seed>1 limit=1 optimizer.lr=0.1,0.2")
+    assert ended.code == 2
+    for key, typed in (("zip", "zip(…)"), ("skip", "skip=…"), ("limit", "limit=…")):
+        assert f"unknown key 'hydra.sweeper.{key}'; {typed} chooses the runs of hydra/sweeper=grid" in ended.err
+    assert list(here.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [

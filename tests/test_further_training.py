@@ -88,6 +88,18 @@ def test_a_crash_while_runs_are_trained_further_loses_nothing(
     assert_same(directory, here / "multirun/whole")
 
 
+def test_states_of_fewer_epochs_are_gone_when_the_longer_training_has_ended(
+    train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = here / "multirun/further" / file_names.STATES
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, Killed)
+        assert train(f"{GRID} {ALWAYS} trainer.max_epochs=4 name=further").code == 1
+    assert states.exists()
+    assert train(f"{GRID} trainer.max_epochs=5 name=further").code == 0
+    assert not states.exists()
+
+
 def test_a_crash_between_a_longer_run_and_the_removal_of_the_shorter_one_leaves_nothing(
     train: Callable[..., Any], here: Path
 ) -> None:
@@ -176,12 +188,9 @@ def test_a_number_of_epochs_with_which_no_run_has_ended_does_not_bind_the_sweep(
     assert "begun with more epochs, of which none had ended" in planned.out
     ended = train([*grid, "trainer.max_epochs=2", "name=s"])
     assert ended.code == 0, ended.err
-    states = here / "multirun/s" / file_names.STATES
-    states.rename(here / "kept")
+    assert not (here / "multirun/s" / file_names.STATES).exists()
     assert_same(here / "multirun/s", here / "multirun/two")
-    (here / "kept").rename(states)
     assert "2 runs: 2 done before" in train([*grid, "trainer.max_epochs=2", "name=s"]).out
-    # what was saved of the longer training is still known
     assert train([*grid, "trainer.max_epochs=6", "name=s"]).code == 0
     assert_same(here / "multirun/s", here / "multirun/six")
     assert train([*grid, "trainer.max_epochs=2", "name=s"]).code == 2

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from hydra.errors import OverrideParseException
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from mlpexp.config import overrides, schema
+from mlpexp.config import overrides, plugin_keys, schema
 from mlpexp.config.field_types import builtin_types
 from mlpexp.config.unknown_keys import unknown_key
 
@@ -22,6 +22,11 @@ def hydra_sentences(error: BaseException, arguments: Sequence[str]) -> list[str]
     given = [overrides.parse(item) for item in arguments if "=" in item and not item.startswith("-")]
     keys = [override.key for override in given if override.kind == "set"]
     others = [unknown_key(key) for key in keys if "/" not in key and not _is_known(key)]
+    if match := re.match(r"unknown key '(hydra\.(?:sweeper|launcher)\.)([^']+)'", first):
+        # what has not this key has none that only the same plugins have
+        lacking = plugin_keys.owners(match[1] + match[2])
+        own = [key for key in keys if key.startswith(match[1])]
+        others += [unknown_key(key) for key in own if set() < plugin_keys.owners(key) <= lacking]
     return list(dict.fromkeys([first, *others]))
 
 

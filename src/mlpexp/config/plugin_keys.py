@@ -77,6 +77,8 @@ _DIRECTION = (
     "losses are minimised and accuracies maximised; the metric is chosen with "
     "hydra/sweeper=optuna 'hydra.sweeper.objectives=[val/acc]'"
 )
+# what chooses among the runs of a grid, as it is typed
+_OF_GRIDS = {"zip": "zip(…)", "skip": "skip=…", "limit": "limit=…"}
 # how other sweepers and launchers call it
 _ELSEWHERE = {
     "direction": _DIRECTION,
@@ -113,6 +115,12 @@ def check_chosen(hydra_node: Mapping[str, Any]) -> None:
             check(kind, name, [key for key in hydra_node[kind] if key != "_target_"])
 
 
+def owners(key: str) -> set[str]:
+    """The plugins, by name, that have a key such as `hydra.sweeper.limit`."""
+    _, kind, name = key.split(".", 2)
+    return {owner for (its_kind, owner), keys in KEYS.items() if its_kind == kind and name.partition(".")[0] in keys}
+
+
 def unknown_key(key: str, chosen: str | None = None) -> str:
     """The message for a key below `hydra.sweeper` or `hydra.launcher` that does not exist.
 
@@ -124,7 +132,9 @@ def unknown_key(key: str, chosen: str | None = None) -> str:
     of_kind = {owner: keys for (its_kind, owner), keys in KEYS.items() if its_kind == kind}
     owners = [owner for owner, keys in of_kind.items() if first in keys]
     candidates = of_kind[chosen] if chosen else [known for keys in of_kind.values() for known in keys]
-    if first in _ELSEWHERE:
+    if kind == "sweeper" and first in _OF_GRIDS and chosen != "grid":
+        hint = f"{_OF_GRIDS[first]} chooses the runs of hydra/sweeper=grid, and a search proposes its own: leave it out"
+    elif first in _ELSEWHERE:
         hint = _ELSEWHERE[first]
     elif owners and chosen not in owners:
         hint = f"it belongs to hydra/{kind}={owners[0]}; " + (

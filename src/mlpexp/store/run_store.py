@@ -148,6 +148,7 @@ class RunStore:
             elif one.state in UNUSABLE:
                 run_state.set_aside(one, shelf)
         sweep_manifest.write(self.directory, survey.manifest)
+        stack_states.keep(self.directory, survey.manifest.runs.keys() | survey.manifest.earlier.keys())
 
     def _make_room(self, runs: Sequence[Found], manifest: Manifest) -> None:
         """Give shorter runs other names, where the longer ones have the names that they had."""

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -121,6 +121,13 @@ def remove(sweep: Path, ended: Iterable[str]) -> None:
             path.unlink(missing_ok=True)
     with suppress(OSError):  # not empty
         (sweep / STATES).rmdir()
+
+
+def keep(sweep: Path, known: Collection[str]) -> None:
+    """Remove the states of runs, by identity, that the sweep does not have any more."""
+    if (sweep / STATES).is_dir():
+        names = {name for _, header, _ in read(sweep) for name in header.runs}
+        remove(sweep, names.difference(known))
 
 
 def clean(sweep: Path) -> None:

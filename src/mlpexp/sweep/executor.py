@@ -89,6 +89,8 @@ def conduct(
                     ):
                         for run, outcome in ended:
                             progress.finished(run, outcome)
+                if not in_portions:  # of runs that had fewer epochs, too
+                    stack_states.keep(directory, ())
                 stack_states.clean(directory)
             except Interrupted as stop:
                 kept = progress.kept()
