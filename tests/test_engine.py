@@ -100,9 +100,11 @@ def study(
         return (torch.rand(*shape, generator=generator) * 2 - 1) * bound
 
     parameters = {}
+    gated = isinstance(activations, str) and ACTIVATIONS[activations].gated
     for k, (i, o) in enumerate(pairwise(sizes)):
-        parameters[f"layers.{k}.weight"] = uniform(num_runs, o, i, bound=i**-0.5)
-        parameters[f"layers.{k}.bias"] = uniform(num_runs, o, bound=i**-0.5)
+        rows = 2 * o if gated and k < len(sizes) - 2 else o
+        parameters[f"layers.{k}.weight"] = uniform(num_runs, rows, i, bound=i**-0.5)
+        parameters[f"layers.{k}.bias"] = uniform(num_runs, rows, bound=i**-0.5)
     return Study(
         sizes,
         parameters,
@@ -150,8 +152,8 @@ def settings_of(update: UpdateSettings, run: int) -> dict[str, Any]:
 
 def alone(study: Study, run: int, schedule: Tensor | None = None) -> Alone:
     layers = []
-    for k, (inputs, outputs) in enumerate(pairwise(study.sizes)):
-        layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    for k, inputs in enumerate(study.sizes[:-1]):
+        layer = nn.utils.skip_init(nn.Linear, inputs, study.parameters[f"layers.{k}.bias"].shape[1])
         layer.weight.data.copy_(study.parameters[f"layers.{k}.weight"][run])
         layer.bias.data.copy_(study.parameters[f"layers.{k}.bias"][run])
         layers.append(layer)
@@ -162,7 +164,13 @@ def alone(study: Study, run: int, schedule: Tensor | None = None) -> Alone:
         {"params": [p]} | rule.group_options(network, name) for name, p in zip(network.shapes, parameters, strict=True)
     ]
     optimizer = rule.torch_class()(groups, lr=study.lr[run].item(), **settings_of(study.update, run))
-    it = Alone(layers, ACTIVATIONS[study.activations[run]].function, optimizer, torch.empty(0), torch.empty(0))
+    entry = ACTIVATIONS[study.activations[run]]
+
+    def gate(x: Tensor) -> Tensor:
+        u, v = x.chunk(2, -1)
+        return u * entry.function(v.contiguous())
+
+    it = Alone(layers, gate if entry.gated else entry.function, optimizer, torch.empty(0), torch.empty(0))
     labels = study.labels if study.labels.ndim == 1 else study.labels[run]
     for order in study.orders:
         losses, hits = [], []

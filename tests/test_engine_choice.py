@@ -99,6 +99,14 @@ def test_the_plan_says_why_torch_trains_a_run(train, here):
     assert "in 1 stack (torch engine: the optimizer 'lion' has no compiled form)" in ended.out
 
 
+def test_the_plan_of_a_mixed_sweep_names_both_engines_and_how_many_reasons_there_are(train, here):
+    mixed = "model.norm=none,layer model.dropout=0,0.1,0.2 model.activation=tanh,glu"
+    ended = train(["-m", "dry_run=true", *mixed.split(), "seed=0,1"])
+    assert "(compiled and torch engine: model.norm=layer has no compiled form, and 3 other reasons)" in " ".join(
+        ended.out.split()
+    )
+
+
 def test_without_numba_a_sweep_trains_with_torch(train, here, monkeypatch):
     monkeypatch.setattr("mlpexp.training.engine_choice.unavailable", lambda: MISSING)
     ended = train([*SMALL, "name=a", "seed=0,1"])

@@ -70,7 +70,10 @@ def test_safetensors_hold_the_weights_to_the_bit_and_how_to_scale(finished):
     assert set(features.scale) == {16.0}
 
 
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu", "silu", "elu", "softplus", "sine", "sigmoid"])
+NAMES = ["relu", "leaky_relu", "gelu", "silu", "elu", "softplus", "sine", "sigmoid", "swiglu"]
+
+
+@pytest.mark.parametrize("activation", NAMES)
 def test_the_graph_is_the_network_whatever_its_activation(activation):
     run = _untrained(f"model.activation={activation}")
     raw, expected, _ = exporting.reference(run)

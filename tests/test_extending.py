@@ -253,6 +253,14 @@ def test_derivatives_and_gradients_are_those_of_autograd():
     )
 
 
+def test_a_gate_of_ones_own_has_the_numbers_of_the_one_that_it_copies(here):
+    (here / "own.py").write_text(HEAD + "@extend.activation(gated=True)\ndef my_glu(x): return torch.sigmoid(x)\n")
+    words = ["-m", "name=own", "plugins=[own.py]", "model.activation=my_glu,glu", "data=iris", "stack.engine=torch"]
+    assert run_script("train.py", [*words, *SMALL]).code == 0
+    mine, theirs = (rows(path) for path in sorted((here / "multirun/own").glob("*activation=*")))
+    assert mine == theirs
+
+
 def test_a_loss_and_a_metric_of_values_have_the_numbers_of_mlpexps_own(here):
     (here / "own.py").write_text(
         HEAD + "@extend.loss(task='regression', power=2)\n"

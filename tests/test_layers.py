@@ -48,7 +48,11 @@ MODELS = [
     {"norm": "rms", "residual": True, "width": 6, "dropout": 0.2, "input_dropout": 0.1, "activation": "mish"},
     {"activation": "leaky_relu", "negative_slope": 0.3},
     {"activation": "elu", "alpha": 0.7},
+    {"activation": "glu"},
+    {"activation": "swiglu", "norm": "batch", "dropout": 0.2, "residual": True, "bias": False},
+    {"activation": "swiglu", "norm": "layer", "norm_position": "post", "input_dropout": 0.1},
 ]
+GATES = {"glu": torch.sigmoid, "swiglu": F.silu}
 INPUTS, CLASSES, RUNS = 6, 4, 3
 every_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: "-".join(f"{k}={v}" for k, v in model.items()))
 
@@ -129,10 +133,12 @@ class PlainLoop:
     def __init__(self, cfg, start):
         model, hidden = cfg.model, cfg.model.hidden_sizes
         self.model, self.seed, self.hidden = model, cfg.seed, hidden
-        units = [INPUTS, *hidden, CLASSES]
-        self.linear = [nn.Linear(*pair, bias=model.bias) for pair in pairwise(units)]
+        gate = 2 if model.activation in GATES else 1
+        pairs = [(i, gate * o) for i, o in pairwise([INPUTS, *hidden])]
+        self.linear = [nn.Linear(*pair, bias=model.bias) for pair in (*pairs, (hidden[-1], CLASSES))]
         kinds = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": nn.BatchNorm1d}
-        self.norms = [kinds[model.norm](width) for width in hidden] if model.norm != "none" else []
+        before = gate if model.norm_position == "pre" else 1
+        self.norms = [kinds[model.norm](before * width) for width in hidden] if model.norm != "none" else []
         for group, modules in (("layers", self.linear), ("norms", self.norms)):
             for i, module in enumerate(modules):
                 own = {name: start[f"{group}.{i}.{name}"] for name in module.state_dict() if name[:3] != "num"}
@@ -145,6 +151,9 @@ class PlainLoop:
                 return F.leaky_relu(x, self.model.negative_slope)
             case "elu":
                 return F.elu(x, self.model.alpha)
+            case gated if gated in GATES:
+                u, v = x.chunk(2, -1)
+                return u * GATES[gated](v.contiguous())
         return {"tanh": torch.tanh, "relu": F.relu, "mish": F.mish}[self.model.activation](x)
 
     def dropout(self, x, rate, stream, position):
@@ -325,6 +334,31 @@ def test_gain_and_steepest_slope_follow_the_activations_own_key(name):
         h = entry.function(z)
         assert entry.gain == pytest.approx(torch.trapezoid(density * h**2, z).item() ** -0.5, rel=1e-6)
         assert entry.steepest == pytest.approx(entry.derivative(z, h).abs().max().item(), rel=1e-3)
+
+
+def test_a_gated_unit_has_two_dense_layers_with_initial_values_of_their_own():
+    network = config({"activation": "glu", "depth": 2, "init": "xavier_normal"}).model.network(INPUTS, CLASSES)
+    assert network.sizes == [INPUTS, 9, 9, CLASSES]
+    assert network.num_parameters == 2 * (INPUTS + 1) * 9 + 2 * (9 + 1) * 9 + (9 + 1) * CLASSES
+    start = initialise(network, config({"init": "orthogonal"}).model, 3)
+    for half in start["layers.1.weight"].chunk(2):
+        torch.testing.assert_close(half @ half.T, torch.eye(9))
+    torch.manual_seed(5)
+    first = nn.Linear(INPUTS, 2 * 9)
+    assert torch.equal(initialise(network, config({}).model, 5)["layers.0.weight"], first.weight.detach())
+    x = torch.randn(5, 2 * 9)
+    torch.testing.assert_close(network.layers[1].module()(x), F.glu(x))
+
+
+def test_a_gated_unit_is_saturated_where_its_gate_is():
+    network = config({"activation": "swiglu", "depth": 1}).model.network(INPUTS, CLASSES)
+    tensors = {name: v.unsqueeze(0) for name, v in initialise(network, config({}).model, 0).items()}
+    tensors["layers.0.bias"][:, :9] = 100.0  # of the value, which has no slope of its own
+    numbers, _ = inspect(network, tensors, torch.randn(1, 30, INPUTS), torch.randint(CLASSES, (1, 30)))
+    assert numbers.saturated.shape == (1, 1) and numbers.saturated.item() < 0.2
+    tensors["layers.0.bias"][:, 9:] = -100.0
+    numbers, _ = inspect(network, tensors, torch.randn(1, 30, INPUTS), torch.randint(CLASSES, (1, 30)))
+    assert numbers.saturated.item() == 1
 
 
 # ---------------------------------------------------------------- on the command line

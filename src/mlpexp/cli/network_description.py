@@ -26,7 +26,7 @@ def table(network: NetworkSpec) -> Table:
 
 def described(layer: LayerSpec) -> str:
     """E.g. `Linear(inputs=64, outputs=50)`."""
-    settings = ", ".join(f"{field.name}={getattr(layer, field.name)}" for field in fields(layer))  # type: ignore[arg-type]
+    settings = ", ".join(f"{field.name}={getattr(layer, field.name)}" for field in fields(layer) if field.repr)  # type: ignore[arg-type]
     return f"{type(layer).__name__}({settings})"
 
 

@@ -23,6 +23,7 @@ def activation(
     derivative: Callable[[Tensor, Tensor], Tensor] | None = None,
     gain: float | None = None,
     kinks: Sequence[float] = (),
+    gated: bool = False,
 ) -> Any:
     """Register an activation, `model.activation=NAME`.
 
@@ -30,12 +31,14 @@ def activation(
         derivative: (x, h) -> dh/dx; by default by autograd.
         gain: of initial weights; by default 1 / sqrt(E[f(z)^2]) for z ~ N(0, 1).
         kinks: inputs at which the derivative jumps; gradcheck stays away from them.
+        gated: the function is that of a gated unit's gate: the unit is u * function(v), with u and v from two dense
+            layers of `model.width` units each.
 
     Raises:
         UserError: it is not elementwise, changes its argument, or returns another shape, another type, or NaN.
     """
     if function is None:
-        return partial(activation, name=name, derivative=derivative, gain=gain, kinks=kinks)
+        return partial(activation, name=name, derivative=derivative, gain=gain, kinks=kinks, gated=gated)
     guard = Guard("activation", name, function)
 
     def checked(x: Tensor) -> Tensor:
@@ -68,7 +71,8 @@ def activation(
         gain = square**-0.5 if square > 0 and math.isfinite(square) else 1.0
     steepest = slope(z, fz).abs().max().item() or 1.0
     ACTIVATIONS.register(
-        guard.name, Activation(function=checked, derivative=slope, gain=gain, steepest=steepest, kinks=tuple(kinks))
+        guard.name,
+        Activation(function=checked, derivative=slope, gain=gain, steepest=steepest, kinks=tuple(kinks), gated=gated),
     )
     return function
 

@@ -255,7 +255,7 @@ class _Problem:
     def _crosses(self, trace: Trace) -> bool:
         for k, layer in enumerate(self.network.layers):
             if isinstance(layer, Activate):
-                x, start = trace.values[k], self.trace.values[k]
+                x, start = (layer.argument(values[k]) for values in (trace.values, self.trace.values))
                 if any(bool(((x > kink) != (start > kink)).any()) for kink in layer.entry.kinks):
                     return True
         return False

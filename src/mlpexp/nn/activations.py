@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,8 @@ class Activation:
         key: the key of the model's configuration that only this activation reads, e.g. `negative_slope`; its default
             there is the value of this entry.
         family: makes the activation for another value of that key.
+        gated: a unit has two values u and v of the dense layer below and is u * function(v) (`layers.Gate`); everything
+            else here is about v -> function(v).
     """
 
     function: Callable[[Tensor], Tensor]
@@ -59,6 +61,7 @@ class Activation:
     compiled: Callable[[Any], tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] | None = None
     key: str | None = None
     family: Callable[[float], Activation] | None = None
+    gated: bool = False
 
     def at(self, value: float) -> Activation:
         """The activation with another value of its key."""
@@ -266,3 +269,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
         ),
     },
 )
+
+# gated linear units (Dauphin et al. 2017; Shazeer 2020); the product has the second moment of the gate, u ~ N(0, 1)
+for _name, _gate, _gain in (("glu", "sigmoid", 1.8462), ("swiglu", "silu", 1.6765)):
+    ACTIVATIONS.register(_name, replace(ACTIVATIONS[_gate], gain=_gain, compiled=None, gated=True))

@@ -23,7 +23,7 @@ class LayerNumbers(NamedTuple):
 
     gradient_norm: Tensor  # (R, L): Euclidean, of the mean loss by the weight
     weight_norm: Tensor  # (R, L): Euclidean
-    saturated: Tensor  # (R, H): share of (sample, unit) pairs with a slope below 5 % of the steepest
+    saturated: Tensor  # (R, H): share of (sample, unit) pairs with a slope, of the gate, below 5 % of the steepest
     activation_mean: Tensor  # (R, H): over the same pairs
     activation_std: Tensor  # (R, H): their standard deviation
     gradient_std: Tensor  # (R, L): of a sample's loss by a unit's value before its activation, over the pairs
@@ -65,8 +65,8 @@ def inspect(
     shares, activations = [], []
     for k, layer in enumerate(network.layers):
         if isinstance(layer, Activate):
-            entry, x, h = layer.entry, trace.values[k], trace.values[k + 1]
-            flat = entry.derivative(x, h).abs() < SATURATED * entry.steepest
+            h = trace.values[k + 1]
+            flat = layer.slope(trace.values[k], h).abs() < SATURATED * layer.entry.steepest
             shares.append(flat.flatten(-2).to(inputs.dtype).mean(-1))
             activations.append(h)
     numbers = LayerNumbers(

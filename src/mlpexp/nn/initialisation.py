@@ -138,12 +138,14 @@ def _fill(parameters: Mapping[str, Tensor], network: NetworkSpec, settings: Init
         if not isinstance(layer, Linear):
             layer.initialise_(own, generator)
             continue
-        initialiser.weight(own["weight"], generator, settings.sigma_w)
+        for weight in own["weight"].chunk(layer.parts):
+            initialiser.weight(weight, generator, settings.sigma_w)
         if not layer.bias:
             continue
         if initialiser.bias is None:
             init.zeros_(own["bias"])
         else:
-            initialiser.bias(own["bias"], layer.inputs, generator, settings.sigma_b)
+            for bias in own["bias"].chunk(layer.parts):
+                initialiser.bias(bias, layer.inputs, generator, settings.sigma_b)
     for name, factor in (initial_factors(settings, network) or {}).items():
         parameters[name].mul_(factor)

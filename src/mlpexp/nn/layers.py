@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from mlpexp.nn.activations import ACTIVATIONS, Activation
@@ -101,11 +101,17 @@ class LayerSpec(ABC):
 
 @dataclass(frozen=True)
 class Linear(LayerSpec):
-    """A dense layer, h = x W' + b with W (R, O, I) and b (R, O), or without b."""
+    """A dense layer, h = x W' + b with W (R, O, I) and b (R, O), or without b.
+
+    Attributes:
+        parts: so many dense layers with O / parts outputs each, which read the same inputs, one below the other in W;
+            each has initial values of its own.
+    """
 
     inputs: int
     outputs: int
     bias: bool = True
+    parts: int = field(default=1, repr=False)
     group: ClassVar[str] = "layers"
 
     @property
@@ -163,6 +169,39 @@ class Activate(LayerSpec):
 
     def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
         return gradient * self.entry.derivative(x, h)
+
+    def argument(self, x: Tensor) -> Tensor:
+        """That of the entry's function, where the layer's input is x."""
+        return x
+
+    def slope(self, x: Tensor, h: Tensor) -> Tensor:
+        """The derivative of the entry's function at that argument; h is the layer's output."""
+        return self.entry.derivative(x, h)
+
+
+@dataclass(frozen=True)
+class Gate(Activate):
+    """A gated activation, h = u * f(v) with u and v the two halves of the input, (R, B, 2 O) -> (R, B, O)."""
+
+    def module(self) -> Callable[[Tensor], Tensor]:
+        return self._product
+
+    def forward(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return self._product(x)
+
+    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
+        u, f = x.chunk(2, -1)[0], self.entry.function(self.argument(x))
+        return torch.cat([gradient * f, gradient * u * self.slope(x, h)], -1)
+
+    def argument(self, x: Tensor) -> Tensor:
+        return x.chunk(2, -1)[1].contiguous()  # the bits of some functions depend on the layout
+
+    def slope(self, x: Tensor, h: Tensor) -> Tensor:
+        v = self.argument(x)
+        return self.entry.derivative(v, self.entry.function(v))
+
+    def _product(self, x: Tensor) -> Tensor:
+        return x.chunk(2, -1)[0] * self.entry.function(self.argument(x))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from mlpexp.nn.layers import Activate, Add, Dropout, LayerSpec, Linear
+from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.layers import Activate, Add, Dropout, Gate, LayerSpec, Linear
 from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.user_module import UserModule
 from mlpexp.runtime.lazy_import import LazyModule
@@ -101,11 +102,11 @@ class NetworkSpec:
 
     @property
     def sizes(self) -> list[int]:
-        """The number of inputs, then the units of each dense layer; of a user's module inputs and outputs."""
+        """The number of inputs, then the units of each hidden layer and the outputs; of a user's module the ends."""
         if (module := self.user_module) is not None:
             return [module.inputs, module.outputs]
         linear = [layer for _, layer in self.linear]
-        return [linear[0].inputs, *(layer.outputs for layer in linear)]
+        return [*(layer.inputs for layer in linear), linear[-1].outputs]
 
     @property
     def user_module(self) -> UserModule | None:
@@ -142,19 +143,21 @@ def multilayer_perceptron(
     """Hidden layers, each dense, norm, activation, norm, dropout in this order, and a dense layer to the logits.
 
     Args:
+        hidden: units of each hidden layer. With a gated activation the dense layer has two outputs for each of them.
         value: of the activation's own key, e.g. the negative slope of leaky_relu.
         norm: a name in `NORMS`; `pre` is before the activation, `post` after it.
         dropout: the rate after each hidden layer; empty for none.
         block_depth: so many hidden layers at a time, from the first, are a residual block where the block has as many
             inputs as outputs.
     """
+    parts, activate = (2, Gate) if ACTIVATIONS[activation].gated else (1, Activate)
     layers: list[LayerSpec] = [Dropout(inputs, input_dropout, 0)] if input_dropout else []
     begin, begin_units = len(layers), inputs  # of the present block
     for i, (fan_in, units) in enumerate(pairwise([inputs, *hidden]), 1):
-        layers.append(Linear(fan_in, units, bias))
+        layers.append(Linear(fan_in, parts * units, bias, parts))
         if norm is not None and norm_position == "pre":
-            layers.append(NORMS[norm](units))
-        layers.append(Activate(activation, value))
+            layers.append(NORMS[norm](parts * units))
+        layers.append(activate(activation, value))
         if norm is not None and norm_position == "post":
             layers.append(NORMS[norm](units))
         if dropout and dropout[i - 1]:

@@ -305,6 +305,8 @@ def _engines(configs: Sequence[Config]) -> str:
     own = Counter(f"{cfg.model.target} is a module of your own" for cfg in configs if cfg.model.target)
     reasons.update(own)
     why = f": {str(reasons.most_common(1)[0][0]).partition(';')[0]}" if reasons else ""
+    if others := len(reasons) - 1 if reasons else 0:
+        why += f", and {others} other reason{'s' * (others != 1)}"
     return f" ({' and '.join(engines)} engine{why})"
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mlpexp.config import schema
 from mlpexp.config.schema import Config
 from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.layers import Activate, Linear
+from mlpexp.nn.layers import Activate, Gate, Linear
 from mlpexp.nn.losses import CROSS_ENTROPY
 from mlpexp.nn.metrics import METRICS
 from mlpexp.nn.network import NetworkSpec
@@ -77,15 +77,20 @@ def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
     plain: list[Any] = [Linear(layer.inputs, layer.outputs) for layer in dense]
     between = [Activate(name) for name in activations] * (len(plain) - 1)
     expected = [layer for pair in zip(plain, between, strict=False) for layer in pair] + plain[-1:]
+    if gated := [layer.name for layer in network.layers if isinstance(layer, Gate)]:
+        return f"the gated activation {gated[0]!r} has no compiled form; choose one of {_compiled_activations()}"
     if len(activations) > 1 or list(network.layers) != expected:
         return "only plain dense layers with one activation between them have a compiled form"
     for name in activations:
         if name not in ACTIVATIONS or ACTIVATIONS[name].compiled is None:
-            choices = ", ".join(name for name, entry in ACTIVATIONS.items() if entry.compiled)
-            return f"the activation {name!r} has no compiled form; choose one of {choices}"
+            return f"the activation {name!r} has no compiled form; choose one of {_compiled_activations()}"
     if optimizer not in OPTIMIZERS:
         return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(OPTIMIZERS)}"
     return None
+
+
+def _compiled_activations() -> str:
+    return ", ".join(name for name, entry in ACTIVATIONS.items() if entry.compiled and not entry.gated)
 
 
 def activation_of(network: NetworkSpec) -> str:

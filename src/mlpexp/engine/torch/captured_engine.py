@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mlpexp.engine.torch.engine import Engine
-from mlpexp.nn.layers import Activate, Linear
+from mlpexp.nn.layers import Activate, Gate, Linear
 from mlpexp.nn.losses import CROSS_ENTROPY
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import UpdateSettings
@@ -158,6 +158,6 @@ def cannot_be_captured(networks: Sequence[NetworkSpec], update: UpdateSettings) 
     if update.name not in CAPTURED_OPTIMIZERS:
         return f"the steps of {update.name} compute with the number of steps"
     kinds = {type(layer) for network in set(networks) for layer in network.layers}
-    if others := sorted(kind.__name__ for kind in kinds - {Linear, Activate}):
+    if others := sorted(kind.__name__ for kind in kinds - {Linear, Activate, Gate}):
         return f"layers of the kinds {', '.join(others)}"
     return "clipping or averaging" if getattr(update, "extras", {}) else None

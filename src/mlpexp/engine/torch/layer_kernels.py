@@ -16,7 +16,7 @@ from mlpexp.engine.torch.norm_kernels import BatchNormKernel, LayerNormKernel, N
 from mlpexp.engine.torch.slot import Slot
 from mlpexp.engine.torch.stack_activations import StackActivation, spans
 from mlpexp.nn.dropout_masks import Masks, stream_keys
-from mlpexp.nn.layers import Activate, Add, Dropout, LayerSpec, Linear
+from mlpexp.nn.layers import Activate, Add, Dropout, Gate, LayerSpec, Linear
 from mlpexp.nn.normalisation import BatchNorm, LayerNorm, RmsNorm
 
 
@@ -54,6 +54,45 @@ class ActivationKernel:
         self.output_gradient = slot.x_gradient
         kernel = StackActivation(layers, slot.x, self.output, slot.x_gradient)
         self.forward, self.backward = kernel.forward, kernel.backward
+
+
+class GateKernel:
+    """A gated activation: the first half of the units times the function of the second.
+
+    Attributes as of `LinearKernel`.
+
+    The second half is copied, so that the activation's kernels see the tensor that a run alone gives to torch.
+    """
+
+    reads_output = False
+
+    def __init__(self, slot: Slot) -> None:
+        layers = [layer for layer in slot.layers if isinstance(layer, Gate)]
+        self._u, self._v = slot.x.chunk(2, -1)
+        self._argument = torch.empty_like(self._v, memory_format=torch.contiguous_format)
+        keeps_argument = any(layer.entry.reads_input for layer in set(layers))
+        self._gate = torch.empty_like(self._argument) if keeps_argument else self._argument
+        self.output = torch.empty_like(self._gate)
+        self.output_gradient: Tensor | None = None
+        gradient: Tensor | None = None
+        if slot.gradients is not None:
+            assert slot.x_gradient is not None
+            self.output_gradient, gradient = torch.empty_like(self.output), torch.empty_like(self._gate)
+            self._u_gradient, self._v_gradient = slot.x_gradient.chunk(2, -1)
+            self._gate_gradient = gradient
+        self._activation = StackActivation(layers, self._argument, self._gate, gradient)
+
+    def forward(self) -> None:
+        self._argument.copy_(self._v)
+        self._activation.forward()
+        torch.mul(self._u, self._gate, out=self.output)
+
+    def backward(self) -> None:
+        assert self.output_gradient is not None
+        torch.mul(self.output_gradient, self._gate, out=self._u_gradient)
+        torch.mul(self.output_gradient, self._u, out=self._gate_gradient)
+        self._activation.backward()  # may overwrite the gate
+        self._v_gradient.copy_(self._gate_gradient)
 
 
 class DropoutKernel:
@@ -147,10 +186,11 @@ class PlainKernel:
                 slot.x_gradient[a:b].copy_(layer.input_gradient(*own))
 
 
-Kernel = LinearKernel | ActivationKernel | DropoutKernel | AddKernel | NormKernel | PlainKernel
+Kernel = LinearKernel | ActivationKernel | GateKernel | DropoutKernel | AddKernel | NormKernel | PlainKernel
 KERNELS: dict[type[LayerSpec], type[Kernel]] = {
     Linear: LinearKernel,
     Activate: ActivationKernel,
+    Gate: GateKernel,
     Dropout: DropoutKernel,
     Add: AddKernel,
     LayerNorm: LayerNormKernel,
