@@ -311,7 +311,7 @@ def test_a_place_that_cannot_be_is_refused_as_such(train, here: Path, place: str
 
 
 def test_a_place_without_the_right_to_write_is_refused(train, here: Path, monkeypatch):
-    monkeypatch.setattr("mlpexp.store.run_store.os.access", lambda *_: False)
+    monkeypatch.setattr("mlpexp.store.directory_checks.os.access", lambda *_: False)
     ended = train(SMALL)
     assert ended.code == 2
     assert "cannot be written to" in ended.line

@@ -24,7 +24,7 @@ from mlpexp.evaluation.value_evaluation import ValueEvaluation
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import owned_directory
 from mlpexp.store.csv_tables import csv_text
-from mlpexp.store.run_store import MAX_NAME
+from mlpexp.store.directory_checks import MAX_NAME
 from mlpexp.tracking import figures
 
 ENSEMBLE, FIRST, MEAN = "ensemble", "best member by validation", "mean of members"

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -219,6 +220,15 @@ def parse_result(text: str | bytes, path: Path) -> Result:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DamagedFile(f"{path} is damaged ({reason}); train the run again") from error
+
+
+def name_in(sweep: Path, run: Path) -> str:
+    """The name of a run in `results.csv` and in the table: its directory, relative to the sweep's."""
+    # texts, because pathlib is slow, and this is asked several times for every run
+    path, base = str(run), f"{sweep}{os.sep}"
+    if path.startswith(base):
+        return path.removeprefix(base).replace(os.sep, "/")
+    return "." if run == sweep else run.name
 
 
 def is_relative(name: str) -> bool:

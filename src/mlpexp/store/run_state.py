@@ -92,22 +92,6 @@ def inspect(directory: Path, identity: str) -> Found:
     return Found(directory, State.DONE, result)
 
 
-def check_unused(directory: Path, *, under_way: bool = False) -> None:
-    """
-    Args:
-        under_way: the run may have its metrics so far there, as a stack writes them while it trains.
-
-    Raises:
-        UserError: a run has been trained in `directory`.
-    """
-    for name in (file_names.RESULT, file_names.METRICS, file_names.LAST, file_names.BEST):
-        if os.path.lexists(directory / name) and not (under_way and name == file_names.METRICS):
-            raise UserError(
-                f"{directory} holds a run already ({name}); choose another directory, "
-                f"or train it further with resume={directory}"
-            )
-
-
 def set_aside(found: Found, shelf: Path) -> Path:
     """Move a run's directory out of the way, below `shelf`; returns where.
 

@@ -4,12 +4,10 @@ There are two back ends, a directory per run and one table. A finished run is re
 whatever name it lies, and never gives way to another run.
 """
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 from mlpexp import data
@@ -17,7 +15,6 @@ from mlpexp.config.schema import Config
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.object_cache import ByObject
-from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.store import (
     atomic_files,
     file_names,
@@ -29,12 +26,11 @@ from mlpexp.store import (
     stack_states,
     sweep_manifest,
 )
-from mlpexp.store.further_training import EarlierRuns
+from mlpexp.store.directory_checks import check_sweep_directory
 from mlpexp.store.identity import identity
+from mlpexp.store.run_recognition import Recognition, free_directory
 from mlpexp.store.run_state import UNUSABLE, Found, State
 from mlpexp.store.sweep_manifest import Manifest
-
-MAX_NAME = 255  # bytes, in all common file systems
 
 WORDS = {
     State.DONE: "done before",
@@ -90,7 +86,7 @@ class RunStore:
             UserError: the directory is a file, a link, somebody else's, or holds another study; or something in it
                 cannot be read.
         """
-        check_place(self.directory)
+        check_sweep_directory(self.directory)
         run_state.check_shelf(self.directory / file_names.SET_ASIDE)
         for name in (file_names.RESULTS, file_names.MULTIRUN):
             if (self.directory / name).is_dir():
@@ -111,7 +107,7 @@ class RunStore:
         runs = [(place, cfg, digests(cfg.data)) for place, cfg in zip(places, unique.values(), strict=True)]
         identities = [identity(cfg, digest) for _, cfg, digest in runs]
         one_length = same_study and further_training.EPOCHS in study.constants
-        recognition = _Recognition(self.directory, study, one_length=one_length)
+        recognition = Recognition(self.directory, study, one_length=one_length)
         found = recognition.find(runs, identities)
         if recognition.earlier is not None and study.shorter:
             before = [name for _, cfg, digest in runs for name in recognition.earlier.identities(cfg, digest)]
@@ -157,7 +153,7 @@ class RunStore:
         for one in runs:
             assert one.earlier is not None
             assert one.earlier.result is not None
-            place = _free(one.directory, taken)
+            place = free_directory(one.directory, taken)
             taken.add(place)
             manifest.earlier[one.earlier.result.identity] = self.name_of(place)
             moves.append((one.earlier, place))
@@ -191,12 +187,8 @@ class RunStore:
             return self._read_table().get(name, {}).get(file)
 
     def name_of(self, run: Path) -> str:
-        """The name of a run in `results.csv` and in the table: its directory, relative to the sweep's."""
-        # texts, because pathlib is slow, and this is asked several times for every run
-        path, base = str(run), f"{self.directory}{os.sep}"
-        if path.startswith(base):
-            return path.removeprefix(base).replace(os.sep, "/")
-        return "." if run == self.directory else run.name
+        """See `run_directory.name_in`."""
+        return run_directory.name_in(self.directory, run)
 
     def _read_table(self) -> dict[str, dict[str, str]]:
         try:
@@ -207,142 +199,3 @@ class RunStore:
         if self._table is None or self._table[0] != state:
             self._table = state, dict(run_table.read(self.directory))
         return self._table[1]
-
-
-class _Recognition:
-    """Finds each run of a grid, and gives those that are not finished a directory that no other run has.
-
-    Args:
-        study: with all that was planned before.
-        one_length: its runs have one number of epochs; some of them may have been trained further.
-    """
-
-    def __init__(self, sweep: Path, study: Manifest, *, one_length: bool) -> None:
-        self.sweep, self.known = sweep, study.runs | study.earlier
-        self.name_of = RunStore(sweep).name_of
-        self.in_table = run_table.results(sweep)
-        self.there = set(os.listdir(sweep)) if sweep.is_dir() else set()  # noqa: PTH208 - names
-        self.earlier = EarlierRuns(sweep, study.shorter, self.known, self.there) if one_length else None
-        self.names_in_table = {name for names in self.in_table.values() for name in names}
-        self.claimed: set[Path] = set()
-
-    def find(self, runs: Sequence[tuple[Path, Config, str]], identities: Sequence[str]) -> list[Found]:
-        """
-        Args:
-            runs: of the grid in its order: the directory that it gives each, its configuration, its data's digest.
-        """
-        directories = [directory for directory, _, _ in runs]
-        pairs = list(zip(directories, identities, strict=True))
-        found = [self._claimed(self._at(directory, identity)) for directory, identity in pairs]
-        if self.earlier is not None:
-            found = [self._further(one, *run, self.earlier) for one, run in zip(found, runs, strict=True)]
-        # names by identity of runs that the manifest does not know; read only where a name has changed hands
-        strays = _names_by_identity(self.sweep) if any(one.state is State.OTHER for one in found) else {}
-        for i, (directory, name) in enumerate(pairs):
-            if found[i].state is not State.DONE:
-                names = [self.known.get(name), strays.get(name), *self.in_table.get(name, {})]
-                found[i] = self._elsewhere(found[i], name, [n for n in names if n and self.sweep / n != directory])
-        taken = {one.directory for one in found} | set(directories) | self._names_in_use(set(identities))
-        for one in found:
-            if one.state is State.OTHER or (one.state not in (State.DONE, State.SHORTER) and self._is_in_table(one)):
-                one.directory = _free(one.directory, taken)
-                one.state = State.NEW
-                taken.add(one.directory)
-        return found
-
-    def _further(self, found: Found, directory: Path, cfg: Config, digest: str, earlier: EarlierRuns) -> Found:
-        """The same with the shorter run from which it is trained further, or the longer one that it has become."""
-        if found.state is State.DONE:
-            left = [self.sweep / name for name in earlier.names(cfg, digest) if name in self.there]
-            if left := [place for place in left if place != found.directory]:
-                before = earlier.find(left[0], cfg, digest)
-                found.earlier = before if before is not None and before.state is State.SHORTER else None
-            return found
-        if found.state is not State.OTHER and not earlier.lengths:
-            return found
-        before = earlier.find(directory, cfg, digest)
-        if before is None:
-            return found
-        if before.state is State.DONE:
-            return self._claimed(before)
-        found.earlier = before
-        if found.state in (State.NEW, State.OTHER):
-            found.state = State.SHORTER
-        return found
-
-    def _at(self, directory: Path, identity: str) -> Found:
-        if directory.parent != self.sweep and directory.is_relative_to(self.sweep) and directory.parent.is_symlink():
-            raise UserError(f"{directory.parent} is a symbolic link; a run's directory must be a real one")
-        if directory.parent == self.sweep and directory.name not in self.there:
-            found = Found(directory, State.NEW)  # thousands of runs, and a sweep with record=table has no directories
-        else:
-            found = run_state.inspect(directory, identity)
-        if found.state is not State.DONE and (result := self.in_table.get(identity, {}).get(self.name_of(directory))):
-            return Found(directory, State.DONE, result)
-        return found
-
-    def _elsewhere(self, found: Found, identity: str, names: Sequence[str]) -> Found:
-        for name in names:
-            other = self._at(self.sweep / name, identity)
-            if other.state is State.DONE and other.directory not in self.claimed:
-                other.earlier = found.earlier
-                return self._claimed(other)
-            if found.state is State.OTHER and other.state in (State.NEW, *UNUSABLE):
-                found = other  # where it was tried before
-        return found
-
-    def _claimed(self, found: Found) -> Found:
-        if found.state is State.DONE:
-            self.claimed.add(found.directory)
-        return found
-
-    def _is_in_table(self, found: Found) -> bool:
-        """Whether the table has another run under the name of this one."""
-        return self.name_of(found.directory) in self.names_in_table
-
-    def _names_in_use(self, here: set[str]) -> set[Path]:
-        return {self.sweep / name for identity, name in self.known.items() if identity not in here}
-
-
-def _names_by_identity(sweep: Path) -> dict[str, str]:
-    """The runs in the sweep's directory and one level below."""
-    found = {}
-    for path in sorted(path for depth in ("*", "*/*") for path in sweep.glob(f"{depth}/{file_names.RESULT}")):
-        name = path.parent.relative_to(sweep)
-        if not any(part.startswith(".") for part in name.parts):
-            with contextlib.suppress(DamagedFile, NotRegularFile):
-                found[run_directory.read_result(path.parent).identity] = name.as_posix()
-    return found
-
-
-def _free(directory: Path, taken: set[Path]) -> Path:
-    names = (directory.with_name(f"{directory.name}-{number}") for number in count(2))
-    return next(place for place in names if place not in taken and not os.path.lexists(place))
-
-
-def check_place(directory: Path) -> None:
-    """
-    Raises:
-        UserError: a sweep cannot be written there.
-    """
-    try:
-        there = next(place for place in (directory, *directory.parents) if os.path.lexists(place))
-    except (OSError, ValueError) as error:  # a NUL, say
-        raise UserError(f"hydra.sweep.dir: {error}; choose another name=…") from None
-    longest = max(len(os.fsencode(part)) for part in directory.parts)
-    if longest > MAX_NAME:
-        raise UserError(f"hydra.sweep.dir has a name of {longest} bytes, {MAX_NAME} are possible; choose a shorter one")
-    if directory.is_symlink():
-        raise UserError(f"{directory} is a symbolic link; choose another name=…, or give its target as hydra.sweep.dir")
-    if there == directory and not directory.is_dir():
-        raise UserError(f"{directory} is a file; choose another name=…")
-    if not there.is_dir():
-        raise UserError(f"{directory} cannot be made: {there} is no directory; choose another hydra.sweep.dir")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{there} cannot be written to; choose another hydra.sweep.dir, or ask for the right to")
-    if directory.is_dir():
-        names = {path.name for path in directory.iterdir()}
-        if names and not names & file_names.OF_A_SWEEP:
-            raise UserError(
-                f"{directory} is not empty and holds no sweep; choose another name=… (nothing in it was changed)"
-            )

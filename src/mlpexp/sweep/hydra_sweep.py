@@ -20,8 +20,9 @@ from mlpexp.runtime import signals
 from mlpexp.runtime.errors import StorageError, UserError, is_storage, sentence
 from mlpexp.runtime.terminal import say
 from mlpexp.store import directory_lock, worker_session
+from mlpexp.store.directory_checks import check_sweep_directory
 from mlpexp.store.run_state import Found
-from mlpexp.store.run_store import RunStore, Survey, check_place
+from mlpexp.store.run_store import RunStore, Survey
 from mlpexp.sweep.checked_runs import CheckedRun, check
 from mlpexp.sweep.hydra_jobs import (
     Ended,
@@ -74,7 +75,7 @@ class Sweep:
         self.composer = Composer(context.config_loader, config)
         self.hydra = HydraCalls(context, task_function, self.composer)
         self.directory = Path(str(config.hydra.sweep.dir)).absolute()
-        check_place(self.directory)
+        check_sweep_directory(self.directory)
         self.in_portions = False
         self._ended: dict[str, Ended] = {}  # runs of earlier portions, by their directories
         self._backend: MakeBackend | None = None

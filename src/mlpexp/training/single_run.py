@@ -27,7 +27,15 @@ from mlpexp.nn import chance_level
 from mlpexp.nn.metric_columns import PARTS, columns
 from mlpexp.runtime import signals, software_versions
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
-from mlpexp.store import atomic_files, checkpoint_files, directory_lock, file_names, run_directory, run_state, test_hits
+from mlpexp.store import (
+    atomic_files,
+    checkpoint_files,
+    directory_checks,
+    directory_lock,
+    file_names,
+    run_directory,
+    test_hits,
+)
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import EventLog
@@ -68,7 +76,7 @@ def train(cfg: Config, job: Job) -> Result:
     with ExitStack() as stack:
         stack.enter_context(directory_lock.hold(job.directory))
         if job.continued is None:
-            run_state.check_unused(job.directory)
+            directory_checks.check_unused(job.directory)
         for context in (signals.interruptible(), _Threads(cfg.threads), Quiet()):
             stack.enter_context(context)
         data = TableDataModule(cfg.data, cfg.seed)

@@ -12,7 +12,7 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import safe_files, software_versions
 from mlpexp.runtime.object_cache import ByObject
-from mlpexp.store import atomic_files, file_names, run_directory, run_state
+from mlpexp.store import atomic_files, directory_checks, file_names, run_directory
 from mlpexp.store.checkpoint_archive import archive
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
@@ -37,7 +37,7 @@ def write_run(
         directory: exists; holds what Hydra writes.
         hparams: its row of TensorBoard's HParams page.
     """
-    run_state.check_unused(directory, under_way=True)
+    directory_checks.check_unused(directory, under_way=True)
     record, wall_times = state.record, state.wall_times
     end = _end(cfg, data, state)
     files = {name: text.encode() for name, text in _tables(state).items()}

@@ -1,0 +1,53 @@
+"""Checks of a directory before a sweep or a run is written there."""
+
+import os
+from pathlib import Path
+
+from mlpexp.runtime.errors import UserError
+from mlpexp.store import file_names
+
+MAX_NAME = 255  # bytes, in all common file systems
+
+
+def check_sweep_directory(directory: Path) -> None:
+    """
+    Raises:
+        UserError: a sweep cannot be written there.
+    """
+    try:
+        there = next(place for place in (directory, *directory.parents) if os.path.lexists(place))
+    except (OSError, ValueError) as error:  # a NUL, say
+        raise UserError(f"hydra.sweep.dir: {error}; choose another name=…") from None
+    longest = max(len(os.fsencode(part)) for part in directory.parts)
+    if longest > MAX_NAME:
+        raise UserError(f"hydra.sweep.dir has a name of {longest} bytes, {MAX_NAME} are possible; choose a shorter one")
+    if directory.is_symlink():
+        raise UserError(f"{directory} is a symbolic link; choose another name=…, or give its target as hydra.sweep.dir")
+    if there == directory and not directory.is_dir():
+        raise UserError(f"{directory} is a file; choose another name=…")
+    if not there.is_dir():
+        raise UserError(f"{directory} cannot be made: {there} is no directory; choose another hydra.sweep.dir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there} cannot be written to; choose another hydra.sweep.dir, or ask for the right to")
+    if directory.is_dir():
+        names = {path.name for path in directory.iterdir()}
+        if names and not names & file_names.OF_A_SWEEP:
+            raise UserError(
+                f"{directory} is not empty and holds no sweep; choose another name=… (nothing in it was changed)"
+            )
+
+
+def check_unused(directory: Path, *, under_way: bool = False) -> None:
+    """
+    Args:
+        under_way: the run may have its metrics so far there, as a stack writes them while it trains.
+
+    Raises:
+        UserError: a run has been trained in `directory`.
+    """
+    for name in (file_names.RESULT, file_names.METRICS, file_names.LAST, file_names.BEST):
+        if os.path.lexists(directory / name) and not (under_way and name == file_names.METRICS):
+            raise UserError(
+                f"{directory} holds a run already ({name}); choose another directory, "
+                f"or train it further with resume={directory}"
+            )

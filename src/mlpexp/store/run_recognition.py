@@ -1,0 +1,129 @@
+"""Recognition of runs of a grid in a sweep's directory, by identity: under any name, in a directory or the table."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+from mlpexp.config.schema import Config
+from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
+from mlpexp.store import file_names, run_directory, run_state, run_table
+from mlpexp.store.further_training import EarlierRuns
+from mlpexp.store.run_directory import Result
+from mlpexp.store.run_state import UNUSABLE, Found, State
+from mlpexp.store.sweep_manifest import Manifest
+
+
+class Recognition:
+    """Finds each run of a grid, and gives those that are not finished a directory that no other run has.
+
+    Args:
+        study: with all that was planned before.
+        one_length: its runs have one number of epochs; some of them may have been trained further.
+    """
+
+    def __init__(self, sweep: Path, study: Manifest, *, one_length: bool) -> None:
+        self.sweep, self.known = sweep, study.runs | study.earlier
+        self.in_table = run_table.results(sweep)
+        self.there = set(os.listdir(sweep)) if sweep.is_dir() else set()  # noqa: PTH208 - names
+        self.earlier = EarlierRuns(sweep, study.shorter, self.known, self.there) if one_length else None
+        self.names_in_table = {name for names in self.in_table.values() for name in names}
+        self.claimed: set[Path] = set()
+
+    def find(self, runs: Sequence[tuple[Path, Config, str]], identities: Sequence[str]) -> list[Found]:
+        """
+        Args:
+            runs: of the grid in its order: the directory that it gives each, its configuration, its data's digest.
+        """
+        directories = [directory for directory, _, _ in runs]
+        pairs = list(zip(directories, identities, strict=True))
+        found = [self._claimed(self._at(directory, identity)) for directory, identity in pairs]
+        if self.earlier is not None:
+            found = [self._further(one, *run, self.earlier) for one, run in zip(found, runs, strict=True)]
+        # names by identity of runs that the manifest does not know; read only where a name has changed hands
+        strays = _names_by_identity(self.sweep) if any(one.state is State.OTHER for one in found) else {}
+        for i, (directory, name) in enumerate(pairs):
+            if found[i].state is not State.DONE:
+                names = [self.known.get(name), strays.get(name), *self.in_table.get(name, {})]
+                found[i] = self._elsewhere(found[i], name, [n for n in names if n and self.sweep / n != directory])
+        taken = {one.directory for one in found} | set(directories) | self._names_in_use(set(identities))
+        for one in found:
+            if one.state is State.OTHER or (one.state not in (State.DONE, State.SHORTER) and self._is_in_table(one)):
+                one.directory = free_directory(one.directory, taken)
+                one.state = State.NEW
+                taken.add(one.directory)
+        return found
+
+    def _further(self, found: Found, directory: Path, cfg: Config, digest: str, earlier: EarlierRuns) -> Found:
+        """The same with the shorter run from which it is trained further, or the longer one that it has become."""
+        if found.state is State.DONE:
+            left = [self.sweep / name for name in earlier.names(cfg, digest) if name in self.there]
+            if left := [place for place in left if place != found.directory]:
+                before = earlier.find(left[0], cfg, digest)
+                found.earlier = before if before is not None and before.state is State.SHORTER else None
+            return found
+        if found.state is not State.OTHER and not earlier.lengths:
+            return found
+        before = earlier.find(directory, cfg, digest)
+        if before is None:
+            return found
+        if before.state is State.DONE:
+            return self._claimed(before)
+        found.earlier = before
+        if found.state in (State.NEW, State.OTHER):
+            found.state = State.SHORTER
+        return found
+
+    def _at(self, directory: Path, identity: str) -> Found:
+        if directory.parent != self.sweep and directory.is_relative_to(self.sweep) and directory.parent.is_symlink():
+            raise UserError(f"{directory.parent} is a symbolic link; a run's directory must be a real one")
+        if directory.parent == self.sweep and directory.name not in self.there:
+            found = Found(directory, State.NEW)  # thousands of runs, and a sweep with record=table has no directories
+        else:
+            found = run_state.inspect(directory, identity)
+        if found.state is not State.DONE and (result := self._table_entry(identity, directory)):
+            return Found(directory, State.DONE, result)
+        return found
+
+    def _table_entry(self, identity: str, directory: Path) -> Result | None:
+        return self.in_table.get(identity, {}).get(run_directory.name_in(self.sweep, directory))
+
+    def _elsewhere(self, found: Found, identity: str, names: Sequence[str]) -> Found:
+        for name in names:
+            other = self._at(self.sweep / name, identity)
+            if other.state is State.DONE and other.directory not in self.claimed:
+                other.earlier = found.earlier
+                return self._claimed(other)
+            if found.state is State.OTHER and other.state in (State.NEW, *UNUSABLE):
+                found = other  # where it was tried before
+        return found
+
+    def _claimed(self, found: Found) -> Found:
+        if found.state is State.DONE:
+            self.claimed.add(found.directory)
+        return found
+
+    def _is_in_table(self, found: Found) -> bool:
+        """Whether the table has another run under the name of this one."""
+        return run_directory.name_in(self.sweep, found.directory) in self.names_in_table
+
+    def _names_in_use(self, here: set[str]) -> set[Path]:
+        return {self.sweep / name for identity, name in self.known.items() if identity not in here}
+
+
+def _names_by_identity(sweep: Path) -> dict[str, str]:
+    """The runs in the sweep's directory and one level below."""
+    found = {}
+    for path in sorted(path for depth in ("*", "*/*") for path in sweep.glob(f"{depth}/{file_names.RESULT}")):
+        name = path.parent.relative_to(sweep)
+        if not any(part.startswith(".") for part in name.parts):
+            with contextlib.suppress(DamagedFile, NotRegularFile):
+                found[run_directory.read_result(path.parent).identity] = name.as_posix()
+    return found
+
+
+def free_directory(directory: Path, taken: set[Path]) -> Path:
+    names = (directory.with_name(f"{directory.name}-{number}") for number in count(2))
+    return next(place for place in names if place not in taken and not os.path.lexists(place))
