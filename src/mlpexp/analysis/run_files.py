@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpexp.nn.diagnostics import LAYER_COLUMNS, START
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.runtime.shell_commands import plain
@@ -19,7 +20,6 @@ from mlpexp.store import test_hits
 from mlpexp.store.file_names import CONFIG, LAYERS, METRICS, OVERRIDES, TEST_HITS
 from mlpexp.store.run_directory import Result, checksum, is_relative
 from mlpexp.store.run_store import RunStore
-from mlpexp.tracking.layer_columns import COLUMNS, START
 
 # overrides that mean nothing for a run alone
 OF_THE_SWEEP = ("name=", "record=", "keep_weights=", "report=", "dry_run=")
@@ -114,7 +114,7 @@ def layers(directory: Path, names: Sequence[str], results: Mapping[str, Result] 
         int(max(t["layer"].max() for t in tables)) - first + 1,
     )
     found = {}
-    for name in COLUMNS:
+    for name in LAYER_COLUMNS:
         cube = np.full(shape, np.nan)
         for number, table in enumerate(tables):
             if name in table:
@@ -147,7 +147,7 @@ def inside(directory: Path, name: str) -> dict[str, np.ndarray]:
     depth = int(table["layer"].max(initial=-1)) + 1
     if not depth or len(table["layer"]) % depth or table["epoch"][0] != START:
         return {}
-    return {column: table[column].reshape(-1, depth) for column in COLUMNS if column in table}
+    return {column: table[column].reshape(-1, depth) for column in LAYER_COLUMNS if column in table}
 
 
 def read_file(directory: Path, name: str, file: str, results: Mapping[str, Result] | None = None) -> str | None:

@@ -25,6 +25,7 @@ from mlpexp.models.stack_data import StackData
 from mlpexp.models.stack_diagnostics import inspected_layers, measured_networks
 from mlpexp.models.stack_updates import LearningRates, rates_and_decays, update_settings
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
+from mlpexp.nn.diagnostics import START
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.initialisation import initialise, initialise_
 from mlpexp.nn.metric_columns import measure
@@ -35,7 +36,6 @@ from mlpexp.nn.pruning import MASK, SPARSITY, prune_, pruned_share, rewind_, spa
 from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store import test_hits
 from mlpexp.store.weight_trajectory import WeightTrajectory
-from mlpexp.tracking.layer_columns import START
 
 T = TypeVar("T")
 

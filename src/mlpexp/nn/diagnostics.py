@@ -3,23 +3,30 @@
 Letters: R runs (the axis may be absent), L layers, H hidden layers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
 from mlpexp.nn.network import Gradients, NetworkSpec, backward, forward
+from mlpexp.runtime.lazy_import import LazyModule
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = LazyModule("torch")
+
+START = -1  # the epoch of the state before training
 PROBE_SAMPLES = 256  # the first ones of the training part
 SATURATED = 0.05  # of the activation's steepest slope: a unit with a smaller slope counts as saturated
 
 
 class LayerNumbers(NamedTuple):
-    """One row of the run's `layers.csv` for each layer, in the order of its columns."""
+    """One row of the run's `layers.csv` for each layer, with a column for each field after epoch and layer."""
 
     gradient_norm: Tensor  # (R, L): Euclidean, of the mean loss by the weight
     weight_norm: Tensor  # (R, L): Euclidean
@@ -39,7 +46,9 @@ class LayerNumbers(NamedTuple):
             yield [[epoch, i, *row] for i, row in enumerate(zip(*padded, strict=True))]
 
 
-@torch.no_grad()
+LAYER_COLUMNS = LayerNumbers._fields
+
+
 def inspect(
     network: NetworkSpec,
     parameters: Mapping[str, Tensor],
@@ -55,6 +64,13 @@ def inspect(
         inputs: (R, B, I); labels: (R, B), in a regression (R, B, C).
         loss: that is minimised.
     """
+    with torch.no_grad():
+        return _inspect(network, parameters, inputs, labels, loss)
+
+
+def _inspect(
+    network: NetworkSpec, parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, loss: LossFunction
+) -> tuple[LayerNumbers, Gradients]:
     parameters = {name: parameters[name] for name in network.shapes}  # without running statistics
     inputs = inputs.to(next(iter(parameters.values())).dtype)  # double precision where trained so
     trace = forward(network, parameters, inputs)

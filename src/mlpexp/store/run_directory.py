@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from mlpexp.nn.diagnostics import LAYER_COLUMNS
 from mlpexp.nn.metric_columns import columns, in_order, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
@@ -22,9 +23,8 @@ from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.store import atomic_files
 from mlpexp.store.file_names import RESULT
 from mlpexp.store.identity import SCHEMA_VERSION
-from mlpexp.tracking.layer_columns import COLUMNS
 
-LAYER_NAMES = ("epoch", "layer", *COLUMNS)
+LAYER_NAMES = ("epoch", "layer", *LAYER_COLUMNS)
 
 Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted", "running"]
 """

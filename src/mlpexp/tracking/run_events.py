@@ -10,9 +10,9 @@ from operator import itemgetter
 
 from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
 
+from mlpexp.nn.diagnostics import LAYER_COLUMNS, START
 from mlpexp.nn.metric_columns import columns, title
 from mlpexp.tracking.events import Event, plain, scalars, string_tensor, text
-from mlpexp.tracking.layer_columns import COLUMNS, START
 from mlpexp.tracking.session_events import Hparam, Status, session_end, session_start
 
 CURVES = ("train/", "val/")
@@ -81,7 +81,7 @@ def layers_event(epoch: int, rows: Sequence[Sequence[float | str]], wall_time: f
     The tags begin with a letter behind `val`: the HParams page shows the first few metrics by name.
     """
     values: dict[str, float] = {}
-    for column, kind in enumerate(COLUMNS, start=2):
+    for column, kind in enumerate(LAYER_COLUMNS, start=2):
         values |= {f"within/{kind}/layer_{row[1]}": float(row[column]) for row in rows if row[column] != ""}
     return scalars(epoch, values, wall_time)
 

@@ -23,7 +23,7 @@ from mlpexp.config.schema import Config
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import Classifier
 from mlpexp.models.run_average import AVERAGED_WEIGHTS, TRAINING_WEIGHTS
-from mlpexp.nn.diagnostics import PROBE_SAMPLES, inspect
+from mlpexp.nn.diagnostics import PROBE_SAMPLES, START, inspect
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.measures import Probe, measure_network, unmeasured
@@ -34,7 +34,6 @@ from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directo
 from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import histogram
-from mlpexp.tracking.layer_columns import START
 from mlpexp.tracking.run_events import epoch_event, layers_event
 
 FLUSH_EVERY_S = 10.0

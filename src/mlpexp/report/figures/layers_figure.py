@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from mlpexp.analysis import run_files
 from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.nn.diagnostics import START
 from mlpexp.report.figures.canvas import in_order
 from mlpexp.report.figures.small_multiples import Multiples, panel_title
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, run_names, shown_configurations, shown_of
 from mlpexp.report.report_tables import Table
 from mlpexp.tracking.figures.plot_style import headline, in_house_style
-from mlpexp.tracking.layer_columns import START
 
 PANELS = 8
 NAMED = 5  # layers in the legend
