@@ -28,6 +28,7 @@ from mlpexp import data as datasets
 from mlpexp import load_results
 from mlpexp.config import checks
 from mlpexp.config.launcher_settings import Settings
+from mlpexp.config.overrides import RunSpec
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
 from mlpexp.store.worker_session import conducting
@@ -381,8 +382,9 @@ def made(place: Path, seeds: list[int]) -> Unit:
         directory = place / "sweep" / str(number)
         directory.mkdir(parents=True)
         return Job(
-            number=number,
+            spec=RunSpec(number, ()),
             overrides=(),
+            output_dir=str(directory),
             config=replace(checks.parse({"trainer": {"max_epochs": 1}}), seed=seed),
             directory=directory,
             log=directory / "train.log",

@@ -10,6 +10,7 @@ import torch
 from conftest import run_script, tree
 
 from mlpexp import data
+from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config, DataConfig
 from mlpexp.data.preprocessing import Features
 from mlpexp.runtime.errors import UserError
@@ -400,8 +401,9 @@ def test_a_file_that_changed_since_the_sweep_began_is_not_trained_on(tmp_path: P
     path.write_text(GOOD)
     cfg = Config(data=config(path))
     job = Job(
-        number=0,
+        spec=RunSpec(0, ()),
         overrides=(),
+        output_dir=str(tmp_path / "run"),
         config=cfg,
         directory=tmp_path / "run",
         log=None,

@@ -12,6 +12,7 @@ import pytest
 from conftest import run_script
 from rich.console import Console
 
+from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep.hydra_jobs import Job, Outcome
@@ -22,9 +23,10 @@ from mlpexp.training.planner import Plan, Stack
 def jobs(*overrides: Sequence[str]) -> list[Job]:
     return [
         Job(
-            number=number,
+            spec=RunSpec(number, ()),
             overrides=tuple(one),
             config=Config(),
+            output_dir="",
             directory=Path(f"multirun/it/{number}"),
             log=None,
             env_set={},

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlpexp.config import checks
+from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.sweep import work_unit
 from mlpexp.sweep.hydra_jobs import Job
@@ -26,7 +27,8 @@ def _quiet() -> Iterator[None]:
 def job(place: Path, number: int, config: Config) -> Job:
     place.mkdir(parents=True)
     return Job(
-        number=number,
+        spec=RunSpec(number, ()),
+        output_dir=str(place),
         overrides=(f"seed={config.seed}",),
         config=config,
         directory=place,

@@ -7,9 +7,10 @@ interpolation other than `${key}`) makes Hydra compose that run, which also word
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -56,17 +57,8 @@ class ComposedRun:
     env_set: dict[str, str]
     needs_run_job: bool
     """only Hydra's `run_job` can do what this run asks for, e.g. change the directory"""
-    composer: "Composer"
-    files: dict[str, str] | None = None
-    """Hydra's three files, where Hydra has composed the run"""
-
-    @property
-    def number(self) -> int:
-        return self.spec.number
-
-    def hydra_files(self) -> dict[str, str]:
-        """Hydra's three files: name -> text. They are made when they are written: many runs fit into memory."""
-        return self.composer.files(self) if self.files is None else self.files
+    hydra_files: Callable[[], dict[str, str]]
+    """makes Hydra's three files, name -> text, when they are written: many runs fit into memory"""
 
 
 class Composer:
@@ -91,14 +83,32 @@ class Composer:
         """
         try:
             choice, plain = self._edited(spec)
-            return choice.run(spec, plain, self)
+            node = choice.hydra_node
+            sweep_dir, subdir, output_subdir = (
+                choice.filled(text, spec, plain) for text in (node.sweep_dir, node.subdir, node.output_subdir)
+            )
+            output_dir = absolute_directory(str(sweep_dir), str(subdir))
+            return ComposedRun(
+                spec=spec,
+                overrides=tuple(spec.texts),
+                config=choice.config.resolved(plain),
+                output_dir=output_dir,
+                output_subdir=output_subdir,
+                log_name=node.log_name,
+                env_set=node.env_set,
+                needs_run_job=node.needs_run_job,
+                hydra_files=partial(self._files, spec, output_dir),
+            )
         except (Unusual, HydraException, OmegaConfBaseException, ValueError):
             return self._by_hydra(spec)
 
-    def files(self, run: ComposedRun) -> dict[str, str]:
-        """Hydra's three files of a run that `compose` has composed without Hydra: name -> text."""
-        choice, plain = self._edited(run.spec)
-        return choice.files(run.spec, plain, run.output_dir)
+    def _files(self, spec: RunSpec, output_dir: str) -> dict[str, str]:
+        choice, plain = self._edited(spec)
+        return {
+            "config.yaml": choice.config.text(plain),
+            "hydra.yaml": choice.hydra_node.text(spec, output_dir),
+            "overrides.yaml": yaml_text.items(tuple(spec.texts)),
+        }
 
     def full_config(self, spec: RunSpec) -> DictConfig:
         """The run's configuration with Hydra's node, as a launcher hands it to `run_job`.
@@ -189,8 +199,7 @@ class Composer:
             log_name=log_name,
             env_set=env_set,
             needs_run_job=bool(cfg.hydra.job.chdir) or not is_usual,
-            composer=self,
-            files=files,
+            hydra_files=lambda: files,
         )
 
 
@@ -220,33 +229,10 @@ class _Choice:
     def __init__(self, cfg: DictConfig) -> None:
         self._pickled = pickle.dumps(cfg)  # restoring shares nothing between runs and is 20 times faster than composing
         node: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, "hydra"), enum_to_str=True)
-        self._hydra_node = HydraNode(node)
+        self.hydra_node = HydraNode(node)
         task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         plain: Any = OmegaConf.to_container(task, structured_config_mode=SCMode.DICT_CONFIG)
-        self.config = PlainConfig(plain, sets_environment=bool(self._hydra_node.env_set))
-
-    def run(self, spec: RunSpec, plain: Plain, composer: Composer) -> ComposedRun:
-        node = self._hydra_node
-        sweep_dir, subdir = (self._filled(text, spec, plain) for text in (node.sweep_dir, node.subdir))
-        return ComposedRun(
-            spec=spec,
-            overrides=tuple(spec.texts),
-            config=self.config.resolved(plain),
-            output_dir=absolute_directory(str(sweep_dir), str(subdir)),
-            output_subdir=self._filled(node.output_subdir, spec, plain),
-            log_name=node.log_name,
-            env_set=node.env_set,
-            needs_run_job=node.needs_run_job,
-            composer=composer,
-        )
-
-    def files(self, spec: RunSpec, plain: Plain, output_dir: str) -> dict[str, str]:
-        """Hydra's three files: name -> text."""
-        return {
-            "config.yaml": self.config.text(plain),
-            "hydra.yaml": self._hydra_node.text(spec, output_dir),
-            "overrides.yaml": yaml_text.items(tuple(spec.texts)),
-        }
+        self.config = PlainConfig(plain, sets_environment=bool(self.hydra_node.env_set))
 
     def full(self, spec: RunSpec, plain: Plain) -> DictConfig:
         """The whole configuration with these values."""
@@ -258,10 +244,10 @@ class _Choice:
                 if not self.config.is_own(key, value):
                     cfg[key] = value
         cfg.hydra.overrides.task = spec.texts
-        cfg.hydra.job.override_dirname = self._hydra_node.dirname(spec)
+        cfg.hydra.job.override_dirname = self.hydra_node.dirname(spec)
         return cfg
 
-    def _filled(self, text: Any, spec: RunSpec, plain: Plain) -> Any:
+    def filled(self, text: Any, spec: RunSpec, plain: Plain) -> Any:
         """A text of Hydra's node with its interpolations replaced."""
         if not isinstance(text, str) or "${" not in text:
             return text
@@ -270,6 +256,4 @@ class _Choice:
             return run_names.run_name(overrides, full=text == _FULL_RUN_NAME)
         for own in ("${hydra.job.num}", "${hydra:job.num}", "${hydra.job.id}", "${hydra:job.id}"):
             text = text.replace(own, str(spec.number))
-        return self.config.inserted(
-            text.replace("${hydra.job.override_dirname}", self._hydra_node.dirname(spec)), plain
-        )
+        return self.config.inserted(text.replace("${hydra.job.override_dirname}", self.hydra_node.dirname(spec)), plain)

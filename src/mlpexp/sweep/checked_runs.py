@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +17,7 @@ from mlpexp.config.overrides import RunSpec, shell_word
 from mlpexp.config.plain_config import Plain
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError
+from mlpexp.sweep.hydra_jobs import Job
 from mlpexp.tracking.trackers import NONE
 from mlpexp.training.engine_choice import with_engine
 
@@ -24,17 +26,10 @@ MAX_PROBLEMS = 20  # lines that are printed
 MAX_REFUSED = 8  # runs that Hydra refuses: a tenth of a second each, and rarely for different reasons
 
 
-class CheckedRun(NamedTuple):
-    """One run of a sweep that can be trained."""
-
-    composed: ComposedRun
-    config: Config
-
-
 def check(
     composer: Composer, specs: Sequence[RunSpec], *, alone: bool = False, earlier_engine: str | None = None
-) -> list[CheckedRun]:
-    """Every run's configuration, composed, typed, and with its engine chosen.
+) -> list[Job]:
+    """Every run composed, typed, and with its engine chosen.
 
     Args:
         alone: all runs train alone.
@@ -44,7 +39,7 @@ def check(
         ConfigError: each problem once, with the number of runs that have it.
     """
     problems: Counter[str] = Counter()
-    accepted: list[CheckedRun] = []
+    accepted: list[Job] = []
     parts: dict[str, Any] = {}
     # by all but the seed, on which no check of several keys depends; with the objects that the key is made of
     checked: dict[tuple[object, ...], tuple[Config, Plain]] = {}
@@ -54,18 +49,21 @@ def check(
         try:
             composed = composer.compose(spec)
             key, plain = _all_but_the_seed(composed), composed.config
-            composed.config = {}  # so that many runs fit into memory
             if key in checked and (cfg := _with_seed(checked[key][0], plain.get("seed"))) is not None:
-                accepted.append(CheckedRun(composed, cfg))
+                accepted.append(_job(composer, composed, cfg))
                 continue
             cfg = checks.parse(plain, Path.cwd)
             cfg = with_engine(cfg, alone=alone or composed.needs_run_job, earlier=earlier_engine)
             if cfg.resume is not None:
                 raise UserError("resume continues one run; leave it out, or leave out -m")
-            accepted.append(CheckedRun(composed, _with_shared_parts(cfg, parts)))
+            # parts that equal another run's are shared: most runs differ in one part of eight. They are compared by
+            # their repr, because 0.0 and -0.0 are equal
+            own = {field.name: value for field in fields(cfg) if is_dataclass(value := getattr(cfg, field.name))}
+            cfg = replace(cfg, **{name: parts.setdefault(repr(part), part) for name, part in own.items()})
+            accepted.append(_job(composer, composed, cfg))
             if len(checked) >= MAX_CHECKED:
                 checked.clear()
-            checked[key] = accepted[-1].config, plain
+            checked[key] = cfg, plain
         except UserError as error:
             problems.update(str(error).splitlines())
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -82,6 +80,23 @@ def check(
             lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} more problems"]
         raise ConfigError(lines)
     return accepted
+
+
+def _job(composer: Composer, run: ComposedRun, cfg: Config) -> Job:
+    directory = Path(run.output_dir)
+    return Job(
+        spec=run.spec,
+        overrides=run.overrides,
+        config=cfg,
+        output_dir=run.output_dir,
+        directory=directory,
+        log=directory / run.log_name if run.log_name and cfg.record == "run" else None,
+        env_set=run.env_set,
+        hydra=partial(composer.job_config, run.spec),
+        output_subdir=run.output_subdir,
+        hydra_files=run.hydra_files,
+        needs_run_job=run.needs_run_job,
+    )
 
 
 def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:
@@ -101,13 +116,6 @@ def _with_seed(cfg: Config, seed: object) -> Config | None:
         return None
 
 
-def _with_shared_parts(cfg: Config, parts: dict[str, Any]) -> Config:
-    """The same, with the parts that equal another run's in common: most runs differ in one part of eight."""
-    own = {field.name: value for field in fields(cfg) if is_dataclass(value := getattr(cfg, field.name))}
-    # compared by their repr, because 0.0 and -0.0 are equal
-    return replace(cfg, **{name: parts.setdefault(repr(part), part) for name, part in own.items()})
-
-
 def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
     problems: Counter[str] = Counter()
     for name, count in Counter(cfg.trainer.accelerator for cfg in configs).items():
@@ -122,7 +130,7 @@ def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
     return problems
 
 
-def _several_trackers(runs: Sequence[CheckedRun]) -> Counter[str]:
+def _several_trackers(runs: Sequence[Job]) -> Counter[str]:
     given = dict.fromkeys(run.config.tracker for run in runs)
     if len(given) < 2:
         return Counter()
@@ -132,14 +140,16 @@ def _several_trackers(runs: Sequence[CheckedRun]) -> Counter[str]:
     )
 
 
-def _shared_directories(runs: Sequence[CheckedRun]) -> Counter[str]:
+def _shared_directories(runs: Sequence[Job]) -> Counter[str]:
     first: dict[str, Config] = {}
     shared = {
-        run.output_dir for run, cfg in runs if (one := first.setdefault(run.output_dir, cfg)) is not cfg and one != cfg
+        run.output_dir
+        for run in runs
+        if (one := first.setdefault(run.output_dir, run.config)) is not run.config and one != run.config
     }
     return Counter(
         f"different runs would write to {run.output_dir}; name every key in their directories: "
         "'hydra.sweep.subdir=\"${mlpexp.full_run_name:${hydra.overrides.task}}\"'"
-        for run, _ in runs
+        for run in runs
         if run.output_dir in shared
     )

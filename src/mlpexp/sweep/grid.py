@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -88,7 +89,6 @@ class Grid:
         _check_groups(groups, alone)
         self._counts = [_same_count(group) for group in groups] + [_count(override) for override in alone.values()]
         self._axes = [*(list(group.values()) for group in groups), *([override] for override in alone.values())]
-        self._points: list[list[Point] | None] = [None] * len(self._axes)
         self.size = prod(self._counts)
 
     @property
@@ -97,18 +97,17 @@ class Grid:
 
     def run(self, place: int, number: int) -> RunSpec:
         """The run at a place in the order of the grid, as the sweep's run `number`."""
-        digits = []
-        for count in reversed(self._counts):
+        points: list[Point] = []
+        for count, axis in zip(reversed(self._counts), reversed(self._points), strict=True):
             place, digit = divmod(place, count)
-            digits.append(digit)
-        points = (self._axis(axis)[digit] for axis, digit in enumerate(reversed(digits)))
-        return RunSpec(number, tuple(override for point in points for override in point))
+            points.append(axis[digit])
+        return RunSpec(number, tuple(override for point in reversed(points) for override in point))
 
-    def _axis(self, axis: int) -> list[Point]:
-        if (found := self._points[axis]) is None:
-            columns = [[overrides.parse(text) for text in _texts(override)] for override in self._axes[axis]]
-            found = self._points[axis] = list(zip(*columns, strict=True))
-        return found
+    @cached_property
+    def _points(self) -> list[list[Point]]:
+        """Of each axis the overrides of its values; not before their number is known to be small enough."""
+        columns = ([[overrides.parse(text) for text in _texts(override)] for override in axis] for axis in self._axes)
+        return [list(zip(*column, strict=True)) for column in columns]
 
 
 class Chosen(NamedTuple):

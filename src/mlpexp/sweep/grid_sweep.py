@@ -18,9 +18,9 @@ from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError, described
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock, file_names, worker_session
 from mlpexp.store.run_store import Survey
-from mlpexp.sweep.checked_runs import CheckedRun, check
+from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.grid import GridSettings, expand
-from mlpexp.sweep.hydra_jobs import StackedReturn
+from mlpexp.sweep.hydra_jobs import Job, StackedReturn
 from mlpexp.sweep.hydra_sweep import NO_DIRECTORY, Sweep, refuse_other_application
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.training.engine_choice import engine_of
@@ -58,13 +58,13 @@ def sweep_grid(
         _explain(sweep, runs)
         return []
     survey = _opened(sweep, runs)
-    swept = tuple(swept_keys([run.composed.overrides for run in runs]))
+    swept = tuple(swept_keys([run.overrides for run in runs]))
     size = grid.max_batch_size or len(runs)
     batches = [runs[first : first + size] for first in range(0, len(runs), size)]
     return [ended for batch in batches for ended in sweep.launch(batch, survey, swept)]
 
 
-def _opened(sweep: Sweep, runs: Sequence[CheckedRun]) -> Survey:
+def _opened(sweep: Sweep, runs: Sequence[Job]) -> Survey:
     """Lock the sweep's directory and prepare it for these runs; nothing is written before all have been surveyed."""
     reserved = directory_lock.reserve(sweep.directory)
     try:
@@ -89,12 +89,12 @@ def _opened(sweep: Sweep, runs: Sequence[CheckedRun]) -> Survey:
     return survey
 
 
-def _check_grid(runs: Sequence[CheckedRun], settings: Settings) -> None:
+def _check_grid(runs: Sequence[Job], settings: Settings) -> None:
     """
     Raises:
         UserError: the runs cannot be compared by halving, or need directories that the table does not give them.
     """
-    needs_run_job = any(run.composed.needs_run_job for run in runs)
+    needs_run_job = any(run.needs_run_job for run in runs)
     if any(run.config.halving.rungs is not None for run in runs):
         from mlpexp.sweep.successive_halving import problems  # torch: late
 
@@ -107,13 +107,14 @@ def _check_grid(runs: Sequence[CheckedRun], settings: Settings) -> None:
         raise UserError(NO_DIRECTORY)
 
 
-def _explain(sweep: Sweep, runs: Sequence[CheckedRun]) -> None:
+def _explain(sweep: Sweep, runs: Sequence[Job]) -> None:
     """Print what the sweep would do."""
     from mlpexp.sweep.executor import planned  # torch: late
 
     survey = sweep.survey(runs, same_study=True)
-    unique = {run.composed.output_dir: run for run in runs}
-    jobs = [sweep.job(run, survey.found[place]) for place, run in unique.items()]
+    jobs = list({run.output_dir: run for run in runs}.values())
+    for job in jobs:
+        job.place(survey.found[job.output_dir])
     left = [job for job in jobs if job.done is None]
     Screen().explain(jobs, left, survey.sentence(), planned(left) if left else None)
 

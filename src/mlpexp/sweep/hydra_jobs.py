@@ -19,8 +19,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from mlpexp.config.compose import ComposedRun, Composer, hydra_config, without_hydra
+from mlpexp import data
+from mlpexp.config.compose import Composer, hydra_config, without_hydra
 from mlpexp.config.hparams import chosen, swept
+from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import RunsFailed, is_storage
 from mlpexp.store import atomic_files, failure_record
@@ -34,14 +36,22 @@ from mlpexp.store.run_weights import Weights
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Job:
-    """One run of a sweep; its directory exists with Hydra's files, unless `record=table`."""
+    """One run of a sweep, checked.
 
-    number: int
+    It has its place once it has been surveyed; while it trains, its directory exists with Hydra's files, unless
+    `record=table`.
+    """
+
+    spec: RunSpec
     overrides: tuple[str, ...]
+    """those that are not Hydra's own"""
     config: Config
+    output_dir: str
+    """the directory that the sweep gives it"""
     directory: Path
+    """where it is or will be, which may be another one"""
     log: Path | None
     """its log file; None if its logging is switched off"""
     env_set: dict[str, str]
@@ -56,6 +66,24 @@ class Job:
     """the keys that the sweep varies; empty if its sweeper trains it in portions"""
     hydra: Callable[[], DictConfig]
     """makes the whole configuration with Hydra's node: 150 KiB, so it is not kept"""
+    output_subdir: str | None = None
+    """directory for Hydra's three files; None if they are not wanted"""
+    hydra_files: Callable[[], dict[str, str]] | None = None
+    """makes these files; None when they are written"""
+    needs_run_job: bool = False
+    """only Hydra's `run_job` can do what it asks for, e.g. change the directory"""
+
+    @property
+    def number(self) -> int:
+        return self.spec.number
+
+    def place(self, found: Found, swept: tuple[str, ...] = ()) -> None:
+        """Note where and how a survey has found it."""
+        if self.log is not None:
+            self.log = found.directory / self.log.relative_to(self.directory)
+        self.directory, self.done, self.swept = found.directory, found.result, swept
+        self.earlier = found.earlier if found.result is None else None
+        self.data_digest = data.digest(self.config.data)
 
     @property
     def epochs_before(self) -> int:
@@ -69,7 +97,7 @@ class Job:
 
     def packed(self, *, alone: bool) -> "Job":
         """The same as plain data, for another process; a stack does not need the whole configuration."""
-        return replace(self, hydra=partial(_given, self.hydra() if alone else None))
+        return replace(self, hydra=partial(_given, self.hydra() if alone else None), hydra_files=None)
 
     @contextmanager
     def surroundings(self) -> Iterator[None]:
@@ -170,7 +198,7 @@ class HydraCalls:
         with hydra_config(cfg):
             self._context.callbacks.on_job_end(config=cfg, job_return=ended)
 
-    def run_job(self, composed: ComposedRun) -> JobReturn:
+    def run_job(self, job: Job) -> JobReturn:
         """Hydra's own way to run a job, from its configuration to its return."""
 
         def task(cfg: DictConfig) -> Any:
@@ -182,28 +210,25 @@ class HydraCalls:
         ended = run_job(
             hydra_context=self._context,
             task_function=task,
-            config=self._composer.full_config(composed.spec),
+            config=self._composer.full_config(job.spec),
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
         error = ended._return_value
         if ended.status == JobStatus.FAILED:
             reason = str(error).partition("\n")[0]
-            log.error("failed: %s: %s: %s", composed.output_dir, type(error).__name__, reason)
+            log.error("failed: %s: %s: %s", job.output_dir, type(error).__name__, reason)
         return ended
 
 
 class StackedReturn(JobReturn):
     """Makes the configurations when they are asked for: 150 KiB a run that few sweepers read."""
 
-    def __init__(
-        self, composer: Composer, composed: ComposedRun, outcome: Outcome, summary: str, directory: Path
-    ) -> None:
+    def __init__(self, job: Job, outcome: Outcome, summary: str) -> None:
         self._summary = summary
-        self.result, self.directory = outcome.result, directory
-        self._job_config = partial(composer.job_config, composed.spec)
+        self.result, self.directory, self._job_config = outcome.result, job.directory, job.hydra
         super().__init__(
-            overrides=list(composed.overrides),
+            overrides=list(job.overrides),
             working_dir=os.getcwd(),  # noqa: PTH109 - a string, as run_job's
             task_name=JobRuntime.instance().get("name"),
             status=JobStatus.FAILED if outcome.error else JobStatus.COMPLETED,
@@ -237,23 +262,23 @@ class StackedReturn(JobReturn):
     def hydra_cfg(self, _: DictConfig | None) -> None: ...
 
 
-def write_hydra_files(composed: ComposedRun, job: Job) -> None:
+def write_hydra_files(job: Job) -> None:
     """The job's directory with the files that Hydra puts there."""
     job.directory.mkdir(parents=True, exist_ok=True)
-    if composed.output_subdir is not None:
-        directory = job.directory / composed.output_subdir
+    if job.output_subdir is not None and job.hydra_files is not None:
+        directory = job.directory / job.output_subdir
         directory.mkdir(parents=True, exist_ok=True)
         atomic_files.clean(directory)
-        atomic_files.write_all(directory, composed.hydra_files())
+        atomic_files.write_all(directory, job.hydra_files())
     if job.log is not None:
         job.log.touch()
 
 
-def restore_hydra_files(composed: ComposedRun, job: Job) -> None:
+def restore_hydra_files(job: Job) -> None:
     """Write again what a finished job has lost of them: its marker does not list what was there before training."""
-    if composed.output_subdir is None:
+    if job.output_subdir is None or job.hydra_files is None:
         return
-    directory = job.directory / composed.output_subdir
+    directory = job.directory / job.output_subdir
     try:
         present = set(os.listdir(directory))  # noqa: PTH208 - a finished sweep asks this of every run
     except (FileNotFoundError, NotADirectoryError):
@@ -262,5 +287,5 @@ def restore_hydra_files(composed: ComposedRun, job: Job) -> None:
         present = set()
     if not present.issuperset(OF_HYDRA):
         directory.mkdir(exist_ok=True)
-        lost = {name: text for name, text in composed.hydra_files().items() if name not in present}
+        lost = {name: text for name, text in job.hydra_files().items() if name not in present}
         atomic_files.write_all(directory, lost)

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from mlpexp import data
 from mlpexp.config import plugin_keys, schema
 from mlpexp.config.compose import Composer
 from mlpexp.config.launcher_settings import Settings
@@ -21,9 +19,8 @@ from mlpexp.runtime.errors import StorageError, UserError, is_storage, sentence
 from mlpexp.runtime.terminal import say
 from mlpexp.store import directory_lock, worker_session
 from mlpexp.store.directory_checks import check_sweep_directory
-from mlpexp.store.run_state import Found
 from mlpexp.store.run_store import RunStore, Survey
-from mlpexp.sweep.checked_runs import CheckedRun, check
+from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.hydra_jobs import (
     Ended,
     HydraCalls,
@@ -146,9 +143,9 @@ class Sweep:
             raise
         directory_lock.release_with(self, reserved)
 
-    def survey(self, runs: Sequence[CheckedRun], *, same_study: bool) -> Survey:
+    def survey(self, runs: Sequence[Job], *, same_study: bool) -> Survey:
         """See `RunStore.survey`."""
-        pairs = [(run.composed.output_dir, run.config) for run in runs]
+        pairs = [(run.output_dir, run.config) for run in runs]
         return RunStore(self.directory).survey(pairs, same_study=same_study)
 
     def set_up(self, survey: Survey) -> None:
@@ -180,26 +177,26 @@ class Sweep:
         finally:
             configure_log(hydra.hydra_logging, hydra.verbose)
 
-    def launch(self, runs: list[CheckedRun], survey: Survey, swept: tuple[str, ...] = ()) -> list[JobReturn]:
-        """Train checked runs whose states are known; what each job returns, in their order.
+    def launch(self, runs: list[Job], survey: Survey, swept: tuple[str, ...] = ()) -> list[JobReturn]:
+        """Train runs whose states are known; what each job returns, in their order.
 
         Args:
             swept: see `Job`.
         """
         setup_globals()
         for run in runs:
-            self._ended.pop(run.composed.output_dir, None)
+            self._ended.pop(run.output_dir, None)
         with self.hydra_logging():
             jobs: dict[str, Job] = {}  # by directory: equal runs are trained once
             for run in runs:
-                place, found = run.composed.output_dir, survey.found[run.composed.output_dir]
-                if place not in jobs and (found.result or not run.composed.needs_run_job):
-                    jobs[place] = self.job(run, found, swept)
+                run.place(survey.found[run.output_dir], swept)
+                if run.output_dir not in jobs and (run.done or not run.needs_run_job):
+                    jobs[run.output_dir] = run
                     if run.config.record == "run":
-                        write = write_hydra_files if jobs[place].done is None else restore_hydra_files
-                        write(run.composed, jobs[place])
-                run.composed.files = None  # so that many runs fit into memory
-            repeated = sum(run.composed.output_dir in jobs for run in runs) - len(jobs)
+                        write = write_hydra_files if run.done is None else restore_hydra_files
+                        write(run)
+                run.hydra_files = None  # so that many runs fit into memory
+            repeated = sum(run.output_dir in jobs for run in runs) - len(jobs)
             if repeated:
                 log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))
             new = {place: job for place, job in jobs.items() if job.done is None}
@@ -212,18 +209,16 @@ class Sweep:
             self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items() if outcomes[place].is_known}
             failures = sum(outcome.error is not None for outcome in outcomes.values())
             summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
-            returns: dict[int, JobReturn] = {}
-            for run in runs:
-                place = run.composed.output_dir
-                returns[run.composed.number] = (
-                    StackedReturn(self.composer, run.composed, outcomes[place], summary, jobs[place].directory)
-                    if place in jobs
-                    else self.hydra.run_job(run.composed)
-                )
+            returns = {
+                run.number: StackedReturn(run, outcomes[run.output_dir], summary)
+                if run.output_dir in jobs
+                else self.hydra.run_job(run)
+                for run in runs
+            }
             for place, job in notified.items():
                 if outcomes[place].is_known:
                     self.hydra.on_job_end(job, returns[job.number])
-            return [returns[run.composed.number] for run in runs]
+            return [returns[run.number] for run in runs]
 
     def train_jobs(self, jobs: list[Job]) -> list[Outcome]:
         """Train every job that is not done and write the sweep's table; one that raises does not stop the others."""
@@ -255,23 +250,6 @@ class Sweep:
             if outcome.result is not None and outcome.is_done
         )
         self._tracking.close()
-
-    def job(self, run: CheckedRun, found: Found, swept: tuple[str, ...] = ()) -> Job:
-        """The job of a checked run, in the directory where it was found."""
-        composed, cfg = run
-        return Job(
-            number=composed.number,
-            overrides=composed.overrides,
-            config=cfg,
-            directory=found.directory,
-            log=found.directory / composed.log_name if composed.log_name and cfg.record == "run" else None,
-            env_set=composed.env_set,
-            done=found.result,
-            earlier=found.earlier if found.result is None else None,
-            data_digest=data.digest(cfg.data),
-            swept=swept,
-            hydra=partial(self.composer.job_config, composed.spec),
-        )
 
 
 NO_DIRECTORY = (
