@@ -24,7 +24,7 @@ from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
-from mlpexp.store import checkpoint_files, stack_states
+from mlpexp.store import checkpoint_files, run_directory, stack_states
 from mlpexp.store.file_names import STATES
 from mlpexp.training import single_run
 from mlpexp.training.train_stack import EpochHooks, train_stack
@@ -247,6 +247,19 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert saved_states.load(tmp_path, wanted)
     stack_states.remove(tmp_path, ["one", "two"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_states_of_runs_that_are_done_are_removed_by_the_same_command(train: Callable[..., Any], here: Path) -> None:
+    """A sweep that is stopped after a worker has written its runs, and before the main process has noted that."""
+    command = "-m seed=1,2 trainer.max_epochs=1 name=s"
+    assert train(command).code == 0
+    sweep = here / "multirun/s"
+    done = [run_directory.read_result(marker.parent).identity for marker in sweep.glob("*/result.json")]
+    _, written = state()
+    saved_states.save(sweep, dict.fromkeys(done, written))
+    (sweep / STATES / ".cut.state.1.partial").write_text("what a killed writer leaves")
+    assert "2 done before" in train(command).out
+    assert not (sweep / STATES).exists()
 
 
 def test_the_later_of_two_states_counts(tmp_path: Path) -> None:

@@ -144,7 +144,9 @@ class RunStore:
             elif one.state in UNUSABLE:
                 run_state.set_aside(one, shelf)
         sweep_manifest.write(self.directory, survey.manifest)
-        stack_states.keep(self.directory, survey.manifest.runs.keys() | survey.manifest.earlier.keys())
+        done = {one.result.identity for one in survey.found.values() if one.state is State.DONE and one.result}
+        known = survey.manifest.runs.keys() | survey.manifest.earlier.keys()
+        stack_states.keep(self.directory, known - done)
 
     def _make_room(self, runs: Sequence[Found], manifest: Manifest) -> None:
         """Give shorter runs other names, where the longer ones have the names that they had."""

@@ -123,11 +123,12 @@ def remove(sweep: Path, ended: Iterable[str]) -> None:
         (sweep / STATES).rmdir()
 
 
-def keep(sweep: Path, known: Collection[str]) -> None:
-    """Remove the states of runs, by identity, that the sweep does not have any more."""
+def keep(sweep: Path, unfinished: Collection[str]) -> None:
+    """Remove the states of all other runs, by identity, and what killed writers have left."""
     if (sweep / STATES).is_dir():
         names = {name for _, header, _ in read(sweep) for name in header.runs}
-        remove(sweep, names.difference(known))
+        remove(sweep, names.difference(unfinished))
+        clean(sweep)
 
 
 def clean(sweep: Path) -> None:
