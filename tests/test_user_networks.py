@@ -281,6 +281,23 @@ def test_what_cannot_be_trained_is_refused_in_one_line(settings, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("target", ["Missing", "Demanding", "function", "Broken", "Wrong", "Residual"])
+def test_a_wrong_class_is_refused_together_with_all_other_problems(target):
+    """One line each: of the class, of a value of the wrong type, of keys that contradict each other."""
+    own = {"model._target_": f"nets.{target}"} | ({"model.hidden": "x"} if target == "Residual" else {})
+    for others in (
+        {"optimizer.lr": -1.0, "monitor": "val/nothing"},
+        {"data.fold": 1, "prune.rounds": 3},
+    ):
+        with pytest.raises(ConfigError) as caught:
+            configured(own | others)
+        [of_class] = [line for line in caught.value.problems if f"nets.{target}" in line]
+        assert "\n" not in of_class
+        for key in others:
+            assert any(line.startswith((f"{key}=", f"{key} ", f"unknown {key} ")) for line in caught.value.problems)
+        assert len(caught.value.problems) == 3
+
+
 def test_keys_of_mlpexp_that_the_class_has_too_are_its_arguments():
     cfg = configured(NORMED | {"model.width": 5})
     assert cfg.model.arguments == {"width": 5}

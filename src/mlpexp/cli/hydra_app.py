@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.cli import automatic_directories, exit_codes
 from mlpexp.cli.help_text import help_template
-from mlpexp.config import checks, model_checks, plugin_keys, run_names, schema, sweep_syntax
+from mlpexp.config import checks, model_checks, own_options, plugin_keys, run_names, schema, sweep_syntax
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
 from mlpexp.config.overrides import by_key, shell_word
 from mlpexp.config.overrides import parse as parse_override
@@ -55,6 +55,8 @@ def register(words: Sequence[str] = ()) -> None:
     store = ConfigStore.instance()
     base = OmegaConf.create(schema.defaults())
     OmegaConf.set_struct(base.model, False)  # the arguments of a class of the user's own are keys here
+    for section in own_options.SECTIONS:
+        OmegaConf.set_struct(base[section].options, False)
     store.store(name="schema", node=base)
     for name, entry in DATA_SETS.items():
         store.store(group="data", name=name, node={"name": name, **entry.defaults})

@@ -12,6 +12,7 @@ from mlpexp.config import (
     loss_checks,
     model_checks,
     optimizer_checks,
+    own_options,
     schema,
     trainer_flags,
     user_network,
@@ -63,19 +64,27 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
         plain["trainer"] = {key: value for key, value in trainer.items() if key in known} | {"flags": flags}
         problems += trainer_flags.problems(flags)
     token = PLUGINS.set(frozenset(digests))
+    refused: ValidationError | None = None
     try:
         cfg = _ADAPTER.validate_python(plain)
     except ValidationError as error:
-        raise ConfigError(problems + value_messages.messages(error)) from None
+        refused = error
+        problems += value_messages.messages(error)
+        if (others := _without_refused(plain, error)) is None:
+            raise ConfigError(problems) from None
+        cfg = others
     finally:
         PLUGINS.reset(token)
-    problems += _contradictions(cfg)
+    cfg, wrong = own_options.settled(cfg, named=_named(refused))
+    problems += wrong
+    if refused is None:  # contradictions of defaults that replaced refused values would be none of the user's
+        problems += _contradictions(cfg)
     if not recorded:
         problems += _missing_trackers(cfg)
+        cfg, wrong = user_network.settled(cfg, Path.cwd() if directory is None else directory())
+        problems += wrong
     if problems:
-        raise ConfigError(problems)
-    if not recorded:
-        cfg = user_network.settled(cfg, Path.cwd() if directory is None else directory())
+        raise ConfigError(list(dict.fromkeys(problems)))
     return cfg if directory is None else replace(cfg, data=cfg.data.relative_to(directory))
 
 
@@ -91,6 +100,27 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
         if isinstance(part := plain.get(group), Mapping):
             plain = {**plain, group: {key: value for key, value in part.items() if key not in gone}}
     return parse(plain, recorded=True)
+
+
+def _without_refused(plain: Mapping[str, Any], error: ValidationError) -> Config | None:
+    """The configuration with the defaults of the keys that are refused, to check the others; None where that fails."""
+    rest: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    for problem in error.errors(include_url=False):
+        section, *below = (str(part) for part in problem["loc"])
+        if below and isinstance(rest.get(section), dict) and below[0] in rest[section]:
+            del rest[section][below[0]]
+        else:
+            rest.pop(section, None)
+    try:
+        return _ADAPTER.validate_python(rest)
+    except ValidationError:
+        return None
+
+
+def _named(refused: ValidationError | None) -> Callable[[str, str], bool]:
+    """Whether the value of a key of a section is the one that was given."""
+    wrong = set() if refused is None else {tuple(map(str, one["loc"][:2])) for one in refused.errors()}
+    return lambda section, key: (section, key) not in wrong and (section,) not in wrong
 
 
 def _are_texts(given: object) -> TypeGuard[Sequence[str]]:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainVa
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from mlpexp.runtime.declared_options import Options
 from mlpexp.runtime.registry import Registry
 
 MAX_SEED = 2**32 - 1
@@ -36,6 +37,9 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 
 # the name of a column; Hydra reads the text 5 as a number
 Name = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+
+# options of the user's own parts, by name
+OwnOptions = Annotated[dict[str, Any], AfterValidator(Options)]
 
 SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 

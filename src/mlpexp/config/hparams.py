@@ -5,7 +5,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from mlpexp.config import schema
+from mlpexp.config import own_options, schema
 from mlpexp.config.overrides import by_key, spell
 from mlpexp.config.schema import Config
 
@@ -48,11 +48,13 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
         value = schema.plain(read(cfg))
         if key == "model.depth":
             value = len(cfg.model.hidden_sizes)
-        if key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
-            found[key] = value if isinstance(value, bool | int | float | str) else spell(value)
+        if key in own_options.NODES:
+            found |= {f"{key}.{name}": _shown(one) for name, one in value.items()}
+        elif key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
+            found[key] = _shown(value)
     if cfg.model.target is not None:
         for name, value in {"_target_": cfg.model.target, **cfg.model.arguments}.items():
-            found[f"model.{name}"] = value if isinstance(value, bool | int | float | str) else spell(value)
+            found[f"model.{name}"] = _shown(value)
     return found
 
 
@@ -70,8 +72,14 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
         value: Any = readers[key](cfg) if key in readers else (given[key].value_text or "" if key in given else "")
         if key == "model.depth" and cfg.model.target is None:
             value = len(cfg.model.hidden_sizes)
-        found[key] = value if isinstance(value, bool | int | float | str) else spell(value)
+        elif key.rpartition(".")[0] in own_options.NODES:
+            value = own_options.value_of(cfg, key)
+        found[key] = _shown(value)
     return found
+
+
+def _shown(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else spell(value)
 
 
 @cache

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mlpexp.config.field_types import SCHEMA, Count, Flag, NonNegative, Positive, Share, Text, Whole, choice
+from mlpexp.config.field_types import SCHEMA, Count, Flag, NonNegative, OwnOptions, Positive, Share, Text, Whole, choice
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
 from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.parametrization import PARAMETRIZATIONS
 from mlpexp.nn.user_module import UserModule
+from mlpexp.runtime.declared_options import Options
 
 Variant = Literal["torch_nn", "autograd", "backprop"]
 Activation = Annotated[str, choice(lambda: ACTIVATIONS)]
@@ -59,6 +60,8 @@ class ModelConfig:
     """mup: weights and rates scale so that one best rate fits every width (Yang et al. 2022); for decay use adamw"""
     base_width: Count = 64
     """parametrization=mup only: the width at which it equals the standard parametrization"""
+    options: OwnOptions = Field(default_factory=Options)
+    """options of your own activation or initialiser, e.g. model.options.slope=0.3"""
     _target_: Text | None = None
     """your own network: a class of torch.nn.Module, e.g. my_module.MyNetwork; its arguments are keys of model"""
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -99,8 +102,10 @@ class ModelConfig:
         )
 
     @property
-    def activation_value(self) -> float | None:
-        """Of the activation's own key; None where it has none, or its default."""
+    def activation_value(self) -> float | Options | None:
+        """Of the activation's own key or options; None where it has none, or their defaults."""
+        if own := ACTIVATIONS.options_of(self.activation):
+            return Options({key: value for key, value in self.options.items() if key in own}) or None
         if (key := ACTIVATIONS[self.activation].key) is None:
             return None
         value = float(getattr(self, key))

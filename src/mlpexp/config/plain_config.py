@@ -165,7 +165,7 @@ def apply(override: Override, plain: Plain, copied: set[tuple[str, ...]]) -> Non
             raise Unusual
         _put(plain, path, None, copied, delete=True)
         return
-    free = above == ["model"]  # its node takes further keys
+    free = above == ["model"] or (len(above) == 2 and above[1] == "options")  # these nodes take further keys
     if (override.kind == "set" and not there and not free) or (override.kind == "add" and before is not None):
         raise Unusual
     if not _is_value(value) or (there and isinstance(value, dict)):

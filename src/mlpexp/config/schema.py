@@ -39,6 +39,7 @@ from mlpexp.nn.losses import DEFAULTS, LossFunction
 from mlpexp.nn.measures import MEASURES
 from mlpexp.nn.metric_columns import columns
 from mlpexp.nn.metrics import METRICS, recorded
+from mlpexp.runtime.declared_options import Options
 from mlpexp.tracking.trackers import NONE, TENSORBOARD, TRACKERS
 
 __all__ = [
@@ -176,7 +177,8 @@ class Config:
     def loss_function(self) -> LossFunction:
         """What is minimised."""
         settings = self.loss
-        return LossFunction(settings.name or DEFAULTS[self.data.learns], settings.label_smoothing, settings.delta)
+        name = settings.name or DEFAULTS[self.data.learns]
+        return LossFunction(name, settings.label_smoothing, settings.delta, Options(settings.options))
 
     @property
     def metric_names(self) -> tuple[str, ...]:

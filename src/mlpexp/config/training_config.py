@@ -13,6 +13,7 @@ from mlpexp.config.field_types import (
     Flag,
     NonNegative,
     OpenShare,
+    OwnOptions,
     Positive,
     Share,
     Whole,
@@ -21,6 +22,7 @@ from mlpexp.config.field_types import (
 from mlpexp.nn.losses import LOSSES
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
+from mlpexp.runtime.declared_options import Options
 
 Optimizer = Annotated[str, choice(lambda: OPTIMIZERS)]
 Schedule = Annotated[str, choice(lambda: SCHEDULES)]
@@ -36,6 +38,8 @@ class LossConfig:
     """share of each class that training spreads over all classes; validation and test are not smoothed"""
     delta: Positive = 1.0
     """huber only: the absolute error from which the loss is linear; of values in their standard deviations"""
+    options: OwnOptions = Field(default_factory=Options)
+    """options of your own loss, e.g. loss.options.margin=2"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)
@@ -86,6 +90,8 @@ class OptimizerConfig:
     """epochs of linear warm-up before the schedule"""
     warmup_steps: Whole = 0
     """steps of linear warm-up before the schedule, instead of warmup_epochs"""
+    options: OwnOptions = Field(default_factory=Options)
+    """options of your own optimizer or schedule, e.g. optimizer.options.rho=0.1"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 
-from mlpexp.config import plugin_keys, schema
+from mlpexp.config import own_options, plugin_keys, schema
 from mlpexp.config.trainer_flags import TRAINER_FLAGS
 from mlpexp.runtime import shell_commands
 
@@ -30,6 +30,7 @@ def unknown_key(key: str) -> str:
         return plugin_keys.unknown_key(key)
     group, _, last = key.rpartition(".")
     candidates = [name for name in schema.default_values() if name not in schema.NOT_TYPED]
+    candidates += own_options.keys()
     same = [name for name in candidates if name.rsplit(".", 1)[-1] == last]  # without its group, such as lr=0.1
     close = same or get_close_matches(key, candidates, n=1, cutoff=0.7)
     if group == "trainer" and last in TRAINER_FLAGS:

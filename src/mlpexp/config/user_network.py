@@ -11,45 +11,42 @@ from mlpexp.data.data_sets import DATA_SETS, Sizes
 from mlpexp.nn.user_class import arguments_of, load, takes_any
 from mlpexp.nn.user_module import UserModule
 from mlpexp.runtime import user_code
-from mlpexp.runtime.errors import ConfigError, UserError
+from mlpexp.runtime.errors import UserError
 
 COMPUTED = {"arguments", "source"}
-OWN = {"variant", "_target_", *COMPUTED}
+OWN = {"variant", "_target_", "options", *COMPUTED}
 OF_LAYERS = ("effective_rank", "cka")  # measures that need the last hidden layer
 _DEFAULTS = {field.name: getattr(ModelConfig(), field.name) for field in fields(ModelConfig)}
 
 
 def typed_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
     """The group `model` as it was typed, with keys that mlpexp does not know below `arguments`."""
-    typed = _DEFAULTS.keys() - COMPUTED
+    typed = _DEFAULTS.keys() - COMPUTED - {"options"}  # which is an argument like any other, where it is given
     known = {key: value for key, value in model.items() if key in typed}
-    own = {key: value for key, value in model.items() if key not in typed}
+    own = {key: value for key, value in model.items() if key not in typed and (key, value) != ("options", {})}
     return known | ({"arguments": own} if own else {})
 
 
-def settled(cfg: Config, home: Path) -> Config:
-    """The same with the arguments of the class, and the digest of its source; nothing changes for other networks.
+def settled(cfg: Config, home: Path) -> tuple[Config, list[str]]:
+    """The same with the arguments of the class, and the digest of its source; and what is wrong, in a line each.
 
-    Keys of `model` that are arguments of the class are among its arguments.
+    Nothing changes for other networks. Keys of `model` that are arguments of the class are among its arguments.
 
     Args:
         home: the directory in which the program was started; modules are looked for there, too.
-
-    Raises:
-        ConfigError: naming every problem.
     """
     model = cfg.model
     if model.target is None:
-        return cfg
+        return cfg, []
+    problems = list(_other_keys(cfg))
     try:
         user_code.look_in(home)
         cls, source = load(model.target)
         taken = arguments_of(cls)
     except UserError as error:
-        raise ConfigError([str(error)]) from error
+        return cfg, [*problems, str(error)]
     except (TypeError, ValueError) as error:
-        raise ConfigError([f"model._target_={model.target}: its arguments are not known: {error}"]) from error
-    problems = list(_other_keys(cfg))
+        return cfg, [*problems, f"model._target_={model.target}: its arguments are not known: {error}"]
     shared = {key: value for key, value in _DEFAULTS.items() if key in taken and key not in OWN}
     arguments = dict(model.arguments)
     for key in shared:
@@ -57,20 +54,19 @@ def settled(cfg: Config, home: Path) -> Config:
             arguments[key] = value
     changed = {key for key, default in _DEFAULTS.items() if getattr(model, key) != default} - shared.keys() - OWN
     unknown = [] if takes_any(cls) else [key for key in model.arguments if key not in taken]
-    for key in sorted({*changed, *unknown}):
-        names = ", ".join(name for name, one in taken.items() if one.kind is not one.VAR_KEYWORD)
-        problems.append(f"model.{key}: model._target_={model.target} has no argument {key}; it has {names or 'none'}")
-    if problems:
-        raise ConfigError(problems)
+    foreign = sorted({*changed, *unknown})
+    names = ", ".join(name for name, one in taken.items() if one.kind is not one.VAR_KEYWORD) or "none"
+    for key in foreign:
+        problems.append(f"model.{key}: model._target_={model.target} has no argument {key}; it has {names}")
     tracking = cfg.tracking if cfg.tracking.diagnostics is not None else replace(cfg.tracking, diagnostics=False)
     found = replace(cfg, model=replace(model, arguments=arguments, source=source), tracking=tracking)
     sizes = DATA_SETS[cfg.data.name].sizes(cfg.data)
-    if sizes is not None:
+    if sizes is not None and not foreign:
         try:
             check(found, sizes)
         except UserError as error:
-            raise ConfigError([str(error)]) from error
-    return found
+            problems.append(str(error))
+    return found, problems
 
 
 def check(cfg: Config, sizes: Sizes) -> None:

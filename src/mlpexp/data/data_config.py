@@ -15,6 +15,7 @@ from mlpexp.config.field_types import (
     Name,
     NonNegative,
     OpenShare,
+    OwnOptions,
     Seed,
     Share,
     Text,
@@ -23,6 +24,7 @@ from mlpexp.config.field_types import (
 )
 from mlpexp.config.overrides import spell
 from mlpexp.data.data_sets import DATA_SETS
+from mlpexp.runtime.declared_options import Options
 
 FILE_KEYS = ("path", "val_path", "test_path")
 
@@ -85,6 +87,8 @@ class DataConfig:
     """generated data only: standard deviation of the noise on each coordinate (of a blob: its own)"""
     classes: Annotated[int, Field(ge=2, strict=True)] = 3
     """spirals and blobs only: number of classes"""
+    options: OwnOptions = Field(default_factory=Options)
+    """options of your own data set, e.g. data.options.wave=2"""
 
     @property
     def learns(self) -> Literal["classification", "regression"]:
@@ -100,7 +104,7 @@ class DataConfig:
     def reading(self) -> "DataConfig":
         """The same with defaults for all keys that loading the data set does not read."""
         entry = DATA_SETS[self.name]
-        keys = (*entry.keys, "task", "seed") if entry.generated else (*entry.keys, "task")
+        keys = (*entry.keys, "task", "options", *(["seed"] if entry.generated else []))
         return DataConfig(name=self.name, **{key: getattr(self, key) for key in keys})
 
     def batch(self, samples: int) -> int:

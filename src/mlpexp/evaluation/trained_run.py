@@ -109,7 +109,7 @@ def described_layers(model: ModelConfig) -> dict[str, Any]:
     if model.target is not None:
         return {"_target_": model.target, "arguments": model.arguments, "source": model.source}
     default = ModelConfig()
-    keys = ("negative_slope", "alpha", "bias", "norm", "norm_position", "residual", "block_depth")
+    keys = ("negative_slope", "alpha", "bias", "norm", "norm_position", "residual", "block_depth", "options")
     others = {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(default, key)}
     return {"activation": model.activation} | others
 

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from mlpexp.runtime import user_code
+from mlpexp.runtime.declared_options import Declared, OwnOption, options_of
 from mlpexp.runtime.errors import UserError, described
+from mlpexp.runtime.registry import Registry
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
@@ -38,6 +41,28 @@ class Guard:
             raise UserError(f"the {self.what} is a {type(function).__name__}, not a function")
         if not _NAME.fullmatch(self.name):
             raise UserError(f"the {self.what} has no name that can be typed; give one, e.g. {kind}(name='mine')")
+
+    def options(self, function: Callable[..., Any]) -> dict[str, OwnOption]:
+        """The options that a function declares.
+
+        Raises:
+            UserError: one of them cannot be a key.
+        """
+        try:
+            return options_of(function)
+        except ValueError as error:
+            raise self.error(str(error)) from error
+
+    def register(self, registry: Registry[Any], function: Callable[..., Any], make: Callable[..., Any]) -> None:
+        """Add what `make` returns for the options' defaults, and later for other values of theirs.
+
+        Args:
+            make: takes the options by name; checks the function with these values.
+        """
+        options = self.options(function)
+        defaults = {name: option.default for name, option in options.items()}
+        declared = Declared(options, lambda values: make(**{**defaults, **values}))
+        registry.register(self.name, make(**defaults), declared)
 
     def error(self, problem: str) -> UserError:
         return UserError(f"the {self.what} {problem}")
@@ -93,3 +118,9 @@ def _line(error: BaseException) -> str:
             found = f" (line {trace.tb_lineno} of {file.name})"
         trace = trace.tb_next
     return found
+
+
+def bound(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+    """The function with the values of those options that it takes."""
+    own = {name: value for name, value in options.items() if name in options_of(function)}
+    return partial(function, **own) if own else function

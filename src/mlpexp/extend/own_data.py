@@ -10,7 +10,7 @@ from mlpexp.data import forget
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_sets import DATA_SETS, DataSet
 from mlpexp.data.table import Table
-from mlpexp.extend.guard import Guard
+from mlpexp.extend.guard import Guard, bound
 from mlpexp.extend.protocols import DataSetFunction
 from mlpexp.nn.losses import Task
 
@@ -53,37 +53,41 @@ def data_set(
     if unknown := [key for key in keys if key not in known]:
         raise guard.error(f"reads data.{unknown[0]}, which does not exist; choose of {', '.join(known)}")
 
-    def load(cfg: DataConfig) -> Table:
-        found = guard.call(function, cfg)
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise guard.error(f"returned a {type(found).__name__}, not the tuple (inputs, targets)")
-        inputs = _inputs(guard, found[0])
-        names = list(features) or [f"x{k}" for k in range(inputs.shape[1])]
-        if len(names) != inputs.shape[1]:
-            raise guard.error(f"names {len(names)} features and returned {inputs.shape[1]}")
-        if task == "regression":
-            values = _values(guard, found[1], len(inputs))
-            called = list(targets) or [f"y{k}" for k in range(values.shape[1])]
-            if len(called) != values.shape[1]:
-                raise guard.error(f"names {len(called)} targets and returned {values.shape[1]}")
-            return Table(inputs, values, [], names, target_names=called, image_shape=image_shape)
-        labels = _classes(guard, found[1], len(inputs))
-        count = max(int(labels.max()) + 1, len(classes))
-        if classes and count > len(classes):
-            raise guard.error(f"names {len(classes)} classes and returned the class {count - 1}")
-        return Table(inputs, labels, list(classes) or [str(k) for k in range(count)], names, image_shape=image_shape)
+    def make(**options: Any) -> DataSet:
+        own = bound(function, options)
 
-    forget()  # what an earlier version of the function returned
-    DATA_SETS.register(
-        guard.name,
-        DataSet(
+        def load(cfg: DataConfig) -> Table:
+            found = guard.call(own, cfg)
+            if not isinstance(found, tuple) or len(found) != 2:
+                raise guard.error(f"returned a {type(found).__name__}, not the tuple (inputs, targets)")
+            inputs = _inputs(guard, found[0])
+            names = list(features) or [f"x{k}" for k in range(inputs.shape[1])]
+            if len(names) != inputs.shape[1]:
+                raise guard.error(f"names {len(names)} features and returned {inputs.shape[1]}")
+            if task == "regression":
+                values = _values(guard, found[1], len(inputs))
+                called = list(targets) or [f"y{k}" for k in range(values.shape[1])]
+                if len(called) != values.shape[1]:
+                    raise guard.error(f"names {len(called)} targets and returned {values.shape[1]}")
+                return Table(inputs, values, [], names, target_names=called, image_shape=image_shape)
+            labels = _classes(guard, found[1], len(inputs))
+            count = max(int(labels.max()) + 1, len(classes))
+            if classes and count > len(classes):
+                raise guard.error(f"names {len(classes)} classes and returned the class {count - 1}")
+            return Table(
+                inputs, labels, list(classes) or [str(k) for k in range(count)], names, image_shape=image_shape
+            )
+
+        return DataSet(
             load=load,
             task=task,
             keys=tuple(key for key in keys if key != "seed"),
             image_shape=image_shape,
             generated="seed" in keys,
-        ),
-    )
+        )
+
+    forget()  # what an earlier version of the function returned
+    guard.register(DATA_SETS, function, make)
     return function
 
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlpexp.extend.guard import Guard
+from mlpexp.extend.guard import Guard, bound
 from mlpexp.extend.protocols import ActivationFunction, InitialiserFunction, ScheduleFunction
 from mlpexp.nn.activations import ACTIVATIONS, Activation
 from mlpexp.nn.initialisation import INITIALISERS, Initialiser
@@ -41,6 +42,20 @@ def activation(
         return partial(activation, name=name, derivative=derivative, gain=gain, kinks=kinks, gated=gated)
     guard = Guard("activation", name, function)
 
+    def make(**options: Any) -> Activation:
+        slope = None if derivative is None else bound(derivative, options)
+        return replace(_activation(guard, bound(function, options), slope, gain), kinks=tuple(kinks), gated=gated)
+
+    guard.register(ACTIVATIONS, function, make)
+    return function
+
+
+def _activation(
+    guard: Guard,
+    function: Callable[..., Tensor],
+    derivative: Callable[..., Tensor] | None,
+    gain: float | None,
+) -> Activation:
     def checked(x: Tensor) -> Tensor:
         return guard.checked(guard.call(function, x), x.shape, x.dtype)
 
@@ -70,11 +85,7 @@ def activation(
         square = torch.trapezoid(torch.exp(-z * z / 2) / math.sqrt(2 * math.pi) * fz**2, z).item()
         gain = square**-0.5 if square > 0 and math.isfinite(square) else 1.0
     steepest = slope(z, fz).abs().max().item() or 1.0
-    ACTIVATIONS.register(
-        guard.name,
-        Activation(function=checked, derivative=slope, gain=gain, steepest=steepest, kinks=tuple(kinks), gated=gated),
-    )
-    return function
+    return Activation(function=checked, derivative=slope, gain=gain, steepest=steepest)
 
 
 def initialiser(
@@ -98,6 +109,17 @@ def initialiser(
         return partial(initialiser, name=name, bias=bias, scales_with_fan_in=scales_with_fan_in)
     guard = Guard("initialiser", name, function)
 
+    def make(**options: Any) -> Initialiser:
+        own_bias = None if bias is None else bound(bias, options)
+        return _initialiser(guard, bound(function, options), own_bias, scales_with_fan_in)
+
+    guard.register(INITIALISERS, function, make)
+    return function
+
+
+def _initialiser(
+    guard: Guard, function: Callable[..., Tensor], bias: Callable[..., Tensor] | None, scales_with_fan_in: bool
+) -> Initialiser:
     def weight(values: Tensor, generator: torch.Generator, _: float) -> None:
         shape = (values.shape[0], values.shape[1])
         found = guard.checked(guard.call(function, shape, generator), shape, values.dtype)
@@ -113,11 +135,7 @@ def initialiser(
         weight(values, torch.Generator().manual_seed(0), 1.0)
     if not torch.equal(*drawn):
         raise guard.error("gives other weights for the same seed; draw random numbers with generator=generator")
-    INITIALISERS.register(
-        guard.name,
-        Initialiser(weight=weight, bias=biases if bias is not None else None, scales_with_fan_in=scales_with_fan_in),
-    )
-    return function
+    return Initialiser(weight=weight, bias=biases if bias is not None else None, scales_with_fan_in=scales_with_fan_in)
 
 
 def schedule(
@@ -141,6 +159,14 @@ def schedule(
         return partial(schedule, name=name, by_step=by_step, depends_on_length=depends_on_length)
     guard = Guard("schedule", name, function)
 
+    def make(**options: Any) -> Schedule:
+        return _schedule(guard, bound(function, options), by_step, depends_on_length)
+
+    guard.register(SCHEDULES, function, make)
+    return function
+
+
+def _schedule(guard: Guard, function: Callable[..., float], by_step: bool, depends_on_length: bool) -> Schedule:
     def factor(elapsed: int, total: int) -> float:
         found = guard.call(function, elapsed, total)
         if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found < 0:
@@ -150,10 +176,8 @@ def schedule(
     for total in (1, 2, 10):
         for elapsed in range(total):
             factor(elapsed, total)
-    entry = (
-        Schedule(by_step=lambda elapsed, steps, _, __: factor(elapsed, steps), depends_on_length=depends_on_length)
-        if by_step
-        else Schedule(factor=lambda elapsed, epochs, _: factor(elapsed, epochs), depends_on_length=depends_on_length)
-    )
-    SCHEDULES.register(guard.name, entry)
-    return function
+    if by_step:
+        return Schedule(
+            by_step=lambda elapsed, steps, _, __: factor(elapsed, steps), depends_on_length=depends_on_length
+        )
+    return Schedule(factor=lambda elapsed, epochs, _: factor(elapsed, epochs), depends_on_length=depends_on_length)

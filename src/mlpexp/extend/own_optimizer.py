@@ -13,6 +13,7 @@ from torch import Tensor
 from mlpexp.extend.guard import Guard
 from mlpexp.extend.protocols import OptimizerFunction
 from mlpexp.nn.optimizers import OPTIMIZERS, StackOptimizer, UpdateSettings
+from mlpexp.runtime.declared_options import Declared
 
 KEYS = {"momentum": 0.0, "nesterov": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "alpha": 0.99}
 
@@ -48,10 +49,17 @@ def optimizer(
         raise guard.error(f"reads optimizer.{unknown[0]}, which it cannot; choose of {', '.join(KEYS)}")
     if reserved := {"step", "lr"} & set(state):
         raise guard.error(f"has a state named {min(reserved)}, which is taken; choose another name")
-    update = _Update(guard, function)
-    _try(guard, update, state, keys)
+    own_options = guard.options(function)
+    options = {key: option.default for key, option in own_options.items()}
+    for key, value in options.items():
+        if key in {*KEYS, "lr", "step", "beta1", "beta2"}:
+            raise guard.error(f"has an option named {key}, which is taken; choose another name")
+        if not isinstance(value, bool | int | float):
+            raise guard.error(f"has the option {key}={value!r}; options of an optimizer are numbers")
+    update = _Update(guard, function, tuple(options))
+    defaults_ = {key: KEYS[key] for key in keys} | options
+    _try(guard, update, state, defaults_)
     own_keys, own_state, decays, adapts = tuple(keys), tuple(state), decoupled_decay, is_adaptive
-    defaults_ = {key: KEYS[key] for key in keys}
 
     class Own(StackOptimizer):
         keys = own_keys
@@ -64,7 +72,11 @@ def optimizer(
         def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
             super().__init__(settings, parameters, gradients)
             self.state = {name: self._zeros() for name in self.state_names}
-            self._given = {key: self._setting(key) for key in self.keys}
+            self._given = {key: self._setting(key) for key in self.defaults}
+
+        @classmethod
+        def arguments(cls, settings: Any) -> dict[str, Any]:
+            return super().arguments(settings) | {key: settings.options.get(key, options[key]) for key in options}
 
         @staticmethod
         def torch_class() -> type[torch.optim.Optimizer]:
@@ -107,7 +119,7 @@ def optimizer(
                     [p.grad.unsqueeze(0) for _, p in pairs],
                     {key: [self.state[p][key].unsqueeze(0) for _, p in pairs] for key in own_state},
                     [torch.tensor([group["lr"]], dtype=torch.float64) for group, _ in pairs],
-                    {key: torch.tensor([first[key]], dtype=torch.float64) for key in own_keys},
+                    {key: torch.tensor([first[key]], dtype=torch.float64) for key in defaults_},
                     int(self.state[pairs[0][1]]["step"]),
                 )
             return loss
@@ -115,15 +127,16 @@ def optimizer(
     alone = Alone
     for cls in (Own, Alone):
         cls.__name__ = cls.__qualname__ = guard.name
-    OPTIMIZERS.register(guard.name, Own)
+    # one class for all values, which are settings of each run
+    OPTIMIZERS.register(guard.name, Own, Declared(own_options, lambda values: Own))
     return function
 
 
 class _Update:
     """Calls the function with hyperparameters in the shape of the parameters, and checks what it did."""
 
-    def __init__(self, guard: Guard, function: OptimizerFunction) -> None:
-        self._guard, self._function = guard, function
+    def __init__(self, guard: Guard, function: OptimizerFunction, options: Sequence[str]) -> None:
+        self._guard, self._function, self._options = guard, function, options
 
     def __call__(
         self,
@@ -150,7 +163,9 @@ class _Update:
             for key, values in numbers.items()
         }
         own, own_state = list(parameters), {key: list(values) for key, values in state.items()}
-        self._guard.call(self._function, own, list(gradients), own_state, hyperparameters | {"step": step})
+        by_name = {key: hyperparameters[key] for key in self._options}
+        call = partial(self._function, **by_name) if by_name else self._function
+        self._guard.call(call, own, list(gradients), own_state, hyperparameters | {"step": step})
         kept = all(a is b for a, b in zip(own, parameters, strict=False)) and len(own) == len(parameters)
         if own_state.keys() != state.keys():
             added = sorted(own_state.keys() ^ state.keys())[0]
@@ -165,7 +180,7 @@ class _Update:
             )
 
 
-def _try(guard: Guard, update: _Update, state: Sequence[str], keys: Sequence[str]) -> None:
+def _try(guard: Guard, update: _Update, state: Sequence[str], settings: Mapping[str, Any]) -> None:
     """Three steps of two runs, and of one of them alone."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 3, 4), (2, 3))
@@ -177,7 +192,7 @@ def _try(guard: Guard, update: _Update, state: Sequence[str], keys: Sequence[str
         parameters = [start[rows].clone() for start in starts]
         own = {name: [torch.zeros_like(p) for p in parameters] for name in state}
         runs = len(parameters[0])
-        given = {key: torch.tensor([KEYS[key]] * runs, dtype=torch.float64) for key in keys}
+        given = {key: torch.tensor([value] * runs, dtype=torch.float64) for key, value in settings.items()}
         rates = [torch.tensor([0.1] * runs, dtype=torch.float64)] * 2
         with torch.no_grad():
             for step, each in enumerate(gradients, 1):

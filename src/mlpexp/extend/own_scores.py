@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mlpexp.extend.guard import Guard
+from mlpexp.extend.guard import Guard, bound
 from mlpexp.extend.protocols import LossFunction, MeasureFunction, MetricFunction
 from mlpexp.nn.losses import BOTH, LOSSES, Loss, Task
 from mlpexp.nn.measures import MEASURES, Probe
@@ -41,7 +41,16 @@ def loss(
     if function is None:
         return partial(loss, name=name, task=task, unit=unit, power=power)
     guard = Guard("loss", name, function)
+    tasks = BOTH if task is None else (task,)
 
+    def make(**options: Any) -> Loss:
+        return _loss(guard, bound(function, options), tasks, guard.name if unit is None else unit, power)
+
+    guard.register(LOSSES, function, make)
+    return function
+
+
+def _loss(guard: Guard, function: Callable[..., Tensor], tasks: tuple[Task, ...], unit: str, power: int) -> Loss:
     def samples(outputs: Tensor, targets: Tensor) -> Tensor:
         """(M, C), (M, C) -> (M,)."""
         return guard.checked(guard.call(function, outputs, targets), outputs.shape[:1], outputs.dtype)
@@ -60,21 +69,17 @@ def loss(
                 raise guard.error("has no gradient: its result does not depend on the outputs for autograd")
             return torch.autograd.grad(found.sum(), leaf)[0]
 
-    for defined in BOTH if task is None else (task,):
+    for defined in tasks:
         _try_loss(guard, samples, gradient, defined)
-    LOSSES.register(
-        guard.name,
-        Loss(
-            label="loss",
-            unit=guard.name if unit is None else unit,
-            samples=lambda outputs, targets, settings: samples(outputs, settings.dense(targets, outputs)),
-            by_hand=lambda outputs, targets, _: by_hand(outputs, targets),
-            gradient=lambda outputs, targets, _: gradient(outputs, targets),
-            tasks=BOTH if task is None else (task,),
-            power=power,
-        ),
+    return Loss(
+        label="loss",
+        unit=unit,
+        samples=lambda outputs, targets, settings: samples(outputs, settings.dense(targets, outputs)),
+        by_hand=lambda outputs, targets, _: by_hand(outputs, targets),
+        gradient=lambda outputs, targets, _: gradient(outputs, targets),
+        tasks=tasks,
+        power=power,
     )
-    return function
 
 
 def _try_loss(

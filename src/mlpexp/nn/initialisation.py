@@ -112,6 +112,8 @@ class InitialSettings(WidthSettings, Protocol):
     def sigma_w(self) -> float: ...
     @property
     def sigma_b(self) -> float: ...
+    @property
+    def options(self) -> Mapping[str, object]: ...
 
 
 def initialise(network: NetworkSpec, settings: InitialSettings, seed: int) -> dict[str, Tensor]:
@@ -132,7 +134,7 @@ def initialise_(parameters: Mapping[str, Tensor], network: NetworkSpec, settings
 
 
 def _fill(parameters: Mapping[str, Tensor], network: NetworkSpec, settings: InitialSettings, seed: int) -> None:
-    initialiser, generator = INITIALISERS[settings.init], torch.Generator().manual_seed(seed)
+    initialiser, generator = INITIALISERS.at(settings.init, settings.options), torch.Generator().manual_seed(seed)
     for k, layer in enumerate(network.layers):
         own = network.of_layer(k, parameters)
         if not isinstance(layer, Linear):

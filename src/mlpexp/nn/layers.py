@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from mlpexp.nn.activations import ACTIVATIONS, Activation
+from mlpexp.runtime.declared_options import Options
 from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
@@ -146,14 +147,16 @@ class Activate(LayerSpec):
 
     Attributes:
         name: of its entry.
-        value: of the entry's key, e.g. the negative slope of leaky_relu; None for the entry's default.
+        value: of the entry's key, e.g. the negative slope of leaky_relu, or of its options; None for the defaults.
     """
 
     name: str
-    value: float | None = None
+    value: float | Options | None = None
 
     @property
     def entry(self) -> Activation:
+        if isinstance(self.value, Options):
+            return ACTIVATIONS.at(self.name, self.value)
         entry = ACTIVATIONS[self.name]
         return entry if self.value is None else entry.at(self.value)
 

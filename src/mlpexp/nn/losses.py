@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from mlpexp.runtime.declared_options import Options
 from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
 
@@ -26,6 +27,7 @@ else:
 Task = Literal["classification", "regression"]
 BOTH: tuple[Task, ...] = ("classification", "regression")
 DEFAULTS: dict[Task, str] = {"classification": "cross_entropy", "regression": "mse"}
+_NO_OPTIONS = Options()
 EPSILON = 1e-8  # inside the logarithm of the cross-entropy by hand, as in the course notebook
 
 
@@ -71,15 +73,17 @@ class LossFunction:
         name: of the entry.
         label_smoothing: share of each one-hot target that is spread evenly over all classes (Szegedy et al. 2016).
         delta: of the Huber loss: the absolute error from which it is linear.
+        options: of the user's own loss.
     """
 
     name: str = "cross_entropy"
     label_smoothing: float = 0.0
     delta: float = 1.0
+    options: Options = _NO_OPTIONS
 
     @property
     def entry(self) -> Loss:
-        return LOSSES[self.name]
+        return LOSSES.at(self.name, self.options) if self.options else LOSSES[self.name]
 
     @property
     def without_smoothing(self) -> LossFunction:

@@ -20,6 +20,7 @@ from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate, Add, Dropout, Gate, LayerSpec, Linear
 from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.user_module import UserModule
+from mlpexp.runtime.declared_options import Options
 from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def multilayer_perceptron(
     classes: int,
     activation: str,
     *,
-    value: float | None = None,
+    value: float | Options | None = None,
     bias: bool = True,
     norm: str | None = None,
     norm_position: Literal["pre", "post"] = "pre",
@@ -144,7 +145,7 @@ def multilayer_perceptron(
 
     Args:
         hidden: units of each hidden layer. With a gated activation the dense layer has two outputs for each of them.
-        value: of the activation's own key, e.g. the negative slope of leaky_relu.
+        value: of the activation's own key, e.g. the negative slope of leaky_relu, or of its options.
         norm: a name in `NORMS`; `pre` is before the activation, `post` after it.
         dropout: the rate after each hidden layer; empty for none.
         block_depth: so many hidden layers at a time, from the first, are a residual block where the block has as many

@@ -1,7 +1,7 @@
 """Learning-rate schedules over epochs or steps, one registry entry each."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -31,6 +31,8 @@ class RateSettings(Protocol):
     def patience(self) -> int: ...
     @property
     def pct_start(self) -> float: ...
+    @property
+    def options(self) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,7 @@ def rate_factor(
         step: of `steps` in `epoch`, from 0; matters only where the rate `changes_by_step`.
         reduced: what a schedule that follows the monitor has reduced the rate to, see `Plateau`.
     """
-    entry, now = SCHEDULES[settings.schedule], epoch * steps + step
+    entry, now = SCHEDULES.at(settings.schedule, settings.options), epoch * steps + step
     if epoch < settings.warmup_epochs:
         return (epoch + 1) / (settings.warmup_epochs + 1)
     if now < settings.warmup_steps:

@@ -122,7 +122,7 @@ def construct(cls: type[nn.Module], target: str, given: str, sizes: tuple[int, i
             module = cls(**arguments)
             if any(nn.parameter.is_lazy(one) for one in [*module.parameters(), *module.buffers()]):
                 module.eval()(torch.zeros(2, sizes[0]))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
             raise UserError(f"model._target_={target}({listed}) cannot be built: {described(error)}") from error
     return module

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from mlpexp.runtime import user_code
+from mlpexp.runtime.declared_options import Declared, OwnOption
 from mlpexp.runtime.errors import UserError
 
 T = TypeVar("T")
@@ -23,10 +24,14 @@ class Registry(Mapping[str, T], Generic[T]):
         self.kind = kind
         self._entries: dict[str, T] = dict(entries or {})
         self._files: dict[str, Path] = {}  # of the code that registered an entry
+        self._declared: dict[str, Declared] = {}
         user_code.REGISTRIES.append(self)
 
-    def register(self, name: str, entry: T) -> T:
+    def register(self, name: str, entry: T, declared: Declared | None = None) -> T:
         """Add an entry and return it.
+
+        Args:
+            declared: its options, see `at`.
 
         Raises:
             UserError: the name is taken.
@@ -36,6 +41,8 @@ class Registry(Mapping[str, T], Generic[T]):
             by = f" by the plugin {user_code.short(plugin.place)}" if plugin else ""
             raise UserError(f"{self.kind} {name!r} is registered already{by}; choose another name")
         self._entries[name] = entry
+        if declared is not None and declared.options:
+            self._declared[name] = declared
         if (file := user_code.registrant()) is not None:
             self._files[name] = file
         return entry
@@ -44,6 +51,21 @@ class Registry(Mapping[str, T], Generic[T]):
         """Take an entry away, as when the plugin that registered it has changed."""
         del self._entries[name]
         self._files.pop(name, None)
+        self._declared.pop(name, None)
+
+    def options_of(self, name: str) -> Mapping[str, OwnOption]:
+        """The options that an entry declares; none for most, and for names that are not registered."""
+        return self._declared[name].options if name in self._declared else {}
+
+    def at(self, name: str, options: Mapping[str, object]) -> T:
+        """The entry with these values of its options; those that it does not declare are of other parts.
+
+        Raises:
+            UserError: see `__getitem__`; or it refuses them.
+        """
+        entry = self[name]
+        own = {key: value for key, value in options.items() if key in self.options_of(name)}
+        return self._declared[name].entry(own) if own else entry
 
     def of_files(self, files: Collection[Path]) -> list[str]:
         """The entries that code in these files has registered."""

@@ -3,23 +3,18 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 
+from mlpexp.config import own_options
 from mlpexp.config.schema import Config
-from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.data.prepared_data import Prepared
-from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.chance_level import chance_message, loss_of_constant, value_chance_message
 from mlpexp.nn.early_stopping import Progress
-from mlpexp.nn.initialisation import INITIALISERS
-from mlpexp.nn.losses import LOSSES, LossFunction
-from mlpexp.nn.normalisation import NORMS
-from mlpexp.nn.optimizers import OPTIMIZERS
-from mlpexp.nn.schedules import SCHEDULES
+from mlpexp.nn.losses import LossFunction
 from mlpexp.runtime import user_code
-from mlpexp.runtime.registry import Registry
 from mlpexp.store.run_directory import Status
 
 # flags of a training that is not meant to learn much, as trainer=smoke; such a run is never called `chance`
@@ -86,16 +81,7 @@ def plugin_parts(cfg: Config) -> Iterator[str]:
     """What decides on the numbers of a run and comes from a plugin, e.g. `activation 'bump' of my_plugin.py`."""
     if not cfg.plugins:
         return
-    chosen: list[tuple[Registry[Any], str]] = [
-        (ACTIVATIONS, cfg.model.activation),
-        (INITIALISERS, cfg.model.init),
-        (LOSSES, cfg.loss_function.name),
-        (OPTIMIZERS, cfg.optimizer.name),
-        (SCHEDULES, cfg.optimizer.schedule),
-        (NORMS, cfg.model.norm),
-        (DATA_SETS, cfg.data.name),
-    ]
-    for registry, name in chosen:
+    for registry, name in chain.from_iterable(own_options.chosen(cfg).values()):
         if name in registry and (plugin := registry.plugin_of(name)) is not None:
             yield f"{registry.kind} {name!r} of {user_code.short(plugin.place)}"
 

@@ -156,9 +156,10 @@ def _stacks(
         yield replace(piece, cost=_cost([configs[i] for i in piece.runs], first))
 
 
-def _activation(cfg: Config) -> tuple[str, float]:
+def _activation(cfg: Config) -> tuple[str, float, str]:
     """Equal where the kernels of the activation are."""
-    return cfg.model.activation, cfg.model.activation_value or 0.0
+    value = cfg.model.activation_value
+    return cfg.model.activation, value if isinstance(value, float) else 0.0, repr(value)
 
 
 def _num_pieces(stack: Stack, share: float) -> int:

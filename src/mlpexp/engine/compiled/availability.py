@@ -42,13 +42,13 @@ OPTIMIZERS = {
 SUPPORTED_KEYS = {
     "": "seed name monitor metrics plugins test_weights threads record keep_weights dry_run report resume "
     "diagnostics diagnostics_every callbacks logger tracker",
-    "model": "variant depth width activation init sigma_w sigma_b parametrization base_width",
+    "model": "variant depth width activation init sigma_w sigma_b parametrization base_width options",
     "data": "name task split val_fraction test_fraction seed folds fold label_noise class_weight batch_size shuffle "
     "path target val_path test_path separator decimal thousands encoding columns drop categorical missing samples "
-    "noise classes",
-    "loss": "name label_smoothing delta",
+    "noise classes options",
+    "loss": "name label_smoothing delta options",
     "optimizer": "name lr momentum nesterov betas eps weight_decay decay_bias schedule step_epochs step_factor "
-    "warmup_epochs warmup_steps patience pct_start",
+    "warmup_epochs warmup_steps patience pct_start options",
     "early_stopping": "patience min_delta",
     "trainer": "max_epochs accelerator enable_progress_bar flags",
     "tracking": "tensorboard figures diagnostics test_hits weights",

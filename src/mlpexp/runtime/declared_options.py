@@ -1,0 +1,114 @@
+"""Options of the user's own parts: the keyword-only arguments of their functions, as keys of the configuration.
+
+`def bump(x, *, slope: float = 0.5)` declares the option `slope`: its type, its default, and with
+`Annotated[float, Field(gt=0, description="...")]` its bounds and its line of help.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_type_hints
+
+PLAIN = (bool, int, float, str)
+
+
+class Options(dict[str, Any]):
+    """Values of options by name, which nothing changes; hashable."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted((name, repr(value)) for name, value in self.items())))
+
+
+@dataclass(frozen=True)
+class OwnOption:
+    """One option.
+
+    Attributes:
+        type: in words, e.g. "float".
+        check: what was typed -> the value; raises `ValueError`, which says what is wrong.
+    """
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    check: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The options of one entry of a registry.
+
+    Attributes:
+        make: values -> the entry with these values.
+    """
+
+    options: Mapping[str, OwnOption]
+    make: Callable[[Mapping[str, Any]], Any]
+    _made: dict[Options, Any] = field(default_factory=dict)
+
+    def entry(self, values: Mapping[str, Any]) -> Any:
+        """The entry with these values; each is made once."""
+        key = Options(values)
+        if key not in self._made:
+            self._made[key] = self.make(key)
+        return self._made[key]
+
+
+def options_of(function: Callable[..., Any]) -> dict[str, OwnOption]:
+    """The options that a function, or a class, declares.
+
+    Raises:
+        ValueError: one has no default, or its type is no type of a key.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some functions of C have no signature
+        return {}
+    own = [one for one in parameters if one.kind is one.KEYWORD_ONLY]
+    if not own:
+        return {}
+    try:
+        source = function.__init__ if isinstance(function, type) else inspect.unwrap(function)  # type: ignore[misc]
+        hints = get_type_hints(getattr(source, "func", source), include_extras=True)
+    except Exception as error:  # whatever an annotation raises
+        raise ValueError(f"has annotations that cannot be read: {error}") from error
+    return {one.name: _option(one, hints.get(one.name)) for one in own}
+
+
+def _option(parameter: inspect.Parameter, annotation: Any) -> OwnOption:
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError  # late: few plugins have options
+    from pydantic.errors import PydanticSchemaGenerationError
+    from pydantic.fields import FieldInfo
+
+    name, default = parameter.name, parameter.default
+    if default is parameter.empty:
+        raise ValueError(f"has the keyword-only argument {name} without a default; give it one, e.g. {name}: float=1.0")
+    if annotation is None:
+        if type(default) not in PLAIN:
+            raise ValueError(
+                f"has the keyword-only argument {name}, whose type is not said; annotate it, e.g. {name}: float | None"
+            )
+        annotation = type(default)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+        adapter.json_schema()  # of what a configuration can hold there is one
+    except (PydanticUserError, PydanticSchemaGenerationError) as error:
+        shown = getattr(annotation, "__name__", annotation)
+        raise ValueError(f"has the keyword-only argument {name} of the type {shown}, which no key can have") from error
+
+    def check(given: Any) -> Any:
+        try:
+            return adapter.validate_python(given)
+        except ValidationError as error:
+            said = error.errors(include_url=False)[0]["msg"]
+            raise ValueError(said[0].lower() + said[1:]) from None
+
+    try:
+        default = check(default)
+    except ValueError as error:
+        raise ValueError(f"has the keyword-only argument {name}={parameter.default!r}, but {error}") from None
+    arms = get_args(annotation) if hasattr(annotation, "__metadata__") else (annotation,)
+    described = [one.description for one in arms[1:] if isinstance(one, FieldInfo) and one.description]
+    shown = getattr(arms[0], "__name__", None) if isinstance(arms[0], type) and not get_args(arms[0]) else None
+    return OwnOption(name, shown or str(arms[0]).replace("typing.", ""), default, (described or [""])[0], check)
