@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mlpexp import data as datasets
 from mlpexp.config import checks, schema
 from mlpexp.runtime import software_versions
-from mlpexp.training import single_run
+from mlpexp.training import trainer_setup
 from mlpexp.training.engine_choice import with_engine
 from mlpexp.training.planner import plan
 from mlpexp.training.train_stack import train_stack
@@ -69,7 +69,7 @@ def stacks_in_trainer(runs: int, *, epochs: int = 10, **settings: Any) -> Callab
     data = [datasets.prepare(cfg.data) for cfg in configs]
 
     def train(members: Sequence[int]) -> None:
-        with single_run.Quiet():
+        with trainer_setup.Quiet():
             train_stack([configs[i] for i in members], [data[i] for i in members])
 
     train([0, 1])  # what is loaded or compiled once

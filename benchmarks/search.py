@@ -42,8 +42,8 @@ from mlpexp.search import samplers, search_space
 from mlpexp.search.search_space import Space
 from mlpexp.training.engine_choice import with_engine
 from mlpexp.training.planner import plan
-from mlpexp.training.single_run import Quiet
 from mlpexp.training.train_stack import train_stack
+from mlpexp.training.trainer_setup import Quiet
 
 SPACE = (
     "model.depth=range(1,4)",

@@ -29,7 +29,6 @@ from mlpexp.cli import hydra_app
 from mlpexp.config.schema import Config, DataConfig
 from mlpexp.store import file_names
 from mlpexp.training import single_run
-from mlpexp.training.single_run import Job
 
 IMPORTS = "import torch, lightning, sklearn.datasets"
 FIT_TARGET, PROCESS_TARGET_S = 4.0, 2.0
@@ -82,7 +81,7 @@ def fit(repeats: int) -> dict[str, Any]:
 def run(cfg: Config) -> tuple[list[tuple[float, float]], float]:
     """The same columns of a real run's `metrics.csv`, and the seconds of its `fit`."""
     with tempfile.TemporaryDirectory() as directory:
-        result = single_run.train(cfg, Job(directory=Path(directory) / "run"))
+        result = single_run.train(cfg, Path(directory) / "run")
         with (Path(directory) / "run" / file_names.METRICS).open() as file:
             curve = [(float(row["val/loss"]), float(row["val/acc"])) for row in csv.DictReader(file)]
     return curve, result.seconds["fit"]

@@ -222,9 +222,9 @@ def test_callbacks_hear_of_every_job(here: Path, trained: list[Job]) -> None:
 def test_a_job_alone_finds_what_hydra_promises(here: Path, alone: Any) -> None:
     seen = []
 
-    def train(cfg: Any, job: Any) -> Any:
+    def train(cfg: Any, directory: Path, **_: Any) -> Any:
         seen.append((os.environ["MLPEXP_X"], HydraConfig.get().job.num, HydraConfig.get().runtime.output_dir))
-        assert str(job.directory) == HydraConfig.get().runtime.output_dir
+        assert str(directory) == HydraConfig.get().runtime.output_dir
         logging.getLogger("somebody").info("seed %d", cfg.seed)
         return SimpleNamespace(objective=1.5)
 
@@ -244,7 +244,7 @@ def test_a_job_that_raises_leaves_its_traceback_and_the_others_alone(
 ) -> None:
     done = []
 
-    def train(cfg: Any, job: Any) -> Any:
+    def train(cfg: Any, directory: Path, **_: Any) -> Any:
         if cfg.seed == 1:
             raise ValueError("broken")
         if cfg.seed == 2:
@@ -264,7 +264,7 @@ def test_a_job_that_raises_leaves_its_traceback_and_the_others_alone(
 
 
 def test_an_interruption_ends_the_sweep(here: Path, alone: Any) -> None:
-    def train(cfg: Any, job: Any) -> Any:
+    def train(cfg: Any, directory: Path, **_: Any) -> Any:
         raise Interrupted("stopped", 130)
 
     alone(train)

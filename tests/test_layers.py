@@ -32,8 +32,8 @@ from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import UpdateSettings
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.store.identity import identity
-from mlpexp.training.single_run import Quiet
 from mlpexp.training.train_stack import train_stack
+from mlpexp.training.trainer_setup import Quiet
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 

@@ -20,7 +20,7 @@ from mlpexp.models.handmade_mlp import AutogradMLP, BackpropMLP
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.nn.initialisation import initialise
 from mlpexp.store import checkpoint_files
-from mlpexp.training.single_run import Quiet
+from mlpexp.training.trainer_setup import Quiet
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 

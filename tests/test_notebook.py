@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from mlpexp.cli import hydra_app
 from mlpexp.store import file_names
 from mlpexp.training import single_run
-from mlpexp.training.single_run import Job
 
 CONF = Path(__file__).parents[1] / "conf"
 SEEDS = [0, 7, 2**32 - 1]
@@ -91,7 +90,7 @@ def ours(directory, *overrides):
     hydra_app.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra_app.parse(compose("train", ["experiment=notebook", "tracking.figures=false", *overrides]))
-    single_run.train(cfg, Job(directory=directory))
+    single_run.train(cfg, directory)
     with (directory / file_names.METRICS).open() as file:
         return [(float(row["val/loss"]), float(row["val/acc"])) for row in csv.DictReader(file)]
 

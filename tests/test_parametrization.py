@@ -15,8 +15,8 @@ from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.network import forward
 from mlpexp.nn.parametrization import initial_factors, rate_factors
 from mlpexp.runtime.errors import ConfigError
-from mlpexp.training.single_run import Quiet
 from mlpexp.training.train_stack import train_stack
+from mlpexp.training.trainer_setup import Quiet
 
 
 def configured(

@@ -26,7 +26,7 @@ from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import checkpoint_files, run_directory, stack_states
 from mlpexp.store.file_names import STATES
-from mlpexp.training import single_run
+from mlpexp.training import trainer_setup
 from mlpexp.training.train_stack import EpochHooks, train_stack
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
@@ -228,7 +228,7 @@ def test_workers_save_before_they_stop_with_their_sweep(backend: str, here: Path
 
 def state() -> tuple[dict[str, Any], TrainingState]:
     cfg = configured({"trainer.max_epochs": 2})
-    with single_run.Quiet():
+    with trainer_setup.Quiet():
         module = train_stack([cfg, cfg], [of(cfg)] * 2, EpochHooks())
     return {"one": (cfg, of(cfg))}, module.state(0)
 

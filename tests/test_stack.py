@@ -22,7 +22,7 @@ from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.store.run_directory import Result
-from mlpexp.training import resume, single_run
+from mlpexp.training import resume, single_run, trainer_setup
 from mlpexp.training.engine_choice import cannot_be_stacked
 from mlpexp.training.planner import plan
 from mlpexp.training.stack_run_files import write_run
@@ -46,7 +46,7 @@ GENEROUS = 1 << 30
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    with single_run.Quiet():
+    with trainer_setup.Quiet():
         yield
     torch.set_num_threads(before)
 
@@ -79,7 +79,7 @@ def written(module: StackModule, row: int, directory: Path) -> Result:
 
 def assert_same_run(cfg: Config, result: Result, directory: Path, alone_in: Path) -> None:
     """Train `cfg` alone, and compare all that it leaves with what a stack has left in `directory`."""
-    alone = single_run.train(cfg, single_run.Job(directory=alone_in))
+    alone = single_run.train(cfg, alone_in)
     assert (directory / file_names.METRICS).read_bytes() == (alone_in / file_names.METRICS).read_bytes(), cfg
     for key in ("status", "epoch", "epochs", "identity", "data_digest", "monitor", "message", "num_parameters"):
         assert getattr(result, key) == getattr(alone, key), (key, cfg)
@@ -213,7 +213,7 @@ def test_layer_statistics_are_those_of_the_run_alone(tmp_path: Path) -> None:
     module = stacked(configs)
     for row, cfg in enumerate(configs):
         written(module, row, tmp_path / f"{row}")
-        single_run.train(cfg, single_run.Job(directory=tmp_path / f"alone-{row}"))
+        single_run.train(cfg, tmp_path / f"alone-{row}")
         mine, theirs = (
             [line.split(",") for line in (tmp_path / place / file_names.LAYERS).read_text().splitlines()[1:]]
             for place in (f"{row}", f"alone-{row}")
@@ -294,8 +294,8 @@ def test_a_stacked_run_is_continued_as_if_it_had_been_alone(tmp_path: Path) -> N
     written(module, 1, directory)
     longer = {"trainer.max_epochs": 4}
     continued = resume.find(configured(longer | {"resume": str(directory)}), ["resume=…", "trainer.max_epochs=4"])
-    result = single_run.train(continued.cfg, single_run.Job(directory=directory, continued=continued))
-    expected = single_run.train(configured(settings | longer | {"seed": 4}), single_run.Job(directory=whole))
+    result = single_run.train(continued.cfg, directory, continued=continued)
+    expected = single_run.train(configured(settings | longer | {"seed": 4}), whole)
     assert (directory / file_names.METRICS).read_bytes() == (whole / file_names.METRICS).read_bytes()
     assert result.metrics == expected.metrics
     mine, theirs = (checkpoint_files.load(place / file_names.LAST) for place in (directory, whole))

@@ -176,7 +176,7 @@ def test_a_stack_trains_as_lightning_trains_the_module_alone(optimizer, tmp_path
     configs = runs(given, range(2))
     module = stacked(configs)
     single_run.train(replace(configs[1], stack=replace(configs[1].stack, engine="torch")),
-                     single_run.Job(directory=tmp_path / "alone"))  # fmt: skip
+                     tmp_path / "alone")  # fmt: skip
     written(module, 1, tmp_path / "stacked")
     mine, theirs = (checkpoint_files.load(tmp_path / place / file_names.LAST) for place in ("stacked", "alone"))
     assert mine["state_dict"].keys() == theirs["state_dict"].keys()

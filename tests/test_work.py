@@ -15,12 +15,12 @@ from mlpexp.config.schema import Config
 from mlpexp.sweep import work_unit
 from mlpexp.sweep.hydra_jobs import Job
 from mlpexp.sweep.work_unit import Unit
-from mlpexp.training import single_run
+from mlpexp.training import trainer_setup
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    with single_run.Quiet():
+    with trainer_setup.Quiet():
         yield
 
 

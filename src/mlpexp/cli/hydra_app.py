@@ -147,10 +147,10 @@ class CheckFirst(Callback):
                     say(summary)
             if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
                 from mlpexp.training import (
-                    trainer_check,  # Lightning: late, and only where it is needed
+                    trainer_setup,  # Lightning: late, and only where it is needed
                 )
 
-                trainer_check.check(cfg)
+                trainer_setup.check(cfg)
             if cfg.resume is None and _is_automatic(config.hydra.run, "dir"):
                 automatic_directories.claim(str(config.hydra.run.dir))
             elif cfg.resume is not None:

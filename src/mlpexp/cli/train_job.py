@@ -24,7 +24,6 @@ from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_state import State, inspect, set_content_aside
 from mlpexp.training import resume, run_tracking, single_run
-from mlpexp.training.single_run import Job
 
 SAME = "finished runs are kept, the same command carries on"
 log = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ def _train(config: Config, *, alone: bool) -> tuple[Config, Result]:
         bar = console.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
         directory = Path(hydra.runtime.output_dir)
         before = _identity(directory) if continued and config.trackers else ()
-        result = single_run.train(config, Job(directory=directory, bar=bar, continued=continued))
+        result = single_run.train(config, directory, bar=bar, continued=continued)
         if config.trackers:
             sweep = Path(str(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
             tracking = run_tracking.of_run(directory, sweep, Path(hydra.runtime.cwd), partial(say, error=True))

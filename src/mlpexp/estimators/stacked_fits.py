@@ -29,8 +29,8 @@ from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, Stopped, UserError, first_line
 from mlpexp.training.engine_choice import with_engine
 from mlpexp.training.planner import plan
-from mlpexp.training.single_run import Quiet
 from mlpexp.training.train_stack import train_stack
+from mlpexp.training.trainer_setup import Quiet
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -121,10 +121,10 @@ def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
     for name, count in Counter(cfg.trainer.accelerator for cfg in configs).items():
         if name in ("cpu", "auto"):
             continue
-        from mlpexp.training import single_run  # torch: late
+        from mlpexp.training import trainer_setup  # torch: late
 
         try:
-            single_run.check_accelerator(name)
+            trainer_setup.check_accelerator(name)
         except UserError as error:
             problems[str(error)] = count
     return problems

@@ -26,7 +26,7 @@ from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.successive_halving import Halving
 from mlpexp.sweep.sweep_console import Screen, TimeLeft
 from mlpexp.sweep.work_unit import Unit, data_of
-from mlpexp.training import single_run
+from mlpexp.training import trainer_setup
 from mlpexp.training.planner import Plan, plan
 from mlpexp.training.run_tracking import Ended, RunTracking
 
@@ -61,7 +61,7 @@ def conduct(
     jobs = [sweep[i] for i in left]
     _warn_of_mixture(sweep, outcomes, jobs[0].config)
     progress = _Progress(sweep, outcomes, directory, screen, tracking=tracking)
-    with signals.interruptible(), single_run.Quiet():
+    with signals.interruptible(), trainer_setup.Quiet():
         try:
             try:
                 in_portions = make_backend is not None

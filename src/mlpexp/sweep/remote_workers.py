@@ -24,7 +24,7 @@ from mlpexp.store.run_state import State, inspect
 from mlpexp.store.worker_session import Gone, Session
 from mlpexp.sweep.hydra_jobs import Outcome, failed
 from mlpexp.sweep.work_unit import Unit, identities, load_plugins, work
-from mlpexp.training import single_run
+from mlpexp.training import trainer_setup
 
 ATTEMPTS = 2  # at a unit as a whole, before it is halved
 MAX_IDLE_LOSSES = 6  # workers in a row that were lost before they began
@@ -77,7 +77,7 @@ class RemoteWorker:
                 if Path(self.home).is_dir():
                     surroundings.enter_context(contextlib.chdir(self.home))
                 surroundings.enter_context(signals.interruptible())
-                surroundings.enter_context(single_run.Quiet())
+                surroundings.enter_context(trainer_setup.Quiet())
                 if self.prepare is not None:
                     self.prepare()
                 setup_globals()  # Hydra's resolvers

@@ -276,8 +276,7 @@ def _train_alone(job: Job) -> Outcome:
         with job.surroundings():
             continued = earlier_run.continued_alone(job.earlier, job.config, job.overrides, data_of(job), job.directory)
             cfg = job.config if continued is None else continued.cfg
-            own = single_run.Job(directory=job.directory, hparams=job.hparams, continued=continued)
-            result = single_run.train(cfg, own)
+            result = single_run.train(cfg, job.directory, hparams=job.hparams, continued=continued)
     except Interrupted as stop:
         _mark_interrupted(job, stop)
         raise

@@ -4,16 +4,13 @@ import logging
 import math
 import signal
 import time
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
@@ -21,7 +18,6 @@ from mlpexp import models
 from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config
 from mlpexp.data.datamodule import TableDataModule
-from mlpexp.extend.epoch_callback import EpochCallback, refuse_other
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn import chance_level
 from mlpexp.nn.metric_columns import PARTS, columns
@@ -47,36 +43,38 @@ from mlpexp.training.final_status import Conclusion, conclude, guessed_loss
 from mlpexp.training.lightning_logger import RunLogger
 from mlpexp.training.recorder import DeferredCheckpointIO, Recorder
 from mlpexp.training.resume import Continued
+from mlpexp.training.trainer_setup import Quiet, instances, of_stacks, on_this_machine, own_callbacks
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a run needs beside its configuration."""
-
-    directory: Path
-    bar: Callback | None = None
-    hparams: Mapping[str, Hparam] | None = None
-    """the run's row of TensorBoard's HParams page; by default what differs from the defaults, and a few more"""
-    continued: Continued | None = None
-
-
-def train(cfg: Config, job: Job) -> Result:
+def train(
+    cfg: Config,
+    directory: Path,
+    *,
+    bar: Callback | None = None,
+    hparams: Mapping[str, Hparam] | None = None,
+    continued: Continued | None = None,
+) -> Result:
     """Train `cfg` and leave a complete run directory behind.
+
+    Args:
+        bar: shows progress.
+        hparams: the run's row of TensorBoard's HParams page; by default what differs from the defaults, and a few more.
+        continued: the run that is continued in the directory.
 
     Raises:
         UserError: the directory is in use, or the accelerator is not there.
         Interrupted: stopped by a signal; what was reached is kept and marked as interrupted.
     """
     started = time.time()
-    job.directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     # the given directory may be a link; below it none is followed
-    job = replace(job, directory=job.directory.resolve()) if job.directory.is_symlink() else job
+    directory = directory.resolve() if directory.is_symlink() else directory
     with ExitStack() as stack:
-        stack.enter_context(directory_lock.hold(job.directory))
-        if job.continued is None:
-            directory_checks.check_unused(job.directory)
+        stack.enter_context(directory_lock.hold(directory))
+        if continued is None:
+            directory_checks.check_unused(directory)
         for context in (signals.interruptible(), _Threads(cfg.threads), Quiet()):
             stack.enter_context(context)
         data = TableDataModule(cfg.data, cfg.seed)
@@ -86,17 +84,32 @@ def train(cfg: Config, job: Job) -> Result:
         callbacks = own_callbacks(cfg)
         events = None
         if cfg.writes_events:
-            events = EventLog(job.directory, started, hidden=job.continued is not None)
+            events = EventLog(directory, started, hidden=continued is not None)
             stack.callback(events.close)
-        io = DeferredCheckpointIO(job.directory)
-        recorder = Recorder(cfg, job.directory, events, io, callbacks=of_stacks(callbacks))
-        return _Run(cfg, job, data, module, recorder, events, started, callbacks).train(io)
+        io = DeferredCheckpointIO(directory)
+        recorder = Recorder(cfg, directory, events, io, callbacks=of_stacks(callbacks))
+        return _Run(
+            cfg=cfg,
+            directory=directory,
+            bar=bar,
+            hparams=hparams,
+            continued=continued,
+            data=data,
+            module=module,
+            recorder=recorder,
+            events=events,
+            started=started,
+            callbacks=callbacks,
+        ).train(io)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Run:
     cfg: Config
-    job: Job
+    directory: Path
+    bar: Callback | None
+    hparams: Mapping[str, Hparam] | None
+    continued: Continued | None
     data: TableDataModule
     module: Classifier
     recorder: Recorder
@@ -114,7 +127,7 @@ class _Run:
                 self.events.discard()  # nothing has begun
             raise
         self._open()
-        last = self.job.directory / file_names.LAST if self.job.continued else None
+        last = self.directory / file_names.LAST if self.continued else None
         fit_started = time.perf_counter()
         fit_s = math.nan
         recorder = self.recorder
@@ -122,7 +135,7 @@ class _Run:
             trainer.fit(self.module, self.data, ckpt_path=last, weights_only=True)
             fit_s = time.perf_counter() - fit_started
             if trainer.world_size > 1:  # trained by processes that have ended; what they wrote is in the directory
-                recorder.begin(*resume.read_tables(self.job.directory))
+                recorder.begin(*resume.read_tables(self.directory))
             if not recorder.history:
                 raise UserError("training stopped before its first epoch was done; allow it more steps or time")
             self._replace()
@@ -130,7 +143,7 @@ class _Run:
             self._draw()
         except BaseException as error:
             _end_ranks(trainer)
-            if self.job.continued and not (self.replaced or recorder.has_news):
+            if self.continued and not (self.replaced or recorder.has_news):
                 raise  # the run stays as it was
             status: run_directory.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
             so_far = self._conclude({})
@@ -149,7 +162,7 @@ class _Run:
 
     def _open(self) -> None:
         """The event file's beginning, with the earlier curves of a continued run."""
-        continued = self.job.continued
+        continued = self.continued
         if continued:
             self.recorder.started = continued.started
             self.recorder.begin(continued.history, continued.layer_rows)
@@ -158,7 +171,7 @@ class _Run:
         if self.events is not None:
             self.events.add(
                 *start_events(
-                    self.job.hparams or chosen(self.cfg),
+                    self.hparams or chosen(self.cfg),
                     self.recorder.started,
                     curve_titles(self.cfg.metric_names, self.module.network.sizes[-1], self.cfg.loss_function.name),
                 )
@@ -169,14 +182,14 @@ class _Run:
 
     def _engine(self) -> str:
         """What has trained the run: for one that was begun in a stack both engines, in their order."""
-        begun = self.job.continued.engine if self.job.continued else "torch"
+        begun = self.continued.engine if self.continued else "torch"
         return "torch" if begun == "torch" else f"{begun}, then torch"
 
     def _replace(self) -> None:
         """Before the first file of a continued run is replaced: its marker no longer says that it is finished."""
-        if self.job.continued is None or self.replaced:
+        if self.continued is None or self.replaced:
             return
-        directory, earlier = self.job.directory, self._earlier_events()
+        directory, earlier = self.directory, self._earlier_events()
         if (directory / file_names.RESULT).exists():
             message = f"is being trained further, to {self.cfg.trainer.max_epochs} epochs; resume it to complete that"
             before = run_directory.read_result(directory)
@@ -190,7 +203,7 @@ class _Run:
 
     def _earlier_events(self) -> list[Path]:
         own = self.events.path if self.events is not None else None
-        return [path for path in sorted(self.job.directory.glob(file_names.EVENTS)) if path != own]
+        return [path for path in sorted(self.directory.glob(file_names.EVENTS)) if path != own]
 
     def _trainer(self, io: DeferredCheckpointIO) -> Trainer:
         cfg = self.cfg
@@ -204,15 +217,15 @@ class _Run:
         plugins = flags.pop("plugins", None) or []
         given = [one for one in self.callbacks.values() if isinstance(one, Callback)]
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)
-        bars = [self.job.bar] if self.job.bar and not has_bar else []
+        bars = [self.bar] if self.bar and not has_bar else []
         return Trainer(
             max_epochs=cfg.trainer.max_epochs,
             accelerator=cfg.trainer.accelerator,
             enable_progress_bar=has_bar,  # ours is an ordinary callback
-            logger=[RunLogger(self.job.directory, self.events, self._columns()), *instances("logger", cfg.logger)],
+            logger=[RunLogger(self.directory, self.events, self._columns()), *instances("logger", cfg.logger)],
             callbacks=[self.recorder, *bars, *given],
             plugins=[io, *on_this_machine(plugins if isinstance(plugins, list) else [plugins])],
-            default_root_dir=self.job.directory,
+            default_root_dir=self.directory,
             **flags,
         )
 
@@ -220,7 +233,7 @@ class _Run:
         """Test metrics of the weights that `test_weights` names; the module holds them afterwards."""
         best = self.cfg.test_weights == "best" and self.recorder.progress.best_epoch is not None
         if best or self.recorder.in_epoch:
-            path = self.job.directory / (file_names.BEST if best else file_names.LAST)
+            path = self.directory / (file_names.BEST if best else file_names.LAST)
             self.module.load_state_dict(checkpoint_files.load(path)["state_dict"])
         if len(self.data.prepared.split.test) == 0:
             return {}
@@ -243,7 +256,7 @@ class _Run:
             return
         outcomes, prepared = self.module.outcomes("test"), self.data.prepared
         hits = (outcomes.classes() == outcomes.labels).cpu().numpy()
-        path = self.job.directory / file_names.TEST_HITS
+        path = self.directory / file_names.TEST_HITS
         atomic_files.write(path, test_hits.encode(hits, prepared.split.test, len(prepared.labels)))
 
     def _columns(self) -> tuple[str, ...]:
@@ -265,11 +278,11 @@ class _Run:
         if self.cfg.tracking.figures:
             from mlpexp.training import run_figures  # matplotlib: late, a run without figures does without it
 
-            run_figures.draw(self.module, self.data.prepared, self.recorder, self.job.directory, self.events)
+            run_figures.draw(self.module, self.data.prepared, self.recorder, self.directory, self.events)
 
     def _finish(self, end: Conclusion, fit_s: float) -> Result:
         """The last files, the marker at the very end."""
-        history, directory = self.recorder.history, self.job.directory
+        history, directory = self.recorder.history, self.directory
         names = [
             name
             for name in (
@@ -314,89 +327,6 @@ def _end_ranks(trainer: Trainer) -> None:
     launcher = trainer.strategy.launcher
     if trainer.world_size > 1 and launcher is not None:
         launcher.kill(signal.SIGKILL)
-
-
-def check_accelerator(name: str) -> None:
-    """
-    Raises:
-        UserError: this machine has no such accelerator.
-    """
-    from lightning.pytorch.accelerators import AcceleratorRegistry
-
-    kinds = {"gpu": ("cuda", "mps")}.get(name, (name,))
-    if not any(AcceleratorRegistry.get(kind).is_available() for kind in kinds if kind in AcceleratorRegistry):
-        raise UserError(
-            f"trainer.accelerator={name}: no such device is available on this machine; use trainer.accelerator=cpu"
-        )
-
-
-def on_this_machine(plugins: Sequence[Any] = ()) -> list[Any]:
-    """The plugins of a Trainer, with one that keeps Lightning from reading Slurm's variables.
-
-    A run trains in this process (or in copies that it starts), whatever the shell or job that it was started from.
-    """
-    has_environment = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
-    return [*plugins, *([] if has_environment else [LightningEnvironment()])]
-
-
-def own_callbacks(cfg: Config) -> dict[str, Any]:
-    """The callbacks that a configuration describes, by name: those of Lightning's, and those that see a stack.
-
-    Raises:
-        UserError: one of them cannot be built, or is neither.
-    """
-    built = dict(zip(cfg.callbacks, instances("callbacks", cfg.callbacks), strict=True)) if cfg.callbacks else {}
-    for name, one in built.items():
-        if not isinstance(one, Callback):
-            refuse_other(name, one)
-    return built
-
-
-def of_stacks(callbacks: Mapping[str, Any]) -> dict[str, EpochCallback]:
-    """Those that see a stack, and a run alone as a stack of one."""
-    return {name: one for name, one in callbacks.items() if not isinstance(one, Callback)}
-
-
-def instances(group: str, nodes: dict[str, Any]) -> list[Any]:
-    """The objects that a person's `callbacks` or `logger` entries describe by `_target_`.
-
-    Raises:
-        UserError: an entry cannot be built.
-    """
-    from hydra.utils import instantiate
-
-    built = []
-    for name, node in nodes.items():
-        try:
-            built.append(instantiate(node))
-        except Exception as error:
-            raise UserError(
-                f"{group}.{name} cannot be built: {first_line(error.__cause__ or error)}; "
-                "check its _target_ and arguments"
-            ) from error
-    return built
-
-
-class Quiet:
-    """While it lasts, Lightning does not advise: no loader workers, no tips, no internal deprecations."""
-
-    def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # a cluster has it at its front door
-        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
-        warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-        warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # we log once per epoch
-        warnings.filterwarnings("ignore", ".*srun.* command is available on your system but is not used.*")
-        # the others in one line, and in the run's log
-        warnings.showwarning = lambda message, *_, **__: log.warning(first_line(message))
-        for name in ("lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-
-    def __exit__(self, *error: object) -> None:
-        self._warnings.__exit__(*error)  # type: ignore[arg-type]
 
 
 class _Threads:

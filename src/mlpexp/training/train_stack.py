@@ -20,7 +20,7 @@ from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
 from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.store.worker_session import Gone
-from mlpexp.training.single_run import on_this_machine, own_callbacks
+from mlpexp.training.trainer_setup import on_this_machine, own_callbacks
 
 WAIT_FOR_EPOCH_S = 2.0  # a signal waits for the end of an epoch that is expected to take no longer
 SAVE_SHARE = 100  # training takes at least so many times as long as saving

@@ -1,0 +1,154 @@
+"""What Lightning's `Trainer` is given: its flags, plugins, callbacks and loggers, and whether it accepts them."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pkgutil import resolve_name
+from typing import Any
+
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch import Callback, Trainer
+
+from mlpexp.config.overrides import spell
+from mlpexp.config.schema import Config
+from mlpexp.extend.epoch_callback import EpochCallback, refuse_other
+from mlpexp.runtime.errors import ConfigError, UserError, first_line
+
+log = logging.getLogger(__name__)
+
+
+def check(cfg: Config) -> None:
+    """Ask Lightning before a run's directory exists.
+
+    Raises:
+        ConfigError: naming the accelerator, flags, callbacks and loggers that cannot be had.
+    """
+    problems = []
+    for asked in (_accelerator, _flags, _callbacks, _loggers):
+        try:
+            asked(cfg)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _accelerator(cfg: Config) -> None:
+    if cfg.trainer.accelerator not in ("cpu", "auto"):
+        check_accelerator(cfg.trainer.accelerator)
+
+
+def _flags(cfg: Config) -> None:
+    """Each flag alone, so that the wrong one can be named; then all of them, which may contradict each other."""
+    flags = cfg.trainer.flags
+    for name, value in flags.items():
+        _try(f"trainer.{name}={spell(value)}", {name: value})
+    if len(flags) > 1:
+        _try(" ".join(f"trainer.{name}={spell(value)}" for name, value in flags.items()), flags)
+
+
+def _try(typed: str, flags: dict[str, Any]) -> None:
+    try:
+        with Quiet(), warnings.catch_warnings(action="ignore"):  # the run itself will give them
+            arguments: dict[str, Any] = {"accelerator": "cpu", "devices": 1} | flags
+            given = arguments.pop("plugins", None) or []
+            arguments["plugins"] = on_this_machine(given if isinstance(given, list) else [given])
+            Trainer(**arguments, logger=False, enable_checkpointing=False)
+    except Exception as error:  # Lightning raises many kinds
+        raise UserError(f"{typed} is not for lightning's Trainer: {first_line(error)}") from error
+
+
+def _callbacks(cfg: Config) -> None:
+    own_callbacks(cfg)
+
+
+def _loggers(cfg: Config) -> None:
+    for name, node in cfg.logger.items():  # not built here: some greet their server at once
+        try:
+            resolve_name(node["_target_"])
+        except Exception as error:
+            raise UserError(f"logger.{name} cannot be built: {first_line(error)}; check its _target_") from error
+
+
+def check_accelerator(name: str) -> None:
+    """
+    Raises:
+        UserError: this machine has no such accelerator.
+    """
+    from lightning.pytorch.accelerators import AcceleratorRegistry
+
+    kinds = {"gpu": ("cuda", "mps")}.get(name, (name,))
+    if not any(AcceleratorRegistry.get(kind).is_available() for kind in kinds if kind in AcceleratorRegistry):
+        raise UserError(
+            f"trainer.accelerator={name}: no such device is available on this machine; use trainer.accelerator=cpu"
+        )
+
+
+def on_this_machine(plugins: Sequence[Any] = ()) -> list[Any]:
+    """The plugins of a Trainer, with one that keeps Lightning from reading Slurm's variables.
+
+    A run trains in this process (or in copies that it starts), whatever the shell or job that it was started from.
+    """
+    has_environment = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+    return [*plugins, *([] if has_environment else [LightningEnvironment()])]
+
+
+def own_callbacks(cfg: Config) -> dict[str, Any]:
+    """The callbacks that a configuration describes, by name: those of Lightning's, and those that see a stack.
+
+    Raises:
+        UserError: one of them cannot be built, or is neither.
+    """
+    built = dict(zip(cfg.callbacks, instances("callbacks", cfg.callbacks), strict=True)) if cfg.callbacks else {}
+    for name, one in built.items():
+        if not isinstance(one, Callback):
+            refuse_other(name, one)
+    return built
+
+
+def of_stacks(callbacks: Mapping[str, Any]) -> dict[str, EpochCallback]:
+    """Those that see a stack, and a run alone as a stack of one."""
+    return {name: one for name, one in callbacks.items() if not isinstance(one, Callback)}
+
+
+def instances(group: str, nodes: dict[str, Any]) -> list[Any]:
+    """The objects that a person's `callbacks` or `logger` entries describe by `_target_`.
+
+    Raises:
+        UserError: an entry cannot be built.
+    """
+    from hydra.utils import instantiate
+
+    built = []
+    for name, node in nodes.items():
+        try:
+            built.append(instantiate(node))
+        except Exception as error:
+            raise UserError(
+                f"{group}.{name} cannot be built: {first_line(error.__cause__ or error)}; "
+                "check its _target_ and arguments"
+            ) from error
+    return built
+
+
+class Quiet:
+    """While it lasts, Lightning does not advise: no loader workers, no tips, no internal deprecations."""
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # a cluster has it at its front door
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # we log once per epoch
+        warnings.filterwarnings("ignore", ".*srun.* command is available on your system but is not used.*")
+        # the others in one line, and in the run's log
+        warnings.showwarning = lambda message, *_, **__: log.warning(first_line(message))
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+    def __exit__(self, *error: object) -> None:
+        self._warnings.__exit__(*error)  # type: ignore[arg-type]
