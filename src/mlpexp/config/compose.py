@@ -6,59 +6,19 @@ interpolation other than `${key}`) makes Hydra compose that run, which also word
 """
 
 import copy
-import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, SCMode, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mlpexp.config import run_names, yaml_text
+from mlpexp.config.composed_run import UNUSUAL, Choice, ComposedRun, SharedPart
 from mlpexp.config.overrides import Override, RunSpec
-from mlpexp.config.plain_config import (
-    KEY,
-    HydraNode,
-    Plain,
-    PlainConfig,
-    Unusual,
-    absolute_directory,
-    apply,
-    log_file,
-)
+from mlpexp.config.plain_config import KEY, Plain, Unusual, absolute_directory, apply, log_file
 
-# interpolations of conf/train.yaml that are known here, so that they need not be resolved for every run
-_RUN_NAME = "${mlpexp.run_name:${hydra.overrides.task}}"
-_FULL_RUN_NAME = "${mlpexp.full_run_name:${hydra.overrides.task}}"
 MAX_SHARED = 4096  # configurations that are kept for runs which share them
-
-
-@dataclass(slots=True, kw_only=True)
-class ComposedRun:
-    """The configuration and the directory of one run; most of it is shared with other runs."""
-
-    spec: RunSpec
-    overrides: tuple[str, ...]
-    """those that are not Hydra's own: `hydra.overrides.task`"""
-    config: Plain
-    """resolved, without Hydra's node; read-only, because parts belong to other runs too"""
-    output_dir: str
-    """absolute"""
-    output_subdir: str | None
-    """directory below output_dir for Hydra's three YAML files; None if they are not wanted"""
-    log_name: str | None
-    """name of the log file in output_dir, if the run's logging opens one"""
-    env_set: dict[str, str]
-    needs_run_job: bool
-    """only Hydra's `run_job` can do what this run asks for, e.g. change the directory"""
-    hydra_files: Callable[[], dict[str, str]]
-    """makes Hydra's three files, name -> text, when they are written: many runs fit into memory"""
 
 
 class Composer:
@@ -72,8 +32,8 @@ class Composer:
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader, self._master = loader, master
         self._is_group: dict[str, bool] = {}
-        self._choices: dict[tuple[Override, ...], _Choice | None] = {}
-        self._shared: dict[tuple[tuple[Override, ...], tuple[Override, ...]], tuple[_Choice, Plain]] = {}
+        self._choices: dict[tuple[Override, ...], Choice | None] = {}
+        self._shared: dict[tuple[tuple[Override, ...], tuple[Override, ...]], SharedPart] = {}
 
     def compose(self, spec: RunSpec) -> ComposedRun:
         """
@@ -82,33 +42,14 @@ class Composer:
             OmegaConfBaseException: an interpolation has no value.
         """
         try:
-            choice, plain = self._edited(spec)
-            node = choice.hydra_node
-            sweep_dir, subdir, output_subdir = (
-                choice.filled(text, spec, plain) for text in (node.sweep_dir, node.subdir, node.output_subdir)
-            )
-            output_dir = absolute_directory(str(sweep_dir), str(subdir))
-            return ComposedRun(
-                spec=spec,
-                overrides=tuple(spec.texts),
-                config=choice.config.resolved(plain),
-                output_dir=output_dir,
-                output_subdir=output_subdir,
-                log_name=node.log_name,
-                env_set=node.env_set,
-                needs_run_job=node.needs_run_job,
-                hydra_files=partial(self._files, spec, output_dir),
-            )
-        except (Unusual, HydraException, OmegaConfBaseException, ValueError):
+            shared, top = self._parts(spec)
+            return shared.run(spec, top, self._files)
+        except UNUSUAL:
             return self._by_hydra(spec)
 
     def _files(self, spec: RunSpec, output_dir: str) -> dict[str, str]:
         choice, plain = self._edited(spec)
-        return {
-            "config.yaml": choice.config.text(plain),
-            "hydra.yaml": choice.hydra_node.text(spec, output_dir),
-            "overrides.yaml": yaml_text.items(tuple(spec.texts)),
-        }
+        return choice.files(spec, plain, output_dir)
 
     def full_config(self, spec: RunSpec) -> DictConfig:
         """The run's configuration with Hydra's node, as a launcher hands it to `run_job`.
@@ -120,7 +61,7 @@ class Composer:
             choice, plain = self._edited(spec)
             cfg = choice.full(spec, plain)
             OmegaConf.copy_cache(from_config=self._master, to_config=cfg)
-        except (Unusual, HydraException, OmegaConfBaseException, ValueError):
+        except UNUSUAL:
             cfg = self.loader.load_sweep_config(self._master, spec.texts)
         with open_dict(cfg):
             cfg.hydra.job.id = cfg.hydra.job.num = spec.number
@@ -135,11 +76,13 @@ class Composer:
             cfg.hydra.runtime.output_dir = absolute_directory(sweep_dir, subdir)
         return cfg
 
-    def _edited(self, spec: RunSpec) -> tuple["_Choice", Plain]:
-        """The choice of files, and its configuration with the run's values set, not resolved.
+    def _edited(self, spec: RunSpec) -> tuple["Choice", Plain]:
+        """The choice of files, and its configuration with the run's values set, not resolved."""
+        shared, top = self._parts(spec)
+        return shared.choice, shared.edited(top)
 
-        Runs that differ at the top level only, e.g. in the seed, share the rest.
-        """
+    def _parts(self, spec: RunSpec) -> tuple["SharedPart", list[Override]]:
+        """What the run has in common with those that differ at the top level only, and its own values there."""
         groups: list[Override] = []  # choices of files
         below: list[Override] = []  # values below a group of keys
         top: list[Override] = []  # values at the top level
@@ -151,7 +94,7 @@ class Composer:
             if files not in self._choices:
                 self._choices[files] = None  # until it has proved usual
                 texts = [override.text for override in groups]
-                self._choices[files] = _Choice(self.loader.load_sweep_config(self._master, texts))
+                self._choices[files] = Choice(self.loader.load_sweep_config(self._master, texts))
             if (made := self._choices[files]) is None:
                 raise Unusual
             plain, copied = dict(made.config.plain), set[tuple[str, ...]]()
@@ -159,12 +102,8 @@ class Composer:
                 apply(override, plain, copied)
             if len(self._shared) >= MAX_SHARED:
                 self._shared.clear()
-            self._shared[shared] = made, plain
-        choice, plain = self._shared[shared]
-        plain = dict(plain)
-        for override in top:
-            apply(override, plain, set())
-        return choice, plain
+            self._shared[shared] = SharedPart(made, plain)
+        return self._shared[shared], top
 
     def _chooses_file(self, override: Override) -> bool:
         key = override.key
@@ -221,39 +160,3 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     with read_write(task), open_dict(task):
         del task["hydra"]
     return task
-
-
-class _Choice:
-    """One set of files: the configuration that they make, before any value is set."""
-
-    def __init__(self, cfg: DictConfig) -> None:
-        self._pickled = pickle.dumps(cfg)  # restoring shares nothing between runs and is 20 times faster than composing
-        node: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, "hydra"), enum_to_str=True)
-        self.hydra_node = HydraNode(node)
-        task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        plain: Any = OmegaConf.to_container(task, structured_config_mode=SCMode.DICT_CONFIG)
-        self.config = PlainConfig(plain, sets_environment=bool(self.hydra_node.env_set))
-
-    def full(self, spec: RunSpec, plain: Plain) -> DictConfig:
-        """The whole configuration with these values."""
-        cfg: DictConfig = pickle.loads(self._pickled)
-        with open_dict(cfg):
-            for key in self.config.plain.keys() - plain.keys():
-                del cfg[key]
-            for key, value in plain.items():
-                if not self.config.is_own(key, value):
-                    cfg[key] = value
-        cfg.hydra.overrides.task = spec.texts
-        cfg.hydra.job.override_dirname = self.hydra_node.dirname(spec)
-        return cfg
-
-    def filled(self, text: Any, spec: RunSpec, plain: Plain) -> Any:
-        """A text of Hydra's node with its interpolations replaced."""
-        if not isinstance(text, str) or "${" not in text:
-            return text
-        if text in (_RUN_NAME, _FULL_RUN_NAME):
-            overrides = [str(self.config.inserted(override.text, plain)) for override in spec.overrides]
-            return run_names.run_name(overrides, full=text == _FULL_RUN_NAME)
-        for own in ("${hydra.job.num}", "${hydra:job.num}", "${hydra.job.id}", "${hydra:job.id}"):
-            text = text.replace(own, str(spec.number))
-        return self.config.inserted(text.replace("${hydra.job.override_dirname}", self.hydra_node.dirname(spec)), plain)

@@ -67,6 +67,14 @@ class PlainConfig:
             _put(config, path, self._value(_match_reference(_value_at(plain, path)), plain), copied)
         return config
 
+    def keys_read(self, plain: Plain) -> set[str]:
+        """The keys at the top level that hold an interpolation, and those to which one refers."""
+        found = set[str]()
+        for key, value in plain.items():
+            for path in self._references[key] if self.is_own(key, value) else references(value, (key,)):
+                found |= {key, *keys_read(_value_at(plain, path))}
+        return found
+
     def inserted(self, text: str, plain: Plain) -> Any:
         """`text` with the values of its references; a text that is one reference has that value's type."""
         if "${" not in text:
@@ -199,6 +207,12 @@ def references(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
             yield path
     elif OmegaConf.is_config(value) or (isinstance(value, list) and "${" in str(value)):
         raise Unusual
+
+
+def keys_read(text: Any) -> set[str]:
+    """The keys at the top level of a configuration to which a text refers."""
+    matches = REFERENCE.finditer(text) if isinstance(text, str) else ()
+    return {(match["argument"] or match["key"]).partition(".")[0] for match in matches if not match["env"]}
 
 
 def _match_reference(text: str) -> re.Match[str]:

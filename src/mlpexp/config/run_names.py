@@ -28,6 +28,8 @@ UNNAMED = frozenset(
     ]
 )
 _ORDER = {key: i for i, (key, _, _) in enumerate(schema.keys())}
+_OF_HYDRA = frozenset({"hydra"})
+_SAFE = re.compile(rf"\w[\w,.=+-]{{,{MAX_BYTES - 1}}}", re.ASCII)  # nothing to replace, as nearly all are
 _GROUPS = ("model.", "optimizer.", "trainer.", "early_stopping.")
 
 
@@ -39,17 +41,24 @@ def run_name(overrides: Iterable[str], *, full: bool = False) -> str:
     Args:
         full: name every key but Hydra's, also those that do not change the numbers, such as `tracking.figures`.
     """
-    unnamed = {"hydra"} if full else UNNAMED
-    parts: dict[str, str] = {}
-    for key, override in by_key(overrides).items():
-        if re.split("[./]", key, maxsplit=1)[0] not in unnamed:
-            parts[key] = override.value_text or ""
-    ordered = sorted(parts.items(), key=lambda item: (_rank(item[0]), item[0]))
-    return safe_component(",".join(f"{short(key)}={value}" for key, value in ordered) or "default")
+    unnamed = _OF_HYDRA if full else UNNAMED
+    named = [
+        (_rank(key), key, override.value_text or "")
+        for key, override in by_key(overrides).items()
+        if _group(key) not in unnamed
+    ]
+    return safe_component(",".join([f"{short(key)}={value}" for _, key, value in sorted(named)]) or "default")
+
+
+@cache
+def _group(key: str) -> str:
+    return re.split("[./]", key, maxsplit=1)[0]
 
 
 def safe_component(name: str) -> str:
     """`name` as one path component: no separator, no control character, not too long; distinct stay distinct."""
+    if _SAFE.fullmatch(name):
+        return name
     text = name.encode("utf-8", "replace").decode()  # what is no text has no name in a file system
     safe = re.sub(r"[\x00-\x1f\x7f/\\]", "_", text).strip()
     safe = re.sub(r"^[\s.~-]+", "", safe) or "_"

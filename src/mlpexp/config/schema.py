@@ -4,9 +4,9 @@ This file imports nothing heavy: `--help`, `--cfg job` and tab completion read i
 """
 
 from collections.abc import Iterator, Mapping
-from copy import copy
 from dataclasses import fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
@@ -134,8 +134,10 @@ class Config:
         Raises:
             ValidationError: it is no seed.
         """
-        found = copy(self)
-        object.__setattr__(found, "seed", _seed_type().validate_python(seed))
+        found, put = object.__new__(Config), object.__setattr__
+        put(found, "seed", _seed_type().validate_python(seed))
+        for name, value in zip(_ALL_BUT_THE_SEED, _values(self), strict=True):  # `copy` takes twice as long
+            put(found, name, value)
         return found
 
     @property
@@ -189,6 +191,10 @@ class Config:
     def keeps_outputs(self) -> bool:
         """Whether some metric is computed from the network's outputs."""
         return any(METRICS[name].needs_outputs for name in self.metric_names)
+
+
+_ALL_BUT_THE_SEED = tuple(field.name for field in fields(Config) if field.name != "seed")
+_values = attrgetter(*_ALL_BUT_THE_SEED)
 
 
 @cache

@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from mlpexp.config import checks, hydra_messages
-from mlpexp.config.compose import ComposedRun, Composer
+from mlpexp.config.compose import Composer
+from mlpexp.config.composed_run import ComposedRun
 from mlpexp.config.overrides import RunSpec, shell_word
 from mlpexp.config.plain_config import Plain
 from mlpexp.config.schema import Config
@@ -48,7 +49,7 @@ def check(
         examined += 1
         try:
             composed = composer.compose(spec)
-            key, plain = _all_but_the_seed(composed), composed.config
+            key, plain = composed.alike or _all_but_the_seed(composed), composed.config
             if key in checked and (cfg := _with_seed(checked[key][0], plain.get("seed"))) is not None:
                 accepted.append(_job(composer, composed, cfg))
                 continue
