@@ -1,5 +1,6 @@
 """The fast composition against Hydra's own: the content of every file, every resolved value, every error."""
 
+import itertools
 import logging
 import os
 from collections.abc import Iterator
@@ -389,3 +390,20 @@ def test_composing_leaves_logging_alone(composer: Composer) -> None:
     before = root.level, root.handlers[:]
     composer.compose(specs([["seed=1", "name=${hydra:job.num}"]], 3)[0])
     assert (root.level, root.handlers[:]) == before
+
+
+@pytest.mark.parametrize("kept", ["", "optimizer=adam", "model.width=3", "monitor=val/acc", "+new=1"])
+def test_runs_that_are_called_alike_differ_in_the_seed_only(kept: str, composer: Composer) -> None:
+    runs = [[f"seed={seed}", *other, *filter(None, [kept])] for seed in (1, 2) for other in ([], ["threads=2"])]
+    composed = [composer.compose(spec) for spec in specs(runs)]
+    for one, other in itertools.product(composed, composed):
+        same = {**one.config, "seed": 0} == {**other.config, "seed": 0}
+        assert one.alike is not None
+        assert (one.alike == other.alike) == same
+
+
+@pytest.mark.parametrize("reference", ["data.seed=${seed}", "name=run-${seed}", "model.width=${seed}"])
+def test_runs_whose_seed_is_used_for_something_else_are_not_called_alike(reference: str, composer: Composer) -> None:
+    one, other = (composer.compose(spec) for spec in specs([[reference, f"seed={seed}"] for seed in (1, 2)]))
+    assert one.alike is None and other.alike is None
+    assert {**one.config, "seed": 0} != {**other.config, "seed": 0}
