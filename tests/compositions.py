@@ -1,38 +1,77 @@
-"""A memory of what Hydra composes: half of the time of a small run inside the tests' process, and none of it ours.
+"""What Hydra composes from the same files, remembered: it took two thirds of a small sweep's time inside the tests.
 
-The key holds all that Hydra reads: overrides, files, stored nodes, environment. Only a test may change them.
+Remembered are the list of defaults and the configuration that its files make, before any value is set; values are then
+set by Hydra itself, as are all errors worded. The key holds all that Hydra reads up to there: choices of files, the
+files' sizes and times, stored nodes.
 """
 
 import contextlib
+import copy
 import hashlib
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobRuntime
-from omegaconf import read_write
 
-MOST = 400  # compositions of about 30 kB
+Memory = MutableMapping[bytes, bytes]
 
-_memory: dict[bytes, bytes] = {}
 _get_mode = Hydra.get_mode
-_compose = ConfigLoaderImpl._load_configuration_impl
+_create_defaults_list = config_loader_impl.create_defaults_list
+_compose = ConfigLoaderImpl._compose_config_from_defaults_list
 
 
 @contextlib.contextmanager
-def remembered() -> Iterator[None]:
-    """Inside, Hydra composes the same once."""
+def remembered(memory: Memory) -> Iterator[None]:
+    """Inside, Hydra reads the same files once; `memory` may be shared by processes."""
+
+    def defaults_list(
+        repo: Any, config_name: str | None, overrides_list: list[Any], prepend_hydra: bool, skip_missing: bool
+    ) -> DefaultsList:
+        values = Overrides(repo, overrides_list).config_overrides
+        of_values = set(map(id, values))
+        choices = [o.input_line for o in overrides_list if id(o) not in of_values and not o.is_sweep_override()]
+        key = _key(repo, "defaults", config_name, choices, prepend_hydra, skip_missing)
+        if key not in memory:
+            made = _create_defaults_list(repo, config_name, overrides_list, prepend_hydra, skip_missing)
+            kept = copy.copy(made.overrides)
+            kept.config_overrides = []
+            memory[key] = pickle.dumps(replace(made, config_overrides=[], overrides=kept))
+            return made
+        made = pickle.loads(memory[key])
+        made.config_overrides = made.overrides.config_overrides = values
+        return made
+
+    def compose(loader: Any, defaults: list[Any], repo: Any) -> Any:
+        key = _key(repo, "composed", *map(repr, defaults))
+        if key not in memory:
+            composed = _compose(loader, defaults, repo)
+            memory[key] = pickle.dumps(composed)
+            return composed
+        return pickle.loads(memory[key])
+
     with (
-        mock.patch.object(ConfigLoaderImpl, "_load_configuration_impl", _recall),
+        mock.patch.object(config_loader_impl, "create_defaults_list", defaults_list),
+        mock.patch.object(ConfigLoaderImpl, "_compose_config_from_defaults_list", compose),
+        mock.patch.object(CachingConfigRepository, "__init__", _share),
         mock.patch.object(Hydra, "get_mode", _mode),
     ):
         yield
+
+
+def _share(caching: CachingConfigRepository, delegate: Any) -> None:
+    """Hydra copies the repository deeply, all stored nodes included, though it replaces the list of sources at most."""
+    caching.delegate = copy.copy(delegate)
+    caching.cache = {}
 
 
 def _mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
@@ -42,32 +81,22 @@ def _mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
     return None
 
 
-def _recall(loader: Any, *arguments: Any, **options: Any) -> Any:
-    overrides = options.get("overrides", arguments[1] if len(arguments) > 1 else [])
-    if any("searchpath" in override for override in overrides):  # files elsewhere
-        return _compose(loader, *arguments, **options)
-    key = _key(loader, arguments, options)
-    if key in _memory:
-        composed = pickle.loads(_memory[key])
-        with read_write(composed.hydra):
-            composed.hydra.runtime.cwd = str(Path.cwd())
-        return composed
-    composed = _compose(loader, *arguments, **options)
-    if len(_memory) < MOST:
-        _memory[key] = pickle.dumps(composed)
-    return composed
-
-
-def _key(loader: Any, arguments: Any, options: Any) -> bytes:
-    places = [(entry.provider, entry.path) for entry in loader.get_search_path().get_path()]
+def _key(repo: Any, *words: object) -> bytes:
+    sources = [(source.scheme(), source.path) for source in repo.get_sources()]
     files = [
-        (str(path), status.st_mtime_ns, status.st_size)
-        for _, place in places
-        if place is not None and (place.startswith("file://") or "://" not in place)
-        for path in sorted(Path(place.removeprefix("file://")).rglob("*.yaml"))
-        for status in [path.stat()]
+        (entry.path, status.st_mtime_ns, status.st_size)
+        for scheme, place in sources
+        if scheme == "file"
+        for entry in _yaml_files(place)
+        for status in [entry.stat()]
     ]
-    environment = sorted(item for item in os.environ.items() if item[0] != "PYTEST_CURRENT_TEST")
-    application = JobRuntime.instance().get("name")
-    read = (arguments, sorted(options.items()), places, files, environment, application, ConfigStore.instance().repo)
+    read = (words, sources, files, ConfigStore.instance().repo)
     return hashlib.sha256(pickle.dumps(read)).digest()
+
+
+def _yaml_files(place: str) -> Iterator["os.DirEntry[str]"]:
+    for entry in sorted(os.scandir(place), key=lambda entry: entry.name) if Path(place).is_dir() else ():
+        if entry.is_dir():
+            yield from _yaml_files(entry.path)
+        elif entry.name.endswith(".yaml"):
+            yield entry

@@ -101,11 +101,19 @@ def finished(_two_epochs: Path, here: Path) -> Path:
     return here / "run"
 
 
+_composed: dict[bytes, bytes] = {}
+
+
 def run_script(name: str, arguments: list[str]) -> Outcome:
     """The script's `__main__`, inside this process; nothing global is changed afterwards."""
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
-    with _kept_state(), compositions.remembered(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        _kept_state(),
+        compositions.remembered(_composed),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         sys.argv = [f"scripts/{name}", *arguments]
         try:
             runpy.run_path(str(SCRIPTS / name), run_name="__main__")

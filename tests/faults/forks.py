@@ -6,17 +6,15 @@ A cold start takes seconds; a fork takes none. What the child does from its firs
 
 import atexit
 import gc
-import hashlib
 import os
-import pickle
 import runpy
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,57 +23,55 @@ from inject import Fault, Told
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 sys.path.insert(0, str(SCRIPT.parent))  # as Python does when it runs it
+sys.path.append(str(Path(__file__).parents[1]))
+_until_the_end = ExitStack()
 
 
 def warm_up() -> None:
     """Import what a sweep imports; nothing is computed, so that no thread exists to be lost in a fork."""
     import multiprocessing.resource_tracker  # what loky's import would start later
 
+    import compositions
     import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
 
     assert multiprocessing.resource_tracker
-    _remember_compositions()
+    _until_the_end.enter_context(compositions.remembered(_Folder()))
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page
 
 
-def _remember_compositions() -> None:
-    """What Hydra composes from the same words it composes once: it is half of a small sweep's time, and not ours."""
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from omegaconf import read_write
+class _Folder(MutableMapping[bytes, bytes]):
+    """A memory of processes that are killed at any moment: one file for each key."""
 
-    memory = Path(tempfile.mkdtemp(prefix="compositions-"))
-    atexit.register(shutil.rmtree, memory, ignore_errors=True)
-    parent = os.getpid()
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="compositions-"))
+        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
+        self._open, self._replace = open, os.replace  # before `inject` counts
 
-    def remembered(name: str) -> Callable[..., Any]:
-        compose = getattr(ConfigLoaderImpl, name)
+    def __getitem__(self, key: bytes) -> bytes:
+        try:
+            return self._place(key).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(key) from None
 
-        def recall(self: Any, *arguments: Any, **options: Any) -> Any:
-            if os.getpid() == parent:
-                return compose(self, *arguments, **options)
-            key = repr((name, arguments, sorted(options.items()), os.environ.get("TMPDIR")))
-            place = memory / hashlib.sha256(key.encode()).hexdigest()
-            try:
-                found = pickle.loads(place.read_bytes())
-            except OSError:
-                found = compose(self, *arguments, **options)
-                temporary = place.with_suffix(f".{os.getpid()}")
-                with real_open(temporary, "wb") as file:
-                    file.write(pickle.dumps(found))
-                real_replace(temporary, place)
-            else:
-                if hasattr(found, "hydra"):
-                    with read_write(found.hydra):
-                        found.hydra.runtime.cwd = str(Path.cwd())
-            return found
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        temporary = self._place(key).with_suffix(f".{os.getpid()}")
+        with self._open(temporary, "wb") as file:
+            file.write(value)
+        self._replace(temporary, self._place(key))
 
-        return recall
+    def __delitem__(self, key: bytes) -> None:
+        self._place(key).unlink()
 
-    real_open, real_replace = open, os.replace  # before `inject` counts
-    for name in ("_load_configuration_impl", "compute_defaults_list"):
-        setattr(ConfigLoaderImpl, name, remembered(name))
+    def __iter__(self) -> Iterator[bytes]:
+        return (bytes.fromhex(path.name) for path in self._folder.iterdir() if not path.suffix)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _place(self, key: bytes) -> Path:
+        return self._folder / key.hex()
 
 
 @dataclass(frozen=True)
