@@ -12,7 +12,8 @@ SWEEP := model.depth=1,2 model.width=32,64 'seed=range(3)'
 CPU_WHEELS := --extra-index-url https://download.pytorch.org/whl/cpu
 STUDIES := notebook_variants depth_width_activation vanishing edge_of_chaos width_double_descent \
 	learning_rate_transfer seed_luck
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
+# with byte code, which every worker and every program that a test starts would otherwise compile again
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -rs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup train sweep test test-quick fuzz test-thorough test-trackers test-backends test-wheel test-examples test-slurm faults calibrate lint docs pictures bench tensorboard report studies

@@ -22,7 +22,9 @@ import compositions
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from mlpexp.runtime import signals
+from mlpexp.runtime import fast_imports, signals
+
+fast_imports.install()  # as the entry points do
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 ENTRY_POINTS = sorted(path.name for path in SCRIPTS.glob("*.py") if path.stem != "require_environment")
