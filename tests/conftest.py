@@ -22,7 +22,9 @@ import compositions
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from mlpexp.config import checks
 from mlpexp.runtime import fast_imports, signals
+from mlpexp.runtime.errors import ConfigError
 
 fast_imports.install()  # as the entry points do
 
@@ -210,6 +212,14 @@ def train_as_new_processes(train: Callable[[str], Outcome]) -> Callable[[str], O
         return train(arguments)
 
     return call
+
+
+def assert_problem(given: dict[str, object], message: str) -> None:
+    """A configuration is refused, and one of the problems that are named holds `message`."""
+    with pytest.raises(ConfigError) as caught:
+        checks.parse(given)
+    assert any(message in problem for problem in caught.value.problems), caught.value.problems
+    assert all("\n" not in problem for problem in caught.value.problems)
 
 
 def sections_with_code(page: Path, heading: str) -> dict[str, tuple[str, list[str]]]:

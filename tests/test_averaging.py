@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from conftest import assert_problem
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
@@ -13,7 +14,7 @@ from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.gradient_clipping import clip_, clip_run_
 from mlpexp.nn.network import multilayer_perceptron
 from mlpexp.nn.optimizers import UpdateSettings
-from mlpexp.runtime.errors import ConfigError
+from mlpexp.store import checkpoint_files
 
 torch.set_num_threads(1)
 INF, NAN = float("inf"), float("nan")
@@ -105,19 +106,13 @@ def test_averages_in_a_stack_are_those_of_torchs_averaged_model():
     ],
 )
 def test_contradictions_are_named(given, message):
-    with pytest.raises(ConfigError) as caught:
-        checks.parse(given)
-    assert any(message in problem for problem in caught.value.problems), caught.value.problems
+    assert_problem(given, message)
 
 
 COMMON = (
     "stack.engine=torch data=iris trainer.max_epochs=3 model.width=5 optimizer.momentum=0.9 "
     "tracking.figures=false tracking.tensorboard=false"
 )
-
-
-def content(place):
-    return torch.load(place, weights_only=True)
 
 
 @pytest.mark.parametrize("settings", ["ema.decay=0.8 optimizer.clip_norm=0.5", "swa.start=1 optimizer.clip_value=0.05"])
@@ -131,7 +126,7 @@ def test_a_run_with_averages_has_the_same_files_alone_in_a_stack_and_resumed(set
     assert (sweep.code, alone.code) == (0, 0), sweep.err + alone.err
     stacked = here / "s/1"
     for name in ("best", "last"):
-        one, other = (content(place / f"checkpoints/{name}.ckpt") for place in (stacked, here / "alone"))
+        one, other = (checkpoint_files.load(place / f"checkpoints/{name}.ckpt") for place in (stacked, here / "alone"))
         assert one.keys() == other.keys()
         for part in ("state_dict", *(["training_state_dict"] if "training_state_dict" in one else [])):
             assert all(torch.equal(one[part][n], tensor) for n, tensor in other[part].items())
@@ -143,7 +138,7 @@ def test_a_run_with_averages_has_the_same_files_alone_in_a_stack_and_resumed(set
     longer = train(f"{COMMON} {settings} trainer.max_epochs=5 hydra.run.dir=longer")
     resumed = train("resume=s/1 trainer.max_epochs=5")
     assert (longer.code, resumed.code) == (0, 0), longer.err + resumed.err
-    one, other = (content(place / "checkpoints/last.ckpt") for place in (stacked, here / "longer"))
+    one, other = (checkpoint_files.load(place / "checkpoints/last.ckpt") for place in (stacked, here / "longer"))
     for part in ("state_dict", "training_state_dict"):
         assert all(torch.equal(one[part][n], tensor) for n, tensor in other[part].items())
     assert (stacked / "metrics.csv").read_text() == (here / "longer/metrics.csv").read_text()
@@ -155,7 +150,10 @@ def test_the_implementations_by_hand_clip_and_average_as_torch_does(train, here)
         done = train(f"{COMMON} {settings} optimizer.clip_norm=0.5 model.variant={variant} hydra.run.dir={name}")
         assert done.code == 0, done.err
     for kind in ("ema", "swa"):
-        one, other = (content(here / f"{variant}-{kind}/checkpoints/last.ckpt") for variant in ("torch_nn", "backprop"))
+        one, other = (
+            checkpoint_files.load(here / f"{variant}-{kind}/checkpoints/last.ckpt")
+            for variant in ("torch_nn", "backprop")
+        )
         for name, tensor in one["state_dict"].items():
             torch.testing.assert_close(other["state_dict"][name], tensor, rtol=1e-4, atol=1e-6)
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from conftest import assert_problem
 from torch import nn
 
 from mlpexp.config import checks
@@ -119,10 +120,7 @@ def test_a_key_that_the_optimizer_does_not_read_is_refused_with_the_ones_that_do
     ],
 )
 def test_contradictions_are_named(given, message):
-    with pytest.raises(ConfigError) as caught:
-        checks.parse(given)
-    assert any(message in problem for problem in caught.value.problems), caught.value.problems
-    assert all("\n" not in problem for problem in caught.value.problems)
+    assert_problem(given, message)
 
 
 # ---------------------------------------------------------------- trained

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from conftest import assert_problem
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
@@ -13,7 +14,7 @@ from mlpexp.data import prepare
 from mlpexp.data.batches import epoch_order
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.nn.pruning import prune_, pruned_share
-from mlpexp.runtime.errors import ConfigError
+from mlpexp.store import checkpoint_files
 
 
 def test_the_smallest_weights_of_all_matrices_are_removed_as_by_torch():
@@ -52,19 +53,13 @@ def test_the_smallest_weights_of_all_matrices_are_removed_as_by_torch():
     ],
 )
 def test_contradictions_are_named(given, message):
-    with pytest.raises(ConfigError) as caught:
-        checks.parse(given)
-    assert any(message in problem for problem in caught.value.problems), caught.value.problems
+    assert_problem(given, message)
 
 
 COMMON = (
     "stack.engine=torch data=iris trainer.max_epochs=6 model.width=8 optimizer.momentum=0.9 "
     "optimizer.weight_decay=0.01 tracking.figures=false tracking.tensorboard=false prune.rounds=2 prune.every=2"
 )
-
-
-def content(place):
-    return torch.load(place, weights_only=True)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +72,7 @@ def test_a_pruned_run_has_the_same_files_alone_in_a_stack_and_resumed(settings, 
     alone = train(f"{common} {settings} prune.fraction=0.9 hydra.run.dir=alone")
     assert (sweep.code, alone.code) == (0, 0), sweep.err + alone.err
     for name in ("best", "last"):
-        one, other = (content(here / place / f"checkpoints/{name}.ckpt") for place in ("s/1", "alone"))
+        one, other = (checkpoint_files.load(here / place / f"checkpoints/{name}.ckpt") for place in ("s/1", "alone"))
         assert one.keys() == other.keys()
         for part in ("state_dict", "masks"):
             assert one[part].keys() == other[part].keys()
@@ -97,14 +92,14 @@ def test_a_pruned_run_has_the_same_files_alone_in_a_stack_and_resumed(settings, 
     longer = train(f"{common} {settings} prune.fraction=0.9 trainer.max_epochs=7 hydra.run.dir=longer")
     resumed = train("resume=s/1 trainer.max_epochs=7")
     assert (longer.code, resumed.code) == (0, 0), longer.err + resumed.err
-    one, other = (content(here / place / "checkpoints/last.ckpt") for place in ("s/1", "longer"))
+    one, other = (checkpoint_files.load(here / place / "checkpoints/last.ckpt") for place in ("s/1", "longer"))
     assert all(torch.equal(one["state_dict"][key], tensor) for key, tensor in other["state_dict"].items())
 
 
 def test_a_lottery_ticket_begins_again_at_its_initial_weights(train, here):
     first = train(f"{COMMON} prune.fraction=0.9 prune.rewind=initial hydra.run.dir=a")
     assert first.code == 0, first.err
-    ours = content(here / "a/checkpoints/last.ckpt")
+    ours = checkpoint_files.load(here / "a/checkpoints/last.ckpt")
     cfg = checks.parse({"data": {"name": "iris"}, "model": {"width": 8}, "optimizer": {}})
     data = prepare(cfg.data)
     inputs, labels = data.part("train")
@@ -137,6 +132,8 @@ def test_the_implementation_by_hand_prunes_as_torch_does(train, here):
             f"{COMMON} prune.fraction=0.9 prune.rewind=initial model.variant={variant} hydra.run.dir={variant}"
         )
         assert done.code == 0, done.err
-    one, other = (content(here / f"{variant}/checkpoints/last.ckpt") for variant in ("torch_nn", "backprop"))
+    one, other = (
+        checkpoint_files.load(here / f"{variant}/checkpoints/last.ckpt") for variant in ("torch_nn", "backprop")
+    )
     for name, tensor in one["state_dict"].items():
         torch.testing.assert_close(other["state_dict"][name], tensor, rtol=1e-4, atol=1e-6)
