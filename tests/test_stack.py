@@ -28,7 +28,10 @@ from mlpexp.training.planner import plan
 from mlpexp.training.stack_run_files import write_run
 from mlpexp.training.train_stack import train_stack
 
-ACTIVATIONS, INITS = activations.ACTIVATIONS.names, INITIALISERS.names
+# gated activations have layers of their own kind, and share no stack with the others
+GATED = [name for name, entry in activations.ACTIVATIONS.items() if entry.gated]
+ACTIVATIONS = [name for name in activations.ACTIVATIONS if name not in GATED]
+INITS = INITIALISERS.names
 QUICK = {
     "trainer.max_epochs": 2,
     "data.test_fraction": 0.5,
@@ -135,13 +138,14 @@ def assert_each_equals_alone(settings: Sequence[Mapping[str, Any]], place: Path)
 # ---------------------------------------------------------------- a run in a stack is the run alone
 
 
-def test_every_activation_and_initialisation_keeps_the_bits(tmp_path: Path) -> None:
-    count = max(len(ACTIVATIONS), len(INITS))
+@pytest.mark.parametrize("names", [ACTIVATIONS, GATED], ids=["plain", "gated"])
+def test_every_activation_and_initialisation_keeps_the_bits(names: list[str], tmp_path: Path) -> None:
+    count = max(len(names), len(INITS))
     assert_each_equals_alone(
         [
             {
                 "model.width": [9, 6],
-                "model.activation": sorted(ACTIVATIONS)[i % len(ACTIVATIONS)],
+                "model.activation": sorted(names)[i % len(names)],
                 "model.init": INITS[i % len(INITS)],
                 "seed": i,
                 "optimizer.lr": 0.05,

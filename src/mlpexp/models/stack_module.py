@@ -3,7 +3,6 @@
 Letters: R runs of the stack, A those still training, n training samples, m validation samples.
 """
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -16,25 +15,22 @@ from torch import Tensor
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.interface import StackEngine
-from mlpexp.engine.torch.captured_engine import CapturedEngine
-from mlpexp.engine.torch.engine import Engine
-from mlpexp.engine.torch.vmap_engine import VmapEngine
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
 from mlpexp.models.stack_data import StackData
 from mlpexp.models.stack_diagnostics import inspected_layers, measured_networks
+from mlpexp.models.stack_engine import initial_parameters, make_engine
+from mlpexp.models.stack_pruning import prune_run_, sparsity_of
+from mlpexp.models.stack_testing import note_confusion, note_hits, tested_weights
 from mlpexp.models.stack_updates import LearningRates, rates_and_decays, update_settings
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import START
 from mlpexp.nn.early_stopping import Progress
-from mlpexp.nn.initialisation import initialise, initialise_
 from mlpexp.nn.metric_columns import measure
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import UpdateSettings
-from mlpexp.nn.outcomes import Outcomes, confusion
-from mlpexp.nn.pruning import MASK, SPARSITY, prune_, pruned_share, rewind_, sparsity
+from mlpexp.nn.outcomes import Outcomes
 from mlpexp.runtime.object_cache import ByObject
-from mlpexp.store import test_hits
 from mlpexp.store.weight_trajectory import WeightTrajectory
 
 T = TypeVar("T")
@@ -110,8 +106,8 @@ class StackModule(LightningModule):
             warn_long_warmup(cfg, self._steps)
         own = rates_and_decays(self.configs, self.networks)
         self._rates = LearningRates(self.configs, self.records, self._steps, own)
-        parameters = {name: values.to(self.device) for name, values in self._initial_parameters().items()}
-        self.engine = self._make_engine(parameters, update_settings(self.configs, self.networks, own))
+        update = update_settings(self.configs, self.networks, own)
+        self.engine = self._make_engine(initial_parameters(self.configs, self.networks), update)
         self.best, self.last = Snapshot.of(self.engine), Snapshot.of(self.engine)
         if not self._states:
             if self._inspects:
@@ -125,64 +121,11 @@ class StackModule(LightningModule):
         if 0 < len(self.training_runs) < len(self.configs):
             self._keep(self.training_runs, self.training_runs)
 
-    def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
-        """The engine that the configurations name, for all runs of the stack."""
-        first = self.configs[0]
-        if first.stack.engine != "compiled":
-            keeps = any(cfg.keeps_outputs for cfg in self.configs)
-            kind = CapturedEngine if self.device.type == "cuda" else Engine
-            if first.model.target is not None:
-                kind = VmapEngine
-            return kind(
-                networks=self.networks,
-                parameters=parameters,
-                update=update,
-                loss=first.loss_function,
-                keeps_outputs=keeps,
-                seeds=[cfg.seed for cfg in self.configs],
-            )
-        from mlpexp.engine.compiled.engine import CompiledEngine
-
-        return CompiledEngine(networks=self.networks, parameters=parameters, update=update, threads=first.stack_threads)
-
-    def _initial_parameters(self) -> dict[str, Tensor]:
-        shapes = self.networks[0].tensors
-        stacked = {name: torch.empty(len(self.configs), *shape) for name, shape in shapes.items()}
-        for run, (cfg, network) in enumerate(zip(self.configs, self.networks, strict=True)):
-            own = {name: values[run] for name, values in stacked.items()}
-            initialise_(own, network, cfg.model, cfg.seed)
-        return stacked
-
     def on_train_epoch_start(self) -> None:
         for place, run in enumerate(self.training_runs):
             cfg, epoch = self.configs[run], self.current_epoch
             if (rounds := cfg.prunings_before(epoch)) > cfg.prunings_before(epoch - 1):
-                self._prune(place, run, rounds)
-
-    def _prune(self, place: int, run: int, rounds: int) -> None:
-        cfg, network = self.configs[run], self.networks[run]
-        parameters = {name: values[place] for name, values in self.engine.parameters.items()}
-        masks = {name: mask[place] for name, mask in zip(network.shapes, self.engine.state[MASK], strict=True)}
-        matrices = network.weight_names
-        prune_(
-            [parameters[name] for name in matrices],
-            [masks[name] for name in matrices],
-            pruned_share(cfg.prune, rounds),
-        )
-        if cfg.prune.rewind is not None:
-            rewind_(parameters, initialise(network, cfg.model, cfg.seed), masks)
-            for name, tensors in self.engine.state.items():
-                for tensor in tensors:
-                    if name != MASK:
-                        tensor[place].zero_()
-
-    def _sparsity(self, place: int, run: int) -> dict[str, float]:
-        """The column of a run that is pruned."""
-        if self.configs[run].prune.fraction is None:
-            return {}
-        shapes = self.networks[run].shapes
-        masks = dict(zip(shapes, self.engine.state[MASK], strict=True))
-        return {SPARSITY: sparsity([masks[name][place] for name in self.networks[run].weight_names])}
+                prune_run_(self.engine, place, cfg, self.networks[run], rounds)
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
         """One epoch; `order` (A, n) or (n,) indexes the training part."""
@@ -230,7 +173,8 @@ class StackModule(LightningModule):
         improved, called = [], self._call_back(measured)
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
-            own = self._sparsity(place, run) | diagnosed.get(place, {}) | (called[place] if called else {})
+            pruned = sparsity_of(self.engine, place, self.configs[run], self.networks[run])
+            own = pruned | diagnosed.get(place, {}) | (called[place] if called else {})
             record.history.append(dict(zip(measured, row, strict=True)) | own)
             monitored = record.history[-1][self.configs[run].monitor]
             self._rates.note(run, monitored)
@@ -335,40 +279,22 @@ class StackModule(LightningModule):
         )
 
     def test(self) -> None:
-        """Loss and accuracy on the test part, of each run's best weights or its last ones."""
+        """The metrics of the test part, from each run's best weights or its last ones, into the runs' records."""
         samples = self._all
         if samples.parts["test"].shape[-1] == 0:
             return
-        best_epochs = [record.progress.best_epoch for record in self.records]
-        best = self.best.averaged(
-            [e is not None and cfg.uses_average(e) for cfg, e in zip(self.configs, best_epochs, strict=True)]
-        )
-        last = self.last.averaged(
-            [cfg.uses_average(len(r.history) - 1) for cfg, r in zip(self.configs, self.records, strict=True)]
-        )
-        chosen = Snapshot.chosen(best, last, [self._tests_best(run) for run in range(len(self.configs))])
-        engine = self._make_engine(chosen.parameters, UpdateSettings())
+        weights = tested_weights(self.configs, self.records, self.best, self.last)
+        engine = self._make_engine(weights, UpdateSettings())
         tested = engine.evaluate(samples.inputs, samples.labels, samples.parts["test"], samples.begins)
         measured = self._measure("test", tested, samples.target_scale)
         for record, row in zip(self.records, torch.stack(list(measured.values()), -1).tolist(), strict=True):
             record.tested = dict(zip(measured, row, strict=True))
-        self._note_hits(tested)
-        if not self._inspects or tested.predictions is None:
-            return
-        for record, matrix in zip(self.records, confusion(tested).tolist(), strict=True):
-            if all(math.isfinite(value) for value in record.tested.values()):
-                record.confusion = matrix
+        note_hits(self.configs, self.records, tested, self.data)
+        if self._inspects:
+            note_confusion(self.records, tested)
 
-    def _note_hits(self, tested: Outcomes) -> None:
-        if not any(cfg.tracking.test_hits for cfg in self.configs):
-            return
-        hits = (tested.classes() == tested.labels).cpu().numpy()
-        for run, (cfg, data) in enumerate(zip(self.configs, self.data, strict=True)):
-            if cfg.tracking.test_hits:
-                self.records[run].test_hits = test_hits.encode(hits[run], data.split.test, len(data.labels))
-
-    def _tests_best(self, run: int) -> bool:
-        return self.configs[run].test_weights == "best" and self.records[run].progress.best_epoch is not None
+    def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
+        return make_engine(self.configs, self.networks, parameters, update, self.device)
 
     def configure_optimizers(self) -> None:
         """None: the engine updates the parameters."""
