@@ -140,16 +140,20 @@ def remove_shorter(found: Found, shelf: Path) -> None:
         UserError: see `vacant`.
     """
     assert found.result is not None
-    directory = found.directory
+    directory, place = found.directory, str(found.directory)  # texts: a sweep removes ten thousand small files
     if not directory.is_dir() or directory.is_symlink():
         return
-    listed = [*found.result.files, file_names.LOG, file_names.LOCK, file_names.RESULT]
-    for name in [*(f"{file_names.HYDRA}/{own}" for own in file_names.OF_HYDRA), *listed]:
-        if not (directory / name).parent.is_symlink():
-            (directory / name).unlink(missing_ok=True)
-    for folder in (*{(directory / name).parent for name in (*found.result.files, file_names.CONFIG)}, directory):
+    of_hydra = [f"{file_names.HYDRA}/{name}" for name in file_names.OF_HYDRA]
+    listed = [*of_hydra, *found.result.files, file_names.LOG, file_names.LOCK, file_names.RESULT]
+    folders = {folder: f"{place}/{folder}" for folder in {name.rpartition("/")[0] for name in listed} if folder}
+    links = {folder for folder, path in folders.items() if os.path.islink(path)}  # noqa: PTH114
+    for name in listed:
+        if name.rpartition("/")[0] not in links:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{place}/{name}")  # noqa: PTH108
+    for path in (*folders.values(), place):
         with suppress(OSError):  # not empty
-            folder.rmdir()
+            os.rmdir(path)  # noqa: PTH106
     if directory.is_dir():
         directory.rename(vacant(shelf, directory.name))
 

@@ -138,7 +138,7 @@ def training_state(directory: Path, result: Result, cfg: Config, data: Prepared)
     last = _load(directory / file_names.LAST, contents[file_names.LAST])
     snapshots = [_snapshot(last, cfg, network, len(found.history), steps)]
     best = found.progress.best_epoch
-    if best is not None:
+    if best is not None and (best + 1 < len(found.history) or contents[file_names.BEST] != contents[file_names.LAST]):
         loaded = _load(directory / file_names.BEST, contents[file_names.BEST])
         snapshots.append(_snapshot(loaded, cfg, network, best + 1, steps))
     return TrainingState(

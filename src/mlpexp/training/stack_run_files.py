@@ -43,11 +43,12 @@ def write_run(
     files = {name: text.encode() for name, text in _tables(state).items()}
     steps = cfg.data.steps(len(data.split.train))
     best = record.progress.best_epoch
+    made: dict[int, bytes] = {}  # by the number of epochs: often the last epoch is the best one
     for name, snapshot, epochs in (
         (file_names.LAST, state.last, len(record.history)),
         (file_names.BEST, state.best, 0 if best is None else best + 1),
     ):
-        if epochs:
+        if epochs and epochs not in made:
             checkpoint = assemble(
                 cfg,
                 data,
@@ -58,7 +59,9 @@ def write_run(
                 wall_times=wall_times,
                 monitored=[row[cfg.monitor] for row in record.history[: epochs - 1]],
             )
-            files[name] = archive(checkpoint)
+            made[epochs] = archive(checkpoint)
+        if epochs:
+            files[name] = made[epochs]
     if cfg.writes_events:
         events = run_events(
             record.history,
@@ -139,6 +142,11 @@ def _tables(state: TrainingState) -> dict[str, str]:
     return files
 
 
+def _checksums(files: Mapping[str, bytes]) -> dict[str, dict[str, int | str]]:
+    checksum = ByObject(run_directory.checksum)  # the last checkpoint is often the best one, too
+    return {name: dict(checksum(content)) for name, content in files.items()}
+
+
 def _result(cfg: Config, data: Prepared, state: TrainingState, end: Conclusion, files: Mapping[str, bytes]) -> Result:
     record = state.record
     return Result(
@@ -157,5 +165,5 @@ def _result(cfg: Config, data: Prepared, state: TrainingState, end: Conclusion, 
         message=end.message,
         test_samples=len(data.split.test),
         num_parameters=_parameters(cfg.model)(data.num_inputs, data.num_classes),
-        files={name: run_directory.checksum(content) for name, content in files.items()},
+        files=_checksums(files),
     )
