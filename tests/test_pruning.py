@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from mlpexp.data.batches import epoch_order
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.nn.pruning import prune_, pruned_share
 from mlpexp.store import checkpoint_files
+from mlpexp.training.recorder import Recorder
 
 
 def test_the_smallest_weights_of_all_matrices_are_removed_as_by_torch():
@@ -45,7 +49,10 @@ def test_the_smallest_weights_of_all_matrices_are_removed_as_by_torch():
     ("given", "message"),
     [
         ({"prune": {"rounds": 2}}, "prune.rounds needs prune.fraction"),
-        ({"prune": {"fraction": 0.5, "rewind": "initial"}, "optimizer": {"name": "adam"}}, "choose one of sgd"),
+        ({"prune": {"fraction": 0.5, "rewind": "initial"}, "optimizer": {"name": "lbfgs"}}, "choose one of sgd"),
+        ({"prune": {"fraction": 0.5, "rounds": 2, "every": 2, "rewind": 3}}, "must be <= 2"),
+        ({"prune": {"fraction": 0.5, "rewind": 1}, "model": {"norm": "batch"}}, "choose model.norm=layer"),
+        ({"prune": {"fraction": 0.5, "rewind": 0}}, "must be >= 1"),
         ({"prune": {"fraction": 0.5, "rounds": 2, "every": 5}}, "must be < trainer.max_epochs=10"),
         ({"prune": {"fraction": 0.5}, "trainer": {"max_epochs": 1}}, "must be < trainer.max_epochs=1"),
         ({"prune": {"fraction": 0.5}, "ema": {"decay": 0.5}}, "exclude each other"),
@@ -63,10 +70,15 @@ COMMON = (
 
 
 @pytest.mark.parametrize(
-    "settings", ["prune.rewind=initial optimizer.clip_norm=0.5 model.norm=batch", "optimizer=adam"]
+    "settings",
+    [
+        "prune.rewind=initial optimizer.clip_norm=0.5 model.norm=batch",
+        "optimizer=adam",
+        "prune.rewind=1 optimizer.name=nadam",
+    ],
 )
 def test_a_pruned_run_has_the_same_files_alone_in_a_stack_and_resumed(settings, train, here):
-    common = COMMON if "adam" not in settings else COMMON.replace("optimizer.momentum=0.9 ", "")
+    common = COMMON if "adam" not in settings else COMMON.replace("optimizer.momentum=0.9 ", "optimizer.lr=0.01 ")
     directories = "hydra.sweep.dir=s hydra.sweep.subdir='${hydra.job.num}'"
     sweep = train(f"-m {common} {settings} prune.fraction=0.5,0.9 {directories}")
     alone = train(f"{common} {settings} prune.fraction=0.9 hydra.run.dir=alone")
@@ -96,34 +108,79 @@ def test_a_pruned_run_has_the_same_files_alone_in_a_stack_and_resumed(settings, 
     assert all(torch.equal(one["state_dict"][key], tensor) for key, tensor in other["state_dict"].items())
 
 
-def test_a_lottery_ticket_begins_again_at_its_initial_weights(train, here):
-    first = train(f"{COMMON} prune.fraction=0.9 prune.rewind=initial hydra.run.dir=a")
+OPTIMIZERS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01, weight_decay=0.01),
+    "nadam": lambda parameters: torch.optim.NAdam(parameters, lr=0.01, weight_decay=0.01),
+}
+
+
+@pytest.mark.parametrize(("rewind", "name"), [("initial", "sgd"), ("1", "sgd"), ("2", "adam"), ("initial", "nadam")])
+def test_a_lottery_ticket_begins_again_at_its_earlier_weights_with_a_new_optimizer(rewind, name, train, here):
+    given = COMMON if name == "sgd" else COMMON.replace("optimizer.momentum=0.9", "optimizer.lr=0.01")
+    first = train(f"{given} optimizer.name={name} prune.fraction=0.9 prune.rewind={rewind} hydra.run.dir=a")
     assert first.code == 0, first.err
     ours = checkpoint_files.load(here / "a/checkpoints/last.ckpt")
     cfg = checks.parse({"data": {"name": "iris"}, "model": {"width": 8}, "optimizer": {}})
     data = prepare(cfg.data)
     inputs, labels = data.part("train")
     module = TorchMLP(cfg, 4, 3)
-    initial = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    initial = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    optimizer = OPTIMIZERS[name](module.parameters())
     for epoch in range(6):
+        if str(epoch) == rewind:
+            initial = {key: tensor.clone() for key, tensor in module.state_dict().items()}
         if epoch in (2, 4):
             matrices = ["layers.0.weight", "layers.1.weight"]
-            flat = torch.cat([module.state_dict()[name].abs().flatten() for name in matrices])
+            flat = torch.cat([module.state_dict()[key].abs().flatten() for key in matrices])
             count = round((1 - 0.1 ** (epoch / 4)) * len(flat))
             threshold = flat.sort().values[count - 1]
-            masks = {name: (module.state_dict()[name].abs() > threshold).float() for name in matrices}
-            module.load_state_dict({name: tensor * masks.get(name, 1.0) for name, tensor in initial.items()})
-            optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+            masks = {key: (module.state_dict()[key].abs() > threshold).float() for key in matrices}
+            module.load_state_dict({key: tensor * masks.get(key, 1.0) for key, tensor in initial.items()})
+            optimizer = OPTIMIZERS[name](module.parameters())
         for batch in epoch_order(len(labels), 0, epoch).split(32):
             optimizer.zero_grad()
             nn.functional.cross_entropy(module(inputs[batch]), labels[batch]).backward()
             if epoch >= 2:
-                for name, mask in masks.items():
-                    module.get_parameter(name).grad.mul_(mask)
+                for key, mask in masks.items():
+                    module.get_parameter(key).grad.mul_(mask)
             optimizer.step()
-    for name, tensor in module.state_dict().items():
-        torch.testing.assert_close(ours["state_dict"][name], tensor, rtol=1e-5, atol=1e-6)
+            if epoch >= 2:
+                for key, mask in masks.items():
+                    module.get_parameter(key).data.mul_(mask)
+    for key, tensor in module.state_dict().items():
+        torch.testing.assert_close(ours["state_dict"][key], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_that_is_stopped_between_two_rewindings_continues_to_the_same_bits(train, here, monkeypatch):
+    settings = f"{COMMON} prune.fraction=0.9 prune.rewind=1 optimizer.name=adam".replace("optimizer.momentum=0.9 ", "")
+    whole = train(f"{settings} hydra.run.dir=whole")
+    assert whole.code == 0, whole.err
+
+    def stop(recorder, trainer, *_):
+        if trainer.current_epoch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_batch_end", stop)
+        assert train(f"{settings} hydra.run.dir=run").code == 143
+    kept = checkpoint_files.load(here / "run/checkpoints/last.ckpt")
+    assert kept["rewound"].keys() == kept["state_dict"].keys()
+    resumed = train("resume=run")
+    assert resumed.code == 0, resumed.err
+    assert (here / "run/metrics.csv").read_text() == (here / "whole/metrics.csv").read_text()
+    halved = train(f"-m {settings} seed=0,1 halving.rungs=[3] halving.factor=2 name=s")
+    assert halved.code == 0, halved.err
+    [winner] = [path for path in (here / "multirun/s").glob("*seed=*") if len(rows(path)) == 6]
+    seed = winner.name.partition("seed=")[2][0]
+    assert train(f"{settings} seed={seed} hydra.run.dir=alone").code == 0
+    assert rows(winner) == rows(here / "alone")
+
+
+def rows(place):
+    with (place / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_the_implementation_by_hand_prunes_as_torch_does(train, here):

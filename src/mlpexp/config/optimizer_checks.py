@@ -66,11 +66,23 @@ def _pruning(cfg: Config) -> Iterator[str]:
     if cfg.ema.decay is not None or cfg.swa.start is not None:
         yield "prune.fraction and an average of the weights (ema.decay, swa.start) exclude each other; leave one out"
     rule = OPTIMIZERS[cfg.optimizer.name]
-    if prune.rewind is not None and (rule.counts_steps or rule.trains_alone):
-        fitting = [name for name, other in OPTIMIZERS.items() if not (other.counts_steps or other.trains_alone)]
+    if prune.rewind is not None and rule.trains_alone:
+        fitting = [name for name, other in OPTIMIZERS.items() if not other.trains_alone]
         yield (
-            f"prune.rewind={prune.rewind} begins the optimizer anew, but optimizer.name={cfg.optimizer.name} counts "
-            f"steps; choose one of {', '.join(fitting)}, or leave prune.rewind out"
+            f"prune.rewind={prune.rewind} begins the optimizer anew, which optimizer.name={cfg.optimizer.name} cannot; "
+            f"choose one of {', '.join(fitting)}, or leave prune.rewind out"
+        )
+    if (kept := cfg.rewound_epochs) is None:
+        return
+    if kept > cfg.epochs_before_pruning:
+        yield (
+            f"prune.rewind={kept} is after the first pruning; it must be <= {cfg.epochs_before_pruning}, the epochs "
+            "before it (prune.every), or initial"
+        )
+    if cfg.model.norm == "batch":
+        yield (
+            f"prune.rewind={kept} and model.norm=batch are not possible together: the running statistics of that epoch "
+            "are not kept; choose model.norm=layer, or prune.rewind=initial"
         )
 
 

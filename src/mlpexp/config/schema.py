@@ -162,6 +162,15 @@ class Config:
         return min(self.prune.rounds, epoch // self.epochs_before_pruning)
 
     @property
+    def rewound_epochs(self) -> int | None:
+        """After how many epochs the weights are kept to which prunings return; None: none are kept."""
+        return self.prune.rewind if isinstance(self.prune.rewind, int) else None
+
+    def optimizer_begins(self, epoch: int) -> int:
+        """The epoch, up to `epoch`, at whose beginning the optimizer's state was that of a new one."""
+        return 0 if self.prune.rewind is None else self.prunings_before(epoch) * self.epochs_before_pruning
+
+    @property
     def first_epoch(self) -> int:
         """The first epoch that can be the best one: with the network that is trained in the end."""
         return 0 if self.prune.fraction is None else self.prune.rounds * self.epochs_before_pruning

@@ -114,8 +114,8 @@ class PruneConfig:
     """prunings, each by the same factor of what is left"""
     every: Count | None = None
     """epochs before each pruning; null: the training in equal parts, the last one after the last pruning"""
-    rewind: Literal["initial"] | None = None
-    """initial: all parameters return to their initial values after each pruning (lottery tickets); null: they stay"""
+    rewind: Count | Literal["initial"] | None = None
+    """after each pruning all parameters return to their values, initial or after so many epochs; null: they stay"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)

@@ -71,5 +71,8 @@ class StackEngine(Protocol):
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of every run for `inputs` (m, I): (R, m, C)."""
 
+    def begin_optimizer(self, num_steps: int) -> None:
+        """The optimizer's state was that of a new one when so many steps had been taken, in all runs."""
+
     def keep(self, runs: Tensor) -> None:
         """Remove all runs but these (indices or a mask over the present R); their bits do not change."""

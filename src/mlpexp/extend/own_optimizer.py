@@ -89,7 +89,7 @@ def optimizer(
                     self._decay.shrink(i, self._rate(i))
                 self._decay.add_to(i, gradient)
             rates = [self._rate(i) for i in range(len(self._parameters))]
-            update(self._parameters, self._gradients, self.state, rates, self._given, self.num_steps)
+            update(self._parameters, self._gradients, self.state, rates, self._given, self.own_steps)
 
     class Alone(torch.optim.Optimizer):
         """The same for one run, in torch's form."""

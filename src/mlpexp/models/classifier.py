@@ -173,7 +173,7 @@ class Classifier(LightningModule):
         self._evaluate("test", batch)
 
     def _forget_state(self) -> None:
-        """Set the optimizer's state to zero."""
+        """Make the optimizer's state that of a new one."""
         raise NotImplementedError
 
     def on_train_start(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mlpexp.config.schema import Config
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.network import NetworkSpec
-from mlpexp.nn.pruning import prune_, pruned_share, rewind_, sparsity
+from mlpexp.nn.pruning import REWOUND, prune_, pruned_share, rewind_, sparsity
 
 MASKS = "masks"
 """in a checkpoint: of each weight matrix, 1 where a weight is trained and 0 where it is pruned"""
@@ -21,7 +21,7 @@ class RunPruning:
     Args:
         cfg: prunes; otherwise nothing of this is made.
         tensors: returns parameters and running statistics by name, to be changed in place.
-        forget: sets the optimizer's state to zero.
+        forget: makes the optimizer's state that of a new one.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class RunPruning:
     ) -> None:
         self._cfg, self._network, self._tensors, self._forget = cfg, network, tensors, forget
         self._masks = {name: torch.ones(network.shapes[name]) for name in network.weight_names}
+        self._earlier: Mapping[str, Tensor] | None = None  # the weights after `rewound_epochs`
 
     def begin(self) -> None:
         """Before the first step, with the parameters on their device."""
@@ -41,6 +42,9 @@ class RunPruning:
 
     def begin_epoch(self, epoch: int) -> None:
         """Prune where it is due when `epoch` begins, from 0."""
+        if epoch == self._cfg.rewound_epochs:
+            tensors = self._tensors()
+            self._earlier = {name: tensors[name].detach().clone() for name in self._network.tensors}
         rounds = self._cfg.prunings_before(epoch)
         if rounds == self._cfg.prunings_before(epoch - 1):
             return
@@ -48,7 +52,8 @@ class RunPruning:
         matrices = [values[name] for name in self._masks]
         prune_(matrices, list(self._masks.values()), pruned_share(self._cfg.prune, rounds))
         if self._cfg.prune.rewind is not None:
-            rewind_(values, initialise(self._network, self._cfg.model, self._cfg.seed), self._masks)
+            earlier = self._earlier or initialise(self._network, self._cfg.model, self._cfg.seed)
+            rewind_(values, earlier, self._masks)
             self._forget()
 
     def mask(self, tensors: Mapping[str, Tensor]) -> None:
@@ -69,7 +74,10 @@ class RunPruning:
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Write the masks into a checkpoint."""
         checkpoint[MASKS] = {name: mask.cpu() for name, mask in self._masks.items()}
+        if self._earlier is not None:
+            checkpoint[REWOUND] = {name: values.cpu() for name, values in self._earlier.items()}
 
     def load(self, checkpoint: Mapping[str, Any]) -> None:
         """Continue from a checkpoint."""
         self._masks = {name: checkpoint[MASKS][name].clone() for name in self._masks}
+        self._earlier = checkpoint.get(REWOUND)

@@ -20,7 +20,7 @@ from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
 from mlpexp.models.stack_data import StackData
 from mlpexp.models.stack_diagnostics import inspected_layers, measured_networks
 from mlpexp.models.stack_engine import initial_parameters, make_engine
-from mlpexp.models.stack_pruning import prune_run_, sparsity_of
+from mlpexp.models.stack_pruning import prune_due_, sparsity_of
 from mlpexp.models.stack_testing import note_confusion, note_hits, tested_weights
 from mlpexp.models.stack_updates import LearningRates, rates_and_decays, update_settings
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
@@ -122,10 +122,8 @@ class StackModule(LightningModule):
             self._keep(self.training_runs, self.training_runs)
 
     def on_train_epoch_start(self) -> None:
-        for place, run in enumerate(self.training_runs):
-            cfg, epoch = self.configs[run], self.current_epoch
-            if (rounds := cfg.prunings_before(epoch)) > cfg.prunings_before(epoch - 1):
-                prune_run_(self.engine, place, cfg, self.networks[run], rounds)
+        runs = self.training_runs
+        prune_due_(self.engine, [self.configs[run] for run in runs], self.networks[0], self.current_epoch, self._steps)
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
         """One epoch; `order` (A, n) or (n,) indexes the training part."""

@@ -18,7 +18,14 @@ from mlpexp.nn.parametrization import is_decoupled, parameter_settings
 from mlpexp.nn.schedules import Plateau, epoch_factors
 
 # the numbers of a run without clipping, averaging or pruning, see `StackUpdate`
-NONE = {"clip_norm": math.inf, "clip_value": math.inf, "ema_decay": math.nan, "swa_start": math.inf, "prune": 0.0}
+NONE = {
+    "clip_norm": math.inf,
+    "clip_value": math.inf,
+    "ema_decay": math.nan,
+    "swa_start": math.inf,
+    "prune": 0.0,
+    "rewind": 0.0,
+}
 
 
 def update_settings(configs: Sequence[Config], networks: Sequence[NetworkSpec], own: Tensor | None) -> UpdateSettings:
@@ -108,6 +115,7 @@ def _extras(configs: Sequence[Config]) -> dict[str, Tensor]:
         "ema_decay": [cfg.ema.decay for cfg in configs],
         "swa_start": [cfg.swa.start for cfg in configs],
         "prune": [cfg.prune.fraction for cfg in configs],
+        "rewind": [cfg.rewound_epochs for cfg in configs],
     }
     return {
         key: torch.tensor([NONE[key] if value is None else value for value in values], dtype=torch.float64)

@@ -114,10 +114,12 @@ class TorchMLP(Classifier):
             penalty.add_to(0, gradient.unsqueeze(0))
 
     def _forget_state(self) -> None:
+        settings = self.cfg.optimizer
+        first = OPTIMIZERS[settings.name].further_state(settings, 0)
         for optimizer in self.trainer.optimizers:
             for state in optimizer.state.values():
-                for value in state.values():
-                    value.zero_()
+                for name, value in state.items():
+                    value.copy_(first.get(name, torch.zeros(())))
 
     def configure_optimizers(self) -> Any:
         by_step, steps = changes_by_step(self.cfg.optimizer), 1

@@ -3,7 +3,8 @@
 In each of `rounds` rounds the smallest weights of all weight matrices together are removed, until the share `fraction`
 is gone after the last one; the share that is left shrinks by the same factor in each round. Masks of 0 and 1 keep
 removed weights at zero. With `rewind=initial` all parameters return to their initial values after each pruning, and
-training begins again with the masks: the lottery tickets of Frankle & Carbin 2019.
+training begins again with the masks and a new optimizer: the lottery tickets of Frankle & Carbin 2019. With `rewind=k`
+they return to what they were after k epochs (Frankle et al. 2020).
 
 Letters: R runs.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 
 SPARSITY = "train/sparsity"  # the column of metrics.csv
 MASK = "mask"  # the name of the masks among an optimizer's state
+REWOUND = "rewound"  # that of the weights to which prunings return
 
 
 class PruningSettings(Protocol):
@@ -57,9 +59,9 @@ def sparsity(masks: Sequence[Tensor]) -> float:
 
 
 @torch.no_grad()
-def rewind_(parameters: Mapping[str, Tensor], initial: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-    """Return one run's parameters to their initial values, those of removed weights to zero."""
+def rewind_(parameters: Mapping[str, Tensor], earlier: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Return one run's parameters to earlier values, those of removed weights to zero."""
     for name, parameter in parameters.items():
-        parameter.copy_(initial[name])
+        parameter.copy_(earlier[name])
         if name in masks:
             parameter.mul_(masks[name])

@@ -16,7 +16,7 @@ from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.run_pruning import MASKS
 from mlpexp.models.torch_mlp import TorchMLP, advance, last_factor, set_rates
 from mlpexp.nn.optimizers import OPTIMIZERS
-from mlpexp.nn.pruning import pruned_share
+from mlpexp.nn.pruning import REWOUND, pruned_share
 from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
 from mlpexp.runtime.errors import UserError
 
@@ -48,6 +48,9 @@ def check_training_state(
         raise refuse("the count of its steps")
     if cfg.prune.fraction is not None and not _has_masks(loaded.get(MASKS), cfg, module, epochs):
         raise refuse("what its masks of pruned weights say")
+    kept = cfg.rewound_epochs
+    if kept is not None and epochs > kept and not _has_weights(loaded.get(REWOUND), module):
+        raise refuse("the weights to which its prunings return")
     if (TRAINING_WEIGHTS in loaded) != cfg.uses_average(epochs - 1):
         raise refuse("whether it holds an average of the weights")
     optimizers: list[torch.optim.Optimizer] = []
@@ -82,7 +85,12 @@ def check_training_state(
             state.get("param_groups"), optimizer.state_dict()["param_groups"]
         ):
             raise refuse("a setting of its optimizer, such as the learning rate,")
-        if not _same_state(state.get("state"), optimizer, cfg, 0 if flags else steps):
+        if not _same_state(
+            state.get("state"),
+            optimizer,
+            cfg,
+            0 if flags else steps - cfg.optimizer_begins(epochs - 1) * (steps // epochs),
+        ):
             raise refuse("the state of its optimizer")
     own: dict[str, Any] = {}
     module.on_save_checkpoint(own)
@@ -103,6 +111,13 @@ def _has_masks(found: Any, cfg: Config, module: Classifier, epochs: int) -> bool
     total = sum(mask.numel() for mask in found.values())
     zeros = total - sum(int(mask.count_nonzero()) for mask in found.values())
     return zeros == round(pruned_share(cfg.prune, cfg.prunings_before(epochs - 1)) * total)
+
+
+def _has_weights(found: Any, module: Classifier) -> bool:
+    shapes = module.network.shapes
+    if not isinstance(found, dict) or found.keys() != shapes.keys():
+        return False
+    return all(isinstance(found[n], torch.Tensor) and found[n].shape == shape for n, shape in shapes.items())
 
 
 def _counts(loops: Any, epochs: int, steps: int) -> bool:

@@ -26,7 +26,7 @@ from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.muon import hidden_matrices
-from mlpexp.nn.pruning import MASK
+from mlpexp.nn.pruning import MASK, REWOUND
 from mlpexp.nn.weight_averaging import AVERAGE
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError, first_line
@@ -203,7 +203,7 @@ def _snapshot(loaded: Mapping[str, Any], cfg: Config, network: NetworkSpec, epoc
     parameters = {name: _row(weights[name], shape) for name, shape in network.tensors.items()}
     shapes, matrices = list(network.shapes.items()), hidden_matrices(network)
     rule, states = OPTIMIZERS[cfg.optimizer.name], loaded["optimizer_states"][0]["state"]
-    derived = {"step", *rule.further_state(cfg.optimizer, epochs * steps)}
+    derived = {"step", *rule.further_state(cfg.optimizer, 0)}
     state: dict[str, list[Tensor]] = {}
     for i, (parameter, shape) in enumerate(shapes):
         for name in rule.state_of_parameter(cfg.optimizer, parameter in matrices):
@@ -218,6 +218,8 @@ def _snapshot(loaded: Mapping[str, Any], cfg: Config, network: NetworkSpec, epoc
             _row(masks[name], shape) if name in network.weight_names else torch.ones(1, *shape)
             for name, shape in shapes
         ]
+    if cfg.rewound_epochs is not None and epochs > cfg.rewound_epochs:
+        state[REWOUND] = _rows(loaded[REWOUND], shapes)
     return Snapshot(parameters, state)
 
 

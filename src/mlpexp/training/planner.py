@@ -17,6 +17,7 @@ from mlpexp.config.schema import Config
 from mlpexp.engine.cost_model import evaluation_cost_us, module_cost_us, step_cost_us
 from mlpexp.engine.stack_memory import bytes_per_run, device_bytes_per_run, free_device_bytes, parameter_bytes
 from mlpexp.nn.network import NetworkSpec
+from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.runtime.portable import available_memory
 from mlpexp.training.engine_choice import cannot_be_stacked
 
@@ -125,10 +126,16 @@ def _key(cfg: Config, data: "Prepared") -> tuple[object, ...]:
         cfg.metric_names,
         str(cfg.callbacks),
         cfg.optimizer.name,
+        (cfg.epochs_before_pruning, cfg.prune.rounds) if _is_rewound_in_step(cfg) else None,
         cfg.stack.engine,
         cfg.tracking.diagnostics,
         cfg.trainer.accelerator,
     )
+
+
+def _is_rewound_in_step(cfg: Config) -> bool:
+    """Whether pruning sets the count of the optimizer's steps back, which the runs of a stack share."""
+    return cfg.prune.rewind is not None and OPTIMIZERS[cfg.optimizer.name].counts_steps
 
 
 def _stacks(

@@ -21,7 +21,7 @@ from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.muon import hidden_matrices
-from mlpexp.nn.pruning import MASK
+from mlpexp.nn.pruning import MASK, REWOUND
 from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
 from mlpexp.nn.weight_averaging import AVERAGE
 from mlpexp.runtime import software_versions
@@ -56,7 +56,11 @@ def assemble(
     if cfg.prune.fraction is not None:
         masks = dict(zip(network.shapes, snapshot.state[MASK], strict=True))
         training[MASKS] = {name: masks[name][run] for name in network.weight_names}
+    if cfg.rewound_epochs is not None and epochs > cfg.rewound_epochs:
+        kept = zip(network.shapes, snapshot.state[REWOUND], strict=True)
+        training[REWOUND] = {name: values[run] for name, values in kept}
     steps = epochs * steps_per_epoch
+    own_steps = steps - cfg.optimizer_begins(epochs - 1) * steps_per_epoch
     reduced = Plateau(cfg.optimizer, cfg.monitor, monitored).factor
     optimizer, schedulers, is_scheduled = _optimizer(cfg, network, epochs, steps_per_epoch, reduced)
     kept = network_only(cfg, data, snapshot, run, epochs=epochs, wall_times=wall_times)
@@ -67,7 +71,7 @@ def assemble(
         "state_dict": kept["state_dict"],
         "loops": _loops(epochs, steps_per_epoch, _schedule_steps(cfg, steps_per_epoch) if is_scheduled else 0),
         "callbacks": kept["callbacks"],
-        "optimizer_states": [{"state": _state(cfg, network, snapshot, run, steps), "param_groups": optimizer}],
+        "optimizer_states": [{"state": _state(cfg, network, snapshot, run, own_steps), "param_groups": optimizer}],
         "lr_schedulers": schedulers,
         "hparams_name": None,
         "hyper_parameters": kept["hyper_parameters"],

@@ -60,7 +60,7 @@ class CompiledEngine:
         if update.decoupled is not None and update.decoupled.ne(TORCH_OPTIMIZERS[update.name].decoupled_decay).any():
             raise ValueError(f"{update.name} has no compiled form with the other kind of weight decay")
         self.threads = threads
-        self.num_steps = 0
+        self.num_steps = self._began_at = 0
         self._settings = update
         self._names = list(networks[0].shapes)
         self._sizes = networks[0].sizes
@@ -78,6 +78,10 @@ class CompiledEngine:
         for name, mine in self.parameters.items():
             mine.copy_(parameters[name])
         self.train_outcomes: Outcomes
+
+    def begin_optimizer(self, num_steps: int) -> None:
+        """See `StackEngine`."""
+        self._began_at = num_steps
 
     def _set_runs(self, parameters: Array, state: Array) -> None:
         self._parameters, self._state = parameters, state
@@ -149,7 +153,8 @@ class CompiledEngine:
                 first, stop, compile_cache.product(), *compile_cache.activation(activation),
                 ACTIVATIONS[activation].reads_input, update, m, layout.layers, layout.places, layout.bounds,
                 layout.num_parameters, samples, first_rows, targets, index, batch_size, by_class, by_step, self._decay,
-                self._numbers, self.num_steps, self._parameters, self._state, losses, predictions, weights,
+                self._numbers, self.num_steps - self._began_at, self._parameters, self._state, losses, predictions,
+                weights,
             )  # fmt: skip
 
         self._divide(call)

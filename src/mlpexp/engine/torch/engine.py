@@ -90,6 +90,10 @@ class Engine:
     def num_steps(self, count: int) -> None:
         self._update.num_steps = count
 
+    def begin_optimizer(self, num_steps: int) -> None:
+        """The optimizer's state was that of a new one when so many steps had been taken."""
+        self._update.began_at = num_steps
+
     def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
         self.parameters = parameters
         trained = {name: parameters[name] for name in self._networks[0].shapes}

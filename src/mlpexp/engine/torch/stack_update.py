@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlpexp.nn.gradient_clipping import clip_
 from mlpexp.nn.optimizers import OPTIMIZERS, StackOptimizer, UpdateSettings
-from mlpexp.nn.pruning import MASK
+from mlpexp.nn.pruning import MASK, REWOUND
 from mlpexp.nn.weight_averaging import AVERAGE, WeightAverage
 
 
@@ -27,8 +27,8 @@ class StackUpdate:
     """An optimizer with what is done around its steps.
 
     `UpdateSettings.extras` has, each (R,) float64: `clip_norm` and `clip_value`, infinite where a run does not clip;
-    `ema_decay`, NaN, and `swa_start`, infinite, where a run does not average; `prune`, of any values, where masks are
-    needed.
+    `ema_decay`, NaN, and `swa_start`, infinite, where a run does not average; `prune` and `rewind`, any values, where
+    masks and earlier weights are needed.
     """
 
     def __init__(
@@ -43,8 +43,11 @@ class StackUpdate:
         self._norms, self._values = extras.get("clip_norm"), extras.get("clip_value")
         self._parameters = parameters
         self._masks: list[Tensor] | None = None
+        self._earlier: list[Tensor] | None = None
         if "prune" in extras:
             self._masks = [torch.ones_like(parameter) for parameter in parameters]
+        if "rewind" in extras:
+            self._earlier = [parameter.clone() for parameter in parameters]
         self.average: WeightAverage | None = None
         if extras.keys() & {"ema_decay", "swa_start"}:
             none = torch.ones(len(parameters[0]), dtype=torch.float64)
@@ -53,10 +56,11 @@ class StackUpdate:
 
     @property
     def state(self) -> dict[str, list[Tensor]]:
-        """The optimizer's, the averages and the masks of pruned weights."""
+        """The optimizer's, the averages, the masks of pruned weights and the weights to which prunings return."""
         averages = {} if self.average is None else {AVERAGE: self.average.values}
         masks = {} if self._masks is None else {MASK: self._masks}
-        return self._optimizer.state | averages | masks
+        earlier = {} if self._earlier is None else {REWOUND: self._earlier}
+        return self._optimizer.state | averages | masks | earlier
 
     @property
     def num_steps(self) -> int:
@@ -66,6 +70,15 @@ class StackUpdate:
     @num_steps.setter
     def num_steps(self, count: int) -> None:
         self._optimizer.num_steps = count
+
+    @property
+    def began_at(self) -> int:
+        """See `StackOptimizer`."""
+        return self._optimizer.began_at
+
+    @began_at.setter
+    def began_at(self, count: int) -> None:
+        self._optimizer.began_at = count
 
     def schedule(self, lr: Tensor | Sequence[Tensor]) -> None:
         """See `StackOptimizer`."""

@@ -53,7 +53,7 @@ class Adam(StackOptimizer):
         return torch.optim.Adam
 
     def _begin_step(self) -> None:
-        first, second = (_corrections(each, self.num_steps) for each in self._betas)
+        first, second = (_corrections(each, self.own_steps) for each in self._betas)
         one_rate = isinstance(self._rates, torch.Tensor)  # for all parameters: the numbers of the first are used
         for i in range(1 if one_rate else len(self._parameters)):
             rate = self._rate(i)
@@ -107,17 +107,20 @@ class NAdam(Adam):
 
     def _begin_step(self) -> None:
         beta1 = self._setting("betas")[:, 0]
-        while self._num_products < self.num_steps:  # more than once after a resumption
+        if self._num_products >= self.own_steps:  # the state is that of a new optimizer
+            self._product.fill_(1.0)
+            self._num_products = 0
+        while self._num_products < self.own_steps:  # more than once after a resumption
             self._num_products += 1
             self._product.mul_((beta1 * _momentum(self._num_products)).float())
-        mu, following = (beta1 * _momentum(step) for step in (self.num_steps, self.num_steps + 1))
+        mu, following = (beta1 * _momentum(step) for step in (self.own_steps, self.own_steps + 1))
         product = self._product.double()
         for i in range(1 if isinstance(self._rates, torch.Tensor) else len(self._parameters)):
             lr = self._rate(i)
             device = lr.device
             self._steps_of_gradient[i].plan(-lr * ((1.0 - mu).to(device)) / (1.0 - product).to(device))
             self._negative_steps[i].plan((-lr * following.to(device)) / (1.0 - product * following).to(device))
-        self._root = _shaped(_corrections(self._betas[1], self.num_steps), self._parameters[0])
+        self._root = _shaped(_corrections(self._betas[1], self.own_steps), self._parameters[0])
 
     def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:
         n = parameter.ndim

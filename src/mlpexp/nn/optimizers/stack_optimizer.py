@@ -90,6 +90,7 @@ class StackOptimizer(ABC):
     Attributes:
         state: by torch's name, one stacked tensor for each parameter.
         num_steps: taken so far.
+        began_at: how many of them had been taken when the state was that of a new optimizer; only pruning changes it.
     """
 
     keys: ClassVar[tuple[str, ...]] = ()
@@ -103,7 +104,7 @@ class StackOptimizer(ABC):
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         self._settings, self._parameters, self._gradients = settings, parameters, gradients
-        self.num_steps = self._planned_from = 0
+        self.num_steps = self.began_at = self._planned_from = 0
         decoupled = settings.decoupled
         if decoupled is None and self.decoupled_decay:
             decoupled = torch.ones(len(parameters[0]), dtype=torch.bool)
@@ -151,6 +152,11 @@ class StackOptimizer(ABC):
         """State beside `state_names` that torch keeps for each parameter and that follows from the number of steps."""
         return {}
 
+    @property
+    def own_steps(self) -> int:
+        """Steps behind the state."""
+        return self.num_steps - self.began_at
+
     def schedule(self, lr: Tensor | Sequence[Tensor]) -> None:
         """Set the learning rates of the following steps: float64, (S, R), or (R,) for all of them.
 
@@ -170,7 +176,7 @@ class StackOptimizer(ABC):
             self._update(i, parameter, gradient)
 
     def _begin_step(self) -> None:  # noqa: B027
-        """Prepare step number `num_steps`, counted from 1."""
+        """Prepare step number `own_steps`, counted from 1."""
 
     def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:
         """Change parameter i in place by its gradient, which may be overwritten; decay has been applied."""
