@@ -57,8 +57,8 @@ def assemble(
         masks = dict(zip(network.shapes, snapshot.state[MASK], strict=True))
         training[MASKS] = {name: masks[name][run] for name in network.weight_names}
     if cfg.rewound_epochs is not None and epochs > cfg.rewound_epochs:
-        kept = zip(network.shapes, snapshot.state[REWOUND], strict=True)
-        training[REWOUND] = {name: values[run] for name, values in kept}
+        earlier = zip(network.shapes, snapshot.state[REWOUND], strict=True)
+        training[REWOUND] = {name: values[run] for name, values in earlier}
     steps = epochs * steps_per_epoch
     own_steps = steps - cfg.optimizer_begins(epochs - 1) * steps_per_epoch
     reduced = Plateau(cfg.optimizer, cfg.monitor, monitored).factor
