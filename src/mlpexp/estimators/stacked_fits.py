@@ -154,7 +154,9 @@ class StackedFits:
         self.fits, self._data = [], {}
         _available.append(self)
         try:
-            yield
+            with _kept_threads():
+                torch.set_num_threads(1)  # the search scores candidates by threads of its own
+                yield
         finally:
             _available.remove(self)
 
@@ -175,8 +177,7 @@ def train(fits: Sequence[Fit], threads: int = 1) -> list[TrainedNetwork]:
         KeyboardInterrupt: stopped.
     """
     found: dict[int, TrainedNetwork] = {}
-    before = torch.get_num_threads()
-    with _training:
+    with _training, _kept_threads():
         try:
             with signals.interruptible(), Quiet():
                 configs = [_settled(fit.cfg, threads) for fit in fits]
@@ -189,9 +190,17 @@ def train(fits: Sequence[Fit], threads: int = 1) -> list[TrainedNetwork]:
             raise Stopped(str(interrupted)) from None
         except UserError as error:
             raise ValueError(first_line(error)) from None
-        finally:
-            torch.set_num_threads(before)
     return [found[i] for i in range(len(fits))]
+
+
+@contextmanager
+def _kept_threads() -> Iterator[None]:
+    """Afterwards torch has as many threads as before."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _settled(cfg: Config, threads: int) -> Config:

@@ -139,12 +139,11 @@ class StackModule(LightningModule):
             sample_weights=now.sample_weights,
             begins=now.begins,
         )
+        if now.parts["val"].shape[-1] == 0:  # what the monitor says is then the loss before each step
+            self._validated = self.engine.train_outcomes
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         now = self._now
-        if now.parts["val"].shape[-1] == 0:  # what the monitor says is then the loss before each step
-            self._validated = self.engine.train_outcomes
-            return
         self._validated = self.engine.evaluate(now.inputs, now.labels, now.parts["val"], now.begins)
 
     def on_train_epoch_end(self) -> None:

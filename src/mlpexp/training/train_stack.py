@@ -117,6 +117,8 @@ def train_stack(
     torch.set_num_threads(configs[0].stack_threads if configs[0].stack.engine == "torch" else 1)
     ours = ("enable_model_summary", "num_sanity_val_steps")
     flags: dict[str, Any] = {name: flag for name, flag in configs[0].trainer.flags.items() if name not in ours}
+    if not any(len(prepared.split.val) for prepared in data):
+        flags["limit_val_batches"] = 0
     trainer = Trainer(
         max_epochs=module.epochs_left,
         accelerator=configs[0].trainer.accelerator,
