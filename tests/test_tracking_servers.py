@@ -17,8 +17,8 @@ from mlpexp.tracking.mlflow_records import IDENTITY, PARENT
 
 SWEEP = "-m name=s data=iris model.width=4 trainer.max_epochs=2 "
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
-needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="make test-trackers installs mlflow")
-needs_wandb = pytest.mark.skipif(find_spec("wandb") is None, reason="make test-trackers installs wandb")
+needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="needs mlflow: pip install 'mlpexp[mlflow]'")
+needs_wandb = pytest.mark.skipif(find_spec("wandb") is None, reason="needs wandb: pip install 'mlpexp[wandb]'")
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,7 @@ def test_mlflow_has_a_sweep_that_grows_and_is_trained_further_once(train):
         check_mlflow(*mlflow_runs(), Path("multirun/s"))
 
 
+@pytest.mark.thorough
 @needs_mlflow
 def test_mlflows_client_writes_what_is_written_into_its_database(train, monkeypatch):
     assert train(f"{SWEEP} tracker=mlflow seed=0,1").code == 0
@@ -94,6 +95,7 @@ def test_mlflows_client_writes_what_is_written_into_its_database(train, monkeypa
     assert content(direct) == content(by_client)
 
 
+@pytest.mark.thorough
 @needs_mlflow
 def test_mlflows_client_writes_where_the_tables_are_others(train):
     assert train(f"{SWEEP} tracker=mlflow seed=0").code == 0
@@ -107,6 +109,7 @@ def test_mlflows_client_writes_where_the_tables_are_others(train):
     assert MlflowDatabase.opened(Path("mlflow.db"), "mlpexp", "x") is None
 
 
+@pytest.mark.thorough
 @needs_mlflow
 def test_runs_that_a_killed_client_has_left_incomplete_are_replaced(train, monkeypatch):
     monkeypatch.setattr(MlflowDatabase, "opened", lambda *_: None)
@@ -123,6 +126,7 @@ def test_runs_that_a_killed_client_has_left_incomplete_are_replaced(train, monke
     check_mlflow(*mlflow_runs(), Path("multirun/s"))
 
 
+@pytest.mark.thorough
 @needs_mlflow
 def test_a_server_that_is_down_is_one_line(train, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -153,6 +157,7 @@ def wandb_records(directory: Path) -> list[Any]:
     return found
 
 
+@pytest.mark.thorough
 @needs_wandb
 def test_wandb_has_each_run_once_offline_also_when_it_is_trained_further(train):
     for more, epochs in (("seed=0,1", 2), ("seed=0,1,2", 2), ("seed=0,1,2 trainer.max_epochs=3", 3)):
@@ -174,6 +179,7 @@ def test_wandb_has_each_run_once_offline_also_when_it_is_trained_further(train):
         assert set(seen.values()) == {1}
 
 
+@pytest.mark.thorough
 def test_a_damaged_key_of_a_group_is_one_line(train):
     assert train(f"{SWEEP} tracker=csv seed=0").code == 0
     Path("multirun/s/.tracking").write_text("x")
