@@ -25,6 +25,7 @@ from mlpexp.api import given_data, python_settings
 from mlpexp.config import checks
 from mlpexp.config.overrides import parse
 from mlpexp.runtime import terminal
+from mlpexp.runtime.errors import UserError
 from mlpexp.store.run_directory import read_result
 
 FAST = {"trainer.max_epochs": 2, "tracking.figures": False, "stack.engine": "torch", "data": "iris"}
@@ -529,3 +530,32 @@ def test_data_that_cannot_be_trained_on_is_refused_in_one_line(data, target, mes
     with pytest.raises(mlpexp.UserError, match=message) as raised:
         mlpexp.run({key: value for key, value in FAST.items() if key != "data"}, data=data, target=target)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_dry_run_returns_the_plan_as_a_table_and_writes_nothing(here):
+    small = {"data": "iris", "trainer.max_epochs": 1, "model.width": 4}
+    grid = {"seed": [0, 1], "optimizer": ["adam", "lbfgs"]}
+    plan = mlpexp.sweep(grid, small, name="s", dry_run=True)
+    assert [(row["seed"], row["optimizer"], row["status"], row["stack"]) for row in plan.table] == [
+        (0, "adam", "new", 0), (0, "lbfgs", "new", None), (1, "adam", "new", 0), (1, "lbfgs", "new", None)
+    ]  # fmt: skip
+    assert "evaluates the loss" in plan.table[1]["alone"]
+    assert "4 runs" in str(plan) and "nothing was trained" in str(plan) and "<table>" in plan._repr_html_()
+    assert list(here.iterdir()) == []
+    done = mlpexp.sweep({"seed": [0]}, small, {"optimizer": "adam"}, name="s")
+    again = mlpexp.sweep({"seed": [0, 1]}, small, {"optimizer": "adam", "dry_run": True}, name="s")
+    assert [(row["status"], row["name"]) for row in again.table] == [
+        ("ok" if done.table[0]["status"] == "ok" else "chance", done.table[0]["name"]), ("new", again.table[1]["name"])
+    ]  # fmt: skip
+    assert [row["stack"] for row in again.table] == [None, 0]
+    assert len(mlpexp.load_sweep("multirun/s")) == 1
+    one = mlpexp.run(small, dry_run=True)
+    assert [row["status"] for row in one.table] == ["new"] and not (here / "outputs").exists()
+    search = {"hydra/sweeper": "optuna", "hydra.sweeper.n_trials": 4}
+    found = mlpexp.sweep("optimizer.lr=interval(0.01,0.1)", small, search, dry_run=True)
+    assert (len(found), "search of 4 trials" in str(found)) == (0, True)
+    with pytest.raises(UserError, match="leave out hydra/launcher"):
+        mlpexp.sweep({"seed": [0, 1]}, small, {"hydra/launcher": "basic"}, dry_run=True)
+    with pytest.raises(UserError, match="must be > 0"):
+        mlpexp.run(small, {"optimizer.lr": -1}, dry_run=True)
+    assert sorted(path.name for path in here.iterdir()) == ["multirun"]

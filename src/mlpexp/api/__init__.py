@@ -5,20 +5,39 @@ The same schema, files and messages as the command line: a sweep that one has st
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mlpexp.api.python_settings import Settings, choice_overrides, grid_overrides, setting_overrides
 from mlpexp.runtime import signals
-from mlpexp.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from mlpexp.api.run_results import RunResults
+    from mlpexp.api.sweep_plan import Plan
     from mlpexp.api.sweep_results import SweepResults
+    from mlpexp.sweep.hydra_jobs import DryRun
 
 __all__ = ["load_run", "load_sweep", "run", "sweep"]
 
 
-def run(*settings: Settings, data: Any = None, target: str | Sequence[str] | None = None, **more: Any) -> "RunResults":
+@overload
+def run(
+    *settings: Settings, data: Any = ..., target: str | Sequence[str] | None = ..., dry_run: Literal[True], **more: Any
+) -> "Plan": ...
+@overload
+def run(
+    *settings: Settings,
+    data: Any = ...,
+    target: str | Sequence[str] | None = ...,
+    dry_run: Literal[False] = ...,
+    **more: Any,
+) -> "RunResults": ...
+def run(
+    *settings: Settings,
+    data: Any = None,
+    target: str | Sequence[str] | None = None,
+    dry_run: bool = False,
+    **more: Any,
+) -> "RunResults | Plan":
     """Train one network, as `train.py` does, in `outputs/DATE/TIME` below the working directory.
 
     Args:
@@ -27,6 +46,7 @@ def run(*settings: Settings, data: Any = None, target: str | Sequence[str] | Non
         data: the name of a data set, a DataFrame or mapping of columns with `target`, arrays `(X, y)`, or a file.
             DataFrames and arrays are kept in `outputs/data`, named by their content.
         target: the column of classes; with `data.task=regression` of values, or several such columns.
+        dry_run: check everything, train nothing, and return the plan.
         more: settings by keyword: `model={"depth": 2}`, `seed=3`, `optimizer="adam"`, `resume="outputs/DATE/TIME"`.
 
     Raises:
@@ -37,10 +57,38 @@ def run(*settings: Settings, data: Any = None, target: str | Sequence[str] | Non
         from mlpexp.api import hydra_session
         from mlpexp.api.run_results import RunResults
 
-    directory = hydra_session.train(_train, setting_overrides(*_joined(settings, data, target, more)))
-    return RunResults(directory)
+    overrides, asked = _without_dry_run(setting_overrides(*_joined(settings, data, target, more)))
+    if dry_run or asked:
+        return _plan(hydra_session.plan_of_run(overrides))
+    return RunResults(hydra_session.train(_train, overrides))
 
 
+@overload
+def sweep(
+    grid: Settings,
+    /,
+    *settings: Settings,
+    data: Any = ...,
+    target: str | Sequence[str] | None = ...,
+    zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ...,
+    skip: str | Sequence[str] = ...,
+    limit: int | None = ...,
+    dry_run: Literal[True],
+    **more: Any,
+) -> "Plan": ...
+@overload
+def sweep(
+    grid: Settings,
+    /,
+    *settings: Settings,
+    data: Any = ...,
+    target: str | Sequence[str] | None = ...,
+    zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ...,
+    skip: str | Sequence[str] = ...,
+    limit: int | None = ...,
+    dry_run: Literal[False] = ...,
+    **more: Any,
+) -> "SweepResults": ...
 def sweep(
     grid: Settings,
     /,
@@ -50,8 +98,9 @@ def sweep(
     zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
     skip: str | Sequence[str] = (),
     limit: int | None = None,
+    dry_run: bool = False,
     **more: Any,
-) -> "SweepResults":
+) -> "SweepResults | Plan":
     """Train every combination of the values in `grid`, as `train.py -m` does, in `multirun/NAME`.
 
     Args:
@@ -62,6 +111,7 @@ def sweep(
             combined with every point of the grid. Or a list of such mappings.
         skip: combinations that are left out, e.g. `"model.depth > 3 and model.width > 128"`; or a list of conditions.
         limit: train so many combinations, chosen at random, the same ones each time.
+        dry_run: train nothing, and return the plan: which runs are new, done or under way, and how they are stacked.
         settings, data, target, more: of all runs, see `run`; `name="mine"` names the directory. The same name and a
             larger grid train only what is new.
 
@@ -75,9 +125,9 @@ def sweep(
         from mlpexp.api.sweep_results import SweepResults
 
     swept = [*grid_overrides(grid), *choice_overrides(zip, skip, limit)]
-    common = setting_overrides(*_joined(settings, data, target, more))
-    if "dry_run=true" in common:
-        raise UserError("dry_run=true prints a plan on the command line; leave it out")
+    common, asked = _without_dry_run(setting_overrides(*_joined(settings, data, target, more)))
+    if dry_run or asked:
+        return _plan(hydra_session.plan_of_sweep([*common, "dry_run=true", *swept]))
     return SweepResults(hydra_session.sweep([*common, *swept]))
 
 
@@ -108,6 +158,18 @@ def _train(cfg: Any) -> None:
         from mlpexp.cli import train_job  # torch and lightning: late
 
     train_job.train_alone(cfg)
+
+
+def _without_dry_run(overrides: list[str]) -> tuple[list[str], bool]:
+    """The settings without `dry_run`, and whether it is among them."""
+    found = [text for text in overrides if text not in ("dry_run=true", "dry_run=false")]
+    return found, "dry_run=true" in overrides
+
+
+def _plan(found: "DryRun") -> "Plan":
+    from mlpexp.api.sweep_plan import Plan
+
+    return Plan(found)
 
 
 def _joined(

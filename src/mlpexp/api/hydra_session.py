@@ -15,14 +15,18 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime
+from hydra.types import RunMode
 from hydra.version import VersionBase
 from omegaconf import DictConfig
 
 from mlpexp.cli import automatic_directories, hydra_app
 from mlpexp.config import sweep_syntax
+from mlpexp.config.compose import hydra_config
 from mlpexp.runtime import signals, terminal
-from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed, Stopped
+from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed, Stopped, UserError
 from mlpexp.store import directory_lock
+from mlpexp.sweep.hydra_jobs import DryRun
+from mlpexp.sweep.sweep_console import NOTHING_DONE
 
 JOB = "train"  # as of scripts/train.py: it names the log file
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")  # whose levels training changes
@@ -82,6 +86,39 @@ def sweep(overrides: Sequence[str]) -> Path:
             error.directory = Path(str(composed[0].hydra.sweep.dir))
             raise
         return Path(str(composed[0].hydra.sweep.dir))
+
+
+def plan_of_run(overrides: Sequence[str]) -> DryRun:
+    """What `train` would do; everything is checked, and nothing written.
+
+    Raises:
+        ConfigError: all that is wrong with the overrides.
+    """
+    with _session(overrides) as app:
+        config = app.compose_config(JOB, sweep_syntax.for_hydra(overrides, is_sweep=False), RunMode.RUN)
+        with hydra_config(config):
+            cfg = hydra_app.check_run(config)
+            directory = Path(str(config.hydra.run.dir))
+    status, doing = ("new", "train") if cfg.resume is None else ("shorter", "train further")
+    record = {"run": 0, "name": str(directory), "status": status, "stack": None, "alone": "a single run"}
+    return DryRun(directory, [f"1 run, alone: {doing} in {directory}", NOTHING_DONE], [record])
+
+
+def plan_of_sweep(overrides: Sequence[str]) -> DryRun:
+    """What `sweep` with `dry_run=true` among the overrides would do.
+
+    Raises:
+        ConfigError: all that is wrong with the sweep.
+    """
+
+    def never(cfg: DictConfig) -> None:
+        raise UserError("dry_run=true shows the plan of a sweep in stacks; leave out hydra/launcher")
+
+    with _session(overrides) as app:
+        returned = app.multirun(JOB, never, sweep_syntax.for_hydra(overrides, is_sweep=True))
+    found = returned if isinstance(returned, DryRun) else returned[0]
+    assert isinstance(found, DryRun)
+    return found
 
 
 def _composed_by(app: Any) -> list[DictConfig]:

@@ -27,6 +27,7 @@ from mlpexp.config import checks, model_checks, own_options, plugin_keys, run_na
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
 from mlpexp.config.overrides import by_key, shell_word
 from mlpexp.config.overrides import parse as parse_override
+from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import shell_commands, signals, user_code
 from mlpexp.runtime.errors import UserError
@@ -116,41 +117,51 @@ def _notebook_init(variant: str) -> str:
     return "torch" if variant == "torch_nn" else "notebook"
 
 
+def check_run(config: DictConfig) -> Config:
+    """Check all of a single run before anything is written.
+
+    Args:
+        config: with Hydra's node.
+
+    Raises:
+        UserError: what is wrong.
+    """
+    plugin_keys.check_chosen(config.hydra)
+    cfg = parse(config)
+    if "name" in by_key(config.hydra.overrides.task):
+        where = shell_word("hydra.run.dir", f"outputs/{cfg.name}")
+        say(
+            f"note: name is for sweeps (-m) and ignored here; a run's directory is named by {where}",
+            error=True,
+        )
+    if cfg.dry_run:
+        raise UserError("dry_run=true shows the plan of a sweep: add -m")
+    if cfg.halving.rungs is not None and cfg.resume is None:
+        raise UserError("halving compares the runs of a sweep; add -m, or leave it out")
+    if cfg.record == "table":
+        raise UserError("record=table belongs to a sweep; add -m, or leave it out")
+    if cfg.resume is None:
+        refuse_used(Path(str(config.hydra.run.dir)), automatic=_is_automatic(config.hydra.run, "dir"))
+        summary = model_checks.check_data(cfg)  # before a directory is made
+        if summary is not None:
+            say(summary)
+    else:
+        from mlpexp.training import resume
+
+        resume.find(cfg, list(config.hydra.overrides.task))
+    if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
+        from mlpexp.training import trainer_setup  # Lightning: late, and only where it is needed
+
+        trainer_setup.check(cfg)
+    return cfg
+
+
 class CheckFirst(Callback):
     """Checks the configuration of a single run before Hydra creates its directory."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
-            plugin_keys.check_chosen(config.hydra)
-            cfg = parse(config)
-            if "name" in by_key(config.hydra.overrides.task):
-                where = shell_word("hydra.run.dir", f"outputs/{cfg.name}")
-                say(
-                    f"note: name is for sweeps (-m) and ignored here; a run's directory is named by {where}",
-                    error=True,
-                )
-            if cfg.dry_run:
-                raise UserError("dry_run=true shows the plan of a sweep: add -m")
-            if cfg.halving.rungs is not None and cfg.resume is None:
-                raise UserError("halving compares the runs of a sweep; add -m, or leave it out")
-            if cfg.record == "table":
-                raise UserError("record=table belongs to a sweep; add -m, or leave it out")
-            if cfg.resume is None:
-                refuse_used(Path(str(config.hydra.run.dir)), automatic=_is_automatic(config.hydra.run, "dir"))
-            else:
-                from mlpexp.training import resume
-
-                resume.find(cfg, list(config.hydra.overrides.task))
-            if cfg.resume is None:
-                summary = model_checks.check_data(cfg)  # before a directory is made
-                if summary is not None:
-                    say(summary)
-            if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
-                from mlpexp.training import (
-                    trainer_setup,  # Lightning: late, and only where it is needed
-                )
-
-                trainer_setup.check(cfg)
+            cfg = check_run(config)
             if cfg.resume is None and _is_automatic(config.hydra.run, "dir"):
                 automatic_directories.claim(str(config.hydra.run.dir))
             elif cfg.resume is not None:

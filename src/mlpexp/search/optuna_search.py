@@ -13,9 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlpexp.config.compose import Composer
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError
+from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.file_names import MULTIRUN
 from mlpexp.sweep.grid import params_texts
+from mlpexp.sweep.hydra_jobs import DryRun
 from mlpexp.sweep.hydra_sweep import Sweep
 from mlpexp.sweep.paused_runs import cannot_pause
 
@@ -60,8 +62,10 @@ def optimise(
         if problems := list(cannot_pause([], sweep.settings, "hydra.sweeper.pruner")):
             raise ConfigError(problems)
     if plan.dry_run:
-        search_console.explain(plan)
-        return []
+        lines = search_console.explanation(plan)
+        for line in lines:
+            say(line)
+        return DryRun(Path(str(config.hydra.sweep.dir)).absolute(), lines)
     directory = Path(str(config.hydra.sweep.dir)).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

@@ -18,6 +18,7 @@ from mlpexp.search.search_space import Space
 from mlpexp.search.study_storage import PROBLEM, STOPPED
 from mlpexp.store import atomic_files
 from mlpexp.store.file_names import SEARCH_RESULTS
+from mlpexp.sweep.sweep_console import NOTHING_DONE
 
 if TYPE_CHECKING:
     from mlpexp.search.search_plan import Plan
@@ -41,16 +42,15 @@ def _description(plan: "Plan", done: int = 0) -> str:
     return f"search of {plan.num_trials:,} trials: {before}{generations}{sizes}, sampler {plan.sampler}, {which}"
 
 
-def explain(plan: "Plan") -> None:
-    """A dry run."""
+def explanation(plan: "Plan") -> list[str]:
+    """What a search would do, in lines."""
     space = plan.space
-    say(_description(plan))
-    for key in space.distributions:
-        say(f"  {space.typed[key]}")
+    lines = [_description(plan), *(f"  {space.typed[key]}" for key in space.distributions)]
     if space.repetitions:
         runs = prod(map(len, space.repetitions.values()))
-        say(f"each trial is the mean of {runs:,} runs: {', '.join(space.typed[key] for key in space.repetitions)}")
-    say("dry run: nothing was trained or written")
+        each = ", ".join(space.typed[key] for key in space.repetitions)
+        lines.append(f"each trial is the mean of {runs:,} runs: {each}")
+    return [*lines, NOTHING_DONE]
 
 
 def generation(study: optuna.Study, names: Sequence[str], trials: Sequence[FrozenTrial], total: int) -> None:

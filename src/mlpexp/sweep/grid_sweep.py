@@ -16,13 +16,13 @@ from mlpexp.config.overrides import RunSpec, swept_keys
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError, described
 from mlpexp.runtime.terminal import say
-from mlpexp.store import atomic_files, directory_lock, file_names, worker_session
+from mlpexp.store import atomic_files, directory_lock, file_names, run_directory, worker_session
 from mlpexp.store.run_store import Survey
 from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.grid import GridSettings, expand
-from mlpexp.sweep.hydra_jobs import Job, StackedReturn
+from mlpexp.sweep.hydra_jobs import DryRun, Job, StackedReturn
 from mlpexp.sweep.hydra_sweep import NO_DIRECTORY, Sweep, refuse_other_application
-from mlpexp.sweep.sweep_console import Screen
+from mlpexp.sweep.sweep_console import Screen, explanation
 from mlpexp.training.engine_choice import engine_of
 
 
@@ -55,8 +55,9 @@ def sweep_grid(
     runs = check(sweep.composer, specs, earlier_engine=engine_of(sweep.directory))
     _check_grid(runs, sweep.settings)
     if any(run.config.dry_run for run in runs):
-        _explain(sweep, runs)
-        return []
+        found = _explained(sweep, runs)
+        Screen().explain(found.lines)
+        return found
     survey = _opened(sweep, runs)
     swept = tuple(swept_keys([run.overrides for run in runs]))
     size = grid.max_batch_size or len(runs)
@@ -107,16 +108,33 @@ def _check_grid(runs: Sequence[Job], settings: Settings) -> None:
         raise UserError(NO_DIRECTORY)
 
 
-def _explain(sweep: Sweep, runs: Sequence[Job]) -> None:
-    """Print what the sweep would do."""
+def _explained(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
+    """What the sweep would do."""
     from mlpexp.sweep.executor import planned  # torch: late
 
     survey = sweep.survey(runs, same_study=True)
-    jobs = list({run.output_dir: run for run in runs}.values())
-    for job in jobs:
-        job.place(survey.found[job.output_dir])
-    left = [job for job in jobs if job.done is None]
-    Screen().explain(jobs, left, survey.sentence(), planned(left) if left else None)
+    swept = tuple(swept_keys([run.overrides for run in runs]))
+    jobs = {run.output_dir: run for run in runs}
+    for job in runs:
+        job.place(survey.found[job.output_dir], swept)
+    left = [job for job in jobs.values() if job.done is None]
+    plan = planned(left) if left else None
+    stacks = {run: number for number, stack in enumerate(plan.stacks if plan else ()) for run in stack.runs}
+    place = {id(job): number for number, job in enumerate(left)}
+
+    def record(run: Job) -> dict[str, Any]:
+        number = place.get(id(jobs[run.output_dir]))
+        return {
+            "run": run.number,
+            "name": run_directory.name_in(sweep.directory, run.directory),
+            "status": run.done.status if run.done is not None else survey.found[run.output_dir].state.value,
+            **(run.hparams if swept else {}),
+            "stack": None if number is None else stacks.get(number),
+            "alone": None if number is None or plan is None else plan.alone.get(number),
+        }
+
+    lines = explanation(list(jobs.values()), left, survey.sentence(), plan)
+    return DryRun(sweep.directory, lines, [record(run) for run in runs])
 
 
 def _launched_elsewhere(

@@ -143,6 +143,20 @@ class Outcome:
         return self.result is not None or self.error is not None
 
 
+class DryRun(list[JobReturn]):
+    """What a sweep with `dry_run=true` returns: no job has run.
+
+    Attributes:
+        directory: that of the sweep.
+        lines: what it would do, as the command line prints it.
+        records: of each run, in the order of the grid; empty for a search, whose runs are not known beforehand.
+    """
+
+    def __init__(self, directory: Path, lines: Sequence[str], records: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__()
+        self.directory, self.lines, self.records = directory, list(lines), list(records)
+
+
 Ended = tuple[Job, Outcome]
 
 

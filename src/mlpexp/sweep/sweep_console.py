@@ -33,6 +33,7 @@ from mlpexp.training.planner import COMPILED_SPEEDUP, Plan
 if TYPE_CHECKING:  # it imports torch, which a finished sweep does not need
     from mlpexp.sweep.work_unit import Unit
 
+NOTHING_DONE = "dry run: nothing was trained or written"
 NAMED = 10  # failures that are named one by one
 FILES_S = {"run": 2e-3, "table": 4e-4}  # of a run that has trained in a stack
 ALONE_S, ALONE_EPOCH_S = 0.15, 0.02  # of a run that trains alone, and of each of its epochs
@@ -86,20 +87,10 @@ class Screen:
             finally:
                 self._move(every_s=0)
 
-    def explain(self, sweep: Sequence[Job], left: Sequence[Job], state: str, planned: Plan | None) -> None:
+    def explain(self, lines: Sequence[str]) -> None:
         """Print what the same command would do without `dry_run=true`."""
-        if state:
-            self._console.print(state, highlight=False)
-        if planned is None:
-            self._console.print(f"nothing to train: all {len(sweep):,} runs are done", highlight=False)
-            return
-        self._console.print(plan_line(left, planned), highlight=False)
-        for reason, count in Counter(planned.alone.values()).items():
-            self._console.print(f"{count:,} would train alone: {reason}", highlight=False)
-        if planned.stacks:
-            memory = max(stack.memory_bytes for stack in planned.stacks) / 2**20
-            self._console.print(f"the largest stack needs about {memory:,.0f} MiB", highlight=False)
-        self._console.print("dry run: nothing was trained or written", highlight=False)
+        for line in lines:
+            self._console.print(line, highlight=False)
 
     def progress(self, unit: int, runs: float) -> None:
         """Note how much of a unit, named by its origin, is trained, in runs."""
@@ -273,6 +264,25 @@ class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         seconds = self._left.seconds()
         return Text("-:--:-- left" if seconds is None else f"{timedelta(seconds=math.ceil(seconds))} left")
+
+
+def explanation(sweep: Sequence[Job], left: Sequence[Job], state: str, planned: Plan | None) -> list[str]:
+    """What a sweep would do, in lines.
+
+    Args:
+        left: the runs that are not done.
+        state: `Survey.sentence`.
+        planned: how they are stacked; None where none is left.
+    """
+    lines = [state] if state else []
+    if planned is None:
+        return [*lines, f"nothing to train: all {len(sweep):,} runs are done"]
+    lines.append(plan_line(left, planned))
+    lines += [f"{count:,} would train alone: {reason}" for reason, count in Counter(planned.alone.values()).items()]
+    if planned.stacks:
+        memory = max(stack.memory_bytes for stack in planned.stacks) / 2**20
+        lines.append(f"the largest stack needs about {memory:,.0f} MiB")
+    return [*lines, NOTHING_DONE]
 
 
 def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
