@@ -22,7 +22,7 @@ from mlpexp.runtime import safe_files, user_code
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import results_table, run_directory, run_table, sweep_manifest
-from mlpexp.store.file_names import RESULT, RESULTS
+from mlpexp.store.file_names import MULTIRUN, RESULT, RESULTS
 from mlpexp.store.results_table import Record, result_fields, typed
 from mlpexp.store.run_directory import FINAL, FINITE, Result
 from mlpexp.store.sweep_manifest import Manifest
@@ -32,7 +32,7 @@ NOT_DATA = ("batch_size", "shuffle", "class_weight", "path", "val_path", "test_p
 VALIDATION_KEYS = frozenset(
     {"data", *(f"data.{key}" for key in defaults()["data"] if key not in (*NOT_DATA, "label_noise"))}
 )
-MULTIRUN, MAX_CONFIG = "multirun.yaml", 1 << 20  # bytes
+MAX_CONFIG = 1 << 20  # bytes
 _PLUGINS = re.compile(r"^plugins:\n(?:- .+\n)+", re.MULTILINE)
 log = logging.getLogger(__name__)
 HINT = "give a sweep's directory, e.g. multirun/NAME, or the directory of a run"

@@ -55,7 +55,7 @@ def register(words: Sequence[str] = ()) -> None:
     Plugins.instance()  # others store their choices now; in this application ours replace those of the same name
     store = ConfigStore.instance()
     base = OmegaConf.create(schema.defaults())
-    OmegaConf.set_struct(base.model, False)  # the arguments of a class of the user's own are keys here
+    OmegaConf.set_struct(base.model, False)  # the arguments of a user-defined class are keys here
     for section in own_options.SECTIONS:
         OmegaConf.set_struct(base[section].options, False)
     store.store(name="schema", node=base)

@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> float | None:
     if alone:
         further = resume.further(config, result)
         overrides = _repeatable(directory, hydra.overrides.task)
-        console.show(result, _relative(directory), further, overrides, config.loss_function.name)
+        console.show(result, shell_commands.short_path(directory), further, overrides, config.loss_function.name)
     return result.objective
 
 
@@ -69,7 +69,7 @@ def train_alone(cfg: DictConfig) -> None:
     try:
         _train(_checked(cfg), alone=True)
     except Interrupted as error:
-        where = _relative(Path(HydraConfig.get().runtime.output_dir))
+        where = shell_commands.short_path(Path(HydraConfig.get().runtime.output_dir))
         how = "nothing to continue yet"
         if (where / file_names.LAST).exists():
             how = f"what was finished is kept, continue with mlpexp.run(resume={str(where)!r})"
@@ -143,12 +143,8 @@ def _repeatable(directory: Path, overrides: Sequence[str]) -> list[str]:
     return [override.text for key, override in given.items() if key not in ("seed", "resume", "name")]
 
 
-def _relative(directory: Path) -> Path:
-    return directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
-
-
 def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
-    where = _relative(directory)
+    where = shell_commands.short_path(directory)
     if not (directory / file_names.LAST).exists():
         return f"{reason}; nothing to continue yet in {where}, run the same command again"
     given = by_key(overrides)

@@ -39,7 +39,7 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
     Args:
         directory: gives the directory from which relative paths of data files and plugins are taken; None leaves those
             of data files relative, and takes the others from the working directory.
-        recorded: the mapping is a run's, which may be somebody else's.
+        recorded: the mapping comes from a run's files, which another person may have written.
 
     Raises:
         UserError: a plugin cannot be imported.

@@ -38,7 +38,7 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 # the name of a column; Hydra reads the text 5 as a number
 Name = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
 
-# options of the user's own parts, by name
+# options of user-defined functions, by name
 OwnOptions = Annotated[dict[str, Any], AfterValidator(Options)]
 
 SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)

@@ -71,7 +71,7 @@ class ModelConfig:
 
     @property
     def target(self) -> str | None:
-        """The class of a network of the user's own; None for mlpexp's own network."""
+        """The class of a user-defined network; None for mlpexp's network."""
         return self._target_
 
     @property

@@ -1,4 +1,4 @@
-"""The options of the user's own activations, losses, optimizers, ...: the keys below `options` of each section.
+"""The options of user-defined activations, losses, optimizers, ...: the keys below `options` of each section.
 
 A part declares them in its plugin, see `runtime.declared_options`; the parts that a configuration names say which keys
 there are, of which type, and with which default. A value that is the default is left out: it makes no other run.

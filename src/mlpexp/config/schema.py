@@ -62,7 +62,7 @@ __all__ = [
 # configurations
 REMOVED: dict[str, dict[str, Any]] = {"stack": {"exact": True}}
 
-# fields without a key: Trainer flags and the arguments of the user's own class are keys of their group, and the digest
+# fields without a key: Trainer flags and the arguments of a user-defined class are keys of their group, and the digest
 # of its source is computed
 NOT_TYPED = ("trainer.flags", "model.arguments", "model.source")
 

@@ -1,4 +1,4 @@
-"""Checks of a configuration whose network is a class of the user's own (`model._target_`)."""
+"""Checks of a configuration with a user-defined network (`model._target_`)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"""Arrays that a Python program hands over, as the data of a run: nothing is transformed, nothing is written.
+"""Arrays of a Python program as the data of a run: they are neither transformed nor written to files.
 
 Letters: N samples, I inputs, T targets.
 """

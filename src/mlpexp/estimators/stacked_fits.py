@@ -65,7 +65,7 @@ class TrainedNetwork:
 
     Attributes:
         weights: by full name, running statistics too, those of the best epoch where a validation part chose it.
-        optimizer_state: by torch's name; empty unless asked for.
+        optimizer_state: by torch's name; empty unless requested.
         num_steps: behind that state.
         seconds: its share of the training time.
         is_unfinished: the last epoch came before the end that early stopping would have chosen.

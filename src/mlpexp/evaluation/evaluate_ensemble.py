@@ -117,7 +117,7 @@ def evaluate(chosen: Ensemble, part: Part | None = None, data: Path | None = Non
 def write(
     sweep: Path, choice: Choice, part: Part | None = None, data: Path | None = None, out: Path | None = None
 ) -> Written:
-    """Choose, evaluate, and write everything to `out`, by default a directory of its own in the sweep's.
+    """Choose, evaluate, and write everything to `out`, by default a new directory in the sweep's.
 
     Raises:
         UserError: the runs, the data or `out` cannot be used.

@@ -102,7 +102,7 @@ def check_recorded(
         recorded: values of the runs by validation metric.
 
     Raises:
-        UserError: one does not: a callback of the user's own has changed it.
+        UserError: one does not, as after a user-defined callback has changed it.
     """
     metric = headline(recorded)
     values_of = recorded.get(f"val/{metric}")

@@ -1,4 +1,4 @@
-"""What a module of your own registers for `plugins=[my_plugin.py]`: see docs/extending.md.
+"""Decorators with which a plugin, `plugins=[my_plugin.py]`, registers its functions: see docs/extending.md.
 
 Each decorator takes a function, checks it with a few numbers, and adds it to the registry of its kind under its name.
 """

@@ -1,4 +1,4 @@
-"""Callbacks of the user's own that see all runs of a stack after each epoch, as they see one run alone.
+"""User-defined callbacks, called after each epoch with all runs of a stack; a run alone is a stack of one run.
 
 Letters: R runs, O outputs of a layer, I inputs.
 """

@@ -1,4 +1,4 @@
-"""Calls of functions of the user's own: whatever is wrong with them is said in one line that names them."""
+"""Calls of user-defined functions: an error is one line that names the function."""
 
 import re
 import sys
@@ -20,11 +20,11 @@ _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 class Guard:
-    """Names one function of the user's own in errors.
+    """Calls one user-defined function, and names it in errors.
 
     Args:
         kind: e.g. "activation".
-        name: that is typed, e.g. in model.activation=NAME; by default the function's own.
+        name: in the configuration, e.g. model.activation=NAME; by default that of the function.
 
     Raises:
         UserError: the name cannot be typed.

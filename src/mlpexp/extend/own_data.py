@@ -1,4 +1,4 @@
-"""Data sets of the user's own."""
+"""User-defined data sets."""
 
 from collections.abc import Sequence
 from functools import partial

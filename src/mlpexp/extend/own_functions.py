@@ -1,4 +1,4 @@
-"""Activations, initialisers and schedules of the user's own."""
+"""User-defined activations, initialisers and schedules."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Optimizers of the user's own: one function is the update of a stack, and with one run that of a run alone.
+"""User-defined optimizers: one function is the update of a stack, and with R = 1 that of a run alone.
 
 Letters: R runs.
 """

@@ -1,4 +1,4 @@
-"""Losses, metrics and measures of the user's own.
+"""User-defined losses, metrics and measures.
 
 Letters: R runs, B batch, M = R * B or B samples, n samples of a part of the data, C outputs.
 """

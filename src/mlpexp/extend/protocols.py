@@ -1,4 +1,4 @@
-"""What a function of the user's own takes and returns, one protocol for each kind.
+"""Arguments and results of user-defined functions: one protocol for each kind.
 
 Letters: R runs, M samples, n samples of a part of the data, B samples of a probe, C outputs (classes or targets),
 I inputs, O outputs of a layer, N samples, J features.
@@ -29,7 +29,7 @@ class InitialiserFunction(Protocol):
 
 
 class ScheduleFunction(Protocol):
-    """What the learning rate is multiplied by."""
+    """The factor of the learning rate."""
 
     def __call__(self, elapsed: int, total: int, /) -> float:
         """The number of the epoch (or step), from 0, of `total`, both without the warm-up -> a factor >= 0."""
@@ -57,7 +57,7 @@ class MeasureFunction(Protocol):
 
 
 class OptimizerFunction(Protocol):
-    """One step of R runs, each with settings of its own."""
+    """One step of R runs; hyperparameters may differ between runs."""
 
     def __call__(
         self,

@@ -1,7 +1,7 @@
 """How the training loss of a network varies around its weights: noise of its gradient, its largest curvature.
 
 Both differentiate the mean loss of a few samples without dropout, samples of equal weight; in double precision, but for
-networks of the user's own. Batch normalisation uses the statistics of each batch, as in training; a user's module is
+user-defined networks. Batch normalisation uses the statistics of each batch, as in training; a user's module is
 differentiated as it is evaluated.
 
 Letters: R runs, B samples, K batches, P parameters of a run.

@@ -73,7 +73,7 @@ class LossFunction:
         name: of the entry.
         label_smoothing: share of each one-hot target that is spread evenly over all classes (Szegedy et al. 2016).
         delta: of the Huber loss: the absolute error from which it is linear.
-        options: of the user's own loss.
+        options: of a user-defined loss.
     """
 
     name: str = "cross_entropy"

@@ -111,7 +111,7 @@ class NetworkSpec:
 
     @property
     def user_module(self) -> UserModule | None:
-        """The module of the user's own that is the whole network; None for mlpexp's own networks."""
+        """The user-defined module that is the whole network; None for mlpexp's networks."""
         first = self.layers[0]
         return first if isinstance(first, UserModule) else None
 

@@ -41,7 +41,7 @@ def load(target: str, *, recorded: str | None = None) -> tuple[type[nn.Module], 
 
     Args:
         target: `module.Class`; the module is looked for in the working directory, too.
-        recorded: the digest that a run names, which may be somebody else's run.
+        recorded: the digest in the files of a run, which another person may have written.
 
     Raises:
         UserError: there is no such class of torch.nn.Module, or its source is not the recorded one.
@@ -54,7 +54,7 @@ def load(target: str, *, recorded: str | None = None) -> tuple[type[nn.Module], 
     file = _file(place, key)
     if recorded is not None and (inside := user_code.directory_of_runs(file)):
         raise UserError(
-            f"{key}: {file.name} lies in {inside}, a directory of runs, from which no code is executed; if you trust "
+            f"{key}: {file.name} is in {inside}, a directory of runs, from which no code is executed; if you trust "
             "it, copy it to the directory in which you start the program"
         )
     digest = _installed(top, file) or _current_digest(place, file)
@@ -74,7 +74,7 @@ def load(target: str, *, recorded: str | None = None) -> tuple[type[nn.Module], 
 def check_name(target: str) -> None:
     """
     Raises:
-        UserError: nothing of the user's own can have this name.
+        UserError: no user-defined class can have this name.
     """
     key = f"model._target_={target}"
     if "." not in target or not all(part.isidentifier() for part in target.split(".")):
@@ -166,7 +166,7 @@ def _file(place: str, key: str) -> Path:
 
 @cache
 def _installed(top: str, file: Path) -> str | None:
-    """Name and version of the installed package that has the file; None for one of the user's own."""
+    """Name and version of the installed package that has the file; None for a file of the user."""
     if not INSTALLED & set(file.parts):
         return None
     from importlib.metadata import packages_distributions, version  # late: slow

@@ -1,4 +1,4 @@
-"""A network of the user's own as one layer: any `nn.Module` that maps inputs (B, I) to outputs (B, C).
+"""A user-defined network as one layer: any `nn.Module` that maps inputs (B, I) to outputs (B, C).
 
 Its parameters that have gradients are those of the layer. Its other tensors of floating-point numbers (running
 statistics, frozen parameters) are the layer's buffers: a stack has them for each run, and checkpoints hold them.

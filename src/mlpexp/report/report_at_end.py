@@ -15,7 +15,7 @@ _made: set[Path] = set()
 def make(directory: Path) -> None:
     """Write the report of the sweep in `directory`, and print where it is or why there is none."""
     _made.add(directory)
-    place = directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
+    place = shell_commands.short_path(directory)
     try:
         from mlpexp.report.build_report import build  # matplotlib: late, most sweeps make no report
 

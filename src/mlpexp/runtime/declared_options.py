@@ -1,4 +1,4 @@
-"""Options of the user's own parts: the keyword-only arguments of their functions, as keys of the configuration.
+"""Options of user-defined functions: their keyword-only arguments, as keys of the configuration.
 
 `def bump(x, *, slope: float = 0.5)` declares the option `slope`: its type, its default, and with
 `Annotated[float, Field(gt=0, description="...")]` its bounds and its line of help.

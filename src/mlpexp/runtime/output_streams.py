@@ -81,7 +81,7 @@ def write_result(text: str) -> None:
 
 
 def _is_standard(stream: Any, number: int) -> bool:
-    """Whether it is Python's own stream of this file descriptor, and not one that somebody has put in its place."""
+    """Whether it is Python's stream of this file descriptor, and has not been replaced."""
     if not isinstance(stream, io.TextIOWrapper):
         return False
     try:

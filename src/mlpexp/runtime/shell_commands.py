@@ -55,11 +55,15 @@ def tool(name: str, *words: str) -> str:
     return shlex.join([_program(name), *words])
 
 
+def short_path(path: Path) -> Path:
+    """The path relative to the working directory, where it is below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _program(name: str) -> str:
     """`name` where the shell finds this environment's, otherwise its path."""
     folder = Path(sys.executable).parent
     found = shutil.which(name)
     if found is not None and Path(found).parent == folder:
         return name
-    path = Path(sys.executable) if name == "python" else folder / name
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return str(short_path(Path(sys.executable) if name == "python" else folder / name))

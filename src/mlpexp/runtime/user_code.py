@@ -1,7 +1,7 @@
-"""Modules of the user's own: found by import name or file, imported once, known by the digest of their source.
+"""User-defined modules (plugins): found by import name or file, imported once, identified by a digest of their source.
 
-A plugin is written `my_plugin.py`, `folder/my_plugin.py` or `package.module`. Once loaded it is `PLACE@DIGEST`, so that
-whoever loads it later, in a worker or to evaluate a run, gets the same source or one line that says that it changed.
+A plugin is given as `my_plugin.py`, `folder/my_plugin.py` or `package.module`. A loaded plugin is written
+`PLACE@DIGEST`: loading that again, in a worker or to evaluate a run, gives the same source or an error of one line.
 """
 
 import ast
@@ -43,12 +43,12 @@ _seen: dict[tuple[str, Path], tuple[Any, Loaded]] = {}  # with the times of its 
 
 
 def load(given: str, home: Path, *, recorded: bool = False) -> Loaded:
-    """Import a plugin, unless this process has it already; where its source has changed since, anew.
+    """Import a plugin, unless this process has imported it and its source has not changed since.
 
     Args:
         given: file, relative to `home`, or import name; with the digest that its source has to have, if it is known.
         home: the directory in which the program was started.
-        recorded: a run names it, which may be somebody else's.
+        recorded: the name comes from a run's files, which another person may have written.
 
     Raises:
         UserError: it is not there, cannot be imported, or has another digest; names the plugin.
@@ -81,7 +81,7 @@ def load(given: str, home: Path, *, recorded: bool = False) -> Loaded:
 
 
 def loaded(given: str) -> Loaded | None:
-    """What `load` has returned for this plugin, spelled with its digest; None where this process has not loaded it."""
+    """The result of `load` for a plugin with its digest; None if this process has not loaded it."""
     if (match := _SPELLED.fullmatch(given)) is None:
         return None
     fitting = (known for known in _loaded.values() if known.digest == match["digest"])
@@ -89,7 +89,7 @@ def loaded(given: str) -> Loaded | None:
 
 
 def short(spelled: str) -> str:
-    """The plugin as a person calls it: the name of its file, or its import name."""
+    """The plugin's name in messages: the name of its file, or its import name."""
     match = _SPELLED.fullmatch(spelled)
     place = match["place"] if match else spelled
     return Path(place).name if place.endswith(".py") else place
@@ -102,7 +102,7 @@ def digest_of(spelled: object) -> str | None:
 
 
 def without_place(spelled: str) -> str:
-    """The same wherever the plugin lies: the module's own name and the digest."""
+    """The module's name and the digest, which do not depend on the plugin's directory."""
     _, at, digest = spelled.rpartition("@")
     return re.split(r"[./\\]", short(spelled).removesuffix(".py"))[-1] + at + digest
 
@@ -110,7 +110,7 @@ def without_place(spelled: str) -> str:
 def source_digest(thing: Any) -> str:
     """SHA-256 of the source of the module that defines a class or function, or of a module itself.
 
-    The modules of the user's own that it imports are part of it, not those of installed packages.
+    It covers the user's modules that it imports, but not installed packages.
 
     Raises:
         UserError: it was defined in a session, and has no file.
@@ -124,7 +124,7 @@ def source_digest(thing: Any) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """The same of a module by its file, which is not executed."""
+    """As `source_digest`, for the file of a module; the file is not executed."""
     return _digest(source_files(file), _root(file))
 
 
@@ -161,7 +161,7 @@ def _found(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str,
     """The name of a plugin's module, and its file.
 
     Args:
-        moved: the project may lie elsewhere than when the run was trained.
+        moved: the project's directory may have changed since the run was trained.
     """
     importlib.invalidate_caches()
     if place.endswith(".py") or "/" in place:
@@ -170,8 +170,8 @@ def _found(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str,
             file = home / Path(place).name
         if not file.is_file():
             raise UserError(
-                f"the plugin {place} is not there: {home} has no such file; start the program in the directory in "
-                "which it lies, or give its path"
+                f"the plugin {place} is not there: {home} has no such file; start the program in the "
+                "directory that contains it, or give its path"
             )
         file = file.resolve()
         name = ".".join(file.relative_to(_root(file)).with_suffix("").parts).removesuffix(".__init__")
@@ -184,7 +184,7 @@ def _found(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str,
         file = _file_of(name, home)
     if recorded and (inside := directory_of_runs(file)):
         raise UserError(
-            f"the plugin {short(place)} lies in {inside}, a directory of runs, from which no code is executed; if you "
+            f"the plugin {short(place)} is in {inside}, a directory of runs, from which no code is executed; if you "
             "trust it, copy it to the directory in which you start the program"
         )
     if (other := _file_of(name, home)) != file:
@@ -210,13 +210,13 @@ def _file_of(name: str, home: Path) -> Path:
 
 
 def look_in(directory: Path) -> None:
-    """Find modules of this directory, after all others."""
+    """Add this directory to the end of the module search path."""
     if str(directory) not in sys.path:
-        sys.path.append(str(directory))  # last: nobody's modules are replaced
+        sys.path.append(str(directory))  # last, so that no other module is replaced
 
 
 def directory_of_runs(file: Path) -> Path | None:
-    """The directory of a run or of a sweep in which a file lies, if any."""
+    """The directory of a run or of a sweep that contains a file; None if there is none."""
 
     def is_one(directory: Path) -> bool:
         return any(all((directory / name).exists() for name in names) for names in _OF_RUNS)
@@ -225,7 +225,7 @@ def directory_of_runs(file: Path) -> Path | None:
 
 
 def _is_imported(name: str, files: Collection[Path]) -> bool:
-    """Whether the program has imported the module, whose source has not been written to since the program started."""
+    """Whether the module is imported, and its source has not changed since the program started."""
     return name in sys.modules and all(file.stat().st_mtime < _STARTED for file in files)
 
 
@@ -272,7 +272,7 @@ def _forget(name: str, files: Collection[Path]) -> None:
 
 
 def source_files(file: Path) -> tuple[Path, ...]:
-    """A module's file and those of the user's own modules that it imports, in turn; read from the source alone."""
+    """A module's file and those of the user's modules that it imports, recursively; nothing is executed."""
     root, found, left = _root(file), {file}, [file]
     top = file.relative_to(root).parts[0]
     while left:

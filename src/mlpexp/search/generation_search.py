@@ -1,7 +1,7 @@
 """The search: ask for a generation of trials, record it, train it together, tell Optuna the outcome, repeat.
 
 A search that continues replays its record: each recorded generation is launched again, which trains only what is
-missing, and told to a study in memory. So the search does not depend on what an interruption has left in a storage.
+missing, and reported to a study in memory. So the search does not depend on what an interruption has left in a storage.
 """
 
 from collections.abc import Sequence

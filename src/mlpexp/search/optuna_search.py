@@ -41,7 +41,7 @@ def optimise(
     config: DictConfig,
     launcher: hydra.plugins.launcher.Launcher,
 ) -> list[JobReturn]:
-    """Search until there are as many trials as asked for.
+    """Search until the requested number of trials is reached.
 
     Raises:
         UserError: what is wrong with the space or the settings; before anything is trained.

@@ -1,6 +1,6 @@
-"""A search with a pruner: trials that are behind the others end early, and others are asked for in their places.
+"""A search with a pruner: it ends trials early, and new trials take their places.
 
-A generation is asked for when half the places of the last one are free. The record says after how many stages that
+A generation is sampled when half the places of the last one are free. The record says after how many stages that
 was, so that a search which continues asks, compares and prunes as one that was never interrupted.
 """
 
@@ -52,11 +52,11 @@ class PrunedSearch(GenerationSearch):
 
     @property
     def _missing(self) -> int:
-        """Trials that were never asked for."""
+        """Trials that have not been sampled yet."""
         return self._plan.num_trials - self._record.num_trials
 
     def _is_due(self) -> bool:
-        """Whether the next generation is asked for now, while others train."""
+        """Whether the next generation is sampled now, while other trials train."""
         if self._waiting:
             return self._trials.clock >= self._waiting[0].clock
         free = self._plan.batch_size - self._trials.num_trials

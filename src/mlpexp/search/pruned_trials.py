@@ -31,10 +31,10 @@ ALL_RUNS = -1  # the name under which progress is reported
 
 @dataclass
 class Candidate:
-    """One configuration in training, and the trials that ask for it: usually one.
+    """One configuration in training, and the trials with its values: usually one.
 
     Attributes:
-        stage: how many stages it has behind it.
+        stage: the number of its completed stages.
         histories: of the runs that have trained.
         ends: of the runs that have ended by the end of the stage.
         was_stopped: an earlier start has stopped a run of it at the end of this stage.
@@ -60,9 +60,9 @@ class PrunedTrials:
         tell: called with a candidate that has ended, and its outcome.
 
     Attributes:
-        active: candidates, in the order in which they were asked for.
+        active: candidates, in the order in which they were sampled.
         states: of runs that wait between two portions.
-        clock: stages that were trained, of whichever candidates.
+        clock: trained stages, summed over all candidates.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class PrunedTrials:
         return reason or (f"left {where}, as before" if candidate.was_stopped else "")
 
     def conclude(self, candidate: Candidate) -> None:
-        """Take a candidate out, and tell its outcome."""
+        """Remove a candidate, and report its outcome."""
         self.active.remove(candidate)
         for run in candidate.runs:
             self.states.pop(run, None)

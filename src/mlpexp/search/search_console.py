@@ -36,7 +36,7 @@ def _description(plan: "Plan", done: int = 0) -> str:
     full, rest = divmod(left, plan.batch_size)
     generations = f"{full + bool(rest):,} generation{'s' * (full + bool(rest) != 1)}"
     size = min(plan.batch_size, left)
-    before = f"{done:,} asked for before, then " if done else ""
+    before = f"{done:,} recorded before, then " if done else ""
     which = f"objective{'s' * (len(plan.names) != 1)} {', '.join(plan.names)}"
     sizes = f" of {'up to ' * bool(full and rest)}{size:,}" if left else ""
     return f"search of {plan.num_trials:,} trials: {before}{generations}{sizes}, sampler {plan.sampler}, {which}"

@@ -185,7 +185,7 @@ def _pruning(settings: dict[str, Any], configs: list[Config], space: Space, name
             f"a pruner compares trials by one metric of each epoch, not by {' and '.join(names)}; choose one, e.g. "
             f"hydra.sweeper.objectives=[val/loss], or leave hydra.sweeper.pruner out"
         )
-    launcher = Settings()  # the launcher checks its own settings when it trains
+    launcher = Settings()  # the launcher checks its settings when it trains
     if problems := list(cannot_pause(configs, launcher, "hydra.sweeper.pruner")):
         raise ConfigError(problems)
     epochs = max(cfg.trainer.max_epochs for cfg in configs)
@@ -197,7 +197,7 @@ def _check_values(space: Space, composer: Composer) -> list[Config]:
     """Valid configurations of the space, one with each value of each key.
 
     Raises:
-        ConfigError: each value that is wrong whatever the other keys are.
+        ConfigError: each value that is wrong for all values of the other keys.
     """
     at_first = {key: search_space.bounds(one)[0] for key, one in space.distributions.items()}
     others = [
@@ -213,7 +213,7 @@ def _check_values(space: Space, composer: Composer) -> list[Config]:
                 runs = space.runs(space.active(rest | space.activating(key) | {key: value}))
                 try:
                     composer.compose(specs(runs)[0])
-                except (HydraException, OmegaConfBaseException, ValueError) as error:  # whatever the others are
+                except (HydraException, OmegaConfBaseException, ValueError) as error:  # for all values of the others
                     problems[hydra_messages.hydra_sentence(error)] = None
                     break
                 try:

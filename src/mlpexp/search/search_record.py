@@ -1,8 +1,8 @@
-"""`search.jsonl`: which trials a search has asked for, generation by generation.
+"""`search.jsonl`: the trials that a search has sampled, generation by generation.
 
-The first line says what is searched, each further line holds one generation; a line begins with the SHA-256 of the
-rest. A generation is either recorded as a whole or not at all. One that is not recorded has not been trained, and is
-asked for again: samplers are seeded by the number of earlier trials, so the trials are the same.
+The first line describes the search, each further line holds one generation; a line begins with the SHA-256 of the
+rest. A generation is recorded completely or not at all. One that is not recorded has not been trained, and is sampled
+again: samplers are seeded by the number of earlier trials, so the trials are the same.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class Generation(BaseModel):
     """Attributes:
     first: the number of its first trial.
     trials: their parameters.
-    clock: with a pruner, stages of earlier trials that were trained before it was asked for; else 0.
+    clock: with a pruner, stages of earlier trials that were trained before it was sampled; else 0.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -97,7 +97,7 @@ def open_record(
 
     Args:
         asked: what this command searches.
-        earlier: what Optuna's storage tells of a search, for directories of versions that kept no record.
+        earlier: the search in Optuna's storage, for directories of versions without records.
         find_known: reads configurations of an earlier sweep; called where the search begins.
 
     Raises:

@@ -1,6 +1,6 @@
 """The Optuna study that a search leaves for Optuna's own tools: a journal file, an SQLite file or another database.
 
-The search itself does not depend on it: `search_record` says what was asked for, the runs say what came of it.
+The search does not depend on it: trials are in `search_record`, outcomes in the runs' files.
 """
 
 import json
@@ -76,7 +76,7 @@ class StudyMirror:
         return study
 
     def earlier(self) -> tuple[dict[str, str], list[Generation]] | None:
-        """What a version without records has searched, and the generations that it has asked for."""
+        """The objectives, the space and the generations of a search by a version without records."""
         asked = self._study.user_attrs.get(ASKED)
         if asked is None or (self._own is None and SEARCH_ID in self._study.user_attrs):
             return None
@@ -159,7 +159,7 @@ def load(directory: Path) -> tuple[list[str], optuna.Study] | None:
     try:
         study = optuna.load_study(study_name=STUDY, storage=storage)
         names = json.loads(study.user_attrs[ASKED])["objectives"].split(",")
-    except (KeyError, ValueError) as error:  # nothing was told yet
+    except (KeyError, ValueError) as error:  # no trial has an outcome yet
         raise DamagedStorage(f"{directory} holds no study of a search ({error})") from error
     latest = {_number(one): one for one in study.get_trials(deepcopy=False) if VOID not in one.user_attrs}
     own = optuna.create_study(study_name=STUDY, directions=study.directions)
@@ -227,9 +227,7 @@ class Journal(BaseJournalBackend):
             return
         there = self._path.stat().st_size if self._path.exists() else 0
         if there != self._size + self._cut:
-            raise UserError(
-                f"{self._path} was changed by another program meanwhile; give each search a file of its own"
-            )
+            raise UserError(f"{self._path} was changed by another program meanwhile; give each search a separate file")
         if self._cut:
             atomic_files.detach(self._path)
             os.truncate(self._path, self._size)
@@ -269,7 +267,7 @@ def _lock(path: Path) -> int:
     directory_lock.keep(handle)
     if portable.lock(handle) is False:
         directory_lock.release(handle)
-        raise UserError(f"hydra.sweeper.storage={path} is in use by another search; give each search a file of its own")
+        raise UserError(f"hydra.sweeper.storage={path} is in use by another search; give each search a separate file")
     return handle
 
 

@@ -1,4 +1,4 @@
-"""`hydra.sweeper.warm_start`: the runs of an earlier sweep as trials of which the outcome is known.
+"""`hydra.sweeper.warm_start`: the runs of an earlier sweep as trials with known outcomes.
 
 They are read once, when the search begins, and kept in its record: a search that continues does not depend on the
 other directory.

@@ -1,7 +1,7 @@
 """Files that are whole or absent: written under a temporary name beside the target, then renamed.
 
 The directory of the target is opened without following a symbolic link, and a file is never changed in place, so that
-neither a link nor a hard-linked copy leads the writer to somebody else's file. No buffer is kept in this process: a
+neither a link nor a hard-linked copy leads the writer to another file. No buffer is kept in this process: a
 process that is killed loses no file it has written. A machine that loses power may lose some, since waiting for the
 disk after each file would take longer than training a small network; such files are found by their checksums and
 trained again. Only `durable` files, which cannot be made again, are waited for.

@@ -1,7 +1,7 @@
 """A directory of files that are derived from runs and made again at will: a report, an evaluation, figures.
 
 A manifest lists every file that was written, with its SHA-256. Only what is listed, and still has that content, is
-replaced or removed; everything else in the directory belongs to somebody else and stays as it is.
+replaced or removed; everything else in the directory is left unchanged.
 """
 
 import contextlib

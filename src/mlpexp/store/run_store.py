@@ -83,7 +83,7 @@ class RunStore:
             same_study: refuse runs of another study; not for a sweeper that brings its runs in portions.
 
         Raises:
-            UserError: the directory is a file, a link, somebody else's, or holds another study; or something in it
+            UserError: the directory is a file, a link, not one of mlpexp's, or holds another study; or something in it
                 cannot be read.
         """
         check_sweep_directory(self.directory)

@@ -1,7 +1,7 @@
 """`weights.bin`: with `record=table` the weights of all runs, one checkpoint after another.
 
-A run's line in the table says where its checkpoint is, so that what a crash has left behind at the end of the file is
-nobody's: weights are written before lines.
+A run's line in the table gives the position of its checkpoint. Weights are written before lines, so that bytes which a
+crash has left at the end of the file belong to no run and are ignored.
 """
 
 import hashlib

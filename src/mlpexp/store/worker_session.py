@@ -184,7 +184,7 @@ def _wait_for_writers(directory: Path, wait_s: float) -> bool:
                 time.sleep(POLL_S)
         finally:
             os.close(handle)
-    for path in folder.iterdir():  # not what somebody else has put there
+    for path in folder.iterdir():  # only files of this program
         if _OURS.fullmatch(path.name):
             path.unlink(missing_ok=True)
     if not (folder / SUBMITIT).is_symlink():

@@ -83,7 +83,7 @@ def _opened(sweep: Sweep, runs: Sequence[Job]) -> Survey:
     for table in filter(None, tables):
         say(table)
     with sweep.hydra_logging():
-        atomic_files.write(sweep.directory / "multirun.yaml", OmegaConf.to_yaml(sweep.config))
+        atomic_files.write(sweep.directory / file_names.MULTIRUN, OmegaConf.to_yaml(sweep.config))
     if not unchanged:  # another process may have written since
         survey = sweep.survey(runs, same_study=True)
     sweep.set_up(survey)
@@ -145,7 +145,7 @@ def _launched_elsewhere(
         _refuse_stacked_only(run.config)
     directory = Path(str(config.hydra.sweep.dir))
     directory.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, directory / "multirun.yaml")
+    OmegaConf.save(config, directory / file_names.MULTIRUN)
     texts, size = [spec.texts for spec in specs], size or len(specs)
     returns: list[JobReturn] = []
     for first in range(0, len(texts), size):

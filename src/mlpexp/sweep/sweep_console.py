@@ -161,7 +161,7 @@ class Screen:
             )
         if len(failed) > NAMED:
             self.warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
-        place = str(_relative(directory))
+        place = str(shell_commands.short_path(directory))
         in_table = all(run.config.record == "table" for run in sweep)
         what = "runs.jsonl, with every run's epochs, are in" if in_table else "one directory per run are in"
         commands = [shell_commands.script("report.py", place)]
@@ -318,7 +318,3 @@ def _engines(configs: Sequence[Config]) -> str:
     if others := len(reasons) - 1 if reasons else 0:
         why += f", and {others} other reason{'s' * (others != 1)}"
     return f" ({' and '.join(engines)} engine{why})"
-
-
-def _relative(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,7 +1,8 @@
-"""Trackers: programs and files in which finished runs are recorded beside their own directories; one entry for each.
+"""Trackers record finished runs outside of the runs' directories, in a file or in another program; one entry for each.
 
-A tracker is told of many runs at once, when a stack has ended, and again of those that it does not know: by the same
-command after a crash, or after it could not be reached. It knows a run by its identity, so no training has two records.
+A tracker gets many runs at once, when their stack has ended. Runs that could not be recorded, because of a crash or an
+unreachable server, are passed to it again by the next start of the same command. A run is recognised by its identity,
+so it has one record.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -27,7 +28,7 @@ class TrackedRun:
         params: its settings, by their dotted keys.
         history: of each epoch, the metrics by name, e.g. `train/loss`.
         final: the metrics of `epoch`, and `test/*`.
-        epoch: the epoch, from 0, that `final` belongs to; None where there is none.
+        epoch: the epoch of `final`, from 0; None if there is none.
         status: `ok`, `chance`, `diverged` or `stopped`.
         message: more about the status, or empty.
         started, ended: seconds since 1970.
@@ -64,7 +65,7 @@ class Group:
     """The sweep of the runs, or a run alone.
 
     Attributes:
-        key: lasts as long as the directory, under whatever name it lies.
+        key: stays the same when the directory is renamed or moved.
         directory: of the sweep, or of the run.
         home: the working directory of the command, from which relative paths are taken.
     """
@@ -80,18 +81,18 @@ class Group:
 
 
 class Tracker(Protocol):
-    """Whatever its methods raise is reported in one line, and training goes on."""
+    """An exception of a method is reported in one line, and training continues."""
 
     def known(self) -> Container[str]:
         """The identities of the runs of the group that are recorded completely."""
         ...
 
     def record(self, runs: Sequence[TrackedRun]) -> None:
-        """Record those that are not known, each as a whole or not at all, and remove the `earlier` ones of all."""
+        """Record the unknown runs, each completely or not at all, and remove the `earlier` records of all."""
         ...
 
     def close(self) -> None:
-        """All runs that have ended are recorded."""
+        """Called after the last run has been recorded."""
         ...
 
 
@@ -100,7 +101,7 @@ class Entry:
     """A choice of `tracker`.
 
     Attributes:
-        maker: makes a `Tracker` of a `Group`, or is named by module and class; None: the runs' own files are all.
+        maker: makes a `Tracker` of a `Group`, or is named by module and class; None: nothing beside the runs' files.
         modules: that have to be installed.
         extra: of mlpexp, which installs them.
     """

@@ -1,4 +1,4 @@
-"""Stacks of modules of the user's own: the forward pass by `torch.func.vmap`, the rest as in `Engine`.
+"""Stacks of user-defined modules: the forward pass by `torch.func.vmap`, the rest as in `Engine`.
 
 A run's bits depend neither on the number of runs nor on its place nor on the other runs. Alone it has the same numbers
 to rounding. Two things make that so on a CPU. Products of matrices are those of `exact_products`. Elementwise functions
@@ -35,7 +35,7 @@ class VmapEngine(Engine):
     @property
     def _module(self) -> UserModule:
         module = self._networks[0].user_module
-        assert module is not None, "this engine trains modules of the user's own"
+        assert module is not None, "this engine trains user-defined modules"
         return module
 
     def _training_step(self, samples: Tensor, size: int) -> StackStep:
