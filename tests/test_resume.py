@@ -23,7 +23,7 @@ from mlpexp.tracking.previous_events import carried_over
 from mlpexp.training import resume, single_run
 from mlpexp.training.recorder import Recorder
 
-QUICK = "tracking.figures=false"
+QUICK = "tracking.figures=false data.batch_size=256"
 STEPS = "optimizer.momentum=0.9 optimizer.schedule=step optimizer.step_epochs=1 optimizer.warmup_epochs=1"
 SETTINGS = {
     "torch_nn": "",
@@ -512,7 +512,13 @@ def test_a_run_in_use_is_refused_with_the_holders_pid(train, here: Path, finishe
 
 
 def test_a_real_process_ends_in_order_when_it_is_terminated(here: Path):
-    command = [sys.executable, str(SCRIPTS / "train.py"), "hydra.run.dir=run", "trainer.max_epochs=100000", QUICK]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "train.py"),
+        "hydra.run.dir=run",
+        "trainer.max_epochs=100000",
+        *QUICK.split(),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any(

@@ -7,6 +7,7 @@ A cold start takes seconds; a fork takes none. What the child does from its firs
 import atexit
 import gc
 import os
+import pkgutil
 import runpy
 import shutil
 import signal
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,25 @@ from inject import Fault, Told
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 sys.path.insert(0, str(SCRIPT.parent))  # as Python does when it runs it
 sys.path.append(str(Path(__file__).parents[1]))
+OTHERS = (
+    "multiprocessing.resource_tracker",  # what loky's import would start later
+    *("sklearn.datasets", "sklearn.model_selection", "tensorboard.compat.proto.event_pb2"),
+)
 _until_the_end = ExitStack()
 
 
 def warm_up() -> None:
     """Import what a sweep imports; nothing is computed, so that no thread exists to be lost in a fork."""
-    import multiprocessing.resource_tracker  # what loky's import would start later
-
     import compositions
-    import sklearn.datasets
-    import sklearn.model_selection  # noqa: F401
+    import numba
 
-    assert multiprocessing.resource_tracker
+    import mlpexp
+
+    for module in pkgutil.walk_packages(mlpexp.__path__, "mlpexp."):
+        import_module(module.name)
+    for name in OTHERS:
+        import_module(name)
+    numba.njit(lambda number: number)(1)  # numba imports the rest of itself to compile the first function
     _until_the_end.enter_context(compositions.remembered(_Folder()))
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page
