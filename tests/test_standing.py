@@ -383,6 +383,7 @@ def results(sweep: Path) -> dict[str, int]:
 )
 @pytest.mark.parametrize("subdir", ["${hydra.job.num}", "run ${hydra.job.num}/it"])
 @pytest.mark.parametrize("record", ["run", "table"])
+@pytest.mark.thorough(sample=6)
 def test_a_finished_run_is_kept_where_names_shift_with_the_grid(train, here: Path, grids, subdir: str, record: str):
     sweep, before, known = here / "multirun/s", {}, set()
     for grid in grids:
