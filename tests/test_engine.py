@@ -438,6 +438,7 @@ def test_runs_that_leave_do_not_change_those_that_stay(name: Any, kept: list[int
 @pytest.mark.parametrize("sizes", [[64, 50, 10], [13, 17, 5, 3], [4, 3]])
 @pytest.mark.parametrize("num_samples", [360, 77])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+@pytest.mark.thorough(sample=12)
 def test_evaluation_has_the_bits_of_the_run_alone(
     sizes: list[int], num_samples: int, activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

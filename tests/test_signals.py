@@ -102,7 +102,8 @@ AS_A_WORKER_STARTS = """
 import os, signal, sys
 from concurrent import futures
 from multiprocessing import get_context, process
-from mlpexp.runtime import signals
+from mlpexp.runtime import fast_imports, signals
+fast_imports.install()
 from mlpexp.sweep import backends, remote_workers
 
 real = process.BaseProcess._bootstrap
