@@ -7,13 +7,14 @@ import pytest
 import torch
 from conftest import assert_problem
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from mlpexp.config import checks
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.gradient_clipping import clip_, clip_run_
 from mlpexp.nn.network import multilayer_perceptron
 from mlpexp.nn.optimizers import UpdateSettings
+from mlpexp.nn.schedules import rate_factor
 from mlpexp.store import checkpoint_files
 
 torch.set_num_threads(1)
@@ -103,6 +104,9 @@ def test_averages_in_a_stack_are_those_of_torchs_averaged_model():
         ({"ema": {"decay": 0.9}, "swa": {"start": 1}}, "leave one out"),
         ({"ema": {"decay": 0.9}, "model": {"norm": "batch"}}, "not possible together"),
         ({"swa": {"start": 10}}, "must be < trainer.max_epochs=10"),
+        ({"swa": {"lr": 0.1}}, "swa.lr needs swa.start"),
+        ({"swa": {"start": 2, "anneal_epochs": 3}}, "swa.anneal_epochs needs swa.lr"),
+        ({"swa": {"start": 2, "lr": 0.1}, "optimizer": {"schedule": "plateau"}}, "not possible together"),
     ],
 )
 def test_contradictions_are_named(given, message):
@@ -115,12 +119,16 @@ COMMON = (
 )
 
 
-@pytest.mark.parametrize("settings", ["ema.decay=0.8 optimizer.clip_norm=0.5", "swa.start=1 optimizer.clip_value=0.05"])
+@pytest.mark.parametrize(
+    "settings",
+    ["ema.decay=0.8 optimizer.clip_norm=0.5", "swa.start=1 swa.lr=0.3 swa.anneal_epochs=2 optimizer.clip_value=0.05"],
+)
 def test_a_run_with_averages_has_the_same_files_alone_in_a_stack_and_resumed(settings, train, here):
-    averaging, clipping = settings.split()
+    averaging, clipping = settings.split(maxsplit=1)
     key, _, value = averaging.partition("=")
+    other = "null" if key == "ema.decay" else "2"
     sweep = train(
-        f"-m {COMMON} {key}=null,{value} {clipping} hydra.sweep.dir=s hydra.sweep.subdir='${{hydra.job.num}}'"
+        f"-m {COMMON} {key}={other},{value} {clipping} hydra.sweep.dir=s hydra.sweep.subdir='${{hydra.job.num}}'"
     )
     alone = train(f"{COMMON} {settings} hydra.run.dir=alone")
     assert (sweep.code, alone.code) == (0, 0), sweep.err + alone.err
@@ -162,3 +170,44 @@ def test_a_run_that_does_not_clip_keeps_its_gradients():
     gradient = torch.full((3,), 100.0)
     clip_run_([gradient], checks.parse({}).optimizer)
     assert gradient.eq(100).all()
+
+
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+@pytest.mark.parametrize("schedule", ["constant", "step"])
+def test_the_learning_rate_of_averaging_is_that_of_torchs_swalr(schedule, strategy):
+    cfg = checks.parse(
+        {
+            "optimizer": {"lr": 0.2, "schedule": schedule, "step_epochs": 1, "step_factor": 0.5}
+            if schedule == "step"
+            else {"lr": 0.2},
+            "swa": {"start": 3, "lr": 0.05, "anneal_epochs": 4, "anneal_strategy": strategy},
+            "trainer": {"max_epochs": 10},
+        }
+    )
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5 if schedule == "step" else 1.0)
+    averaging = None
+    for epoch in range(10):
+        ours = 0.2 * rate_factor(cfg.optimizer, epoch, 10, cfg.swa)
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12), epoch
+        optimizer.step()
+        if epoch < 2:
+            scheduler.step()
+        else:  # the first step comes before the first epoch that is averaged
+            if averaging is None:
+                averaging = SWALR(optimizer, 0.05, anneal_epochs=4, anneal_strategy=strategy)
+            averaging.step()
+
+
+def test_every_implementation_and_a_stack_have_the_learning_rate_of_averaging(train, here):
+    settings = "swa.start=1 swa.lr=0.01 swa.anneal_epochs=1"
+    for variant in ("torch_nn", "backprop"):
+        assert train(f"{COMMON} {settings} model.variant={variant} hydra.run.dir={variant}").code == 0
+    assert train(f"{COMMON} swa.start=1 hydra.run.dir=schedule").code == 0
+    one, other, without = (
+        checkpoint_files.load(here / f"{place}/checkpoints/last.ckpt") for place in ("torch_nn", "backprop", "schedule")
+    )
+    assert one["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.01)
+    for name, tensor in one["state_dict"].items():
+        torch.testing.assert_close(other["state_dict"][name], tensor, rtol=1e-4, atol=1e-6)
+        assert not torch.equal(without["state_dict"][name], tensor)

@@ -155,3 +155,24 @@ def test_measures_every_few_epochs_stay_where_they_were_after_resume(train, here
     assert [math.isfinite(value) for value in eigenvalues] == [False, True, False, True, False]
     assert "diagnostics_every needs diagnostics" in train("diagnostics_every=2").line
     assert "give at most 3" in train("diagnostics=[cka] diagnostics_every=4 trainer.max_epochs=3").line
+
+
+def test_measures_of_the_compiled_engine_are_those_of_the_torch_engine(train, here):
+    measures = (
+        "diagnostics=[weight_distance,effective_rank,cka,gradient_square,gradient_variance,top_hessian_eigenvalue]"
+    )
+    more = "data=iris trainer.max_epochs=2 model.width=8 optimizer.lr=0.05 tracking.figures=false"
+    for engine in ("compiled", "torch"):
+        ended = train(f"-m {measures} {more} seed=0,1 stack.engine={engine} name={engine}")
+        assert ended.code == 0, ended.err
+    for path in (here / "multirun/torch").glob("*seed=*"):
+        one, other = (table(place) for place in (path, here / "multirun/compiled" / path.name))
+        for row, wanted in zip(one, other, strict=True):
+            assert {k: float(v) for k, v in row.items()} == pytest.approx(
+                {k: float(v) for k, v in wanted.items()}, rel=1e-5, abs=1e-9
+            )
+
+
+def table(place):
+    with (place / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

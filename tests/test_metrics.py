@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchmetrics
 from conftest import run_script
-from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import brier_score_loss, f1_score, log_loss, recall_score, roc_auc_score
 from torch.nn import functional as F
 
 from mlpexp import load_results
@@ -127,6 +127,34 @@ def test_a_class_without_samples_has_no_recall_and_does_not_count_in_the_balance
     assert found["val/balanced_acc"].item() == 0.75
     assert [found[f"val/recall_{k}"].item() for k in (0, 1)] == [0.5, 1.0]
     assert found["val/recall_2"].isnan()
+
+
+def absent_class(probabilities, labels):
+    """What scikit-learn says of three classes of which the last one has no sample."""
+    seen = [roc_auc_score(labels == k, probabilities[:, k]) for k in (0, 1)]
+    return {
+        "auroc": sum(seen) / 2,
+        "f1": f1_score(labels, probabilities.argmax(1), average="macro"),
+        "balanced_acc": recall_score(labels, probabilities.argmax(1), labels=[0, 1], average="macro"),
+    }
+
+
+def test_a_class_without_samples_counts_as_in_scikit_learn_and_the_data_line_names_it(train, here):
+    generator = np.random.default_rng(0)
+    probabilities, labels = generator.dirichlet([1, 1, 1], 30), generator.integers(0, 2, 30)
+    outputs = torch.tensor(probabilities).log()
+    outcomes = Outcomes(torch.zeros(30), outputs.argmax(-1), torch.tensor(labels), 3, outputs=outputs)
+    for name, wanted in absent_class(probabilities, labels).items():
+        assert measure("val", outcomes, names=[name])[f"val/{name}"].item() == pytest.approx(wanted), name
+    for name, classes in (("train", "xyz"), ("val", "xy"), ("test", "x")):
+        rows = [f"{generator.normal():.4f},{classes[i % len(classes)]}" for i in range(30)]
+        (here / f"{name}.csv").write_text("\n".join(["a,label", *rows]) + "\n")
+    files = "data=csv data.target=label data.path=train.csv data.val_path=val.csv data.test_path=test.csv"
+    ended = train(f"{files} metrics=[auroc,recall] trainer.max_epochs=1 tracking.figures=false hydra.run.dir=a")
+    assert ended.code == 0, ended.err
+    assert "3 classes: x, y, z; no sample of z in val; of y, z in test" in " ".join(ended.out.split())
+    metrics = run_directory.read_result(here / "a").metrics
+    assert np.isfinite(metrics["val/auroc"]) and np.isnan(metrics["test/auroc"]) and np.isnan(metrics["val/recall_2"])
 
 
 CHOSEN = "metrics=[f1,recall,auroc,ece] monitor=val/balanced_acc"

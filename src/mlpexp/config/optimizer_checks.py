@@ -112,5 +112,15 @@ def _averages(cfg: Config) -> Iterator[str]:
             f"{key} and model.norm=batch are not possible together: the running statistics belong to the weights, not "
             "to their average; choose model.norm=layer, or leave it out"
         )
+    if cfg.swa.lr is not None and cfg.swa.start is None:
+        yield "swa.lr needs swa.start, the first epoch that is averaged, e.g. swa.start=5"
+    if cfg.swa.lr is not None and SCHEDULES[cfg.optimizer.schedule].follows_monitor:
+        yield (
+            f"swa.lr and optimizer.schedule={cfg.optimizer.schedule} are not possible together: the schedule would go "
+            "on; choose another schedule, e.g. optimizer.schedule=cosine, or leave swa.lr out"
+        )
+    for key in ("anneal_epochs", "anneal_strategy"):
+        if cfg.swa.lr is None and getattr(cfg.swa, key) != default_values()[f"swa.{key}"]:
+            yield f"swa.{key} needs swa.lr, e.g. swa.lr=0.05"
     if cfg.swa.start is not None and cfg.swa.start >= epochs:
         yield f"swa.start={cfg.swa.start} is after the training; it must be < trainer.max_epochs={epochs}"

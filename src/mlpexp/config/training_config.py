@@ -104,6 +104,12 @@ class EmaConfig:
 class SwaConfig:
     start: Whole | None = None
     """evaluate with the mean of the weights at the ends of the epochs from this one on (stochastic weight averaging)"""
+    lr: Positive | None = None
+    """the learning rate in these epochs, after an annealing from the schedule's; null: the schedule goes on"""
+    anneal_epochs: Whole = 10
+    """epochs of that annealing; 0 and 1: none"""
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    """the form of that annealing"""
 
 
 @dataclass(kw_only=True, frozen=True, config=SCHEMA)

@@ -95,7 +95,20 @@ class Prepared:
             predicted = f"to predict: {listed(self.table.target_names, 5)}"
         else:
             predicted = f"{self.num_classes:,} classes: {listed(self.class_names, 5)}"
-        return f"data: {len(self.labels):,} rows ({', '.join(parts)}), {features}, {predicted}"
+        line = f"data: {len(self.labels):,} rows ({', '.join(parts)}), {features}, {predicted}"
+        return f"{line}; no sample {'; '.join(found)}" if (found := self._absent_classes()) else line
+
+    def _absent_classes(self) -> list[str]:
+        """E.g. `of x, y in val`, for each part that has samples, but not of every class."""
+        if self.table.target_names:
+            return []
+        found = []
+        for name, part in zip(("train", "val", "test"), self.split, strict=True):
+            counts = self.labels[torch.from_numpy(part)].bincount(minlength=self.num_classes).tolist()
+            absent = [label for label, count in zip(self.class_names, counts, strict=True) if not count]
+            if absent and len(part):
+                found.append(f"of {listed(absent, 5)} in {name}")
+        return found
 
     @cached_property
     def class_counts(self) -> list[int]:

@@ -246,7 +246,8 @@ class Classifier(LightningModule):
         """What the learning rates are multiplied by in a step of the present epoch."""
         cfg = self.cfg
         epochs, reduced = cfg.trainer.max_epochs, self.plateau.factor
-        return rate_factor(cfg.optimizer, self.current_epoch, epochs, step=step, steps=steps, reduced=reduced)
+        now = self.current_epoch
+        return rate_factor(cfg.optimizer, now, epochs, cfg.swa, step=step, steps=steps, reduced=reduced)
 
     def sample_weights(self, labels: Tensor, given: Sequence[Tensor] = ()) -> Tensor | None:
         """The weight of each sample in training, (B,); None where all are 1.

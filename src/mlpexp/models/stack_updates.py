@@ -69,7 +69,9 @@ class LearningRates:
         """Those of these runs in an epoch: (A,) or (S, A), or one such tensor for each parameter."""
         cfgs = [self._configs[run] for run in runs]
         factors = [
-            epoch_factors(cfg.optimizer, epoch, cfg.trainer.max_epochs, self._steps, self._plateaus[run].factor)
+            epoch_factors(
+                cfg.optimizer, epoch, cfg.trainer.max_epochs, self._steps, self._plateaus[run].factor, cfg.swa
+            )
             for cfg, run in zip(cfgs, runs, strict=True)
         ]
         longest = max(map(len, factors))

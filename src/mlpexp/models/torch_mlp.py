@@ -169,13 +169,13 @@ def make_optimizer(
             for name, parameter in parameters.items()
         ]
     optimizer = rule.torch_class()(groups, **shared)
-    if is_constant(settings) or SCHEDULES[settings.schedule].follows_monitor:
+    if (is_constant(settings) and cfg.swa.lr is None) or SCHEDULES[settings.schedule].follows_monitor:
         return optimizer, None
     epochs, by_step = cfg.trainer.max_epochs, changes_by_step(settings)
 
     def factor(count: int) -> float:
         epoch, step = divmod(count, steps) if by_step else (count, 0)
-        return rate_factor(settings, epoch, epochs, step=step, steps=steps)
+        return rate_factor(settings, epoch, epochs, cfg.swa, step=step, steps=steps)
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
@@ -193,7 +193,10 @@ def last_factor(cfg: Config, epochs: int, steps: int, reduced: float) -> float:
     Args:
         reduced: by the plateaus of the epochs before the last one.
     """
-    return rate_factor(cfg.optimizer, epochs - 1, cfg.trainer.max_epochs, step=steps - 1, steps=steps, reduced=reduced)
+    last = epochs - 1
+    return rate_factor(
+        cfg.optimizer, last, cfg.trainer.max_epochs, cfg.swa, step=steps - 1, steps=steps, reduced=reduced
+    )
 
 
 def set_rates(optimizer: torch.optim.Optimizer, base_rates: Sequence[float], factor: float) -> None:

@@ -35,6 +35,19 @@ class RateSettings(Protocol):
     def options(self) -> Mapping[str, object]: ...
 
 
+class AveragingSettings(Protocol):
+    """What the learning rate of stochastic weight averaging reads of the configuration (`SwaConfig` has it)."""
+
+    @property
+    def start(self) -> int | None: ...
+    @property
+    def lr(self) -> float | None: ...
+    @property
+    def anneal_epochs(self) -> int: ...
+    @property
+    def anneal_strategy(self) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """One schedule: exactly one of `factor`, `by_step` and `follows_monitor` says what it does.
@@ -115,14 +128,29 @@ def learning_rate(settings: RateSettings, epoch: int, max_epochs: int, factor: f
 
 
 def rate_factor(
-    settings: RateSettings, epoch: int, max_epochs: int, *, step: int = 0, steps: int = 1, reduced: float = 1.0
+    settings: RateSettings,
+    epoch: int,
+    max_epochs: int,
+    averaging: AveragingSettings | None = None,
+    *,
+    step: int = 0,
+    steps: int = 1,
+    reduced: float = 1.0,
 ) -> float:
     """What `settings.lr` is multiplied by.
 
     Args:
+        averaging: from its start on, its own learning rate is approached from the one before, as by
+            `torch.optim.swa_utils.SWALR`, whose first step comes before the first epoch that is averaged.
         step: of `steps` in `epoch`, from 0; matters only where the rate `changes_by_step`.
         reduced: what a schedule that follows the monitor has reduced the rate to, see `Plateau`.
     """
+    if averaging is not None and averaging.lr is not None and averaging.start is not None and epoch >= averaging.start:
+        start, share = averaging.start, min(1.0, (epoch - averaging.start + 1) / max(1, averaging.anneal_epochs))
+        weight = share if averaging.anneal_strategy == "linear" else (1 - math.cos(math.pi * share)) / 2
+        # with a start at 0 from `settings.lr`
+        before = rate_factor(settings, start - 1, max_epochs, step=steps - 1, steps=steps) if start else 1.0
+        return averaging.lr / settings.lr * weight + before * (1 - weight)
     entry, now = SCHEDULES.at(settings.schedule, settings.options), epoch * steps + step
     if epoch < settings.warmup_epochs:
         return (epoch + 1) / (settings.warmup_epochs + 1)
@@ -138,11 +166,18 @@ def rate_factor(
 
 @lru_cache(maxsize=4096)
 def epoch_factors(
-    settings: RateSettings, epoch: int, max_epochs: int, steps: int, reduced: float = 1.0
+    settings: RateSettings,
+    epoch: int,
+    max_epochs: int,
+    steps: int,
+    reduced: float = 1.0,
+    averaging: AveragingSettings | None = None,
 ) -> tuple[float, ...]:
     """`rate_factor` in each step of an epoch; one number where it does not change within the epoch."""
     count = steps if changes_by_step(settings) else 1
-    return tuple(rate_factor(settings, epoch, max_epochs, step=i, steps=steps, reduced=reduced) for i in range(count))
+    return tuple(
+        rate_factor(settings, epoch, max_epochs, averaging, step=i, steps=steps, reduced=reduced) for i in range(count)
+    )
 
 
 class Plateau:

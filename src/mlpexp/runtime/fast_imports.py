@@ -142,16 +142,21 @@ def _disable(function: Callable[..., Any] | None = None, recursive: bool = True,
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not hidden and (disable := vars(sys.modules[COMPILER]).get("disable")) is not None:
+        if not hidden and (disable := _of_compiler("disable")) is not None:
             hidden.append(disable(function, recursive, **options))
         return (hidden[0] if hidden else function)(*args, **kwargs)
 
     return call
 
 
+def _of_compiler(name: str) -> Any:
+    """A name of the compiler; None where it has not been imported, or its code has not run."""
+    return vars(sys.modules[COMPILER]).get(name) if COMPILER in sys.modules else None
+
+
 class _Compiled(type):
     def __instancecheck__(cls, instance: object) -> bool:
-        real = vars(sys.modules[COMPILER]).get("OptimizedModule")
+        real = _of_compiler("OptimizedModule")
         return real is not None and isinstance(instance, real)
 
 

@@ -137,7 +137,7 @@ def _optimizer(
     """Parameter groups and schedules after `epochs`, by taking a real schedule through them; whether there are any."""
     model = cfg.model
     shape = tuple(network.shapes.items())
-    settings = cfg.optimizer, cfg.trainer.max_epochs, model.parametrization, model.base_width
+    settings = cfg.optimizer, cfg.swa, cfg.trainer.max_epochs, model.parametrization, model.base_width
     key = (*settings, shape, epochs, steps, reduced)
     if key not in _optimizers:
         stand_ins = {name: nn.Parameter(torch.zeros(1)) for name in network.shapes}
