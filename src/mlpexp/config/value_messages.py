@@ -25,6 +25,7 @@ EXAMPLES: dict[str, Any] = {
     "halving.rungs": [1, 3, 9],
     "metrics": ["f1", "auroc"],
     "loss.name": "mse",
+    "prune.rewind": "initial",
     "name": "depths",
     "plugins": [_PLUGIN],
     "tracker": "csv",
@@ -34,6 +35,7 @@ EXAMPLES: dict[str, Any] = {
 def messages(error: ValidationError) -> list[str]:
     """One message for each key that pydantic rejects."""
     found: dict[str, str] = {}
+    words: dict[str, str] = {}  # that a key takes beside numbers
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
         key = ".".join(path[:2]) if path[0] in Config.__pydantic_fields__ else path[0]  # type: ignore[attr-defined]
@@ -41,8 +43,14 @@ def messages(error: ValidationError) -> list[str]:
             key = path[0]
         if path[-1] == "_target_" and path[0] != "model":  # has a message of its own
             continue
+        if key in found and problem["type"] == "literal_error":
+            words[key] = problem["ctx"]["expected"].replace("'", "")
         if key not in found:  # a union reports once for each of its arms
             found[key] = _message(".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {}))
+    for key, word in words.items():
+        found[key] = found[key].replace("is not a whole number", f"is neither a whole number nor {word}")
+        if "it must be" in found[key]:
+            found[key] = found[key].replace("; e.g.", f", or {word}; e.g.", 1)
     return list(found.values())
 
 
