@@ -74,18 +74,18 @@ class LearningRates:
             )
             for cfg, run in zip(cfgs, runs, strict=True)
         ]
+        one = self._bases is None
+        bases = [[cfg.optimizer.lr for cfg in cfgs]] if self._bases is None else self._bases[:, list(runs)].tolist()
         longest = max(map(len, factors))
-
-        def rates(bases: list[float]) -> Tensor:
-            if longest == 1:  # Python's multiplication: fewer calls
-                found = [base * factor[0] for base, factor in zip(bases, factors, strict=True)]
-                return torch.tensor(found, dtype=torch.float64)
+        if longest == 1:  # Python's multiplication: fewer calls
+            rates = [
+                torch.tensor([base * factor[0] for base, factor in zip(row, factors, strict=True)], dtype=torch.float64)
+                for row in bases
+            ]
+        else:
             table = torch.tensor([row * (longest // len(row)) for row in factors], dtype=torch.float64)  # (A, S)
-            return torch.tensor(bases, dtype=torch.float64) * table.T
-
-        if self._bases is None:
-            return rates([cfg.optimizer.lr for cfg in cfgs])
-        return [rates(row) for row in self._bases[:, list(runs)].tolist()]
+            rates = [torch.tensor(row, dtype=torch.float64) * table.T for row in bases]
+        return rates[0] if one else rates
 
     def note(self, run: int, monitored: float) -> None:
         """A run has ended an epoch with this value of its monitored metric."""

@@ -48,23 +48,37 @@ def check(
     for spec in specs:
         examined += 1
         try:
-            composed = composer.compose(spec)
-            key, plain = composed.alike or _all_but_the_seed(composed), composed.config
-            if key in checked and (cfg := _with_seed(checked[key][0], plain.get("seed"))) is not None:
-                accepted.append(_job(composer, composed, cfg))
-                continue
-            cfg = checks.parse(plain, Path.cwd)
-            cfg = with_engine(cfg, alone=alone or composed.needs_run_job, earlier=earlier_engine)
-            if cfg.resume is not None:
-                raise UserError("resume continues one run; leave it out, or leave out -m")
-            # parts that equal another run's are shared: most runs differ in one part of eight. They are compared by
-            # their repr, because 0.0 and -0.0 are equal
-            own = {field.name: value for field in fields(cfg) if is_dataclass(value := getattr(cfg, field.name))}
-            cfg = replace(cfg, **{name: parts.setdefault(repr(part), part) for name, part in own.items()})
-            accepted.append(_job(composer, composed, cfg))
-            if len(checked) >= MAX_CHECKED:
-                checked.clear()
-            checked[key] = cfg, plain
+            run = composer.compose(spec)
+            key, plain = run.alike or _all_but_the_seed(run), run.config
+            cfg = _with_seed(checked[key][0], plain.get("seed")) if key in checked else None
+            if cfg is None:
+                cfg = checks.parse(plain, Path.cwd)
+                cfg = with_engine(cfg, alone=alone or run.needs_run_job, earlier=earlier_engine)
+                if cfg.resume is not None:
+                    raise UserError("resume continues one run; leave it out, or leave out -m")
+                # parts that equal another run's are shared: most runs differ in one part of eight. They are compared
+                # by their repr, because 0.0 and -0.0 are equal
+                own = {field.name: value for field in fields(cfg) if is_dataclass(value := getattr(cfg, field.name))}
+                cfg = replace(cfg, **{name: parts.setdefault(repr(part), part) for name, part in own.items()})
+                if len(checked) >= MAX_CHECKED:
+                    checked.clear()
+                checked[key] = cfg, plain
+            directory = Path(run.output_dir)
+            accepted.append(
+                Job(
+                    spec=run.spec,
+                    overrides=run.overrides,
+                    config=cfg,
+                    output_dir=run.output_dir,
+                    directory=directory,
+                    log=directory / run.log_name if run.log_name and cfg.record == "run" else None,
+                    env_set=run.env_set,
+                    hydra=partial(composer.job_config, run.spec),
+                    output_subdir=run.output_subdir,
+                    hydra_files=run.hydra_files,
+                    needs_run_job=run.needs_run_job,
+                )
+            )
         except UserError as error:
             problems.update(str(error).splitlines())
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -81,23 +95,6 @@ def check(
             lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} more problems"]
         raise ConfigError(lines)
     return accepted
-
-
-def _job(composer: Composer, run: ComposedRun, cfg: Config) -> Job:
-    directory = Path(run.output_dir)
-    return Job(
-        spec=run.spec,
-        overrides=run.overrides,
-        config=cfg,
-        output_dir=run.output_dir,
-        directory=directory,
-        log=directory / run.log_name if run.log_name and cfg.record == "run" else None,
-        env_set=run.env_set,
-        hydra=partial(composer.job_config, run.spec),
-        output_subdir=run.output_subdir,
-        hydra_files=run.hydra_files,
-        needs_run_job=run.needs_run_job,
-    )
 
 
 def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:

@@ -79,7 +79,20 @@ def conduct(
                     if compiled and settings.backend in ("process", "fork"):
                         # before any worker process is copied from this one
                         load_kernels([job.config for job in jobs], screen.warn)
-                    units = _units(sweep, left, division, directory)
+                    units = [
+                        Unit(
+                            places=tuple(left[run] for run in stack.runs),
+                            jobs=tuple(jobs[run] for run in stack.runs),
+                            cost=stack.cost,
+                            origin=left[stack.runs[0]],
+                            sweep=directory,
+                        )
+                        for stack in division.stacks
+                    ]
+                    units += [
+                        Unit(places=(left[run],), jobs=(jobs[run],), alone=True, origin=left[run], sweep=directory)
+                        for run in division.alone
+                    ]
                     if in_portions:  # a unit is recorded when all its runs have ended, and some may stay here
                         units = [one for unit in units for one in unit.single_runs()]
                     progress.units = units
@@ -145,24 +158,6 @@ def _settled(settings: Settings, jobs: Sequence[Job], cost: float, screen: Scree
         screen.warn(f"worker processes need semaphores in /dev/shm ({reason}); the sweep trains in this process")
         return replace(settings, backend="process", workers=None)
     return settled
-
-
-def _units(sweep: Sequence[Job], left: Sequence[int], division: Plan, directory: Path) -> list[Unit]:
-    """The stacks, then the runs alone; places count within the sweep."""
-
-    def unit(runs: Sequence[int], *, alone: bool, cost: float = 0.0) -> Unit:
-        places = tuple(left[run] for run in runs)
-        return Unit(
-            places=places,
-            jobs=tuple(sweep[i] for i in places),
-            alone=alone,
-            cost=cost,
-            origin=places[0],
-            sweep=directory,
-        )
-
-    stacks = [unit(stack.runs, alone=False, cost=stack.cost) for stack in division.stacks]
-    return stacks + [unit([run], alone=True) for run in division.alone]
 
 
 @dataclass
