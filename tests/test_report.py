@@ -24,7 +24,7 @@ from mlpexp import load_results
 from mlpexp.analysis.run_files import command, curves, layers
 from mlpexp.analysis.sweep_table import from_records
 from mlpexp.nn import chance_level
-from mlpexp.report import report_figure
+from mlpexp.report import report_figure, tensorboard_report
 from mlpexp.store import csv_tables, file_names, results_table, run_directory, sweep_manifest
 from mlpexp.store.sweep_manifest import Manifest
 
@@ -669,6 +669,15 @@ def test_cells_that_a_spreadsheet_would_evaluate_are_defused_and_read_back(text,
     rows = [(0, "a", [f"+x={text!r}"], None, text), (1, "b", ["+x=b"], None, "")]
     (tmp_path / "results.csv").write_text(results_table.table(rows), encoding="utf-8")
     assert load_results(tmp_path)[0]["message"] == (text or None)
+
+
+def test_commands_are_code_in_the_text_of_tensorboard():
+    found = tensorboard_report.answer(
+        ["Best: a.", "Next:\npython train.py -m seed=1"], "6 runs", "python train.py seed=0"
+    )
+    code = [line.strip() for line in found.splitlines() if line.startswith("    ")]
+    assert code == ["python train.py -m seed=1", "python train.py seed=0"]
+    assert found.startswith("**Best: a") and "6 runs" in found
 
 
 def test_a_figure_is_added_by_one_registration(tmp_path, undrawn, monkeypatch):

@@ -34,9 +34,13 @@ class Shown:
 
 def answer(headline: Sequence[str], counts: str, command: str) -> str:
     """The summary of the page in Markdown."""
-    paragraphs = [f"**{plain(headline[0])}**", *map(plain, headline[1:]), f"{plain(counts)}."]
+    sentences = [*headline[1:], f"{counts}."]
     if command:
-        paragraphs.append(f"To train its first run again:\n\n    {' '.join(command.split())}")
+        sentences.append(f"To train its first run again:\n{command}")
+    paragraphs = [f"**{plain(headline[0])}**"]
+    for sentence in sentences:
+        words, *commands = sentence.split("\n")
+        paragraphs += [plain(words), *(f"    {' '.join(text.split())}" for text in commands)]
     return "\n\n".join(paragraphs)
 
 
