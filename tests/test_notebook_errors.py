@@ -75,3 +75,8 @@ def test_a_call_from_python_has_the_overrides_of_the_command():
     grid = eval(written.removeprefix("mlpexp.sweep"))
     assert python_settings.grid_overrides(grid) == ["name=x", "model.width=8,4", "seed=range(3,35)"]
     assert [parse(text).key for text in grid] == ["name", "model.width", "seed"]
+
+
+def test_commands_that_follow_each_other_are_calls_that_do():
+    written = python_settings.sweep_call("a/train.py -m name=x seed=1 && a/train.py -m name=x 'seed=range(2)'")
+    assert written.splitlines() == ["mlpexp.sweep(['name=x', 'seed=1'])", "mlpexp.sweep(['name=x', 'seed=range(2)'])"]

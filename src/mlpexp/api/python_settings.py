@@ -7,6 +7,7 @@ lists its values: a list, tuple, range or array of them. A list of lists sweeps 
 import numbers
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import PurePath
 from types import ModuleType
 from typing import Any
@@ -66,13 +67,17 @@ def _bracketed(override: Override) -> str:
 
 
 def sweep_call(command: str) -> str:
-    """The Python call that does what a command for a sweep does: `mlpexp.sweep(["model.width=8,4", "seed=range(5)"])`.
+    """The Python calls, one a line, that do what commands for sweeps do: `mlpexp.sweep(["model.width=8,4", "seed=0"])`.
 
     Args:
-        command: for a shell, with `-m`.
+        command: for a shell, with `-m`; several are joined by `&&`.
     """
-    words = shlex.split(command)
-    return f"mlpexp.sweep({words[words.index('-m') + 1 :]})"
+    calls = []
+    for is_joint, group in groupby(shlex.split(command), "&&".__eq__):
+        if not is_joint:
+            words = list(group)
+            calls.append(f"mlpexp.sweep({words[words.index('-m') + 1 :]})")
+    return "\n".join(calls)
 
 
 def plain_value(value: Any) -> Any:
