@@ -141,6 +141,11 @@ def test_a_key_that_others_call_differently_is_recognised():
         assert f"did you mean {ours}?" in unknown_keys.unknown_key(theirs)
 
 
+def test_a_suggested_group_has_keys():
+    assert unknown_keys.unknown_key("enable").endswith("--help` lists all keys")  # near `name`, which is no group
+    assert "one of the keys below halving, e.g. halving.rungs" in unknown_keys.unknown_key("halvin")
+
+
 def test_the_license_and_the_set_up_are_where_the_readme_says():
     root = Path(__file__).parents[1]
     pins = (root / "constraints.txt").read_text()

@@ -43,7 +43,9 @@ def unknown_key(key: str) -> str:
         hint = f"did you mean {SYNONYMS[last]}?"
     elif close:
         hint = f"did you mean {close[0]}?"
-    elif not group and (near := get_close_matches(key, {name.split(".")[0] for name in candidates}, n=1)):
+    elif not group and (
+        near := get_close_matches(key, {name.split(".")[0] for name in candidates if "." in name}, n=1)
+    ):
         inside = next(name for name in candidates if name.startswith(near[0]))
         hint = f"did you mean one of the keys below {near[0]}, e.g. {inside}?"
     else:

@@ -73,7 +73,9 @@ class UpdateSettings:
 class StackOptimizer(ABC):
     """An optimizer over stacked parameters and gradients (R, ...), which its steps change in place.
 
-    A subclass writes `_update`, and `_begin_step` for numbers that all parameters share.
+    A subclass writes `_update`, and `_begin_step` for numbers that all parameters share. `_setting` gives a key of the
+    configuration for each run; `factors` makes of it a Python number where all runs agree, else a tensor, and `_update`
+    must accept both. An argument of torch's class that is no key is added by `arguments`.
 
     Class attributes:
         keys: of the configuration's `optimizer` group, beside lr and weight_decay, that this optimizer reads; torch's
