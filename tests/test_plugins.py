@@ -16,7 +16,7 @@ from mlpexp.config.schema import Config
 from mlpexp.models import classifier
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.metrics import METRICS
-from mlpexp.runtime import user_code
+from mlpexp.runtime import source_digest, user_code
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.runtime.registry import Registry
 from mlpexp.store.identity import identity
@@ -78,8 +78,8 @@ def test_a_module_in_a_package_and_its_helpers_are_one_source(here):
     from shapes import curves
 
     assert curves.cube(3) == 27
-    assert user_code.source_digest(curves) == user_code.load("shapes.curves", here).digest
-    assert user_code.source_digest(curves.cube) == user_code.source_digest(sys.modules["shapes.parts"])
+    assert source_digest.digest_of_code(curves) == user_code.load("shapes.curves", here).digest
+    assert source_digest.digest_of_code(curves.cube) == source_digest.digest_of_code(sys.modules["shapes.parts"])
 
 
 def test_a_changed_source_is_imported_anew_and_makes_another_run(here):
@@ -175,7 +175,7 @@ def test_what_a_session_defines_has_no_source():
     defined: dict[str, object] = {"__name__": "no_such_module"}
     exec("class Own: pass", defined)
     with pytest.raises(UserError, match="Own is defined in a session, and its source cannot be recorded"):
-        user_code.source_digest(defined["Own"])
+        source_digest.digest_of_code(defined["Own"])
 
 
 def test_an_entry_can_be_removed():

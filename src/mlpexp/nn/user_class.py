@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlpexp.runtime import user_code
+from mlpexp.runtime import source_digest, user_code
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.runtime.lazy_import import LazyModule
 
@@ -189,12 +189,12 @@ def _module(place: str, key: str) -> Any:
 
 def _current_digest(place: str, file: Path) -> str:
     """The digest of a module's source as it is now; where it has changed since the import, it is imported anew."""
-    files = user_code.source_files(file)
+    files = source_digest.source_files(file)
     stamps = [((stat := one.stat()).st_mtime_ns, stat.st_size) for one in files]
     known = _digests.get(place)
     if known is not None and known[0] == stamps:
         return known[1]
-    digest = user_code.file_digest(file)
+    digest = source_digest.file_digest(file)
     if known is not None and known[1] != digest:
         for name, there in list(sys.modules.items()):
             if (path := getattr(there, "__file__", None)) and Path(path).resolve() in files:

@@ -4,22 +4,19 @@ A plugin is given as `my_plugin.py`, `folder/my_plugin.py` or `package.module`. 
 `PLACE@DIGEST`: loading that again, in a worker or to evaluate a run, gives the same source or an error of one line.
 """
 
-import ast
-import hashlib
 import importlib
 import re
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
+from mlpexp.runtime import source_digest
 from mlpexp.runtime.errors import UserError, described
 
 _SPELLED = re.compile(r"(?P<place>.+)@(?P<digest>[0-9a-f]{64})")
-_INSTALLED = {"site-packages", "dist-packages"}
 _OF_RUNS = (("sweep.json",), ("metrics.csv", "checkpoints"))  # what the directory of a sweep, or of a run, holds
 
 REGISTRIES: list[Any] = []  # every `runtime.registry.Registry` of this process
@@ -60,9 +57,9 @@ def load(given: str, home: Path, *, recorded: bool = False) -> Loaded:
     match = _SPELLED.fullmatch(given)
     place, wanted = (match["place"], match["digest"]) if match else (given, None)
     name, file = _found(place, home, recorded=recorded, moved=wanted is not None)
-    files = source_files(file)
+    files = source_digest.source_files(file)
     stamps = _stamps(files)
-    digest = _digest(files, _root(file))
+    digest = source_digest.digest(files, source_digest.root_of(file))
     if wanted is not None and digest != wanted:
         raise UserError(
             f"the plugin {short(given)} has changed: its source has the digest {digest[:8]}, not {wanted[:8]} as when "
@@ -105,27 +102,6 @@ def without_place(spelled: str) -> str:
     """The module's name and the digest, which do not depend on the plugin's directory."""
     _, at, digest = spelled.rpartition("@")
     return re.split(r"[./\\]", short(spelled).removesuffix(".py"))[-1] + at + digest
-
-
-def source_digest(thing: Any) -> str:
-    """SHA-256 of the source of the module that defines a class or function, or of a module itself.
-
-    It covers the user's modules that it imports, but not installed packages.
-
-    Raises:
-        UserError: it was defined in a session, and has no file.
-    """
-    module = thing if isinstance(thing, ModuleType) else sys.modules.get(getattr(thing, "__module__", ""))
-    file = getattr(module, "__file__", None)
-    if not file or not Path(file).is_file():
-        name = getattr(thing, "__qualname__", getattr(thing, "__name__", repr(thing)))
-        raise UserError(f"{name} is defined in a session, and its source cannot be recorded; write it to a file")
-    return file_digest(Path(file).resolve())
-
-
-def file_digest(file: Path) -> str:
-    """As `source_digest`, for the file of a module; the file is not executed."""
-    return _digest(source_files(file), _root(file))
 
 
 def registrant() -> Path | None:
@@ -174,10 +150,10 @@ def _found(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str,
                 "directory that contains it, or give its path"
             )
         file = file.resolve()
-        name = ".".join(file.relative_to(_root(file)).with_suffix("").parts).removesuffix(".__init__")
+        name = ".".join(file.relative_to(source_digest.root_of(file)).with_suffix("").parts).removesuffix(".__init__")
         if not all(part.isidentifier() for part in name.split(".")):
             raise UserError(f"the plugin {place} cannot be imported under this name; rename it, e.g. to my_plugin.py")
-        look_in(_root(file))
+        look_in(source_digest.root_of(file))
     else:
         name = place
         look_in(home)
@@ -258,7 +234,7 @@ def _line(error: BaseException) -> str:
 def _forget(name: str, files: Collection[Path]) -> None:
     """Remove what a plugin has registered, and its modules, unless they are of an installed package."""
     _loaded.pop(name, None)
-    own = {file for file in files if not _INSTALLED & set(file.parts)}
+    own = {file for file in files if not source_digest.INSTALLED & set(file.parts)}
     for registry in REGISTRIES:
         for entry in registry.of_files(own):
             registry.remove(entry)
@@ -269,58 +245,3 @@ def _forget(name: str, files: Collection[Path]) -> None:
         # to resolve the paths of all modules takes tenths of a second
         if (file.endswith(names) or Path(file).is_symlink()) and Path(file).resolve() in own:
             del sys.modules[module]
-
-
-def source_files(file: Path) -> tuple[Path, ...]:
-    """A module's file and those of the user's modules that it imports, recursively; nothing is executed."""
-    root, found, left = _root(file), {file}, [file]
-    top = file.relative_to(root).parts[0]
-    while left:
-        path = left.pop()
-        package = path.relative_to(root).parts[:-1]
-        for parts in _imports(path, package):
-            if parts[0] in sys.stdlib_module_names or parts[0] == "mlpexp":
-                continue
-            if _INSTALLED & set(root.parts) and parts[0] != top:
-                continue
-            for count in range(1, len(parts) + 1):  # the packages above a module are imported, too
-                base = root.joinpath(*parts[:count])
-                for candidate in (base / "__init__.py", base.with_suffix(".py")):
-                    if candidate.is_file() and (own := candidate.resolve()) not in found and root in own.parents:
-                        found.add(own)
-                        left.append(own)
-    return tuple(sorted(found))
-
-
-def _imports(file: Path, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return  # importing it gives the message
-    if package:
-        yield package
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = (*above, *(node.module.split(".") if node.module else ()))
-            yield from ((*base, alias.name) for alias in node.names if alias.name != "*" or not base)
-            if base:
-                yield base
-
-
-def _root(file: Path) -> Path:
-    """The directory that holds a module, or the outermost package around it."""
-    root = file.parent
-    while (root / "__init__.py").is_file():
-        root = root.parent
-    return root
-
-
-def _digest(files: Sequence[Path], root: Path) -> str:
-    content = hashlib.sha256()
-    for file in files:
-        text = file.read_bytes().replace(b"\r\n", b"\n")
-        content.update(f"{file.relative_to(root).as_posix()}\n{len(text)}\n".encode() + text)
-    return content.hexdigest()

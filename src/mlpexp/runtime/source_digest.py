@@ -1,0 +1,89 @@
+"""The digest of a user's Python code: a module with the user's modules that it imports, read without executing them."""
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mlpexp.runtime.errors import UserError
+
+INSTALLED = {"site-packages", "dist-packages"}  # directories of installed packages
+
+
+def digest_of_code(thing: Any) -> str:
+    """SHA-256 of the source of the module that defines a class or function, or of a module itself.
+
+    It covers the user's modules that it imports, but not installed packages.
+
+    Raises:
+        UserError: it was defined in a session, and has no file.
+    """
+    module = thing if isinstance(thing, ModuleType) else sys.modules.get(getattr(thing, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    if not file or not Path(file).is_file():
+        name = getattr(thing, "__qualname__", getattr(thing, "__name__", repr(thing)))
+        raise UserError(f"{name} is defined in a session, and its source cannot be recorded; write it to a file")
+    return file_digest(Path(file).resolve())
+
+
+def file_digest(file: Path) -> str:
+    """As `digest_of_code`, for the file of a module; the file is not executed."""
+    return digest(source_files(file), root_of(file))
+
+
+def source_files(file: Path) -> tuple[Path, ...]:
+    """A module's file and those of the user's modules that it imports, recursively; nothing is executed."""
+    root, found, left = root_of(file), {file}, [file]
+    top = file.relative_to(root).parts[0]
+    while left:
+        path = left.pop()
+        package = path.relative_to(root).parts[:-1]
+        for parts in _imports(path, package):
+            if parts[0] in sys.stdlib_module_names or parts[0] == "mlpexp":
+                continue
+            if INSTALLED & set(root.parts) and parts[0] != top:
+                continue
+            for count in range(1, len(parts) + 1):  # the packages above a module are imported, too
+                base = root.joinpath(*parts[:count])
+                for candidate in (base / "__init__.py", base.with_suffix(".py")):
+                    if candidate.is_file() and (own := candidate.resolve()) not in found and root in own.parents:
+                        found.add(own)
+                        left.append(own)
+    return tuple(sorted(found))
+
+
+def _imports(file: Path, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # importing it gives the message
+    if package:
+        yield package
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = (*above, *(node.module.split(".") if node.module else ()))
+            yield from ((*base, alias.name) for alias in node.names if alias.name != "*" or not base)
+            if base:
+                yield base
+
+
+def root_of(file: Path) -> Path:
+    """The directory that holds a module, or the outermost package around it."""
+    root = file.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    return root
+
+
+def digest(files: Sequence[Path], root: Path) -> str:
+    content = hashlib.sha256()
+    for file in files:
+        text = file.read_bytes().replace(b"\r\n", b"\n")
+        content.update(f"{file.relative_to(root).as_posix()}\n{len(text)}\n".encode() + text)
+    return content.hexdigest()
