@@ -12,6 +12,7 @@ from conftest import run_script
 import mlpexp
 from mlpexp.config import checks, own_options, schema
 from mlpexp.config.schema import Config
+from mlpexp.engine.compiled.availability import unsupported_run
 from mlpexp.runtime import user_code
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.store.identity import identity
@@ -214,3 +215,10 @@ def test_a_stack_of_several_values_has_the_numbers_of_constants_in_the_source_an
     ended = run_script("train.py", [*constant, *SMALL, "stack.engine=torch", "hydra.run.dir=constant"])
     assert ended.code == 0, ended.err
     assert rows(plugin / "constant") == rows(stacked)
+
+
+def test_the_reason_for_the_torch_engine_is_the_activation_whatever_its_options_are(plugin):
+    for options in ({}, {"slope": 0.25}):
+        cfg = parsed(model={"activation": "bump", "options": options})
+        reason = unsupported_run(cfg)
+        assert reason is not None and reason.startswith("the activation 'bump' has no compiled form")

@@ -72,18 +72,18 @@ def unsupported_run(cfg: Config) -> str | None:
 
 def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
     """Why a network cannot be trained by compiled code with this optimizer; None where it can."""
-    activations = {layer.name for layer in network.layers[1::2] if type(layer) is Activate}
+    activations = {layer for layer in network.layers[1::2] if type(layer) is Activate}
     dense = [layer for layer in network.layers[::2] if type(layer) is Linear]
     plain: list[Any] = [Linear(layer.inputs, layer.outputs) for layer in dense]
-    between = [Activate(name) for name in activations] * (len(plain) - 1)
+    between = list(activations) * (len(plain) - 1)
     expected = [layer for pair in zip(plain, between, strict=False) for layer in pair] + plain[-1:]
     if gated := [layer.name for layer in network.layers if isinstance(layer, Gate)]:
         return f"the gated activation {gated[0]!r} has no compiled form; choose one of {_compiled_activations()}"
     if len(activations) > 1 or list(network.layers) != expected:
         return "only plain dense layers with one activation between them have a compiled form"
-    for name in activations:
-        if name not in ACTIVATIONS or ACTIVATIONS[name].compiled is None:
-            return f"the activation {name!r} has no compiled form; choose one of {_compiled_activations()}"
+    for one in activations:
+        if one.name not in ACTIVATIONS or one.entry.compiled is None:
+            return f"the activation {one.name!r} has no compiled form; choose one of {_compiled_activations()}"
     if optimizer not in OPTIMIZERS:
         return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(OPTIMIZERS)}"
     return None
