@@ -386,10 +386,10 @@ def made(place: Path, seeds: list[int]) -> Unit:
             overrides=(),
             output_dir=str(directory),
             config=replace(checks.parse({"trainer": {"max_epochs": 1}}), seed=seed),
-            directory=directory,
-            log=directory / "train.log",
+            place=str(directory),
+            log_name="train.log",
             env_set={},
-            hydra=lambda: OmegaConf.create({}),
+            hydra=lambda spec: OmegaConf.create({}),
         )
 
     jobs = tuple(job(i, seed) for i, seed in enumerate(seeds))

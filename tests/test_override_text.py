@@ -102,6 +102,7 @@ def test_swept_keys_are_those_that_differ_in_the_order_in_which_they_were_typed(
     runs = [["b=1", "+a=1", "c=2"], ["b=1", "+a=2", "c=2", "d=3"]]
     assert overrides.swept_keys(runs) == ["a", "d"]
     assert overrides.swept_keys([]) == []
+    assert overrides.swept_keys([["~a"], ["b=1"], ["~a", "b=2"]]) == ["b"]  # a deletion has no value
 
 
 def test_no_other_module_splits_override_text() -> None:

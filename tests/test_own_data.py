@@ -405,11 +405,11 @@ def test_a_file_that_changed_since_the_sweep_began_is_not_trained_on(tmp_path: P
         overrides=(),
         output_dir=str(tmp_path / "run"),
         config=cfg,
-        directory=tmp_path / "run",
-        log=None,
+        place=str(tmp_path / "run"),
+        log_name=None,
         env_set={},
         data_digest=data.load(cfg.data).digest,
-        hydra=lambda: None,
+        hydra=lambda spec: None,
     )
     assert data_of(job).digest == job.data_digest
     path.write_text(with_line(9, "1,2,red,yes"))

@@ -27,10 +27,10 @@ def jobs(*overrides: Sequence[str]) -> list[Job]:
             overrides=tuple(one),
             config=Config(),
             output_dir="",
-            directory=Path(f"multirun/it/{number}"),
-            log=None,
+            place=f"multirun/it/{number}",
+            log_name=None,
             env_set={},
-            hydra=lambda: None,  # type: ignore[arg-type,return-value]
+            hydra=lambda spec: None,  # type: ignore[arg-type,return-value]
         )
         for number, one in enumerate(overrides)
     ]

@@ -31,10 +31,10 @@ def job(place: Path, number: int, config: Config) -> Job:
         output_dir=str(place),
         overrides=(f"seed={config.seed}",),
         config=config,
-        directory=place,
-        log=place / "train.log",
+        place=str(place),
+        log_name="train.log",
         env_set={},
-        hydra=lambda: OmegaConf.create({}),  # as the composer's, it does not travel
+        hydra=lambda spec: OmegaConf.create({}),  # as the composer's, it does not travel
     )
 
 
@@ -61,9 +61,9 @@ def test_a_unit_that_travelled_leaves_the_same_numbers(tmp_path: Path) -> None:
 
 def test_a_run_alone_travels_with_its_whole_configuration(tmp_path: Path) -> None:
     one = job(tmp_path / "run", 0, Config())
-    one = replace(one, hydra=lambda: OmegaConf.create({"hydra": {"job": {"num": 7}}}))
+    one = replace(one, hydra=lambda spec: OmegaConf.create({"hydra": {"job": {"num": 7}}}))
     sent = pickle.loads(pickle.dumps(Unit(places=(0,), jobs=(one,), alone=True).packed()))
-    assert sent.jobs[0].hydra().hydra.job.num == 7
+    assert sent.jobs[0].hydra(sent.jobs[0].spec).hydra.job.num == 7
 
 
 def test_of_a_failing_stack_only_the_run_whose_fault_it_is_fails(

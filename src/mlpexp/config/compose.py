@@ -31,6 +31,7 @@ class Composer:
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader, self._master = loader, master
+        self._make_files = self._files  # one object for all runs
         self._is_group: dict[str, bool] = {}
         self._choices: dict[tuple[Override, ...], Choice | None] = {}
         self._shared: dict[tuple[tuple[Override, ...], tuple[Override, ...]], SharedPart] = {}
@@ -43,7 +44,7 @@ class Composer:
         """
         try:
             shared, top = self._parts(spec)
-            return shared.run(spec, top, self._files)
+            return shared.run(spec, top, self._make_files)
         except UNUSUAL:
             return self._by_hydra(spec)
 
@@ -138,7 +139,7 @@ class Composer:
             log_name=log_name,
             env_set=env_set,
             needs_run_job=bool(cfg.hydra.job.chdir) or not is_usual,
-            hydra_files=lambda: files,
+            make_files=lambda spec, place: files,
         )
 
 

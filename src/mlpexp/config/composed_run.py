@@ -7,7 +7,6 @@ those at the top level, e.g. the seed. The first two are done once for all runs 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -43,14 +42,18 @@ class ComposedRun:
     env_set: dict[str, str]
     needs_run_job: bool
     """only Hydra's `run_job` can do what this run asks for, e.g. change the directory"""
-    hydra_files: Callable[[], dict[str, str]]
-    """makes Hydra's three files, name -> text, when they are written: many runs fit into memory"""
+    make_files: "MakeFiles"
+    """makes Hydra's three files when they are written: many runs fit into memory"""
     alike: tuple[object, ...] | None = None
     """equal for runs that differ in nothing but the seed, to which nothing else refers; None where that is unknown"""
 
+    def hydra_files(self) -> dict[str, str]:
+        """Hydra's three files: name -> text."""
+        return self.make_files(self.spec, self.output_dir)
+
 
 MakeFiles = Callable[[RunSpec, str], dict[str, str]]
-"""Hydra's three files of a run: name -> text, by its directory"""
+"""Hydra's three files of a run, name -> text, from its directory"""
 
 
 class SharedPart:
@@ -141,17 +144,16 @@ class Choice:
         sweep_dir, subdir, output_subdir = [
             names[text] if text in names else self._filled(text, spec, plain) for text in self.texts
         ]
-        output_dir = absolute_directory(str(sweep_dir), str(subdir))
         return ComposedRun(
             spec=spec,
             overrides=tuple(spec.texts),
             config=config,
-            output_dir=output_dir,
+            output_dir=absolute_directory(str(sweep_dir), str(subdir)),
             output_subdir=output_subdir,
             log_name=node.log_name,
             env_set=node.env_set,
             needs_run_job=node.needs_run_job,
-            hydra_files=partial(make_files, spec, output_dir),
+            make_files=make_files,
         )
 
     def files(self, spec: RunSpec, plain: Plain, output_dir: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -72,7 +73,7 @@ def parse(text: str) -> Override:
     left, equals, value = text.partition("=")
     sign = _SIGN.match(left)
     assert sign is not None  # it may be empty
-    return Override(text, left[sign.end() :], _KINDS[sign[0]], value if equals else None)
+    return Override(text, sys.intern(left[sign.end() :]), _KINDS[sign[0]], value if equals else None)
 
 
 def by_key(texts: Iterable[str]) -> dict[str, Override]:
@@ -82,9 +83,16 @@ def by_key(texts: Iterable[str]) -> dict[str, Override]:
 
 def swept_keys(runs: Sequence[Sequence[str]]) -> list[str]:
     """The keys whose values differ between runs, in the order in which they were typed."""
-    given = [{key: override.value_text for key, override in by_key(run).items()} for run in runs]
-    keys = dict.fromkeys(key for run in given for key in run)
-    return [key for key in keys if len({run.get(key) for run in given}) > 1]
+    counts: dict[str, int] = {}  # of the runs that give each key
+    values: dict[str, set[str | None]] = {}  # the first two that differ
+    for run in runs:  # one by one, since a sweep may have a hundred thousand
+        for key, override in by_key(run).items():
+            counts[key] = counts.get(key, 0) + 1
+            found = values.setdefault(key, set())
+            if len(found) < 2:
+                found.add(override.value_text)
+    # a key that some runs do not give differs there
+    return [key for key, found in values.items() if len(found) > 1 or (counts[key] < len(runs) and found != {None})]
 
 
 def spell(value: Any) -> str:

@@ -5,6 +5,7 @@ Whatever these functions do not know raises `Unusual`: Hydra has to compose that
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -245,8 +246,8 @@ def _value_at(plain: Plain, path: Sequence[str]) -> Any:
 
 
 def absolute_directory(sweep_dir: str, subdir: str) -> str:
-    # the calls of run_job: pathlib would not remove `..`
-    return os.path.abspath(os.path.join(sweep_dir, subdir))  # noqa: PTH100, PTH118
+    # the calls of run_job: pathlib would not remove `..`; one object for all tables of a sweep that have it
+    return sys.intern(os.path.abspath(os.path.join(sweep_dir, subdir)))  # noqa: PTH100, PTH118
 
 
 def log_file(job_logging: Any, job_name: str) -> tuple[str | None, bool]:

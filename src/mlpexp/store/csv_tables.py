@@ -14,6 +14,7 @@ from typing import Any
 
 PIECE = 4096  # rows
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_RISKY = tuple("'=+-@\t\r")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
 
 
@@ -44,6 +45,8 @@ def original(cell: str) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
+        if value[:1] not in _RISKY:  # as nearly all are
+            return value
         return f"'{value}" if _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
     if isinstance(value, float) and not math.isfinite(value):
         return ""

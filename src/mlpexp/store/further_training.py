@@ -131,7 +131,7 @@ class EarlierRuns:
                 if result.status in run_state.TRAINED and (epochs := self._length(cfg, digest, directory, result)):
                     state = State.SHORTER if epochs < cfg.trainer.max_epochs else State.DONE
                     if state is State.DONE or self.lengths:
-                        return Found(directory, state, result)
+                        return Found(str(directory), state, result)
         return None
 
     def _length(self, cfg: Config, digest: str, directory: Path, result: Result) -> int | None:

@@ -123,14 +123,17 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     results = [row[3] for row in rows]
     kinds = dict.fromkeys(tuple(result.metrics) for result in results if result is not None)
     measured = all_parts(name for kind in kinds for name in kind)
-    given = [by_key(row[2]) for row in rows] if keys else []
+    labels: dict[str, list[str]] = {key: [] for key in keys}
+    for row in rows if keys else ():
+        given = by_key(row[2])
+        for key, column in labels.items():
+            column.append(given[key].label if key in given else "")
     found: dict[str, list[Any]] = {
         "run": [row[0] for row in rows],
         "name": [row[1] for row in rows],
         "status": ["failed" if result is None else result.status for result in results],
     }
-    for key in keys:
-        found[key] = [run[key].label if key in run else "" for run in given]
+    found |= labels
     none: dict[str, float] = {}
     metrics = [none if result is None else result.metrics for result in results]
     for name in measured:

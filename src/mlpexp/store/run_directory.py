@@ -222,13 +222,13 @@ def parse_result(text: str | bytes, path: Path) -> Result:
         raise DamagedFile(f"{path} is damaged ({reason}); train the run again") from error
 
 
-def name_in(sweep: Path, run: Path) -> str:
+def name_in(sweep: Path, run: Path | str) -> str:
     """The name of a run in `results.csv` and in the table: its directory, relative to the sweep's."""
     # texts, because pathlib is slow, and this is asked several times for every run
     path, base = str(run), f"{sweep}{os.sep}"
     if path.startswith(base):
         return path.removeprefix(base).replace(os.sep, "/")
-    return "." if run == sweep else run.name
+    return "." if path == str(sweep) else path.rpartition(os.sep)[2]
 
 
 def is_relative(name: str) -> bool:

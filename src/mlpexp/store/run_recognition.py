@@ -25,12 +25,12 @@ class Recognition:
     """
 
     def __init__(self, sweep: Path, study: Manifest, *, one_length: bool) -> None:
-        self.sweep, self.known = sweep, study.runs | study.earlier
+        self.sweep, self._place, self.known = sweep, str(sweep), study.runs | study.earlier
         self.in_table = run_table.results(sweep)
         self.there = set(os.listdir(sweep)) if sweep.is_dir() else set()  # noqa: PTH208 - names
         self.earlier = EarlierRuns(sweep, study.shorter, self.known, self.there) if one_length else None
         self.names_in_table = {name for names in self.in_table.values() for name in names}
-        self.claimed: set[Path] = set()
+        self.claimed: set[str] = set()
 
     def find(self, runs: Sequence[tuple[Path, Config, str]], identities: Sequence[str]) -> list[Found]:
         """
@@ -48,19 +48,19 @@ class Recognition:
             if found[i].state is not State.DONE:
                 names = [self.known.get(name), strays.get(name), *self.in_table.get(name, {})]
                 found[i] = self._elsewhere(found[i], name, [n for n in names if n and self.sweep / n != directory])
-        taken = {one.directory for one in found} | set(directories) | self._names_in_use(set(identities))
-        for one in found:
-            if one.state is State.OTHER or (one.state not in (State.DONE, State.SHORTER) and self._is_in_table(one)):
-                one.directory = free_directory(one.directory, taken)
-                one.state = State.NEW
-                taken.add(one.directory)
+        if moving := [one for one in found if self._has_no_place(one)]:
+            taken = {one.directory for one in found} | set(directories) | self._names_in_use(set(identities))
+            for one in moving:
+                place = free_directory(one.directory, taken)
+                one.place, one.state = str(place), State.NEW
+                taken.add(place)
         return found
 
     def _further(self, found: Found, directory: Path, cfg: Config, digest: str, earlier: EarlierRuns) -> Found:
         """The same with the shorter run from which it is trained further, or the longer one that it has become."""
         if found.state is State.DONE:
             left = [self.sweep / name for name in earlier.names(cfg, digest) if name in self.there]
-            if left := [place for place in left if place != found.directory]:
+            if left := [place for place in left if str(place) != found.place]:
                 before = earlier.find(left[0], cfg, digest)
                 found.earlier = before if before is not None and before.state is State.SHORTER else None
             return found
@@ -77,14 +77,16 @@ class Recognition:
         return found
 
     def _at(self, directory: Path, identity: str) -> Found:
-        if directory.parent != self.sweep and directory.is_relative_to(self.sweep) and directory.parent.is_symlink():
+        place = str(directory)  # texts: pathlib is slow, and there are thousands of runs
+        folder, _, name = place.rpartition(os.sep)
+        if folder != self._place and directory.is_relative_to(self.sweep) and directory.parent.is_symlink():
             raise UserError(f"{directory.parent} is a symbolic link; a run's directory must be a real one")
-        if directory.parent == self.sweep and directory.name not in self.there:
-            found = Found(directory, State.NEW)  # thousands of runs, and a sweep with record=table has no directories
+        if folder == self._place and name not in self.there:
+            found = Found(place, State.NEW)  # a sweep with record=table has no directories
         else:
             found = run_state.inspect(directory, identity)
         if found.state is not State.DONE and (result := self._table_entry(identity, directory)):
-            return Found(directory, State.DONE, result)
+            return Found(place, State.DONE, result)
         return found
 
     def _table_entry(self, identity: str, directory: Path) -> Result | None:
@@ -93,7 +95,7 @@ class Recognition:
     def _elsewhere(self, found: Found, identity: str, names: Sequence[str]) -> Found:
         for name in names:
             other = self._at(self.sweep / name, identity)
-            if other.state is State.DONE and other.directory not in self.claimed:
+            if other.state is State.DONE and other.place not in self.claimed:
                 other.earlier = found.earlier
                 return self._claimed(other)
             if found.state is State.OTHER and other.state in (State.NEW, *UNUSABLE):
@@ -102,12 +104,14 @@ class Recognition:
 
     def _claimed(self, found: Found) -> Found:
         if found.state is State.DONE:
-            self.claimed.add(found.directory)
+            self.claimed.add(found.place)
         return found
 
-    def _is_in_table(self, found: Found) -> bool:
-        """Whether the table has another run under the name of this one."""
-        return run_directory.name_in(self.sweep, found.directory) in self.names_in_table
+    def _has_no_place(self, found: Found) -> bool:
+        """Whether another run is where it would be, in a directory or in the table."""
+        if found.state in (State.DONE, State.SHORTER):
+            return False
+        return found.state is State.OTHER or run_directory.name_in(self.sweep, found.place) in self.names_in_table
 
     def _names_in_use(self, here: set[str]) -> set[Path]:
         return {self.sweep / name for identity, name in self.known.items() if identity not in here}

@@ -39,21 +39,26 @@ TRAINED = ("ok", "chance", "diverged")  # statuses of a run that has trained all
 UNUSABLE = (State.DAMAGED, State.FAILED, State.INTERRUPTED)
 
 
-@dataclass
+@dataclass(slots=True)
 class Found:
     """One run as it is found.
 
     Attributes:
-        directory: where the run is or will be; not always the directory that the grid gives it.
+        place: the directory where the run is or will be; not always the one that the grid gives it. A text, because
+            a `Path` takes four times the memory, and a sweep may have a hundred thousand runs.
         trained: whether training has left anything there, beside a marker.
         earlier: the run as it ended after fewer epochs, from which it is trained further; None where there is none.
     """
 
-    directory: Path
+    place: str
     state: State
     result: Result | None = None
     trained: bool = True
     earlier: "Found | None" = None
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.place)
 
 
 def inspect(directory: Path, identity: str) -> Found:
@@ -69,27 +74,27 @@ def inspect(directory: Path, identity: str) -> Found:
     try:
         names = set(os.listdir(place))  # noqa: PTH208
     except FileNotFoundError:
-        return Found(directory, State.NEW)
+        return Found(place, State.NEW)
     except NotADirectoryError:
         raise UserError(f"{directory} is a file where a run's directory should be; move it away") from None
     except PermissionError as error:
         raise UnreadableFile(f"{directory} cannot be read ({error.strerror}); make it readable and try again") from None
     if file_names.RESULT not in names:
-        return Found(directory, State.NEW if names <= file_names.BEFORE_TRAINING else State.DAMAGED)
+        return Found(place, State.NEW if names <= file_names.BEFORE_TRAINING else State.DAMAGED)
     try:
         result = run_directory.read_result(directory)
     except (DamagedFile, NotRegularFile):
-        return Found(directory, State.DAMAGED)
+        return Found(place, State.DAMAGED)
     if result.status not in run_directory.FINAL:
         if result.identity != identity:
-            return Found(directory, State.DAMAGED)
+            return Found(place, State.DAMAGED)
         state = State.FAILED if result.status == "failed" else State.INTERRUPTED
-        return Found(directory, state, trained=not names <= {*file_names.BEFORE_TRAINING, file_names.RESULT})
+        return Found(place, state, trained=not names <= {*file_names.BEFORE_TRAINING, file_names.RESULT})
     if not _are_whole(place, result.files):
-        return Found(directory, State.DAMAGED)
+        return Found(place, State.DAMAGED)
     if result.identity != identity:
-        return Found(directory, State.OTHER)
-    return Found(directory, State.DONE, result)
+        return Found(place, State.OTHER)
+    return Found(place, State.DONE, result)
 
 
 def set_aside(found: Found, shelf: Path) -> Path:

@@ -118,9 +118,9 @@ class RunStore:
                 one.state = State.SAVED
         inside = f"{self.directory}{os.sep}"
         study.runs |= {
-            name: self.name_of(one.directory)
+            name: run_directory.name_in(self.directory, one.place)
             for name, one in zip(identities, found, strict=True)
-            if str(one.directory).startswith(inside)
+            if one.place.startswith(inside)
         }
         return Survey(dict(zip(unique, found, strict=True)), study, begun)
 
@@ -129,11 +129,12 @@ class RunStore:
         shelf = self.directory / file_names.SET_ASIDE
         atomic_files.make_directory(self.directory, parents=True)
         atomic_files.clean(self.directory)
-        if moved := [one for one in survey.found.values() if one.earlier and one.earlier.directory == one.directory]:
+        if moved := [one for one in survey.found.values() if one.earlier and one.earlier.place == one.place]:
             self._make_room(moved, survey.manifest)
-        here = {one.directory for one in survey.found.values()}
-        for begun in {self.directory / name for name in survey.begun} - here:
-            begun.rename(run_state.vacant(shelf, begun.name))
+        here = {one.place for one in survey.found.values()}
+        for begun in [self.directory / name for name in survey.begun]:
+            if str(begun) not in here:
+                begun.rename(run_state.vacant(shelf, begun.name))
         for one in survey.found.values():
             if one.state is State.DONE and one.earlier is not None:
                 run_state.remove_shorter(one.earlier, shelf)  # a crash came between the longer run and this
@@ -162,7 +163,7 @@ class RunStore:
         sweep_manifest.write(self.directory, manifest)  # first: a run is found under its new name and under its old one
         for earlier, place in moves:
             earlier.directory.rename(place)
-            earlier.directory = place
+            earlier.place = str(place)
 
     def write_results(self, rows: Sequence[results_table.Row]) -> None:
         """`results.csv`: the table of the runs that have ended."""

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ def check(
     parts: dict[str, Any] = {}
     # by all but the seed, on which no check of several keys depends; with the objects that the key is made of
     checked: dict[tuple[object, ...], tuple[Config, Plain]] = {}
+    job_config = composer.job_config  # one object for all runs
     refused = examined = 0
     for spec in specs:
         examined += 1
@@ -63,19 +63,18 @@ def check(
                 if len(checked) >= MAX_CHECKED:
                     checked.clear()
                 checked[key] = cfg, plain
-            directory = Path(run.output_dir)
             accepted.append(
                 Job(
                     spec=run.spec,
                     overrides=run.overrides,
                     config=cfg,
                     output_dir=run.output_dir,
-                    directory=directory,
-                    log=directory / run.log_name if run.log_name and cfg.record == "run" else None,
+                    place=run.output_dir,
+                    log_name=run.log_name if cfg.record == "run" else None,
                     env_set=run.env_set,
-                    hydra=partial(composer.job_config, run.spec),
+                    hydra=job_config,
                     output_subdir=run.output_subdir,
-                    hydra_files=run.hydra_files,
+                    make_files=run.make_files,
                     needs_run_job=run.needs_run_job,
                 )
             )

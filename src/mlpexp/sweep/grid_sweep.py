@@ -116,7 +116,7 @@ def _explained(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
     swept = tuple(swept_keys([run.overrides for run in runs]))
     jobs = {run.output_dir: run for run in runs}
     for job in runs:
-        job.place(survey.found[job.output_dir], swept)
+        job.surveyed(survey.found[job.output_dir], swept)
     left = [job for job in jobs.values() if job.done is None]
     plan = planned(left) if left else None
     stacks = {run: number for number, stack in enumerate(plan.stacks if plan else ()) for run in stack.runs}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override, run_job
@@ -21,16 +21,16 @@ from omegaconf import DictConfig
 
 from mlpexp import data
 from mlpexp.config.compose import Composer, hydra_config, without_hydra
+from mlpexp.config.composed_run import MakeFiles
 from mlpexp.config.hparams import chosen, swept
 from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import RunsFailed, is_storage
-from mlpexp.store import atomic_files, failure_record
+from mlpexp.store import atomic_files, failure_record, run_directory
 from mlpexp.store.file_names import OF_HYDRA
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import FINAL, Result
 from mlpexp.store.run_state import Found
-from mlpexp.store.run_store import RunStore
 from mlpexp.store.run_weights import Weights
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ class Job:
     config: Config
     output_dir: str
     """the directory that the sweep gives it"""
-    directory: Path
-    """where it is or will be, which may be another one"""
-    log: Path | None
-    """its log file; None if its logging is switched off"""
+    place: str
+    """the directory where it is or will be, which may be another one"""
+    log_name: str | None
+    """of the log file there; None if its logging is switched off"""
     env_set: dict[str, str]
     """`hydra.job.env_set`: environment variables during its training"""
     data_digest: str = ""
@@ -64,11 +64,11 @@ class Job:
     """the run as it ended after fewer epochs, from which it is trained further"""
     swept: tuple[str, ...] = ()
     """the keys that the sweep varies; empty if its sweeper trains it in portions"""
-    hydra: Callable[[], DictConfig]
+    hydra: Callable[[RunSpec], DictConfig]
     """makes the whole configuration with Hydra's node: 150 KiB, so it is not kept"""
     output_subdir: str | None = None
     """directory for Hydra's three files; None if they are not wanted"""
-    hydra_files: Callable[[], dict[str, str]] | None = None
+    make_files: MakeFiles | None = None
     """makes these files; None when they are written"""
     needs_run_job: bool = False
     """only Hydra's `run_job` can do what it asks for, e.g. change the directory"""
@@ -77,11 +77,18 @@ class Job:
     def number(self) -> int:
         return self.spec.number
 
-    def place(self, found: Found, swept: tuple[str, ...] = ()) -> None:
+    @property
+    def directory(self) -> Path:
+        return Path(self.place)
+
+    @property
+    def log(self) -> Path | None:
+        """Its log file; None if its logging is switched off."""
+        return None if self.log_name is None else self.directory / self.log_name
+
+    def surveyed(self, found: Found, swept: tuple[str, ...] = ()) -> None:
         """Note where and how a survey has found it."""
-        if self.log is not None:
-            self.log = found.directory / self.log.relative_to(self.directory)
-        self.directory, self.done, self.swept = found.directory, found.result, swept
+        self.place, self.done, self.swept = found.place, found.result, swept
         self.earlier = found.earlier if found.result is None else None
         self.data_digest = data.digest(self.config.data)
 
@@ -97,12 +104,12 @@ class Job:
 
     def packed(self, *, alone: bool) -> "Job":
         """The same as plain data, for another process; a stack does not need the whole configuration."""
-        return replace(self, hydra=partial(_given, self.hydra() if alone else None), hydra_files=None)
+        return replace(self, hydra=partial(_given, self.hydra(self.spec) if alone else None), make_files=None)
 
     @contextmanager
     def surroundings(self) -> Iterator[None]:
         """What Hydra provides to a job: `HydraConfig`, its environment variables, its log."""
-        cfg = self.hydra()
+        cfg = self.hydra(self.spec)
         with hydra_config(cfg), env_override(self.env_set):
             configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
             try:
@@ -116,7 +123,7 @@ class Job:
             atomic_files.append(self.log, text)
 
 
-def _given(cfg: DictConfig | None) -> DictConfig:
+def _given(cfg: DictConfig | None, _: RunSpec) -> DictConfig:
     assert cfg is not None, "a run that trains in a stack was packed without its whole configuration"
     return cfg
 
@@ -162,11 +169,10 @@ Ended = tuple[Job, Outcome]
 
 def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> list[Row]:
     """The rows of `results.csv`: one for each run that has ended, in the order of the grid."""
-    store = RunStore(directory)
     rows: list[Row] = [
         (
             job.number,
-            store.name_of(job.directory),
+            run_directory.name_in(directory, job.place),
             job.overrides,
             end.result,
             f"{type(end.error).__name__}: {end.error}" if end.error else "",
@@ -203,12 +209,12 @@ class HydraCalls:
         """whether a callback of Hydra's hears of every job"""
 
     def on_job_start(self, job: Job) -> None:
-        cfg = job.hydra()
+        cfg = job.hydra(job.spec)
         with hydra_config(cfg), env_override(job.env_set):
             self._context.callbacks.on_job_start(config=cfg, task_function=self._task_function)
 
     def on_job_end(self, job: Job, ended: JobReturn) -> None:
-        cfg = job.hydra()
+        cfg = job.hydra(job.spec)
         with hydra_config(cfg):
             self._context.callbacks.on_job_end(config=cfg, job_return=ended)
 
@@ -236,61 +242,94 @@ class HydraCalls:
 
 
 class StackedReturn(JobReturn):
-    """Makes the configurations when they are asked for: 150 KiB a run that few sweepers read."""
+    """What a run that trained in a stack returns to Hydra.
 
-    def __init__(self, job: Job, outcome: Outcome, summary: str) -> None:
-        self._summary = summary
-        self.result, self.directory, self._job_config = outcome.result, job.directory, job.hydra
-        super().__init__(
-            overrides=list(job.overrides),
-            working_dir=os.getcwd(),  # noqa: PTH109 - a string, as run_job's
-            task_name=JobRuntime.instance().get("name"),
-            status=JobStatus.FAILED if outcome.error else JobStatus.COMPLETED,
-            _return_value=outcome.error or (outcome.result.objective if outcome.result else None),
-        )
+    Everything is computed when it is asked for: a configuration takes 150 KiB, and few sweepers read more than values.
+    """
+
+    __slots__ = ("_common", "_job", "_outcome")
+
+    def __init__(self, job: Job, outcome: Outcome, common: "Common") -> None:
+        self._job, self._outcome, self._common = job, outcome, common
 
     @property
+    def result(self) -> Result | None:
+        return self._outcome.result
+
+    @property
+    def directory(self) -> Path:
+        return self._job.directory
+
+    # JobReturn declares variables
+
+    @property
+    def overrides(self) -> list[str]:  # type: ignore[override]
+        return list(self._job.overrides)
+
+    @property
+    def working_dir(self) -> str:  # type: ignore[override]
+        return self._common.working_dir
+
+    @property
+    def task_name(self) -> str:  # type: ignore[override]
+        return self._common.task_name
+
+    @property
+    def status(self) -> JobStatus:  # type: ignore[override]
+        return JobStatus.FAILED if self._outcome.error else JobStatus.COMPLETED
+
+    @property
+    def _return_value(self) -> Any:
+        return self._outcome.error or (self.result.objective if self.result else None)
+
+    @property
+    def cfg(self) -> DictConfig:  # type: ignore[override]
+        return without_hydra(self._job.hydra(self._job.spec))
+
+    @property
+    def hydra_cfg(self) -> DictConfig:  # type: ignore[override]
+        with hydra_config(self._job.hydra(self._job.spec)):
+            return HydraConfig.instance().cfg  # type: ignore[return-value]
+
+    @property  # type: ignore[misc]
     def return_value(self) -> Any:
         """As Hydra's, whose sweepers end with the first failure; that is one line for all failures here."""
         if self.status == JobStatus.FAILED:
-            raise RunsFailed(self._summary) from self._return_value
+            raise RunsFailed(self._common.failures) from self._return_value
         return self._return_value
 
-    @return_value.setter
-    def return_value(self, value: Any) -> None:
-        self._return_value = value
 
-    @property
-    def cfg(self) -> DictConfig | None:
-        return without_hydra(self._job_config())
+class Common(NamedTuple):
+    """What is equal in the returns of all runs of a sweep.
 
-    @cfg.setter
-    def cfg(self, _: DictConfig | None) -> None: ...
+    Attributes:
+        failures: a sentence on all runs that failed.
+    """
 
-    @property
-    def hydra_cfg(self) -> DictConfig | None:
-        with hydra_config(self._job_config()):
-            return HydraConfig.instance().cfg  # type: ignore[return-value]
+    failures: str
+    working_dir: str
+    task_name: str
 
-    @hydra_cfg.setter
-    def hydra_cfg(self, _: DictConfig | None) -> None: ...
+    @classmethod
+    def now(cls, failures: str) -> "Common":
+        return cls(failures, os.getcwd(), JobRuntime.instance().get("name"))  # noqa: PTH109 - a string, as run_job's
 
 
 def write_hydra_files(job: Job) -> None:
     """The job's directory with the files that Hydra puts there."""
     job.directory.mkdir(parents=True, exist_ok=True)
-    if job.output_subdir is not None and job.hydra_files is not None:
+    if job.output_subdir is not None and job.make_files is not None:
         directory = job.directory / job.output_subdir
         directory.mkdir(parents=True, exist_ok=True)
         atomic_files.clean(directory)
-        atomic_files.write_all(directory, job.hydra_files())
+        atomic_files.write_all(directory, job.make_files(job.spec, job.output_dir))
     if job.log is not None:
         job.log.touch()
 
 
 def restore_hydra_files(job: Job) -> None:
     """Write again what a finished job has lost of them: its marker does not list what was there before training."""
-    if job.output_subdir is None or job.hydra_files is None:
+    if job.output_subdir is None or job.make_files is None:
         return
     directory = job.directory / job.output_subdir
     try:
@@ -301,5 +340,5 @@ def restore_hydra_files(job: Job) -> None:
         present = set()
     if not present.issuperset(OF_HYDRA):
         directory.mkdir(exist_ok=True)
-        lost = {name: text for name, text in job.hydra_files().items() if name not in present}
+        lost = {name: text for name, text in job.make_files(job.spec, job.output_dir).items() if name not in present}
         atomic_files.write_all(directory, lost)

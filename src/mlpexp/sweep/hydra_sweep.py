@@ -22,6 +22,7 @@ from mlpexp.store.directory_checks import check_sweep_directory
 from mlpexp.store.run_store import RunStore, Survey
 from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.hydra_jobs import (
+    Common,
     Ended,
     HydraCalls,
     Job,
@@ -189,13 +190,13 @@ class Sweep:
         with self.hydra_logging():
             jobs: dict[str, Job] = {}  # by directory: equal runs are trained once
             for run in runs:
-                run.place(survey.found[run.output_dir], swept)
+                run.surveyed(survey.found[run.output_dir], swept)
                 if run.output_dir not in jobs and (run.done or not run.needs_run_job):
                     jobs[run.output_dir] = run
                     if run.config.record == "run":
                         write = write_hydra_files if run.done is None else restore_hydra_files
                         write(run)
-                run.hydra_files = None  # so that many runs fit into memory
+                run.make_files = None  # so that many runs fit into memory
             repeated = sum(run.output_dir in jobs for run in runs) - len(jobs)
             if repeated:
                 log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))
@@ -209,8 +210,9 @@ class Sweep:
             self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items() if outcomes[place].is_known}
             failures = sum(outcome.error is not None for outcome in outcomes.values())
             summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
+            common = Common.now(summary)
             returns = {
-                run.number: StackedReturn(run, outcomes[run.output_dir], summary)
+                run.number: StackedReturn(run, outcomes[run.output_dir], common)
                 if run.output_dir in jobs
                 else self.hydra.run_job(run)
                 for run in runs

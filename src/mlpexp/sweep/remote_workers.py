@@ -129,6 +129,9 @@ def _unfinished(unit: Unit) -> tuple[Ended, Unit]:
     done: Ended = []
     left: list[int] = []
     for row, (place, job) in enumerate(zip(unit.places, unit.jobs, strict=True)):
+        if not os.path.lexists(job.place):  # as of all new runs with record=table
+            left.append(row)
+            continue
         found = inspect(job.directory, identity(job.config, data.digest(job.config.data)))
         if found.state is State.DONE:
             done.append((place, Outcome(result=found.result)))
