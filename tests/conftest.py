@@ -106,7 +106,7 @@ def finished(_two_epochs: Path, here: Path) -> Path:
     return here / "run"
 
 
-_composed: dict[bytes, bytes] = {}
+COMPOSED: dict[bytes, bytes] = {}  # what Hydra has read in this process
 
 
 def run_script(name: str, arguments: list[str]) -> Outcome:
@@ -115,7 +115,7 @@ def run_script(name: str, arguments: list[str]) -> Outcome:
     code: object = 0
     with (
         _kept_state(),
-        compositions.remembered(_composed),
+        compositions.remembered(COMPOSED),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

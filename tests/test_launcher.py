@@ -10,8 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import compositions
 import pytest
-from conftest import tree
+from conftest import COMPOSED, tree
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
@@ -80,7 +81,8 @@ def multirun(*overrides: str, task: Callable[[DictConfig], Any] = lambda cfg: cf
     version.setbase("1.3")
     hydra = Hydra.create_main_hydra2("train", create_config_search_path(str(CONF)))
     try:
-        batches = hydra.multirun("train", task, [*overrides, MULTIRUN])
+        with compositions.remembered(COMPOSED):
+            batches = hydra.multirun("train", task, [*overrides, MULTIRUN])
     finally:
         GlobalHydra.instance().clear()
     return [ended for batch in batches for ended in batch]
