@@ -93,7 +93,7 @@ def _two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        quick = ["trainer.max_epochs=2", "data.batch_size=256", "tracking.figures=false"]
+        quick = ["trainer.max_epochs=2", "tracking.figures=false"]
         ended = run_script("train.py", ["hydra.run.dir=run", *quick])
     assert ended.code == 0, ended.err
     return place / "run"
