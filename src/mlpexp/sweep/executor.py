@@ -84,6 +84,7 @@ def conduct(
                             places=tuple(left[run] for run in stack.runs),
                             jobs=tuple(jobs[run] for run in stack.runs),
                             cost=stack.cost,
+                            begun=stack.begun,
                             origin=left[stack.runs[0]],
                             sweep=directory,
                         )
@@ -97,7 +98,7 @@ def conduct(
                         units = [one for unit in units for one in unit.single_runs()]
                     progress.units = units
                     with (
-                        screen.showing(jobs, division, TimeLeft(units)),
+                        screen.showing(jobs, division, TimeLeft(units, screen.hydra_files_s)),
                         closing(backend.run(units, progress)) as ended,  # type: ignore[type-var]
                     ):
                         for run, outcome in ended:

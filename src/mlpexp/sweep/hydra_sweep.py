@@ -1,9 +1,11 @@
 """A sweep between Hydra and the training: checked as a whole, locked, surveyed, trained, returned to Hydra."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -188,14 +190,17 @@ class Sweep:
         for run in runs:
             self._ended.pop(run.output_dir, None)
         with self.hydra_logging():
+            writing: list[float] = []  # seconds of each run that is new
             jobs: dict[str, Job] = {}  # by directory: equal runs are trained once
             for run in runs:
                 run.surveyed(survey.found[run.output_dir], swept)
                 if run.output_dir not in jobs and (run.done or not run.needs_run_job):
                     jobs[run.output_dir] = run
                     if run.config.record == "run":
+                        started = time.perf_counter()
                         write = write_hydra_files if run.done is None else restore_hydra_files
                         write(run)
+                        writing += [time.perf_counter() - started] * (run.done is None)
                 run.make_files = None  # so that many runs fit into memory
             repeated = sum(run.output_dir in jobs for run in runs) - len(jobs)
             if repeated:
@@ -206,7 +211,7 @@ class Sweep:
                 if place not in self._started:
                     self.hydra.on_job_start(job)
             self._started |= notified.keys()
-            outcomes = dict(zip(jobs, self.train_jobs(list(jobs.values())), strict=True)) if jobs else {}
+            outcomes = dict(zip(jobs, self.train_jobs(list(jobs.values()), writing), strict=True)) if jobs else {}
             self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items() if outcomes[place].is_known}
             failures = sum(outcome.error is not None for outcome in outcomes.values())
             summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
@@ -222,12 +227,17 @@ class Sweep:
                     self.hydra.on_job_end(job, returns[job.number])
             return [returns[run.number] for run in runs]
 
-    def train_jobs(self, jobs: list[Job]) -> list[Outcome]:
-        """Train every job that is not done and write the sweep's table; one that raises does not stop the others."""
+    def train_jobs(self, jobs: list[Job], writing: Sequence[float] = ()) -> list[Outcome]:
+        """Train every job that is not done and write the sweep's table; one that raises does not stop the others.
+
+        Args:
+            writing: the seconds that Hydra's files of each new run took.
+        """
         num_earlier = len(self._ended)
         outcomes = [*(end for _, end in self._ended.values()), *(Outcome(result=job.done) for job in jobs)]
         jobs = [*(job for job, _ in self._ended.values()), *jobs]
         screen = Screen(brief=self.in_portions)
+        screen.hydra_files_s = fmean(writing) if writing else None
         if all(end.is_known for end in outcomes):
             RunStore(self.directory).write_results(ended_rows(jobs, outcomes, self.directory))
             if self._backend is not None:

@@ -40,7 +40,8 @@ class Unit:
 
     Attributes:
         places: of its runs in the sweep.
-        cost: estimated, for comparing units.
+        cost: estimated, of the epochs that are left, for comparing units.
+        begun: the share of its epochs that was trained before, from 0 to 1.
         losses: workers that were lost while they worked on it.
         saved: epochs of its runs that were saved when the last of them was lost.
         origin: names it, and its parts, among the units of the sweep.
@@ -51,6 +52,7 @@ class Unit:
     jobs: tuple[Job, ...]
     alone: bool = False
     cost: float = 0.0
+    begun: float = 0.0
     losses: int = 0
     saved: int = 0
     origin: int = 0

@@ -46,13 +46,15 @@ class Stack:
     """estimated seconds on one core of the reference machine: for comparing stacks, not for announcing times"""
     memory_bytes: int
     """estimated"""
+    begun: float = 0.0
+    """the share of its epochs that was trained before; `cost` is that of the others"""
 
     def pieces(self, count: int) -> Iterator["Stack"]:
         """The same runs in `count` stacks of nearly equal size."""
         for i in range(count):
             part = self.runs[i * len(self.runs) // count : (i + 1) * len(self.runs) // count]
             share = len(part) / len(self.runs)
-            yield Stack(runs=part, cost=self.cost * share, memory_bytes=int(self.memory_bytes * share))
+            yield replace(self, runs=part, cost=self.cost * share, memory_bytes=int(self.memory_bytes * share))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ def plan(
     """
     if memory_bytes is None:
         memory_bytes = _memory(configs[0].stack.memory_mib)
-    groups: dict[object, list[int]] = defaultdict(list)
+    groups: dict[tuple[object, int], list[int]] = defaultdict(list)
     alone: dict[int, str] = {}
     known: dict[tuple[int, ...], tuple[str | None, object]] = {}  # by objects: runs share the parts of their settings
     for i, (cfg, prepared) in enumerate(zip(configs, data, strict=True)):
@@ -99,8 +101,8 @@ def plan(
         else:
             groups[key, epochs_done[i] if epochs_done else 0].append(i)
     stacks = [
-        stack
-        for runs in groups.values()
+        _further(stack, epochs, max(configs[i].trainer.max_epochs for i in stack.runs))
+        for (_, epochs), runs in groups.items()
         for stack in _stacks(runs, configs, data, memory_bytes=memory_bytes // workers)
     ]
     if workers > 1 and stacks:
@@ -161,6 +163,11 @@ def _stacks(
     whole = Stack(runs=members, cost=0.0, memory_bytes=len(members) * own)
     for piece in whole.pieces(-(-len(members) // max(MIN_PIECE, most))):
         yield replace(piece, cost=_cost([configs[i] for i in piece.runs], first))
+
+
+def _further(stack: Stack, epochs_done: int, epochs: int) -> Stack:
+    begun = min(1.0, epochs_done / epochs)
+    return replace(stack, cost=stack.cost * (1 - begun), begun=begun)
 
 
 def _activation(cfg: Config) -> tuple[str, float, str]:
