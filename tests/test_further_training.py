@@ -100,6 +100,13 @@ def test_states_of_fewer_epochs_are_gone_when_the_longer_training_has_ended(
     assert not states.exists()
 
 
+def test_a_table_says_that_longer_runs_are_trained_from_their_beginning(train: Callable[..., Any], here: Path) -> None:
+    assert train(f"{GRID} record=table trainer.max_epochs=1 name=further").code == 0
+    ended = train(f"{GRID} record=table trainer.max_epochs=2 name=further")
+    assert "2 runs: 2 new (2 of them from their beginning: a table keeps no states" in " ".join(ended.out.split())
+    assert [row["epochs"] for row in load_results(here / "multirun/further")] == [2, 2]
+
+
 def test_a_crash_between_a_longer_run_and_the_removal_of_the_shorter_one_leaves_nothing(
     train: Callable[..., Any], here: Path
 ) -> None:

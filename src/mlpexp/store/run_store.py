@@ -56,13 +56,17 @@ class Survey:
     found: dict[str, Found]
     manifest: Manifest
     begun: list[str] = field(default_factory=list)
+    anew: int = 0
+    """new runs that the table has with fewer epochs"""
 
     def sentence(self) -> str:
         """E.g. `1,080 runs: 1,000 done before, 3 damaged, 77 new`; empty where all are new."""
         counts = Counter(one.state for one in self.found.values())
-        if counts[State.NEW] == len(self.found) and not self.begun:
+        if counts[State.NEW] == len(self.found) and not self.begun and not self.anew:
             return ""
         parts = [f"{counts[state]:,} {words}" for state, words in WORDS.items() if counts[state]]
+        if self.anew:
+            parts[-1] += f" ({self.anew:,} of them from their beginning: a table keeps no states of shorter trainings)"
         if self.begun:
             parts.append(f"{len(self.begun):,} begun with more epochs, of which none had ended (set aside)")
         return f"{len(self.found):,} runs: {', '.join(parts)}"
@@ -112,6 +116,13 @@ class RunStore:
         if recognition.earlier is not None and study.shorter:
             before = [name for _, cfg, digest in runs for name in recognition.earlier.identities(cfg, digest)]
             study.earlier |= {name: study.runs.pop(name) for name in before if name in study.runs}
+        anew = 0
+        if recognition.earlier is not None and recognition.in_table and study.shorter:
+            anew = sum(
+                one.state is State.NEW
+                and any(name in recognition.in_table for name in recognition.earlier.identities(cfg, digest))
+                for one, (_, cfg, digest) in zip(found, runs, strict=True)
+            )
         saved = stack_states.saved_runs(self.directory)
         for one, name in zip(found, identities, strict=True):
             if name in saved and one.state in (State.NEW, State.SHORTER, State.DAMAGED, State.INTERRUPTED):
@@ -122,7 +133,7 @@ class RunStore:
             for name, one in zip(identities, found, strict=True)
             if one.place.startswith(inside)
         }
-        return Survey(dict(zip(unique, found, strict=True)), study, begun)
+        return Survey(dict(zip(unique, found, strict=True)), study, begun, anew)
 
     def prepare(self, survey: Survey) -> None:
         """Set aside what is damaged, failed or interrupted, and write the manifest; the directory's lock is held."""
