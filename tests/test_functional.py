@@ -34,7 +34,11 @@ TORCH = {
     "softsign": F.softsign,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "identity": lambda x: x,
+    "glu": F.glu,
+    "swiglu": lambda x: x.chunk(2, -1)[0] * F.silu(x.chunk(2, -1)[1]),
 }
+# of a gated activation its function is the one of the gate
+GATES = {"glu": torch.sigmoid, "swiglu": F.silu}
 
 
 def problem(widths, name="tanh", runs=(), seed=0):
@@ -132,7 +136,7 @@ POINTS = torch.cat(
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_is_torchs_and_its_derivative_autograds(name):
     x = POINTS.clone().requires_grad_()
-    wanted_h = TORCH[name](x)
+    wanted_h = GATES.get(name, TORCH[name])(x)
     (wanted,) = torch.autograd.grad(wanted_h.sum(), x)
     h = ACTIVATIONS[name].function(POINTS)
     assert torch.equal(h, wanted_h.detach())

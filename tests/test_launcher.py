@@ -52,7 +52,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The jobs that are handed over for training, which takes no time."""
     jobs: list[Job] = []
 
-    def train_jobs(_: Any, some: Sequence[Job]) -> list[Outcome]:
+    def train_jobs(_: Any, some: Sequence[Job], writing: object) -> list[Outcome]:
         jobs.extend(some)
         return [outcome(job) for job in some]
 
@@ -69,7 +69,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, Any], Any
 
         monkeypatch.setattr("mlpexp.sweep.work_unit.single_run.train", train)
         monkeypatch.setattr(
-            "mlpexp.sweep.hydra_sweep.Sweep.train_jobs", lambda _, jobs: [_train_alone(job) for job in jobs]
+            "mlpexp.sweep.hydra_sweep.Sweep.train_jobs", lambda _, jobs, writing: [_train_alone(job) for job in jobs]
         )
 
     return install
@@ -91,7 +91,7 @@ def multirun(*overrides: str, task: Callable[[DictConfig], Any] = lambda cfg: cf
 def test_a_run_more_costs_a_few_kilobytes_until_the_sweep_ends(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
 
-    def train_jobs(_: Any, jobs: Sequence[Job]) -> list[Outcome]:
+    def train_jobs(_: Any, jobs: Sequence[Job], writing: object) -> list[Outcome]:
         gc.collect()
         held.append(tracemalloc.get_traced_memory()[0])
         return [outcome(job) for job in jobs]

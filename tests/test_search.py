@@ -49,7 +49,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Jobs are trained in no time, by `trained.by`; `trained.portions` are those that were handed over."""
     seen = SimpleNamespace(portions=[], by=loss, status="ok")
 
-    def train_jobs(_: Any, jobs: Sequence[Job]) -> list[Outcome]:
+    def train_jobs(_: Any, jobs: Sequence[Job], writing: object) -> list[Outcome]:
         seen.portions.append(list(jobs))
         return [outcome(job) for job in jobs]
 
