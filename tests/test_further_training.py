@@ -121,6 +121,9 @@ def test_a_crash_between_a_longer_run_and_the_removal_of_the_shorter_one_leaves_
     assert "2 runs: 2 done before" in ended.out
     assert not shorter.exists()
     assert [path.name for path in (directory / ".set_aside").rglob("*") if path.is_file()] == ["notes.txt"]
+    shorter.mkdir()  # of which a crash has left no more
+    train(f"{GRID} trainer.max_epochs=3 name=further")
+    assert not shorter.exists()
 
 
 def test_a_damaged_shorter_run_is_set_aside_and_trained_from_its_beginning(

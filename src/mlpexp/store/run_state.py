@@ -149,18 +149,28 @@ def remove_shorter(found: Found, shelf: Path) -> None:
     if not directory.is_dir() or directory.is_symlink():
         return
     of_hydra = [f"{file_names.HYDRA}/{name}" for name in file_names.OF_HYDRA]
-    listed = [*of_hydra, *found.result.files, file_names.LOG, file_names.LOCK, file_names.RESULT]
+    listed = [*of_hydra, *found.result.files, file_names.LOG, file_names.LOCK]
     folders = {folder: f"{place}/{folder}" for folder in {name.rpartition("/")[0] for name in listed} if folder}
     links = {folder for folder, path in folders.items() if os.path.islink(path)}  # noqa: PTH114
     for name in listed:
         if name.rpartition("/")[0] not in links:
             with suppress(FileNotFoundError):
                 os.unlink(f"{place}/{name}")  # noqa: PTH108
-    for path in (*folders.values(), place):
+    for path in folders.values():
         with suppress(OSError):  # not empty
             os.rmdir(path)  # noqa: PTH106
+    # last, so that a crash leaves a run that is found again, or an empty directory
+    with suppress(FileNotFoundError):
+        os.unlink(f"{place}/{file_names.RESULT}")  # noqa: PTH108
+    remove_empty(directory)
     if directory.is_dir():
         directory.rename(vacant(shelf, directory.name))
+
+
+def remove_empty(directory: Path) -> None:
+    """Remove a directory in which nothing is, e.g. what a crash has left of `remove_shorter`."""
+    with suppress(OSError):  # not empty
+        directory.rmdir()
 
 
 def vacant(shelf: Path, name: str) -> Path:
