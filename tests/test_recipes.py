@@ -12,7 +12,7 @@ import torch
 from conftest import run_script, sections_with_code
 from sklearn.metrics import cohen_kappa_score
 
-from mlpexp.config import schema
+from mlpexp.config import model_config
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.losses import LOSSES
@@ -43,7 +43,7 @@ def follow(here, tmp_path, monkeypatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if title == "Add a layer":
-            monkeypatch.setattr(schema, "multilayer_perceptron", module.multilayer_perceptron)
+            monkeypatch.setattr(model_config, "multilayer_perceptron", module.multilayer_perceptron)
         for command in commands:
             python, script, *words = shlex.split(command)
             assert (python, Path(script).parent.name) == ("python", "scripts")
