@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlpexp.config.schema import Config, ModelConfig, TrainerConfig
+from mlpexp.runtime.declared_options import Options
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import directory_lock, file_names, run_directory
 from mlpexp.store.identity import identity
@@ -77,6 +78,9 @@ OTHER: dict[str, Any] = {
     "optimizer.line_search_fn": "strong_wolfe",
     "ema.decay": 0.9,
     "swa.start": 1,
+    "swa.lr": 0.1,
+    "swa.anneal_strategy": "linear",
+    **{f"{section}.options": Options({"mine": 1}) for section in ("model", "data", "loss", "optimizer")},
     "prune.fraction": 0.5,
     "prune.every": 1,
     "prune.rewind": "initial",
