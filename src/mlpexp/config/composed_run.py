@@ -67,10 +67,10 @@ class SharedPart:
         self.choice, self._plain = choice, plain
         self._alike = (self,)
         try:
-            # keys whose values are needed for others, or are made of others
-            self._read = choice.config.keys_read(plain).union(*map(keys_read, choice.texts))
             self._names = choice.shared_names(plain)
-            self._config = choice.config.resolved(plain)
+            self._config, read = choice.config.resolved(plain)
+            # keys whose values are needed for others, or are made of others
+            self._read = read | choice.keys_of_texts
         except UNUSUAL:  # it may be usual with a run's values
             self._config = {}
 
@@ -89,7 +89,7 @@ class SharedPart:
             or any("${" in override.text for override in spec.overrides)
         ):
             plain = self.edited(top)
-            return self.choice.run(spec, plain, self.choice.config.resolved(plain), make_files)
+            return self.choice.run(spec, plain, self.choice.config.resolved(plain)[0], make_files)
         run = self.choice.run(spec, self._plain, _with(self._config, top), make_files, self._names)
         others = [override for override in top if override.key != "seed"]
         run.alike = (self, *others) if others else self._alike
@@ -108,6 +108,7 @@ class Choice:
 
     Attributes:
         texts: of Hydra's node, from which a run's directories follow.
+        keys_of_texts: at the top level, to which they refer.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -118,6 +119,7 @@ class Choice:
         plain: Any = OmegaConf.to_container(task, structured_config_mode=SCMode.DICT_CONFIG)
         self.config = PlainConfig(plain, sets_environment=bool(self._hydra_node.env_set))
         self.texts = (self._hydra_node.sweep_dir, self._hydra_node.subdir, self._hydra_node.output_subdir)
+        self.keys_of_texts = set[str]().union(*map(keys_read, self.texts))
 
     def shared_names(self, plain: Plain) -> dict[Any, Any]:
         """What those of `texts` mean that mean the same for all runs which share a configuration."""

@@ -57,24 +57,23 @@ class PlainConfig:
             for key, value in plain.items()
         )
 
-    def resolved(self, plain: Plain) -> Plain:
-        """A run's configuration with its interpolations replaced."""
+    def resolved(self, plain: Plain) -> tuple[Plain, set[str]]:
+        """A run's configuration with its interpolations replaced.
+
+        Returns:
+            It, and the keys at the top level that hold an interpolation or to which one refers.
+        """
         found: list[tuple[str, ...]] = []
         for key, value in plain.items():
             found += self._references[key] if self.is_own(key, value) else references(value, (key,))
         config = dict(plain)
         copied: set[tuple[str, ...]] = set()
+        read = set[str]()
         for path in found:
-            _put(config, path, self._value(_match_reference(_value_at(plain, path)), plain), copied)
-        return config
-
-    def keys_read(self, plain: Plain) -> set[str]:
-        """The keys at the top level that hold an interpolation, and those to which one refers."""
-        found = set[str]()
-        for key, value in plain.items():
-            for path in self._references[key] if self.is_own(key, value) else references(value, (key,)):
-                found |= {key, *keys_read(_value_at(plain, path))}
-        return found
+            text = _value_at(plain, path)
+            read |= {path[0], *keys_read(text)}
+            _put(config, path, self._value(_match_reference(text), plain), copied)
+        return config, read
 
     def inserted(self, text: str, plain: Plain) -> Any:
         """`text` with the values of its references; a text that is one reference has that value's type."""

@@ -157,10 +157,8 @@ class RunStore:
                 run_state.set_aside(one, shelf)
         sweep_manifest.write(self.directory, survey.manifest)
         done = {one.result.identity for one in survey.found.values() if one.state is State.DONE and one.result}
-        there = set(os.listdir(self.directory))  # noqa: PTH208 - names
         for name in survey.manifest.earlier.values():
-            if name.partition("/")[0] in there:
-                run_state.remove_empty(self.directory / name)
+            run_state.remove_empty(self.directory / name)
         known = survey.manifest.runs.keys() | survey.manifest.earlier.keys()
         stack_states.keep(self.directory, known - done)
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -116,9 +116,7 @@ def remove(sweep: Path, ended: Iterable[str]) -> None:
     if not (sweep / STATES).is_dir():
         return
     ended = set(ended)
-    for path, header, _ in read(sweep):
-        if header.runs.keys() <= ended:
-            path.unlink(missing_ok=True)
+    _remove_files(sweep, lambda runs: runs <= ended)
     with suppress(OSError):  # not empty
         (sweep / STATES).rmdir()
 
@@ -126,9 +124,15 @@ def remove(sweep: Path, ended: Iterable[str]) -> None:
 def keep(sweep: Path, unfinished: Collection[str]) -> None:
     """Remove the states of all other runs, by identity, and what killed writers have left."""
     if (sweep / STATES).is_dir():
-        names = {name for _, header, _ in read(sweep) for name in header.runs}
-        remove(sweep, names.difference(unfinished))
+        _remove_files(sweep, lambda runs: runs.isdisjoint(unfinished))
         clean(sweep)
+
+
+def _remove_files(sweep: Path, is_over: Callable[[KeysView[str]], bool]) -> None:
+    """Remove the files of whose runs, by identity, `is_over` says that."""
+    for path, header, _ in read(sweep):
+        if is_over(header.runs.keys()):
+            path.unlink(missing_ok=True)
 
 
 def clean(sweep: Path) -> None:
