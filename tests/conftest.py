@@ -23,7 +23,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from mlpexp.config import checks
-from mlpexp.runtime import fast_imports, signals
+from mlpexp.runtime import fast_imports, signals, user_code
 from mlpexp.runtime.errors import ConfigError
 
 fast_imports.install()  # as the entry points do
@@ -240,3 +240,15 @@ def tree(directory: Path) -> dict[str, str]:
         str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in sorted(directory.rglob("*"))
     }
+
+
+@pytest.fixture
+def no_plugins_left() -> Iterator[None]:
+    """Plugins that the test loads are forgotten after it."""
+    before, path = dict(user_code._loaded), list(sys.path)
+    yield
+    for name, known in list(user_code._loaded.items()):
+        if name not in before:
+            user_code._forget(name, known.files)
+    user_code._seen.clear()
+    sys.path[:] = path

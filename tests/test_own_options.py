@@ -73,15 +73,7 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def nothing_left():
-    before, path = dict(user_code._loaded), list(sys.path)
-    yield
-    for name, known in list(user_code._loaded.items()):
-        if name not in before:
-            user_code._forget(name, known.files)
-    user_code._seen.clear()
-    sys.path[:] = path
+pytestmark = pytest.mark.usefixtures("no_plugins_left")
 
 
 @pytest.fixture

@@ -29,16 +29,7 @@ ACTIVATIONS.register("cubic", Activation(function=lambda x: x**3, derivative=lam
 SMALL = ["trainer.max_epochs=1", "tracking.figures=false", "model.width=8"]
 
 
-@pytest.fixture(autouse=True)
-def nothing_left():
-    """No test leaves a plugin in this process."""
-    before, path = dict(user_code._loaded), list(sys.path)
-    yield
-    for name, known in list(user_code._loaded.items()):
-        if name not in before:
-            user_code._forget(name, known.files)
-    user_code._seen.clear()
-    sys.path[:] = path
+pytestmark = pytest.mark.usefixtures("no_plugins_left")
 
 
 def write(directory: Path, **modules: str) -> None:
