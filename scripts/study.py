@@ -28,7 +28,7 @@ def main() -> None:
 
     sweep = given.directory or Path("multirun", given.name)
     try:
-        study = import_module(f"mlpexp.studies.{given.name}")
+        study = import_module(f"mlpexp.report.studies.{given.name}")
         read = getattr(study, "read", load_results)  # most studies need only the table
         found = study.verdict(read(sweep))
     except UserError as error:

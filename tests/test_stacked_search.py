@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler, scale
 
 from mlpexp import MLPClassifier, MLPRegressor, StackedSearchCV
-from mlpexp.estimators import stacked_fits
+from mlpexp.api.estimators import stacked_fits
 
 SHORT = {"max_iter": 4, "n_iter_no_change": np.inf, "random_state": 0, "learning_rate_init": 0.02}
 CLASSIFIER = MLPClassifier((6,), **SHORT)

@@ -14,9 +14,7 @@ from mlpexp.config.schema import DataConfig, ModelConfig
 from mlpexp.data.prepared_data import prepare
 from mlpexp.nn.diagnostics import inspect
 from mlpexp.nn.initialisation import initialise
-from mlpexp.store import atomic_files
-from mlpexp.store.results_table import load_results
-from mlpexp.studies import (
+from mlpexp.report.studies import (
     depth_width_activation,
     edge_of_chaos,
     learning_rate_transfer,
@@ -26,7 +24,9 @@ from mlpexp.studies import (
     vanishing,
     width_double_descent,
 )
-from mlpexp.studies.mean_field import critical_sigma_w, fixed_point
+from mlpexp.report.studies.mean_field import critical_sigma_w, fixed_point
+from mlpexp.store import atomic_files
+from mlpexp.store.results_table import load_results
 
 
 def test_without_biases_the_edge_of_chaos_is_at_one():

@@ -8,7 +8,7 @@ from mlpexp import sweep
 
 if TYPE_CHECKING:
     from mlpexp.api import load_run, load_sweep, run
-    from mlpexp.estimators import MLPClassifier, MLPRegressor, StackedSearchCV
+    from mlpexp.api.estimators import MLPClassifier, MLPRegressor, StackedSearchCV
     from mlpexp.runtime.errors import ConfigError, Error, RunsFailed, UserError
     from mlpexp.store.results_table import load_results
 
@@ -30,7 +30,7 @@ __all__ = [
 # late: importing the package must stay instant
 _PLACES = {
     **dict.fromkeys(("load_run", "load_sweep", "run"), "mlpexp.api"),
-    **dict.fromkeys(("MLPClassifier", "MLPRegressor", "StackedSearchCV"), "mlpexp.estimators"),
+    **dict.fromkeys(("MLPClassifier", "MLPRegressor", "StackedSearchCV"), "mlpexp.api.estimators"),
     **dict.fromkeys(("ConfigError", "Error", "RunsFailed", "UserError"), "mlpexp.runtime.errors"),
     "load_results": "mlpexp.store.results_table",
 }

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
+from mlpexp.report.studies.verdict import Rows, Verdict, grouped, levels
 from mlpexp.tracking.figures.plot_style import BLUE, VERMILION
 
 FAILED_LOSS = 10.0  # of a diverged run

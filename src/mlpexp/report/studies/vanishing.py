@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from mlpexp.analysis import run_files
+from mlpexp.report.studies.verdict import Rows, Verdict, grouped, levels
 from mlpexp.store.results_table import load_results
-from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, VERMILION
 
 LEARNT = 0.5  # training accuracy from which a network counts as trained; guessing gives 0.1

@@ -17,12 +17,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
+from mlpexp.api.estimators.estimator_settings import LARGEST_BATCH, EstimatorSettings
+from mlpexp.api.estimators.given_arrays import given_arrays
+from mlpexp.api.estimators.stacked_fits import Fit, TrainedNetwork, train_now_or_later
 from mlpexp.config.field_types import MAX_SEED
 from mlpexp.config.schema import Config
 from mlpexp.data.splits import Split
-from mlpexp.estimators.estimator_settings import LARGEST_BATCH, EstimatorSettings
-from mlpexp.estimators.given_arrays import given_arrays
-from mlpexp.estimators.stacked_fits import Fit, TrainedNetwork, train_now_or_later
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.losses import Task

@@ -13,8 +13,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from mlpexp.estimators.network_estimator import NetworkEstimator, as_float32
-from mlpexp.estimators.stacked_fits import note_call
+from mlpexp.api.estimators.network_estimator import NetworkEstimator, as_float32
+from mlpexp.api.estimators.stacked_fits import note_call
 
 
 class MLPClassifier(ClassifierMixin, NetworkEstimator):

@@ -15,8 +15,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import _check_method_params
 
-from mlpexp.estimators.network_estimator import UNFINISHED, NetworkEstimator
-from mlpexp.estimators.stacked_fits import StackedFits
+from mlpexp.api.estimators.network_estimator import UNFINISHED, NetworkEstimator
+from mlpexp.api.estimators.stacked_fits import StackedFits
 
 Parameters = Mapping[str, Any]
 Indices = NDArray[np.int64]

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlpexp.studies.mean_field import critical_sigma_w, fixed_point
-from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
+from mlpexp.report.studies.mean_field import critical_sigma_w, fixed_point
+from mlpexp.report.studies.verdict import Rows, Verdict, grouped, levels
 
 SIGMA_B = 0.2236068
 LEARNT = 0.3  # training accuracy from which a network counts as trained; guessing gives 0.1

@@ -6,8 +6,8 @@ from statistics import NormalDist
 import numpy as np
 from matplotlib.figure import Figure
 
+from mlpexp.report.studies.verdict import Rows, Verdict
 from mlpexp.store.run_directory import FINITE
-from mlpexp.studies.verdict import Rows, Verdict
 from mlpexp.tracking.figures.plot_style import BLUE, VERMILION
 
 GAPS = (0.002, 0.005, 0.01, 0.02)  # between the true accuracies of two configurations

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlpexp.api.estimators.given_arrays import GivenArrays
 from mlpexp.config.schema import Config
-from mlpexp.estimators.given_arrays import GivenArrays
 from mlpexp.models.training_state import RunRecord, TrainingState
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime import signals

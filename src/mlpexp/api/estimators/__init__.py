@@ -3,7 +3,7 @@
 They train in memory and write no files.
 """
 
-from mlpexp.estimators.mlp_estimators import MLPClassifier, MLPRegressor
-from mlpexp.estimators.stacked_search import StackedSearchCV
+from mlpexp.api.estimators.mlp_estimators import MLPClassifier, MLPRegressor
+from mlpexp.api.estimators.stacked_search import StackedSearchCV
 
 __all__ = ["MLPClassifier", "MLPRegressor", "StackedSearchCV"]

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from mlpexp.analysis import run_files
+from mlpexp.report.studies.verdict import Rows, Verdict
 from mlpexp.store import run_directory
 from mlpexp.store.results_table import load_results
-from mlpexp.studies.verdict import Rows, Verdict
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, INK, VERMILION
 
 INITS = {"notebook": "the hand-made networks' start", "torch": "nn.Linear's start"}

@@ -9,8 +9,8 @@ from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis, analyse
 from mlpexp.analysis.swept_keys import Key
 from mlpexp.report.sentences import headline
+from mlpexp.report.studies.verdict import Verdict
 from mlpexp.report.wording import spelled
-from mlpexp.studies.verdict import Verdict
 
 RATE = "optimizer.lr"
 LOOKS = (("#56B4E9", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#222222", "D"), ("#CC79A7", "v"))

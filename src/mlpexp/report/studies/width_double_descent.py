@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlpexp.analysis.statistics import mean_and_half
-from mlpexp.studies.verdict import Rows, Verdict, grouped, levels
+from mlpexp.report.studies.verdict import Rows, Verdict, grouped, levels
 from mlpexp.tracking.figures.plot_style import BLUE, VERMILION
 
 FITTED = 0.99  # training accuracy from which a network interpolates
