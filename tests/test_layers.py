@@ -274,7 +274,7 @@ def test_masks_of_a_run_depend_neither_on_its_stack_nor_on_the_size_of_the_batch
         ({"norm_position": "post"}, "needs a norm"),
         ({"block_depth": 2}, "needs model.residual=true"),
         ({"width": [8, 8, 4], "residual": True}, "hidden layers 3 to 3 has 8 inputs and 4 outputs"),
-        ({"negative_slope": 0.1}, "belongs to model.activation=leaky_relu"),
+        ({"negative_slope": 0.1}, "needs model.activation=leaky_relu"),
         ({"bias": False, "init": "scaled_normal", "sigma_b": 1.0}, "needs biases"),
     ],
 )

@@ -4,10 +4,10 @@ import ast
 import runpy
 import sys
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
 from mlpexp.runtime import shell_commands
+from mlpexp.runtime.errors import did_you_mean
 from mlpexp.runtime.terminal import say
 
 HELPER = "require_environment"
@@ -29,8 +29,7 @@ def main() -> None:
         sys.path.insert(0, str(path.parent))  # as Python does when it runs a script
         runpy.run_path(str(path), run_name="__main__")
     else:
-        close = get_close_matches(name, scripts, 1)
-        hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(scripts)}"
+        hint = did_you_mean(name, scripts, f"the commands are {', '.join(scripts)}")
         say(f"mlpexp: unknown command {name!r}; {hint}", error=True)
         sys.exit(2)
 

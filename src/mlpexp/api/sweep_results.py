@@ -4,7 +4,6 @@ Letters: R runs, N samples, J number columns, C classes.
 """
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -19,7 +18,7 @@ from mlpexp.api.kept_weights import weights_after
 from mlpexp.api.python_settings import leaves, plain_value, sweep_call
 from mlpexp.api.run_results import RunResults
 from mlpexp.api.tables import Columns, Records, columns
-from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.errors import UserError, did_you_mean
 from mlpexp.store import results_table
 from mlpexp.store.file_names import RESULTS
 from mlpexp.store.run_directory import FINITE
@@ -89,8 +88,7 @@ class SweepResults:
         wanted = {key: plain_value(value) for key, value in leaves(settings)}
         for key in wanted:
             if key not in (*self.keys, "run", "name", "status"):
-                close = get_close_matches(key, self.keys, 1, 0.4)
-                hint = f"did you mean {close[0]}?" if close else f"swept were: {', '.join(self.keys) or 'none'}"
+                hint = did_you_mean(key, self.keys, f"swept were: {', '.join(self.keys) or 'none'}", cutoff=0.4)
                 raise UserError(f"{key} was not swept in {self.directory}; {hint}")
         numbers = [row["run"] for row in self.table if all(_matches(row[key], value) for key, value in wanted.items())]
         if not numbers:

@@ -2,11 +2,10 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from mlpexp.runtime import shell_commands
-from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.errors import UserError, did_you_mean
 from mlpexp.runtime.terminal import say
 from mlpexp.store import file_names, run_table, stack_states, sweep_contents, sweep_housekeeping
 from mlpexp.store.run_directory import FINITE
@@ -196,8 +195,7 @@ def _named(found: Sequence[StoredRun], names: Sequence[str]) -> list[StoredRun]:
     known = {run.name for run in found}
     for name in names:
         if name not in known:
-            close = get_close_matches(name, known, 1)
-            raise UserError(f"there is no run {name!r}; {f'did you mean {close[0]!r}?' if close else 'see list'}")
+            raise UserError(f"there is no run {name!r}; {did_you_mean(name, known, 'see list')}")
     return [run for run in found if run.name in names]
 
 

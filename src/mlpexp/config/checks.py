@@ -1,10 +1,10 @@
 """Checks of a configuration: from a plain mapping to a typed `Config`, or one sentence for each problem."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,6 +21,7 @@ from mlpexp.config import (
 from mlpexp.config.field_types import PLUGINS
 from mlpexp.config.overrides import spell
 from mlpexp.config.schema import Config
+from mlpexp.config.training_config import TrainerConfig
 from mlpexp.config.unknown_keys import unknown_key
 from mlpexp.data import data_config
 from mlpexp.runtime import user_code
@@ -48,9 +49,12 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
     plain = {key: value for key, value in mapping.items() if key != "hydra"}
     problems = list(_targets(plain))
     digests = []
-    if _are_texts(plugins := plain.get("plugins")):  # or else the schema refuses them
-        # first: without a plugin, other names would only seem to be wrong
-        plain["plugins"] = _loaded_plugins(plugins, directory, recorded)
+    plugins = plain.get("plugins")
+    if isinstance(plugins, list | tuple) and all(isinstance(one, str) and one.strip() for one in plugins):
+        # first: without a plugin, other names would only seem to be wrong; the schema refuses what is no list of texts
+        home = Path.cwd() if directory is None else directory()
+        loaded = (user_code.load(plugin, home, recorded=recorded) for plugin in plugins)
+        plain["plugins"] = list(dict.fromkeys(plugin.spelled for plugin in loaded))
         digests = [digest for plugin in plain["plugins"] if (digest := user_code.digest_of(plugin))]
     model = plain.get("model")
     if not recorded and isinstance(model, Mapping):
@@ -59,7 +63,7 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
         else:
             problems += [unknown_key(f"model.{key}") for key in model if key in user_network.COMPUTED]
     if isinstance(trainer := plain.get("trainer"), Mapping):
-        known = set(schema.TrainerConfig.__pydantic_fields__) - {"flags"}  # type: ignore[attr-defined]
+        known = set(TrainerConfig.__pydantic_fields__) - {"flags"}  # type: ignore[attr-defined]
         flags = {key: value for key, value in trainer.items() if key not in known}
         plain["trainer"] = {key: value for key, value in trainer.items() if key in known} | {"flags": flags}
         problems += trainer_flags.problems(flags)
@@ -123,16 +127,6 @@ def _named(refused: ValidationError | None) -> Callable[[str, str], bool]:
     return lambda section, key: (section, key) not in wrong and (section,) not in wrong
 
 
-def _are_texts(given: object) -> TypeGuard[Sequence[str]]:
-    return isinstance(given, list | tuple) and all(isinstance(plugin, str) and plugin.strip() for plugin in given)
-
-
-def _loaded_plugins(given: Sequence[str], directory: Callable[[], Path] | None, recorded: bool) -> list[str]:
-    """Import plugins; with the digests of their sources, each once."""
-    home = Path.cwd() if directory is None else directory()
-    return list(dict.fromkeys(user_code.load(plugin, home, recorded=recorded).spelled for plugin in given))
-
-
 def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
     def walk(path: str, node: Mapping[str, Any]) -> Iterator[str]:
         for key, value in node.items():
@@ -153,6 +147,7 @@ def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _contradictions(cfg: Config) -> Iterator[str]:
+    yield from _unread_keys(cfg)
     yield from model_checks.problems(cfg)
     yield from data_config.contradictions(cfg.data, resumed=cfg.resume is not None)
     yield from loss_checks.problems(cfg)
@@ -183,6 +178,20 @@ def _missing_trackers(cfg: Config) -> Iterator[str]:
                 f"tracker={name} needs {' and '.join(missing)}; install it with: "
                 f"pip install 'mlpexp[{TRACKERS[name].extra}]'"
             )
+
+
+def _unread_keys(cfg: Config) -> Iterator[str]:
+    """One sentence for each key, such as `optimizer.betas`, that was set and that the chosen entry does not read."""
+    for section, named in own_options.chosen(cfg).items():
+        if section == "data" or (section == "model" and cfg.model.target is not None):  # have checks of their own
+            continue
+        for (registry, chosen), (_, by) in zip(named, own_options.SECTIONS[section], strict=True):
+            reads = {name: getattr(entry, "keys", ()) for name, entry in registry.items()}
+            for key in sorted({key for keys in reads.values() for key in keys} - {*reads.get(chosen, ())}):
+                default = schema.default_values()[f"{section}.{key}"]
+                if getattr(getattr(cfg, section), key) != default:
+                    owners = " or ".join(f"{section}.{by}={name}" for name, keys in reads.items() if key in keys)
+                    yield f"{section}.{key} needs {owners}; leave it at {spell(default)} with {section}.{by}={chosen}"
 
 
 def _halving(cfg: Config) -> Iterator[str]:

@@ -11,31 +11,12 @@ from mlpexp.config.schema import Config
 
 # in the HParams tab of every run; beside them whatever differs from the defaults
 ALWAYS_SHOWN = (
-    "seed",
-    "model.depth",
-    "model.width",
-    "model.activation",
-    "model.init",
-    "optimizer.name",
-    "optimizer.lr",
-    "data.name",
-    "data.batch_size",
-    "trainer.max_epochs",
+    *("seed", "model.depth", "model.width", "model.activation", "model.init", "optimizer.name", "optimizer.lr"),
+    *("data.name", "data.batch_size", "trainer.max_epochs"),
 )
 NEVER_SHOWN = (
-    "name",
-    "resume",
-    "threads",
-    "report",
-    "tracker",
-    "dry_run",
-    "keep_weights",
-    "diagnostics_every",
-    "tracking.",
-    "stack.",
-    "trainer.enable_progress_bar",
-    "callbacks",
-    "logger",
+    *sorted(schema.WITHOUT_EFFECT - {"record"}),
+    *("stack.", "trainer.enable_progress_bar", "callbacks", "logger"),
 )
 
 
@@ -47,7 +28,7 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
             continue
         value = schema.plain(read(cfg))
         if key == "model.depth":
-            value = len(cfg.model.hidden_sizes)
+            value = cfg.model.num_hidden
         if key in own_options.NODES:
             found |= {f"{key}.{name}": _shown(one) for name, one in value.items()}
         elif key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
@@ -71,7 +52,7 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
     for key in keys:
         value: Any = readers[key](cfg) if key in readers else (given[key].value_text or "" if key in given else "")
         if key == "model.depth" and cfg.model.target is None:
-            value = len(cfg.model.hidden_sizes)
+            value = cfg.model.num_hidden
         elif key.rpartition(".")[0] in own_options.NODES:
             value = own_options.value_of(cfg, key)
         found[key] = _shown(value)

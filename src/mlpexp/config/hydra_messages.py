@@ -10,6 +10,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from mlpexp.config import overrides, plugin_keys, schema
 from mlpexp.config.field_types import builtin_types
 from mlpexp.config.unknown_keys import unknown_key
+from mlpexp.runtime.errors import did_you_mean
 
 GROUPS = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
 
@@ -103,14 +104,13 @@ def _quoted(text: str) -> str | None:
 def _unknown_group(given: str) -> str:
     override = overrides.parse(given)
     group, option = override.key, override.value_text
-    close = get_close_matches(group, GROUPS, n=1)
+    hint = did_you_mean(group, GROUPS, suffix=f"={option or '…'}")
     keys = [key for key, _, _ in schema.keys()]
     if "." in group:  # a group has none
         return unknown_key(group)
-    if not close and get_close_matches(group, keys, n=1):
+    if not hint and get_close_matches(group, keys, n=1):
         return unknown_key(group)
-    hint = f"did you mean {close[0]}={option or '…'}?" if close else f"the groups are {_listed()}"
-    return f"unknown config group '{group}'; {hint}"
+    return f"unknown config group '{group}'; {hint or f'the groups are {_listed()}'}"
 
 
 def _listed() -> str:

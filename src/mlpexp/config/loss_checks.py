@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from mlpexp.config.choice_keys import unread_keys
 from mlpexp.config.overrides import spell
 from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS
@@ -21,7 +20,6 @@ def problems(cfg: Config) -> Iterator[str]:
         yield f"loss.name={cfg.loss.name} is not for values, and {what}; choose one of {fitting}, or leave it out"
     elif task == "regression" and cfg.loss.label_smoothing:
         yield f"loss.label_smoothing={spell(cfg.loss.label_smoothing)} spreads classes, and {what}; leave it out"
-    yield from unread_keys("loss.name", cfg.loss_function.name, LOSSES, cfg.loss)
     possible = [name for name, metric in METRICS.items() if task in metric.tasks]
     for name in dict.fromkeys(cfg.metrics or ()):
         if name not in possible:

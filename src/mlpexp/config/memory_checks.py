@@ -26,10 +26,10 @@ def problems(model: ModelConfig, sizes: Sizes) -> Iterator[str]:
 
 def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, samples: int = 1797) -> int:
     """A rough upper estimate in bytes of what training takes, without building anything."""
+    depth = model.num_hidden
     if isinstance(model.width, list):
-        depth, widest, units = len(model.width), max(model.width, default=0), sum(model.width)
+        widest, units = max(model.width, default=0), sum(model.width)
     else:
-        depth = 1 if model.depth is None else model.depth
         widest, units = model.width, depth * model.width
     # weights, gradients, two of the optimizer, the checkpoints of the best and of the last epoch, one more to write
     numbers = 7 * num_parameters(model, inputs, classes)
@@ -45,7 +45,7 @@ def physical_memory() -> int:
 
 def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:
     """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
-    depth = len(model.width) if isinstance(model.width, list) else 1 if model.depth is None else model.depth
+    depth = model.num_hidden
     same = replace(model, dropout=0.0)  # a list may have another length
     if isinstance(model.width, list) or depth <= 3:
         return same.network(inputs, classes).num_parameters

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from mlpexp import data
 from mlpexp.config import loss_checks, memory_checks, user_network
 from mlpexp.config.overrides import spell
-from mlpexp.config.schema import Config, default_values
+from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS, Sizes
-from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.runtime.errors import UserError
 
@@ -23,11 +22,6 @@ def problems(cfg: Config) -> Iterator[str]:
     if model.target is not None:  # `user_network` has checks of its own
         return
     yield from _layers(cfg)
-    for name, init in INITIALISERS.items():
-        changed = any(getattr(model, key) != default_values()[f"model.{key}"] for key in init.keys)
-        if changed and not set(init.keys) <= set(INITIALISERS[model.init].keys):
-            keys = " and ".join(f"model.{key}" for key in init.keys)
-            yield f"{keys} belong to model.init={name}, not to model.init={model.init}"
     if model.parametrization == "mup" and not INITIALISERS[model.init].scales_with_fan_in:
         fitting = [name for name, init in INITIALISERS.items() if init.scales_with_fan_in]
         yield (
@@ -43,15 +37,7 @@ def problems(cfg: Config) -> Iterator[str]:
 
 def _layers(cfg: Config) -> Iterator[str]:
     model = cfg.model
-    depth = len(model.width) if isinstance(model.width, list) else 1 if model.depth is None else model.depth
-    for name, entry in ACTIVATIONS.items():
-        if entry.key is None or entry.key == ACTIVATIONS[model.activation].key:
-            continue
-        if getattr(model, entry.key) != default_values()[f"model.{entry.key}"]:
-            yield (
-                f"model.{entry.key} belongs to model.activation={name}, not to model.activation={model.activation}; "
-                "leave it out"
-            )
+    depth = model.num_hidden
     if isinstance(model.dropout, list) and len(model.dropout) != depth:
         yield (
             f"model.dropout={spell(model.dropout)} has {len(model.dropout)} rates for {depth} hidden layers; give "
@@ -92,9 +78,8 @@ def check_data(cfg: Config) -> str | None:
     if DATA_SETS[cfg.data.name].sizes(cfg.data) is not None:
         return None
     found = data.prepare(cfg.data)
-    user_network.check(cfg, Sizes(found.num_inputs, found.num_classes, len(found.labels)))
-    for problem in loss_checks.few_classes(cfg, found.num_classes):
-        raise UserError(problem)
-    for problem in memory_checks.problems(cfg.model, Sizes(found.num_inputs, found.num_classes, len(found.labels))):
+    sizes = Sizes(found.num_inputs, found.num_classes, len(found.labels))
+    user_network.check(cfg, sizes)
+    for problem in (*loss_checks.few_classes(cfg, sizes.classes), *memory_checks.problems(cfg.model, sizes)):
         raise UserError(problem)
     return found.summary

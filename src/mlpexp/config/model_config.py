@@ -75,11 +75,14 @@ class ModelConfig:
         return self._target_
 
     @property
+    def num_hidden(self) -> int:
+        """The number of hidden layers; unlike `hidden_sizes` at no cost, however large it is."""
+        return len(self.width) if isinstance(self.width, list) else 1 if self.depth is None else self.depth
+
+    @property
     def hidden_sizes(self) -> list[int]:
-        """Units of each hidden layer, first to last; its length is the depth."""
-        if isinstance(self.width, list):
-            return list(self.width)
-        return [self.width] * (1 if self.depth is None else self.depth)
+        """Units of each hidden layer, first to last."""
+        return list(self.width) if isinstance(self.width, list) else [self.width] * self.num_hidden
 
     def network(self, num_inputs: int, num_classes: int) -> NetworkSpec:
         """The network that these settings describe."""

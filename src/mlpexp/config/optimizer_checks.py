@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from mlpexp.config.choice_keys import unread_keys
 from mlpexp.config.schema import Config, default_values
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
@@ -12,7 +11,6 @@ def problems(cfg: Config) -> Iterator[str]:
     """One sentence for each key that does not fit another one."""
     optimizer = cfg.optimizer
     rule = OPTIMIZERS[optimizer.name]
-    yield from unread_keys("optimizer.name", optimizer.name, OPTIMIZERS, optimizer)
     if optimizer.nesterov and optimizer.momentum == 0 and "nesterov" in rule.keys:
         yield f"optimizer.nesterov=true needs momentum, e.g. optimizer.name={optimizer.name} optimizer.momentum=0.9"
     if optimizer.weight_decay > 0 and not rule.has_decay:
@@ -41,7 +39,6 @@ def problems(cfg: Config) -> Iterator[str]:
 
 def _schedule(cfg: Config) -> Iterator[str]:
     optimizer, epochs = cfg.optimizer, cfg.trainer.max_epochs
-    yield from unread_keys("optimizer.schedule", optimizer.schedule, SCHEDULES, optimizer)
     if optimizer.warmup_epochs > 0 and optimizer.warmup_steps > 0:
         yield "optimizer.warmup_epochs and optimizer.warmup_steps both say how long the warm-up is; leave one out"
     if optimizer.warmup_epochs > epochs:

@@ -6,7 +6,6 @@ there are, of which type, and with which default. A value that is the default is
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from mlpexp.config.overrides import shell_word, spell
@@ -19,7 +18,7 @@ from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime.declared_options import Options
-from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.errors import UserError, did_you_mean
 from mlpexp.runtime.registry import Registry
 
 # section -> the registries whose entries it names, with the key that does
@@ -137,9 +136,8 @@ def _foreign(section: str, name: str, value: Any, named: list[tuple[Registry[Any
         owner, default = next(iter(owners.items()))
         return f"{key}={spell(value)} belongs to {owner}; with others leave it at {spell(default)}, or leave it out"
     own = [option for registry, entry in named for option in registry.options_of(entry)]
-    if close := get_close_matches(name, own, 1):
-        return f"unknown key '{key}'; did you mean {section}.options.{close[0]}?"
     if own:
-        return f"unknown key '{key}'; there are {', '.join(f'{section}.options.{option}' for option in own)}"
+        listed = f"there are {', '.join(f'{section}.options.{option}' for option in own)}"
+        return f"unknown key '{key}'; {did_you_mean(name, own, listed, prefix=f'{section}.options.')}"
     parts = " and ".join(f"{registry.kind} {entry!r}" for registry, entry in named if entry in registry)
     return f"unknown key '{key}'; {parts} declare none: options are keyword-only arguments of a function in a plugin"

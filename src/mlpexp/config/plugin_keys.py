@@ -1,10 +1,9 @@
 """The keys below `hydra.sweeper` and `hydra.launcher`, and what to type in place of those that do not exist."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
-from mlpexp.runtime.errors import ConfigError
+from mlpexp.runtime.errors import ConfigError, did_you_mean
 
 # kind, name -> the class and the keys with their defaults; the choices of `hydra/<kind>`
 PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
@@ -140,10 +139,9 @@ def unknown_key(key: str, chosen: str | None = None) -> str:
         hint = f"it belongs to hydra/{kind}={owners[0]}; " + (
             f"leave it out of one with hydra/{kind}={chosen}" if chosen else "add that, or leave the key out"
         )
-    elif close := get_close_matches(first, candidates, 1):
-        hint = f"did you mean hydra.{kind}.{close[0]}?"
     else:
-        hint = "; ".join(
+        own = [
             f"hydra/{kind}={owner} has {', '.join(keys)}" for owner, keys in of_kind.items() if chosen in (None, owner)
-        )
+        ]
+        hint = did_you_mean(first, candidates, "; ".join(own), prefix=f"hydra.{kind}.")
     return f"unknown key '{key}'; {hint}"

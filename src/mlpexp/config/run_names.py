@@ -10,23 +10,7 @@ from mlpexp.config.overrides import by_key
 
 MAX_BYTES = 200  # below the 255 of common file systems, with room for a suffix
 # keys that do not change a run's numbers, or are alike in all runs of a sweep, are not in its name
-UNNAMED = frozenset(
-    [
-        "name",
-        "plugins",
-        "stack",
-        "tracking",
-        "hydra",
-        "resume",
-        "threads",
-        "dry_run",
-        "report",
-        "tracker",
-        "record",
-        "keep_weights",
-        "diagnostics_every",
-    ]
-)
+UNNAMED = schema.WITHOUT_EFFECT | {"plugins", "stack", "hydra"}
 _ORDER = {key: i for i, (key, _, _) in enumerate(schema.keys())}
 _OF_HYDRA = frozenset({"hydra"})
 _SAFE = re.compile(rf"\w[\w,.=+-]{{,{MAX_BYTES - 1}}}", re.ASCII)  # nothing to replace, as nearly all are

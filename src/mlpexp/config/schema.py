@@ -11,16 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
-from mlpexp.config.field_types import (
-    SCHEMA,
-    Count,
-    Flag,
-    Seed,
-    Text,
-    choice,
-    choices_of,
-)
+from mlpexp.config.field_types import SCHEMA, Count, Flag, Seed, Text, choice, choices_of
 from mlpexp.config.model_config import ModelConfig
 from mlpexp.config.training_config import (
     EarlyStoppingConfig,
@@ -42,21 +35,11 @@ from mlpexp.nn.metrics import METRICS, recorded
 from mlpexp.runtime.declared_options import Options
 from mlpexp.tracking.trackers import NONE, TENSORBOARD, TRACKERS
 
-__all__ = [
-    "Config",
-    "DataConfig",
-    "EarlyStoppingConfig",
-    "EmaConfig",
-    "HalvingConfig",
-    "LossConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "PruneConfig",
-    "StackConfig",
-    "SwaConfig",
-    "TrackingConfig",
-    "TrainerConfig",
-]
+# keys that change no number of a run and say nothing about its network; of groups, all their keys
+WITHOUT_EFFECT = frozenset(
+    {"name", "resume", "threads", "dry_run", "report", "record", "keep_weights", "diagnostics_every"}
+    | {"tracker", "tracking"}
+)
 
 # keys of earlier schemas that are gone, with the value whose behaviour is left: part of identities, and of recorded
 # configurations
@@ -220,14 +203,19 @@ def defaults() -> dict[str, Any]:
     return found
 
 
-def keys(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Every key a person can type, with its default and its line of help, in the order of the schema."""
+def _fields(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Every key in the order of the schema, by its dotted name, with its field and its default."""
     default = plain(cls())
     for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
         if is_dataclass(info.annotation):
-            yield from keys(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+            yield from _fields(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
-            yield f"{prefix}{name}", default[name], info.description or ""
+            yield f"{prefix}{name}", info, default[name]
+
+
+def keys() -> Iterator[tuple[str, Any, str]]:
+    """Every key a person can type, with its default and its line of help, in the order of the schema."""
+    return ((key, default, info.description or "") for key, info, default in _fields())
 
 
 @cache
@@ -236,26 +224,15 @@ def default_values() -> Mapping[str, Any]:
     return {key: default for key, default, _ in keys()}
 
 
-def choices(cls: type = Config, prefix: str = "") -> dict[str, tuple[str, ...]]:
+def choices() -> dict[str, tuple[str, ...]]:
     """The values of every key that has a fixed set of them, as they are typed."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
-        if is_dataclass(info.annotation):
-            found |= choices(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif values := choices_of(info):
-            found[f"{prefix}{name}"] = values
-    return found
+    return {key: values for key, info, _ in _fields() if (values := choices_of(info))}
 
 
-def field_types(cls: type = Config, prefix: str = "") -> dict[str, Any]:
+@cache
+def field_types() -> Mapping[str, Any]:
     """The annotation of every key, by its dotted name."""
-    found: dict[str, Any] = {}
-    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
-        if is_dataclass(info.annotation):
-            found |= field_types(info.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
-        else:
-            found[f"{prefix}{name}"] = info.annotation
-    return found
+    return {key: info.annotation for key, info, _ in _fields()}
 
 
 def plain(value: Any) -> Any:

@@ -1,11 +1,11 @@
 """Flags of Lightning's Trainer below the key `trainer`: which there are, and which cannot be given."""
 
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from mlpexp.config import schema
 from mlpexp.config.overrides import spell
+from mlpexp.runtime.errors import did_you_mean
 
 # the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
 TRAINER_FLAGS = frozenset(
@@ -79,6 +79,5 @@ def problems(flags: Mapping[str, Any]) -> Iterator[str]:
             yield f"trainer.{name}={spell(value)} is not possible: {REFUSED[name][1]}; leave it out"
         elif name not in TRAINER_FLAGS and name != "_target_":
             own = [key.removeprefix("trainer.") for key in schema.default_values() if key.startswith("trainer.")]
-            close = get_close_matches(name, [*TRAINER_FLAGS, *own], n=1)
-            hint = f"did you mean trainer.{close[0]}?" if close else "see lightning.pytorch.Trainer for its flags"
-            yield f"unknown key 'trainer.{name}'; {hint}"
+            see = "see lightning.pytorch.Trainer for its flags"
+            yield f"unknown key 'trainer.{name}'; {did_you_mean(name, [*TRAINER_FLAGS, *own], see, prefix='trainer.')}"

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from mlpexp.config import own_options, plugin_keys, schema
 from mlpexp.config.trainer_flags import TRAINER_FLAGS
 from mlpexp.runtime import shell_commands
+from mlpexp.runtime.errors import did_you_mean
 
 # names of the same keys in other programs
 SYNONYMS = {
@@ -32,22 +33,18 @@ def unknown_key(key: str) -> str:
     candidates = [name for name in schema.default_values() if name not in schema.NOT_TYPED]
     candidates += own_options.keys()
     same = [name for name in candidates if name.rsplit(".", 1)[-1] == last]  # without its group, such as lr=0.1
-    close = same or get_close_matches(key, candidates, n=1, cutoff=0.7)
+    groups = [] if group else list(dict.fromkeys(name.split(".")[0] for name in candidates if "." in name))
     if group == "trainer" and last in TRAINER_FLAGS:
         hint = f"it is a flag of lightning's Trainer: put a + in front, +{key}=…"
     elif group.startswith(("callbacks", "logger")):
         hint = f"to add it, put a + in front: +{key}=…"
     elif group == "hydra" or group.startswith("hydra."):
         hint = "it would be one of Hydra's own, which --cfg hydra lists"
-    elif last in SYNONYMS:
-        hint = f"did you mean {SYNONYMS[last]}?"
-    elif close:
-        hint = f"did you mean {close[0]}?"
-    elif not group and (
-        near := get_close_matches(key, {name.split(".")[0] for name in candidates if "." in name}, n=1)
-    ):
+    elif last in SYNONYMS or same:
+        hint = f"did you mean {SYNONYMS.get(last) or same[0]}?"
+    elif not (hint := did_you_mean(key, candidates, cutoff=0.7)) and (near := get_close_matches(key, groups, n=1)):
         inside = next(name for name in candidates if name.startswith(near[0]))
         hint = f"did you mean one of the keys below {near[0]}, e.g. {inside}?"
-    else:
+    elif not hint:
         hint = f"`{shell_commands.plain('train.py')} --help` lists all keys"
     return f"unknown key '{key}'; {hint}"

@@ -5,8 +5,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from mlpexp.config.model_config import ModelConfig
 from mlpexp.config.overrides import spell
-from mlpexp.config.schema import Config, ModelConfig
+from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS, Sizes
 from mlpexp.nn.user_class import arguments_of, load, takes_any
 from mlpexp.nn.user_module import UserModule

@@ -5,7 +5,6 @@ Results of the test part have no influence on the choice.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,7 @@ from mlpexp.analysis.ranking import best_first
 from mlpexp.analysis.sweep_analysis import Analysis, analyse
 from mlpexp.analysis.swept_keys import ABSENT
 from mlpexp.config import overrides
-from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.errors import UserError, did_you_mean
 from mlpexp.store.file_names import RESULT
 from mlpexp.store.results_table import typed
 
@@ -117,8 +116,7 @@ def _where(analysis: Analysis, conditions: Sequence[str]) -> np.ndarray:
         if not text:
             raise UserError(f"--where {condition}: give KEY=VALUE, e.g. --where {(*keys, 'seed')[0]}=0")
         if name not in keys:
-            close = get_close_matches(name, keys, 1, 0.4)
-            hint = f"did you mean {close[0]}?" if close else f"swept were: {', '.join(keys) or 'none'}"
+            hint = did_you_mean(name, keys, f"swept were: {', '.join(keys) or 'none'}", cutoff=0.4)
             raise UserError(f"--where {condition}: {name} was not swept in {directory}; {hint}")
         values = [row.get(name) for row in records]
         whole = typed(name, text)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from mlpexp import data as datasets
-from mlpexp.config.schema import Config, ModelConfig
+from mlpexp.config.model_config import ModelConfig
+from mlpexp.config.schema import Config
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
 from mlpexp.evaluation import locate_run

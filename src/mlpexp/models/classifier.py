@@ -10,7 +10,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mlpexp.config import checks
-from mlpexp.config.schema import Config, ModelConfig, plain
+from mlpexp.config.model_config import ModelConfig
+from mlpexp.config.schema import Config, plain
 from mlpexp.data.data_description import Description
 from mlpexp.models.run_average import RunAverage
 from mlpexp.models.run_pruning import RunPruning

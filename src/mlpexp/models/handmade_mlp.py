@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, autograd, nn
 
-from mlpexp.config.schema import OptimizerConfig
+from mlpexp.config.training_config import OptimizerConfig
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn import network
 from mlpexp.nn.gradient_clipping import clip_run_

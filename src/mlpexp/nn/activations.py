@@ -63,6 +63,11 @@ class Activation:
     family: Callable[[float], Activation] | None = None
     gated: bool = False
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """`key`, as other registries have it."""
+        return () if self.key is None else (self.key,)
+
     def at(self, value: float) -> Activation:
         """The activation with another value of its key."""
         if self.family is None:

@@ -2,6 +2,8 @@
 
 import errno
 import traceback
+from collections.abc import Iterable
+from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 
@@ -90,6 +92,19 @@ def first_line(error: BaseException | Warning) -> str:
 def described(error: BaseException) -> str:
     """Type and message, e.g. `ValueError: no such thing`."""
     return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
+
+
+def did_you_mean(
+    given: object, names: Iterable[str], otherwise: str = "", *, prefix: str = "", suffix: str = "", cutoff: float = 0.6
+) -> str:
+    """`did you mean NAME?` with the most similar name; `otherwise` where none is similar.
+
+    Args:
+        prefix: before the name; `suffix` after it.
+        cutoff: least similarity, see `difflib.get_close_matches`.
+    """
+    close = get_close_matches(str(given), list(names), 1, cutoff)
+    return f"did you mean {prefix}{close[0]}{suffix}?" if close else otherwise
 
 
 def sentence(error: OSError) -> str:

@@ -1,13 +1,12 @@
 """Registries: one entry per activation, optimizer, data set, ..., looked up by name."""
 
 from collections.abc import Collection, Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from mlpexp.runtime import user_code
 from mlpexp.runtime.declared_options import Declared, OwnOption
-from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -92,9 +91,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def unknown(self, name: object) -> str:
         """The message for a name that is not registered."""
-        close = get_close_matches(str(name), self._entries, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"unknown {self.kind} {name!r}; {hint}choose one of {', '.join(self._entries)}"
+        hint = did_you_mean(name, self._entries)
+        return f"unknown {self.kind} {name!r}; {hint}{' ' if hint else ''}choose one of {', '.join(self._entries)}"
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

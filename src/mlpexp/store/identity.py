@@ -14,7 +14,9 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from mlpexp.config.schema import REMOVED, Config, LossConfig, ModelConfig, plain
+from mlpexp.config.model_config import ModelConfig
+from mlpexp.config.schema import REMOVED, WITHOUT_EFFECT, Config, plain
+from mlpexp.config.training_config import LossConfig
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.nn.losses import DEFAULTS
@@ -44,10 +46,7 @@ FIRST: Mapping[str, frozenset[str]] = {
 TOGETHER = {"halving": "rungs"}
 # what cannot change a run's numbers
 IRRELEVANT: Mapping[str, frozenset[str]] = {
-    "": frozenset(
-        {"name", "resume", "threads", "tracking", "diagnostics", "logger", "dry_run", "report"}
-        | {"record", "keep_weights", "diagnostics_every", "tracker"}
-    ),
+    "": WITHOUT_EFFECT | {"diagnostics", "logger"},
     "data": frozenset({"path", "val_path", "test_path"}),  # the files' bytes are in the digest
     "stack": frozenset({"threads", "memory_mib", "save_every_s"}),
     "trainer": frozenset({"accelerator", "enable_progress_bar"}),

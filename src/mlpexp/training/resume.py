@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 
 from mlpexp import data
 from mlpexp.config.overrides import parse
-from mlpexp.config.schema import Config, HalvingConfig
+from mlpexp.config.schema import Config
+from mlpexp.config.training_config import HalvingConfig
 from mlpexp.data.data_config import FILE_KEYS
 from mlpexp.models import build
 from mlpexp.models.run_average import TRAINING_WEIGHTS

@@ -13,11 +13,11 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mlpexp.config.field_types import Count, Flag, NonNegative, OpenShare, Positive, Share, choice
-from mlpexp.config.schema import (
-    Config,
+from mlpexp.config.model_config import ModelConfig
+from mlpexp.config.schema import Config
+from mlpexp.config.training_config import (
     EarlyStoppingConfig,
     LossConfig,
-    ModelConfig,
     OptimizerConfig,
     TrackingConfig,
     TrainerConfig,
