@@ -114,13 +114,12 @@ def layers(directory: Path, names: Sequence[str], results: Mapping[str, Result] 
         int(max(t["layer"].max() for t in tables)) - first + 1,
     )
     found = {}
-    for name in LAYER_COLUMNS:
+    for name in [column for column in LAYER_COLUMNS if any(column in table for table in tables)]:
         cube = np.full(shape, np.nan)
         for number, table in enumerate(tables):
             if name in table:
                 cube[number, table["epoch"].astype(int) - START, table["layer"].astype(int) - first] = table[name]
-        if np.isfinite(cube).any():
-            found[name] = cube
+        found[name] = cube
     return found
 
 
@@ -140,14 +139,8 @@ def hits(directory: Path, names: Sequence[str], results: Mapping[str, Result] | 
 
 
 def inside(directory: Path, name: str) -> dict[str, np.ndarray]:
-    """What happened inside one run, (epochs + 1, layers) for each column; the first row is before the first step."""
-    table = _table(directory, name, LAYERS)
-    if table is None or not {"epoch", "layer"} <= table.keys():
-        return {}
-    depth = int(table["layer"].max(initial=-1)) + 1
-    if not depth or len(table["layer"]) % depth or table["epoch"][0] != START:
-        return {}
-    return {column: table[column].reshape(-1, depth) for column in LAYER_COLUMNS if column in table}
+    """The same of one run, (epochs + 1, layers) for each column; empty where it has recorded nothing."""
+    return {column: cube[0] for column, cube in layers(directory, [name]).items()}
 
 
 def read_file(directory: Path, name: str, file: str, results: Mapping[str, Result] | None = None) -> str | None:

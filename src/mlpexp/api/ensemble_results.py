@@ -1,6 +1,6 @@
 """An ensemble of the runs of a sweep.
 
-Letters: M members, N samples, J number columns, C classes, T values of a regression.
+Letters: B batch, I inputs, C classes.
 """
 
 from html import escape
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpexp.api.predictor import Predictor, prepared_inputs
 from mlpexp.api.tables import Records
-from mlpexp.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from mlpexp.evaluation.export import Format
 
 
-class EnsembleResults:
+class EnsembleResults(Predictor):
     """The mean of the probabilities of several networks, in a regression of their values."""
 
     def __init__(self, ensemble: "Ensemble") -> None:
-        self._ensemble = ensemble
+        self._ensemble, self.directory = ensemble, ensemble.sweep
 
     @property
     def members(self) -> Records:
@@ -34,25 +34,7 @@ class EnsembleResults:
 
     @property
     def class_names(self) -> list[str]:
-        """The classes in the order of the probabilities, C; empty in a regression."""
         return list(self._ensemble.data.class_names)
-
-    def predict_proba(self, samples: Any) -> NDArray[np.float64]:
-        """Probabilities (N, C) of raw samples, a DataFrame or an array (N, J).
-
-        Raises:
-            UserError: the samples do not fit, or the networks predict values.
-        """
-        if not self.class_names:
-            raise UserError(f"{self._ensemble.sweep} predicts values, which have no probabilities; use predict")
-        return self._outputs(samples)
-
-    def predict(self, samples: Any) -> NDArray[Any]:
-        """The class of each raw sample, (N,): its name; in a regression its value, (N,), or values, (N, T)."""
-        found = self._outputs(samples)
-        if self.class_names:
-            return np.array(self.class_names)[found.argmax(-1)]
-        return found[..., 0] if found.shape[-1] == 1 else found
 
     def scores(self, part: Literal["train", "val", "test", "all"] | None = None, data: Path | None = None) -> Records:
         """The ensemble's and each member's scores on the same samples, with 95 % intervals `NAME_low`, `NAME_high`.
@@ -83,9 +65,7 @@ class EnsembleResults:
         return export.export_ensemble(self._ensemble, kind, Path(path)).path
 
     def _outputs(self, samples: Any) -> NDArray[np.float64]:
-        from mlpexp.api import new_samples
-
-        return self._ensemble.outputs(new_samples.prepared(samples, self._ensemble.data))
+        return self._ensemble.outputs(prepared_inputs(samples, self._ensemble.data))
 
     def __repr__(self) -> str:
         return f"<{self._ensemble.weights}, of {self._ensemble.sweep}>"

@@ -19,6 +19,14 @@ class InlineReport:
     height: int = 640
     """of the frame, in pixels"""
 
+    @classmethod
+    def of(cls, directory: Path) -> "InlineReport":
+        """Write the report of a run or of a sweep into its directory."""
+        from mlpexp.report.build_report import build  # matplotlib: late
+
+        written = build([directory])
+        return cls(written.page, written.sweeps[0][1])
+
     def __str__(self) -> str:
         return "\n".join([*self.sentences, str(self.page)])
 

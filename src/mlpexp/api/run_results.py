@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from mlpexp.analysis import run_files
 from mlpexp.api.inline_report import InlineReport
 from mlpexp.api.kept_weights import kept_weights, weights_after
+from mlpexp.api.predictor import Predictor, prepared_inputs
 from mlpexp.api.tables import Columns
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import run_directory
+from mlpexp.store.file_names import RESULT
 from mlpexp.store.run_directory import Result
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from mlpexp.evaluation.stacked_networks import StackedNetworks
 
 
-class RunResults:
+class RunResults(Predictor):
     """A run that has ended, by itself or in a sweep.
 
     Attributes:
@@ -46,10 +48,10 @@ class RunResults:
         Raises:
             UserError: there is none, or it is damaged.
         """
-        text = run_files.read_file(self._root, self._name, "result.json")
+        text = run_files.read_file(self._root, self._name, RESULT)
         if text is None:
             raise UserError(f"{self.directory} holds no finished run; give a run's directory, e.g. outputs/DATE/TIME")
-        return run_directory.parse_result(text, self.directory / "result.json")
+        return run_directory.parse_result(text, self.directory / RESULT)
 
     @property
     def status(self) -> str:
@@ -68,19 +70,13 @@ class RunResults:
 
     def curves(self) -> Columns:
         """The metrics of each epoch: `epoch`, `train/loss`, `val/loss`, ..."""
-        found = run_files.curves(self._root, [self._name])
-        return Columns({"epoch": np.arange(found.epochs)} | {name: rows[0] for name, rows in found.values.items()})
+        return curves_of(self._root, self._name)
 
     def layers(self) -> Columns:
         """Gradients and activations of each layer and epoch (-1: before training), where they were recorded."""
-        inside = run_files.inside(self._root, self._name)
-        if not inside:
-            raise UserError(f"{self.directory} has no records of its layers; train with tracking.diagnostics=true")
-        epochs, depth = next(iter(inside.values())).shape
-        return Columns(
-            {"epoch": np.repeat(np.arange(-1, epochs - 1), depth), "layer": np.tile(np.arange(depth), epochs)}
-            | {name: values.ravel() for name, values in inside.items()}
-        )
+        if recorded := layers_of(self._root, self._name):
+            return recorded
+        raise UserError(f"{self.directory} has no records of its layers; train with tracking.diagnostics=true")
 
     def weight_epochs(self) -> list[int]:
         """The epochs of which the run has kept the weights; empty without `tracking.weights=every`."""
@@ -109,32 +105,12 @@ class RunResults:
             return weights_after(self.directory, epoch, own)
         return {name: value.clone() for name, value in own.items()}
 
-    def predict_proba(self, samples: Any) -> NDArray[np.float64]:
-        """Probabilities (N, C) of raw samples, a DataFrame or an array (N, J); classes as `class_names` lists them.
-
-        Raises:
-            UserError: the samples do not fit, or the network predicts values.
-        """
-        if not self.class_names:
-            raise UserError(f"{self.directory} predicts values, which have no probabilities; use predict")
-        return self._predictions(samples)
-
-    def predict(self, samples: Any) -> NDArray[Any]:
-        """The class of each raw sample, (N,): its name; in a regression its value, (N,), or values, (N, T)."""
-        found = self._predictions(samples)
-        if self.class_names:
-            return np.array(self.class_names)[found.argmax(-1)]
-        return found[..., 0] if found.shape[-1] == 1 else found
-
-    def _predictions(self, samples: Any) -> NDArray[np.float64]:
-        from mlpexp.api import new_samples
-
-        found: NDArray[np.float64] = self._stack.predictions(new_samples.prepared(samples, self._stack.data))[0]
-        return found
+    def _outputs(self, samples: Any) -> NDArray[np.float64]:
+        outputs: NDArray[np.float64] = self._stack.predictions(prepared_inputs(samples, self._stack.data))[0]
+        return outputs
 
     @property
     def class_names(self) -> list[str]:
-        """The classes in the order of the outputs, C; empty in a regression."""
         return list(self._stack.data.class_names)
 
     @cached_property
@@ -153,10 +129,7 @@ class RunResults:
 
     def report(self) -> InlineReport:
         """Write the report into the run's directory; a notebook shows it."""
-        from mlpexp.report.build_report import build
-
-        written = build([self.directory])
-        return InlineReport(written.page, written.sweeps[0][1])
+        return InlineReport.of(self.directory)
 
     @cached_property
     def _stack(self) -> "StackedNetworks":
@@ -172,3 +145,19 @@ class RunResults:
         rows = "".join(f"<tr><th>{escape(name)}</th><td>{value:.4f}</td></tr>" for name, value in self.metrics.items())
         message = f", {escape(self.result.message)}" if self.result.message else ""
         return f"<p><code>{escape(str(self.directory))}</code>: {self.status}{message}</p><table>{rows}</table>"
+
+
+def curves_of(root: Path, name: str) -> Columns:
+    """The metrics of each epoch of the run `name` below `root`."""
+    curves = run_files.curves(root, [name])
+    return Columns({"epoch": np.arange(curves.epochs)} | {metric: rows[0] for metric, rows in curves.values.items()})
+
+
+def layers_of(root: Path, name: str) -> Columns:
+    """What a run has recorded of each layer and epoch (-1: before training); without columns where it has not."""
+    inside = run_files.inside(root, name)
+    if not inside:
+        return Columns()
+    epochs, depth = next(iter(inside.values())).shape
+    rows = {"epoch": np.repeat(np.arange(-1, epochs - 1), depth), "layer": np.tile(np.arange(depth), epochs)}
+    return Columns(rows | {column: values.ravel() for column, values in inside.items()})

@@ -1,23 +1,25 @@
 """The results of a sweep: one table, curves, layers, weights and predictions of all runs, the report.
 
-Letters: R runs, N samples, J number columns, C classes.
+Letters: R runs, N samples, C classes, T values of a regression.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlpexp.analysis import load_sweep, run_files
+from mlpexp.analysis import load_sweep
 from mlpexp.api.inline_report import InlineReport
 from mlpexp.api.kept_weights import weights_after
+from mlpexp.api.predictor import Predictor, prepared_inputs
 from mlpexp.api.python_settings import leaves, plain_value, sweep_call
-from mlpexp.api.run_results import RunResults
-from mlpexp.api.tables import Columns, Records, columns
+from mlpexp.api.run_results import RunResults, curves_of, layers_of
+from mlpexp.api.tables import Columns, Records
 from mlpexp.runtime.errors import UserError, did_you_mean
 from mlpexp.store import results_table
 from mlpexp.store.file_names import RESULTS
@@ -40,7 +42,7 @@ class StackedWeights(dict[str, "Tensor"]):
     runs: list[int]
 
 
-class SweepResults:
+class SweepResults(Predictor):
     """The runs of a sweep, in the order of its grid, or some of them (`select`).
 
     Attributes:
@@ -111,15 +113,7 @@ class SweepResults:
 
     def curves(self) -> Columns:
         """All epochs of all runs: `run`, the swept keys, `epoch`, `train/loss`, `val/acc`, ..."""
-        pieces: dict[str, list[np.ndarray]] = {name: [] for name in ("run", *self.keys, "epoch")}
-        read = [(row, run_files.curves(self.directory, [str(row["name"])])) for row in self.table]
-        metrics = dict.fromkeys(name for _, found in read for name in found.values)
-        for _, found in read:
-            pieces["epoch"].append(np.arange(found.epochs))
-            for name in metrics:
-                values = found.values.get(name)
-                pieces.setdefault(name, []).append(np.full(found.epochs, np.nan) if values is None else values[0])
-        return self._table_of([found.epochs for _, found in read], pieces)
+        return self._joined([curves_of(self.directory, str(row["name"])) for row in self.table])
 
     def layers(self) -> Columns:
         """Gradients and activations of each run, epoch (-1: before training) and layer, where they were recorded.
@@ -127,20 +121,10 @@ class SweepResults:
         Raises:
             UserError: no run has recorded them.
         """
-        read = [(row["run"], run_files.inside(self.directory, str(row["name"]))) for row in self.table]
-        if not any(inside for _, inside in read):
+        tables = [layers_of(self.directory, str(row["name"])) for row in self.table]
+        if not any(tables):
             raise UserError(f"{self.directory} has no records of layers; train with tracking={{'diagnostics': True}}")
-        pieces: dict[str, list[np.ndarray]] = {name: [] for name in ("run", *self.keys, "epoch", "layer")}
-        names, sizes = dict.fromkeys(name for _, inside in read for name in inside), []
-        for _, inside in read:
-            epochs, depth = next(iter(inside.values())).shape if inside else (0, 0)
-            sizes.append(epochs * depth)
-            pieces["epoch"].append(np.repeat(np.arange(-1, epochs - 1), depth))
-            pieces["layer"].append(np.tile(np.arange(depth), epochs))
-            for name in names:
-                values = inside[name].ravel() if name in inside else np.full(epochs * depth, np.nan)
-                pieces.setdefault(name, []).append(values)
-        return self._table_of(sizes, pieces)
+        return self._joined(tables)
 
     def model(self, run: Run | None = None) -> "nn.Module":
         """The network of a run (by default the best) as a module of torch; see `RunResults.model`."""
@@ -178,41 +162,18 @@ class SweepResults:
                 found[name][row] = values
         return found
 
-    def predict_proba(self, samples: Any) -> NDArray[np.float64]:
-        """Probabilities of all runs at once, (R, N, C), of raw samples: a DataFrame or an array (N, J).
+    @property
+    def class_names(self) -> list[str]:
+        return list(self._stacks[0].data.class_names)
 
-        The order is that of `table`; NaN for runs without finite numbers.
-
-        Raises:
-            UserError: the samples do not fit, the networks predict values, or other classes than each other.
-        """
-        if not self._stacks[0].data.class_names:
-            raise UserError(f"{self.directory} predicts values, which have no probabilities; use predict")
-        return self._predictions(samples)
-
-    def predict(self, samples: Any) -> NDArray[Any]:
-        """The predicted class of each raw sample by each run, (R, N): names; "" for runs without finite numbers.
-
-        In a regression the values, (R, N), or (R, N, T) of several targets; NaN for runs without finite numbers.
-        """
-        found = self._predictions(samples)
-        classes = self._stacks[0].data.class_names
-        if not classes:
-            return found[..., 0] if found.shape[-1] == 1 else found
-        missing = np.isnan(found).any(-1)
-        return np.array([*classes, ""])[np.where(missing, -1, np.where(np.isnan(found), -1.0, found).argmax(-1))]
-
-    def _predictions(self, samples: Any) -> NDArray[np.float64]:
-        """(R, N, C) probabilities or values."""
-        from mlpexp.api import new_samples
-
+    def _outputs(self, samples: Any) -> NDArray[np.float64]:
         groups = self._stacks
         if len({(*group.data.class_names, None, *group.data.target_names) for group in groups}) > 1:
             raise UserError("the runs were trained on different classes; select runs of one data set")
         place_of = {row["run"]: place for place, row in enumerate(self.table)}
         found: NDArray[np.float64] | None = None
         for group in groups:
-            values = group.predictions(new_samples.prepared(samples, group.data))
+            values = group.predictions(prepared_inputs(samples, group.data))
             if found is None:
                 found = np.full((len(self.table), *values.shape[1:]), np.nan)
             found[[place_of[self._finite[place]["run"]] for place in group.runs]] = values
@@ -251,10 +212,7 @@ class SweepResults:
 
     def report(self) -> InlineReport:
         """Write the report into `report/` of the sweep's directory; a notebook shows it. It is of all runs."""
-        from mlpexp.report.build_report import build
-
-        written = build([self.directory])
-        return InlineReport(written.page, written.sweeps[0][1])
+        return InlineReport.of(self.directory)
 
     @cached_property
     def analysis(self) -> "Analysis":
@@ -291,16 +249,18 @@ class SweepResults:
                 return row
         raise UserError(f"{self.directory} has no run {wanted!r}; `table` lists {len(self.table):,} by run and name")
 
-    def _table_of(self, sizes: list[int], pieces: dict[str, list[np.ndarray]]) -> Columns:
-        """The pieces of each run joined, and its number and swept keys repeated."""
-        for name in ("run", *self.keys):
-            values = [row[name] for row in self.table]
-            kinds = {type(value) for value in values}
-            column = np.array(values) if kinds in ({int}, {float}, {str}, {bool}) else np.empty(len(values), object)
-            if column.dtype == object:
-                column[:] = values
-            pieces[name] = [np.repeat(column, sizes)]
-        return columns(pieces)
+    def _joined(self, tables: Sequence[Columns]) -> Columns:
+        """The tables of all runs as one, with each run's number and swept keys; NaN where a run lacks a column."""
+        sizes = [table.num_rows for table in tables]
+        joined = Columns()
+        for key in ("run", *self.keys):
+            joined[key] = np.repeat(_column([row[key] for row in self.table]), sizes)
+        for name in dict.fromkeys(chain.from_iterable(tables)):
+            pieces = [
+                table.get(name, np.full(size, np.nan)) for table, size in zip(tables, sizes, strict=True) if table
+            ]
+            joined[name] = np.concatenate(pieces)
+        return joined
 
     def __repr__(self) -> str:
         return f"<sweep {self.directory}: {len(self):,} runs of {', '.join(self.keys) or 'one configuration'}>"
@@ -321,3 +281,12 @@ class SweepResults:
 
 def _matches(value: Any, wanted: Any) -> bool:
     return value in wanted if isinstance(wanted, list) else bool(value == wanted)
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    """An array of numbers, texts or booleans; of objects where values are of different types, or lists."""
+    if {type(value) for value in values} in ({int}, {float}, {str}, {bool}):
+        return np.array(values)
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column

@@ -1,6 +1,5 @@
 """Tables that pandas, polars and notebooks take: `Records`, a dict for each run, `Columns`, an array for each name."""
 
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -45,11 +44,6 @@ class Columns(dict[str, np.ndarray]):
     def _repr_html_(self) -> str:
         rows = [[column[i] for column in self.values()] for i in range(min(self.num_rows, SHOWN))]
         return _html(list(self), rows, self.num_rows)
-
-
-def columns(rows: Mapping[str, list[np.ndarray]]) -> Columns:
-    """One array for each name, of the pieces that each run gives."""
-    return Columns({name: np.concatenate(pieces) if pieces else np.empty(0) for name, pieces in rows.items()})
 
 
 def _library(name: str) -> Any:

@@ -29,7 +29,7 @@ def layers(analysis: Analysis, name: str, column: str, title: str) -> ReportFigu
     for number, c in shown:
         names = run_names(analysis, c)
         cube = run_files.layers(analysis.study.directory, names, analysis.sources.results).get(column)
-        if cube is None:
+        if cube is None or not np.isfinite(cube).any():
             if not panels:  # the best has none, so nothing was recorded; the other files need not be looked for
                 break
             continue
