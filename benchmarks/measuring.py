@@ -69,7 +69,7 @@ def stacks_in_trainer(runs: int, *, epochs: int = 10, **settings: Any) -> Callab
     data = [datasets.prepare(cfg.data) for cfg in configs]
 
     def train(members: Sequence[int]) -> None:
-        with trainer_setup.Quiet():
+        with trainer_setup.quiet():
             train_stack([configs[i] for i in members], [data[i] for i in members])
 
     train([0, 1])  # what is loaded or compiled once

@@ -43,7 +43,7 @@ from mlpexp.search.search_space import Space
 from mlpexp.training.engine_choice import with_engine
 from mlpexp.training.planner import plan
 from mlpexp.training.train_stack import train_stack
-from mlpexp.training.trainer_setup import Quiet
+from mlpexp.training.trainer_setup import quiet
 
 SPACE = (
     "model.depth=range(1,4)",
@@ -86,7 +86,7 @@ def main() -> None:
     torch.set_num_threads(1)
     document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), "size": size._asdict()}
     place = Path(__file__)
-    with tempfile.TemporaryDirectory() as directory, Quiet():
+    with tempfile.TemporaryDirectory() as directory, quiet():
         problems = _problems(Path(directory))
         names = asked.problems or (["wine"] if asked.quick else list(problems))
         document["scores"] = {name: {"tpe": {}, "random": {}} for name in names}

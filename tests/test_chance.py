@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from mlpexp import load_results
+from mlpexp import data, load_results
 from mlpexp.config.schema import Config, TrainerConfig
+from mlpexp.models.training_state import RunRecord
 from mlpexp.nn import chance_level
-from mlpexp.nn.early_stopping import Progress
 from mlpexp.store import run_directory
 from mlpexp.training.final_status import CUT_SHORT, conclude
 
@@ -106,12 +106,11 @@ def test_a_run_whose_loss_is_not_finite_stays_diverged():
 def test_a_training_that_was_cut_short_on_purpose_is_not_judged(flag):
     cfg = Config(trainer=TrainerConfig(flags={flag: 1} if flag else {}))
     history = [{"train/loss": math.log(10), "train/acc": 0.1, "val/loss": math.log(10), "val/acc": 0.1}]
-    progress = Progress.of(cfg.monitor, cfg.early_stopping)
-    progress.update(0, 2.3)
-    told = conclude(cfg, history, progress, {}, BALANCED)
+    prepared = data.prepare(cfg.data)
+    told = conclude(cfg, prepared, RunRecord.of(cfg, history))
     assert (told.status, told.message is None) == (("ok", True) if flag else ("chance", False))
     blown = [history[0] | {"train/loss": math.inf}]
-    assert conclude(cfg, blown, progress, {}, BALANCED).status == "diverged"  # that is no question of time
+    assert conclude(cfg, prepared, RunRecord.of(cfg, blown)).status == "diverged"  # that is no question of time
 
 
 @pytest.mark.parametrize("flag", ["max_steps=40", "limit_train_batches=2", "fast_dev_run=true"])

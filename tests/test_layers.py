@@ -33,7 +33,7 @@ from mlpexp.nn.optimizers import UpdateSettings
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.store.identity import identity
 from mlpexp.training.train_stack import train_stack
-from mlpexp.training.trainer_setup import Quiet
+from mlpexp.training.trainer_setup import quiet
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 
@@ -424,7 +424,7 @@ def test_saved_states_hold_the_running_statistics(tmp_path):
     prepared = [prepare(cfg.data) for cfg in cfgs]
 
     def trained(states=(), until=None):
-        with Quiet():
+        with quiet():
             return train_stack(cfgs, prepared, states=states, until=until)
 
     whole, half = trained(), trained(until=1)

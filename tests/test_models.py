@@ -20,7 +20,7 @@ from mlpexp.models.handmade_mlp import AutogradMLP, BackpropMLP
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.nn.initialisation import initialise
 from mlpexp.store import checkpoint_files
-from mlpexp.training.trainer_setup import Quiet
+from mlpexp.training.trainer_setup import quiet
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
 
@@ -42,7 +42,7 @@ def config(variant="torch_nn", *, seed=0, model=None, optimizer=None):
 def fit(cfg, *callbacks, epochs=EPOCHS, ckpt_path=None):
     """The variant after a few batches of a few epochs in Lightning's hands."""
     module = models.build(cfg, 64, 10)
-    with Quiet():
+    with quiet():
         trainer = Trainer(
             max_epochs=epochs,
             limit_train_batches=BATCHES,
@@ -263,7 +263,7 @@ def test_the_epochs_metrics_are_means_over_samples_not_over_batches(variant):
     module = models.build(cfg, 64, 10)
     inputs, labels = prepare(datasets.load(DataConfig()), DATA).part("train")
     uneven = Batches(inputs[:53], labels[:53], batch_size=50)
-    with Quiet():
+    with quiet():
         trainer = Trainer(
             max_epochs=1,
             accelerator="cpu",

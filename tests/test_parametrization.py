@@ -16,7 +16,7 @@ from mlpexp.nn.network import forward
 from mlpexp.nn.parametrization import initial_factors, rate_factors
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.training.train_stack import train_stack
-from mlpexp.training.trainer_setup import Quiet
+from mlpexp.training.trainer_setup import quiet
 
 
 def configured(
@@ -47,7 +47,7 @@ def test_at_the_base_width_nothing_changes(optimizer):
 
 def stacked(configs: list[Config]) -> list[dict[str, torch.Tensor]]:
     """The last weights of each run."""
-    with Quiet():
+    with quiet():
         module = train_stack(configs, [prepare(datasets.load(DataConfig()), cfg.data) for cfg in configs])
     last = module.last
     return [{name: values[run] for name, values in last.parameters.items()} for run in range(len(configs))]
@@ -58,7 +58,7 @@ def alone(cfg: Config) -> dict[str, torch.Tensor]:
 
     data = TableDataModule(cfg.data, cfg.seed)
     module = build(cfg, 64, 10)
-    with Quiet():
+    with quiet():
         trainer = Trainer(
             max_epochs=cfg.trainer.max_epochs,
             accelerator="cpu",

@@ -228,7 +228,7 @@ def test_workers_save_before_they_stop_with_their_sweep(backend: str, here: Path
 
 def state() -> tuple[dict[str, Any], TrainingState]:
     cfg = configured({"trainer.max_epochs": 2})
-    with trainer_setup.Quiet():
+    with trainer_setup.quiet():
         module = train_stack([cfg, cfg], [of(cfg)] * 2, EpochHooks())
     return {"one": (cfg, of(cfg))}, module.state(0)
 

@@ -49,7 +49,7 @@ GENEROUS = 1 << 30
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    with trainer_setup.Quiet():
+    with trainer_setup.quiet():
         yield
     torch.set_num_threads(before)
 

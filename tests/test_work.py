@@ -20,7 +20,7 @@ from mlpexp.training import trainer_setup
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    with trainer_setup.Quiet():
+    with trainer_setup.quiet():
         yield
 
 

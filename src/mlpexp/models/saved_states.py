@@ -15,7 +15,6 @@ from torch import Tensor
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
-from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import checkpoint_files, stack_states
@@ -79,10 +78,7 @@ def _state(plain: Mapping[str, Any], cfg: Config, data: Prepared) -> TrainingSta
     if not 0 < len(rows) <= cfg.trainer.max_epochs or cfg.monitor not in names:
         raise ValueError(f"it holds {len(rows)} epochs of {names}")
     layer_rows = TypeAdapter(list[list[int | float | str]]).validate_python(plain["layer_rows"])
-    record = RunRecord(Progress.of(cfg.monitor, cfg.early_stopping, cfg.first_epoch), layer_rows=layer_rows)
-    for epoch, row in enumerate(rows.tolist()):
-        record.history.append(dict(zip(names, row, strict=True)))
-        record.progress.update(epoch, record.history[-1][cfg.monitor])
+    record = RunRecord.of(cfg, [dict(zip(names, row, strict=True)) for row in rows.tolist()], layer_rows)
     network = cfg.model.network(data.num_inputs, data.num_classes)
     return TrainingState(
         record=record,

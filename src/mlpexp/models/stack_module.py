@@ -25,7 +25,6 @@ from mlpexp.models.stack_testing import note_confusion, note_hits, tested_weight
 from mlpexp.models.stack_updates import LearningRates, rates_and_decays, update_settings
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import START
-from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.metric_columns import measure
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import UpdateSettings
@@ -75,9 +74,7 @@ class StackModule(LightningModule):
         network = ByObject(lambda model: model.network(data[0].num_inputs, data[0].num_classes))
         self.networks: list[NetworkSpec] = [network(cfg.model) for cfg in configs]
         self._states = list(states)
-        self.records = [one.record.copy() for one in states] or [
-            RunRecord(Progress.of(cfg.monitor, cfg.early_stopping, cfg.first_epoch)) for cfg in configs
-        ]
+        self.records = [one.record.copy() for one in states] or [RunRecord.of(cfg) for cfg in configs]
         self.training_runs = [run for run in range(len(configs)) if not self.has_ended(run)]
         starts = {len(self.records[run].history) for run in self.training_runs}
         if len(starts) > 1:

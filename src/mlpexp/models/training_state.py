@@ -4,12 +4,14 @@ Halving keeps it between two rungs, the store keeps it on disk while a stack tra
 it. Letters: R runs.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from mlpexp.config.schema import Config
 from mlpexp.engine.interface import StackEngine
 from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.weight_averaging import AVERAGE
@@ -17,7 +19,7 @@ from mlpexp.nn.weight_averaging import AVERAGE
 
 @dataclass
 class RunRecord:
-    """What one run of a stack has recorded, in plain numbers."""
+    """What one run has recorded, alone or in a stack, in plain numbers."""
 
     progress: Progress
     history: list[dict[str, float]] = field(default_factory=list)
@@ -30,6 +32,24 @@ class RunRecord:
     """see `store.test_hits`; empty unless asked for"""
     left: str = ""
     """why halving stopped the run"""
+
+    @classmethod
+    def of(
+        cls,
+        cfg: Config,
+        history: Iterable[Mapping[str, float]] = (),
+        layer_rows: Sequence[list[float | str]] = (),
+    ) -> "RunRecord":
+        """The record of a run of `cfg` after the epochs of `history`."""
+        record = cls(Progress.of(cfg.monitor, cfg.early_stopping, cfg.first_epoch), layer_rows=list(layer_rows))
+        for row in history:
+            record.add(row, cfg.monitor)
+        return record
+
+    def add(self, metrics: Mapping[str, float], monitor: str) -> bool:
+        """Add an epoch; returns whether it is the best so far."""
+        self.history.append(dict(metrics))
+        return self.progress.update(len(self.history) - 1, metrics.get(monitor, math.nan))
 
     def has_ended(self, max_epochs: int) -> bool:
         """Whether the run has trained its last epoch or was stopped early."""

@@ -61,7 +61,7 @@ def conduct(
     jobs = [sweep[i] for i in left]
     _warn_of_mixture(sweep, outcomes, jobs[0].config)
     progress = _Progress(sweep, outcomes, directory, screen, tracking=tracking)
-    with signals.interruptible(), trainer_setup.Quiet():
+    with signals.interruptible(), trainer_setup.quiet():
         try:
             try:
                 in_portions = make_backend is not None

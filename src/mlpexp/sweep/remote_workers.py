@@ -77,7 +77,7 @@ class RemoteWorker:
                 if Path(self.home).is_dir():
                     surroundings.enter_context(contextlib.chdir(self.home))
                 surroundings.enter_context(signals.interruptible())
-                surroundings.enter_context(trainer_setup.Quiet())
+                surroundings.enter_context(trainer_setup.quiet())
                 if self.prepare is not None:
                     self.prepare()
                 setup_globals()  # Hydra's resolvers

@@ -22,7 +22,6 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.run_pruning import MASKS
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
-from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.muon import hidden_matrices
@@ -157,14 +156,11 @@ def record(directory: Path, files: Mapping[str, bytes], cfg: Config) -> RunRecor
         UserError: they are not what a run writes.
         KeyError: there are no metrics.
     """
-    found = RunRecord(Progress.of(cfg.monitor, cfg.early_stopping, cfg.first_epoch))
-    path = directory / file_names.METRICS
-    for epoch, row in enumerate(run_directory.parse_metrics(files[file_names.METRICS].decode(), path)):
-        found.history.append(row)
-        found.progress.update(epoch, row[cfg.monitor])
+    history = run_directory.parse_metrics(files[file_names.METRICS].decode(), directory / file_names.METRICS)
+    rows: list[list[float | str]] = []
     if cfg.tracking.diagnostics and file_names.LAYERS in files:
-        found.layer_rows = run_directory.parse_layers(files[file_names.LAYERS].decode(), directory / file_names.LAYERS)
-    return found
+        rows = run_directory.parse_layers(files[file_names.LAYERS].decode(), directory / file_names.LAYERS)
+    return RunRecord.of(cfg, history, rows)
 
 
 def read_files(directory: Path, result: Result) -> dict[str, bytes]:

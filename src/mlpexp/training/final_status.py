@@ -11,11 +11,12 @@ import torch
 from mlpexp.config import own_options
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
+from mlpexp.models.training_state import RunRecord
 from mlpexp.nn.chance_level import chance_message, loss_of_constant, value_chance_message
-from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.losses import LossFunction
-from mlpexp.runtime import user_code
-from mlpexp.store.run_directory import Status
+from mlpexp.runtime import software_versions, user_code
+from mlpexp.store.identity import identity
+from mlpexp.store.run_directory import Result, Status
 
 # flags of a training that is not meant to learn much, as trainer=smoke; such a run is never called `chance`
 CUT_SHORT = {"fast_dev_run", "limit_train_batches", "max_steps", "max_time", "overfit_batches"}
@@ -30,51 +31,69 @@ class Conclusion(NamedTuple):
     message: str | None
 
 
-def conclude(
-    cfg: Config,
-    history: Sequence[Mapping[str, float]],
-    progress: Progress,
-    tested: Mapping[str, float],
-    class_counts: Sequence[int],
-    class_weights: Sequence[float] | None = None,
-    *,
-    left: str = "",
-    guessed: float | None = None,
-) -> Conclusion:
-    """Status and metrics of a training that has ended, alone or in a stack.
-
-    Args:
-        class_counts: training samples of each class.
-        class_weights: weight of each class in the training loss; None where all weigh the same.
-        guessed: in a regression the least loss of a constant, see `guessed_loss`.
-        left: why successive halving stopped the run before its end; such a run is not judged.
-    """
+def conclude(cfg: Config, data: Prepared, record: RunRecord) -> Conclusion:
+    """Status and metrics of a training that has ended, alone or in a stack; one that halving stopped is not judged."""
+    history, progress = record.history, record.progress
     epoch = progress.best_epoch if cfg.test_weights == "best" else None
     if epoch is None and history:
         epoch = len(history) - 1
-    metrics = dict(history[epoch]) | dict(tested) if epoch is not None else {}
+    metrics = history[epoch] | record.tested if epoch is not None else {}
     # another metric may be undefined, such as the recall of a class without samples
     diverged = next((i for i, row in enumerate(history) if not all(map(math.isfinite, _losses(row)))), None)
     if diverged is not None:
         parts = ", ".join(plugin_parts(cfg))
         reason = f"diverged in epoch {diverged}: the loss is no longer finite" + (f" ({parts})" if parts else "")
         return Conclusion("diverged", epoch, metrics, reason)
-    if left:
-        return Conclusion("stopped", epoch, metrics, left)
+    if record.left:
+        return Conclusion("stopped", epoch, metrics, record.left)
     judged = history and not CUT_SHORT & cfg.trainer.flags.keys()
-    message = None
-    if judged and guessed is not None:
-        message = value_chance_message(history, guessed)
-    elif judged:
-        message = chance_message(history, class_counts, class_weights, cfg.loss_function)
-    if message:
+    if judged and (message := _chance_message(cfg, data, history)):
         return Conclusion("chance", epoch, metrics, message)
+    message = None
     if history and progress.best_epoch is None and not math.isfinite(history[-1][cfg.monitor]):
         message = (
             f"{cfg.monitor} is not defined for this validation part, so no epoch is the best one and the metrics are "
             "those of the last; choose another monitor, e.g. monitor=val/loss"
         )
     return Conclusion("ok", epoch, metrics, message)
+
+
+def result_of(
+    cfg: Config,
+    data: Prepared,
+    record: RunRecord,
+    end: Conclusion,
+    *,
+    seconds: dict[str, float],
+    threads: int,
+    engine: str,
+    num_parameters: int,
+    files: dict[str, dict[str, int | str]],
+) -> Result:
+    """The content of the completion marker.
+
+    Args:
+        threads, engine: with which the run was trained.
+        files: checksums by name.
+    """
+    return Result(
+        status=end.status,
+        metrics=end.metrics,
+        objective=record.progress.best_value,
+        monitor=cfg.monitor,
+        epoch=end.epoch,
+        epochs=len(record.history),
+        identity=identity(cfg, data.digest),
+        data_digest=data.digest,
+        seconds=seconds,
+        versions=software_versions.versions(),
+        environment=software_versions.environment(threads, cfg.trainer.accelerator, engine),
+        git_commit=software_versions.git_commit(),
+        message=end.message,
+        test_samples=len(data.split.test),
+        num_parameters=num_parameters,
+        files=files,
+    )
 
 
 def plugin_parts(cfg: Config) -> Iterator[str]:
@@ -90,8 +109,14 @@ def _losses(row: Mapping[str, float]) -> list[float]:
     return [value for name, value in row.items() if name.endswith("/loss")]
 
 
+def _chance_message(cfg: Config, data: Prepared, history: Sequence[Mapping[str, float]]) -> str | None:
+    if (guessed := _guessed_loss(data, cfg.loss_function)) is not None:
+        return value_chance_message(history, guessed)
+    return chance_message(history, data.class_counts, data.description.class_weights, cfg.loss_function)
+
+
 @lru_cache(maxsize=32)
-def guessed_loss(data: Prepared, loss: LossFunction) -> float | None:
+def _guessed_loss(data: Prepared, loss: LossFunction) -> float | None:
     """The least loss that a constant has on the training samples, as `train/loss` states it; None for classes."""
     scale = data.target_scale
     if scale is None:

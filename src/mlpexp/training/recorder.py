@@ -23,8 +23,8 @@ from mlpexp.config.schema import Config
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import Classifier
 from mlpexp.models.run_average import AVERAGED_WEIGHTS, TRAINING_WEIGHTS
+from mlpexp.models.training_state import RunRecord
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, START, inspect
-from mlpexp.nn.early_stopping import Progress
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.measures import Probe, measure_network, unmeasured
 from mlpexp.nn.metric_columns import columns
@@ -101,10 +101,9 @@ class Recorder(Checkpoint):
     It is a `Checkpoint` because Lightning calls those last, when the epoch's metrics are known.
 
     Attributes:
-        history: of each finished epoch, the metrics by name.
+        record: what the run has recorded so far.
         started: seconds since 1970.
         epoch_ends: the same of the end of each epoch that this process has trained.
-        layer_rows: rows of `layers.csv`.
         in_epoch: the weights are those of an epoch that is not finished.
     """
 
@@ -134,20 +133,17 @@ class Recorder(Checkpoint):
 
     def begin(self, history: Sequence[Mapping[str, float]], layer_rows: Sequence[list[float | str]]) -> None:
         """Go on after these epochs."""
-        self.history, self.layer_rows = [dict(row) for row in history], list(layer_rows)
-        self.progress = Progress.of(self.cfg.monitor, self.cfg.early_stopping, self.cfg.first_epoch)
-        for epoch, row in enumerate(self.history):
-            self.progress.update(epoch, row[self.cfg.monitor])
-        self._written = len(self.history) or -1  # of a new run even an empty table is written
+        self.record = RunRecord.of(self.cfg, history, layer_rows)
+        self._written = len(self.record.history) or -1  # of a new run even an empty table is written
 
     @property
     def has_news(self) -> bool:
         """Whether there is an epoch that the files do not have."""
-        return len(self.history) > self._written
+        return len(self.record.history) > self._written
 
     def state_dict(self) -> dict[str, Any]:
         """What the run's other files do not say; the history, which grows with each epoch, is in `metrics.csv`."""
-        return {"started": self.started, "saved_at": time.time(), "epochs": len(self.history)}
+        return {"started": self.started, "saved_at": time.time(), "epochs": len(self.record.history)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing: `begin` was called with what the run's files say, all of them checked."""
@@ -159,10 +155,10 @@ class Recorder(Checkpoint):
         signals.arm()  # Lightning has just put its own handler for SIGTERM over ours
         inputs, labels = trainer.datamodule.prepared.part("train")  # type: ignore[attr-defined]
         self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
-        if self.cfg.tracking.diagnostics and not self.history and not self.layer_rows:
+        if self.cfg.tracking.diagnostics and not self.record.history and not self.record.layer_rows:
             assert isinstance(module, Classifier)
             self._inspect(module, START, self.started)
-        if not self.history:
+        if not self.record.history:
             assert isinstance(module, Classifier)
             self._keep_weights(module, START)
 
@@ -181,20 +177,20 @@ class Recorder(Checkpoint):
         row = {name: module.metrics[name] for name in names}
         if module.pruning is not None:
             row[SPARSITY] = module.pruning.sparsity
-        self.history.append(row | self._measures(module, epoch) | self._called_back(module, epoch, row))
+        row |= self._measures(module, epoch) | self._called_back(module, epoch, row)
+        best = self.record.add(row, self.cfg.monitor)
         self.epoch_ends.append(now)
         if self.events is not None:
-            self.events.add(epoch_event(epoch, self.history[-1], now))
+            self.events.add(epoch_event(epoch, row, now))
         if self.cfg.tracking.diagnostics:
             self._inspect(module, epoch, now)
         self._keep_weights(module, epoch)
         if self.events is not None:
             self.events.flush()
-        best = self.progress.update(epoch, self.history[-1][self.cfg.monitor])
         trainer.save_checkpoint(self.directory / file_names.LAST)  # into memory: whenever we are stopped, it is there
         if best:
             self.io.keep_as_best()
-        if self.progress.stopped:
+        if self.record.progress.stopped:
             trainer.should_stop = True
         if time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
             self.flush()
@@ -202,7 +198,7 @@ class Recorder(Checkpoint):
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not self.in_epoch:
             assert isinstance(module, Classifier)
-            module.use_average(len(self.history) - 1)
+            module.use_average(len(self.record.history) - 1)
             self.io.keep_final_weights(module.state_dict())
         self.flush()
 
@@ -220,11 +216,11 @@ class Recorder(Checkpoint):
         if not distributed.is_first() or not (self.has_news or self.io.pending):
             return
         self.before_writing()
-        atomic_files.write(self.directory / file_names.METRICS, run_directory.metrics_csv(self.history))
-        if self.layer_rows:
-            atomic_files.write(self.directory / file_names.LAYERS, run_directory.layers_csv(self.layer_rows))
+        atomic_files.write(self.directory / file_names.METRICS, run_directory.metrics_csv(self.record.history))
+        if self.record.layer_rows:
+            atomic_files.write(self.directory / file_names.LAYERS, run_directory.layers_csv(self.record.layer_rows))
         self.io.flush()
-        self._written = len(self.history)
+        self._written = len(self.record.history)
         self._flushed_at = time.monotonic()
 
     def _measures(self, module: Classifier, epoch: int) -> dict[str, float]:
@@ -259,7 +255,7 @@ class Recorder(Checkpoint):
         parameters = module.parameter_values()
         numbers, gradients = inspect(module.network, parameters, *self._probe, module.loss)
         [rows] = numbers.rows(epoch)
-        self.layer_rows += rows
+        self.record.layer_rows += rows
         if self.events is None:
             return
         self.events.add(layers_event(epoch, rows, now))

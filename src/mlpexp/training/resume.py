@@ -20,7 +20,7 @@ from mlpexp.config.training_config import HalvingConfig
 from mlpexp.data.data_config import FILE_KEYS
 from mlpexp.models import build
 from mlpexp.models.run_average import TRAINING_WEIGHTS
-from mlpexp.nn.early_stopping import Progress
+from mlpexp.models.training_state import RunRecord
 from mlpexp.nn.metric_columns import is_column
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime import safe_files
@@ -273,10 +273,7 @@ def _refuse_what_would_differ(
     if own.callbacks != continued.callbacks:
         how = f"with the callbacks {', '.join(own.callbacks)}" if own.callbacks else "without callbacks of your own"
         raise UserError(f"{directory} was trained {how}; type the same again, they are not built from what a file says")
-    progress = Progress.of(own.monitor, own.early_stopping, own.first_epoch)
-    for epoch, row in enumerate(history):
-        progress.update(epoch, row.get(own.monitor, math.nan))
-    if progress.stopped:
+    if RunRecord.of(own, history).progress.stopped:
         raise UserError(
             f"{directory} was stopped early after {finished} epochs (early_stopping.patience="
             f"{own.early_stopping.patience}), as a longer run would have been; there is nothing to continue"

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import Classifier
+from mlpexp.models.training_state import RunRecord
 from mlpexp.nn.losses import softmax
 from mlpexp.nn.metric_columns import columns, headline, is_share, title
 from mlpexp.store import atomic_files, file_names
@@ -17,27 +18,26 @@ from mlpexp.tracking import figures
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import image
 from mlpexp.training import decision_boundary
-from mlpexp.training.recorder import Recorder
 
 SAMPLES = [42, 64, 1337]  # those that the course notebook shows
 
 
-def draw(module: Classifier, data: Prepared, recorder: Recorder, directory: Path, events: EventLog | None) -> None:
+def draw(module: Classifier, data: Prepared, record: RunRecord, directory: Path, events: EventLog | None) -> None:
     """Draw the run; `module` holds the weights that the result names."""
     atomic_files.make_directory(directory / file_names.FIGURES)
-    step = max(0, len(recorder.history) - 1)
-    for name, figure in _figures(module, data, recorder):
+    step = max(0, len(record.history) - 1)
+    for name, figure in _figures(module, data, record):
         content, width, height = figures.png(figure)
         atomic_files.write(directory / file_names.FIGURES / f"{name}.png", content)
         if events is not None:
             events.add(image(f"visual/{name}", step, content, width, height, wall_time=time.time()))
 
 
-def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator[tuple[str, Figure]]:
-    yield "curves", _curves(module, recorder)
+def _figures(module: Classifier, data: Prepared, record: RunRecord) -> Iterator[tuple[str, Figure]]:
+    yield "curves", _curves(module, record)
     yield from (_of_classes if data.class_names else _of_values)(module, data)
-    if recorder.layer_rows:
-        rows = recorder.layer_rows
+    if record.layer_rows:
+        rows = record.layer_rows
         start = int(rows[0][0])  # earlier versions did not record the state before training, epoch -1
         epochs = len({row[0] for row in rows})
         norms = np.array([row[2] for row in rows], dtype=float).reshape(epochs, -1)
@@ -48,14 +48,14 @@ def _figures(module: Classifier, data: Prepared, recorder: Recorder) -> Iterator
             yield "saturation", figures.layer_lines(shares, "saturated share", axis="share", first_epoch=start)
 
 
-def _curves(module: Classifier, recorder: Recorder) -> Figure:
+def _curves(module: Classifier, record: RunRecord) -> Figure:
     cfg = module.cfg
-    metric = headline(recorder.history[-1].keys() if recorder.history else columns("val", names=cfg.metric_names))
+    metric = headline(record.history[-1].keys() if record.history else columns("val", names=cfg.metric_names))
     loss_title = title("loss", [cfg.loss_function.name])
-    best = recorder.progress.best_epoch
+    best = record.progress.best_epoch
     if metric == "acc":
-        return figures.learning_curves(recorder.history, best, loss_title)
-    return figures.learning_curves(recorder.history, best, loss_title, metric, title(metric), is_share=is_share(metric))
+        return figures.learning_curves(record.history, best, loss_title)
+    return figures.learning_curves(record.history, best, loss_title, metric, title(metric), is_share=is_share(metric))
 
 
 def _of_values(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:

@@ -4,9 +4,9 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ from mlpexp import models
 from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config
 from mlpexp.data.datamodule import TableDataModule
-from mlpexp.models.classifier import Classifier
 from mlpexp.nn import chance_level
 from mlpexp.nn.metric_columns import PARTS, columns
-from mlpexp.runtime import signals, software_versions
+from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError, described, first_line
 from mlpexp.store import (
     atomic_files,
@@ -32,20 +31,20 @@ from mlpexp.store import (
     run_directory,
     test_hits,
 )
-from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.previous_events import carried_over
 from mlpexp.tracking.run_events import curve_titles, end_events, start_events
 from mlpexp.tracking.session_events import Hparam
 from mlpexp.training import resume
-from mlpexp.training.final_status import Conclusion, conclude, guessed_loss
+from mlpexp.training.final_status import Conclusion, conclude, result_of
 from mlpexp.training.lightning_logger import RunLogger
 from mlpexp.training.recorder import DeferredCheckpointIO, Recorder
 from mlpexp.training.resume import Continued
-from mlpexp.training.trainer_setup import Quiet, instances, of_stacks, on_this_machine, own_callbacks
+from mlpexp.training.trainer_setup import instances, of_stacks, on_this_machine, own_callbacks, quiet
 
 log = logging.getLogger(__name__)
+FILES = [file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.LAST, file_names.BEST]
 
 
 def train(
@@ -67,7 +66,6 @@ def train(
         UserError: the directory is in use, or the accelerator is not there.
         Interrupted: stopped by a signal; what was reached is kept and marked as interrupted.
     """
-    started = time.time()
     directory.mkdir(parents=True, exist_ok=True)
     # the given directory may be a link; below it none is followed
     directory = directory.resolve() if directory.is_symlink() else directory
@@ -75,53 +73,42 @@ def train(
         stack.enter_context(directory_lock.hold(directory))
         if continued is None:
             directory_checks.check_unused(directory)
-        for context in (signals.interruptible(), _Threads(cfg.threads), Quiet()):
+        for context in (signals.interruptible(), _torch_threads(cfg.threads), quiet()):
             stack.enter_context(context)
-        data = TableDataModule(cfg.data, cfg.seed)
-        data.setup()
-        prepared = data.prepared
-        module = models.build(cfg, prepared.num_inputs, prepared.num_classes, prepared.description)
-        callbacks = own_callbacks(cfg)
-        events = None
-        if cfg.writes_events:
-            events = EventLog(directory, started, hidden=continued is not None)
-            stack.callback(events.close)
-        io = DeferredCheckpointIO(directory)
-        recorder = Recorder(cfg, directory, events, io, callbacks=of_stacks(callbacks))
-        return _Run(
-            cfg=cfg,
-            directory=directory,
-            bar=bar,
-            hparams=hparams,
-            continued=continued,
-            data=data,
-            module=module,
-            recorder=recorder,
-            events=events,
-            started=started,
-            callbacks=callbacks,
-        ).train(io)
+        run = _Run(cfg, directory, bar, hparams, continued)
+        if run.events is not None:
+            stack.enter_context(run.events)
+        return run.train()
 
 
-@dataclass(kw_only=True)
 class _Run:
-    cfg: Config
-    directory: Path
-    bar: Callback | None
-    hparams: Mapping[str, Hparam] | None
-    continued: Continued | None
-    data: TableDataModule
-    module: Classifier
-    recorder: Recorder
-    events: EventLog | None
-    started: float
-    callbacks: Mapping[str, Any]
-    replaced: bool = False
-    """the files of the run that is continued have begun to change"""
+    """Attributes:
+    replaced: the files of the run that is continued have begun to change.
+    """
 
-    def train(self, io: DeferredCheckpointIO) -> Result:
+    def __init__(
+        self,
+        cfg: Config,
+        directory: Path,
+        bar: Callback | None,
+        hparams: Mapping[str, Hparam] | None,
+        continued: Continued | None,
+    ) -> None:
+        self.cfg, self.directory, self.bar, self.hparams, self.continued = cfg, directory, bar, hparams, continued
+        self.started = time.time()
+        self.replaced = False
+        self.data = TableDataModule(cfg.data, cfg.seed)
+        self.data.setup()
+        prepared = self.data.prepared
+        self.module = models.build(cfg, prepared.num_inputs, prepared.num_classes, prepared.description)
+        self.callbacks = own_callbacks(cfg)
+        self.events = EventLog(directory, self.started, hidden=continued is not None) if cfg.writes_events else None
+        self.io = DeferredCheckpointIO(directory)
+        self.recorder = Recorder(cfg, directory, self.events, self.io, callbacks=of_stacks(self.callbacks))
+
+    def train(self) -> Result:
         try:
-            trainer = self._trainer(io)
+            trainer = self._trainer()
         except BaseException:
             if self.events is not None:
                 self.events.discard()  # nothing has begun
@@ -136,17 +123,19 @@ class _Run:
             fit_s = time.perf_counter() - fit_started
             if trainer.world_size > 1:  # trained by processes that have ended; what they wrote is in the directory
                 recorder.begin(*resume.read_tables(self.directory))
-            if not recorder.history:
+            if not recorder.record.history:
                 raise UserError("training stopped before its first epoch was done; allow it more steps or time")
             self._replace()
-            end = self._conclude(self._test(trainer))
+            recorder.record.tested = self._test(trainer)
+            end = conclude(self.cfg, self.data.prepared, recorder.record)
             self._draw()
         except BaseException as error:
             _end_ranks(trainer)
             if self.continued and not (self.replaced or recorder.has_news):
                 raise  # the run stays as it was
             status: run_directory.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
-            so_far = self._conclude({})
+            recorder.record.tested = {}
+            so_far = conclude(self.cfg, self.data.prepared, recorder.record)
             message = first_line(error) if isinstance(error, UserError | Interrupted) else described(error)
             fit_s = fit_s if math.isfinite(fit_s) else time.perf_counter() - fit_started
             self._replace()
@@ -205,7 +194,7 @@ class _Run:
         own = self.events.path if self.events is not None else None
         return [path for path in sorted(self.directory.glob(file_names.EVENTS)) if path != own]
 
-    def _trainer(self, io: DeferredCheckpointIO) -> Trainer:
+    def _trainer(self) -> Trainer:
         cfg = self.cfg
         flags: dict[str, Any] = {
             "devices": 1,
@@ -224,14 +213,14 @@ class _Run:
             enable_progress_bar=has_bar,  # ours is an ordinary callback
             logger=[RunLogger(self.directory, self.events, self._columns()), *instances("logger", cfg.logger)],
             callbacks=[self.recorder, *bars, *given],
-            plugins=[io, *on_this_machine(plugins if isinstance(plugins, list) else [plugins])],
+            plugins=[self.io, *on_this_machine(plugins if isinstance(plugins, list) else [plugins])],
             default_root_dir=self.directory,
             **flags,
         )
 
     def _test(self, trainer: Trainer) -> dict[str, float]:
         """Test metrics of the weights that `test_weights` names; the module holds them afterwards."""
-        best = self.cfg.test_weights == "best" and self.recorder.progress.best_epoch is not None
+        best = self.cfg.test_weights == "best" and self.recorder.record.progress.best_epoch is not None
         if best or self.recorder.in_epoch:
             path = self.directory / (file_names.BEST if best else file_names.LAST)
             self.module.load_state_dict(checkpoint_files.load(path)["state_dict"])
@@ -262,59 +251,29 @@ class _Run:
     def _columns(self) -> tuple[str, ...]:
         return columns(*PARTS, names=self.cfg.metric_names, num_outputs=self.module.network.sizes[-1])
 
-    def _conclude(self, tested: Mapping[str, float]) -> Conclusion:
-        prepared, recorder = self.data.prepared, self.recorder
-        return conclude(
-            self.cfg,
-            recorder.history,
-            recorder.progress,
-            tested,
-            prepared.class_counts,
-            prepared.description.class_weights,
-            guessed=guessed_loss(prepared, self.cfg.loss_function),
-        )
-
     def _draw(self) -> None:
         if self.cfg.tracking.figures:
             from mlpexp.training import run_figures  # matplotlib: late, a run without figures does without it
 
-            run_figures.draw(self.module, self.data.prepared, self.recorder, self.directory, self.events)
+            run_figures.draw(self.module, self.data.prepared, self.recorder.record, self.directory, self.events)
 
     def _finish(self, end: Conclusion, fit_s: float) -> Result:
         """The last files, the marker at the very end."""
-        history, directory = self.recorder.history, self.directory
-        names = [
-            name
-            for name in (
-                file_names.METRICS,
-                file_names.LAYERS,
-                file_names.TEST_HITS,
-                file_names.LAST,
-                file_names.BEST,
-            )
-            if (directory / name).exists()
-        ]
-        if self.cfg.tracking.weights is not None and (directory / file_names.WEIGHTS_BY_EPOCH).exists():
-            names.append(file_names.WEIGHTS_BY_EPOCH)
+        directory = self.directory
+        own = [*FILES, file_names.WEIGHTS_BY_EPOCH] if self.cfg.tracking.weights is not None else FILES
+        names = [name for name in own if (directory / name).exists()]
         if self.events is not None:
             self.events.add(*end_events(end.epoch or 0, end.metrics, end.status, time.time(), note=end.message or ""))
             self.events.close()
             names.append(self.events.path.name)
-        result = Result(
-            status=end.status,
-            metrics=end.metrics,
-            objective=self.recorder.progress.best_value,
-            monitor=self.cfg.monitor,
-            epoch=end.epoch,
-            epochs=len(history),
-            identity=identity(self.cfg, self.data.prepared.digest),
-            data_digest=self.data.prepared.digest,
+        result = result_of(
+            self.cfg,
+            self.data.prepared,
+            self.recorder.record,
+            end,
             seconds={"fit": fit_s, "total": time.time() - self.started} | self.recorder.seconds_per_epoch(),
-            versions=software_versions.versions(),
-            environment=software_versions.environment(self.cfg.threads, self.cfg.trainer.accelerator, self._engine()),
-            git_commit=software_versions.git_commit(),
-            message=end.message,
-            test_samples=len(self.data.prepared.split.test),
+            threads=self.cfg.threads,
+            engine=self._engine(),
             num_parameters=self.module.network.num_parameters,
             files=run_directory.checksums(directory, names),
         )
@@ -329,15 +288,12 @@ def _end_ranks(trainer: Trainer) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-class _Threads:
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
     """A run alone is too small to gain from many threads, and loses much on a busy machine."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(self.number)
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_num_threads(self.before)
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

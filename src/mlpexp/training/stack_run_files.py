@@ -10,17 +10,16 @@ from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import TrainingState
-from mlpexp.runtime import safe_files, software_versions
+from mlpexp.runtime import safe_files
 from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store import atomic_files, directory_checks, file_names, run_directory
 from mlpexp.store.checkpoint_archive import archive
-from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_weights import Weights
 from mlpexp.tracking.event_files import encode, file_name
 from mlpexp.tracking.run_events import confusion_table, curve_titles, run_events
 from mlpexp.tracking.session_events import Hparam
-from mlpexp.training.final_status import Conclusion, conclude, guessed_loss
+from mlpexp.training.final_status import Conclusion, conclude, result_of
 from mlpexp.training.stack_checkpoints import assemble, network_only
 
 
@@ -39,7 +38,7 @@ def write_run(
     """
     directory_checks.check_unused(directory, under_way=True)
     record, wall_times = state.record, state.wall_times
-    end = _end(cfg, data, state)
+    end = conclude(cfg, data, record)
     files = {name: text.encode() for name, text in _tables(state).items()}
     steps = cfg.data.steps(len(data.split.train))
     best = record.progress.best_epoch
@@ -98,7 +97,7 @@ def run_entry(
 ) -> tuple[Result, dict[str, str]]:
     """The result of a run, and for the sweep's table the small files that its directory would have held."""
     files = _tables(state)
-    result = _result(cfg, data, state, _end(cfg, data, state), {})
+    result = _result(cfg, data, state, conclude(cfg, data, state.record), {})
     listed = "".join(f"- {json.dumps(item)}\n" for item in overrides)  # JSON is YAML
     return result, files | {file_names.OVERRIDES: listed, file_names.RESULT: run_directory.result_json(result)}
 
@@ -115,15 +114,6 @@ def tested_weights(cfg: Config, data: Prepared, state: TrainingState) -> Weights
 
 
 _parameters = ByObject(lambda model: cache(lambda inputs, classes: model.network(inputs, classes).num_parameters))
-
-
-def _end(cfg: Config, data: Prepared, state: TrainingState) -> Conclusion:
-    record = state.record
-    counts, weights = data.class_counts, data.description.class_weights
-    guessed = guessed_loss(data, cfg.loss_function)
-    return conclude(
-        cfg, record.history, record.progress, record.tested, counts, weights, left=record.left, guessed=guessed
-    )
 
 
 @lru_cache(maxsize=64)
@@ -148,22 +138,14 @@ def _checksums(files: Mapping[str, bytes]) -> dict[str, dict[str, int | str]]:
 
 
 def _result(cfg: Config, data: Prepared, state: TrainingState, end: Conclusion, files: Mapping[str, bytes]) -> Result:
-    record = state.record
-    return Result(
-        status=end.status,
-        metrics=end.metrics,
-        objective=record.progress.best_value,
-        monitor=cfg.monitor,
-        epoch=end.epoch,
-        epochs=len(record.history),
-        identity=identity(cfg, data.digest),
-        data_digest=data.digest,
+    return result_of(
+        cfg,
+        data,
+        state.record,
+        end,
         seconds=_seconds(state.seconds),
-        versions=software_versions.versions(),
-        environment=software_versions.environment(cfg.stack_threads, cfg.trainer.accelerator, cfg.stack.engine),
-        git_commit=software_versions.git_commit(),
-        message=end.message,
-        test_samples=len(data.split.test),
+        threads=cfg.stack_threads,
+        engine=cfg.stack.engine,
         num_parameters=_parameters(cfg.model)(data.num_inputs, data.num_classes),
         files=_checksums(files),
     )

@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import Any
 
@@ -16,6 +17,15 @@ from mlpexp.extend.epoch_callback import EpochCallback, refuse_other
 from mlpexp.runtime.errors import ConfigError, UserError, first_line
 
 log = logging.getLogger(__name__)
+# in Lightning's warnings that say nothing of a run
+ADVICE = (
+    "does not have many workers",
+    "`srun` command is available on your system but is not used",  # the front end of a cluster has it
+    "treespec, LeafSpec",
+    "configure_optimizers` returned `None`",
+    "Checkpoint directory .* exists and is not empty",
+    "smaller than the logging interval",  # mlpexp logs once per epoch
+)
 
 
 def check(cfg: Config) -> None:
@@ -25,7 +35,7 @@ def check(cfg: Config) -> None:
         ConfigError: naming the accelerator, flags, callbacks and loggers that cannot be had.
     """
     problems = []
-    for asked in (_accelerator, _flags, _callbacks, _loggers):
+    for asked in (_accelerator, _flags, own_callbacks, _loggers):
         try:
             asked(cfg)
         except UserError as error:
@@ -50,17 +60,13 @@ def _flags(cfg: Config) -> None:
 
 def _try(typed: str, flags: dict[str, Any]) -> None:
     try:
-        with Quiet(), warnings.catch_warnings(action="ignore"):  # the run itself will give them
+        with quiet(), warnings.catch_warnings(action="ignore"):  # the run itself will give them
             arguments: dict[str, Any] = {"accelerator": "cpu", "devices": 1} | flags
             given = arguments.pop("plugins", None) or []
             arguments["plugins"] = on_this_machine(given if isinstance(given, list) else [given])
             Trainer(**arguments, logger=False, enable_checkpointing=False)
     except Exception as error:  # Lightning raises many kinds
         raise UserError(f"{typed} is not for lightning's Trainer: {first_line(error)}") from error
-
-
-def _callbacks(cfg: Config) -> None:
-    own_callbacks(cfg)
 
 
 def _loggers(cfg: Config) -> None:
@@ -132,23 +138,14 @@ def instances(group: str, nodes: dict[str, Any]) -> list[Any]:
     return built
 
 
-class Quiet:
-    """While it lasts, Lightning does not advise: no loader workers, no tips, no internal deprecations."""
-
-    def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # a cluster has it at its front door
-        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
-        warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-        warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")  # we log once per epoch
-        warnings.filterwarnings("ignore", ".*srun.* command is available on your system but is not used.*")
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's advice: no loader workers, no tips, no internal deprecations."""
+    with warnings.catch_warnings():
+        for words in ADVICE:
+            warnings.filterwarnings("ignore", f".*{words}.*")
         # the others in one line, and in the run's log
         warnings.showwarning = lambda message, *_, **__: log.warning(first_line(message))
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
-
-    def __exit__(self, *error: object) -> None:
-        self._warnings.__exit__(*error)  # type: ignore[arg-type]
+        yield

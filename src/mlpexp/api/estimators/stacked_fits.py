@@ -30,7 +30,7 @@ from mlpexp.runtime.errors import Interrupted, Stopped, UserError, first_line
 from mlpexp.training.engine_choice import with_engine
 from mlpexp.training.planner import plan
 from mlpexp.training.train_stack import train_stack
-from mlpexp.training.trainer_setup import Quiet
+from mlpexp.training.trainer_setup import quiet
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -179,7 +179,7 @@ def train(fits: Sequence[Fit], threads: int = 1) -> list[TrainedNetwork]:
     found: dict[int, TrainedNetwork] = {}
     with _training, _kept_threads():
         try:
-            with signals.interruptible(), Quiet():
+            with signals.interruptible(), quiet():
                 configs = [_settled(fit.cfg, threads) for fit in fits]
                 data = [fit.data for fit in fits]
                 stacks = [stack.runs for stack in plan(configs, data).stacks] if len(fits) > 1 else [[0]][: len(fits)]
