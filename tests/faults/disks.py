@@ -18,7 +18,7 @@ from trial import Campaign, Case
 def crash_points(campaign: Campaign) -> Iterator[tuple[str, Case]]:
     for words, torn in ((SMALL, False), (SMALL, True), (TABLE, True)):
         numbers = range(campaign.operations(words))
-        for number in campaign.few(list(numbers), 2):
+        for number in campaign.few(list(numbers), 1):
 
             def case(place: Path, words: list[str] = words, number: int = number, torn: bool = torn) -> str:
                 ended = run(place, words, Fault(number, torn=torn))

@@ -19,7 +19,8 @@ def special(campaign: Campaign) -> Iterator[tuple[str, Case]]:
     """Each kind of file replaced by a FIFO, a socket, a device, a directory, a link to itself."""
     for words in (SMALL, TABLE):
         whole = _whole(campaign, words)
-        for name in _kinds(whole):
+        names = _kinds(whole)
+        for name in campaign.random.sample(names, 4) if campaign.sample else names:
             for kind, make in campaign.few_of(list(SPECIAL.items())):
 
                 def case(
@@ -52,7 +53,7 @@ def links(campaign: Campaign) -> Iterator[tuple[str, Case]]:
         whole = _whole(campaign, words)
         names = _kinds(whole)
         names += sorted({str(Path(name).parent) for name in names} - {"multirun", "multirun/s"})
-        for name in campaign.random.sample(names, 4) if campaign.sample else names:
+        for name in campaign.random.sample(names, 3) if campaign.sample else names:
 
             def case(place: Path, whole: Path = whole, words: list[str] = words, name: str = name) -> str:
                 shutil.copytree(whole, place, dirs_exist_ok=True)

@@ -235,7 +235,7 @@ def silence(campaign: Campaign) -> Iterator[tuple[str, Case]]:
 
 
 def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:
-    for examples in campaign.series(3, 60):
+    for examples in campaign.series(2, 60):
 
         def case(place: Path, examples: int = examples) -> str:
             return f"series of {examples} lives, {live(place, campaign.random.randrange(2**31), examples)} commands"

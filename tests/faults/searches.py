@@ -182,7 +182,7 @@ def killed(campaign: Campaign) -> Iterator[tuple[str, Case]]:
 
 
 def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:
-    for examples in campaign.series(2, 50):
+    for examples in campaign.series(1, 50):
 
         def case(place: Path, examples: int = examples) -> str:
             return f"series of {examples} lives, {live(place, campaign.random.randrange(2**31), examples)} commands"
