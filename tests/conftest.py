@@ -163,10 +163,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="make test-thorough runs it"))
 
 
+gc.disable()  # what the collection of the tests makes stays
+
+
 def pytest_collection_finish() -> None:
     """Leave the modules and the collected tests to no further garbage collection: it took half of the tests' time."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _collect() -> None:
