@@ -1,8 +1,9 @@
 """What may import what, what stays instant, and that every file in conf/ is a configuration that works."""
 
 import ast
+import functools
 import inspect
-import os
+import json
 import subprocess
 import sys
 from collections.abc import Container, Iterator
@@ -63,8 +64,13 @@ def module_of(path: Path) -> str:
     return ".".join(part for part in relative.parts if part != "__init__")
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imports(path: Path) -> list[tuple[int, str]]:
     """Line and dotted module of every import in a file, late ones too."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -126,57 +132,51 @@ def test_a_file_keeps_to_its_own_trade(path):
     assert foreign == []
 
 
+# of each command what it says, and which heavy packages are imported after it
 PROBE = """
-import os, runpy, sys
-script, sys.argv = sys.argv[1], sys.argv[1:]
-sys.path.insert(0, os.path.dirname(script))
-try:
-    runpy.run_path(script, run_name="__main__")
-except SystemExit:
-    pass
-found = sorted(set(sys.modules) & set({heavy!r}))
-print("HEAVY:", *found, file=sys.stderr)
+import contextlib, io, json, os, runpy, sys
+found = []
+sys.path.insert(0, {scripts!r})
+for script, arguments, typed in json.load(sys.stdin):
+    os.environ |= {{"COMP_LINE": typed, "COMP_POINT": str(len(typed))}}
+    sys.argv = [script, *arguments]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        runpy.run_path(os.path.join({scripts!r}, script), run_name="__main__")
+    from hydra.core.global_hydra import GlobalHydra
+    GlobalHydra.instance().clear()
+    found.append([said.getvalue(), sorted(set(sys.modules) & set({heavy!r}))])
+print(json.dumps(found))
 """
+# command -> script, arguments, what is typed where it completes, what is shown
+LIGHT = {
+    "help": ("train.py", ["--help"], "", "model.activation=tanh"),
+    "cfg": ("train.py", ["--cfg", "job"], "", "activation: tanh"),
+    "completion": ("train.py", ["-sc", "query=bash"], "python train.py model.acti", "model.activation="),
+    "mistake": ("train.py", ["model.activation=tahn"], "", "unknown activation 'tahn'"),
+    "mistake in a sweep": ("train.py", ["-m", "model.activation=tahn,relu"], "", "unknown activation 'tahn'"),
+    "gradcheck help": ("gradcheck.py", ["--help"], "", "python scripts/gradcheck.py"),
+    "gradcheck mistake": ("gradcheck.py", ["model.activation=tahn"], "", "unknown activation 'tahn'"),
+    "evaluate help": ("evaluate.py", ["--help"], "", "a run's directory, or a checkpoint"),
+    "predict help": ("predict.py", ["--help"], "", "a run's directory, or a checkpoint"),
+    "export help": ("export.py", ["--help"], "", "a run's directory, or a checkpoint"),
+}
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments", "typed", "shown"),
-    [
-        ("train.py", ["--help"], "", "model.activation=tanh"),
-        ("train.py", ["--cfg", "job"], "", "activation: tanh"),
-        ("train.py", ["-sc", "query=bash"], "python train.py model.acti", "model.activation="),
-        ("train.py", ["model.activation=tahn"], "", "unknown activation 'tahn'"),
-        ("train.py", ["-m", "model.activation=tahn,relu"], "", "unknown activation 'tahn'"),
-        ("gradcheck.py", ["--help"], "", "python scripts/gradcheck.py"),
-        ("gradcheck.py", ["model.activation=tahn"], "", "unknown activation 'tahn'"),
-        ("evaluate.py", ["--help"], "", "a run's directory, or a checkpoint"),
-        ("predict.py", ["--help"], "", "a run's directory, or a checkpoint"),
-        ("export.py", ["--help"], "", "a run's directory, or a checkpoint"),
-    ],
-    ids=[
-        "help",
-        "cfg",
-        "completion",
-        "mistake",
-        "mistake in a sweep",
-        "gradcheck help",
-        "gradcheck mistake",
-        "evaluate help",
-        "predict help",
-        "export help",
-    ],
-)
-def test_nothing_heavy_is_imported_before_something_is_trained(script, arguments, typed, shown, tmp_path):
+def test_nothing_heavy_is_imported_before_something_is_trained(tmp_path):
+    """One fresh process runs all commands, one after the other."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE.format(heavy=HEAVY), str(ROOT / "scripts" / script), *arguments],
-        env=os.environ | {"COMP_LINE": typed, "COMP_POINT": str(len(typed))},
+        [sys.executable, "-c", PROBE.format(heavy=HEAVY, scripts=str(ROOT / "scripts"))],
+        input=json.dumps([command[:3] for command in LIGHT.values()]),
         capture_output=True,
         text=True,
         cwd=tmp_path,
         check=False,
     )
-    assert shown in done.stdout + done.stderr
-    assert done.stderr.splitlines()[-1] == "HEAVY:", done.stderr
+    assert done.returncode == 0, done.stderr
+    for (name, (*_, shown)), (said, heavy) in zip(LIGHT.items(), json.loads(done.stdout), strict=True):
+        assert shown in said, name
+        assert heavy == [], name
 
 
 def test_the_trainers_flags_are_those_of_the_installed_lightning():
