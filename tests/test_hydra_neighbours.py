@@ -38,7 +38,7 @@ class TestHydrasLauncherTests(LauncherTestSuite):
     """Having mlpexp installed changes nothing for the launcher of another application."""
 
 
-@pytest.mark.thorough(sample=2)
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize(
     ("task_launcher_cfg", "extra_flags"),
     [({}, ["-m"]), ({"defaults": [{"override hydra/launcher": "basic"}]}, ["-m"])],
@@ -148,29 +148,43 @@ def test_our_optuna_sweeper_is_used_in_ours_beside_another_packages(tmp_path: Pa
     assert "trials" in ended.stdout
 
 
+SMALL = "data=iris trainer.max_epochs=1 tracking.tensorboard=false stack.engine=torch name=s"
+
+
+@pytest.mark.parametrize(
+    "choice", ["hydra/launcher=basic", "hydra/sweeper=basic hydra/launcher=basic", "hydra/sweeper=basic"]
+)
+def test_hydras_basic_launcher_and_sweeper_train_a_sweep(choice: str, here: Path) -> None:
+    ended = run_script("train.py", f"-m {choice} {SMALL} seed=1,2".split())
+    assert ended.code == 0, ended.err
+    assert "Traceback" not in ended.err
+    assert_trained(here / "multirun/s", [1, 2])
+
+
+# in processes of their own: one job in `make test`, two side by side in `make test-thorough`
 LAUNCHERS = {
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra/launcher=joblib hydra.launcher.n_jobs=2"),
     "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "hydra/launcher=submitit_local"),
-    "basic": ("hydra", "hydra/launcher=basic"),
-    "basic sweeper": ("hydra", "hydra/sweeper=basic hydra/launcher=basic"),
-    "basic sweeper, our launcher": ("hydra", "hydra/sweeper=basic"),
 }
+SEEDS = [1, 2] if "MLPEXP_THOROUGH" in os.environ else [1]
 
 
-@pytest.mark.thorough(sample=2)
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_hydras_other_launchers_train_a_sweep(launcher: str, tmp_path: Path) -> None:
     package, choice = LAUNCHERS[launcher]
     pytest.importorskip(package)
-    small = "data=iris trainer.max_epochs=1 tracking.tensorboard=false name=s seed=1,2"
-    ended = train(tmp_path, f"-m {choice} {small}")
+    ended = train(tmp_path, f"-m {choice} {SMALL} seed={','.join(map(str, SEEDS))}")
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
-    for seed in (1, 2):
-        (path,) = (tmp_path / "multirun/s").glob(f"*seed={seed}/result.json")
-        result = json.loads(path.read_text())
-        assert result["status"] in ("ok", "chance")
-    assert (tmp_path / "multirun/s/multirun.yaml").is_file()
+    assert_trained(tmp_path / "multirun/s", SEEDS)
+
+
+def assert_trained(sweep: Path, seeds: list[int]) -> None:
+    for seed in seeds:
+        (path,) = sweep.glob(f"*seed={seed}/result.json")
+        assert json.loads(path.read_text())["status"] in ("ok", "chance")
+    assert (sweep / "multirun.yaml").is_file()
 
 
 def test_a_failing_run_of_another_launcher_is_named_in_one_line(here: Path) -> None:
