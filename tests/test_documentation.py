@@ -39,7 +39,7 @@ def test_every_command_of_the_readme_works(here):
         _run(command)
 
 
-@pytest.mark.thorough(sample=5)
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_works(page, here):
     for command in commands(page):
