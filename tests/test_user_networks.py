@@ -1,6 +1,7 @@
 """Networks of the user's own (`model._target_`): in stacks, alone, continued, evaluated, or refused in one line."""
 
 import math
+import shutil
 import sys
 from dataclasses import replace
 from typing import Any
@@ -22,12 +23,13 @@ from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.user_class import load
 from mlpexp.nn.user_module import UserModule
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.store import checkpoint_files, file_names
+from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.store.identity import identity
 from mlpexp.training import single_run
 from mlpexp.training.engine_choice import cannot_be_stacked, with_engine
 from mlpexp.training.planner import plan
 from mlpexp.training.train_stack import train_stack
+from mlpexp.training.trainer_setup import quiet
 
 NETS = """
 import torch
@@ -320,16 +322,34 @@ def test_the_source_of_the_class_is_part_of_the_identity(here):
     assert identity(configured(WITH_DROPOUT | {"model.rate": 0.3}), "") != identity(after, "")
 
 
-def test_a_trained_run_is_evaluated_predicted_exported_and_loaded(here):
-    module = stacked(runs(WITH_DROPOUT, range(2)))
-    run = here / "run"
-    result = written(module, 0, run)
+@pytest.fixture(scope="module")
+def _trained(tmp_path_factory):
+    """The directory of a run of such a network, and the inputs on which it was tested."""
+    place = tmp_path_factory.mktemp("trained")
+    write(place, nets=NETS)
+    with pytest.MonkeyPatch.context() as patch, quiet():
+        patch.chdir(place)
+        patch.setattr(sys, "path", [*sys.path])
+        module = stacked(runs(WITH_DROPOUT, range(2)))
+        written(module, 0, place / "run")
+    sys.modules.pop("nets", None)
+    return place / "run", of(module.configs[0]).part("test")[0]
+
+
+@pytest.fixture
+def run(_trained, here):
+    """The same run, one's own to spoil."""
+    shutil.copytree(_trained[0], here / "run")
+    return here / "run"
+
+
+def test_a_trained_run_is_evaluated_predicted_exported_and_loaded(run, _trained):
     found = evaluate.evaluate(run, embed=False)
-    assert found.metrics.acc == result.metrics["test/acc"]
+    assert found.metrics.acc == run_directory.read_result(run).metrics["test/acc"]
     exported = export.export(run, "torch")
     assert exported.difference < 1e-5
     [stack] = load_stacks([run])
-    inputs, _ = of(module.configs[0]).part("test")
+    inputs = _trained[1]
     loaded = TorchMLP.load_from_checkpoint(run / file_names.BEST).eval()
     torch.testing.assert_close(stack.logits(inputs)[0], loaded(inputs), rtol=1e-4, atol=1e-5)
     cls, _ = load("nets.Residual")
@@ -339,9 +359,7 @@ def test_a_trained_run_is_evaluated_predicted_exported_and_loaded(here):
     torch.testing.assert_close(own.eval()(inputs), loaded(inputs))
 
 
-def test_a_run_whose_class_is_missing_or_has_changed_is_refused(here):
-    run = here / "run"
-    written(stacked(runs(WITH_DROPOUT, range(2))), 0, run)
+def test_a_run_whose_class_is_missing_or_has_changed_is_refused(run, here):
     write(here, nets=NETS + "\n# changed\n")
     with pytest.raises(UserError, match="has changed since the run was started"):
         evaluate.evaluate(run, embed=False)
@@ -351,9 +369,7 @@ def test_a_run_whose_class_is_missing_or_has_changed_is_refused(here):
         predict.predict(run, [here / "new.csv"])
 
 
-def test_nothing_is_executed_out_of_a_directory_of_runs(here, monkeypatch):
-    run = here / "run"
-    written(stacked(runs(WITH_DROPOUT, range(2))), 0, run)
+def test_nothing_is_executed_out_of_a_directory_of_runs(run, here, monkeypatch):
     (here / "nets.py").rename(run / "nets.py")
     monkeypatch.chdir(run)
     monkeypatch.setattr(sys, "path", [str(run), *[path for path in sys.path if path != str(here)]])
