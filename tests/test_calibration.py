@@ -32,6 +32,7 @@ def test_validation_and_test_are_correlated_as_asked(r):
     assert np.corrcoef(sweeps.decisive.ravel(), sweeps.reported.ravel())[0, 1] == pytest.approx(r, abs=0.01)
 
 
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("seeds", [3, 6])
 def test_comparisons_keep_the_family_wise_error(layout, seeds):

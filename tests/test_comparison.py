@@ -130,6 +130,7 @@ def sweep(rng, mean, spread, seeds, correlation):
 EQUAL, ALIKE = np.zeros(9), np.ones(9)
 
 
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize(
     ("mean", "spread", "seeds", "correlation"),
     [

@@ -15,7 +15,7 @@ from mlpexp.runtime.distributed import Share
 from mlpexp.runtime.errors import ConfigError
 from mlpexp.store import checkpoint_files
 
-RUN = "trainer.max_epochs=2 model.width=16 tracking.figures=false "
+RUN = "data=iris trainer.max_epochs=2 model.width=16 tracking.figures=false "
 
 
 def table(run: Path) -> list[list[float]]:
@@ -41,7 +41,7 @@ def test_a_run_over_two_processes_equals_the_same_run_in_one(train: Callable[...
 
 
 def test_in_a_sweep_it_trains_alone_and_the_line_says_why(train: Callable[..., Any], here: Path) -> None:
-    ended = train("-m seed=1,2 name=s trainer=ddp trainer.max_epochs=1 model.width=8")
+    ended = train("-m seed=1,2 name=s data=iris trainer=ddp trainer.max_epochs=1 model.width=8")
     assert ended.code == 0, ended.err
     assert "2 of them train alone: trainer.strategy" in ended.out
     assert [run.name for run in sorted((here / "multirun/s").glob("*seed=*"))] != []

@@ -247,6 +247,7 @@ def digits_csv(path: Path, count: int = 50, header: bool = True, labels: bool = 
     return path
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("header", [True, False])
 def test_other_data_is_scaled_as_the_runs_own(finished, here, header):
     digits_csv(here / "mine.csv", 1797, header)

@@ -48,7 +48,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.thorough(sample=5)
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize("title", examples())
 def test_an_example_trains_in_a_stack_as_it_does_alone(here, title):
     code, commands = examples()[title]
@@ -186,6 +186,7 @@ WRONG = {
 }
 
 
+@pytest.mark.thorough(sample=12)
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_is_wrong_with_a_plugin_is_said_with_its_name(here, kind):
     source, said = WRONG[kind]

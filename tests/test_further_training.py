@@ -34,7 +34,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-@pytest.mark.thorough(sample=3)
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize(
     ("settings", "start"),
     [

@@ -7,13 +7,13 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import train_as_new_processes
+from conftest import run_script, train_as_new_processes
 
 from mlpexp import load_results
 from mlpexp.search import samplers
 from mlpexp.search.study_storage import Journal
 
-TINY = "data.batch_size=256 trainer.max_epochs=2 tracking.diagnostics=false tracking.tensorboard=false model.width=3"
+TINY = "data.batch_size=256 trainer.max_epochs=2 model.width=3 stack.engine=torch record=table"
 PLACE = Path("multirun/s")
 OPTIMIZERS = "optimizer.name=sgd,adam 'optimizer.momentum=interval(0.5,0.9)' 'optimizer.lr=tag(log,interval(0.01,0.1))'"
 ONLY_SGD = "'hydra.sweeper.conditions={optimizer.momentum:{optimizer.name:sgd}}'"
@@ -30,10 +30,10 @@ def trials() -> list[optuna.trial.FrozenTrial]:
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_a_key_with_a_condition_is_searched_where_it_holds(sampler: str, train: Any, here: Path) -> None:
     command = f"-m hydra/sweeper=optuna name=s {OPTIMIZERS} {ONLY_SGD} {TINY} hydra.sweeper.sampler={sampler} "
-    ended = train(f"{command} hydra.sweeper.n_trials=12 hydra.sweeper.batch_size=6")
+    ended = train(f"{command} hydra.sweeper.n_trials=8 hydra.sweeper.batch_size=4")
     assert (ended.code, "failed" in ended.err) == (0, False), ended.err
     rows = load_results(PLACE)
-    assert len(rows) == 12
+    assert len(rows) == 8
     assert {row["optimizer.name"] for row in rows} == {"sgd", "adam"}
     assert {trial.params["optimizer.name"] for trial in trials() if "optimizer.momentum" in trial.params} == {"sgd"}
     assert {trial.params["optimizer.name"] for trial in trials() if "optimizer.momentum" not in trial.params} == {
@@ -41,8 +41,8 @@ def test_a_key_with_a_condition_is_searched_where_it_holds(sampler: str, train: 
     }
     before = (PLACE / "search.jsonl").read_text()
     shutil.rmtree(PLACE)
-    assert train(f"{command} hydra.sweeper.n_trials=6 hydra.sweeper.batch_size=6").code == 0
-    assert train(f"{command} hydra.sweeper.n_trials=12 hydra.sweeper.batch_size=6").code == 0
+    assert train(f"{command} hydra.sweeper.n_trials=4 hydra.sweeper.batch_size=4").code == 0
+    assert train(f"{command} hydra.sweeper.n_trials=8 hydra.sweeper.batch_size=4").code == 0
     assert (PLACE / "search.jsonl").read_text().splitlines()[1:] == before.splitlines()[1:]
 
 
@@ -116,6 +116,16 @@ def test_a_search_learns_from_an_earlier_sweep(train: Any, here: Path, monkeypat
     assert (refused.code, "hydra.sweeper.warm_start is multirun/grid there" in refused.line) == (2, True)
 
 
+@pytest.fixture(scope="module")
+def _grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("grid")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        ended = run_script("train.py", f"-m name=grid optimizer.lr=0.01,0.1 {TINY}".split())
+    assert ended.code == 0, ended.err
+    return place / "multirun"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -127,7 +137,9 @@ def test_a_search_learns_from_an_earlier_sweep(train: Any, here: Path, monkeypat
          "needs the values of each seed"),
     ],
 )  # fmt: skip
-def test_a_start_that_teaches_nothing_is_refused(arguments: str, said: str, train: Any, here: Path) -> None:
-    assert train(f"-m name=grid optimizer.lr=0.01,0.1 {TINY}").code == 0
+def test_a_start_that_teaches_nothing_is_refused(
+    arguments: str, said: str, train: Any, here: Path, _grid: Path
+) -> None:
+    shutil.copytree(_grid, here / "multirun")
     ended = train(arguments)
     assert (ended.code, said in ended.line) == (2, True), ended.err
