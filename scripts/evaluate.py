@@ -11,13 +11,14 @@ from mlpexp.runtime.shell_commands import plain, program
 
 def main() -> None:
     given = _parser().parse_args()
-    if choice := ensemble_options.choice(given):
-        from mlpexp.evaluation import ensemble_console, evaluate_ensemble
+    choice = ensemble_options.choice(given)
 
-        ensemble_console.show(evaluate_ensemble.write(given.run, choice, given.part, given.data, given.out))
+    from mlpexp.evaluation import evaluate, evaluate_ensemble, evaluation_console  # late, so that --help is fast
+
+    if choice:
+        written = evaluate_ensemble.write(given.run, choice, given.part, given.data, given.out)
+        evaluation_console.show_ensemble(written)
         return
-
-    from mlpexp.evaluation import evaluate, evaluation_console  # torch, matplotlib: late, so that --help is fast
 
     found = evaluate.evaluate(
         given.run, weights=given.weights, part=given.part, data=given.data, out=given.out, embed=not given.no_embedding

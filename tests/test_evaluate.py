@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mlpexp.analysis.ranking import best_run
 from mlpexp.analysis.sweep_analysis import analyse
+from mlpexp.analysis.variation import binomial_interval
 from mlpexp.evaluation import (
     classification_metrics,
     embedding,
@@ -153,7 +154,7 @@ def test_the_interval_is_wilsons():
     from statsmodels.stats.proportion import proportion_confint
 
     for right, total in ((0, 10), (246, 270), (1, 1), (10, 10)):
-        assert classification_metrics.wilson(right, total) == pytest.approx(
+        assert binomial_interval(right / total, total) == pytest.approx(
             proportion_confint(right, total, method="wilson")
         )
 

@@ -57,7 +57,7 @@ def binomial_interval(share: float, samples: int, level: float = LEVEL) -> tuple
     z = special.ndtri((1 + level) / 2)
     centre = (share + z**2 / (2 * samples)) / (1 + z**2 / samples)
     half = z / (1 + z**2 / samples) * np.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
-    return float(centre - half), float(centre + half)
+    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

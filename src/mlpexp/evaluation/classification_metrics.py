@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from mlpexp.analysis.variation import binomial_interval
 from mlpexp.evaluation.network_outputs import Outputs
 
 BINS = 15  # of confidence, equally wide: the usual number for the expected calibration error
@@ -77,7 +77,7 @@ def compute_metrics(outputs: Outputs, class_names: Sequence[str]) -> Metrics:
     by_class = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
     precision, recall, f1, support = (np.asarray(column) for column in by_class)
     counts = np.bincount(predicted, minlength=len(every))
-    low, high = wilson(int((labels == predicted).sum()), len(outputs))
+    low, high = binomial_interval(float((labels == predicted).mean()), len(outputs))
     bins = reliability(outputs.confidence, labels == predicted)
     occurs = support > 0
     return Metrics(
@@ -122,9 +122,3 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
     """The mean difference between confidence and accuracy, weighted by samples."""
     total = sum(entry.count for entry in bins)
     return sum(entry.count * abs(entry.confidence - entry.accuracy) for entry in bins if entry.count) / total
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; it stays within [0, 1] and keeps its coverage near the ends."""
-    low, high = binomtest(successes, n).proportion_ci(0.95, "wilson")
-    return float(low), float(high)

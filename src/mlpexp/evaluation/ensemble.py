@@ -22,7 +22,7 @@ from mlpexp.evaluation import ensemble_members, greedy_selection, member_checks
 from mlpexp.evaluation.ensemble_members import Choice
 from mlpexp.evaluation.ensemble_network import EnsembleNetwork
 from mlpexp.evaluation.stacked_networks import StackedNetworks, chosen_stacks, load_stacks, outputs_of_all
-from mlpexp.evaluation.trained_run import FULL_PRECISION, described_layers
+from mlpexp.evaluation.trained_run import described_layers, precision_remark
 from mlpexp.runtime.errors import UserError
 
 MAX_CANDIDATES = 1_000  # of greedy selection, the best by validation
@@ -97,12 +97,7 @@ class Ensemble:
                 return f"ensemble of {networks} of the best configuration by {self.metric}: {self.configuration}"
 
     def remark(self) -> str | None:
-        """A note on the precision of the numbers, where it differs from the training's."""
-        reduced = {cfg.trainer.flags.get("precision") for stack in self.stacks for cfg in stack.configs}
-        reduced -= set(FULL_PRECISION) | {64, "64", "64-true", "double"}
-        if reduced:
-            return f"trained with trainer.precision={reduced.pop()}, evaluated in full precision: numbers may differ"
-        return None
+        return precision_remark(cfg for stack in self.stacks for cfg in stack.configs)
 
     def origin(self) -> dict[str, Any]:
         """What an exported file says of the networks, as plain builtins."""

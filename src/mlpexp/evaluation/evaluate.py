@@ -3,23 +3,29 @@
 import fnmatch
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from mlpexp.evaluation import embedding, evaluation_data, evaluation_files, recorded_metrics, trained_run
+from mlpexp.evaluation import (
+    embedding,
+    evaluation_data,
+    evaluation_files,
+    network_outputs,
+    recorded_metrics,
+    trained_run,
+)
 from mlpexp.evaluation.classification_metrics import Metrics, compute_metrics
 from mlpexp.evaluation.evaluation_data import Material
-from mlpexp.evaluation.evaluation_files import KIND, METRICS
+from mlpexp.evaluation.evaluation_files import ADVICE, KIND, METRICS, Content
 from mlpexp.evaluation.locate_run import Weights
-from mlpexp.evaluation.network_outputs import compute_outputs, measured, values
+from mlpexp.evaluation.network_outputs import compute_outputs
 from mlpexp.evaluation.trained_run import Trained
 from mlpexp.evaluation.value_evaluation import ValueEvaluation
 from mlpexp.runtime import safe_files
 from mlpexp.store import owned_directory
 
 Part = Literal["train", "val", "test", "all"]
-ADVICE = "choose another directory with --out DIR"
 # what evaluations have written before they had a manifest
 FORMER = ("*.png", "*.csv", "*.tsv", "events.out.tfevents.*", embedding.CONFIG, METRICS)
 
@@ -39,14 +45,6 @@ class Evaluation:
     metrics: Metrics | ValueEvaluation
     directory: Path
     images: list[str]
-    same: bool | None
-    remarks: list[str]
-
-
-class _Content(NamedTuple):
-    metrics: Metrics | ValueEvaluation
-    images: list[str]
-    files: dict[str, str | bytes]
     same: bool | None
     remarks: list[str]
 
@@ -74,8 +72,10 @@ def evaluate(
     samples = evaluation_data.own(run, part) if data is None else evaluation_data.foreign(run, data, part)
     directory = out or _directory(run, path, part, data, weights)
     owned_directory.check(directory, "evaluation", ADVICE, _former_files)
-    metrics, images, files, same, remarks = (_of_values if run.data.target_names else _of_classes)(run, samples, embed)
-    owned_directory.replace(directory, files, "evaluation", ADVICE, _former_files)
+    metrics, measured, content = _of_values(run, samples) if run.data.target_names else _of_classes(run, samples, embed)
+    same, remarks = _compared(run, samples, measured)
+    noted = {"same_as_result": same, "remarks": remarks, **content.measured}
+    images = evaluation_files.write(directory, run, samples, replace(content, measured=noted), _former_files)
     return Evaluation(
         run=run,
         samples=samples,
@@ -87,44 +87,28 @@ def evaluate(
     )
 
 
-def _of_classes(run: Trained, samples: Material, embed: bool) -> _Content:
+def _of_classes(run: Trained, samples: Material, embed: bool) -> tuple[Metrics, Mapping[str, float], Content]:
     outputs = compute_outputs(run.module, samples.inputs, samples.labels, samples.index)
-    same, remarks = _compared(run, samples, outputs.measured)
     metrics = compute_metrics(outputs, run.data.class_names)
     embedded = embedding.embed(outputs) if embed else None
-    shown = evaluation_files.figures_of_classes(run, outputs, metrics, embedded)
-    images, events = evaluation_files.figure_files(shown)
-    files: dict[str, str | bytes] = {
-        **images,
-        **evaluation_files.tables(metrics, outputs, run.data.class_names, embedded),
-        **(evaluation_files.projector_files(run, outputs) if embed else {}),
-        **events,
-        METRICS: evaluation_files.metrics_json(
-            run, samples, evaluation_files.plain_metrics(metrics, outputs, embedded), same, remarks
-        ),
-    }
-    return _Content(metrics, list(images), files, same, remarks)
+    tables = evaluation_files.tables(metrics, outputs, run.data.class_names, embedded)
+    content = Content(
+        figures=evaluation_files.figures_of_classes(run, outputs, metrics, embedded),
+        tables={**tables, **(evaluation_files.projector_files(run, outputs) if embed else {})},
+        measured=evaluation_files.plain_metrics(metrics, outputs, embedded),
+    )
+    return metrics, outputs.measured, content
 
 
-def _of_values(run: Trained, samples: Material, embed: bool) -> _Content:
-    outputs = values(run.module, samples.inputs)
-    found = measured(run.module, samples.inputs, samples.labels)
-    same, remarks = _compared(run, samples, found)
+def _of_values(run: Trained, samples: Material) -> tuple[ValueEvaluation, Mapping[str, float], Content]:
     evaluation = ValueEvaluation(
         index=samples.index,
-        predicted=run.data.in_target_units(outputs.numpy()),
+        predicted=run.outputs(samples.inputs),
         true=run.data.in_target_units(samples.labels.numpy()),
-        measured=found,
+        measured=network_outputs.measured(run.module, samples.inputs, samples.labels),
         data=run.data,
     )
-    images, events = evaluation_files.figure_files(evaluation.figures())
-    files: dict[str, str | bytes] = {
-        **images,
-        **evaluation.tables(),
-        **events,
-        METRICS: evaluation_files.metrics_json(run, samples, evaluation.plain(), same, remarks),
-    }
-    return _Content(evaluation, list(images), files, same, remarks)
+    return evaluation, evaluation.measured, evaluation.content()
 
 
 def _compared(run: Trained, samples: Material, found: Mapping[str, float]) -> tuple[bool | None, list[str]]:

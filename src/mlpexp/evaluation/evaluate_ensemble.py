@@ -4,28 +4,27 @@ Letters: M members, N samples, C classes or values of a regression.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mlpexp.evaluation import ensemble, ensemble_scores, evaluation_data, evaluation_figures, evaluation_files
+from mlpexp.evaluation import ensemble, ensemble_scores, evaluation_data, evaluation_files
 from mlpexp.evaluation.classification_metrics import Metrics, compute_metrics
 from mlpexp.evaluation.ensemble import Ensemble
 from mlpexp.evaluation.ensemble_members import Choice
 from mlpexp.evaluation.ensemble_scores import Estimate, Score
-from mlpexp.evaluation.evaluate import ADVICE, Part
+from mlpexp.evaluation.evaluate import Part
 from mlpexp.evaluation.evaluation_data import Material
+from mlpexp.evaluation.evaluation_files import ADVICE, Content
 from mlpexp.evaluation.network_outputs import Outputs
 from mlpexp.evaluation.value_evaluation import ValueEvaluation
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import owned_directory
 from mlpexp.store.csv_tables import csv_text
 from mlpexp.store.directory_checks import MAX_NAME
-from mlpexp.tracking import figures
 
 ENSEMBLE, FIRST, MEAN = "ensemble", "best member by validation", "mean of members"
 DIFFERENCE = f"{ENSEMBLE} minus {FIRST}"
@@ -130,28 +129,26 @@ def write(
         raise UserError(f"the name {directory.name[:40]}… is too long for a directory; give one with --out DIR")
     owned_directory.check(directory, "evaluation", ADVICE)
     found = evaluate(ensemble.load(sweep, choice), part, data)
-    images, events = evaluation_files.figure_files(_figures(found))
-    rows = list(found.rows())
     if isinstance(found.metrics, ValueEvaluation):
-        tables, plain = found.metrics.tables(), found.metrics.plain()
+        content = found.metrics.content()
     else:
         assert found.outputs is not None
-        tables = evaluation_files.tables(found.metrics, found.outputs, found.ensemble.data.class_names, None)
-        plain = evaluation_files.plain_metrics(found.metrics, found.outputs, None)
-    files: dict[str, str | bytes] = {
-        **images,
-        "members.csv": csv_text(list(rows[0]), [list(row.values()) for row in rows]),
-        **tables,
-        **events,
-        evaluation_files.METRICS: evaluation_files.ensemble_json(
-            found.ensemble,
-            found.samples,
-            {"scores": {row: {k: asdict(v) for k, v in by.items()} for row, by in found.summary().items()}, **plain},
-            found.remarks,
-        ),
-    }
-    owned_directory.replace(directory, files, "evaluation", ADVICE)
-    return Written(evaluation=found, directory=directory, images=list(images))
+        described = found.ensemble.data
+        content = Content(
+            figures=evaluation_files.figures_of_outputs(described, found.outputs, found.metrics),
+            tables=evaluation_files.tables(found.metrics, found.outputs, described.class_names, None),
+            measured=evaluation_files.plain_metrics(found.metrics, found.outputs, None),
+        )
+    rows = list(found.rows())
+    members = csv_text(list(rows[0]), [list(row.values()) for row in rows])
+    scores = {row: {k: asdict(v) for k, v in by.items()} for row, by in found.summary().items()}
+    content = replace(
+        content,
+        tables={"members.csv": members, **content.tables},
+        measured={"remarks": found.remarks, "scores": scores, **content.measured},
+    )
+    images = evaluation_files.write(directory, found.ensemble, found.samples, content)
+    return Written(evaluation=found, directory=directory, images=images)
 
 
 def _outputs(samples: Material, probabilities: NDArray[np.float64], measured: dict[str, float]) -> Outputs:
@@ -164,17 +161,3 @@ def _outputs(samples: Material, probabilities: NDArray[np.float64], measured: di
         hidden=np.empty((len(probabilities), 0), np.float32),
         measured=measured,
     )
-
-
-def _figures(found: EnsembleEvaluation) -> Iterator[tuple[str, Figure]]:
-    if isinstance(found.metrics, ValueEvaluation):
-        yield from found.metrics.figures()
-        return
-    data, outputs = found.ensemble.data, found.outputs
-    assert outputs is not None
-    yield "confusion", figures.confusion_matrix(found.metrics.confusion, data.class_names)
-    yield "calibration", evaluation_figures.reliability_curve(found.metrics.bins, found.metrics.ece)
-    if data.image_shape is not None:
-        images = outputs.inputs.reshape(-1, *data.image_shape)
-        guesses = outputs.labels, outputs.predicted, outputs.confidence
-        yield "mistakes", figures.mistakes(images, *guesses, class_names=data.class_names)

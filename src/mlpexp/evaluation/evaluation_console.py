@@ -1,43 +1,88 @@
-"""An evaluation in the terminal: the main metrics, a row for each class, where the files are."""
+"""An evaluation of a run or of an ensemble in the terminal: the main metrics, a table, where the files are."""
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
 from mlpexp.evaluation.classification_metrics import Metrics
+from mlpexp.evaluation.ensemble_scores import Estimate
 from mlpexp.evaluation.evaluate import Evaluation
+from mlpexp.evaluation.evaluate_ensemble import DIFFERENCE, Written
+from mlpexp.evaluation.evaluation_data import Material
+from mlpexp.evaluation.trained_run import TrainedModel
 from mlpexp.evaluation.value_evaluation import ValueEvaluation
 from mlpexp.nn.losses import LOSSES
 from mlpexp.nn.metric_columns import title
+from mlpexp.nn.metrics import METRICS
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.rich_console import Console
 from mlpexp.runtime.terminal import say, wrapped
 
 MAX_ROWS = 40  # classes; all are in per_class.csv
+MAX_MEMBERS = 20  # all are in members.csv
 
 
 def show(found: Evaluation) -> None:
-    """Print it."""
-    console, metrics = Console(highlight=False), found.metrics
-    count = len(found.samples.labels)
-    samples = f"{count:,} sample{'s' * (count != 1)}"
-    console.print(f"[bold]{escape(str(found.samples.title))}[/bold], {samples}; {found.run.weights}")
-    loss = found.run.cfg.loss_function.name
-    if isinstance(metrics, ValueEvaluation):
-        console.print(", ".join(f"{title(name, [loss])} {_number(value)}" for name, value in metrics.measured.items()))
-        console.print(metrics.shown())
-    else:
-        _show_classes(console, metrics, LOSSES[loss].unit)
-    if found.same:
-        console.print(f"{_same(found)} are those of result.json, to the last bit")
-    for remark in found.remarks:
+    """Print the evaluation of a run."""
+    metrics, loss = found.metrics, found.run.cfg.loss_function.name
+    with _framed(found.samples, found.run, found.remarks) as console:
+        if isinstance(metrics, ValueEvaluation):
+            values = metrics.measured.items()
+            console.print(", ".join(f"{title(name, [loss])} {_number(value)}" for name, value in values))
+            console.print(metrics.shown())
+        else:
+            _show_classes(console, metrics, LOSSES[loss].unit)
+        if found.same:
+            console.print(f"{_same(found)} are those of result.json, to the last bit")
+    _show_place(f"{len(found.images)} figures, tables as CSV and metrics.json", found.directory)
+
+
+def show_ensemble(written: Written) -> None:
+    """Print the evaluation of an ensemble: its scores and those of its members, with intervals."""
+    found = written.evaluation
+    with _framed(found.samples, found.ensemble, found.remarks) as console:
+        summary = found.summary()
+        table = Table(header_style="bold")
+        table.add_column("", overflow="fold")
+        for column in summary:
+            table.add_column(column, justify="right")
+        for name in found.scores:
+            metric, _, target = name.partition(" ")
+            cells = [_interval(scores[name], signed=column == DIFFERENCE) for column, scores in summary.items()]
+            table.add_row(escape(f"{METRICS[metric].title}{f' of {target}' if target else ''}"), *cells)
+        console.print(table)
+        listed = []
+        for member in found.ensemble.members:
+            picks = f", {member.picks} picks" if member.picks > 1 else ""
+            listed.append(f"{escape(member.name)} ({found.ensemble.metric} {member.validation:.4f}{picks})")
+        more = f" and {len(listed) - MAX_MEMBERS:,} more" if len(listed) > MAX_MEMBERS else ""
+        console.print(f"members: {', '.join(listed[:MAX_MEMBERS])}{more}")
+        console.print("95 % intervals by resampling these samples; no result of the test part has chosen a member")
+    images = f"{len(written.images)} figure{'s' * (len(written.images) != 1)}"
+    _show_place(f"{images}, members.csv, further tables and metrics.json", written.directory)
+
+
+@contextmanager
+def _framed(samples: Material, run: TrainedModel, remarks: Sequence[str]) -> Iterator[Console]:
+    """Print which samples and weights were evaluated, then what the block prints, then the remarks."""
+    console, count = Console(highlight=False), len(samples.labels)
+    what = f"{count:,} sample{'s' * (count != 1)}; {escape(run.weights)}"
+    console.print(f"[bold]{escape(str(samples.title))}[/bold], {what}")
+    yield console
+    for remark in remarks:
         console.print(f"[yellow]note:[/yellow] {escape(remark)}")
+
+
+def _show_place(files: str, directory: Path) -> None:
     # no console: a path must not be broken, and its brackets are not markup
     say()
-    say(wrapped(f"{len(found.images)} figures, tables as CSV and metrics.json are in {found.directory}"))
+    say(wrapped(f"{files} are in {directory}"))
     say("Next:")
-    say(f"  {shell_commands.tool('tensorboard', '--logdir', str(found.directory))}")
+    say(f"  {shell_commands.tool('tensorboard', '--logdir', str(directory))}")
 
 
 def _same(found: Evaluation) -> str:
@@ -76,5 +121,12 @@ def _by_class(m: Metrics) -> Table:
     return table
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "–"
+def _interval(estimate: Estimate, *, signed: bool) -> str:
+    value, low, high = (_number(number, "+" * signed) for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value}\n[dim]{low} to {high}[/dim]"
+
+
+def _number(value: float, sign: str = "") -> str:
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:{sign}.4f}" if abs(value) < 1000 else f"{value:{sign}.4g}"

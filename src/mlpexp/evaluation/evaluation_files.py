@@ -1,22 +1,25 @@
-"""The files of an evaluation by name: figures, tables, the Projector's files, an event file, metrics.json."""
+"""The files of an evaluation: figures, tables, the Projector's files, an event file, metrics.json."""
 
 import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mlpexp.data.data_description import Description
 from mlpexp.evaluation import embedding, evaluation_figures
 from mlpexp.evaluation.classification_metrics import Metrics
 from mlpexp.evaluation.embedding import Embedding
 from mlpexp.evaluation.ensemble import Ensemble
 from mlpexp.evaluation.evaluation_data import Material
 from mlpexp.evaluation.network_outputs import Outputs
-from mlpexp.evaluation.trained_run import Trained, TrainedModel
+from mlpexp.evaluation.trained_run import Trained
+from mlpexp.store import owned_directory
 from mlpexp.store.csv_tables import csv_text
 from mlpexp.tracking import figures
 from mlpexp.tracking.event_files import encode, file_name
@@ -24,19 +27,44 @@ from mlpexp.tracking.events import Event, image
 from mlpexp.training import decision_boundary
 
 METRICS = "metrics.json"
+ADVICE = "choose another directory with --out DIR"
 KIND = "mlpexp evaluation"
 SCHEMA_VERSION = 1
 
 
-def figure_files(shown: Iterable[tuple[str, Figure]]) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Figures as PNG, and an event file with the same images."""
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What is written of an evaluation.
+
+    Attributes:
+        figures: by name, which may be drawn late.
+        tables: further files by name.
+        measured: for metrics.json, as plain builtins.
+    """
+
+    figures: Iterable[tuple[str, Figure]]
+    tables: Mapping[str, str | bytes]
+    measured: Mapping[str, Any]
+
+
+def write(
+    directory: Path,
+    run: Trained | Ensemble,
+    samples: Material,
+    content: Content,
+    former: owned_directory.Earlier | None = None,
+) -> list[str]:
+    """Write figures as PNG and as an event file, the tables, and metrics.json; returns the names of the figures."""
     images: dict[str, bytes] = {}
     events: list[Event] = []
-    for name, figure in shown:
-        content, width, height = figures.png(figure)
-        images[f"{name}.png"] = content
-        events.append(image(f"evaluation/{name}", 0, content, width, height, wall_time=time.time()))
-    return images, {file_name(time.time()): encode(events)}
+    for name, figure in content.figures:
+        png, width, height = figures.png(figure)
+        images[f"{name}.png"] = png
+        events.append(image(f"evaluation/{name}", 0, png, width, height, wall_time=time.time()))
+    files: dict[str, str | bytes] = {**images, **content.tables, file_name(time.time()): encode(events)}
+    files[METRICS] = _metrics_json(run, samples, content.measured)
+    owned_directory.replace(directory, files, "evaluation", ADVICE, former)
+    return list(images)
 
 
 def tables(metrics: Metrics, outputs: Outputs, names: Sequence[str], embedded: Embedding | None) -> dict[str, str]:
@@ -89,44 +117,23 @@ def projector_files(run: Trained, outputs: Outputs) -> dict[str, bytes]:
     return embedding.projector_files(outputs.hidden[chosen], columns, images)
 
 
-def metrics_json(
-    run: Trained,
-    samples: Material,
-    measured: Mapping[str, Any],
-    same: bool | None,
-    remarks: Sequence[str],
-) -> str:
-    """The content of metrics.json; what is not finite is null.
-
-    Args:
-        measured: what depends on the task, as plain builtins.
-    """
-    checkpoint = {
-        "path": str(run.place.checkpoint),
-        "sha256": run.sha256,
-        "weights": run.place.weights,
-        "epoch": run.epoch,
-    }
-    identity = run.result.identity if run.result else None
-    origin = {"checkpoint": checkpoint, "identity": identity}
-    return _json(origin, run, samples, {"same_as_result": same, "remarks": list(remarks), **measured})
-
-
-def ensemble_json(run: Ensemble, samples: Material, measured: Mapping[str, Any], remarks: Sequence[str]) -> str:
-    """The same of an ensemble."""
-    members = [asdict(member) for member in run.members]
-    origin = {"ensemble": {"sweep": str(run.sweep), "selection": run.weights, "by": run.metric, "members": members}}
-    return _json(origin, run, samples, {"remarks": list(remarks), **measured})
-
-
-def _json(origin: Mapping[str, Any], run: TrainedModel, samples: Material, found: Mapping[str, Any]) -> str:
+def _metrics_json(run: Trained | Ensemble, samples: Material, measured: Mapping[str, Any]) -> str:
+    """The content of metrics.json; what is not finite is null."""
+    if isinstance(run, Ensemble):
+        members = [asdict(member) for member in run.members]
+        ensemble = {"sweep": str(run.sweep), "selection": run.weights, "by": run.metric, "members": members}
+        origin: dict[str, Any] = {"ensemble": ensemble}
+    else:
+        weights = {"sha256": run.sha256, "weights": run.place.weights, "epoch": run.epoch}
+        checkpoint = {"path": str(run.place.checkpoint), **weights}
+        origin = {"checkpoint": checkpoint, "identity": run.result.identity if run.result else None}
     content: dict[str, Any] = {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
         "complete": True,
         **origin,
         "data": {"name": run.data.name, "part": samples.part, "file": samples.file, "digest": samples.digest},
-        **found,
+        **measured,
     }
     return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
 
@@ -147,19 +154,12 @@ def plain_metrics(metrics: Metrics, outputs: Outputs, embedded: Embedding | None
 def figures_of_classes(
     run: Trained, outputs: Outputs, metrics: Metrics, embedded: Embedding | None
 ) -> Iterator[tuple[str, Figure]]:
-    """The figures of a classification by name."""
+    """The figures of a network that classifies, by name."""
     names, shape = run.data.class_names, run.data.image_shape
-    yield "confusion", figures.confusion_matrix(metrics.confusion, names)
-    yield "calibration", evaluation_figures.reliability_curve(metrics.bins, metrics.ece)
-    if shape is not None:
-        images = outputs.inputs.reshape(-1, *shape)
-        yield (
-            "mistakes",
-            figures.mistakes(images, outputs.labels, outputs.predicted, outputs.confidence, class_names=names),
-        )
-        if run.module.network.user_module is None:
-            weights = run.module.parameter_values()["layers.0.weight"].float().numpy()
-            yield "first_layer", figures.first_layer_weights(weights, shape)
+    yield from figures_of_outputs(run.data, outputs, metrics)
+    if shape is not None and run.module.network.user_module is None:
+        weights = run.module.parameter_values()["layers.0.weight"].float().numpy()
+        yield "first_layer", figures.first_layer_weights(weights, shape)
     if decision_boundary.is_plane(run.data):
         yield "boundary", decision_boundary.draw(run.module, run.data, outputs.inputs, outputs.labels)
     if embedded is None:
@@ -174,6 +174,16 @@ def figures_of_classes(
     if embedded.tsne is not None:
         title = f"t-SNE of the {layer}{some}: distances have no meaning, neighbourhoods do"
         yield "embedding_tsne", evaluation_figures.scatter(embedded.tsne, *chosen, names, words=title)
+
+
+def figures_of_outputs(data: Description, outputs: Outputs, metrics: Metrics) -> Iterator[tuple[str, Figure]]:
+    """The figures of a classification that need no network, by name."""
+    yield "confusion", figures.confusion_matrix(metrics.confusion, data.class_names)
+    yield "calibration", evaluation_figures.reliability_curve(metrics.bins, metrics.ece)
+    if data.image_shape is not None:
+        images = outputs.inputs.reshape(-1, *data.image_shape)
+        guesses = outputs.labels, outputs.predicted, outputs.confidence
+        yield "mistakes", figures.mistakes(images, *guesses, class_names=data.class_names)
 
 
 def _finite(value: Any) -> Any:

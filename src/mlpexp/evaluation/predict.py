@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlpexp.evaluation import ensemble, image_input, network_outputs, recorded_metrics, sample_files, trained_run
+from mlpexp.evaluation import ensemble, image_input, recorded_metrics, sample_files, trained_run
 from mlpexp.evaluation.ensemble_members import Choice
 from mlpexp.evaluation.locate_run import Weights
 from mlpexp.evaluation.trained_run import TrainedModel
@@ -87,10 +87,4 @@ def predict(
         names = [str(i) for i in range(len(numbers))]
     inputs = torch.from_numpy(run.data.features.transform(numbers, categories))
     remarks = [*remarks, *filter(None, [run.remark()])]
-    if isinstance(run, ensemble.Ensemble):
-        outputs = run.outputs(inputs)
-    elif run.data.target_names:
-        outputs = run.data.in_target_units(network_outputs.values(run.module, inputs).numpy())
-    else:
-        outputs = network_outputs.classify(run.module, inputs).numpy()
-    return Predictions(run=run, names=names, outputs=outputs, remarks=remarks)
+    return Predictions(run=run, names=names, outputs=run.outputs(inputs), remarks=remarks)

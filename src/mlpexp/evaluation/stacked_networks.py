@@ -3,6 +3,7 @@
 Letters: R runs, N samples, I inputs, C classes or values of a regression.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description
-from mlpexp.evaluation import locate_run
+from mlpexp.evaluation import trained_run
 from mlpexp.evaluation.locate_run import Weights
 from mlpexp.nn.network import NetworkSpec, forward
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import checkpoint_files
+from mlpexp.training import load_network
+from mlpexp.training.load_network import Network
 
 MAX_NUMBERS = 2**25  # in one tensor of a forward pass, 128 MiB
 
@@ -70,23 +72,22 @@ def load_stacks(directories: Sequence[Path], weights: Weights | None = None) -> 
     Raises:
         UserError: a run has no checkpoint, or it is damaged.
     """
-    groups: dict[object, list[tuple[int, Config, dict[str, Tensor]]]] = {}
-    described: dict[object, tuple[NetworkSpec, Description]] = {}
-    for place, directory in enumerate(directories):
-        cfg, network, state, data = _load(directory, weights)
+    groups: defaultdict[object, dict[int, Network]] = defaultdict(dict)
+    for run, directory in enumerate(directories):
+        place, content = trained_run.checkpoint(directory, weights)
+        found = load_network.network(place.checkpoint, content)
+        data = found.data
         scale = tuple(data.target_shift), tuple(data.target_scale), tuple(data.target_names)
         prepared = data.digest, data.features.key, tuple(data.class_names), scale
-        key: object = network, prepared, next(iter(state.values())).dtype
-        described.setdefault(key, (network, data))
-        groups.setdefault(key, []).append((place, cfg, state))
-    for key, members in groups.items():
-        network, data = described[key]
+        groups[found.network, prepared, next(iter(found.weights.values())).dtype][run] = found
+    for members in groups.values():
+        first, *_ = networks = list(members.values())
         yield StackedNetworks(
-            runs=[place for place, _, _ in members],
-            configs=[cfg for _, cfg, _ in members],
-            network=network,
-            weights={name: torch.stack([state[name] for _, _, state in members]) for name in network.tensors},
-            data=data,
+            runs=list(members),
+            configs=[each.cfg for each in networks],
+            network=first.network,
+            weights={name: torch.stack([each.weights[name] for each in networks]) for name in first.network.tensors},
+            data=first.data,
         )
 
 
@@ -120,21 +121,3 @@ def outputs_of_all(stacks: Sequence[StackedNetworks], inputs: Tensor) -> NDArray
     if not np.isfinite(found).all():
         raise UserError("an output of a network is not finite: an input is too large")
     return found
-
-
-def _load(directory: Path, weights: Weights | None) -> tuple[Config, NetworkSpec, dict[str, Tensor], Description]:
-    """As `trained_run.load` reads them, without a module, which would draw initial weights."""
-    place = locate_run.find(directory, weights)
-    content = checkpoint_files.load(place.checkpoint)
-    cfg, num_features, num_classes = checkpoint_files.described(place.checkpoint, content)
-    if place.weights == "best" and weights is None and cfg.test_weights == "last":
-        return _load(directory, "last")
-    network = cfg.model.network(num_features, num_classes)
-    state = checkpoint_files.check_weights(place.checkpoint, content["state_dict"], network)
-    dtype = _dtype(cfg)
-    data = checkpoint_files.described_data(place.checkpoint, content)
-    return cfg, network, {name: value.to(dtype) for name, value in state.items()}, data
-
-
-def _dtype(cfg: Config) -> torch.dtype:
-    return torch.float64 if cfg.trainer.flags.get("precision") in (64, "64", "64-true", "double") else torch.float32

@@ -1,19 +1,22 @@
 """Loads a trained network from a run's directory or a checkpoint; every value is checked before it is used."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from mlpexp import data as datasets
 from mlpexp.config.model_config import ModelConfig
 from mlpexp.config.schema import Config
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
-from mlpexp.evaluation import locate_run
+from mlpexp.evaluation import locate_run, network_outputs
 from mlpexp.evaluation.locate_run import Place, Weights
 from mlpexp.models.classifier import Classifier
 from mlpexp.store import checkpoint_files, file_names, run_directory, run_weights
@@ -46,6 +49,13 @@ class TrainedModel(Protocol):
 
     @property
     def weights(self) -> str: ...
+
+    def outputs(self, inputs: Tensor) -> NDArray[np.float64]:
+        """Probabilities (N, C) of prepared inputs (N, I); in a regression values (N, T) in the units of the targets.
+
+        Raises:
+            UserError: an output is not finite.
+        """
 
     def remark(self) -> str | None: ...
 
@@ -90,11 +100,13 @@ class Trained:
         return f"weights{epoch}{kind}"
 
     def remark(self) -> str | None:
-        """A note on the precision of the numbers, where it differs from the training's."""
-        precision = self.cfg.trainer.flags.get("precision")
-        if precision not in FULL_PRECISION:
-            return f"trained with trainer.precision={precision}, evaluated in full precision: numbers may differ"
-        return None
+        return precision_remark([self.cfg])
+
+    def outputs(self, inputs: Tensor) -> NDArray[np.float64]:
+        if self.data.target_names:
+            return self.data.in_target_units(network_outputs.values(self.module, inputs).numpy())
+        probabilities: NDArray[np.float64] = network_outputs.classify(self.module, inputs).numpy()
+        return probabilities
 
     def origin(self) -> dict[str, Any]:
         """What an exported file says of its network, as plain builtins."""
@@ -103,6 +115,14 @@ class Trained:
             "checkpoint": {"sha256": self.sha256, "epoch": self.epoch, "weights": self.place.weights},
             "metrics": self.result.metrics if self.result and self.result.epoch == self.epoch else {},
         }
+
+
+def precision_remark(configs: Iterable[Config]) -> str | None:
+    """A note on the precision of the numbers, where it differs from the training's."""
+    precisions = [cfg.trainer.flags.get("precision") for cfg in configs]
+    for reduced in dict.fromkeys(one for one in precisions if one not in (*FULL_PRECISION, *load_network.DOUBLE)):
+        return f"trained with trainer.precision={reduced}, evaluated in full precision: numbers may differ"
+    return None
 
 
 def described_layers(model: ModelConfig) -> dict[str, Any]:
@@ -121,23 +141,33 @@ def load(path: Path, weights: Weights | None = None) -> Trained:
     Raises:
         UserError: there is none, or it is damaged, malicious, or of another version.
     """
-    place = locate_run.find(path, weights)
-    content = checkpoint_files.load(place.checkpoint)
-    cfg, _, _ = checkpoint_files.described(place.checkpoint, content)
-    if place.weights == "best" and weights is None and path.is_dir() and cfg.test_weights == "last":
-        return load(path, "last")  # as the run was tested
-    torch.set_num_threads(cfg.threads)  # as in training: on some machines the bits depend on it
+    place, content = checkpoint(path, weights)
     found = load_network.network(place.checkpoint, content)
-    directory = place.directory
+    torch.set_num_threads(found.cfg.threads)  # as in training: on some machines the bits depend on it
     return Trained(
         place=place,
-        cfg=cfg,
-        module=found.module,
+        cfg=found.cfg,
+        module=found.module(),
         data=found.data,
         epoch=_epoch(content),
         sha256=hashlib.sha256(checkpoint_files.read(place.checkpoint)).hexdigest(),
-        result=None if directory is None else _result(directory),
+        result=None if place.directory is None else _result(place.directory),
     )
+
+
+def checkpoint(path: Path, weights: Weights | None = None) -> tuple[Place, dict[str, Any]]:
+    """Place and content of a run's checkpoint, by default of the one that the run was tested with.
+
+    Raises:
+        UserError: as for `load`.
+    """
+    place = locate_run.find(path, weights)
+    content = checkpoint_files.load(place.checkpoint)
+    if place.weights == "best" and weights is None and path.is_dir():
+        cfg, _, _ = checkpoint_files.described(place.checkpoint, content)
+        if cfg.test_weights == "last":
+            return checkpoint(path, "last")
+    return place, content
 
 
 def _result(directory: Path) -> Result | None:

@@ -3,18 +3,17 @@
 Letters: N samples, T targets.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from mlpexp.data.data_description import Description
+from mlpexp.evaluation.evaluation_files import Content
 from mlpexp.store.csv_tables import csv_text
 from mlpexp.tracking import figures
 
@@ -77,16 +76,16 @@ class ValueEvaluation:
             "predictions.csv": csv_text(["sample", *(f"{kind} {name}" for name in names for kind in kinds)], rows),
         }
 
-    def figures(self) -> Iterator[tuple[str, Figure]]:
-        """By name."""
-        yield "predicted", figures.predicted_values(self.predicted, self.true, self.data.target_names)
-
-    def plain(self) -> dict[str, Any]:
-        """For metrics.json."""
-        return {
-            "metrics": {"samples": len(self.true), **self.measured},
-            "targets": [vars(target) for target in self.targets],
-        }
+    def content(self) -> Content:
+        """What is written of it."""
+        shown = figures.predicted_values(self.predicted, self.true, self.data.target_names)
+        measured = {"samples": len(self.true), **self.measured}
+        targets = [vars(target) for target in self.targets]
+        return Content(
+            figures=[("predicted", shown)],
+            tables=self.tables(),
+            measured={"metrics": measured, "targets": targets},
+        )
 
     def shown(self) -> Table:
         """For a terminal."""

@@ -77,4 +77,4 @@ def draw_run(checkpoint: Path, most: int) -> Figure | None:
     part = "test" if len(prepared.split.test) else "val"
     inputs, labels = prepared.part(part)
     words = {"test": "test samples", "val": "validation samples"}[part]
-    return draw(loaded.module, loaded.data, inputs[:most].numpy(), labels[:most].numpy(), words)
+    return draw(loaded.module(), loaded.data, inputs[:most].numpy(), labels[:most].numpy(), words)

@@ -5,23 +5,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from mlpexp import models
 from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description
 from mlpexp.models.classifier import Classifier
+from mlpexp.nn.network import NetworkSpec
 from mlpexp.store import checkpoint_files
+
+DOUBLE = (64, "64", "64-true", "double")  # values of trainer.precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """Attributes:
-    module: in evaluation, with the checkpoint's weights.
+    weights: by full name, running statistics too, in the precision in which they were trained.
     data: what it was trained on, and how raw samples become its inputs.
     """
 
     cfg: Config
-    module: Classifier
+    network: NetworkSpec
+    weights: dict[str, Tensor]
     data: Description
+
+    def module(self) -> Classifier:
+        """In evaluation mode."""
+        module = models.build(self.cfg, self.data.features.num_inputs, self.data.num_outputs, self.data)
+        module = module.to(next(iter(self.weights.values())).dtype)
+        module.load_state_dict(self.weights)
+        module.eval().requires_grad_(False)
+        return module
 
 
 def network(path: Path, content: Mapping[str, Any]) -> Network:
@@ -34,9 +49,6 @@ def network(path: Path, content: Mapping[str, Any]) -> Network:
     data = checkpoint_files.described_data(path, content)
     network = cfg.model.network(num_features, num_classes)
     state = checkpoint_files.check_weights(path, content["state_dict"], network)
-    module = models.build(cfg, num_features, num_classes, data)
-    if cfg.trainer.flags.get("precision") in (64, "64", "64-true", "double"):
-        module = module.double()
-    module.load_state_dict(state)
-    module.eval().requires_grad_(False)
-    return Network(cfg=cfg, module=module, data=data)
+    dtype = torch.float64 if cfg.trainer.flags.get("precision") in DOUBLE else torch.float32
+    weights = {name: value.to(dtype) for name, value in state.items()}
+    return Network(cfg=cfg, network=network, weights=weights, data=data)
