@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from mlpexp.config.schema import Config, TrainerConfig
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
-from mlpexp.tracking.previous_events import carried_over
+from mlpexp.tracking.event_files import carried_over
 from mlpexp.training import resume, single_run
 from mlpexp.training.recorder import Recorder
 

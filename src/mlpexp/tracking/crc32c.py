@@ -24,11 +24,6 @@ def masked_crc32cs(items: Sequence[bytes]) -> list[int]:
     return [(((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF for crc in crc32cs(items)]
 
 
-def crc32c(data: bytes) -> int:
-    """The CRC of at least four bytes."""
-    return crc32cs([data])[0]
-
-
 def crc32cs(items: Sequence[bytes]) -> list[int]:
     """The CRC of each of several, of at least four bytes."""
     table, offsets = _table()  # (BLOCK * 256,), (BLOCK,)

@@ -1,4 +1,4 @@
-"""Events -> an event file, either live (`EventLog`) or as its finished bytes (`encode`).
+"""Event files: written live (`EventLog`) or as their finished bytes (`encode`), and read where a run is continued.
 
 A file is a sequence of TFRecords: length, checksum of the length, content, checksum of the content. TensorBoard's
 `RecordWriter` is not used: its checksum in pure Python costs more than everything else. A reader silently drops
@@ -10,15 +10,20 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
 from tensorboard.compat.proto.event_pb2 import Event
 
+from mlpexp.runtime import safe_files
 from mlpexp.tracking.crc32c import masked_crc32c, masked_crc32cs
 
+MAX_BYTES = 2**32  # of a file that is read
+# written again when the run starts or ends
+CURVE, OF_THE_BEST = b"train/loss", b"val_best/"
+OF_THE_END = ("_hparams_/", "val_best/", "custom_scalars__config__", "test/", "visual/", "status")
 _file_numbers = itertools.count()
 
 
@@ -86,6 +91,43 @@ class EventLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def carried_over(files: Sequence[Path], until: float) -> Iterator[Event]:
+    """The curves and histograms in earlier `files` of a run up to the moment `until`, each point once.
+
+    Of a file that a crash has truncated the whole records count.
+
+    Raises:
+        UserError: one of them is no regular file, or cannot be read.
+    """
+    seen: set[tuple[str, int]] = set()
+    for path in files:
+        for record, checksum in _contents(safe_files.read_bytes(path, MAX_BYTES)):
+            if checksum != struct.pack("<I", masked_crc32c(record)):
+                break
+            event = Event.FromString(record)
+            points = {(value.tag, event.step) for value in event.summary.value}
+            if event.wall_time <= until and points and not points <= seen:
+                if not any(tag.startswith(OF_THE_END) for tag, _ in points):
+                    yield event
+                seen |= points
+
+
+def epoch_times(content: bytes) -> dict[int, float]:
+    """When each epoch ended, in seconds since 1970, by its number: the times of the curves in a whole event file."""
+    curves = [record for record, _ in _contents(content) if CURVE in record and OF_THE_BEST not in record]
+    return {event.step: event.wall_time for event in map(Event.FromString, curves)}
+
+
+def _contents(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The content of each record of a file, and its checksum."""
+    position = 0
+    while position + 12 < len(content):
+        (length,) = struct.unpack_from("<Q", content, position)
+        end = position + 12 + length
+        yield content[position + 12 : end], content[end : end + 4]
+        position = end + 4
 
 
 def _file_version(wall_time: float) -> Event:

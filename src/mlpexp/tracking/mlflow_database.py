@@ -72,6 +72,7 @@ class MlflowDatabase:
         return cls(connection, found[0][0], artifacts, group)
 
     def runs(self) -> dict[str, list[str]]:
+        """The complete runs by their identities; those that a crash has left incomplete are removed."""
         found: defaultdict[str, list[str]] = defaultdict(list)
         incomplete: list[str] = []  # a client was killed
         for run, identity, status in self._connection.execute(
@@ -90,6 +91,7 @@ class MlflowDatabase:
         return dict(found)
 
     def parent(self, name: str) -> str:
+        """The run of the sweep, made where there is none."""
         self._connection.execute("BEGIN IMMEDIATE")  # processes of one sweep may come at once
         with self._connection:
             return self._parent(name)

@@ -9,7 +9,7 @@ import os
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mlpexp.tracking.mlflow_database import MlflowDatabase, database_file
 from mlpexp.tracking.mlflow_records import GROUP, IDENTITY, STATUSES, params_of, points_of, tags_of
@@ -20,24 +20,6 @@ MAX_METRICS, MAX_PARAMS = 1000, 100  # in one request
 # a server that does not answer must not hold up the training for MLflow's own four minutes
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 OF_THE_SWEEP = ("results.csv", "sweep.json", "multirun.yaml")
-
-
-class Store(Protocol):
-    """What keeps the runs of MLflow; `tags` are equal in all runs of a group but for those of each run."""
-
-    def runs(self) -> Mapping[str, list[str]]:
-        """The complete runs of the group by their identities; those that a crash has left incomplete are removed."""
-        ...
-
-    def parent(self, name: str) -> str:
-        """The run of the sweep, made where there is none."""
-        ...
-
-    def add(self, runs: Sequence[TrackedRun], parent: str | None) -> list[str]: ...
-
-    def remove(self, runs: Sequence[str]) -> None: ...
-
-    def finish(self, parent: str, artifacts: Mapping[str, Path]) -> None: ...
 
 
 class MlflowTracker:
@@ -51,7 +33,7 @@ class MlflowTracker:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
         file = database_file(uri, group.home)
         where = uri if file is None else f"sqlite:///{file}"
-        self._store: Store = (
+        self._store = (
             MlflowClientStore(where, experiment, group) if file is None else _database(file, where, experiment, group)
         )
         self._runs = dict(self._store.runs())
@@ -75,7 +57,7 @@ class MlflowTracker:
             self._store.finish(self._store.parent(self._group.name), there)
 
 
-def _database(file: Path, uri: str, experiment: str, group: Group) -> Store:
+def _database(file: Path, uri: str, experiment: str, group: Group) -> "MlflowDatabase | MlflowClientStore":
     """The SQLite file itself, where MLflow has made it and its tables are as they are known here."""
     if (found := MlflowDatabase.opened(file, experiment, group.key)) is not None:
         return found
@@ -84,7 +66,7 @@ def _database(file: Path, uri: str, experiment: str, group: Group) -> Store:
 
 
 class MlflowClientStore:
-    """A `Store` that MLflow's client writes."""
+    """The runs of one group, written by MLflow's client; the methods are those of `MlflowDatabase`."""
 
     def __init__(self, uri: str, experiment: str, group: Group) -> None:
         from mlflow import MlflowClient

@@ -1,21 +1,40 @@
 """The events of a run: its settings, its curves, its final metrics, its status; figures are added elsewhere.
 
-A run that is trained alone writes them live, a run of a stack once at the end; both use the same functions.
+A run that is trained alone writes them live, a run of a stack once at the end; both use the same functions. No summary
+of an experiment is written for the HParams page: without one TensorBoard derives the columns from the runs, so that
+settings keep their types, and every scalar is a metric column with its last value.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from operator import itemgetter
+from typing import Literal
 
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT
 from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_RUNNING, STATUS_SUCCESS, STATUS_UNKNOWN
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 from mlpexp.nn.diagnostics import LAYER_COLUMNS, START
 from mlpexp.nn.metric_columns import columns, title
 from mlpexp.tracking.events import Event, plain, scalars, string_tensor, text
-from mlpexp.tracking.session_events import Hparam, Status, session_end, session_start
 
 CURVES = ("train/", "val/")
+Hparam = bool | int | float | str
+Status = Literal["ok", "chance", "diverged", "stopped", "failed", "interrupted", "running"]
+
+STATUSES = {
+    "ok": STATUS_SUCCESS,
+    "chance": STATUS_SUCCESS,  # it was trained to its end, and its metrics are numbers
+    "diverged": STATUS_FAILURE,
+    "stopped": STATUS_SUCCESS,  # eliminated by halving, as intended
+    "failed": STATUS_FAILURE,
+    "interrupted": STATUS_UNKNOWN,  # neither success nor failure: it will be trained again
+    "running": STATUS_RUNNING,
+}
 
 
 def run_events(
@@ -59,7 +78,7 @@ def start_events(
     hparams: Mapping[str, Hparam], wall_time: float, titles: Sequence[tuple[str, str]] = ()
 ) -> list[Event]:
     """Before the first epoch: the HParams row and the Custom Scalars page, whose charts `titles` name."""
-    return [session_start(hparams, wall_time), train_against_validation(wall_time, titles or curve_titles())]
+    return [_session_start(hparams, wall_time), train_against_validation(wall_time, titles or curve_titles())]
 
 
 def curve_titles(
@@ -98,7 +117,7 @@ def end_events(
     events = [epoch_event(step, values, wall_time)] if values else []
     if status != "ok":
         events.append(text("status", step, f"**{status}**: {note}" if note else f"**{status}**", wall_time))
-    return [*events, session_end(status, wall_time)]
+    return [*events, _session_end(status, wall_time)]
 
 
 def confusion_table(counts: Sequence[Sequence[int]], class_names: Sequence[str], wall_time: float, step: int) -> Event:
@@ -128,3 +147,33 @@ def _layout(titles: tuple[tuple[str, str], ...]) -> bytes:
     ]
     layout: bytes = Layout(category=[Category(title="train against validation", chart=charts)]).SerializeToString()
     return layout
+
+
+def _session_start(hparams: Mapping[str, Hparam], wall_time: float) -> Event:
+    """The run's settings, one column each; whole numbers beyond 2**53 are rounded, as in JSON."""
+    info = SessionStartInfo(start_time_secs=wall_time)
+    for name, value in hparams.items():
+        cell = info.hparams[name]
+        if isinstance(value, bool):  # before int: True is an int as well
+            cell.bool_value = value
+        elif isinstance(value, str):
+            cell.string_value = value
+        else:
+            cell.number_value = value
+    return _session_event("_hparams_/session_start_info", HParamsPluginData(session_start_info=info), wall_time)
+
+
+def _session_end(status: Status, wall_time: float) -> Event:
+    """How and when the run ended."""
+    info = SessionEndInfo(status=STATUSES[status], end_time_secs=wall_time)
+    return _session_event("_hparams_/session_end_info", HParamsPluginData(session_end_info=info), wall_time)
+
+
+def _session_event(tag: str, data: HParamsPluginData, wall_time: float) -> Event:
+    content = data.SerializeToString(deterministic=True)  # otherwise the order of a map's entries is random
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="hparams", content=content))
+    # everything is in the metadata; the empty tensor is there because a summary must have a value
+    nothing = TensorProto(dtype=DT_FLOAT)
+    nothing.tensor_shape.dim.add(size=0)
+    value = Summary.Value(tag=tag, metadata=metadata, tensor=nothing)
+    return Event(wall_time=wall_time, summary=Summary(value=[value]))

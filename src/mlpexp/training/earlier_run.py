@@ -42,7 +42,7 @@ from mlpexp.store import (
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_state import Found
-from mlpexp.tracking.previous_events import epoch_times
+from mlpexp.tracking.event_files import epoch_times
 from mlpexp.training import resume
 from mlpexp.training.resume import Continued
 

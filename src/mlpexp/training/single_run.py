@@ -32,10 +32,8 @@ from mlpexp.store import (
     test_hits,
 )
 from mlpexp.store.run_directory import Result
-from mlpexp.tracking.event_files import EventLog
-from mlpexp.tracking.previous_events import carried_over
-from mlpexp.tracking.run_events import curve_titles, end_events, start_events
-from mlpexp.tracking.session_events import Hparam
+from mlpexp.tracking.event_files import EventLog, carried_over
+from mlpexp.tracking.run_events import Hparam, curve_titles, end_events, start_events
 from mlpexp.training import resume
 from mlpexp.training.final_status import Conclusion, conclude, result_of
 from mlpexp.training.lightning_logger import RunLogger

@@ -17,8 +17,7 @@ from mlpexp.store.checkpoint_archive import archive
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_weights import Weights
 from mlpexp.tracking.event_files import encode, file_name
-from mlpexp.tracking.run_events import confusion_table, curve_titles, run_events
-from mlpexp.tracking.session_events import Hparam
+from mlpexp.tracking.run_events import Hparam, confusion_table, curve_titles, run_events
 from mlpexp.training.final_status import Conclusion, conclude, result_of
 from mlpexp.training.stack_checkpoints import assemble, network_only
 
