@@ -8,17 +8,9 @@ import hydra
 from omegaconf import DictConfig
 
 from mlpexp.cli import hydra_app
-from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.terminal import say, wrapped
 
 hydra_app.register(sys.argv[1:])
-
-
-def once() -> None:
-    """Refuse -m: one network is described at a time, and Hydra would write a directory for several."""
-    if not {"-m", "--multirun"}.isdisjoint(sys.argv):
-        raise UserError("one network is described at a time; leave -m out")
-    main()
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="describe")
@@ -41,4 +33,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    hydra_app.run(once)
+    hydra_app.run(main, no_sweep="one network is described at a time")

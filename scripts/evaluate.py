@@ -5,13 +5,13 @@ from pathlib import Path
 
 import require_environment  # noqa: F401
 
-from mlpexp.cli import ensemble_options, exit_codes
-from mlpexp.runtime.shell_commands import plain, program
+from mlpexp.cli import argument_parsers, exit_codes
+from mlpexp.runtime.shell_commands import plain
 
 
 def main() -> None:
     given = _parser().parse_args()
-    choice = ensemble_options.choice(given)
+    choice = argument_parsers.ensemble_choice(given)
 
     from mlpexp.evaluation import evaluate, evaluate_ensemble, evaluation_console  # late, so that --help is fast
 
@@ -27,15 +27,10 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    example = f"example: {plain('evaluate.py')} outputs/DATE/TIME --part val"
-    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
+    parser = argument_parsers.of_trained_runs(__doc__, f"{plain('evaluate.py')} outputs/DATE/TIME --part val")
     parser.add_argument("--part", choices=("test", "val", "train", "all"), help="of the run's own data (default: test)")
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="other samples: a CSV or Parquet file with the same columns"
-    )
-    parser.add_argument(
-        "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/evaluation)")
     parser.add_argument(
@@ -43,7 +38,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out PCA, t-SNE and the Projector, which take most of the time",
     )
-    ensemble_options.add(parser)
     return parser
 
 

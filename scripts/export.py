@@ -5,14 +5,14 @@ from pathlib import Path
 
 import require_environment  # noqa: F401
 
-from mlpexp.cli import ensemble_options, exit_codes
-from mlpexp.runtime.shell_commands import plain, program
+from mlpexp.cli import argument_parsers, exit_codes
+from mlpexp.runtime.shell_commands import plain
 from mlpexp.runtime.terminal import say
 
 
 def main() -> None:
     given = _parser().parse_args()
-    choice = ensemble_options.choice(given)
+    choice = argument_parsers.ensemble_choice(given)
 
     from mlpexp.evaluation.export import export  # torch: late, so that --help is fast
 
@@ -24,9 +24,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    example = f"example: {plain('export.py')} outputs/DATE/TIME --format onnx"
-    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
+    parser = argument_parsers.of_trained_runs(__doc__, f"{plain('export.py')} outputs/DATE/TIME --format onnx")
     parser.add_argument(
         "--format",
         choices=("onnx", "torch", "safetensors"),
@@ -35,10 +33,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write (default: RUN/model.*)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
-    parser.add_argument(
-        "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
-    )
-    ensemble_options.add(parser)
     return parser
 
 

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import require_environment  # noqa: F401
 
-from mlpexp.cli import ensemble_options, exit_codes
+from mlpexp.cli import argument_parsers, exit_codes
 from mlpexp.runtime import output_streams
-from mlpexp.runtime.shell_commands import plain, program
+from mlpexp.runtime.shell_commands import plain
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files
 
 
 def main() -> None:
     given = _parser().parse_args()
-    choice = ensemble_options.choice(given)
+    choice = argument_parsers.ensemble_choice(given)
 
     from mlpexp.evaluation import locate_run
 
@@ -36,12 +36,9 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program(),
-        description=__doc__,
-        epilog=f"example: {plain('predict.py')} outputs/DATE/TIME --data new.csv --top 3",
+    parser = argument_parsers.of_trained_runs(
+        __doc__, f"{plain('predict.py')} outputs/DATE/TIME --data new.csv --top 3"
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
     parser.add_argument(
         "--data",
         type=Path,
@@ -53,10 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the CSV there (default: to stdout)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--top", type=int, metavar="K", help="only the K most probable classes of each sample")
-    parser.add_argument(
-        "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
-    )
-    ensemble_options.add(parser)
     return parser
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import require_environment  # noqa: F401
 
-from mlpexp.cli import exit_codes
-from mlpexp.runtime.shell_commands import plain, program
+from mlpexp.cli import argument_parsers, exit_codes
+from mlpexp.runtime.shell_commands import plain
 from mlpexp.runtime.terminal import say, wrapped
 
 REFRESH_S = 15  # how often a browser loads a watched page again
@@ -57,8 +57,7 @@ def _show(found: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    example = f"example: {plain('report.py')} multirun/NAME"
-    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
+    parser = argument_parsers.parser(__doc__, f"{plain('report.py')} multirun/NAME")
     parser.add_argument(
         "directories", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME, or a run's"
     )

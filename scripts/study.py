@@ -6,9 +6,9 @@ from pathlib import Path
 
 import require_environment  # noqa: F401
 
-from mlpexp.cli import exit_codes
+from mlpexp.cli import argument_parsers, exit_codes
 from mlpexp.runtime.errors import UserError
-from mlpexp.runtime.shell_commands import plain, program
+from mlpexp.runtime.shell_commands import plain
 from mlpexp.runtime.terminal import say
 
 STUDIES = (
@@ -50,8 +50,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    example = f"example: {plain('study.py')} edge_of_chaos"
-    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
+    parser = argument_parsers.parser(__doc__, f"{plain('study.py')} edge_of_chaos")
     parser.add_argument("name", choices=STUDIES, metavar="NAME", help=f"one of {', '.join(STUDIES)}")
     parser.add_argument("directory", type=Path, nargs="?", metavar="DIR", help="its sweep (default: multirun/NAME)")
     where = parser.add_mutually_exclusive_group()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import require_environment  # noqa: F401
 
-from mlpexp.cli import exit_codes
-from mlpexp.runtime.shell_commands import plain, program
+from mlpexp.cli import argument_parsers, exit_codes
+from mlpexp.runtime.shell_commands import plain
 
 
 def main() -> None:
@@ -28,8 +28,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    example = f"example: {plain('sweep.py')} multirun/NAME rm --status failed"
-    parser = argparse.ArgumentParser(prog=program(), description=__doc__, epilog=example)
+    parser = argument_parsers.parser(__doc__, f"{plain('sweep.py')} multirun/NAME rm --status failed")
     parser.add_argument("directory", type=Path, metavar="DIR", help="a sweep's directory, e.g. multirun/NAME")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _with_status(actions.add_parser("list", help="every run with its status and size"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPTS, Outcome, tree
 
-from mlpexp.cli import hydra_app
+from mlpexp.cli import hydra_app, single_run_checks
 from mlpexp.config import memory_checks
 
 # what was typed -> what the one line must hold
@@ -129,7 +129,7 @@ def test_a_file_in_the_place_of_the_run_is_left_alone(train, here: Path):
 def test_a_place_that_cannot_be_written_to_is_refused(here: Path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(hydra_app.UserError, match="cannot be written to; give another directory"):
-        hydra_app.refuse_used(here / "new")
+        single_run_checks.refuse_used(here / "new")
 
 
 def test_two_runs_in_one_second_have_two_directories(train, here: Path):

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from hydra.version import VersionBase
 from omegaconf import DictConfig
 
-from mlpexp.cli import automatic_directories, hydra_app
+from mlpexp.cli import automatic_directories, hydra_app, single_run_checks
 from mlpexp.config import sweep_syntax
 from mlpexp.config.compose import hydra_config
 from mlpexp.runtime import signals, terminal
@@ -97,7 +97,7 @@ def plan_of_run(overrides: Sequence[str]) -> DryRun:
     with _session(overrides) as app:
         config = app.compose_config(JOB, sweep_syntax.for_hydra(overrides, is_sweep=False), RunMode.RUN)
         with hydra_config(config):
-            cfg = hydra_app.check_run(config)
+            cfg = single_run_checks.check_run(config)
             directory = Path(str(config.hydra.run.dir))
     status, doing = ("new", "train") if cfg.resume is None else ("shorter", "train further")
     record = {"run": 0, "name": str(directory), "status": status, "stack": None, "alone": "a single run"}

@@ -9,16 +9,10 @@ from pathlib import Path
 _taken: dict[str, str] = {}  # the directory that this process has made, by the name that it asked for
 
 
-def run_dir(started: datetime) -> str:
-    """`outputs/DATE/TIME`, with a number behind it once `claim` had to add one."""
-    asked = f"outputs/{started:%Y-%m-%d}/{started:%H-%M-%S}"
+def named(root: str, started: datetime) -> str:
+    """`ROOT/DATE/TIME`, with a number behind it once `claim` had to add one."""
+    asked = f"{root}/{started:%Y-%m-%d}/{started:%H-%M-%S}"
     return _taken.get(asked, asked)
-
-
-def sweep_name(started: datetime) -> str:
-    """`DATE/TIME` below `multirun`; see `run_dir`."""
-    asked = f"multirun/{started:%Y-%m-%d}/{started:%H-%M-%S}"
-    return _taken.get(asked, asked).removeprefix("multirun/")
 
 
 def claim(asked: str) -> str:

@@ -54,10 +54,7 @@ def run(
 
 
 def _check_working_directory() -> None:
-    """
-    Raises:
-        UserError: it has been deleted, which libraries answer with errors of their own.
-    """
+    """Raises `UserError`: it has been deleted, which libraries answer with errors of their own."""
     try:
         Path.cwd()
     except FileNotFoundError:

@@ -17,22 +17,17 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.cli import automatic_directories, exit_codes
 from mlpexp.cli.help_text import help_template
-from mlpexp.config import checks, model_checks, own_options, plugin_keys, run_names, schema, sweep_syntax
+from mlpexp.config import checks, own_options, plugin_keys, run_names, schema, sweep_syntax
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
-from mlpexp.config.overrides import by_key, shell_word
 from mlpexp.config.overrides import parse as parse_override
-from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS
 from mlpexp.runtime import shell_commands, signals, user_code
 from mlpexp.runtime.errors import UserError
-from mlpexp.runtime.terminal import say
-from mlpexp.store import atomic_files, file_names
 
 _MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 
@@ -96,11 +91,13 @@ def register_resolvers() -> None:
 
 
 def _run_dir(started: datetime, resume: str | None) -> str:
-    return resume or automatic_directories.run_dir(started)
+    return resume or automatic_directories.named("outputs", started)
 
 
 def _sweep_name(started: datetime, name: str | None) -> str:
-    return run_names.safe_component(str(name)) if name is not None else automatic_directories.sweep_name(started)
+    if name is not None:
+        return run_names.safe_component(str(name))
+    return automatic_directories.named("multirun", started).removeprefix("multirun/")
 
 
 def _full_run_name(overrides: list[str]) -> str:
@@ -117,104 +114,12 @@ def _notebook_init(variant: str) -> str:
     return "torch" if variant == "torch_nn" else "notebook"
 
 
-def check_run(config: DictConfig) -> Config:
-    """Check all of a single run before anything is written.
-
-    Args:
-        config: with Hydra's node.
-
-    Raises:
-        UserError: what is wrong.
-    """
-    plugin_keys.check_chosen(config.hydra)
-    cfg = parse(config)
-    if "name" in by_key(config.hydra.overrides.task):
-        where = shell_word("hydra.run.dir", f"outputs/{cfg.name}")
-        say(
-            f"note: name is for sweeps (-m) and ignored here; a run's directory is named by {where}",
-            error=True,
-        )
-    if cfg.dry_run:
-        raise UserError("dry_run=true shows the plan of a sweep: add -m")
-    if cfg.halving.rungs is not None and cfg.resume is None:
-        raise UserError("halving compares the runs of a sweep; add -m, or leave it out")
-    if cfg.record == "table":
-        raise UserError("record=table belongs to a sweep; add -m, or leave it out")
-    if cfg.resume is None:
-        refuse_used(Path(str(config.hydra.run.dir)), automatic=_is_automatic(config.hydra.run, "dir"))
-        summary = model_checks.check_data(cfg)  # before a directory is made
-        if summary is not None:
-            say(summary)
-    else:
-        from mlpexp.training import resume
-
-        resume.find(cfg, list(config.hydra.overrides.task))
-    if cfg.trainer.accelerator not in ("cpu", "auto") or cfg.trainer.flags or cfg.callbacks or cfg.logger:
-        from mlpexp.training import trainer_setup  # Lightning: late, and only where it is needed
-
-        trainer_setup.check(cfg)
-    return cfg
-
-
-class CheckFirst(Callback):
-    """Checks the configuration of a single run before Hydra creates its directory."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        try:
-            cfg = check_run(config)
-            if cfg.resume is None and _is_automatic(config.hydra.run, "dir"):
-                automatic_directories.claim(str(config.hydra.run.dir))
-            elif cfg.resume is not None:
-                atomic_files.detach(Path(cfg.resume) / file_names.LOG)  # Hydra adds to it in place
-        except Exception as error:
-            # Hydra turns exceptions of callbacks into warnings
-            raise Refused(error) from error
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        try:
-            if _is_automatic(config.hydra.sweep, "dir") and config.get("name") is None:
-                automatic_directories.claim(str(config.hydra.sweep.dir))
-        except Exception as error:
-            raise Refused(error) from error
-
-
-def _is_automatic(node: DictConfig, key: str) -> bool:
-    """Whether this directory was not given by the user."""
-    written = str(OmegaConf.to_container(node, resolve=False)[key])  # type: ignore[call-overload,index]
-    return written.startswith(("${mlpexp.run_dir:", "multirun/${mlpexp.sweep_name:"))
-
-
 class Refused(BaseException):
     """Carries an error past Hydra's `except Exception`."""
 
 
-def refuse_used(directory: Path, *, automatic: bool = False) -> None:
-    """A directory that holds a run, or something else, is not written into.
-
-    Raises:
-        UserError: `directory` is a file, holds files, or cannot be made.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} is a file; give a directory, e.g. hydra.run.dir=outputs/mine")
-    there = next(place for place in (directory, *directory.absolute().parents) if place.exists())
-    if there != directory and not there.is_dir():
-        raise UserError(f"hydra.run.dir={directory}: {there} is a file; give another directory")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"hydra.run.dir={directory}: {there} cannot be written to; give another directory")
-    if not automatic and directory.is_dir() and any(directory.iterdir()):
-        raise UserError(
-            f"{directory} is not empty; choose another hydra.run.dir, "
-            f"or continue the run that is there with {shell_word('resume', str(directory))}"
-        )
-
-
 def parse(cfg: DictConfig) -> schema.Config:
-    """The typed, checked configuration of one job; interpolations are resolved here.
-
-    Raises:
-        UserError: an interpolation has no value.
-        ConfigError: see `checks.parse`.
-    """
+    """The typed configuration of one job, checked by `checks.parse`; interpolations are resolved here."""
     job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     try:
         plain = OmegaConf.to_container(job, resolve=True)
@@ -230,8 +135,12 @@ def _started_in(cfg: DictConfig) -> Path:
     return Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
 
 
-def run(main: Callable[[], Any]) -> NoReturn:
-    """Call a Hydra main and leave with the right exit code and at most one line on stderr for each problem."""
+def run(main: Callable[[], Any], *, no_sweep: str = "") -> NoReturn:
+    """Call a Hydra main and exit with the right code and at most one line on stderr for each problem.
+
+    Args:
+        no_sweep: why `-m` is refused, for which Hydra would make a directory.
+    """
     verbose = exit_codes.wants_traceback()
     os.environ[exit_codes.FULL_ERROR] = "1"  # Hydra then raises its errors, and `_worded` describes them
 
@@ -242,6 +151,8 @@ def run(main: Callable[[], Any]) -> NoReturn:
         refused: BaseException | None = None
         with signals.interruptible():
             is_sweep = not _MULTIRUN.isdisjoint(sys.argv)
+            if is_sweep and no_sweep:
+                raise UserError(f"{no_sweep}; leave -m out")
             sys.argv[1:] = sweep_syntax.for_hydra(sys.argv[1:], is_sweep=is_sweep)
             _refuse_unknown_options()
             try:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from mlpexp import data
 from mlpexp.analysis import run_files
 from mlpexp.cli import console, hydra_app
+from mlpexp.config.checks import refuse_keys_of_sweeps
 from mlpexp.config.overrides import by_key, spell
 from mlpexp.config.schema import Config
 from mlpexp.runtime import shell_commands
@@ -77,15 +78,8 @@ def train_alone(cfg: DictConfig) -> None:
 
 
 def _checked(cfg: DictConfig) -> Config:
-    """
-    Raises:
-        UserError: the configuration is wrong, or asks for what only a sweep has.
-    """
     config = hydra_app.parse(cfg)
-    if config.dry_run:
-        raise UserError("dry_run=true shows the plan of a sweep in stacks: add -m, and leave out hydra/launcher")
-    if config.halving.rungs is not None and config.resume is None:
-        raise UserError("halving compares the runs of a sweep in stacks: add -m, and leave out hydra/launcher")
+    refuse_keys_of_sweeps(config, "add -m, and leave out hydra/launcher and hydra/sweeper")
     return config
 
 
@@ -97,9 +91,6 @@ def _train(config: Config, *, alone: bool) -> tuple[Config, Result]:
 
     Returns:
         Its configuration (of a resumed run: its own), and its result.
-
-    Raises:
-        UserError: the run cannot be continued; see also `single_run.train`.
     """
     hydra = HydraConfig.get()
     if alone:
@@ -161,9 +152,6 @@ def _finished(cfg: Config, directory: Path) -> Result | None:
 
     What a damaged, failed or interrupted run has left is set aside; Hydra has opened the run's log and
     written its configuration already, so these stay.
-
-    Raises:
-        UserError: the directory holds another run that is done.
     """
     found = inspect(directory, identity(cfg, data.digest(cfg.data)))
     if found.state in (State.DONE, State.NEW):

@@ -106,6 +106,17 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
     return parse(plain, recorded=True)
 
 
+def refuse_keys_of_sweeps(cfg: Config, advice: str) -> None:
+    """Raise `ConfigError` for keys that a run alone cannot follow; `advice` says what to do."""
+    given = {
+        "dry_run=true shows the plan of a sweep": cfg.dry_run,
+        "halving.rungs compares the runs of a sweep": cfg.halving.rungs is not None and cfg.resume is None,
+        "record=table belongs to a sweep": cfg.record == "table",
+    }
+    if problems := [f"{what}; {advice}" for what, is_set in given.items() if is_set]:
+        raise ConfigError(problems)
+
+
 def _without_refused(plain: Mapping[str, Any], error: ValidationError) -> Config | None:
     """The configuration with the defaults of the keys that are refused, to check the others; None where that fails."""
     rest: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}

@@ -79,10 +79,7 @@ class SharedPart:
         return _with(self._plain, top)
 
     def run(self, spec: RunSpec, top: Sequence[Override], make_files: MakeFiles) -> ComposedRun:
-        """
-        Raises:
-            UNUSUAL: Hydra has to compose the run.
-        """
+        """Raises `UNUSUAL`: Hydra has to compose the run."""
         if (
             not self._config
             or any(override.key in self._read for override in top)

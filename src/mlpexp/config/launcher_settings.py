@@ -53,10 +53,7 @@ class Settings:
         return replace(self, backend="fork") if is_faster else replace(self, backend="process", workers=None)
 
     def check(self) -> None:
-        """
-        Raises:
-            ConfigError: what is wrong with the settings, one line each.
-        """
+        """Raises `ConfigError`: what is wrong with the settings, one line each."""
         if problems := list(self._problems()):
             raise ConfigError(problems)
 

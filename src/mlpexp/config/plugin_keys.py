@@ -96,19 +96,13 @@ _ELSEWHERE = {
 
 
 def check(kind: str, name: str, given: Iterable[str]) -> None:
-    """
-    Raises:
-        ConfigError: keys that the plugin `hydra/<kind>=<name>` does not have.
-    """
+    """Raises `ConfigError`: keys that the plugin `hydra/<kind>=<name>` does not have."""
     if unknown := [key for key in given if key not in KEYS[kind, name]]:
         raise ConfigError([unknown_key(f"hydra.{kind}.{key}", name) for key in unknown])
 
 
 def check_chosen(hydra_node: Mapping[str, Any]) -> None:
-    """
-    Raises:
-        ConfigError: keys that the chosen sweeper or launcher does not have, if it is one of ours.
-    """
+    """Raises `ConfigError`: keys that the chosen sweeper or launcher does not have, if it is one of ours."""
     for (kind, name), target in TARGETS.items():
         if hydra_node[kind].get("_target_") == target:
             check(kind, name, [key for key in hydra_node[kind] if key != "_target_"])

@@ -149,11 +149,7 @@ class SkipCondition:
 
 
 def _names(node: ast.AST) -> Iterator[str]:
-    """The dotted names of a condition.
-
-    Raises:
-        ValueError: it has something else in it than a condition.
-    """
+    """The dotted names of a condition."""
     match node:
         case ast.Name() | ast.Attribute():
             inner = node

@@ -80,10 +80,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return tuple(self._entries)
 
     def __getitem__(self, name: str) -> T:
-        """
-        Raises:
-            UserError: there is no entry of this name; the message lists the choices.
-        """
+        """Raises `UserError`: there is no entry of this name; the message lists the choices."""
         try:
             return self._entries[name]
         except KeyError:

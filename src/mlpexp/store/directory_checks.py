@@ -9,26 +9,27 @@ from mlpexp.store import file_names
 MAX_NAME = 255  # bytes, in all common file systems
 
 
-def check_sweep_directory(directory: Path) -> None:
-    """
-    Raises:
-        UserError: a sweep cannot be written there.
-    """
+def check_place(directory: Path, key: str) -> None:
+    """Raise `UserError` where `directory`, which `key` gives, is a file, or cannot be made or written to."""
+    path = directory.absolute()
     try:
-        there = next(place for place in (directory, *directory.parents) if os.path.lexists(place))
+        there = next(place for place in (path, *path.parents) if os.path.lexists(place))
     except (OSError, ValueError) as error:  # a NUL, say
-        raise UserError(f"hydra.sweep.dir: {error}; choose another name=…") from None
-    longest = max(len(os.fsencode(part)) for part in directory.parts)
+        raise UserError(f"{key}: {error}; give another directory") from None
+    longest = max(len(os.fsencode(part)) for part in path.parts)
     if longest > MAX_NAME:
-        raise UserError(f"hydra.sweep.dir has a name of {longest} bytes, {MAX_NAME} are possible; choose a shorter one")
+        raise UserError(f"{key} has a name of {longest} bytes, {MAX_NAME} are possible; choose a shorter one")
+    if not there.is_dir():
+        raise UserError(f"{key}={directory}: {there} is a file; give another directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={directory}: {there} cannot be written to; give another directory")
+
+
+def check_sweep_directory(directory: Path) -> None:
+    """Raise `UserError` where a sweep cannot be written, e.g. among other files."""
     if directory.is_symlink():
         raise UserError(f"{directory} is a symbolic link; choose another name=…, or give its target as hydra.sweep.dir")
-    if there == directory and not directory.is_dir():
-        raise UserError(f"{directory} is a file; choose another name=…")
-    if not there.is_dir():
-        raise UserError(f"{directory} cannot be made: {there} is no directory; choose another hydra.sweep.dir")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{there} cannot be written to; choose another hydra.sweep.dir, or ask for the right to")
+    check_place(directory, "hydra.sweep.dir")
     if directory.is_dir():
         names = {path.name for path in directory.iterdir()}
         if names and not names & file_names.OF_A_SWEEP:

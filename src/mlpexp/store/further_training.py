@@ -80,10 +80,7 @@ def needs_its_length(cfg: Config) -> str | None:
 
 
 def refuse(configs: Sequence[Config], directory: Path) -> None:
-    """
-    Raises:
-        UserError: the epochs that these runs have behind them are not those of a longer training.
-    """
+    """Raises `UserError`: the epochs that these runs have behind them are not those of a longer training."""
     for cfg in {id(cfg.optimizer): cfg for cfg in configs}.values():
         if reason := needs_its_length(cfg):
             raise UserError(

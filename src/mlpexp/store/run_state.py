@@ -188,20 +188,13 @@ def vacant(shelf: Path, name: str) -> Path:
 
 
 def check_shelf(shelf: Path) -> None:
-    """
-    Raises:
-        UserError: it is a symbolic link.
-    """
+    """Raises `UserError`: it is a symbolic link."""
     if shelf.is_symlink():
         raise UserError(f"{shelf} is a symbolic link; nothing is moved through it: move it away")
 
 
 def _are_whole(directory: str, files: Mapping[str, Mapping[str, int | str]]) -> bool:
-    """Whether files are what the marker says, and neither they nor their directories are links.
-
-    Raises:
-        UserError: one cannot be read.
-    """
+    """Whether files are what the marker says, and neither they nor their directories are links."""
     folders = {name.rpartition("/")[0] for name in files}
     if any(folder and os.path.islink(f"{directory}/{folder}") for folder in folders):  # noqa: PTH114
         return False

@@ -162,11 +162,7 @@ def wait(directory: Path) -> None:
 
 
 def _wait_for_writers(directory: Path, wait_s: float) -> bool:
-    """Whether there are no workers any more; then their files are removed, too.
-
-    Raises:
-        UserError: a link is in the place of these files.
-    """
+    """Whether there are no workers any more; then their files are removed, too."""
     folder = directory / WORKERS
     if folder.is_symlink():
         raise UserError(f"{folder} is a symbolic link; nothing is written or removed through it: move it away")

@@ -28,10 +28,7 @@ AHEAD = 2  # units handed out per worker, so that none waits for the next
 
 @contextmanager
 def connected(settings: Settings, session: Session, prepare: Callable[[], None] | None) -> Iterator["Dask"]:
-    """
-    Raises:
-        UserError: no scheduler answers, or none of its workers.
-    """
+    """Raises `UserError`: no scheduler answers, or none of its workers."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what a person must know is in our own messages
     with ExitStack() as stack:
         address: Any = settings.address

@@ -10,10 +10,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from mlpexp.config import model_checks, plugin_keys
+from mlpexp.config.checks import refuse_keys_of_sweeps
 from mlpexp.config.compose import Composer
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec, swept_keys
-from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError, described
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock, file_names, run_directory, worker_session
@@ -142,7 +142,7 @@ def _launched_elsewhere(
 ) -> list[JobReturn]:
     """By a launcher other than ours, which trains each run alone."""
     for run in check(composer, specs, alone=True):
-        _refuse_stacked_only(run.config)
+        refuse_keys_of_sweeps(run.config, "leave out hydra/launcher, which trains each run alone")
     directory = Path(str(config.hydra.sweep.dir))
     directory.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, directory / file_names.MULTIRUN)
@@ -153,27 +153,8 @@ def _launched_elsewhere(
     return returns
 
 
-def _refuse_stacked_only(cfg: Config) -> None:
-    """
-    Raises:
-        UserError: a key that only `hydra/launcher=stacked` can follow.
-    """
-    given = {
-        "dry_run=true shows the plan of a sweep": cfg.dry_run,
-        "halving.rungs compares the runs of a sweep": cfg.halving.rungs is not None,
-        "record=table keeps the runs of a sweep": cfg.record == "table",
-    }
-    if problems := [
-        f"{what} that is trained in stacks; leave out hydra/launcher" for what, is_set in given.items() if is_set
-    ]:
-        raise ConfigError(problems)
-
-
 def raise_failures(returns: Sequence[JobReturn]) -> None:
-    """
-    Raises:
-        RunsFailed: some runs raised.
-    """
+    """Raises `RunsFailed`: some runs raised."""
     failed = [ended for ended in returns if ended.status == JobStatus.FAILED]
     if not failed:
         return

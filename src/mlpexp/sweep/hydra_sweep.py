@@ -271,10 +271,7 @@ NO_DIRECTORY = (
 
 
 def refuse_other_application(config: DictConfig, plugin: str) -> None:
-    """
-    Raises:
-        UserError: the configuration is not one of mlpexp's, so that another function would have to be run.
-    """
+    """Raises `UserError`: the configuration is not one of mlpexp's, so that another function would have to be run."""
     if missing := [key for key in schema.defaults() if key not in config]:
         raise UserError(
             f"{plugin} trains mlpexp's networks, and this application is another one: its configuration has no "

@@ -209,10 +209,7 @@ def identities(unit: Unit) -> list[str]:
 
 
 def data_of(job: Job) -> Prepared:
-    """
-    Raises:
-        UserError: the data is not what it was when the sweep began.
-    """
+    """Raises `UserError`: the data is not what it was when the sweep began."""
     found = datasets.prepare(job.config.data)
     if job.data_digest and found.digest != job.data_digest:
         raise UserError(
@@ -266,12 +263,7 @@ def _by_epoch(unit: Unit, states: Mapping[int, TrainingState]) -> Iterable[list[
 
 
 def _train_alone(job: Job) -> Outcome:
-    """Train one job in the surroundings that Hydra promises it; what it raises stays with it.
-
-    Raises:
-        Interrupted: stopped from outside.
-        OSError: the disk is full or broken.
-    """
+    """Train one job in the surroundings that Hydra promises it; what it raises stays with it."""
     job.directory.mkdir(parents=True, exist_ok=True)
     try:
         data_of(job)

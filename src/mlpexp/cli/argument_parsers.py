@@ -1,9 +1,11 @@
-"""The options of evaluate, predict and export that take an ensemble of a sweep's runs in place of one run."""
+"""Parsers of the scripts' arguments; evaluate, predict and export take a run, or an ensemble of a sweep's runs."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.shell_commands import program
 
 if TYPE_CHECKING:
     from mlpexp.evaluation.ensemble_members import Choice
@@ -11,8 +13,23 @@ if TYPE_CHECKING:
 ALL = "all"
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
+def parser(description: str | None, example: str) -> argparse.ArgumentParser:
+    """
+    Args:
+        description: the docstring of the script.
+        example: a command.
+    """
+    return argparse.ArgumentParser(prog=program(), description=description, epilog=f"example: {example}")
+
+
+def of_trained_runs(description: str | None, example: str) -> argparse.ArgumentParser:
+    """As `parser`, with the run, its checkpoint, and the choice of an ensemble, see `ensemble_choice`."""
+    found = parser(description, example)
+    found.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
+    found.add_argument(
+        "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
+    )
+    group = found.add_argument_group(
         "ensembles", "RUN is a sweep's directory; members are chosen by validation, never by the test part"
     )
     group.add_argument("--ensemble", type=_count, metavar="N", help="average so many of its runs, or all")
@@ -29,9 +46,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="only runs with this value of a swept key (or VALUE,VALUE); may be given several times",
     )
+    return found
 
 
-def choice(given: argparse.Namespace) -> "Choice | None":
+def ensemble_choice(given: argparse.Namespace) -> "Choice | None":
     """How the ensemble is chosen; None for a single run.
 
     Raises:
