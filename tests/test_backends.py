@@ -32,7 +32,7 @@ from mlpexp.config.overrides import RunSpec
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
 from mlpexp.store.worker_session import conducting
-from mlpexp.sweep.hydra_jobs import Job
+from mlpexp.sweep.jobs import Job
 from mlpexp.sweep.remote_workers import MAX_IDLE_LOSSES, Lost, LostWorkers, RemoteWorker
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import single_run

@@ -100,7 +100,7 @@ def content(text: str) -> str:
 
 def by_us(composer: Composer, overrides: list[str], number: int) -> dict[str, Any]:
     composed = composer.compose(specs([overrides], number)[0])
-    files = composed.hydra_files() if composed.output_subdir is not None else {}
+    files = composed.make_files(composed.spec, composed.output_dir) if composed.output_subdir is not None else {}
     return {
         "config": repr(composed.config),
         "directory": composed.output_dir,

@@ -18,9 +18,10 @@ import mlpexp
 from mlpexp.cli import hydra_app
 from mlpexp.config import overrides, schema, sweep_syntax
 from mlpexp.config.compose import Composer
+from mlpexp.config.grid_settings import GridSettings
 from mlpexp.config.skip_condition import SkipCondition
 from mlpexp.runtime.errors import UserError
-from mlpexp.sweep.grid import Chosen, GridSettings, expand
+from mlpexp.sweep.grid import Chosen, expand
 
 CONF = Path(__file__).parents[1] / "conf"
 KEYS = sorted(schema.field_types())

@@ -14,7 +14,7 @@ from mlpexp.config import checks, schema
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, Interrupted
 from mlpexp.store import checkpoint_files, file_names, run_directory
-from mlpexp.store.identity import identity, identity_content
+from mlpexp.store.identity import entry, identity
 from mlpexp.store.run_directory import Result
 from mlpexp.sweep import successive_halving
 
@@ -208,7 +208,7 @@ def test_a_run_that_raises_fails_by_itself(train, monkeypatch):
 
 def test_halving_is_part_of_the_identity_and_absent_from_it_when_off():
     off = configured({})
-    assert "halving" not in identity_content(off, "d")["config"]
+    assert entry(off, "halving").content == {}
     assert identity(configured({"halving.factor": 5}), "d") == identity(off, "d")
     one, two = (configured({"halving.rungs": rungs, "trainer.max_epochs": 9}) for rungs in ([1], [1, 3]))
     assert len({identity(cfg, "d") for cfg in (off, one, two)}) == 3

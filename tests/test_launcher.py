@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlpexp.cli import hydra_app
 from mlpexp.runtime.errors import Interrupted, RunsFailed
-from mlpexp.sweep.hydra_jobs import Job, Outcome
+from mlpexp.sweep.jobs import Job, Outcome
 
 CONF = Path(__file__).parents[1] / "conf"
 MULTIRUN = "hydra.mode=MULTIRUN"

@@ -15,7 +15,7 @@ from mlpexp.config.schema import Config, DataConfig
 from mlpexp.data.preprocessing import Features
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import checkpoint_files, file_names, run_directory
-from mlpexp.sweep.hydra_jobs import Job
+from mlpexp.sweep.jobs import Job
 from mlpexp.sweep.work_unit import data_of
 
 ROWS = [

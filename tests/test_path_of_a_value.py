@@ -11,7 +11,7 @@ from mlpexp.config import checks, compose
 from mlpexp.models.stack_updates import LearningRates
 
 SOURCE = str(Path(checks.__file__).parents[2])
-FUNCTIONS, FILES = 16, 13  # lower them when it gets shorter
+FUNCTIONS, FILES = 15, 12  # lower them when it gets shorter
 
 
 def test_a_learning_rate_passes_through_few_functions_to_its_stack(

@@ -15,7 +15,7 @@ from rich.console import Console
 from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.store.run_directory import Result
-from mlpexp.sweep.hydra_jobs import Job, Outcome
+from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.sweep_console import Screen, plan_line
 from mlpexp.training.planner import Plan, Stack
 

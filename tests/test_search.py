@@ -28,7 +28,7 @@ from mlpexp import load_results
 from mlpexp.runtime.errors import Interrupted
 from mlpexp.search import samplers
 from mlpexp.search.study_storage import Journal
-from mlpexp.sweep.hydra_jobs import Job, Outcome
+from mlpexp.sweep.jobs import Job, Outcome
 
 SPACE = "'optimizer.lr=tag(log,interval(0.001,1))' 'model.width=tag(log,int,interval(4,64))' model.activation=tanh,relu"
 SEARCH = "-m hydra/sweeper=optuna name=s"

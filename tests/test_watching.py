@@ -15,7 +15,7 @@ from mlpexp.config.schema import Config
 from mlpexp.report import watch
 from mlpexp.report.build_report import build
 from mlpexp.runtime.errors import Interrupted, UserError
-from mlpexp.sweep.sweep_console import FILES_S, OF_HYDRA_FILES, STACK_EPOCH_S, STACK_S, TimeLeft
+from mlpexp.sweep.time_left import FILES_S, OF_HYDRA_FILES, STACK_EPOCH_S, STACK_S, TimeLeft
 
 GRID = "-m seed=0,1,2 trainer.max_epochs=2 model.width=6 data.batch_size=300 hydra.launcher.backend=process name=s"
 

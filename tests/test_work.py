@@ -13,7 +13,7 @@ from mlpexp.config import checks
 from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.sweep import work_unit
-from mlpexp.sweep.hydra_jobs import Job
+from mlpexp.sweep.jobs import Job
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import trainer_setup
 
@@ -49,9 +49,9 @@ def numbers(place: Path, runs: int) -> list[str]:
 
 
 def test_a_unit_that_travelled_leaves_the_same_numbers(tmp_path: Path) -> None:
-    here = dict(work_unit.work(unit(tmp_path / "here", [1, 2, 3])))
+    here = dict(work_unit.work([unit(tmp_path / "here", [1, 2, 3])]))
     sent = pickle.loads(pickle.dumps(unit(tmp_path / "sent", [1, 2, 3]).packed()))
-    there = dict(work_unit.work(sent))
+    there = dict(work_unit.work([sent]))
     assert list(here) == list(there) == [10, 11, 12]
     for place, outcome in here.items():
         assert outcome.result and there[place].result
@@ -77,10 +77,10 @@ def test_of_a_failing_stack_only_the_run_whose_fault_it_is_fails(
         return train_stack(configs, *more, **options)
 
     monkeypatch.setattr(work_unit, "train_stack", fails)
-    ended = dict(work_unit.work(unit(tmp_path, [1, 2, 3, 4])))
+    ended = dict(work_unit.work([unit(tmp_path, [1, 2, 3, 4])]))
     assert [ended[place].is_done for place in (10, 11, 12, 13)] == [True, True, False, True]
     assert str(ended[12].error) == "three is not to be had"
     assert "ValueError: three is not to be had" in (tmp_path / "2" / "train.log").read_text()
     undisturbed = tmp_path / "undisturbed"
-    dict(work_unit.work(unit(undisturbed, [1, 2, 4])))
+    dict(work_unit.work([unit(undisturbed, [1, 2, 4])]))
     assert [(tmp_path / str(i) / "metrics.csv").read_text() for i in (0, 1, 3)] == numbers(undisturbed, 3)

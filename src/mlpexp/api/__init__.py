@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlpexp.api.run_results import RunResults
     from mlpexp.api.sweep_plan import Plan
     from mlpexp.api.sweep_results import SweepResults
-    from mlpexp.sweep.hydra_jobs import DryRun
+    from mlpexp.sweep.jobs import DryRun
 
 __all__ = ["load_run", "load_sweep", "run", "sweep"]
 

@@ -25,7 +25,7 @@ from mlpexp.config.compose import hydra_config
 from mlpexp.runtime import signals, terminal
 from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed, Stopped, UserError
 from mlpexp.store import directory_lock
-from mlpexp.sweep.hydra_jobs import DryRun
+from mlpexp.sweep.jobs import DryRun
 from mlpexp.sweep.sweep_console import NOTHING_DONE
 
 JOB = "train"  # as of scripts/train.py: it names the log file

@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 
 from mlpexp.api.tables import Records
-from mlpexp.sweep.hydra_jobs import DryRun
+from mlpexp.sweep.jobs import DryRun
 
 
 class Plan:

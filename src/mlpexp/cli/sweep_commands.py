@@ -154,20 +154,12 @@ def spelled(size: float) -> str:
 
 
 def _tested_weights(run: StoredRun) -> Weights | None:
-    """The checkpoint that a run was tested with, without its optimizer; None where its numbers are not finite."""
+    """Of a run in a directory; None where its numbers are not finite."""
     from mlpexp.store import checkpoint_files  # torch: late
-    from mlpexp.training.stack_checkpoints import WITHOUT_OPTIMIZER
 
     if run.status not in FINITE or run.directory is None:
         return None
-    names = [name for name in (file_names.BEST, file_names.LAST) if (run.directory / name).is_file()]
-    for name in names:
-        content = checkpoint_files.load(run.directory / name)
-        is_last = content["hyper_parameters"]["config"].get("test_weights") == "last"
-        if (name == file_names.LAST) == is_last or len(names) == 1:
-            kept = {key: content[key] for key in WITHOUT_OPTIMIZER if key in content}
-            return Weights(name, checkpoint_files.to_bytes(kept))
-    return None
+    return checkpoint_files.tested_checkpoint(run.directory)
 
 
 def _show_run(run: StoredRun) -> None:

@@ -47,10 +47,6 @@ class ComposedRun:
     alike: tuple[object, ...] | None = None
     """equal for runs that differ in nothing but the seed, to which nothing else refers; None where that is unknown"""
 
-    def hydra_files(self) -> dict[str, str]:
-        """Hydra's three files: name -> text."""
-        return self.make_files(self.spec, self.output_dir)
-
 
 MakeFiles = Callable[[RunSpec, str], dict[str, str]]
 """Hydra's three files of a run, name -> text, from its directory"""

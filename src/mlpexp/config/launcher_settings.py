@@ -20,24 +20,21 @@ KEY = "hydra.launcher."
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The keys below `hydra.launcher`.
-
-    Attributes:
-        backend: process (this one), fork (copies of it, which start at once), loky (new processes, which import
-            everything), dask, submitit; auto is fork where that is faster, else process.
-        workers: how many stacks are trained at once; None: as many as there are cores (submitit: as many as stacks).
-        address: of a dask scheduler; None starts a cluster on this machine.
-        executor: of submitit: slurm, or local to try it on this machine.
-        slurm: parameters of submitit: timeout_min, slurm_partition, mem_gb, …
-        max_runs: a larger grid is refused.
-    """
+    """The keys below `hydra.launcher`."""
 
     backend: str = "auto"
+    """process (this one), fork (copies of it, which start at once), loky (new processes, which import everything),
+    dask, submitit (Slurm); auto: fork where a sweep is long enough and there are several cores, else process"""
     workers: int | None = None
+    """stacks that are trained at once; None: one for each core, or all stacks in a cluster's queue"""
     address: str | None = None
+    """of a dask scheduler, e.g. tcp://127.0.0.1:8786; None starts a cluster on this machine"""
     executor: str = "slurm"
+    """of submitit: slurm, or local for a trial on this machine"""
     slurm: Mapping[str, Any] = field(default_factory=dict)
+    """what submitit's `update_parameters` takes: timeout_min, slurm_partition, mem_gb, …"""
     max_runs: int = 100_000
+    """a sweep of more runs than this is refused before it starts"""
 
     @property
     def num_workers(self) -> int:

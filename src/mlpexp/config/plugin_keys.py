@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mlpexp.config.grid_settings import GridSettings
+from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import ConfigError, did_you_mean
 
 # kind, name -> the class and the keys with their defaults; the choices of `hydra/<kind>`
@@ -10,18 +12,7 @@ PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
     # every combination of the listed values: -m seed=1,2 model.width=8,16
     ("sweeper", "grid"): {
         "_target_": "hydra_plugins.mlpexp_grid_sweeper.grid_sweeper.GridSweeper",
-        # values by key, as a list or in the syntax of the command line, whose values replace them
-        "params": None,
-        # runs that are handed to the launcher at once; null: all
-        "max_batch_size": None,
-        # keys that vary together: {model.width: [32, 64], optimizer.lr: [0.1, 0.05]}, or a list of such mappings
-        "zip": None,
-        # runs that are left out: a condition, e.g. model.depth > 3 and model.width > 128, or a list of conditions
-        "skip": None,
-        # a random part of so many runs; null: all
-        "limit": None,
-        # of the random choice by limit
-        "seed": 0,
+        **vars(GridSettings()),
     },
     # a search: -m hydra/sweeper=optuna optimizer.lr=tag(log,interval(0.001,1))
     ("sweeper", "optuna"): {
@@ -54,19 +45,7 @@ PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
     # the runs of a sweep are checked together and trained in stacks
     ("launcher", "stacked"): {
         "_target_": "hydra_plugins.mlpexp_stacked_launcher.stacked_launcher.StackedLauncher",
-        # a sweep of more runs than this is refused before it starts
-        "max_runs": 100_000,
-        # process (this one), fork (copies of it), loky (worker processes on this machine), dask, submitit (Slurm);
-        # auto: fork where a sweep is long enough and there are several cores, else process
-        "backend": "auto",
-        # stacks that are trained at once; null: one for each core, or all stacks in a cluster's queue
-        "workers": None,
-        # of a dask scheduler, e.g. tcp://127.0.0.1:8786; null starts a cluster on this machine
-        "address": None,
-        # of submitit: slurm, or local for a trial on this machine
-        "executor": "slurm",
-        # what submitit's update_parameters takes, e.g. +hydra.launcher.slurm.slurm_partition=NAME
-        "slurm": {},
+        **vars(Settings()),
     },
 }
 TARGETS = {plugin: str(defaults["_target_"]) for plugin, defaults in PLUGINS.items()}

@@ -5,32 +5,12 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-from mlpexp.runtime.errors import UserError
 
 INSTALLED = {"site-packages", "dist-packages"}  # directories of installed packages
 
 
-def digest_of_code(thing: Any) -> str:
-    """SHA-256 of the source of the module that defines a class or function, or of a module itself.
-
-    It covers the user's modules that it imports, but not installed packages.
-
-    Raises:
-        UserError: it was defined in a session, and has no file.
-    """
-    module = thing if isinstance(thing, ModuleType) else sys.modules.get(getattr(thing, "__module__", ""))
-    file = getattr(module, "__file__", None)
-    if not file or not Path(file).is_file():
-        name = getattr(thing, "__qualname__", getattr(thing, "__name__", repr(thing)))
-        raise UserError(f"{name} is defined in a session, and its source cannot be recorded; write it to a file")
-    return file_digest(Path(file).resolve())
-
-
 def file_digest(file: Path) -> str:
-    """As `digest_of_code`, for the file of a module; the file is not executed."""
+    """SHA-256 of the source of a module and of the user's modules that it imports; nothing is executed."""
     return digest(source_files(file), root_of(file))
 
 

@@ -120,12 +120,6 @@ def owner(file: Path | None) -> Loaded | None:
     return next((known for known in _loaded.values() if file in known.files), None)
 
 
-def registered(plugin: Loaded) -> dict[str, list[str]]:
-    """The entries of a plugin by their kind, e.g. {"activation": ["cubic"]}."""
-    found = {registry.kind: registry.of_files(plugin.files) for registry in REGISTRIES}
-    return {kind: names for kind, names in found.items() if names}
-
-
 def _stamps(files: Sequence[Path]) -> list[tuple[int, int] | None]:
     try:
         return [((stat := file.stat()).st_mtime_ns, stat.st_size) for file in files]

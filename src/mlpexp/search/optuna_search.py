@@ -17,8 +17,8 @@ from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.file_names import MULTIRUN
 from mlpexp.sweep.grid import params_texts
-from mlpexp.sweep.hydra_jobs import DryRun
 from mlpexp.sweep.hydra_sweep import Sweep
+from mlpexp.sweep.jobs import DryRun
 from mlpexp.sweep.paused_runs import cannot_pause
 
 try:

@@ -20,7 +20,7 @@ from mlpexp.runtime.errors import Interrupted
 from mlpexp.search import objectives
 from mlpexp.search.objectives import Ended, Measured
 from mlpexp.search.pruners import Pruning
-from mlpexp.sweep.hydra_jobs import Job, Outcome
+from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.paused_runs import PausedRuns
 from mlpexp.sweep.remote_workers import Watcher
 from mlpexp.sweep.work_unit import Unit

@@ -108,8 +108,7 @@ def detach(path: Path) -> None:
         found = path.lstat()
     except FileNotFoundError:
         return
-    if stat.S_ISLNK(found.st_mode):
-        raise _link(path)
+    refuse_link(path)
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{path} is not a regular file; move it away")
     if found.st_nlink > 1:
@@ -127,8 +126,7 @@ def make_directory(path: Path, *, parents: bool = False) -> None:
     except FileExistsError:
         if not path.is_symlink():
             raise UserError(f"{path} is a file where a directory should be; move it away") from None
-    if path.is_symlink():
-        raise _link(path)
+    refuse_link(path)
 
 
 def clean(directory: Path) -> None:
@@ -143,8 +141,8 @@ def _opened(directory: Path) -> Iterator[int]:
     try:
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR) and directory.is_symlink():
-            raise _link(directory) from None
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            refuse_link(directory)
         raise
     try:
         yield handle
@@ -158,5 +156,7 @@ def _write_all(handle: int, content: bytes) -> None:
         data = data[os.write(handle, data) :]
 
 
-def _link(path: Path) -> UserError:
-    return UserError(f"{path} is a symbolic link; nothing is written through it: move it away")
+def refuse_link(path: Path) -> None:
+    """Raises `UserError`: it is a symbolic link."""
+    if path.is_symlink():
+        raise UserError(f"{path} is a symbolic link; nothing is written through it: move it away") from None

@@ -24,9 +24,11 @@ from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.store import atomic_files, run_weights
 from mlpexp.store.file_names import BEST, LAST
 from mlpexp.store.run_directory import checksum, read_result
+from mlpexp.store.run_weights import Weights
 
 MAX_FEATURES = 1_000_000
 MAX_BYTES = 2**33  # of a file; read into memory as a whole
+WITHOUT_OPTIMIZER = ("state_dict", "callbacks", "hyper_parameters")  # what evaluation needs of a checkpoint
 
 
 def to_bytes(checkpoint: Mapping[str, Any]) -> bytes:
@@ -164,6 +166,17 @@ def check_weights(path: Path, weights: Mapping[str, Any], network: NetworkSpec) 
         if not torch.isfinite(tensor).all():
             raise UserError(f"{path}: {name} holds NaN or infinite numbers; the run has diverged")
     return dict(weights)
+
+
+def tested_checkpoint(run: Path) -> Weights | None:
+    """The checkpoint with which a run in its directory was tested, without its optimizer; None where there is none."""
+    names = [name for name in (BEST, LAST) if (run / name).is_file()]
+    for name in names:
+        content = load(run / name)
+        is_last = content["hyper_parameters"]["config"].get("test_weights") == "last"
+        if (name == LAST) == is_last or len(names) == 1:
+            return Weights(name, to_bytes({key: content[key] for key in WITHOUT_OPTIMIZER if key in content}))
+    return None
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
+from mlpexp.store.atomic_files import refuse_link
 from mlpexp.store.file_names import LOCK
 
 
@@ -123,8 +124,7 @@ def _open(path: Path, flags: int = 0) -> int:
     try:
         handle = os.open(path, os.O_RDWR | flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise UserError(f"{path} is a symbolic link; nothing is written through it: move it away") from None
+        refuse_link(path)
         if error.errno in (errno.EISDIR, errno.ENXIO):
             raise UserError(f"{path} is no regular file; move it away") from None
         raise

@@ -16,6 +16,9 @@ CONFIG = ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
 OF_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in `HYDRA`
 
+# the small results of a training, beside its marker
+TABLES = (METRICS, LAYERS, TEST_HITS)
+
 # of a run or a sweep
 LOCK = ".lock"
 TRACKING = ".tracking"

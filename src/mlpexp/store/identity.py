@@ -71,17 +71,6 @@ def identity(cfg: Config, data_digest: str) -> str:
     return sys.intern(hashlib.sha256(canonical.encode()).hexdigest())  # several tables of a sweep have it
 
 
-def identity_content(cfg: Config, data_digest: str) -> dict[str, Any]:
-    """What determines a run's numbers: its configuration, its data's bytes, the schema version.
-
-    Groups of keys are shared between runs that share them; they are not to be changed.
-    """
-    found: dict[str, Any] = {}
-    for name in NAMES:
-        found |= entry(cfg, name).content
-    return {"config": found, "data": data_digest, "schema_version": SCHEMA_VERSION}
-
-
 class Entry:
     """One key or group of a configuration, as far as it is in the identity; equal for values that mean the same.
 

@@ -231,6 +231,13 @@ def name_in(sweep: Path, run: Path | str) -> str:
     return "." if path == str(sweep) else path.rpartition(os.sep)[2]
 
 
+def names_of_marked(sweep: Path) -> list[str]:
+    """The runs with a marker in a sweep's directory and one level below; what begins with a dot is no run."""
+    markers = [path for depth in ("*", "*/*") for path in sorted(sweep.glob(f"{depth}/{RESULT}"))]
+    names = [marker.parent.relative_to(sweep) for marker in markers]
+    return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
+
+
 def is_relative(name: str) -> bool:
     """Whether `name` stays below the directory that it is relative to."""
     path = PurePosixPath(name)

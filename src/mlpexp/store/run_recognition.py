@@ -9,7 +9,7 @@ from pathlib import Path
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
-from mlpexp.store import file_names, run_directory, run_state, run_table
+from mlpexp.store import run_directory, run_state, run_table
 from mlpexp.store.further_training import EarlierRuns
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_state import UNUSABLE, Found, State
@@ -118,13 +118,10 @@ class Recognition:
 
 
 def _names_by_identity(sweep: Path) -> dict[str, str]:
-    """The runs in the sweep's directory and one level below."""
     found = {}
-    for path in sorted(path for depth in ("*", "*/*") for path in sweep.glob(f"{depth}/{file_names.RESULT}")):
-        name = path.parent.relative_to(sweep)
-        if not any(part.startswith(".") for part in name.parts):
-            with contextlib.suppress(DamagedFile, NotRegularFile):
-                found[run_directory.read_result(path.parent).identity] = name.as_posix()
+    for name in sorted(run_directory.names_of_marked(sweep)):
+        with contextlib.suppress(DamagedFile, NotRegularFile):
+            found[run_directory.read_result(sweep / name).identity] = name
     return found
 
 

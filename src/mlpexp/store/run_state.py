@@ -15,6 +15,7 @@ from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile, UnreadableFile
 from mlpexp.store import file_names, run_directory
+from mlpexp.store.atomic_files import refuse_link
 from mlpexp.store.run_directory import Result
 
 
@@ -179,18 +180,12 @@ def vacant(shelf: Path, name: str) -> Path:
     Raises:
         UserError: the shelf is a link, or full.
     """
-    check_shelf(shelf)
+    refuse_link(shelf)
     shelf.mkdir(exist_ok=True)
     for number in range(10_000):
         if not os.path.lexists(place := shelf / f"{name}-{number}"):
             return place
     raise UserError(f"{shelf} is full; delete what you do not need there")
-
-
-def check_shelf(shelf: Path) -> None:
-    """Raises `UserError`: it is a symbolic link."""
-    if shelf.is_symlink():
-        raise UserError(f"{shelf} is a symbolic link; nothing is moved through it: move it away")
 
 
 def _are_whole(directory: str, files: Mapping[str, Mapping[str, int | str]]) -> bool:

@@ -77,7 +77,6 @@ class RunStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._table: tuple[tuple[int, int], dict[str, dict[str, str]]] | None = None
 
     def survey(self, jobs: Sequence[tuple[str, Config]], *, same_study: bool) -> Survey:
         """Look at the directory without changing it.
@@ -91,7 +90,7 @@ class RunStore:
                 cannot be read.
         """
         check_sweep_directory(self.directory)
-        run_state.check_shelf(self.directory / file_names.SET_ASIDE)
+        atomic_files.refuse_link(self.directory / file_names.SET_ASIDE)
         for name in (file_names.RESULTS, file_names.MULTIRUN):
             if (self.directory / name).is_dir():
                 raise UserError(f"{self.directory / name} is a directory where a file should be; move it away")
@@ -200,18 +199,8 @@ class RunStore:
         try:
             return safe_files.read_text(self.directory / name / file, errors="replace")
         except FileNotFoundError:
-            return self._read_table().get(name, {}).get(file)
+            return run_table.by_name(self.directory).get(name, {}).get(file)
 
     def name_of(self, run: Path) -> str:
-        """See `run_directory.name_in`."""
+        """The run's name in `results.csv` and in the table."""
         return run_directory.name_in(self.directory, run)
-
-    def _read_table(self) -> dict[str, dict[str, str]]:
-        try:
-            found = (self.directory / file_names.TABLE).stat()
-        except FileNotFoundError:
-            return {}
-        state = found.st_mtime_ns, found.st_size
-        if self._table is None or self._table[0] != state:
-            self._table = state, dict(run_table.read(self.directory))
-        return self._table[1]

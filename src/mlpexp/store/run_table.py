@@ -9,6 +9,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -74,6 +75,29 @@ def read(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
             except (ValidationError, ValueError) as error:
                 raise _unusable(path, number, error) from error
             yield entry.name, entry.files
+
+
+def by_name(directory: Path, files: tuple[str, ...] | None = None) -> Mapping[str, Mapping[str, str]]:
+    """The files of each run of the table, read once while it does not change; empty where there is none.
+
+    Args:
+        files: names of those that are wanted; None: all.
+    """
+    try:
+        found = (directory / file_names.TABLE).stat()
+    except (OSError, ValueError):
+        return {}
+    return _by_name(directory, files, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=2)
+def _by_name(
+    directory: Path, files: tuple[str, ...] | None, modified: int, size: int
+) -> Mapping[str, Mapping[str, str]]:
+    return {
+        name: {file: text for file, text in there.items() if files is None or file in files}
+        for name, there in read(directory)
+    }
 
 
 def results(directory: Path) -> dict[str, dict[str, Result]]:

@@ -7,8 +7,7 @@ crash has left at the end of the file belong to no run and are ignored.
 import hashlib
 import os
 import re
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,23 +104,10 @@ def _entry(run: Path) -> tuple[Path, str, int, int, str] | None:
     return found[0], match[1], int(match[2]), int(match[3]), match[4]
 
 
-def _files(run: Path) -> tuple[Path, dict[str, str]] | None:
+def _files(run: Path) -> tuple[Path, Mapping[str, str]] | None:
     """The sweep of a run, and what its table has of the run."""
     for sweep in list(run.parents)[:2]:  # a name may have two parts
-        try:
-            there = (sweep / file_names.TABLE).stat()
-        except (OSError, ValueError):
-            continue
-        files = _table(sweep, there.st_mtime_ns, there.st_size).get(run.relative_to(sweep).as_posix())
-        if files is not None:
+        table = run_table.by_name(sweep, (file_names.WEIGHTS, file_names.RESULT))
+        if (files := table.get(run.relative_to(sweep).as_posix())) is not None:
             return sweep, files
     return None
-
-
-@lru_cache(maxsize=2)
-def _table(sweep: Path, modified: int, size: int) -> dict[str, dict[str, str]]:
-    """What is needed of the table as it was then."""
-    needed = (file_names.WEIGHTS, file_names.RESULT)
-    return {
-        name: {file: text for file, text in files.items() if file in needed} for name, files in run_table.read(sweep)
-    }

@@ -23,7 +23,6 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import read_bytes
 from mlpexp.store import atomic_files
 from mlpexp.store.file_names import STATES
@@ -78,8 +77,7 @@ def read(sweep: Path) -> Iterator[tuple[Path, Header, bytes]]:
         UserError: there is a link or something else that is no regular file, or the system refuses to read one.
     """
     folder = sweep / STATES
-    if folder.is_symlink():
-        raise UserError(f"{folder} is a symbolic link; nothing is read or written through it: move it away")
+    atomic_files.refuse_link(folder)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix != SUFFIX or path.name.startswith("."):
             continue

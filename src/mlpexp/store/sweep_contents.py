@@ -16,10 +16,8 @@ from mlpexp.store.run_directory import Result
 
 # beside those that a run's marker lists
 KNOWN = (
-    *(file_names.RESULT, file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.LAST, file_names.BEST),
-    file_names.WEIGHTS_BY_EPOCH,
-    *(file_names.LOG, file_names.LOCK, f"{file_names.HYDRA}/config.yaml", f"{file_names.HYDRA}/hydra.yaml"),
-    file_names.OVERRIDES,
+    *(file_names.RESULT, *file_names.TABLES, file_names.LAST, file_names.BEST, file_names.WEIGHTS_BY_EPOCH),
+    *(file_names.LOG, file_names.LOCK, *(f"{file_names.HYDRA}/{name}" for name in file_names.OF_HYDRA)),
 )
 DERIVED = ("evaluation",)  # directories of files that can be made again, see `owned_directory`
 
@@ -63,12 +61,7 @@ def runs(sweep: Path) -> list[StoredRun]:
     manifest = sweep_manifest.read(sweep)
     names = dict.fromkeys(_listed(sweep))
     names |= dict.fromkeys(manifest.runs.values() if manifest else ())
-    names |= dict.fromkeys(
-        path.parent.relative_to(sweep).as_posix()
-        for depth in ("*", "*/*")
-        for path in sorted(sweep.glob(f"{depth}/{file_names.RESULT}"))
-        if not any(part.startswith(".") for part in path.relative_to(sweep).parts)
-    )
+    names |= dict.fromkeys(run_directory.names_of_marked(sweep))
     found = [_in_directory(sweep, name) for name in names if is_real(sweep, name)]
     for results in run_table.results(sweep).values():
         for name, result in results.items():

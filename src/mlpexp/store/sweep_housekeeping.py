@@ -30,11 +30,8 @@ from mlpexp.store.run_weights import Weights
 from mlpexp.store.sweep_contents import StoredRun, is_real
 
 # the files of a run that the table keeps, beside its marker
-KEPT = (
-    *(file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.OVERRIDES, file_names.CONFIG),
-    file_names.LOG,
-)
-
+KEPT = (*file_names.TABLES, file_names.OVERRIDES, file_names.CONFIG, file_names.LOG)
+SEALED = (*file_names.TABLES, file_names.BEST, file_names.LAST)  # those whose checksums are in a marker
 PORTION = 100  # runs whose weights are in memory at once
 
 WeightsOf = Callable[[StoredRun], Weights | None]
@@ -136,15 +133,12 @@ def restore(sweep: Path) -> tuple[int, list[str]]:
         for path, content in contents.items():
             atomic_files.make_directory((directory / path).parent, parents=True)
             atomic_files.write(directory / path, content)
-        sums = {path: run_directory.checksum(content) for path, content in contents.items() if path in _SEALED}
+        sums = {path: run_directory.checksum(content) for path, content in contents.items() if path in SEALED}
         run_directory.write_result(directory, replace(result, files=sums))
         done.add(name)
     os.sync()  # before the table, which cannot be made again, is gone
     _remove_lines(sweep, done)
     return len(done), refused
-
-
-_SEALED = (file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.BEST, file_names.LAST)
 
 
 def _remove_lines(sweep: Path, names: set[str]) -> None:

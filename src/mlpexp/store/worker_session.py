@@ -164,8 +164,7 @@ def wait(directory: Path) -> None:
 def _wait_for_writers(directory: Path, wait_s: float) -> bool:
     """Whether there are no workers any more; then their files are removed, too."""
     folder = directory / WORKERS
-    if folder.is_symlink():
-        raise UserError(f"{folder} is a symbolic link; nothing is written or removed through it: move it away")
+    atomic_files.refuse_link(folder)
     if not folder.is_dir():
         return True
     with suppress(FileNotFoundError):
@@ -191,12 +190,8 @@ def _wait_for_writers(directory: Path, wait_s: float) -> bool:
 
 
 def _create(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        if path.is_symlink():
-            raise UserError(f"{path} is a symbolic link; nothing is written through it: move it away") from error
-        raise
+    atomic_files.refuse_link(path)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
 def _note(handle: int, runs: float) -> None:

@@ -12,7 +12,6 @@ from concurrent import futures
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ from mlpexp.runtime import signals
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import worker_session
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep.hydra_jobs import Outcome
+from mlpexp.sweep.jobs import Outcome
 from mlpexp.sweep.remote_workers import Ended, Lost, LostWorkers, RemoteWorker, Watcher, begin, report_progress
 from mlpexp.sweep.work_unit import Unit, work
 
@@ -54,8 +53,7 @@ class InProcess:
     workers = 1
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        for unit in units:
-            yield from work(unit, report=partial(watcher.progress, unit.origin))
+        return work(units, watcher.progress)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from mlpexp.config.overrides import RunSpec, shell_word
 from mlpexp.config.plain_config import Plain
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.sweep.hydra_jobs import Job
+from mlpexp.sweep.jobs import Job
 from mlpexp.tracking.trackers import NONE
 from mlpexp.training.engine_choice import with_engine
 

@@ -17,7 +17,7 @@ from distributed.comm.core import connect
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.store.worker_session import Session
-from mlpexp.sweep.hydra_jobs import Outcome
+from mlpexp.sweep.jobs import Outcome
 from mlpexp.sweep.remote_workers import Lost, LostWorkers, RemoteWorker, Watcher, report_progress
 from mlpexp.sweep.work_unit import Unit
 

@@ -22,9 +22,10 @@ from mlpexp.store.run_directory import Result, Status
 from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
 from mlpexp.sweep.backends import Backend, missing_semaphores, opened
-from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
+from mlpexp.sweep.jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.successive_halving import Halving
-from mlpexp.sweep.sweep_console import Screen, TimeLeft
+from mlpexp.sweep.sweep_console import Screen
+from mlpexp.sweep.time_left import TimeLeft
 from mlpexp.sweep.work_unit import Unit, data_of
 from mlpexp.training import trainer_setup
 from mlpexp.training.planner import Plan, plan

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -11,58 +10,21 @@ import hydra.core.override_parser.types as hydra_types
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.config import overrides, sweep_syntax
 from mlpexp.config.compose import Composer
+from mlpexp.config.grid_settings import GridSettings
 from mlpexp.config.overrides import Override, RunSpec
 from mlpexp.config.skip_condition import SkipCondition
 from mlpexp.config.sweep_syntax import SWEEPER
-from mlpexp.runtime.errors import ConfigError, UserError
+from mlpexp.runtime.errors import UserError
 
 DEFAULT_MAX_RUNS = 100_000
 MAX_EXAMINED = 1_000_000  # combinations of which a condition is computed
 MAX_SHUFFLED = 1 << 20  # numbers that are shuffled as a list; more are drawn one by one
 
 Point = tuple[Override, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GridSettings:
-    """The keys below `hydra.sweeper` of the grid sweeper, as plain builtins; see `config.plugin_keys`."""
-
-    params: Any = None
-    max_batch_size: Any = None
-    zip: Any = None
-    skip: Any = None
-    limit: Any = None
-    seed: Any = 0
-
-    @classmethod
-    def read(cls, settings: Mapping[str, Any], typed: Sequence[str] = ()) -> "GridSettings":
-        """
-        Args:
-            typed: Hydra's own overrides on the command line, whose zip replaces keys of an experiment's `params`.
-
-        Raises:
-            ConfigError: numbers that are out of range.
-        """
-        plain: Any = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
-        found = cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
-        bounds = {"max_batch_size": (1, "for all runs"), "limit": (1, "for all runs"), "seed": (0, "")}
-        if problems := [
-            f"{SWEEPER}{key}={value} is out of range: it must be a whole number >= {least}"
-            + (f", or null {default}" if default else "")
-            for key, (least, default) in bounds.items()
-            if (value := getattr(found, key)) is not None or not default
-            if type(value) is not int or value < least
-        ]:
-            raise ConfigError(problems)
-        if isinstance(found.params, dict) and any(text.startswith(f"{SWEEPER}zip=") for text in typed):
-            replaced = {overrides.parse(text).key for texts in sweep_syntax.groups(found.zip) for text in texts}
-            found = replace(found, params={key: value for key, value in found.params.items() if key not in replaced})
-        return found
 
 
 class Grid:

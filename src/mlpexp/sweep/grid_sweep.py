@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlpexp.config import model_checks, plugin_keys
 from mlpexp.config.checks import refuse_keys_of_sweeps
 from mlpexp.config.compose import Composer
+from mlpexp.config.grid_settings import GridSettings
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec, swept_keys
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError, described
@@ -19,9 +20,10 @@ from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock, file_names, run_directory, worker_session
 from mlpexp.store.run_store import Survey
 from mlpexp.sweep.checked_runs import check
-from mlpexp.sweep.grid import GridSettings, expand
-from mlpexp.sweep.hydra_jobs import DryRun, Job, StackedReturn
+from mlpexp.sweep.grid import expand
+from mlpexp.sweep.hydra_jobs import StackedReturn
 from mlpexp.sweep.hydra_sweep import NO_DIRECTORY, Sweep, refuse_other_application
+from mlpexp.sweep.jobs import DryRun, Job
 from mlpexp.sweep.sweep_console import Screen, explanation
 from mlpexp.training.engine_choice import engine_of
 

@@ -1,199 +1,24 @@
-"""The runs of a sweep as jobs of Hydra: what it promises for each of them, and what it gets back.
-
-Imports no torch, so that a refused or finished sweep ends quickly.
-"""
+"""What Hydra does around each run of a sweep, what it gets back, and the files that it writes."""
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override, run_job
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, run_job
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from mlpexp import data
 from mlpexp.config.compose import Composer, hydra_config, without_hydra
-from mlpexp.config.composed_run import MakeFiles
-from mlpexp.config.hparams import chosen, swept
-from mlpexp.config.overrides import RunSpec
-from mlpexp.config.schema import Config
-from mlpexp.runtime.errors import RunsFailed, is_storage
-from mlpexp.store import atomic_files, failure_record, run_directory
+from mlpexp.runtime.errors import RunsFailed
+from mlpexp.store import atomic_files
 from mlpexp.store.file_names import OF_HYDRA
-from mlpexp.store.results_table import Row
-from mlpexp.store.run_directory import FINAL, Result
-from mlpexp.store.run_state import Found
-from mlpexp.store.run_weights import Weights
+from mlpexp.store.run_directory import Result
+from mlpexp.sweep.jobs import Job, Outcome
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, kw_only=True)
-class Job:
-    """One run of a sweep, checked.
-
-    It has its place once it has been surveyed; while it trains, its directory exists with Hydra's files, unless
-    `record=table`.
-    """
-
-    spec: RunSpec
-    overrides: tuple[str, ...]
-    """those that are not Hydra's own"""
-    config: Config
-    output_dir: str
-    """the directory that the sweep gives it"""
-    place: str
-    """the directory where it is or will be, which may be another one"""
-    log_name: str | None
-    """of the log file there; None if its logging is switched off"""
-    env_set: dict[str, str]
-    """`hydra.job.env_set`: environment variables during its training"""
-    data_digest: str = ""
-    """digest of the data at the start of the sweep"""
-    done: "Result | None" = None
-    """its result if an earlier start has finished it; it is not trained again"""
-    earlier: "Found | None" = None
-    """the run as it ended after fewer epochs, from which it is trained further"""
-    swept: tuple[str, ...] = ()
-    """the keys that the sweep varies; empty if its sweeper trains it in portions"""
-    hydra: Callable[[RunSpec], DictConfig]
-    """makes the whole configuration with Hydra's node: 150 KiB, so it is not kept"""
-    output_subdir: str | None = None
-    """directory for Hydra's three files; None if they are not wanted"""
-    make_files: MakeFiles | None = None
-    """makes these files; None when they are written"""
-    needs_run_job: bool = False
-    """only Hydra's `run_job` can do what it asks for, e.g. change the directory"""
-
-    @property
-    def number(self) -> int:
-        return self.spec.number
-
-    @property
-    def directory(self) -> Path:
-        return Path(self.place)
-
-    @property
-    def log(self) -> Path | None:
-        """Its log file; None if its logging is switched off."""
-        return None if self.log_name is None else self.directory / self.log_name
-
-    def surveyed(self, found: Found, swept: tuple[str, ...] = ()) -> None:
-        """Note where and how a survey has found it."""
-        self.place, self.done, self.swept = found.place, found.result, swept
-        self.earlier = found.earlier if found.result is None else None
-        self.data_digest = data.digest(self.config.data)
-
-    @property
-    def epochs_before(self) -> int:
-        """How many epochs it has behind it when it starts, by its earlier result."""
-        return self.earlier.result.epochs if self.earlier is not None and self.earlier.result is not None else 0
-
-    @property
-    def hparams(self) -> dict[str, bool | int | float | str]:
-        """The run's row of TensorBoard's HParams page."""
-        return swept(self.config, self.swept, self.overrides) if self.swept else chosen(self.config)
-
-    def packed(self, *, alone: bool) -> "Job":
-        """The same as plain data, for another process; a stack does not need the whole configuration."""
-        return replace(self, hydra=partial(_given, self.hydra(self.spec) if alone else None), make_files=None)
-
-    @contextmanager
-    def surroundings(self) -> Iterator[None]:
-        """What Hydra provides to a job: `HydraConfig`, its environment variables, its log."""
-        cfg = self.hydra(self.spec)
-        with hydra_config(cfg), env_override(self.env_set):
-            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
-            try:
-                yield
-            finally:
-                configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
-
-    def note(self, text: str) -> None:
-        """Append to the run's log."""
-        if self.log is not None:
-            atomic_files.append(self.log, text)
-
-
-def _given(cfg: DictConfig | None, _: RunSpec) -> DictConfig:
-    assert cfg is not None, "a run that trains in a stack was packed without its whole configuration"
-    return cfg
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """The outcome of a run: its result, or the error that it raised, or both."""
-
-    result: Result | None = None
-    error: Exception | None = None
-    files: dict[str, str] | None = None
-    """of a run without a directory: what its directory would have held, for the journal"""
-    weights: Weights | None = None
-    """of a run without a directory, where they are kept"""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether its training is finished."""
-        return self.result is not None and self.result.status in FINAL
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the run has ended, with or without an error."""
-        return self.result is not None or self.error is not None
-
-
-class DryRun(list[JobReturn]):
-    """What a sweep with `dry_run=true` returns: no job has run.
-
-    Attributes:
-        directory: that of the sweep.
-        lines: what it would do, as the command line prints it.
-        records: of each run, in the order of the grid; empty for a search, whose runs are not known beforehand.
-    """
-
-    def __init__(self, directory: Path, lines: Sequence[str], records: Sequence[dict[str, Any]] = ()) -> None:
-        super().__init__()
-        self.directory, self.lines, self.records = directory, list(lines), list(records)
-
-
-Ended = tuple[Job, Outcome]
-
-
-def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> list[Row]:
-    """The rows of `results.csv`: one for each run that has ended, in the order of the grid."""
-    rows: list[Row] = [
-        (
-            job.number,
-            run_directory.name_in(directory, job.place),
-            job.overrides,
-            end.result,
-            f"{type(end.error).__name__}: {end.error}" if end.error else "",
-        )
-        for job, end in zip(jobs, outcomes, strict=True)
-        if end.is_known
-    ]
-    return sorted(rows, key=itemgetter(0))  # runs of a search end in another order
-
-
-def failed(job: Job, error: BaseException) -> Outcome:
-    """The outcome of a job that raised.
-
-    Raises:
-        OSError: it was the disk's fault, which would be every other run's as well.
-    """
-    if is_storage(error):
-        raise error
-    if not isinstance(error, Exception):  # SystemExit, passed on, would end the sweep, and silently
-        error = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
-    return Outcome(result=failure_record.write_failure(job.directory, job.config, error, job.log), error=error)
 
 
 class HydraCalls:

@@ -23,17 +23,8 @@ from mlpexp.store import directory_lock, worker_session
 from mlpexp.store.directory_checks import check_sweep_directory
 from mlpexp.store.run_store import RunStore, Survey
 from mlpexp.sweep.checked_runs import check
-from mlpexp.sweep.hydra_jobs import (
-    Common,
-    Ended,
-    HydraCalls,
-    Job,
-    Outcome,
-    StackedReturn,
-    ended_rows,
-    restore_hydra_files,
-    write_hydra_files,
-)
+from mlpexp.sweep.hydra_jobs import Common, HydraCalls, StackedReturn, restore_hydra_files, write_hydra_files
+from mlpexp.sweep.jobs import Ended, Job, Outcome, ended_rows
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.training.engine_choice import engine_of
 from mlpexp.training.run_tracking import Ended as EndedRun

@@ -17,7 +17,7 @@ from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names, run_directory, stack_states
 from mlpexp.store.run_store import RunStore
-from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
+from mlpexp.sweep.jobs import Job, Outcome, failed
 from mlpexp.sweep.work_unit import (
     Unit,
     data_of,

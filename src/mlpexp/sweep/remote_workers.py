@@ -22,7 +22,7 @@ from mlpexp.store.file_names import BEFORE_TRAINING, WEIGHTS_BY_EPOCH
 from mlpexp.store.identity import identity
 from mlpexp.store.run_state import State, inspect
 from mlpexp.store.worker_session import Gone, Session
-from mlpexp.sweep.hydra_jobs import Outcome, failed
+from mlpexp.sweep.jobs import Outcome, failed
 from mlpexp.sweep.work_unit import Unit, identities, load_plugins, work
 from mlpexp.training import trainer_setup
 
@@ -87,8 +87,8 @@ class RemoteWorker:
                 ended, left = _unfinished(unit)
                 note(0.0)
                 if left.jobs:
-                    check = _Throttled(self.session.check, CHECK_S)
-                    for one in work(left, report=_Throttled(note, NOTE_S), check=check):
+                    check, noting = _Throttled(self.session.check, CHECK_S), _Throttled(note, NOTE_S)
+                    for one in work([left], lambda _, runs: noting(runs), check):
                         ended.append(one)
                         check()
             except (Gone, Interrupted, SystemExit, KeyboardInterrupt) as stop:

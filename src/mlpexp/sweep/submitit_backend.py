@@ -16,7 +16,7 @@ from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.file_names import WORKERS
 from mlpexp.store.worker_session import SUBMITIT, Session
-from mlpexp.sweep.hydra_jobs import Outcome
+from mlpexp.sweep.jobs import Outcome
 from mlpexp.sweep.remote_workers import Ended, LostWorkers, RemoteWorker, Watcher, report_progress
 from mlpexp.sweep.work_unit import Unit
 

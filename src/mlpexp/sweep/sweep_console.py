@@ -4,11 +4,11 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
@@ -26,19 +26,13 @@ from mlpexp.runtime.rich_console import Console
 from mlpexp.store import results_table
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
-from mlpexp.sweep.hydra_jobs import Job, Outcome, ended_rows
+from mlpexp.sweep.jobs import Job, Outcome, ended_rows
+from mlpexp.sweep.time_left import TimeLeft
 from mlpexp.training.engine_choice import cannot_be_compiled
-from mlpexp.training.planner import COMPILED_SPEEDUP, Plan
-
-if TYPE_CHECKING:  # it imports torch, which a finished sweep does not need
-    from mlpexp.sweep.work_unit import Unit
+from mlpexp.training.planner import Plan
 
 NOTHING_DONE = "dry run: nothing was trained or written"
 NAMED = 10  # failures that are named one by one
-FILES_S = {"run": 2e-3, "table": 8e-4}  # of a run that has trained in a stack, on a quiet machine
-OF_HYDRA_FILES = 5.5  # times what Hydra's files of a run take, which depends on the disk and on other processes
-STACK_S, STACK_EPOCH_S = 0.015, 0.0018  # of a stack of any size, and of each of its epochs: Lightning's own work
-ALONE_S, ALONE_EPOCH_S = 0.15, 0.02  # of a run that trains alone, and of each of its epochs
 
 
 class Screen:
@@ -61,7 +55,7 @@ class Screen:
         self._shown_s = -math.inf
 
     @contextmanager
-    def showing(self, sweep: Sequence[Job], planned: Plan, left: "TimeLeft") -> Iterator[None]:
+    def showing(self, sweep: Sequence[Job], planned: Plan, left: TimeLeft) -> Iterator[None]:
         """Print the plan and show a progress bar while the block runs.
 
         Args:
@@ -184,105 +178,6 @@ class Screen:
     def warn(self, line: str) -> None:
         """Print a line on standard error."""
         self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-class TimeLeft:
-    """How long a sweep still takes: the training and the writing that are left, each at its own pace so far.
-
-    Training is counted by the planner's estimates, so that a wide network counts for more than a narrow one. The first
-    report of progress starts the clock, because imports, kernels and data come once, and what was trained before took
-    no time in this start. Until a run is written, writing takes a multiple of what Hydra's files have taken.
-
-    Args:
-        hydra_files_s: seconds that Hydra's files of a run took; None where none was written.
-        clock: returns seconds.
-    """
-
-    def __init__(
-        self,
-        units: "Sequence[Unit]",
-        hydra_files_s: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._clock = clock
-        self._training = {unit.origin: _training_s(unit) for unit in units}  # estimated, of what is left of each unit
-        self._begun = {unit.origin: unit.begun * len(unit.jobs) for unit in units}
-        self._files = {unit.origin: _files_s(unit, hydra_files_s) for unit in units}  # of each run
-        self._runs = {unit.origin: len(unit.jobs) for unit in units}
-        self._trained = dict(self._begun)
-        self._written = dict.fromkeys(self._runs, 0)
-        self._noted: dict[int, float] = {}  # when each unit was heard of
-        self._spent = {"training": 0.0, "files": 0.0}  # seconds, the sum over what goes on at once
-        self._done = {"training": 0.0, "files": 0.0}  # what was to be expected for it
-        self._started: float | None = None
-        self._latest = 0.0
-
-    def trained(self, unit: int, runs: float) -> None:
-        """So much of a unit, named by its origin, is trained, in runs; an unknown name is that of the whole sweep."""
-        before = self._training_done()
-        writes = unit in self._runs and self._trained[unit] >= self._runs[unit]
-        if unit in self._trained:
-            self._trained[unit] = max(self._trained[unit], runs)
-        else:
-            share = runs / max(1, sum(self._runs.values()))
-            self._trained = {origin: share * count for origin, count in self._runs.items()}
-        self._note(unit, "files" if writes else "training", self._training_done() - before)
-
-    def written(self, unit: int) -> None:
-        """A run of a unit is written."""
-        before = self._training_done()
-        if unit in self._written:
-            self._written[unit] += 1
-            self._trained[unit] = max(self._trained[unit], float(self._written[unit]))
-        trained = self._training_done() - before
-        if trained or self._written.get(unit) == 1:  # a run alone, without reports; the test of a stack
-            self._note(unit, "training", trained)
-        else:
-            self._note(unit, "files", self._files.get(unit, 0.0))
-
-    def seconds(self) -> float | None:
-        """None until there is progress to measure."""
-        if self._started is None or not self._spent["training"] + self._spent["files"]:
-            return None
-        training = sum(self._training.values()) - self._training_done()
-        files = sum((self._runs[origin] - self._written[origin]) * self._files[origin] for origin in self._runs)
-        at_once = max(1.0, sum(self._spent.values()) / (self._latest - self._started))
-        left = (training * self._pace("training") + files * self._pace("files")) / at_once
-        return max(0.0, left - (self._clock() - self._latest))
-
-    def _pace(self, what: str) -> float:
-        """Seconds for each second that was to be expected."""
-        return self._spent[what] / self._done[what] if self._done[what] else 1.0
-
-    def _note(self, unit: int, what: str, done: float) -> None:
-        now = self._clock()
-        if self._started is None:
-            self._started = now
-        else:  # a unit that is new has begun after the note before
-            self._spent[what] += now - self._noted.get(unit, self._latest)
-            self._done[what] += done
-        self._noted[unit] = self._latest = now
-
-    def _training_done(self) -> float:
-        return sum(
-            (self._trained[origin] - self._begun[origin]) / (count - self._begun[origin]) * self._training[origin]
-            for origin, count in self._runs.items()
-            if count > self._begun[origin]
-        )
-
-
-def _training_s(unit: "Unit") -> float:
-    cfg = unit.jobs[0].config
-    if unit.alone:
-        return sum(ALONE_S + ALONE_EPOCH_S * job.config.trainer.max_epochs for job in unit.jobs)
-    epochs = max(job.config.trainer.max_epochs for job in unit.jobs) * (1 - unit.begun)
-    steps = unit.cost / (COMPILED_SPEEDUP if cfg.stack.engine == "compiled" else 1.0)
-    return STACK_S + STACK_EPOCH_S * epochs + steps
-
-
-def _files_s(unit: "Unit", hydra_files_s: float | None) -> float:
-    record = unit.jobs[0].config.record
-    return FILES_S[record] if record == "table" or hydra_files_s is None else OF_HYDRA_FILES * hydra_files_s
 
 
 class _Left(ProgressColumn):

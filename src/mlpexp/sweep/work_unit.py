@@ -18,17 +18,15 @@ from mlpexp.runtime.errors import Interrupted, UserError, first_line, is_storage
 from mlpexp.store import atomic_files, checkpoint_files, failure_record, file_names, run_directory, run_state
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import FINITE
-from mlpexp.store.run_weights import Weights
 from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.store.worker_session import Gone
-from mlpexp.sweep.hydra_jobs import Job, Outcome, failed
+from mlpexp.sweep.jobs import Job, Outcome, failed
 from mlpexp.training import earlier_run, single_run
-from mlpexp.training.stack_checkpoints import WITHOUT_OPTIMIZER
 from mlpexp.training.stack_run_files import run_entry, tested_weights, write_run
 from mlpexp.training.train_stack import EpochHooks, train_stack
 
 
-def _ignore(runs: float) -> None: ...
+def _ignore(unit: int, runs: float) -> None: ...
 
 
 def _pass() -> None: ...
@@ -83,39 +81,46 @@ class Unit:
 
 
 def work(
-    unit: Unit, *, report: Callable[[float], None] = _ignore, check: Callable[[], None] = _pass
+    units: Iterable[Unit], report: Callable[[int, float], None] = _ignore, check: Callable[[], None] = _pass
 ) -> Iterator[tuple[int, Outcome]]:
-    """Train a unit; each run's place and outcome once its directory is written. What a run raises stays with it.
+    """Train units in this process; each run's place and outcome once its directory is written.
+
+    What a run raises stays with it.
 
     Args:
-        report: called with the training that is done, counted in whole runs.
+        report: called with a unit's origin and the training of it that is done, counted in whole runs.
         check: raises where the training has to stop.
 
     Raises:
         Interrupted: stopped from outside; the runs that were under way are marked, and saved where they share a stack.
         OSError: the disk is full or broken.
     """
-    try:
-        if unit.alone:
-            for place, job in zip(unit.places, unit.jobs, strict=True):
-                yield place, _train_alone(job)
-            return
-        states, done = load_states(unit), 0
-        for rows in _by_epoch(unit, states):
-            for part, trained in train_parts(unit.part(rows), states, partial(_add, report, done), check):
-                if isinstance(trained, Exception):
-                    yield part.places[0], failed(part.jobs[0], trained)
-                    continue
-                with signals.deferred():  # they are trained: a signal must not lose them
-                    for row, (place, job) in enumerate(zip(part.places, part.jobs, strict=True)):
-                        state = trained.state(
-                            row, copy=False, tensors=job.config.record == "run" or job.config.keep_weights
-                        )
-                        yield place, write_outcome(job, trained.data[row], state)
-            done += len(rows)
-    except Interrupted as stop:
-        mark_interrupted(unit.jobs, stop)
-        raise
+    for unit in units:
+        try:
+            if unit.alone:
+                for place, job in zip(unit.places, unit.jobs, strict=True):
+                    yield place, _train_alone(job)
+                continue
+            states, done = load_states(unit), 0
+            for rows in _by_epoch(unit, states):
+                count = partial(_add, partial(report, unit.origin), done)
+                for part, trained in train_parts(unit.part(rows), states, count, check):
+                    if isinstance(trained, Exception):
+                        yield part.places[0], failed(part.jobs[0], trained)
+                    else:
+                        yield from _written(part, trained)
+                done += len(rows)
+        except Interrupted as stop:
+            mark_interrupted(unit.jobs, stop)
+            raise
+
+
+def _written(unit: Unit, trained: StackModule) -> Iterator[tuple[int, Outcome]]:
+    """The outcomes of a stack, once each run is written; a signal waits, because they are trained."""
+    with signals.deferred():
+        for row, (place, job) in enumerate(zip(unit.places, unit.jobs, strict=True)):
+            tensors = job.config.record == "run" or job.config.keep_weights
+            yield place, write_outcome(job, trained.data[row], trained.state(row, copy=False, tensors=tensors))
 
 
 def train_parts(
@@ -243,11 +248,7 @@ def mark_interrupted(jobs: Iterable[Job], stop: Interrupted) -> None:
     with signals.deferred():
         for job in jobs:
             if job.config.record == "run":  # the table has lines of finished runs only
-                _mark_interrupted(job, stop)
-
-
-def _mark_interrupted(job: Job, stop: Interrupted) -> None:
-    failure_record.write_marker(job.directory, job.config, "interrupted", first_line(stop))
+                failure_record.write_marker(job.directory, job.config, "interrupted", first_line(stop))
 
 
 def _add(report: Callable[[float], None], before: int, runs: float) -> None:
@@ -272,7 +273,7 @@ def _train_alone(job: Job) -> Outcome:
             cfg = job.config if continued is None else continued.cfg
             result = single_run.train(cfg, job.directory, hparams=job.hparams, continued=continued)
     except Interrupted as stop:
-        _mark_interrupted(job, stop)
+        failure_record.write_marker(job.directory, job.config, "interrupted", first_line(stop))
         raise
     except (Exception, SystemExit) as error:
         return failed(job, error)
@@ -280,18 +281,10 @@ def _train_alone(job: Job) -> Outcome:
         _remove_shorter(job)
         return Outcome(result=result)
     # the table keeps the small files, and a directory is kept of failed runs only
-    kept = (file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.RESULT)
-    there = [name for name in kept if (job.directory / name).exists()]
+    there = [name for name in (*file_names.TABLES, file_names.RESULT) if (job.directory / name).exists()]
     files = {name: (job.directory / name).read_text(encoding="utf-8") for name in there}
     files[file_names.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)
-    weights = _kept_weights(job) if job.config.keep_weights and result.status in FINITE else None
+    keeps_weights = job.config.keep_weights and result.status in FINITE
+    weights = checkpoint_files.tested_checkpoint(job.directory) if keeps_weights else None
     shutil.rmtree(job.directory)
     return Outcome(result=result, files=files, weights=weights)
-
-
-def _kept_weights(job: Job) -> Weights:
-    """Of a run in its directory."""
-    name = file_names.LAST if job.config.test_weights == "last" else file_names.BEST
-    content = checkpoint_files.load(job.directory / name)
-    kept = {key: content[key] for key in WITHOUT_OPTIMIZER if key in content}
-    return Weights(name, checkpoint_files.to_bytes(kept))

@@ -28,8 +28,6 @@ from mlpexp.runtime import software_versions
 from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store.checkpoint_archive import Pickled
 
-WITHOUT_OPTIMIZER = ("state_dict", "callbacks", "hyper_parameters")
-
 
 def assemble(
     cfg: Config,

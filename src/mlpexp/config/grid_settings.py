@@ -1,0 +1,54 @@
+"""`hydra.sweeper.*` of the grid sweeper: which runs there are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mlpexp.config import overrides, sweep_syntax
+from mlpexp.config.sweep_syntax import SWEEPER
+from mlpexp.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSettings:
+    """The keys of the grid sweeper, as plain builtins."""
+
+    params: Any = None
+    """values by key, as a list or in the syntax of the command line, whose values replace them"""
+    max_batch_size: Any = None
+    """runs that are handed to the launcher at once; None: all"""
+    zip: Any = None
+    """keys that vary together: {model.width: [32, 64], optimizer.lr: [0.1, 0.05]}, or a list of such mappings"""
+    skip: Any = None
+    """runs that are left out: a condition, e.g. model.depth > 3 and model.width > 128, or a list of conditions"""
+    limit: Any = None
+    """a random part of so many runs; None: all"""
+    seed: Any = 0
+    """of the random choice by limit"""
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any], typed: Sequence[str] = ()) -> "GridSettings":
+        """
+        Args:
+            typed: Hydra's own overrides on the command line, whose zip replaces keys of an experiment's `params`.
+
+        Raises:
+            ConfigError: numbers that are out of range.
+        """
+        plain: Any = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
+        found = cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
+        bounds = {"max_batch_size": (1, "for all runs"), "limit": (1, "for all runs"), "seed": (0, "")}
+        if problems := [
+            f"{SWEEPER}{key}={value} is out of range: it must be a whole number >= {least}"
+            + (f", or null {default}" if default else "")
+            for key, (least, default) in bounds.items()
+            if (value := getattr(found, key)) is not None or not default
+            if type(value) is not int or value < least
+        ]:
+            raise ConfigError(problems)
+        if isinstance(found.params, dict) and any(text.startswith(f"{SWEEPER}zip=") for text in typed):
+            replaced = {overrides.parse(text).key for texts in sweep_syntax.groups(found.zip) for text in texts}
+            found = replace(found, params={key: value for key, value in found.params.items() if key not in replaced})
+        return found
