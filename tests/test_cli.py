@@ -152,7 +152,7 @@ def test_seed_zero_is_a_seed_like_any_other(train, here: Path):
 
 @pytest.mark.parametrize(("command", "needed"), [("model.width=100", 2**18), ("model.depth=3 model.width=1000", 2**25)])
 def test_memory_is_compared_with_the_machines(command: str, needed: int, train, monkeypatch):
-    monkeypatch.setattr(memory_checks, "physical_memory", lambda: needed)
+    monkeypatch.setattr(memory_checks.portable, "total_memory", lambda: needed)
     outcome = train(command)
     assert outcome.code == 2
     assert "so choose a smaller network" in outcome.line

@@ -120,7 +120,7 @@ def test_parameters_are_counted_without_building_the_network(widths: list[int] |
 def test_a_network_of_a_million_units_fits_where_its_memory_is(monkeypatch):
     needed = memory_checks.memory_needed(ModelConfig(width=1_000_000))
     assert 2 * 2**30 < needed < 32 * 2**30  # 75 million parameters
-    monkeypatch.setattr(memory_checks, "physical_memory", lambda: needed)
+    monkeypatch.setattr(memory_checks.portable, "total_memory", lambda: needed)
     parse("model.width=1000000")
 
 

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from mlpexp.cli import hydra_app
 from mlpexp.config.schema import Config
-from mlpexp.config.trainer_flags import TRAINER_FLAGS
+from mlpexp.config.trainer_flags import trainer_flags
 
 ROOT = Path(__file__).parents[1]
 SOURCE, CONF = ROOT / "src", ROOT / "conf"
@@ -182,7 +182,7 @@ def test_nothing_heavy_is_imported_before_something_is_trained(tmp_path):
 def test_the_trainers_flags_are_those_of_the_installed_lightning():
     from lightning.pytorch import Trainer
 
-    assert set(inspect.signature(Trainer.__init__).parameters) - {"self"} == TRAINER_FLAGS
+    assert set(inspect.signature(Trainer.__init__).parameters) - {"self"} == trainer_flags()
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())

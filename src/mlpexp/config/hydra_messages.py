@@ -13,6 +13,7 @@ from mlpexp.config.unknown_keys import unknown_key
 from mlpexp.runtime.errors import did_you_mean
 
 GROUPS = ("data", "optimizer", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
+_GROUPS = ", ".join(GROUPS)
 
 
 def hydra_sentences(error: BaseException, arguments: Sequence[str]) -> list[str]:
@@ -32,7 +33,7 @@ def hydra_sentences(error: BaseException, arguments: Sequence[str]) -> list[str]
 
 
 def _is_known(key: str) -> bool:
-    known = [name for name, _, _ in schema.keys()]
+    known = schema.default_values()
     return key in GROUPS or key.startswith("hydra.") or any(f"{name}.".startswith(f"{key}.") for name in known)
 
 
@@ -53,12 +54,12 @@ def hydra_sentence(error: BaseException) -> str:
         return f"{match[1]} is chosen twice; to choose another, leave out the +: {match[1]}=…"
     if match := re.search(r"Could not (override|delete)[^']*'([^'=]+)", text):
         key = match[2].lstrip("+~")
-        if match[1] == "delete" and key in (known for known, _, _ in schema.keys()):
+        if match[1] == "delete" and key in schema.default_values():
             return f"~{key} deletes nothing: {key} is null, or has another value than the one given"
         looks_like_group = "." not in key and get_close_matches(key, GROUPS, n=1)
         return _unknown_group(key) if looks_like_group else unknown_key(key)
     if "Config group override must be" in text:  # does not say which
-        return f"a config group needs the name of one of its choices, e.g. optimizer=adam; the groups are {_listed()}"
+        return f"a config group needs the name of one of its choices, e.g. optimizer=adam; the groups are {_GROUPS}"
     if match := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
         options = getattr(error, "options", None) or []
         close = get_close_matches(match[2], options, n=1) or options[:1]
@@ -105,16 +106,10 @@ def _unknown_group(given: str) -> str:
     override = overrides.parse(given)
     group, option = override.key, override.value_text
     hint = did_you_mean(group, GROUPS, suffix=f"={option or '…'}")
-    keys = [key for key, _, _ in schema.keys()]
-    if "." in group:  # a group has none
+    # a group has no dot in its name
+    if "." in group or (not hint and get_close_matches(group, schema.default_values(), n=1)):
         return unknown_key(group)
-    if not hint and get_close_matches(group, keys, n=1):
-        return unknown_key(group)
-    return f"unknown config group '{group}'; {hint or f'the groups are {_listed()}'}"
-
-
-def _listed() -> str:
-    return ", ".join(GROUPS)
+    return f"unknown config group '{group}'; {hint or f'the groups are {_GROUPS}'}"
 
 
 def interpolation_sentence(error: OmegaConfBaseException) -> str:

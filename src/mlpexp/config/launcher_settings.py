@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +11,6 @@ from mlpexp.runtime import portable
 from mlpexp.runtime.errors import ConfigError
 
 BACKENDS = ("auto", "process", "fork", "loky", "dask", "submitit")
-MIN_COST = 1.5  # estimated; below it one process is as quick
 EXECUTORS = ("slurm", "local")
 EXTRAS = {"dask": ("distributed", "dask"), "submitit": ("submitit", "slurm")}  # backend -> module, extra
 ANSWER_S = 5.0
@@ -39,15 +38,6 @@ class Settings:
     @property
     def num_workers(self) -> int:
         return self.workers or portable.available_cores()
-
-    def settled(self, cost: float, *, can_fork: bool) -> "Settings":
-        """The same with `auto` decided, for a sweep of this cost (see `planner.Plan`)."""
-        if self.backend != "auto":
-            return self
-        is_faster = (
-            can_fork and portable.can_fork() and self.num_workers > 1 and (self.workers is not None or cost > MIN_COST)
-        )
-        return replace(self, backend="fork") if is_faster else replace(self, backend="process", workers=None)
 
     def check(self) -> None:
         """Raises `ConfigError`: what is wrong with the settings, one line each."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 
 from mlpexp.config.model_config import ModelConfig
 from mlpexp.config.overrides import spell
@@ -13,7 +12,7 @@ from mlpexp.runtime import portable
 def problems(model: ModelConfig, sizes: Sizes) -> Iterator[str]:
     if model.target is not None:  # it is built to be checked
         return
-    needed, there = memory_needed(model, *sizes), physical_memory()
+    needed, there = memory_needed(model, *sizes), portable.total_memory()
     if needed > there:
         depth = "" if model.depth is None else f"model.depth={model.depth} "
         parameters = num_parameters(model, sizes.features, sizes.classes)
@@ -35,12 +34,6 @@ def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, sampl
     numbers = 7 * num_parameters(model, inputs, classes)
     numbers += 2 * samples * widest + 5 * 256 * units  # evaluation in one piece, and the layers' diagnostics
     return 4 * numbers + 20_000 * depth  # Python objects
-
-
-@cache
-def physical_memory() -> int:
-    """Bytes of memory in this machine."""
-    return portable.total_memory()
 
 
 def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:

@@ -1,58 +1,17 @@
 """Flags of Lightning's Trainer below the key `trainer`: which there are, and which cannot be given."""
 
+import ast
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from mlpexp.config import schema
 from mlpexp.config.overrides import spell
 from mlpexp.runtime.errors import did_you_mean
 
-# the flags of lightning.pytorch.Trainer; a test holds this list against the installed signature
-TRAINER_FLAGS = frozenset(
-    [
-        "accelerator",
-        "accumulate_grad_batches",
-        "barebones",
-        "benchmark",
-        "callbacks",
-        "check_val_every_n_epoch",
-        "default_root_dir",
-        "detect_anomaly",
-        "deterministic",
-        "devices",
-        "enable_autolog_hparams",
-        "enable_checkpointing",
-        "enable_model_summary",
-        "enable_progress_bar",
-        "fast_dev_run",
-        "gradient_clip_algorithm",
-        "gradient_clip_val",
-        "inference_mode",
-        "limit_predict_batches",
-        "limit_test_batches",
-        "limit_train_batches",
-        "limit_val_batches",
-        "log_every_n_steps",
-        "logger",
-        "max_epochs",
-        "max_steps",
-        "max_time",
-        "min_epochs",
-        "min_steps",
-        "model_registry",
-        "num_nodes",
-        "num_sanity_val_steps",
-        "overfit_batches",
-        "plugins",
-        "precision",
-        "profiler",
-        "reload_dataloaders_every_n_epochs",
-        "strategy",
-        "sync_batchnorm",
-        "use_distributed_sampler",
-        "val_check_interval",
-    ]
-)
 # flags that mlpexp sets itself, and the key to use instead
 OWN_FLAGS = {
     "callbacks": "add yours below callbacks, e.g. +callbacks.mine._target_=…",
@@ -71,13 +30,28 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+@cache
+def trainer_flags() -> frozenset[str]:
+    """The flags of the installed Trainer, from the text of its module: to import Lightning takes a second."""
+    try:
+        package = Path(str(getattr(find_spec("lightning"), "origin", ""))).parent
+        tree = ast.parse((package / "pytorch/trainer/trainer.py").read_text(encoding="utf-8"))
+        trainer = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Trainer")
+        start = next(node for node in trainer.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+        return frozenset(argument.arg for argument in start.args.kwonlyargs)
+    except (OSError, SyntaxError, StopIteration):  # another layout
+        from lightning.pytorch import Trainer
+
+        return frozenset(signature(Trainer).parameters)
+
+
 def problems(flags: Mapping[str, Any]) -> Iterator[str]:
     for name, value in flags.items():
         if name in OWN_FLAGS:
             yield f"trainer.{name} is set by mlpexp; {OWN_FLAGS[name]}"
         elif name in REFUSED and REFUSED[name][0](value):
             yield f"trainer.{name}={spell(value)} is not possible: {REFUSED[name][1]}; leave it out"
-        elif name not in TRAINER_FLAGS and name != "_target_":
+        elif name not in trainer_flags() and name != "_target_":
             own = [key.removeprefix("trainer.") for key in schema.default_values() if key.startswith("trainer.")]
-            see = "see lightning.pytorch.Trainer for its flags"
-            yield f"unknown key 'trainer.{name}'; {did_you_mean(name, [*TRAINER_FLAGS, *own], see, prefix='trainer.')}"
+            known, see = [*trainer_flags(), *own], "see lightning.pytorch.Trainer for its flags"
+            yield f"unknown key 'trainer.{name}'; {did_you_mean(name, known, see, prefix='trainer.')}"

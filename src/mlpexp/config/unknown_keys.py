@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 
 from mlpexp.config import own_options, plugin_keys, schema
-from mlpexp.config.trainer_flags import TRAINER_FLAGS
+from mlpexp.config.trainer_flags import trainer_flags
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import did_you_mean
 
@@ -34,7 +34,7 @@ def unknown_key(key: str) -> str:
     candidates += own_options.keys()
     same = [name for name in candidates if name.rsplit(".", 1)[-1] == last]  # without its group, such as lr=0.1
     groups = [] if group else list(dict.fromkeys(name.split(".")[0] for name in candidates if "." in name))
-    if group == "trainer" and last in TRAINER_FLAGS:
+    if group == "trainer" and last in trainer_flags():
         hint = f"it is a flag of lightning's Trainer: put a + in front, +{key}=…"
     elif group.startswith(("callbacks", "logger")):
         hint = f"to add it, put a + in front: +{key}=…"

@@ -30,6 +30,13 @@ EXAMPLES: dict[str, Any] = {
     "plugins": [_PLUGIN],
     "tracker": "csv",
 }
+# what keys of several types take
+_UNIONS = {
+    "model.width": "a whole number from 1, or a list with one for each layer, e.g. model.width=64 or "
+    "model.width=[64,32]",
+    "model.dropout": "a share in [0, 1), or a list with one for each hidden layer, e.g. model.dropout=0.2",
+    "optimizer.betas": f"two shares in [0, 1), e.g. {shell_word('optimizer.betas', [0.9, 0.999])}",
+}
 
 
 def messages(error: ValidationError) -> list[str]:
@@ -59,12 +66,8 @@ def _message(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, A
         return unknown_key(path)
     defaults = default_values()
     given, example = f"{key}={spell(value)}", f"e.g. {key}={spell(EXAMPLES.get(key, defaults.get(key)))}"
-    if key == "model.width":
-        return f"{given}: give a whole number from 1, or a list with one for each layer, e.g. {key}=64 or {key}=[64,32]"
-    if key == "model.dropout":
-        return f"{given}: give a share in [0, 1), or a list with one for each hidden layer, e.g. {key}=0.2"
-    if key == "optimizer.betas":
-        return f"{given}: give two shares in [0, 1), e.g. {shell_word(key, [0.9, 0.999])}"
+    if key in _UNIONS:
+        return f"{given}: give {_UNIONS[key]}"
     match kind:
         case "literal_error" | "unknown_choice":
             return _unknown_choice(key, value, allowed.get("choices"))

@@ -113,9 +113,7 @@ def is_pending() -> bool:
 
 def arm() -> None:
     """Install the handlers; again after Lightning has replaced them by its own."""
-    for number in EXIT_CODES if _is_main_thread() else ():
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup: stay ignored
-            signal.signal(number, _stop)
+    _handle(_stop)
 
 
 def exit_at_once() -> None:
@@ -123,9 +121,13 @@ def exit_at_once() -> None:
 
     Repeated signals that arrive while a program that was stopped ends are ignored here, too.
     """
+    _handle(_exit)
+
+
+def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
     for number in EXIT_CODES if _is_main_thread() else ():
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _exit)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup: stay ignored
+            signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -205,14 +205,7 @@ def parse_result(text: str | bytes, path: Path) -> Result:
         DamagedFile: it is not what was written, or of a newer version of mlpexp.
     """
     try:
-        content = json.loads(text)
-        if not isinstance(content, dict):
-            raise ValueError("not a JSON object")
-        version = content.get("schema_version")
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise DamagedFile(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
-        if content.pop("sha256", None) != seal(content):
-            raise ValueError("its own checksum does not match")
+        content = unsealed(text, path)
         content["status"] = current_status(content["status"], content.get("message"))
         content["metrics"] = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
         content["objective"] = math.nan if content["objective"] is None else content["objective"]
@@ -253,6 +246,23 @@ def current_status(status: str, message: str | None) -> str:
 def seal(content: Mapping[str, Any]) -> str:
     """SHA-256 of what a marker or manifest says: one flipped bit in a number would read like another result."""
     return hashlib.sha256(_canonical(content).encode()).hexdigest()
+
+
+def unsealed(text: str | bytes, path: Path) -> dict[str, Any]:
+    """The content of a marker or manifest whose seal is right.
+
+    Raises:
+        DamagedFile: it is of a newer version of mlpexp.
+        ValueError: it is not what was written.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(version := content.get("schema_version"), int):
+        raise ValueError("not a JSON object of mlpexp")
+    if version > SCHEMA_VERSION:
+        raise DamagedFile(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
+    if content.pop("sha256", None) != seal(content):
+        raise ValueError("its own checksum does not match")
+    return content
 
 
 @cache

@@ -6,7 +6,7 @@ whatever name it lies, and never gives way to another run.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -180,10 +180,6 @@ class RunStore:
     def write_results(self, rows: Sequence[results_table.Row]) -> None:
         """`results.csv`: the table of the runs that have ended."""
         atomic_files.write(self.directory / file_names.RESULTS, results_table.table_parts(rows))
-
-    def record(self, entries: Iterable[tuple[str, run_table.Files]]) -> None:
-        """Add finished runs, by name, to the table; they are on the disk when this returns."""
-        run_table.append(self.directory, entries)
 
     def read(self, name: str, file: str) -> str | None:
         """The text of a run's file, from its directory or from the table; None where there is none.

@@ -20,8 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter
-from pydantic.dataclasses import dataclass
+from pydantic import BaseModel, Field
 
 from mlpexp.runtime.safe_files import read_bytes
 from mlpexp.store import atomic_files
@@ -33,8 +32,7 @@ MAX_BYTES = 2**33
 log = logging.getLogger(__name__)
 
 
-@dataclass(kw_only=True, frozen=True)
-class SavedRun:
+class SavedRun(BaseModel, frozen=True):
     """What a file says of a run beside its tensors."""
 
     epochs: Annotated[int, Field(gt=0, le=2**53, strict=True)]
@@ -42,8 +40,7 @@ class SavedRun:
     """of the last epoch; None where a value is not finite"""
 
 
-@dataclass(kw_only=True, frozen=True)
-class Header:
+class Header(BaseModel, frozen=True):
     """The line of JSON at the start of a file."""
 
     schema_version: int
@@ -90,7 +87,7 @@ def read(sweep: Path) -> Iterator[tuple[Path, Header, bytes]]:
             if hashlib.sha256(content).hexdigest().encode() != seal:
                 raise ValueError("its checksum does not match")
             header, _, archive = content.partition(b"\n")
-            found = _header_type().validate_json(header)
+            found = Header.model_validate_json(header)
             if found.schema_version != SCHEMA_VERSION:
                 raise ValueError(f"schema version {found.schema_version}; this mlpexp knows {SCHEMA_VERSION}")
         except ValueError as error:
@@ -149,8 +146,3 @@ def warn(path: Path, error: Exception) -> None:
 @cache
 def _warn(path: Path, reason: str) -> None:
     log.warning("%s is damaged (%s); its runs train from their beginning", path, reason)
-
-
-@cache
-def _header_type() -> TypeAdapter[Header]:
-    return TypeAdapter(Header)

@@ -22,7 +22,7 @@ from mlpexp.runtime.safe_files import NotRegularFile
 from mlpexp.store import atomic_files
 from mlpexp.store.file_names import MANIFEST
 from mlpexp.store.identity import NAMES, SCHEMA_VERSION, all_but_the_seed, entry, leaves, neutral_defaults
-from mlpexp.store.run_directory import is_relative, seal
+from mlpexp.store.run_directory import is_relative, seal, unsealed
 
 MAX_MANIFEST = 2**30  # bytes
 MAX_COMPARED = 4096  # configurations that are recognised when they come again, but for the seed
@@ -62,13 +62,7 @@ def read(directory: Path) -> Manifest | None:
     """
     path = directory / MANIFEST
     try:
-        content = json.loads(safe_files.read_bytes(path, MAX_MANIFEST))
-        if not isinstance(content, dict) or not isinstance(version := content.get("schema_version"), int):
-            raise ValueError("not a manifest")
-        if version > SCHEMA_VERSION:
-            raise UserError(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
-        if content.pop("sha256", None) != seal(content):
-            raise ValueError("its own checksum does not match")
+        content = unsealed(safe_files.read_bytes(path, MAX_MANIFEST), path)
         manifest = TypeAdapter(Manifest).validate_python(content)
         if not all(map(is_relative, manifest.runs.values())):
             raise ValueError("the name of a run leads out of the directory")

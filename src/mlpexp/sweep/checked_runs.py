@@ -1,12 +1,13 @@
 """The runs of a sweep, composed and checked before any is trained."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -63,21 +64,7 @@ def check(
                 if len(checked) >= MAX_CHECKED:
                     checked.clear()
                 checked[key] = cfg, plain
-            accepted.append(
-                Job(
-                    spec=run.spec,
-                    overrides=run.overrides,
-                    config=cfg,
-                    output_dir=run.output_dir,
-                    place=run.output_dir,
-                    log_name=run.log_name if cfg.record == "run" else None,
-                    env_set=run.env_set,
-                    hydra=job_config,
-                    output_subdir=run.output_subdir,
-                    make_files=run.make_files,
-                    needs_run_job=run.needs_run_job,
-                )
-            )
+            accepted.append(_job(run, cfg, job_config))
         except UserError as error:
             problems.update(str(error).splitlines())
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -94,6 +81,22 @@ def check(
             lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} more problems"]
         raise ConfigError(lines)
     return accepted
+
+
+def _job(run: ComposedRun, cfg: Config, job_config: Callable[[RunSpec], DictConfig]) -> Job:
+    return Job(
+        spec=run.spec,
+        overrides=run.overrides,
+        config=cfg,
+        output_dir=run.output_dir,
+        place=run.output_dir,
+        log_name=run.log_name if cfg.record == "run" else None,
+        env_set=run.env_set,
+        hydra=job_config,
+        output_subdir=run.output_subdir,
+        make_files=run.make_files,
+        needs_run_job=run.needs_run_job,
+    )
 
 
 def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:

@@ -8,14 +8,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.compiled.compile_cache import load_kernels
-from mlpexp.runtime import signals, software_versions
+from mlpexp.runtime import portable, signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
-from mlpexp.store import failure_record, file_names, run_weights, stack_states
+from mlpexp.store import failure_record, file_names, run_table, run_weights, stack_states
 from mlpexp.store.identity import identity
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import Result, Status
@@ -32,6 +33,7 @@ from mlpexp.training.planner import Plan, plan
 from mlpexp.training.run_tracking import Ended, RunTracking
 
 log = logging.getLogger(__name__)
+MIN_COST = 1.5  # seconds, estimated; a shorter sweep is trained as quickly by one process
 TABLE_SHARE = 50  # training takes at least so many times as long as keeping results.csv up to date
 
 
@@ -80,24 +82,7 @@ def conduct(
                     if compiled and settings.backend in ("process", "fork"):
                         # before any worker process is copied from this one
                         load_kernels([job.config for job in jobs], screen.warn)
-                    units = [
-                        Unit(
-                            places=tuple(left[run] for run in stack.runs),
-                            jobs=tuple(jobs[run] for run in stack.runs),
-                            cost=stack.cost,
-                            begun=stack.begun,
-                            origin=left[stack.runs[0]],
-                            sweep=directory,
-                        )
-                        for stack in division.stacks
-                    ]
-                    units += [
-                        Unit(places=(left[run],), jobs=(jobs[run],), alone=True, origin=left[run], sweep=directory)
-                        for run in division.alone
-                    ]
-                    if in_portions:  # a unit is recorded when all its runs have ended, and some may stay here
-                        units = [one for unit in units for one in unit.single_runs()]
-                    progress.units = units
+                    progress.units = units = _units(division, left, jobs, directory, single=in_portions)
                     with (
                         screen.showing(jobs, division, TimeLeft(units, screen.hydra_files_s)),
                         closing(backend.run(units, progress)) as ended,  # type: ignore[type-var]
@@ -120,6 +105,22 @@ def conduct(
             raise StorageError(
                 f"{sentence(error)}; {progress.kept()}, the same command carries on once that is mended"
             ) from error
+
+
+def _units(division: Plan, places: Sequence[int], jobs: Sequence[Job], directory: Path, *, single: bool) -> list[Unit]:
+    """
+    Args:
+        places: of the jobs in the sweep.
+        single: each run is a unit: a unit is recorded when all its runs have ended, and some may not end yet.
+    """
+
+    def unit(runs: Sequence[int], **settings: Any) -> Unit:
+        where, own = tuple(places[run] for run in runs), tuple(jobs[run] for run in runs)
+        return Unit(places=where, jobs=own, origin=where[0], sweep=directory, **settings)
+
+    units = [unit(stack.runs, cost=stack.cost, begun=stack.begun) for stack in division.stacks]
+    units += [unit([run], alone=True) for run in division.alone]
+    return [one for unit in units for one in unit.single_runs()] if single else units
 
 
 def _warn_of_mixture(sweep: Sequence[Job], outcomes: Sequence[Outcome], cfg: Config) -> None:
@@ -151,15 +152,17 @@ def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None
 
 
 def _settled(settings: Settings, jobs: Sequence[Job], cost: float, screen: Screen) -> Settings:
-    """`auto` decided by the cost of these jobs, in seconds; devices and threads of torch do not survive a fork."""
+    """`auto` decided by the cost of these jobs, in seconds: fork where that is faster and possible."""
     if settings.backend != "auto":
         return settings
+    # devices and threads of torch do not survive a fork
     can_fork = all(job.config.trainer.accelerator == "cpu" and job.config.stack_threads == 1 for job in jobs)
-    settled = settings.settled(cost, can_fork=can_fork)
-    if settled.backend == "fork" and (reason := missing_semaphores()):
+    is_faster = settings.num_workers > 1 and (settings.workers is not None or cost > MIN_COST)
+    if can_fork and portable.can_fork() and is_faster:
+        if (reason := missing_semaphores()) is None:
+            return replace(settings, backend="fork")
         screen.warn(f"worker processes need semaphores in /dev/shm ({reason}); the sweep trains in this process")
-        return replace(settings, backend="process", workers=None)
-    return settled
+    return replace(settings, backend="process", workers=None)
 
 
 @dataclass
@@ -263,7 +266,7 @@ class _Progress:
         entries = run_weights.append(self.directory, [outcome.weights for outcome in kept if outcome.weights])
         for outcome, entry in zip(kept, entries, strict=True):
             outcome.files = {**(outcome.files or {}), file_names.WEIGHTS: entry}
-        store.record([(name, outcome.files) for name, outcome in ended if outcome.files is not None])
+        run_table.append(self.directory, [(name, end.files) for name, end in ended if end.files is not None])
         for _, outcome in ended:
             outcome.files = outcome.weights = None  # memory: the stack's, not the sweep's
 

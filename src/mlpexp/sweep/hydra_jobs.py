@@ -3,7 +3,7 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, run_job
@@ -70,12 +70,16 @@ class StackedReturn(JobReturn):
     """What a run that trained in a stack returns to Hydra.
 
     Everything is computed when it is asked for: a configuration takes 150 KiB, and few sweepers read more than values.
+
+    Args:
+        failures: a sentence on all runs of the sweep that failed.
+        working_dir: in which the sweep was trained.
     """
 
-    __slots__ = ("_common", "_job", "_outcome")
+    __slots__ = ("_failures", "_job", "_outcome", "_working_dir")
 
-    def __init__(self, job: Job, outcome: Outcome, common: "Common") -> None:
-        self._job, self._outcome, self._common = job, outcome, common
+    def __init__(self, job: Job, outcome: Outcome, failures: str, working_dir: str) -> None:
+        self._job, self._outcome, self._failures, self._working_dir = job, outcome, failures, working_dir
 
     @property
     def result(self) -> Result | None:
@@ -93,11 +97,11 @@ class StackedReturn(JobReturn):
 
     @property
     def working_dir(self) -> str:  # type: ignore[override]
-        return self._common.working_dir
+        return self._working_dir
 
     @property
     def task_name(self) -> str:  # type: ignore[override]
-        return self._common.task_name
+        return JobRuntime.instance().get("name")
 
     @property
     def status(self) -> JobStatus:  # type: ignore[override]
@@ -120,24 +124,8 @@ class StackedReturn(JobReturn):
     def return_value(self) -> Any:
         """As Hydra's, whose sweepers end with the first failure; that is one line for all failures here."""
         if self.status == JobStatus.FAILED:
-            raise RunsFailed(self._common.failures) from self._return_value
+            raise RunsFailed(self._failures) from self._return_value
         return self._return_value
-
-
-class Common(NamedTuple):
-    """What is equal in the returns of all runs of a sweep.
-
-    Attributes:
-        failures: a sentence on all runs that failed.
-    """
-
-    failures: str
-    working_dir: str
-    task_name: str
-
-    @classmethod
-    def now(cls, failures: str) -> "Common":
-        return cls(failures, os.getcwd(), JobRuntime.instance().get("name"))  # noqa: PTH109 - a string, as run_job's
 
 
 def write_hydra_files(job: Job) -> None:

@@ -23,7 +23,7 @@ from mlpexp.store import directory_lock, worker_session
 from mlpexp.store.directory_checks import check_sweep_directory
 from mlpexp.store.run_store import RunStore, Survey
 from mlpexp.sweep.checked_runs import check
-from mlpexp.sweep.hydra_jobs import Common, HydraCalls, StackedReturn, restore_hydra_files, write_hydra_files
+from mlpexp.sweep.hydra_jobs import HydraCalls, StackedReturn, restore_hydra_files, write_hydra_files
 from mlpexp.sweep.jobs import Ended, Job, Outcome, ended_rows
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.training.engine_choice import engine_of
@@ -206,9 +206,9 @@ class Sweep:
             self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items() if outcomes[place].is_known}
             failures = sum(outcome.error is not None for outcome in outcomes.values())
             summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
-            common = Common.now(summary)
+            working_dir = str(Path.cwd())
             returns = {
-                run.number: StackedReturn(run, outcomes[run.output_dir], common)
+                run.number: StackedReturn(run, outcomes[run.output_dir], summary, working_dir)
                 if run.output_dir in jobs
                 else self.hydra.run_job(run)
                 for run in runs

@@ -36,12 +36,11 @@ NAMED = 10  # failures that are named one by one
 
 
 class Screen:
-    """The terminal output of a sweep: nothing if `quiet`, for use as a library; the bar only if `brief`."""
+    """The terminal output of a sweep; the bar only if `brief`."""
 
-    def __init__(self, *, quiet: bool = False, brief: bool = False) -> None:
+    def __init__(self, *, brief: bool = False) -> None:
         self._brief = brief
-        self._console = Console(quiet=quiet)
-        self._errors = Console(stderr=True, quiet=quiet)
+        self._console, self._errors = Console(), Console(stderr=True)
         self._progress: Any = None
         self._best: float | None = None
         self._monitor = ""
