@@ -1,4 +1,4 @@
-"""Describe a network without training it: data, layers, shapes, parameters. Takes `train.py`'s overrides."""
+"""Describe a network without training it: data, layers, shapes, parameters. The overrides are those of `train.py`."""
 
 import sys
 

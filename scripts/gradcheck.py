@@ -1,4 +1,4 @@
-"""Compare a network's gradients: by hand, by autograd, by finite differences. Takes `train.py`'s overrides."""
+"""Compare a network's gradients: by hand, by autograd, by finite differences. The overrides are those of `train.py`."""
 
 import sys
 

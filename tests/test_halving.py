@@ -229,7 +229,7 @@ def test_rungs_that_do_not_rise_to_the_last_epoch_are_refused(rungs):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("halving.rungs=[1]", "halving compares the runs of a sweep; add -m"),
+        ("halving.rungs=[1]", "halving.rungs compares the runs of a sweep; add -m"),
         ("-m seed=0,1 halving.rungs=[1] model.variant=backprop", "model.variant=backprop trains alone"),
         ("-m seed=0,1 halving.rungs=[1] hydra.launcher.backend=loky", "halving trains in this process"),
         ("-m halving.rungs=[1],[2]", "one setting for the whole sweep"),

@@ -208,6 +208,6 @@ def test_a_study_has_the_keys_that_are_equal_in_all_of_its_runs(order: int) -> N
         contents = [dict(leaves(identity_content(cfg)["config"])) for cfg in configs[:count]]
         keys = {key for content in contents for key in content}
         constant = {key for key in keys if all(key in one and one[key] == contents[0][key] for one in contents)}
-        study = sweep_manifest.of([(cfg, DIGEST) for cfg in configs[:count]])
+        study = sweep_manifest.study([(cfg, DIGEST) for cfg in configs[:count]])
         assert study.constants.keys() - {sweep_manifest.DIGEST} == constant
         assert set(study.varied) == keys - constant

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _usage(scripts: Iterable[Path]) -> str:
-    lines = ["usage: mlpexp COMMAND [arguments]", "", "commands (mlpexp COMMAND --help tells more):"]
+    lines = ["usage: mlpexp COMMAND [arguments]", "", "commands (mlpexp COMMAND --help says more):"]
     for path in scripts:
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         lines.append(f"  {path.stem:<10} {text.splitlines()[0]}")

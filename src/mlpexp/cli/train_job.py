@@ -148,7 +148,7 @@ def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
 
 
 def _finished(cfg: Config, directory: Path) -> Result | None:
-    """The result of a run that is done: under other launchers each job of a sweep looks for itself.
+    """The result of a run that is done: under other launchers each job of a sweep checks it.
 
     What a damaged, failed or interrupted run has left is set aside; Hydra has opened the run's log and
     written its configuration already, so these stay.

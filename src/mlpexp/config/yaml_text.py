@@ -51,5 +51,5 @@ def _float(value: float) -> str:
     text = repr(value)
     if text.lstrip("-") in ("inf", "nan"):
         return text.replace("inf", ".inf").replace("nan", ".nan")
-    # YAML 1.1 wants a point in front of an exponent
+    # YAML 1.1 needs a point in front of an exponent
     return text if "." in text or "e" not in text else text.replace("e", ".0e")

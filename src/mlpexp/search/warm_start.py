@@ -39,7 +39,7 @@ def read(directory: str, space: Space, names: Sequence[str], cfg: Config) -> tup
     rows = load_results(directory)
     there = sweep_manifest.read(Path(directory)) if Path(directory).is_dir() else None
     constants = there.constants if there else {}
-    here = sweep_manifest.of([(cfg, data.digest(cfg.data))]).constants
+    here = sweep_manifest.study([(cfg, data.digest(cfg.data))]).constants
     # what has its neutral default is in neither
     free = {*sweep_manifest.REPEATED, *HOW_IT_TRAINS, *(key.lstrip("+") for key in space.typed)} - set(space.fixed)
     compared = [key for key in {**constants, **here} if key.startswith(PROBLEM) and key not in free]

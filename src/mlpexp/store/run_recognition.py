@@ -42,7 +42,7 @@ class Recognition:
         found = [self._claimed(self._at(directory, identity)) for directory, identity in pairs]
         if self.earlier is not None:
             found = [self._further(one, *run, self.earlier) for one, run in zip(found, runs, strict=True)]
-        # names by identity of runs that the manifest does not know; read only where a name has changed hands
+        # names by identity of runs that the manifest does not know; read only where another run has a name
         strays = _names_by_identity(self.sweep) if any(one.state is State.OTHER for one in found) else {}
         for i, (directory, name) in enumerate(pairs):
             if found[i].state is not State.DONE:

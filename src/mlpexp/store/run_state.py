@@ -98,18 +98,18 @@ def inspect(directory: Path, identity: str) -> Found:
     return Found(place, State.DONE, result)
 
 
-def set_aside(found: Found, shelf: Path) -> Path:
-    """Move a run's directory out of the way, below `shelf`; returns where.
+def set_aside(found: Found, aside: Path) -> Path:
+    """Move a run's directory out of the way, below `aside`; returns where.
 
     Raises:
         UserError: see `vacant`.
     """
-    place = vacant(shelf, found.directory.name)
+    place = vacant(aside, found.directory.name)
     found.directory.rename(place)
     return place
 
 
-def keep_saved(found: Found, shelf: Path) -> None:
+def keep_saved(found: Found, aside: Path) -> None:
     """Prepare the directory of a run whose training is continued: its metrics and weights so far stay, its marker goes.
 
     What else is there was left by a crash while the run was written, and is set aside.
@@ -121,23 +121,23 @@ def keep_saved(found: Found, shelf: Path) -> None:
     if names <= {*file_names.BEFORE_TRAINING, file_names.RESULT, *written_in_training}:
         (found.directory / file_names.RESULT).unlink(missing_ok=True)
     else:
-        set_content_aside(found.directory, shelf)
+        set_content_aside(found.directory, aside)
 
 
-def set_content_aside(directory: Path, shelf: Path) -> None:
+def set_content_aside(directory: Path, aside: Path) -> None:
     """As `set_aside`, but the directory itself stays, with what it held before training.
 
     Raises:
         UserError: see `vacant`.
     """
-    place = vacant(shelf, directory.name)
+    place = vacant(aside, directory.name)
     place.mkdir()
     for path in directory.iterdir():
         if path.name not in file_names.BEFORE_TRAINING:
             path.rename(place / path.name)
 
 
-def remove_shorter(found: Found, shelf: Path) -> None:
+def remove_shorter(found: Found, aside: Path) -> None:
     """Remove a run that has been trained further elsewhere: what its marker lists, what Hydra wrote, its log.
 
     Other files in its directory are set aside. After a crash in the middle it can be called again.
@@ -165,7 +165,7 @@ def remove_shorter(found: Found, shelf: Path) -> None:
         os.unlink(f"{place}/{file_names.RESULT}")  # noqa: PTH108
     remove_empty(directory)
     if directory.is_dir():
-        directory.rename(vacant(shelf, directory.name))
+        directory.rename(vacant(aside, directory.name))
 
 
 def remove_empty(directory: Path) -> None:
@@ -174,18 +174,18 @@ def remove_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def vacant(shelf: Path, name: str) -> Path:
-    """An unused path below `shelf` for what was called `name`.
+def vacant(aside: Path, name: str) -> Path:
+    """An unused path below `aside` for what was called `name`.
 
     Raises:
-        UserError: the shelf is a link, or full.
+        UserError: `aside` is a link, or full.
     """
-    refuse_link(shelf)
-    shelf.mkdir(exist_ok=True)
+    refuse_link(aside)
+    aside.mkdir(exist_ok=True)
     for number in range(10_000):
-        if not os.path.lexists(place := shelf / f"{name}-{number}"):
+        if not os.path.lexists(place := aside / f"{name}-{number}"):
             return place
-    raise UserError(f"{shelf} is full; delete what you do not need there")
+    raise UserError(f"{aside} is full; delete what you do not need there")
 
 
 def _are_whole(directory: str, files: Mapping[str, Mapping[str, int | str]]) -> bool:

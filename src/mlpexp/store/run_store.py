@@ -98,7 +98,7 @@ class RunStore:
         places = [Path(place) for place in unique]
         digests = ByObject(data.digest)
         old = sweep_manifest.read(self.directory)
-        new = sweep_manifest.of((cfg, digests(cfg.data)) for cfg in unique.values())
+        new = sweep_manifest.study((cfg, digests(cfg.data)) for cfg in unique.values())
         names = [place.name for place in places] if old is not None else []
         begun: list[str] = []
         if old is not None and same_study:
@@ -136,7 +136,7 @@ class RunStore:
 
     def prepare(self, survey: Survey) -> None:
         """Set aside what is damaged, failed or interrupted, and write the manifest; the directory's lock is held."""
-        shelf = self.directory / file_names.SET_ASIDE
+        aside = self.directory / file_names.SET_ASIDE
         atomic_files.make_directory(self.directory, parents=True)
         atomic_files.clean(self.directory)
         if moved := [one for one in survey.found.values() if one.earlier and one.earlier.place == one.place]:
@@ -144,16 +144,16 @@ class RunStore:
         here = {one.place for one in survey.found.values()}
         for begun in [self.directory / name for name in survey.begun]:
             if str(begun) not in here:
-                begun.rename(run_state.vacant(shelf, begun.name))
+                begun.rename(run_state.vacant(aside, begun.name))
         for one in survey.found.values():
             if one.state is State.DONE and one.earlier is not None:
-                run_state.remove_shorter(one.earlier, shelf)  # a crash came between the longer run and this
+                run_state.remove_shorter(one.earlier, aside)  # a crash came between the longer run and this
             if one.state is State.INTERRUPTED and not one.trained:
                 (one.directory / file_names.RESULT).unlink()  # stopped before anything came of it
             elif one.state is State.SAVED:
-                run_state.keep_saved(one, shelf)
+                run_state.keep_saved(one, aside)
             elif one.state in UNUSABLE:
-                run_state.set_aside(one, shelf)
+                run_state.set_aside(one, aside)
         sweep_manifest.write(self.directory, survey.manifest)
         done = {one.result.identity for one in survey.found.values() if one.state is State.DONE and one.result}
         for name in survey.manifest.earlier.values():

@@ -66,8 +66,8 @@ def runs(sweep: Path) -> list[StoredRun]:
     for results in run_table.results(sweep).values():
         for name, result in results.items():
             found.append(StoredRun(name=name, status=result.status, result=result, in_table=True))
-    shelf = sweep / file_names.SET_ASIDE
-    for path in sorted(shelf.iterdir()) if _is_directory(shelf) else ():
+    aside = sweep / file_names.SET_ASIDE
+    for path in sorted(aside.iterdir()) if _is_directory(aside) else ():
         if is_real(sweep, name := path.relative_to(sweep).as_posix()):
             found.append(_in_directory(sweep, name, is_aside=True))
     place = {name: number for number, name in enumerate(names)}

@@ -74,7 +74,7 @@ def read(directory: Path) -> Manifest | None:
     return manifest
 
 
-def of(runs: Iterable[tuple[Config, str]]) -> Manifest:
+def study(runs: Iterable[tuple[Config, str]]) -> Manifest:
     """The study that runs make, by their configurations and digests of data, without their directories."""
     iterator = iter(runs)
     first, digest = next(iterator)

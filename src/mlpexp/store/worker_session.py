@@ -1,6 +1,6 @@
 """Who may write into a sweep's directory when its runs are trained by other processes: never two writers.
 
-The main process of a sweep holds a lock for as long as it lives. Its workers, on this machine or on others that share
+The main process of a sweep holds a lock until it ends. Its workers, on this machine or on others that share
 the file system, check whether it is still held, and by the same start of the sweep: a worker whose main process has
 gone saves its state and stops, and the next start waits until the last such worker has stopped.
 """
@@ -57,7 +57,7 @@ class Session:
             if os.read(handle, 100).decode(errors="replace") != self.token:
                 raise Gone(f"{self.directory}: the sweep was started again", restarted=True)
             if portable.lock(handle, shared=True) is not True:
-                return  # the holder lives, or the file system has no locks
+                return  # the holder has not ended, or the file system has no locks
         finally:
             os.close(handle)
         raise Gone(f"{self.directory}: the main process of the sweep has gone")

@@ -87,7 +87,7 @@ def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | No
 
 
 class ProcessPool:
-    """A `Backend`. Each worker is a pool of its own: loky gives up a whole pool when one of its workers dies.
+    """A `Backend`. Each worker is a pool of its own: loky gives up a whole pool when one of its workers ends.
 
     Raises:
         UserError: this system has no semaphores to spare.

@@ -37,7 +37,7 @@ MIN_COST = 1.5  # seconds, estimated; a shorter sweep is trained as quickly by o
 TABLE_SHARE = 50  # training takes at least so many times as long as keeping results.csv up to date
 
 
-def conduct(
+def train_sweep(
     sweep: Sequence[Job],
     outcomes: list[Outcome],
     directory: Path,

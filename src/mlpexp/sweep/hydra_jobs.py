@@ -26,12 +26,12 @@ class HydraCalls:
 
     def __init__(self, context: HydraContext, task_function: TaskFunction, composer: Composer) -> None:
         self._context, self._task_function, self._composer = context, task_function, composer
-        self.hear_of_jobs = any(
+        self.has_job_callbacks = any(
             getattr(type(callback), event, None) not in (None, getattr(Callback, event))
             for callback in context.callbacks.callbacks
             for event in ("on_job_start", "on_job_end")
         )
-        """whether a callback of Hydra's hears of every job"""
+        """whether Hydra has callbacks for the start or the end of every job"""
 
     def on_job_start(self, job: Job) -> None:
         cfg = job.hydra(job.spec)

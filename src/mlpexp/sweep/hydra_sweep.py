@@ -71,7 +71,7 @@ class Sweep:
         self._ended: dict[str, Ended] = {}  # runs of earlier portions, by their directories
         self._backend: MakeBackend | None = None
         self._tracking = RunTracking(self.directory, Path.cwd(), Screen().warn, is_sweep=True)
-        self._started: set[str] = set()  # runs whose start Hydra's callbacks have heard of, by their directories
+        self._started: set[str] = set()  # runs whose start was reported to Hydra's callbacks, by their directories
 
     def train_portion(self, specs: Sequence[RunSpec], backend: MakeBackend | None = None) -> list[JobReturn]:
         """Train runs of a sweeper that does not know all of them beforehand.
@@ -197,7 +197,7 @@ class Sweep:
             if repeated:
                 log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))
             new = {place: job for place, job in jobs.items() if job.done is None}
-            notified = new if self.hydra.hear_of_jobs else {}
+            notified = new if self.hydra.has_job_callbacks else {}
             for place, job in notified.items():
                 if place not in self._started:
                     self.hydra.on_job_start(job)
@@ -236,9 +236,11 @@ class Sweep:
                     raise AssertionError("a run that is done was trained")
         else:
             with signals.importing():
-                from mlpexp.sweep.executor import conduct  # torch: late, a finished sweep does not need it
+                from mlpexp.sweep.executor import train_sweep  # torch: late, a finished sweep does not need it
 
-            conduct(jobs, outcomes, self.directory, screen, self.settings, self.prepare, self._backend, self._tracking)
+            train_sweep(
+                jobs, outcomes, self.directory, screen, self.settings, self.prepare, self._backend, self._tracking
+            )
         self._record(jobs, outcomes)
         if not self.in_portions:
             screen.conclude(jobs, outcomes, self.directory)

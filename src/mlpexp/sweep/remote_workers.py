@@ -30,7 +30,7 @@ ATTEMPTS = 2  # at a unit as a whole, before it is halved
 MAX_IDLE_LOSSES = 6  # workers in a row that were lost before they began
 WATCH_S = 0.5
 GRACE_S = 2.5  # to finish an epoch and save, once the sweep has gone
-CHECK_S = 0.2  # between two looks whether the sweep still goes on
+CHECK_S = 0.2  # between two checks whether the sweep still goes on
 NOTE_S = 0.5  # between two notes of the progress
 _one_at_a_time = threading.Lock()  # torch's threads, logging and the working directory belong to the whole process
 
@@ -152,10 +152,10 @@ def _portable(outcome: Outcome) -> Outcome:
         return outcome
     try:
         copy = pickle.loads(pickle.dumps(error))
-        travels = type(copy) is type(error) and str(copy) == str(error)
+        is_whole = type(copy) is type(error) and str(copy) == str(error)
     except Exception:
-        travels = False
-    return outcome if travels else replace(outcome, error=RuntimeError(f"{type(error).__name__}: {error}"))
+        is_whole = False
+    return outcome if is_whole else replace(outcome, error=RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 class _Throttled:
@@ -176,7 +176,7 @@ class Lost(Exception):
 
 
 class LostWorkers:
-    """What happens to the unit of a lost worker: another attempt, then halves, until the run that kills is found."""
+    """What happens to the unit of a lost worker: another attempt, then halves, down to the run that ends workers."""
 
     def __init__(self, session: Session, watcher: Watcher, who: str) -> None:
         self._session, self._watcher, self._who = session, watcher, who

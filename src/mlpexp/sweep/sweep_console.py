@@ -58,7 +58,7 @@ class Screen:
         """Print the plan and show a progress bar while the block runs.
 
         Args:
-            left: is told of all progress, and says how long it still takes.
+            left: receives all progress and estimates the time that is left.
         """
         if not self._brief:
             self._console.print(plan_line(sweep, planned), highlight=False)

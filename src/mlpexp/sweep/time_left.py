@@ -40,7 +40,7 @@ class TimeLeft:
         self._runs = {unit.origin: len(unit.jobs) for unit in units}
         self._trained = dict(self._begun)
         self._written = dict.fromkeys(self._runs, 0)
-        self._noted: dict[int, float] = {}  # when each unit was heard of
+        self._noted: dict[int, float] = {}  # when each unit reported last
         self._spent = {"training": 0.0, "files": 0.0}  # seconds, the sum over what goes on at once
         self._done = {"training": 0.0, "files": 0.0}  # what was to be expected for it
         self._started: float | None = None
