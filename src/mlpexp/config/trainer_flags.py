@@ -4,7 +4,6 @@ import ast
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,11 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
 @cache
 def trainer_flags() -> frozenset[str]:
     """The flags of the installed Trainer, from the text of its module: to import Lightning takes a second."""
-    try:
-        package = Path(str(getattr(find_spec("lightning"), "origin", ""))).parent
-        tree = ast.parse((package / "pytorch/trainer/trainer.py").read_text(encoding="utf-8"))
-        trainer = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Trainer")
-        start = next(node for node in trainer.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
-        return frozenset(argument.arg for argument in start.args.kwonlyargs)
-    except (OSError, SyntaxError, StopIteration):  # another layout
-        from lightning.pytorch import Trainer
-
-        return frozenset(signature(Trainer).parameters)
+    package = Path(str(getattr(find_spec("lightning"), "origin", ""))).parent
+    tree = ast.parse((package / "pytorch/trainer/trainer.py").read_text(encoding="utf-8"))
+    trainer = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Trainer")
+    start = next(node for node in trainer.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    return frozenset(argument.arg for argument in start.args.kwonlyargs)
 
 
 def problems(flags: Mapping[str, Any]) -> Iterator[str]:
