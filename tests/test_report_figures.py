@@ -18,6 +18,7 @@ from test_figures import visible_texts, words
 
 from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import analyse
+from mlpexp.report import searched_trials
 from mlpexp.report.figures import (
     canvas,
     cost_figure,
@@ -25,7 +26,6 @@ from mlpexp.report.figures import (
     effects_figure,
     heat_map_figure,
     ranking_figure,
-    search_figures,
     variance_figure,
 )
 from mlpexp.report.figures.svg import svg
@@ -209,7 +209,7 @@ def test_axes_of_searched_numbers_have_ticks_that_stay_apart(distribution, ticks
     distributions = pytest.importorskip("optuna.distributions")
     low = distribution["low"]
     kind = distributions.IntDistribution if isinstance(low, int) else distributions.FloatDistribution
-    key = search_figures._key("x", kind(**distribution), [low])
+    key = searched_trials._key("x", kind(**distribution), [low])
     assert [text for _, text in key.ticks] == ticks
     places = [place for place, _ in key.ticks]
     assert places == sorted(places) and places[0] == 0 and places[-1] == 1

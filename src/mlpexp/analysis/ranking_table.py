@@ -7,7 +7,6 @@ from rich.table import Table
 
 from mlpexp.analysis import blocks
 from mlpexp.analysis.ranking import Ranking, rank, usual_metric
-from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.analysis.swept_keys import Key
 from mlpexp.analysis.variation import covered_in_words
@@ -54,7 +53,7 @@ def print_ranking(console: Console, table: SweepTable, cfg: Config) -> None:
         if ranking.diverged[c]:
             runs += f", {ranking.diverged[c] / ranking.runs[c]:.0%} diverged"
         cells = cells[: len(table.factors)] + [runs] * (len(grid.columns) - len(metrics) - bool(table.factors))
-        grid.add_row(*cells, *(_spelled(ranking.estimate(c, name)) for name in metrics))
+        grid.add_row(*cells, *(str(ranking.estimate(c, name)) for name in metrics))
     console.print(grid)
     redraws_test = cfg.data.test_path is None
     covers = covered_in_words([key.name for key in table.seeds], redraws_test)
@@ -88,7 +87,3 @@ def _setting(key: Key, value: str) -> str:
     """`width=64`, or `tanh` alone: a word is understood without its key."""
     is_word = value.isidentifier() and value.lower() not in ("true", "false", "null", "none", "nan", "inf", "default")
     return value if is_word else f"{key.label}={value}"
-
-
-def _spelled(value: Estimate) -> str:
-    return f"{value.mean:.4f}" + (f" ± {value.half:.4f}" if math.isfinite(value.half) else "")

@@ -3,6 +3,7 @@
 C configurations, B seeds (repetitions). Tables are (C, B) with NaN where there is no run.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +28,12 @@ class Estimate:
     half: float
     runs: int
     """values that the interval is computed from"""
+
+    def __str__(self) -> str:
+        """`0.9712 ± 0.0021`, without an interval where there is none."""
+        if not math.isfinite(self.mean):
+            return "–"
+        return f"{self.mean:.4f}" + f" ± {self.half:.4f}" * math.isfinite(self.half)
 
 
 def mean_and_half(

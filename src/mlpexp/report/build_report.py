@@ -20,8 +20,7 @@ from mlpexp.report.html_page import Grid, Heading
 from mlpexp.report.report_figure import ReportFigure
 from mlpexp.report.report_tables import Table
 from mlpexp.report.sentences import counts, headline, method, verification
-from mlpexp.report.tensorboard_report import Shown
-from mlpexp.report.wording import p_value, spelled
+from mlpexp.report.wording import p_value
 from mlpexp.store import owned_directory
 from mlpexp.tracking.figures.plot_style import png
 
@@ -125,19 +124,17 @@ class Report:
 
     files: dict[str, str | bytes] = field(default_factory=dict)
     texts: list[tuple[str, str]] = field(default_factory=list)
-    shown: list[Shown] = field(default_factory=list)
+    shown: list[tuple[str, ReportFigure, tuple[bytes, int, int]]] = field(default_factory=list)
 
     def add_figure(self, name: str, figure: ReportFigure, prefix: str = "") -> dict[str, Any]:
         """Add a figure as PNG and SVG with its tables; returns what the page needs of it."""
         links = [self.add_table(table, prefix) for table in figure.tables]
         anchor = f"{prefix}{name}"
         drawn = svg(figure.figure, anchor, f"{figure.title}. {figure.caption}")
-        content, width, height = png(figure.figure, PNG_DPI)
+        picture = png(figure.figure, PNG_DPI)
         paths = {kind: f"figures/{anchor}.{kind}" for kind in ("png", "svg")}
-        self.files |= {paths["png"]: content, paths["svg"]: drawn}
-        self.shown.append(
-            Shown(name=anchor, title=figure.title, caption=figure.caption, png=content, width=width, height=height)
-        )
+        self.files |= {paths["png"]: picture[0], paths["svg"]: drawn}
+        self.shown.append((anchor, figure, picture))
         return {
             "svg": drawn,
             "title": figure.title,
@@ -223,7 +220,7 @@ def _ranked(analysis: Analysis) -> Grid:
         runs = f"{ranked.finished[c]}" + (f" of {ranked.runs[c]}" if ranked.finished[c] < ranked.runs[c] else "")
         row = [str(number), *(key.levels[key.codes[first]] for key in study.factors), runs]
         row += [f"{values[c] / ranked.runs[c]:.0%}" if values[c] else "–" for values in shares.values()]
-        row += [spelled(ranked.estimate(c, metric)) for metric in metrics]
+        row += [str(ranked.estimate(c, metric)) for metric in metrics]
         row.append(html_page.cell(float(ranked.means["num_parameters"][c])))
         rows.append([*row, _verdict(analysis, c)])
     return Grid(header, rows)

@@ -10,7 +10,7 @@ from mlpexp.analysis.comparison import Comparison
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.config import overrides
 from mlpexp.nn.metric_columns import higher_is_better, label
-from mlpexp.report.wording import p_value, spelled
+from mlpexp.report.wording import p_value
 from mlpexp.runtime import shell_commands
 from mlpexp.store.file_names import TABLE
 
@@ -25,10 +25,7 @@ def against_others(analysis: Analysis, with_command: bool = True) -> list[str]:
     if against is None or second is None or best is None:
         return ["There is only one configuration with finite numbers, so there is nothing to compare it with."]
     if not np.isfinite(against.adjusted).any():
-        name, number = (
-            analysis.study.describe(second),
-            spelled(analysis.ranking.estimate(second, analysis.reported)),
-        )
+        name, number = analysis.study.describe(second), analysis.ranking.estimate(second, analysis.reported)
         gap = f"The runner-up, {name}, has {label(analysis.reported)} {number}"
         if analysis.seeds < 2:
             return [f"{gap}. One run per configuration: no intervals and no comparison are possible; {HINT}."]

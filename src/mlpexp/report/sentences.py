@@ -9,7 +9,7 @@ from mlpexp.nn.chance_level import LIKELY_CAUSES
 from mlpexp.nn.metric_columns import label
 from mlpexp.report import comparison_sentences
 from mlpexp.report.score_sentences import score
-from mlpexp.report.wording import listed, spelled
+from mlpexp.report.wording import listed
 from mlpexp.store.file_names import RESULT
 
 NAMED = 5  # runs in a sentence
@@ -28,7 +28,7 @@ def headline(analysis: Analysis) -> list[str]:
     if best is None:
         return [_nothing(analysis), *_missing(analysis)]
     ranked = analysis.ranking
-    aside = f"; {label(ranked.by)} {spelled(ranked.estimate(best, ranked.by))}"
+    aside = f"; {label(ranked.by)} {ranked.estimate(best, ranked.by)}"
     first, *notes = score(analysis, aside)
     sentences = [
         f"Best by {label(ranked.by)}: {analysis.study.describe(best)}{_of_how_many(analysis)}.",

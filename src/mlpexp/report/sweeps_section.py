@@ -10,7 +10,7 @@ from mlpexp.report import comparison_sentences
 from mlpexp.report.figures.ranking_figure import forest
 from mlpexp.report.report_figure import ReportFigure
 from mlpexp.report.report_tables import Table
-from mlpexp.report.wording import listed, spelled
+from mlpexp.report.wording import listed
 
 
 def sentences(analyses: Sequence[Analysis], titles: Sequence[str], joined: Analysis | None) -> list[str]:
@@ -30,7 +30,7 @@ def sentences(analyses: Sequence[Analysis], titles: Sequence[str], joined: Analy
         return ["No sweep has a run with finite numbers."]
     runs = [joined.study.names[run] for run in joined.study.members[best]]
     places = [title for title in titles if any(name.startswith(f"{title}/") for name in runs)]
-    reported = spelled(joined.ranking.estimate(best, joined.reported))
+    reported = joined.ranking.estimate(best, joined.reported)
     first = (
         f"Best by {label(joined.ranking.by)}: {listed(places)}, with {joined.study.describe(best)} "
         f"({label(joined.reported)} {reported})."
@@ -50,7 +50,7 @@ def table(analyses: Sequence[Analysis], titles: Sequence[str]) -> Table:
             rows.append([*row, *[None] * 4])
             continue
         row += [analysis.study.describe(best)]
-        row += [spelled(ranked.estimate(best, metric)) for metric in (ranked.by, analysis.reported)]
+        row += [str(ranked.estimate(best, metric)) for metric in (ranked.by, analysis.reported)]
         rows.append([*row, float(ranked.means["num_parameters"][best])])
     by = label(analyses[0].ranking.by)
     reported = next((label(analysis.reported) for analysis in analyses if analysis.best is not None), "test")

@@ -6,10 +6,10 @@ It is beside the page, so that `tensorboard --logdir multirun/NAME` shows it as 
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlpexp.report.html_page import Grid
+from mlpexp.report.report_figure import ReportFigure
 from mlpexp.runtime import safe_files
 from mlpexp.tracking.event_files import encode, file_name
 from mlpexp.tracking.events import Event, image, plain, text
@@ -18,18 +18,6 @@ _FIGURES = "best|heat|effects|variance|interactions|cost|curves|boundary|gradien
 _TABLES = "ranking|runs|effects|variance|trouble|provenance|heat|cost|curves|interactions|gradients|saturation|sweeps"
 EARLIER_NAMES = re.compile(rf"figures/(\d+-)?({_FIGURES})\.(png|svg)|tables/(\d+-)?({_TABLES})\.csv")
 EARLIER_PAGE = '<p class="kind">Report of '
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """One figure."""
-
-    name: str
-    title: str
-    caption: str
-    png: bytes
-    width: int
-    height: int
 
 
 def answer(headline: Sequence[str], counts: str, command: str) -> str:
@@ -52,16 +40,19 @@ def table(grid: Grid, note: str) -> str:
     return f"{plain(note)}\n\n" + "\n".join(lines)
 
 
-def event_file(texts: Sequence[tuple[str, str]], figures: Sequence[Shown]) -> tuple[str, bytes]:
+def event_file(
+    texts: Sequence[tuple[str, str]], figures: Sequence[tuple[str, ReportFigure, tuple[bytes, int, int]]]
+) -> tuple[str, bytes]:
     """Name and content of the event file.
 
     Args:
         texts: name and Markdown.
+        figures: name, figure, and its PNG with width and height in pixels.
     """
     now = time.time()
     events: list[Event] = [text(f"report/{name}", 0, markdown, now) for name, markdown in texts]
-    for number, shown in enumerate(figures, 1):
-        event = image(f"report/{number:02d} {shown.name}", 0, shown.png, shown.width, shown.height, wall_time=now)
+    for number, (name, shown, png) in enumerate(figures, 1):
+        event = image(f"report/{number:02d} {name}", 0, *png, wall_time=now)
         metadata = event.summary.value[0].metadata
         metadata.display_name = f"{number:02d} {shown.title}"
         metadata.summary_description = plain(shown.caption)

@@ -1,20 +1,10 @@
 """Numbers and lists as words of the report."""
 
-import math
 from collections.abc import Sequence
-
-from mlpexp.analysis.statistics import Estimate
 
 
 def p_value(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}" if p < 0.995 else "p = 1"
-
-
-def spelled(estimate: Estimate) -> str:
-    """`0.9712 ± 0.0021`"""
-    if not math.isfinite(estimate.mean):
-        return "–"
-    return f"{estimate.mean:.4f}" + (f" ± {estimate.half:.4f}" if math.isfinite(estimate.half) else "")
 
 
 def listed(words: Sequence[str], total: int | None = None) -> str:

@@ -1,6 +1,7 @@
 """Shared parts of the report's figures: colours, labels, axes, a canvas in inches."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mlpexp.analysis.swept_keys import Kind
-from mlpexp.tracking.figures.plot_style import FAINT, GRID, new_figure, short, text_width
+from mlpexp.tracking.figures.plot_style import FAINT, GRID, new_figure, place, short, text_width
 
 # Okabe and Ito; training and validation are those of learning curves
 VALIDATION, TEST, BEST = "#D55E00", "#009E73", "#CC79A7"
@@ -17,6 +18,7 @@ CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", 
 # of what has an order: blue to orange, each lighter than the one before, each legible on light and on dark pages
 ORDERED = LinearSegmentedColormap.from_list("ordered", ["#2569BE", "#7A68CF", "#B95CB0", "#D95F78", "#D67B16"])
 LETTERS = 16  # of a level's name
+BAR_LETTERS, BAR_ROW, BAR_WIDE = 34, 0.27, 4.2  # of the names of bars; inches for each row and for all shares
 # text on coloured cells: not the page's ink and paper, which change between light and dark pages
 ON_LIGHT, ON_DARK = "#000001", "#FFFFFE"
 
@@ -46,6 +48,30 @@ def in_order(number: int) -> list[str]:
 def label_width(names: Sequence[str], letters: int = LETTERS) -> float:
     """Width of the longest of these names in inches."""
     return max((text_width(short(name, letters)) for name in names), default=0.0)
+
+
+def share_bars(
+    names: Sequence[str], shares: Sequence[float], colours: Sequence[str], remarks: Sequence[str] = ()
+) -> tuple[Figure, Axes]:
+    """Horizontal bars, the first on top, each with its share in [0, 1] and, at the right, a remark."""
+    left, up = label_width(names, BAR_LETTERS) + 0.2, BAR_ROW * len(names)
+    figure = new_figure(left + BAR_WIDE + (2.1 if remarks else 0.8), up + 0.95)
+    axes = place(figure, left, 0.5, BAR_WIDE, up)
+    axes.barh(range(len(names)), shares, height=0.62, color=colours)
+    beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+    for row, share in enumerate(shares):
+        axes.annotate(f"{share:.1%}" if share >= 0.001 else "< 0.1%", (share, row), xytext=(4, 0), **beside)
+    for row, remark in enumerate(remarks):
+        at_edge = ("axes fraction", "data")
+        axes.annotate(remark, (1, row), xycoords=at_edge, xytext=(44, 0), size=8, color=FAINT, **beside)
+    axes.set_yticks(range(len(names)), [short(name, BAR_LETTERS) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, max(0.1, *shares))
+    axes.tick_params(length=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.spines["left"].set_visible(False)
+    return figure, axes
 
 
 def value_axis(axes: Axes, values: Sequence[float] | np.ndarray, pad: float = 0.08) -> None:

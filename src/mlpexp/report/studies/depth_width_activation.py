@@ -10,7 +10,6 @@ from mlpexp.analysis.sweep_analysis import Analysis, analyse
 from mlpexp.analysis.swept_keys import Key
 from mlpexp.report.sentences import headline
 from mlpexp.report.studies.verdict import Verdict
-from mlpexp.report.wording import spelled
 
 RATE = "optimizer.lr"
 LOOKS = (("#56B4E9", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#222222", "D"), ("#CC79A7", "v"))
@@ -27,7 +26,7 @@ def verdict(analysis: Analysis) -> Verdict:
     sentences = list(headline(analysis))
     for number, key in enumerate(factors):
         found = analysis.cells("test", [number])
-        parts = [f"{key.levels[level]} {spelled(estimate)}" for (level,), estimate in found.items()]
+        parts = [f"{key.levels[level]} {estimate}" for (level,), estimate in found.items()]
         sentences.append(f"Test accuracy by {key.label}, over all else: {', '.join(parts)}.")
     terms = [term for term in analysis.variance.terms if term.share >= 0.01]
     explained = [f"{_named(factors, term.keys)} {term.share:.0%}" for term in sorted(terms, key=lambda t: -t.share)]

@@ -1,0 +1,135 @@
+"""The trials of a search with one objective, and their places on the axes of the searched keys."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from mlpexp.analysis.swept_keys import labels
+from mlpexp.report.figures.canvas import plain
+from mlpexp.runtime.errors import UserError
+from mlpexp.store.file_names import SEARCH
+from mlpexp.tracking.figures.plot_style import short
+
+LEAST = 4  # trials with a value from which there is something to see
+LETTERS = 14
+TREES_SEED = 0
+FEW = 5  # steps of an axis, of which each has a tick
+FREE = 0.2  # of an axis, around the ticks at its ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchedKey:
+    """A searched key, and each trial's place on its axis from 0 to 1; NaN where the trial does not have it.
+
+    Attributes:
+        ticks: places with their labels.
+    """
+
+    name: str
+    places: np.ndarray
+    ticks: list[tuple[float, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """The trials of a search.
+
+    Attributes:
+        values: of the objective, those of pruned trials as last compared; NaN where there is none.
+        pruned: whether a trial ended early.
+        importance: share of each key in the variance of the objective, by fANOVA; empty where it cannot be told.
+    """
+
+    objective: str
+    maximise: bool
+    values: np.ndarray
+    pruned: np.ndarray
+    keys: list[SearchedKey]
+    importance: dict[str, float]
+
+
+def trials_of(directory: Path) -> Trials | None:
+    """The trials of the search in `directory`; None where it is another sweep, or has too few outcomes."""
+    if not (directory / SEARCH).is_file():
+        return None
+    return _load(directory, (directory / SEARCH).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # for all figures of one report
+def _load(directory: Path, changed: int) -> Trials | None:
+    try:
+        from mlpexp.search import study_storage  # optuna: late, and an extra
+    except (ImportError, UserError):
+        return None
+    try:
+        loaded = study_storage.load(directory)
+    except UserError:  # damaged: the report can do without, and the next start of the search writes it again
+        return None
+    if loaded is None or len(loaded[0]) > 1:
+        return None
+    names, study = loaded
+    trials = study.get_trials(deepcopy=False)
+    complete = [trial.state.name == "COMPLETE" for trial in trials]
+    if sum(complete) < LEAST:
+        return None
+    values = [
+        trial.value if done else _last(trial.intermediate_values) for trial, done in zip(trials, complete, strict=True)
+    ]
+    distributions: dict[str, Any] = {}
+    for trial in trials:
+        distributions |= trial.distributions
+    importance = _importance(study)
+    shown = dict(zip(distributions, labels([key.lstrip("+") for key in distributions]), strict=True))
+    order = sorted(distributions, key=lambda key: -importance.get(key, -1.0))
+    return Trials(
+        objective=names[0],
+        maximise=study.direction.name == "MAXIMIZE",
+        values=np.array([math.nan if value is None else value for value in values]),
+        pruned=~np.array(complete),
+        keys=[_key(shown[key], distributions[key], [trial.params.get(key) for trial in trials]) for key in order],
+        importance={shown[key]: share for key, share in importance.items()},
+    )
+
+
+def _last(values: dict[int, float]) -> float:
+    return values[max(values)] if values else math.nan
+
+
+def _importance(study: Any) -> dict[str, float]:
+    """Of the keys that all trained trials have."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    try:
+        return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=TREES_SEED))
+    except (ValueError, RuntimeError):  # one value only, or no key in common
+        return {}
+
+
+def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
+    if hasattr(distribution, "choices"):
+        choices = [choice for choice in distribution.choices if choice in set(values)]
+        step = max(1, len(choices) - 1)
+        at = {choice: i / step if len(choices) > 1 else 0.5 for i, choice in enumerate(choices)}
+        places = [math.nan if value is None else at[value] for value in values]
+        return SearchedKey(name=name, places=np.array(places), ticks=[(at[c], short(str(c), LETTERS)) for c in choices])
+    low, high = float(distribution.low), float(distribution.high)
+    scale: Callable[[float], float] = math.log if distribution.log else float
+    span = scale(high) - scale(low) or 1.0
+    places = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]
+    step = distribution.step or 0
+    if step and (high - low) / step <= FEW:
+        marks: Iterable[float] = np.arange(low, high, step)
+    else:
+        marks = (LogLocator() if distribution.log else MaxNLocator(4)).tick_values(low, high)
+    inside = [float(tick) for tick in marks if low < tick < high]
+    between = [
+        (place, plain(tick)) for tick in inside if FREE <= (place := (scale(tick) - scale(low)) / span) <= 1 - FREE
+    ]
+    ticks = [(0.0, plain(low)), *between, (1.0, plain(high))]
+    return SearchedKey(name=name, places=np.array(places), ticks=ticks)
