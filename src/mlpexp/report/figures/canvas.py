@@ -1,6 +1,7 @@
 """Shared parts of the report's figures: colours, labels, axes, a canvas in inches."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,11 @@ def share_bars(
     axes = place(figure, left, 0.5, BAR_WIDE, up)
     axes.barh(range(len(names)), shares, height=0.62, color=colours)
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
-    for row, share in enumerate(shares):
+    edge: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (44, 0), "size": 8, "color": FAINT}
+    for row, (share, remark) in enumerate(zip_longest(shares, remarks)):
         axes.annotate(f"{share:.1%}" if share >= 0.001 else "< 0.1%", (share, row), xytext=(4, 0), **beside)
-    for row, remark in enumerate(remarks):
-        at_edge = ("axes fraction", "data")
-        axes.annotate(remark, (1, row), xycoords=at_edge, xytext=(44, 0), size=8, color=FAINT, **beside)
+        if remark is not None:
+            axes.annotate(remark, (1, row), **edge, **beside)
     axes.set_yticks(range(len(names)), [short(name, BAR_LETTERS) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, max(0.1, *shares))
