@@ -4,11 +4,14 @@ import itertools
 import logging
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import compositions
 import pytest
 import yaml
+from conftest import COMPOSED
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
@@ -36,7 +39,7 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConfigLoader]:
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("here"))
     os.environ["MLPEXP_TEST"] = "from outside"
-    with initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
+    with compositions.remembered(COMPOSED), initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
         yield GlobalHydra.instance().config_loader()
     del os.environ["MLPEXP_TEST"]
     os.chdir(before)
@@ -89,6 +92,7 @@ def by_hydra(loader: ConfigLoader, master: DictConfig, overrides: list[str], num
     } | {name: content((directory / subdir / name).read_text("utf-8")) if subdir else None for name in FILES}
 
 
+@cache  # most texts of ours are those of Hydra
 def content(text: str) -> str:
     """What a YAML text loads to, with its types: by OmegaConf, and by PyYAML where that reads it."""
     try:
@@ -226,6 +230,7 @@ WRONG = [
     "name='",
     "=3",
 ]
+THOROUGH = "MLPEXP_THOROUGH" in os.environ
 KEYS = [key for key, default, _ in schema.keys() if not isinstance(default, dict)]
 
 
@@ -257,12 +262,13 @@ overrides = st.lists(
     max_size=4,
 )
 thoroughly = settings(
-    max_examples=int(os.environ.get("MLPEXP_EXAMPLES", "15")),
+    max_examples=100 if THOROUGH else 8,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],  # an example costs Hydra a quarter of a second: no shrinking
 )
 
 
+@pytest.mark.thorough(sample=1)
 @thoroughly
 @given(given_overrides=overrides, number=st.integers(0, 2000))
 def test_a_job_is_composed_as_hydra_composes_it(
@@ -273,6 +279,7 @@ def test_a_job_is_composed_as_hydra_composes_it(
 
 
 @pytest.mark.parametrize("override", [*INTERPOLATIONS, *HYDRAS, *WRONG])
+@pytest.mark.thorough(sample=16)
 def test_every_kind_of_override_is_composed_as_hydra_does(
     override: str, loader: ConfigLoader, master: DictConfig, composer: Composer
 ) -> None:
@@ -371,7 +378,8 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.thorough(sample=1)
+@settings(max_examples=200 if THOROUGH else 40, deadline=None)
 @given(plain=st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), trees, max_size=4))
 def test_our_yaml_loads_to_what_was_written(plain: dict[str, Any]) -> None:
     text = yaml_text.block(plain)
