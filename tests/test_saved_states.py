@@ -3,6 +3,7 @@
 import gc
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tree
-from sweeps_away import numbers
+from conftest import run_script, tree
+from sweeps_away import at_work, numbers
 from test_stack import configured, differences, of
 
 from mlpexp import load_results
@@ -32,7 +33,7 @@ from mlpexp.training.train_stack import EpochHooks, train_stack
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 # runs with and without momentum, of different lengths and ends, in one stack
 GRID = (
-    "-m seed=0,1,2 optimizer.momentum=0,0.9 trainer.max_epochs=5,9 optimizer.lr=0.05,8 early_stopping.patience=3 "
+    "-m seed=0,1 optimizer.momentum=0,0.9 trainer.max_epochs=5,9 optimizer.lr=0.05,8 early_stopping.patience=3 "
     "optimizer.schedule=cosine model.width=6 data.batch_size=300 hydra.launcher.backend=process "
 )
 ALWAYS = "stack.save_every_s=0.000001 "
@@ -156,14 +157,14 @@ def test_progress_is_visible_in_the_files_while_a_stack_trains(
 
 def test_a_signal_during_a_short_epoch_loses_nothing(here: Path) -> None:
     words = (
-        "-m seed=range(4) model.width=64 trainer.max_epochs=3000 hydra.launcher.backend=process name=s "
-        "stack.save_every_s=3"
+        "-m seed=range(4) model.width=8 trainer.max_epochs=30000 hydra.launcher.backend=process name=s "
+        "stack.save_every_s=1"
     )
     process = subprocess.Popen([sys.executable, TRAIN, *words.split()], stderr=subprocess.PIPE, text=True)
     sweep, deadline = here / "multirun/s", time.monotonic() + 120
     while not list(sweep.glob(".stacks/*.state")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.5)
+        time.sleep(0.05)
+    time.sleep(0.2)
     before = stack_states.saved_runs(sweep)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
@@ -198,7 +199,7 @@ def test_a_slow_first_epoch_does_not_keep_signals_from_waiting_for_later_short_o
 
 @pytest.mark.parametrize("backend", ["fork", pytest.param("loky", marks=pytest.mark.thorough)])
 def test_workers_save_before_they_stop_with_their_sweep(backend: str, here: Path, train: Callable[..., Any]) -> None:
-    words = "-m seed=range(4) model.width=8 trainer.max_epochs=60 data.batch_size=8 name=s hydra.launcher.workers=2"
+    words = "-m model.width=8,9 trainer.max_epochs=40 data.batch_size=8 name=s hydra.launcher.workers=2"
     words += " stack.engine=torch"  # the compiled engine would be done before it can be stopped
     with (here / "log").open("w") as log:
         process = subprocess.Popen(
@@ -210,15 +211,19 @@ def test_workers_save_before_they_stop_with_their_sweep(backend: str, here: Path
         noted = [float(path.read_text() or 0) for path in units.glob("unit-*")] if units.is_dir() else []
         if len(noted) == 2 and min(noted) > 0:
             break
+        assert process.poll() is None, (here / "log").read_text()
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)  # the main process only
     process.wait()
-    time.sleep(4)
-    saved = stack_states.saved_runs(here / "multirun/s")
-    assert len(saved) == 4, (here / "log").read_text()
+    deadline = time.monotonic() + 60
+    while len(saved := stack_states.saved_runs(here / "multirun/s")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(saved) == 2, (here / "log").read_text()
+    while at_work(here / "multirun/s") and time.monotonic() < deadline:
+        time.sleep(0.05)
     again = train(f"{words} hydra.launcher.backend={backend}")
     assert again.code == 0, again.err
-    assert "4 runs: 4 under way before" in again.out
+    assert "2 runs: 2 under way before" in again.out
     assert train(f"{words} name=whole hydra.launcher.backend=process hydra.launcher.workers=null").code == 0
     assert_same(here / "multirun/s", here / "multirun/whole")
 
@@ -319,16 +324,27 @@ class Payload:
         return os.system, ("touch executed",)
 
 
+FEW = f"-m seed=0,1 trainer.max_epochs=3 model.width=4 hydra.launcher.backend=process {ALWAYS}"
+
+
+@pytest.fixture(scope="module")
+def whole_and_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sweeps by the same command, `s` killed in its second epoch."""
+    place = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlpexp.training.train_stack.SAVE_SHARE", 0)
+        patch.chdir(place)
+        assert run_script("train.py", f"{FEW} name=whole".split()).code == 0
+        stop_after(patch, 1, Killed)
+        assert run_script("train.py", f"{FEW} name=s".split()).code == 1
+    return place / "multirun"
+
+
 @pytest.mark.parametrize("spoil", ["flip", "cut", "empty", "code", "header"])
 def test_a_damaged_state_costs_time_only(
-    spoil: str, train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+    spoil: str, whole_and_stopped: Path, train: Callable[..., Any], here: Path
 ) -> None:
-    words = f"-m seed=0,1 trainer.max_epochs=3 model.width=4 hydra.launcher.backend=process {ALWAYS} "
-    assert train(f"{words} name=whole").code == 0
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1, Killed)
-        assert train(f"{words} name=s").code == 1
-    gc.collect()
+    shutil.copytree(whole_and_stopped, here / "multirun")
     [path] = (here / "multirun/s" / STATES).iterdir()
     content = path.read_bytes()
     if spoil == "code":
@@ -341,7 +357,7 @@ def test_a_damaged_state_costs_time_only(
         middle = len(content) // 2
         flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         path.write_bytes({"flip": flipped, "cut": content[:middle], "empty": b""}[spoil])
-    again = train(f"{words} name=s")
+    again = train(f"{FEW} name=s")
     assert again.code == 0, again.err
     assert not (here / "executed").exists()
     assert_same(here / "multirun/s", here / "multirun/whole")
