@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +20,10 @@ pytest.importorskip("numba")
 
 from numba import njit
 
+from mlpexp.config import checks
 from mlpexp.engine.compiled import availability, compile_cache, elementary
 from mlpexp.engine.compiled.availability import OPTIMIZERS, unsupported
+from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.engine.compiled.engine import CompiledEngine
 from mlpexp.engine.compiled.vectors import LINE, load, store
 from mlpexp.engine.torch.engine import Engine
@@ -348,24 +350,33 @@ def test_an_activation_of_a_plugin_brings_its_compiled_form(monkeypatch):
     assert directory is not None and not any(directory.rglob("*test_cube*"))  # its code may change
 
 
-def test_only_what_a_sweep_uses_is_compiled_and_that_is_said_once(tmp_path):
-    program = (
-        "from mlpexp.config import checks\n"
-        "from mlpexp.engine.compiled.compile_cache import load_kernels\n"
-        "cfg = checks.parse({'stack': {'engine': 'compiled'}, 'model': {'activation': 'identity'}})\n"
-        "load_kernels([cfg], print)\n"
-    )
-    for expected in ("compiling 6 functions of the engine, once on this machine: about 11 seconds\n", ""):
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.stdout, done.returncode) == (expected, 0), done.stderr
-    made = {path.name.split("-")[0].rpartition(".")[2] for path in tmp_path.rglob("*.nbi")}
-    assert made == {"product", "train", "evaluate", "sgd", "identity_forward", "identity_backward"}
+@pytest.fixture
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """A cache of its own, and a call that forgets what this process has loaded, as a new process has not."""
+
+    def forget() -> None:
+        for loaded in (compile_cache.product, compile_cache.activation, compile_cache.update, compile_cache.kernel):
+            loaded.cache_clear()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    forget()
+    yield forget
+    forget()
+
+
+def test_only_what_a_sweep_uses_is_compiled_and_that_is_said_once(nothing_compiled, tmp_path):
+    cfg = checks.parse({"stack": {"engine": "compiled"}, "model": {"activation": "identity"}})
+    said: list[str] = []
+    load_kernels([cfg], said.append)
+    assert said == ["compiling 6 functions of the engine, once on this machine: about 11 seconds"]
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
+    assert {path.name.split("-")[0].rpartition(".")[2] for path in files} == {
+        *("product", "train", "evaluate", "sgd", "identity_forward", "identity_backward")
+    }
+    nothing_compiled()
+    load_kernels([cfg], said.append)
+    assert len(said) == 1
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")} == files
 
 
 def test_a_cache_directory_that_cannot_be_written_is_no_obstacle(monkeypatch, tmp_path):
