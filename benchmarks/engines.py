@@ -30,6 +30,7 @@ from torch import Tensor
 
 from mlpexp.engine.compiled.engine import CompiledEngine
 from mlpexp.engine.compiled.vectors import LINE, fma, full, store
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.network import multilayer_perceptron
 from mlpexp.nn.optimizers import UpdateSettings
@@ -111,7 +112,7 @@ def measure(
     order = torch.stack([torch.randperm(len(inputs), generator=generator) for _ in range(runs)])
     rates = torch.full((runs,), 0.02 if optimizer == "sgd" else 0.001, dtype=torch.float64)
     for engine in engines.values():
-        engine.train_epoch(inputs, labels, order, batch, rates)
+        engine.train_epoch(Epoch(inputs, labels, order, batch, rates))
     losses = [engine.train_outcomes.losses.double().mean(1) for engine in engines.values()]
     apart = float((losses[0] / losses[1] - 1).abs().max())
     assert apart < 1e-5, f"{sizes}: the engines' losses differ by {apart:.1e}"
@@ -119,7 +120,7 @@ def measure(
     for name, engine in engines.items():
         scale = 1e3 * EPOCHS / runs
         row[f"{name}_train_ms"] = scale * median_s(
-            lambda engine=engine: engine.train_epoch(inputs, labels, order, batch, rates), repeats
+            lambda engine=engine: engine.train_epoch(Epoch(inputs, labels, order, batch, rates)), repeats
         )
         row[f"{name}_evaluate_ms"] = scale * median_s(lambda engine=engine: engine.evaluate(inputs, labels), repeats)
     operations = EPOCHS * len(inputs) * sum(6 * i * o for i, o in pairwise(sizes))

@@ -20,6 +20,7 @@ from measuring import ROOT, spend, stacks_in_trainer, surroundings
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.captured_engine import CapturedEngine, Graphs
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.activations import ACTIVATIONS
@@ -106,8 +107,8 @@ def compare(
         there = inputs.to(device), labels.to(device)
         for epoch in range(EPOCHS):
             order = orders(len(inputs), runs, epoch)
-            cpu.train_epoch(inputs, labels, order, 32, rates)
-            gpu.train_epoch(*there, order.to(device), 32, rates.to(device))
+            cpu.train_epoch(Epoch(inputs, labels, order, 32, rates))
+            gpu.train_epoch(Epoch(*there, order.to(device), 32, rates.to(device)))
         losses = [
             engine.evaluate(*data).losses.double().mean(1).cpu()
             for engine, data in ((cpu, (inputs, labels)), (gpu, there))
@@ -126,7 +127,7 @@ def measure(sizes: Sequence[int], runs: int, inputs: Tensor, labels: Tensor) -> 
     scale = 1e3 * EPOCHS / runs
     return [
         *(
-            scale * seconds(lambda e=engine: e.train_epoch(inputs, labels, order, 32, rates))
+            scale * seconds(lambda e=engine: e.train_epoch(Epoch(inputs, labels, order, 32, rates)))
             for engine in (plain, captured)
         ),
         scale * seconds(lambda: captured.evaluate(inputs, labels)),

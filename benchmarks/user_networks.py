@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.vmap_engine import VmapEngine
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import UpdateSettings
@@ -84,7 +85,7 @@ def compare(target: str, runs: int, inputs: Tensor, labels: Tensor) -> None:
             loop(module, inputs, labels)
         loops.append((time.process_time() - started) / len(tried) / STEPS)
         started = time.process_time()
-        engine.train_epoch(inputs, labels, order, BATCH, rates)
+        engine.train_epoch(Epoch(inputs, labels, order, BATCH, rates))
         stacks.append((time.process_time() - started) / runs / STEPS)
     apart = max(
         float((engine.parameters[name][run] - module.get_parameter(name.removeprefix("module.")).detach()).abs().max())

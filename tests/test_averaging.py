@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from mlpexp.config import checks
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.gradient_clipping import clip_, clip_run_
 from mlpexp.nn.network import multilayer_perceptron
@@ -65,7 +66,7 @@ def test_averages_in_a_stack_are_those_of_torchs_averaged_model():
     update = UpdateSettings(extras={"ema_decay": decay, "swa_start": first, "clip_norm": f64(0.1, INF, 0.3, INF, INF)})
     engine = Engine(networks=[network] * 5, parameters=start, update=update)
     for _ in range(4):
-        engine.train_epoch(inputs, labels, torch.arange(20), 8, torch.full((5,), 0.3, dtype=torch.float64))
+        engine.train_epoch(Epoch(inputs, labels, torch.arange(20), 8, torch.full((5,), 0.3, dtype=torch.float64)))
         evaluated = engine.evaluate(inputs, labels)
     for run in range(5):
         model = Network(start, run)

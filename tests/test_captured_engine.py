@@ -9,7 +9,7 @@ import torch
 from recorded_graph import RecordedGraphs
 from torch import Tensor
 
-from mlpexp.engine.torch import captured_engine
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.activations import ACTIVATIONS
@@ -63,7 +63,7 @@ def test_orders_rates_and_momentum_of_every_epoch_reach_the_graph():
     captured, plain = CapturedEngine(graphs=graphs, **made()), Engine(**made())
     for epoch in range(5):
         for engine in (captured, plain):
-            engine.train_epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch))
+            engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch)))
         assert_equal(captured, plain)
     assert (graphs.warm_ups, graphs.captures, graphs.replays) == (1, 1, 4)
 
@@ -76,7 +76,7 @@ def test_every_activation(activation):
     )
     for epoch in range(3):
         for engine in (captured, plain):
-            engine.train_epoch(INPUTS, LABELS, orders(epoch), 8, rates(epoch))
+            engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 8, rates(epoch)))
     assert_equal(captured, plain)
 
 
@@ -86,17 +86,17 @@ def test_an_optimizer_is_captured_only_where_its_graph_is_right(name):
     captured, plain = CapturedEngine(graphs=graphs, **made(name)), Engine(**made(name))
     for epoch in range(4):
         for engine in (captured, plain):
-            engine.train_epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch) / 10)
+            engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch) / 10))
         assert_equal(captured, plain)
-    assert (graphs.captures > 0) == (name in captured_engine.CAPTURED_OPTIMIZERS) == (captured.plain_reason is None)
+    assert (graphs.captures > 0) == OPTIMIZERS[name].can_be_captured == (captured.plain_reason is None)
 
 
 def test_the_stand_in_notices_a_graph_that_is_not_right(monkeypatch):
-    monkeypatch.setattr(captured_engine, "CAPTURED_OPTIMIZERS", ("adam",))
+    monkeypatch.setattr(OPTIMIZERS["adam"], "can_be_captured", True)
     captured, plain = CapturedEngine(graphs=RecordedGraphs(), **made("adam")), Engine(**made("adam"))
     for epoch in range(4):
         for engine in (captured, plain):
-            engine.train_epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch) / 10)
+            engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch) / 10))
     with pytest.raises(AssertionError):
         assert_equal(captured, plain)
 
@@ -116,7 +116,7 @@ def test_rates_by_step_and_parameter_class_weights_and_own_samples_are_captured(
         each = rates(epoch) * torch.linspace(1, 0.5, steps, dtype=torch.float64).unsqueeze(1)  # (S, R)
         lr = [each / (i + 1) for i in range(tensors)]
         for engine in (captured, plain):
-            engine.train_epoch(inputs, labels, orders(epoch), 4, lr, **more)
+            engine.train_epoch(Epoch(inputs, labels, orders(epoch), 4, lr, **more))
         assert_equal(captured, plain)
     assert (graphs.captures, graphs.replays) == (1, 3)
 
@@ -131,7 +131,7 @@ def test_runs_that_leave_and_another_batch_size_are_captured_anew():
                 engine.keep(stay)
         runs = R if epoch < 3 else len(stay)
         for engine in (captured, plain):
-            engine.train_epoch(INPUTS, LABELS, orders(epoch, runs), 4 if epoch < 6 else 5, rates(epoch, runs))
+            engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch, runs), 4 if epoch < 6 else 5, rates(epoch, runs)))
         assert_equal(captured, plain)
     assert (graphs.warm_ups, graphs.captures, graphs.replays) == (3, 3, 5)
 
@@ -147,7 +147,7 @@ def test_where_capturing_fails_the_epochs_are_plain_and_the_reason_is_known():
     for epoch in range(3):
         assert (captured.plain_reason is None) == (epoch < 2)
         for engine in (captured, plain):
-            engine.train_epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch))
+            engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch)))
         assert_equal(captured, plain)
     assert captured.plain_reason == (
         "an epoch cannot be captured: CUDA error: operation not permitted when stream is capturing"

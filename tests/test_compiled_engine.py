@@ -26,6 +26,7 @@ from mlpexp.engine.compiled.availability import OPTIMIZERS, unsupported
 from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.engine.compiled.engine import CompiledEngine
 from mlpexp.engine.compiled.vectors import LINE, load, store
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.activations import ACTIVATIONS, Activation
 from mlpexp.nn.layers import Activate, Linear
@@ -90,7 +91,7 @@ def test_losses_equal_those_of_the_torch_engine_to_rounding_for_every_activation
     lr = rates(num_runs, 0.05 if optimizer == "sgd" else 0.003)
     for epoch in range(10):
         for engine in engines:
-            engine.train_epoch(inputs, labels, orders(num_runs, epoch), 32, lr)
+            engine.train_epoch(Epoch(inputs, labels, orders(num_runs, epoch), 32, lr))
     torch_engine, compiled = engines
     assert relative(compiled.train_outcomes.losses, torch_engine.train_outcomes.losses) < 1e-5
     assert torch.equal(compiled.train_outcomes.predictions, torch_engine.train_outcomes.predictions)
@@ -125,13 +126,15 @@ def test_class_weights_labels_and_inputs_may_differ_from_run_to_run():
     for engine in engines:
         by_step = rates(num_runs) * torch.tensor([[1.0], [0.5], [0.25]], dtype=torch.float64)
         engine.train_epoch(
-            case["inputs"],
-            case["labels"],
-            orders(num_runs),
-            32,
-            by_step,
-            class_weights=case["class_weights"],
-            begins=case["begins"],
+            Epoch(
+                case["inputs"],
+                case["labels"],
+                orders(num_runs),
+                32,
+                by_step,
+                class_weights=case["class_weights"],
+                begins=case["begins"],
+            )
         )
     theirs, ours = engines
     torch.testing.assert_close(ours.train_outcomes.losses, theirs.train_outcomes.losses, rtol=1e-4, atol=1e-5)
@@ -153,7 +156,7 @@ def test_every_parameter_may_have_a_rate_and_a_decay_of_its_own():
         update = UpdateSettings(name=name, weight_decay=decay)
         engines = [engine(**made, update=update) for engine in (Engine, CompiledEngine)]
         for engine in engines:
-            engine.train_epoch(inputs, labels, orders(2), 32, lr)
+            engine.train_epoch(Epoch(inputs, labels, orders(2), 32, lr))
         for key, mine in engines[1].parameters.items():
             torch.testing.assert_close(mine, engines[0].parameters[key], rtol=1e-3, atol=1e-4)
 
@@ -172,7 +175,7 @@ def trained(runs: Sequence[int], *, threads: int = 1, poison: int | None = None,
         threads=threads,
     )
     for epoch in range(epochs):
-        engine.train_epoch(*samples(), orders(8, epoch)[rows], 32, lr[rows])
+        engine.train_epoch(Epoch(*samples(), orders(8, epoch)[rows], 32, lr[rows]))
     return [torch.cat([w.flatten(1) for w in engine.parameters.values()], 1)[i] for i in range(len(runs))]
 
 
@@ -195,9 +198,9 @@ def test_runs_that_stay_go_on_with_the_same_bits_when_others_leave():
     for epoch in range(3):
         if epoch == 1:
             shrinking.keep(stay)
-        whole.train_epoch(inputs, labels, orders(4, epoch), 32, rates(4, 0.01))
+        whole.train_epoch(Epoch(inputs, labels, orders(4, epoch), 32, rates(4, 0.01)))
         rows = torch.arange(4) if epoch == 0 else stay
-        shrinking.train_epoch(inputs, labels, orders(4, epoch)[rows], 32, rates(len(rows), 0.01))
+        shrinking.train_epoch(Epoch(inputs, labels, orders(4, epoch)[rows], 32, rates(len(rows), 0.01)))
     assert all(torch.equal(whole.parameters[name][stay], b) for name, b in shrinking.parameters.items())
     assert all(torch.equal(a[stay], b) for a, b in zip(whole.state["exp_avg"], shrinking.state["exp_avg"], strict=True))
 
@@ -235,7 +238,7 @@ def test_it_is_as_close_to_double_precision_as_torch_is():
         for name, kind in (("compiled", CompiledEngine), ("torch", Engine)):
             engine = kind(**made, update=UpdateSettings())
             for epoch in range(10):
-                engine.train_epoch(*samples(), orders(1, epoch), 32, rates(1))
+                engine.train_epoch(Epoch(*samples(), orders(1, epoch), 32, rates(1)))
             distances[name] += float((engine.train_outcomes.losses[0].double() - expected).abs().mean())
     assert distances["compiled"] < 1.5 * distances["torch"] + 1e-7
 
@@ -344,7 +347,7 @@ def test_an_activation_of_a_plugin_brings_its_compiled_form(monkeypatch):
     made, (inputs, labels) = networks(["test_cube"] * 2), samples()
     engines = [engine(**made, update=UpdateSettings()) for engine in (Engine, CompiledEngine)]
     for engine in engines:
-        engine.train_epoch(inputs, labels, orders(2), 32, rates(2, 0.01))
+        engine.train_epoch(Epoch(inputs, labels, orders(2), 32, rates(2, 0.01)))
     assert relative(engines[1].train_outcomes.losses, engines[0].train_outcomes.losses) < 1e-5
     directory = compile_cache.cache_directory()
     assert directory is not None and not any(directory.rglob("*test_cube*"))  # its code may change

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mlpexp.config.schema import OptimizerConfig
 from mlpexp.engine.cost_model import step_cost_us
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.activations import ACTIVATIONS
@@ -67,7 +68,7 @@ class Study:
     def trained(self) -> Engine:
         engine = self.engine()
         for order in self.orders:
-            engine.train_epoch(self.inputs, self.labels, order, self.batch_size, self.lr)
+            engine.train_epoch(Epoch(self.inputs, self.labels, order, self.batch_size, self.lr))
         return engine
 
     def rows(self, rows: Sequence[int]) -> "Study":
@@ -347,7 +348,7 @@ def test_learning_rates_may_change_at_every_step(name: Any) -> None:
     schedule = torch.rand(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) / 30
     engine = runs.engine()
     for order in runs.orders:
-        engine.train_epoch(runs.inputs, runs.labels, order, runs.batch_size, schedule)
+        engine.train_epoch(Epoch(runs.inputs, runs.labels, order, runs.batch_size, schedule))
 
     assert [same_parameters(engine, run, alone(runs, run, schedule)) for run in range(4)] == [True] * 4
 
@@ -424,9 +425,9 @@ def test_runs_that_leave_do_not_change_those_that_stay(name: Any, kept: list[int
     update = UpdateSettings(name=name, weight_decay=f64(0.1, 0.0, 1e-2, 0.0), per_run=momentum)
     runs = study([20, 17, 10], update=update, activations=["relu", "relu", "tanh", "gelu"])
     engine = runs.engine()
-    engine.train_epoch(runs.inputs, runs.labels, runs.orders[0], runs.batch_size, runs.lr)
+    engine.train_epoch(Epoch(runs.inputs, runs.labels, runs.orders[0], runs.batch_size, runs.lr))
     engine.keep(torch.tensor(kept))
-    engine.train_epoch(runs.inputs, runs.labels, runs.orders[1][kept], runs.batch_size, runs.lr[kept])
+    engine.train_epoch(Epoch(runs.inputs, runs.labels, runs.orders[1][kept], runs.batch_size, runs.lr[kept]))
 
     assert_equal_to_alone(engine, runs.rows(kept))
 
@@ -490,10 +491,10 @@ def test_training_continues_from_saved_state_with_the_same_bits(name: Any) -> No
     momentum = {"momentum": f64(0.9, 0.0, 0.5, 0.3)} if name == "sgd" else {}
     runs = study([20, 17, 10], update=UpdateSettings(name=name, per_run=momentum))
     first = runs.engine()
-    first.train_epoch(runs.inputs, runs.labels, runs.orders[0], 32, runs.lr)
+    first.train_epoch(Epoch(runs.inputs, runs.labels, runs.orders[0], 32, runs.lr))
     second = runs.engine()
     Snapshot.of(first).restore(second, first.num_steps)
-    second.train_epoch(runs.inputs, runs.labels, runs.orders[1], 32, runs.lr)
+    second.train_epoch(Epoch(runs.inputs, runs.labels, runs.orders[1], 32, runs.lr))
 
     assert_equal_to_alone(second, runs)
 

@@ -17,6 +17,7 @@ import mlpexp
 from mlpexp.config import checks
 from mlpexp.data import prepare
 from mlpexp.engine.compiled.availability import unsupported
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.evaluation import trained_run
 from mlpexp.evaluation.network_outputs import classify
@@ -209,9 +210,9 @@ def test_a_stack_has_the_bits_of_a_plain_loop_over_torchs_modules(model):
     orders = [torch.stack([torch.randperm(37, generator=generator) for _ in cfgs]) for _ in range(3)]
     rates = torch.full((RUNS,), 0.1, dtype=torch.float64)
     for order in orders[:2]:
-        engine.train_epoch(inputs, labels, order, 16, rates)
+        engine.train_epoch(Epoch(inputs, labels, order, 16, rates))
     engine.keep(torch.tensor([0, 2]))
-    engine.train_epoch(inputs, labels, orders[2][[0, 2]], 16, rates[:2])
+    engine.train_epoch(Epoch(inputs, labels, orders[2][[0, 2]], 16, rates[:2]))
     logits = engine.logits(inputs)
     for place, run in enumerate((0, 2)):
         loop = PlainLoop(cfgs[run], start[run]).train(inputs, labels, [order[run] for order in orders], 16)
@@ -226,7 +227,7 @@ def test_a_batch_of_one_sample_is_normalised_by_the_running_statistics():
     network = cfg.model.network(INPUTS, CLASSES)
     stacked = {name: values.unsqueeze(0) for name, values in start.items()}
     engine = Engine(networks=[network], parameters=stacked, update=UpdateSettings())
-    engine.train_epoch(inputs, labels, torch.arange(5), 4, torch.tensor([0.1], dtype=torch.float64))
+    engine.train_epoch(Epoch(inputs, labels, torch.arange(5), 4, torch.tensor([0.1], dtype=torch.float64)))
     module = TorchMLP(cfg, INPUTS, CLASSES).train()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     for batch, targets in zip(inputs.split(4), labels.split(4), strict=True):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mlpexp import load_results
 from mlpexp.config import checks, memory_checks
 from mlpexp.config.schema import Config, ModelConfig, OptimizerConfig
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.models import gradcheck
 from mlpexp.models.torch_mlp import TorchMLP
@@ -297,7 +298,7 @@ def test_a_new_kind_of_layer_trains_in_a_stack_by_its_own_methods():
     inputs, labels = torch.randn(40, 7, generator=generator), torch.randint(3, (40,), generator=generator)
     engine = Engine(networks=networks, parameters=start, update=UpdateSettings())
     for _ in range(3):
-        engine.train_epoch(inputs, labels, torch.arange(40), 16, torch.full((3,), 0.05, dtype=torch.float64))
+        engine.train_epoch(Epoch(inputs, labels, torch.arange(40), 16, torch.full((3,), 0.05, dtype=torch.float64)))
     for run, network in enumerate(networks):
         leaves = {name: values[run].clone().requires_grad_() for name, values in start.items()}
         optimizer = torch.optim.SGD(list(leaves.values()), lr=0.05)
@@ -316,7 +317,7 @@ def test_the_stacks_kernels_compute_what_the_readable_code_computes():
     start = {name: torch.randn(2, *shape, generator=generator) for name, shape in network.shapes.items()}
     inputs, labels = torch.randn(16, 9, generator=generator), torch.randint(4, (16,), generator=generator)
     engine = Engine(networks=[network] * 2, parameters=start, update=UpdateSettings())
-    engine.train_epoch(inputs, labels, torch.arange(16), 16, torch.full((2,), 0.5, dtype=torch.float64))
+    engine.train_epoch(Epoch(inputs, labels, torch.arange(16), 16, torch.full((2,), 0.5, dtype=torch.float64)))
     trace = forward(network, start, inputs.expand(2, -1, -1))
     probabilities = trace.logits.softmax(-1)
     upstream = (probabilities - F.one_hot(labels, 4)) / 16

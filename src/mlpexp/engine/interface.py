@@ -1,14 +1,37 @@
-"""What an engine offers to the module that trains a stack with it.
+"""What the module that trains a stack asks of an engine.
 
 Letters: R runs, S steps, I inputs, C classes, N samples, n samples of an epoch, m samples of an evaluation.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from mlpexp.nn.outcomes import Outcomes
+
+
+class Epoch(NamedTuple):
+    """What one epoch of training reads.
+
+    Attributes:
+        inputs: (N, I).
+        labels: classes, int64 (N,), or (R, N) where they differ between runs; or values (N, C) or (R, N, C).
+        order: the samples of each run in order, (R, n) int64, or (n,) for all runs.
+        lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter.
+        class_weights: the weight of each class, (R, C); the losses are multiplied by it.
+        sample_weights: the weight of each sample, (N,) or (R, N), by which they are multiplied as well.
+        begins: the row of `inputs` at which each run's samples begin, (R, 1); None for the first row.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    order: Tensor
+    batch_size: int
+    lr: Tensor | Sequence[Tensor]
+    class_weights: Tensor | None = None
+    sample_weights: Tensor | None = None
+    begins: Tensor | None = None
 
 
 class StackEngine(Protocol):
@@ -32,29 +55,8 @@ class StackEngine(Protocol):
     def state(self) -> dict[str, list[Tensor]]:
         """The optimizer's: by torch's name, one stacked tensor for each parameter."""
 
-    def train_epoch(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        order: Tensor,
-        batch_size: int,
-        lr: Tensor | Sequence[Tensor],
-        *,
-        class_weights: Tensor | None = None,
-        sample_weights: Tensor | None = None,
-        begins: Tensor | None = None,
-    ) -> None:
-        """One pass over the samples in batches, the last one smaller if need be.
-
-        Args:
-            inputs: (N, I).
-            labels: classes, int64 (N,), or (R, N) where they differ between runs; or values (N, C) or (R, N, C).
-            order: the samples of each run in order, (R, n) int64, or (n,) for all runs.
-            lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter.
-            class_weights: the weight of each class, (R, C); the losses are multiplied by it.
-            sample_weights: the weight of each sample, (N,) or (R, N), by which they are multiplied as well.
-            begins: the row of `inputs` at which each run's samples begin, (R, 1); None for the first row.
-        """
+    def train_epoch(self, epoch: Epoch) -> None:
+        """One pass over the samples in batches, the last one smaller if need be."""
 
     def evaluate(
         self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
@@ -62,10 +64,8 @@ class StackEngine(Protocol):
         """Losses and predicted classes of samples, (R, m); losses without label smoothing.
 
         Args:
-            inputs: (N, I).
-            labels: as in `train_epoch`.
+            inputs, labels, begins: as in `Epoch`; `begins` only with an index.
             index: of the samples, (R, m) or (m,) int64; None for all in their order.
-            begins: as in `train_epoch`, with an index.
         """
 
     def logits(self, inputs: Tensor) -> Tensor:

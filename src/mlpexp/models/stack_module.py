@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
-from mlpexp.engine.interface import StackEngine
+from mlpexp.engine.interface import Epoch, StackEngine
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
 from mlpexp.models.stack_data import StackData
@@ -126,16 +126,17 @@ class StackModule(LightningModule):
         """One epoch; `order` (A, n) or (n,) indexes the training part."""
         now, part = self._now, self._now.parts["train"]
         index = part[order] if part.ndim == 1 else part.gather(1, order.expand(len(part), -1))
-        self.engine.train_epoch(
-            now.inputs,
-            now.train_labels,
-            index,
-            self.configs[self.training_runs[0]].data.batch(index.shape[-1]),
-            self._rates.of(self.training_runs, self.current_epoch),
+        epoch = Epoch(
+            inputs=now.inputs,
+            labels=now.train_labels,
+            order=index,
+            batch_size=self.configs[self.training_runs[0]].data.batch(index.shape[-1]),
+            lr=self._rates.of(self.training_runs, self.current_epoch),
             class_weights=now.class_weights,
             sample_weights=now.sample_weights,
             begins=now.begins,
         )
+        self.engine.train_epoch(epoch)
         if now.parts["val"].shape[-1] == 0:  # what the monitor says is then the loss before each step
             self._validated = self.engine.train_outcomes
 

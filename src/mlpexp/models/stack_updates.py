@@ -17,7 +17,7 @@ from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.parametrization import is_decoupled, parameter_settings
 from mlpexp.nn.schedules import Plateau, epoch_factors
 
-# the numbers of a run without clipping, averaging or pruning, see `StackUpdate`
+# the numbers of a run without clipping, averaging or pruning, see `StepExtras`
 NONE = {
     "clip_norm": math.inf,
     "clip_value": math.inf,

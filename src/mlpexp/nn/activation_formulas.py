@@ -7,16 +7,9 @@ A derivative is (x, h) -> dh/dx of tensors. A compiled form makes function and d
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-    from torch.nn import functional as F
-else:
-    torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
+from mlpexp.nn.lazy_torch import F, Tensor, torch
 
 LEAK = 0.01  # slope of leaky_relu for x < 0, torch's default
 # of selu, Klambauer et al. 2017

@@ -12,18 +12,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlpexp.nn import activation_formulas as formulas
-from mlpexp.runtime.lazy_import import LazyModule
+from mlpexp.nn.lazy_torch import F, Tensor, torch
 from mlpexp.runtime.registry import Registry
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-    from torch.nn import functional as F
-else:
-    torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,16 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 MARK = "no better than guessing"  # start of the message of a run with status `chance`
 LIKELY_CAUSES = (

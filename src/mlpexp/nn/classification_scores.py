@@ -7,16 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isqrt
-from typing import TYPE_CHECKING
 
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.outcomes import Outcomes, confusion, total_and_size
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 BINS = 15  # of confidence, equally wide: the usual number for the expected calibration error
 

@@ -7,18 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mlpexp.nn.layers import Activate
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
 from mlpexp.nn.network import Gradients, NetworkSpec, backward, forward
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 START = -1  # the epoch of the state before training
 PROBE_SAMPLES = 256  # the first ones of the training part

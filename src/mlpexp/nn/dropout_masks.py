@@ -8,12 +8,12 @@ for an element.
 Letters: R runs, B batch, H units.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from mlpexp.nn.layers import Dropout
+from mlpexp.nn.lazy_torch import Tensor, torch
 
 GOLDEN = 0x9E3779B97F4A7C15
 BITS_64 = (1 << 64) - 1

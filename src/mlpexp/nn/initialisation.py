@@ -6,20 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from mlpexp.nn.layers import Linear
+from mlpexp.nn.lazy_torch import Generator, Tensor, init, torch
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.parametrization import WidthSettings, initial_factors
-from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Generator, Tensor
-    from torch.nn import init
-else:
-    torch, init = LazyModule("torch"), LazyModule("torch.nn.init")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,17 +18,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mlpexp.nn.activations import ACTIVATIONS, Activation
+from mlpexp.nn.lazy_torch import Generator, Tensor, nn, torch
 from mlpexp.runtime.declared_options import Options
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Generator, Tensor, nn
-else:
-    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
 
 
 class LayerSpec(ABC):

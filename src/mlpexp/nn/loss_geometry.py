@@ -10,17 +10,11 @@ Letters: R runs, B samples, K batches, P parameters of a run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.losses import LossFunction
 from mlpexp.nn.network import NetworkSpec, forward
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 BATCHES = 16  # of the gradient's noise
 LANCZOS_STEPS = 64

@@ -11,18 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from mlpexp.nn.lazy_torch import F, Tensor, torch
 from mlpexp.runtime.declared_options import Options
-from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-    from torch.nn import functional as F
-else:
-    torch, F = LazyModule("torch"), LazyModule("torch.nn.functional")
 
 Task = Literal["classification", "regression"]
 BOTH: tuple[Task, ...] = ("classification", "regression")

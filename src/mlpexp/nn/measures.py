@@ -13,20 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import nan
-from typing import TYPE_CHECKING
 
 from mlpexp.nn.layers import Activate
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.loss_geometry import GradientNoise, gradient_noise, top_hessian_eigenvalue
 from mlpexp.nn.losses import LossFunction
 from mlpexp.nn.network import NetworkSpec, forward
-from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.losses import BOTH, LOSSES
 from mlpexp.nn.metrics import METRICS, Metric, recorded
 from mlpexp.nn.outcomes import Outcomes
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 _OF_CLASS = re.compile(r"(.+)_(0|[1-9]\d*)")

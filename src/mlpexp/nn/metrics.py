@@ -10,19 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mlpexp.nn import classification_scores, regression_scores
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.losses import BOTH, LOSSES, Task
 from mlpexp.nn.outcomes import Outcomes, confusion, ratio
-from mlpexp.runtime.lazy_import import LazyModule
 from mlpexp.runtime.registry import Registry
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 __all__ = ["METRICS", "Metric", "Outcomes", "confusion"]
 

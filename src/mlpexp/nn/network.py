@@ -14,21 +14,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from mlpexp.nn import dropout_masks
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate, Add, Dropout, Gate, LayerSpec, Linear
+from mlpexp.nn.lazy_torch import Tensor
 from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.user_module import UserModule
 from mlpexp.runtime.declared_options import Options
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mlpexp.nn import dropout_masks
-else:
-    dropout_masks = LazyModule("mlpexp.nn.dropout_masks")
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mlpexp.nn.layers import LayerSpec
-from mlpexp.runtime.lazy_import import LazyModule
+from mlpexp.nn.lazy_torch import Generator, Tensor, nn, torch
 from mlpexp.runtime.registry import Registry
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Generator, Tensor, nn
-else:
-    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
 
 EPS = 1e-5  # torch's default of layer and batch normalisation
 MOMENTUM = 0.1  # the weight of a batch in the running statistics, torch's default

@@ -6,15 +6,9 @@ Letters: R runs (the axis may be absent), N samples of the data, n samples, C ou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
+from mlpexp.nn.lazy_torch import Tensor, torch
 
 
 class Outcomes(NamedTuple):

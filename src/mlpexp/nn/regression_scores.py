@@ -6,16 +6,8 @@ n samples, C targets.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.outcomes import Outcomes, ratio, total_and_size
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 
 def _errors(outcomes: Outcomes) -> Tensor:

@@ -12,17 +12,11 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlpexp.nn.lazy_torch import nn, torch
 from mlpexp.runtime import source_digest, user_code
 from mlpexp.runtime.errors import UserError, described
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-else:
-    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
 
 # names of arguments that are filled with the numbers of features and of outputs, unless they are given
 _DIRECTIONS = (("in", "input", "inputs", "feature", "features"), ("out", "output", "outputs", "class", "classes"))

@@ -17,17 +17,14 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from mlpexp.nn.layers import LayerSpec
+from mlpexp.nn.lazy_torch import Generator, Tensor, nn, torch
 from mlpexp.nn.user_class import construct, load, own_random_state
 from mlpexp.runtime.errors import UserError, described, first_line
 from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Generator, Tensor, nn
-
     from mlpexp.nn import module_dropout
 else:
-    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     module_dropout = LazyModule("mlpexp.nn.module_dropout")
 
 PREFIX = "module."

@@ -20,6 +20,7 @@ from torch import Tensor
 from mlpexp.engine.compiled import compile_cache
 from mlpexp.engine.compiled.availability import OPTIMIZERS, activation_of, unsupported
 from mlpexp.engine.compiled.memory_layout import LINE, Array, MemoryLayout, aligned, memory_layout, padded
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.network import NetworkSpec
@@ -31,9 +32,7 @@ PANEL = 32  # samples that are evaluated at once
 
 
 class CompiledEngine:
-    """The parameters of R runs, their optimizer's state and the compiled loops that change them.
-
-    See `StackEngine` for what it offers.
+    """A `StackEngine` of compiled loops.
 
     Args:
         networks: of each run, dense layers with an activation between them; they differ in activations only.
@@ -117,32 +116,22 @@ class CompiledEngine:
 
     @property
     def num_runs(self) -> int:
-        """R, the runs still here."""
+        """See `StackEngine`."""
         return len(self._parameters)
 
-    def train_epoch(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        order: Tensor,
-        batch_size: int,
-        lr: Tensor | Sequence[Tensor],
-        *,
-        class_weights: Tensor | None = None,
-        sample_weights: Tensor | None = None,
-        begins: Tensor | None = None,
-    ) -> None:
-        """One pass over the samples in batches, the last one smaller if need be; see `StackEngine`."""
-        if sample_weights is not None:
+    def train_epoch(self, epoch: Epoch) -> None:
+        """See `StackEngine`."""
+        if epoch.sample_weights is not None:
             raise ValueError("weights of samples have no compiled form")
-        num_samples = order.shape[-1]
+        batch_size, class_weights, lr = epoch.batch_size, epoch.class_weights, epoch.lr
         rates = [lr] * (2 * len(self._sizes) - 2) if isinstance(lr, Tensor) else list(lr)
         by_step = np.stack([row.numpy().reshape(-1, self.num_runs) for row in rates], -1)
-        shape = self.num_runs, num_samples
+        shape = self.num_runs, epoch.order.shape[-1]
         losses, predictions = np.empty(shape, np.float32), np.empty(shape, np.int64)
         weights = np.empty(shape if class_weights is not None else (0, 0), np.float32)
-        samples, first_rows = self._padded_samples(inputs), self._begins(begins)
-        targets, index = _rows(labels), np.ascontiguousarray(order.expand(shape).numpy())
+        samples, first_rows = self._padded_samples(epoch.inputs), self._begins(epoch.begins)
+        order = epoch.order.expand(shape)
+        targets, index = _rows(epoch.labels), np.ascontiguousarray(order.numpy())
         by_class = np.empty((0, 0), np.float32) if class_weights is None else class_weights.contiguous().numpy()
 
         train, update = compile_cache.kernel("train"), compile_cache.update(OPTIMIZERS[self._settings.name].function)
@@ -158,11 +147,11 @@ class CompiledEngine:
             )  # fmt: skip
 
         self._divide(call)
-        self.num_steps += -(-num_samples // batch_size)
+        self.num_steps += -(-shape[1] // batch_size)
         self.train_outcomes = Outcomes(
             losses=torch.from_numpy(losses),
             predictions=torch.from_numpy(predictions),
-            labels=labels_at(labels, order.expand(shape)),
+            labels=labels_at(epoch.labels, order),
             num_classes=self._sizes[-1],
             weights=None if class_weights is None else torch.from_numpy(weights),
         )
@@ -170,13 +159,13 @@ class CompiledEngine:
     def evaluate(
         self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
     ) -> Outcomes:
-        """Losses and predicted classes of samples, (R, m); see `StackEngine`."""
+        """See `StackEngine`."""
         losses, predictions, _ = self._evaluate(inputs, labels, index, begins)
         targets = labels if index is None else labels_at(labels, index)
         return Outcomes(losses, predictions, targets.expand(losses.shape), self._sizes[-1])
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """The logits of every run for `inputs` (m, I): (R, m, C)."""
+        """See `StackEngine`."""
         return self._evaluate(inputs, None, None, None)[2]
 
     def _evaluate(
@@ -205,7 +194,7 @@ class CompiledEngine:
         return torch.from_numpy(losses), torch.from_numpy(predictions), torch.from_numpy(logits)
 
     def keep(self, runs: Tensor) -> None:
-        """Let all runs go but these (indices or a mask over the present R); their bits go on unchanged."""
+        """See `StackEngine`."""
         runs = torch.arange(self.num_runs)[runs]
         rows = runs.numpy()
         self._settings = self._settings.rows(runs)

@@ -7,21 +7,18 @@ tensors that stay, and only optimizers whose steps do not compute with Python nu
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.layers import Activate, Gate, Linear
 from mlpexp.nn.losses import CROSS_ENTROPY
 from mlpexp.nn.network import NetworkSpec
-from mlpexp.nn.optimizers import UpdateSettings
+from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.outcomes import Outcomes
-
-# optimizers whose steps are the same kernels with the same numbers in every epoch; the bias correction of Adam and its
-# kin is a number that Python computes from the count of steps
-CAPTURED_OPTIMIZERS = ("sgd", "signsgd", "lion", "rmsprop", "adagrad")
 
 
 class Graphs(Protocol):
@@ -55,6 +52,22 @@ class CudaGraphs:
         return graph.replay
 
 
+class _Capture(NamedTuple):
+    """A captured epoch.
+
+    Attributes:
+        kind: what all epochs have in common that it can replay.
+        buffers: what it reads.
+        outcomes: overwritten by each replay.
+    """
+
+    kind: object
+    buffers: Epoch
+    replay: Callable[[], None]
+    steps: int
+    outcomes: Outcomes
+
+
 class CapturedEngine(Engine):
     """`Engine` for a GPU. The first epoch is plain, the second is captured, and from then on the graph is replayed.
 
@@ -70,7 +83,7 @@ class CapturedEngine(Engine):
     def __init__(self, *, graphs: Graphs | None = None, **arguments: Any) -> None:
         self._graphs = graphs or CudaGraphs()
         self._warm: object = None  # the kind of the latest epoch, where it was plain
-        self._captured: tuple[object, _Epoch] | None = None
+        self._captured: _Capture | None = None
         super().__init__(**arguments)
         self.plain_reason = cannot_be_captured(arguments["networks"], arguments["update"])
         loss = arguments.get("loss", CROSS_ENTROPY)
@@ -81,83 +94,63 @@ class CapturedEngine(Engine):
         self._warm = self._captured = None  # a graph holds the addresses of the former ones
         super()._set_parameters(parameters)
 
-    def train_epoch(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        order: Tensor,
-        batch_size: int,
-        lr: Tensor | Sequence[Tensor],
-        **tensors: Tensor | None,
-    ) -> None:
+    def train_epoch(self, epoch: Epoch) -> None:
         """See `StackEngine`."""
+        train, device = super().train_epoch, epoch.inputs.device
         if self.plain_reason is not None:
-            super().train_epoch(inputs, labels, order, batch_size, lr, **tensors)
+            train(epoch)
             return
-        given = {name: one for name, one in tensors.items() if one is not None}
-        rates = [lr] if isinstance(lr, Tensor) else list(lr)
-        changing = [order, labels, *given.values(), *(row.to(inputs.device) for row in rates)]
-        # of the inputs the graph holds the address
-        kind = batch_size, inputs.data_ptr(), inputs.shape, list(given), [(one.shape, one.dtype) for one in changing]
-        if self._captured is not None and self._captured[0] == kind:
-            self._replay(self._captured[1], changing)
-            return
+        lr = epoch.lr.to(device) if isinstance(epoch.lr, Tensor) else [row.to(device) for row in epoch.lr]
+        epoch = epoch._replace(lr=lr)
+        given, layout = [one is not None for one in epoch], [(one.shape, one.dtype) for one in _changing(epoch)]
+        kind = epoch.batch_size, epoch.inputs.data_ptr(), epoch.inputs.shape, given, layout
+        if self._captured is None or self._captured.kind != kind:
+            if self._warm != kind:
+                self._graphs.warm_up(lambda: train(epoch))
+                self._warm = kind
+                return
+            self._captured = self._capture(epoch, kind, train)
+        if self._captured is None:
+            train(epoch)
+        else:
+            self._replay(self._captured, epoch)
 
-        def train(own: Sequence[Tensor]) -> None:
-            stop = 2 + len(given)
-            own_rates = own[stop] if isinstance(lr, Tensor) else own[stop:]
-            own_tensors = dict(zip(given, own[2:stop], strict=True))
-            Engine.train_epoch(self, inputs, own[1], own[0], batch_size, own_rates, **own_tensors)
-
-        if self._warm != kind:
-            self._graphs.warm_up(lambda: train(changing))
-            self._warm = kind
-            return
-        epoch = _Epoch(changing, inputs)
+    def _capture(self, epoch: Epoch, kind: object, train: Callable[[Epoch], None]) -> _Capture | None:
+        """The captured epoch; None, with a `plain_reason`, where that is impossible."""
+        own: dict[str, Any] = {
+            name: one.clone() for name, one in epoch._asdict().items() if isinstance(one, Tensor) and name != "inputs"
+        }
+        buffers = epoch._replace(**{"lr": [row.clone() for row in epoch.lr]} | own)
         before = self.num_steps
         try:
-            epoch.replay = self._graphs.capture(lambda: train(epoch.buffers))
+            replay = self._graphs.capture(lambda: train(buffers))
+            return _Capture(kind, buffers, replay, self.num_steps - before, self.train_outcomes)
         except RuntimeError as error:  # a kernel that synchronises, or too little memory for a second epoch
             self.plain_reason = f"an epoch cannot be captured: {str(error).splitlines()[0]}"
+            return None
+        finally:
             self.num_steps = before
-            super().train_epoch(inputs, labels, order, batch_size, lr, **tensors)
-            return
-        epoch.steps, epoch.outcomes = self.num_steps - before, self.train_outcomes
-        self.num_steps = before
-        self._captured = kind, epoch
-        self._replay(epoch, changing)
 
-    def _replay(self, epoch: "_Epoch", changing: Sequence[Tensor]) -> None:
-        for buffer, values in zip(epoch.buffers, changing, strict=True):
+    def _replay(self, captured: _Capture, epoch: Epoch) -> None:
+        for buffer, values in zip(_changing(captured.buffers), _changing(epoch), strict=True):
             buffer.copy_(values, non_blocking=True)
-        epoch.replay()
-        self.num_steps += epoch.steps
-        self.train_outcomes = epoch.outcomes
+        captured.replay()
+        self.num_steps += captured.steps
+        self.train_outcomes = captured.outcomes
 
 
-class _Epoch:
-    """A captured epoch.
-
-    Attributes:
-        buffers: what it reads beside the inputs and the parameters: order, labels, learning rates, ...
-        inputs: kept alive, because the graph reads their memory.
-        outcomes: overwritten by each replay.
-    """
-
-    replay: Callable[[], None]
-    steps: int
-    outcomes: Outcomes
-
-    def __init__(self, changing: Sequence[Tensor], inputs: Tensor) -> None:
-        self.buffers = [one.clone() for one in changing]
-        self.inputs = inputs
+def _changing(epoch: Epoch) -> list[Tensor]:
+    """The tensors that may differ between epochs: all but the inputs, of which a graph holds the address."""
+    rates = [epoch.lr] if isinstance(epoch.lr, Tensor) else list(epoch.lr)
+    others = epoch.labels, epoch.order, epoch.class_weights, epoch.sample_weights, epoch.begins
+    return rates + [one for one in others if one is not None]
 
 
 def cannot_be_captured(networks: Sequence[NetworkSpec], update: UpdateSettings) -> str | None:
     """Why the epochs of a stack cannot be captured; None where they can, as far as is known beforehand."""
-    if update.name not in CAPTURED_OPTIMIZERS:
+    if not OPTIMIZERS[update.name].can_be_captured:
         return f"the steps of {update.name} compute with the number of steps"
     kinds = {type(layer) for network in set(networks) for layer in network.layers}
     if others := sorted(kind.__name__ for kind in kinds - {Linear, Activate, Gate}):
         return f"layers of the kinds {', '.join(others)}"
-    return "clipping or averaging" if getattr(update, "extras", {}) else None
+    return "clipping or averaging" if update.extras else None

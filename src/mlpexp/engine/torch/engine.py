@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.matrix_products import ALIGNMENT
 from mlpexp.engine.torch.stack_step import StackStep
-from mlpexp.engine.torch.stack_update import StackUpdate, make_update
 from mlpexp.engine.torch.stacked_losses import slopes_of
+from mlpexp.engine.torch.step_extras import StepExtras
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
 from mlpexp.nn.network import NetworkSpec
-from mlpexp.nn.optimizers import UpdateSettings
+from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.outcomes import Outcomes, labels_at
 
 EVALUATION_BYTES = 8 << 20  # of activations in one pass, for any number of runs: they stay in a CPU's cache
@@ -32,7 +33,7 @@ DEVICE_EVALUATION_BYTES = 1 << 30  # of a GPU, where one large pass is faster th
 
 
 class Engine:
-    """The parameters of R runs, their optimizer's state and the loops that change them.
+    """A `StackEngine` whose operations are those of torch.
 
     Args:
         networks: of each run; they differ in activations only, and equal ones are neighbours.
@@ -43,10 +44,8 @@ class Engine:
         seeds: of each run; dropout needs them.
 
     Attributes:
-        parameters: the present values, running statistics too; clone what you keep, and a run's slice before you save
-            it.
-        train_outcomes: of the latest epoch, for the runs that were there then; each sample's loss and predicted class
-            are those before its batch's step.
+        parameters: the present values, running statistics too; clone a run's slice before you save it.
+        train_outcomes: for the runs that were there in the latest epoch.
     """
 
     def __init__(
@@ -79,71 +78,56 @@ class Engine:
     @property
     def state(self) -> dict[str, list[Tensor]]:
         """The optimizer's: by torch's name, one stacked tensor for each parameter, in the order of `parameters`."""
-        return self._update.state
+        return self._optimizer.state | self._extras.state
 
     @property
     def num_steps(self) -> int:
         """Number of steps taken."""
-        return self._update.num_steps
+        return self._optimizer.num_steps
 
     @num_steps.setter
     def num_steps(self, count: int) -> None:
-        self._update.num_steps = count
+        self._optimizer.num_steps = count
 
     def begin_optimizer(self, num_steps: int) -> None:
-        """The optimizer's state was that of a new one when so many steps had been taken."""
-        self._update.began_at = num_steps
+        """See `StackEngine`."""
+        self._optimizer.began_at = num_steps
 
     def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
         self.parameters = parameters
         trained = {name: parameters[name] for name in self._networks[0].shapes}
         self._gradients = {name: torch.empty_like(values) for name, values in trained.items()}
-        self._update = make_update(self._settings, list(trained.values()), list(self._gradients.values()))
+        pairs = list(trained.values()), list(self._gradients.values())
+        self._optimizer = OPTIMIZERS[self._settings.name](self._settings, *pairs)
+        self._extras = StepExtras(self._settings.extras, *pairs)
         self._steps: dict[tuple[int, int], StackStep] = {}
 
-    def train_epoch(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        order: Tensor,
-        batch_size: int,
-        lr: Tensor | Sequence[Tensor],
-        *,
-        class_weights: Tensor | None = None,
-        sample_weights: Tensor | None = None,
-        begins: Tensor | None = None,
-    ) -> None:
+    def train_epoch(self, epoch: Epoch) -> None:
         """One pass over the samples in batches, the last one smaller if need be; see `StackEngine`."""
-        num_samples = order.shape[-1]
-        self._epoch_steps = -(-num_samples // batch_size)
-        order = order.expand(self.num_runs, num_samples)
-        self._update.schedule(lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr])
-        targets = labels_at(labels, order)
-        weights = None if class_weights is None else class_weights.gather(1, targets)
-        if sample_weights is not None:
-            own = sample_weights[order] if sample_weights.ndim == 1 else sample_weights.gather(1, order)
+        inputs, lr, num_samples, batch_size = epoch.inputs, epoch.lr, epoch.order.shape[-1], epoch.batch_size
+        epoch = epoch._replace(order=epoch.order.expand(self.num_runs, num_samples))
+        self._optimizer.schedule(
+            lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr]
+        )
+        targets = labels_at(epoch.labels, epoch.order)
+        weights = None if epoch.class_weights is None else epoch.class_weights.gather(1, targets)
+        if (each := epoch.sample_weights) is not None:
+            own = each[epoch.order] if each.ndim == 1 else each.gather(1, epoch.order)
             weights = own if weights is None else weights * own
         self.train_outcomes = self._outcomes(inputs, targets, weights)
+        num_steps = -(-num_samples // batch_size)
         whole = num_samples // batch_size * batch_size
         for start, stop, size in ((0, whole, batch_size), (whole, num_samples, num_samples - whole)):
             if start < stop:
-                self._train(inputs, order, start, stop, size, begins)
-        self._epoch = self.num_steps // -(-num_samples // batch_size) - 1
-        if isinstance(self._update, StackUpdate) and self._update.average is not None:
-            self._update.average.after_epoch(self._epoch)
+                self._train(epoch, start, stop, size, num_steps)
+        self._epoch = self.num_steps // num_steps - 1
+        if self._extras.average is not None:
+            self._extras.average.after_epoch(self._epoch)
 
-    def _train(
-        self,
-        inputs: Tensor,
-        order: Tensor,
-        start: int,
-        stop: int,
-        size: int,
-        begins: Tensor | None,
-    ) -> None:
-        """The steps on the samples start..stop of the order, `size` at a time."""
-        index = _by_steps(order[:, start:stop], size)  # (S, R, B)
-        outcomes = self.train_outcomes
+    def _train(self, epoch: Epoch, start: int, stop: int, size: int, epoch_steps: int) -> None:
+        """The steps on the samples start..stop of the order, `size` at a time, of an epoch of so many steps."""
+        inputs, outcomes = epoch.inputs, self.train_outcomes
+        index = _by_steps(epoch.order[:, start:stop], size)  # (S, R, B)
         targets = _by_steps(_with_last_axis(outcomes.labels)[:, start:stop], size)  # (S, R, B, 1 or C)
         losses = inputs.new_empty(*index.shape, 1)
         nothing: Sequence[Tensor | None] = [None] * len(index)
@@ -154,8 +138,8 @@ class Engine:
         if outcomes.weights is not None:
             weights = _by_steps(outcomes.weights[:, start:stop], size)
             slopes = slopes_of(weights).unbind()
-        if begins is not None:
-            index = index + begins
+        if epoch.begins is not None:
+            index = index + epoch.begins
         batches = zip(
             index.flatten(1).unbind(),
             targets.unbind(),
@@ -165,38 +149,28 @@ class Engine:
             slopes,
             strict=True,
         )
-        step = self._step(inputs, size)
-        for batch in batches:
-            step(*batch)
+        step, optimizer, extras = self._step(inputs, size), self._optimizer, self._extras
+        for rows, own_targets, own_losses, predictions, own_outputs, own_slopes in batches:
+            step.gather(inputs, rows)
+            step.draw(*divmod(optimizer.num_steps, epoch_steps))
+            step.forward()
+            step.measure(own_targets, own_losses, predictions)
+            if own_outputs is not None:
+                own_outputs.copy_(step.logits)
+            step.backward(own_targets, own_slopes)
+            extras.before_step()
+            optimizer.step()
+            extras.after_step(optimizer.num_steps)
         losses = losses.squeeze(3).neg_()
         _in_order(outcomes.losses[:, start:stop], size).copy_(losses if outcomes.weights is None else losses * weights)
         if outcomes.predictions is not None and classes is not None:
             _in_order(outcomes.predictions[:, start:stop], size).copy_(classes)
 
-    def _step(self, samples: Tensor, size: int) -> Any:
+    def _step(self, samples: Tensor, size: int) -> StackStep:
         key = size, torch.get_num_threads()
         if key not in self._steps:
             self._steps[key] = self._training_step(samples, size)
-        step = self._steps[key]
-
-        def train(
-            index: Tensor,
-            targets: Tensor,
-            losses: Tensor,
-            predictions: Tensor | None,
-            outputs: Tensor | None,
-            slopes: Tensor | None,
-        ) -> None:
-            step.gather(samples, index)
-            step.draw(*divmod(self._update.num_steps, self._epoch_steps))
-            step.forward()
-            step.measure(targets, losses, predictions)
-            if outputs is not None:
-                outputs.copy_(step.logits)
-            step.backward(targets, slopes)
-            self._update.step()
-
-        return train
+        return self._steps[key]
 
     def _training_step(self, samples: Tensor, size: int) -> StackStep:
         """The step for batches of so many of the samples (N, I)."""
@@ -212,12 +186,13 @@ class Engine:
     ) -> Outcomes:
         """Losses and predicted classes of samples, (R, m), all samples in one batch; see `StackEngine`."""
         targets = labels if index is None else labels_at(labels, index)
-        targets = targets.expand(
-            self.num_runs, *targets.shape[-1 - targets.is_floating_point() :]
-        )  # (R, m) or (R, m, C)
+        axes = 1 + targets.is_floating_point()
+        targets = targets.expand(self.num_runs, *targets.shape[-axes:])  # (R, m) or (R, m, C)
+        if index is not None and begins is not None:
+            index = index + begins
         found = self._outcomes(inputs, targets)
         losses, by_sample = found.losses.unsqueeze(2), _with_last_axis(targets)
-        for start, stop, step in self._forward(inputs, _moved(index, begins)):
+        for start, stop, step in self._forward(inputs, index):
             predictions = None if found.predictions is None else found.predictions[start:stop]
             step.measure(by_sample[start:stop], losses[start:stop], predictions)
             if found.outputs is not None:
@@ -240,8 +215,7 @@ class Engine:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of every run for `inputs` (m, I) as one batch: (R, m, C)."""
-        answers = [step.logits.clone() for _, _, step in self._forward(inputs, None)]
-        return torch.cat(answers)
+        return torch.cat([step.logits.clone() for _, _, step in self._forward(inputs, None)])
 
     def _forward(self, inputs: Tensor, index: Tensor | None) -> Any:
         """The forward pass of a few runs at a time; yields (start, stop, step)."""
@@ -265,22 +239,22 @@ class Engine:
 
     def _evaluated_parameters(self) -> Mapping[str, Tensor]:
         """The parameters, or their averages after the latest epoch."""
-        if not isinstance(self._update, StackUpdate) or self._update.average is None or self._epoch is None:
+        if self._extras.average is None or self._epoch is None:
             return self.parameters
-        averages = self._update.average.evaluated(self._epoch)
+        averages = self._extras.average.evaluated(self._epoch)
         return self.parameters | dict(zip(self._gradients, averages, strict=True))
 
     def keep(self, runs: Tensor) -> None:
-        """Remove all runs but these (indices or a mask over the present R); their bits do not change."""
+        """See `StackEngine`."""
         runs = torch.arange(self.num_runs, device=runs.device)[runs]
-        state, num_steps = self._update.state, self._update.num_steps
+        state, num_steps = self.state, self.num_steps
         self._settings = self._settings.rows(runs)
         self._networks = [self._networks[i] for i in runs.tolist()]
         self._seeds = [self._seeds[i] for i in runs.tolist()] if self._seeds else []
         runs = runs.to(next(iter(self.parameters.values())).device)
         self._set_parameters({name: values[runs] for name, values in self.parameters.items()})
-        self._update.num_steps = num_steps
-        for name, tensors in self._update.state.items():
+        self.num_steps = num_steps
+        for name, tensors in self.state.items():
             for new, old in zip(tensors, state[name], strict=True):
                 new.copy_(old[runs])
 
@@ -304,11 +278,6 @@ def check_stack(networks: Sequence[NetworkSpec], parameters: Mapping[str, Tensor
     if any(network.stack_key != first.stack_key for network in set(networks)) or given != wanted:
         raise ValueError(f"parameters of shapes {given} do not fit networks that need {wanted}")
     return first
-
-
-def _moved(index: Tensor | None, begins: Tensor | None) -> Tensor | None:
-    """The rows of the inputs that hold the samples of an index."""
-    return index if index is None or begins is None else index + begins
 
 
 def _by_steps(values: Tensor, size: int) -> Tensor:

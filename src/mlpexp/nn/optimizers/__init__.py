@@ -1,8 +1,7 @@
 """The optimizers: one class each, with its state and its update over a stack of runs."""
 
 from mlpexp.nn.optimizers.adaptive import Adagrad, Adam, AdamW, NAdam, RmsProp
-from mlpexp.nn.optimizers.gradient_descent import Lion, Sgd, SignSgd
-from mlpexp.nn.optimizers.lbfgs import Lbfgs
+from mlpexp.nn.optimizers.gradient_descent import Lbfgs, Lion, Sgd, SignSgd
 from mlpexp.nn.optimizers.muon import Muon
 from mlpexp.nn.optimizers.stack_optimizer import PerRun, StackOptimizer, UpdateSettings
 from mlpexp.runtime.registry import Registry

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.optimizers.stack_optimizer import (
     DIMENSIONS,
     PerRun,
@@ -15,18 +16,12 @@ from mlpexp.nn.optimizers.stack_optimizer import (
     if_any,
     if_mixed,
 )
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 
 class Adam(StackOptimizer):
     """`torch.optim.Adam`: every setting per run, all runs at the same step."""
 
+    torch_path = "torch.optim.Adam"
     keys: ClassVar[tuple[str, ...]] = ("betas", "eps")
     defaults: ClassVar[Mapping[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8}
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
@@ -47,10 +42,6 @@ class Adam(StackOptimizer):
         self._eps = factors(self._setting("eps"), like)
         self._root: Mapping[int, Any] = {}
         self.state = {name: self._zeros() for name in self.state_names}
-
-    @staticmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        return torch.optim.Adam
 
     def _begin_step(self) -> None:
         first, second = (_corrections(each, self.own_steps) for each in self._betas)
@@ -78,24 +69,19 @@ class Adam(StackOptimizer):
 class AdamW(Adam):
     """`torch.optim.AdamW`: Adam whose weight decay shrinks the parameter itself."""
 
+    torch_path = "torch.optim.AdamW"
     decoupled_decay = True
-
-    @staticmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        return torch.optim.AdamW
 
 
 class NAdam(Adam):
     """`torch.optim.NAdam`: Adam with Nesterov momentum (Dozat 2016)."""
 
+    torch_path = "torch.optim.NAdam"
+
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
         self._steps_of_gradient = [PerRun(p.new_zeros(len(p))) for p in parameters]
         self._product, self._num_products = parameters[0].new_ones(len(parameters[0]), device="cpu"), 0
-
-    @staticmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        return torch.optim.NAdam
 
     @classmethod
     def state_of_parameter(cls, settings: Any, is_matrix: bool) -> tuple[str, ...]:
@@ -137,11 +123,13 @@ class NAdam(Adam):
 class RmsProp(StackOptimizer):
     """`torch.optim.RMSprop`, not centred (Tieleman & Hinton 2012); the running square keeps `alpha` of itself."""
 
+    torch_path = "torch.optim.RMSprop"
     keys: ClassVar[tuple[str, ...]] = ("alpha", "eps", "momentum")
     defaults: ClassVar[Mapping[str, Any]] = {"alpha": 0.99, "eps": 1e-8}
     state_names: ClassVar[tuple[str, ...]] = ("square_avg", "momentum_buffer")
     counts_steps = True
     is_adaptive = True
+    can_be_captured = True
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
@@ -156,10 +144,6 @@ class RmsProp(StackOptimizer):
         self.state["square_avg"] = self._zeros()
         if self._momentum is not None:
             self.state["momentum_buffer"] = self._zeros()
-
-    @staticmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        return torch.optim.RMSprop
 
     @classmethod
     def state_of_run(cls, settings: Any) -> tuple[str, ...]:
@@ -191,11 +175,13 @@ class RmsProp(StackOptimizer):
 class Adagrad(StackOptimizer):
     """`torch.optim.Adagrad` (Duchi et al. 2011)."""
 
+    torch_path = "torch.optim.Adagrad"
     keys: ClassVar[tuple[str, ...]] = ("eps",)
     defaults: ClassVar[Mapping[str, Any]] = {"eps": 1e-10}
     state_names: ClassVar[tuple[str, ...]] = ("sum",)
     counts_steps = True
     is_adaptive = True
+    can_be_captured = True
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
@@ -203,10 +189,6 @@ class Adagrad(StackOptimizer):
         self._negative = [PerRun(p.new_zeros(len(p))) for p in parameters]
         self._scratch = [torch.empty_like(p) for p in parameters]
         self.state["sum"] = self._zeros()
-
-    @staticmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        return torch.optim.Adagrad
 
     def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:
         n, denominator = parameter.ndim, self._scratch[i]

@@ -1,25 +1,21 @@
-"""Gradient descent with momentum, and its variants that use only the signs."""
+"""Gradient descent with momentum, its variants that use only the signs, and L-BFGS."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.optimizers.stack_optimizer import PerRun, StackOptimizer, UpdateSettings, factors, if_any, if_mixed
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
 
 
 class Sgd(StackOptimizer):
     """`torch.optim.SGD`: momentum, Nesterov and weight decay may differ from run to run, and be zero."""
 
+    torch_path = "torch.optim.SGD"
     keys: ClassVar[tuple[str, ...]] = ("momentum", "nesterov")
     state_names: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
+    can_be_captured = True
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
@@ -33,10 +29,6 @@ class Sgd(StackOptimizer):
         self._nesterov_differs = self._nesterov is not None and if_mixed(nesterov, like) is not None
         if self._momentum is not None:
             self.state["momentum_buffer"] = self._zeros()
-
-    @staticmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        return torch.optim.SGD
 
     @classmethod
     def state_of_run(cls, settings: Any) -> tuple[str, ...]:
@@ -77,14 +69,9 @@ class SignSgd(Sgd):
     2018, "signSGD" and "Signum").
     """
 
+    torch_path = "mlpexp.nn.optimizers.torch_classes.SignSgd"
     keys: ClassVar[tuple[str, ...]] = ("momentum",)
     is_adaptive = True
-
-    @staticmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        from mlpexp.nn.optimizers.torch_classes import SignSgd as Alone
-
-        return Alone
 
     def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:
         super()._update(i, parameter, gradient.sign_() if self._momentum is None else gradient)
@@ -98,11 +85,13 @@ class Lion(StackOptimizer):
     optimization algorithms").
     """
 
+    torch_path = "mlpexp.nn.optimizers.torch_classes.Lion"
     keys: ClassVar[tuple[str, ...]] = ("betas",)
     defaults: ClassVar[Mapping[str, Any]] = {"betas": (0.9, 0.99)}
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg",)
     decoupled_decay = True
     is_adaptive = True
+    can_be_captured = True
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
@@ -112,15 +101,19 @@ class Lion(StackOptimizer):
         self.state["exp_avg"] = self._zeros()
         self._scratch = [torch.empty_like(p) for p in parameters]
 
-    @staticmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        from mlpexp.nn.optimizers.torch_classes import Lion as Alone
-
-        return Alone
-
     def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:
         n, mean = parameter.ndim, self.state["exp_avg"][i]
         self._negative[i].plan(-self._rate(i))
         direction = self._scratch[i].copy_(mean).lerp_(gradient, self._weights[0][n]).sign_()
         parameter.addcmul_(direction, self._negative[i].of[n])
         mean.lerp_(gradient, self._weights[1][n])
+
+
+class Lbfgs(StackOptimizer):
+    """`torch.optim.LBFGS`. All parameters are one vector, so that there are no rates or decays per parameter."""
+
+    torch_path = "torch.optim.LBFGS"
+    keys = ("max_iter", "history_size", "line_search_fn")
+    has_decay = False
+    is_adaptive = None
+    trains_alone = "optimizer.name=lbfgs evaluates the loss a different number of times in each run"

@@ -12,17 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.optimizers.adaptive import AdamW
 from mlpexp.nn.optimizers.stack_optimizer import PerRun, UpdateSettings, factors
-from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from mlpexp.nn.network import NetworkSpec
-else:
-    torch = LazyModule("torch")
 
 COEFFICIENTS = 3.4445, -4.775, 2.0315  # of the quintic iteration
 ITERATIONS = 5
@@ -32,6 +27,7 @@ NO_UPDATE_BELOW = 1e-7  # a matrix of smaller norm is not scaled up further
 class Muon(AdamW):
     """`torch.optim.Muon` for weight matrices below the logits, `torch.optim.AdamW` for the rest."""
 
+    torch_path = "mlpexp.nn.optimizers.torch_classes.Muon"
     keys: ClassVar[tuple[str, ...]] = ("momentum", "nesterov", "betas", "eps", "adamw_lr")
     defaults: ClassVar[Mapping[str, Any]] = {"momentum": 0.95, "nesterov": True, "betas": (0.9, 0.999), "eps": 1e-8}
     state_names: ClassVar[tuple[str, ...]] = ("momentum_buffer", "exp_avg", "exp_avg_sq")
@@ -52,12 +48,6 @@ class Muon(AdamW):
     @classmethod
     def arguments(cls, settings: Any) -> dict[str, Any]:
         return {key: value for key, value in super().arguments(settings).items() if key != "adamw_lr"}
-
-    @staticmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        from mlpexp.nn.optimizers.torch_classes import Muon as Alone
-
-        return Alone
 
     @classmethod
     def own_rates(cls, settings: Any, network: NetworkSpec) -> dict[str, float]:

@@ -10,21 +10,16 @@ Letters: R runs, S steps.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.optimizers.weight_decay import WeightDecay
-from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from mlpexp.nn.network import NetworkSpec
-else:
-    torch = LazyModule("torch")
 
 
 DIMENSIONS = range(1, 7)  # of stacked parameters
@@ -42,7 +37,7 @@ class UpdateSettings:
             has the optimizer's default, or zero.
         matrices: for each parameter, whether it is a weight matrix below the logits; only muon asks. None: those with
             two dimensions but the last.
-        extras: the settings of what is done around the optimizer's step, by the names of `engine.torch.update`.
+        extras: the settings of what is done around the optimizer's step, see `StepExtras` of the torch engine.
     """
 
     name: str = "sgd"
@@ -70,7 +65,7 @@ class UpdateSettings:
         )
 
 
-class StackOptimizer(ABC):
+class StackOptimizer:
     """An optimizer over stacked parameters and gradients (R, ...), which its steps change in place.
 
     A subclass writes `_update`, and `_begin_step` for numbers that all parameters share. `_setting` gives a key of the
@@ -78,6 +73,7 @@ class StackOptimizer(ABC):
     must accept both. An argument of torch's class that is no key is added by `arguments`.
 
     Class attributes:
+        torch_path: of the class that this one repeats, of `torch.optim` or a subclass of its `Optimizer`.
         keys: of the configuration's `optimizer` group, beside lr and weight_decay, that this optimizer reads; torch's
             class takes arguments of the same names.
         defaults: of those keys that are null in the configuration: the values of torch's class.
@@ -87,6 +83,8 @@ class StackOptimizer(ABC):
         has_decay: there is a weight decay.
         is_adaptive: the size of a step does not follow the size of the gradient; muP's rates differ there. None: there
             is no rule of muP for this optimizer.
+        can_be_captured: a step is the same kernels with the same numbers in every epoch, so that a GPU can replay it;
+            Adam's bias correction, for example, is a number that Python computes from the count of steps.
         trains_alone: why a run with this optimizer shares no stack; None where it can.
 
     Attributes:
@@ -95,6 +93,7 @@ class StackOptimizer(ABC):
         began_at: how many of them had been taken when the state was that of a new optimizer; only pruning changes it.
     """
 
+    torch_path: ClassVar[str]
     keys: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, Any]] = {}
     state_names: ClassVar[tuple[str, ...]] = ()
@@ -102,6 +101,7 @@ class StackOptimizer(ABC):
     decoupled_decay: ClassVar[bool] = False
     has_decay: ClassVar[bool] = True
     is_adaptive: ClassVar[bool | None] = False
+    can_be_captured: ClassVar[bool] = False
     trains_alone: ClassVar[str | None] = None
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
@@ -114,10 +114,11 @@ class StackOptimizer(ABC):
         self._rates: Tensor | Sequence[Tensor] = parameters[0].new_zeros(0)
         self.state: dict[str, list[Tensor]] = {}
 
-    @staticmethod
-    @abstractmethod
-    def torch_class() -> type[torch.optim.Optimizer]:
-        """The class, of `torch.optim` or a subclass of its `Optimizer`, that this one repeats."""
+    @classmethod
+    def torch_class(cls) -> type[torch.optim.Optimizer]:
+        """The class of `torch_path`."""
+        found: type[torch.optim.Optimizer] = resolve_name(cls.torch_path)
+        return found
 
     @classmethod
     def arguments(cls, settings: Any) -> dict[str, Any]:
@@ -177,7 +178,7 @@ class StackOptimizer(ABC):
             self._decay.add_to(i, gradient)
             self._update(i, parameter, gradient)
 
-    def _begin_step(self) -> None:  # noqa: B027
+    def _begin_step(self) -> None:
         """Prepare step number `own_steps`, counted from 1."""
 
     def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:

@@ -6,15 +6,8 @@ Letters: R runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from mlpexp.runtime.lazy_import import LazyModule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = LazyModule("torch")
+from mlpexp.nn.lazy_torch import Tensor, torch
 
 
 class WeightDecay:
