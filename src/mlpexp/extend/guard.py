@@ -2,9 +2,9 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mlpexp.runtime.declared_options import Declared, OwnOption, options_of
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.runtime.registry import Registry
 
+Bind = Callable[[Any], Any]  # of a function or None: with the values of those options that it takes
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
@@ -31,6 +32,7 @@ class Guard:
     """
 
     def __init__(self, kind: str, name: str | None, function: Any) -> None:
+        self._function = function
         self.name = str(getattr(function, "__name__", type(function).__name__)) if name is None else name
         module = sys.modules.get(getattr(function, "__module__", "") or "")
         defined_in = getattr(module, "__file__", None)
@@ -42,27 +44,26 @@ class Guard:
         if not _NAME.fullmatch(self.name):
             raise UserError(f"the {self.what} has no name that can be typed; give one, e.g. {kind}(name='mine')")
 
-    def options(self, function: Callable[..., Any]) -> dict[str, OwnOption]:
-        """The options that a function declares.
+    def options(self) -> dict[str, OwnOption]:
+        """The options that the function declares.
 
         Raises:
             UserError: one of them cannot be a key.
         """
         try:
-            return options_of(function)
+            return options_of(self._function)
         except ValueError as error:
             raise self.error(str(error)) from error
 
-    def register(self, registry: Registry[Any], function: Callable[..., Any], make: Callable[..., Any]) -> None:
-        """Add what `make` returns for the options' defaults, and later for other values of theirs.
-
-        Args:
-            make: takes the options by name; checks the function with these values.
-        """
-        options = self.options(function)
+    def register(self, registry: Registry[Any], make: Callable[[Bind], Any]) -> None:
+        """Add what `make` returns for the options' defaults, and later for other values of theirs; it checks them."""
+        options = self.options()
         defaults = {name: option.default for name, option in options.items()}
-        declared = Declared(options, lambda values: make(**{**defaults, **values}))
-        registry.register(self.name, make(**defaults), declared)
+
+        def entry(values: Mapping[str, Any]) -> Any:
+            return make(partial(_bound, options={**defaults, **values}))
+
+        registry.register(self.name, entry({}), Declared(options, entry))
 
     def error(self, problem: str) -> UserError:
         return UserError(f"the {self.what} {problem}")
@@ -120,7 +121,20 @@ def _line(error: BaseException) -> str:
     return found
 
 
-def bound(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
-    """The function with the values of those options that it takes."""
-    own = {name: value for name, value in options.items() if name in options_of(function)}
+def _bound(function: Any, options: Mapping[str, Any]) -> Any:
+    known = {} if function is None else options_of(function)
+    own = {name: value for name, value in options.items() if name in known}
     return partial(function, **own) if own else function
+
+
+def decorator(register: Callable[..., None]) -> Callable[..., Any]:
+    """`register(function, **keywords)` as a decorator, which is used with keywords or without."""
+
+    @wraps(register)
+    def decorated(function: Any = None, /, **keywords: Any) -> Any:
+        if function is None:
+            return partial(decorated, **keywords)
+        register(function, **keywords)
+        return function
+
+    return decorated

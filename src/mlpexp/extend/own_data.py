@@ -1,7 +1,6 @@
 """User-defined data sets."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,13 @@ from mlpexp.data import forget
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_sets import DATA_SETS, DataSet
 from mlpexp.data.table import Table
-from mlpexp.extend.guard import Guard, bound
-from mlpexp.extend.protocols import DataSetFunction
+from mlpexp.extend.guard import Bind, Guard, decorator
 from mlpexp.nn.losses import Task
 
 
+@decorator
 def data_set(
-    function: DataSetFunction | None = None,
+    function: Callable[..., tuple[Any, Any]],
     /,
     *,
     name: str | None = None,
@@ -26,10 +25,11 @@ def data_set(
     classes: Sequence[str] = (),
     targets: Sequence[str] = (),
     image_shape: tuple[int, int] | None = None,
-) -> Any:
+) -> None:
     """Register a data set, `data.name=NAME`; its identity is that of the arrays.
 
     Args:
+        function: `DataConfig` -> inputs (N, J), and classes (N,) from 0 or values (N,) or (N, C).
         keys: of the `data` group that it reads, e.g. ["samples", "noise", "seed"]; others have their defaults there.
         features, classes, targets: names, for tables and figures.
         image_shape: (height, width) where a sample is an image.
@@ -37,24 +37,13 @@ def data_set(
     Raises:
         UserError: there is no such key.
     """
-    if function is None:
-        return partial(
-            data_set,
-            name=name,
-            task=task,
-            keys=keys,
-            features=features,
-            classes=classes,
-            targets=targets,
-            image_shape=image_shape,
-        )
     guard = Guard("data set", name, function)
     known = [key for key in DataConfig.__pydantic_fields__ if key != "name"]  # type: ignore[attr-defined]
     if unknown := [key for key in keys if key not in known]:
         raise guard.error(f"reads data.{unknown[0]}, which does not exist; choose of {', '.join(known)}")
 
-    def make(**options: Any) -> DataSet:
-        own = bound(function, options)
+    def make(bind: Bind) -> DataSet:
+        own = bind(function)
 
         def load(cfg: DataConfig) -> Table:
             found = guard.call(own, cfg)
@@ -87,8 +76,7 @@ def data_set(
         )
 
     forget()  # what an earlier version of the function returned
-    guard.register(DATA_SETS, function, make)
-    return function
+    guard.register(DATA_SETS, make)
 
 
 def _inputs(guard: Guard, given: Any) -> Any:

@@ -2,22 +2,19 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlpexp.extend.guard import Guard, bound
-from mlpexp.extend.protocols import ActivationFunction, InitialiserFunction, ScheduleFunction
+from mlpexp.extend.guard import Guard, decorator
 from mlpexp.nn.activations import ACTIVATIONS, Activation
 from mlpexp.nn.initialisation import INITIALISERS, Initialiser
 from mlpexp.nn.schedules import SCHEDULES, Schedule
 
 
+@decorator
 def activation(
-    function: ActivationFunction | None = None,
+    function: Callable[..., Tensor],
     /,
     *,
     name: str | None = None,
@@ -25,10 +22,11 @@ def activation(
     gain: float | None = None,
     kinks: Sequence[float] = (),
     gated: bool = False,
-) -> Any:
+) -> None:
     """Register an activation, `model.activation=NAME`.
 
     Args:
+        function: elementwise, x of any shape, read-only -> the same shape and type.
         derivative: (x, h) -> dh/dx; by default by autograd.
         gain: of initial weights; by default 1 / sqrt(E[f(z)^2]) for z ~ N(0, 1).
         kinks: inputs at which the derivative jumps; gradcheck stays away from them.
@@ -38,16 +36,11 @@ def activation(
     Raises:
         UserError: it is not elementwise, changes its argument, or returns another shape, another type, or NaN.
     """
-    if function is None:
-        return partial(activation, name=name, derivative=derivative, gain=gain, kinks=kinks, gated=gated)
     guard = Guard("activation", name, function)
-
-    def make(**options: Any) -> Activation:
-        slope = None if derivative is None else bound(derivative, options)
-        return replace(_activation(guard, bound(function, options), slope, gain), kinks=tuple(kinks), gated=gated)
-
-    guard.register(ACTIVATIONS, function, make)
-    return function
+    guard.register(
+        ACTIVATIONS,
+        lambda bind: _activation(guard, bind(function), bind(derivative), gain, tuple(kinks), gated=gated),
+    )
 
 
 def _activation(
@@ -55,6 +48,9 @@ def _activation(
     function: Callable[..., Tensor],
     derivative: Callable[..., Tensor] | None,
     gain: float | None,
+    kinks: tuple[float, ...],
+    *,
+    gated: bool,
 ) -> Activation:
     def checked(x: Tensor) -> Tensor:
         return guard.checked(guard.call(function, x), x.shape, x.dtype)
@@ -85,36 +81,30 @@ def _activation(
         square = torch.trapezoid(torch.exp(-z * z / 2) / math.sqrt(2 * math.pi) * fz**2, z).item()
         gain = square**-0.5 if square > 0 and math.isfinite(square) else 1.0
     steepest = slope(z, fz).abs().max().item() or 1.0
-    return Activation(function=checked, derivative=slope, gain=gain, steepest=steepest)
+    return Activation(function=checked, derivative=slope, gain=gain, steepest=steepest, kinks=kinks, gated=gated)
 
 
+@decorator
 def initialiser(
-    function: InitialiserFunction | None = None,
+    function: Callable[..., Tensor],
     /,
     *,
     name: str | None = None,
     bias: Callable[[int, int, torch.Generator], Tensor] | None = None,
     scales_with_fan_in: bool = False,
-) -> Any:
+) -> None:
     """Register initial weights, `model.init=NAME`.
 
     Args:
+        function: (shape (O, I), generator, the only source of randomness) -> the weight of a layer, float32 (O, I).
         bias: (O, fan-in I, generator) -> the bias (O,); by default zeros.
         scales_with_fan_in: the weights' variance is a constant over I, which muP requires.
 
     Raises:
         UserError: other weights each time for one seed of the generator, another shape or type, or not finite.
     """
-    if function is None:
-        return partial(initialiser, name=name, bias=bias, scales_with_fan_in=scales_with_fan_in)
     guard = Guard("initialiser", name, function)
-
-    def make(**options: Any) -> Initialiser:
-        own_bias = None if bias is None else bound(bias, options)
-        return _initialiser(guard, bound(function, options), own_bias, scales_with_fan_in)
-
-    guard.register(INITIALISERS, function, make)
-    return function
+    guard.register(INITIALISERS, lambda bind: _initialiser(guard, bind(function), bind(bias), scales_with_fan_in))
 
 
 def _initialiser(
@@ -138,32 +128,28 @@ def _initialiser(
     return Initialiser(weight=weight, bias=biases if bias is not None else None, scales_with_fan_in=scales_with_fan_in)
 
 
+@decorator
 def schedule(
-    function: ScheduleFunction | None = None,
+    function: Callable[..., float],
     /,
     *,
     name: str | None = None,
     by_step: bool = False,
     depends_on_length: bool = True,
-) -> Any:
+) -> None:
     """Register a learning-rate schedule, `optimizer.schedule=NAME`.
 
     Args:
+        function: (elapsed, total) -> the factor of the learning rate, >= 0, in the epoch (or step) number `elapsed`,
+            from 0, of `total`, both without the warm-up.
         by_step: it counts steps, not epochs.
         depends_on_length: the factor depends on the total, so that a finished training cannot be made longer.
 
     Raises:
         UserError: a factor is no finite number >= 0.
     """
-    if function is None:
-        return partial(schedule, name=name, by_step=by_step, depends_on_length=depends_on_length)
     guard = Guard("schedule", name, function)
-
-    def make(**options: Any) -> Schedule:
-        return _schedule(guard, bound(function, options), by_step, depends_on_length)
-
-    guard.register(SCHEDULES, function, make)
-    return function
+    guard.register(SCHEDULES, lambda bind: _schedule(guard, bind(function), by_step, depends_on_length))
 
 
 def _schedule(guard: Guard, function: Callable[..., float], by_step: bool, depends_on_length: bool) -> Schedule:

@@ -3,23 +3,24 @@
 Letters: R runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlpexp.extend.guard import Guard
-from mlpexp.extend.protocols import OptimizerFunction
+from mlpexp.extend.guard import Guard, decorator
 from mlpexp.nn.optimizers import OPTIMIZERS, StackOptimizer, UpdateSettings
+from mlpexp.nn.optimizers.torch_classes import evaluated, with_gradients
 from mlpexp.runtime.declared_options import Declared
 
 KEYS = {"momentum": 0.0, "nesterov": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "alpha": 0.99}
 
 
+@decorator
 def optimizer(
-    function: OptimizerFunction | None = None,
+    function: Callable[..., None],
     /,
     *,
     name: str | None = None,
@@ -27,10 +28,13 @@ def optimizer(
     keys: Sequence[str] = (),
     decoupled_decay: bool = False,
     is_adaptive: bool | None = None,
-) -> Any:
+) -> None:
     """Register an optimizer, `optimizer.name=NAME`. Weight decay, clipping and schedules are applied around it.
 
     Args:
+        function: (parameters, gradients, state, hyperparameters) changes parameters and state, each (R, ...), in place.
+            Of `state` there is by name one tensor for each parameter. `hyperparameters` has `lr` and the keys, for each
+            parameter a tensor (R, 1, ...) that multiplies it, and `step`, an integer from 1.
         state: names of its state, for each a tensor beside each parameter, zeros at first.
         keys: of the `optimizer` group that it reads: momentum, nesterov, betas, eps, alpha. The pair betas comes as
             `beta1` and `beta2`.
@@ -40,16 +44,12 @@ def optimizer(
     Raises:
         UserError: it mixes runs, does not change its arguments in place, or gives NaN for finite gradients.
     """
-    if function is None:
-        return partial(
-            optimizer, name=name, state=state, keys=keys, decoupled_decay=decoupled_decay, is_adaptive=is_adaptive
-        )
     guard = Guard("optimizer", name, function)
     if unknown := [key for key in keys if key not in KEYS]:
         raise guard.error(f"reads optimizer.{unknown[0]}, which it cannot; choose of {', '.join(KEYS)}")
     if reserved := {"step", "lr"} & set(state):
         raise guard.error(f"has a state named {min(reserved)}, which is taken; choose another name")
-    own_options = guard.options(function)
+    own_options = guard.options()
     options = {key: option.default for key, option in own_options.items()}
     for key, value in options.items():
         if key in {*KEYS, "lr", "step", "beta1", "beta2"}:
@@ -78,9 +78,9 @@ def optimizer(
         def arguments(cls, settings: Any) -> dict[str, Any]:
             return super().arguments(settings) | {key: settings.options.get(key, options[key]) for key in options}
 
-        @staticmethod
-        def torch_class() -> type[torch.optim.Optimizer]:
-            return alone
+        @classmethod
+        def torch_class(cls) -> type[torch.optim.Optimizer]:
+            return Alone
 
         def step(self) -> None:
             self.num_steps += 1
@@ -99,43 +99,38 @@ def optimizer(
 
         @torch.no_grad()
         def step(self, closure: Any = None) -> Any:
-            loss = None
-            if closure is not None:
-                with torch.enable_grad():
-                    loss = closure()
-            pairs = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
-            for group, p in pairs:
+            loss = evaluated(closure)
+            each = list(with_gradients(self.param_groups))
+            for group, p, gradient in each:
                 if not self.state[p]:
                     self.state[p] = {"step": torch.tensor(0.0)} | {key: torch.zeros_like(p) for key in own_state}
                 self.state[p]["step"] += 1
                 if group["weight_decay"] and decays:
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                 elif group["weight_decay"]:
-                    p.grad.add_(p, alpha=group["weight_decay"])
-            if pairs:
-                first = pairs[0][0]
+                    gradient.add_(p, alpha=group["weight_decay"])
+            if each:
+                first, parameter, _ = each[0]
                 update(
-                    [p.detach().unsqueeze(0) for _, p in pairs],
-                    [p.grad.unsqueeze(0) for _, p in pairs],
-                    {key: [self.state[p][key].unsqueeze(0) for _, p in pairs] for key in own_state},
-                    [torch.tensor([group["lr"]], dtype=torch.float64) for group, _ in pairs],
+                    [p.detach().unsqueeze(0) for _, p, _ in each],
+                    [gradient.unsqueeze(0) for _, _, gradient in each],
+                    {key: [self.state[p][key].unsqueeze(0) for _, p, _ in each] for key in own_state},
+                    [torch.tensor([group["lr"]], dtype=torch.float64) for group, _, _ in each],
                     {key: torch.tensor([first[key]], dtype=torch.float64) for key in defaults_},
-                    int(self.state[pairs[0][1]]["step"]),
+                    int(self.state[parameter]["step"]),
                 )
             return loss
 
-    alone = Alone
     for cls in (Own, Alone):
         cls.__name__ = cls.__qualname__ = guard.name
     # one class for all values, which are settings of each run
     OPTIMIZERS.register(guard.name, Own, Declared(own_options, lambda values: Own))
-    return function
 
 
 class _Update:
     """Calls the function with hyperparameters in the shape of the parameters, and checks what it did."""
 
-    def __init__(self, guard: Guard, function: OptimizerFunction, options: Sequence[str]) -> None:
+    def __init__(self, guard: Guard, function: Callable[..., None], options: Sequence[str]) -> None:
         self._guard, self._function, self._options = guard, function, options
 
     def __call__(

@@ -4,32 +4,33 @@ Letters: R runs, B batch, M = R * B or B samples, n samples of a part of the dat
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mlpexp.extend.guard import Guard, bound
-from mlpexp.extend.protocols import LossFunction, MeasureFunction, MetricFunction
+from mlpexp.extend.guard import Guard, decorator
 from mlpexp.nn.losses import BOTH, LOSSES, Loss, Task
 from mlpexp.nn.measures import MEASURES, Probe
 from mlpexp.nn.metrics import METRICS, Metric
 from mlpexp.nn.outcomes import Outcomes
 
 
+@decorator
 def loss(
-    function: LossFunction | None = None,
+    function: Callable[..., Tensor],
     /,
     *,
     name: str | None = None,
     task: Task | None = None,
     unit: str | None = None,
     power: int = 0,
-) -> Any:
+) -> None:
     """Register a loss, `loss.name=NAME`; its gradient is autograd's.
 
     Args:
+        function: (logits or values (M, C), targets (M, C), one-hot for classes, both read-only) -> the loss of each
+            sample, (M,).
         task: for which it is defined; by default both.
         unit: for axes and tables; by default its name.
         power: of the target's unit in the unit of the loss, e.g. 2 for squared errors.
@@ -38,16 +39,11 @@ def loss(
         UserError: a sample's loss depends on other samples, an argument is changed, or it returns another shape,
             another type, or NaN.
     """
-    if function is None:
-        return partial(loss, name=name, task=task, unit=unit, power=power)
     guard = Guard("loss", name, function)
     tasks = BOTH if task is None else (task,)
-
-    def make(**options: Any) -> Loss:
-        return _loss(guard, bound(function, options), tasks, guard.name if unit is None else unit, power)
-
-    guard.register(LOSSES, function, make)
-    return function
+    guard.register(
+        LOSSES, lambda bind: _loss(guard, bind(function), tasks, guard.name if unit is None else unit, power)
+    )
 
 
 def _loss(guard: Guard, function: Callable[..., Tensor], tasks: tuple[Task, ...], unit: str, power: int) -> Loss:
@@ -101,8 +97,9 @@ def _try_loss(
     guard.finite(gradient(outputs, targets), f"as a derivative {where}")
 
 
+@decorator
 def metric(
-    function: MetricFunction | None = None,
+    function: Callable[..., Tensor],
     /,
     *,
     name: str | None = None,
@@ -112,10 +109,12 @@ def metric(
     label: str | None = None,
     unit: str = "",
     bounded: bool = False,
-) -> Any:
+) -> None:
     """Register a metric, `metrics=[NAME]` and `monitor=val/NAME`.
 
     Args:
+        function: (predictions, targets: classes (R, n) or values (R, n, C)) of all samples of a part of the data,
+            read-only -> (R,).
         predictions: what the function gets beside the targets: predicted classes (R, n) int64, or outputs (R, n, C)
             float64. In a regression outputs and targets are in units of the target, less its mean.
         label, unit: for axes and tables.
@@ -124,17 +123,6 @@ def metric(
     Raises:
         UserError: it returns another shape or type, changes an argument, or gives a run other values beside others.
     """
-    if function is None:
-        return partial(
-            metric,
-            name=name,
-            higher_is_better=higher_is_better,
-            predictions=predictions,
-            task=task,
-            label=label,
-            unit=unit,
-            bounded=bounded,
-        )
     guard = Guard("metric", name, function)
 
     def value(predicted: Tensor, targets: Tensor) -> Tensor:
@@ -169,7 +157,6 @@ def metric(
             bounded=bounded,
         ),
     )
-    return function
 
 
 def _try_metric(guard: Guard, value: Callable[[Tensor, Tensor], Tensor], *, classes: bool, task: Task) -> None:
@@ -187,10 +174,13 @@ def _try_metric(guard: Guard, value: Callable[[Tensor, Tensor], Tensor], *, clas
         raise guard.error("gives a run another value beside other runs; compute over the axes after the first")
 
 
-def measure(function: MeasureFunction | None = None, /, *, name: str | None = None) -> Any:
-    """Register a measure of the networks after each epoch, `diagnostics=[NAME]`: the column train/NAME."""
-    if function is None:
-        return partial(measure, name=name)
+@decorator
+def measure(function: Callable[[Probe], Tensor], /, *, name: str | None = None) -> None:
+    """Register a measure of the networks after each epoch, `diagnostics=[NAME]`: the column train/NAME.
+
+    Args:
+        function: a probe, read-only -> (R,).
+    """
     guard = Guard("measure", name, function)
 
     def checked(probe: Probe) -> Tensor:
@@ -199,4 +189,3 @@ def measure(function: MeasureFunction | None = None, /, *, name: str | None = No
         return found.double()
 
     MEASURES.register(guard.name, checked)
-    return function

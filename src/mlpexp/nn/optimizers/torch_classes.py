@@ -18,8 +18,8 @@ class SignSgd(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step."""
-        loss = _evaluated(closure)
-        for group, parameter, gradient in _gradients(self.param_groups):
+        loss = evaluated(closure)
+        for group, parameter, gradient in with_gradients(self.param_groups):
             decay = group["weight_decay"]
             direction = gradient if decay == 0 else gradient.add(parameter, alpha=decay)
             if group["momentum"] != 0:
@@ -42,8 +42,8 @@ class Lion(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step."""
-        loss = _evaluated(closure)
-        for group, parameter, gradient in _gradients(self.param_groups):
+        loss = evaluated(closure)
+        for group, parameter, gradient in with_gradients(self.param_groups):
             if not (state := self.state[parameter]):
                 state["exp_avg"] = torch.zeros_like(parameter)
             beta1, beta2 = group["betas"]
@@ -77,10 +77,10 @@ class Muon(torch.optim.AdamW):
 
     def step(self, closure: Any = None) -> Any:
         """One step."""
-        loss = _evaluated(closure)
+        loss = evaluated(closure)
         groups = self.param_groups
         with torch.no_grad():
-            for group, parameter, gradient in _gradients([group for group in groups if group["is_matrix"]]):
+            for group, parameter, gradient in with_gradients([group for group in groups if group["is_matrix"]]):
                 self._step_matrix(group, parameter, gradient)
         self.param_groups = [group for group in groups if not group["is_matrix"]]
         try:
@@ -99,14 +99,15 @@ class Muon(torch.optim.AdamW):
         parameter.add_(direction, alpha=-group["lr"] * scale(parameter.shape))
 
 
-def _evaluated(closure: Any) -> Any:
+def evaluated(closure: Any) -> Any:
+    """The loss that a step's closure computes, if there is one."""
     if closure is None:
         return None
     with torch.enable_grad():
         return closure()
 
 
-def _gradients(groups: Iterable[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], Tensor, Tensor]]:
+def with_gradients(groups: Iterable[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], Tensor, Tensor]]:
     """Each parameter that has a gradient, with its group."""
     for group in groups:
         for parameter in group["params"]:
