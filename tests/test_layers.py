@@ -25,7 +25,7 @@ from mlpexp.models import build, classifier, gradcheck, saved_states
 from mlpexp.models.torch_mlp import TorchMLP
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.diagnostics import inspect
-from mlpexp.nn.dropout_masks import Masks, draw, stream_keys
+from mlpexp.nn.dropout_masks import Masks, draw
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import Dropout
 from mlpexp.nn.losses import LOSSES
@@ -260,7 +260,7 @@ def test_masks_keep_the_given_share_and_are_unrelated_between_steps_layers_epoch
 
 
 def test_masks_of_a_run_depend_neither_on_its_stack_nor_on_the_size_of_the_batch():
-    stack = Masks([0.2, 0.5, 0.7], torch.empty(3, 16, 10)).write(stream_keys([4, 9, 2**32 - 1], 2, 3), 11)
+    stack = Masks([0.2, 0.5, 0.7], [4, 9, 2**32 - 1], 2, torch.empty(3, 16, 10)).draw(3, 11)
     alone = draw(Dropout(10, 0.5, 2), torch.empty(9, 0), seed=9, epoch=3, step=11)
     assert torch.equal(stack[1, :9], alone)
 

@@ -9,7 +9,7 @@ from torch.optim import lr_scheduler
 
 from mlpexp.config.schema import OptimizerConfig
 from mlpexp.models.handmade_mlp import sgd_
-from mlpexp.nn.schedules import Plateau, epoch_factors, learning_rate
+from mlpexp.nn.schedules import Plateau, epoch_factors, rate_factor
 
 EPOCHS = 12
 SETTINGS = [
@@ -80,7 +80,7 @@ def test_the_rate_of_each_epoch_is_that_of_torchs_schedules(settings):
             optimizer.step()
             schedule.step()
     cfg = OptimizerConfig(lr=0.2, **settings)
-    assert [learning_rate(cfg, epoch, EPOCHS) for epoch in range(EPOCHS)] == pytest.approx(wanted, rel=1e-12)
+    assert [cfg.lr * rate_factor(cfg, epoch, EPOCHS) for epoch in range(EPOCHS)] == pytest.approx(wanted, rel=1e-12)
 
 
 STEPS = 7  # per epoch
@@ -157,4 +157,4 @@ def test_a_plateau_reduces_the_rate_where_torch_does(monitor, patience):
 
 def test_a_warm_up_as_long_as_the_training_never_reaches_the_full_rate():
     cfg = OptimizerConfig(lr=1.0, schedule="cosine", warmup_epochs=3)
-    assert [learning_rate(cfg, epoch, 3) for epoch in range(3)] == pytest.approx([0.25, 0.5, 0.75])
+    assert [cfg.lr * rate_factor(cfg, epoch, 3) for epoch in range(3)] == pytest.approx([0.25, 0.5, 0.75])

@@ -29,7 +29,7 @@ from mlpexp.nn.metrics import METRICS, Metric
 from mlpexp.nn.network import NetworkSpec, backward, forward, multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, PerRun, StackOptimizer, UpdateSettings
 from mlpexp.nn.outcomes import Outcomes, confusion
-from mlpexp.nn.schedules import SCHEDULES, Schedule, learning_rate
+from mlpexp.nn.schedules import SCHEDULES, Schedule, rate_factor
 from mlpexp.runtime.errors import ConfigError, UserError
 
 torch.set_num_threads(1)  # two threads that wait for a busy core take a hundred times longer
@@ -192,7 +192,7 @@ def test_a_new_schedule_and_a_new_initialiser_are_chosen_by_name(register):
     ones = Initialiser(weight=lambda weight, generator, sigma: weight.fill_(1), scales_with_fan_in=False)
     register(INITIALISERS, "ones", ones)
     cfg = checks.parse({"optimizer": {"schedule": "halving", "lr": 1.0}, "model": {"init": "ones"}})
-    assert [learning_rate(cfg.optimizer, epoch, 3) for epoch in range(3)] == [1.0, 0.5, 0.25]
+    assert [cfg.optimizer.lr * rate_factor(cfg.optimizer, epoch, 3) for epoch in range(3)] == [1.0, 0.5, 0.25]
     module = TorchMLP(cfg, 4, 2)
     assert module.parameter_values()["layers.1.weight"].eq(1).all()
     assert isinstance(module.configure_optimizers(), tuple)  # with its schedule

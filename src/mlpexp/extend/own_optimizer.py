@@ -13,6 +13,7 @@ from torch import Tensor
 from mlpexp.extend.guard import Guard, decorator
 from mlpexp.nn.optimizers import OPTIMIZERS, StackOptimizer, UpdateSettings
 from mlpexp.nn.optimizers.torch_classes import evaluated, with_gradients
+from mlpexp.nn.run_axis import broadcastable
 from mlpexp.runtime.declared_options import Declared
 
 KEYS = {"momentum": 0.0, "nesterov": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "alpha": 0.99}
@@ -154,7 +155,7 @@ class _Update:
             else:
                 numbers[key] = [values] * len(parameters)
         hyperparameters: dict[str, Any] = {
-            key: [each.to(p).view(-1, *[1] * (p.ndim - 1)) for each, p in zip(values, parameters, strict=True)]
+            key: [broadcastable(each.to(p), p) for each, p in zip(values, parameters, strict=True)]
             for key, values in numbers.items()
         }
         own, own_state = list(parameters), {key: list(values) for key, values in state.items()}

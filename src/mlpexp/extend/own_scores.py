@@ -68,7 +68,6 @@ def _loss(guard: Guard, function: Callable[..., Tensor], tasks: tuple[Task, ...]
     for defined in tasks:
         _try_loss(guard, samples, gradient, defined)
     return Loss(
-        label="loss",
         unit=unit,
         samples=lambda outputs, targets, settings: samples(outputs, settings.dense(targets, outputs)),
         by_hand=lambda outputs, targets, _: by_hand(outputs, targets),

@@ -71,7 +71,7 @@ class HandMadeMLP(Classifier):
         cfg = self.cfg.optimizer
         if self.pruning is not None:
             self.pruning.mask(gradients)
-        clip_run_(list(gradients.values()), cfg)
+        clip_run_(list(gradients.values()), cfg.clip_norm, cfg.clip_value)
         each = parameter_settings(self.cfg.model, cfg, self.network) or {}
         factor = self.rate_factor(batch_index, int(self.trainer.num_training_batches))
         for name, gradient in gradients.items():

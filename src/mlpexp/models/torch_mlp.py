@@ -98,7 +98,7 @@ class TorchMLP(Classifier):
         gradients = {name: gradient for name, gradient in each_gradient.items() if gradient is not None}
         if self.pruning is not None:
             self.pruning.mask(gradients)
-        clip_run_(list(gradients.values()), settings)
+        clip_run_(list(gradients.values()), settings.clip_norm, settings.clip_value)
         if settings.weight_decay == 0 or has_own_decay(settings):
             return
         each = parameter_settings(self.cfg.model, settings, self.network) or {}

@@ -14,6 +14,7 @@ from torch import Tensor
 from mlpexp.config.schema import Config
 from mlpexp.engine.interface import StackEngine
 from mlpexp.nn.early_stopping import Progress
+from mlpexp.nn.run_axis import choose_runs
 from mlpexp.nn.weight_averaging import AVERAGE
 
 
@@ -113,21 +114,16 @@ class Snapshot:
     @staticmethod
     def chosen(best: "Snapshot", last: "Snapshot", use_best: list[bool]) -> "Snapshot":
         """For each run the parameters of `best` or of `last`."""
-        picked = {}
-        for name, values in best.parameters.items():
-            mask = torch.tensor(use_best, device=values.device).view(-1, *[1] * (values.ndim - 1))
-            picked[name] = torch.where(mask, values, last.parameters[name])
-        return Snapshot(picked, {})
+        runs, others = torch.tensor(use_best), last.parameters
+        return Snapshot({name: choose_runs(runs, one, others[name]) for name, one in best.parameters.items()}, {})
 
     def averaged(self, runs: Sequence[bool]) -> "Snapshot":
         """The same with the averages of these runs in the place of their parameters."""
         if not any(runs):
             return self
-        found = {}
-        for (name, values), averages in zip(self.parameters.items(), self.state[AVERAGE], strict=True):
-            mask = torch.tensor(runs, device=values.device).view(-1, *[1] * (values.ndim - 1))
-            found[name] = torch.where(mask, averages, values)
-        return Snapshot(found, self.state)
+        pairs = zip(self.parameters.items(), self.state[AVERAGE], strict=True)
+        chosen = torch.tensor(runs)
+        return Snapshot({name: choose_runs(chosen, own, values) for (name, values), own in pairs}, self.state)
 
     def cpu(self) -> "Snapshot":
         """Move everything to the host."""

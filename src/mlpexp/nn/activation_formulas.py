@@ -39,10 +39,6 @@ def mish_derivative(x: Tensor, h: Tensor) -> Tensor:
     return slope + x * (1 - slope**2) * torch.sigmoid(x)
 
 
-def selu_derivative(x: Tensor, h: Tensor) -> Tensor:
-    return torch.where(x > 0, SELU_SCALE, h + SELU_STEEPEST)
-
-
 def compiled_leaky_relu(v: Any) -> Any:
     return lambda x: v.where(x > 0.0, x, x * LEAK), lambda x, h: v.where(h > 0.0, 1.0, LEAK)
 

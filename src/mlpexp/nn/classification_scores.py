@@ -53,8 +53,7 @@ def top(k: int) -> Callable[[Outcomes], Tensor]:
 
     def sums(outcomes: Outcomes) -> Tensor:
         logits = outcomes.logits()
-        own = logits.gather(-1, outcomes.labels.expand(logits.shape[:-1]).unsqueeze(-1))
-        larger = (~(logits <= own)).sum(-1)  # written so that a NaN is no hit
+        larger = (~(logits <= _of_labels(logits, outcomes))).sum(-1)  # written so that a NaN is no hit
         return total_and_size((larger < k).double())
 
     return sums
@@ -63,14 +62,18 @@ def top(k: int) -> Callable[[Outcomes], Tensor]:
 def negative_log_likelihood(outcomes: Outcomes) -> Tensor:
     """Sums of the cross-entropy in nats without weights or smoothing, whatever the loss is."""
     logits = torch.log_softmax(outcomes.logits(), -1)
-    return total_and_size(-logits.gather(-1, outcomes.labels.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1))
+    return total_and_size(-_of_labels(logits, outcomes).squeeze(-1))
 
 
 def brier(outcomes: Outcomes) -> Tensor:
     """Sums of the squared distance of the probabilities from the one-hot class, summed over classes (Brier 1950)."""
     probabilities = torch.softmax(outcomes.logits(), -1)
-    own = probabilities.gather(-1, outcomes.labels.expand(probabilities.shape[:-1]).unsqueeze(-1)).squeeze(-1)
-    return total_and_size((probabilities**2).sum(-1) - 2 * own + 1)
+    return total_and_size((probabilities**2).sum(-1) - 2 * _of_labels(probabilities, outcomes).squeeze(-1) + 1)
+
+
+def _of_labels(values: Tensor, outcomes: Outcomes) -> Tensor:
+    """Of values of each class (R, n, C) those of the samples' true classes, (R, n, 1)."""
+    return values.gather(-1, outcomes.labels.expand(values.shape[:-1]).unsqueeze(-1))
 
 
 def by_confidence(outcomes: Outcomes) -> Tensor:

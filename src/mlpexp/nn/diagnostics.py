@@ -59,35 +59,29 @@ def inspect(
         loss: that is minimised.
     """
     with torch.no_grad():
-        return _inspect(network, parameters, inputs, labels, loss)
-
-
-def _inspect(
-    network: NetworkSpec, parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, loss: LossFunction
-) -> tuple[LayerNumbers, Gradients]:
-    parameters = {name: parameters[name] for name in network.shapes}  # without running statistics
-    inputs = inputs.to(next(iter(parameters.values())).dtype)  # double precision where trained so
-    trace = forward(network, parameters, inputs)
-    samples = inputs.shape[-2]
-    upstream = loss.gradient(trace.logits, loss.dense(labels, trace.logits))
-    gradients = backward(network, parameters, trace, upstream)
-    weights = [network.names[k]["weight"] for k, _ in network.linear]
-    shares, activations = [], []
-    for k, layer in enumerate(network.layers):
-        if isinstance(layer, Activate):
-            h = trace.values[k + 1]
-            flat = layer.slope(trace.values[k], h).abs() < SATURATED * layer.entry.steepest
-            shares.append(flat.flatten(-2).to(inputs.dtype).mean(-1))
-            activations.append(h)
-    numbers = LayerNumbers(
-        gradient_norm=torch.stack([gradients.parameters[name].flatten(-2).norm(dim=-1) for name in weights], -1),
-        weight_norm=torch.stack([parameters[name].flatten(-2).norm(dim=-1) for name in weights], -1),
-        saturated=_columns(shares, inputs),
-        activation_mean=_columns([h.mean((-2, -1)) for h in activations], inputs),
-        activation_std=_columns([_spread(h) for h in activations], inputs),
-        gradient_std=_columns([samples * _spread(gradients.outputs[k]) for k, _ in network.linear], inputs),
-    )
-    return numbers, gradients
+        parameters = {name: parameters[name] for name in network.shapes}  # without running statistics
+        inputs = inputs.to(next(iter(parameters.values())).dtype)  # double precision where trained so
+        trace = forward(network, parameters, inputs)
+        samples = inputs.shape[-2]
+        upstream = loss.gradient(trace.logits, loss.dense(labels, trace.logits))
+        gradients = backward(network, parameters, trace, upstream)
+        weights = [network.names[k]["weight"] for k, _ in network.linear]
+        shares, activations = [], []
+        for k, layer in enumerate(network.layers):
+            if isinstance(layer, Activate):
+                h = trace.values[k + 1]
+                flat = layer.slope(trace.values[k], h).abs() < SATURATED * layer.entry.steepest
+                shares.append(flat.flatten(-2).to(inputs.dtype).mean(-1))
+                activations.append(h)
+        numbers = LayerNumbers(
+            gradient_norm=torch.stack([gradients.parameters[name].flatten(-2).norm(dim=-1) for name in weights], -1),
+            weight_norm=torch.stack([parameters[name].flatten(-2).norm(dim=-1) for name in weights], -1),
+            saturated=_columns(shares, inputs),
+            activation_mean=_columns([h.mean((-2, -1)) for h in activations], inputs),
+            activation_std=_columns([_spread(h) for h in activations], inputs),
+            gradient_std=_columns([samples * _spread(gradients.outputs[k]) for k, _ in network.linear], inputs),
+        )
+        return numbers, gradients
 
 
 def _spread(values: Tensor) -> Tensor:

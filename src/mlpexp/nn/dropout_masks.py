@@ -25,20 +25,24 @@ def draw(layer: Dropout, inputs: Tensor, seed: int, epoch: int, step: int) -> Te
     Args:
         epoch, step: from 0; the step within the epoch.
     """
-    masks = Masks([layer.rate], torch.empty(1, len(inputs), layer.units, dtype=inputs.dtype, device=inputs.device))
-    return masks.write(stream_keys([seed], layer.stream, epoch), step).squeeze(0)
+    values = torch.empty(1, len(inputs), layer.units, dtype=inputs.dtype, device=inputs.device)
+    return Masks([layer.rate], [seed], layer.stream, values).draw(epoch, step).squeeze(0)
 
 
 class Masks:
-    """The masks of a stack for batches of one size.
+    """The masks of one layer of a stack for batches of one size.
 
     Args:
         rates: of each run, the share that is set to 0.
+        seeds: of each run.
+        stream: see `Dropout`.
         values: where the masks are written, (R, B, H): 0, or 1 / (1 - rate).
     """
 
-    def __init__(self, rates: Sequence[float], values: Tensor) -> None:
+    def __init__(self, rates: Sequence[float], seeds: Sequence[int], stream: int, values: Tensor) -> None:
         self.values = values
+        self._seeds, self._stream = seeds, stream
+        self._epoch: int | None = None  # that of the keys
         device, (_, batch, units) = values.device, values.shape
         given = torch.tensor(rates, dtype=torch.float64, device=device).view(-1, 1, 1)
         # compared with signed integers
@@ -48,9 +52,12 @@ class Masks:
         self._bits, self._shifted = (torch.empty(values.shape, dtype=torch.int32, device=device) for _ in range(2))
         self._kept = torch.empty(values.shape, dtype=torch.bool, device=device)
 
-    def write(self, streams: Tensor, step: int) -> Tensor:
-        """Write the masks of a step of the streams (R,), see `stream_keys`, and return them."""
-        keys = _mix_64(streams + _signed((step + 1) * GOLDEN, 64)).view(torch.int32).view(-1, 2, 1, 1)  # (R, 2, 1, 1)
+    def draw(self, epoch: int, step: int) -> Tensor:
+        """Write the masks of a training step, counted from 0 within its epoch, and return them."""
+        if epoch != self._epoch:
+            streams = [_stream_key(seed, self._stream, epoch) for seed in self._seeds]
+            self._epoch, self._keys = epoch, torch.tensor(streams, dtype=torch.int64, device=self.values.device)  # (R,)
+        keys = _mix_64(self._keys + _signed((step + 1) * GOLDEN, 64)).view(torch.int32).view(-1, 2, 1, 1)
         bits = torch.add(self._counter, keys[:, 0], out=self._bits)
         _mix_32(bits, self._shifted)
         bits.bitwise_xor_(keys[:, 1])
@@ -58,18 +65,15 @@ class Masks:
         return torch.mul(torch.ge(bits, self._limits, out=self._kept), self._scales, out=self.values)
 
 
-def stream_keys(seeds: Sequence[int], stream: int, epoch: int, device: torch.device | None = None) -> Tensor:
-    """The key of each run's masks of one layer in one epoch, (R,) int64."""
-    found = []
-    for seed in seeds:
-        key = 0
-        for number in (seed, stream, epoch):
-            key = (key ^ number) + GOLDEN & BITS_64
-            key = (key ^ key >> 30) * 0xBF58476D1CE4E5B9 & BITS_64
-            key = (key ^ key >> 27) * 0x94D049BB133111EB & BITS_64
-            key ^= key >> 31
-        found.append(_signed(key, 64))
-    return torch.tensor(found, dtype=torch.int64, device=device)
+def _stream_key(seed: int, stream: int, epoch: int) -> int:
+    """The key of a run's masks of one layer in one epoch."""
+    key = 0
+    for number in (seed, stream, epoch):
+        key = (key ^ number) + GOLDEN & BITS_64
+        key = (key ^ key >> 30) * 0xBF58476D1CE4E5B9 & BITS_64
+        key = (key ^ key >> 27) * 0x94D049BB133111EB & BITS_64
+        key ^= key >> 31
+    return _signed(key, 64)
 
 
 def _mix_64(keys: Tensor) -> Tensor:

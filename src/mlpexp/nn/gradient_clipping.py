@@ -4,30 +4,18 @@ Letters: R runs, P parameters.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mlpexp.nn.weight_averaging import shaped
+from mlpexp.nn.run_axis import broadcastable
 
 
-class ClippingSettings(Protocol):
-    """What clipping reads of the configuration (`OptimizerConfig` has it)."""
-
-    @property
-    def clip_norm(self) -> float | None: ...
-    @property
-    def clip_value(self) -> float | None: ...
-
-
-def clip_run_(gradients: Sequence[Tensor], settings: ClippingSettings) -> None:
-    """Clip the gradients of one run in place, without a run axis."""
-    norm, value = settings.clip_norm, settings.clip_value
-    if norm is None and value is None:
-        return
+def clip_run_(gradients: Sequence[Tensor], norm: float | None, value: float | None) -> None:
+    """Clip the gradients of one run in place, without a run axis; None for no limit."""
     limits = [None if limit is None else torch.tensor([limit], dtype=torch.float64) for limit in (norm, value)]
-    clip_([gradient.unsqueeze(0) for gradient in gradients], *limits)
+    if any(limit is not None for limit in limits):
+        clip_([gradient.unsqueeze(0) for gradient in gradients], *limits)
 
 
 @torch.no_grad()
@@ -48,9 +36,9 @@ def clip_(gradients: Sequence[Tensor], norms: Tensor | None = None, values: Tens
         scales = ((total + 1e-6).reciprocal() * norms).clamp(max=1.0)
         scales.masked_fill_(norms.isinf(), 1.0)  # also where the total is infinite
         for gradient in gradients:
-            gradient.mul_(shaped(scales, gradient))
+            gradient.mul_(broadcastable(scales, gradient))
     if values is not None:
         values = values.to(gradients[0])
         for gradient in gradients:
-            bound = shaped(values, gradient)
+            bound = broadcastable(values, gradient)
             torch.minimum(torch.maximum(gradient, -bound, out=gradient), bound, out=gradient)

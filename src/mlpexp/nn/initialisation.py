@@ -122,25 +122,21 @@ def initialise(network: NetworkSpec, settings: InitialSettings, seed: int) -> di
 
 def initialise_(parameters: Mapping[str, Tensor], network: NetworkSpec, settings: InitialSettings, seed: int) -> None:
     """The same, into existing float32 CPU tensors, such as one run's slices of a stack."""
-    with torch.no_grad():
-        _fill(parameters, network, settings, seed)
-
-
-def _fill(parameters: Mapping[str, Tensor], network: NetworkSpec, settings: InitialSettings, seed: int) -> None:
     initialiser, generator = INITIALISERS.at(settings.init, settings.options), torch.Generator().manual_seed(seed)
-    for k, layer in enumerate(network.layers):
-        own = network.of_layer(k, parameters)
-        if not isinstance(layer, Linear):
-            layer.initialise_(own, generator)
-            continue
-        for weight in own["weight"].chunk(layer.parts):
-            initialiser.weight(weight, generator, settings.sigma_w)
-        if not layer.bias:
-            continue
-        if initialiser.bias is None:
-            init.zeros_(own["bias"])
-        else:
-            for bias in own["bias"].chunk(layer.parts):
-                initialiser.bias(bias, layer.inputs, generator, settings.sigma_b)
-    for name, factor in (initial_factors(settings, network) or {}).items():
-        parameters[name].mul_(factor)
+    with torch.no_grad():
+        for k, layer in enumerate(network.layers):
+            own = network.of_layer(k, parameters)
+            if not isinstance(layer, Linear):
+                layer.initialise_(own, generator)
+                continue
+            for weight in own["weight"].chunk(layer.parts):
+                initialiser.weight(weight, generator, settings.sigma_w)
+            if not layer.bias:
+                continue
+            if initialiser.bias is None:
+                init.zeros_(own["bias"])
+            else:
+                for bias in own["bias"].chunk(layer.parts):
+                    initialiser.bias(bias, layer.inputs, generator, settings.sigma_b)
+        for name, factor in (initial_factors(settings, network) or {}).items():
+            parameters[name].mul_(factor)

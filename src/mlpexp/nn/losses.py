@@ -29,7 +29,7 @@ class Loss:
     """One loss.
 
     Attributes:
-        label, unit: for axes and tables.
+        unit, label: for axes and tables.
         samples: (outputs (M, C), targets, settings) -> the loss of each sample, (M,), by torch's own functions; targets
             are classes (M,) int64 or values (M, C), see `LossFunction.dense`.
         by_hand: (outputs (R, B, C), dense targets (R, B, C), settings) -> the loss of each sample, (R, B).
@@ -45,7 +45,6 @@ class Loss:
         in_place: the stack has a kernel of its own for it without label smoothing.
     """
 
-    label: str
     unit: str
     samples: Callable[[Tensor, Tensor, LossFunction], Tensor]
     by_hand: Callable[[Tensor, Tensor, LossFunction], Tensor]
@@ -56,6 +55,7 @@ class Loss:
     of_shares: Callable[[Sequence[float], float], float] | None = None
     power: int = 0
     in_place: bool = False
+    label: str = "loss"
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,6 @@ LOSSES: Registry[Loss] = Registry(
     "loss",
     {
         "cross_entropy": Loss(
-            label="loss",
             unit="nats",
             samples=lambda logits, labels, loss: F.cross_entropy(
                 logits, labels, reduction="none", label_smoothing=loss.label_smoothing
@@ -195,7 +194,6 @@ LOSSES: Registry[Loss] = Registry(
         ),
         # the three below are means over outputs, as torch's own
         "mse": Loss(
-            label="loss",
             unit="squared error",
             samples=lambda outputs, targets, loss: F.mse_loss(
                 outputs, loss.dense(targets, outputs), reduction="none"
@@ -205,7 +203,6 @@ LOSSES: Registry[Loss] = Registry(
             power=2,
         ),
         "mae": Loss(
-            label="loss",
             unit="absolute error",
             samples=lambda outputs, targets, loss: F.l1_loss(
                 outputs, loss.dense(targets, outputs), reduction="none"
@@ -215,7 +212,6 @@ LOSSES: Registry[Loss] = Registry(
             power=1,
         ),
         "huber": Loss(
-            label="loss",
             unit="Huber",
             samples=lambda outputs, targets, loss: _huber(outputs, loss.dense(targets, outputs), loss),
             by_hand=_huber,
@@ -227,7 +223,6 @@ LOSSES: Registry[Loss] = Registry(
         ),
         # of probabilities (Brier 1950): the sum over classes, from 0 to 2
         "brier": Loss(
-            label="loss",
             unit="Brier score",
             samples=lambda logits, labels, loss: ((torch.softmax(logits, -1) - loss.dense(labels, logits)) ** 2).sum(
                 -1

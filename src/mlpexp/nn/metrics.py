@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mlpexp.nn import classification_scores, regression_scores
 from mlpexp.nn.lazy_torch import Tensor, torch
 from mlpexp.nn.losses import BOTH, LOSSES, Task
-from mlpexp.nn.outcomes import Outcomes, confusion, ratio
+from mlpexp.nn.outcomes import Outcomes, confusion, ratio, total_and_size
 from mlpexp.runtime.registry import Registry
 
 __all__ = ["METRICS", "Metric", "Outcomes", "confusion"]
@@ -60,16 +60,14 @@ class Metric:
 
 
 def _loss_sums(outcomes: Outcomes) -> Tensor:
-    total = outcomes.losses.sum(-1, dtype=torch.float64)
-    if outcomes.weights is None:
-        size = torch.full_like(total, outcomes.losses.shape[-1])
-    else:
-        size = outcomes.weights.sum(-1, dtype=torch.float64)
-    return torch.stack([total, size], -1)
+    sums = total_and_size(outcomes.losses)
+    if outcomes.weights is not None:
+        sums[..., 1] = outcomes.weights.sum(-1, dtype=torch.float64)
+    return sums
 
 
 def _chosen(label: str, **fields: object) -> Metric:
-    """A metric of classifications that is recorded where it is chosen; larger is better unless said otherwise."""
+    """A metric that is recorded where it is chosen; larger is better unless said otherwise."""
     defaults: dict[str, object] = {"unit": "", "higher_is_better": True, "recorded": False}
     return Metric(label=label, **{**defaults, **fields})  # type: ignore[arg-type]
 
@@ -162,23 +160,19 @@ METRICS: Registry[Metric] = Registry(
             needs_outputs=True,
             reference="regression.MeanSquaredError",
         ),
-        "mae": Metric(
-            label="mean absolute error",
+        "mae": _chosen(
+            "mean absolute error",
             unit="target units",
             higher_is_better=False,
             sums=regression_scores.absolute,
-            recorded=False,
             tasks=("regression",),
             needs_outputs=True,
             reference="regression.MeanAbsoluteError",
         ),
-        "r2": Metric(
-            label="R²",
-            unit="",
-            higher_is_better=True,
+        "r2": _chosen(
+            "R²",
             sums=regression_scores.moments,
             value=regression_scores.determination,
-            recorded=False,
             tasks=("regression",),
             needs_outputs=True,
             bounded=False,

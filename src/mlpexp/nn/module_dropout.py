@@ -1,16 +1,12 @@
-"""The dropout of a user's module, with mlpexp's masks: functions of a run's seed, epoch, step and the call's number.
-
-Letters: R runs, B batch.
-"""
+"""The dropout of a user's module, with mlpexp's masks: functions of a run's seed, epoch, step and the call's number."""
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mlpexp.nn.dropout_masks import Masks, draw, stream_keys
+from mlpexp.nn.dropout_masks import draw
 from mlpexp.nn.layers import Dropout
 
 Call = tuple[float, tuple[int, ...]]  # rate and shape of the input, with the batch
@@ -70,27 +66,3 @@ def replace_dropouts(module: nn.Module) -> Draws:
                 parent._modules[name] = made.setdefault(id(child), ModuleDropout(child.p, draws))
     module.register_forward_pre_hook(draws.begin)
     return draws
-
-
-class StackedDraws:
-    """The masks of a stack for batches of one size.
-
-    Args:
-        calls: of one run's forward pass.
-        like: a tensor of the masks' type on their device.
-    """
-
-    def __init__(self, calls: Sequence[Call], seeds: Sequence[int], like: Tensor) -> None:
-        self._seeds, self._epoch, self._device = seeds, -1, like.device
-        count = len(seeds)
-        self._masks = [Masks([rate] * count, like.new_empty(count, shape[0], prod(shape[1:]))) for rate, shape in calls]
-        self._keys: list[Tensor] = []
-        self.values = [masks.values.view(count, *shape) for masks, (_, shape) in zip(self._masks, calls, strict=True)]
-
-    def draw(self, epoch: int, step: int) -> None:
-        """Write the masks of a training step into `values`, each (R, ...)."""
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._keys = [stream_keys(self._seeds, call, epoch, self._device) for call in range(len(self._masks))]
-        for masks, keys in zip(self._masks, self._keys, strict=True):
-            masks.write(keys, step)

@@ -118,15 +118,6 @@ def is_constant(settings: RateSettings) -> bool:
     return SCHEDULES[settings.schedule].is_constant and settings.warmup_epochs == 0 and settings.warmup_steps == 0
 
 
-def learning_rate(settings: RateSettings, epoch: int, max_epochs: int, factor: float = 1.0) -> float:
-    """The learning rate in `epoch` (from 0) of a training of `max_epochs`: linear warm-up, then the schedule.
-
-    Args:
-        factor: of the parameter, see `parametrization`; multiplied first, as torch's schedules do.
-    """
-    return (settings.lr * factor) * rate_factor(settings, epoch, max_epochs)
-
-
 def rate_factor(
     settings: RateSettings,
     epoch: int,
@@ -137,7 +128,7 @@ def rate_factor(
     steps: int = 1,
     reduced: float = 1.0,
 ) -> float:
-    """What `settings.lr` is multiplied by.
+    """What `settings.lr` is multiplied by in `epoch`, from 0, of `max_epochs`: linear warm-up, then the schedule.
 
     Args:
         averaging: from its start on, its own learning rate is approached from the one before, as by

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mlpexp.nn.run_axis import broadcastable, choose_runs
+
 AVERAGE = "average"  # the name of the averages among an optimizer's state
 
 
@@ -44,13 +46,12 @@ class WeightAverage:
         counts = epoch - self._start  # of the epochs before
         self._move(counts >= 0, 1 / (counts.clamp(min=0) + 1))
 
-    def in_use(self, epoch: int) -> Tensor:
-        """Which runs are evaluated with their average after `epoch`, (R,)."""
-        return self._moves | (self._start <= epoch)
-
     def evaluated(self, epoch: int) -> list[Tensor]:
         """The parameters with which each run is evaluated after `epoch`."""
-        return _chosen(self.in_use(epoch), self.values, self._parameters)
+        runs = self._moves | (self._start <= epoch)
+        if bool(runs.all()):
+            return self.values
+        return [choose_runs(runs, *pair) for pair in zip(self.values, self._parameters, strict=True)]
 
     def _move(self, runs: Tensor, weights: Tensor) -> None:
         """Move the averages of these runs towards the parameters."""
@@ -60,19 +61,6 @@ class WeightAverage:
             for average, parameter in zip(self.values, self._parameters, strict=True):
                 average.lerp_(parameter, weights[0].item())
             return
-        for i, (average, parameter) in enumerate(zip(self.values, self._parameters, strict=True)):
-            moved = average.lerp(parameter, shaped(weights.to(parameter), parameter))
-            self.values[i].copy_(torch.where(shaped(runs.to(parameter.device), parameter), moved, average))
-
-
-def _chosen(runs: Tensor, ones: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
-    """For these runs the rows of the ones, else those of the others."""
-    if bool(runs.all()):
-        return list(ones)
-    pairs = zip(ones, others, strict=True)
-    return [torch.where(shaped(runs.to(one.device), one), one, other) for one, other in pairs]
-
-
-def shaped(values: Tensor, like: Tensor) -> Tensor:
-    """(R,) as (R, 1, ...)."""
-    return values.view(-1, *[1] * (like.ndim - 1))
+        for average, parameter in zip(self.values, self._parameters, strict=True):
+            moved = average.lerp(parameter, broadcastable(weights.to(parameter), parameter))
+            average.copy_(choose_runs(runs, moved, average))

@@ -15,7 +15,7 @@ from mlpexp.engine.torch.matrix_products import Affine
 from mlpexp.engine.torch.norm_kernels import BatchNormKernel, LayerNormKernel, NormKernel, RmsNormKernel
 from mlpexp.engine.torch.slot import Slot
 from mlpexp.engine.torch.stack_activations import StackActivation, spans
-from mlpexp.nn.dropout_masks import Masks, stream_keys
+from mlpexp.nn.dropout_masks import Masks
 from mlpexp.nn.layers import Activate, Add, Dropout, Gate, LayerSpec, Linear
 from mlpexp.nn.normalisation import BatchNorm, LayerNorm, RmsNorm
 
@@ -96,34 +96,31 @@ class GateKernel:
 
 
 class DropoutKernel:
-    """Dropout: in training a product with the masks that `draw` has written; attributes as of `LinearKernel`."""
+    """Dropout: in training a product with the masks; attributes as of `LinearKernel`.
+
+    Attributes:
+        masks: to be drawn before each training step; None in an evaluation.
+    """
 
     reads_output = False
 
     def __init__(self, slot: Slot) -> None:
         self.output, self.output_gradient = slot.x, slot.x_gradient
-        self._slot = slot
-        if slot.gradients is None:
-            return
-        layers = [layer for layer in slot.layers if isinstance(layer, Dropout)]
-        self._stream, self._epoch = layers[0].stream, -1
-        self.output = slot.x.new_empty(slot.x.shape)
-        self._masks = Masks([layer.rate for layer in layers], torch.empty_like(self.output))
-
-    def draw(self, epoch: int, step: int) -> None:
-        """Write the masks of a training step."""
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._keys = stream_keys(self._slot.seeds, self._stream, epoch, self.output.device)
-        self._masks.write(self._keys, step)
+        self._x, self.masks = slot.x, None
+        if slot.gradients is not None:
+            layers = [layer for layer in slot.layers if isinstance(layer, Dropout)]
+            self.output = slot.x.new_empty(slot.x.shape)
+            values = torch.empty_like(self.output)
+            self.masks = Masks([layer.rate for layer in layers], slot.seeds, layers[0].stream, values)
 
     def forward(self) -> None:
-        if self._slot.gradients is not None:
-            torch.mul(self._slot.x, self._masks.values, out=self.output)
+        if self.masks is not None:
+            torch.mul(self._x, self.masks.values, out=self.output)
 
     def backward(self) -> None:
+        assert self.masks is not None
         if self.output_gradient is not None:  # None for the inputs
-            self.output_gradient.mul_(self._masks.values)
+            self.output_gradient.mul_(self.masks.values)
 
 
 class AddKernel:

@@ -66,12 +66,11 @@ class StackStep:
             values.append(kernel.output)
             value_gradients.append(kernel.output_gradient)
             overwrites_x = not kernel.reads_output
-        self._dropouts = [kernel for kernel in kernels if isinstance(kernel, DropoutKernel)]
+        self._masks = [kernel.masks for kernel in kernels if isinstance(kernel, DropoutKernel) and kernel.masks]
         self._forward = [kernel.forward for kernel in kernels]
         self._backward = _backward(network, kernels, value_gradients)
-        self.logits = x = values[-1]
-        x_gradient = value_gradients[-1]
-        self._loss = make_stacked_loss(loss, x, x_gradient)
+        self.logits = values[-1]
+        self._loss = make_stacked_loss(loss, self.logits, value_gradients[-1])
 
     def gather(self, samples: Tensor, index: Tensor) -> None:
         """Fill the inputs with rows of `samples` (N, I); `index` is (R * B,)."""
@@ -79,8 +78,8 @@ class StackStep:
 
     def draw(self, epoch: int, step: int) -> None:
         """Draw the masks of dropout for a training step, counted from 0 within its epoch."""
-        for kernel in self._dropouts:
-            kernel.draw(epoch, step)
+        for masks in self._masks:
+            masks.draw(epoch, step)
 
     def forward(self) -> None:
         """Write the logits."""

@@ -10,6 +10,7 @@ Letters: R runs, P rows with those that are not used, B batch, I inputs, C outpu
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ from mlpexp.engine.torch.exact_products import ExactProducts
 from mlpexp.engine.torch.stack_activations import VECTOR
 from mlpexp.engine.torch.stack_step import StackStep
 from mlpexp.engine.torch.stacked_losses import make_stacked_loss
+from mlpexp.nn.dropout_masks import Masks
 from mlpexp.nn.losses import LossFunction
-from mlpexp.nn.module_dropout import StackedDraws
 from mlpexp.nn.user_module import UserModule, apply, batch_calls
 
 
@@ -84,29 +85,28 @@ class VmapStep(StackStep):
         self._output_gradient = torch.zeros_like(outputs) if self._is_training else None
         own = None if self._output_gradient is None else self._output_gradient[:count]
         self._loss = make_stacked_loss(loss, self.logits, own)
-        self._draws: StackedDraws | None = None
+        self._masks: list[Masks] = []
+        self._mask_values: list[Tensor] = []
         if self._is_training:
             self._trained = [self._tensors[name].requires_grad_() for name in module.shapes]
             self._names = [module.full_name(0, name) for name in module.shapes]
             if calls := batch_calls(module, size):
                 if len(seeds) != count:
                     raise ValueError(f"dropout needs a seed for each of {count} runs, not {len(seeds)}")
-                more = len(inputs) - count
-                self._draws = StackedDraws(calls, [*seeds, *[seeds[0]] * more], inputs)
+                own_seeds = [*seeds, *[seeds[0]] * (len(inputs) - count)]
+                for call, (rate, shape) in enumerate(calls):
+                    values = inputs.new_empty(len(inputs), shape[0], prod(shape[1:]))
+                    self._masks.append(Masks([rate] * len(inputs), own_seeds, call, values))
+                    self._mask_values.append(values.view(len(inputs), *shape))
 
     def gather(self, samples: Tensor, index: Tensor) -> None:
         super().gather(samples, index)
         self._all_inputs[self._count :].copy_(self._inputs[0])
 
-    def draw(self, epoch: int, step: int) -> None:
-        if self._draws is not None:
-            self._draws.draw(epoch, step)
-
     def forward(self) -> None:
-        masks = None if self._draws is None else self._draws.values
         module = self._template.train(self._is_training)
         with torch.set_grad_enabled(self._is_training), self._products():
-            self._outputs = apply(module, self._tensors, self._all_inputs, masks)
+            self._outputs = apply(module, self._tensors, self._all_inputs, self._mask_values or None)
         self.logits.copy_(self._outputs.detach()[: self._count])
 
     def backward(self, targets: Tensor, slopes: Tensor | None = None) -> None:

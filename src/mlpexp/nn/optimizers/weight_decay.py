@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlpexp.nn.lazy_torch import Tensor, torch
+from mlpexp.nn.run_axis import broadcastable
 
 
 class WeightDecay:
@@ -37,10 +38,10 @@ class WeightDecay:
             self._penalties = _used([row.masked_fill(decoupled.to(row.device), 0.0) for row in values], parameters)
             self._shrinkings = _used([row.masked_fill(~decoupled.to(row.device), 0.0) for row in values], parameters)
         self.shrinks = bool(self._shrinkings)
-        self._factors = {i: _shaped(row.to(parameters[i]), parameters[i]) for i, row in self._penalties.items()}
+        self._factors = {i: broadcastable(row.to(parameters[i]), parameters[i]) for i, row in self._penalties.items()}
         # a run without a penalty must not meet its parameter: zero times infinity would be NaN
         self._masks = {
-            i: _shaped(row.ne(0).to(parameters[i].device), parameters[i])
+            i: broadcastable(row.ne(0).to(parameters[i].device), parameters[i])
             for i, row in self._penalties.items()
             if not bool(row.all())
         }
@@ -61,15 +62,10 @@ class WeightDecay:
         """Multiply parameter i by 1 - lr * decay in place, with `lr` (R,) float64; 1 keeps a run's bits."""
         if (decay := self._shrinkings.get(i)) is not None:
             parameter = self._parameters[i]
-            parameter.mul_(_shaped((1 - lr * decay).to(parameter), parameter))
+            parameter.mul_(broadcastable((1 - lr * decay).to(parameter), parameter))
 
 
 def _used(values: Sequence[Tensor], parameters: Sequence[Tensor]) -> dict[int, Tensor]:
     """By parameter, where a run has a decay, on the parameter's device."""
     pairs = enumerate(zip(values, parameters, strict=False))
     return {i: row.to(parameter.device) for i, (row, parameter) in pairs if bool(row.any())}
-
-
-def _shaped(values: Tensor, like: Tensor) -> Tensor:
-    """(R,) as (R, 1, ...)."""
-    return values.view(-1, *[1] * (like.ndim - 1))
