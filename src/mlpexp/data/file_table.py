@@ -40,19 +40,18 @@ class Source:
 
     def drop(self, name: str) -> str:
         """The override that leaves out a column, beside those that are left out."""
-        return _with_name(self.settings, "drop", name)
+        return self._with_name("drop", name)
 
     def categorical(self, name: str) -> str:
         """The override that makes categories of a column, beside those that are."""
-        return _with_name(self.settings, "categorical", name)
+        return self._with_name("categorical", name)
+
+    def _with_name(self, key: str, name: str) -> str:
+        assert self.settings is not None, "nothing can be set for this file"
+        return shell_word(f"data.{key}", list(dict.fromkeys((*getattr(self.settings, key), name))))
 
     def line(self, line: int) -> str:
         return f"{self.called}, line {line}"
-
-
-def _with_name(settings: DataConfig | None, key: str, name: str) -> str:
-    assert settings is not None, "nothing can be set for this file"
-    return shell_word(f"data.{key}", list(dict.fromkeys((*getattr(settings, key), name))))
 
 
 class Column(NamedTuple):

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -27,36 +28,39 @@ def warn(table: Table, split: Split, features: Features, targets: Sequence[str])
     Args:
         targets: the columns that are predicted.
     """
+    content = _ByContent((table.digest, tuple(table.names), tuple(table.category_names)), table)
     sentences = {
-        "copies": _copied_samples(table, split),
-        "target": _copied_target(_ByContent(table), tuple(targets)),
+        "copies": _copied_samples(content, split),
+        "target": _copied_target(content, tuple(targets)),
         "categories": _new_categories(table, features),
     }
     for kind, sentence in sentences.items():
-        if sentence is not None and _is_new(_ByContent(table).key, kind):
+        if sentence is not None and (content.key, kind) not in _logged:
+            _logged.add((content.key, kind))
             log.warning("%s", sentence)
 
 
 _logged: set[tuple[object, str]] = set()
 
 
-def _is_new(content: object, kind: str) -> bool:
-    if (content, kind) in _logged:
-        return False
-    _logged.add((content, kind))
-    return True
+@dataclass(frozen=True)
+class _ByContent:
+    """A table, equal where the same columns of the same files were read."""
+
+    key: object
+    table: Table = field(compare=False)
 
 
-def _copied_samples(table: Table, split: Split) -> str | None:
+def _copied_samples(content: _ByContent, split: Split) -> str | None:
     """Samples of the validation and test parts that are in the training part, too."""
     if split.val is split.train:  # data.split=none
         return None
-    groups, unavoidable = _equal_samples(_ByContent(table))
+    groups, unavoidable = _equal_samples(content)
     found = []
     for part, name in PARTS.items():
         index = getattr(split, part)
         copies = int(np.isin(groups[index], groups[split.train]).sum())
-        same_file = part in table.given and copies == len(index)
+        same_file = part in content.table.given and copies == len(index)
         if copies > MANY * len(index) and (same_file or not unavoidable):
             found.append(f"{copies:,} of {len(index):,} {name} samples")
     if not found:
@@ -65,20 +69,6 @@ def _copied_samples(table: Table, split: Split) -> str | None:
         f"{' and '.join(found)} are in the training part, too (equal in all features), so the metrics on them say "
         "little about new samples; remove the copies"
     )
-
-
-class _ByContent:
-    """A table, equal where the same columns of the same files were read."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.key = table.digest, tuple(table.names), tuple(table.category_names)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByContent) and self.key == other.key
 
 
 @lru_cache(maxsize=4)

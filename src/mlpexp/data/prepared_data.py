@@ -3,7 +3,7 @@
 Letters: N samples, I inputs of the network, T targets of a regression.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -48,7 +48,7 @@ class Prepared:
     @property
     def inputs(self) -> Tensor:
         """(N, I) float32; one tensor for all runs whose preprocessing is equal."""
-        return _inputs(_Transformed(self.table, self.features))
+        return _inputs(_Transformed(self.inputs_key, self.table, self.features))
 
     @property
     def inputs_key(self) -> object:
@@ -126,20 +126,13 @@ class Prepared:
         return self.inputs[index], labels[index]
 
 
+@dataclass(frozen=True)
 class _Transformed:
     """A table and its preprocessing, equal where the resulting inputs are."""
 
-    def __init__(self, table: Table, features: Features) -> None:
-        self.table, self.features = table, features
-
-    def __hash__(self) -> int:
-        return hash((self.table.digest, self.features.key))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Transformed) and (self.table.digest, self.features.key) == (
-            other.table.digest,
-            other.features.key,
-        )
+    key: object
+    table: Table = field(compare=False)
+    features: Features = field(compare=False)
 
 
 @lru_cache(maxsize=KEPT)

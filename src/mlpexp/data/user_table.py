@@ -56,12 +56,7 @@ def load(cfg: DataConfig) -> Table:
             ]
             values = numbers[name]
         _warn_of_column(*columns[0], values)
-    labels: NDArray[Any]
-    if cfg.learns == "regression":
-        classes: list[str] = []
-        labels = _values(cfg, files, form)
-    else:
-        labels, classes = _labels(cfg, files, form)
+    labels, classes = (_values if cfg.learns == "regression" else _labels)(cfg, files, form)
     begins = np.cumsum([0, *(len(file.lines) for file in files)])
     parts = [key.removeprefix("data.").removesuffix("_path") for key in paths][1:]
     total = int(begins[-1])
@@ -200,7 +195,7 @@ def _counts_rows(values: Sequence[object]) -> bool:
     return len(whole) == len(found) and max(whole) - min(whole) == len(found) - 1
 
 
-def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tuple[NDArray[np.int64], list[str]]:
+def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tuple[NDArray[Any], list[str]]:
     """The classes of all samples (N,), and the names of the classes: those of the training file."""
     [target] = cfg.targets
     columns = [(file, file.by_name[target]) for file in files]
@@ -245,8 +240,8 @@ def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tupl
     return np.array(labels, dtype=np.int64), names
 
 
-def _values(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDArray[np.float64]:
-    """The values of all targets, (N, T)."""
+def _values(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tuple[NDArray[Any], list[str]]:
+    """The values of all targets, (N, T); no classes."""
     found = []
     for name in cfg.targets:
         columns = [(file, file.by_name[name]) for file in files]
@@ -265,7 +260,7 @@ def _values(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDAr
                 "choose another column"
             )
         found.append(values)
-    return np.array(found, dtype=np.float64).T
+    return np.array(found, dtype=np.float64).T, []
 
 
 def _weights(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDArray[np.float64] | None:

@@ -19,10 +19,17 @@ MOMENTUM = 0.1  # the weight of a batch in the running statistics, torch's defau
 
 @dataclass(frozen=True)
 class Norm(LayerSpec):
-    """A normalisation z of the input, then a factor and a shift for each unit: h = z * weight + bias."""
+    """A normalisation z of the input, then a factor and a shift for each unit: h = z * weight + bias.
+
+    Class attributes:
+        axis: over which mean and size are taken.
+        is_centred: the mean is removed.
+    """
 
     units: int
     group: ClassVar[str] = "norms"
+    axis: ClassVar[int] = -1
+    is_centred: ClassVar[bool] = True
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -40,6 +47,15 @@ class Norm(LayerSpec):
         z, _ = self.normalise(parameters, x)
         h = z * parameters["weight"].unsqueeze(-2)
         return h + parameters["bias"].unsqueeze(-2) if "bias" in self.shapes else h
+
+    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
+        z, factor = self.normalise(parameters, x)
+        g = gradient * parameters["weight"].unsqueeze(-2)
+        if "running_mean" in parameters:  # constants
+            return factor * g
+        # mean and size are removed from z, and so from its gradient
+        centred = g - g.mean(self.axis, keepdim=True) if self.is_centred else g
+        return factor * (centred - z * (g * z).mean(self.axis, keepdim=True))
 
     def parameter_gradients(
         self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor
@@ -61,16 +77,12 @@ class LayerNorm(Norm):
         factor = (centred.square().mean(-1, keepdim=True) + EPS).rsqrt()
         return centred * factor, factor
 
-    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
-        z, factor = self.normalise(parameters, x)
-        g = gradient * parameters["weight"].unsqueeze(-2)
-        # mean and size of a sample are removed from z, and so from its gradient
-        return factor * (g - g.mean(-1, keepdim=True) - z * (g * z).mean(-1, keepdim=True))
-
 
 @dataclass(frozen=True)
 class RmsNorm(Norm):
     """Each sample's units have mean square 1; no shift (Zhang & Sennrich 2019)."""
+
+    is_centred: ClassVar[bool] = False
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -84,11 +96,6 @@ class RmsNorm(Norm):
         factor = (x.square().mean(-1, keepdim=True) + torch.finfo(x.dtype).eps).rsqrt()
         return x * factor, factor
 
-    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
-        z, factor = self.normalise(parameters, x)
-        g = gradient * parameters["weight"].unsqueeze(-2)
-        return factor * (g - z * (g * z).mean(-1, keepdim=True))
-
 
 @dataclass(frozen=True)
 class BatchNorm(Norm):
@@ -96,6 +103,8 @@ class BatchNorm(Norm):
 
     Ioffe & Szegedy 2015. A batch of one sample has no variance: it is normalised by the running statistics.
     """
+
+    axis: ClassVar[int] = -2
 
     @property
     def buffers(self) -> dict[str, tuple[int, ...]]:
@@ -113,13 +122,6 @@ class BatchNorm(Norm):
             mean, variance = x.mean(-2, keepdim=True), x.var(-2, correction=0, keepdim=True)
         factor = (variance + EPS).rsqrt()
         return (x - mean) * factor, factor
-
-    def input_gradient(self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
-        z, factor = self.normalise(parameters, x)
-        g = gradient * parameters["weight"].unsqueeze(-2)
-        if "running_mean" in parameters:  # constants
-            return factor * g
-        return factor * (g - g.mean(-2, keepdim=True) - z * (g * z).mean(-2, keepdim=True))
 
     def update_(self, tensors: Mapping[str, Tensor], x: Tensor) -> None:
         tensors["running_mean"].lerp_(x.mean(-2), MOMENTUM)

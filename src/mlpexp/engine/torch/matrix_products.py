@@ -10,7 +10,7 @@ Letters: R runs, B batch, I inputs, O outputs of the layer.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -67,11 +67,8 @@ class Affine:
                 backward=gradients is not None,
                 dtype=weight.dtype,
             )
-        if bias is None:
-            self.forward = _product(inputs, weight.mT, outputs, batched=plan.forward)
-        else:
-            self.forward = _affine(bias, inputs, weight.mT, outputs, batched=plan.forward)
-        self._backward: list[Callable[[], None]] = []
+        self.forward = _product(inputs, weight.mT, outputs, batched=plan.forward, bias=bias)
+        self._backward: list[Callable[[], object]] = []
         if gradients is not None:
             grad_weight, grad_bias, grad_outputs, grad_inputs = gradients
             self._backward = [_product(grad_outputs.mT, inputs, grad_weight, batched=plan.weight)]
@@ -90,56 +87,36 @@ class Affine:
             step()
 
 
-def _affine(bias: Tensor, a: Tensor, b: Tensor, out: Tensor, *, batched: bool) -> Callable[[], None]:
-    """out = bias + a b, for every run."""
+def _product(a: Tensor, b: Tensor, out: Tensor, *, batched: bool, bias: Tensor | None = None) -> Callable[[], object]:
+    """out = a b, plus the bias (R, O) where there is one, for every run."""
+    together, alone = (torch.bmm, torch.mm) if bias is None else (torch.baddbmm, torch.addmm)
     if batched:
-        row = bias.unsqueeze(1)  # (R, 1, O)
-        return lambda: _discard(torch.baddbmm(row, a, b, out=out))
+        return partial(together, *([] if bias is None else [bias.unsqueeze(1)]), a, b, out=out)
     rows_a, rows_b, rows_out = AlignedRows(a), AlignedRows(b), AlignedRows(out)
-    calls = list(zip(bias.unbind(), rows_a.rows, rows_b.rows, rows_out.rows, strict=True))
+    operands = [*([] if bias is None else [bias.unbind()]), rows_a.rows, rows_b.rows]
+    calls = [partial(alone, *row, out=z) for *row, z in zip(*operands, rows_out.rows, strict=True)]
 
     def run_by_run() -> None:
         rows_a.load()
         rows_b.load()
-        for c, x, y, z in calls:
-            torch.addmm(c, x, y, out=z)
+        for call in calls:
+            call()
         rows_out.store()
 
     return run_by_run
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor, *, batched: bool) -> Callable[[], None]:
-    """out = a b, for every run."""
-    if batched:
-        return lambda: _discard(torch.bmm(a, b, out=out))
-    rows_a, rows_b, rows_out = AlignedRows(a), AlignedRows(b), AlignedRows(out)
-    calls = list(zip(rows_a.rows, rows_b.rows, rows_out.rows, strict=True))
-
-    def run_by_run() -> None:
-        rows_a.load()
-        rows_b.load()
-        for x, y, z in calls:
-            torch.mm(x, y, out=z)
-        rows_out.store()
-
-    return run_by_run
-
-
-def _column_sum(a: Tensor, out: Tensor, *, batched: bool) -> Callable[[], None]:
+def _column_sum(a: Tensor, out: Tensor, *, batched: bool) -> Callable[[], object]:
     """out = sum of a over the batch, for every run."""
     if batched:
-        return lambda: _discard(torch.sum(a, 1, out=out))
-    calls = list(zip(a.unbind(), out.unbind(), strict=True))
+        return partial(torch.sum, a, 1, out=out)
+    calls = [partial(torch.sum, x, 0, out=z) for x, z in zip(a.unbind(), out.unbind(), strict=True)]
 
     def run_by_run() -> None:
-        for x, z in calls:
-            torch.sum(x, 0, out=z)
+        for call in calls:
+            call()
 
     return run_by_run
-
-
-def _discard(_: Tensor) -> None:
-    return None
 
 
 class AlignedRows:
