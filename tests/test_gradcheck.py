@@ -70,7 +70,7 @@ def test_gradients_that_are_not_finite_do_not_pass(value):
         "layers.0.bias": torch.zeros(2, dtype=torch.float64),
     }
     inputs, targets = torch.ones(4, 3, dtype=torch.float64), F.one_hot(torch.zeros(4, dtype=torch.int64), 2).double()
-    rows = gradcheck.compare(multilayer_perceptron(3, [], 2, "tanh"), parameters, inputs, targets)
+    rows = gradcheck.compare(gradcheck.Problem(multilayer_perceptron(3, [], 2, "tanh"), parameters, inputs, targets))
     assert not any(row.passed for row in rows)
 
 
@@ -85,12 +85,12 @@ def test_an_entry_whose_unit_sits_on_its_kink_is_skipped_and_said():
     }
     inputs = torch.tensor([[1.0, 0.5], [0.2, 0.7]], dtype=torch.float64)
     targets = F.one_hot(torch.tensor([0, 1]), 2).double()
-    rows = gradcheck.compare(multilayer_perceptron(2, [2], 2, "relu"), parameters, inputs, targets)
+    rows = gradcheck.compare(gradcheck.Problem(multilayer_perceptron(2, [2], 2, "relu"), parameters, inputs, targets))
     assert [row.skipped for row in rows] == [2, 1, 0, 0]
     assert [row.tried for row in rows] == [2, 1, 4, 2]
     assert all(row.passed for row in rows)
     assert any(line.startswith("3 of 12 entries have no finite difference") for line in gradcheck.verdict(rows))
-    smooth = gradcheck.compare(multilayer_perceptron(2, [2], 2, "tanh"), parameters, inputs, targets)
+    smooth = gradcheck.compare(gradcheck.Problem(multilayer_perceptron(2, [2], 2, "tanh"), parameters, inputs, targets))
     assert [row.skipped for row in smooth] == [0, 0, 0, 0]
 
 
@@ -121,7 +121,7 @@ def test_the_network_is_left_as_it_was():
     parameters = {name: torch.randn(shape, dtype=torch.float64) for name, shape in network.shapes.items()}
     before = {name: tensor.clone() for name, tensor in parameters.items()}
     targets = F.one_hot(torch.tensor([0, 1]), 2).double()
-    gradcheck.compare(network, parameters, torch.ones(2, 2, dtype=torch.float64), targets)
+    gradcheck.compare(gradcheck.Problem(network, parameters, torch.ones(2, 2, dtype=torch.float64), targets))
     assert all(torch.equal(before[name], tensor) for name, tensor in parameters.items())
 
 

@@ -42,8 +42,7 @@ def load(cfg: DataConfig) -> Table:
     categories: dict[str, list[str | None]] = {}
     missing = cfg.missing != "error"
     for name in names:
-        columns = [(file, file.by_name[name]) for file in files]
-        _refuse_types(columns)
+        columns = _columns(files, name)
         if name in cfg.categorical or all(is_category(column) for _, column in columns):
             _refuse_free_text(cfg, columns)
             categories[name] = [
@@ -145,13 +144,20 @@ def _check_names(file: FileTable, names: list[str]) -> None:
         )
 
 
-def _refuse_types(columns: list[tuple[FileTable, Column]]) -> None:
+def _columns(files: list[FileTable], name: str) -> list[tuple[FileTable, Column]]:
+    """A column in each file.
+
+    Raises:
+        UserError: it holds neither numbers nor texts.
+    """
+    columns = [(file, file.by_name[name]) for file in files]
     for file, column in columns:
         if column.kind == "refused":
             raise UserError(
                 f"{file.source.called}: column {column.name} holds {column.type}, neither numbers nor texts; convert "
                 f"it, or leave it out with {file.source.drop(column.name)}"
             )
+    return columns
 
 
 def _refuse_free_text(cfg: DataConfig, columns: list[tuple[FileTable, Column]]) -> None:
@@ -198,8 +204,7 @@ def _counts_rows(values: Sequence[object]) -> bool:
 def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tuple[NDArray[Any], list[str]]:
     """The classes of all samples (N,), and the names of the classes: those of the training file."""
     [target] = cfg.targets
-    columns = [(file, file.by_name[target]) for file in files]
-    _refuse_types(columns)
+    columns = _columns(files, target)
     for file, column in columns:
         for row, cell in enumerate(column.cells):
             if cell == "" or (isinstance(cell, float) and math.isnan(cell)):
@@ -244,8 +249,7 @@ def _values(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tupl
     """The values of all targets, (N, T); no classes."""
     found = []
     for name in cfg.targets:
-        columns = [(file, file.by_name[name]) for file in files]
-        _refuse_types(columns)
+        columns = _columns(files, name)
         for file, column in columns:
             if is_category(column):
                 cell = next(cell for cell in column.cells if not is_missing(cell))
@@ -267,8 +271,7 @@ def _weights(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDA
     """The weights of all samples (N,); 1 in the files of validation and test, which need no such column."""
     if cfg.sample_weight is None:
         return None
-    file, column = files[0], files[0].by_name[cfg.sample_weight]
-    _refuse_types([(file, column)])
+    [(file, column)] = _columns(files[:1], cfg.sample_weight)
     weights = file_table.numbers(file, column, form, feature=False)
     for row, weight in enumerate(weights):
         if weight < 0:

@@ -4,6 +4,7 @@ All in float64, on real samples, at the network's initial weights. Letters: B ba
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -75,23 +76,12 @@ def check(cfg: Config) -> list[Row]:
         raise UserError("all samples of the first batch have weight 0, so its loss has no gradient")
     loss, outputs = cfg.loss_function, inputs.new_empty(len(inputs), data.prepared.num_classes)
     targets = loss.dense(labels.double() if labels.is_floating_point() else labels, outputs)
-    return compare(network, tensors, inputs, targets, weights, loss)
+    return compare(Problem(network, tensors, inputs, targets, weights, loss))
 
 
-def compare(
-    network: NetworkSpec,
-    tensors: Mapping[str, Tensor],
-    inputs: Tensor,
-    targets: Tensor,
-    weights: Tensor | None = None,
-    loss: LossFunction = CROSS_ENTROPY,
-) -> list[Row]:
-    """One row for each parameter: inputs (B, I), dense targets (B, C), sample weights (B,), all float64.
-
-    Args:
-        tensors: what the forward pass reads, by name: the parameters, and the masks of dropout.
-    """
-    problem = _Problem(network, tensors, inputs, targets, weights, loss)
+def compare(problem: "Problem") -> list[Row]:
+    """One row for each parameter."""
+    network, tensors = problem.network, problem.tensors
     by_hand, by_autograd = problem.by_hand(), problem.by_autograd()
     entries = problem.affordable_entries()
     generator = Generator().manual_seed(0)  # the same entries in every call
@@ -168,22 +158,24 @@ class _Slope(NamedTuple):
     rounding: float  # bound on the error from rounding of the loss
 
 
-class _Problem:
-    """One network on one batch: its loss as a function of single parameter entries."""
+@dataclass
+class Problem:
+    """One network on one batch: its loss as a function of single parameter entries. All tensors are float64.
 
-    def __init__(
-        self,
-        network: NetworkSpec,
-        tensors: Mapping[str, Tensor],
-        inputs: Tensor,
-        targets: Tensor,
-        weights: Tensor | None,
-        loss: LossFunction,
-    ) -> None:
-        self.function = loss
-        self.network, self.tensors, self.inputs = network, tensors, inputs
-        self.targets, self.weights = targets, weights
-        self.trace = forward(network, tensors, inputs)
+    Attributes:
+        tensors: what the forward pass reads, by name: the parameters, and the masks of dropout.
+        inputs, targets, weights: (B, I), dense (B, C), and of the samples (B,).
+    """
+
+    network: NetworkSpec
+    tensors: Mapping[str, Tensor]
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor | None = None
+    function: LossFunction = CROSS_ENTROPY
+
+    def __post_init__(self) -> None:
+        self.trace = forward(self.network, self.tensors, self.inputs)
         self.start = self.loss(self.trace).item()
         # a few units in the last place of the loss
         self.noise = 16 * torch.finfo(torch.float64).eps * max(1.0, self.start)

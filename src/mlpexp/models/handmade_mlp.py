@@ -1,7 +1,7 @@
 """The two implementations by hand share this: bare parameters, own loss, own update."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, autograd, nn
@@ -33,7 +33,13 @@ class HandMadeLayer(nn.Module):
 
 
 class HandMadeMLP(Classifier):
-    """Own loss, own gradient descent; the subclasses differ in how they compute gradients."""
+    """Own loss, own gradient descent; the subclasses differ in how they compute gradients.
+
+    Class attributes:
+        needs_graph: the forward pass of a training step is recorded by autograd.
+    """
+
+    needs_graph: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,8 +70,11 @@ class HandMadeMLP(Classifier):
         inputs, labels, *given = batch
         weights, tensors = self.sample_weights(labels, given), self.tensors()
         drawn = training_tensors(self.network, tensors, inputs, self.cfg.seed, self.current_epoch, batch_index)
-        trace, losses, gradients = self.learn(drawn, inputs, labels, weights)
-        logits = trace.logits.detach()
+        with torch.set_grad_enabled(self.needs_graph):
+            trace = network.forward(self.network, drawn, inputs)
+            targets = self.loss.dense(labels, trace.logits)
+            losses = self.loss.by_hand(trace.logits, targets)
+            gradients = self.gradients(drawn, trace, targets, losses, weights)
         with torch.no_grad():
             update_statistics_(self.network, tensors, trace)
         cfg = self.cfg.optimizer
@@ -77,19 +86,20 @@ class HandMadeMLP(Classifier):
         for name, gradient in gradients.items():
             lr, decay = each.get(name, (cfg.lr, cfg.weight_decay))
             sgd_(self.get_parameter(name), gradient, self.velocity(name), cfg, lr * factor, decay)
-        self.note("train", logits, labels, losses if weights is None else losses * weights, weights)
+        self.note("train", trace.logits, labels, losses if weights is None else losses * weights, weights)
         # Lightning counts the steps of torch's optimizers, and its callbacks read that count; there is none here
         steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         steps.increment_ready()
         steps.increment_completed()
 
-    def learn(
-        self, tensors: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, weights: Tensor | None
-    ) -> tuple[Trace, Tensor, dict[str, Tensor]]:
-        """The forward pass, unweighted loss of each sample (B,), the gradient of the weighted mean by parameter.
+    def gradients(
+        self, tensors: Mapping[str, Tensor], trace: Trace, targets: Tensor, losses: Tensor, weights: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The gradient of the weighted mean of the losses, by parameter.
 
         Args:
-            tensors: what the forward pass reads, see `training_tensors`.
+            tensors: what the forward pass has read, see `training_tensors`.
+            targets, losses, weights: dense (B, C), and of each sample (B,).
         """
         raise NotImplementedError
 
@@ -122,29 +132,24 @@ class HandMadeMLP(Classifier):
 class AutogradMLP(HandMadeMLP):
     """The implementation autograd, the notebook's second part: autograd derives the gradients."""
 
-    def learn(
-        self, tensors: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, weights: Tensor | None
-    ) -> tuple[Trace, Tensor, dict[str, Tensor]]:
-        trace = network.forward(self.network, tensors, inputs)
-        losses = self.loss.by_hand(trace.logits, self.loss.dense(labels, trace.logits))
+    needs_graph = True
+
+    def gradients(
+        self, tensors: Mapping[str, Tensor], trace: Trace, targets: Tensor, losses: Tensor, weights: Tensor | None
+    ) -> dict[str, Tensor]:
         parameters = dict(self.named_parameters())
-        mean = batch_mean(losses, weights)
-        gradients = autograd.grad(mean, list(parameters.values()))
-        return trace, losses, dict(zip(parameters, gradients, strict=True))
+        found = autograd.grad(batch_mean(losses, weights), list(parameters.values()))
+        return dict(zip(parameters, found, strict=True))
 
 
 class BackpropMLP(HandMadeMLP):
     """The implementation backprop, the course's first notebook: no autograd, the chain rule written out."""
 
-    @torch.no_grad()
-    def learn(
-        self, tensors: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, weights: Tensor | None
-    ) -> tuple[Trace, Tensor, dict[str, Tensor]]:
-        trace = network.forward(self.network, tensors, inputs)
-        targets = self.loss.dense(labels, trace.logits)
+    def gradients(
+        self, tensors: Mapping[str, Tensor], trace: Trace, targets: Tensor, losses: Tensor, weights: Tensor | None
+    ) -> dict[str, Tensor]:
         logits_gradient = self.loss.by_hand_gradient(trace.logits, targets, weights)
-        gradients = network.backward(self.network, tensors, trace, logits_gradient)
-        return trace, self.loss.by_hand(trace.logits, targets), gradients.parameters
+        return network.backward(self.network, tensors, trace, logits_gradient).parameters
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ Letters: R runs, N samples of a table, n samples of a part, I inputs, C classes 
 
 from collections.abc import Sequence
 from copy import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,20 +58,17 @@ class StackData:
     def of(self, runs: Sequence[int]) -> "StackData":
         """The samples of these runs."""
         index = torch.tensor(runs, device=self.inputs.device)
+
+        def rows(values: Any, axes_without_runs: int = 1) -> Any:
+            return values if values is None or values.ndim == axes_without_runs else values[index]
+
         found = copy(self)
-        if self.begins is not None:
-            found.begins = self.begins[index]
-        if self.labels.ndim > self._label_axes:
-            found.labels = self.labels[index]
-        if self.train_labels.ndim > self._label_axes:
-            found.train_labels = self.train_labels[index]
-        found.parts = {name: part if part.ndim == 1 else part[index] for name, part in self.parts.items()}
-        if self.sample_weights is not None and self.sample_weights.ndim > 1:
-            found.sample_weights = self.sample_weights[index]
-        if self.class_weights is not None:
-            found.class_weights = self.class_weights[index]
-        if self.target_scale is not None:
-            found.target_scale = self.target_scale[index]
+        found.labels, found.train_labels = (
+            rows(labels, self._label_axes) for labels in (self.labels, self.train_labels)
+        )
+        found.parts = {name: rows(part) for name, part in self.parts.items()}
+        for name in ("begins", "sample_weights", "class_weights", "target_scale"):
+            setattr(found, name, rows(getattr(self, name)))
         return found
 
     def probe(self, samples: int, runs: int) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ Letters: R runs, A those still training, P parameters, S steps of an epoch.
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -17,14 +18,14 @@ from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.parametrization import is_decoupled, parameter_settings
 from mlpexp.nn.schedules import Plateau, epoch_factors
 
-# the numbers of a run without clipping, averaging or pruning, see `StepExtras`
-NONE = {
-    "clip_norm": math.inf,
-    "clip_value": math.inf,
-    "ema_decay": math.nan,
-    "swa_start": math.inf,
-    "prune": 0.0,
-    "rewind": 0.0,
+# of `StepExtras`: where each stands in the configuration, and the number of a run without it
+EXTRAS = {
+    "clip_norm": ("optimizer.clip_norm", math.inf),
+    "clip_value": ("optimizer.clip_value", math.inf),
+    "ema_decay": ("ema.decay", math.nan),
+    "swa_start": ("swa.start", math.inf),
+    "prune": ("prune.fraction", 0.0),
+    "rewind": ("rewound_epochs", 0.0),
 }
 
 
@@ -111,16 +112,9 @@ def rates_and_decays(configs: Sequence[Config], networks: Sequence[NetworkSpec])
 
 def _extras(configs: Sequence[Config]) -> dict[str, Tensor]:
     """Clipping, averaging and pruning, where a run has any."""
-    given: dict[str, list[float | int | None]] = {
-        "clip_norm": [cfg.optimizer.clip_norm for cfg in configs],
-        "clip_value": [cfg.optimizer.clip_value for cfg in configs],
-        "ema_decay": [cfg.ema.decay for cfg in configs],
-        "swa_start": [cfg.swa.start for cfg in configs],
-        "prune": [cfg.prune.fraction for cfg in configs],
-        "rewind": [cfg.rewound_epochs for cfg in configs],
-    }
-    return {
-        key: torch.tensor([NONE[key] if value is None else value for value in values], dtype=torch.float64)
-        for key, values in given.items()
-        if any(value is not None for value in values)
-    }
+    found = {}
+    for name, (key, none) in EXTRAS.items():
+        values = [attrgetter(key)(cfg) for cfg in configs]
+        if any(value is not None for value in values):
+            found[name] = torch.tensor([none if value is None else value for value in values], dtype=torch.float64)
+    return found
