@@ -58,11 +58,12 @@ class Study:
     def num_runs(self) -> int:
         return len(self.lr)
 
-    def engine(self) -> Engine:
+    def engine(self, **options: Any) -> Engine:
         return Engine(
             networks=[multilayer_perceptron(*ends(self.sizes), name) for name in self.activations],
             parameters=self.parameters,
             update=self.update,
+            **options,
         )
 
     def trained(self) -> Engine:
@@ -447,11 +448,10 @@ def test_evaluation_has_the_bits_of_the_run_alone(
     bytes_per_run = 4 * num_samples * (2 * sum(sizes) - sizes[0] - sizes[-1])
     monkeypatch.setattr("mlpexp.engine.torch.engine.EVALUATION_BYTES", 3 * bytes_per_run)
     runs = study(sizes, num_samples=num_samples, num_runs=6, epochs=0, activations=activation)
-    engine = runs.engine()
     each = [alone(runs, run).logits(runs.inputs).detach() for run in range(6)]
-    found = engine.evaluate(runs.inputs, runs.labels)
+    found = runs.engine(keeps_outputs=True).evaluate(runs.inputs, runs.labels)
 
-    assert torch.equal(engine.logits(runs.inputs), torch.stack(each))
+    assert found.outputs is not None and torch.equal(found.outputs, torch.stack(each))
     assert torch.equal(found.losses, torch.stack([F.cross_entropy(z, runs.labels, reduction="none") for z in each]))
     assert torch.equal(hits(found), torch.stack([z.argmax(-1) == runs.labels for z in each]))
 

@@ -140,7 +140,8 @@ def test_numbers_and_categories_are_fitted_by_scikit_learn_to_the_training_part(
     texts = make_pipeline(fill, OneHotEncoder(sparse_output=False)).fit(table.categories[train])
     wanted = np.concatenate([numbers.transform(table.inputs), texts.transform(table.categories)], 1)
     assert torch.equal(found.inputs, torch.from_numpy(wanted.astype(np.float32)))
-    assert found.features.input_names == ["size", "age", "colour=blue", "colour=red"]
+    assert (found.features.names, found.features.category_names) == (["size", "age"], ["colour"])
+    assert found.features.values == [["blue", "red"]]
     again = Features(**found.features.to_plain())
     assert np.array_equal(again.transform(table.inputs, table.categories), found.inputs.numpy())
 

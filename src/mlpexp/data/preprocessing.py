@@ -168,12 +168,6 @@ class Features:
         """Hashable; equal where raw samples become the same inputs."""
         return *(tuple(getattr(self, name)) for name in _FIELDS if name != "values"), *map(tuple, self.values)
 
-    @property
-    def input_names(self) -> list[str]:
-        """One name for each input of the network: `age`, `colour=red`."""
-        one_hot = zip(self.category_names, self.values, strict=True)
-        return self.names + [f"{name}={value}" for name, values in one_hot for value in values]
-
     def transform(
         self, numbers: NDArray[np.floating[Any]], categories: NDArray[np.object_] | None = None
     ) -> NDArray[np.float32]:

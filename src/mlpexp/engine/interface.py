@@ -68,9 +68,6 @@ class StackEngine(Protocol):
             index: of the samples, (R, m) or (m,) int64; None for all in their order.
         """
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """The logits of every run for `inputs` (m, I): (R, m, C)."""
-
     def begin_optimizer(self, num_steps: int) -> None:
         """The optimizer's state was that of a new one when so many steps had been taken, in all runs."""
 

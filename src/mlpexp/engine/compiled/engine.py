@@ -58,9 +58,8 @@ class CompiledEngine:
             raise ValueError(f"{update.name} has no compiled form with {', '.join(sorted(unknown))}")
         if update.decoupled is not None and update.decoupled.ne(TORCH_OPTIMIZERS[update.name].decoupled_decay).any():
             raise ValueError(f"{update.name} has no compiled form with the other kind of weight decay")
-        self.threads = threads
+        self.threads, self._settings = threads, update
         self.num_steps = self._began_at = 0
-        self._settings = update
         self._names = list(networks[0].shapes)
         self._sizes = networks[0].sizes
         self._activations = [activation_of(network) for network in networks]
@@ -160,26 +159,10 @@ class CompiledEngine:
         self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
     ) -> Outcomes:
         """See `StackEngine`."""
-        losses, predictions, _ = self._evaluate(inputs, labels, index, begins)
-        targets = labels if index is None else labels_at(labels, index)
-        return Outcomes(losses, predictions, targets.expand(losses.shape), self._sizes[-1])
-
-    def logits(self, inputs: Tensor) -> Tensor:
-        """See `StackEngine`."""
-        return self._evaluate(inputs, None, None, None)[2]
-
-    def _evaluate(
-        self, inputs: Tensor, labels: Tensor | None, index: Tensor | None, begins: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses, predictions, and without labels the logits."""
         rows = _rows(torch.arange(len(inputs)) if index is None else index)
         shape = self.num_runs, rows.shape[1]
-        targets = np.empty((0, 0), np.int64) if labels is None else _rows(labels)
-        losses = np.empty((0, 0) if labels is None else shape, np.float32)
-        predictions = np.empty(shape, np.int64)
-        logits = np.empty((*shape, self._sizes[-1]) if labels is None else (0, 0, 0), np.float32)
-        samples, first_rows = self._padded_samples(inputs), self._begins(begins)
-
+        losses, predictions = np.empty(shape, np.float32), np.empty(shape, np.int64)
+        samples, first_rows, by_sample = self._padded_samples(inputs), self._begins(begins), _rows(labels)
         evaluate = compile_cache.kernel("evaluate")
 
         def call(thread: int, activation: str, first: int, stop: int) -> None:
@@ -187,11 +170,13 @@ class CompiledEngine:
             evaluate(
                 first, stop, compile_cache.product(), compile_cache.activation(activation)[0],
                 ACTIVATIONS[activation].reads_input, m, layout.layers, layout.places, layout.num_parameters, samples,
-                first_rows, targets, rows, PANEL, self._parameters, losses, predictions, logits,
+                first_rows, by_sample, rows, PANEL, self._parameters, losses, predictions,
             )  # fmt: skip
 
         self._divide(call)
-        return torch.from_numpy(losses), torch.from_numpy(predictions), torch.from_numpy(logits)
+        targets = labels if index is None else labels_at(labels, index)
+        found = torch.from_numpy(losses), torch.from_numpy(predictions)
+        return Outcomes(*found, targets.expand(shape), self._sizes[-1])
 
     def keep(self, runs: Tensor) -> None:
         """See `StackEngine`."""

@@ -209,45 +209,35 @@ def train(
 
 def evaluate(
     first, stop, product, activate, keeps_input, m, layers, places, P, samples, begins, labels, index, panel,
-    parameters, losses, predictions, answers,
+    parameters, losses, predictions,
 ):  # fmt: skip
-    """Losses, predicted classes and logits of the samples `index` (1 or R, n), for the runs first..stop.
-
-    They have one activation.
+    """Losses and predicted classes of the samples `index` (1 or R, n), for the runs first..stop of one activation.
 
     Args:
-        labels: (1, N) or (R, N) int64, or (0, 0): then losses are not written.
         panel: samples at once, whole vectors.
-        losses: written, (R, n) or (0, 0); predictions: written, (R, n); answers: logits, (R, n, C) or (0, 0, 0).
-        The other arguments: as of `train`.
+        losses, predictions: written, (R, n). The other arguments: as of `train`.
     """
     last = len(layers) - 1
     logits, num_classes = layers[last, HIDDEN], layers[last, OUTPUTS]
     n = index.shape[1]
     for r in range(first, stop):
+        own_labels = labels[r if len(labels) > 1 else 0]
         _copy(parameters[r], ZERO, m, ZERO, P)
         for start in range(0, n, panel):
             size = min(panel, n - start)
             rows = index[r if len(index) > 1 else 0, start : start + size]
             _gather(m, layers, places, samples, rows, begins[r], size, panel)
             _forward(m, layers, panel, product, activate, keeps_input)
-            if len(answers) > 0:
-                for c in range(num_classes):
-                    for b in range(size):
-                        answers[r, start + b, c] = m[logits + c * panel + b]
-            if len(labels) > 0:
-                own_labels = labels[r if len(labels) > 1 else 0]
-                for b in range(size):
-                    m[places[LABELS] + b] = own_labels[rows[b]]
+            for b in range(size):
+                m[places[LABELS] + b] = own_labels[rows[b]]
             _measure(m, logits, num_classes, panel, places)
             for b in range(size):
+                losses[r, start + b] = m[places[LOSSES] + b]
                 predictions[r, start + b] = np.int64(m[places[CHOICES] + b])
-                if len(labels) > 0:
-                    losses[r, start + b] = m[places[LOSSES] + b]
 
 
 _NUMBER, _FLAG = types.int64, types.boolean
-_VECTOR, _TABLE, _CUBE = types.int64[::1], types.int64[:, ::1], types.float32[:, :, ::1]
+_VECTOR, _TABLE = types.int64[::1], types.int64[:, ::1]
 _FLOATS, _DOUBLES = types.float32[:, ::1], types.float64[:, ::1]
 _PRODUCT, _LOOP, _UPDATE = types.FunctionType(PRODUCT), types.FunctionType(LOOP), types.FunctionType(UPDATE)
 SIGNATURES = {
@@ -258,6 +248,6 @@ SIGNATURES = {
     ),
     "evaluate": types.void(
         *(_NUMBER, _NUMBER, _PRODUCT, _LOOP, _FLAG, MEMORY, _TABLE, _VECTOR, _NUMBER, _FLOATS, _VECTOR, _TABLE),
-        *(_TABLE, _NUMBER, _FLOATS, _FLOATS, _TABLE, _CUBE),
+        *(_TABLE, _NUMBER, _FLOATS, _FLOATS, _TABLE),
     ),
 }

@@ -213,10 +213,6 @@ class Engine:
             outputs=inputs.new_empty(*shape, self._num_outputs) if keeps else None,
         )
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """The logits of every run for `inputs` (m, I) as one batch: (R, m, C)."""
-        return torch.cat([step.logits.clone() for _, _, step in self._forward(inputs, None)])
-
     def _forward(self, inputs: Tensor, index: Tensor | None) -> Any:
         """The forward pass of a few runs at a time; yields (start, stop, step)."""
         parameters = self._evaluated_parameters()
