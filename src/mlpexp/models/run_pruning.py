@@ -1,15 +1,16 @@
-"""The pruning of a run that trains alone: when it happens, its masks, and where they are kept."""
+"""The pruning of a run that trains alone, and of the runs of a stack: when it happens, and where masks are kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlpexp.config.schema import Config
+from mlpexp.engine.interface import StackEngine
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.network import NetworkSpec
-from mlpexp.nn.pruning import REWOUND, prune_, pruned_share, rewind_, sparsity
+from mlpexp.nn.pruning import MASK, REWOUND, SPARSITY, prune_, pruned_share, rewind_, sparsity
 
 MASKS = "masks"
 """in a checkpoint: of each weight matrix, 1 where a weight is trained and 0 where it is pruned"""
@@ -49,11 +50,8 @@ class RunPruning:
         if rounds == self._cfg.prunings_before(epoch - 1):
             return
         values = {name: values for name, values in self._tensors().items() if name in self._network.tensors}
-        matrices = [values[name] for name in self._masks]
-        prune_(matrices, list(self._masks.values()), pruned_share(self._cfg.prune, rounds))
+        _prune_run_(self._cfg, self._network, rounds, values, self._masks, self._earlier or {})
         if self._cfg.prune.rewind is not None:
-            earlier = self._earlier or initialise(self._network, self._cfg.model, self._cfg.seed)
-            rewind_(values, earlier, self._masks)
             self._forget()
 
     def mask(self, tensors: Mapping[str, Tensor]) -> None:
@@ -81,3 +79,64 @@ class RunPruning:
         """Continue from a checkpoint."""
         self._masks = {name: checkpoint[MASKS][name].clone() for name in self._masks}
         self._earlier = checkpoint.get(REWOUND)
+
+
+def prune_due_(
+    engine: StackEngine, configs: Sequence[Config], network: NetworkSpec, epoch: int, steps_per_epoch: int
+) -> None:
+    """Prune the runs of a stack for which it is due when `epoch` begins, from 0, and rewind them where they say so.
+
+    Masks and the weights to which prunings return are part of the engine's state.
+
+    Args:
+        configs: of the runs in the engine.
+        network: of any of them: its shapes are read.
+    """
+    if any(cfg.prune.rewind is not None for cfg in configs):
+        # the runs of an optimizer that counts its steps are rewound together, see the planner
+        engine.begin_optimizer(steps_per_epoch * max(cfg.optimizer_begins(epoch) for cfg in configs))
+    for place, cfg in enumerate(configs):
+        rounds = cfg.prunings_before(epoch)
+        is_due = rounds > cfg.prunings_before(epoch - 1)
+        if not is_due and epoch != cfg.rewound_epochs:
+            continue
+        parameters = {name: values[place] for name, values in engine.parameters.items()}
+        rewound = _of_run(engine, network, REWOUND, place) if cfg.rewound_epochs is not None else {}
+        if epoch == cfg.rewound_epochs:
+            for name, kept in rewound.items():
+                kept.copy_(parameters[name])
+        if is_due:
+            _prune_run_(cfg, network, rounds, parameters, _of_run(engine, network, MASK, place), rewound)
+        if is_due and cfg.prune.rewind is not None:
+            for tensors in (own for name, own in engine.state.items() if name not in (MASK, REWOUND)):
+                for tensor in tensors:
+                    tensor[place].zero_()
+
+
+def sparsity_of(engine: StackEngine, place: int, cfg: Config, network: NetworkSpec) -> dict[str, float]:
+    """The column of a run of a stack that is pruned; no column for other runs."""
+    if cfg.prune.fraction is None:
+        return {}
+    masks = _of_run(engine, network, MASK, place)
+    return {SPARSITY: sparsity([masks[name] for name in network.weight_names])}
+
+
+def _of_run(engine: StackEngine, network: NetworkSpec, kind: str, place: int) -> dict[str, Tensor]:
+    """Tensors of the engine's state by the names of the parameters."""
+    return {name: tensor[place] for name, tensor in zip(network.shapes, engine.state[kind], strict=True)}
+
+
+def _prune_run_(
+    cfg: Config,
+    network: NetworkSpec,
+    rounds: int,
+    parameters: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    earlier: Mapping[str, Tensor],
+) -> None:
+    """Prune one run after so many rounds, and return it to `earlier` or initial values where it says so."""
+    matrices = network.weight_names
+    share = pruned_share(cfg.prune, rounds)
+    prune_([parameters[name] for name in matrices], [masks[name] for name in matrices], share)
+    if cfg.prune.rewind is not None:
+        rewind_(parameters, {**initialise(network, cfg.model, cfg.seed), **earlier}, masks)

@@ -17,10 +17,10 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.interface import Epoch, StackEngine
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
+from mlpexp.models.run_pruning import prune_due_, sparsity_of
 from mlpexp.models.stack_data import StackData
 from mlpexp.models.stack_diagnostics import inspected_layers, measured_networks
 from mlpexp.models.stack_engine import initial_parameters, make_engine
-from mlpexp.models.stack_pruning import prune_due_, sparsity_of
 from mlpexp.models.stack_testing import note_confusion, note_hits, tested_weights
 from mlpexp.models.stack_updates import LearningRates, rates_and_decays, update_settings
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState

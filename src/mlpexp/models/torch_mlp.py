@@ -10,13 +10,12 @@ from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
 from mlpexp.nn.gradient_clipping import clip_run_
 from mlpexp.nn.layers import Add, LayerSpec
-from mlpexp.nn.module_dropout import Draws
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.weight_decay import WeightDecay
 from mlpexp.nn.parametrization import has_own_decay, is_decoupled, parameter_settings
 from mlpexp.nn.schedules import SCHEDULES, changes_by_step, is_constant, rate_factor
-from mlpexp.nn.torch_modules import DropoutModule
+from mlpexp.nn.torch_modules import Draws, DropoutModule
 from mlpexp.nn.user_module import UserModule, draws_of
 from mlpexp.runtime.distributed import mean_over_batch
 

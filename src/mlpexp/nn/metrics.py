@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from mlpexp.nn import classification_scores, regression_scores
-from mlpexp.nn.lazy_torch import Tensor, torch
+from mlpexp.nn import metric_formulas as formulas
+from mlpexp.nn.lazy_torch import Tensor
 from mlpexp.nn.losses import BOTH, LOSSES, Task
-from mlpexp.nn.outcomes import Outcomes, confusion, ratio, total_and_size
+from mlpexp.nn.outcomes import Outcomes, confusion, ratio
 from mlpexp.runtime.registry import Registry
 
 __all__ = ["METRICS", "Metric", "Outcomes", "confusion"]
@@ -59,13 +59,6 @@ class Metric:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
-def _loss_sums(outcomes: Outcomes) -> Tensor:
-    sums = total_and_size(outcomes.losses)
-    if outcomes.weights is not None:
-        sums[..., 1] = outcomes.weights.sum(-1, dtype=torch.float64)
-    return sums
-
-
 def _chosen(label: str, **fields: object) -> Metric:
     """A metric that is recorded where it is chosen; larger is better unless said otherwise."""
     defaults: dict[str, object] = {"unit": "", "higher_is_better": True, "recorded": False}
@@ -75,7 +68,7 @@ def _chosen(label: str, **fields: object) -> Metric:
 def _top(k: int) -> Metric:
     return _chosen(
         f"top-{k} accuracy",
-        sums=classification_scores.top(k),
+        sums=formulas.top(k),
         needs_outputs=True,
         reference="classification.MulticlassAccuracy",
         least_classes=k + 1,
@@ -89,7 +82,7 @@ METRICS: Registry[Metric] = Registry(
             label=LOSSES["cross_entropy"].label,
             unit=LOSSES["cross_entropy"].unit,
             higher_is_better=False,
-            sums=_loss_sums,
+            sums=formulas.losses,
             reference="aggregation.MeanMetric",
             tasks=BOTH,
         ),
@@ -97,25 +90,25 @@ METRICS: Registry[Metric] = Registry(
             label="accuracy",
             unit="",
             higher_is_better=True,
-            sums=classification_scores.hits,
+            sums=formulas.hits,
             reference="classification.MulticlassAccuracy",
         ),
         "f1": _chosen(
             "macro F1",
-            sums=classification_scores.counts,
-            value=classification_scores.macro_f1,
+            sums=formulas.counts,
+            value=formulas.macro_f1,
             reference="classification.MulticlassF1Score",
         ),
         "balanced_acc": _chosen(
             "balanced accuracy",
-            sums=classification_scores.counts,
-            value=classification_scores.balanced_accuracy,
+            sums=formulas.counts,
+            value=formulas.balanced_accuracy,
             reference="classification.MulticlassRecall",
         ),
         "recall": _chosen(
             "recall",
-            sums=classification_scores.counts,
-            value=classification_scores.recall,
+            sums=formulas.counts,
+            value=formulas.recall,
             per_class=True,
             reference="classification.MulticlassRecall",
         ),
@@ -124,7 +117,7 @@ METRICS: Registry[Metric] = Registry(
         "top5": _top(5),
         "auroc": _chosen(
             "area under the ROC curve",
-            of_all_samples=classification_scores.area_under_curve,
+            of_all_samples=formulas.area_under_curve,
             needs_outputs=True,
             reference="classification.MulticlassAUROC",
         ),
@@ -132,21 +125,21 @@ METRICS: Registry[Metric] = Registry(
             "negative log-likelihood",
             unit="nats",
             higher_is_better=False,
-            sums=classification_scores.negative_log_likelihood,
+            sums=formulas.negative_log_likelihood,
             needs_outputs=True,
         ),
         "brier": _chosen(
             "Brier score",
             higher_is_better=False,
-            sums=classification_scores.brier,
+            sums=formulas.brier,
             needs_outputs=True,
             bounded=False,
         ),
         "ece": _chosen(
             "calibration error",
             higher_is_better=False,
-            sums=classification_scores.by_confidence,
-            value=classification_scores.calibration_error,
+            sums=formulas.by_confidence,
+            value=formulas.calibration_error,
             needs_outputs=True,
             reference="classification.MulticlassCalibrationError",
         ),
@@ -154,8 +147,8 @@ METRICS: Registry[Metric] = Registry(
             label="RMSE",
             unit="target units",
             higher_is_better=False,
-            sums=regression_scores.squared,
-            value=regression_scores.root_mean,
+            sums=formulas.squared,
+            value=formulas.root_mean,
             tasks=("regression",),
             needs_outputs=True,
             reference="regression.MeanSquaredError",
@@ -164,15 +157,15 @@ METRICS: Registry[Metric] = Registry(
             "mean absolute error",
             unit="target units",
             higher_is_better=False,
-            sums=regression_scores.absolute,
+            sums=formulas.absolute,
             tasks=("regression",),
             needs_outputs=True,
             reference="regression.MeanAbsoluteError",
         ),
         "r2": _chosen(
             "R²",
-            sums=regression_scores.moments,
-            value=regression_scores.determination,
+            sums=formulas.moments,
+            value=formulas.determination,
             tasks=("regression",),
             needs_outputs=True,
             bounded=False,

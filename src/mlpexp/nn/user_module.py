@@ -23,9 +23,9 @@ from mlpexp.runtime.errors import UserError, described, first_line
 from mlpexp.runtime.lazy_import import LazyModule
 
 if TYPE_CHECKING:
-    from mlpexp.nn import module_dropout
+    from mlpexp.nn import torch_modules
 else:
-    module_dropout = LazyModule("mlpexp.nn.module_dropout")
+    torch_modules = LazyModule("mlpexp.nn.torch_modules")
 
 PREFIX = "module."
 TRIED = 3  # samples of the trial
@@ -139,9 +139,9 @@ def apply(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, masks: Se
     return found
 
 
-def draws_of(module: nn.Module) -> module_dropout.Draws:
+def draws_of(module: nn.Module) -> torch_modules.Draws:
     """The masks of a module that `UserModule.module` has made."""
-    found: module_dropout.Draws = module.mlpexp_draws  # type: ignore[assignment]
+    found: torch_modules.Draws = module.mlpexp_draws  # type: ignore[assignment]
     return found
 
 
@@ -209,7 +209,7 @@ def _prepared(module: nn.Module, target: str) -> nn.Module:
         for name, buffer in parent._buffers.items():
             if buffer is not None and buffer.dtype != torch.float32:
                 parent._non_persistent_buffers_set.add(name)  # a constant of the constructor
-    module.mlpexp_draws = module_dropout.replace_dropouts(module)  # type: ignore[assignment]
+    module.mlpexp_draws = torch_modules.replace_dropouts(module)  # type: ignore[assignment]
     if _norms(module):
         module.register_forward_pre_hook(_before)
         module.register_forward_hook(_after)
@@ -270,10 +270,10 @@ def _tried(layer: UserModule) -> Facts:
 
 
 @contextmanager
-def recorded_calls(module: nn.Module) -> Iterator[list[module_dropout.Call]]:
+def recorded_calls(module: nn.Module) -> Iterator[list[torch_modules.Call]]:
     """While it lasts, no masks are drawn, and the calls of dropout layers are noted."""
     draws = draws_of(module)
-    found: list[module_dropout.Call] = []
+    found: list[torch_modules.Call] = []
     draws.seen = found
     try:
         yield found
@@ -315,7 +315,7 @@ def _no_stack(layer: UserModule, trained: Collection[str], fixed: Collection[str
     return None
 
 
-def batch_calls(layer: UserModule, size: int) -> list[module_dropout.Call]:
+def batch_calls(layer: UserModule, size: int) -> list[torch_modules.Call]:
     """The calls of dropout in a training step with so many samples."""
     module = layer.built(0).train()
     with torch.inference_mode(False), torch.no_grad(), recorded_calls(module) as calls:
