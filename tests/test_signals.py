@@ -104,7 +104,7 @@ from concurrent import futures
 from multiprocessing import get_context, process
 from mlpexp.runtime import fast_imports, signals
 fast_imports.install()
-from mlpexp.sweep import backends, remote_workers
+from mlpexp.runtime import process_pool
 
 real = process.BaseProcess._bootstrap
 
@@ -116,8 +116,8 @@ def signalled(self, *arguments, **options):
 process.BaseProcess._bootstrap = signalled
 
 with signals.interruptible():
-    pool = backends._ForkPool(
-        max_workers=1, mp_context=get_context("fork"), initializer=remote_workers.begin, initargs=(os.getpid(),)
+    pool = process_pool.ForkPool(
+        max_workers=1, mp_context=get_context("fork"), initializer=process_pool.begin, initargs=(os.getpid(),)
     )
     with signals.blocked():
         answer = pool.submit(os.getppid)

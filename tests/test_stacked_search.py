@@ -1,6 +1,8 @@
 """`StackedSearchCV` has the results of `GridSearchCV` over the same estimators, which fits them one by one."""
 
+import os
 import pickle
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler, scale
 
 from mlpexp import MLPClassifier, MLPRegressor, StackedSearchCV
 from mlpexp.api.estimators import stacked_fits
+from mlpexp.runtime import portable
 
 SHORT = {"max_iter": 4, "n_iter_no_change": np.inf, "random_state": 0, "learning_rate_init": 0.02}
 CLASSIFIER = MLPClassifier((6,), **SHORT)
@@ -80,9 +83,9 @@ def trained(monkeypatch):
     sizes = []
     train = stacked_fits.train
 
-    def counted(fits, threads=1):
+    def counted(fits, jobs=1):
         sizes.append(len(fits))
-        return train(fits, threads)
+        return train(fits, jobs)
 
     monkeypatch.setattr(stacked_fits, "train", counted)
     return sizes
@@ -118,6 +121,38 @@ def test_the_search_has_the_results_of_fits_one_by_one(case, trained):
         assert (ours.best_index_, ours.best_score_) == (theirs.best_index_, theirs.best_score_)
         np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(ours)).predict(X), theirs.predict(X))
+
+
+NEEDS_FORK = pytest.mark.skipif(not portable.can_fork(), reason="processes cannot be copied here")
+MIXED = {"dropout": [0.0, 0.2], "alpha": [0.0, 0.1], "hidden_layer_sizes": [(4,), (5,)]}
+
+
+@pytest.fixture
+def by_processes(monkeypatch):
+    """However short the training is; this process itself may not train more than one network."""
+    own, train_stack = os.getpid(), stacked_fits.train_stack
+
+    def elsewhere(configs, *arguments, **others):
+        assert os.getpid() != own or len(configs) == 1
+        return train_stack(configs, *arguments, **others)
+
+    monkeypatch.setattr(stacked_fits, "MIN_COST", 0.0)
+    monkeypatch.setattr(stacked_fits, "train_stack", elsewhere)
+
+
+@NEEDS_FORK
+def test_results_do_not_depend_on_the_number_of_processes(by_processes):
+    ours = StackedSearchCV(CLASSIFIER, MIXED, cv=3, n_jobs=2).fit(*iris())
+    theirs = GridSearchCV(CLASSIFIER, MIXED, cv=3).fit(*iris())
+    assert_equal_results(ours, theirs)
+    np.testing.assert_array_equal(ours.predict_proba(iris()[0]), theirs.predict_proba(iris()[0]))
+
+
+@NEEDS_FORK
+def test_a_worker_that_is_killed_is_named(by_processes, monkeypatch):
+    monkeypatch.setattr(stacked_fits, "train_stack", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RuntimeError, match=r"a worker process of the search was ended .* n_jobs=1"):
+        StackedSearchCV(CLASSIFIER, MIXED, cv=3, n_jobs=2).fit(*iris())
 
 
 def test_preprocessing_is_fitted_once_more_for_each_fold_and_not_for_each_network():

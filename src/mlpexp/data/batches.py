@@ -16,13 +16,14 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
 
 def epoch_orders(num_samples: int, seeds: Sequence[int], epoch: int) -> Tensor:
     """The order of each of these seeds, (R, num_samples) int64."""
-    orders = torch.empty(len(seeds), num_samples, dtype=torch.int64)
+    places = {seed: place for place, seed in enumerate(dict.fromkeys(seeds))}  # runs of one seed share their order
+    orders = torch.empty(len(places), num_samples, dtype=torch.int64)
     generator = Generator()  # one for all: seeding it sets its whole state
-    for seed, order in zip(seeds, orders.unbind(), strict=True):
+    for seed, order in zip(places, orders.unbind(), strict=True):
         digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
         generator.manual_seed(int.from_bytes(digest[:8], "big", signed=True))
         torch.randperm(num_samples, generator=generator, out=order)
-    return orders
+    return orders if len(places) == len(seeds) else orders[[places[seed] for seed in seeds]]
 
 
 class Batches:

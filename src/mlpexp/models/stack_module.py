@@ -159,7 +159,11 @@ class StackModule(LightningModule):
     def _note_epoch(self) -> None:
         assert self._validated is not None
         epoch, engine, scale = self.current_epoch, self.engine, self._now.target_scale
-        measured = self._measure("train", engine.train_outcomes, scale) | self._measure("val", self._validated, scale)
+        measured = self._measure("train", engine.train_outcomes, scale)
+        if self._validated is engine.train_outcomes:
+            measured |= {column.replace("train/", "val/", 1): values for column, values in measured.items()}
+        else:
+            measured |= self._measure("val", self._validated, scale)
         numbers = torch.stack(
             list(measured.values())
         ).tolist()  # (columns, A): the epoch's only transfer from the device

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,10 +17,11 @@ from typing import Any, Protocol
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.process_pool import ForkPool, begin, missing_semaphores
 from mlpexp.store import worker_session
 from mlpexp.store.worker_session import Session
 from mlpexp.sweep.jobs import Outcome
-from mlpexp.sweep.remote_workers import Ended, Lost, LostWorkers, RemoteWorker, Watcher, begin, report_progress
+from mlpexp.sweep.remote_workers import Ended, Lost, LostWorkers, RemoteWorker, Watcher, report_progress
 from mlpexp.sweep.work_unit import Unit, work
 
 # a worker's libraries start with one thread; a stack then sets what its configuration says
@@ -139,26 +139,7 @@ class ProcessPool:
         if self._forks:
             gc.freeze()  # a collection in a worker would copy every page that it shares with this process
             context = multiprocessing.get_context("fork")
-            return _ForkPool(max_workers=1, mp_context=context, initializer=begin, initargs=(os.getpid(),))
+            return ForkPool(max_workers=1, mp_context=context, initializer=begin, initargs=(os.getpid(),))
         from joblib.externals.loky import process_executor as loky
 
         return loky.ProcessPoolExecutor(max_workers=1, initializer=begin, initargs=(os.getpid(),), env=ONE_THREAD)
-
-
-class _ForkPool(futures.ProcessPoolExecutor):
-    """Copies of this process, which has imported everything. loky does not fork, the standard pool does not kill."""
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None:
-        if kill_workers:
-            for process in list((self._processes or {}).values()):
-                process.kill()
-        super().shutdown(wait, cancel_futures=cancel_futures)
-
-
-def missing_semaphores() -> str | None:
-    """Why processes cannot share semaphores here, e.g. because /dev/shm is full; None where they can."""
-    try:
-        multiprocessing.get_context("spawn").Lock()
-    except (OSError, ImportError) as error:
-        return getattr(error, "strerror", None) or str(error)
-    return None

@@ -16,13 +16,14 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.runtime import portable, signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
+from mlpexp.runtime.process_pool import missing_semaphores
 from mlpexp.store import failure_record, file_names, run_table, run_weights, stack_states
 from mlpexp.store.identity import identity
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import Result, Status
 from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
-from mlpexp.sweep.backends import Backend, missing_semaphores, opened
+from mlpexp.sweep.backends import Backend, opened
 from mlpexp.sweep.jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.successive_halving import Halving
 from mlpexp.sweep.sweep_console import Screen

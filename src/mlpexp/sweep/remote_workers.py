@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from hydra.core.utils import setup_globals
 
 from mlpexp import data
-from mlpexp.runtime import portable, signals
+from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, RunsFailed
+from mlpexp.runtime.process_pool import GRACE_S
 from mlpexp.store import stack_states
 from mlpexp.store.file_names import BEFORE_TRAINING, WEIGHTS_BY_EPOCH
 from mlpexp.store.identity import identity
@@ -29,7 +29,6 @@ from mlpexp.training import trainer_setup
 ATTEMPTS = 2  # at a unit as a whole, before it is halved
 MAX_IDLE_LOSSES = 6  # workers in a row that were lost before they began
 WATCH_S = 0.5
-GRACE_S = 2.5  # to finish an epoch and save, once the sweep has gone
 CHECK_S = 0.2  # between two checks whether the sweep still goes on
 NOTE_S = 0.5  # between two notes of the progress
 _one_at_a_time = threading.Lock()  # torch's threads, logging and the working directory belong to the whole process
@@ -94,13 +93,6 @@ class RemoteWorker:
             except (Gone, Interrupted, SystemExit, KeyboardInterrupt) as stop:
                 raise Lost(f"{type(stop).__name__}: {stop}") from None
         return [(place, _portable(outcome)) for place, outcome in ended]
-
-
-def begin(parent: int) -> None:
-    """A worker process starts: Ctrl-C is handled by its parent, and it does not outlive it."""
-    signals.let_parent_stop()
-    torch.set_num_threads(1)  # of a forked process no other thread is left; a unit sets what its runs say
-    portable.watch_parent(parent, grace_s=GRACE_S)
 
 
 @contextlib.contextmanager

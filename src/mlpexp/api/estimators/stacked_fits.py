@@ -7,6 +7,7 @@ seed and data. A fit for which none is found is trained by itself, with the same
 Letters: R runs.
 """
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -21,16 +22,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlpexp.api.estimators import worker_processes
 from mlpexp.api.estimators.given_arrays import GivenArrays
+from mlpexp.config.launcher_settings import MIN_COST
 from mlpexp.config.schema import Config
+from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.models.training_state import RunRecord, TrainingState
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, Stopped, UserError, first_line
 from mlpexp.training.engine_choice import with_engine
-from mlpexp.training.planner import plan
+from mlpexp.training.planner import Stack, plan
 from mlpexp.training.train_stack import train_stack
 from mlpexp.training.trainer_setup import quiet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -110,7 +116,7 @@ class StackedFits:
     """The fits of one search.
 
     Args:
-        threads: of the compiled engine, whose bits do not depend on them.
+        jobs: see `train`.
 
     Attributes:
         fits: that have been recorded.
@@ -119,8 +125,8 @@ class StackedFits:
         call: the latest estimator whose `fit` was called while recording, and its arguments.
     """
 
-    def __init__(self, threads: int = 1) -> None:
-        self.threads = threads
+    def __init__(self, jobs: int = 1) -> None:
+        self.jobs = jobs
         self.fits: list[Fit] = []
         self.trained: list[TrainedNetwork] = []
         self.num_others = 0
@@ -147,7 +153,7 @@ class StackedFits:
     @contextmanager
     def available(self) -> Iterator[None]:
         """Train what has been recorded; while it lasts, fits of all threads take their networks."""
-        self.trained = train(self.fits, self.threads)
+        self.trained = train(self.fits, self.jobs)
         self._left = defaultdict(list)
         for fit, network in zip(self.fits, self.trained, strict=True):
             self._left[fit.key].append(network)
@@ -169,8 +175,12 @@ class StackedFits:
             return networks.pop() if networks else None
 
 
-def train(fits: Sequence[Fit], threads: int = 1) -> list[TrainedNetwork]:
+def train(fits: Sequence[Fit], jobs: int = 1) -> list[TrainedNetwork]:
     """Train all, as few stacks as memory and cache allow.
+
+    Args:
+        jobs: stacks that are trained at once, by processes; or threads of the compiled engine, where there is one
+            stack, little to train, or processes cannot be copied. No network depends on it.
 
     Raises:
         ValueError: a network needs more memory than there is.
@@ -180,17 +190,44 @@ def train(fits: Sequence[Fit], threads: int = 1) -> list[TrainedNetwork]:
     with _training, _kept_threads():
         try:
             with signals.interruptible(), quiet():
-                configs = [_settled(fit.cfg, threads) for fit in fits]
-                data = [fit.data for fit in fits]
-                stacks = [stack.runs for stack in plan(configs, data).stacks] if len(fits) > 1 else [[0]][: len(fits)]
-                for runs in stacks:
-                    trained = _stack([fits[i] for i in runs], [configs[i] for i in runs])
+                for runs, trained in _trained(fits, jobs):
                     found.update(zip(runs, trained, strict=True))
         except Interrupted as interrupted:
             raise Stopped(str(interrupted)) from None
         except UserError as error:
             raise ValueError(first_line(error)) from None
     return [found[i] for i in range(len(fits))]
+
+
+def _trained(fits: Sequence[Fit], jobs: int) -> Iterator[tuple[list[int], list[TrainedNetwork]]]:
+    """The networks of each stack, with their places among the fits."""
+    configs = [with_engine(fit.cfg) for fit in fits]
+    workers, stacks = _division(fits, configs, jobs)
+    if any(cfg.stack.engine == "compiled" for cfg in configs):
+        if workers > 1:  # before they start, or each of them would
+            load_kernels(configs, announce=log.info)
+        else:
+            configs = [_with_threads(cfg, jobs) for cfg in configs]
+
+    def train_one(runs: list[int]) -> list[TrainedNetwork]:
+        return list(_stack([fits[i] for i in runs], [configs[i] for i in runs]))
+
+    if workers > 1:
+        yield from worker_processes.trained(train_one, stacks, workers)
+    else:
+        for stack in stacks:
+            yield stack.runs, train_one(stack.runs)
+
+
+def _division(fits: Sequence[Fit], configs: Sequence[Config], jobs: int) -> tuple[int, list[Stack]]:
+    """The stacks, and how many processes train them: 1 is this one."""
+    if len(fits) < 2:
+        return 1, [Stack(runs=[0], cost=0.0, memory_bytes=0)][: len(fits)]
+    data = [fit.data for fit in fits]
+    division = plan(configs, data)
+    if jobs > 1 and division.cost > MIN_COST and worker_processes.are_possible():
+        return jobs, plan(configs, data, workers=jobs).stacks
+    return 1, division.stacks
 
 
 @contextmanager
@@ -203,8 +240,7 @@ def _kept_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _settled(cfg: Config, threads: int) -> Config:
-    cfg = with_engine(cfg)
+def _with_threads(cfg: Config, threads: int) -> Config:
     return replace(cfg, stack=replace(cfg.stack, threads=threads)) if cfg.stack.engine == "compiled" else cfg
 
 

@@ -30,7 +30,7 @@ class StackedSearchCV(GridSearchCV):
     cannot be foreseen, e.g. after a step that draws at random, is trained by itself.
 
     Args:
-        n_jobs: threads that train, and that score. They do not change results.
+        n_jobs: stacks that are trained at once, by processes, and threads that score. They do not change results.
 
     `mean_fit_time` is the share of the stacks' training time, and what else a fit has taken.
     """
