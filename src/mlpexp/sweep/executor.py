@@ -30,11 +30,10 @@ from mlpexp.sweep.sweep_console import Screen
 from mlpexp.sweep.time_left import TimeLeft
 from mlpexp.sweep.work_unit import Unit, data_of
 from mlpexp.training import trainer_setup
-from mlpexp.training.planner import Plan, plan
+from mlpexp.training.planner import MIN_COST, Plan, plan
 from mlpexp.training.run_tracking import Ended, RunTracking
 
 log = logging.getLogger(__name__)
-MIN_COST = 1.5  # seconds, estimated; a shorter sweep is trained as quickly by one process
 TABLE_SHARE = 50  # training takes at least so many times as long as keeping results.csv up to date
 
 

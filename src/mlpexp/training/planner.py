@@ -32,6 +32,7 @@ MAX_INPUT_BYTES = 4 << 20  # of a data set of which every run in a stack may hav
 MAX_DEVICE_RUNS = 4096  # on a GPU a step costs the same for some hundred runs, and beyond these nothing is gained
 COMPILED_SPEEDUP = 2.5  # of the compiled engine: `Stack.cost` is that of torch's
 MIN_PIECE = 2  # runs; a stack of one is padded to two anyway
+MIN_COST = 1.5  # seconds, estimated; less than that one process trains as quickly as several
 EFFICIENT_PIECE = 48  # runs below which a stack costs noticeably more per run
 MEMORY_SHARE = 0.25  # of the available memory: other processes, the data and file contents need some too
 MIN_MEMORY, MAX_MEMORY = 64 << 20, 2 << 30

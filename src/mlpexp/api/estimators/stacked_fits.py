@@ -24,7 +24,6 @@ from torch import Tensor
 
 from mlpexp.api.estimators import worker_processes
 from mlpexp.api.estimators.given_arrays import GivenArrays
-from mlpexp.config.launcher_settings import MIN_COST
 from mlpexp.config.schema import Config
 from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.models.training_state import RunRecord, TrainingState
@@ -32,7 +31,7 @@ from mlpexp.nn.network import NetworkSpec
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, Stopped, UserError, first_line
 from mlpexp.training.engine_choice import with_engine
-from mlpexp.training.planner import Stack, plan
+from mlpexp.training.planner import MIN_COST, Stack, plan
 from mlpexp.training.train_stack import train_stack
 from mlpexp.training.trainer_setup import quiet
 
