@@ -141,13 +141,17 @@ def printed_commands(out: str) -> list[str]:
 
 @pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("lr", ["0.1", "1e-9"], ids=["trained", "at chance level"])
-def test_the_next_command_keeps_the_overrides_and_works_when_pasted(lr: str, here: Path) -> None:
+def test_the_next_command_keeps_the_overrides_and_works_when_pasted(
+    lr: str, train: Train, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "scripts").symlink_to(SCRIPTS)
+    monkeypatch.setenv("PATH", os.defpath)  # no environment is active
     words = [*QUICK.split(), f"optimizer.lr={lr}", "+callbacks.t._target_=lightning.pytorch.callbacks.Timer", "seed=3"]
     words.append("hydra.run.dir='outputs/it\\'s mine'")
-    program = [sys.executable, str(SCRIPTS / "train.py")]
-    first = subprocess.run([*program, *words], cwd=here, env=BARE, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
-    (command,) = printed_commands(first.stdout)
+    first = train(words)
+    assert first.code == 0, first.err
+    (command,) = printed_commands(first.out)
+    assert shlex.split(command)[0] == sys.executable
     if lr != "0.1":
         for word in words[:-2]:
             assert word in shlex.split(command)

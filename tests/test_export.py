@@ -1,6 +1,7 @@
 """Exported networks, opened by other programs, say what the network says; a failed check leaves nothing behind."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -118,14 +119,26 @@ def test_networks_made_by_hand_are_exported_as_well(variant):
     assert torch.allclose(exporting.ask("torch", exporting.make("torch", run, raw), run, raw), expected, atol=1e-6)
 
 
-@pytest.fixture
-def timestamps(train, here: Path) -> np.ndarray:
-    """A run on values whose offset is large against their spread; returns the samples, (100, 1) float64."""
-    values = np.arange(1_700_000_000, 1_700_000_100)
-    (here / "t.csv").write_text("t,y\n" + "".join(f"{t},{int(t > 1_700_000_050)}\n" for t in values))
+TIMES = np.arange(1_700_000_000, 1_700_000_100)
+
+
+@pytest.fixture(scope="module")
+def _timestamps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("timestamps")
+    (place / "t.csv").write_text("t,y\n" + "".join(f"{t},{int(t > 1_700_000_050)}\n" for t in TIMES))
     words = "data=csv data.path=t.csv data.target=y data.split=none optimizer.lr=0.5 trainer.max_epochs=20"
-    assert train(f"{words} data.batch_size=10 hydra.run.dir=large").code == 0
-    return values.astype(np.float64)[:, None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        quick = "data.batch_size=10 tracking.figures=false hydra.run.dir=large"
+        assert run_script("train.py", f"{words} {quick}".split()).code == 0
+    return place
+
+
+@pytest.fixture
+def timestamps(_timestamps: Path, here: Path) -> np.ndarray:
+    """A run on values whose offset is large against their spread; returns the samples, (100, 1) float64."""
+    shutil.copytree(_timestamps, here, dirs_exist_ok=True)
+    return TIMES.astype(np.float64)[:, None]
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch", "safetensors"])

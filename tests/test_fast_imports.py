@@ -5,11 +5,26 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 from conftest import SCRIPTS
 
+ONE_RUN = f"""
+import os, runpy, sys
+def train():
+    sys.argv = ["train.py", "hydra.run.dir=" + sys.argv[1], "trainer.max_epochs=1", "tracking.figures=false"]
+    sys.path.insert(0, {str(SCRIPTS)!r})
+    try:
+        runpy.run_path({str(SCRIPTS / "train.py")!r}, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, end.code
+    deferred = getattr(sys.modules["torch._dynamo"], "_names", None) is not None
+    assert deferred == (os.environ.get("MLPEXP_FAST_IMPORTS") != "0")
+"""
+
 COMES_LATER = """
-import gc, sys
+import gc
 from mlpexp.runtime import fast_imports
 fast_imports.install()
 from lightning.pytorch import LightningModule, Trainer
@@ -19,6 +34,7 @@ there = {name for name in absent & sys.modules.keys() if getattr(sys.modules[nam
 assert not there, there
 assert gc.isenabled()
 
+train()
 import torch
 class Tiny(LightningModule):
     def __init__(self):
@@ -88,36 +104,29 @@ def run(program: str, *words: str, **variables: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_lightning_is_whole_although_compiler_and_plots_come_later():
-    run(COMES_LATER)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a process that has used all of the rest has trained a run, `fast`."""
+    place = tmp_path_factory.mktemp("runs")
+    run(ONE_RUN + COMES_LATER, str(place / "fast"), MLPEXP_FAST_IMPORTS="1")
+    return place
 
 
-def test_another_version_that_needs_more_gets_it():
-    run(OTHER_VERSION)
+def test_lightning_is_whole_although_compiler_and_plots_come_later(place: Path) -> None:
+    assert (place / "fast/result.json").is_file()
 
 
-MAIN_JOB = """
-import sys
-sys.argv = ["train.py", "hydra.run.dir=" + sys.argv[1], "trainer.max_epochs=1", "tracking.figures=false"]
-sys.path.insert(0, {scripts!r})
-import runpy
-try:
-    runpy.run_path({script!r}, run_name="__main__")
-except SystemExit as end:
-    assert not end.code, end.code
-deferred = getattr(sys.modules["torch._dynamo"], "_names", None) is not None
-assert deferred == (os.environ.get("MLPEXP_FAST_IMPORTS") != "0")
-""".format(scripts=str(SCRIPTS), script=str(SCRIPTS / "train.py")).replace("import sys\n", "import os, sys\n", 1)
-
-
-def test_a_run_is_the_same_with_and_without(here):
-    for value in ("1", "0"):
-        run(MAIN_JOB, f"run{value}", MLPEXP_FAST_IMPORTS=value)
+def test_a_run_is_the_same_with_and_without(place: Path) -> None:
+    run(ONE_RUN + "train()", str(place / "slow"), MLPEXP_FAST_IMPORTS="0")
     rows, results = [], []
-    for run_directory in (here / "run0", here / "run1"):
+    for run_directory in (place / "fast", place / "slow"):
         with (run_directory / "metrics.csv").open() as file:
             rows.append(list(csv.reader(file)))
         results.append(json.loads((run_directory / "result.json").read_text()))
     assert rows[0] == rows[1]
     assert len(rows[0]) == 2
     assert results[0]["metrics"] == results[1]["metrics"]
+
+
+def test_another_version_that_needs_more_gets_it():
+    run(OTHER_VERSION)

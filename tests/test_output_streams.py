@@ -108,6 +108,7 @@ def test_streams_that_are_not_python_s_own_are_left_alone(monkeypatch):
 
 
 @needs_full
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize("script", ENTRY_POINTS)
 def test_help_on_a_full_device_is_no_traceback(script):
     with FULL.open("w") as full:
@@ -120,7 +121,8 @@ def test_help_on_a_full_device_is_no_traceback(script):
 
 @needs_full
 def test_a_sweep_whose_output_is_lost_trains_to_its_end(here):
-    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", "name=s", "seed=1,2", "trainer.max_epochs=1"]
+    quick = "trainer.max_epochs=1 stack.engine=torch tracking.tensorboard=false tracking.figures=false"
+    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", "name=s", "seed=1,2", *quick.split()]
     with FULL.open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, text=True)
     assert ended.returncode == 0

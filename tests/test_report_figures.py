@@ -54,6 +54,7 @@ SWEEPS = {
 }
 
 
+@pytest.mark.thorough(sample=4)
 @pytest.mark.parametrize(("name", "metric"), [*((name, "acc") for name in SWEEPS), ("long names", "loss")])
 def test_no_text_overlaps_another_or_leaves_the_figure(name, metric, tmp_path):
     settings = dict(SWEEPS[name])

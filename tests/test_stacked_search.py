@@ -102,7 +102,7 @@ def assert_equal_results(ours, theirs):
     assert (ours.n_splits_, ours.multimetric_) == (theirs.n_splits_, theirs.multimetric_)
 
 
-@pytest.mark.thorough(sample=6)
+@pytest.mark.thorough(sample=4)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:The scoring .* does not support")
 def test_the_search_has_the_results_of_fits_one_by_one(case, trained):
