@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ class EpochBar(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         metrics: dict[str, Any] = module.metrics  # type: ignore[assignment]
-        state = "  ".join(f"{name} {metrics[name]:.4f}" for name in _few(metrics, "val"))
+        names = [name for name in in_order(metrics) if name.startswith("val/")][:BAR_METRICS]
+        state = "  ".join(f"{name} {metrics[name]:.4f}" for name in names)
         self._progress.update(self._task, completed=trainer.current_epoch + 1, state=state)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -98,11 +99,6 @@ def show(
     else:
         words = ["-m", *overrides, "seed=range(5)"]
     say(f"  {shell_commands.script('train.py', *words)}")
-
-
-def _few(metrics: Mapping[str, float], part: str) -> list[str]:
-    """The first metrics of a part: a progress bar has one line."""
-    return [name for name in in_order(metrics) if name.startswith(f"{part}/")][:BAR_METRICS]
 
 
 def built(overrides: Sequence[str]) -> list[str]:

@@ -48,14 +48,14 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
     """
     plain = {key: value for key, value in mapping.items() if key != "hydra"}
     problems = list(_targets(plain))
-    digests = []
+    digests: list[str] = []
     plugins = plain.get("plugins")
     if isinstance(plugins, list | tuple) and all(isinstance(one, str) and one.strip() for one in plugins):
         # first: without a plugin, other names would only seem to be wrong; the schema refuses what is no list of texts
         home = Path.cwd() if directory is None else directory()
-        loaded = (user_code.load(plugin, home, recorded=recorded) for plugin in plugins)
+        loaded = [user_code.load(plugin, home, recorded=recorded) for plugin in plugins]
         plain["plugins"] = list(dict.fromkeys(plugin.spelled for plugin in loaded))
-        digests = [digest for plugin in plain["plugins"] if (digest := user_code.digest_of(plugin))]
+        digests = [plugin.digest for plugin in loaded]
     model = plain.get("model")
     if not recorded and isinstance(model, Mapping):
         if model.get("_target_") is not None:

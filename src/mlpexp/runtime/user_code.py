@@ -92,12 +92,6 @@ def short(spelled: str) -> str:
     return Path(place).name if place.endswith(".py") else place
 
 
-def digest_of(spelled: object) -> str | None:
-    """The digest in a plugin's spelling."""
-    match = _SPELLED.fullmatch(spelled) if isinstance(spelled, str) else None
-    return match["digest"] if match else None
-
-
 def without_place(spelled: str) -> str:
     """The module's name and the digest, which do not depend on the plugin's directory."""
     _, at, digest = spelled.rpartition("@")

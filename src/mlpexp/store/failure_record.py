@@ -27,8 +27,13 @@ def write_failure(directory: Path, cfg: Config, error: BaseException, log: Path 
     directory.mkdir(parents=True, exist_ok=True)  # with record=table there is none until now
     if log is not None:
         atomic_files.append(log, "".join(traceback.format_exception(error)))
-    if not (directory / file_names.RESULT).exists() and cfg.writes_events:
-        _write_events(directory, cfg, "failed", described(error))
+    if not (directory / file_names.RESULT).exists() and cfg.writes_events:  # TensorBoard shows that the run failed
+        from mlpexp.tracking.event_files import encode, file_name  # TensorBoard: late
+        from mlpexp.tracking.run_events import run_events
+
+        now = time.time()
+        events = run_events([], chosen(cfg), {}, "failed", [now], note=described(error))
+        atomic_files.write(directory / file_name(now), encode(events))
     return write_marker(directory, cfg, "failed", described(error))
 
 
@@ -58,13 +63,3 @@ def unfinished(cfg: Config, status: Status, message: str) -> Result:
         git_commit=software_versions.git_commit(),
         message=message,
     )
-
-
-def _write_events(directory: Path, cfg: Config, status: Status, message: str) -> None:
-    """So that TensorBoard shows the run, and that it failed."""
-    from mlpexp.tracking.event_files import encode, file_name  # TensorBoard: late
-    from mlpexp.tracking.run_events import run_events
-
-    now = time.time()
-    events = run_events([], chosen(cfg), {}, status, [now], note=message)
-    atomic_files.write(directory / file_name(now), encode(events))

@@ -85,14 +85,9 @@ def load_results(path: str | Path) -> list[Record]:
     return [{name: typed(name, original(cell)) for name, cell in row.items()} for row in rows]
 
 
-def result_fields(result: Result, measured: Sequence[str] | None = None) -> Record:
-    """The columns behind the swept keys, as a run's own result gives them.
-
-    Args:
-        measured: the columns of metrics; by default those that the run has.
-    """
-    names = all_parts(result.metrics) if measured is None else measured
-    fields: Record = {name: result.metrics.get(name) for name in names}
+def result_fields(result: Result) -> Record:
+    """The columns behind the swept keys, as a run's own result gives them."""
+    fields: Record = {name: result.metrics.get(name) for name in all_parts(result.metrics)}
     tail = (result.epoch, result.epochs, result.num_parameters, result.seconds["fit"], result.message or "")
     return fields | dict(zip(TAIL, tail, strict=True))
 

@@ -58,7 +58,7 @@ def sweep_grid(
     _check_grid(runs, sweep.settings)
     if any(run.config.dry_run for run in runs):
         found = _explained(sweep, runs)
-        Screen().explain(found.lines)
+        Screen().say(*found.lines)
         return found
     survey = _opened(sweep, runs)
     swept = tuple(swept_keys([run.overrides for run in runs]))

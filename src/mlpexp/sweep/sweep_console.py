@@ -61,9 +61,11 @@ class Screen:
             left: receives all progress and estimates the time that is left.
         """
         if not self._brief:
-            self._console.print(plan_line(sweep, planned), highlight=False)
-            for reason, count in Counter(planned.alone.values()).items():
-                self._console.print(f"{count:,} of them train alone: {reason}", highlight=False)
+            alone = Counter(planned.alone.values())
+            self.say(
+                plan_line(sweep, planned),
+                *(f"{count:,} of them train alone: {reason}" for reason, count in alone.items()),
+            )
         columns = (
             TextColumn("training"),
             BarColumn(bar_width=16),  # all of it in 80 columns
@@ -83,11 +85,6 @@ class Screen:
                 yield
             finally:
                 self._move(every_s=0)
-
-    def explain(self, lines: Sequence[str]) -> None:
-        """Print what the same command would do without `dry_run=true`."""
-        for line in lines:
-            self._console.print(line, highlight=False)
 
     def progress(self, unit: int, runs: float) -> None:
         """Note how much of a unit, named by its origin, is trained, in runs."""
@@ -130,49 +127,42 @@ class Screen:
         identities = [end.result.identity if end.result else None for end in outcomes if end.is_known]
         table = from_columns(directory, results_table.columns(ended_rows(sweep, outcomes, directory)), identities)
         print_ranking(self._console, table, sweep[0].config)
-        left = Counter(end.result.epochs for end in outcomes if end.result and end.result.status == "stopped")
-        if left:
+        ended = [(run, end.result) for run, end in zip(sweep, outcomes, strict=True) if end.result is not None]
+        if left := Counter(result.epochs for _, result in ended if result.status == "stopped"):
             text = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
-            going = sum(end.result is not None and end.result.status in FINITE for end in outcomes)
-            self._console.print(
-                f"of {len(sweep):,} runs {text} left; {going:,} trained to the end", highlight=False, soft_wrap=True
-            )
-        for status, text in (("chance", MARK), ("diverged", "diverged")):
-            having = [
-                run for run, end in zip(sweep, outcomes, strict=True) if end.result and end.result.status == status
-            ]
-            if having:
-                some = "; ".join(run.directory.name for run in having[:3])
-                more = f" and {len(having) - 3:,} more" if len(having) > 3 else ""
-                advice = LIKELY_CAUSES if status == "chance" else "another optimizer.lr may help"
-                verb = "" if status == "diverged" else "is " if len(having) == 1 else "are "
-                self.warn(f"{len(having):,} of {len(sweep):,} runs {verb}{text} ({some}{more}); {advice}")
-        notes = Counter(end.result.message for end in outcomes if end.result and end.result.status == "ok")
+            going = sum(result.status in FINITE for _, result in ended)
+            self.say(f"of {len(sweep):,} runs {text} left; {going:,} trained to the end")
+        for status, text, advice in (
+            ("chance", MARK, LIKELY_CAUSES),
+            ("diverged", "diverged", "another optimizer.lr may help"),
+        ):
+            if names := [run.directory.name for run, result in ended if result.status == status]:
+                more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+                verb = "" if status == "diverged" else "is " if len(names) == 1 else "are "
+                some = f"{'; '.join(names[:3])}{more}"
+                self.warn(f"{len(names):,} of {len(sweep):,} runs {verb}{text} ({some}); {advice}")
+        notes = Counter(result.message for _, result in ended if result.status == "ok" and result.message)
         for message, count in notes.items():
-            if message:
-                self.warn(f"{count:,} of {len(sweep):,} runs: {message}")
+            self.warn(f"{count:,} of {len(sweep):,} runs: {message}")
         failed = [(run, end.error) for run, end in zip(sweep, outcomes, strict=True) if end.error is not None]
         for run, error in failed[:NAMED]:
-            self._errors.print(
-                f"failed: {run.log or run.directory}: {described(error)}", markup=False, highlight=False, soft_wrap=True
-            )
+            self.warn(f"failed: {run.log or run.directory}: {described(error)}")
         if len(failed) > NAMED:
             self.warn(f"… and {len(failed) - NAMED:,} more failed runs; results.csv names all")
-        place = str(shell_commands.short_path(directory))
+        self._say_next(sweep, str(shell_commands.short_path(directory)))
+
+    def _say_next(self, sweep: Sequence[Job], place: str) -> None:
         in_table = all(run.config.record == "table" for run in sweep)
         what = "runs.jsonl, with every run's epochs, are in" if in_table else "one directory per run are in"
         commands = [shell_commands.script("report.py", place)]
-        commands += (
-            []
-            if in_table or not sweep[0].config.writes_events
-            else [shell_commands.tool("tensorboard", "--logdir", place)]
-        )
-        self._console.print(
-            "\n  ".join([f"\nresults.csv and {what} {place}\nNext:", *commands]),
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        if not in_table and sweep[0].config.writes_events:
+            commands.append(shell_commands.tool("tensorboard", "--logdir", place))
+        self.say(f"\nresults.csv and {what} {place}", "Next:", *(f"  {command}" for command in commands))
+
+    def say(self, *lines: str) -> None:
+        """Print lines on standard output."""
+        for line in lines:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, line: str) -> None:
         """Print a line on standard error."""
