@@ -69,7 +69,7 @@ def write(
         rows.append((number, name, overrides, result, message if state == "failed" else ""))
         if files:
             _run(directory / name, overrides, history, result, layers, rng)
-    (directory / file_names.RESULTS).write_text(results_table.table(rows), encoding="utf-8")
+    (directory / file_names.RESULTS).write_text("".join(results_table.table_parts(rows)), encoding="utf-8")
     return directory
 
 

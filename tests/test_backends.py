@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,11 +30,14 @@ from mlpexp import load_results
 from mlpexp.config import checks
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec
+from mlpexp.config.schema import Config
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
 from mlpexp.store.worker_session import conducting
+from mlpexp.sweep import executor
 from mlpexp.sweep.jobs import Job
 from mlpexp.sweep.remote_workers import MAX_IDLE_LOSSES, Lost, LostWorkers, RemoteWorker
+from mlpexp.sweep.sweep_console import Screen
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import single_run
 from mlpexp.training.planner import plan
@@ -56,7 +60,8 @@ def undisturbed(train: Callable[..., Any], here: Path) -> dict[str, Any]:
 )
 def test_workers_are_copied_where_that_pays_and_can_be(seconds, can_fork, workers, wanted, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    assert Settings(workers=workers).settled(seconds, can_fork=can_fork).backend == wanted
+    jobs: Any = [SimpleNamespace(config=Config(threads=1 if can_fork else 2))]
+    assert executor._settled(Settings(workers=workers), jobs, seconds, Screen()).backend == wanted
 
 
 @pytest.mark.parametrize("backend", ["fork", pytest.param("loky", marks=thorough)])

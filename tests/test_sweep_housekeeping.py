@@ -158,7 +158,7 @@ def test_a_run_that_is_trained_further_is_not_removed(swept):
     ("words", "message"),
     [
         (["rm"], "rm needs the runs to remove"),
-        (["rm", "width=2,data=iris,max_epochs=1,seed=9"], "did you mean 'width=2,data=iris,max_epochs=1,seed="),
+        (["rm", "width=2,data=iris,max_epochs=1,seed=9"], "did you mean width=2,data=iris,max_epochs=1,seed="),
         (["rm", "../s"], "there is no run '../s'"),
         (["list", "--status", "fail"], "unknown status 'fail'; choose of ok, "),
     ],

@@ -34,13 +34,11 @@ _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)", re.ASCII)
 _FLOAT = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan", re.ASCII)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The CSV of rows (number, name, overrides, result or None, message); floats at full precision."""
-    return "".join(table_parts(rows))
-
-
 def table_parts(rows: Sequence[Row]) -> Iterator[str]:
-    """The same in pieces of some thousand rows, because a sweep may have a hundred thousand."""
+    """The CSV of rows (number, name, overrides, result or None, message); floats at full precision.
+
+    It comes in pieces of some thousand rows, because a sweep may have a hundred thousand.
+    """
     found = _columns(rows)
     return csv_parts(list(found), zip(*found.values(), strict=True))
 
