@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from mlpexp.data.data_description import Description
 from mlpexp.data.preprocessing import Features
 from mlpexp.evaluation import export as exporting
-from mlpexp.evaluation import trained_run
+from mlpexp.evaluation import export_formats, trained_run
 from mlpexp.evaluation.export_module import ExportModule
 from mlpexp.evaluation.locate_run import Place
 from mlpexp.store import file_names, run_directory
@@ -52,12 +52,12 @@ def test_onnx_takes_raw_samples_in_batches_of_any_size_and_names_its_classes(fin
 
 def test_a_torch_program_needs_nothing_of_ours(finished, expected):
     assert export("run", "--format", "torch", "--out", "net.pt2").code == 0
-    extra = {exporting.METADATA: ""}
+    extra = {export_formats.METADATA: ""}
     program = torch.export.load("net.pt2", extra_files=extra).module()
     for count in (1, 3, 1797):
         _, found = program(torch.from_numpy(RAW[:count]))
         assert np.allclose(found.numpy(), expected[:count], atol=1e-6)
-    assert json.loads(json.loads(extra[exporting.METADATA])["class_names"])[3] == "3"
+    assert json.loads(json.loads(extra[export_formats.METADATA])["class_names"])[3] == "3"
 
 
 def test_safetensors_hold_the_weights_to_the_bit_and_how_to_scale(finished):
@@ -116,7 +116,9 @@ def _untrained(*overrides: str, features: Features | None = None, classes: int =
 def test_networks_made_by_hand_are_exported_as_well(variant):
     run = _untrained(f"model.variant={variant}")
     raw, expected, _ = exporting.reference(run)
-    assert torch.allclose(exporting.ask("torch", exporting.make("torch", run, raw), run, raw), expected, atol=1e-6)
+    assert torch.allclose(
+        export_formats.ask("torch", export_formats.make("torch", run, raw), run, raw), expected, atol=1e-6
+    )
 
 
 TIMES = np.arange(1_700_000_000, 1_700_000_100)
@@ -156,7 +158,7 @@ def test_large_values_of_small_spread_get_the_classes_that_predict_gives(kind, t
     else:
         run = trained_run.load(Path("large"))
         content = Path("large/model.safetensors").read_bytes()
-        found = exporting.ask(kind, content, run, (torch.from_numpy(timestamps),)).numpy()
+        found = export_formats.ask(kind, content, run, (torch.from_numpy(timestamps),)).numpy()
     assert [str(c) for c in found.argmax(1)] == classes
     assert np.mean(found.argmax(1) == (timestamps[:, 0] > 1_700_000_050)) > 0.95
 
@@ -167,7 +169,7 @@ def test_a_file_with_other_classes_is_not_written(timestamps, here, kind, monkey
         def forward(self, numbers, categories=None):
             return super().forward(numbers.float(), categories)
 
-    monkeypatch.setattr(exporting, "ExportModule", Rounding)
+    monkeypatch.setattr(export_formats, "ExportModule", Rounding)
     before = tree(here)
     outcome = export("large", "--format", kind)
     assert outcome.code == 1
@@ -191,15 +193,15 @@ def test_columns_and_categories_have_the_order_of_the_graph_in_every_format(kind
     run = _untrained(features=UNSORTED)
     raw, _, drawn = exporting.reference(run)
     path = tmp_path / "model"
-    path.write_bytes(exporting.make(kind, run, raw))
+    path.write_bytes(export_formats.make(kind, run, raw))
     if kind == "onnx":
         import onnx
 
         described = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     elif kind == "torch":
-        extra = {exporting.METADATA: ""}
+        extra = {export_formats.METADATA: ""}
         torch.export.load(path, extra_files=extra)
-        described = json.loads(extra[exporting.METADATA])
+        described = json.loads(extra[export_formats.METADATA])
     else:
         import safetensors
 
@@ -213,7 +215,7 @@ def test_columns_and_categories_have_the_order_of_the_graph_in_every_format(kind
     rows = [dict(zip(UNSORTED.category_names, row, strict=True)) for row in table]
     places = [[values.index(row[name]) for name, values in columns.items()] for row in rows]
     numbers = rng.normal(size=(50, 2))
-    found = exporting.ask(kind, path.read_bytes(), run, (torch.from_numpy(numbers), torch.tensor(places)))
+    found = export_formats.ask(kind, path.read_bytes(), run, (torch.from_numpy(numbers), torch.tensor(places)))
     assert drawn
     assert torch.allclose(found, run.module(torch.from_numpy(UNSORTED.transform(numbers, table))), atol=1e-6)
 
@@ -229,7 +231,7 @@ def test_missing_values_and_categories_are_handled_inside_the_file(kind):
     assert places.tolist() == [[1, 2], [1, 0], [-1, 1]]
     raw = torch.from_numpy(numbers), torch.from_numpy(places)
     expected = run.module(torch.from_numpy(MIXED.transform(numbers, categories)))
-    found = exporting.ask(kind, exporting.make(kind, run, raw), run, raw)
+    found = export_formats.ask(kind, export_formats.make(kind, run, raw), run, raw)
     assert torch.allclose(found, expected, atol=1e-6)
 
 
@@ -239,7 +241,7 @@ def test_a_file_that_says_something_else_is_not_written(finished, here, kind, mo
         logits, probabilities = ExportModule.forward(self, numbers)
         return logits + 0.01, probabilities
 
-    monkeypatch.setattr(exporting, "ExportModule", type("Wrong", (ExportModule,), {"forward": forward}))
+    monkeypatch.setattr(export_formats, "ExportModule", type("Wrong", (ExportModule,), {"forward": forward}))
     before = tree(here)
     outcome = export("run", "--format", kind)
     assert outcome.code == 1

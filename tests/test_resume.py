@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from mlpexp.config.schema import Config, TrainerConfig
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.tracking.event_files import carried_over
-from mlpexp.training import resume, single_run
+from mlpexp.training import recorded_history, resume, single_run
 from mlpexp.training.recorder import Recorder
 
 QUICK = "tracking.figures=false data.batch_size=256"
@@ -319,7 +319,7 @@ def test_files_that_are_not_what_the_marker_says_are_refused(train, here: Path, 
 def test_a_checkpoint_that_holds_its_history_is_continued_too(train, here: Path, whole):
     train(f"hydra.run.dir=run trainer.max_epochs=2 {QUICK}")
     run = here / "run"
-    history, rows = resume.read_tables(run)
+    history, rows = recorded_history.read_tables(run)
     path = run / file_names.LAST
     loaded = checkpoint_files.load(path)
     state = loaded["callbacks"]["Recorder"]

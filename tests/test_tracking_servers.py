@@ -12,8 +12,7 @@ import pytest
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import file_names, run_directory
 from mlpexp.tracking import mlflow_tracker
-from mlpexp.tracking.mlflow_database import MlflowDatabase
-from mlpexp.tracking.mlflow_records import IDENTITY, PARENT
+from mlpexp.tracking.mlflow_database import IDENTITY, PARENT, MlflowDatabase
 
 SWEEP = "-m name=s data=iris model.width=4 trainer.max_epochs=2 "
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mlpexp.evaluation.ensemble import Ensemble
-    from mlpexp.evaluation.export import Format
+    from mlpexp.evaluation.export_formats import Format
 
 
 class EnsembleResults(Predictor):

@@ -20,8 +20,13 @@ from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
 from mlpexp.evaluation import ensemble_members, greedy_selection, member_checks
 from mlpexp.evaluation.ensemble_members import Choice
-from mlpexp.evaluation.ensemble_network import EnsembleNetwork
-from mlpexp.evaluation.stacked_networks import StackedNetworks, chosen_stacks, load_stacks, outputs_of_all
+from mlpexp.evaluation.stacked_networks import (
+    EnsembleNetwork,
+    StackedNetworks,
+    chosen_stacks,
+    load_stacks,
+    outputs_of_all,
+)
 from mlpexp.evaluation.trained_run import described_layers, precision_remark
 from mlpexp.runtime.errors import UserError
 

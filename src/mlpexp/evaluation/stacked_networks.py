@@ -1,17 +1,17 @@
 """Trained networks of many runs as stacked tensors, one stack for each architecture and preprocessing.
 
-Letters: R runs, N samples, I inputs, C classes or values of a regression.
+Letters: R runs, N samples, B batch, I inputs, C classes or values of a regression.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description
@@ -121,3 +121,49 @@ def outputs_of_all(stacks: Sequence[StackedNetworks], inputs: Tensor) -> NDArray
     if not np.isfinite(found).all():
         raise UserError("an output of a network is not finite: an input is too large")
     return found
+
+
+class EnsembleNetwork(nn.Module):
+    """The weighted mean of the networks' probabilities, of which it returns the logarithms; of values their mean.
+
+    The softmax of its outputs is the mean of the probabilities, so that it takes the place of a single network.
+    """
+
+    def __init__(self, stacks: Sequence[StackedNetworks], shares: Mapping[int, float]) -> None:
+        """
+        Args:
+            stacks: of equal inputs and outputs.
+            shares: the weight of each network by its place among the runs that were loaded; their sum is 1.
+        """
+        super().__init__()
+        self.stacks = [_Stack(stack, [shares[place] for place in stack.runs]) for stack in stacks]
+        self.modules_of_stacks = nn.ModuleList(self.stacks)  # registers their tensors
+        self.predicts_values = bool(stacks[0].data.target_names)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logarithms of probabilities (B, C) of prepared inputs (B, I); in a regression values in deviations."""
+        outputs = torch.cat([stack(inputs) for stack in self.stacks])  # (networks, B, C)
+        shares = torch.cat([stack.shares for stack in self.stacks])[:, None, None]
+        if self.predicts_values:
+            return (outputs * shares).sum(0)
+        return torch.logsumexp(torch.log_softmax(outputs, -1) + torch.log(shares), 0)
+
+
+class _Stack(nn.Module):
+    shares: Tensor
+
+    def __init__(self, stack: StackedNetworks, shares: Sequence[float]) -> None:
+        super().__init__()
+        self.network = stack.network
+        self.names = {name: name.replace(".", "_") for name in stack.weights}  # torch allows no dots
+        self.weights = nn.ParameterDict(
+            {self.names[name]: nn.Parameter(values, requires_grad=False) for name, values in stack.weights.items()}
+        )
+        self.dtype = next(iter(stack.weights.values())).dtype
+        self.register_buffer("shares", torch.tensor(shares))  # (R,)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (R, B, C) float32."""
+        tensors = {name: self.weights[own] for name, own in self.names.items()}
+        stacked = inputs.to(self.dtype).unsqueeze(0).expand(len(self.shares), -1, -1)
+        return forward(self.network, tensors, stacked).logits.float()

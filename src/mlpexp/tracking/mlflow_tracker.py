@@ -11,8 +11,16 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlpexp.tracking.mlflow_database import MlflowDatabase, database_file
-from mlpexp.tracking.mlflow_records import GROUP, IDENTITY, STATUSES, params_of, points_of, tags_of
+from mlpexp.tracking.mlflow_database import (
+    GROUP,
+    IDENTITY,
+    STATUSES,
+    MlflowDatabase,
+    database_file,
+    params_of,
+    points_of,
+    tags_of,
+)
 from mlpexp.tracking.trackers import Group, TrackedRun
 
 DEFAULT_URI, DEFAULT_EXPERIMENT = "sqlite:///mlflow.db", "mlpexp"

@@ -4,7 +4,7 @@ Lightning restores counters, optimizer and schedule as they are, so that a chang
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,91 +36,76 @@ def check_training_state(
     Raises:
         UserError: naming the first that differs.
     """
+    for what, is_sound in _checks(loaded, cfg, module, history):
+        if not is_sound:
+            raise UserError(f"{path} is damaged: {what} is not that of its configuration; train the run again")
 
-    def refuse(what: str) -> UserError:
-        return UserError(f"{path} is damaged: {what} is not that of its configuration; train the run again")
 
+def _checks(
+    loaded: Mapping[str, Any], cfg: Config, module: Classifier, history: Sequence[Mapping[str, float]]
+) -> Iterator[tuple[str, bool]]:
+    """What is compared, and whether it agrees; each check relies on those before it."""
     steps, epochs = loaded.get("global_step"), len(history)
-    if not isinstance(steps, int) or not _counts(loaded.get("loops"), epochs, steps):
-        raise refuse("the count of its epochs and steps")
+    yield "the count of its epochs and steps", _counts(loaded.get("loops"), epochs, steps)
+    assert isinstance(steps, int)
     flags = cfg.trainer.flags.keys() & OTHER_STEPS
-    if not flags and steps % epochs:
-        raise refuse("the count of its steps")
-    if cfg.prune.fraction is not None and not _has_masks(loaded.get(MASKS), cfg, module, epochs):
-        raise refuse("what its masks of pruned weights say")
-    kept = cfg.rewound_epochs
-    if kept is not None and epochs > kept and not _has_weights(loaded.get(REWOUND), module):
-        raise refuse("the weights to which its prunings return")
-    if (TRAINING_WEIGHTS in loaded) != cfg.uses_average(epochs - 1):
-        raise refuse("whether it holds an average of the weights")
+    yield "the count of its steps", bool(flags) or steps % epochs == 0
+    if cfg.prune.fraction is not None:
+        yield "what its masks of pruned weights say", _has_masks(loaded.get(MASKS), cfg, module, epochs)
+    if cfg.rewound_epochs is not None and epochs > cfg.rewound_epochs:
+        weights = _tensors(module, module.network.shapes)
+        yield "the weights to which its prunings return", _has_same_shapes(loaded.get(REWOUND), weights)
+    yield "whether it holds an average of the weights", (TRAINING_WEIGHTS in loaded) == cfg.uses_average(epochs - 1)
+    steps_per_epoch = max(1, steps // epochs)
     optimizers: list[torch.optim.Optimizer] = []
     schedules: list[torch.optim.lr_scheduler.LambdaLR] = []
     if isinstance(module, TorchMLP):
-        made, schedule = module.make_optimizer(max(1, steps // epochs))
+        made, schedule = module.make_optimizer(steps_per_epoch)
         optimizers, schedules = [made], [] if schedule is None else [schedule]
         if SCHEDULES[cfg.optimizer.schedule].follows_monitor:
             reduced = Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in history[:-1]]).factor
-            factor = last_factor(cfg, epochs, max(1, steps // epochs), reduced)
+            factor = last_factor(cfg, epochs, steps_per_epoch, reduced)
             set_rates(made, [group["lr"] for group in made.param_groups], factor)
     states, schedule_states = loaded.get("optimizer_states"), loaded.get("lr_schedulers")
     if states == [{}]:  # what Lightning writes where there is no optimizer
         states = []
-    if not isinstance(states, list) or len(states) != len(optimizers):
-        raise refuse("the number of its optimizers")
-    if not isinstance(schedule_states, list) or len(schedule_states) != len(schedules):
-        raise refuse("the number of its schedules")
-
-    for schedule, state in zip(schedules, schedule_states, strict=True):
+    yield "the number of its optimizers", isinstance(states, list) and len(states) == len(optimizers)
+    yield "the number of its schedules", isinstance(schedule_states, list) and len(schedule_states) == len(schedules)
+    for schedule, state in zip(schedules, schedule_states or (), strict=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # there was no step of the optimizer
             advance(schedule, steps if changes_by_step(cfg.optimizer) else epochs)
-        if not isinstance(state, dict) or any(
-            state.get(name) != value
-            for name, value in schedule.state_dict().items()
-            if name in ("last_epoch", "base_lrs")
-        ):
-            raise refuse("its schedule")
-    for optimizer, state in zip(optimizers, states, strict=True):
-        if not isinstance(state, dict) or not _same_groups(
-            state.get("param_groups"), optimizer.state_dict()["param_groups"]
-        ):
-            raise refuse("a setting of its optimizer, such as the learning rate,")
-        if not _same_state(
-            state.get("state"),
-            optimizer,
-            cfg,
-            0 if flags else steps - cfg.optimizer_begins(epochs - 1) * (steps // epochs),
-        ):
-            raise refuse("the state of its optimizer")
-    own: dict[str, Any] = {}
-    module.on_save_checkpoint(own)
-    if any(not _has_same_shapes(loaded.get(name), value) for name, value in own.items()):
-        raise refuse("the state of its training")
+        own = schedule.state_dict()
+        names = own.keys() & {"last_epoch", "base_lrs"}
+        yield "its schedule", isinstance(state, dict) and all(state.get(name) == own[name] for name in names)
+    own_steps = 0 if flags else steps - cfg.optimizer_begins(epochs - 1) * (steps // epochs)
+    for optimizer, state in zip(optimizers, states or (), strict=True):
+        is_sound = isinstance(state, dict) and _same_groups(state.get("param_groups"), optimizer)
+        yield "a setting of its optimizer, such as the learning rate,", is_sound
+        yield "the state of its optimizer", _same_state(state.get("state"), optimizer, cfg, own_steps)
+    kept: dict[str, Any] = {}
+    module.on_save_checkpoint(kept)
+    is_sound = all(_has_same_shapes(loaded.get(name), value) for name, value in kept.items())
+    yield "the state of its training", is_sound
+
+
+def _tensors(module: Classifier, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    values = module.parameter_values()
+    return {name: values[name] for name in names}
 
 
 def _has_masks(found: Any, cfg: Config, module: Classifier, epochs: int) -> bool:
     """Whether these are masks with as many zeros as prunings in so many epochs leave."""
-    shapes = {name: module.network.shapes[name] for name in module.network.weight_names}
-    if not isinstance(found, dict) or found.keys() != shapes.keys():
+    if not _has_same_shapes(found, _tensors(module, module.network.weight_names)):
         return False
-    for name, mask in found.items():
-        if not isinstance(mask, torch.Tensor) or mask.shape != shapes[name] or mask.dtype != torch.float32:
-            return False
-        if not bool(((mask == 0) | (mask == 1)).all()):
-            return False
+    if any(mask.dtype != torch.float32 or not bool(((mask == 0) | (mask == 1)).all()) for mask in found.values()):
+        return False
     total = sum(mask.numel() for mask in found.values())
     zeros = total - sum(int(mask.count_nonzero()) for mask in found.values())
     return zeros == round(pruned_share(cfg.prune, cfg.prunings_before(epochs - 1)) * total)
 
 
-def _has_weights(found: Any, module: Classifier) -> bool:
-    shapes = module.network.shapes
-    if not isinstance(found, dict) or found.keys() != shapes.keys():
-        return False
-    return all(isinstance(found[n], torch.Tensor) and found[n].shape == shape for n, shape in shapes.items())
-
-
-def _counts(loops: Any, epochs: int, steps: int) -> bool:
+def _counts(loops: Any, epochs: int, steps: Any) -> bool:
     """Whether the Trainer's counters say what the number of epochs and of steps says."""
     try:
         fit = loops["fit_loop"]
@@ -131,10 +116,13 @@ def _counts(loops: Any, epochs: int, steps: int) -> bool:
         manual = fit["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"]
     except (KeyError, TypeError):
         return False
-    return set(counted) <= {epochs} and set(done) <= {epochs - 1, epochs} and automatic + manual == steps
+    if not isinstance(steps, int) or automatic + manual != steps:
+        return False
+    return set(counted) <= {epochs} and set(done) <= {epochs - 1, epochs}
 
 
-def _same_groups(found: Any, expected: Sequence[Mapping[str, Any]]) -> bool:
+def _same_groups(found: Any, optimizer: torch.optim.Optimizer) -> bool:
+    expected = optimizer.state_dict()["param_groups"]
     if not isinstance(found, list) or len(found) != len(expected):
         return False
     return all(
@@ -178,6 +166,13 @@ def _same_state(found: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps
 
 
 def _has_same_shapes(found: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
+        names = expected.keys()
+        return (
+            isinstance(found, dict)
+            and found.keys() == names
+            and all(_has_same_shapes(found[name], expected[name]) for name in names)
+        )
     if isinstance(expected, list):
         return isinstance(found, list) and len(found) == len(expected) and all(map(_has_same_shapes, found, expected))
     if isinstance(expected, torch.Tensor):

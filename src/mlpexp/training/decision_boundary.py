@@ -1,6 +1,7 @@
 """The decision boundary of a network whose samples are two numbers: asked on a grid, drawn with some samples."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlpexp import data
 from mlpexp.data.data_description import Description
+from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import Classifier
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import checkpoint_files
@@ -16,6 +18,7 @@ from mlpexp.tracking import figures
 from mlpexp.training import load_network
 
 GRID = 250  # points a side
+SAMPLES = {"test": "test samples", "val": "validation samples"}
 PIECE = 8192  # points at once: a wide network's hidden layers stay small
 
 
@@ -74,7 +77,11 @@ def draw_run(checkpoint: Path, most: int) -> Figure | None:
         return None
     if prepared.digest != loaded.data.digest:
         return None
-    part = "test" if len(prepared.split.test) else "val"
-    inputs, labels = prepared.part(part)
-    words = {"test": "test samples", "val": "validation samples"}[part]
+    inputs, labels = prepared.part(shown_part(prepared))
+    words = SAMPLES[shown_part(prepared)]
     return draw(loaded.module(), loaded.data, inputs[:most].numpy(), labels[:most].numpy(), words)
+
+
+def shown_part(data: Prepared) -> Literal["test", "val"]:
+    """The part whose samples are drawn."""
+    return "test" if len(data.split.test) else "val"

@@ -148,7 +148,7 @@ class Recorder(Checkpoint):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing: `begin` was called with what the run's files say, all of them checked."""
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: Classifier) -> None:  # type: ignore[override]
         distributed.end_with_parent()
         if not distributed.is_first():
             self.events = None
@@ -156,19 +156,15 @@ class Recorder(Checkpoint):
         inputs, labels = trainer.datamodule.prepared.part("train")  # type: ignore[attr-defined]
         self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
         if self.cfg.tracking.diagnostics and not self.record.history and not self.record.layer_rows:
-            assert isinstance(module, Classifier)
             self._inspect(module, START, self.started)
         if not self.record.history:
-            assert isinstance(module, Classifier)
             self._keep_weights(module, START)
 
-    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, Classifier)
+    def on_train_epoch_start(self, trainer: Trainer, module: Classifier) -> None:  # type: ignore[override]
         module.metrics.clear()
         self.in_epoch = True
 
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, Classifier)
+    def on_train_epoch_end(self, trainer: Trainer, module: Classifier) -> None:  # type: ignore[override]
         names = columns("train", "val", names=self.cfg.metric_names, num_outputs=module.network.sizes[-1])
         if not module.metrics.keys() >= set(names):
             return  # stopped in the middle, by max_steps, say: no epoch of the run
@@ -195,9 +191,8 @@ class Recorder(Checkpoint):
         if time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
             self.flush()
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, module: Classifier) -> None:  # type: ignore[override]
         if not self.in_epoch:
-            assert isinstance(module, Classifier)
             module.use_average(len(self.record.history) - 1)
             self.io.keep_final_weights(module.state_dict())
         self.flush()

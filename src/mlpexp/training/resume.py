@@ -5,7 +5,6 @@ by counter, and the history comes from the run's tables.
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from mlpexp.data.data_config import FILE_KEYS
 from mlpexp.models import build
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.training_state import RunRecord
-from mlpexp.nn.metric_columns import is_column
 from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
@@ -29,7 +27,9 @@ from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.store.further_training import needs_its_length
+from mlpexp.training import recorded_history
 from mlpexp.training.checkpoint_checks import check_training_state
+from mlpexp.training.recorded_history import Rows
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,6 @@ ALLOWED = (
     "logger",
     "hydra.",
 )
-
-Rows = list[list[float | str]]
-Recorded = tuple[list[dict[str, float]], Rows, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +83,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
             "only trainer.max_epochs may grow"
         )
     directory = Path(str(cfg.resume))
-    if not directory.is_dir():
-        what = "is no directory" if directory.exists() else "does not exist"
-        raise UserError(f"resume={cfg.resume} {what}; give a run's directory, e.g. resume=outputs/DATE/TIME")
-    path = directory / file_names.LAST
-    if not path.exists():
-        why = (
-            "it has ended, and the states to continue from are not kept; with more epochs it is trained anew"
-            if (directory / file_names.RESULT).exists() and (directory / file_names.BEST).exists()
-            else "there is no run to continue; start it again"
-        )
-        raise UserError(f"{directory} has no {file_names.LAST}: {why} without resume")
+    path = _last_checkpoint(directory)
     loaded = checkpoint_files.load(path)
     own, num_features, num_classes = checkpoint_files.described(path, loaded)
     network = own.model.network(num_features, num_classes)
@@ -114,10 +101,10 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
                 "or start a new run"
             )
         samples = described
-    history, layer_rows, started, saved_at = _recorded(directory, path, loaded)
+    found = recorded_history.recorded(directory, path, loaded)
     if not own.callbacks:  # they may change a schedule or the number of steps
         module = build(own, num_features, num_classes, samples)
-        check_training_state(path, loaded, own, module, history)
+        check_training_state(path, loaded, own, module, found.history)
     # what was not typed stays as it was
     trainer = {
         name: getattr(cfg.trainer if f"trainer.{name}" in given else own.trainer, name)
@@ -135,9 +122,9 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
         logger=cfg.logger,
         trainer=replace(own.trainer, **trainer),
         # half a history of the layers could not be drawn
-        tracking=replace(own.tracking.settled(True), diagnostics=bool(layer_rows)),
+        tracking=replace(own.tracking.settled(True), diagnostics=bool(found.layer_rows)),
     )
-    _refuse_what_would_differ(directory, own, continued, history)
+    _refuse_what_would_differ(directory, own, continued, found.history)
     _read_configuration(directory)
     engine = "torch"
     if own.stack.engine in ("compiled", "vmap"):
@@ -148,24 +135,20 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
             directory,
             engine,
         )
-    return Continued(
-        cfg=continued, history=history, layer_rows=layer_rows, started=started, saved_at=saved_at, engine=engine
-    )
+    return Continued(cfg=continued, engine=engine, **found._asdict())
 
 
-def read_tables(directory: Path) -> tuple[list[dict[str, float]], Rows]:
-    """The history and the rows of the layers in a run's directory; no rows where it has none.
-
-    Raises:
-        UserError: they are missing, damaged, or not what the run's marker says.
-    """
-    metrics = directory / file_names.METRICS
-    text = _read_noted(directory, file_names.METRICS)
-    if text is None:
-        raise UserError(f"{metrics} is missing: the epochs that are done are not known; train the run again")
-    layers = _read_noted(directory, file_names.LAYERS)
-    rows = [] if layers is None else run_directory.parse_layers(layers, directory / file_names.LAYERS)
-    return run_directory.parse_metrics(text, metrics), rows
+def _last_checkpoint(directory: Path) -> Path:
+    if not directory.is_dir():
+        what = "is no directory" if directory.exists() else "does not exist"
+        raise UserError(f"resume={directory} {what}; give a run's directory, e.g. resume=outputs/DATE/TIME")
+    path = directory / file_names.LAST
+    if path.exists():
+        return path
+    why = "there is no run to continue; start it again"
+    if (directory / file_names.RESULT).exists() and (directory / file_names.BEST).exists():
+        why = "it has ended, and the states to continue from are not kept; with more epochs it is trained anew"
+    raise UserError(f"{directory} has no {file_names.LAST}: {why} without resume")
 
 
 def further(cfg: Config, result: run_directory.Result) -> int | None:
@@ -202,68 +185,6 @@ def _read_configuration(directory: Path) -> Any:
         raise UserError(f"{error}; mend it or move it away: the run is continued without it, too") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text ({error.reason}); move it away: the run is continued without it") from error
-
-
-def _read_noted(directory: Path, name: str) -> str | None:
-    """The text of a file of a run, compared with what the run's marker says; None where there is none."""
-    path = directory / name
-    try:
-        content = safe_files.read_bytes(path, run_directory.MAX_FILE, follow=False)
-    except FileNotFoundError:
-        return None
-    if (directory / file_names.RESULT).exists():
-        noted = run_directory.read_result(directory).files.get(name)
-        if noted is not None and noted != run_directory.checksum(content):
-            raise UserError(f"{path} is not what was written: its checksum differs from result.json's; train again")
-    return content.decode(errors="replace")
-
-
-def _recorded(directory: Path, path: Path, loaded: Mapping[str, Any]) -> Recorded:
-    """History, rows of the layers, start, time of the last checkpoint."""
-    callbacks = loaded.get("callbacks")
-    state = callbacks.get("Recorder") if isinstance(callbacks, dict) else None
-    if not isinstance(state, dict):
-        raise UserError(f"{path} was not written by mlpexp: it holds no history")
-    if "epochs" not in state:
-        return _recorded_before(path, state)
-    epochs, moments = state["epochs"], (state.get("started"), state.get("saved_at"))
-    sound = isinstance(epochs, int) and epochs >= 1 and loaded.get("epoch") in (epochs, epochs - 1)
-    if not sound or not all(isinstance(moment, float) and math.isfinite(moment) for moment in moments):
-        raise UserError(f"{path} is damaged: its history is not what mlpexp writes; train the run again")
-    history, rows = read_tables(directory)
-    if len(history) < epochs:
-        raise UserError(
-            f"{directory / file_names.METRICS} has {len(history)} epochs, but {file_names.LAST} is of epoch {epochs}; "
-            "restore it, or train the run again"
-        )
-    kept = [row for row in rows if float(row[0]) < epochs]
-    # as many rows for each epoch, and for the state before the first step
-    per_epoch = sum(row[0] == 0 for row in kept)
-    complete = len(kept) == per_epoch * (epochs + 1)
-    return history[:epochs], kept if complete else [], *moments  # type: ignore[return-value]
-
-
-def _recorded_before(path: Path, state: Mapping[str, Any]) -> Recorded:
-    """As `_recorded`, of a version that kept the history in the checkpoint."""
-    history: Any = state.get("history")
-    wall_times: Any = state.get("wall_times")
-    rows: Any = state.get("layer_rows")
-    sound = (
-        isinstance(history, list)
-        and all(isinstance(row, dict) and row and all(map(is_column, row)) for row in history)
-        and all(row.keys() == history[0].keys() for row in history)
-        and all(isinstance(value, float) for row in history for value in row.values())
-        and isinstance(wall_times, list)
-        and len(wall_times) == len(history) + 1
-        and all(isinstance(moment, float) and math.isfinite(moment) for moment in wall_times)
-        and isinstance(saved_at := state.get("saved_at", wall_times[-1]), float)
-        and isinstance(rows, list)
-        and all(isinstance(row, list) and all(isinstance(cell, int | float | str) for cell in row) for row in rows)
-    )
-    if not sound:
-        raise UserError(f"{path} is damaged: its history is not what mlpexp writes; train the run again")
-    missing = len(run_directory.LAYER_NAMES)  # columns that came later are empty
-    return history, [[*row, *[""] * (missing - len(row))] for row in rows], wall_times[0], saved_at
 
 
 def _refuse_what_would_differ(

@@ -18,8 +18,9 @@ from mlpexp.tracking import figures
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import image
 from mlpexp.training import decision_boundary
+from mlpexp.training.decision_boundary import shown_part
 
-SAMPLES = [42, 64, 1337]  # those that the course notebook shows
+GALLERY = [42, 64, 1337]  # those that the course notebook shows
 
 
 def draw(module: Classifier, data: Prepared, record: RunRecord, directory: Path, events: EventLog | None) -> None:
@@ -59,22 +60,22 @@ def _curves(module: Classifier, record: RunRecord) -> Figure:
 
 
 def _of_values(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:
-    part = "test" if len(data.split.test) else "val"
+    part = shown_part(data)
     inputs, targets = data.part(part)
     with torch.no_grad():
         outputs = module.cpu()(inputs)  # (n, T)
     if torch.isfinite(outputs).all():
         predicted, true = (data.description.in_target_units(values.numpy()) for values in (outputs, targets))
-        words = "test samples" if part == "test" else "validation samples"
-        yield f"predicted_{part}", figures.predicted_values(predicted, true, data.description.target_names, words)
+        names = data.description.target_names
+        yield f"predicted_{part}", figures.predicted_values(predicted, true, names, decision_boundary.SAMPLES[part])
 
 
 def _of_classes(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:
     if data.image_shape is not None:
         pictures = data.inputs.numpy().reshape(-1, *data.image_shape)
         names = np.array(data.class_names)[data.labels.numpy()]
-        yield "samples", figures.sample_gallery(pictures, names, [i for i in SAMPLES if i < len(pictures)])
-    part = "test" if len(data.split.test) else "val"
+        yield "samples", figures.sample_gallery(pictures, names, [i for i in GALLERY if i < len(pictures)])
+    part = shown_part(data)
     inputs, labels = data.part(part)
     with torch.no_grad():
         probabilities = softmax(module.cpu()(inputs))  # (n, C)
@@ -85,18 +86,11 @@ def _of_classes(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figur
         yield f"confusion_{part}", figures.confusion_matrix(counts.numpy(), data.class_names)
         if data.image_shape is not None:
             shown = inputs.numpy().reshape(-1, *data.image_shape)
-            yield (
-                f"mistakes_{part}",
-                figures.mistakes(
-                    shown, labels.numpy(), predicted.numpy(), confidence.numpy(), class_names=data.class_names
-                ),
-            )
+            guesses = labels.numpy(), predicted.numpy(), confidence.numpy()
+            yield f"mistakes_{part}", figures.mistakes(shown, *guesses, class_names=data.class_names)
             if module.network.user_module is None:
                 first = module.parameter_values()["layers.0.weight"].numpy()  # (width, I)
                 yield "first_layer", figures.first_layer_weights(first, data.image_shape)
         if decision_boundary.is_plane(data.description):
-            words = "test samples" if part == "test" else "validation samples"
-            yield (
-                "decision_boundary",
-                decision_boundary.draw(module, data.description, inputs.numpy(), labels.numpy(), words),
-            )
+            plane = inputs.numpy(), labels.numpy(), decision_boundary.SAMPLES[part]
+            yield "decision_boundary", decision_boundary.draw(module, data.description, *plane)

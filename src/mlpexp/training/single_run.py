@@ -34,7 +34,7 @@ from mlpexp.store import (
 from mlpexp.store.run_directory import Result
 from mlpexp.tracking.event_files import EventLog, carried_over
 from mlpexp.tracking.run_events import Hparam, curve_titles, end_events, start_events
-from mlpexp.training import resume
+from mlpexp.training import recorded_history, resume
 from mlpexp.training.final_status import Conclusion, conclude, result_of
 from mlpexp.training.lightning_logger import RunLogger
 from mlpexp.training.recorder import DeferredCheckpointIO, Recorder
@@ -120,7 +120,7 @@ class _Run:
             trainer.fit(self.module, self.data, ckpt_path=last, weights_only=True)
             fit_s = time.perf_counter() - fit_started
             if trainer.world_size > 1:  # trained by processes that have ended; what they wrote is in the directory
-                recorder.begin(*resume.read_tables(self.directory))
+                recorder.begin(*recorded_history.read_tables(self.directory))
             if not recorder.record.history:
                 raise UserError("training stopped before its first epoch was done; allow it more steps or time")
             self._replace()
