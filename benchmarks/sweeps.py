@@ -12,6 +12,7 @@ done, with hardware, versions and date; the same command again measures what is 
 import argparse
 import csv
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -51,6 +52,8 @@ TARGETS = {"seeds": 15, "many": 14, "few": 4.5, "grid": 1.4}  # so many times fa
 TOLERANCE = 5e-3  # of losses and accuracies after ten epochs: the engines round differently, and training amplifies it
 COMPOSE_TARGET_MS = 2.0
 MEMORY_TARGET = 1.3
+FURTHER_TARGET = 0.6  # of the processor time of training anew
+SETTLE_S = 8  # ext4 does not use the places of files again that were removed in the last five seconds
 PLACE = Path(__file__)
 
 
@@ -64,11 +67,12 @@ class Size(NamedTuple):
     sample: int = 6  # runs of the basic launcher
     bare: int = 5  # bare loops of the default network each time
     composed: int = 1000
+    further: int = 1000
     table: tuple[int, int] = (10_000, 100_000)
     epochs: int = 10
 
 
-QUICK = Size(seeds=64, many=3, few=2, repeats=1, sample=2, bare=1, composed=50, table=(8, 16), epochs=2)
+QUICK = Size(seeds=64, many=3, few=2, repeats=1, sample=2, bare=1, composed=50, further=8, table=(8, 16), epochs=2)
 
 
 def main() -> None:
@@ -260,6 +264,44 @@ def table(size: Size, place: Path) -> dict[str, Any]:
     return _in_table(size.table[0], place)
 
 
+def further(size: Size, place: Path) -> dict[str, Any]:
+    """A sweep trained to twice its epochs by the second command, beside the same runs trained anew for all of them."""
+    found: dict[str, Any] = {"runs": size.further, "turns": size.repeats, "target": FURTHER_TARGET}
+    half, whole = size.epochs // 2, size.epochs
+    for network, words in {"64-50-10": [], "64-256-256-10": ["model.depth=2", "model.width=256"]}.items():
+        sides: dict[str, list[Spent]] = {"further": [], "anew": []}
+        for turn in range(size.repeats):
+            there = place / f"{network}-{turn}"
+            there.mkdir()
+
+            def train(name: str, epochs: int, there: Path = there, words: list[str] = words) -> Spent:
+                seeds = f"seed=range({size.further})"
+                return spend([*TRAIN, "-m", seeds, f"trainer.max_epochs={epochs}", f"name={name}", *words], there)
+
+            train("further", half)
+            time.sleep(SETTLE_S)
+            sides["further"].append(train("further", whole))
+            time.sleep(SETTLE_S)
+            sides["anew"].append(train("anew", whole))
+            _assert_equal_metrics(there / "multirun/further", there / "multirun/anew", size.further)
+            shutil.rmtree(there)
+            time.sleep(SETTLE_S)
+        for key in ("wall_s", "cpu_s"):
+            medians = {side: statistics.median(getattr(one, key) for one in spent) for side, spent in sides.items()}
+            found |= {f"{network}_{side}_{key}": value for side, value in medians.items()}
+            found[f"{network}_ratio_{key}"] = medians["further"] / medians["anew"]
+    return found
+
+
+def _assert_equal_metrics(one: Path, other: Path, runs: int) -> None:
+    """All runs of both sweeps have the same epochs, bit for bit."""
+    names = [path.parent.name for path in other.glob(f"*/{file_names.METRICS}")]
+    assert len(names) == runs
+    for name in names:
+        own, others = [(sweep / name / file_names.METRICS).read_bytes() for sweep in (one, other)]
+        assert own == others, f"{name} differs after further training"
+
+
 def large_table(size: Size, place: Path) -> dict[str, Any]:
     """Ten times as many: what a run more costs, in seconds and memory."""
     small, large = (_in_table(count, place / str(count)) for count in size.table)
@@ -287,6 +329,7 @@ PARTS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "compose": composition,
     "basic": basic_launcher,
     "scikit-learn": scikit_learn,
+    "further": further,
     "table": table,
     "large table": large_table,
 }
@@ -344,6 +387,16 @@ def markdown(document: Mapping[str, Any]) -> str:
             f"\nComposing and checking {composed['configurations']:,} configurations takes "
             f"{composed['ms_each']:.2f} ms each, wanted at most {composed['target']:g}; Hydra itself composes one in "
             f"{composed['ms_each_by_hydra']:.0f} ms."
+        )
+    if longer := parts.get("further"):
+        ratios = ", ".join(
+            f"{longer[f'{network}_ratio_cpu_s']:.2f} of the processor time and {longer[f'{network}_ratio_wall_s']:.2f} "
+            f"of the seconds for {network}"
+            for network in ("64-50-10", "64-256-256-10")
+        )
+        lines.append(
+            f"\nTraining {longer['runs']:,} runs from {size['epochs'] // 2} to {size['epochs']} epochs takes {ratios} "
+            f"of training them anew, wanted at most {longer['target']:g}."
         )
     for name in ("table", "large table"):
         if row := parts.get(name):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from mlpexp import data as datasets
 from mlpexp.config.schema import DataConfig
@@ -13,6 +14,7 @@ from mlpexp.data.batches import Batches, epoch_order
 from mlpexp.data.datamodule import TableDataModule
 from mlpexp.data.prepared_data import prepare
 from mlpexp.data.splits import noisy_labels, split
+from mlpexp.data.stratified_split import stratified_split
 from mlpexp.runtime.errors import UserError
 
 LABELS = load_digits().target.astype(np.int64)
@@ -53,6 +55,24 @@ def test_a_split_is_disjoint_complete_stratified_and_of_the_size_that_was_asked(
     for part in (train, val, test):
         wanted = np.bincount(LABELS) * len(part) / 1797
         assert (np.abs(np.bincount(LABELS[part], minlength=10) - wanted) < 2).all()
+
+
+def test_a_stratified_split_has_the_indices_of_scikit_learn_and_refuses_what_it_refuses():
+    generator = np.random.default_rng(0)
+    compared = 0
+    for _ in range(300):
+        labels = generator.integers(0, generator.integers(1, 8), generator.integers(2, 200)) * generator.integers(1, 3)
+        taken, seed = int(generator.integers(0, len(labels) + 2)), int(generator.integers(2**31))
+        try:
+            expected = train_test_split(np.arange(len(labels)), test_size=taken, stratify=labels, random_state=seed)
+        except ValueError:
+            with pytest.raises(ValueError, match="samples of"):
+                stratified_split(labels, taken, seed)
+            continue
+        compared += 1
+        for ours, theirs in zip(stratified_split(labels, taken, seed), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert compared > 100
 
 
 def test_the_default_split_is_the_one_that_earlier_results_belong_to():

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlpexp.config.overrides import shell_word
 from mlpexp.data.data_config import DataConfig
+from mlpexp.data.stratified_split import stratified_split
 from mlpexp.runtime.errors import UserError
 
 Indices = NDArray[np.int64]
@@ -90,10 +91,8 @@ def _take(among: Indices, labels: NDArray[np.int64], share: float, seed: int) ->
     """`among` without a stratified share (in samples) of it, and the share."""
     if share == 0:
         return among, among[:0]
-    from sklearn.model_selection import train_test_split  # late: a second
-
-    kept, taken = train_test_split(among, test_size=round(share), stratify=labels[among], random_state=seed)
-    return kept, taken
+    kept, taken = stratified_split(labels[among], round(share), seed)
+    return among[kept], among[taken]
 
 
 def _smallest(labels: NDArray[np.int64], part: Indices) -> int:

@@ -91,7 +91,7 @@ def _fill(handle: int, content: Content, *, durable: bool) -> None:
     """Write `content` to an open file and close it."""
     try:
         for piece in [content] if isinstance(content, bytes | str) else content:
-            _write_all(handle, piece.encode() if isinstance(piece, str) else piece)
+            write_whole(handle, piece.encode() if isinstance(piece, str) else piece)
         if durable:
             portable.sync(handle)
     finally:
@@ -150,7 +150,8 @@ def _opened(directory: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _write_all(handle: int, content: bytes) -> None:
+def write_whole(handle: int, content: bytes) -> None:
+    """All of `content` to an open file, however often the system takes a part."""
     data = memoryview(content)
     while data:
         data = data[os.write(handle, data) :]

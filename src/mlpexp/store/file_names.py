@@ -30,6 +30,7 @@ TABLE = "runs.jsonl"
 WEIGHTS = "weights.bin"
 MULTIRUN = "multirun.yaml"
 SET_ASIDE = ".set_aside"
+RECYCLED = ".recycled"
 WORKERS = ".workers"
 STATES = ".stacks"
 

@@ -160,7 +160,12 @@ def parse_layers(text: str, path: Path) -> list[list[float | str]]:
 
 def write_result(directory: Path, result: Result) -> None:
     """The marker: after this call the run counts as done (where its status is final)."""
-    atomic_files.write(directory / RESULT, _indented(_sealed(result)) + "\n")
+    atomic_files.write(directory / RESULT, result_text(result))
+
+
+def result_text(result: Result) -> str:
+    """The marker, sealed, as a person reads it."""
+    return _indented(_sealed(result)) + "\n"
 
 
 def _indented(value: Any, line: str = "\n") -> str:

@@ -19,6 +19,7 @@ from mlpexp.store import (
     atomic_files,
     file_names,
     further_training,
+    recycled_directory,
     results_table,
     run_directory,
     run_state,
@@ -139,6 +140,7 @@ class RunStore:
         aside = self.directory / file_names.SET_ASIDE
         atomic_files.make_directory(self.directory, parents=True)
         atomic_files.clean(self.directory)
+        recycled_directory.clean(self.directory)
         if moved := [one for one in survey.found.values() if one.earlier and one.earlier.place == one.place]:
             self._make_room(moved, survey.manifest)
         here = {one.place for one in survey.found.values()}

@@ -17,7 +17,7 @@ from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.runtime import portable, signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
 from mlpexp.runtime.process_pool import missing_semaphores
-from mlpexp.store import failure_record, file_names, run_table, run_weights, stack_states
+from mlpexp.store import failure_record, file_names, recycled_directory, run_table, run_weights, stack_states
 from mlpexp.store.identity import identity
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import Result, Status
@@ -92,6 +92,7 @@ def train_sweep(
                 if not in_portions:  # of runs that had fewer epochs, too
                     stack_states.keep(directory, ())
                 stack_states.clean(directory)
+                recycled_directory.clean(directory)
             except Interrupted as stop:
                 kept = progress.kept()
                 progress.note_interrupted(first_line(stop))

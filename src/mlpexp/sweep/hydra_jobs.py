@@ -128,18 +128,6 @@ class StackedReturn(JobReturn):
         return self._return_value
 
 
-def write_hydra_files(job: Job) -> None:
-    """The job's directory with the files that Hydra puts there."""
-    job.directory.mkdir(parents=True, exist_ok=True)
-    if job.output_subdir is not None and job.make_files is not None:
-        directory = job.directory / job.output_subdir
-        directory.mkdir(parents=True, exist_ok=True)
-        atomic_files.clean(directory)
-        atomic_files.write_all(directory, job.make_files(job.spec, job.output_dir))
-    if job.log is not None:
-        job.log.touch()
-
-
 def restore_hydra_files(job: Job) -> None:
     """Write again what a finished job has lost of them: its marker does not list what was there before training."""
     if job.output_subdir is None or job.make_files is None:

@@ -23,7 +23,7 @@ from mlpexp.store import directory_lock, worker_session
 from mlpexp.store.directory_checks import check_sweep_directory
 from mlpexp.store.run_store import RunStore, Survey
 from mlpexp.sweep.checked_runs import check
-from mlpexp.sweep.hydra_jobs import HydraCalls, StackedReturn, restore_hydra_files, write_hydra_files
+from mlpexp.sweep.hydra_jobs import HydraCalls, StackedReturn, restore_hydra_files
 from mlpexp.sweep.jobs import Ended, Job, Outcome, ended_rows
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.training.engine_choice import engine_of
@@ -187,10 +187,14 @@ class Sweep:
                 run.surveyed(survey.found[run.output_dir], swept)
                 if run.output_dir not in jobs and (run.done or not run.needs_run_job):
                     jobs[run.output_dir] = run
+                    if not self.hydra.has_job_callbacks and run.waits(survey.found[run.output_dir]):
+                        continue
                     if run.config.record == "run":
                         started = time.perf_counter()
-                        write = write_hydra_files if run.done is None else restore_hydra_files
-                        write(run)
+                        if run.done is None:
+                            run.open_directory()
+                        else:
+                            restore_hydra_files(run)
                         writing += [time.perf_counter() - started] * (run.done is None)
                 run.make_files = None  # so that many runs fit into memory
             repeated = sum(run.output_dir in jobs for run in runs) - len(jobs)

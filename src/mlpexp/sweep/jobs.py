@@ -3,6 +3,7 @@
 Imports no torch, so that a refused or finished sweep ends quickly.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,9 +23,10 @@ from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import is_storage
 from mlpexp.store import atomic_files, failure_record, run_directory
+from mlpexp.store.file_names import HYDRA, LOG
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import FINAL, Result
-from mlpexp.store.run_state import Found
+from mlpexp.store.run_state import Found, State
 from mlpexp.store.run_weights import Weights
 
 
@@ -33,7 +35,7 @@ class Job:
     """One run of a sweep, checked.
 
     It has its place once it has been surveyed; while it trains, its directory exists with Hydra's files, unless
-    `record=table`.
+    `record=table`, or `waits` has said that they can be written when it has trained.
     """
 
     spec: RunSpec
@@ -61,7 +63,7 @@ class Job:
     output_subdir: str | None = None
     """directory for Hydra's three files; None if they are not wanted"""
     make_files: MakeFiles | None = None
-    """makes these files; None when they are written"""
+    """makes these files; None when they are written, or never will be"""
     needs_run_job: bool = False
     """only Hydra's `run_job` can do what it asks for, e.g. change the directory"""
 
@@ -84,6 +86,21 @@ class Job:
         self.earlier = found.earlier if found.result is None else None
         self.data_digest = data.digest(self.config.data)
 
+    def waits(self, found: Found) -> bool:
+        """Whether its directory is not needed before it has trained: it continues a shorter run, which stays till then.
+
+        Args:
+            found: the run in the survey.
+        """
+        return (
+            found.state is State.SHORTER
+            and self.config.record == "run"
+            and self.config.tracking.weights is None  # written while it trains
+            and self.output_subdir == HYDRA
+            and self.log_name in (None, LOG)
+            and not os.path.lexists(self.place)
+        )
+
     @property
     def epochs_before(self) -> int:
         """How many epochs it has behind it when it starts, by its earlier result."""
@@ -96,7 +113,22 @@ class Job:
 
     def packed(self, *, alone: bool) -> "Job":
         """The same as plain data, for another process; a stack does not need the whole configuration."""
-        return replace(self, hydra=partial(_given, self.hydra(self.spec) if alone else None), make_files=None)
+        files = None if self.make_files is None else partial(_made, self.make_files(self.spec, self.output_dir))
+        return replace(self, hydra=partial(_given, self.hydra(self.spec) if alone else None), make_files=files)
+
+    def open_directory(self) -> None:
+        """Make its directory with the files that Hydra puts there, unless that is done."""
+        if self.make_files is None:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if self.output_subdir is not None:
+            directory = self.directory / self.output_subdir
+            directory.mkdir(parents=True, exist_ok=True)
+            atomic_files.clean(directory)
+            atomic_files.write_all(directory, self.make_files(self.spec, self.output_dir))
+        if self.log is not None:
+            self.log.touch()
+        self.make_files = None
 
     @contextmanager
     def surroundings(self) -> Iterator[None]:
@@ -118,6 +150,10 @@ class Job:
 def _given(cfg: DictConfig | None, _: RunSpec) -> DictConfig:
     assert cfg is not None, "a run that trains in a stack was packed without its whole configuration"
     return cfg
+
+
+def _made(files: dict[str, str], spec: RunSpec, output_dir: str) -> dict[str, str]:
+    return files
 
 
 @dataclass(slots=True, kw_only=True)
@@ -185,4 +221,5 @@ def failed(job: Job, error: BaseException) -> Outcome:
         raise error
     if not isinstance(error, Exception):  # SystemExit, passed on, would end the sweep, and silently
         error = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
+    job.open_directory()
     return Outcome(result=failure_record.write_failure(job.directory, job.config, error, job.log), error=error)

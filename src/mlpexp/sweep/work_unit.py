@@ -17,6 +17,7 @@ from mlpexp.runtime import signals, user_code
 from mlpexp.runtime.errors import Interrupted, UserError, first_line, is_storage
 from mlpexp.store import atomic_files, checkpoint_files, failure_record, file_names, run_directory, run_state
 from mlpexp.store.identity import identity
+from mlpexp.store.recycled_directory import RecycledDirectory
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.store.worker_session import Gone
@@ -117,10 +118,14 @@ def work(
 
 def _written(unit: Unit, trained: StackModule) -> Iterator[tuple[int, Outcome]]:
     """The outcomes of a stack, once each run is written; a signal waits, because they are trained."""
+    recycled = None if unit.sweep is None else RecycledDirectory(unit.sweep)
     with signals.deferred():
         for row, (place, job) in enumerate(zip(unit.places, unit.jobs, strict=True)):
             tensors = job.config.record == "run" or job.config.keep_weights
-            yield place, write_outcome(job, trained.data[row], trained.state(row, copy=False, tensors=tensors))
+            state = trained.state(row, copy=False, tensors=tensors)
+            yield place, write_outcome(job, trained.data[row], state, recycled)
+        if recycled is not None:
+            recycled.remove()
 
 
 def train_parts(
@@ -175,6 +180,7 @@ def _save(unit: Unit, module: StackModule) -> None:
     saved_states.save(unit.sweep, dict(zip(identities(unit), map(module.state, rows), strict=True)))
     for job, record in zip(unit.jobs, module.records, strict=True):
         if job.config.record == "run":
+            job.open_directory()
             metrics = run_directory.metrics_csv(record.history)
             atomic_files.write(job.directory / file_names.METRICS, metrics)
 
@@ -223,31 +229,57 @@ def data_of(job: Job) -> Prepared:
     return found
 
 
-def write_outcome(job: Job, data: Prepared, state: TrainingState) -> Outcome:
-    """The outcome of a run that has trained in a stack, once its directory is written, or with what the table keeps."""
+def write_outcome(job: Job, data: Prepared, state: TrainingState, recycled: RecycledDirectory | None = None) -> Outcome:
+    """The outcome of a run that has trained in a stack, once its directory is written, or with what the table keeps.
+
+    Args:
+        recycled: keeps the directory of the run as it was before, for the next run.
+    """
     if job.config.record == "table":
         result, files = run_entry(job.config, data, state, job.overrides)
         weights = tested_weights(job.config, data, state) if job.config.keep_weights else None
         return Outcome(result=result, files=files, weights=weights if result.status in FINITE else None)
-    result = write_run(job.config, data, state, job.directory, job.hparams)
+    write = None
+    if recycled and job.make_files is not None:
+        write = partial(_write_recycled, recycled, job)
+    else:
+        job.open_directory()
+    result = write_run(job.config, data, state, job.directory, job.hparams, write)
     if result.message and result.status != "stopped":
         job.note(f"[WARNING] - {result.message}\n")
-    _remove_shorter(job)
+    _remove_shorter(job, recycled)
     # the checksums are in the marker now, and a sweep keeps every run's result to its end
     return Outcome(result=replace(result, files={}))
 
 
-def _remove_shorter(job: Job) -> None:
+def _write_recycled(recycled: RecycledDirectory, job: Job, directory: Path, files: Mapping[str, bytes]) -> None:
+    """Make a recycled directory the run's, with Hydra's files and its log."""
+    assert job.make_files is not None
+    whole = dict(files)
+    for name, text in job.make_files(job.spec, job.output_dir).items():
+        whole[f"{file_names.HYDRA}/{name}"] = text.encode()
+    if job.log is not None:
+        whole[job.log.name] = b""
+    recycled.become(directory, whole)
+    job.make_files = None
+
+
+def _remove_shorter(job: Job, recycled: RecycledDirectory | None = None) -> None:
     """The longer run is written: what it was before is not needed any more."""
-    if job.earlier is not None:
-        run_state.remove_shorter(job.earlier, job.earlier.directory.parent / file_names.SET_ASIDE)
+    if job.earlier is None:
+        return
+    aside = job.earlier.directory.parent / file_names.SET_ASIDE
+    if recycled is None:
+        run_state.remove_shorter(job.earlier, aside)
+    else:
+        recycled.take(job.earlier, aside)
 
 
 def mark_interrupted(jobs: Iterable[Job], stop: Interrupted) -> None:
     """Note in the directories of runs that are not done that their training was under way."""
     with signals.deferred():
         for job in jobs:
-            if job.config.record == "run":  # the table has lines of finished runs only
+            if job.config.record == "run" and job.make_files is None:  # the table has lines of finished runs only
                 failure_record.write_marker(job.directory, job.config, "interrupted", first_line(stop))
 
 
@@ -265,6 +297,7 @@ def _by_epoch(unit: Unit, states: Mapping[int, TrainingState]) -> Iterable[list[
 
 def _train_alone(job: Job) -> Outcome:
     """Train one job in the surroundings that Hydra promises it; what it raises stays with it."""
+    job.open_directory()
     job.directory.mkdir(parents=True, exist_ok=True)
     try:
         data_of(job)

@@ -1,7 +1,7 @@
 """The directory of a run that trained in a stack: the files that it would have written alone."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,12 +28,14 @@ def write_run(
     state: TrainingState,
     directory: Path,
     hparams: Mapping[str, Hparam] | None = None,
+    write: Callable[[Path, Mapping[str, bytes]], None] | None = None,
 ) -> Result:
     """Write everything of a run whose training has ended; the marker comes last.
 
     Args:
-        directory: exists; holds what Hydra writes.
+        directory: holds what Hydra writes.
         hparams: its row of TensorBoard's HParams page.
+        write: puts files, by path, into the directory; by default one after the other.
     """
     directory_checks.check_unused(directory, under_way=True)
     record, wall_times = state.record, state.wall_times
@@ -75,20 +77,25 @@ def write_run(
         if record.confusion:
             events.append(confusion_table(record.confusion, data.class_names, wall_times[-1], end.epoch or 0))
         files[file_name(wall_times[0])] = encode(events)
+    there: dict[str, bytes] = {}
+    if cfg.tracking.weights is not None:  # written while the run trained
+        kept = directory / file_names.WEIGHTS_BY_EPOCH
+        with suppress(FileNotFoundError):  # asked for when the run had trained, so that no epoch is kept
+            there[kept.name] = safe_files.read_bytes(kept, run_directory.MAX_FILE, follow=False)
+    result = _result(cfg, data, state, end, files | there)
+    (write or _write_files)(directory, files | {file_names.RESULT: run_directory.result_text(result).encode()})
+    return result
+
+
+def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, by path, into a directory that is there; those at its top last, in their order."""
     folders: dict[str, dict[str, bytes]] = {}
     for path, content in files.items():
         folder, _, name = path.rpartition("/")
         folders.setdefault(folder, {})[name] = content
     atomic_files.make_directory((directory / file_names.LAST).parent)
-    for folder, inside in folders.items():
-        atomic_files.write_all(directory / folder, inside)
-    if cfg.tracking.weights is not None:  # written while the run trained
-        kept = directory / file_names.WEIGHTS_BY_EPOCH
-        with suppress(FileNotFoundError):  # asked for when the run had trained, so that no epoch is kept
-            files[kept.name] = safe_files.read_bytes(kept, run_directory.MAX_FILE, follow=False)
-    result = _result(cfg, data, state, end, files)
-    run_directory.write_result(directory, result)
-    return result
+    for folder in sorted(folders, reverse=True):
+        atomic_files.write_all(directory / folder, folders[folder])
 
 
 def run_entry(

@@ -1,0 +1,132 @@
+"""The directory of a shorter run that is not needed any more, whose files become those of the next run.
+
+Making and removing a dozen small files takes the system longer than training a small network for some epochs. So a
+sweep that is trained further moves the directory of a shorter run out of the way once the longer run is written,
+overwrites its files with those of the next run, and gives it that run's name: every run is whole at each moment.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from mlpexp.store import atomic_files, file_names, run_state
+from mlpexp.store.run_state import Found
+
+_numbers = count()
+
+
+class RecycledDirectory:
+    """At most one directory, below `file_names.RECYCLED` of the sweep in `directory`."""
+
+    def __init__(self, sweep: Path) -> None:
+        self._folder = sweep / file_names.RECYCLED
+        self._place = ""
+        self._files: set[str] = set()  # there, relative to it
+
+    def __bool__(self) -> bool:
+        return bool(self._place)
+
+    def take(self, found: Found, aside: Path) -> None:
+        """Take the directory of a shorter run, or remove it, see `run_state.remove_shorter`."""
+        files = None if self._place or found.result is None else _plain_files(found.place, found.result.files)
+        if files is None:
+            run_state.remove_shorter(found, aside)
+            return
+        atomic_files.make_directory(self._folder)
+        place = str(self._folder / f"{os.getpid()}-{next(_numbers)}")
+        os.rename(found.place, place)  # noqa: PTH104 - texts, there are thousands
+        self._place, self._files = place, files
+
+    def become(self, directory: Path, files: Mapping[str, bytes]) -> None:
+        """Make `directory`, which is not there, hold just these files, by path; a crash leaves all of it or nothing."""
+        place, self._place = self._place, ""
+        left = sorted(self._files - files.keys())
+        for path, content in files.items():
+            if path not in self._files:
+                alike = [other for other in left if other.rpartition("/")[0] == path.rpartition("/")[0]]
+                if alike:
+                    left.remove(alike[0])
+                    os.rename(f"{place}/{alike[0]}", f"{place}/{path}")  # noqa: PTH104
+                else:
+                    atomic_files.make_directory(Path(f"{place}/{path}").parent)
+            _overwrite(f"{place}/{path}", content)
+        for path in left:
+            os.unlink(f"{place}/{path}")  # noqa: PTH108
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(place, directory)  # noqa: PTH104
+
+    def remove(self) -> None:
+        """Remove the directory that was taken last."""
+        if self._place:
+            shutil.rmtree(self._place)
+            self._place = ""
+        with suppress(OSError):  # another worker's is there
+            self._folder.rmdir()
+
+
+def clean(sweep: Path) -> None:
+    """Remove what killed workers have left; no process may be training in this sweep.
+
+    Raises:
+        UserError: there is a symbolic link in its place.
+    """
+    folder = sweep / file_names.RECYCLED
+    atomic_files.refuse_link(folder)
+    if folder.is_dir():
+        shutil.rmtree(folder)  # nothing but what `take` has found to be a run's own files
+
+
+def _plain_files(directory: str, listed: Iterable[str]) -> set[str] | None:
+    """The files of a run's directory, if there are no others than those of its marker, Hydra's and its log."""
+    known = {
+        *listed,
+        file_names.RESULT,
+        file_names.LOG,
+        *(f"{file_names.HYDRA}/{name}" for name in file_names.OF_HYDRA),
+    }
+    folders = {name.rpartition("/")[0] for name in known} - {""}
+    if os.path.islink(directory):  # noqa: PTH114
+        return None
+    found: set[str] = set()
+    try:
+        for folder in ("", *folders):
+            with os.scandir(f"{directory}/{folder}") as entries:
+                for entry in entries:
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_file(follow_symlinks=False) and path in known:
+                        found.add(path)
+                    elif not (entry.is_dir(follow_symlinks=False) and path in folders):
+                        return None
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _overwrite(path: str, content: bytes) -> None:
+    """Write into the file that is there, unless it shares its content with another name."""
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+    except OSError:  # a link, or write-protected
+        handle = _anew(path, flags)
+    try:
+        there = os.fstat(handle)
+        if there.st_nlink > 1 or not stat.S_ISREG(there.st_mode):
+            os.close(handle)
+            handle = _anew(path, flags)
+        elif there.st_size > len(content):
+            os.ftruncate(handle, len(content))
+        atomic_files.write_whole(handle, content)
+    finally:
+        os.close(handle)
+
+
+def _anew(path: str, flags: int) -> int:
+    os.unlink(path)  # noqa: PTH108
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
