@@ -24,12 +24,12 @@ def parser(description: str | None, example: str) -> argparse.ArgumentParser:
 
 def of_trained_runs(description: str | None, example: str) -> argparse.ArgumentParser:
     """As `parser`, with the run, its checkpoint, and the choice of an ensemble, see `ensemble_choice`."""
-    found = parser(description, example)
-    found.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
-    found.add_argument(
+    options = parser(description, example)
+    options.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")
+    options.add_argument(
         "--weights", choices=("best", "last"), help="which checkpoint (default: the one that the run was tested with)"
     )
-    group = found.add_argument_group(
+    group = options.add_argument_group(
         "ensembles", "RUN is a sweep's directory; members are chosen by validation, never by the test part"
     )
     group.add_argument("--ensemble", type=_count, metavar="N", help="average so many of its runs, or all")
@@ -46,7 +46,7 @@ def of_trained_runs(description: str | None, example: str) -> argparse.ArgumentP
         metavar="KEY=VALUE",
         help="only runs with this value of a swept key (or VALUE,VALUE); may be given several times",
     )
-    return found
+    return options
 
 
 def ensemble_choice(given: argparse.Namespace) -> "Choice | None":

@@ -12,16 +12,16 @@ from mlpexp.nn.network import NetworkSpec
 
 def table(network: NetworkSpec) -> Table:
     """A row for each layer: its kind and settings, its tensors by name, their parameters."""
-    found = Table(header_style="bold")
+    layers = Table(header_style="bold")
     for name in ("#", "layer", "tensors"):
-        found.add_column(name)
-    found.add_column("parameters", justify="right")
+        layers.add_column(name)
+    layers.add_column("parameters", justify="right")
     for k, (layer, names) in enumerate(zip(network.layers, network.names, strict=True)):
         shapes = {**layer.shapes, **layer.buffers}
         tensors = "\n".join(f"{names.get(name, name)} {shape}" for name, shape in shapes.items())
         count = sum(prod(shape) for shape in layer.shapes.values())
-        found.add_row(str(k), escape(described(layer)), escape(tensors), f"{count:,}" if count else "")
-    return found
+        layers.add_row(str(k), escape(described(layer)), escape(tensors), f"{count:,}" if count else "")
+    return layers
 
 
 def described(layer: LayerSpec) -> str:

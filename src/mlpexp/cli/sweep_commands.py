@@ -23,12 +23,12 @@ def list_runs(sweep: Path, statuses: Sequence[str] | None = None) -> None:
     Raises:
         UserError: there is no sweep, or no such status.
     """
-    found = _with_status(sweep_contents.runs(sweep), statuses)
-    for run in found:
+    runs = _with_status(sweep_contents.runs(sweep), statuses)
+    for run in runs:
         where = "table" if run.in_table else spelled(run.size)
         aside = " (set aside)" if run.is_aside else ""
         say(f"{run.status:<11} {where:>9}  {run.name}{aside}")
-    say(_counted(found))
+    say(_counted(runs))
 
 
 def show(sweep: Path, name: str | None = None) -> None:
@@ -37,18 +37,18 @@ def show(sweep: Path, name: str | None = None) -> None:
     Raises:
         UserError: there is no sweep, or no such run.
     """
-    found = sweep_contents.runs(sweep)
+    stored = sweep_contents.runs(sweep)
     if name is not None:
-        for run in _named(found, [name]):
+        for run in _named(stored, [name]):
             _show_run(run)
         return
-    say(f"{sweep}: {_counted([run for run in found if not run.is_aside])}")
-    if aside := [run for run in found if run.is_aside]:
+    say(f"{sweep}: {_counted([run for run in stored if not run.is_aside])}")
+    if aside := [run for run in stored if run.is_aside]:
         say(f"set aside: {_counted(aside)}")
     if saved := stack_states.saved_runs(sweep):
         say(f"under way: {len(saved):,} runs are saved with their epochs so far")
     sizes: dict[str, int] = defaultdict(int)
-    for run in found:
+    for run in stored:
         for path, size in run.ours.items():
             sizes[_kind(path)] += size
     for path in sweep.iterdir():
@@ -58,7 +58,7 @@ def show(sweep: Path, name: str | None = None) -> None:
             sizes[path.name] += sweep_contents.size_of(path)
     for kind, size in sorted(sizes.items(), key=lambda item: -item[1]):
         say(f"  {spelled(size):>9}  {kind}")
-    if others := sum(len(run.others) for run in found):
+    if others := sum(len(run.others) for run in stored):
         say(f"  {others:,} files in the directories of runs were not written by mlpexp")
 
 
@@ -68,12 +68,12 @@ def remove(sweep: Path, names: Sequence[str], statuses: Sequence[str] | None, *,
     Raises:
         UserError: there is no such run, nothing is chosen, or the sweep is in use.
     """
-    found = sweep_contents.runs(sweep)
-    chosen = _named(found, names)
+    stored = sweep_contents.runs(sweep)
+    chosen = _named(stored, names)
     if statuses:
-        chosen += _with_status([run for run in found if not run.is_aside], statuses)
+        chosen += _with_status([run for run in stored if not run.is_aside], statuses)
     if aside:
-        chosen += [run for run in found if run.is_aside]
+        chosen += [run for run in stored if run.is_aside]
     if not (names or statuses or aside):
         raise UserError("rm needs the runs to remove: names, --status failed,damaged, or --set-aside")
     chosen = list({(run.name, run.in_table): run for run in chosen}.values())
@@ -100,9 +100,9 @@ def compact(sweep: Path, *, weights: bool, yes: bool) -> None:
     Raises:
         UserError: there is no sweep, it is in use, or a run is not what its marker says.
     """
-    found = sweep_contents.runs(sweep)
-    chosen = sweep_housekeeping.compactable(found)
-    left = Counter(run.status for run in found if run not in chosen and not run.in_table and not run.is_aside)
+    stored = sweep_contents.runs(sweep)
+    chosen = sweep_housekeeping.compactable(stored)
+    left = Counter(run.status for run in stored if run not in chosen and not run.in_table and not run.is_aside)
     stay = f"; {', '.join(f'{n:,} {status}' for status, n in left.items())} stay as they are" if left else ""
     if not chosen:
         say(f"no finished run has a directory of its own; nothing to do{stay}")
@@ -177,26 +177,26 @@ def _show_run(run: StoredRun) -> None:
         say(f"             {path.name} (not written by mlpexp)")
 
 
-def _with_status(found: Sequence[StoredRun], statuses: Sequence[str] | None) -> list[StoredRun]:
+def _with_status(runs: Sequence[StoredRun], statuses: Sequence[str] | None) -> list[StoredRun]:
     if wrong := [status for status in statuses or () if status not in STATUSES]:
         raise UserError(f"unknown status {wrong[0]!r}; choose of {', '.join(STATUSES)}, e.g. --status failed,damaged")
-    return [run for run in found if not statuses or run.status in statuses]
+    return [run for run in runs if not statuses or run.status in statuses]
 
 
-def _named(found: Sequence[StoredRun], names: Sequence[str]) -> list[StoredRun]:
-    known = {run.name for run in found}
+def _named(runs: Sequence[StoredRun], names: Sequence[str]) -> list[StoredRun]:
+    known = {run.name for run in runs}
     for name in names:
         if name not in known:
             raise UserError(f"there is no run {name!r}; {did_you_mean(name, known, 'see list')}")
-    return [run for run in found if run.name in names]
+    return [run for run in runs if run.name in names]
 
 
-def _counted(found: Sequence[StoredRun]) -> str:
+def _counted(runs: Sequence[StoredRun]) -> str:
     """`12 runs (10 ok, 2 failed), 1.2 MiB`."""
-    counts = Counter(run.status for run in found)
+    counts = Counter(run.status for run in runs)
     each = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
-    size = sum(run.size for run in found)
-    return f"{len(found):,} run{'s' * (len(found) != 1)}{f' ({each})' if each else ''}, {spelled(size)}"
+    size = sum(run.size for run in runs)
+    return f"{len(runs):,} run{'s' * (len(runs) != 1)}{f' ({each})' if each else ''}, {spelled(size)}"
 
 
 def _kind(path: Path) -> str:

@@ -153,10 +153,10 @@ def _finished(cfg: Config, directory: Path) -> Result | None:
     What a damaged, failed or interrupted run has left is set aside; Hydra has opened the run's log and
     written its configuration already, so these stay.
     """
-    found = inspect(directory, identity(cfg, data.digest(cfg.data)))
-    if found.state in (State.DONE, State.NEW):
-        return found.result
-    if found.state is State.OTHER:
+    before = inspect(directory, identity(cfg, data.digest(cfg.data)))
+    if before.state in (State.DONE, State.NEW):
+        return before.result
+    if before.state is State.OTHER:
         raise UserError(f"{directory} holds another run, which is finished; choose another name=…")
     set_content_aside(directory, directory.parent / file_names.SET_ASIDE)
     return None

@@ -38,17 +38,17 @@ class GridSettings:
             ConfigError: numbers that are out of range.
         """
         plain: Any = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
-        found = cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
+        grid = cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
         bounds = {"max_batch_size": (1, "for all runs"), "limit": (1, "for all runs"), "seed": (0, "")}
         if problems := [
             f"{SWEEPER}{key}={value} is out of range: it must be a whole number >= {least}"
             + (f", or null {default}" if default else "")
             for key, (least, default) in bounds.items()
-            if (value := getattr(found, key)) is not None or not default
+            if (value := getattr(grid, key)) is not None or not default
             if type(value) is not int or value < least
         ]:
             raise ConfigError(problems)
-        if isinstance(found.params, dict) and any(text.startswith(f"{SWEEPER}zip=") for text in typed):
-            replaced = {overrides.parse(text).key for texts in sweep_syntax.groups(found.zip) for text in texts}
-            found = replace(found, params={key: value for key, value in found.params.items() if key not in replaced})
-        return found
+        if isinstance(grid.params, dict) and any(text.startswith(f"{SWEEPER}zip=") for text in typed):
+            replaced = {overrides.parse(text).key for texts in sweep_syntax.groups(grid.zip) for text in texts}
+            grid = replace(grid, params={key: value for key, value in grid.params.items() if key not in replaced})
+        return grid

@@ -22,7 +22,7 @@ NEVER_SHOWN = (
 
 def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
     """The keys that are always shown, and all that differ from their defaults."""
-    found: dict[str, bool | int | float | str] = {}
+    values: dict[str, bool | int | float | str] = {}
     for key, default, read in _readers():
         if cfg.model.target is not None and key.startswith("model."):
             continue
@@ -30,13 +30,13 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
         if key == "model.depth":
             value = cfg.model.num_hidden
         if key in own_options.NODES:
-            found |= {f"{key}.{name}": _shown(one) for name, one in value.items()}
+            values |= {f"{key}.{name}": _shown(one) for name, one in value.items()}
         elif key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
-            found[key] = _shown(value)
+            values[key] = _shown(value)
     if cfg.model.target is not None:
         for name, value in {"_target_": cfg.model.target, **cfg.model.arguments}.items():
-            found[f"model.{name}"] = _shown(value)
-    return found
+            values[f"model.{name}"] = _shown(value)
+    return values
 
 
 def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[str, bool | int | float | str]:
@@ -47,7 +47,7 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
         overrides: those of the run, for keys that are not in the schema, such as groups.
     """
     given = by_key(overrides)
-    found: dict[str, bool | int | float | str] = {}
+    values: dict[str, bool | int | float | str] = {}
     readers = {key: read for key, _, read in _readers()}
     for key in keys:
         value: Any = readers[key](cfg) if key in readers else (given[key].value_text or "" if key in given else "")
@@ -55,8 +55,8 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
             value = cfg.model.num_hidden
         elif key.rpartition(".")[0] in own_options.NODES:
             value = own_options.value_of(cfg, key)
-        found[key] = _shown(value)
-    return found
+        values[key] = _shown(value)
+    return values
 
 
 def _shown(value: Any) -> bool | int | float | str:

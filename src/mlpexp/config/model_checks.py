@@ -77,9 +77,9 @@ def check_data(cfg: Config) -> str | None:
     """
     if DATA_SETS[cfg.data.name].sizes(cfg.data) is not None:
         return None
-    found = data.prepare(cfg.data)
-    sizes = Sizes(found.num_inputs, found.num_classes, len(found.labels))
+    prepared = data.prepare(cfg.data)
+    sizes = Sizes(prepared.num_inputs, prepared.num_classes, len(prepared.labels))
     user_network.check(cfg, sizes)
     for problem in (*loss_checks.few_classes(cfg, sizes.classes), *memory_checks.problems(cfg.model, sizes)):
         raise UserError(problem)
-    return found.summary
+    return prepared.summary

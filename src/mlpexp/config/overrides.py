@@ -88,11 +88,11 @@ def swept_keys(runs: Sequence[Sequence[str]]) -> list[str]:
     for run in runs:  # one by one, since a sweep may have a hundred thousand
         for key, override in by_key(run).items():
             counts[key] = counts.get(key, 0) + 1
-            found = values.setdefault(key, set())
-            if len(found) < 2:
-                found.add(override.value_text)
+            texts = values.setdefault(key, set())
+            if len(texts) < 2:
+                texts.add(override.value_text)
     # a key that some runs do not give differs there
-    return [key for key, found in values.items() if len(found) > 1 or (counts[key] < len(runs) and found != {None})]
+    return [key for key, texts in values.items() if len(texts) > 1 or (counts[key] < len(runs) and texts != {None})]
 
 
 def spell(value: Any) -> str:

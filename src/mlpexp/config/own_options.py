@@ -33,12 +33,12 @@ NODES = tuple(f"{section}.options" for section in SECTIONS)
 
 def chosen(cfg: Config) -> dict[str, list[tuple[Registry[Any], str]]]:
     """The entries that a configuration names, by section; `norm=none` is none."""
-    found = {
+    entries = {
         section: [(registry, getattr(getattr(cfg, section), key)) for registry, key in parts]
         for section, parts in SECTIONS.items()
     }
-    found["loss"] = [(LOSSES, cfg.loss_function.name)]
-    return found
+    entries["loss"] = [(LOSSES, cfg.loss_function.name)]
+    return entries
 
 
 def keys() -> Iterator[str]:
@@ -67,7 +67,7 @@ def value_of(cfg: Config, key: str) -> Any:
     if name in own:
         return own[name]
     parts = chosen(cfg)[section]
-    return next((found[name].default for one in parts if name in (found := one[0].options_of(one[1]))), "")
+    return next((options[name].default for one in parts if name in (options := one[0].options_of(one[1]))), "")
 
 
 def settled(cfg: Config, named: Callable[[str, str], bool]) -> tuple[Config, list[str]]:
@@ -83,8 +83,8 @@ def settled(cfg: Config, named: Callable[[str, str], bool]) -> tuple[Config, lis
         if not all(named(section, key) for _, key in registries):
             continue
         if given and not (section == "model" and cfg.model.target is not None):
-            found, wrong = _settled(cfg, section, given)
-            parts[section] = replace(getattr(cfg, section), options=found)
+            options, wrong = _settled(cfg, section, given)
+            parts[section] = replace(getattr(cfg, section), options=options)
             problems += wrong
     return (replace(cfg, **parts) if parts else cfg), problems
 
@@ -125,10 +125,10 @@ def _foreign(section: str, name: str, value: Any, named: list[tuple[Registry[Any
     """What is wrong with an option that no part of the configuration declares; None for another part's default."""
     key = f"{section}.options.{name}"
     owners = {
-        f"{section}.{by}={entry}": found[name].default
+        f"{section}.{by}={entry}": declared[name].default
         for registry, by in SECTIONS[section]
         for entry in registry
-        if name in (found := registry.options_of(entry))
+        if name in (declared := registry.options_of(entry))
     }
     if owners:
         if value in owners.values():

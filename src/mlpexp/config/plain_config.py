@@ -63,13 +63,13 @@ class PlainConfig:
         Returns:
             It, and the keys at the top level that hold an interpolation or to which one refers.
         """
-        found: list[tuple[str, ...]] = []
+        paths: list[tuple[str, ...]] = []
         for key, value in plain.items():
-            found += self._references[key] if self.is_own(key, value) else references(value, (key,))
+            paths += self._references[key] if self.is_own(key, value) else references(value, (key,))
         config = dict(plain)
         copied: set[tuple[str, ...]] = set()
         read = set[str]()
-        for path in found:
+        for path in paths:
             text = _value_at(plain, path)
             read |= {path[0], *keys_read(text)}
             _put(config, path, self._value(_match_reference(text), plain), copied)

@@ -117,11 +117,11 @@ class Config:
         Raises:
             ValidationError: it is no seed.
         """
-        found, put = object.__new__(Config), object.__setattr__
-        put(found, "seed", _seed_type().validate_python(seed))
+        config, put = object.__new__(Config), object.__setattr__
+        put(config, "seed", _seed_type().validate_python(seed))
         for name, value in zip(_ALL_BUT_THE_SEED, _values(self), strict=True):  # `copy` takes twice as long
-            put(found, name, value)
-        return found
+            put(config, name, value)
+        return config
 
     @property
     def writes_events(self) -> bool:
@@ -196,11 +196,11 @@ def _seed_type() -> TypeAdapter[int]:
 
 def defaults() -> dict[str, Any]:
     """The default configuration as nested plain builtins, for Hydra's base node."""
-    found = plain(Config())
+    values = plain(Config())
     for key in NOT_TYPED:
         group, name = key.split(".")
-        del found[group][name]
-    return found
+        del values[group][name]
+    return values
 
 
 def _fields(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:

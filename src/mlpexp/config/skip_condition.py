@@ -81,10 +81,10 @@ class SkipCondition:
             UserError: a value is of a kind that cannot be compared so.
         """
         try:
-            found = self._value(self._tree, config)
-            if not isinstance(found, bool):
-                raise TypeError(f"its value is {found!r}, neither true nor false")
-            return found
+            result = self._value(self._tree, config)
+            if not isinstance(result, bool):
+                raise TypeError(f"its value is {result!r}, neither true nor false")
+            return result
         except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
             given = ", ".join(f"{name}={_at(config, name)}" for name in _names(self._tree) if self._is_key(name))
             raise UserError(

@@ -28,14 +28,14 @@ def for_hydra(arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
     Raises:
         UserError: one of them cannot be read, or belongs to a sweep and this is none.
     """
-    found: list[str] = []
+    rewritten: list[str] = []
     zips: list[str] = []
     skips: list[str] = []
     for text in arguments:
         override = overrides.parse(text)
         name, value = "zip" if text.startswith("zip(") else override.key, override.value_text
         if text.startswith("-") or (value is None and name != "zip"):
-            found.append(text)
+            rewritten.append(text)
             continue
         if name in ("zip", "skip", "limit") and not is_sweep:
             raise ConfigError([f"{text} chooses the runs of a sweep; add -m, or leave it out"])
@@ -45,12 +45,12 @@ def for_hydra(arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
         elif name == "skip":
             skips.append(value or "")
         elif name == "limit":
-            found.append(f"{SWEEPER}limit={value}")
+            rewritten.append(f"{SWEEPER}limit={value}")
         else:
-            found.append(with_log_range(text))
+            rewritten.append(with_log_range(text))
     # one text: OmegaConf lets it replace a mapping of an experiment, but no list
-    found += [f"{SWEEPER}zip={spell(','.join(zips))}"] if zips else []
-    return [*found, f"{SWEEPER}skip={spell(skips)}"] if skips else found
+    rewritten += [f"{SWEEPER}zip={spell(','.join(zips))}"] if zips else []
+    return [*rewritten, f"{SWEEPER}skip={spell(skips)}"] if skips else rewritten
 
 
 def groups(zips: Any) -> list[list[str]]:
@@ -128,12 +128,12 @@ def with_log_range(text: str) -> str:
         except ValueError:
             ends, number = (math.nan, math.nan), 0
         if 0 < ends[0] < math.inf and 0 < ends[1] < math.inf and ends[0] != ends[1] and 2 <= number <= MAX_COUNT:
-            found = _log_spaced(low, high, number)
-            if len(set(found)) < number:
+            spaced = _log_spaced(low, high, number)
+            if len(set(spaced)) < number:
                 raise UserError(
                     f"{text} has fewer than {number} different values (whole numbers, or four digits); ask for less"
                 )
-            return f"{text.removesuffix(value)}{','.join(found)}"
+            return f"{text.removesuffix(value)}{','.join(spaced)}"
     raise UserError(
         f"{text} cannot be read; write logrange(LOW,HIGH,COUNT) alone, e.g. optimizer.lr=logrange(0.001,1,7)"
     )

@@ -60,14 +60,14 @@ def settled(cfg: Config, home: Path) -> tuple[Config, list[str]]:
     for key in foreign:
         problems.append(f"model.{key}: model._target_={model.target} has no argument {key}; it has {names}")
     tracking = cfg.tracking if cfg.tracking.diagnostics is not None else replace(cfg.tracking, diagnostics=False)
-    found = replace(cfg, model=replace(model, arguments=arguments, source=source), tracking=tracking)
+    completed = replace(cfg, model=replace(model, arguments=arguments, source=source), tracking=tracking)
     sizes = DATA_SETS[cfg.data.name].sizes(cfg.data)
     if sizes is not None and not foreign:
         try:
-            check(found, sizes)
+            check(completed, sizes)
         except UserError as error:
             problems.append(str(error))
-    return found, problems
+    return completed, problems
 
 
 def check(cfg: Config, sizes: Sizes) -> None:

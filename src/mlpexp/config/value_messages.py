@@ -41,7 +41,7 @@ _UNIONS = {
 
 def messages(error: ValidationError) -> list[str]:
     """One message for each key that pydantic rejects."""
-    found: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     words: dict[str, str] = {}  # that a key takes beside numbers
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
@@ -50,15 +50,15 @@ def messages(error: ValidationError) -> list[str]:
             key = path[0]
         if path[-1] == "_target_" and path[0] != "model":  # has a message of its own
             continue
-        if key in found and problem["type"] == "literal_error":
+        if key in by_key and problem["type"] == "literal_error":
             words[key] = problem["ctx"]["expected"].replace("'", "")
-        if key not in found:  # a union reports once for each of its arms
-            found[key] = _message(".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {}))
+        if key not in by_key:  # a union reports once for each of its arms
+            by_key[key] = _message(".".join(path), key, problem["type"], problem["input"], problem.get("ctx", {}))
     for key, word in words.items():
-        found[key] = found[key].replace("is not a whole number", f"is neither a whole number nor {word}")
-        if "it must be" in found[key]:
-            found[key] = found[key].replace("; e.g.", f", or {word}; e.g.", 1)
-    return list(found.values())
+        by_key[key] = by_key[key].replace("is not a whole number", f"is neither a whole number nor {word}")
+        if "it must be" in by_key[key]:
+            by_key[key] = by_key[key].replace("; e.g.", f", or {word}; e.g.", 1)
+    return list(by_key.values())
 
 
 def _message(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, Any]) -> str:

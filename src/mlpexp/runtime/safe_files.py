@@ -102,15 +102,15 @@ def _opened(path: str | Path, limit: int, *, follow: bool) -> tuple[int, int]:
     except (OSError, ValueError) as error:
         raise _explained(path, error) from error
     try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise NotRegularFile(f"{path} is no regular file: it is {_kind(found.st_mode)}; move it away")
-        if found.st_size > limit:
-            raise _too_large(path, found.st_size, limit)
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotRegularFile(f"{path} is no regular file: it is {_kind(status.st_mode)}; move it away")
+        if status.st_size > limit:
+            raise _too_large(path, status.st_size, limit)
     except BaseException:
         os.close(handle)
         raise
-    return handle, found.st_size
+    return handle, status.st_size
 
 
 def _explained(path: str | Path, error: OSError | ValueError) -> Exception:

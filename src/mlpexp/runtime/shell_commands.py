@@ -63,7 +63,7 @@ def short_path(path: Path) -> Path:
 def _program(name: str) -> str:
     """`name` where the shell finds this environment's, otherwise its path."""
     folder = Path(sys.executable).parent
-    found = shutil.which(name)
-    if found is not None and Path(found).parent == folder:
+    path = shutil.which(name)
+    if path is not None and Path(path).parent == folder:
         return name
     return str(short_path(Path(sys.executable) if name == "python" else folder / name))

@@ -57,12 +57,12 @@ def mixture(recorded: Iterable[tuple[Mapping[str, str], Mapping[str, str | int]]
         now: the environment of the runs to come; their versions are this process's.
     """
     current = {"torch": versions()["torch"]} | {name: str(value) for name, value in now.items()}
-    found: Counter[tuple[str, str]] = Counter()
+    differences: Counter[tuple[str, str]] = Counter()
     for made_by, environment in recorded:
         before = {"torch": made_by.get("torch", current["torch"])} | {n: str(v) for n, v in environment.items()}
         before.pop("engine", None)  # part of a run's identity
-        found.update((name, value) for name, value in before.items() if current.get(name, value) != value)
-    if not found:
+        differences.update((name, value) for name, value in before.items() if current.get(name, value) != value)
+    if not differences:
         return ""
-    parts = [f"{count:,} with {name} {value} (now {current[name]})" for (name, value), count in found.items()]
+    parts = [f"{count:,} with {name} {value} (now {current[name]})" for (name, value), count in differences.items()]
     return f"finished runs were trained otherwise: {', '.join(parts)}; their last digits may depend on it"

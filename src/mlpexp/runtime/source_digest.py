@@ -16,7 +16,7 @@ def file_digest(file: Path) -> str:
 
 def source_files(file: Path) -> tuple[Path, ...]:
     """A module's file and those of the user's modules that it imports, recursively; nothing is executed."""
-    root, found, left = root_of(file), {file}, [file]
+    root, files, left = root_of(file), {file}, [file]
     top = file.relative_to(root).parts[0]
     while left:
         path = left.pop()
@@ -29,10 +29,10 @@ def source_files(file: Path) -> tuple[Path, ...]:
             for count in range(1, len(parts) + 1):  # the packages above a module are imported, too
                 base = root.joinpath(*parts[:count])
                 for candidate in (base / "__init__.py", base.with_suffix(".py")):
-                    if candidate.is_file() and (own := candidate.resolve()) not in found and root in own.parents:
-                        found.add(own)
+                    if candidate.is_file() and (own := candidate.resolve()) not in files and root in own.parents:
+                        files.add(own)
                         left.append(own)
-    return tuple(sorted(found))
+    return tuple(sorted(files))
 
 
 def _imports(file: Path, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -73,8 +73,8 @@ def load(given: str, home: Path, *, recorded: bool = False) -> Loaded:
         known = _loaded[name] = Loaded(place, digest, files)
     if file.name == Path(place).name:
         place = str(home / place)
-    _seen[given, home] = stamps, (found := known._replace(place=place))
-    return found
+    _seen[given, home] = stamps, (placed := known._replace(place=place))
+    return placed
 
 
 def loaded(given: str) -> Loaded | None:

@@ -105,14 +105,14 @@ def detach(path: Path) -> None:
         UserError: it is a symbolic link, or not a regular file.
     """
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return
     refuse_link(path)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is not a regular file; move it away")
-    if found.st_nlink > 1:
-        write(path, read_bytes(path, max(found.st_size, 1), follow=False))
+    if status.st_nlink > 1:
+        write(path, read_bytes(path, max(status.st_size, 1), follow=False))
 
 
 def make_directory(path: Path, *, parents: bool = False) -> None:

@@ -40,10 +40,10 @@ class Pickled:
     @classmethod
     def joined(cls, value: Any) -> "Pickled":
         """Nested dicts and lists of plain builtins and `Pickled` as one part."""
-        found, parts = cls(None), list[bytes]()
+        whole, parts = cls(None), list[bytes]()
         _pickle(value, parts, [])
-        found.content = b"".join(parts)
-        return found
+        whole.content = b"".join(parts)
+        return whole
 
 
 def archive(checkpoint: Mapping[str, Any]) -> bytes:
@@ -89,7 +89,7 @@ def _records(content: bytes) -> dict[str, bytes] | None:
     signature, _, _, count, _, _, offset, _ = _END.unpack(content[-_END.size :])
     if signature != b"PK\5\6":
         return None
-    found: dict[str, bytes] = {}
+    records: dict[str, bytes] = {}
     for _ in range(count):
         fields = _CENTRAL.unpack_from(content, offset)
         size, length, start = fields[9], fields[10], fields[16]
@@ -98,9 +98,9 @@ def _records(content: bytes) -> dict[str, bytes] | None:
         if folder != FOLDER or fields[4] or record == NOT_OURS:
             return None
         start += _LOCAL.size + length + _LOCAL.unpack_from(content, start)[10]
-        found[record] = content[start : start + size]
+        records[record] = content[start : start + size]
         offset += _CENTRAL.size + length + fields[11] + fields[12]
-    return found
+    return records
 
 
 class _Unpickler(pickle.Unpickler):
@@ -209,7 +209,7 @@ def _constant_records() -> tuple[list[tuple[str, bytes]], list[tuple[str, bytes]
     """The records that the installed torch writes before and after the storages."""
     content = io.BytesIO()
     torch.save({"": torch.zeros(1)}, content)
-    found: tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]] = [], []
+    records: tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]] = [], []
     after = 0
     with zipfile.ZipFile(content) as written:
         for path in written.namelist():
@@ -217,8 +217,8 @@ def _constant_records() -> tuple[list[tuple[str, bytes]], list[tuple[str, bytes]
             if name == "data/0":
                 after = 1
             elif name not in ("data.pkl", NOT_OURS):
-                found[after].append((name, written.read(path)))
-    return found
+                records[after].append((name, written.read(path)))
+    return records
 
 
 def _zipped(records: Sequence[tuple[str, bytes]]) -> bytes:

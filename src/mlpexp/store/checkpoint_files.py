@@ -134,10 +134,10 @@ def described_data(path: Path, loaded: Mapping[str, Any]) -> Description:
         data = Description.from_plain(loaded["hyper_parameters"].get("data"))
     except ValueError as error:
         raise UserError(f"{path}: {error}; train the run again") from error
-    found = data.features.num_inputs, data.num_outputs
-    if found != (num_features, num_classes):
+    sizes = data.features.num_inputs, data.num_outputs
+    if sizes != (num_features, num_classes):
         raise UserError(
-            f"{path} describes data of {found[0]} features and {found[1]} classes, but its network has "
+            f"{path} describes data of {sizes[0]} features and {sizes[1]} classes, but its network has "
             f"{num_features} and {num_classes}; train the run again"
         )
     if bool(data.target_names) != (cfg.data.learns == "regression"):
@@ -159,8 +159,8 @@ def check_weights(path: Path, weights: Mapping[str, Any], network: NetworkSpec) 
     for name, shape in expected.items():
         tensor = weights[name]
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
-            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise UserError(f"{path}: {name} is {found}, but the configuration says {shape}")
+            kind = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise UserError(f"{path}: {name} is {kind}, but the configuration says {shape}")
         if not _is_plain(tensor):
             raise UserError(f"{path}: {name} is no plain tensor of floating-point numbers")
         if not torch.isfinite(tensor).all():

@@ -149,8 +149,8 @@ def _metrics(_: Content, metrics: Sequence[str] | None, data: DataConfig, monito
 
 
 def _plugins(_: Content, plugins: Sequence[str]) -> Content:
-    found = sorted({user_code.without_place(plugin) for plugin in plugins})
-    return {"plugins": found} if found else {}
+    names = sorted({user_code.without_place(plugin) for plugin in plugins})
+    return {"plugins": names} if names else {}
 
 
 _SPELLINGS: Mapping[str, Callable[..., Content]] = {
@@ -165,7 +165,7 @@ _entries = {name: ByObject(partial(Entry, name)) for name in NAMES}
 
 def relevant(config: Mapping[str, Any], defaults: Mapping[str, Any], group: str = "") -> dict[str, Any]:
     """The part of a plain configuration that is in the identity, as nested mappings."""
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     first, irrelevant = FIRST.get(group, _NONE), IRRELEVANT.get(group, _NONE)
     for name, value in config.items():
         if name in irrelevant:
@@ -174,14 +174,14 @@ def relevant(config: Mapping[str, Any], defaults: Mapping[str, Any], group: str 
         default = defaults.get(name)
         if path in TOGETHER:
             if value[TOGETHER[path]] is not None:
-                found[name] = value
+                content[name] = value
         elif path in FIRST:
-            found[name] = relevant(value, default or {}, path)
+            content[name] = relevant(value, default or {}, path)
         elif name in first:
-            found[name] = _without(value, IRRELEVANT[path]) if path in IRRELEVANT else value
+            content[name] = _without(value, IRRELEVANT[path]) if path in IRRELEVANT else value
         elif value != default:
-            found[name] = _difference(value, default)
-    return found
+            content[name] = _difference(value, default)
+    return content
 
 
 def neutral_defaults() -> dict[str, Any]:

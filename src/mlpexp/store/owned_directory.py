@@ -109,7 +109,7 @@ def _listed(directory: Path, kind: str, advice: str, earlier: Earlier | None) ->
         raise UserError(f"{directory} is a file; {advice}")
     path = directory / MANIFEST
     try:
-        found = _Manifest.model_validate_json(safe_files.read_bytes(path, follow=False))
+        manifest = _Manifest.model_validate_json(safe_files.read_bytes(path, follow=False))
     except FileNotFoundError:
         names = earlier(directory) if earlier else ()
         if not names and any(not item.name.endswith(atomic_files.SUFFIX) for item in directory.iterdir()):
@@ -117,11 +117,11 @@ def _listed(directory: Path, kind: str, advice: str, earlier: Earlier | None) ->
         return dict.fromkeys(names)
     except (ValidationError, NotRegularFile) as error:
         raise UserError(f"{path} is damaged; remove {directory} if it holds nothing else, or {advice}") from error
-    if found.kind != kind:
-        raise UserError(f"{directory} holds a directory of the kind {found.kind}, not {kind}; {advice}")
-    if bad := next((name for name in found.files if not _is_safe(name)), None):
+    if manifest.kind != kind:
+        raise UserError(f"{directory} holds a directory of the kind {manifest.kind}, not {kind}; {advice}")
+    if bad := next((name for name in manifest.files if not _is_safe(name)), None):
         raise UserError(f"{path} lists {bad!r}, which leads out of the directory; {advice}")
-    return found.files
+    return manifest.files
 
 
 def _is_safe(name: str) -> bool:

@@ -39,8 +39,8 @@ def table_parts(rows: Sequence[Row]) -> Iterator[str]:
 
     It comes in pieces of some thousand rows, because a sweep may have a hundred thousand.
     """
-    found = _columns(rows)
-    return csv_parts(list(found), zip(*found.values(), strict=True))
+    cells = _columns(rows)
+    return csv_parts(list(cells), zip(*cells.values(), strict=True))
 
 
 def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -53,8 +53,8 @@ def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 def records(rows: Sequence[Row]) -> list[Record]:
     """The same rows as `load_results` reads them."""
-    found = columns(rows)
-    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+    by_column = columns(rows)
+    return [dict(zip(by_column, row, strict=True)) for row in zip(*by_column.values(), strict=True)]
 
 
 def load_results(path: str | Path) -> list[Record]:
@@ -121,20 +121,20 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
         given = by_key(row[2])
         for key, column in labels.items():
             column.append(given[key].label if key in given else "")
-    found: dict[str, list[Any]] = {
+    cells: dict[str, list[Any]] = {
         "run": [row[0] for row in rows],
         "name": [row[1] for row in rows],
         "status": ["failed" if result is None else result.status for result in results],
     }
-    found |= labels
+    cells |= labels
     none: dict[str, float] = {}
     metrics = [none if result is None else result.metrics for result in results]
     for name in measured:
-        found[name] = [row.get(name) for row in metrics]
+        cells[name] = [row.get(name) for row in metrics]
     for name in ("epoch", "epochs", "num_parameters"):
-        found[name] = [None if result is None else getattr(result, name) for result in results]
-    found["seconds"] = [None if result is None else result.seconds["fit"] for result in results]
-    found["message"] = [
+        cells[name] = [None if result is None else getattr(result, name) for result in results]
+    cells["seconds"] = [None if result is None else result.seconds["fit"] for result in results]
+    cells["message"] = [
         row[4] if result is None else result.message or "" for row, result in zip(rows, results, strict=True)
     ]
-    return found
+    return cells

@@ -84,10 +84,10 @@ def by_name(directory: Path, files: tuple[str, ...] | None = None) -> Mapping[st
         files: names of those that are wanted; None: all.
     """
     try:
-        found = (directory / file_names.TABLE).stat()
+        status = (directory / file_names.TABLE).stat()
     except (OSError, ValueError):
         return {}
-    return _by_name(directory, files, found.st_mtime_ns, found.st_size)
+    return _by_name(directory, files, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=2)
@@ -102,15 +102,15 @@ def _by_name(
 
 def results(directory: Path) -> dict[str, dict[str, Result]]:
     """How each run of the table ended: by its identity, then by its name."""
-    found: dict[str, dict[str, Result]] = defaultdict(dict)
+    by_identity: dict[str, dict[str, Result]] = defaultdict(dict)
     path = directory / file_names.TABLE
     for number, (name, files) in enumerate(read(directory), 1):
         try:
             result = run_directory.parse_result(files[file_names.RESULT], path)
         except (UserError, KeyError) as error:
             raise _unusable(path, number, error) from error
-        found[result.identity][name] = result
-    return found
+        by_identity[result.identity][name] = result
+    return by_identity
 
 
 def _line(name: str, files: Files) -> str:

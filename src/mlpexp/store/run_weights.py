@@ -90,18 +90,18 @@ def is_in_table(run: Path) -> bool:
 
 def result_text(run: Path) -> str | None:
     """The content of `result.json` of a run that has no directory; None where there is no such run."""
-    found = _files(run)
-    return None if found is None else found[1].get(file_names.RESULT)
+    place = _files(run)
+    return None if place is None else place[1].get(file_names.RESULT)
 
 
 def _entry(run: Path) -> tuple[Path, str, int, int, str] | None:
-    found = _files(run)
-    if found is None or (entry := found[1].get(file_names.WEIGHTS)) is None:
+    place = _files(run)
+    if place is None or (entry := place[1].get(file_names.WEIGHTS)) is None:
         return None
     match = _ENTRY.fullmatch(entry)
     if match is None or match[1] not in (file_names.BEST, file_names.LAST):
-        raise UserError(f"{found[0] / file_names.TABLE}: the weights of {run} are listed as {entry[:80]!r}; remove it")
-    return found[0], match[1], int(match[2]), int(match[3]), match[4]
+        raise UserError(f"{place[0] / file_names.TABLE}: the weights of {run} are listed as {entry[:80]!r}; remove it")
+    return place[0], match[1], int(match[2]), int(match[3]), match[4]
 
 
 def _files(run: Path) -> tuple[Path, Mapping[str, str]] | None:

@@ -87,23 +87,23 @@ def read(sweep: Path) -> Iterator[tuple[Path, Header, bytes]]:
             if hashlib.sha256(content).hexdigest().encode() != seal:
                 raise ValueError("its checksum does not match")
             header, _, archive = content.partition(b"\n")
-            found = Header.model_validate_json(header)
-            if found.schema_version != SCHEMA_VERSION:
-                raise ValueError(f"schema version {found.schema_version}; this mlpexp knows {SCHEMA_VERSION}")
+            checked = Header.model_validate_json(header)
+            if checked.schema_version != SCHEMA_VERSION:
+                raise ValueError(f"schema version {checked.schema_version}; this mlpexp knows {SCHEMA_VERSION}")
         except ValueError as error:
             warn(path, error)
             continue
-        yield path, found, archive
+        yield path, checked, archive
 
 
 def saved_runs(sweep: Path) -> dict[str, SavedRun]:
     """What is saved of each run, by its identity, without its tensors."""
-    found: dict[str, SavedRun] = {}
+    runs: dict[str, SavedRun] = {}
     for _, header, _ in read(sweep):
         for identity, run in header.runs.items():
-            if identity not in found or found[identity].epochs < run.epochs:
-                found[identity] = run
-    return found
+            if identity not in runs or runs[identity].epochs < run.epochs:
+                runs[identity] = run
+    return runs
 
 
 def remove(sweep: Path, ended: Iterable[str]) -> None:

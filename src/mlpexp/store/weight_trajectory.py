@@ -91,10 +91,10 @@ def read(directory: Path, numbers: int, dtype: np.dtype[Any]) -> dict[int, NDArr
     except FileNotFoundError:
         return {}
     size = _NUMBER.itemsize + numbers * dtype.itemsize
-    found = {number: np.frombuffer(row, dtype, offset=_NUMBER.itemsize) for number, row in _rows(content, size)}
-    if len(content) % size or sorted(found) != list(found) or min(found, default=START) < START:
+    by_epoch = {number: np.frombuffer(row, dtype, offset=_NUMBER.itemsize) for number, row in _rows(content, size)}
+    if len(content) % size or sorted(by_epoch) != list(by_epoch) or min(by_epoch, default=START) < START:
         raise DamagedFile(f"{path} is damaged: it does not hold weights of this network; train the run again")
-    return found
+    return by_epoch
 
 
 def _rows(content: bytes, size: int) -> Iterator[tuple[int, bytes]]:
