@@ -196,12 +196,12 @@ def _unread_keys(cfg: Config) -> Iterator[str]:
     for section, named in own_options.chosen(cfg).items():
         if section == "data" or (section == "model" and cfg.model.target is not None):  # have checks of their own
             continue
+        settings = getattr(cfg, section)
         for (registry, chosen), (_, by) in zip(named, own_options.SECTIONS[section], strict=True):
-            reads = {name: getattr(entry, "keys", ()) for name, entry in registry.items()}
-            for key in sorted({key for keys in reads.values() for key in keys} - {*reads.get(chosen, ())}):
+            for key, names in registry.readers.items():
                 default = schema.default_values()[f"{section}.{key}"]
-                if getattr(getattr(cfg, section), key) != default:
-                    owners = " or ".join(f"{section}.{by}={name}" for name, keys in reads.items() if key in keys)
+                if chosen not in names and getattr(settings, key) != default:
+                    owners = " or ".join(f"{section}.{by}={name}" for name in names)
                     yield f"{section}.{key} needs {owners}; leave it at {spell(default)} with {section}.{by}={chosen}"
 
 

@@ -1,6 +1,7 @@
 """Registries: one entry per activation, optimizer, data set, ..., looked up by name."""
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -40,6 +41,7 @@ class Registry(Mapping[str, T], Generic[T]):
             by = f" by the plugin {user_code.short(plugin.place)}" if plugin else ""
             raise UserError(f"{self.kind} {name!r} is registered already{by}; choose another name")
         self._entries[name] = entry
+        self._changed()
         if declared is not None and declared.options:
             self._declared[name] = declared
         if (file := user_code.registrant()) is not None:
@@ -49,8 +51,21 @@ class Registry(Mapping[str, T], Generic[T]):
     def remove(self, name: str) -> None:
         """Take an entry away, as when the plugin that registered it has changed."""
         del self._entries[name]
+        self._changed()
         self._files.pop(name, None)
         self._declared.pop(name, None)
+
+    @cached_property
+    def readers(self) -> Mapping[str, Collection[str]]:
+        """The keys of the configuration that only some entries read, such as `momentum`, each with those entries."""
+        readers: dict[str, list[str]] = {}
+        for name, entry in self._entries.items():
+            for key in getattr(entry, "keys", ()):
+                readers.setdefault(key, []).append(name)
+        return readers
+
+    def _changed(self) -> None:
+        vars(self).pop("readers", None)
 
     def options_of(self, name: str) -> Mapping[str, OwnOption]:
         """The options that an entry declares; none for most, and for names that are not registered."""
