@@ -44,8 +44,12 @@ def evaluated(_two_epochs: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return place, ended
 
 
-def evaluate(*arguments: object) -> Outcome:
-    return run_script("evaluate.py", [*map(str, arguments), "--no-embedding"])
+def evaluate(*arguments: object, draw: bool = False) -> Outcome:
+    """Without the pictures, which take nearly all of the time, unless it is they that a test looks at."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not draw:
+            patch.setattr(evaluation_files, "figures_of_classes", lambda *_: [])
+        return run_script("evaluate.py", [*map(str, arguments), "--no-embedding"])
 
 
 def written(directory: Path) -> dict:
@@ -67,6 +71,7 @@ def test_the_test_metrics_are_those_of_the_run_to_the_last_bit(evaluated):
     assert "those of result.json, to the last bit" in outcome.out
 
 
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -335,7 +340,7 @@ def test_points_in_the_plane_are_shown_with_what_the_network_says_everywhere(tra
         return draw(points, labels, field, extent, *rest)
 
     monkeypatch.setattr(house, "boundary", spy)
-    assert evaluate("moons").code == 0
+    assert evaluate("moons", draw=True).code == 0
     assert (here / "moons/evaluation/boundary.png").is_file()
     left, right, bottom, top = seen["extent"]
     rows_, columns = seen["field"].shape

@@ -171,13 +171,13 @@ SEEDS = [1, 2] if "MLPEXP_THOROUGH" in os.environ else [1]
 
 @pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_hydras_other_launchers_train_a_sweep(launcher: str, tmp_path: Path) -> None:
+def test_hydras_other_launchers_train_a_sweep(launcher: str, here: Path) -> None:
     package, choice = LAUNCHERS[launcher]
     pytest.importorskip(package)
-    ended = train(tmp_path, f"-m {choice} {SMALL} seed={','.join(map(str, SEEDS))}")
-    assert ended.returncode == 0, ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert_trained(tmp_path / "multirun/s", SEEDS)
+    ended = run_script("train.py", f"-m {choice} {SMALL} seed={','.join(map(str, SEEDS))}".split())
+    assert ended.code == 0, ended.err
+    assert "Traceback" not in ended.err
+    assert_trained(here / "multirun/s", SEEDS)
 
 
 def assert_trained(sweep: Path, seeds: list[int]) -> None:

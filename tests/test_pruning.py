@@ -71,6 +71,7 @@ COMMON = (
 )
 
 
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize(
     "settings",
     [

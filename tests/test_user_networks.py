@@ -157,6 +157,7 @@ def values(module: StackModule, row: int) -> dict[str, torch.Tensor]:
     return found | {f"{name}/{i}": one[0] for name, all_ in state.last.state.items() for i, one in enumerate(all_)}
 
 
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize("settings", [WITH_DROPOUT, NORMED, {"model._target_": "nets.Lazy"}], ids=["a", "b", "c"])
 def test_bits_depend_neither_on_the_neighbours_nor_on_the_size_of_the_stack(settings):
     settings = settings | {"optimizer.momentum": 0.9, "optimizer.clip_norm": 1.0, "data.batch_size": 27}
