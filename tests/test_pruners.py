@@ -162,6 +162,27 @@ def test_seeds_are_trained_side_by_side_and_told_as_their_mean(train: Any, here:
     assert [row["val/loss"] for row in load_results(PLACE)] == [row["val/loss"] for row in rows]
 
 
+def test_further_seeds_of_the_best_trials_are_trained_once_and_as_any_run(train: Any, here: Path) -> None:
+    words = f"-m hydra/sweeper=optuna name=s {SPACE} {TINY} hydra.sweeper.n_trials=6 hydra.sweeper.batch_size=3"
+    words += " trainer.max_epochs=3 hydra.sweeper.pruner=median"
+    assert train(words).code == 0
+    before = {path: path.stat().st_mtime_ns for path in PLACE.glob("*/result.json")}
+    ended = train(f"{words} hydra.sweeper.final_seeds=2")
+    assert ended.code == 0, ended.err
+    further = [row for row in load_results(PLACE) if row["seed"] is not None]
+    assert [row["seed"] for row in further] == [1, 2] * (len(further) // 2)
+    assert all(row["status"] != "stopped" for row in further)
+    after = {path: path.stat().st_mtime_ns for path in PLACE.glob("*/result.json")}
+    assert (len(after), after | before) == (len(before) + len(further), after)
+    first = further[0]
+    alone = f"-m name=alone seed=1 optimizer.lr={first['optimizer.lr']} model.width={first['model.width']}"
+    assert train(f"{alone} {TINY} trainer.max_epochs=3").code == 0
+    (metrics,) = Path("multirun/alone").glob("*/metrics.csv")
+    assert metrics.read_text() == (PLACE / first["name"] / "metrics.csv").read_text()
+    assert train(f"{words} hydra.sweeper.final_seeds=2").code == 0
+    assert {path: path.stat().st_mtime_ns for path in PLACE.glob("*/result.json")} == after
+
+
 def test_a_trial_with_a_run_that_diverges_fails(train: Any, here: Path) -> None:
     words = f"-m hydra/sweeper=optuna name=s optimizer.lr=0.1,1e38 {TINY} model.activation=relu model.width=4"
     ended = train(f"{words} hydra.sweeper.n_trials=6 hydra.sweeper.pruner=median hydra.sweeper.seeds=2")

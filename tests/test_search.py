@@ -264,6 +264,53 @@ def test_a_trial_is_the_mean_over_its_seeds(train: Any, here: Path, trained: Any
     assert all("seed" not in trial.params for trial in trials)
 
 
+FINAL = f"{SEARCH} {SPACE} hydra.sweeper.n_trials=20 hydra.sweeper.final_seeds=3"
+
+
+@pytest.mark.parametrize("seeds", [("", [0]), ("seed=5", [5]), ("hydra.sweeper.seeds=2", [0, 1])])
+def test_the_best_trials_are_ranked_by_their_means_over_further_seeds(
+    seeds: tuple[str, list[int]], train: Any, here: Path, trained: Any
+) -> None:
+    words, own = seeds
+    trained.by = lambda job: loss(job) + (job.config.seed not in own) * (job.config.model.width % 7) / 5
+    ended = train(f"{FINAL} {words}")
+    assert ended.code == 0, ended.err
+    *generations, final = trained.portions
+    assert [job.config.seed for job in final] == [own[-1] + 1, own[-1] + 2, own[-1] + 3] * 5
+    values: dict[tuple[Any, ...], list[float]] = {}
+    for job in [job for portion in trained.portions for job in portion]:
+        key = job.config.optimizer.lr, job.config.model.width, job.config.model.activation
+        values.setdefault(key, []).append(trained.by(job))
+    means = {key: sum(found) / len(found) for key, found in values.items() if len(found) == len(own) + 3}
+    assert len(means) == 5
+    searched = {key: sum(found[: len(own)]) for key, found in values.items()}
+    assert set(means) == set(sorted(searched, key=searched.__getitem__)[:5])
+    best = min(means, key=means.__getitem__)
+    written = yaml.safe_load((here / "multirun/s/optimization_results.yaml").read_text())
+    assert tuple(written["best_params"].values()) == best
+    assert written["best_value"] == pytest.approx(means[best])
+    assert [one["mean"] for one in written["finalists"]] == pytest.approx(sorted(means.values()))
+    assert f"val/loss {means[best]:.6g}, the mean with 3 further seeds" in ended.out
+    assert len(study(here).trials) == 20
+
+
+def test_a_trial_that_diverges_with_a_further_seed_is_not_the_best(train: Any, here: Path, trained: Any) -> None:
+    trained.by = lambda job: math.nan if job.config.seed == 2 and job.config.model.width < 30 else loss(job)
+    ended = train(FINAL)
+    assert ended.code == 0, ended.err
+    finalists = yaml.safe_load((here / "multirun/s/optimization_results.yaml").read_text()).get("finalists", [])
+    widths = {job.config.model.width for job in trained.portions[-1]}
+    assert min(widths) < 30
+    assert len(finalists) < 5
+    assert all(one["params"]["model.width"] >= 30 for one in finalists)
+    trained.by = lambda job: math.nan if job.config.seed else loss(job)
+    num_earlier = len(trained.portions)
+    ended = train(FINAL.replace("name=s", "name=t"))
+    assert (ended.code, "none of the best trials has a value with all further seeds" in ended.err) == (0, True)
+    written = yaml.safe_load((here / "multirun/t/optimization_results.yaml").read_text())
+    assert written["best_value"] == min(loss(job) for portion in trained.portions[num_earlier:-1] for job in portion)
+
+
 def test_two_objectives_give_a_front(train: Any, here: Path, trained: Any) -> None:
     ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=30 'hydra.sweeper.objectives=[val/acc,num_parameters]'")
     assert ended.code == 0, ended.err
@@ -496,6 +543,8 @@ REFUSED = {
     "model.width=4,8 hydra.sweeper.objectives=[test/acc]": "no test left",
     "model.width=4,8 hydra.sweeper.objectives=[acc]": "unknown objective 'acc'",
     "model.width=4,8 hydra.sweeper.n_trails=3": "n_trails",
+    "model.width=4,8 hydra.sweeper.final_seeds=0": "hydra.sweeper.final_seeds=0 is out of range",
+    "model.width=4,8 hydra.sweeper.final_seeds=2 hydra.sweeper.objectives=[val/acc,seconds]": "by one objective",
     "optimizer.name=sgd,adam 'optimizer.momentum=interval(0.5,0.9)'": "optimizer.momentum needs optimizer.name=sgd",
 }
 

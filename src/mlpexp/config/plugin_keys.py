@@ -29,6 +29,8 @@ PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
         "objectives": None,
         # a trial is the mean over so many seeds, from the configuration's on; null: as the command line says
         "seeds": None,
+        # at the end the five best trials train with so many further seeds, and their means decide; null: not
+        "final_seeds": None,
         # median, asha, hyperband or wilcoxon: trials that are behind the others end early; null: none does
         "pruner": None,
         # of Optuna's pruner, e.g. {n_warmup_steps:3}

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mlpexp.config.compose import Composer
 from mlpexp.runtime.errors import ConfigError, UserError
-from mlpexp.search import objectives, samplers, search_console, search_space
+from mlpexp.search import finalists, objectives, samplers, search_console, search_space
+from mlpexp.search.finalists import Finalist
 from mlpexp.search.objectives import Measured
 from mlpexp.search.search_plan import Plan
 from mlpexp.search.search_record import Generation, Params, SearchRecord
@@ -68,6 +69,16 @@ class GenerationSearch:
             trials = self._ask(min(missing, self._plan.batch_size))
             generation = self._record.append([trial.params for trial in trials])
             self._train(generation, trials)
+
+    def train_finalists(self) -> list[Finalist]:
+        """The best trials by their means over their own and the further seeds, the best one first."""
+        plan, study = self._plan, self.own_study()
+        trials = finalists.best_trials(study)
+        space, own = finalists.further_seeds(plan.space, plan.final_seeds, plan.config.seed)
+        runs = [tuple(space.runs(trial.params)) for trial in trials]
+        self._launch(runs)
+        share = plan.final_seeds / (own + plan.final_seeds)
+        return finalists.ranked(study, trials, [self._outcomes[key] for key in runs], share)
 
     def own_study(self) -> optuna.Study:
         """The study without what was known before; its trials are numbered like those of the record."""

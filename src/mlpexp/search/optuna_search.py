@@ -85,7 +85,8 @@ def optimise(
         search = kind(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
         search_console.begin(plan, record)
         search.run()
-    search_console.conclude(search.own_study(), plan, directory, search.places)
+        finalists = search.train_finalists() if plan.final_seeds else []
+    search_console.conclude(search.own_study(), plan, directory, search.places, finalists)
     if isinstance(sweep, Sweep):
         sweep.conclude()
     if search.num_failed:

@@ -1,7 +1,6 @@
 """Samplers: which trials come next, from a sampler of Optuna or as a list of points that is known from the start."""
 
 import hashlib
-import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,40 +28,28 @@ class SamplerEntry:
     """One sampler.
 
     Attributes:
-        make: Optuna's sampler from a seed and the size of a generation; it is also given those points that are fixed.
-        make_conditional: the same for a space in which some keys depend on others; None where there is no difference.
+        make: Optuna's sampler from a seed, the size of a generation, and whether some keys depend on others; it is also
+            given those points that are fixed.
         points: (space, seed, first, count) -> points that are known from the start; None where the sampler chooses.
         learns: whether the outcome of trials decides which come next.
         finite: whether the space has a last point.
     """
 
-    make: Callable[[int, int], BaseSampler] = lambda seed, size: RandomSampler(seed=seed)
-    make_conditional: Callable[[int, int], BaseSampler] | None = None
+    make: Callable[[int, int, bool], BaseSampler] = lambda seed, size, is_conditional: RandomSampler(seed=seed)
     points: Callable[[Space, int, int, int], list[dict[str, Any]]] | None = None
     learns: bool = False
     finite: bool = False
 
 
-def _tpe(seed: int, size: int) -> BaseSampler:
-    # trials of a generation that have no outcome yet count as bad, so that the next ones keep away from them
-    return TPESampler(seed=seed, **_accepted(TPESampler, constant_liar=True))
-
-
-def _grouped_tpe(seed: int, size: int) -> BaseSampler:
-    # keys that are always given together are modelled together
+def _tpe(seed: int, size: int, is_conditional: bool) -> BaseSampler:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        options = _accepted(TPESampler, constant_liar=True, multivariate=True, group=True)
-        return TPESampler(seed=seed, **options)
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of groups: keys that are always given together
+        # trials of a generation that have no outcome yet count as bad, so that the next ones keep away from them
+        return TPESampler(seed=seed, constant_liar=True, multivariate=is_conditional or None, group=is_conditional)
 
 
-def _cmaes(seed: int, size: int) -> BaseSampler:
+def _cmaes(seed: int, size: int, is_conditional: bool) -> BaseSampler:
     return CmaEsSampler(seed=seed, popsize=max(4, size), warn_independent_sampling=False)
-
-
-def _accepted(sampler: type[BaseSampler], **options: Any) -> dict[str, Any]:
-    """Those options that the installed version of Optuna has."""
-    return {name: value for name, value in options.items() if name in inspect.signature(sampler).parameters}
 
 
 def _grid(space: Space, seed: int, first: int, count: int) -> list[dict[str, Any]]:
@@ -88,7 +75,7 @@ def _quasi_random(space: Space, seed: int, first: int, count: int) -> list[dict[
 SAMPLERS: Registry[SamplerEntry] = Registry(
     "sampler",
     {
-        "tpe": SamplerEntry(make=_tpe, make_conditional=_grouped_tpe, learns=True),
+        "tpe": SamplerEntry(make=_tpe, learns=True),
         "cmaes": SamplerEntry(make=_cmaes, learns=True),
         "random": SamplerEntry(),
         "qmc": SamplerEntry(points=_quasi_random),
@@ -104,11 +91,7 @@ def sampler(name: str, seed: int, first: int, size: int, *, is_conditional: bool
     with the trials of one that was not.
     """
     digest = hashlib.sha256(f"{seed}/{first}".encode()).digest()
-    own_seed = int.from_bytes(digest[:4], "big")
-    entry = SAMPLERS[name]
-    if is_conditional and entry.make_conditional is not None:
-        return entry.make_conditional(own_seed, size)
-    return entry.make(own_seed, size)
+    return SAMPLERS[name].make(int.from_bytes(digest[:4], "big"), size, is_conditional)
 
 
 def num_trials(name: str, wanted: int | None, space: Space) -> int:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mlpexp.runtime.rich_console import Console
 from mlpexp.runtime.terminal import say
+from mlpexp.search.finalists import NUM_FINALISTS, Finalist
 from mlpexp.search.search_record import SearchRecord
 from mlpexp.search.search_space import Space
 from mlpexp.search.study_storage import PROBLEM, STOPPED
@@ -50,6 +51,8 @@ def explanation(plan: "Plan") -> list[str]:
         runs = prod(map(len, space.repetitions.values()))
         each = ", ".join(space.typed[key] for key in space.repetitions)
         lines.append(f"each trial is the mean of {runs:,} runs: {each}")
+    if plan.final_seeds:
+        lines.append(f"then the best {NUM_FINALISTS} trials with {plan.final_seeds:,} further seeds")
     return [*lines, NOTHING_DONE]
 
 
@@ -87,12 +90,17 @@ def place(ended: JobReturn) -> str:
 
 
 def conclude(
-    study: optuna.Study, plan: "Plan", directory: Path, places: Mapping[tuple[tuple[str, ...], ...], str]
+    study: optuna.Study,
+    plan: "Plan",
+    directory: Path,
+    places: Mapping[tuple[tuple[str, ...], ...], str],
+    finalists: Sequence[Finalist],
 ) -> None:
     """Print the best trials and write them to a file.
 
     Args:
         places: the directory of the first run of each trial, by the trial's runs.
+        finalists: the best trials by their means over further seeds, if there are any.
     """
     names, space = plan.names, plan.space
     trials = study.get_trials(deepcopy=False)
@@ -102,9 +110,18 @@ def conclude(
         warn(f"none of {len(trials):,} trials has an outcome: {_reasons(failed)}")
         return
     if len(names) == 1:
-        best = study.best_trial
-        found: dict[str, object] = {"name": "optuna", "best_params": _typed(space, best), "best_value": best.value}
-        say(f"best of {len(trials):,} trials: number {best.number + 1:,}, {names[0]} {best.value:.6g}")
+        best, value = finalists[0] if finalists else (study.best_trial, study.best_value)
+        found: dict[str, object] = {"name": "optuna", "best_params": _typed(space, best), "best_value": value}
+        line = f"best of {len(trials):,} trials: number {best.number + 1:,}, {names[0]} {value:.6g}"
+        if finalists:
+            line += f", the mean with {plan.final_seeds:,} further seeds ({best.value:.6g} without)"
+            found["finalists"] = [
+                {"trial": one.number + 1, "mean": mean, "value": one.value, "params": _typed(space, one)}
+                for one, mean in finalists
+            ]
+        elif plan.final_seeds:
+            warn("none of the best trials has a value with all further seeds; the best one in the search is given")
+        say(line)
         for key, value in space.settings(best.params).items():
             say(f"  {key}={value}")
         if where := places.get(tuple(space.runs(best.params))):

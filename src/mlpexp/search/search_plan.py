@@ -42,6 +42,7 @@ class Plan:
         batch_size: trials of a generation; with a pruner, trials that are in training at the same time.
         pruning: None where all trials are trained to their ends.
         warm_start: an earlier sweep, from whose runs the sampler learns.
+        final_seeds: further seeds of the best trials; 0 where none are trained again.
         config: one of the space.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     batch_size: int
     pruning: Pruning | None
     warm_start: str | None
+    final_seeds: int
     config: Config
     dry_run: bool
 
@@ -110,7 +112,7 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
     problems = [
         f"hydra.sweeper.{name}={settings[name]} is out of range: it must be a whole number from {least}, "
         f"e.g. hydra.sweeper.{name}={example}"
-        for name, least, example in (("n_trials", 1, 500), ("batch_size", 1, 20), ("seed", 0, 1))
+        for name, least, example in (("n_trials", 1, 500), ("batch_size", 1, 20), ("seed", 0, 1), ("final_seeds", 1, 4))
         if settings[name] is not None and not (type(settings[name]) is int and settings[name] >= least)
     ]
     if problems:
@@ -123,6 +125,11 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
         raise UserError(
             f"{varied[0]} is searched, and values of several losses cannot be compared; choose another objective, e.g. "
             f"monitor={columns('val', names=recorded(cfg.data.learns))[-1]}"
+        )
+    if settings["final_seeds"] is not None and len(names) > 1:
+        raise UserError(
+            f"hydra.sweeper.final_seeds chooses by one objective, not by {' and '.join(names)}; leave it out, or give "
+            "every trial several seeds, e.g. hydra.sweeper.seeds=5"
         )
     name = str(settings["sampler"])
     if warning := samplers.check(name, space, names):
@@ -142,6 +149,7 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
         batch_size=samplers.batch_size(name, settings["batch_size"], total),
         pruning=pruning,
         warm_start=_warm_start(settings["warm_start"], name, pruning),
+        final_seeds=settings["final_seeds"] or 0,
         config=cfg,
         dry_run=cfg.dry_run,
     )

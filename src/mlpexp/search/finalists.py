@@ -1,0 +1,69 @@
+"""`hydra.sweeper.final_seeds`: the best trials of a search, trained with further seeds.
+
+The least of many noisy values is in part a lucky one, so the best trial is chosen by its mean over more seeds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from mlpexp.search.objectives import Measured
+from mlpexp.search.search_space import Space
+
+NUM_FINALISTS = 5
+
+
+class Finalist(NamedTuple):
+    """A trial, and the mean of the objective over its own and the further seeds."""
+
+    trial: FrozenTrial
+    mean: float
+
+
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The best trials of a study with one objective, the best one first, each configuration once."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete.sort(key=lambda trial: trial.values[0], reverse=study.direction == StudyDirection.MAXIMIZE)
+    different: dict[frozenset[tuple[str, object]], FrozenTrial] = {}
+    for trial in complete:
+        different.setdefault(frozenset(trial.params.items()), trial)
+    return list(different.values())[:NUM_FINALISTS]
+
+
+def further_seeds(space: Space, count: int, seed: int) -> tuple[Space, int]:
+    """The space whose trials have the `count` seeds that follow those of `space`; and how many seeds that has.
+
+    Args:
+        seed: of the configuration, for a space that does not name seeds.
+    """
+    key = next((key for key in space.typed if key.lstrip("+") == "seed"), "seed")
+    own = [int(text.partition("=")[2]) for text in space.repetitions.get(key, [])] or [seed]
+    first = max(own) + 1
+    space = replace(
+        space,
+        typed=space.typed | {key: f"{key}=range({first},{first + count})"},
+        repetitions=space.repetitions | {key: [f"{key}={number}" for number in range(first, first + count)]},
+        fixed={other: text for other, text in space.fixed.items() if other != key},
+    )
+    return space, len(own)
+
+
+def ranked(
+    study: optuna.Study, trials: Sequence[FrozenTrial], further: Sequence[Measured], share: float
+) -> list[Finalist]:
+    """The trials by their means, the best one first; without those of which a further run has no value.
+
+    Args:
+        further: outcomes of the trials with further seeds.
+        share: of further seeds among all.
+    """
+    means = [
+        Finalist(trial, (1 - share) * trial.values[0] + share * outcome.values[0])
+        for trial, outcome in zip(trials, further, strict=True)
+        if outcome.values is not None
+    ]
+    return sorted(means, key=lambda one: one.mean, reverse=study.direction == StudyDirection.MAXIMIZE)
