@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import optuna
 import torch
@@ -69,14 +69,8 @@ SCORES = {
 }
 
 
-class Size(NamedTuple):
-    """How much of everything."""
-
-    budgets: tuple[int, ...] = (40, 100, 300)
-    repetitions: int = 20
-
-
-QUICK = Size(budgets=(12,), repetitions=2)
+# repetitions by the number of trials; more of the shortest searches, whose results vary most
+REPETITIONS = {40: 40, 100: 20, 300: 20}
 
 
 def main() -> None:
@@ -86,31 +80,34 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", help="numbers of trials")
     parser.add_argument("--batch-size", type=int, help="trials of a generation, for trying; writes nothing")
     parser.add_argument(
-        "--problems", nargs="+", help="of digits, wine, breast_cancer, csv_iris, csv_anes96, csv_diabetes; default: all"
+        "--problems", nargs="+", help="of digits, wine, breast_cancer, csv_iris, csv_diabetes, csv_anes96; default: all"
     )
     asked = parser.parse_args()
-    size = QUICK if asked.quick else Size()
-    size = size._replace(
-        repetitions=asked.repetitions or size.repetitions, budgets=tuple(asked.budgets or size.budgets)
-    )
+    repetitions = {12: 2} if asked.quick else REPETITIONS
+    repetitions = {budget: repetitions.get(budget, 20) for budget in asked.budgets or repetitions}
+    if asked.repetitions:
+        repetitions = dict.fromkeys(repetitions, asked.repetitions)
     samplers.silence_optuna()
     torch.set_num_threads(1)
-    document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), "size": size._asdict()}
+    document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), "repetitions": repetitions}
     place = Path(__file__)
     with tempfile.TemporaryDirectory() as directory, quiet():
         problems = _problems(Path(directory))
         names = asked.problems or (["wine"] if asked.quick else list(problems))
         document["scores"] = {name: {"tpe": {}, "random": {}} for name in names}
         # a random search continues the shorter one: its trials do not depend on the number of trials
-        random = {name: Searches("random", size.repetitions) for name in names}
-        for budget, name in product(size.budgets, names):
-            for searches in (Searches("tpe", size.repetitions), random[name]):
+        random = {name: Searches("random", max(repetitions.values())) for name in names}
+        for (budget, count), name in product(sorted(repetitions.items()), names):
+            for searches in (Searches("tpe", count), random[name].first(count)):
                 started = time.process_time()
                 searches.extend(problems[name], budget, asked.batch_size)
                 scores = _scores(problems[name], searches)
                 document["scores"][name][searches.sampler][str(budget)] = scores
                 shown = ", ".join(f"{kind} {statistics.fmean(of):.5f}" for kind, of in scores.items())
-                print(f"{name} {searches.sampler} {budget}: {shown}, {time.process_time() - started:.0f} s of CPU")
+                print(
+                    f"{name} {searches.sampler} {budget}: {shown}, {time.process_time() - started:.0f} s of CPU",
+                    flush=True,
+                )
             if not asked.quick and not asked.batch_size:  # after each, since the whole takes an hour on a busy machine
                 place.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
                 place.with_suffix(".md").write_text(markdown(document))
@@ -132,8 +129,8 @@ def _problems(place: Path) -> dict[str, dict[str, Any]]:
         "wine": {"data.name": "wine"},
         "breast_cancer": {"data.name": "breast_cancer"},
         "csv_iris": csv | {"data.path": str(place / "iris.csv")},
-        "csv_anes96": csv | {"data.path": str(place / "anes96.csv"), "data.target": "vote"},
         "csv_diabetes": csv | {"data.path": str(place / "diabetes.csv"), "data.task": "regression"},
+        "csv_anes96": csv | {"data.path": str(place / "anes96.csv"), "data.target": "vote"},
     }
 
 
@@ -145,6 +142,11 @@ class Searches:
         self.studies = [optuna.create_study(direction="minimize") for _ in range(repetitions)]
         self.done = 0  # trials of each search
         self.space = search_space.read(OverridesParser.create().parse_overrides(list(SPACE)))
+
+    def first(self, repetitions: int) -> "Searches":
+        """The same, with the first repetitions only."""
+        del self.studies[repetitions:]
+        return self
 
     def extend(self, problem: dict[str, Any], budget: int, size: int | None) -> None:
         """Search until each study has so many trials."""
@@ -211,14 +213,13 @@ def _measured(configs: Sequence[Config]) -> list[tuple[float, float]]:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    size = document["size"]
     lines = [
         "# Search against random search",
         "",
-        f"{size['repetitions']} repetitions, {document['date'][:10]}, {os.cpu_count()} processors, shared with other",
-        "work, on which the results do not depend; `python benchmarks/search.py`. Means over repetitions, and the",
-        "difference between the default sampler `tpe` and `random`; p is that of Wilcoxon's signed ranks. wine,",
-        "csv_anes96 and csv_diabetes had no part in the choice of the defaults.",
+        f"{document['date'][:10]}, {os.cpu_count()} processors, shared with other work, on which the results do not",
+        "depend; `python benchmarks/search.py`. Means over repetitions, and the difference between the default sampler",
+        "`tpe` and `random`; p is that of Wilcoxon's signed ranks. wine, csv_anes96 and csv_diabetes had no part in",
+        "the choice of the defaults.",
     ]
     for kind, (title, is_more_better) in SCORES.items():
         lines += [

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import hydra.plugins.launcher
 import optuna
 from hydra.core.utils import JobReturn
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from mlpexp.config.compose import Composer
 from mlpexp.runtime.errors import ConfigError, UserError
@@ -18,11 +18,16 @@ from mlpexp.search.finalists import Finalist
 from mlpexp.search.objectives import Measured
 from mlpexp.search.search_plan import Plan
 from mlpexp.search.search_record import Generation, Params, SearchRecord
+from mlpexp.search.search_space import Runs
 from mlpexp.search.study_storage import PROBLEM, STUDY, StudyMirror
 from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.grid import specs
 
-Runs = tuple[tuple[str, ...], ...]  # the overrides of each run of a trial
+
+def place(ended: JobReturn) -> str:
+    """The name of a run's directory; empty where its launcher does not return it."""
+    directory = getattr(ended, "directory", None)
+    return directory.name if directory is not None else ""
 
 
 class GenerationSearch:
@@ -49,7 +54,7 @@ class GenerationSearch:
         self.study = optuna.create_study(
             study_name=STUDY, directions=objectives.directions(plan.names), pruner=plan.pruner()
         )
-        for known in record.known:
+        for known in record.search.known:
             self.study.add_trial(
                 optuna.trial.create_trial(
                     params=known.params,
@@ -75,37 +80,35 @@ class GenerationSearch:
         plan, study = self._plan, self.own_study()
         trials = finalists.best_trials(study)
         space, own = finalists.further_seeds(plan.space, plan.final_seeds, plan.config.seed)
-        runs = [tuple(space.runs(trial.params)) for trial in trials]
+        runs = [space.runs(trial.params) for trial in trials]
         self._launch(runs)
         share = plan.final_seeds / (own + plan.final_seeds)
         return finalists.ranked(study, trials, [self._outcomes[key] for key in runs], share)
 
     def own_study(self) -> optuna.Study:
         """The study without what was known before; its trials are numbered like those of the record."""
-        if not self._record.known:
+        if not self._record.search.known:
             return self.study
         own = optuna.create_study(study_name=STUDY, directions=objectives.directions(self._plan.names))
-        own.add_trials(self._own_trials())
+        own.add_trials(self.study.get_trials(deepcopy=False)[len(self._record.search.known) :])
         return own
 
-    def _own_trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)[len(self._record.known) :]
+    def _set_sampler(self, first: int, size: int) -> None:
+        """The sampler of the generation whose first trial has this number."""
+        plan = self._plan
+        is_conditional = bool(plan.space.conditions)
+        self.study.sampler = samplers.sampler(plan.sampler, plan.seed, first, size, is_conditional=is_conditional)
 
     def _ask(self, size: int) -> list[Trial]:
         plan, first = self._plan, self._record.num_trials
-        self.study.sampler = samplers.sampler(
-            plan.sampler, plan.seed, first, plan.batch_size, is_conditional=bool(plan.space.conditions)
-        )
+        self._set_sampler(first, plan.batch_size)
         if points := samplers.SAMPLERS[plan.sampler].points:
             for params in points(plan.space, plan.seed, first, size):
                 self.study.enqueue_trial(params)
         return [self._ask_one() for _ in range(size)]
 
     def _ask_one(self) -> Trial:
-        space = self._plan.space
-        if not space.conditions:
-            return self.study.ask(space.distributions)
-        trial = self.study.ask()
+        space, trial = self._plan.space, self.study.ask()
         for key, distribution in space.distributions.items():
             if space.is_active(key, trial.params):
                 search_space.suggest(trial, key, distribution)
@@ -117,12 +120,9 @@ class GenerationSearch:
         Raises:
             UserError: the parameters are outside of the space.
         """
-        number = len(self._own_trials())
+        number = len(self.study.get_trials(deepcopy=False)) - len(self._record.search.known)
         if number == generation.first:
-            size = max(self._plan.batch_size, len(generation.trials))
-            self.study.sampler = samplers.sampler(
-                self._plan.sampler, self._plan.seed, number, size, is_conditional=bool(self._plan.space.conditions)
-            )
+            self._set_sampler(number, max(self._plan.batch_size, len(generation.trials)))
         distributions = {key: one for key, one in self._plan.space.distributions.items() if key in params}
         try:  # a finished trial is checked when it is made
             optuna.trial.create_trial(params=params, distributions=distributions, values=[0.0] * len(self._plan.names))
@@ -138,7 +138,7 @@ class GenerationSearch:
         """Train what has no outcome yet, and tell the study."""
         self._launch([self._plan.space.runs(trial.params) for trial in trials])
         for trial in trials:
-            self._tell(trial, self._outcomes[tuple(self._plan.space.runs(trial.params))])
+            self._tell(trial, self._outcomes[self._plan.space.runs(trial.params)])
         study = self.own_study()
         own = study.get_trials(deepcopy=False)[generation.first :]
         self._mirror.follow(own, generation.first)
@@ -156,14 +156,9 @@ class GenerationSearch:
         else:
             self.study.tell(trial, outcome.values)
 
-    def _launch(self, asked: Sequence[Sequence[tuple[str, ...]]]) -> None:
+    def _launch(self, asked: Sequence[Runs]) -> None:
         """Train the runs of trials that have no outcome yet, each different trial once."""
-        new: list[Runs] = []
-        for runs in dict.fromkeys(map(tuple, asked)):
-            if runs in self._outcomes:
-                continue
-            if self._can_be_trained(runs):
-                new.append(runs)
+        new = [runs for runs in dict.fromkeys(asked) if runs not in self._outcomes and self._can_be_trained(runs)]
         if not new:
             return
         jobs = [list(overrides) for runs in new for overrides in runs]
@@ -174,7 +169,7 @@ class GenerationSearch:
             outcome = self._outcomes[runs] = objectives.measured(list(map(objectives.ended, own)), self._plan.names)
             self.num_failed += outcome.may_recover
             if outcome.values is not None:
-                self.places[runs] = search_console.place(own[0])
+                self.places[runs] = place(own[0])
 
     def _can_be_trained(self, runs: Runs) -> bool:
         """Whether the values of a trial, allowed one by one, are allowed together; else its outcome is noted."""

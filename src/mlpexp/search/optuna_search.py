@@ -56,6 +56,7 @@ def optimise(
     space = search_space.read(overrides, seeds=settings["seeds"], first_seed=config.get("seed", 0))
     space = search_space.with_conditions(space, settings["conditions"])
     plan = make_plan(settings, space, composer)
+    directory = Path(str(config.hydra.sweep.dir)).absolute()
     if plan.pruning is not None:
         if not isinstance(sweep, Sweep):
             raise UserError("hydra.sweeper.pruner compares runs that train in stacks; leave out hydra/launcher")
@@ -65,8 +66,7 @@ def optimise(
         lines = search_console.explanation(plan)
         for line in lines:
             say(line)
-        return DryRun(Path(str(config.hydra.sweep.dir)).absolute(), lines)
-    directory = Path(str(config.hydra.sweep.dir)).absolute()
+        return DryRun(directory, lines)
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if isinstance(sweep, Sweep):  # it has locked the directory
@@ -77,13 +77,13 @@ def optimise(
             closing(StudyMirror(settings["storage"], directory, objectives.directions(plan.names)))
         )
         record, warning = open_record(directory, plan.asked, mirror.earlier(), plan.known)
-        mirror.claim(record.id, record.asked)
+        mirror.claim(record.search)
         for line in filter(None, (warning, mirror.warning)):
-            search_console.warn(line)
+            say(line, error=True)
         atomic_files.write(directory / MULTIRUN, OmegaConf.to_yaml(config))
         kind = GenerationSearch if plan.pruning is None else PrunedSearch
         search = kind(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
-        search_console.begin(plan, record)
+        say(search_console.description(plan, record.num_trials))
         search.run()
         finalists = search.train_finalists() if plan.final_seeds else []
     search_console.conclude(search.own_study(), plan, directory, search.places, finalists)

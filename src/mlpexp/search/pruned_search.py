@@ -12,10 +12,11 @@ from optuna.trial import Trial
 
 from mlpexp.config.overrides import RunSpec, parse
 from mlpexp.search import search_console
-from mlpexp.search.generation_search import GenerationSearch
+from mlpexp.search.generation_search import GenerationSearch, place
 from mlpexp.search.objectives import Measured
-from mlpexp.search.pruned_trials import Candidate, PrunedTrials, Run
+from mlpexp.search.pruned_trials import Candidate, PrunedTraining, PrunedTrials
 from mlpexp.search.search_record import Generation
+from mlpexp.search.search_space import Run
 from mlpexp.search.study_storage import STOPPED
 from mlpexp.sweep.hydra_sweep import Sweep
 
@@ -28,7 +29,7 @@ class PrunedSearch(GenerationSearch):
         assert pruning is not None and isinstance(sweep, Sweep)
         self._sweep = sweep
         self._waiting: deque[Generation] = deque(self._record.generations)  # recorded, and not yet replayed
-        self._trials = PrunedTrials(pruning, self.study, self._plan.names[0], self._conclude)
+        self._trials = PrunedTrials(pruning, self._plan.names[0], self._conclude)
         self._numbers: dict[Run, int] = {}
         self._returns: dict[Run, JobReturn] = {}
         while self._add_generations():
@@ -63,7 +64,7 @@ class PrunedSearch(GenerationSearch):
         return self._missing > 0 and free >= max(1, self._plan.batch_size // 2)
 
     def _begin(self, trial: Trial) -> None:
-        runs = tuple(self._plan.space.runs(trial.params))
+        runs = self._plan.space.runs(trial.params)
         if runs not in self._outcomes and self._can_be_trained(runs):
             self._trials.add(trial, runs)
         else:
@@ -74,11 +75,11 @@ class PrunedSearch(GenerationSearch):
         for run in runs:
             self._numbers.setdefault(run, len(self._numbers))
         specs = [RunSpec(self._numbers[run], tuple(map(parse, run))) for run in runs]
-        backend = partial(self._trials.backend, self._is_due, self._numbers)
+        backend = partial(PrunedTraining, self._trials, self._is_due, self._numbers)
         self._returns |= dict(zip(runs, self._sweep.train_portion(specs, backend), strict=True))
         for own in self._outcomes:
             if own[0] in self._returns:
-                self.places[own] = search_console.place(self._returns[own[0]])
+                self.places[own] = place(self._returns[own[0]])
 
     def _conclude(self, candidate: Candidate, outcome: Measured) -> None:
         self._outcomes[candidate.runs] = outcome

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import optuna
 from optuna.trial import Trial
 
 from mlpexp.models.training_state import TrainingState
@@ -20,12 +19,12 @@ from mlpexp.runtime.errors import Interrupted
 from mlpexp.search import objectives
 from mlpexp.search.objectives import Ended, Measured
 from mlpexp.search.pruners import Pruning
+from mlpexp.search.search_space import Run, Runs
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.paused_runs import PausedRuns
 from mlpexp.sweep.remote_workers import Watcher
 from mlpexp.sweep.work_unit import Unit
 
-Run = tuple[str, ...]  # its overrides
 ALL_RUNS = -1  # the name under which progress is reported
 
 
@@ -41,15 +40,15 @@ class Candidate:
     """
 
     trials: list[Trial]
-    runs: tuple[Run, ...]
+    runs: Runs
     stage: int = 0
     histories: dict[Run, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     ends: dict[Run, Ended] = field(default_factory=dict)
     was_stopped: bool = False
 
     @property
-    def number(self) -> int:
-        return self.trials[0].number
+    def has_ended(self) -> bool:
+        return len(self.ends) == len(self.runs)
 
 
 class PrunedTrials:
@@ -65,15 +64,13 @@ class PrunedTrials:
         clock: trained stages, summed over all candidates.
     """
 
-    def __init__(
-        self, pruning: Pruning, study: optuna.Study, name: str, tell: Callable[[Candidate, Measured], None]
-    ) -> None:
-        self._pruning, self._study, self._name, self._tell = pruning, study, name, tell
+    def __init__(self, pruning: Pruning, name: str, tell: Callable[[Candidate, Measured], None]) -> None:
+        self._pruning, self._name, self._tell = pruning, name, tell
         self.states: dict[Run, TrainingState] = {}
         self.active: list[Candidate] = []
         self.clock = 0
 
-    def add(self, trial: Trial, runs: tuple[Run, ...]) -> None:
+    def add(self, trial: Trial, runs: Runs) -> None:
         for candidate in self.active:
             if candidate.runs == runs:
                 candidate.trials.append(trial)
@@ -90,29 +87,11 @@ class PrunedTrials:
             return [run for candidate in self.group() for run in self.runs_of_stage(candidate)]
         return [run for candidate in self.active for run in candidate.runs]
 
-    def backend(
-        self,
-        enough: Callable[[], bool],
-        numbers: Mapping[Run, int],
-        sweep: Sequence[Job],
-        outcomes: Sequence[Outcome],
-        directory: Path,
-    ) -> "PrunedTraining":
-        """What trains a portion.
-
-        Args:
-            enough: whether the portion ends, though trials are left.
-            numbers: of the runs in the sweep.
-        """
-        place_of = {job.number: place for place, job in enumerate(sweep)}
-        places = {run: place_of[number] for run, number in numbers.items() if number in place_of}
-        return PrunedTraining(self, enough, places, sweep, outcomes, directory)
-
     def group(self) -> list[Candidate]:
         stage = min(candidate.stage for candidate in self.active)
         return [candidate for candidate in self.active if candidate.stage == stage]
 
-    def runs_of_stage(self, candidate: Candidate) -> tuple[Run, ...]:
+    def runs_of_stage(self, candidate: Candidate) -> Runs:
         return candidate.runs[candidate.stage : candidate.stage + 1] if self._pruning.by_seed else candidate.runs
 
     def until(self, stage: int) -> int | None:
@@ -120,28 +99,27 @@ class PrunedTrials:
         looks = self._pruning.looks
         return None if self._pruning.by_seed or stage >= len(looks) else looks[stage]
 
-    def has_ended(self, candidate: Candidate) -> bool:
-        return len(candidate.ends) == len(candidate.runs)
+    def report(self, candidate: Candidate, jobs: Sequence[Job]) -> float:
+        """Report to its trials what the candidate has reached at the end of its stage, at the epoch or with the number
+        of the seed.
 
-    def value(self, candidate: Candidate, configs: Mapping[Run, Job]) -> float:
-        """What the candidate has reached at the end of its stage, the mean over its runs; NaN if it is undefined."""
-        values = []
-        for run in self.runs_of_stage(candidate):
-            if not (history := candidate.histories.get(run)):
-                return math.nan
-            values.append(objectives.reached(history, self._name, configs[run].config))
-        return math.fsum(values) / len(values)
+        Args:
+            jobs: the runs of the stage.
 
-    def report(self, candidate: Candidate, value: float) -> None:
-        """To all its trials, at the epoch or with the number of the seed."""
-        if not math.isfinite(value):
-            return
-        until = self.until(candidate.stage)
-        step = candidate.stage if self._pruning.by_seed else until
-        if step is None:
-            return
-        for trial in candidate.trials:
-            trial.report(value, step)
+        Returns:
+            The mean over the runs; NaN if it is undefined.
+        """
+        histories = [candidate.histories.get(run) for run in self.runs_of_stage(candidate)]
+        values = [
+            objectives.reached(history, self._name, job.config) if history else math.nan
+            for history, job in zip(histories, jobs, strict=True)
+        ]
+        value = math.fsum(values) / len(values)
+        step = candidate.stage if self._pruning.by_seed else self.until(candidate.stage)
+        if math.isfinite(value) and step is not None:
+            for trial in candidate.trials:
+                trial.report(value, step)
+        return value
 
     def reason_to_leave(self, candidate: Candidate, value: float) -> str:
         """Why a candidate ends here; empty where it continues."""
@@ -166,7 +144,12 @@ class PrunedTrials:
 
 
 class PrunedTraining:
-    """A `Backend` that trains one portion: all candidates stage by stage, in this process."""
+    """A `Backend` that trains one portion: all candidates stage by stage, in this process.
+
+    Args:
+        enough: whether the portion ends, though trials are left.
+        numbers: of the runs in the sweep.
+    """
 
     workers = 1
 
@@ -174,13 +157,15 @@ class PrunedTraining:
         self,
         trials: PrunedTrials,
         enough: Callable[[], bool],
-        places: Mapping[Run, int],
+        numbers: Mapping[Run, int],
         sweep: Sequence[Job],
         outcomes: Sequence[Outcome],
         directory: Path,
     ) -> None:
-        self._trials, self._enough, self._places = trials, enough, places
+        self._trials, self._enough = trials, enough
         self._sweep, self._outcomes, self._directory = sweep, outcomes, directory
+        place_of = {job.number: place for place, job in enumerate(sweep)}
+        self._places = {run: place_of[number] for run, number in numbers.items() if number in place_of}
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
         left = [place for unit in units for place in unit.places]
@@ -199,38 +184,31 @@ class PrunedTraining:
         while trials.active and not self._enough():
             group = trials.group()
             until = trials.until(group[0].stage)
-            runs = {candidate.number: trials.runs_of_stage(candidate) for candidate in group}
-            if any(run not in self._places for own in runs.values() for run in own):
+            runs = [trials.runs_of_stage(candidate) for candidate in group]
+            if any(run not in self._places for own in runs for run in own):
                 return  # a seed that the next portion brings
-            places = [self._places[run] for own in runs.values() for run in own]
+            places = [self._places[run] for own in runs for run in own]
             yield from paused.train([place for place in places if place in paused.left], until, report)
             trials.clock += 1
             ending = [p for p in places if p in paused.states and (until is None or paused.has_ended(p))]
             yield from paused.write(ending)
-            values = {}
-            for candidate in group:
-                self._note(candidate, runs[candidate.number], paused)
-                values[candidate.number] = trials.value(candidate, self._jobs(candidate))
-                trials.report(candidate, values[candidate.number])
+            values = []
+            for candidate, own in zip(group, runs, strict=True):
+                self._note(candidate, own, until, paused)
+                values.append(trials.report(candidate, [self._sweep[self._places[run]] for run in own]))
             concluded = []
-            for candidate in group:
-                reason = ""
-                if not trials.has_ended(candidate):
-                    reason = trials.reason_to_leave(candidate, values[candidate.number])
+            for candidate, value in zip(group, values, strict=True):
+                reason = "" if candidate.has_ended else trials.reason_to_leave(candidate, value)
                 if reason:
                     yield from self._leave(candidate, paused, reason)
-                if reason or trials.has_ended(candidate):
+                if reason or candidate.has_ended:
                     concluded.append(candidate)
                 candidate.stage += 1
             for candidate in concluded:
                 trials.conclude(candidate)
 
-    def _jobs(self, candidate: Candidate) -> dict[Run, Job]:
-        return {run: self._sweep[self._places[run]] for run in candidate.runs if run in self._places}
-
-    def _note(self, candidate: Candidate, runs: Sequence[Run], paused: PausedRuns) -> None:
+    def _note(self, candidate: Candidate, runs: Sequence[Run], until: int | None, paused: PausedRuns) -> None:
         """Take over what the runs have recorded by the end of the stage; an earlier start may have trained more."""
-        until = self._trials.until(candidate.stage)
         for run in runs:
             if run in candidate.ends:
                 continue

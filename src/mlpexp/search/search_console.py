@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
+from mlpexp.config.overrides import parse
 from mlpexp.runtime.rich_console import Console
 from mlpexp.runtime.terminal import say
 from mlpexp.search.finalists import NUM_FINALISTS, Finalist
-from mlpexp.search.search_record import SearchRecord
-from mlpexp.search.search_space import Space
+from mlpexp.search.search_space import Runs, Space
 from mlpexp.search.study_storage import PROBLEM, STOPPED
 from mlpexp.store import atomic_files
 from mlpexp.store.file_names import SEARCH_RESULTS
@@ -27,12 +26,8 @@ if TYPE_CHECKING:
 SHOWN = 20  # trials of a front
 
 
-def begin(plan: "Plan", record: SearchRecord) -> None:
+def description(plan: "Plan", done: int = 0) -> str:
     """One line, e.g. `search of 40 trials: 4 generations of 10, sampler tpe, objective val/loss`."""
-    say(_description(plan, record.num_trials))
-
-
-def _description(plan: "Plan", done: int = 0) -> str:
     left = max(0, plan.num_trials - done)
     full, rest = divmod(left, plan.batch_size)
     generations = f"{full + bool(rest):,} generation{'s' * (full + bool(rest) != 1)}"
@@ -46,7 +41,7 @@ def _description(plan: "Plan", done: int = 0) -> str:
 def explanation(plan: "Plan") -> list[str]:
     """What a search would do, in lines."""
     space = plan.space
-    lines = [_description(plan), *(f"  {space.typed[key]}" for key in space.distributions)]
+    lines = [description(plan), *(f"  {space.typed[key]}" for key in space.distributions)]
     if space.repetitions:
         runs = prod(map(len, space.repetitions.values()))
         each = ", ".join(space.typed[key] for key in space.repetitions)
@@ -79,21 +74,11 @@ def progress(study: optuna.Study, names: Sequence[str], total: int) -> None:
     say(f"{len(trials):,} of {total:,} trials: {text}, {_best(study, names)}")
 
 
-def warn(line: str) -> None:
-    say(line, error=True)
-
-
-def place(ended: JobReturn) -> str:
-    """The name of a run's directory; empty where its launcher does not tell it."""
-    directory = getattr(ended, "directory", None)
-    return directory.name if directory is not None else ""
-
-
 def conclude(
     study: optuna.Study,
     plan: "Plan",
     directory: Path,
-    places: Mapping[tuple[tuple[str, ...], ...], str],
+    places: Mapping[Runs, str],
     finalists: Sequence[Finalist],
 ) -> None:
     """Print the best trials and write them to a file.
@@ -107,7 +92,7 @@ def conclude(
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     failed = [trial for trial in trials if PROBLEM in trial.user_attrs]
     if not complete:
-        warn(f"none of {len(trials):,} trials has an outcome: {_reasons(failed)}")
+        say(f"none of {len(trials):,} trials has an outcome: {_reasons(failed)}", error=True)
         return
     if len(names) == 1:
         best, value = finalists[0] if finalists else (study.best_trial, study.best_value)
@@ -120,11 +105,11 @@ def conclude(
                 for one, mean in finalists
             ]
         elif plan.final_seeds:
-            warn("none of the best trials has a value with all further seeds; the best one in the search is given")
+            say("no trial among the best has a value with all further seeds; the best without is given", error=True)
         say(line)
-        for key, value in space.settings(best.params).items():
-            say(f"  {key}={value}")
-        if where := places.get(tuple(space.runs(best.params))):
+        for key, text in space.settings(best.params).items():
+            say(f"  {key}={text}")
+        if where := places.get(space.runs(best.params)):
             say(f"  its run: {where}")
     else:
         front = sorted(study.best_trials, key=lambda trial: trial.values)
@@ -134,7 +119,7 @@ def conclude(
         }
         _front(front, names, space, len(trials))
     if failed:
-        warn(f"{len(failed):,} of {len(trials):,} trials failed: {_reasons(failed)}")
+        say(f"{len(failed):,} of {len(trials):,} trials failed: {_reasons(failed)}", error=True)
     atomic_files.write(directory / SEARCH_RESULTS, OmegaConf.to_yaml(OmegaConf.create(found)))
 
 
@@ -170,12 +155,4 @@ def _reasons(failed: Sequence[FrozenTrial]) -> str:
 
 def _typed(space: Space, trial: FrozenTrial) -> dict[str, object]:
     """The values as they were trained, with their types."""
-    texts = space.settings(trial.params)
-    return {key: OmegaConf.create({"value": None} | _read(text)).value for key, text in texts.items()}
-
-
-def _read(text: str) -> dict[str, object]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    value = OverridesParser.create().parse_override(f"value={text}").value()
-    return {"value": getattr(value, "text", value)}
+    return {key: parse(f"{key}={text}").value for key, text in space.settings(trial.params).items()}

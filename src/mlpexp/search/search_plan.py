@@ -21,7 +21,7 @@ from mlpexp.nn.metric_columns import columns
 from mlpexp.nn.metrics import recorded
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.runtime.terminal import say
-from mlpexp.search import objectives, pruners, samplers, search_console, search_space, warm_start
+from mlpexp.search import objectives, pruners, samplers, search_space, warm_start
 from mlpexp.search.pruners import Pruning
 from mlpexp.search.search_record import Known
 from mlpexp.search.search_space import Space
@@ -133,7 +133,7 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
         )
     name = str(settings["sampler"])
     if warning := samplers.check(name, space, names):
-        search_console.warn(warning)
+        say(warning, error=True)
     total = samplers.num_trials(name, settings["n_trials"], space)
     pruning = None
     if settings["pruner"] is not None:

@@ -36,8 +36,14 @@ class Known(BaseModel):
     values: list[float]
 
 
-class _Search(BaseModel):
-    """What is searched: the objectives, and each key as it was typed; and what was known before."""
+class Search(BaseModel):
+    """What is searched.
+
+    Attributes:
+        id: drawn when the search began.
+        asked: the objectives, and each searched key as it was typed.
+        known: configurations of an earlier sweep.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     id: str
@@ -61,19 +67,11 @@ class Generation(BaseModel):
 
 @dataclass
 class SearchRecord:
-    """The record of one directory.
-
-    Attributes:
-        id: of the search, drawn when it began.
-        asked: the objectives, and each searched key as it was typed.
-        known: configurations of an earlier sweep.
-    """
+    """The record of one directory."""
 
     directory: Path
-    id: str
-    asked: dict[str, str]
+    search: Search
     generations: list[Generation]
-    known: list[Known]
 
     @property
     def num_trials(self) -> int:
@@ -104,7 +102,7 @@ def open_record(
         UserError: the file cannot be read, or it is the record of another search.
     """
     record, warning = _load(directory)
-    before = record.asked if record else earlier[0] if earlier else dict(asked)
+    before = record.search.asked if record else earlier[0] if earlier else dict(asked)
     for key in dict.fromkeys([*before, *asked]):
         if before.get(key) != asked.get(key):
             raise UserError(
@@ -112,7 +110,8 @@ def open_record(
                 f"{asked.get(key, 'not given')} here; choose another name=…"
             )
     if record is None:
-        record = SearchRecord(directory, uuid.uuid4().hex, dict(asked), earlier[1] if earlier else [], find_known())
+        search = Search(id=uuid.uuid4().hex, asked=dict(asked), known=find_known())
+        record = SearchRecord(directory, search, earlier[1] if earlier else [])
         _write(record)
     return record, warning
 
@@ -126,10 +125,10 @@ def _load(directory: Path) -> tuple[SearchRecord | None, str | None]:
         return None, None
     texts = list(itertools.takewhile(lambda text: text is not None, map(_opened, content.splitlines())))
     try:
-        search = _Search.model_validate_json(texts[0] or b"")
+        search = Search.model_validate_json(texts[0] or b"")
     except (IndexError, ValidationError):
         return None, f"{path} is damaged and has been renamed to {set_aside(path).name}; the search is done again"
-    record = SearchRecord(directory, search.id, search.asked, [], search.known)
+    record = SearchRecord(directory, search, [])
     for text in texts[1:]:
         try:
             generation = Generation.model_validate_json(text or b"")
@@ -152,7 +151,7 @@ def _write(record: SearchRecord) -> None:
 
 
 def _text(record: SearchRecord) -> bytes:
-    return b"".join(map(_sealed, [_Search(id=record.id, asked=record.asked, known=record.known), *record.generations]))
+    return b"".join(map(_sealed, [record.search, *record.generations]))
 
 
 def set_aside(path: Path) -> Path:

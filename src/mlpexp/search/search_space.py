@@ -14,6 +14,8 @@ from optuna.trial import Trial
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.sweep_manifest import REPEATED
 
+Run = tuple[str, ...]  # its overrides
+Runs = tuple[Run, ...]  # of a trial
 DIGITS = 6  # of a number between two bounds, so that names of directories stay short
 
 
@@ -59,7 +61,7 @@ class Space:
             found[key] = min(texts)
         return found
 
-    def runs(self, params: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    def runs(self, params: Mapping[str, Any]) -> Runs:
         """The overrides of each run of a trial; a key without a value keeps its default."""
         texts: list[list[str]] = []
         for key in self.typed:
@@ -69,7 +71,7 @@ class Space:
                 texts.append(self.repetitions[key])
             elif key in params:
                 texts.append([spelled(key, params[key], self.distributions[key])])
-        return list(product(*texts))
+        return tuple(product(*texts))
 
     def settings(self, params: Mapping[str, Any]) -> dict[str, str]:
         """The searched keys with their values as override text."""

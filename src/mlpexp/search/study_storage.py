@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlpexp.runtime import portable, safe_files
 from mlpexp.runtime.errors import UserError
-from mlpexp.search.search_record import Generation, set_aside
+from mlpexp.search.search_record import Generation, Search, set_aside
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.file_names import OPTUNA_DATABASE, OPTUNA_JOURNAL, SEARCH
 
@@ -92,21 +92,21 @@ class StudyMirror:
                 generations.append(Generation(first=first, trials=[trial.params for trial in members]))
         return json.loads(asked), generations
 
-    def claim(self, search_id: str, asked: dict[str, str]) -> None:
+    def claim(self, search: Search) -> None:
         """Mark the study as that of one search.
 
         Raises:
             UserError: it is that of another search.
         """
         there = self._study.user_attrs.get(SEARCH_ID)
-        if there == search_id:
+        if there == search.id:
             return
         if self._own is None and (there is not None or self._study.get_trials(deepcopy=False)):
             raise UserError(
                 f"hydra.sweeper.storage={self.name} holds the study of another search; give another file or database"
             )
-        self._study.set_user_attr(SEARCH_ID, search_id)
-        self._study.set_user_attr(ASKED, json.dumps(asked))
+        self._study.set_user_attr(SEARCH_ID, search.id)
+        self._study.set_user_attr(ASKED, json.dumps(search.asked))
         self._flush()
 
     def follow(self, trials: Sequence[FrozenTrial], first: int) -> None:
