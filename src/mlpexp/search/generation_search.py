@@ -52,7 +52,9 @@ class GenerationSearch:
         self._composer, self._launcher = composer, launcher
         self._outcomes: dict[Runs, Measured] = {}
         self.study = optuna.create_study(
-            study_name=STUDY, directions=objectives.directions(plan.names), pruner=plan.pruner()
+            study_name=STUDY,
+            directions=objectives.directions(plan.names),
+            pruner=plan.pruning.make() if plan.pruning is not None else None,
         )
         for known in record.search.known:
             self.study.add_trial(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ try:
 except ImportError:
     raise UserError("hydra/sweeper=optuna needs the package optuna: pip install 'mlpexp[search]'") from None
 
-from mlpexp.search import objectives, samplers, search_console, search_space
+from mlpexp.search import objectives, samplers, search_console, search_space, warm_start
 from mlpexp.search.generation_search import GenerationSearch
 from mlpexp.search.pruned_search import PrunedSearch
 from mlpexp.search.search_plan import make_plan
@@ -76,7 +77,8 @@ def optimise(
         mirror = stack.enter_context(
             closing(StudyMirror(settings["storage"], directory, objectives.directions(plan.names)))
         )
-        record, warning = open_record(directory, plan.asked, mirror.earlier(), plan.known)
+        find_known = partial(warm_start.read, plan.warm_start, space, plan.names, plan.config)
+        record, warning = open_record(directory, plan.asked, mirror.earlier(), find_known)
         mirror.claim(record.search)
         for line in filter(None, (warning, mirror.warning)):
             say(line, error=True)

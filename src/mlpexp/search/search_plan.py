@@ -8,7 +8,6 @@ from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from optuna.pruners import BasePruner, NopPruner
 
 from mlpexp.analysis.ranking import UNCOMPARABLE
 from mlpexp.config import hydra_messages
@@ -21,9 +20,8 @@ from mlpexp.nn.metric_columns import columns
 from mlpexp.nn.metrics import recorded
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.runtime.terminal import say
-from mlpexp.search import objectives, pruners, samplers, search_space, warm_start
+from mlpexp.search import objectives, pruners, samplers, search_space
 from mlpexp.search.pruners import Pruning
-from mlpexp.search.search_record import Known
 from mlpexp.search.search_space import Space
 from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.grid import specs
@@ -58,10 +56,6 @@ class Plan:
     config: Config
     dry_run: bool
 
-    def pruner(self) -> BasePruner:
-        """Of the study, new."""
-        return NopPruner() if self.pruning is None else self.pruning.make()
-
     @property
     def asked(self) -> dict[str, str]:
         """What makes a search another one: objectives and space, as they were typed."""
@@ -83,18 +77,6 @@ class Plan:
         if self.warm_start is not None:
             asked["hydra.sweeper.warm_start"] = self.warm_start
         return asked
-
-    def known(self) -> list[Known]:
-        """What an earlier sweep has found, read now; one line says how much that is.
-
-        Raises:
-            UserError: it does not help.
-        """
-        if self.warm_start is None:
-            return []
-        known, line = warm_start.read(self.warm_start, self.space, self.names, self.config)
-        say(line)
-        return known
 
 
 def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Plan:

@@ -89,7 +89,7 @@ def open_record(
     directory: Path,
     asked: Mapping[str, str],
     earlier: tuple[dict[str, str], list[Generation]] | None,
-    find_known: Callable[[], list[Known]] = list,
+    find_known: Callable[[], list[Known]],
 ) -> tuple[SearchRecord, str | None]:
     """The record of `directory`, and what was wrong with its file.
 

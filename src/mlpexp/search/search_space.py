@@ -70,7 +70,7 @@ class Space:
             elif key in self.repetitions:
                 texts.append(self.repetitions[key])
             elif key in params:
-                texts.append([spelled(key, params[key], self.distributions[key])])
+                texts.append([f"{key}={_value_text(params[key], self.distributions[key])}"])
         return tuple(product(*texts))
 
     def settings(self, params: Mapping[str, Any]) -> dict[str, str]:
@@ -207,11 +207,6 @@ def at(share: float, distribution: BaseDistribution) -> Any:
     if step is None:
         return low + share * (high - low)
     return low + step * int(share * (round((high - low) / step) + 1))
-
-
-def spelled(key: str, value: Any, distribution: BaseDistribution) -> str:
-    """The override that gives `key` this value."""
-    return f"{key}={_value_text(value, distribution)}"
 
 
 def _value_text(value: Any, distribution: BaseDistribution) -> str:

@@ -16,6 +16,7 @@ from mlpexp import data
 from mlpexp.config import overrides
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.terminal import say
 from mlpexp.search.search_record import Known
 from mlpexp.search.search_space import Space
 from mlpexp.store import sweep_manifest
@@ -26,16 +27,19 @@ HOW_IT_TRAINS = ("data.batch_size", "data.shuffle", "data.drop_last")  # not wha
 PROBLEM = ("data.", "data digest", "loss.")  # values of runs that differ in one of these cannot be compared
 
 
-def read(directory: str, space: Space, names: Sequence[str], cfg: Config) -> tuple[list[Known], str]:
-    """The configurations of a sweep that lie in the space, each with the means over its runs; and a line about them.
+def read(directory: str | None, space: Space, names: Sequence[str], cfg: Config) -> list[Known]:
+    """The configurations of a sweep that lie in the space, each with the means over its runs; says how many.
 
     Args:
+        directory: of the sweep; None: nothing is known.
         names: of the objectives.
         cfg: a configuration of this search.
 
     Raises:
         UserError: there is no such sweep, it was about something else, or none of its runs helps.
     """
+    if directory is None:
+        return []
     rows = load_results(directory)
     there = sweep_manifest.read(Path(directory)) if Path(directory).is_dir() else None
     constants = there.constants if there else {}
@@ -72,7 +76,8 @@ def read(directory: str, space: Space, names: Sequence[str], cfg: Config) -> tup
         for params, of in values.items()
     ]
     used = sum(map(len, values.values()))
-    return known, f"{len(known):,} configurations are known from {directory} ({used:,} of {len(rows):,} runs)"
+    say(f"{len(known):,} configurations are known from {directory} ({used:,} of {len(rows):,} runs)")
+    return known
 
 
 def _is_number(value: object) -> bool:
