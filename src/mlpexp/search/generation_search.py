@@ -168,7 +168,7 @@ class GenerationSearch:
         self.returns += ended
         for runs in new:
             own, ended = ended[: len(runs)], ended[len(runs) :]
-            outcome = self._outcomes[runs] = objectives.measured(list(map(objectives.ended, own)), self._plan.names)
+            outcome = self._outcomes[runs] = objectives.measured(list(map(objectives.outcome, own)), self._plan.names)
             self.num_failed += outcome.may_recover
             if outcome.values is not None:
                 self.places[runs] = place(own[0])

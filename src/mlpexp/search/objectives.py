@@ -14,6 +14,7 @@ from mlpexp.nn.metrics import METRICS
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.store import run_directory
 from mlpexp.store.run_directory import FINITE, Result
+from mlpexp.sweep.jobs import Outcome
 
 OTHERS = ("num_parameters", "seconds")
 
@@ -62,33 +63,28 @@ def directions(names: Sequence[str]) -> list[Literal["minimize", "maximize"]]:
     return ["maximize" if name not in OTHERS and higher_is_better(name) else "minimize" for name in names]
 
 
-class Ended(NamedTuple):
-    """What a run has ended with."""
-
-    result: Result | None
-    error: BaseException | None = None
-
-
-def ended(job: JobReturn) -> Ended:
-    """The end of a run, whichever launcher ran it.
+def outcome(job: JobReturn) -> Outcome:
+    """The outcome of a run, whichever launcher ran it.
 
     Raises:
         UserError: the run has left no result.
     """
     if job.status == JobStatus.FAILED:
-        return Ended(None, job._return_value)
+        return Outcome(error=job._return_value)
     if (result := getattr(job, "result", None)) is not None:
-        return Ended(result)  # mlpexp's launcher knows it
-    return Ended(run_directory.read_result(Path(job.hydra_cfg.hydra.runtime.output_dir)))  # type: ignore[union-attr]
+        return Outcome(result=result)  # mlpexp's launcher knows it
+    directory = Path(job.hydra_cfg.hydra.runtime.output_dir)  # type: ignore[union-attr]
+    return Outcome(result=run_directory.read_result(directory))
 
 
-def measured(runs: Sequence[Ended], names: Sequence[str]) -> Measured:
-    """The outcome of a trial, from the ends of its runs."""
+def measured(runs: Sequence[Outcome], names: Sequence[str]) -> Measured:
+    """The outcome of a trial, from those of its runs."""
     rows: list[list[float]] = []
     epochs = None
-    for result, error in runs:
-        if error is not None:
-            return Measured(None, described(error), may_recover=True)
+    for run in runs:
+        if run.error is not None:
+            return Measured(None, described(run.error), may_recover=True)
+        result = run.result
         assert result is not None
         row = [_value(result, name) for name in names]
         if result.status == "diverged" or not all(map(math.isfinite, row)):

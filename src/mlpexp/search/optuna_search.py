@@ -13,14 +13,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from mlpexp.config.compose import Composer
-from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError
+from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.runtime.terminal import say
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.file_names import MULTIRUN
 from mlpexp.sweep.grid import params_texts
 from mlpexp.sweep.hydra_sweep import Sweep
 from mlpexp.sweep.jobs import DryRun
-from mlpexp.sweep.paused_runs import cannot_pause
 
 try:
     import optuna  # noqa: F401
@@ -56,13 +55,8 @@ def optimise(
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(typed)
     space = search_space.read(overrides, seeds=settings["seeds"], first_seed=config.get("seed", 0))
     space = search_space.with_conditions(space, settings["conditions"])
-    plan = make_plan(settings, space, composer)
+    plan = make_plan(settings, space, composer, sweep.settings if isinstance(sweep, Sweep) else None)
     directory = Path(str(config.hydra.sweep.dir)).absolute()
-    if plan.pruning is not None:
-        if not isinstance(sweep, Sweep):
-            raise UserError("hydra.sweeper.pruner compares runs that train in stacks; leave out hydra/launcher")
-        if problems := list(cannot_pause([], sweep.settings, "hydra.sweeper.pruner")):
-            raise ConfigError(problems)
     if plan.dry_run:
         lines = search_console.explanation(plan)
         for line in lines:

@@ -17,7 +17,7 @@ from optuna.trial import Trial
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime.errors import Interrupted
 from mlpexp.search import objectives
-from mlpexp.search.objectives import Ended, Measured
+from mlpexp.search.objectives import Measured
 from mlpexp.search.pruners import Pruning
 from mlpexp.search.search_space import Run, Runs
 from mlpexp.sweep.jobs import Job, Outcome
@@ -43,7 +43,7 @@ class Candidate:
     runs: Runs
     stage: int = 0
     histories: dict[Run, Sequence[Mapping[str, float]]] = field(default_factory=dict)
-    ends: dict[Run, Ended] = field(default_factory=dict)
+    ends: dict[Run, Outcome] = field(default_factory=dict)
     was_stopped: bool = False
 
     @property
@@ -221,7 +221,7 @@ class PrunedTraining:
             if until is not None and is_stopped and epochs == until:
                 candidate.was_stopped = True  # the pruner is asked all the same: it keeps an account of values
             elif until is None or epochs <= until:
-                candidate.ends[run] = Ended(outcome.result, outcome.error)
+                candidate.ends[run] = outcome
 
     def _leave(self, candidate: Candidate, paused: PausedRuns, reason: str) -> Iterator[tuple[int, Outcome]]:
         places = [self._places[run] for run in candidate.runs if run in self._places]
@@ -231,7 +231,7 @@ class PrunedTraining:
         yield from paused.write([place for place in places if place in paused.states])
         for run in candidate.runs:
             if run in self._places and (outcome := self._outcomes[self._places[run]]).is_known:
-                candidate.ends[run] = Ended(outcome.result, outcome.error)
+                candidate.ends[run] = outcome
 
 
 def _reporter(paused: PausedRuns, sweep: Sequence[Job], watcher: Watcher) -> Callable[[int], None]:

@@ -79,11 +79,12 @@ class Plan:
         return asked
 
 
-def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Plan:
+def make_plan(settings: dict[str, Any], space: Space, composer: Composer, launcher: Settings | None) -> Plan:
     """The plan of a search, after every value and setting has been checked.
 
     Args:
         settings: below `hydra.sweeper`.
+        launcher: of mlpexp's launcher; None with another one.
 
     Raises:
         UserError: everything that is wrong with the space, or with the settings.
@@ -119,7 +120,7 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer) -> Pla
     total = samplers.num_trials(name, settings["n_trials"], space)
     pruning = None
     if settings["pruner"] is not None:
-        pruning = _pruning(settings, accepted, space, names)
+        pruning = _pruning(settings, accepted, space, names, launcher)
     elif settings["pruner_options"]:
         raise UserError("hydra.sweeper.pruner_options need a pruner, e.g. hydra.sweeper.pruner=median")
     return Plan(
@@ -156,7 +157,9 @@ def _warm_start(directory: Any, sampler: str, pruning: Pruning | None) -> str | 
     return str(directory)
 
 
-def _pruning(settings: dict[str, Any], configs: list[Config], space: Space, names: list[str]) -> Pruning:
+def _pruning(
+    settings: dict[str, Any], configs: list[Config], space: Space, names: list[str], launcher: Settings | None
+) -> Pruning:
     """
     Args:
         configs: valid ones of the space.
@@ -175,7 +178,8 @@ def _pruning(settings: dict[str, Any], configs: list[Config], space: Space, name
             f"a pruner compares trials by one metric of each epoch, not by {' and '.join(names)}; choose one, e.g. "
             f"hydra.sweeper.objectives=[val/loss], or leave hydra.sweeper.pruner out"
         )
-    launcher = Settings()  # the launcher checks its settings when it trains
+    if launcher is None:
+        raise UserError("hydra.sweeper.pruner compares runs that train in stacks; leave out hydra/launcher")
     if problems := list(cannot_pause(configs, launcher, "hydra.sweeper.pruner")):
         raise ConfigError(problems)
     epochs = max(cfg.trainer.max_epochs for cfg in configs)
@@ -189,7 +193,6 @@ def _check_values(space: Space, composer: Composer) -> list[Config]:
     Raises:
         ConfigError: each value that is wrong for all values of the other keys.
     """
-    at_first = {key: search_space.bounds(one)[0] for key, one in space.distributions.items()}
     others = [
         {key: search_space.at(i / COMPLETIONS, one) for key, one in space.distributions.items()}
         for i in range(COMPLETIONS)
@@ -199,7 +202,7 @@ def _check_values(space: Space, composer: Composer) -> list[Config]:
     for key, distribution in space.distributions.items():
         for value in search_space.bounds(distribution):
             first: ConfigError | None = None
-            for rest in [at_first, *others]:
+            for rest in others:
                 runs = space.runs(space.active(rest | space.activating(key) | {key: value}))
                 try:
                     composer.compose(specs(runs)[0])
