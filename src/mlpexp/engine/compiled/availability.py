@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlpexp.config import schema
 from mlpexp.config.schema import Config
@@ -19,24 +19,8 @@ from mlpexp.nn.losses import CROSS_ENTROPY
 from mlpexp.nn.metrics import METRICS
 from mlpexp.nn.network import NetworkSpec
 
-
-class CompiledOptimizer(NamedTuple):
-    """What the compiled engine knows of an optimizer.
-
-    Attributes:
-        function: its step in `updates.py`.
-        numbers: the step's own numbers: keys of `UpdateSettings.per_run`, in the order of the step's numbers.
-    """
-
-    function: str
-    numbers: tuple[str, ...]
-
-
-OPTIMIZERS = {
-    "sgd": CompiledOptimizer("sgd", ("momentum", "nesterov")),
-    "adam": CompiledOptimizer("adam", ("betas", "eps")),
-    "adamw": CompiledOptimizer("adamw", ("betas", "eps")),
-}
+# each is a function of `updates.py`, with the keys of `UpdateSettings.per_run` that are its `numbers`, in their order
+OPTIMIZERS = {"sgd": ("momentum", "nesterov"), "adam": ("betas", "eps"), "adamw": ("betas", "eps")}
 
 # keys of which the engine supports every value, or that do not reach it; every other key must have its default
 SUPPORTED_KEYS = {

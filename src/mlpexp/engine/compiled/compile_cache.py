@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mlpexp.config.schema import Config
-from mlpexp.engine.compiled.availability import OPTIMIZERS, activation_of
+from mlpexp.engine.compiled.availability import activation_of
 from mlpexp.nn import activation_formulas, activations
 from mlpexp.nn.activations import ACTIVATIONS
 
@@ -26,11 +27,11 @@ SECONDS = {"product": 2, "train": 4, "evaluate": 2}  # to compile; one for each 
 
 
 @cache
-def product() -> Any:
-    """`vectors.product`."""
-    from mlpexp.engine.compiled import vectors
-
-    return _compiled(vectors.product.py_func, vectors.PRODUCT)
+def function(module: str, name: str) -> Any:
+    """A function of `vectors`, `kernels` or `updates`."""
+    source = import_module(f"mlpexp.engine.compiled.{module}")
+    found = getattr(source, name)
+    return _compiled(getattr(found, "py_func", found), source.SIGNATURES[name])
 
 
 @cache
@@ -39,25 +40,9 @@ def activation(name: str) -> tuple[Any, Any]:
     from mlpexp.engine.compiled import activation_loops, vectors
 
     # a form from a plugin may change between two processes without a trace in the name of the cache
-    kept = _is_ours(name)
+    kept = str(getattr(ACTIVATIONS[name].compiled, "__module__", "")).startswith(PACKAGE)
     forward, backward = activation_loops.activation_loops(name)
     return _compiled(forward, vectors.LOOP, kept=kept), _compiled(backward, vectors.LOOP, kept=kept)
-
-
-@cache
-def update(name: str) -> Any:
-    """The step of an optimizer, a function of `updates.py`."""
-    from mlpexp.engine.compiled import updates, vectors
-
-    return _compiled(getattr(updates, name), vectors.UPDATE)
-
-
-@cache
-def kernel(name: str) -> Any:
-    """`train` or `evaluate` of `kernels.py`."""
-    from mlpexp.engine.compiled import kernels
-
-    return _compiled(getattr(kernels, name), kernels.SIGNATURES[name])
 
 
 def load_kernels(configs: Iterable[Config], announce: Callable[[str], None]) -> None:
@@ -69,9 +54,11 @@ def load_kernels(configs: Iterable[Config], announce: Callable[[str], None]) -> 
     """
     compiled = [cfg for cfg in configs if cfg.stack.engine == "compiled"]
     activations = sorted({activation_of(cfg.model.network(1, 2)) for cfg in compiled})
-    updates = sorted({OPTIMIZERS[cfg.optimizer.name].function for cfg in compiled})
-    names = ["product", "train", "evaluate", *updates]
-    names += [f"{name}_{way}" for name in activations for way in ("forward", "backward")]
+    functions = [("vectors", "product"), ("kernels", "train"), ("kernels", "evaluate")]
+    functions += [("updates", name) for name in sorted({cfg.optimizer.name for cfg in compiled})]
+    names = [name for _, name in functions] + [
+        f"{name}_{way}" for name in activations for way in ("forward", "backward")
+    ]
     directory = cache_directory()
     new = [name for name in names if directory is None or not any(directory.rglob(f"*.{name}-*.nbi"))]
     if new:
@@ -80,13 +67,10 @@ def load_kernels(configs: Iterable[Config], announce: Callable[[str], None]) -> 
             "in every sweep, because the user's cache is not writable" if directory is None else "once on this machine"
         )
         announce(f"compiling {len(new)} functions of the engine, {often}: about {seconds} seconds")
-    product()
+    for module, name in functions:
+        function(module, name)
     for name in activations:
         activation(name)
-    for name in updates:
-        update(name)
-    kernel("train")
-    kernel("evaluate")
 
 
 def cache_directory() -> Path | None:
@@ -112,10 +96,6 @@ def _user_cache() -> Path:
     if given := os.environ.get("XDG_CACHE_HOME"):
         return Path(given)
     return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
-
-
-def _is_ours(name: str) -> bool:
-    return str(getattr(ACTIVATIONS[name].compiled, "__module__", "")).startswith(PACKAGE)
 
 
 def _compiled(function: Any, signature: Any, *, kept: bool = True) -> Any:

@@ -54,7 +54,7 @@ class CompiledEngine:
     ) -> None:
         if reason := next(filter(None, (unsupported(network, update.name) for network in set(networks))), None):
             raise ValueError(reason)
-        if unknown := {*update.per_run, *update.extras} - {*OPTIMIZERS[update.name].numbers}:
+        if unknown := {*update.per_run, *update.extras} - {*OPTIMIZERS[update.name]}:
             raise ValueError(f"{update.name} has no compiled form with {', '.join(sorted(unknown))}")
         if update.decoupled is not None and update.decoupled.ne(TORCH_OPTIMIZERS[update.name].decoupled_decay).any():
             raise ValueError(f"{update.name} has no compiled form with the other kind of weight decay")
@@ -93,7 +93,7 @@ class CompiledEngine:
         rows = [decay] * num_tensors if decay is None or isinstance(decay, Tensor) else list(decay)
         self._decay = np.stack([per_run(row, 0.0) for row in rows], -1)
         columns = []
-        for key in OPTIMIZERS[settings.name].numbers:
+        for key in OPTIMIZERS[settings.name]:
             default = torch.tensor(TORCH_OPTIMIZERS[settings.name].defaults.get(key, 0.0), dtype=torch.float64)
             values = settings.per_run.get(key, default.expand(num_runs, *default.shape))
             columns.append(values.reshape(num_runs, -1).numpy().astype(np.float64))
@@ -133,12 +133,13 @@ class CompiledEngine:
         targets, index = _rows(epoch.labels), np.ascontiguousarray(order.numpy())
         by_class = np.empty((0, 0), np.float32) if class_weights is None else class_weights.contiguous().numpy()
 
-        train, update = compile_cache.kernel("train"), compile_cache.update(OPTIMIZERS[self._settings.name].function)
+        train, product = compile_cache.function("kernels", "train"), compile_cache.function("vectors", "product")
+        update = compile_cache.function("updates", self._settings.name)
 
         def call(thread: int, activation: str, first: int, stop: int) -> None:
             layout, m = self._memory(thread, batch_size)
             train(
-                first, stop, compile_cache.product(), *compile_cache.activation(activation),
+                first, stop, product, *compile_cache.activation(activation),
                 ACTIVATIONS[activation].reads_input, update, m, layout.layers, layout.places, layout.bounds,
                 layout.num_parameters, samples, first_rows, targets, index, batch_size, by_class, by_step, self._decay,
                 self._numbers, self.num_steps - self._began_at, self._parameters, self._state, losses, predictions,
@@ -163,12 +164,12 @@ class CompiledEngine:
         shape = self.num_runs, rows.shape[1]
         losses, predictions = np.empty(shape, np.float32), np.empty(shape, np.int64)
         samples, first_rows, by_sample = self._padded_samples(inputs), self._begins(begins), _rows(labels)
-        evaluate = compile_cache.kernel("evaluate")
+        evaluate, product = compile_cache.function("kernels", "evaluate"), compile_cache.function("vectors", "product")
 
         def call(thread: int, activation: str, first: int, stop: int) -> None:
             layout, m = self._memory(thread, PANEL)
             evaluate(
-                first, stop, compile_cache.product(), compile_cache.activation(activation)[0],
+                first, stop, product, compile_cache.activation(activation)[0],
                 ACTIVATIONS[activation].reads_input, m, layout.layers, layout.places, layout.num_parameters, samples,
                 first_rows, by_sample, rows, PANEL, self._parameters, losses, predictions,
             )  # fmt: skip

@@ -7,7 +7,9 @@ numbers start..stop of each. `numbers` are the run's own of the optimizer; `step
 import numpy as np
 from numba import njit
 
-from mlpexp.engine.compiled.vectors import LINE, fma, load, sqrt, store
+from mlpexp.engine.compiled.vectors import LINE, UPDATE, fma, load, sqrt, store
+
+SIGNATURES = dict.fromkeys(("sgd", "adam", "adamw"), UPDATE)
 
 
 def sgd(m, P, start, stop, rate, decay, numbers, step):

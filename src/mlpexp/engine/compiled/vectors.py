@@ -43,6 +43,7 @@ VF32, VI32, VBOOL = ir.VectorType(F32, LINE), ir.VectorType(I32, LINE), ir.Vecto
 
 MEMORY = types.float32[::1]
 PRODUCT = types.void(MEMORY, *[types.int64] * 12)  # of `product`
+SIGNATURES = {"product": PRODUCT}
 LOOP = types.void(MEMORY, *[types.int64] * 4)  # of an activation's loops
 # of an optimizer's step
 UPDATE = types.void(
