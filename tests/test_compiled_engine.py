@@ -292,7 +292,8 @@ def digest() -> str:
 @pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="needs a processor with AVX2")
 def test_code_for_another_instruction_set_gives_the_same_bits():
     program = (
-        "import test_compiled_engine as t; from mlpexp.engine.compiled.vectors import LANES; print(LANES, t.digest())"
+        "import test_compiled_engine as t; from mlpexp.engine.compiled.matrix_kernels import LANES; "
+        "print(LANES, t.digest())"
     )
     environment = os.environ | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+sse4.2"}
     done = subprocess.run(

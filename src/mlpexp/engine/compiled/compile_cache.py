@@ -28,7 +28,7 @@ SECONDS = {"product": 2, "train": 4, "evaluate": 2}  # to compile; one for each 
 
 @cache
 def function(module: str, name: str) -> Any:
-    """A function of `vectors`, `kernels` or `updates`."""
+    """A function of `matrix_kernels`, `kernels` or `updates`."""
     source = import_module(f"mlpexp.engine.compiled.{module}")
     found = getattr(source, name)
     return _compiled(getattr(found, "py_func", found), source.SIGNATURES[name])
@@ -54,7 +54,7 @@ def load_kernels(configs: Iterable[Config], announce: Callable[[str], None]) -> 
     """
     compiled = [cfg for cfg in configs if cfg.stack.engine == "compiled"]
     activations = sorted({activation_of(cfg.model.network(1, 2)) for cfg in compiled})
-    functions = [("vectors", "product"), ("kernels", "train"), ("kernels", "evaluate")]
+    functions = [("matrix_kernels", "product"), ("kernels", "train"), ("kernels", "evaluate")]
     functions += [("updates", name) for name in sorted({cfg.optimizer.name for cfg in compiled})]
     names = [name for _, name in functions] + [
         f"{name}_{way}" for name in activations for way in ("forward", "backward")

@@ -133,7 +133,8 @@ class CompiledEngine:
         targets, index = _rows(epoch.labels), np.ascontiguousarray(order.numpy())
         by_class = np.empty((0, 0), np.float32) if class_weights is None else class_weights.contiguous().numpy()
 
-        train, product = compile_cache.function("kernels", "train"), compile_cache.function("vectors", "product")
+        train = compile_cache.function("kernels", "train")
+        product = compile_cache.function("matrix_kernels", "product")
         update = compile_cache.function("updates", self._settings.name)
 
         def call(thread: int, activation: str, first: int, stop: int) -> None:
@@ -164,7 +165,8 @@ class CompiledEngine:
         shape = self.num_runs, rows.shape[1]
         losses, predictions = np.empty(shape, np.float32), np.empty(shape, np.int64)
         samples, first_rows, by_sample = self._padded_samples(inputs), self._begins(begins), _rows(labels)
-        evaluate, product = compile_cache.function("kernels", "evaluate"), compile_cache.function("vectors", "product")
+        evaluate = compile_cache.function("kernels", "evaluate")
+        product = compile_cache.function("matrix_kernels", "product")
 
         def call(thread: int, activation: str, first: int, stop: int) -> None:
             layout, m = self._memory(thread, PANEL)

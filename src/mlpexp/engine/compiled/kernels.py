@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit, types
 
 from mlpexp.engine.compiled.elementary import exp, log
+from mlpexp.engine.compiled.matrix_kernels import transpose
 from mlpexp.engine.compiled.vectors import (
     LINE,
     LOOP,
@@ -24,7 +25,6 @@ from mlpexp.engine.compiled.vectors import (
     load,
     store,
     total,
-    transpose,
     where,
 )
 
