@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class RecordedGraphs:
-    """See `mlpexp.engine.torch.captured_engine.Graphs`; counts what it does."""
+    """See `mlpexp.engine.torch.captured_engine.CudaGraphs`; counts what it does."""
 
     def __init__(self) -> None:
         self.warm_ups = self.captures = self.replays = 0

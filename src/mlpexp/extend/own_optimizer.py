@@ -83,14 +83,10 @@ def optimizer(
         def torch_class(cls) -> type[torch.optim.Optimizer]:
             return Alone
 
-        def step(self) -> None:
-            self.num_steps += 1
-            for i, gradient in enumerate(self._gradients):
-                if self._decay.shrinks:
-                    self._decay.shrink(i, self._rate(i))
-                self._decay.add_to(i, gradient)
-            rates = [self._rate(i) for i in range(len(self._parameters))]
-            update(self._parameters, self._gradients, self.state, rates, self._given, self.own_steps)
+        def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:
+            if i + 1 == len(self._parameters):  # all at once, when the decay of the last one has been applied
+                rates = [self._rate(i) for i in range(len(self._parameters))]
+                update(self._parameters, self._gradients, self.state, rates, self._given, self.own_steps)
 
     class Alone(torch.optim.Optimizer):
         """The same for one run, in torch's form."""

@@ -7,7 +7,7 @@ tensors that stay, and only optimizers whose steps do not compute with Python nu
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,24 +21,11 @@ from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.outcomes import Outcomes
 
 
-class Graphs(Protocol):
-    """What captures work on a device."""
+class CudaGraphs:
+    """Captures work on a device by `torch.cuda.graph`."""
 
     def warm_up(self, work: Callable[[], None]) -> None:
         """Run the work once where it may be captured later, so that libraries have set up what they need."""
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the work's kernels without running them; returns what runs them.
-
-        Raises:
-            RuntimeError: the work cannot be captured.
-        """
-
-
-class CudaGraphs:
-    """`torch.cuda.graph`."""
-
-    def warm_up(self, work: Callable[[], None]) -> None:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -46,6 +33,11 @@ class CudaGraphs:
         torch.cuda.current_stream().wait_stream(side)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record the work's kernels without running them; returns what runs them.
+
+        Raises:
+            RuntimeError: the work cannot be captured.
+        """
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             work()
@@ -80,7 +72,7 @@ class CapturedEngine(Engine):
         plain_reason: why epochs are not captured; None where they are.
     """
 
-    def __init__(self, *, graphs: Graphs | None = None, **arguments: Any) -> None:
+    def __init__(self, *, graphs: CudaGraphs | None = None, **arguments: Any) -> None:
         self._graphs = graphs or CudaGraphs()
         self._warm: object = None  # the kind of the latest epoch, where it was plain
         self._captured: _Capture | None = None

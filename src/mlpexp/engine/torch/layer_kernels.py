@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlpexp.engine.torch.matrix_products import Affine
-from mlpexp.engine.torch.norm_kernels import BatchNormKernel, LayerNormKernel, NormKernel, RmsNormKernel
+from mlpexp.engine.torch.norm_kernels import BatchNormKernel, LayerNormKernel, RmsNormKernel
 from mlpexp.engine.torch.slot import Slot
 from mlpexp.engine.torch.stack_activations import StackActivation, spans
 from mlpexp.nn.dropout_masks import Masks
@@ -183,7 +183,8 @@ class PlainKernel:
                 slot.x_gradient[a:b].copy_(layer.input_gradient(*own))
 
 
-Kernel = LinearKernel | ActivationKernel | GateKernel | DropoutKernel | AddKernel | NormKernel | PlainKernel
+Norm = LayerNormKernel | BatchNormKernel | RmsNormKernel
+Kernel = LinearKernel | ActivationKernel | GateKernel | DropoutKernel | AddKernel | Norm | PlainKernel
 KERNELS: dict[type[LayerSpec], type[Kernel]] = {
     Linear: LinearKernel,
     Activate: ActivationKernel,

@@ -8,7 +8,6 @@ same operations on all runs at once.
 Letters: R runs, B batch, H units.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
 
@@ -21,7 +20,7 @@ from mlpexp.nn.normalisation import EPS, MOMENTUM
 ATEN = torch.ops.aten
 
 
-class NormKernel(ABC):
+class NormKernel:
     """Attributes as of `layer_kernels.LinearKernel`."""
 
     reads_output = False
@@ -30,14 +29,6 @@ class NormKernel(ABC):
         self._slot = slot
         self.output = torch.empty_like(slot.x, memory_format=torch.contiguous_format)
         self.output_gradient = None if slot.gradients is None else torch.empty_like(self.output)
-
-    @abstractmethod
-    def forward(self) -> None:
-        """Write the output."""
-
-    @abstractmethod
-    def backward(self) -> None:
-        """Write the gradients; that of the output has been written."""
 
     def _by_run(self, *tensors: Tensor | None) -> list[tuple[Tensor, ...]]:
         """The rows of each run; None where there is no tensor."""
