@@ -22,7 +22,8 @@ from mlpexp.engine.torch.stack_step import StackStep
 from mlpexp.engine.torch.stacked_losses import make_stacked_loss
 from mlpexp.nn.dropout_masks import Masks
 from mlpexp.nn.losses import LossFunction
-from mlpexp.nn.user_module import UserModule, apply, batch_calls
+from mlpexp.nn.module_trial import batch_calls
+from mlpexp.nn.user_module import UserModule, apply
 
 
 class VmapEngine(Engine):
