@@ -1,5 +1,6 @@
 """What a checkpoint stores about the data that its network was trained on, as plain builtins."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
@@ -64,16 +65,8 @@ class Description:
 
     def to_plain(self) -> dict[str, Any]:
         """Dictionaries, lists, texts and numbers only."""
-        values = ("target_names", "target_shift", "target_scale") if self.target_names else ()
-        return {
-            "name": self.name,
-            "digest": self.digest,
-            "class_names": list(self.class_names),
-            "features": self.features.to_plain(),
-            "image_shape": list(self.image_shape) if self.image_shape else None,
-            "class_weights": self.class_weights,
-            **{name: list(getattr(self, name)) for name in values},
-        }
+        plain = asdict(self) | {"image_shape": list(self.image_shape) if self.image_shape else None}
+        return {name: value for name, value in plain.items() if self.target_names or not name.startswith("target_")}
 
     @classmethod
     def from_plain(cls, plain: Any) -> "Description":

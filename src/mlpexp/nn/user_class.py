@@ -26,7 +26,6 @@ INPUTS, OUTPUTS = (
     | {f"{words[0]}_features"}
     for words in _DIRECTIONS
 )
-INSTALLED = {"site-packages", "dist-packages"}
 _digests: dict[str, tuple[object, str]] = {}  # by module: the times of its files, the digest of its source
 
 
@@ -161,7 +160,7 @@ def _file(place: str, key: str) -> Path:
 @cache
 def _installed(top: str, file: Path) -> str | None:
     """Name and version of the installed package that has the file; None for a file of the user."""
-    if not INSTALLED & set(file.parts):
+    if not source_digest.INSTALLED & set(file.parts):
         return None
     from importlib.metadata import packages_distributions, version  # late: slow
 

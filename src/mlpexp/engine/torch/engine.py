@@ -21,8 +21,6 @@ from mlpexp.engine.torch.matrix_products import ALIGNMENT
 from mlpexp.engine.torch.stack_step import StackStep
 from mlpexp.engine.torch.stacked_losses import slopes_of
 from mlpexp.engine.torch.step_extras import StepExtras
-from mlpexp.nn.activations import ACTIVATIONS
-from mlpexp.nn.layers import Activate
 from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
@@ -260,18 +258,13 @@ def check_stack(networks: Sequence[NetworkSpec], parameters: Mapping[str, Tensor
 
     Raises:
         ValueError: the networks cannot share a stack, or a parameter is missing or has another shape.
-        UserError: an activation is not registered.
     """
     first = networks[0]
-    for network in set(networks):
-        if [type(layer) for layer in network.layers] != [type(layer) for layer in first.layers]:
-            raise ValueError(f"networks of one stack have layers of the same kinds, not {first} and {network}")
-        for layer in network.layers:
-            if isinstance(layer, Activate):
-                ACTIVATIONS[layer.name]
+    if others := [network for network in set(networks) if network.stack_key != first.stack_key]:
+        raise ValueError(f"networks of one stack have layers of the same kinds and sizes, not {first} and {others[0]}")
     wanted = {name: (len(networks), *shape) for name, shape in first.tensors.items()}
     given = {name: tuple(values.shape) for name, values in parameters.items()}
-    if any(network.stack_key != first.stack_key for network in set(networks)) or given != wanted:
+    if given != wanted:
         raise ValueError(f"parameters of shapes {given} do not fit networks that need {wanted}")
     return first
 
