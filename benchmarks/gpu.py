@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from mlpexp.engine.interface import Epoch
-from mlpexp.engine.torch.captured_engine import CapturedEngine, Graphs
+from mlpexp.engine.torch.captured_engine import CapturedEngine, CudaGraphs
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.network import multilayer_perceptron
@@ -93,7 +93,7 @@ def orders(samples: int, runs: int, epoch: int) -> Tensor:
 
 
 def compare(
-    inputs: Tensor, labels: Tensor, device: torch.device, graphs: Graphs | None = None, runs: int = 8
+    inputs: Tensor, labels: Tensor, device: torch.device, graphs: CudaGraphs | None = None, runs: int = 8
 ) -> list[tuple[str, float, str | None]]:
     """For every entry: how far the losses of the last of ten epochs are from the CPU's, and why none was captured."""
     cases = [(name, "sgd") for name in ACTIVATIONS]

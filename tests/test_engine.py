@@ -493,7 +493,7 @@ def test_training_continues_from_saved_state_with_the_same_bits(name: Any) -> No
     first = runs.engine()
     first.train_epoch(Epoch(runs.inputs, runs.labels, runs.orders[0], 32, runs.lr))
     second = runs.engine()
-    Snapshot.of(first).restore(second, first.num_steps)
+    Snapshot.from_engine(first).restore(second, first.num_steps)
     second.train_epoch(Epoch(runs.inputs, runs.labels, runs.orders[1], 32, runs.lr))
 
     assert_equal_to_alone(second, runs)
@@ -502,7 +502,7 @@ def test_training_continues_from_saved_state_with_the_same_bits(name: Any) -> No
 def test_a_snapshot_is_a_copy_and_its_rows_have_memory_of_their_own() -> None:
     runs = study([20, 17, 10], update=UpdateSettings(per_run={"momentum": f64(0.9, 0.9, 0.9, 0.9)}))
     engine = runs.trained()
-    snapshot = Snapshot.of(engine)
+    snapshot = Snapshot.from_engine(engine)
     row = snapshot.row(0)
     for values in [*snapshot.parameters.values(), *snapshot.state["momentum_buffer"]]:
         values.zero_()

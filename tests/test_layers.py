@@ -337,7 +337,7 @@ def test_gain_and_steepest_slope_follow_the_activations_own_key(name):
     z = torch.linspace(-12, 12, 240_001, dtype=torch.float64)
     density = torch.exp(-z * z / 2) / (2 * torch.pi) ** 0.5
     for value in (0.2, 1.7):
-        entry = ACTIVATIONS[name].at(value)
+        entry = ACTIVATIONS[name].with_value(value)
         h = entry.function(z)
         assert entry.gain == pytest.approx(torch.trapezoid(density * h**2, z).item() ** -0.5, rel=1e-6)
         assert entry.steepest == pytest.approx(entry.derivative(z, h).abs().max().item(), rel=1e-3)

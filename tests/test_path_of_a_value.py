@@ -39,13 +39,13 @@ def test_a_learning_rate_passes_through_few_functions_to_its_stack(
     # where it becomes an entry of a mapping, an attribute of the typed configuration, an element of a tensor
     monkeypatch.setattr(compose, "apply", noting(compose.apply))
     monkeypatch.setattr(checks, "parse", noting(checks.parse))
-    monkeypatch.setattr(LearningRates, "of", noting(LearningRates.of))
+    monkeypatch.setattr(LearningRates, "in_epoch", noting(LearningRates.in_epoch))
     ended = train(
         "-m optimizer.lr=0.1,0.3 trainer.max_epochs=1 model.width=4 data.batch_size=300 name=s "
         "hydra.launcher.backend=process"
     )
     assert ended.code == 0, ended.err
     names = [name for _, name in passed]
-    assert {"GridSweeper.sweep", "check", "apply", "parse", "Sweep.launch", "LearningRates.of"} < set(names)
+    assert {"GridSweeper.sweep", "check", "apply", "parse", "Sweep.launch", "LearningRates.in_epoch"} < set(names)
     assert len(passed) <= FUNCTIONS, names
     assert len({file for file, _ in passed}) <= FILES, sorted({file for file, _ in passed})

@@ -51,7 +51,7 @@ class NumberFormat:
     thousands: Thousands | None = None
 
     @classmethod
-    def of(cls, cfg: DataConfig) -> "NumberFormat":
+    def from_config(cls, cfg: DataConfig) -> "NumberFormat":
         return cls(cfg.decimal, cfg.thousands)
 
     def number(self, cell: Cell) -> float | None:

@@ -116,7 +116,7 @@ class DataConfig:
         return -(-samples // self.batch(samples))
 
     def relative_to(self, directory: Callable[[], Path]) -> "DataConfig":
-        """The same with relative file paths taken from `directory`, which is only asked where there are any."""
+        """The same with relative file paths taken from `directory`, which is only called where there are any."""
         paths = {key: Path(path) for key in FILE_KEYS if (path := getattr(self, key))}
         given: dict[str, Any] = {key: str(directory() / path) for key, path in paths.items() if not path.is_absolute()}
         return replace(self, **given) if given else self

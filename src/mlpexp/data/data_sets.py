@@ -50,7 +50,7 @@ class DataSet:
     Attributes:
         load: reads or generates the table; called once per process for equal configurations.
         digest: SHA-256 of what determines the table, found without loading it; by default of the loaded arrays.
-        features, classes, samples: what is known before loading; None where only loading tells, or where the
+        features, classes, samples: what is known before loading; None where it is known only afterwards, or where the
             configuration says it (`data.classes`, `data.samples`). Of values their number counts as classes.
         image_shape: (height, width) where a sample is an image.
         task: what is learned from it.
@@ -73,7 +73,7 @@ class DataSet:
     generated: bool = False
 
     def sizes(self, cfg: DataConfig) -> Sizes | None:
-        """Features, classes and samples without loading; None where only loading tells."""
+        """Features, classes and samples without loading; None where they are known after loading only."""
         classes = cfg.classes if "classes" in self.keys else self.classes
         samples = cfg.samples if "samples" in self.keys else self.samples
         if self.features is None or classes is None or samples is None:

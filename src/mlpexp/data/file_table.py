@@ -19,7 +19,7 @@ Kind = Literal["cells", "number", "category", "refused"]
 
 @dataclass(frozen=True)
 class Source:
-    """A file and how messages speak of it.
+    """A file and what messages call it.
 
     Attributes:
         called: e.g. `data.path=table.csv`.

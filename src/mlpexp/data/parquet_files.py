@@ -43,7 +43,7 @@ def read(source: Source) -> FileTable:
 
 
 def _stored_types(file: Any) -> dict[str, Any]:
-    """The Arrow types with which a file was written: Parquet itself knows no dictionary of whole numbers."""
+    """The Arrow types with which a file was written: Parquet itself has no dictionary of whole numbers."""
     from pyarrow import ipc
 
     encoded = (file.metadata.metadata or {}).get(b"ARROW:schema")

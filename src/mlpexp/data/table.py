@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 class Table(NamedTuple):
     """Samples in their own units: numbers, categories, classes or values to predict.
 
-    A loader leaves `digest` and `image_shape` to `data.load`, unless it knows better.
+    A loader leaves `digest` and `image_shape` to `data.load`, unless it sets them itself.
     """
 
     inputs: NDArray[np.floating[Any]]  # (N, J); NaN where a value is missing

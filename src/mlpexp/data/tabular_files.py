@@ -1,6 +1,6 @@
 """Tables in files, for training and for new samples: bytes, digests, and the rows of CSV files.
 
-CSV is read by Python's `csv` in strict mode, which never guesses and knows its line.
+CSV is read by Python's `csv` in strict mode, which does not guess, and counts lines.
 """
 
 import codecs
@@ -31,7 +31,7 @@ def digest(cfg: DataConfig) -> str:
     Raises:
         UserError: a file is missing or cannot be read.
     """
-    # a sweep asks once for each run; a file that was written to has another stamp
+    # called once for each run of a sweep; a file that was written to has another stamp
     return _digest_of_files(tuple((key, path, *_stamp(key, path)) for key, path in own_files(cfg).items()))
 
 

@@ -35,7 +35,7 @@ def load(cfg: DataConfig) -> Table:
     """
     paths = tabular_files.own_files(cfg)
     contents = {key: read_bytes(key, path) for key, path in paths.items()}
-    form = NumberFormat.of(cfg)
+    form = NumberFormat.from_config(cfg)
     files = [tabular_files.read(Source(called(key, path), contents[key], cfg), cfg) for key, path in paths.items()]
     names = _feature_names(cfg, files)
     numbers: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""The memory that runs of a stack take, and what a device has left for them. Imports torch only to ask a GPU."""
+"""The memory that runs of a stack take, and what a device has left for them. Imports torch only to query a GPU."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from mlpexp.nn.normalisation import Norm
 
 FLOAT, INDEX = 4, 8  # bytes
 COPIES = 4  # of the parameters: weights, gradients, best epoch, optimizer state
-DEVICE_COPIES = 7  # the last epoch and a second tensor of state lie there, too, and a step's new values
+DEVICE_COPIES = 7  # also the last epoch, a second tensor of state, and a step's new values
 DEVICE_SHARE = 0.4  # of a device's free memory for one stack: allocators round, and other programs may need some
 CUDA = ("cuda", "gpu", "auto")  # names of accelerators that may be a GPU
 
@@ -26,7 +26,7 @@ def bytes_per_run(network: NetworkSpec, samples: int, batch_size: int, *, is_wei
 
 
 def device_bytes_per_run(network: NetworkSpec, samples: int, evaluated: int, batch_size: int) -> int:
-    """Of a run on a GPU; an epoch's index, labels, losses and predictions lie there by sample and by step."""
+    """Of a run on a GPU; an epoch's index, labels, losses and predictions are there by sample and by step."""
     per_sample = 2 * (4 * INDEX + 2 * FLOAT)
     return (
         DEVICE_COPIES * parameter_bytes(network)

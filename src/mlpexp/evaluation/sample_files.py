@@ -67,7 +67,7 @@ def parse(path: Path, content: bytes, data: Description, cfg: DataConfig, *, lab
 
 def _read(path: Path, content: bytes, data: Description, cfg: DataConfig, *, labelled: bool) -> Samples:
     own = cfg if cfg.name == "csv" else DataConfig(separator=_separator(content))
-    form, features = NumberFormat.of(own), data.features
+    form, features = NumberFormat.from_config(own), data.features
     table = tabular_files.read(Source(str(path), content), own, lambda first: _has_header(first, data, form))
     columns = _columns(path, table, data, own.targets, labelled=labelled)
     size = len(table.lines)

@@ -231,7 +231,7 @@ class Problem:
         return None
 
     def _is_smooth(self, values: Sequence[float], step: float, largest: float) -> bool:
-        """Whether the points are those of a smooth function, as far as the tolerance of the slope can tell.
+        """Whether the points are those of a smooth function, within the tolerance of the slope.
 
         A kink that an activation's entry does not list is found here: of a smooth function f(2h) - f(-2h) differs from
         2 (f(h) - f(-h)) by O(h³), and the second difference at 2h from four times that at h by O(h⁴).

@@ -84,7 +84,7 @@ class RunPruning:
 def prune_due_(
     engine: StackEngine, configs: Sequence[Config], network: NetworkSpec, epoch: int, steps_per_epoch: int
 ) -> None:
-    """Prune the runs of a stack for which it is due when `epoch` begins, from 0, and rewind them where they say so.
+    """Prune the runs of a stack for which it is due when `epoch` begins, from 0, and rewind those with `prune.rewind`.
 
     Masks and the weights to which prunings return are part of the engine's state.
 
@@ -134,7 +134,7 @@ def _prune_run_(
     masks: Mapping[str, Tensor],
     earlier: Mapping[str, Tensor],
 ) -> None:
-    """Prune one run after so many rounds, and return it to `earlier` or initial values where it says so."""
+    """Prune one run after so many rounds, and return it to `earlier` or initial values with `prune.rewind`."""
     matrices = network.weight_names
     share = pruned_share(cfg.prune, rounds)
     prune_([parameters[name] for name in matrices], [masks[name] for name in matrices], share)

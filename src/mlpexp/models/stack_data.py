@@ -55,20 +55,20 @@ class StackData:
         equal = [1.0] * first.num_classes
         self.class_weights = torch.tensor([w or equal for w in weights], device=device) if any(weights) else None
 
-    def of(self, runs: Sequence[int]) -> "StackData":
+    def rows(self, runs: Sequence[int]) -> "StackData":
         """The samples of these runs."""
         index = torch.tensor(runs, device=self.inputs.device)
 
-        def rows(values: Any, axes_without_runs: int = 1) -> Any:
+        def selected(values: Any, axes_without_runs: int = 1) -> Any:
             return values if values is None or values.ndim == axes_without_runs else values[index]
 
         found = copy(self)
         found.labels, found.train_labels = (
-            rows(labels, self._label_axes) for labels in (self.labels, self.train_labels)
+            selected(labels, self._label_axes) for labels in (self.labels, self.train_labels)
         )
-        found.parts = {name: rows(part) for name, part in self.parts.items()}
+        found.parts = {name: selected(part) for name, part in self.parts.items()}
         for name in ("begins", "sample_weights", "class_weights", "target_scale"):
-            setattr(found, name, rows(getattr(self, name)))
+            setattr(found, name, selected(getattr(self, name)))
         return found
 
     def probe(self, samples: int, runs: int) -> tuple[Tensor, Tensor]:

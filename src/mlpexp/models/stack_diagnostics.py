@@ -24,7 +24,7 @@ def measured_networks(
     data: StackData,
     epoch: int,
 ) -> dict[int, dict[str, float]]:
-    """The measures of `diagnostics` of each run that asks for some, by column.
+    """The measures of `diagnostics` of each run that records some, by column.
 
     Args:
         parameters: by name, (R, ...).

@@ -105,7 +105,7 @@ class StackModule(LightningModule):
         self._rates = LearningRates(self.configs, self.records, self._steps, own)
         update = update_settings(self.configs, self.networks, own)
         self.engine = self._make_engine(initial_parameters(self.configs, self.networks), update)
-        self.best, self.last = Snapshot.of(self.engine), Snapshot.of(self.engine)
+        self.best, self.last = Snapshot.from_engine(self.engine), Snapshot.from_engine(self.engine)
         if not self._states:
             if self._inspects:
                 self._inspect_layers(START)
@@ -131,7 +131,7 @@ class StackModule(LightningModule):
             labels=now.train_labels,
             order=index,
             batch_size=self.configs[self.training_runs[0]].data.batch(index.shape[-1]),
-            lr=self._rates.of(self.training_runs, self.current_epoch),
+            lr=self._rates.in_epoch(self.training_runs, self.current_epoch),
             class_weights=now.class_weights,
             sample_weights=now.sample_weights,
             begins=now.begins,
@@ -231,7 +231,7 @@ class StackModule(LightningModule):
     def _keep(self, places: list[int], runs: list[int]) -> None:
         """Go on with these places of the engine, which are these runs of the stack."""
         self.engine.keep(torch.tensor(places))
-        self._now = self._all.of(runs)
+        self._now = self._all.rows(runs)
 
     def has_ended(self, run: int) -> bool:
         """Whether a run has trained its last epoch or was stopped early."""

@@ -33,7 +33,7 @@ def tested_weights(
 def note_hits(
     configs: Sequence[Config], records: Sequence[RunRecord], tested: Outcomes, data: Sequence[Prepared]
 ) -> None:
-    """Record which test samples were classified right, for the runs that ask for it."""
+    """Record which test samples were classified right, for the runs that record it."""
     if not any(cfg.tracking.test_hits for cfg in configs):
         return
     hits = (tested.classes() == tested.labels).cpu().numpy()

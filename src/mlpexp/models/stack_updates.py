@@ -66,7 +66,7 @@ class LearningRates:
         ]
         self._bases = None if own is None else own[..., 0]  # (P, R); None where those of a run are alike
 
-    def of(self, runs: Sequence[int], epoch: int) -> Tensor | list[Tensor]:
+    def in_epoch(self, runs: Sequence[int], epoch: int) -> Tensor | list[Tensor]:
         """Those of these runs in an epoch: (A,) or (S, A), or one such tensor for each parameter."""
         cfgs = [self._configs[run] for run in runs]
         factors = [

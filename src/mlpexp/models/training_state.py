@@ -30,7 +30,7 @@ class RunRecord:
     confusion: list[list[int]] = field(default_factory=list)
     """test samples by true and by predicted class; empty unless layers are inspected, too"""
     test_hits: str = ""
-    """see `store.test_hits`; empty unless asked for"""
+    """see `store.test_hits`; empty unless recorded"""
     left: str = ""
     """why halving stopped the run"""
 
@@ -73,7 +73,7 @@ class Snapshot:
         self.parameters, self.state = dict(parameters), {name: list(tensors) for name, tensors in state.items()}
 
     @classmethod
-    def of(cls, engine: StackEngine) -> "Snapshot":
+    def from_engine(cls, engine: StackEngine) -> "Snapshot":
         """The engine's present values, copied."""
         return cls(engine.parameters, engine.state)._each(torch.clone)
 

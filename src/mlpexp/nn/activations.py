@@ -61,7 +61,7 @@ class Activation:
         """`key`, as other registries have it."""
         return () if self.key is None else (self.key,)
 
-    def at(self, value: float) -> Activation:
+    def with_value(self, value: float) -> Activation:
         """The activation with another value of its key."""
         if self.family is None:
             raise ValueError("this activation has no key of its own")

@@ -32,8 +32,8 @@ def chance_message(
     """Why a finished training of a classification is at chance level; None where it is not.
 
     Two conditions must hold in the last epoch on the training samples: the accuracy is not significantly above the
-    share of the commonest class, and the loss is not below the entropy of the shares. Both together tell a network
-    that does not learn from one that learns slowly.
+    share of the commonest class, and the loss is not below the entropy of the shares. Both together distinguish a
+    network that does not learn from one that learns slowly.
 
     Args:
         history: metrics of each epoch, all finite.

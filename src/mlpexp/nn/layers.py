@@ -131,7 +131,7 @@ class Linear(LayerSpec):
     def parameter_gradients(
         self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor
     ) -> dict[str, Tensor]:
-        # each weight sees its input times what arrives from above, summed over the batch
+        # of each weight: its input times the derivative of its output, summed over the batch
         return {"weight": gradient.mT @ x} | ({"bias": gradient.sum(-2)} if self.bias else {})
 
 
@@ -152,7 +152,7 @@ class Activate(LayerSpec):
         if isinstance(self.value, Options):
             return ACTIVATIONS.at(self.name, self.value)
         entry = ACTIVATIONS[self.name]
-        return entry if self.value is None else entry.at(self.value)
+        return entry if self.value is None else entry.with_value(self.value)
 
     @property
     def stack_key(self) -> object:

@@ -94,7 +94,7 @@ def title(metric: str, losses: Collection[str] = ("cross_entropy",)) -> str:
 
 
 def label(column: str) -> str:
-    """A column in words, e.g. "validation accuracy"; a metric that is not registered (any more) goes by its name."""
+    """A column in words, e.g. "validation accuracy"; for a metric that is not registered, its name."""
     part, _, name = column.partition("/")
     base, k = _split(name)
     words = METRICS[base].label if base in METRICS else name

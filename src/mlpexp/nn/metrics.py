@@ -1,6 +1,6 @@
 """The metrics of an epoch: one registry entry each, from which columns, labels and directions follow.
 
-A metric is a function of sums over samples. So it needs one pass, has a leading run axis for free, and the sums of
+A metric is a function of sums over samples. So it needs one pass, works with a leading run axis, and the sums of
 several processes add up. Names and values of their columns: `metric_columns.py`.
 
 Letters: R runs (the axis may be absent), n samples, C outputs (classes or targets), K sums.

@@ -92,9 +92,9 @@ def parameter_settings(
     """Learning rate before its schedule and weight decay of each parameter, by name; None where all are alike."""
     rule = OPTIMIZERS[optimizer.name]
     scales = rate_factors(model, optimizer.name, network)
-    spared = not optimizer.decay_bias and optimizer.weight_decay > 0
+    skips_vectors = not optimizer.decay_bias and optimizer.weight_decay > 0
     own = rule.own_rates(optimizer, network)
-    if scales is None and not spared and not own:
+    if scales is None and not skips_vectors and not own:
         return None
     found = {}
     for name, shape in network.shapes.items():

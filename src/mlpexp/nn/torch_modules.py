@@ -58,7 +58,7 @@ Call = tuple[float, tuple[int, ...]]  # rate and shape of the input, with the ba
 
 
 class Draws:
-    """The masks of one user-defined module, numbered in the order in which its forward pass asks for them.
+    """The masks of one user-defined module, numbered in the order of the calls of its forward pass.
 
     Attributes:
         seed, epoch, step: of the next training step of a run alone; set by the training loop.

@@ -44,7 +44,7 @@ def _jitted(function: Any) -> Any:
 
 
 def _named(template: Any, name: str, **names: Any) -> Any:
-    """The same function with further global names; its own name tells numba's cache apart what is the same code."""
+    """The same function with further global names; numba's cache distinguishes equal code by the function's name."""
     made = FunctionType(template.__code__, {**template.__globals__, **names}, name)
     made.__qualname__ = name
     return made

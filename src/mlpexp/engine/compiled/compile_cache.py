@@ -1,7 +1,7 @@
 """The compiled functions of the engine: each is compiled when it is first used, or loaded from the user's cache.
 
-Functions meet as pointers: `train` calls the product, the activation and the optimizer that it is given. So each is
-compiled once for all, and a sweep compiles what it uses. This file imports numba late.
+Functions are passed as pointers: `train` calls the product, the activation and the optimizer that it is given. So each
+is compiled once for all, and a sweep compiles what it uses. This file imports numba late.
 """
 
 import hashlib

@@ -211,7 +211,7 @@ class CompiledEngine:
     def _divide(self, call: Callable[[int, str, int, int], None]) -> None:
         """Call (thread, activation, first run, stop) for every thread's share of the runs, at once."""
         for activation in set(self._activations):
-            compile_cache.activation(activation)  # before threads meet in the compiler
+            compile_cache.activation(activation)  # before threads would compile it at the same time
         count = min(self.threads, self.num_runs)
         bounds = [self.num_runs * i // count for i in range(count + 1)]
         shares = list(enumerate(pairwise(bounds)))

@@ -2,7 +2,7 @@
 
 The batch lies along the vectors: activations are (units, batch), weights (outputs, inputs) as in torch with rows
 padded to whole vectors. So forward pass, input gradient and weight gradient are one kind of product. All that a run
-needs while it is in work lies in one scratch array `m` of float32 and is named by where it begins there:
+needs while it is trained is in one scratch array `m` of float32 and is named by where it begins there:
 parameters, gradients and the optimizer's state side by side at 0, P, 2 P and 3 P, then what `memory_layout` places.
 
 Letters: R runs, B batch, N samples, I inputs, O outputs of a layer, C classes, P numbers of a run's parameters,

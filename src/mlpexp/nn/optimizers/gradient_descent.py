@@ -23,7 +23,7 @@ class Sgd(StackOptimizer):
         self._negative = [PerRun(like.new_zeros(len(like)))]
         momentum, nesterov = settings.per_run.get("momentum"), settings.per_run.get("nesterov")
         self._momentum = if_any(momentum, like)
-        # a run without momentum must not meet its buffer: zero times infinity would be NaN
+        # without momentum the buffer must not be multiplied by zero: zero times infinity would be NaN
         self._still = None if momentum is None else if_mixed(momentum.eq(0), like)
         self._nesterov = if_any(nesterov, like, torch.bool)
         self._nesterov_differs = self._nesterov is not None and if_mixed(nesterov, like) is not None

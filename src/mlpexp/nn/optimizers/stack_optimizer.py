@@ -35,8 +35,8 @@ class UpdateSettings:
             the optimizer does it by itself.
         per_run: the optimizer's own keys (`StackOptimizer.keys`), float64, (R,), or (R, 2) for a pair; a missing one
             has the optimizer's default, or zero.
-        matrices: for each parameter, whether it is a weight matrix below the logits; only muon asks. None: those with
-            two dimensions but the last.
+        matrices: for each parameter, whether it is a weight matrix below the logits; only muon reads it. None: those
+            with two dimensions but the last.
         extras: the settings of what is done around the optimizer's step, see `StepExtras` of the torch engine.
     """
 

@@ -39,7 +39,7 @@ class WeightDecay:
             self._shrinkings = _used([row.masked_fill(~decoupled.to(row.device), 0.0) for row in values], parameters)
         self.shrinks = bool(self._shrinkings)
         self._factors = {i: broadcastable(row.to(parameters[i]), parameters[i]) for i, row in self._penalties.items()}
-        # a run without a penalty must not meet its parameter: zero times infinity would be NaN
+        # without a penalty the parameter must not be multiplied by zero: zero times infinity would be NaN
         self._masks = {
             i: broadcastable(row.ne(0).to(parameters[i].device), parameters[i])
             for i, row in self._penalties.items()
