@@ -31,7 +31,7 @@ def test_the_smallest_weights_of_all_matrices_are_removed_as_by_torch():
     settings = checks.parse({"prune": {"fraction": 0.8, "rounds": 3}, "trainer": {"max_epochs": 8}}).prune
     gone = 0
     for rounds in (1, 2, 3):
-        share = pruned_share(settings, rounds)
+        share = pruned_share(settings.fraction, settings.rounds, rounds)
         assert share == pytest.approx(1 - 0.2 ** (rounds / 3))
         prune_(weights, masks, share)
         count = round(share * 56) - gone

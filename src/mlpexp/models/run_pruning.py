@@ -136,7 +136,7 @@ def _prune_run_(
 ) -> None:
     """Prune one run after so many rounds, and return it to `earlier` or initial values with `prune.rewind`."""
     matrices = network.weight_names
-    share = pruned_share(cfg.prune, rounds)
+    share = pruned_share(cfg.prune.fraction, cfg.prune.rounds, rounds)
     prune_([parameters[name] for name in matrices], [masks[name] for name in matrices], share)
     if cfg.prune.rewind is not None:
         rewind_(parameters, {**initialise(network, cfg.model, cfg.seed), **earlier}, masks)

@@ -10,7 +10,6 @@ Letters: R runs.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,20 +19,9 @@ MASK = "mask"  # the name of the masks among an optimizer's state
 REWOUND = "rewound"  # that of the weights to which prunings return
 
 
-class PruningSettings(Protocol):
-    """What pruning reads of the configuration (`PruneConfig` has it)."""
-
-    @property
-    def fraction(self) -> float | None: ...
-    @property
-    def rounds(self) -> int: ...
-
-
-def pruned_share(settings: PruningSettings, rounds: int) -> float:
-    """The share of the weights that is gone after so many rounds."""
-    if settings.fraction is None:
-        return 0.0
-    return float(1 - (1 - settings.fraction) ** (rounds / settings.rounds))
+def pruned_share(fraction: float | None, rounds: int, done: int) -> float:
+    """The share of the weights that is gone after `done` of the rounds; 0 without a fraction."""
+    return 0.0 if fraction is None else float(1 - (1 - fraction) ** (done / rounds))
 
 
 @torch.no_grad()

@@ -102,7 +102,7 @@ def _has_masks(found: Any, cfg: Config, module: Classifier, epochs: int) -> bool
         return False
     total = sum(mask.numel() for mask in found.values())
     zeros = total - sum(int(mask.count_nonzero()) for mask in found.values())
-    return zeros == round(pruned_share(cfg.prune, cfg.prunings_before(epochs - 1)) * total)
+    return zeros == round(pruned_share(cfg.prune.fraction, cfg.prune.rounds, cfg.prunings_before(epochs - 1)) * total)
 
 
 def _counts(loops: Any, epochs: int, steps: Any) -> bool:
