@@ -35,19 +35,23 @@ def measured_networks(
         return found
     inputs, labels = data.probe(PROBE_SAMPLES, len(configs))
     for run, (cfg, network) in enumerate(zip(configs, networks, strict=True)):
-        if not cfg.diagnostics:
-            continue
-        if not cfg.measures_after(epoch):
-            found[run] = unmeasured(cfg.diagnostics)
-            continue
-        own = {name: values[run : run + 1] for name, values in parameters.items()}
-        initial = initialise(network, cfg.model, cfg.seed)
-        started = {name: values.unsqueeze(0).to(inputs) for name, values in initial.items()}
-        alone = slice(run, run + 1)
-        probe = Probe(network, own, started, inputs[alone], labels[alone], cfg.loss_function)
-        measured = measure_network(cfg.diagnostics, probe)
-        found[run] = {column: value.item() for column, value in measured.items()}
+        if cfg.diagnostics:
+            alone = slice(run, run + 1)
+            own = {name: values[alone] for name, values in parameters.items()}
+            found[run] = measured_network(cfg, network, own, inputs[alone], labels[alone], epoch)
     return found
+
+
+def measured_network(
+    cfg: Config, network: NetworkSpec, parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, epoch: int
+) -> dict[str, float]:
+    """The same of one run, with R = 1 in parameters, inputs and labels; NaN in an epoch without measures."""
+    if not cfg.measures_after(epoch):
+        return unmeasured(cfg.diagnostics)
+    initial = initialise(network, cfg.model, cfg.seed)
+    started = {name: values.unsqueeze(0).to(inputs) for name, values in initial.items()}
+    probe = Probe(network, parameters, started, inputs, labels, cfg.loss_function)
+    return {column: value.item() for column, value in measure_network(cfg.diagnostics, probe).items()}
 
 
 def inspected_layers(

@@ -23,10 +23,9 @@ from mlpexp.config.schema import Config
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
 from mlpexp.models.classifier import Classifier
 from mlpexp.models.run_average import AVERAGED_WEIGHTS, TRAINING_WEIGHTS
+from mlpexp.models.stack_diagnostics import measured_network
 from mlpexp.models.training_state import RunRecord
 from mlpexp.nn.diagnostics import PROBE_SAMPLES, START, inspect
-from mlpexp.nn.initialisation import initialise
-from mlpexp.nn.measures import Probe, measure_network, unmeasured
 from mlpexp.nn.metric_columns import columns
 from mlpexp.nn.pruning import SPARSITY
 from mlpexp.runtime import distributed, signals
@@ -219,16 +218,12 @@ class Recorder(Checkpoint):
         self._flushed_at = time.monotonic()
 
     def _measures(self, module: Classifier, epoch: int) -> dict[str, float]:
-        if not self.cfg.measures_after(epoch):
-            return unmeasured(self.cfg.diagnostics)
+        if not self.cfg.diagnostics:
+            return {}
         assert self._probe is not None
         inputs, labels = (values.unsqueeze(0) for values in self._probe)
         own = {name: values.unsqueeze(0) for name, values in module.parameter_values().items()}
-        initial = initialise(module.network, self.cfg.model, self.cfg.seed)
-        started = {name: values.unsqueeze(0).to(inputs) for name, values in initial.items()}
-        probe = Probe(module.network, own, started, inputs, labels, module.loss)
-        measured = measure_network(self.cfg.diagnostics, probe)
-        return {column: value.item() for column, value in measured.items()}
+        return measured_network(self.cfg, module.network, own, inputs, labels, epoch)
 
     def _keep_weights(self, module: Classifier, epoch: int) -> None:
         if self.cfg.tracking.weights is None or not distributed.is_first():
