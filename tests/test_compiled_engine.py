@@ -362,7 +362,7 @@ def nothing_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     """A cache of its own, and a call that forgets what this process has loaded, as a new process has not."""
 
     def forget() -> None:
-        for loaded in (compile_cache.product, compile_cache.activation, compile_cache.update, compile_cache.kernel):
+        for loaded in (compile_cache.function, compile_cache.activation):
             loaded.cache_clear()
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
