@@ -88,6 +88,43 @@ def test_a_crash_while_runs_are_trained_further_loses_nothing(
     assert_same(directory, here / "multirun/whole")
 
 
+@pytest.mark.thorough(sample=2)
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("settings", "start"),
+    [("", 3), ("stack.engine=torch optimizer=adam optimizer.momentum=0", 3), ("record=table", 3)],
+)
+def test_a_sweep_that_was_stopped_goes_on_with_more_epochs_from_its_saved_state(
+    settings: str, start: int, named: bool, train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = [*GRID.split(), *settings.split(), *(() if named else ["hydra.sweep.subdir=run-${seed}"])]
+    assert train([*grid, "trainer.max_epochs=6", "name=whole"]).code == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, Killed)
+        assert train([*grid, ALWAYS.strip(), "trainer.max_epochs=4", "name=s"]).code == 1
+    started = starts(monkeypatch)
+    ended = train([*grid, "trainer.max_epochs=6", "name=s"])
+    assert ended.code == 0, ended.err
+    assert "2 under way before (continued from their last saved epoch)" in ended.out
+    assert started == [start]
+    assert_same(here / "multirun/s", here / "multirun/whole")
+    assert not (here / "multirun/s" / file_names.STATES).exists()
+    names = {path.name for path in (here / "multirun/whole").iterdir()}
+    assert {path.name for path in (here / "multirun/s").iterdir()} == names
+    assert "2 runs: 2 done before" in train([*grid, "trainer.max_epochs=6", "name=s"]).out
+
+
+def test_a_sweep_that_was_stopped_before_anything_was_saved_leaves_no_directories_of_fewer_epochs(
+    train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 0, Killed)
+        assert train(f"{GRID} trainer.max_epochs=2 name=s").code == 1
+    assert train(f"{GRID} trainer.max_epochs=3 name=s").code == 0
+    assert not list((here / "multirun/s").glob("*max_epochs=2*"))
+    assert [row["epochs"] for row in load_results(here / "multirun/s")] == [3, 3]
+
+
 def test_states_of_fewer_epochs_are_gone_when_the_longer_training_has_ended(
     train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

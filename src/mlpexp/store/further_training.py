@@ -112,6 +112,14 @@ class EarlierRuns:
         """Those that the run had."""
         return [identity(_with(cfg, epochs), digest) for epochs in self.lengths]
 
+    def begun(self, found: Found, cfg: Config, digest: str) -> str:
+        """Another directory than that of `found`, in which the run was begun and has not ended; empty: none."""
+        for name in self.names(cfg, digest):
+            directory = self._sweep / name
+            if str(directory) != found.place and directory.is_dir() and not directory.is_symlink():
+                return str(directory)
+        return ""
+
     def find(self, place: Path, cfg: Config, digest: str) -> Found | None:
         """The run with its result: done, if it has at least as many epochs as are wanted, else `State.SHORTER`.
 

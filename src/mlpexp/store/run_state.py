@@ -49,6 +49,8 @@ class Found:
             a `Path` takes four times the memory, and a sweep may have a hundred thousand runs.
         trained: whether training has left anything there, beside a marker.
         earlier: the run as it ended after fewer epochs, from which it is trained further; None where there is none.
+        saved_as: the identity by which its state is saved, with its present or with an earlier number of epochs.
+        begun: the directory where it was begun with fewer epochs, which had not ended; empty where there is none.
     """
 
     place: str
@@ -56,6 +58,8 @@ class Found:
     result: Result | None = None
     trained: bool = True
     earlier: "Found | None" = None
+    saved_as: str = ""
+    begun: str = ""
 
     @property
     def directory(self) -> Path:
@@ -122,6 +126,23 @@ def keep_saved(found: Found, aside: Path) -> None:
         (found.directory / file_names.RESULT).unlink(missing_ok=True)
     else:
         set_content_aside(found.directory, aside)
+
+
+def take_over(found: Found, aside: Path) -> None:
+    """Give a run the directory in which it was begun with fewer epochs, or set that aside.
+
+    Raises:
+        UserError: see `vacant`.
+    """
+    begun = Path(found.begun)
+    names = {path.name for path in begun.iterdir()}
+    is_empty = names <= {*file_names.BEFORE_TRAINING, file_names.RESULT}
+    if os.path.lexists(found.place) or not (is_empty or found.state is State.SAVED):
+        begun.rename(vacant(aside, begun.name))
+        return
+    (begun / file_names.RESULT).unlink(missing_ok=True)
+    found.directory.parent.mkdir(parents=True, exist_ok=True)
+    begun.rename(found.directory)
 
 
 def set_content_aside(directory: Path, aside: Path) -> None:

@@ -124,9 +124,15 @@ class RunStore:
                 for one, (_, cfg, digest) in zip(found, runs, strict=True)
             )
         saved = stack_states.saved_runs(self.directory)
-        for one, name in zip(found, identities, strict=True):
-            if name in saved and one.state in (State.NEW, State.SHORTER, State.DAMAGED, State.INTERRUPTED):
-                one.state = State.SAVED
+        for one, name, (_, cfg, digest) in zip(found, identities, runs, strict=True):
+            if one.state not in (State.NEW, State.SHORTER, State.DAMAGED, State.INTERRUPTED):
+                continue
+            before = recognition.earlier.identities(cfg, digest) if saved and recognition.earlier is not None else []
+            names = [name] if one.state is State.SHORTER else [name, *before]  # what has ended has more epochs
+            if states := [own for own in names if own in saved]:
+                one.saved_as, one.state = states[0], State.SAVED
+            if study.shorter and one.earlier is None and recognition.earlier is not None:
+                one.begun = recognition.earlier.begun(one, cfg, digest)
         inside = f"{self.directory}{os.sep}"
         study.runs |= {
             name: run_directory.name_in(self.directory, one.place)
@@ -148,6 +154,8 @@ class RunStore:
             if str(begun) not in here:
                 begun.rename(run_state.vacant(aside, begun.name))
         for one in survey.found.values():
+            if one.begun:
+                run_state.take_over(one, aside)
             if one.state is State.DONE and one.earlier is not None:
                 run_state.remove_shorter(one.earlier, aside)  # a crash came between the longer run and this
             if one.state is State.INTERRUPTED and not one.trained:

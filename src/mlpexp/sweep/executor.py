@@ -147,7 +147,10 @@ def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None
     saved = stack_states.saved_runs(directory) if directory is not None else {}
     epochs = None
     if saved or any(job.earlier for job in jobs):
-        found = [saved.get(identity(job.config, one.digest)) for job, one in zip(jobs, data, strict=True)]
+        found = [
+            saved.get(identity(job.config, one.digest)) or saved.get(job.saved_as)
+            for job, one in zip(jobs, data, strict=True)
+        ]
         epochs = [job.epochs_before if run is None else run.epochs for job, run in zip(jobs, found, strict=True)]
     return plan([job.config for job in jobs], data, workers=workers, epochs_done=epochs)
 
@@ -275,7 +278,7 @@ class _Progress:
 def _unfinished(job: Job, status: Status, message: str, saved: Mapping[str, SavedRun]) -> Result:
     """The row of a run that has not ended, with what is saved of it."""
     result = failure_record.unfinished(job.config, status, message)
-    if (run := saved.get(result.identity)) is None:
+    if (run := saved.get(result.identity) or saved.get(job.saved_as)) is None:
         if job.earlier is None or job.earlier.result is None:
             return result
         before = job.earlier.result  # it stays until the longer run is written

@@ -56,6 +56,8 @@ class Job:
     """its result if an earlier start has finished it; it is not trained again"""
     earlier: "Found | None" = None
     """the run as it ended after fewer epochs, from which it is trained further"""
+    saved_as: str = ""
+    """the identity by which the survey has found its state, if it is saved"""
     swept: tuple[str, ...] = ()
     """the keys that the sweep varies; empty if its sweeper trains it in portions"""
     hydra: Callable[[RunSpec], DictConfig]
@@ -84,6 +86,7 @@ class Job:
         """Note where and how a survey has found it."""
         self.place, self.done, self.swept = found.place, found.result, swept
         self.earlier = found.earlier if found.result is None else None
+        self.saved_as = found.saved_as
         self.data_digest = data.digest(self.config.data)
 
     def waits(self, found: Found) -> bool:

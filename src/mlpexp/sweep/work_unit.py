@@ -192,9 +192,12 @@ def load_states(unit: Unit) -> dict[int, TrainingState]:
     found: dict[int, TrainingState] = {}
     if (unit.sweep / file_names.STATES).is_dir():
         names = identities(unit)
-        wanted = {name: (job.config, data_of(job)) for name, job in zip(names, unit.jobs, strict=True)}
-        saved = saved_states.load(unit.sweep, wanted)
-        found = {place: saved[name] for place, name in zip(unit.places, names, strict=True) if name in saved}
+        # a worker that was lost may have saved more than the survey has found
+        pairs = [(name, job) for own, job in zip(names, unit.jobs, strict=True) for name in (own, job.saved_as) if name]
+        saved = saved_states.load(unit.sweep, {name: (job.config, data_of(job)) for name, job in pairs})
+        for place, own, job in zip(unit.places, names, unit.jobs, strict=True):
+            if (state := saved.get(own) or saved.get(job.saved_as)) is not None:
+                found[place] = state
     for place, job in zip(unit.places, unit.jobs, strict=True):
         if place in found:
             continue
