@@ -66,11 +66,11 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, Any], Any
     """Every job trains alone, by the given function in place of `training.train`."""
 
     def install(train: Callable[[Any, Any], Any]) -> None:
-        from mlpexp.sweep.work_unit import _train_alone
+        from mlpexp.sweep.run_outcomes import train_alone
 
-        monkeypatch.setattr("mlpexp.sweep.work_unit.single_run.train", train)
+        monkeypatch.setattr("mlpexp.sweep.run_outcomes.single_run.train", train)
         monkeypatch.setattr(
-            "mlpexp.sweep.hydra_sweep.Sweep.train_jobs", lambda _, jobs, writing: [_train_alone(job) for job in jobs]
+            "mlpexp.sweep.hydra_sweep.Sweep.train_jobs", lambda _, jobs, writing: [train_alone(job) for job in jobs]
         )
 
     return install

@@ -16,7 +16,7 @@ from mlpexp.data.preprocessing import Features
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.sweep.jobs import Job
-from mlpexp.sweep.work_unit import data_of
+from mlpexp.sweep.run_outcomes import data_of
 
 ROWS = [
     f"{i % 7}.5,{(i * 5) % 11},{'red' if i % 3 else 'blue'},{'yes' if (i * 5) % 11 > 4 else 'no'}" for i in range(60)

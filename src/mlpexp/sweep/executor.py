@@ -25,10 +25,11 @@ from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
 from mlpexp.sweep.backends import Backend, opened
 from mlpexp.sweep.jobs import Job, Outcome, ended_rows
+from mlpexp.sweep.run_outcomes import data_of
 from mlpexp.sweep.successive_halving import Halving
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.sweep.time_left import TimeLeft
-from mlpexp.sweep.work_unit import Unit, data_of
+from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import trainer_setup
 from mlpexp.training.planner import MIN_COST, Plan, plan
 from mlpexp.training.run_tracking import Ended, RunTracking

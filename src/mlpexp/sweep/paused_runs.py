@@ -18,15 +18,8 @@ from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names, run_directory, stack_states
 from mlpexp.store.run_store import RunStore
 from mlpexp.sweep.jobs import Job, Outcome, failed
-from mlpexp.sweep.work_unit import (
-    Unit,
-    data_of,
-    identities,
-    load_states,
-    mark_interrupted,
-    train_parts,
-    write_outcome,
-)
+from mlpexp.sweep.run_outcomes import data_of, mark_interrupted, write_outcome
+from mlpexp.sweep.work_unit import Unit, identities, load_states, train_parts
 from mlpexp.training.engine_choice import cannot_be_stacked
 from mlpexp.training.planner import plan
 
