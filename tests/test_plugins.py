@@ -191,7 +191,9 @@ def test_a_sweep_and_its_commands_find_the_plugin_and_say_when_it_changed_or_is_
     user_code._forget("cubic_plugin", user_code._loaded["cubic_plugin"].files)
     for script, more in {"evaluate.py": [], "export.py": ["--format", "safetensors"]}.items():
         refused = run_script(script, [str(run), *more])
-        assert (refused.code, "the plugin" in refused.line and "is not there" in refused.line) == (2, True)
+        assert refused.code == 2
+        assert "best.ckpt cannot be used without its plugin: the plugin cubic_plugin.py is not there" in refused.line
+        assert f"copy it to {here}" in refused.line
 
 
 def test_the_message_of_a_run_that_diverges_names_the_plugin(here):

@@ -132,6 +132,12 @@ def _found(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str,
         file = home / place
         if not file.is_file() and moved:
             file = home / Path(place).name
+        if not file.is_file() and recorded:
+            raise UserError(
+                f"the plugin {short(place)} is not there: {home} has no such file"
+                f"{f', nor is there {place}' if Path(place).is_absolute() else ''}; copy it to {home}, or start the "
+                "program in the directory that contains it"
+            )
         if not file.is_file():
             raise UserError(
                 f"the plugin {place} is not there: {home} has no such file; start the program in the "
@@ -145,7 +151,7 @@ def _found(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str,
     else:
         name = place
         look_in(home)
-        file = _file_of(name, home)
+        file = _file_of(name, home, recorded=recorded)
     if recorded and (inside := directory_of_runs(file)):
         raise UserError(
             f"the plugin {short(place)} is in {inside}, a directory of runs, from which no code is executed; if you "
@@ -156,7 +162,7 @@ def _found(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str,
     return name, file
 
 
-def _file_of(name: str, home: Path) -> Path:
+def _file_of(name: str, home: Path, *, recorded: bool = False) -> Path:
     try:
         spec = find_spec(name) if all(part.isidentifier() for part in name.split(".")) else None
     except (ImportError, ValueError, AttributeError):
@@ -164,10 +170,10 @@ def _file_of(name: str, home: Path) -> Path:
     except Exception as error:  # of a package above it
         raise UserError(f"the plugin {name} cannot be imported: {described(error)}") from error
     if spec is None or spec.origin is None:
-        raise UserError(
-            f"the plugin {name} cannot be found: there is no such module, installed or in {home}; give a file, e.g. "
-            "plugins=[my_plugin.py]"
-        )
+        advice = "give a file, e.g. plugins=[my_plugin.py]"
+        if recorded:
+            advice = "install it, or start the program in the directory that contains it"
+        raise UserError(f"the plugin {name} cannot be found: there is no such module, installed or in {home}; {advice}")
     if not spec.origin.endswith(".py"):
         raise UserError(f"the plugin {name} has the name of another module, {spec.origin}; rename it")
     return Path(spec.origin).resolve()

@@ -115,11 +115,15 @@ def described(path: Path, loaded: Mapping[str, Any]) -> tuple[Config, int, int]:
         raise UserError(f"{path}: num_features and num_classes are {numbers}; they must be whole numbers >= 1")
     try:
         cfg = checks.from_plain(plain["config"])
-        if cfg.model.target is not None:
+    except ConfigError as error:
+        raise UserError(f"{path} holds an impossible configuration: {error.problems[0]}") from error
+    except UserError as error:  # of a plugin
+        raise UserError(f"{path} cannot be used without its plugin: {error}") from error
+    if cfg.model.target is not None:
+        try:
             user_class.check_name(cfg.model.target)
-    except UserError as error:
-        problem = error.problems[0] if isinstance(error, ConfigError) else error
-        raise UserError(f"{path} holds an impossible configuration: {problem}") from error
+        except UserError as error:
+            raise UserError(f"{path} holds an impossible configuration: {error}") from error
     return cfg, numbers[0], numbers[1]  # type: ignore[return-value]
 
 
