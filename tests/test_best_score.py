@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import report_sweeps
 from scipy import stats
 
-from mlpexp.analysis.best_score import best_score
+from mlpexp.analysis.best_score import best_score, of_best
+from mlpexp.analysis.sweep_analysis import analyse
 
 
 def draw(configurations, repetitions, seed=0, missing=0.0):
@@ -94,3 +96,15 @@ def test_configurations_that_could_not_be_chosen_do_not_count():
     without = [0, 2, 3]
     found = best_score(decisive, reported, best, grain=0)
     assert found == best_score(decisive[without], reported[without], without.index(best), grain=0)
+
+
+def test_the_interval_of_a_share_ends_at_one(tmp_path):
+    accuracies = {1: 0.999, 2: 0.96, 3: 0.9995}
+    sweep = report_sweeps.write(
+        tmp_path / "sweep", {"model.depth": [1], "seed": [1, 2, 3]}, truth=lambda s: accuracies[s["seed"]], noise=0.0
+    )
+    analysis = analyse(sweep)
+    unbounded = best_score(np.ones((1, 3)), analysis.blocks.table("test/acc"), 0)
+    found = of_best(analysis.blocks, analysis.ranking, "test/acc")
+    assert unbounded.high > 1 == found.high
+    assert (found.low, found.mean) == pytest.approx((unbounded.low, unbounded.mean))

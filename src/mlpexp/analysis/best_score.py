@@ -4,7 +4,7 @@ The seeds that make a configuration the best on validation data tend to be lucky
 over them is too good. C configurations, B repetitions (seeds, folds), NaN where there is no run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtrit
@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 from mlpexp.analysis.blocks import Blocks
 from mlpexp.analysis.ranking import Ranking, best_first
 from mlpexp.analysis.statistics import LEVEL, granularity, mean_and_half
-from mlpexp.nn.metric_columns import higher_is_better
+from mlpexp.nn.metric_columns import higher_is_better, is_share
 
 ALIKE = 0.05  # one-sided level of the test that keeps a configuration among those that could have been chosen
 
@@ -99,6 +99,7 @@ def best_score(
 def of_best(blocks: Blocks, ranking: Ranking, reported: str, samples: int = 0) -> BestScore | None:
     """The score of a sweep's best configuration in the metric `reported`; None where there is no best.
 
+    The interval of a share ends at 0 and 1, which its mean cannot pass: that does not change its coverage.
     Configurations that are ranked behind others for their diverged or missing runs could not be chosen.
 
     Args:
@@ -110,7 +111,7 @@ def of_best(blocks: Blocks, ranking: Ranking, reported: str, samples: int = 0) -
     decisive = -best_first(blocks.table(ranking.by), ranking.by)
     behind = (not blocks.study.counts_diverged) & (ranking.diverged > 0) & (ranking.diverged[best] == 0)
     decisive[behind] = np.nan
-    return best_score(
+    found = best_score(
         decisive,
         blocks.table(reported),
         best,
@@ -119,6 +120,10 @@ def of_best(blocks: Blocks, ranking: Ranking, reported: str, samples: int = 0) -
         sampling=blocks.sampling,
         grain=1 / samples if samples else None,
     )
+    if not is_share(reported.partition("/")[2]):
+        return found
+    low, high = np.clip([found.low, found.high], 0, 1).tolist()
+    return replace(found, low=low, high=high)
 
 
 def _plausible_choices(decisive: np.ndarray, scores: np.ndarray, best: int) -> np.ndarray:
