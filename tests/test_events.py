@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.list_session_groups import Handler as ListSessi
 
 from mlpexp.tracking import event_files, events
 from mlpexp.tracking.crc32c import crc32cs, masked_crc32c
-from mlpexp.tracking.run_events import end_events, epoch_event, run_events, start_events
+from mlpexp.tracking.run_events import end_events, run_events, start_events
 
 EPOCHS = 4
 HISTORY = [
@@ -243,7 +243,7 @@ def test_a_live_log_and_an_encoded_run_read_back_the_same(tmp_path):
     with event_files.EventLog(tmp_path / "live", TIMES[0]) as log:
         log.add(*start_events(HPARAMS, TIMES[0]))
         for epoch, row in enumerate(HISTORY):
-            log.add(epoch_event(epoch, row, TIMES[epoch + 1]))
+            log.add(events.scalars(epoch, row, TIMES[epoch + 1]))
             log.flush()
         log.add(*end_events(EPOCHS - 1, FINAL, "ok", TIMES[-1]))
     assert log.path.read_bytes() == event_files.encode(finished())
@@ -251,7 +251,7 @@ def test_a_live_log_and_an_encoded_run_read_back_the_same(tmp_path):
 
 def test_what_a_live_log_has_flushed_can_be_read_while_it_is_open(tmp_path):
     with event_files.EventLog(tmp_path) as log:
-        log.add(epoch_event(0, HISTORY[0], TIMES[1]))
+        log.add(events.scalars(0, HISTORY[0], TIMES[1]))
         log.flush()
         assert [p.step for p in read(tmp_path).Scalars("val/acc")] == [0]
     log.close()

@@ -36,9 +36,7 @@ class Estimate:
         return f"{self.mean:.4f}" + f" ± {self.half:.4f}" * math.isfinite(self.half)
 
 
-def mean_and_half(
-    values: np.ndarray, level: float = LEVEL, sampling: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_and_half(values: np.ndarray, sampling: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, half width of Student's t interval, and count along the last axis; NaNs are left out.
 
     One value has a mean and no interval.
@@ -54,11 +52,11 @@ def mean_and_half(
         mean = filled.sum(axis=-1) / count
         squares = (np.where(finite, values - mean[..., None], 0.0) ** 2).sum(axis=-1)
         error = np.sqrt(squares / (count - 1) * (1 / count + sampling))
-        half = special.stdtrit(np.maximum(count - 1, 1), (1 + level) / 2) * error
+        half = special.stdtrit(np.maximum(count - 1, 1), (1 + LEVEL) / 2) * error
     return mean, np.where(count > 1, half, np.nan), count
 
 
-def marginal(table: np.ndarray, level: float = LEVEL, sampling: float = 0.0) -> Estimate:
+def marginal(table: np.ndarray, sampling: float = 0.0) -> Estimate:
     """The mean over configurations, each with the same weight, with its interval over seeds.
 
     Where at least half of the seeds have all configurations, each of these seeds gives one mean and the interval is
@@ -75,7 +73,7 @@ def marginal(table: np.ndarray, level: float = LEVEL, sampling: float = 0.0) -> 
         return Estimate(np.nan, np.nan, 0)
     complete = np.isfinite(table).all(axis=0)
     if complete.sum() >= max(2, table.shape[1] / 2):
-        mean, half, _ = mean_and_half(table[:, complete].mean(axis=0), level, sampling)
+        mean, half, _ = mean_and_half(table[:, complete].mean(axis=0), sampling)
         return Estimate(float(mean), float(half), runs)
     cell_mean, _, count = mean_and_half(table)
     if not (count > 1).all():
@@ -85,7 +83,7 @@ def marginal(table: np.ndarray, level: float = LEVEL, sampling: float = 0.0) -> 
     if total == 0:
         return Estimate(float(cell_mean.mean()), 0.0, runs)
     freedom = total**2 / (parts**2 / (count - 1)).sum()
-    return Estimate(float(cell_mean.mean()), float(special.stdtrit(freedom, (1 + level) / 2) * np.sqrt(total)), runs)
+    return Estimate(float(cell_mean.mean()), float(special.stdtrit(freedom, (1 + LEVEL) / 2) * np.sqrt(total)), runs)
 
 
 def cell_means(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -44,14 +45,32 @@ class Analysis:
     blocks: Blocks
     """the repetitions that count as independent"""
     variance: Decomposition
-    importance: list[int]
-    """the factors, most important first"""
-    levels: np.ndarray
-    """(C, F) of `study.coarse`"""
-    fronts: dict[str, np.ndarray]
-    """cost -> (C,) whether on the Pareto front by validation"""
-    problems: dict[str, np.ndarray]
-    """(N,) mask for each of `PROBLEMS`"""
+
+    @cached_property
+    def importance(self) -> list[int]:
+        """The factors by what they explain alone and in pairs; equal ones as they were typed."""
+        terms, number = self.variance.terms, len(self.study.factors)
+        weight = [sum(term.share for term in terms if key in term.keys) for key in range(number)]
+        return sorted(range(number), key=lambda key: -weight[key])
+
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """(C, F) of `study.coarse`."""
+        return self.study.levels()
+
+    @cached_property
+    def fronts(self) -> dict[str, np.ndarray]:
+        """For each cost (C,) whether on the Pareto front by validation."""
+        means = self.ranking.means
+        gain = -best_first(means[self.validation], self.validation)
+        return {name: pareto_front(means[name], gain) for name in COSTS}
+
+    @cached_property
+    def problems(self) -> dict[str, np.ndarray]:
+        """(N,) mask for each of `PROBLEMS`, of which a run has at most one."""
+        masks = {name: self.study.status == name for name in PROBLEMS}
+        masks["unfinished"] = ~(self.study.finite | masks["diverged"] | masks["failed"] | masks["stopped"])
+        return masks
 
     @property
     def title(self) -> str:
@@ -121,13 +140,13 @@ class Analysis:
         return cell_means(self.levels, self.blocks.table(self.parts[part]), keys, self.blocks.sampling)
 
 
-def analyse(directory: Path, metric: str | None = None, by: str | None = None, margin: float | None = None) -> Analysis:
-    """Read a sweep's directory and compute its statistics; arguments as for `analyse_table`.
+def analyse(directory: Path, metric: str | None = None) -> Analysis:
+    """Read a sweep's directory and compute its statistics; `metric` as for `analyse_table`.
 
     Raises:
         UserError: there is no sweep.
     """
-    return analyse_table(*load_sweep.read(directory), metric, by, margin)
+    return analyse_table(*load_sweep.read(directory), metric)
 
 
 def analyse_table(
@@ -172,9 +191,6 @@ def analyse_table(
             sampling=repeated.sampling,
             margin=margin,
         )
-    levels = study.levels()
-    variance = decompose(levels, study.table(f"val/{metric}"), study.shares_seeds)
-    gain = -best_first(ranking.means[f"val/{metric}"], f"val/{metric}")
     return Analysis(
         study=study,
         sources=sources,
@@ -183,22 +199,5 @@ def analyse_table(
         ranking=ranking,
         comparison=comparison,
         blocks=repeated,
-        variance=variance,
-        importance=_importance(variance, levels.shape[1]),
-        levels=levels,
-        fronts={name: pareto_front(ranking.means[name], gain) for name in COSTS},
-        problems=_problems(study),
+        variance=decompose(study.levels(), study.table(f"val/{metric}"), study.shares_seeds),
     )
-
-
-def _importance(variance: Decomposition, number: int) -> list[int]:
-    """Factors by what they explain alone and in pairs; equal ones as they were typed."""
-    weight = [sum(term.share for term in variance.terms if key in term.keys) for key in range(number)]
-    return sorted(range(number), key=lambda key: -weight[key])
-
-
-def _problems(study: SweepTable) -> dict[str, np.ndarray]:
-    """At most one problem for each run."""
-    masks = {name: study.status == name for name in PROBLEMS}
-    masks["unfinished"] = ~(study.finite | masks["diverged"] | masks["failed"] | masks["stopped"])
-    return masks

@@ -48,13 +48,13 @@ def covered_in_words(repeated: Collection[str], redraws_test: bool) -> str:
     return f"{words}; fixed: {', '.join(fixed)}" if fixed else words
 
 
-def binomial_interval(share: float, samples: int, level: float = LEVEL) -> tuple[float, float]:
+def binomial_interval(share: float, samples: int) -> tuple[float, float]:
     """Wilson's interval (1927) of a share of `samples` independent test samples.
 
     For a mean over runs that are measured on the same samples it is an upper bound of the variation: what one run gets
     wrong another one gets right.
     """
-    z = special.ndtri((1 + level) / 2)
+    z = special.ndtri((1 + LEVEL) / 2)
     centre = (share + z**2 / (2 * samples)) / (1 + z**2 / samples)
     half = z / (1 + z**2 / samples) * np.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
     return max(float(centre - half), 0.0), min(float(centre + half), 1.0)

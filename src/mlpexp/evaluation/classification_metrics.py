@@ -11,6 +11,7 @@ from mlpexp.analysis.variation import binomial_interval
 from mlpexp.evaluation.network_outputs import Outputs
 
 BINS = 15  # of confidence, equally wide: the usual number for the expected calibration error
+EDGES = np.linspace(0, 1, BINS + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,10 @@ class Metrics:
     bins: list[Bin]
     confusion: NDArray[np.int64]
 
-    def frequent_mistakes(self, limit: int = 3) -> list[tuple[str, str, int]]:
-        """The most frequent mistakes: (true class, predicted class, how often)."""
+    def frequent_mistakes(self) -> list[tuple[str, str, int]]:
+        """The three most frequent mistakes: (true class, predicted class, how often)."""
         off = self.confusion - np.diag(np.diag(self.confusion))
-        pairs = [divmod(int(i), len(off)) for i in np.argsort(-off, axis=None, kind="stable")[:limit]]
+        pairs = [divmod(int(i), len(off)) for i in np.argsort(-off, axis=None, kind="stable")[:3]]
         names = [entry.name for entry in self.classes]
         return [(names[t], names[p], int(off[t, p])) for t, p in pairs if off[t, p]]
 
@@ -99,23 +100,21 @@ def compute_metrics(outputs: Outputs, class_names: Sequence[str]) -> Metrics:
     )
 
 
-def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = BINS) -> list[Bin]:
+def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> list[Bin]:
     """Accuracy by confidence."""
-    edges = np.linspace(0, 1, bins + 1)
-    place = bin_of(confidence, bins)
-    counts = np.bincount(place, minlength=bins)
+    place = bin_of(confidence)
+    counts = np.bincount(place, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, weights=values, minlength=bins) / counts for values in (confidence, correct)]
+        means = [np.bincount(place, weights=values, minlength=BINS) / counts for values in (confidence, correct)]
     return [
         Bin(low=float(a), high=float(b), count=int(count), confidence=float(mean), accuracy=float(share))
-        for a, b, count, mean, share in zip(edges[:-1], edges[1:], counts, *means, strict=True)
+        for a, b, count, mean, share in zip(EDGES[:-1], EDGES[1:], counts, *means, strict=True)
     ]
 
 
-def bin_of(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.intp]:
+def bin_of(confidence: NDArray[np.float64]) -> NDArray[np.intp]:
     """The number of the bin of each confidence, from 0."""
-    edges = np.linspace(0, 1, bins + 1)
-    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    return np.clip(np.searchsorted(EDGES, confidence, side="left") - 1, 0, BINS - 1)
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:

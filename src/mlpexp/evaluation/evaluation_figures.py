@@ -14,7 +14,9 @@ from mlpexp.tracking.figures.plot_style import (
     FAINT,
     GRID,
     INK,
+    LEGEND,
     VERMILION,
+    class_legend,
     class_look,
     headline,
     in_house_style,
@@ -22,8 +24,6 @@ from mlpexp.tracking.figures.plot_style import (
     place,
     short,
 )
-
-MAX_LEGEND = 20  # classes
 
 
 @in_house_style
@@ -92,14 +92,14 @@ def scatter(
     figure = new_figure(7.2, 5.8)
     axes = place(figure, 0.7, 0.6, 4.9, 4.7)
     size = float(np.clip(5_000 / len(points), 6, 26))
-    present = np.unique(labels)
+    present = np.unique(labels).tolist()
     for c in present:
         mine = points[labels == c]
-        axes.scatter(mine[:, 0], mine[:, 1], s=size, lw=0, alpha=0.8, **class_look(int(c)))
+        axes.scatter(mine[:, 0], mine[:, 1], s=size, lw=0, alpha=0.8, **class_look(c))
     wrong = labels != predicted
     if wrong.any():
         axes.scatter(points[wrong, 0], points[wrong, 1], s=3 * size + 20, facecolor="none", edgecolor=INK, lw=1)
-    if len(present) <= MAX_LEGEND:
+    if len(present) <= LEGEND:
         for c in present:  # the name of the class at its median
             middle = np.median(points[labels == c], axis=0)
             name = short(class_names[c], 10)
@@ -111,17 +111,13 @@ def scatter(
                 fontweight="bold",
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
             )
-    entries = [
-        Line2D([], [], ls="", markersize=6, markeredgewidth=0, **class_look(int(c))) for c in present[:MAX_LEGEND]
-    ]
-    names = [short(class_names[c], 14) for c in present[:MAX_LEGEND]]
-    if len(present) > MAX_LEGEND:
-        entries.append(Line2D([], [], ls=""))
-        names.append(f"and {len(present) - MAX_LEGEND} more")
+    further = []
+    if len(present) > LEGEND:
+        further.append((Line2D([], [], ls=""), f"and {len(present) - LEGEND} more"))
     if wrong.any():
-        entries.append(Line2D([], [], ls="", marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK))
-        names.append(f"{int(wrong.sum())} wrong")
-    axes.legend(entries, names, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="true class", alignment="left")
+        ring = Line2D([], [], ls="", marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
+        further.append((ring, f"{int(wrong.sum())} wrong"))
+    class_legend(axes, present, class_names, class_look, further)
     axes.margins(0.06)
     if axis_names is None:
         axes.set_xticks([])

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from mlpexp.config.schema import Config
 from mlpexp.data.data_description import Description
 from mlpexp.evaluation import trained_run
-from mlpexp.evaluation.locate_run import Weights
 from mlpexp.nn.network import NetworkSpec, forward
 from mlpexp.runtime.errors import UserError
 from mlpexp.training import load_network
@@ -63,18 +62,15 @@ class StackedNetworks:
         return torch.cat(batches, dim=1)
 
 
-def load_stacks(directories: Sequence[Path], weights: Weights | None = None) -> Iterator[StackedNetworks]:
-    """The networks of these runs, as few stacks as possible.
-
-    Args:
-        weights: which checkpoint; by default the one that each run was tested with.
+def load_stacks(directories: Sequence[Path]) -> Iterator[StackedNetworks]:
+    """The networks of these runs, each with the weights that it was tested with, as few stacks as possible.
 
     Raises:
         UserError: a run has no checkpoint, or it is damaged.
     """
     groups: defaultdict[object, dict[int, Network]] = defaultdict(dict)
     for run, directory in enumerate(directories):
-        place, content = trained_run.checkpoint(directory, weights)
+        place, content = trained_run.checkpoint(directory)
         found = load_network.network(place.checkpoint, content)
         data = found.data
         scale = tuple(data.target_shift), tuple(data.target_scale), tuple(data.target_names)

@@ -66,7 +66,7 @@ def run_events(
     if START in inside:
         events.append(layers_event(START, inside[START], wall_times[0]))
     for epoch, (values, wall_time) in enumerate(zip(history, wall_times[1:], strict=True)):
-        events.append(epoch_event(epoch, values, wall_time))
+        events.append(scalars(epoch, values, wall_time))
         if epoch in inside:
             events.append(layers_event(epoch, inside[epoch], wall_time))
     last_epoch = max(len(history) - 1, 0)
@@ -89,11 +89,6 @@ def curve_titles(
     return tuple((name, title(name, [loss])) for name in each)
 
 
-def epoch_event(epoch: int, values: Mapping[str, float], wall_time: float) -> Event:
-    """The metrics of one epoch, from 0, at the time of its end."""
-    return scalars(epoch, values, wall_time)
-
-
 def layers_event(epoch: int, rows: Sequence[Sequence[float | str]], wall_time: float) -> Event:
     """One epoch's numbers of each layer: rows of `layers.csv`.
 
@@ -114,7 +109,7 @@ def end_events(
     """
     # under names of their own: the curves have these tags for each epoch already
     values = {f"val_best/{tag}" if tag.startswith(CURVES) else tag: value for tag, value in final.items()}
-    events = [epoch_event(step, values, wall_time)] if values else []
+    events = [scalars(step, values, wall_time)] if values else []
     if status != "ok":
         events.append(text("status", step, f"**{status}**: {note}" if note else f"**{status}**", wall_time))
     return [*events, _session_end(status, wall_time)]

@@ -32,8 +32,8 @@ from mlpexp.runtime import distributed, signals
 from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
 from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.tracking.event_files import EventLog
-from mlpexp.tracking.events import histogram
-from mlpexp.tracking.run_events import epoch_event, layers_event
+from mlpexp.tracking.events import histogram, scalars
+from mlpexp.tracking.run_events import layers_event
 
 FLUSH_EVERY_S = 10.0
 
@@ -104,6 +104,7 @@ class Recorder(Checkpoint):
         started: seconds since 1970.
         epoch_ends: the same of the end of each epoch that this process has trained.
         in_epoch: the weights are those of an epoch that is not finished.
+        before_writing: called each time before files of the run are written.
     """
 
     def __init__(
@@ -112,16 +113,14 @@ class Recorder(Checkpoint):
         directory: Path,
         events: EventLog | None,
         io: DeferredCheckpointIO,
-        before_writing: Callable[[], None] = lambda: None,
         callbacks: Mapping[str, EpochCallback] = MappingProxyType({}),
     ) -> None:
         """
         Args:
             callbacks: that see the run as a stack of one, by name.
-            before_writing: called each time before files of the run are written.
         """
-        self.cfg, self.directory, self.events, self.io, self.before_writing = cfg, directory, events, io, before_writing
-        self._callbacks = callbacks
+        self.cfg, self.directory, self.events, self.io, self._callbacks = cfg, directory, events, io, callbacks
+        self.before_writing: Callable[[], None] = lambda: None
         self.started = time.time()
         self.epoch_ends: list[float] = []
         self.begin([], [])
@@ -176,7 +175,7 @@ class Recorder(Checkpoint):
         best = self.record.add(row, self.cfg.monitor)
         self.epoch_ends.append(now)
         if self.events is not None:
-            self.events.add(epoch_event(epoch, row, now))
+            self.events.add(scalars(epoch, row, now))
         if self.cfg.tracking.diagnostics:
             self._inspect(module, epoch, now)
         self._keep_weights(module, epoch)

@@ -54,8 +54,6 @@ def _curves(module: Classifier, record: RunRecord) -> Figure:
     metric = headline(record.history[-1].keys() if record.history else columns("val", names=cfg.metric_names))
     loss_title = title("loss", [cfg.loss_function.name])
     best = record.progress.best_epoch
-    if metric == "acc":
-        return figures.learning_curves(record.history, best, loss_title)
     return figures.learning_curves(record.history, best, loss_title, metric, title(metric), is_share=is_share(metric))
 
 

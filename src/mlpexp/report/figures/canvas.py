@@ -75,12 +75,12 @@ def share_bars(
     return figure, axes
 
 
-def value_axis(axes: Axes, values: Sequence[float] | np.ndarray, pad: float = 0.08) -> None:
+def value_axis(axes: Axes, values: Sequence[float] | np.ndarray) -> None:
     """A vertical axis over the values and a margin; it need not begin at 0, so that small differences are visible."""
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    margin = pad * (high - low) or max(abs(high) * 0.02, 1e-3)
+    margin = 0.08 * (high - low) or max(abs(high) * 0.02, 1e-3)
     axes.set_ylim(low - margin, high + margin)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(plain))

@@ -15,6 +15,7 @@ HEADLINE = 0.42  # inches
 SIDE = 0.85  # inches: one picture
 CAPTION = 0.22  # inches: a line of text above a picture
 MARGIN = 0.15  # inches
+UNITS = 64
 KEY = "true → predicted class, probability of the latter"
 
 
@@ -29,7 +30,7 @@ def sample_gallery(images: np.ndarray, labels: np.ndarray, indices: list[int]) -
     """
     chosen = images[list(indices)]
     titles = [short(labels[index]) for index in indices]
-    figure, axes, corners = _titled_mosaic(chosen, titles, "", columns=min(len(indices), 6), below=CAPTION)
+    figure, axes, corners = _titled_mosaic(chosen, titles, "", columns=min(len(indices), 6))
     for (x, y), index in zip(corners, indices, strict=True):
         axes.text(
             x + chosen.shape[2] / 2,
@@ -74,21 +75,20 @@ def mistakes(
     names = [str(number) for number in range(int(max(true.max(), predicted.max())) + 1)]
     names = [short(name, 9) for name in (names if class_names is None else class_names)]
     titles = [f"{names[true[i]]} → {names[predicted[i]]}  {confidence[i]:.2f}" for i in worst]
-    figure, _, _ = _titled_mosaic(images[worst], titles, words, columns=min(len(worst), 5), below=CAPTION)
+    figure, _, _ = _titled_mosaic(images[worst], titles, words, columns=min(len(worst), 5))
     figure.text(0.5, 0.06 / figure.get_figheight(), KEY, color=FAINT, fontsize=8, ha="center", va="bottom")
     return figure
 
 
 @in_house_style
-def first_layer_weights(weights: np.ndarray, shape: tuple[int, int] = (8, 8), limit: int = 64) -> Figure:
-    """The weights of each hidden unit of the first layer: red is positive, blue negative.
+def first_layer_weights(weights: np.ndarray, shape: tuple[int, int] = (8, 8)) -> Figure:
+    """The weights of the first `UNITS` hidden units of the first layer: red is positive, blue negative.
 
     Args:
         weights: (width, height * width of a picture), on one scale, symmetric about 0.
         shape: (height, width) of a picture.
-        limit: how many units to show at most; the first ones.
     """
-    shown = np.asarray(weights, dtype=float)[:limit].reshape(-1, *shape)  # (n, height, width)
+    shown = np.asarray(weights, dtype=float)[:UNITS].reshape(-1, *shape)  # (n, height, width)
     columns = min(len(shown), 8)
     gap = max(1, shape[0] // 8)
     canvas, _ = _mosaic(shown, columns, gap, gap)
@@ -109,22 +109,22 @@ def first_layer_weights(weights: np.ndarray, shape: tuple[int, int] = (8, 8), li
 
 
 def _titled_mosaic(
-    images: np.ndarray, titles: list[str], words: str, columns: int, below: float = 0.0
+    images: np.ndarray, titles: list[str], words: str, columns: int
 ) -> tuple[Figure, Axes, list[tuple[float, float]]]:
-    """Grey pictures (n, height, width) with a title above each; also their upper left corners as (x, y)."""
+    """Grey pictures (n, height, width), with a title above and room for a line below each; their upper left corners."""
     height, width = images.shape[1:]
     pixel = SIDE / max(height, width)  # inches
     gap_x = max(0.12, max(map(text_width, titles)) + 0.1 - width * pixel) / pixel
-    gap_y = (CAPTION + below + 0.04) / pixel
+    gap_y = (2 * CAPTION + 0.04) / pixel
     gap_x, gap_y = int(np.ceil(gap_x)), int(np.ceil(gap_y))
     canvas, corners = _mosaic(images, columns, gap_y, gap_x)
     across, up = canvas.shape[1] * pixel, canvas.shape[0] * pixel
     top = HEADLINE if words else 0.05
     side = MARGIN + gap_x * pixel / 2  # the outer titles stand out of the mosaic by half a gap
-    figure = new_figure(max(across + 2 * side, 1.2 * text_width(words) + 0.3), up + top + CAPTION + below + 0.1)
+    figure = new_figure(max(across + 2 * side, 1.2 * text_width(words) + 0.3), up + top + 2 * CAPTION + 0.1)
     if words:
         headline(figure, words)
-    axes = place(figure, side, below + 0.08, across, up)
+    axes = place(figure, side, CAPTION + 0.08, across, up)
     _show(axes, canvas, "gray", *_range(images))
     for (x, y), title in zip(corners, titles, strict=True):
         axes.text(x + width / 2, y - 0.04 / pixel, title, ha="center", va="bottom")

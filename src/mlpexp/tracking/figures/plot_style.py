@@ -5,7 +5,7 @@ Axes are placed by hand: matplotlib's own layout engines cost more than the draw
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
 # Okabe and Ito
@@ -26,6 +27,7 @@ TRAIN, VALIDATION = BLUE, VERMILION
 CLASSES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933", "#332288", "#666666")
 MARKERS = "osD^vPX<>*"
 
+LEGEND = 20  # classes that a legend names at most
 PT = 1 / 72  # inches
 DPI = 100
 
@@ -99,10 +101,10 @@ def place(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def headline(figure: Figure, words: str, left: float = 0.15) -> None:
+def headline(figure: Figure, words: str) -> None:
     """One bold line in the figure's upper left corner; it takes 0.35 inches."""
     across, up = figure.get_size_inches()
-    figure.text(left / across, 1 - 0.12 / up, words, fontsize=10, fontweight="bold", va="top")
+    figure.text(0.15 / across, 1 - 0.12 / up, words, fontsize=10, fontweight="bold", va="top")
 
 
 def text_width(words: str) -> float:
@@ -115,6 +117,25 @@ def short(name: object, letters: int = 12) -> str:
     """A name on one line, cut with an ellipsis."""
     words = " ".join(str(name).split())
     return words if len(words) <= letters else words[: letters - 1] + "…"
+
+
+def class_legend(
+    axes: Axes,
+    present: Sequence[int],
+    class_names: Sequence[str],
+    look: Callable[[int], dict[str, Any]],
+    further: Sequence[tuple[Line2D, str]] = (),
+) -> None:
+    """Name the first `LEGEND` classes that are present, beside the axes.
+
+    Args:
+        look: colour and marker of a class.
+        further: entries below the classes.
+    """
+    style: dict[str, Any] = {"ls": "", "markersize": 6, "markeredgewidth": 0}
+    entries = [(Line2D([], [], **style, **look(c)), short(class_names[c], 14)) for c in present[:LEGEND]]
+    handles, names = zip(*entries, *further, strict=True)
+    axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="true class", alignment="left")
 
 
 def class_look(c: int) -> dict[str, Any]:

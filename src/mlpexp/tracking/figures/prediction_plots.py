@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from mlpexp.tracking.figures.plot_style import (
@@ -15,6 +14,7 @@ from mlpexp.tracking.figures.plot_style import (
     FAINT,
     GRID,
     PT,
+    class_legend,
     class_look,
     headline,
     in_house_style,
@@ -24,7 +24,6 @@ from mlpexp.tracking.figures.plot_style import (
     text_width,
 )
 
-LEGEND = 20  # classes that a legend names at most
 PAPER = "#FFFFFE"  # between a sample and its background, also on a dark page
 TINT = 0.3  # of a class's colour in its region
 READABLE = 0.28  # inches: the smallest cell with a number in it
@@ -138,13 +137,11 @@ def boundary(
     for c in np.unique(field):
         if c >= 0:
             axes.contourf(across, up, (field >= c).astype(float), levels=[0.5, 1.5], colors=[_tint(int(c))])
-    present = np.unique(labels)
+    present = np.unique(labels).tolist()
     for c in present:
         mine = points[labels == c]
-        axes.scatter(mine[:, 0], mine[:, 1], s=16, edgecolor=PAPER, lw=0.4, **_look(int(c)))
-    entries = [Line2D([], [], ls="", markersize=6, markeredgewidth=0, **_look(int(c))) for c in present[:LEGEND]]
-    names = [short(class_names[c], 14) for c in present[:LEGEND]]
-    axes.legend(entries, names, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="true class", alignment="left")
+        axes.scatter(mine[:, 0], mine[:, 1], s=16, edgecolor=PAPER, lw=0.4, **_look(c))
+    class_legend(axes, present, class_names, _look)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     axes.set_xlabel(short(axis_names[0], 40))
