@@ -50,7 +50,7 @@ def grid(**values):
 )
 def test_blocks_are_what_is_independent(settings, keys, number, sampling):
     table = study(settings)
-    found = blocks.of(table, DATA)
+    found = blocks.independent_blocks(table, DATA)
     assert found.keys == keys
     assert found.shared
     assert found.sampling == pytest.approx(sampling)
@@ -63,7 +63,7 @@ def test_blocks_are_what_is_independent(settings, keys, number, sampling):
 def test_data_seeds_of_generated_data_draw_new_samples():
     table = study(grid(width=[4, 8], data_seed=range(6)))
     for name, kind in DATA_SETS.items():
-        assert (blocks.of(table, DATA | {"data.name": {name}}).sampling == 0) == kind.generated
+        assert (blocks.independent_blocks(table, DATA | {"data.name": {name}}).sampling == 0) == kind.generated
 
 
 def test_folds_are_compared_as_nadeau_and_bengio_do(tmp_path):

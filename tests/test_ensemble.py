@@ -160,12 +160,12 @@ def test_the_intervals_cover_the_truth():
     # calibrated by construction; temperature makes it overconfident, so that the true ECE is far from 0
     labels = (population.cumsum(1) < rng.random((100_000, 1))).sum(1)
     sharp = population**2 / (population**2).sum(1, keepdims=True)
-    truth = {k: s.values[0] for k, s in ensemble_scores.of_classes(sharp[None], labels, resamples=1).items()}
+    truth = {k: s.values[0] for k, s in ensemble_scores.class_scores(sharp[None], labels, resamples=1).items()}
     for _ in range(60):
         rows = rng.choice(100_000, 400)
-        scores = ensemble_scores.of_classes(sharp[None, rows], labels[rows], resamples=300)
+        scores = ensemble_scores.class_scores(sharp[None, rows], labels[rows], resamples=300)
         for name in hits:
-            estimate = scores[name].of(0)
+            estimate = scores[name].estimate(0)
             hits[name] += estimate.low <= truth[name] <= estimate.high
     assert all(count >= 50 for count in hits.values()), hits  # 57 expected; 50 or fewer has a probability below 0.001
 
@@ -174,12 +174,12 @@ def test_resampled_scores_are_those_of_the_resampled_samples():
     rng = np.random.default_rng(3)
     found, labels = rng.dirichlet([1.0] * 4, (2, 30)), rng.integers(0, 4, 30)
     counts = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), 5)
-    scores = ensemble_scores.of_classes(found, labels, resamples=5)
+    scores = ensemble_scores.class_scores(found, labels, resamples=5)
     values, true = rng.normal(size=(2, 30, 2)), rng.normal(size=(30, 2))
-    of_values = ensemble_scores.of_values(values, true, ["a", "b"], resamples=5)
+    of_values = ensemble_scores.value_scores(values, true, ["a", "b"], resamples=5)
     for k, count in enumerate(counts):
         again = np.repeat(np.arange(30), count)
-        expected = ensemble_scores.of_classes(found[:, again], labels[again], resamples=1)
+        expected = ensemble_scores.class_scores(found[:, again], labels[again], resamples=1)
         for name, score in scores.items():
             assert score.resampled[k] == pytest.approx(expected[name].values)
         for t, name in enumerate("ab"):

@@ -117,7 +117,7 @@ def test_networks_made_by_hand_are_exported_as_well(variant):
     run = _untrained(f"model.variant={variant}")
     raw, expected, _ = exporting.reference(run)
     assert torch.allclose(
-        export_formats.ask("torch", export_formats.make("torch", run, raw), run, raw), expected, atol=1e-6
+        export_formats.evaluate("torch", export_formats.make("torch", run, raw), run, raw), expected, atol=1e-6
     )
 
 
@@ -158,7 +158,7 @@ def test_large_values_of_small_spread_get_the_classes_that_predict_gives(kind, t
     else:
         run = trained_run.load(Path("large"))
         content = Path("large/model.safetensors").read_bytes()
-        found = export_formats.ask(kind, content, run, (torch.from_numpy(timestamps),)).numpy()
+        found = export_formats.evaluate(kind, content, run, (torch.from_numpy(timestamps),)).numpy()
     assert [str(c) for c in found.argmax(1)] == classes
     assert np.mean(found.argmax(1) == (timestamps[:, 0] > 1_700_000_050)) > 0.95
 
@@ -215,7 +215,7 @@ def test_columns_and_categories_have_the_order_of_the_graph_in_every_format(kind
     rows = [dict(zip(UNSORTED.category_names, row, strict=True)) for row in table]
     places = [[values.index(row[name]) for name, values in columns.items()] for row in rows]
     numbers = rng.normal(size=(50, 2))
-    found = export_formats.ask(kind, path.read_bytes(), run, (torch.from_numpy(numbers), torch.tensor(places)))
+    found = export_formats.evaluate(kind, path.read_bytes(), run, (torch.from_numpy(numbers), torch.tensor(places)))
     assert drawn
     assert torch.allclose(found, run.module(torch.from_numpy(UNSORTED.transform(numbers, table))), atol=1e-6)
 
@@ -231,7 +231,7 @@ def test_missing_values_and_categories_are_handled_inside_the_file(kind):
     assert places.tolist() == [[1, 2], [1, 0], [-1, 1]]
     raw = torch.from_numpy(numbers), torch.from_numpy(places)
     expected = run.module(torch.from_numpy(MIXED.transform(numbers, categories)))
-    found = export_formats.ask(kind, export_formats.make(kind, run, raw), run, raw)
+    found = export_formats.evaluate(kind, export_formats.make(kind, run, raw), run, raw)
     assert torch.allclose(found, expected, atol=1e-6)
 
 

@@ -131,7 +131,7 @@ def test_the_report_says_what_the_interval_covers_and_how_the_test_sample_varies
     said = sentences.headline(analysed)
     assert "The interval covers initialisation and batch order; fixed: training sample, test sample." in said
     [sample] = [one for one in said if "22 other test samples" in one]
-    found = variation.of_sweep(analysed.study, analysed.sources, analysed.best)
+    found = variation.sample_variation(analysed.study, analysed.sources, analysed.best)
     if recorded:
         assert f"[{found.low:.4f}, {found.high:.4f}]" in sample and "lead over the runner-up" in sample
         mean = analysed.ranking.estimate(analysed.best, "test/acc").mean
@@ -158,7 +158,7 @@ def test_the_interval_includes_the_rounding_to_counts_of_test_samples(train, her
     assert train(words).code == 0
     analysed = analyse(here / "sweep")
     accuracies = analysed.study.values["test/acc"]
-    found = best_score.of_best(analysed.blocks, analysed.ranking, "test/acc", samples=22)
+    found = best_score.score_of_best(analysed.blocks, analysed.ranking, "test/acc", samples=22)
     half = 12.706 * np.sqrt(accuracies.var(ddof=1) + 1 / 22**2 / 2) / np.sqrt(2)
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=1e-4)
     assert f"interval over 2 seeds [{found.low:.4f}, {found.high:.4f}]" in sentences.headline(analysed)[1]

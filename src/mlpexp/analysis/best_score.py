@@ -50,11 +50,11 @@ def best_score(
     choosing with one repetition less is worth.
 
     The interval is for the chosen configuration itself. Towards the better it is Student's. Towards the worse it allows
-    for the choice among the K configurations that could have been chosen (a one-sided Welch test at 5 % does not tell
-    their decisive means from that of the best): the quantile is that of the maximum of K (Sidak 1967), simultaneous
-    over the plausible choices only (Zrnic & Fithian 2024). Its variance is the larger one of the chosen configuration's
-    own and of that pooled over the K, since a configuration without a failed training among few seeds is no proof
-    against them.
+    for the choice among the K configurations that could have been chosen (a one-sided Welch test at 5 % does not
+    distinguish their decisive means from that of the best): the quantile is that of the maximum of K (Sidak 1967),
+    simultaneous over the plausible choices only (Zrnic & Fithian 2024). Its variance is the larger one of the chosen
+    configuration's own and of that pooled over the K, since a configuration without a failed training among few seeds
+    is no proof against them.
 
     Args:
         decisive: (C, B) of the metric that chose, larger is better; rows that could not be chosen are NaN.
@@ -96,7 +96,7 @@ def best_score(
     )
 
 
-def of_best(blocks: Blocks, ranking: Ranking, reported: str, samples: int = 0) -> BestScore | None:
+def score_of_best(blocks: Blocks, ranking: Ranking, reported: str, samples: int = 0) -> BestScore | None:
     """The score of a sweep's best configuration in the metric `reported`; None where there is no best.
 
     The interval of a share ends at 0 and 1, which its mean cannot pass: that does not change its coverage.

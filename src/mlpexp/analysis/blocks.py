@@ -51,7 +51,7 @@ class Blocks:
             return (total / count).reshape(shape)
 
 
-def of(study: SweepTable, data: Mapping[str, Collection[str]]) -> Blocks:
+def independent_blocks(study: SweepTable, data: Mapping[str, Collection[str]]) -> Blocks:
     """The blocks of a sweep.
 
     Data seeds draw another test part, so they are the blocks where there is one; folds leave it as it is.

@@ -62,7 +62,7 @@ def best_first(values: np.ndarray, metric: str) -> np.ndarray:
 
 
 def usual_metric(table: SweepTable, monitor: str) -> str:
-    """The validation metric that decides unless told otherwise: the one that the runs monitored.
+    """The validation metric that decides by default: the one that the runs monitored.
 
     Where several losses were minimised their values cannot be compared; accuracy decides then, or RMSE.
     """

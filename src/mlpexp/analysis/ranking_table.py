@@ -27,7 +27,7 @@ def print_ranking(console: Console, table: SweepTable, cfg: Config) -> None:
     """
     monitor = cfg.monitor
     data = {f"data.{key}": {str(value)} for key, value in vars(cfg.data).items()}
-    repetitions = blocks.of(table, data)
+    repetitions = blocks.independent_blocks(table, data)
     monitor = usual_metric(table, monitor)
     ranking = rank(repetitions, monitor)
     if ranking.best is None:

@@ -177,7 +177,7 @@ def analyse_table(
             choices = ", ".join(name.removeprefix("val/") if option == "--metric" else name for name in there)
             raise UserError(f"{option}: {study.directory} has no {column}; choose one of {choices}")
     has_test = bool(np.isfinite(study.table(f"test/{metric}")).any())
-    repeated = blocks.of(study, sources.data)
+    repeated = blocks.independent_blocks(study, sources.data)
     ranking = rank(repeated, by)
     comparison = None
     if ranking.best is not None and len(ranking.ranked) > 1:

@@ -77,7 +77,7 @@ class TestSample:
     difference_high: np.ndarray
 
 
-def of_sweep(study: SweepTable, sources: Sources, best: int) -> TestSample | None:
+def sample_variation(study: SweepTable, sources: Sources, best: int) -> TestSample | None:
     """The bootstrap from the hits that the runs of a sweep have recorded; None where those of the best have not."""
     shares: list[np.ndarray | None] = []
     for runs in [study.members[best], *study.members]:

@@ -122,7 +122,7 @@ def plan_of_sweep(overrides: Sequence[str]) -> DryRun:
 
 
 def _composed_by(app: Any) -> list[DictConfig]:
-    """The configurations that Hydra composes from now on: they know the directory, and Hydra does not return them."""
+    """The configurations that Hydra composes from now on: they hold the directory, and Hydra does not return them."""
     found: list[DictConfig] = []
     compose = app.compose_config
 

@@ -20,7 +20,7 @@ class InlineReport:
     """of the frame, in pixels"""
 
     @classmethod
-    def of(cls, directory: Path) -> "InlineReport":
+    def write(cls, directory: Path) -> "InlineReport":
         """Write the report of a run or of a sweep into its directory."""
         from mlpexp.report.build_report import build  # matplotlib: late
 

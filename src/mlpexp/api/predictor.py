@@ -67,7 +67,7 @@ def prepared_inputs(samples: Any, data: "Description") -> "Tensor":
     """(N, I) float32, of samples in the units of the training data: a DataFrame, or an array (N, J).
 
     Raises:
-        UserError: a column is missing, or a value is none that the network knows.
+        UserError: a column is missing, or a value is no number.
     """
     import torch
 

@@ -3,6 +3,7 @@
 Letters: N samples, I inputs, C classes.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,11 +14,10 @@ from numpy.typing import NDArray
 
 from mlpexp.analysis import run_files
 from mlpexp.api.inline_report import InlineReport
-from mlpexp.api.kept_weights import kept_weights, weights_after
 from mlpexp.api.predictor import Predictor, prepared_inputs
 from mlpexp.api.tables import Columns
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_directory
+from mlpexp.store import run_directory, weight_trajectory
 from mlpexp.store.file_names import RESULT
 from mlpexp.store.run_directory import Result
 
@@ -129,7 +129,7 @@ class RunResults(Predictor):
 
     def report(self) -> InlineReport:
         """Write the report into the run's directory; a notebook shows it."""
-        return InlineReport.of(self.directory)
+        return InlineReport.write(self.directory)
 
     @cached_property
     def _stack(self) -> "StackedNetworks":
@@ -161,3 +161,33 @@ def layers_of(root: Path, name: str) -> Columns:
     epochs, depth = next(iter(inside.values())).shape
     rows = {"epoch": np.repeat(np.arange(-1, epochs - 1), depth), "layer": np.tile(np.arange(depth), epochs)}
     return Columns(rows | {column: values.ravel() for column, values in inside.items()})
+
+
+def kept_weights(directory: Path, tensors: "Mapping[str, Tensor]") -> dict[int, NDArray[Any]]:
+    """By epoch, flat.
+
+    Args:
+        tensors: of the run's network, for their shapes and order.
+    """
+    numbers = sum(values.numel() for values in tensors.values())
+    dtype = np.dtype(str(next(iter(tensors.values())).dtype).removeprefix("torch."))
+    return weight_trajectory.read(directory, numbers, dtype)
+
+
+def weights_after(directory: Path, epoch: int, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Those after an epoch, from 0; -1 is before training. Arguments as of `kept_weights`.
+
+    Raises:
+        UserError: the run has not kept them.
+    """
+    import torch
+
+    found = kept_weights(directory, tensors)
+    if epoch not in found:
+        if not found:
+            raise UserError(f"{directory} has kept no weights of its epochs; train with tracking.weights=every")
+        known = list(found)
+        spelled = ", ".join(map(str, known if len(known) <= 6 else [*known[:3], "...", *known[-2:]]))
+        raise UserError(f"{directory} has not kept the weights of epoch {epoch}; it has those of {spelled}")
+    pieces = torch.from_numpy(found[epoch].copy()).split([values.numel() for values in tensors.values()])
+    return {name: piece.view(values.shape) for (name, values), piece in zip(tensors.items(), pieces, strict=True)}

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from mlpexp.analysis import load_sweep
 from mlpexp.api.inline_report import InlineReport
-from mlpexp.api.kept_weights import weights_after
 from mlpexp.api.predictor import Predictor, prepared_inputs
 from mlpexp.api.python_settings import leaves, plain_value, sweep_call
-from mlpexp.api.run_results import RunResults, curves_of, layers_of
+from mlpexp.api.run_results import RunResults, curves_of, layers_of, weights_after
 from mlpexp.api.tables import Columns, Records
 from mlpexp.runtime.errors import UserError, did_you_mean
 from mlpexp.store import results_table
@@ -212,7 +211,7 @@ class SweepResults(Predictor):
 
     def report(self) -> InlineReport:
         """Write the report into `report/` of the sweep's directory; a notebook shows it. It is of all runs."""
-        return InlineReport.of(self.directory)
+        return InlineReport.write(self.directory)
 
     @cached_property
     def analysis(self) -> "Analysis":

@@ -104,7 +104,7 @@ def _train(config: Config, *, alone: bool) -> tuple[Config, Result]:
         result = single_run.train(config, directory, bar=bar, continued=continued)
         if config.trackers:
             sweep = Path(str(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
-            tracking = run_tracking.of_run(directory, sweep, Path(hydra.runtime.cwd), partial(say, error=True))
+            tracking = run_tracking.tracking_of_run(directory, sweep, Path(hydra.runtime.cwd), partial(say, error=True))
             tracking.record([run_tracking.Ended(config=config, directory=directory, result=result, earlier=before)])
             tracking.close()
         return config, result

@@ -41,22 +41,22 @@ class Score:
     resampled: Array
     basic: bool = False
 
-    def of(self, model: int) -> Estimate:
-        return self._estimate(self.values[model], self.resampled[:, model])
+    def estimate(self, model: int) -> Estimate:
+        return self._with_interval(self.values[model], self.resampled[:, model])
 
     def mean(self, first: int) -> Estimate:
         """The mean of the models from number `first` on."""
-        return self._estimate(self.values[first:].mean(), self.resampled[:, first:].mean(1))
+        return self._with_interval(self.values[first:].mean(), self.resampled[:, first:].mean(1))
 
     def difference(self, model: int, other: int) -> Estimate:
         """Of a model minus another one, on the same resamples."""
-        return self._estimate(
+        return self._with_interval(
             self.values[model] - self.values[other],
             self.resampled[:, model] - self.resampled[:, other],
             is_difference=True,
         )
 
-    def _estimate(self, value: float, resampled: Array, *, is_difference: bool = False) -> Estimate:
+    def _with_interval(self, value: float, resampled: Array, *, is_difference: bool = False) -> Estimate:
         known = resampled[np.isfinite(resampled)]
         if not len(known) or not np.isfinite(value):
             return Estimate(float(value), np.nan, np.nan)
@@ -68,7 +68,7 @@ class Score:
         return Estimate(float(value), float(low), float(high))
 
 
-def of_classes(probabilities: Array, labels: NDArray[np.int64], resamples: int = RESAMPLES) -> dict[str, Score]:
+def class_scores(probabilities: Array, labels: NDArray[np.int64], resamples: int = RESAMPLES) -> dict[str, Score]:
     """Accuracy, negative log-likelihood (nats), Brier score and expected calibration error over `BINS` bins.
 
     Args:
@@ -94,7 +94,7 @@ def of_classes(probabilities: Array, labels: NDArray[np.int64], resamples: int =
     return {name: _score(parts, basic=name == "ece") for name, parts in found.items()}
 
 
-def of_values(predicted: Array, true: Array, names: list[str], resamples: int = RESAMPLES) -> dict[str, Score]:
+def value_scores(predicted: Array, true: Array, names: list[str], resamples: int = RESAMPLES) -> dict[str, Score]:
     """RMSE, mean absolute error and R² of each target; the names end in that of the target where there are several.
 
     R² is NaN where the true values are all equal.

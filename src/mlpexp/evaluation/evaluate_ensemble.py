@@ -55,8 +55,8 @@ class EnsembleEvaluation:
     def summary(self) -> dict[str, dict[str, Estimate]]:
         """By row of the terminal's table, by metric."""
         return {
-            ENSEMBLE: {name: score.of(0) for name, score in self.scores.items()},
-            FIRST: {name: score.of(self.first) for name, score in self.scores.items()},
+            ENSEMBLE: {name: score.estimate(0) for name, score in self.scores.items()},
+            FIRST: {name: score.estimate(self.first) for name, score in self.scores.items()},
             MEAN: {name: score.mean(1) for name, score in self.scores.items()},
             DIFFERENCE: {name: score.difference(0, self.first) for name, score in self.scores.items()},
         }
@@ -69,7 +69,7 @@ class EnsembleEvaluation:
         for model, (name, picks, validation) in enumerate(models):
             row: dict[str, Any] = {"network": name, "picks": picks, self.ensemble.metric: validation}
             for metric, score in self.scores.items():
-                estimate = score.of(model)
+                estimate = score.estimate(model)
                 row |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
             yield row
 
@@ -100,11 +100,11 @@ def evaluate(chosen: Ensemble, part: Part | None = None, data: Path | None = Non
     metrics: Metrics | ValueEvaluation
     if names := chosen.data.target_names:
         true = chosen.data.in_target_units(samples.labels.numpy())
-        scores = ensemble_scores.of_values(every, true, names)
+        scores = ensemble_scores.value_scores(every, true, names)
         measured = {name: float(score.values[0]) for name, score in scores.items()}
         metrics = ValueEvaluation(index=samples.index, predicted=mean, true=true, measured=measured, data=chosen.data)
     else:
-        scores = ensemble_scores.of_classes(every, samples.labels.numpy())
+        scores = ensemble_scores.class_scores(every, samples.labels.numpy())
         measured = {name: float(score.values[0]) for name, score in scores.items()}
         outputs = _outputs(samples, mean, {"loss": measured["nll"], **measured})
         metrics = compute_metrics(outputs, chosen.data.class_names)

@@ -20,7 +20,7 @@ from mlpexp import data
 from mlpexp.evaluation import ensemble, locate_run, recorded_metrics, trained_run
 from mlpexp.evaluation.ensemble import Ensemble
 from mlpexp.evaluation.ensemble_members import Choice
-from mlpexp.evaluation.export_formats import FORMATS, Format, Raw, ask, make
+from mlpexp.evaluation.export_formats import FORMATS, Format, Raw, evaluate, make
 from mlpexp.evaluation.export_module import number_type
 from mlpexp.evaluation.locate_run import Weights
 from mlpexp.evaluation.trained_run import TrainedModel
@@ -168,7 +168,7 @@ def _compare(kind: Format, content: bytes, run: TrainedModel, raw: Raw, expected
     largest = max(float(expected.abs().max()), 1e-30)
     worst = 0.0
     for count in dict.fromkeys((1, min(7, len(expected)), len(expected))):
-        logits = ask(kind, content, run, tuple(part[:count] for part in raw))
+        logits = evaluate(kind, content, run, tuple(part[:count] for part in raw))
         if logits.shape != expected[:count].shape:
             raise ExportFailed(f"for {count} samples it returns shape {tuple(logits.shape)}; nothing was written")
         worst = max(worst, float((logits - expected[:count]).abs().max()) / largest)

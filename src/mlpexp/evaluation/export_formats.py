@@ -30,11 +30,11 @@ def make(kind: Format, run: TrainedModel, raw: Raw) -> bytes:
         return FORMATS[kind].make(run, raw)
 
 
-def ask(kind: Format, content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
+def evaluate(kind: Format, content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
     """The logits that the file gives for raw samples, (B, C)."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return FORMATS[kind].ask(content, run, raw)
+        return FORMATS[kind].evaluate(content, run, raw)
 
 
 def _traceable(run: TrainedModel, raw: Raw) -> tuple[ExportModule, Raw, tuple[dict[int, Any], ...]]:
@@ -68,7 +68,7 @@ def _make_onnx(run: TrainedModel, raw: Raw) -> bytes:
     return content
 
 
-def _ask_onnx(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
+def _evaluate_onnx(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -87,7 +87,7 @@ def _make_torch(run: TrainedModel, raw: Raw) -> bytes:
     return buffer.getvalue()
 
 
-def _ask_torch(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
+def _evaluate_torch(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
     logits: Tensor = torch.export.load(io.BytesIO(content)).module()(*raw)[0]
     return logits
 
@@ -99,7 +99,7 @@ def _make_safetensors(run: TrainedModel, raw: Raw) -> bytes:
     return content
 
 
-def _ask_safetensors(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
+def _evaluate_safetensors(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
     """The file's weights in the module that the other formats hold."""
     from safetensors.torch import load
 
@@ -116,11 +116,11 @@ class _Form(NamedTuple):
     suffix: str
     packages: tuple[str, ...]
     make: Callable[[TrainedModel, Raw], bytes]
-    ask: Callable[[bytes, TrainedModel, Raw], Tensor]
+    evaluate: Callable[[bytes, TrainedModel, Raw], Tensor]
 
 
 FORMATS: dict[Format, _Form] = {
-    "onnx": _Form(".onnx", ("onnx", "onnxscript", "onnxruntime"), _make_onnx, _ask_onnx),
-    "torch": _Form(".pt2", (), _make_torch, _ask_torch),
-    "safetensors": _Form(".safetensors", ("safetensors",), _make_safetensors, _ask_safetensors),
+    "onnx": _Form(".onnx", ("onnx", "onnxscript", "onnxruntime"), _make_onnx, _evaluate_onnx),
+    "torch": _Form(".pt2", (), _make_torch, _evaluate_torch),
+    "safetensors": _Form(".safetensors", ("safetensors",), _make_safetensors, _evaluate_safetensors),
 }

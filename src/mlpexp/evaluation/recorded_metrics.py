@@ -68,7 +68,7 @@ def check(run: Trained) -> None:
     """
     if run.result is None or run.result.status not in ("ok", "chance", "stopped"):
         return
-    if run.result.epoch != run.epoch:  # nothing is recorded of these weights: the others tell
+    if run.result.epoch != run.epoch:  # nothing is recorded of these weights: those that were tested are compared
         if run.place.directory is None:
             return
         run = trained_run.load(run.place.directory)

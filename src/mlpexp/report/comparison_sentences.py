@@ -20,7 +20,7 @@ ABSENT = "default"
 
 
 def against_others(analysis: Analysis, with_command: bool = True) -> list[str]:
-    """How sure the best is, what is nearly as good and cheaper, and what to run next, as a command where asked for."""
+    """How sure the best is, what is nearly as good and cheaper, and what to run next, as text or as a command."""
     against, second, best = analysis.comparison, analysis.runner_up, analysis.best
     if against is None or second is None or best is None:
         return ["There is only one configuration with finite numbers, so there is nothing to compare it with."]

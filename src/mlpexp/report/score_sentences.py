@@ -14,7 +14,7 @@ def score(analysis: Analysis, aside: str) -> list[str]:
         aside: what else the first sentence says of the best configuration.
     """
     samples = _test_samples(analysis) if analysis.reported == "test/acc" else 0
-    found = best_score.of_best(analysis.blocks, analysis.ranking, analysis.reported, samples)
+    found = best_score.score_of_best(analysis.blocks, analysis.ranking, analysis.reported, samples)
     assert found is not None and analysis.best is not None, "a score is that of a best configuration"
     words = label(analysis.reported)
     name, own = f"{words[0].upper()}{words[1:]}", analysis.ranking.estimate(analysis.best, analysis.reported)
@@ -56,7 +56,7 @@ def _test_sample(analysis: Analysis, mean: float) -> list[str]:
     best = analysis.best
     if best is None or analysis.reported != "test/acc":
         return []
-    found = variation.of_sweep(analysis.study, analysis.sources, best)
+    found = variation.sample_variation(analysis.study, analysis.sources, best)
     if found is not None:
         said = f"On {found.samples:,} other test samples it would vary in [{found.low:.4f}, {found.high:.4f}]"
         second = analysis.runner_up

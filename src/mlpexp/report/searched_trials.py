@@ -43,7 +43,7 @@ class Trials:
     Attributes:
         values: of the objective, those of pruned trials as last compared; NaN where there is none.
         pruned: whether a trial ended early.
-        importance: share of each key in the variance of the objective, by fANOVA; empty where it cannot be told.
+        importance: share of each key in the variance of the objective, by fANOVA; empty where it is not defined.
     """
 
     objective: str

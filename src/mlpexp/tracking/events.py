@@ -16,7 +16,7 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 
 __all__ = ["Event", "histogram", "image", "plain", "scalar", "scalars", "text"]
 
-FLOAT32_MAX = 3.4028234663852886e38  # TensorBoard's pages know float32: 1e39 would be infinity there
+FLOAT32_MAX = 3.4028234663852886e38  # TensorBoard's pages use float32: 1e39 would be infinity there
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>|#~$!&]")
 RGB = 3  # the number that TensorBoard's image proto gives to this colour space
 

@@ -53,10 +53,10 @@ def run_events(
 
     Args:
         history: one mapping from tag to value per epoch, e.g. `{"train/loss": 0.3, "val/acc": 0.9}`.
-        hparams: what the run was asked to do, e.g. `{"optimizer.lr": 0.1, "model.activation": "tanh"}`.
+        hparams: the settings of the run, e.g. `{"optimizer.lr": 0.1, "model.activation": "tanh"}`.
         final: the metrics at the end under their own tags, e.g. `{"test/loss": 0.2, "test/acc": 0.95}`.
         wall_times: seconds since 1970, one more than epochs: the start, then the end of each epoch.
-        final_epoch: the epoch whose weights gave `final`; the last one unless told otherwise.
+        final_epoch: the epoch whose weights gave `final`; by default the last one.
         note: for a run that did not end well, why, in a few words of Markdown.
         layer_rows: where layers were inspected, see `layers_event`; of all epochs, in order.
         titles: see `curve_titles`; by default of the metrics that every classification records.

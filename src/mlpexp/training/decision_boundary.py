@@ -1,4 +1,4 @@
-"""The decision boundary of a network whose samples are two numbers: asked on a grid, drawn with some samples."""
+"""The decision boundary of a network whose samples are two numbers: evaluated on a grid, drawn with some samples."""
 
 from pathlib import Path
 from typing import Literal
@@ -45,15 +45,17 @@ def draw(
     margin = 0.1 * np.maximum(np.ptp(points, axis=0), 1e-9)
     (left, bottom), (right, top) = points.min(0) - margin, points.max(0) + margin
     across, up = np.meshgrid(np.linspace(left, right, GRID), np.linspace(bottom, top, GRID))
-    field = _answers(module, features.transform(np.stack([across.ravel(), up.ravel()], axis=1))).reshape(GRID, GRID)
+    field = _predicted_classes(module, features.transform(np.stack([across.ravel(), up.ravel()], axis=1))).reshape(
+        GRID, GRID
+    )
     extent = float(left), float(right), float(bottom), float(top)
     names = features.names[0], features.names[1]
     return figures.boundary(points, labels, field, extent, description.class_names, names, samples)
 
 
 @torch.inference_mode()
-def _answers(module: Classifier, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The class of each point; -1 where the network's answer is not finite."""
+def _predicted_classes(module: Classifier, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The class of each point; -1 where the network's output is not finite."""
     kind = next(module.parameters()).dtype  # double where trained so
     logits = torch.cat([module(some.to(kind)) for some in torch.from_numpy(inputs).split(PIECE)])  # (n, C)
     found: NDArray[np.int64] = torch.where(logits.isfinite().all(-1), logits.argmax(-1), -1).numpy()

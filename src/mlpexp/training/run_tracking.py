@@ -1,4 +1,4 @@
-"""Finished runs to their trackers: what each does not know yet, after every stack and at the end of a command.
+"""Finished runs to their trackers: what each has not recorded yet, after every stack and at the end of a command.
 
 A tracker that fails is reported in one line and left alone until the next command, which records what is missing.
 """
@@ -33,7 +33,7 @@ class Ended:
 
     Attributes:
         files: the texts of its small files, where they are not in its directory or in the table yet.
-        earlier: identities that it had, beside those that the sweep knows.
+        earlier: identities that it had, beside those in the plan of the sweep.
     """
 
     config: Config
@@ -139,7 +139,7 @@ class RunTracking:
         )
 
 
-def of_run(directory: Path, sweep: Path | None, home: Path, warn: Callable[[str], None]) -> RunTracking:
+def tracking_of_run(directory: Path, sweep: Path | None, home: Path, warn: Callable[[str], None]) -> RunTracking:
     """The trackers of a run that trains alone.
 
     Args:

@@ -39,7 +39,7 @@ from mlpexp.training.final_status import Conclusion, conclude, result_of
 from mlpexp.training.lightning_logger import RunLogger
 from mlpexp.training.recorder import DeferredCheckpointIO, Recorder
 from mlpexp.training.resume import Continued
-from mlpexp.training.trainer_setup import instances, of_stacks, on_this_machine, own_callbacks, quiet
+from mlpexp.training.trainer_setup import epoch_callbacks, instances, on_this_machine, own_callbacks, quiet
 
 log = logging.getLogger(__name__)
 FILES = [file_names.METRICS, file_names.LAYERS, file_names.TEST_HITS, file_names.LAST, file_names.BEST]
@@ -102,7 +102,7 @@ class _Run:
         self.callbacks = own_callbacks(cfg)
         self.events = EventLog(directory, self.started, hidden=continued is not None) if cfg.writes_events else None
         self.io = DeferredCheckpointIO(directory)
-        self.recorder = Recorder(cfg, directory, self.events, self.io, callbacks=of_stacks(self.callbacks))
+        self.recorder = Recorder(cfg, directory, self.events, self.io, callbacks=epoch_callbacks(self.callbacks))
 
     def train(self) -> Result:
         try:

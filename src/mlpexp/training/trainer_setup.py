@@ -29,15 +29,15 @@ ADVICE = (
 
 
 def check(cfg: Config) -> None:
-    """Ask Lightning before a run's directory exists.
+    """Check with Lightning what it accepts, before the directory of a run exists.
 
     Raises:
         ConfigError: naming the accelerator, flags, callbacks and loggers that cannot be had.
     """
     problems = []
-    for asked in (_accelerator, _flags, own_callbacks, _loggers):
+    for check_part in (_accelerator, _flags, own_callbacks, _loggers):
         try:
-            asked(cfg)
+            check_part(cfg)
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -113,7 +113,7 @@ def own_callbacks(cfg: Config) -> dict[str, Any]:
     return built
 
 
-def of_stacks(callbacks: Mapping[str, Any]) -> dict[str, EpochCallback]:
+def epoch_callbacks(callbacks: Mapping[str, Any]) -> dict[str, EpochCallback]:
     """Those that see a stack, and a run alone as a stack of one."""
     return {name: one for name, one in callbacks.items() if not isinstance(one, Callback)}
 

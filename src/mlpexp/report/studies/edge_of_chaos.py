@@ -9,7 +9,7 @@ from mlpexp.report.studies.mean_field import critical_sigma_w, fixed_point
 from mlpexp.report.studies.verdict import Rows, Verdict, grouped, levels
 
 SIGMA_B = 0.2236068
-LEARNT = 0.3  # training accuracy from which a network counts as trained; guessing gives 0.1
+LEARNED = 0.3  # training accuracy from which a network counts as trained; guessing gives 0.1
 PAPER = 6  # the paper's rule of thumb: trainable down to about six depth scales
 
 
@@ -30,7 +30,7 @@ def verdict(rows: Rows) -> Verdict:
     sentences = [
         f"{len(rows):,} networks of depth {depths[0]} to {depths[-1]}, sigma_w {sigmas[0]} to {sigmas[-1]}.",
         f"Theory: the edge of chaos is at sigma_w = {edge:.3f}; networks learn deepest around {middle:.2f}.",
-        f"Depth at which training accuracy falls below {LEARNT:.0%} is {ratio:.1f} depth scales (median; the paper: "
+        f"Depth at which training accuracy falls below {LEARNED:.0%} is {ratio:.1f} depth scales (median; the paper: "
         f"{PAPER}); over {inside.sum()} values of sigma_w it follows the scale with a correlation of {together:.2f} "
         f"in logarithms, off by a factor of {math.exp(float(np.median(off))):.2f} in the median and "
         f"{math.exp(float(off.max())):.2f} at most.",
@@ -39,14 +39,14 @@ def verdict(rows: Rows) -> Verdict:
 
 
 def _deepest(depths: list[int], accuracy: np.ndarray) -> float:
-    """The depth, in logarithms between two of the grid, beyond which accuracy stays below LEARNT."""
-    above = np.flatnonzero(accuracy >= LEARNT)
+    """The depth, in logarithms between two of the grid, beyond which accuracy stays below LEARNED."""
+    above = np.flatnonzero(accuracy >= LEARNED)
     if not above.size:
         return float(depths[0])
     i = int(above[-1])
     if i == len(depths) - 1:
         return float(depths[-1])
-    share = (accuracy[i] - LEARNT) / (accuracy[i] - accuracy[i + 1])
+    share = (accuracy[i] - LEARNED) / (accuracy[i] - accuracy[i + 1])
     return float(np.exp(np.log(depths[i]) + share * (np.log(depths[i + 1]) - np.log(depths[i]))))
 
 

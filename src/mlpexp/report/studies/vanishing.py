@@ -14,7 +14,7 @@ from mlpexp.report.studies.verdict import Rows, Verdict, grouped, levels
 from mlpexp.store.results_table import load_results
 from mlpexp.tracking.figures.plot_style import BLUE, FAINT, VERMILION
 
-LEARNT = 0.5  # training accuracy from which a network counts as trained; guessing gives 0.1
+LEARNED = 0.5  # training accuracy from which a network counts as trained; guessing gives 0.1
 INITS = {"fan_in_uniform": ("standard", VERMILION, "o-"), "xavier_uniform": ("normalised", BLUE, "s-")}
 # the factor of a signal's spread from one tanh layer to the next: the square root of n Var[W], equations 5 and 6
 THEORY = {"fan_in_uniform": 3**-0.5, "xavier_uniform": 1.0}
@@ -54,8 +54,8 @@ def verdict(rows: Rows) -> Verdict:
     for activation in activations:
         parts = []
         for init, (name, *_) in INITS.items():
-            learnt = [d for d in depths if (accuracy[activation, init, d] >= LEARNT).all()]
-            upto = next((d for d in depths if d not in learnt), None)
+            learned = [d for d in depths if (accuracy[activation, init, d] >= LEARNED).all()]
+            upto = next((d for d in depths if d not in learned), None)
             reach = "every depth" if upto is None else "no depth" if upto == depths[0] else f"depth {upto - 1}"
             last = accuracy[activation, init, deepest].mean()
             parts.append(f"{name} up to {reach} ({last:.0%} of the training samples right at depth {deepest})")

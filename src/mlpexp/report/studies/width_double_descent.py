@@ -32,11 +32,11 @@ def verdict(rows: Rows) -> Verdict:
         curves[noise] = {"test": 1 - of["test/acc"], "training": 1 - of["train/acc"], "loss": of["test/loss"]}
         fits = np.flatnonzero(np.nanmean(of["train/acc"], 1) >= FITTED)
         thresholds[noise] = int(fits[0]) if fits.size else None
-        sentences += _told(noise, widths, sizes, thresholds[noise], curves[noise])
+        sentences += _described(noise, widths, sizes, thresholds[noise], curves[noise])
     return Verdict(figure=_draw(sizes, curves, thresholds), sentences=sentences)
 
 
-def _told(
+def _described(
     noise: float, widths: list[int], sizes: list[int], threshold: int | None, curves: dict[str, np.ndarray]
 ) -> list[str]:
     if threshold is None:
