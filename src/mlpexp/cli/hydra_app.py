@@ -120,7 +120,7 @@ class Refused(BaseException):
 
 def parse(cfg: DictConfig) -> schema.Config:
     """The typed configuration of one job, checked by `checks.parse`; interpolations are resolved here."""
-    job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]) if "hydra" in cfg else cfg
     try:
         plain = OmegaConf.to_container(job, resolve=True)
     except OmegaConfBaseException as error:
