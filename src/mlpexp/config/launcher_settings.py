@@ -21,6 +21,8 @@ KEY = "hydra.launcher."
 class Settings:
     """The keys below `hydra.launcher`."""
 
+    max_runs: int = 100_000
+    """a sweep of more runs than this is refused before it starts"""
     backend: str = "auto"
     """process (this one), fork (copies of it, which start at once), loky (new processes, which import everything),
     dask, submitit (Slurm); auto: fork where a sweep is long enough and there are several cores, else process"""
@@ -32,8 +34,6 @@ class Settings:
     """of submitit: slurm, or local for a trial on this machine"""
     slurm: Mapping[str, Any] = field(default_factory=dict)
     """what submitit's `update_parameters` takes: timeout_min, slurm_partition, mem_gb, …"""
-    max_runs: int = 100_000
-    """a sweep of more runs than this is refused before it starts"""
 
     @property
     def num_workers(self) -> int:

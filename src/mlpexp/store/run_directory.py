@@ -261,9 +261,10 @@ def unsealed(text: str | bytes, path: Path) -> dict[str, Any]:
         ValueError: it is not what was written.
     """
     content = json.loads(text)
-    if not isinstance(content, dict) or not isinstance(version := content.get("schema_version"), int):
-        raise ValueError("not a JSON object of mlpexp")
-    if version > SCHEMA_VERSION:
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    version = content.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise DamagedFile(f"{path} has schema version {version}; this mlpexp knows {SCHEMA_VERSION}: update it")
     if content.pop("sha256", None) != seal(content):
         raise ValueError("its own checksum does not match")
