@@ -35,6 +35,7 @@ _get_mode = Hydra.get_mode
 _create_defaults_list = config_loader_impl.create_defaults_list
 _compose = ConfigLoaderImpl._compose_config_from_defaults_list
 _load_config = FileConfigSource.load_config
+_process_search_path = ConfigLoaderImpl._process_config_searchpath
 _register = hydra_app.register
 
 
@@ -83,6 +84,7 @@ def remembered(memory: Memory) -> Iterator[None]:
         mock.patch.object(ConfigLoaderImpl, "_compose_config_from_defaults_list", compose),
         mock.patch.object(FileConfigSource, "load_config", load_config),
         mock.patch.object(CachingConfigRepository, "__init__", _share),
+        mock.patch.object(ConfigLoaderImpl, "_process_config_searchpath", _search_path),
         mock.patch.object(Hydra, "get_mode", _mode),
         mock.patch.object(hydra_app, "register", _register_once),
     ):
@@ -100,6 +102,12 @@ def _mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
     if any("hydra.mode" in override or "experiment" in override for override in overrides):
         return _get_mode(hydra, config_name, overrides)
     return None
+
+
+def _search_path(loader: Any, config_name: str | None, overrides: list[Any], repo: Any) -> None:
+    """Hydra reads the main file for places of further files each time; conf/ leaves them to the command line."""
+    if any(override.get_key_element() == "hydra.searchpath" for override in overrides):
+        _process_search_path(loader, config_name, overrides, repo)
 
 
 def _register_once(words: Sequence[str] = ()) -> None:
