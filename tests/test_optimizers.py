@@ -147,7 +147,7 @@ def weights(path):
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.thorough(sample=3)
+@pytest.mark.thorough(sample=2)
 def test_a_run_of_a_stack_has_the_checkpoint_of_the_run_alone_and_resumes_to_its_bits(settings, train, here):
     sweep = train(f"-m {COMMON} {settings} seed=1,2 hydra.sweep.dir=s hydra.sweep.subdir='${{seed}}'")
     alone = train(f"{COMMON} {settings} seed=1 hydra.run.dir=alone")

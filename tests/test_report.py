@@ -562,6 +562,7 @@ def test_texts_stay_texts_whatever_they_look_like(tmp_path, undrawn):
     assert "Careful: configurations with another data.target are measured on other data" in page.text
 
 
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize(
     ("key", "there", "here", "differs"),
     [

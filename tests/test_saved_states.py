@@ -93,7 +93,7 @@ def assert_same(mine: Path, theirs: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
-@pytest.mark.thorough(sample=4)
+@pytest.mark.thorough(sample=3)
 def test_the_same_command_continues_a_stack_to_the_same_bits(
     more: str, how: str, train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ def test_every_activation_and_initialisation_keeps_the_bits(names: list[str], tm
                 "model.init": INITS[i % len(INITS)],
                 "seed": i,
                 "optimizer.lr": 0.05,
+                "trainer.max_epochs": 1,
             }
             | ({"model.sigma_w": 1.5, "model.sigma_b": 0.1} if INITS[i % len(INITS)] == "scaled_normal" else {})
             for i in range(count)

@@ -5,6 +5,7 @@ A plugin is given as `my_plugin.py`, `folder/my_plugin.py` or `package.module`. 
 """
 
 import importlib
+import os
 import re
 import sys
 import time
@@ -236,6 +237,6 @@ def _forget(name: str, files: Collection[Path]) -> None:
     for module, there in list(sys.modules.items()):
         if module == "__main__" or not (file := getattr(there, "__file__", None)):
             continue
-        # to resolve the paths of all modules takes tenths of a second
-        if (file.endswith(names) or Path(file).is_symlink()) and Path(file).resolve() in own:
+        # to resolve the paths of all modules takes tenths of a second, and to make them `Path`s as much
+        if (file.endswith(names) or os.path.islink(file)) and Path(file).resolve() in own:  # noqa: PTH114
             del sys.modules[module]
