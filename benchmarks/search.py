@@ -9,10 +9,10 @@ files besides.
 
 The first score of a search is the least `val/loss` that it has found. Since the least of many values is a lucky one
 too, the configuration is also trained with five other seeds: the second score is their mean `val/loss` (diverged runs
-count as the worst finite one), the third their mean `val/acc`. The fourth and fifth are those of the configuration that
-`hydra.sweeper.final_seeds=4` chooses among the best trials. Compared are equal repetitions: the mean difference with
-its 95 % interval (t) and the two-sided p of Wilcoxon's signed ranks. Writes `search.json` and `search.md` beside
-itself; `--quick` does everything in a small form and writes nothing.
+count as the worst finite one), the third their mean `val/acc` (diverged runs count as 0). The fourth and fifth are
+those of the configuration that `hydra.sweeper.final_seeds=4` chooses among the best trials. Compared are equal
+repetitions: the mean difference with its 95 % interval (t) and the two-sided p of Wilcoxon's signed ranks. Writes
+`search.json` and `search.md` beside itself; `--quick` does everything in a small form and writes nothing.
 """
 
 import argparse
@@ -78,6 +78,18 @@ COMPARISONS = (
     Comparison(
         "Chosen by final_seeds=4, with five other seeds: val/acc", ("tpe", "final_acc"), ("random", "final_acc"), True
     ),
+    Comparison("With seeds=5: least mean val/loss found", ("tpe, 5 seeds", "found"), ("random, 5 seeds", "found")),
+    Comparison(
+        "With seeds=5, its configuration with five other seeds: val/loss",
+        ("tpe, 5 seeds", "again"),
+        ("random, 5 seeds", "again"),
+    ),
+    Comparison(
+        "With seeds=5, its configuration with five other seeds: val/acc",
+        ("tpe, 5 seeds", "again_acc"),
+        ("random, 5 seeds", "again_acc"),
+        True,
+    ),
     Comparison(
         "What final_seeds=4 changes for tpe: val/loss with five other seeds", ("tpe", "final"), ("tpe", "again")
     ),
@@ -87,6 +99,10 @@ COMPARISONS = (
         ("random", "again"),
     ),
 )
+# the searches of a number of trials: their name in the tables, sampler, seeds of each trial
+KINDS = (("tpe", "tpe", 1), ("random", "random", 1), ("tpe, 5 seeds", "tpe", 5), ("random, 5 seeds", "random", 5))
+MAX_TRIALS_OF_SEVERAL_SEEDS, REPETITIONS_OF_SEVERAL_SEEDS = 40, 20  # more would take hours
+
 # repetitions by the number of trials; more of the shortest searches, whose results vary most
 REPETITIONS = {40: 40, 100: 20, 300: 20}
 
@@ -106,37 +122,52 @@ def main() -> None:
     repetitions = {budget: repetitions.get(budget, 20) for budget in asked.budgets or repetitions}
     if asked.repetitions:
         repetitions = dict.fromkeys(repetitions, asked.repetitions)
+    writes = not asked.quick and not asked.batch_size
     samplers.silence_optuna()
     torch.set_num_threads(1)
     document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), "repetitions": repetitions}
-    place = Path(__file__)
     with tempfile.TemporaryDirectory() as directory, quiet():
         problems = _problems(Path(directory))
         names = asked.problems or (["wine"] if asked.quick else list(problems))
-        document["scores"] = {name: {"tpe": {}, "random": {}} for name in names}
+        document["scores"] = {name: {kind: {} for kind, _, _ in KINDS} for name in names}
         if asked.continues:
-            document["scores"] |= json.loads(place.with_suffix(".json").read_text())["scores"]
+            earlier = json.loads(Path(__file__).with_suffix(".json").read_text())
+            document |= {"least_of_2000": earlier.get("least_of_2000", {})}
+            document["scores"] |= {
+                name: {kind: {} for kind, _, _ in KINDS} | scores for name, scores in earlier["scores"].items()
+            }
         # a random search continues the shorter one: its trials do not depend on the number of trials
         random = {name: Searches("random", max(repetitions.values())) for name in names}
         for (budget, count), name in product(sorted(repetitions.items()), names):
-            if str(budget) in document["scores"][name]["random"]:
-                continue
-            for searches in (Searches("tpe", count), random[name].first(count)):
+            for kind, sampler, seeds in KINDS:
+                cells = document["scores"][name][kind]
+                if "again" in cells.get(str(budget), {}) or (seeds > 1 and budget > MAX_TRIALS_OF_SEVERAL_SEEDS):
+                    continue
                 started = time.process_time()
+                own = count if seeds == 1 else min(count, REPETITIONS_OF_SEVERAL_SEEDS)
+                searches = random[name].first(own) if kind == "random" else Searches(sampler, own, seeds)
                 searches.extend(problems[name], budget, asked.batch_size)
-                scores = _scores(problems[name], searches)
-                document["scores"][name][searches.sampler][str(budget)] = scores
-                shown = ", ".join(f"{kind} {statistics.fmean(of):.5f}" for kind, of in scores.items())
-                print(
-                    f"{name} {searches.sampler} {budget}: {shown}, {time.process_time() - started:.0f} s of CPU",
-                    flush=True,
-                )
-            if not asked.quick and not asked.batch_size:  # after each, since the whole takes an hour on a busy machine
-                place.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-                place.with_suffix(".md").write_text(markdown(document))
-    if asked.continues:
-        place.with_suffix(".md").write_text(markdown(document))
+                cells[str(budget)] = _scores(problems[name], searches)
+                shown = ", ".join(f"{score} {statistics.fmean(of):.5f}" for score, of in cells[str(budget)].items())
+                spent = time.process_time() - started
+                print(f"{name}, {kind}, {budget} trials: {shown}, {spent:.0f} s of CPU", flush=True)
+            if writes:  # after each, since the whole takes an hour on a busy machine
+                _write(document)
+        if writes:
+            least = document.setdefault("least_of_2000", {})
+            for name in problems if asked.continues else names:
+                if name not in least:
+                    many = Searches("random", 1)
+                    many.extend(problems[name], 2000, None)
+                    least[name] = many.studies[0].best_value
+            _write(document)
     print(markdown(document))
+
+
+def _write(document: dict[str, Any]) -> None:
+    place = Path(__file__)
+    place.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+    place.with_suffix(".md").write_text(markdown(document))
 
 
 def _problems(place: Path) -> dict[str, dict[str, Any]]:
@@ -162,8 +193,8 @@ def _problems(place: Path) -> dict[str, dict[str, Any]]:
 class Searches:
     """The searches of all repetitions with one sampler, which train together."""
 
-    def __init__(self, sampler: str, repetitions: int) -> None:
-        self.sampler = sampler
+    def __init__(self, sampler: str, repetitions: int, seeds: int = 1) -> None:
+        self.sampler, self.seeds = sampler, seeds
         self.studies = [optuna.create_study(direction="minimize") for _ in range(repetitions)]
         self.done = 0  # trials of each search
         self.space = search_space.read(OverridesParser.create().parse_overrides(list(SPACE)))
@@ -179,9 +210,11 @@ class Searches:
         while self.done < budget:
             count = min(batch, budget - self.done)
             trials = [trial for seed in range(len(self.studies)) for trial in self._ask(seed, batch, count)]
-            measured = _measured([_config(problem, trial.params, 0) for trial in trials])
-            for place, (trial, (value, _)) in enumerate(zip(trials, measured, strict=True)):
+            runs = [_config(problem, trial.params, seed) for trial in trials for seed in range(self.seeds)]
+            measured = iter(_measured(runs))
+            for place, trial in enumerate(trials):
                 study = self.studies[place // count]
+                value = statistics.fmean(next(measured)[0] for _ in range(self.seeds))
                 if math.isfinite(value):
                     study.tell(trial, value)
                 else:
@@ -197,11 +230,13 @@ class Searches:
 def _scores(problem: dict[str, Any], searches: Searches) -> dict[str, list[float]]:
     """Each score of each repetition."""
     best = [best_trials(study) for study in searches.studies]
-    final = iter(_measured([_config(problem, t.params, seed) for own in best for t in own for seed in FINAL_SEEDS]))
-    means = [[trial.value + sum(next(final)[0] for _ in FINAL_SEEDS) for trial in own] for own in best]
-    chosen = [own[sums.index(min(sums))] for own, sums in zip(best, means, strict=True)]
     scores: dict[str, list[float]] = {"found": [study.best_value for study in searches.studies]}
-    for kind, trials in (("again", [own[0] for own in best]), ("final", chosen)):
+    chosen = {"again": [own[0] for own in best]}
+    if searches.seeds == 1:
+        final = iter(_measured([_config(problem, t.params, seed) for own in best for t in own for seed in FINAL_SEEDS]))
+        sums = [[trial.value + sum(next(final)[0] for _ in FINAL_SEEDS) for trial in own] for own in best]
+        chosen["final"] = [own[values.index(min(values))] for own, values in zip(best, sums, strict=True)]
+    for kind, trials in chosen.items():
         again = _measured([_config(problem, trial.params, seed) for trial in trials for seed in CHECKED_SEEDS])
         worst = max(value for value, _ in again if math.isfinite(value))
         count = len(CHECKED_SEEDS)
@@ -247,8 +282,11 @@ def markdown(document: dict[str, Any]) -> str:
         "its configuration over five other seeds, `final` that of the configuration that `hydra.sweeper.final_seeds=4`",
         "chooses. wine, csv_diabetes and csv_anes96 had no part in the choice of the defaults.",
     ]
+    if least := document.get("least_of_2000"):
+        each = ", ".join(f"{name} {value:.5g}" for name, value in least.items())
+        lines += ["", f"The least `val/loss` of 2,000 random trials, one search each: {each}."]
     for comparison in COMPARISONS:
-        names = [" ".join(pair) for pair in (comparison.first, comparison.second)]
+        names = [f"{kind}: {score}" for kind, score in (comparison.first, comparison.second)]
         lines += [
             "",
             f"## {comparison.title}",
@@ -259,7 +297,7 @@ def markdown(document: dict[str, Any]) -> str:
         for name, scores in document["scores"].items():
             for budget in scores["random"]:
                 first, second = (
-                    scores[sampler][budget].get(kind) for sampler, kind in (comparison.first, comparison.second)
+                    scores[kind].get(budget, {}).get(score) for kind, score in (comparison.first, comparison.second)
                 )
                 if first and second:
                     lines.append(_row(name, budget, first, second, comparison.is_more_better))
@@ -274,9 +312,10 @@ def _row(name: str, budget: str, first: Sequence[float], second: Sequence[float]
         half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
     p = float(stats.wilcoxon(differences).pvalue) if any(differences) else 1.0
     better = sum(one > 0 if is_more_better else one < 0 for one in differences)
+    equal = f", {differences.count(0.0)} equal" if 0.0 in differences else ""
     return (
         f"| {name} | {budget} | {statistics.fmean(first):.5g} | {statistics.fmean(second):.5g} "
-        f"| {mean:.3g} ({mean - half:.3g} to {mean + half:.3g}) | {better} of {len(differences)} | {p:.2g} |"
+        f"| {mean:.3g} ({mean - half:.3g} to {mean + half:.3g}) | {better} of {len(differences)}{equal} | {p:.2g} |"
     )
 
 

@@ -57,7 +57,7 @@ def optimise(
     space = search_space.with_conditions(space, settings["conditions"])
     plan = make_plan(settings, space, composer, sweep.settings if isinstance(sweep, Sweep) else None)
     directory = Path(str(config.hydra.sweep.dir)).absolute()
-    if plan.dry_run:
+    if plan.config.dry_run:
         lines = search_console.explanation(plan)
         for line in lines:
             say(line)

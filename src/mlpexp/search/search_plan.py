@@ -54,7 +54,6 @@ class Plan:
     warm_start: str | None
     final_seeds: int
     config: Config
-    dry_run: bool
 
     @property
     def asked(self) -> dict[str, str]:
@@ -134,7 +133,6 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer, launch
         warm_start=_warm_start(settings["warm_start"], name, pruning),
         final_seeds=settings["final_seeds"] or 0,
         config=cfg,
-        dry_run=cfg.dry_run,
     )
 
 

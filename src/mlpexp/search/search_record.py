@@ -25,9 +25,6 @@ LIMIT = 2**30  # bytes
 Params = dict[str, Any]  # the searched keys of one trial with their values, as Optuna gives them
 
 
-NEUTRAL = {"clock": 0, "known": []}  # left out, as in records of versions that did not have them
-
-
 class Known(BaseModel):
     """A configuration of an earlier sweep, and its objectives."""
 
@@ -164,7 +161,8 @@ def set_aside(path: Path) -> Path:
 
 
 def _sealed(content: BaseModel) -> bytes:
-    neutral = {name for name, value in NEUTRAL.items() if getattr(content, name, value) == value}
+    # as in records of versions that did not have these fields
+    neutral = {name for name in ("clock", "known") if not getattr(content, name, None)}
     text = content.model_dump_json(exclude=neutral).encode()
     return hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n"
 
