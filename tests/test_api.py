@@ -471,6 +471,7 @@ def test_texts_and_numbers_of_a_frame_stay_what_they_are(here):
     assert len(table.labels) == size
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("kind", ["torch", "texts"])
 def test_arrays_are_trained_exactly_and_found_again(kind, here):
     generator = np.random.default_rng(1)

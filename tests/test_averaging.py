@@ -120,6 +120,7 @@ COMMON = (
 )
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize(
     "settings",
     ["ema.decay=0.8 optimizer.clip_norm=0.5", "swa.start=1 swa.lr=0.3 swa.anneal_epochs=2 optimizer.clip_value=0.05"],

@@ -187,6 +187,7 @@ def test_runs_keep_their_names_where_the_number_of_epochs_is_not_in_them(train: 
     assert_same(here / "multirun/further", here / "multirun/whole")
 
 
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

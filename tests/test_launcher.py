@@ -143,6 +143,7 @@ def described(ended: JobReturn) -> list[Any]:
     ]
 
 
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize(
     "overrides",
     [

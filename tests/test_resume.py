@@ -87,6 +87,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return trained
 
 
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_run_trained_further_equals_one_that_was_never_stopped(train, here: Path, kind: str, whole):
     train(f"hydra.run.dir=run trainer.max_epochs=2 {QUICK} {SETTINGS[kind]}")
@@ -95,6 +96,7 @@ def test_a_run_trained_further_equals_one_that_was_never_stopped(train, here: Pa
     assert_same_numbers(here / "run", whole(kind))
 
 
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize("kind", ["backprop", "adam", "steps"])
 def test_an_interrupted_run_is_continued_as_if_nothing_had_happened(train, here: Path, kind: str, monkeypatch, whole):
     with monkeypatch.context() as patch:

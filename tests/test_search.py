@@ -126,6 +126,7 @@ def test_a_generation_is_asked_for_and_trained_at_once(sampler: str, train: Any,
     assert ended.out.count("trials ") == 3
 
 
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize(
     ("trials", "sampler", "sizes"),
     [
@@ -174,6 +175,7 @@ def test_a_grid_goes_through_every_combination_in_the_order_of_a_sweep(train: An
     assert len(found) == 16
 
 
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize(("sampler", "size"), [("tpe", 8), ("cmaes", 4), ("qmc", 4)])  # tpe's first ten are random
 def test_a_search_carries_on_to_a_total_as_if_it_had_not_stopped(
     sampler: str, size: int, train: Any, here: Path, trained: Any

@@ -27,6 +27,7 @@ def trials() -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=None, storage=storage).trials
 
 
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_a_key_with_a_condition_is_searched_where_it_holds(sampler: str, train: Any, here: Path) -> None:
     command = f"-m hydra/sweeper=optuna name=s {OPTIMIZERS} {ONLY_SGD} {TINY} hydra.sweeper.sampler={sampler} "

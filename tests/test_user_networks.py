@@ -209,6 +209,7 @@ def test_a_stack_trains_as_a_plain_loop_of_torch():
         torch.testing.assert_close(values(module, 0)[f"module.{name}"], parameter.detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("settings", [WITH_DROPOUT, NORMED], ids=["dropout", "buffers"])
 def test_a_stack_that_was_interrupted_continues_to_the_bit(settings):
     configs = runs(settings | {"optimizer.name": "adam", "optimizer.lr": 0.01, "trainer.max_epochs": 3}, range(3))

@@ -73,6 +73,7 @@ def test_another_text_is_no_record_of_hits(text):
     assert test_hits.decode(text) is None
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("variant", ["torch_nn", "autograd", "backprop"])
 def test_a_run_alone_records_the_hits_of_its_accuracy(train, here, variant):
     assert train(f"{RECORD} model.variant={variant} hydra.run.dir=run").code == 0
