@@ -127,16 +127,32 @@ def with_log_range(text: str) -> str:
             ends, number = (float(low), float(high)), int(count)
         except ValueError:
             ends, number = (math.nan, math.nan), 0
-        if 0 < ends[0] < math.inf and 0 < ends[1] < math.inf and ends[0] != ends[1] and 2 <= number <= MAX_COUNT:
-            spaced = _log_spaced(low, high, number)
-            if len(set(spaced)) < number:
-                raise UserError(
-                    f"{text} has fewer than {number} different values (whole numbers, or four digits); ask for less"
-                )
-            return f"{text.removesuffix(value)}{','.join(spaced)}"
+        if problem := _range_problem(low, high, ends, number):
+            raise UserError(f"{text}: {problem}, e.g. optimizer.lr=logrange(0.001,1,7)")
+        spaced = _log_spaced(low, high, number)
+        if len(set(spaced)) < number:
+            raise UserError(
+                f"{text} has fewer than {number} different values (whole numbers, or four digits); ask for less"
+            )
+        return f"{text.removesuffix(value)}{','.join(spaced)}"
     raise UserError(
         f"{text} cannot be read; write logrange(LOW,HIGH,COUNT) alone, e.g. optimizer.lr=logrange(0.001,1,7)"
     )
+
+
+def _range_problem(low: str, high: str, ends: tuple[float, float], count: int) -> str | None:
+    """What is wrong with the three numbers of a `logrange`; None if nothing is."""
+    if any(math.isnan(end) for end in ends):
+        return f"{low} and {high} are its ends and must be numbers, and COUNT a whole one"
+    if wrong := [text for text, end in zip((low, high), ends, strict=True) if not 0 < end < math.inf]:
+        return (
+            f"both ends must be finite and larger than 0, because the logarithms are evenly spaced; {wrong[0]} is not"
+        )
+    if ends[0] == ends[1]:
+        return f"its ends must differ, and both are {low}"
+    if not 2 <= count <= MAX_COUNT:
+        return f"COUNT must be from 2 to {MAX_COUNT:,}, and is {count}"
+    return None
 
 
 def _log_spaced(low: str, high: str, count: int) -> list[str]:
