@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run_script
 from test_saved_states import ALWAYS, Killed, assert_same, stop_after
 
 from mlpexp import load_results
@@ -142,6 +143,23 @@ def test_a_table_says_that_longer_runs_are_trained_from_their_beginning(train: C
     ended = train(f"{GRID} record=table trainer.max_epochs=2 name=further")
     assert "2 runs: 2 new (2 of them from their beginning: a table keeps no states" in " ".join(ended.out.split())
     assert [row["epochs"] for row in load_results(here / "multirun/further")] == [2, 2]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_runs_that_were_in_a_table_say_that_they_are_trained_from_their_beginning(
+    named: bool, train: Callable[..., Any], here: Path
+) -> None:
+    grid = [*GRID.split(), *(() if named else ["hydra.sweep.subdir=run-${seed}"])]
+    assert train([*grid, "trainer.max_epochs=3", "name=whole"]).code == 0
+    assert train([*grid, "trainer.max_epochs=1", "name=further"]).code == 0
+    for action in ("compact", "restore"):
+        assert run_script("sweep.py", ["multirun/further", action, "--yes"]).code == 0
+    ended = train([*grid, "trainer.max_epochs=3", "name=further"])
+    assert "2 runs: 2 new (2 of them from their beginning: a table keeps no states" in " ".join(ended.out.split())
+    assert (ended.code, "WARNING" in ended.err) == (0, False)
+    assert_same(here / "multirun/further", here / "multirun/whole")
+    assert not (here / "multirun/further/.set_aside").exists()
+    assert len(list((here / "multirun/further").glob(f"*/{file_names.RESULT}"))) == 2
 
 
 def test_a_crash_between_a_longer_run_and_the_removal_of_the_shorter_one_leaves_nothing(

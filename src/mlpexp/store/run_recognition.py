@@ -73,7 +73,7 @@ class Recognition:
             return self._claimed(before)
         found.earlier = before
         if found.state in (State.NEW, State.OTHER):
-            found.state = State.SHORTER
+            found.state = State.SHORTER if before.has_state else State.NEW
         return found
 
     def _at(self, directory: Path, identity: str) -> Found:

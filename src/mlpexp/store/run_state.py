@@ -65,6 +65,11 @@ class Found:
     def directory(self) -> Path:
         return Path(self.place)
 
+    @property
+    def has_state(self) -> bool:
+        """Whether its training can be continued; a run that was in a table has the weights that it was tested with."""
+        return self.result is not None and file_names.LAST in self.result.files
+
 
 def inspect(directory: Path, identity: str) -> Found:
     """The state of `directory` for the run of this identity.

@@ -116,10 +116,11 @@ class RunStore:
         if recognition.earlier is not None and study.shorter:
             before = [name for _, cfg, digest in runs for name in recognition.earlier.identities(cfg, digest)]
             study.earlier |= {name: study.runs.pop(name) for name in before if name in study.runs}
-        anew = 0
+        anew = sum(one.state is State.NEW and one.earlier is not None for one in found)
         if recognition.earlier is not None and recognition.in_table and study.shorter:
-            anew = sum(
+            anew += sum(
                 one.state is State.NEW
+                and one.earlier is None
                 and any(name in recognition.in_table for name in recognition.earlier.identities(cfg, digest))
                 for one, (_, cfg, digest) in zip(found, runs, strict=True)
             )

@@ -107,7 +107,9 @@ class Job:
     @property
     def epochs_before(self) -> int:
         """How many epochs it has behind it when it starts, by its earlier result."""
-        return self.earlier.result.epochs if self.earlier is not None and self.earlier.result is not None else 0
+        if self.earlier is None or self.earlier.result is None or not self.earlier.has_state:
+            return 0
+        return self.earlier.result.epochs
 
     @property
     def hparams(self) -> dict[str, bool | int | float | str]:

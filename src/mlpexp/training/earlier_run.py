@@ -60,7 +60,7 @@ def continued_state(
         earlier: the shorter run.
         directory: of the longer one.
     """
-    if earlier is None or earlier.result is None:
+    if earlier is None or earlier.result is None or not earlier.has_state:
         return None
     if cfg.tracking.diagnostics and file_names.LAYERS not in earlier.result.files:
         return None  # half a history of the layers could not be drawn
@@ -92,7 +92,7 @@ def continued_alone(
     Args:
         earlier, directory: as for `continued_state`.
     """
-    if earlier is None or earlier.result is None or earlier.result.status == "diverged":
+    if earlier is None or earlier.result is None or not earlier.has_state or earlier.result.status == "diverged":
         return None
     files = dict[str, bytes]()
     given = [item for item in overrides if parse(item).key in _OF_FILES]
