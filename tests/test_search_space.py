@@ -144,3 +144,19 @@ def test_a_start_that_teaches_nothing_is_refused(
     shutil.copytree(_grid, here / "multirun")
     ended = train(arguments)
     assert (ended.code, said in ended.line) == (2, True), ended.err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\x00", "is not a table of comma-separated values in UTF-8"),
+        (b"val/loss,model.width\n1,2,3\n", "more cells than columns"),
+        (b"val/loss,optimizer.lr\n1,0.1\n", "is not a sweep of mlpexp"),
+        (b"", "none of its 0 runs"),
+    ],
+)
+def test_a_start_from_a_foreign_table_is_refused(content, said, train, here) -> None:
+    (here / "foreign").mkdir()
+    (here / "foreign/results.csv").write_bytes(content)
+    ended = train(f"{SEARCH} hydra.sweeper.warm_start=foreign")
+    assert (ended.code, said in ended.line) == (2, True), ended.err

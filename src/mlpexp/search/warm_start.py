@@ -56,6 +56,10 @@ def read(directory: str | None, space: Space, names: Sequence[str], cfg: Config)
     ]
     if other:
         raise UserError(f"hydra.sweeper.warm_start={directory}: {'; '.join(other)}; such values cannot be compared")
+    if rows and "status" not in rows[0]:
+        raise UserError(
+            f"hydra.sweeper.warm_start={directory} holds a table without status: it is not a sweep of mlpexp"
+        )
     if rows and (missing := [name for name in names if name not in rows[0]]):
         raise UserError(
             f"hydra.sweeper.warm_start={directory}: its results have no {missing[0]}; choose another objective, or "

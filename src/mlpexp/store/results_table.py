@@ -68,7 +68,7 @@ def load_results(path: str | Path) -> list[Record]:
         the values `1` and `01` of `data.target` stay different texts. What is missing is None.
 
     Raises:
-        UserError: there is no such table.
+        UserError: there is no such table, or it is no table of comma-separated values.
     """
     file = Path(path)
     file = file / RESULTS if file.is_dir() else file
@@ -76,7 +76,14 @@ def load_results(path: str | Path) -> list[Record]:
         text = safe_files.read_text(file, MAX_BYTES)
     except FileNotFoundError:
         raise UserError(f"{path} holds no {RESULTS}; give a sweep's directory, e.g. multirun/NAME") from None
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not a table of comma-separated values in UTF-8") from None
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise UserError(f"{file} cannot be read as comma-separated values ({error})") from None
+    if any(None in row for row in rows):
+        raise UserError(f"{file} has a line with more cells than columns, so that it is not what a sweep has written")
     for row in rows:
         if "status" in row:
             row["status"] = current_status(row["status"] or "", row.get("message"))
