@@ -19,7 +19,7 @@ def main() -> None:
     from mlpexp.evaluation import locate_run
 
     if given.out is not None:
-        locate_run.check_new(given.out, force=given.force)
+        locate_run.check_output_path(given.out, force=given.force)
 
     from mlpexp.evaluation.predict import predict  # torch: late, so that --help is fast
 

@@ -223,7 +223,7 @@ def test_the_projectors_files_are_read_by_tensorboards_own_plugin(evaluated):
     with Image.open(directory / found.sprite.image_path) as sprite:
         assert sprite.size == (17 * width, 17 * height)
     run = trained_run.load(evaluated[0])
-    own = evaluation_data.own(run, "test")
+    own = evaluation_data.load_samples(run, "test")
     hidden = compute_outputs(run.module, own.inputs, own.labels, own.index).hidden
     assert np.allclose(vectors, hidden, rtol=1e-4, atol=1e-6)
 
@@ -348,7 +348,7 @@ def test_points_in_the_plane_are_shown_with_what_the_network_says_everywhere(tra
           for x, y in seen["points"]]  # fmt: skip
     near = [seen["field"][round(row), round(column)] for row, column in at]
     run = trained_run.load(here / "moons")
-    own = evaluation_data.own(run, "test")
+    own = evaluation_data.load_samples(run, "test")
     assert np.mean(near == compute_outputs(run.module, own.inputs, own.labels, own.index).predicted) > 0.98
 
 

@@ -77,7 +77,7 @@ NAMES = ["relu", "leaky_relu", "gelu", "silu", "elu", "softplus", "sine", "sigmo
 @pytest.mark.parametrize("activation", NAMES)
 def test_the_graph_is_the_network_whatever_its_activation(activation):
     run = _untrained(f"model.activation={activation}")
-    raw, expected, _ = exporting.reference(run)
+    raw, expected, _ = exporting.reference_samples(run)
     assert torch.allclose(ExportModule(run)(*raw)[0], expected, atol=1e-6)
 
 
@@ -115,7 +115,7 @@ def _untrained(*overrides: str, features: Features | None = None, classes: int =
 @pytest.mark.parametrize("variant", ["autograd", "backprop"])
 def test_networks_made_by_hand_are_exported_as_well(variant):
     run = _untrained(f"model.variant={variant}")
-    raw, expected, _ = exporting.reference(run)
+    raw, expected, _ = exporting.reference_samples(run)
     assert torch.allclose(
         export_formats.evaluate("torch", export_formats.make("torch", run, raw), run, raw), expected, atol=1e-6
     )
@@ -191,7 +191,7 @@ def test_columns_and_categories_have_the_order_of_the_graph_in_every_format(kind
     """Inputs are built from the metadata alone, as somebody else's program would."""
     pytest.importorskip({"onnx": "onnxruntime", "torch": "torch", "safetensors": "safetensors"}[kind])
     run = _untrained(features=UNSORTED)
-    raw, _, drawn = exporting.reference(run)
+    raw, _, drawn = exporting.reference_samples(run)
     path = tmp_path / "model"
     path.write_bytes(export_formats.make(kind, run, raw))
     if kind == "onnx":

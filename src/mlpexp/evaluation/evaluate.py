@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from mlpexp.evaluation import (
     embedding,
@@ -16,7 +15,7 @@ from mlpexp.evaluation import (
     trained_run,
 )
 from mlpexp.evaluation.classification_metrics import Metrics, compute_metrics
-from mlpexp.evaluation.evaluation_data import Material
+from mlpexp.evaluation.evaluation_data import EvaluationSamples, Part
 from mlpexp.evaluation.evaluation_files import ADVICE, KIND, METRICS, Content
 from mlpexp.evaluation.locate_run import Weights
 from mlpexp.evaluation.network_outputs import compute_outputs
@@ -25,7 +24,7 @@ from mlpexp.evaluation.value_evaluation import ValueEvaluation
 from mlpexp.runtime import safe_files
 from mlpexp.store import owned_directory
 
-Part = Literal["train", "val", "test", "all"]
+Evaluated = tuple[Metrics | ValueEvaluation, Mapping[str, float], Content]  # with the metrics that runs record
 # what evaluations have written before they had a manifest
 FORMER = ("*.png", "*.csv", "*.tsv", "events.out.tfevents.*", embedding.CONFIG, METRICS)
 
@@ -41,7 +40,7 @@ class Evaluation:
     """
 
     run: Trained
-    samples: Material
+    samples: EvaluationSamples
     metrics: Metrics | ValueEvaluation
     directory: Path
     images: list[str]
@@ -69,10 +68,12 @@ def evaluate(
         UserError: the run, the data or `out` cannot be used.
     """
     run = trained_run.load(path, weights)
-    samples = evaluation_data.own(run, part) if data is None else evaluation_data.foreign(run, data, part)
+    samples = evaluation_data.load_samples(run, part, data)
     directory = out or _directory(run, path, part, data, weights)
     owned_directory.check(directory, "evaluation", ADVICE, _former_files)
-    metrics, measured, content = _of_values(run, samples) if run.data.target_names else _of_classes(run, samples, embed)
+    metrics, measured, content = (
+        _evaluate_values(run, samples) if run.data.target_names else _evaluate_classes(run, samples, embed)
+    )
     same, remarks = _compared(run, samples, measured)
     noted = {"same_as_result": same, "remarks": remarks, **content.measured}
     images = evaluation_files.write(directory, run, samples, replace(content, measured=noted), _former_files)
@@ -87,7 +88,7 @@ def evaluate(
     )
 
 
-def _of_classes(run: Trained, samples: Material, embed: bool) -> tuple[Metrics, Mapping[str, float], Content]:
+def _evaluate_classes(run: Trained, samples: EvaluationSamples, embed: bool) -> Evaluated:
     outputs = compute_outputs(run.module, samples.inputs, samples.labels, samples.index)
     metrics = compute_metrics(outputs, run.data.class_names)
     embedded = embedding.embed(outputs) if embed else None
@@ -100,18 +101,18 @@ def _of_classes(run: Trained, samples: Material, embed: bool) -> tuple[Metrics, 
     return metrics, outputs.measured, content
 
 
-def _of_values(run: Trained, samples: Material) -> tuple[ValueEvaluation, Mapping[str, float], Content]:
+def _evaluate_values(run: Trained, samples: EvaluationSamples) -> Evaluated:
     evaluation = ValueEvaluation(
         index=samples.index,
         predicted=run.outputs(samples.inputs),
         true=run.data.in_target_units(samples.labels.numpy()),
-        measured=network_outputs.measured(run.module, samples.inputs, samples.labels),
+        measured=network_outputs.measure_network(run.module, samples.inputs, samples.labels),
         data=run.data,
     )
     return evaluation, evaluation.measured, evaluation.content()
 
 
-def _compared(run: Trained, samples: Material, found: Mapping[str, float]) -> tuple[bool | None, list[str]]:
+def _compared(run: Trained, samples: EvaluationSamples, found: Mapping[str, float]) -> tuple[bool | None, list[str]]:
     """Whether result.json says the same to the last bit, and the remarks on these samples."""
     if samples.part is None or (run.result is not None and run.result.epoch != run.epoch):
         recorded_metrics.check(run)

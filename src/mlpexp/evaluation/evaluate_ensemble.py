@@ -16,8 +16,7 @@ from mlpexp.evaluation.classification_metrics import Metrics, compute_metrics
 from mlpexp.evaluation.ensemble import Ensemble
 from mlpexp.evaluation.ensemble_members import Choice
 from mlpexp.evaluation.ensemble_scores import Estimate, Score
-from mlpexp.evaluation.evaluate import Part
-from mlpexp.evaluation.evaluation_data import Material
+from mlpexp.evaluation.evaluation_data import EvaluationSamples, Part
 from mlpexp.evaluation.evaluation_files import ADVICE, Content
 from mlpexp.evaluation.network_outputs import Outputs
 from mlpexp.evaluation.value_evaluation import ValueEvaluation
@@ -40,7 +39,7 @@ class EnsembleEvaluation:
     """
 
     ensemble: Ensemble
-    samples: Material
+    samples: EvaluationSamples
     scores: dict[str, Score]
     metrics: Metrics | ValueEvaluation
     outputs: Outputs | None
@@ -89,7 +88,7 @@ def evaluate(chosen: Ensemble, part: Part | None = None, data: Path | None = Non
     Raises:
         UserError: the data has changed, or does not fit.
     """
-    samples = evaluation_data.own(chosen, part) if data is None else evaluation_data.foreign(chosen, data, part)
+    samples = evaluation_data.load_samples(chosen, part, data)
     members = chosen.member_outputs(samples.inputs)
     mean = chosen.mean(members)
     every = np.concatenate([mean[None], members])
@@ -151,7 +150,7 @@ def write(
     return Written(evaluation=found, directory=directory, images=images)
 
 
-def _outputs(samples: Material, probabilities: NDArray[np.float64], measured: dict[str, float]) -> Outputs:
+def _outputs(samples: EvaluationSamples, probabilities: NDArray[np.float64], measured: dict[str, float]) -> Outputs:
     return Outputs(
         index=samples.index,
         inputs=samples.inputs.numpy(),

@@ -12,7 +12,7 @@ from mlpexp.evaluation.classification_metrics import Metrics
 from mlpexp.evaluation.ensemble_scores import Estimate
 from mlpexp.evaluation.evaluate import Evaluation
 from mlpexp.evaluation.evaluate_ensemble import DIFFERENCE, Written
-from mlpexp.evaluation.evaluation_data import Material
+from mlpexp.evaluation.evaluation_data import EvaluationSamples
 from mlpexp.evaluation.trained_run import TrainedModel
 from mlpexp.evaluation.value_evaluation import ValueEvaluation
 from mlpexp.nn.losses import LOSSES
@@ -67,7 +67,7 @@ def show_ensemble(written: Written) -> None:
 
 
 @contextmanager
-def _framed(samples: Material, run: TrainedModel, remarks: Sequence[str]) -> Iterator[Console]:
+def _framed(samples: EvaluationSamples, run: TrainedModel, remarks: Sequence[str]) -> Iterator[Console]:
     """Print which samples and weights were evaluated, then what the block prints, then the remarks."""
     console, count = Console(highlight=False), len(samples.labels)
     what = f"{count:,} sample{'s' * (count != 1)}; {escape(run.weights)}"

@@ -15,11 +15,12 @@ from mlpexp.evaluation import sample_files
 from mlpexp.evaluation.trained_run import TrainedModel
 from mlpexp.runtime.errors import UserError
 
+Part = Literal["train", "val", "test", "all"]
 PART_NAMES = {"train": "training part", "val": "validation part", "test": "test part", "all": "all data"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class EvaluationSamples:
     """Labelled samples, transformed as in training.
 
     Attributes:
@@ -40,12 +41,19 @@ class Material:
         return PART_NAMES[self.part] if self.part else str(self.file)
 
 
-def own(run: TrainedModel, part: Literal["train", "val", "test", "all"] | None) -> Material:
-    """A part of the data that the run was trained on.
+def load_samples(run: TrainedModel, part: Part | None = None, file: Path | None = None) -> EvaluationSamples:
+    """A part of the data that the run was trained on, or the samples of a CSV or Parquet file.
+
+    Args:
+        part: by default the test part, or the validation part where there is none.
 
     Raises:
-        UserError: that data has changed since, or the part is empty.
+        UserError: that data has changed since, the part is empty, or the file does not fit the network.
     """
+    return _samples_of_part(run, part) if file is None else _samples_of_file(run, file, part)
+
+
+def _samples_of_part(run: TrainedModel, part: Part | None) -> EvaluationSamples:
     prepared = data.prepare(run.located_data)
     if prepared.digest != run.data.digest:
         raise UserError(
@@ -68,20 +76,17 @@ def own(run: TrainedModel, part: Literal["train", "val", "test", "all"] | None) 
         inputs, labels = prepared.part(part)
         if part == "train" and run.cfg.data.label_noise:
             remarks.append(f"labels as in training, with data.label_noise={run.cfg.data.label_noise}")
-    return Material(inputs=inputs, labels=labels, index=index, part=part, digest=prepared.digest, remarks=remarks)
+    return EvaluationSamples(
+        inputs=inputs, labels=labels, index=index, part=part, digest=prepared.digest, remarks=remarks
+    )
 
 
-def foreign(run: TrainedModel, path: Path, part: str | None) -> Material:
-    """Samples of a CSV or Parquet file.
-
-    Raises:
-        UserError: the file does not fit the network.
-    """
+def _samples_of_file(run: TrainedModel, path: Path, part: Part | None) -> EvaluationSamples:
     if part is not None:
         raise UserError("--part chooses from the run's own data, and --data gives another: leave one of them out")
     found = sample_files.read(path, run.data, run.cfg.data, labelled=True)
     assert found.labels is not None
-    return Material(
+    return EvaluationSamples(
         inputs=torch.from_numpy(run.data.features.transform(found.numbers, found.categories)),
         labels=torch.from_numpy(found.labels),
         index=np.arange(len(found.labels)),

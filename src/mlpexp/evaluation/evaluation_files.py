@@ -16,7 +16,7 @@ from mlpexp.evaluation import embedding, evaluation_figures
 from mlpexp.evaluation.classification_metrics import Metrics
 from mlpexp.evaluation.embedding import Embedding
 from mlpexp.evaluation.ensemble import Ensemble
-from mlpexp.evaluation.evaluation_data import Material
+from mlpexp.evaluation.evaluation_data import EvaluationSamples
 from mlpexp.evaluation.network_outputs import Outputs
 from mlpexp.evaluation.trained_run import Trained
 from mlpexp.store import owned_directory
@@ -50,7 +50,7 @@ class Content:
 def write(
     directory: Path,
     run: Trained | Ensemble,
-    samples: Material,
+    samples: EvaluationSamples,
     content: Content,
     former: owned_directory.Earlier | None = None,
 ) -> list[str]:
@@ -117,7 +117,7 @@ def projector_files(run: Trained, outputs: Outputs) -> dict[str, bytes]:
     return embedding.projector_files(outputs.hidden[chosen], columns, images)
 
 
-def _metrics_json(run: Trained | Ensemble, samples: Material, measured: Mapping[str, Any]) -> str:
+def _metrics_json(run: Trained | Ensemble, samples: EvaluationSamples, measured: Mapping[str, Any]) -> str:
     """The content of metrics.json; what is not finite is null."""
     if isinstance(run, Ensemble):
         members = [asdict(member) for member in run.members]

@@ -75,11 +75,11 @@ def export(
     if choice is not None:
         target = out or path / f"ensemble{FORMATS[kind].suffix}"
         if path.is_dir():  # loading says what else it is
-            locate_run.check_new(target, force=force)
+            locate_run.check_output_path(target, force=force)
         return export_ensemble(ensemble.load(path, choice), kind, target, force=force)
     run = trained_run.load(path, weights)
     target = out or run.place.folder / f"{run.place.stem}{FORMATS[kind].suffix}"
-    locate_run.check_new(target, force=force)
+    locate_run.check_output_path(target, force=force)
     recorded_metrics.check(run)
     return _write(run, kind, target)
 
@@ -89,7 +89,7 @@ def export_ensemble(chosen: Ensemble, kind: Format, target: Path, *, force: bool
     if kind == "safetensors":
         raise UserError("--format safetensors holds the weights of one network; export an ensemble as onnx or torch")
     _check_packages(kind)
-    locate_run.check_new(target, force=force)
+    locate_run.check_output_path(target, force=force)
     return _write(chosen, kind, target)
 
 
@@ -102,14 +102,14 @@ def _check_packages(kind: Format) -> None:
 
 
 def _write(run: TrainedModel, kind: Format, target: Path) -> Exported:
-    raw, expected, drawn = reference(run)
+    raw, expected, drawn = reference_samples(run)
     content = make(kind, run, raw)
     difference = _compare(kind, content, run, raw, expected)
     atomic_files.write(target, content)
     return Exported(run=run, path=target, size=len(content), difference=difference, checked=len(expected), drawn=drawn)
 
 
-def reference(run: TrainedModel) -> tuple[Raw, Tensor, bool]:
+def reference_samples(run: TrainedModel) -> tuple[Raw, Tensor, bool]:
     """Raw samples, the network's own logits (B, C) for them, and whether the samples were drawn at random.
 
     The reference preprocesses the samples with numpy, in the precision in which the data was read.

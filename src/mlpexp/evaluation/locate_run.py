@@ -42,7 +42,7 @@ class Place:
         return "model" if self.directory else self.checkpoint.stem
 
 
-def check_new(path: Path, *, force: bool) -> None:
+def check_output_path(path: Path, *, force: bool) -> None:
     """
     Raises:
         UserError: no file can be written there, or one is there already.

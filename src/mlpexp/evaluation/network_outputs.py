@@ -73,7 +73,7 @@ def compute_outputs(module: Classifier, inputs: Tensor, labels: Tensor, index: N
 
 
 @torch.inference_mode()
-def measured(module: Classifier, inputs: Tensor, labels: Tensor) -> dict[str, float]:
+def measure_network(module: Classifier, inputs: Tensor, labels: Tensor) -> dict[str, float]:
     """The metrics that the run of a network records, computed as in the test of its training.
 
     Raises:
@@ -84,7 +84,7 @@ def measured(module: Classifier, inputs: Tensor, labels: Tensor) -> dict[str, fl
 
 
 @torch.inference_mode()
-def values(module: Classifier, inputs: Tensor) -> Tensor:
+def value_outputs(module: Classifier, inputs: Tensor) -> Tensor:
     """The outputs (N, T) of a regression for inputs (N, I), in standard deviations.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mlpexp.config.schema import Config
 from mlpexp.evaluation import evaluation_data, trained_run
-from mlpexp.evaluation.network_outputs import measured
+from mlpexp.evaluation.network_outputs import measure_network
 from mlpexp.evaluation.trained_run import FULL_PRECISION, Trained
 from mlpexp.runtime.errors import UserError
 
@@ -74,10 +74,10 @@ def check(run: Trained) -> None:
         run = trained_run.load(run.place.directory)
     part: Literal["test", "val"] = "test" if run.result and "test/loss" in run.result.metrics else "val"
     try:
-        samples = evaluation_data.own(run, part)
+        samples = evaluation_data.load_samples(run, part)
     except (UserError, OSError):  # the data has gone, or is another one
         return
-    compare(run, part, measured(run.module, samples.inputs, samples.labels))
+    compare(run, part, measure_network(run.module, samples.inputs, samples.labels))
 
 
 def are_near(ours: float, theirs: float, cfg: Config) -> bool:

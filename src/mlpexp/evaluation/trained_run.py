@@ -104,7 +104,7 @@ class Trained:
 
     def outputs(self, inputs: Tensor) -> NDArray[np.float64]:
         if self.data.target_names:
-            return self.data.in_target_units(network_outputs.values(self.module, inputs).numpy())
+            return self.data.in_target_units(network_outputs.value_outputs(self.module, inputs).numpy())
         probabilities: NDArray[np.float64] = network_outputs.classify(self.module, inputs).numpy()
         return probabilities
 

@@ -105,25 +105,7 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     if not own.callbacks:  # they may change a schedule or the number of steps
         module = build(own, num_features, num_classes, samples)
         check_training_state(path, loaded, own, module, found.history)
-    # what was not typed stays as it was
-    trainer = {
-        name: getattr(cfg.trainer if f"trainer.{name}" in given else own.trainer, name)
-        for name in ("max_epochs", "accelerator", "enable_progress_bar")
-    }
-    continued = replace(
-        own,
-        resume=cfg.resume,
-        stack=replace(own.stack, engine="torch"),
-        halving=HalvingConfig(),  # it continues without the other runs
-        threads=cfg.threads if "threads" in given else own.threads,
-        tracker=cfg.tracker if "tracker" in given else own.tracker,
-        # never out of a file: it could name anything
-        callbacks=cfg.callbacks,
-        logger=cfg.logger,
-        trainer=replace(own.trainer, **trainer),
-        # half a history of the layers could not be drawn
-        tracking=replace(own.tracking.settled(True), diagnostics=bool(found.layer_rows)),
-    )
+    continued = _continued_config(own, cfg, given, has_layers=bool(found.layer_rows))
     _refuse_what_would_differ(directory, own, continued, found.history)
     _read_configuration(directory)
     engine = "torch"
@@ -136,6 +118,28 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
             engine,
         )
     return Continued(cfg=continued, engine=engine, **found._asdict())
+
+
+def _continued_config(own: Config, cfg: Config, given: Sequence[str], *, has_layers: bool) -> Config:
+    """The configuration `own` of the run with those of the `given` keys of `cfg` that may change."""
+    trainer = {
+        name: getattr(cfg.trainer if f"trainer.{name}" in given else own.trainer, name)
+        for name in ("max_epochs", "accelerator", "enable_progress_bar")
+    }
+    return replace(
+        own,
+        resume=cfg.resume,
+        stack=replace(own.stack, engine="torch"),
+        halving=HalvingConfig(),  # it continues without the other runs
+        threads=cfg.threads if "threads" in given else own.threads,
+        tracker=cfg.tracker if "tracker" in given else own.tracker,
+        # never out of a file: it could name anything
+        callbacks=cfg.callbacks,
+        logger=cfg.logger,
+        trainer=replace(own.trainer, **trainer),
+        # half a history of the layers could not be drawn
+        tracking=replace(own.tracking.settled(True), diagnostics=has_layers),
+    )
 
 
 def _last_checkpoint(directory: Path) -> Path:

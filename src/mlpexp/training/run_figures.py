@@ -36,7 +36,7 @@ def draw(module: Classifier, data: Prepared, record: RunRecord, directory: Path,
 
 def _figures(module: Classifier, data: Prepared, record: RunRecord) -> Iterator[tuple[str, Figure]]:
     yield "curves", _curves(module, record)
-    yield from (_of_classes if data.class_names else _of_values)(module, data)
+    yield from (_class_figures if data.class_names else _value_figures)(module, data)
     if record.layer_rows:
         rows = record.layer_rows
         start = int(rows[0][0])  # earlier versions did not record the state before training, epoch -1
@@ -57,7 +57,7 @@ def _curves(module: Classifier, record: RunRecord) -> Figure:
     return figures.learning_curves(record.history, best, loss_title, metric, title(metric), is_share=is_share(metric))
 
 
-def _of_values(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:
+def _value_figures(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:
     part = shown_part(data)
     inputs, targets = data.part(part)
     with torch.no_grad():
@@ -68,7 +68,7 @@ def _of_values(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure
         yield f"predicted_{part}", figures.predicted_values(predicted, true, names, decision_boundary.SAMPLES[part])
 
 
-def _of_classes(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:
+def _class_figures(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:
     if data.image_shape is not None:
         pictures = data.inputs.numpy().reshape(-1, *data.image_shape)
         names = np.array(data.class_names)[data.labels.numpy()]

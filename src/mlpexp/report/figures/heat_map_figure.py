@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -122,15 +123,7 @@ def heat_maps(
     polygons, faces = [], []
     for place, (part, cells) in enumerate(parts.items()):
         x0 = left + place * (across + GAP)
-        axes.text(
-            x0 + across / 2,
-            height - 0.14,
-            f"{part} {name}",
-            weight="bold",
-            size=10,
-            ha="center",
-            va="top",
-        )
+        axes.text(x0 + across / 2, height - 0.14, f"{part} {name}", weight="bold", size=10, ha="center", va="top")
         for panel in range(count):
             top = height - HEADER - panel * block - (TITLE if panels else 0.05)
             if panels:
@@ -144,25 +137,21 @@ def heat_maps(
                 colour = colours(norm(cell.mean))
                 polygons.append([(x, y), (x + CELL, y), (x + CELL, y + HIGH), (x, y + HIGH)])
                 faces.append(colour)
-                light = np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5
-                text = number(cell.mean, step)
-                if np.isfinite(cell.half):
-                    text += f"\n±{number(cell.half, step)}"
-                axes.text(
-                    x + CELL / 2,
-                    y + HIGH / 2,
-                    text,
-                    color=ON_LIGHT if light else ON_DARK,
-                    size=9,
-                    ha="center",
-                    va="center",
-                    linespacing=1.1,
-                )
+                _write_estimate(axes, x, y, cell, step, is_light=np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5)
             if best is not None and best[0] == panel:
                 _frame(axes, x0 + best[2] * CELL, top - (best[1] + 1) * HIGH)
     axes.add_collection(PolyCollection(polygons, facecolors=faces, edgecolors="#FFFFFE", linewidths=1), autolim=False)
     _bar(axes, colours, (worst, top_value), left, clipped)
     return figure
+
+
+def _write_estimate(axes: Axes, x: float, y: float, cell: Estimate, step: float, *, is_light: bool) -> None:
+    """Mean and interval in the middle of the cell with this lower left corner; `step` as for `number`."""
+    text = number(cell.mean, step)
+    if np.isfinite(cell.half):
+        text += f"\n±{number(cell.half, step)}"
+    style: dict[str, Any] = {"size": 9, "ha": "center", "va": "center", "linespacing": 1.1}
+    axes.text(x + CELL / 2, y + HIGH / 2, text, color=ON_LIGHT if is_light else ON_DARK, **style)
 
 
 def _names(axes: Axes, rows: Axis | None, columns: Axis, x0: float, top: float, up: float) -> None:
