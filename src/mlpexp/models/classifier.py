@@ -13,7 +13,7 @@ from mlpexp.config import checks
 from mlpexp.config.model_config import ModelConfig
 from mlpexp.config.schema import Config, plain
 from mlpexp.data.data_description import Description
-from mlpexp.models.run_average import RunAverage
+from mlpexp.models.run_average import AVERAGED_WEIGHTS, RunAverage
 from mlpexp.models.run_pruning import RunPruning
 from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.layers import LayerSpec
@@ -112,10 +112,8 @@ class Classifier(LightningModule):
         initial = initialise(self.network, cfg.model, cfg.seed)
         for k, (layer, names) in enumerate(zip(self.network.layers, self.network.names, strict=True)):
             self._add_layer(k, layer, {name: initial[full] for name, full in names.items() if full in initial})
-        self._average: RunAverage | None = None
-        if cfg.ema.decay is not None or cfg.swa.start is not None:
-            self._average = RunAverage(cfg, {name: self.get_parameter(name) for name in self.network.shapes})
-            self._counted_steps = 0
+        self._average: RunAverage | None = None  # while it trains
+        self._saved_average: Mapping[str, Tensor] | None = None
         self.pruning: RunPruning | None = None
         if cfg.prune.fraction is not None:
             self.pruning = RunPruning(cfg, self.network, self.state_dict, self._forget_state)
@@ -181,8 +179,9 @@ class Classifier(LightningModule):
         warn_long_warmup(self.cfg, int(self.trainer.num_training_batches))
         if self.pruning is not None:
             self.pruning.begin()
-        if self._average is not None:
-            self._average.begin()
+        if self.cfg.ema.decay is not None or self.cfg.swa.start is not None:
+            parameters = {name: self.get_parameter(name) for name in self.network.shapes}
+            self._average = RunAverage(self.cfg, parameters, self._saved_average)
             self._counted_steps = self.trainer.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
@@ -208,8 +207,7 @@ class Classifier(LightningModule):
             self.pruning.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._average is not None:
-            self._average.load(checkpoint)
+        self._saved_average = checkpoint.get(AVERAGED_WEIGHTS)
         if self.pruning is not None:
             self.pruning.load(checkpoint)
 
