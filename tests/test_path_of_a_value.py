@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlpexp.config import checks, compose
-from mlpexp.models.stack_updates import LearningRates
+from mlpexp.models.stack_engine import LearningRates
 
 SOURCE = str(Path(checks.__file__).parents[2])
 FUNCTIONS, FILES = 15, 12  # lower them when it gets shorter

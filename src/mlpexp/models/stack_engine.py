@@ -1,6 +1,11 @@
-"""The engine of a stack, as the configurations of its runs name it, and the parameters that it begins with."""
+"""The engine of a stack as the configurations of its runs describe it: kind, parameters, settings, learning rates.
 
+Letters: R runs, A those still training, P parameters, S steps of an epoch.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -10,9 +15,13 @@ from mlpexp.engine.interface import StackEngine
 from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.vmap_engine import VmapEngine
+from mlpexp.models.training_state import RunRecord
 from mlpexp.nn.initialisation import initialise_
 from mlpexp.nn.network import NetworkSpec
-from mlpexp.nn.optimizers import UpdateSettings
+from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
+from mlpexp.nn.optimizers.muon import hidden_matrices
+from mlpexp.nn.parametrization import is_decoupled, parameter_settings
+from mlpexp.nn.schedules import Plateau, epoch_factors
 
 
 def make_engine(
@@ -53,3 +62,105 @@ def initial_parameters(configs: Sequence[Config], networks: Sequence[NetworkSpec
         own = {name: values[run] for name, values in stacked.items()}
         initialise_(own, network, cfg.model, cfg.seed)
     return stacked
+
+
+# of `StepExtras`: where each stands in the configuration, and the number of a run without it
+EXTRAS = {
+    "clip_norm": ("optimizer.clip_norm", math.inf),
+    "clip_value": ("optimizer.clip_value", math.inf),
+    "ema_decay": ("ema.decay", math.nan),
+    "swa_start": ("swa.start", math.inf),
+    "prune": ("prune.fraction", 0.0),
+    "rewind": ("rewound_epochs", 0.0),
+}
+
+
+def update_settings(configs: Sequence[Config], networks: Sequence[NetworkSpec], own: Tensor | None) -> UpdateSettings:
+    """All settings of the updates but the learning rates; runs of one optimizer and one shape.
+
+    Args:
+        own: see `rates_and_decays`.
+    """
+    cfgs, names = [cfg.optimizer for cfg in configs], list(networks[0].shapes)
+    decay: Tensor | list[Tensor] = torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64)
+    arguments = [OPTIMIZERS[cfgs[0].name].arguments(cfg) for cfg in cfgs]
+    matrices = hidden_matrices(networks[0])
+    return UpdateSettings(
+        name=cfgs[0].name,
+        per_run={key: torch.tensor([run[key] for run in arguments], dtype=torch.float64) for key in arguments[0]},
+        weight_decay=decay if own is None else list(own[..., 1]),
+        decoupled=torch.tensor([is_decoupled(cfg) for cfg in cfgs]),
+        matrices=[name in matrices for name in names],
+        extras=_extras(configs),
+    )
+
+
+class LearningRates:
+    """The learning rates of R runs, each by its own schedule.
+
+    Args:
+        records: of each run: a plateau is found in what they have recorded.
+        steps: of an epoch.
+        own: see `rates_and_decays`.
+    """
+
+    def __init__(self, configs: Sequence[Config], records: Sequence[RunRecord], steps: int, own: Tensor | None) -> None:
+        self._configs, self._steps = configs, steps
+        self._plateaus = [
+            Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in record.history])
+            for cfg, record in zip(configs, records, strict=True)
+        ]
+        self._bases = None if own is None else own[..., 0]  # (P, R); None where those of a run are alike
+
+    def in_epoch(self, runs: Sequence[int], epoch: int) -> Tensor | list[Tensor]:
+        """Those of these runs in an epoch: (A,) or (S, A), or one such tensor for each parameter."""
+        cfgs = [self._configs[run] for run in runs]
+        factors = [
+            epoch_factors(
+                cfg.optimizer, epoch, cfg.trainer.max_epochs, self._steps, self._plateaus[run].factor, cfg.swa
+            )
+            for cfg, run in zip(cfgs, runs, strict=True)
+        ]
+        one = self._bases is None
+        bases = [[cfg.optimizer.lr for cfg in cfgs]] if self._bases is None else self._bases[:, list(runs)].tolist()
+        longest = max(map(len, factors))
+        if longest == 1:  # Python's multiplication: fewer calls
+            rates = [
+                torch.tensor([base * factor[0] for base, factor in zip(row, factors, strict=True)], dtype=torch.float64)
+                for row in bases
+            ]
+        else:
+            table = torch.tensor([row * (longest // len(row)) for row in factors], dtype=torch.float64)  # (A, S)
+            rates = [torch.tensor(row, dtype=torch.float64) * table.T for row in bases]
+        return rates[0] if one else rates
+
+    def note(self, run: int, monitored: float) -> None:
+        """A run has ended an epoch with this value of its monitored metric."""
+        self._plateaus[run].update(monitored)
+
+
+def rates_and_decays(configs: Sequence[Config], networks: Sequence[NetworkSpec]) -> Tensor | None:
+    """Learning rate and weight decay of each parameter, (P, R, 2); None where those of a run are alike."""
+    each = [
+        parameter_settings(cfg.model, cfg.optimizer, network) for cfg, network in zip(configs, networks, strict=True)
+    ]
+    if not any(each):
+        return None
+    pairs = [
+        [
+            (cfg.optimizer.lr, cfg.optimizer.weight_decay) if own is None else own[name]
+            for cfg, own in zip(configs, each, strict=True)
+        ]
+        for name in networks[0].shapes
+    ]
+    return torch.tensor(pairs, dtype=torch.float64)
+
+
+def _extras(configs: Sequence[Config]) -> dict[str, Tensor]:
+    """Clipping, averaging and pruning, where a run has any."""
+    found = {}
+    for name, (key, none) in EXTRAS.items():
+        values = [attrgetter(key)(cfg) for cfg in configs]
+        if any(value is not None for value in values):
+            found[name] = torch.tensor([none if value is None else value for value in values], dtype=torch.float64)
+    return found

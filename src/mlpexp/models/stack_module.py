@@ -20,9 +20,14 @@ from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
 from mlpexp.models.run_pruning import prune_due_, sparsity_of
 from mlpexp.models.stack_data import StackData
 from mlpexp.models.stack_diagnostics import inspected_layers, measured_networks
-from mlpexp.models.stack_engine import initial_parameters, make_engine
+from mlpexp.models.stack_engine import (
+    LearningRates,
+    initial_parameters,
+    make_engine,
+    rates_and_decays,
+    update_settings,
+)
 from mlpexp.models.stack_testing import note_confusion, note_hits, tested_weights
-from mlpexp.models.stack_updates import LearningRates, rates_and_decays, update_settings
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import START
 from mlpexp.nn.metric_columns import measure
