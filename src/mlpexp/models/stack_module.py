@@ -16,17 +16,11 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.interface import Epoch, StackEngine
 from mlpexp.extend.epoch_callback import EpochCallback, StackView, columns_of
+from mlpexp.models import stack_engine
 from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
 from mlpexp.models.run_pruning import prune_due_, sparsity_of
 from mlpexp.models.stack_data import StackData
 from mlpexp.models.stack_diagnostics import inspected_layers, measured_networks
-from mlpexp.models.stack_engine import (
-    LearningRates,
-    initial_parameters,
-    make_engine,
-    rates_and_decays,
-    update_settings,
-)
 from mlpexp.models.stack_testing import note_confusion, note_hits, tested_weights
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import START
@@ -106,10 +100,11 @@ class StackModule(LightningModule):
         self._steps = self.configs[0].data.steps(len(self.data[0].split.train))
         for cfg in self.configs:
             warn_long_warmup(cfg, self._steps)
-        own = rates_and_decays(self.configs, self.networks)
-        self._rates = LearningRates(self.configs, self.records, self._steps, own)
-        update = update_settings(self.configs, self.networks, own)
-        self.engine = self._make_engine(initial_parameters(self.configs, self.networks), update)
+        own = stack_engine.rates_and_decays(self.configs, self.networks)
+        self._rates = stack_engine.LearningRates(self.configs, self.records, self._steps, own)
+        update = stack_engine.update_settings(self.configs, self.networks, own)
+        initial = stack_engine.initial_parameters(self.configs, self.networks)
+        self.engine = self._make_engine(initial, update)
         self.best, self.last = Snapshot.from_engine(self.engine), Snapshot.from_engine(self.engine)
         if not self._states:
             if self._inspects:
@@ -298,7 +293,7 @@ class StackModule(LightningModule):
             note_confusion(self.records, tested)
 
     def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
-        return make_engine(self.configs, self.networks, parameters, update, self.device)
+        return stack_engine.make_engine(self.configs, self.networks, parameters, update, self.device)
 
     def configure_optimizers(self) -> None:
         """None: the engine updates the parameters."""
