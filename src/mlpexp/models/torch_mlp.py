@@ -1,5 +1,6 @@
 """The implementation torch_nn: modules of `torch.nn`, optimizers of `torch.optim`, automatic optimization."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -179,23 +180,28 @@ def make_optimizer(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def advance(schedule: torch.optim.lr_scheduler.LambdaLR, count: int) -> None:
-    """Bring a new schedule to where it is after `count` steps; the rate is a function of the count alone."""
-    schedule.last_epoch = count - 1
-    schedule._step_count = count
-    schedule.step()
-
-
-def last_factor(cfg: Config, epochs: int, steps: int, reduced: float) -> float:
-    """The factor of the rates in the last step of `epochs` epochs of `steps`, as in a checkpoint's parameter groups.
+def advance(
+    cfg: Config, made: tuple[torch.optim.Optimizer, Any], epochs: int, steps: int, taken: int, reduced: float
+) -> None:
+    """Bring what `make_optimizer` has made to where it is after some epochs; rates are functions of the counts alone.
 
     Args:
-        reduced: by the plateaus of the epochs before the last one.
+        epochs, steps: so many epochs of so many steps.
+        taken: steps in all.
+        reduced: the factor of the plateaus of the epochs before the last one.
     """
-    last = epochs - 1
-    return rate_factor(
-        cfg.optimizer, last, cfg.trainer.max_epochs, cfg.swa, step=steps - 1, steps=steps, reduced=reduced
-    )
+    settings, (optimizer, schedule) = cfg.optimizer, made
+    if SCHEDULES[settings.schedule].follows_monitor:
+        place = epochs - 1, cfg.trainer.max_epochs, cfg.swa
+        factor = rate_factor(settings, *place, step=steps - 1, steps=steps, reduced=reduced)
+        set_rates(optimizer, [group["lr"] for group in optimizer.param_groups], factor)
+    if schedule is not None:
+        count = taken if changes_by_step(settings) else epochs
+        schedule.last_epoch, schedule._step_count = count - 1, count
+        with warnings.catch_warnings():
+            # the optimizer has not made a step: its first one imports torch's compiler, two seconds
+            warnings.simplefilter("ignore", UserWarning)
+            schedule.step()
 
 
 def set_rates(optimizer: torch.optim.Optimizer, base_rates: Sequence[float], factor: float) -> None:

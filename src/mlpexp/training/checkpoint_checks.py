@@ -3,7 +3,6 @@
 Lightning restores counters, optimizer and schedule as they are, so that a changed file would train otherwise unnoticed.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.run_pruning import MASKS
-from mlpexp.models.torch_mlp import TorchMLP, advance, last_factor, set_rates
+from mlpexp.models.torch_mlp import TorchMLP, advance
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.pruning import REWOUND, pruned_share
-from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
+from mlpexp.nn.schedules import Plateau
 from mlpexp.runtime.errors import UserError
 
 # flags of the Trainer with which an epoch has another number of steps
@@ -60,21 +59,16 @@ def _checks(
     optimizers: list[torch.optim.Optimizer] = []
     schedules: list[torch.optim.lr_scheduler.LambdaLR] = []
     if isinstance(module, TorchMLP):
-        made, schedule = module.make_optimizer(steps_per_epoch)
-        optimizers, schedules = [made], [] if schedule is None else [schedule]
-        if SCHEDULES[cfg.optimizer.schedule].follows_monitor:
-            reduced = Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in history[:-1]]).factor
-            factor = last_factor(cfg, epochs, steps_per_epoch, reduced)
-            set_rates(made, [group["lr"] for group in made.param_groups], factor)
+        optimizer, schedule = made = module.make_optimizer(steps_per_epoch)
+        optimizers, schedules = [optimizer], [] if schedule is None else [schedule]
+        reduced = Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in history[:-1]]).factor
+        advance(cfg, made, epochs, steps_per_epoch, steps, reduced)
     states, schedule_states = loaded.get("optimizer_states"), loaded.get("lr_schedulers")
     if states == [{}]:  # what Lightning writes where there is no optimizer
         states = []
     yield "the number of its optimizers", isinstance(states, list) and len(states) == len(optimizers)
     yield "the number of its schedules", isinstance(schedule_states, list) and len(schedule_states) == len(schedules)
     for schedule, state in zip(schedules, schedule_states or (), strict=True):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # there was no step of the optimizer
-            advance(schedule, steps if changes_by_step(cfg.optimizer) else epochs)
         own = schedule.state_dict()
         names = own.keys() & {"last_epoch", "base_lrs"}
         yield "its schedule", isinstance(state, dict) and all(state.get(name) == own[name] for name in names)

@@ -3,7 +3,6 @@
 A test compares them with those of a run alone, key by key.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -16,13 +15,13 @@ from mlpexp.config.schema import Config, plain
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.run_pruning import MASKS
-from mlpexp.models.torch_mlp import advance, last_factor, make_optimizer, set_rates
+from mlpexp.models.torch_mlp import advance, make_optimizer
 from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.pruning import MASK, REWOUND
-from mlpexp.nn.schedules import SCHEDULES, Plateau, changes_by_step
+from mlpexp.nn.schedules import Plateau, changes_by_step
 from mlpexp.nn.weight_averaging import AVERAGE
 from mlpexp.runtime import software_versions
 from mlpexp.runtime.object_cache import ByObject
@@ -139,15 +138,8 @@ def _optimizer(
     key = (*settings, shape, epochs, steps, reduced)
     if key not in _optimizers:
         stand_ins = {name: nn.Parameter(torch.zeros(1)) for name in network.shapes}
-        optimizer, schedule = make_optimizer(cfg, stand_ins, network, steps)
-        if SCHEDULES[cfg.optimizer.schedule].follows_monitor:
-            rates = [group["lr"] for group in optimizer.param_groups]
-            set_rates(optimizer, rates, last_factor(cfg, epochs, steps, reduced))
-        if schedule is not None:
-            with warnings.catch_warnings():
-                # the optimizer has not made a step: its first one imports torch's compiler, two seconds
-                warnings.simplefilter("ignore", UserWarning)
-                advance(schedule, epochs * _schedule_steps(cfg, steps))
+        optimizer, schedule = made = make_optimizer(cfg, stand_ins, network, steps)
+        advance(cfg, made, epochs, steps, epochs * steps, reduced)
         schedules = [schedule.state_dict()] if schedule else []
         if len(_optimizers) >= MAX_OPTIMIZERS:
             _optimizers.clear()
