@@ -33,7 +33,8 @@ class Network:
     def module(self) -> Classifier:
         """In evaluation mode."""
         module = models.build(self.cfg, self.data.features.num_inputs, self.data.num_outputs, self.data)
-        module = module.to(next(iter(self.weights.values())).dtype)
+        if next(iter(self.weights.values())).dtype == torch.float64:
+            module = module.double()  # not to float32, in which the scale of targets would be rounded
         module.load_state_dict(self.weights)
         module.eval().requires_grad_(False)
         return module
