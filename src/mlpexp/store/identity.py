@@ -178,7 +178,8 @@ def relevant(config: Mapping[str, Any], defaults: Mapping[str, Any], group: str 
         elif path in FIRST:
             content[name] = relevant(value, default or {}, path)
         elif name in first:
-            content[name] = _without(value, IRRELEVANT[path]) if path in IRRELEVANT else value
+            left_out = IRRELEVANT.get(path, _NONE)
+            content[name] = {key: item for key, item in value.items() if key not in left_out} if left_out else value
         elif value != default:
             content[name] = _difference(value, default)
     return content
@@ -198,10 +199,6 @@ def _difference(value: Any, default: Any) -> Any:
     if not isinstance(value, Mapping) or not isinstance(default, Mapping) or not default:
         return value
     return {name: _difference(item, default.get(name)) for name, item in value.items() if item != default.get(name)}
-
-
-def _without(value: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    return {name: item for name, item in value.items() if name not in names}
 
 
 def _is_listed(path: str, table: Mapping[str, frozenset[str]]) -> bool:

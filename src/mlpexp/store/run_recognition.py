@@ -11,7 +11,6 @@ from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.store import run_directory, run_state, run_table
 from mlpexp.store.further_training import EarlierRuns
-from mlpexp.store.run_directory import Result
 from mlpexp.store.run_state import UNUSABLE, Found, State
 from mlpexp.store.sweep_manifest import Manifest
 
@@ -49,7 +48,9 @@ class Recognition:
                 names = [self.known.get(name), strays.get(name), *self.in_table.get(name, {})]
                 found[i] = self._elsewhere(found[i], name, [n for n in names if n and self.sweep / n != directory])
         if moving := [one for one in found if self._has_no_place(one)]:
-            taken = {one.directory for one in found} | set(directories) | self._names_in_use(set(identities))
+            here = set(identities)
+            others = {self.sweep / name for identity, name in self.known.items() if identity not in here}
+            taken = {one.directory for one in found} | set(directories) | others
             for one in moving:
                 place = free_directory(one.directory, taken)
                 one.place, one.state = str(place), State.NEW
@@ -85,12 +86,10 @@ class Recognition:
             found = Found(place, State.NEW)  # a sweep with record=table has no directories
         else:
             found = run_state.inspect(directory, identity)
-        if found.state is not State.DONE and (result := self._table_entry(identity, directory)):
+        entries = self.in_table.get(identity, {})
+        if found.state is not State.DONE and (result := entries.get(run_directory.name_in(self.sweep, directory))):
             return Found(place, State.DONE, result)
         return found
-
-    def _table_entry(self, identity: str, directory: Path) -> Result | None:
-        return self.in_table.get(identity, {}).get(run_directory.name_in(self.sweep, directory))
 
     def _elsewhere(self, found: Found, identity: str, names: Sequence[str]) -> Found:
         for name in names:
@@ -112,9 +111,6 @@ class Recognition:
         if found.state in (State.DONE, State.SHORTER):
             return False
         return found.state is State.OTHER or run_directory.name_in(self.sweep, found.place) in self.names_in_table
-
-    def _names_in_use(self, here: set[str]) -> set[Path]:
-        return {self.sweep / name for identity, name in self.known.items() if identity not in here}
 
 
 def _names_by_identity(sweep: Path) -> dict[str, str]:
