@@ -11,6 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from mlpexp.config.overrides import parse
 from mlpexp.search.objectives import Measured
 from mlpexp.search.search_space import Space
 
@@ -41,7 +42,7 @@ def further_seeds(space: Space, count: int, seed: int) -> tuple[Space, int]:
         seed: of the configuration, for a space that does not name seeds.
     """
     key = next((key for key in space.typed if key.lstrip("+") == "seed"), "seed")
-    own = [int(text.partition("=")[2]) for text in space.repetitions.get(key, [])] or [seed]
+    own = [int(parse(text).value) for text in space.repetitions.get(key, [])] or [seed]
     first = max(own) + 1
     space = replace(
         space,
