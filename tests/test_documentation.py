@@ -1,4 +1,4 @@
-"""Every command in the README and in docs/ works, in a small form: fewer values in a sweep, one epoch, no figures.
+"""Every command in the README and in docs/ works, in a small form: fewer values and trials, one epoch, no figures.
 
 The commands of a page run in the page's order in one directory, so that later ones find what earlier ones made.
 What a page shows as ```console is not run: it needs a cluster, a browser, or minutes.
@@ -94,9 +94,10 @@ def _there(place: str) -> Path:
 
 
 def _small(arguments: list[str], *, trains: bool) -> list[str]:
-    """The same command with at most two values of each swept key, and short trainings."""
+    """The same command with at most two values of each swept key, few trials of a search, and short trainings."""
     flags = [word for word in arguments if word.startswith("-")]
     given = [_fewer(word) if "-m" in flags else word for word in arguments if not word.startswith("-")]
+    given = [re.sub(r"^(hydra\.sweeper\.n_trials)=\d+$", r"\1=8", word) for word in given]
     resumes = any(word.startswith("resume=") for word in given)
     if not trains or {"--help", "--cfg"} & set(flags):
         return [*arguments[: len(arguments) - len(given)], *given] if "--cfg" not in flags else arguments
