@@ -1,4 +1,4 @@
-"""Describe a network without training it: data, layers, shapes, parameters. The overrides are those of `train.py`."""
+"""Describe a network without training it: data, layers, shapes, parameters; with the keys of `train`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Compare a network's gradients: by hand, by autograd, by finite differences. The overrides are those of `train.py`."""
+"""Compare a network's gradients: by hand, by autograd, by finite differences; with the keys of `train`."""
 
 import sys
 

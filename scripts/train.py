@@ -1,4 +1,4 @@
-"""Train one network, or with -m a sweep of them. `python scripts/train.py --help` lists all keys."""
+"""Train one network, or with -m a sweep of them; --help lists all keys."""
 
 import require_environment  # noqa: F401
 

@@ -2,7 +2,9 @@
 
 import ast
 import runpy
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,7 +40,8 @@ def _usage(scripts: Iterable[Path]) -> str:
     lines = ["usage: mlpexp COMMAND [arguments]", "", "commands (mlpexp COMMAND --help says more):"]
     for path in scripts:
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {path.stem:<10} {text.splitlines()[0]}")
+        first = f"  {path.stem:<10} {text.splitlines()[0]}"
+        lines += textwrap.wrap(first, shutil.get_terminal_size().columns - 1, subsequent_indent=" " * 13)
     return "\n".join([*lines, "", "example: mlpexp train -m model.width=32,64 'seed=range(5)' name=widths"])
 
 
