@@ -6,8 +6,12 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import run_script
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
 
 import mlpexp
 from mlpexp.config import checks, own_options, schema
@@ -214,3 +218,33 @@ def test_the_reason_for_the_torch_engine_is_the_activation_whatever_its_options_
         cfg = parsed(model={"activation": "bump", "options": options})
         reason = unsupported_run(cfg)
         assert reason is not None and reason.startswith("the activation 'bump' has no compiled form")
+
+
+def test_estimators_take_options_of_own_parts_and_stack_them(plugin):
+    X, y = load_iris(return_X_y=True)
+    user_code.load("my_plugin.py", plugin)
+    own = mlpexp.MLPClassifier(
+        (4,), activation="bump", solver="heavy", max_iter=3, n_iter_no_change=np.inf, random_state=0
+    )
+    grid = {"model_options": [None, {"slope": 0.5}, {"slope": 2.0}], "optimizer_options": [{"rho": 0.5}, {"times": 2}]}
+    search = mlpexp.StackedSearchCV(own, grid, cv=2, refit=False).fit(X, y)
+    alone = GridSearchCV(own, grid, cv=2, refit=False).fit(X, y)
+    scores = search.cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(scores, alone.cv_results_["mean_test_score"])
+    losses = [clone(own).set_params(**chosen).fit(X, y).loss_ for chosen in search.cv_results_["params"]]
+    assert losses[:2] == losses[2:4] and len(set(losses)) == 4  # the default and the same value given
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"model_options": {"slope": -1}}, r"model_options 'slope'=-1: .* e\.g\. model_options={'slope': 0\.5}"),
+        ({"model_options": {"slop": 1}}, "unknown key model_options 'slop'.* model_options 'slope'"),
+        ({"optimizer_options": {"rho": 1}}, "unknown key optimizer_options 'rho'|optimizer_options 'rho'=1 belongs to"),
+        ({"optimizer_options": 3}, "optimizer_options=3 cannot be"),
+    ],
+)
+def test_estimators_refuse_options_that_are_not_declared(plugin, parameters, said):
+    user_code.load("my_plugin.py", plugin)
+    with pytest.raises(ValueError, match=said):
+        mlpexp.MLPClassifier((4,), activation="bump", **parameters).fit(*load_iris(return_X_y=True))

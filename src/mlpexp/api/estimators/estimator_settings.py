@@ -4,6 +4,7 @@ Their names and defaults are those of scikit-learn where it has them.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from mlpexp.config import own_options
 from mlpexp.config.field_types import Count, Flag, NonNegative, OpenShare, Positive, Share, choice
 from mlpexp.config.model_config import ModelConfig
 from mlpexp.config.schema import Config
@@ -29,6 +31,7 @@ from mlpexp.nn.losses import Task
 from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
+from mlpexp.runtime.declared_options import Options
 
 # scikit-learn's names of entries that are called otherwise here
 ACTIVATION_NAMES = {"logistic": "sigmoid"}
@@ -80,6 +83,8 @@ class EstimatorSettings:
     norm: Annotated[str, choice(lambda: ("none", *NORMS))]
     dropout: Share
     init: Annotated[str, choice(lambda: INITIALISERS)]
+    model_options: dict[str, Any] | None = None
+    optimizer_options: dict[str, Any] | None = None
     loss: Annotated[str, choice(lambda: LOSSES)] = "squared_error"
 
     @classmethod
@@ -106,12 +111,15 @@ class EstimatorSettings:
             batch_size: samples in a step.
             batch_weight: the mean over steps of the sum of the samples' weights, by which scikit-learn divides `alpha`.
             weighted: whether samples have weights.
+
+        Raises:
+            ValueError: options that the parts of the network or the solver do not have.
         """
         classifies = task == "classification"
         monitor = ("val/acc" if classifies else "val/r2") if self.early_stopping else "val/loss"
         schedule = SCHEDULE_NAMES.get(self.learning_rate, self.learning_rate)
         waits = not SCHEDULES[schedule].follows_monitor and self.n_iter_no_change is not None
-        return Config(
+        cfg = Config(
             seed=seed,
             monitor=monitor,
             model=ModelConfig(
@@ -120,6 +128,7 @@ class EstimatorSettings:
                 norm=self.norm,
                 dropout=self.dropout,
                 init=self.init,
+                options=Options(self.model_options or {}),
             ),
             data=DataConfig(
                 name="npz",
@@ -138,11 +147,16 @@ class EstimatorSettings:
             trainer=TrainerConfig(max_epochs=self.max_iter, enable_progress_bar=False),
             tracking=TrackingConfig(tensorboard=False, figures=False, diagnostics=False),
         )
+        cfg, problems = own_options.settled(cfg, named=lambda section, key: True)
+        if problems:
+            raise ValueError("; ".join(map(_as_parameters, problems)))
+        return cfg
 
     def _optimizer(self, schedule: str, batch_weight: float) -> OptimizerConfig:
         rule = OPTIMIZERS[self.solver]
         found = OptimizerConfig(
             name=self.solver,
+            options=Options(self.optimizer_options or {}),
             lr=self.learning_rate_init,
             weight_decay=self.alpha if rule.decoupled_decay else self.alpha / batch_weight,
             decay_bias=False,
@@ -159,6 +173,12 @@ class EstimatorSettings:
 
 
 _ADAPTER = TypeAdapter(EstimatorSettings)
+
+
+def _as_parameters(problem: str) -> str:
+    """A problem of keys such as `model.options.slope`, said of parameters."""
+    said = re.sub(r"e\.g\. (model|optimizer)\.options\.(\w+)=(\S+)", r"e.g. \1_options={'\2': \3}", problem)
+    return re.sub(r"'?(model|optimizer)\.options\.(\w+)'?", r"\1_options '\2'", said)
 
 
 def _plain(value: Any) -> Any:

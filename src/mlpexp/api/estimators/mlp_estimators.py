@@ -3,7 +3,7 @@
 Letters: N samples, I inputs, C classes, T targets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -42,6 +42,8 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
             `validation_fraction`, which are not trained on; it determines the end, too.
         beta_1, beta_2, epsilon: of adam, adamw, nadam and muon.
         norm, dropout, init: as `model.norm`, `model.dropout` and `model.init`.
+        model_options: of your own activation or initialiser from a plugin, by name, as the keys `model.options`.
+        optimizer_options: of your own optimizer or schedule, as the keys `optimizer.options`.
         class_weight: None, "balanced" or a mapping from classes to weights in the training loss.
 
     Attributes:
@@ -83,6 +85,8 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
         norm: str = "none",
         dropout: float = 0.0,
         init: str = "xavier_uniform",
+        model_options: Mapping[str, Any] | None = None,
+        optimizer_options: Mapping[str, Any] | None = None,
         class_weight: Any = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -108,6 +112,8 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
         self.norm = norm
         self.dropout = dropout
         self.init = init
+        self.model_options = model_options
+        self.optimizer_options = optimizer_options
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
@@ -237,6 +243,8 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
         norm: str = "none",
         dropout: float = 0.0,
         init: str = "xavier_uniform",
+        model_options: Mapping[str, Any] | None = None,
+        optimizer_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -262,6 +270,8 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
         self.norm = norm
         self.dropout = dropout
         self.init = init
+        self.model_options = model_options
+        self.optimizer_options = optimizer_options
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train from new weights, or with `warm_start` from those that there are.
