@@ -47,7 +47,9 @@ def show_ensemble(written: Written) -> None:
     with _framed(found.samples, found.ensemble, found.remarks) as console:
         summary = found.summary()
         table = Table(header_style="bold")
-        table.add_column("", overflow="fold")
+        titles = [METRICS[name.partition(" ")[0]].title for name in found.scores]
+        longest = max((len(word) for title in titles for word in title.split()), default=0)
+        table.add_column("", overflow="fold", min_width=longest)  # words are not divided
         for column in summary:
             table.add_column(column, justify="right")
         for name in found.scores:

@@ -44,7 +44,8 @@ def _how_sure(analysis: Analysis, against: Comparison, second: int) -> str:
     if others == 1:
         return f"The only other, {name}, is {detail} on {where} data."
     number = {word: answers.count(word) for word in ("worse", "better", "equivalent", "undecided")}
-    parts = [f"Of the {others:,} others {number['worse']:,} are worse on {where} data (family-wise 5 %)"]
+    are = "is" if number["worse"] == 1 else "are"
+    parts = [f"Of the {others:,} others {number['worse']:,} {are} worse on {where} data (family-wise 5 %)"]
     if number["better"]:
         parts.append(f"{number['better']:,} better")
     if against.margin is not None:

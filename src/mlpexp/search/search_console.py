@@ -53,7 +53,9 @@ def explanation(plan: "Plan") -> list[str]:
 
 def generation(study: optuna.Study, names: Sequence[str], trials: Sequence[FrozenTrial], total: int) -> None:
     """One line, e.g. `trials 51-100 of 500: best val/loss 0.0912, 1 failed`."""
-    line = f"trials {trials[0].number + 1:,}-{trials[-1].number + 1:,} of {total:,}: {_best(study, names)}"
+    first, last = trials[0].number + 1, trials[-1].number + 1
+    which = f"trial {first:,}" if first == last else f"trials {first:,}-{last:,}"
+    line = f"{which} of {total:,}: {_best(study, names)}"
     if failed := sum(PROBLEM in trial.user_attrs for trial in trials):
         line += f", {failed:,} failed"
     say(line)
