@@ -20,6 +20,7 @@ from mlpexp.config.overrides import by_key
 from mlpexp.config.schema import defaults
 from mlpexp.runtime import safe_files, user_code
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import results_table, run_directory, run_table, sweep_manifest
 from mlpexp.store.file_names import MULTIRUN, RESULT, RESULTS
@@ -85,8 +86,8 @@ def read(directory: Path) -> tuple[SweepTable, Sources]:
         return _read_runs(directory, list(dict.fromkeys(names)))
     try:
         records = results_table.load_results(directory)
-    except (ValueError, TypeError, AttributeError) as error:  # TypeError: a row with too many fields
-        raise _damaged(directory, str(error)) from error
+    except (DamagedFile, ValueError) as error:
+        raise _damaged(directory, str(error).replace(str(directory / RESULTS), "it")) from error
     if records and not {"name", "status", "val/loss"} <= records[0].keys():
         raise _damaged(directory, "columns are missing")
     with contextlib.suppress(UserError):

@@ -14,6 +14,7 @@ from mlpexp.config.schema import field_types
 from mlpexp.nn.metric_columns import all_parts, is_column
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.store.csv_tables import csv_parts, original
 from mlpexp.store.file_names import RESULTS
 from mlpexp.store.run_directory import Result, current_status
@@ -68,7 +69,8 @@ def load_results(path: str | Path) -> list[Record]:
         the values `1` and `01` of `data.target` stay different texts. What is missing is None.
 
     Raises:
-        UserError: there is no such table, or it is no table of comma-separated values.
+        UserError: there is no such table.
+        DamagedFile: it is no table of comma-separated values.
     """
     file = Path(path)
     file = file / RESULTS if file.is_dir() else file
@@ -77,13 +79,13 @@ def load_results(path: str | Path) -> list[Record]:
     except FileNotFoundError:
         raise UserError(f"{path} holds no {RESULTS}; give a sweep's directory, e.g. multirun/NAME") from None
     except UnicodeDecodeError:
-        raise UserError(f"{file} is not a table of comma-separated values in UTF-8") from None
+        raise DamagedFile(f"{file} is not a table of comma-separated values in UTF-8") from None
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
-        raise UserError(f"{file} cannot be read as comma-separated values ({error})") from None
+        raise DamagedFile(f"{file} cannot be read as comma-separated values ({error})") from None
     if any(None in row for row in rows):
-        raise UserError(f"{file} has a line with more cells than columns, so that it is not what a sweep has written")
+        raise DamagedFile(f"{file} has a line with more cells than columns, so that it is not what a sweep has written")
     for row in rows:
         if "status" in row:
             row["status"] = current_status(row["status"] or "", row.get("message"))
