@@ -199,7 +199,7 @@ def test_a_slow_first_epoch_does_not_keep_signals_from_waiting_for_later_short_o
 
 @pytest.mark.parametrize("backend", ["fork", pytest.param("loky", marks=pytest.mark.thorough)])
 def test_workers_save_before_they_stop_with_their_sweep(backend: str, here: Path, train: Callable[..., Any]) -> None:
-    words = "-m model.width=8,9 trainer.max_epochs=40 data.batch_size=8 name=s hydra.launcher.workers=2"
+    words = "-m model.width=8,9 trainer.max_epochs=60 data.batch_size=8 name=s hydra.launcher.workers=2"
     words += " stack.engine=torch"  # the compiled engine would be done before it can be stopped
     with (here / "log").open("w") as log:
         process = subprocess.Popen(
