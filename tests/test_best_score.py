@@ -5,7 +5,7 @@ import pytest
 import report_sweeps
 from scipy import stats
 
-from mlpexp.analysis.best_score import best_score, of_best
+from mlpexp.analysis.best_score import best_score, score_of_best
 from mlpexp.analysis.sweep_analysis import analyse
 
 
@@ -105,6 +105,6 @@ def test_the_interval_of_a_share_ends_at_one(tmp_path):
     )
     analysis = analyse(sweep)
     unbounded = best_score(np.ones((1, 3)), analysis.blocks.table("test/acc"), 0)
-    found = of_best(analysis.blocks, analysis.ranking, "test/acc")
+    found = score_of_best(analysis.blocks, analysis.ranking, "test/acc")
     assert unbounded.high > 1 == found.high
     assert (found.low, found.mean) == pytest.approx((unbounded.low, unbounded.mean))
