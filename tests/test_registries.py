@@ -328,7 +328,7 @@ def test_the_stacks_kernels_compute_what_the_readable_code_computes():
 def test_networks_that_cannot_share_a_stack_are_refused():
     one, other = multilayer_perceptron(3, [4], 2, "tanh"), multilayer_perceptron(3, [5], 2, "tanh")
     start = {name: torch.zeros(2, *shape) for name, shape in one.shapes.items()}
-    with pytest.raises(ValueError, match="do not fit networks"):
+    with pytest.raises(ValueError, match="layers of the same kinds and sizes"):
         Engine(networks=[one, other], parameters=start, update=UpdateSettings())
     with pytest.raises(ValueError, match="layers of the same kinds"):
         Engine(networks=[one, NetworkSpec(one.layers[:1])], parameters=start, update=UpdateSettings())

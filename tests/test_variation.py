@@ -161,5 +161,6 @@ def test_the_interval_includes_the_rounding_to_counts_of_test_samples(train, her
     accuracies = analysed.study.values["test/acc"]
     found = best_score.score_of_best(analysed.blocks, analysed.ranking, "test/acc", samples=22)
     half = 12.706 * np.sqrt(accuracies.var(ddof=1) + 1 / 22**2 / 2) / np.sqrt(2)
-    assert (found.high - found.low) / 2 == pytest.approx(half, rel=1e-4)
+    ends = (max(0, accuracies.mean() - half), min(1, accuracies.mean() + half))  # an accuracy is a share
+    assert (found.low, found.high) == pytest.approx(ends, rel=1e-4)
     assert f"interval over 2 seeds [{found.low:.4f}, {found.high:.4f}]" in sentences.headline(analysed)[1]
