@@ -115,12 +115,12 @@ def _overwrite(path: str, content: bytes) -> None:
         handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError:  # a link, or write-protected
         handle = _anew(path, flags)
+    there = os.fstat(handle)
+    if there.st_nlink > 1 or not stat.S_ISREG(there.st_mode):
+        os.close(handle)
+        handle = _anew(path, flags)
     try:
-        there = os.fstat(handle)
-        if there.st_nlink > 1 or not stat.S_ISREG(there.st_mode):
-            os.close(handle)
-            handle = _anew(path, flags)
-        elif there.st_size > len(content):
+        if there.st_size > len(content):
             os.ftruncate(handle, len(content))
         atomic_files.write_whole(handle, content)
     finally:
