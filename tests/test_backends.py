@@ -35,8 +35,8 @@ from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
 from mlpexp.store.worker_session import conducting
 from mlpexp.sweep import executor
+from mlpexp.sweep.backends.remote_workers import MAX_IDLE_LOSSES, Lost, LostWorkers, RemoteWorker
 from mlpexp.sweep.jobs import Job
-from mlpexp.sweep.remote_workers import MAX_IDLE_LOSSES, Lost, LostWorkers, RemoteWorker
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import single_run
@@ -271,7 +271,7 @@ def test_a_worker_that_was_stopped_after_it_had_saved_more_is_not_blamed(
 ) -> None:
     unit = replace(made(tmp_path, [1, 2]), sweep=tmp_path / "sweep")
     saved = iter([3, 5, 5, 5])
-    monkeypatch.setattr("mlpexp.sweep.remote_workers._epochs_saved", lambda unit: next(saved))
+    monkeypatch.setattr("mlpexp.sweep.backends.remote_workers._epochs_saved", lambda unit: next(saved))
     with conducting(tmp_path / "sweep") as session:
         lost = LostWorkers(session, Warnings(), "a job")
         for losses in (0, 0, 1):
@@ -354,7 +354,7 @@ def test_a_server_that_is_no_dask_scheduler_is_refused_in_one_line(
     answer: bytes | None, train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("mlpexp.sweep.dask_backend.CONNECT_S", 0.5)
+    monkeypatch.setattr("mlpexp.sweep.backends.dask_backend.CONNECT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

@@ -20,9 +20,9 @@ from mlpexp.search import objectives
 from mlpexp.search.objectives import Measured
 from mlpexp.search.pruners import Pruning
 from mlpexp.search.search_space import Run, Runs
+from mlpexp.sweep.backends.backend import Watcher
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.paused_runs import PausedRuns
-from mlpexp.sweep.remote_workers import Watcher
 from mlpexp.sweep.work_unit import Unit
 
 ALL_RUNS = -1  # the name under which progress is reported

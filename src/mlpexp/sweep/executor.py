@@ -23,7 +23,7 @@ from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import Result, Status
 from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
-from mlpexp.sweep.backends import Backend, opened
+from mlpexp.sweep.backends.backend import Backend, opened
 from mlpexp.sweep.jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.run_outcomes import data_of
 from mlpexp.sweep.successive_halving import Halving

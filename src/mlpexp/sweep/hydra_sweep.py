@@ -31,7 +31,7 @@ from mlpexp.training.run_tracking import Ended as EndedRun
 from mlpexp.training.run_tracking import RunTracking
 
 if TYPE_CHECKING:
-    from mlpexp.sweep.backends import Backend
+    from mlpexp.sweep.backends.backend import Backend
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from mlpexp.config.schema import Config
 from mlpexp.nn.metric_columns import columns, higher_is_better
 from mlpexp.nn.metrics import recorded
 from mlpexp.runtime.errors import Interrupted
+from mlpexp.sweep.backends.backend import Watcher
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.paused_runs import PausedRuns, cannot_pause
-from mlpexp.sweep.remote_workers import Watcher
 from mlpexp.sweep.work_unit import Unit
 
 WHOLE_SWEEP = -1  # the name under which progress is reported

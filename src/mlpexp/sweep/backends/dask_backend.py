@@ -17,8 +17,9 @@ from distributed.comm.core import connect
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.store.worker_session import Session
+from mlpexp.sweep.backends.backend import Watcher
+from mlpexp.sweep.backends.remote_workers import Lost, LostWorkers, RemoteWorker, report_progress
 from mlpexp.sweep.jobs import Outcome
-from mlpexp.sweep.remote_workers import Lost, LostWorkers, RemoteWorker, Watcher, report_progress
 from mlpexp.sweep.work_unit import Unit
 
 CONNECT_S = 8

@@ -16,8 +16,9 @@ from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.file_names import WORKERS
 from mlpexp.store.worker_session import SUBMITIT, Session
+from mlpexp.sweep.backends.backend import Watcher
+from mlpexp.sweep.backends.remote_workers import Ended, LostWorkers, RemoteWorker, report_progress
 from mlpexp.sweep.jobs import Outcome
-from mlpexp.sweep.remote_workers import Ended, LostWorkers, RemoteWorker, Watcher, report_progress
 from mlpexp.sweep.work_unit import Unit
 
 MAX_JOBS = 500  # of one array; the default limit of Slurm is 1,001

@@ -1,7 +1,4 @@
-"""Where the stacks of a sweep are trained: in this process, by several processes, or on a cluster.
-
-The files and their bits are the same everywhere.
-"""
+"""Worker processes of this machine, forked or started by loky."""
 
 import gc
 import multiprocessing
@@ -10,80 +7,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.process_pool import ForkPool, begin, missing_semaphores
-from mlpexp.store import worker_session
 from mlpexp.store.worker_session import Session
+from mlpexp.sweep.backends.backend import Watcher
+from mlpexp.sweep.backends.remote_workers import Ended, Lost, LostWorkers, RemoteWorker, report_progress
 from mlpexp.sweep.jobs import Outcome
-from mlpexp.sweep.remote_workers import Ended, Lost, LostWorkers, RemoteWorker, Watcher, report_progress
-from mlpexp.sweep.work_unit import Unit, work
+from mlpexp.sweep.work_unit import Unit
 
 # a worker's libraries start with one thread; a stack then sets what its configuration says
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 POLL_S = 0.5
-
-
-class Backend(Protocol):
-    """Works on units, in any order.
-
-    Attributes:
-        workers: how many units it works on at once.
-    """
-
-    workers: int
-
-    def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        """Each run's place and outcome, soon after it has ended; closing the iterator ends what still goes on.
-
-        Raises:
-            Interrupted: stopped by a signal.
-        """
-        ...
-
-
-class InProcess:
-    """A `Backend`: one unit after the other, in this process."""
-
-    workers = 1
-
-    def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        return work(units, watcher.progress)
-
-
-@contextmanager
-def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | None) -> Iterator[Backend]:
-    """The backend that `settings` name, for the sweep in `directory`; its workers end with the block.
-
-    Args:
-        prepare: a function of a module, called in each worker process before it works.
-
-    Raises:
-        UserError: the backend is not available.
-    """
-    if settings.backend == "process":
-        yield InProcess()
-        return
-    with worker_session.conducting(directory) as session:
-        match settings.backend:
-            case "fork" | "loky":
-                yield ProcessPool(settings, session, prepare)
-            case "dask":
-                from mlpexp.sweep.dask_backend import connected
-
-                with connected(settings, session, prepare) as cluster:
-                    yield cluster
-            case "submitit":
-                from mlpexp.sweep.submitit_backend import Submitit
-
-                yield Submitit(settings, session, prepare)
-            case unknown:
-                raise ValueError(f"unknown backend {unknown!r}")
 
 
 class ProcessPool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hydra.core.utils import setup_globals
 
@@ -22,6 +22,7 @@ from mlpexp.store.file_names import BEFORE_TRAINING, WEIGHTS_BY_EPOCH
 from mlpexp.store.identity import identity
 from mlpexp.store.run_state import State, inspect
 from mlpexp.store.worker_session import Gone, Session
+from mlpexp.sweep.backends.backend import Watcher
 from mlpexp.sweep.jobs import Outcome, failed
 from mlpexp.sweep.work_unit import Unit, identities, load_plugins, work
 from mlpexp.training import trainer_setup
@@ -35,16 +36,6 @@ _one_at_a_time = threading.Lock()  # torch's threads, logging and the working di
 
 Ended = list[tuple[int, Outcome]]
 """place in the sweep and outcome of each run"""
-
-
-class Watcher(Protocol):
-    """Shows a person how it goes."""
-
-    def progress(self, unit: int, runs: float) -> None:
-        """So much of a unit, named by its origin, is trained, counted in whole runs."""
-
-    def warn(self, line: str) -> None:
-        """Something that a person should know, e.g. that a worker was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
