@@ -13,14 +13,14 @@ from test_saved_states import assert_same
 from mlpexp.store import file_names, recycled_directory, run_state
 from mlpexp.store.recycled_directory import RecycledDirectory
 from mlpexp.store.run_directory import Result, checksums, write_result
-from mlpexp.store.run_state import Found, State
+from mlpexp.store.run_state import State, SurveyedRun
 
 GRID = "-m seed=range(4) data=iris model.width=4 hydra.launcher.backend=process"
 EVENTS = "events.out.tfevents.1.host.1.0"
 
 
 @pytest.fixture
-def shorter(here: Path) -> Found:
+def shorter(here: Path) -> SurveyedRun:
     """A finished run in `here/sweep/short`."""
     place = here / "sweep/short"
     contents = {file_names.METRICS: "a" * 50, EVENTS: "events", file_names.LAST: "b" * 5, file_names.LOG: ""}
@@ -34,7 +34,7 @@ def shorter(here: Path) -> Found:
         status="ok", monitor="val/loss", epoch=0, epochs=1, identity="i", data_digest="d", **numbers
     )  # fmt: skip
     write_result(place, replace(result, files=checksums(place, listed)))
-    return Found(str(place), State.SHORTER, replace(result, files=checksums(place, listed)))
+    return SurveyedRun(str(place), State.SHORTER, replace(result, files=checksums(place, listed)))
 
 
 def files_of(place: Path) -> dict[str, bytes]:
@@ -50,7 +50,9 @@ NEXT = {
 }
 
 
-def test_a_recycled_directory_holds_what_the_next_run_has_written_and_nothing_else(shorter: Found, here: Path) -> None:
+def test_a_recycled_directory_holds_what_the_next_run_has_written_and_nothing_else(
+    shorter: SurveyedRun, here: Path
+) -> None:
     inode = (shorter.directory / file_names.METRICS).stat().st_ino
     recycled = RecycledDirectory(here / "sweep")
     recycled.take(shorter, here / "sweep/.set_aside")
@@ -62,7 +64,7 @@ def test_a_recycled_directory_holds_what_the_next_run_has_written_and_nothing_el
     assert [path.name for path in (here / "sweep").iterdir()] == ["next"]
 
 
-def test_links_to_files_and_write_protected_files_keep_what_they_lead_to(shorter: Found, here: Path) -> None:
+def test_links_to_files_and_write_protected_files_keep_what_they_lead_to(shorter: SurveyedRun, here: Path) -> None:
     metrics, last = shorter.directory / file_names.METRICS, shorter.directory / file_names.LAST
     os.link(metrics, here / "copy")
     last.chmod(0o444)
@@ -75,7 +77,7 @@ def test_links_to_files_and_write_protected_files_keep_what_they_lead_to(shorter
 
 
 @pytest.mark.parametrize("strange", ["notes.txt", ".hydra/mine.yaml", "checkpoints/link"])
-def test_a_directory_with_files_of_another_is_not_recycled(strange: str, shorter: Found, here: Path) -> None:
+def test_a_directory_with_files_of_another_is_not_recycled(strange: str, shorter: SurveyedRun, here: Path) -> None:
     (here / "target").write_text("mine")
     if strange.endswith("link"):
         (shorter.directory / strange).symlink_to(here / "target")
@@ -88,7 +90,7 @@ def test_a_directory_with_files_of_another_is_not_recycled(strange: str, shorter
     assert list((here / "sweep").iterdir()) == [here / "sweep/.set_aside"]
 
 
-def test_what_a_killed_process_has_left_is_removed(shorter: Found, here: Path) -> None:
+def test_what_a_killed_process_has_left_is_removed(shorter: SurveyedRun, here: Path) -> None:
     RecycledDirectory(here / "sweep").take(shorter, here / "sweep/.set_aside")
     assert (here / "sweep" / file_names.RECYCLED).is_dir()
     recycled_directory.clean(here / "sweep")

@@ -58,7 +58,7 @@ def test_list_has_every_run_in_the_order_of_results_with_its_status_and_size(swe
     found = runs(swept)
     assert [run.name for run in found] == names(swept)
     assert [run.status for run in found] == ["failed", "damaged", "unfinished", found[3].status]
-    assert all(run.size == bytes_below(swept / run.name) and not run.others for run in found)
+    assert all(run.size == bytes_below(swept / run.name) and not run.foreign for run in found)
     ended = sweep("list")
     assert [line.split()[0] for line in ended.out.splitlines()[:4]] == [run.status for run in found]
     assert sweep("list", "--status", "failed,damaged").out.splitlines()[-1].startswith("2 runs (1 failed, 1 damaged), ")

@@ -58,7 +58,7 @@ def show(sweep: Path, name: str | None = None) -> None:
             sizes[path.name] += sweep_contents.size_of(path)
     for kind, size in sorted(sizes.items(), key=lambda item: -item[1]):
         say(f"  {spelled(size):>9}  {kind}")
-    if others := sum(len(run.others) for run in stored):
+    if others := sum(len(run.foreign) for run in stored):
         say(f"  {others:,} files in the directories of runs were not written by mlpexp")
 
 
@@ -173,7 +173,7 @@ def _show_run(run: StoredRun) -> None:
     for path, size in sorted(run.ours.items()):
         assert run.directory is not None
         say(f"  {spelled(size):>9}  {path.relative_to(run.directory).as_posix()}")
-    for path in run.others:
+    for path in run.foreign:
         say(f"             {path.name} (not written by mlpexp)")
 
 
@@ -210,7 +210,7 @@ def _say_again(action: str, options: Sequence[str], sweep: Path) -> None:
 
 
 def _say_others(chosen: Sequence[StoredRun]) -> None:
-    if others := [str(path) for run in chosen for path in run.others]:
+    if others := [str(path) for run in chosen for path in run.foreign]:
         say(f"{len(others):,} files were not written by mlpexp and stay: {_listed(others)}")
 
 

@@ -1,5 +1,9 @@
 """The names of all files in a run's and in a sweep's directory; no other module spells them."""
 
+# of a run or a sweep
+LOCK = ".lock"
+TRACKING = ".tracking"
+
 # of a run, relative to its directory
 RESULT = "result.json"
 METRICS = "metrics.csv"
@@ -15,13 +19,11 @@ HYDRA = ".hydra"
 CONFIG = ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
 OF_HYDRA = ("config.yaml", "hydra.yaml", "overrides.yaml")  # in `HYDRA`
+# those that a run's marker does not list
+UNLISTED = (RESULT, LOG, LOCK, *(f"{HYDRA}/{name}" for name in OF_HYDRA))
 
 # the small results of a training, beside its marker
 TABLES = (METRICS, LAYERS, TEST_HITS)
-
-# of a run or a sweep
-LOCK = ".lock"
-TRACKING = ".tracking"
 
 # of a sweep
 MANIFEST = "sweep.json"

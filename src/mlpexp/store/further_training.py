@@ -20,7 +20,7 @@ from mlpexp.runtime.safe_yaml import parse_yaml
 from mlpexp.store import file_names, run_directory, run_state, run_table
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result, is_relative
-from mlpexp.store.run_state import Found, State
+from mlpexp.store.run_state import State, SurveyedRun
 from mlpexp.store.sweep_manifest import Manifest
 
 EPOCHS = "trainer.max_epochs"
@@ -31,10 +31,10 @@ def lengthened(old: Manifest, new: Manifest) -> Manifest:
 
     It is `old` itself unless all its runs had one number of epochs, and all new ones have one that is larger.
     """
-    there, here = old.constants.get(EPOCHS), new.constants.get(EPOCHS)
-    if there is None or here is None or here <= there:
+    old_epochs, new_epochs = old.constants.get(EPOCHS), new.constants.get(EPOCHS)
+    if old_epochs is None or new_epochs is None or new_epochs <= old_epochs:
         return old
-    return replace(old, constants=old.constants | {EPOCHS: here}, shorter=[*old.shorter, there])
+    return replace(old, constants=old.constants | {EPOCHS: new_epochs}, shorter=[*old.shorter, old_epochs])
 
 
 def withdrawn(old: Manifest, new: Manifest, sweep: Path) -> tuple[Manifest, list[str]]:
@@ -43,13 +43,15 @@ def withdrawn(old: Manifest, new: Manifest, sweep: Path) -> tuple[Manifest, list
     So a number that was given by mistake does not bind the sweep: it is then as it was before the command with it.
 
     Returns:
-        the manifest, `old` itself unless `new` has fewer epochs and no run has ended; the directories that such runs
+        The manifest, `old` itself unless `new` has fewer epochs and no run has ended; the directories that such runs
         have begun, relative to the sweep's.
     """
-    there, here = old.constants.get(EPOCHS), new.constants.get(EPOCHS)
-    if there is None or here is None or here >= there or not all(map(is_relative, old.earlier.values())):
+    old_epochs, new_epochs = old.constants.get(EPOCHS), new.constants.get(EPOCHS)
+    if old_epochs is None or new_epochs is None or new_epochs >= old_epochs:
         return old, []
-    in_table, begun = run_table.results(sweep), []
+    if not all(map(is_relative, old.earlier.values())):
+        return old, []
+    in_table, directories = run_table.results(sweep), []
     for run, name in old.runs.items():
         if run in in_table or (sweep / name).is_symlink():
             return old, []
@@ -59,13 +61,13 @@ def withdrawn(old: Manifest, new: Manifest, sweep: Path) -> tuple[Manifest, list
         except (DamagedFile, NotRegularFile):
             return old, []  # it may have ended
         if result is None or result.status not in run_directory.FINAL:
-            begun += [name] if (sweep / name).is_dir() else []
+            directories += [name] if (sweep / name).is_dir() else []
         elif result.identity not in old.earlier:
             return old, []
-    epochs = max(old.shorter, default=here)
+    epochs = max(old.shorter, default=new_epochs)
     shorter = [number for number in old.shorter if number != epochs]
     constants = old.constants | {EPOCHS: epochs}
-    return replace(old, constants=constants, shorter=shorter, runs=old.earlier, earlier={}), begun
+    return replace(old, constants=constants, shorter=shorter, runs=old.earlier, earlier={}), directories
 
 
 def needs_its_length(cfg: Config) -> str | None:
@@ -94,33 +96,33 @@ class EarlierRuns:
 
     Args:
         lengths: the numbers of epochs that the sweep had before.
-        known: the directory of each run, relative to the sweep's, by its identity.
-        there: names in the sweep's directory.
+        planned: the directory of each run, relative to the sweep's, by its identity.
+        names: in the sweep's directory.
     """
 
-    def __init__(self, sweep: Path, lengths: Sequence[int], known: dict[str, str], there: set[str]) -> None:
+    def __init__(self, sweep: Path, lengths: Sequence[int], planned: dict[str, str], names: set[str]) -> None:
         self.lengths = sorted(set(lengths), reverse=True)
-        self._sweep, self._known, self._there = sweep, known, there
+        self._sweep, self._planned, self._names = sweep, planned, names
 
     def names(self, cfg: Config, digest: str) -> Iterator[str]:
         """The names that the run had, the longest training first."""
         for epochs in self.lengths:
-            if name := self._known.get(identity(_with(cfg, epochs), digest)):
+            if name := self._planned.get(identity(_with(cfg, epochs), digest)):
                 yield name
 
     def identities(self, cfg: Config, digest: str) -> list[str]:
         """Those that the run had."""
         return [identity(_with(cfg, epochs), digest) for epochs in self.lengths]
 
-    def begun(self, found: Found, cfg: Config, digest: str) -> str:
-        """Another directory than that of `found`, in which the run was begun and has not ended; empty: none."""
+    def begun_place(self, run: SurveyedRun, cfg: Config, digest: str) -> str:
+        """Another directory than that of `run`, in which the run was begun and has not ended; empty: none."""
         for name in self.names(cfg, digest):
             directory = self._sweep / name
-            if str(directory) != found.place and directory.is_dir() and not directory.is_symlink():
+            if str(directory) != run.place and directory.is_dir() and not directory.is_symlink():
                 return str(directory)
         return ""
 
-    def find(self, place: Path, cfg: Config, digest: str) -> Found | None:
+    def find(self, place: Path, cfg: Config, digest: str) -> SurveyedRun | None:
         """The run with its result: done, if it has at least as many epochs as are wanted, else `State.SHORTER`.
 
         Args:
@@ -129,24 +131,24 @@ class EarlierRuns:
         names = [place.name] if place.parent == self._sweep else []
         for name in dict.fromkeys([*names, *self.names(cfg, digest)]):
             directory = self._sweep / name
-            if name.partition("/")[0] not in self._there or directory.is_symlink():
+            if name.partition("/")[0] not in self._names or directory.is_symlink():
                 continue
             with suppress(UserError):  # damaged, or not finished
                 result = run_directory.read_result(directory)
                 if result.status in run_state.TRAINED and (epochs := self._length(cfg, digest, directory, result)):
                     state = State.SHORTER if epochs < cfg.trainer.max_epochs else State.DONE
                     if state is State.DONE or self.lengths:
-                        return Found(str(directory), state, result)
+                        return SurveyedRun(str(directory), state, result)
         return None
 
     def _length(self, cfg: Config, digest: str, directory: Path, result: Result) -> int | None:
         """The number of epochs with which `result` is one of `cfg`, trained by its engine or continued by torch."""
         for epochs in chain(self.lengths, [result.epochs], _recorded(directory)):  # the last is slow, and rarely asked
             if epochs > 0:
-                own = _with(cfg, epochs)
-                if result.identity == identity(own, digest):
+                shorter = _with(cfg, epochs)
+                if result.identity == identity(shorter, digest):
                     return epochs
-                if own.stack.engine != "torch" and result.identity == identity(_by_torch(own), digest):
+                if shorter.stack.engine != "torch" and result.identity == identity(_by_torch(shorter), digest):
                     return epochs
         return None
 

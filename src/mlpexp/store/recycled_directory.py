@@ -8,13 +8,13 @@ overwrites its files with those of the next run, and gives it that run's name: e
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from mlpexp.store import atomic_files, file_names, run_state
-from mlpexp.store.run_state import Found
+from mlpexp.store.run_state import SurveyedRun
 
 _numbers = count()
 
@@ -30,31 +30,31 @@ class RecycledDirectory:
     def __bool__(self) -> bool:
         return bool(self._place)
 
-    def take(self, found: Found, aside: Path) -> None:
+    def take(self, run: SurveyedRun, aside: Path) -> None:
         """Take the directory of a shorter run, or remove it, see `run_state.remove_shorter`."""
-        files = None if self._place or found.result is None else _plain_files(found.place, found.result.files)
+        files = None if self._place or run.result is None else _only_files(run.place, run_state.files_of(run.result))
         if files is None:
-            run_state.remove_shorter(found, aside)
+            run_state.remove_shorter(run, aside)
             return
         atomic_files.make_directory(self._folder)
         place = str(self._folder / f"{os.getpid()}-{next(_numbers)}")
-        os.rename(found.place, place)  # noqa: PTH104 - texts, there are thousands
+        os.rename(run.place, place)  # noqa: PTH104 - texts, there are thousands
         self._place, self._files = place, files
 
     def become(self, directory: Path, files: Mapping[str, bytes]) -> None:
         """Make `directory`, which is not there, hold just these files, by path; a crash leaves all of it or nothing."""
         place, self._place = self._place, ""
-        left = sorted(self._files - files.keys())
+        unused = sorted(self._files - files.keys())
         for path, content in files.items():
             if path not in self._files:
-                alike = [other for other in left if other.rpartition("/")[0] == path.rpartition("/")[0]]
-                if alike:
-                    left.remove(alike[0])
-                    os.rename(f"{place}/{alike[0]}", f"{place}/{path}")  # noqa: PTH104
+                same_folder = [name for name in unused if name.rpartition("/")[0] == path.rpartition("/")[0]]
+                if same_folder:
+                    unused.remove(same_folder[0])
+                    os.rename(f"{place}/{same_folder[0]}", f"{place}/{path}")  # noqa: PTH104
                 else:
                     atomic_files.make_directory(Path(f"{place}/{path}").parent)
             _overwrite(f"{place}/{path}", content)
-        for path in left:
+        for path in unused:
             os.unlink(f"{place}/{path}")  # noqa: PTH108
         directory.parent.mkdir(parents=True, exist_ok=True)
         os.rename(place, directory)  # noqa: PTH104
@@ -80,30 +80,24 @@ def clean(sweep: Path) -> None:
         shutil.rmtree(folder)  # nothing but what `take` has found to be a run's own files
 
 
-def _plain_files(directory: str, listed: Iterable[str]) -> set[str] | None:
-    """The files of a run's directory, if there are no others than those of its marker, Hydra's and its log."""
-    known = {
-        *listed,
-        file_names.RESULT,
-        file_names.LOG,
-        *(f"{file_names.HYDRA}/{name}" for name in file_names.OF_HYDRA),
-    }
-    folders = {name.rpartition("/")[0] for name in known} - {""}
+def _only_files(directory: str, names: Set[str]) -> set[str] | None:
+    """Those of `names` that are files of a run's directory; None where it holds anything else, or has a lock."""
+    folders = {name.rpartition("/")[0] for name in names} - {""}
     if os.path.islink(directory):  # noqa: PTH114
         return None
-    found: set[str] = set()
+    files: set[str] = set()
     try:
         for folder in ("", *folders):
             with os.scandir(f"{directory}/{folder}") as entries:
                 for entry in entries:
                     path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_file(follow_symlinks=False) and path in known:
-                        found.add(path)
+                    if entry.is_file(follow_symlinks=False) and path in names and path != file_names.LOCK:
+                        files.add(path)
                     elif not (entry.is_dir(follow_symlinks=False) and path in folders):
                         return None
     except FileNotFoundError:
         return None
-    return found
+    return files
 
 
 def _overwrite(path: str, content: bytes) -> None:
@@ -114,19 +108,19 @@ def _overwrite(path: str, content: bytes) -> None:
     except FileNotFoundError:
         handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError:  # a link, or write-protected
-        handle = _anew(path, flags)
-    there = os.fstat(handle)
-    if there.st_nlink > 1 or not stat.S_ISREG(there.st_mode):
+        handle = _replaced(path, flags)
+    status = os.fstat(handle)
+    if status.st_nlink > 1 or not stat.S_ISREG(status.st_mode):
         os.close(handle)
-        handle = _anew(path, flags)
+        handle = _replaced(path, flags)
     try:
-        if there.st_size > len(content):
+        if status.st_size > len(content):
             os.ftruncate(handle, len(content))
         atomic_files.write_whole(handle, content)
     finally:
         os.close(handle)
 
 
-def _anew(path: str, flags: int) -> int:
+def _replaced(path: str, flags: int) -> int:
     os.unlink(path)  # noqa: PTH108
     return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)

@@ -5,14 +5,29 @@ import os
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.store import run_directory, run_state, run_table
 from mlpexp.store.further_training import EarlierRuns
-from mlpexp.store.run_state import UNUSABLE, Found, State
+from mlpexp.store.run_state import UNUSABLE, State, SurveyedRun
 from mlpexp.store.sweep_manifest import Manifest
+
+
+class GridRun(NamedTuple):
+    """A run of a grid.
+
+    Attributes:
+        directory: that the grid gives it.
+        digest: of its data.
+    """
+
+    directory: Path
+    cfg: Config
+    digest: str
+    identity: str
 
 
 class Recognition:
@@ -24,103 +39,122 @@ class Recognition:
     """
 
     def __init__(self, sweep: Path, study: Manifest, *, one_length: bool) -> None:
-        self.sweep, self._place, self.known = sweep, str(sweep), study.runs | study.earlier
+        self.sweep, self._place, self._planned = sweep, str(sweep), study.runs | study.earlier
         self.in_table = run_table.results(sweep)
-        self.there = set(os.listdir(sweep)) if sweep.is_dir() else set()  # noqa: PTH208 - names
-        self.earlier = EarlierRuns(sweep, study.shorter, self.known, self.there) if one_length else None
-        self.names_in_table = {name for names in self.in_table.values() for name in names}
-        self.claimed: set[str] = set()
+        self._names = set(os.listdir(sweep)) if sweep.is_dir() else set()  # noqa: PTH208 - names
+        self._earlier = EarlierRuns(sweep, study.shorter, self._planned, self._names) if one_length else None
+        self._names_in_table = {name for results in self.in_table.values() for name in results}
+        self._claimed: set[str] = set()
 
-    def find(self, runs: Sequence[tuple[Path, Config, str]], identities: Sequence[str]) -> list[Found]:
-        """
-        Args:
-            runs: of the grid in its order: the directory that it gives each, its configuration, its data's digest.
-        """
-        directories = [directory for directory, _, _ in runs]
-        pairs = list(zip(directories, identities, strict=True))
-        found = [self._claimed(self._at(directory, identity)) for directory, identity in pairs]
-        if self.earlier is not None:
-            found = [self._further(one, *run, self.earlier) for one, run in zip(found, runs, strict=True)]
+    def find(self, runs: Sequence[GridRun]) -> list[SurveyedRun]:
+        """The state of each run of the grid, in its order."""
+        surveyed = [self._claim(self._inspect(run.directory, run.identity)) for run in runs]
+        if self._earlier is not None:
+            surveyed = [
+                self._trained_further(entry, run, self._earlier) for entry, run in zip(surveyed, runs, strict=True)
+            ]
         # names by identity of runs that the manifest does not know; read only where another run has a name
-        strays = _names_by_identity(self.sweep) if any(one.state is State.OTHER for one in found) else {}
-        for i, (directory, name) in enumerate(pairs):
-            if found[i].state is not State.DONE:
-                names = [self.known.get(name), strays.get(name), *self.in_table.get(name, {})]
-                found[i] = self._elsewhere(found[i], name, [n for n in names if n and self.sweep / n != directory])
-        if moving := [one for one in found if self._has_no_place(one)]:
-            here = set(identities)
-            others = {self.sweep / name for identity, name in self.known.items() if identity not in here}
-            taken = {one.directory for one in found} | set(directories) | others
-            for one in moving:
-                place = free_directory(one.directory, taken)
-                one.place, one.state = str(place), State.NEW
-                taken.add(place)
-        return found
+        unplanned = _names_by_identity(self.sweep) if any(entry.state is State.OTHER for entry in surveyed) else {}
+        for i, run in enumerate(runs):
+            if surveyed[i].state is not State.DONE:
+                identity = run.identity
+                names = [self._planned.get(identity), unplanned.get(identity), *self.in_table.get(identity, {})]
+                elsewhere = [name for name in names if name and self.sweep / name != run.directory]
+                surveyed[i] = self._elsewhere(surveyed[i], identity, elsewhere)
+        self._move(surveyed, runs)
+        return surveyed
 
-    def _further(self, found: Found, directory: Path, cfg: Config, digest: str, earlier: EarlierRuns) -> Found:
+    def earlier_identities(self, run: GridRun) -> list[str]:
+        """Those that the run had with fewer epochs."""
+        return [] if self._earlier is None else self._earlier.identities(run.cfg, run.digest)
+
+    def begun_place(self, surveyed: SurveyedRun, run: GridRun) -> str:
+        """See `EarlierRuns.begun_place`."""
+        return "" if self._earlier is None else self._earlier.begun_place(surveyed, run.cfg, run.digest)
+
+    def _move(self, surveyed: Sequence[SurveyedRun], runs: Sequence[GridRun]) -> None:
+        """Give the runs whose place another run has free directories."""
+        moving = [entry for entry in surveyed if self._has_no_place(entry)]
+        if not moving:
+            return
+        identities = {run.identity for run in runs}
+        taken = {self.sweep / name for identity, name in self._planned.items() if identity not in identities}
+        taken |= {entry.directory for entry in surveyed} | {run.directory for run in runs}
+        for entry in moving:
+            place = free_directory(entry.directory, taken)
+            entry.place, entry.state = str(place), State.NEW
+            taken.add(place)
+
+    def _trained_further(self, surveyed: SurveyedRun, run: GridRun, earlier_runs: EarlierRuns) -> SurveyedRun:
         """The same with the shorter run from which it is trained further, or the longer one that it has become."""
-        if found.state is State.DONE:
-            left = [self.sweep / name for name in earlier.names(cfg, digest) if name in self.there]
-            if left := [place for place in left if str(place) != found.place]:
-                before = earlier.find(left[0], cfg, digest)
-                found.earlier = before if before is not None and before.state is State.SHORTER else None
-            return found
-        if found.state is not State.OTHER and not earlier.lengths:
-            return found
-        before = earlier.find(directory, cfg, digest)
-        if before is None:
-            return found
-        if before.state is State.DONE:
-            return self._claimed(before)
-        found.earlier = before
-        if found.state in (State.NEW, State.OTHER):
-            found.state = State.SHORTER if before.has_state else State.NEW
-        return found
+        if surveyed.state is State.DONE:
+            places = [self.sweep / name for name in earlier_runs.names(run.cfg, run.digest) if name in self._names]
+            if places := [place for place in places if str(place) != surveyed.place]:
+                earlier = earlier_runs.find(places[0], run.cfg, run.digest)
+                surveyed.earlier = earlier if earlier is not None and earlier.state is State.SHORTER else None
+            return surveyed
+        if surveyed.state is not State.OTHER and not earlier_runs.lengths:
+            return surveyed
+        earlier = earlier_runs.find(run.directory, run.cfg, run.digest)
+        if earlier is None:
+            return surveyed
+        if earlier.state is State.DONE:
+            return self._claim(earlier)
+        surveyed.earlier = earlier
+        if surveyed.state in (State.NEW, State.OTHER):
+            surveyed.state = State.SHORTER if earlier.has_state else State.NEW
+        return surveyed
 
-    def _at(self, directory: Path, identity: str) -> Found:
+    def _inspect(self, directory: Path, identity: str) -> SurveyedRun:
+        """The state of the run of this identity in `directory`, or in the table under its name."""
         place = str(directory)  # texts: pathlib is slow, and there are thousands of runs
         folder, _, name = place.rpartition(os.sep)
         if folder != self._place and directory.is_relative_to(self.sweep) and directory.parent.is_symlink():
             raise UserError(f"{directory.parent} is a symbolic link; a run's directory must be a real one")
-        if folder == self._place and name not in self.there:
-            found = Found(place, State.NEW)  # a sweep with record=table has no directories
+        if folder == self._place and name not in self._names:
+            surveyed = SurveyedRun(place, State.NEW)  # a sweep with record=table has no directories
         else:
-            found = run_state.inspect(directory, identity)
-        entries = self.in_table.get(identity, {})
-        if found.state is not State.DONE and (result := entries.get(run_directory.name_in(self.sweep, directory))):
-            return Found(place, State.DONE, result)
-        return found
+            surveyed = run_state.inspect(directory, identity)
+        in_table = self.in_table.get(identity, {})
+        if surveyed.state is not State.DONE and (result := in_table.get(run_directory.name_in(self.sweep, directory))):
+            return SurveyedRun(place, State.DONE, result)
+        return surveyed
 
-    def _elsewhere(self, found: Found, identity: str, names: Sequence[str]) -> Found:
+    def _elsewhere(self, surveyed: SurveyedRun, identity: str, names: Sequence[str]) -> SurveyedRun:
+        """The run under one of these names, where it is finished there; else the same."""
         for name in names:
-            other = self._at(self.sweep / name, identity)
-            if other.state is State.DONE and other.place not in self.claimed:
-                other.earlier = found.earlier
-                return self._claimed(other)
-            if found.state is State.OTHER and other.state in (State.NEW, *UNUSABLE):
-                found = other  # where it was tried before
-        return found
+            candidate = self._inspect(self.sweep / name, identity)
+            if candidate.state is State.DONE and candidate.place not in self._claimed:
+                candidate.earlier = surveyed.earlier
+                return self._claim(candidate)
+            if surveyed.state is State.OTHER and candidate.state in (State.NEW, *UNUSABLE):
+                surveyed = candidate  # where it was tried before
+        return surveyed
 
-    def _claimed(self, found: Found) -> Found:
-        if found.state is State.DONE:
-            self.claimed.add(found.place)
-        return found
+    def _claim(self, surveyed: SurveyedRun) -> SurveyedRun:
+        """Let no other run of the grid take this finished one for itself."""
+        if surveyed.state is State.DONE:
+            self._claimed.add(surveyed.place)
+        return surveyed
 
-    def _has_no_place(self, found: Found) -> bool:
+    def _has_no_place(self, surveyed: SurveyedRun) -> bool:
         """Whether another run is where it would be, in a directory or in the table."""
-        if found.state in (State.DONE, State.SHORTER):
+        if surveyed.state in (State.DONE, State.SHORTER):
             return False
-        return found.state is State.OTHER or run_directory.name_in(self.sweep, found.place) in self.names_in_table
+        return (
+            surveyed.state is State.OTHER or run_directory.name_in(self.sweep, surveyed.place) in self._names_in_table
+        )
 
 
 def _names_by_identity(sweep: Path) -> dict[str, str]:
-    found = {}
+    names = {}
     for name in sorted(run_directory.names_of_marked(sweep)):
         with contextlib.suppress(DamagedFile, NotRegularFile):
-            found[run_directory.read_result(sweep / name).identity] = name
-    return found
+            names[run_directory.read_result(sweep / name).identity] = name
+    return names
 
 
 def free_directory(directory: Path, taken: set[Path]) -> Path:
-    names = (directory.with_name(f"{directory.name}-{number}") for number in count(2))
-    return next(place for place in names if place not in taken and not os.path.lexists(place))
+    """The first of `directory`-2, `directory`-3, … that is neither taken nor there."""
+    places = (directory.with_name(f"{directory.name}-{number}") for number in count(2))
+    return next(place for place in places if place not in taken and not os.path.lexists(place))

@@ -20,7 +20,7 @@ from mlpexp.store.run_directory import Result
 
 
 class State(Enum):
-    """How a run's directory is found."""
+    """What a survey finds in a run's directory."""
 
     NEW = "new"
     DONE = "done"
@@ -41,8 +41,8 @@ UNUSABLE = (State.DAMAGED, State.FAILED, State.INTERRUPTED)
 
 
 @dataclass(slots=True)
-class Found:
-    """One run as it is found.
+class SurveyedRun:
+    """One run as a survey of its directory finds it.
 
     Attributes:
         place: the directory where the run is or will be; not always the one that the grid gives it. A text, because
@@ -50,16 +50,16 @@ class Found:
         trained: whether training has left anything there, beside a marker.
         earlier: the run as it ended after fewer epochs, from which it is trained further; None where there is none.
         saved_as: the identity by which its state is saved, with its present or with an earlier number of epochs.
-        begun: the directory where it was begun with fewer epochs, which had not ended; empty where there is none.
+        begun_place: the directory where it was begun with fewer epochs, which had not ended; empty where there is none.
     """
 
     place: str
     state: State
     result: Result | None = None
     trained: bool = True
-    earlier: "Found | None" = None
+    earlier: "SurveyedRun | None" = None
     saved_as: str = ""
-    begun: str = ""
+    begun_place: str = ""
 
     @property
     def directory(self) -> Path:
@@ -71,7 +71,7 @@ class Found:
         return self.result is not None and file_names.LAST in self.result.files
 
 
-def inspect(directory: Path, identity: str) -> Found:
+def inspect(directory: Path, identity: str) -> SurveyedRun:
     """The state of `directory` for the run of this identity.
 
     Raises:
@@ -84,102 +84,106 @@ def inspect(directory: Path, identity: str) -> Found:
     try:
         names = set(os.listdir(place))  # noqa: PTH208
     except FileNotFoundError:
-        return Found(place, State.NEW)
+        return SurveyedRun(place, State.NEW)
     except NotADirectoryError:
         raise UserError(f"{directory} is a file where a run's directory should be; move it away") from None
     except PermissionError as error:
         raise UnreadableFile(f"{directory} cannot be read ({error.strerror}); make it readable and try again") from None
     if file_names.RESULT not in names:
-        return Found(place, State.NEW if names <= file_names.BEFORE_TRAINING else State.DAMAGED)
+        return SurveyedRun(place, State.NEW if names <= file_names.BEFORE_TRAINING else State.DAMAGED)
     try:
         result = run_directory.read_result(directory)
     except (DamagedFile, NotRegularFile):
-        return Found(place, State.DAMAGED)
+        return SurveyedRun(place, State.DAMAGED)
     if result.status not in run_directory.FINAL:
         if result.identity != identity:
-            return Found(place, State.DAMAGED)
+            return SurveyedRun(place, State.DAMAGED)
         state = State.FAILED if result.status == "failed" else State.INTERRUPTED
-        return Found(place, state, trained=not names <= {*file_names.BEFORE_TRAINING, file_names.RESULT})
+        return SurveyedRun(place, state, trained=not names <= {*file_names.BEFORE_TRAINING, file_names.RESULT})
     if not _are_whole(place, result.files):
-        return Found(place, State.DAMAGED)
+        return SurveyedRun(place, State.DAMAGED)
     if result.identity != identity:
-        return Found(place, State.OTHER)
-    return Found(place, State.DONE, result)
+        return SurveyedRun(place, State.OTHER)
+    return SurveyedRun(place, State.DONE, result)
 
 
-def set_aside(found: Found, aside: Path) -> Path:
+def set_aside(run: SurveyedRun, aside: Path) -> Path:
     """Move a run's directory out of the way, below `aside`; returns where.
 
     Raises:
-        UserError: see `vacant`.
+        UserError: see `unused_path`.
     """
-    place = vacant(aside, found.directory.name)
-    found.directory.rename(place)
+    place = unused_path(aside, run.directory.name)
+    run.directory.rename(place)
     return place
 
 
-def keep_saved(found: Found, aside: Path) -> None:
+def keep_saved(run: SurveyedRun, aside: Path) -> None:
     """Prepare the directory of a run whose training is continued: its metrics and weights so far stay, its marker goes.
 
     What else is there was left by a crash while the run was written, and is set aside.
     """
-    if not found.directory.is_dir():
+    if not run.directory.is_dir():
         return
-    names = {path.name for path in found.directory.iterdir()}
+    names = {path.name for path in run.directory.iterdir()}
     written_in_training = {file_names.METRICS, file_names.WEIGHTS_BY_EPOCH}
     if names <= {*file_names.BEFORE_TRAINING, file_names.RESULT, *written_in_training}:
-        (found.directory / file_names.RESULT).unlink(missing_ok=True)
+        (run.directory / file_names.RESULT).unlink(missing_ok=True)
     else:
-        set_content_aside(found.directory, aside)
+        set_content_aside(run.directory, aside)
 
 
-def take_over(found: Found, aside: Path) -> None:
+def take_over(run: SurveyedRun, aside: Path) -> None:
     """Give a run the directory in which it was begun with fewer epochs, or set that aside.
 
     Raises:
-        UserError: see `vacant`.
+        UserError: see `unused_path`.
     """
-    begun = Path(found.begun)
-    names = {path.name for path in begun.iterdir()}
+    directory = Path(run.begun_place)
+    names = {path.name for path in directory.iterdir()}
     is_empty = names <= {*file_names.BEFORE_TRAINING, file_names.RESULT}
-    if os.path.lexists(found.place) or not (is_empty or found.state is State.SAVED):
-        begun.rename(vacant(aside, begun.name))
+    if os.path.lexists(run.place) or not (is_empty or run.state is State.SAVED):
+        directory.rename(unused_path(aside, directory.name))
         return
-    (begun / file_names.RESULT).unlink(missing_ok=True)
-    found.directory.parent.mkdir(parents=True, exist_ok=True)
-    begun.rename(found.directory)
+    (directory / file_names.RESULT).unlink(missing_ok=True)
+    run.directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.rename(run.directory)
 
 
 def set_content_aside(directory: Path, aside: Path) -> None:
     """As `set_aside`, but the directory itself stays, with what it held before training.
 
     Raises:
-        UserError: see `vacant`.
+        UserError: see `unused_path`.
     """
-    place = vacant(aside, directory.name)
+    place = unused_path(aside, directory.name)
     place.mkdir()
     for path in directory.iterdir():
         if path.name not in file_names.BEFORE_TRAINING:
             path.rename(place / path.name)
 
 
-def remove_shorter(found: Found, aside: Path) -> None:
-    """Remove a run that has been trained further elsewhere: what its marker lists, what Hydra wrote, its log.
+def files_of(result: Result) -> set[str]:
+    """What mlpexp and Hydra have written of a finished run, by path relative to its directory."""
+    return {*file_names.UNLISTED, *result.files}
+
+
+def remove_shorter(run: SurveyedRun, aside: Path) -> None:
+    """Remove the files of a run that has been trained further elsewhere, see `files_of`.
 
     Other files in its directory are set aside. After a crash in the middle it can be called again.
 
     Raises:
-        UserError: see `vacant`.
+        UserError: see `unused_path`.
     """
-    assert found.result is not None
-    directory, place = found.directory, str(found.directory)  # texts: a sweep removes ten thousand small files
+    assert run.result is not None
+    directory, place = run.directory, str(run.directory)  # texts: a sweep removes ten thousand small files
     if not directory.is_dir() or directory.is_symlink():
         return
-    of_hydra = [f"{file_names.HYDRA}/{name}" for name in file_names.OF_HYDRA]
-    listed = [*of_hydra, *found.result.files, file_names.LOG, file_names.LOCK]
-    folders = {folder: f"{place}/{folder}" for folder in {name.rpartition("/")[0] for name in listed} if folder}
+    names = sorted(files_of(run.result) - {file_names.RESULT})
+    folders = {folder: f"{place}/{folder}" for folder in {name.rpartition("/")[0] for name in names} if folder}
     links = {folder for folder, path in folders.items() if os.path.islink(path)}  # noqa: PTH114
-    for name in listed:
+    for name in names:
         if name.rpartition("/")[0] not in links:
             with suppress(FileNotFoundError):
                 os.unlink(f"{place}/{name}")  # noqa: PTH108
@@ -191,7 +195,7 @@ def remove_shorter(found: Found, aside: Path) -> None:
         os.unlink(f"{place}/{file_names.RESULT}")  # noqa: PTH108
     remove_empty(directory)
     if directory.is_dir():
-        directory.rename(vacant(aside, directory.name))
+        directory.rename(unused_path(aside, directory.name))
 
 
 def remove_empty(directory: Path) -> None:
@@ -200,7 +204,7 @@ def remove_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def vacant(aside: Path, name: str) -> Path:
+def unused_path(aside: Path, name: str) -> Path:
     """An unused path below `aside` for what was called `name`.
 
     Raises:
@@ -219,14 +223,14 @@ def _are_whole(directory: str, files: Mapping[str, Mapping[str, int | str]]) -> 
     folders = {name.rpartition("/")[0] for name in files}
     if any(folder and os.path.islink(f"{directory}/{folder}") for folder in folders):  # noqa: PTH114
         return False
-    for name, noted in files.items():
-        size = noted.get("size")
+    for name, checksum in files.items():
+        size = checksum.get("size")
         if not isinstance(size, int):
             return False
         try:
             content = safe_files.read_bytes(f"{directory}/{name}", size, follow=False)
         except (FileNotFoundError, NotRegularFile):
             return False
-        if len(content) != size or hashlib.sha256(content).hexdigest() != noted.get("sha256"):
+        if len(content) != size or hashlib.sha256(content).hexdigest() != checksum.get("sha256"):
             return False
     return True

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from mlpexp import data
@@ -29,8 +30,8 @@ from mlpexp.store import (
 )
 from mlpexp.store.directory_checks import check_sweep_directory
 from mlpexp.store.identity import identity
-from mlpexp.store.run_recognition import Recognition, free_directory
-from mlpexp.store.run_state import UNUSABLE, Found, State
+from mlpexp.store.run_recognition import GridRun, Recognition, free_directory
+from mlpexp.store.run_state import UNUSABLE, State, SurveyedRun
 from mlpexp.store.sweep_manifest import Manifest
 
 WORDS = {
@@ -49,28 +50,28 @@ class Survey:
     """What is known of every run before any is started.
 
     Attributes:
-        found: by the directory that the grid gives the run.
+        runs: by the directory that the grid gives the run.
         manifest: of the sweep with these runs.
-        begun: the directories of runs that an earlier command has begun with a number of epochs that is withdrawn.
+        withdrawn: the directories of runs that an earlier command has begun with a number of epochs that is withdrawn.
+        shorter_in_table: how many new runs the table has with fewer epochs.
     """
 
-    found: dict[str, Found]
+    runs: dict[str, SurveyedRun]
     manifest: Manifest
-    begun: list[str] = field(default_factory=list)
-    anew: int = 0
-    """new runs that the table has with fewer epochs"""
+    withdrawn: list[str] = field(default_factory=list)
+    shorter_in_table: int = 0
 
     def sentence(self) -> str:
         """E.g. `1,080 runs: 1,000 done before, 3 damaged, 77 new`; empty where all are new."""
-        counts = Counter(one.state for one in self.found.values())
-        if counts[State.NEW] == len(self.found) and not self.begun and not self.anew:
+        counts = Counter(run.state for run in self.runs.values())
+        if counts[State.NEW] == len(self.runs) and not self.withdrawn and not self.shorter_in_table:
             return ""
-        parts = [f"{counts[state]:,} {words}" for state, words in WORDS.items() if counts[state]]
-        if self.anew:
-            parts[-1] += f" ({self.anew:,} of them from their beginning: a table keeps no states of shorter trainings)"
-        if self.begun:
-            parts.append(f"{len(self.begun):,} begun with more epochs, of which none had ended (set aside)")
-        return f"{len(self.found):,} runs: {', '.join(parts)}"
+        phrases = [f"{counts[state]:,} {words}" for state, words in WORDS.items() if counts[state]]
+        if count := self.shorter_in_table:
+            phrases[-1] += f" ({count:,} of them from their beginning: a table keeps no states of shorter trainings)"
+        if self.withdrawn:
+            phrases.append(f"{len(self.withdrawn):,} begun with more epochs, of which none had ended (set aside)")
+        return f"{len(self.runs):,} runs: {', '.join(phrases)}"
 
 
 class RunStore:
@@ -95,52 +96,60 @@ class RunStore:
         for name in (file_names.RESULTS, file_names.MULTIRUN):
             if (self.directory / name).is_dir():
                 raise UserError(f"{self.directory / name} is a directory where a file should be; move it away")
+        digest = ByObject(data.digest)
         unique = dict(jobs)
-        places = [Path(place) for place in unique]
-        digests = ByObject(data.digest)
-        old = sweep_manifest.read(self.directory)
-        new = sweep_manifest.study((cfg, digests(cfg.data)) for cfg in unique.values())
-        names = [place.name for place in places] if old is not None else []
-        begun: list[str] = []
-        if old is not None and same_study:
-            old, begun = further_training.withdrawn(old, new, self.directory)
-        longer = further_training.lengthened(old, new) if old is not None and same_study else old
-        study = sweep_manifest.joined(longer, new, self.directory, names=names, refuse=same_study)
-        if longer is not old:
-            further_training.refuse(list(unique.values()), self.directory)
-        runs = [(place, cfg, digests(cfg.data)) for place, cfg in zip(places, unique.values(), strict=True)]
-        identities = [identity(cfg, digest) for _, cfg, digest in runs]
+        runs = [
+            GridRun(Path(place), cfg, digest(cfg.data), identity(cfg, digest(cfg.data)))
+            for place, cfg in unique.items()
+        ]
+        study, withdrawn = self._study(runs, same_study=same_study)
         one_length = same_study and further_training.EPOCHS in study.constants
         recognition = Recognition(self.directory, study, one_length=one_length)
-        found = recognition.find(runs, identities)
-        if recognition.earlier is not None and study.shorter:
-            before = [name for _, cfg, digest in runs for name in recognition.earlier.identities(cfg, digest)]
-            study.earlier |= {name: study.runs.pop(name) for name in before if name in study.runs}
-        anew = sum(one.state is State.NEW and one.earlier is not None for one in found)
-        if recognition.earlier is not None and recognition.in_table and study.shorter:
-            anew += sum(
-                one.state is State.NEW
-                and one.earlier is None
-                and any(name in recognition.in_table for name in recognition.earlier.identities(cfg, digest))
-                for one, (_, cfg, digest) in zip(found, runs, strict=True)
-            )
+        surveyed = recognition.find(runs)
+        earlier_identities = [recognition.earlier_identities(run) for run in runs]
+        for name in chain.from_iterable(earlier_identities):
+            if name in study.runs:
+                study.earlier[name] = study.runs.pop(name)
+        shorter_in_table = sum(
+            entry.state is State.NEW
+            and (entry.earlier is not None or any(name in recognition.in_table for name in identities))
+            for entry, identities in zip(surveyed, earlier_identities, strict=True)
+        )
         saved = stack_states.saved_runs(self.directory)
-        for one, name, (_, cfg, digest) in zip(found, identities, runs, strict=True):
-            if one.state not in (State.NEW, State.SHORTER, State.DAMAGED, State.INTERRUPTED):
+        for entry, run, identities in zip(surveyed, runs, earlier_identities, strict=True):
+            if entry.state not in (State.NEW, State.SHORTER, State.DAMAGED, State.INTERRUPTED):
                 continue
-            before = recognition.earlier.identities(cfg, digest) if saved and recognition.earlier is not None else []
-            names = [name] if one.state is State.SHORTER else [name, *before]  # what has ended has more epochs
-            if states := [own for own in names if own in saved]:
-                one.saved_as, one.state = states[0], State.SAVED
-            if study.shorter and one.earlier is None and recognition.earlier is not None:
-                one.begun = recognition.earlier.begun(one, cfg, digest)
+            # what has ended has more epochs than what was saved before
+            candidates = [run.identity, *(() if entry.state is State.SHORTER else identities)]
+            if saved_as := next((name for name in candidates if name in saved), ""):
+                entry.saved_as, entry.state = saved_as, State.SAVED
+            if entry.earlier is None:
+                entry.begun_place = recognition.begun_place(entry, run)
         inside = f"{self.directory}{os.sep}"
         study.runs |= {
-            name: run_directory.name_in(self.directory, one.place)
-            for name, one in zip(identities, found, strict=True)
-            if one.place.startswith(inside)
+            run.identity: run_directory.name_in(self.directory, entry.place)
+            for entry, run in zip(surveyed, runs, strict=True)
+            if entry.place.startswith(inside)
         }
-        return Survey(dict(zip(unique, found, strict=True)), study, begun, anew)
+        return Survey(dict(zip(unique, surveyed, strict=True)), study, withdrawn, shorter_in_table)
+
+    def _study(self, runs: Sequence[GridRun], *, same_study: bool) -> tuple[Manifest, list[str]]:
+        """The study of the directory with these runs; the directories that a withdrawn number of epochs has begun.
+
+        Raises:
+            UserError: see `survey`.
+        """
+        old = sweep_manifest.read(self.directory)
+        new = sweep_manifest.study((run.cfg, run.digest) for run in runs)
+        if old is None or not same_study:
+            return sweep_manifest.joined(old, new, self.directory, refuse=same_study), []
+        old, withdrawn = further_training.withdrawn(old, new, self.directory)
+        longer = further_training.lengthened(old, new)
+        names = [run.directory.name for run in runs]
+        study = sweep_manifest.joined(longer, new, self.directory, names=names, refuse=True)
+        if longer is not old:
+            further_training.refuse([run.cfg for run in runs], self.directory)
+        return study, withdrawn
 
     def prepare(self, survey: Survey) -> None:
         """Set aside what is damaged, failed or interrupted, and write the manifest; the directory's lock is held."""
@@ -148,41 +157,42 @@ class RunStore:
         atomic_files.make_directory(self.directory, parents=True)
         atomic_files.clean(self.directory)
         recycled_directory.clean(self.directory)
-        if moved := [one for one in survey.found.values() if one.earlier and one.earlier.place == one.place]:
+        runs = survey.runs.values()
+        if moved := [run for run in runs if run.earlier and run.earlier.place == run.place]:
             self._make_room(moved, survey.manifest)
-        here = {one.place for one in survey.found.values()}
-        for begun in [self.directory / name for name in survey.begun]:
-            if str(begun) not in here:
-                begun.rename(run_state.vacant(aside, begun.name))
-        for one in survey.found.values():
-            if one.begun:
-                run_state.take_over(one, aside)
-            if one.state is State.DONE and one.earlier is not None:
-                run_state.remove_shorter(one.earlier, aside)  # a crash came between the longer run and this
-            if one.state is State.INTERRUPTED and not one.trained:
-                (one.directory / file_names.RESULT).unlink()  # stopped before anything came of it
-            elif one.state is State.SAVED:
-                run_state.keep_saved(one, aside)
-            elif one.state in UNUSABLE:
-                run_state.set_aside(one, aside)
+        places = {run.place for run in runs}
+        for directory in [self.directory / name for name in survey.withdrawn]:
+            if str(directory) not in places:
+                directory.rename(run_state.unused_path(aside, directory.name))
+        for run in runs:
+            if run.begun_place:
+                run_state.take_over(run, aside)
+            if run.state is State.DONE and run.earlier is not None:
+                run_state.remove_shorter(run.earlier, aside)  # a crash came between the longer run and this
+            if run.state is State.INTERRUPTED and not run.trained:
+                (run.directory / file_names.RESULT).unlink()  # stopped before anything came of it
+            elif run.state is State.SAVED:
+                run_state.keep_saved(run, aside)
+            elif run.state in UNUSABLE:
+                run_state.set_aside(run, aside)
         sweep_manifest.write(self.directory, survey.manifest)
-        done = {one.result.identity for one in survey.found.values() if one.state is State.DONE and one.result}
+        done = {run.result.identity for run in runs if run.state is State.DONE and run.result}
         for name in survey.manifest.earlier.values():
             run_state.remove_empty(self.directory / name)
-        known = survey.manifest.runs.keys() | survey.manifest.earlier.keys()
-        stack_states.keep(self.directory, known - done)
+        planned = survey.manifest.runs.keys() | survey.manifest.earlier.keys()
+        stack_states.keep(self.directory, planned - done)
 
-    def _make_room(self, runs: Sequence[Found], manifest: Manifest) -> None:
+    def _make_room(self, runs: Sequence[SurveyedRun], manifest: Manifest) -> None:
         """Give shorter runs other names, where the longer ones have the names that they had."""
         taken = {self.directory / name for names in (manifest.runs, manifest.earlier) for name in names.values()}
         moves = []
-        for one in runs:
-            assert one.earlier is not None
-            assert one.earlier.result is not None
-            place = free_directory(one.directory, taken)
+        for run in runs:
+            assert run.earlier is not None
+            assert run.earlier.result is not None
+            place = free_directory(run.directory, taken)
             taken.add(place)
-            manifest.earlier[one.earlier.result.identity] = self.name_of(place)
-            moves.append((one.earlier, place))
+            manifest.earlier[run.earlier.result.identity] = self.name_of(place)
+            moves.append((run.earlier, place))
         sweep_manifest.write(self.directory, manifest)  # first: a run is found under its new name and under its old one
         for earlier, place in moves:
             earlier.directory.rename(place)

@@ -15,10 +15,7 @@ from mlpexp.store.results_table import load_results
 from mlpexp.store.run_directory import Result
 
 # beside those that a run's marker lists
-KNOWN = (
-    *(file_names.RESULT, *file_names.TABLES, file_names.LAST, file_names.BEST, file_names.WEIGHTS_BY_EPOCH),
-    *(file_names.LOG, file_names.LOCK, *(f"{file_names.HYDRA}/{name}" for name in file_names.OF_HYDRA)),
-)
+KNOWN = (*file_names.UNLISTED, *file_names.TABLES, file_names.LAST, file_names.BEST, file_names.WEIGHTS_BY_EPOCH)
 DERIVED = ("evaluation",)  # directories of files that can be made again, see `owned_directory`
 
 
@@ -31,7 +28,7 @@ class StoredRun:
         status: as in `results.csv`; `damaged` where a file differs in size from what the marker says, `unfinished`
             where there is no marker.
         ours: the files of its directory that mlpexp has written, with their sizes in bytes.
-        others: all other files there, which stay where they are.
+        foreign: all other files there, which stay where they are.
         is_aside: it was set aside, and another run has its place.
     """
 
@@ -40,7 +37,7 @@ class StoredRun:
     directory: Path | None = None
     result: Result | None = None
     ours: dict[Path, int] = field(default_factory=dict)
-    others: list[Path] = field(default_factory=list)
+    foreign: list[Path] = field(default_factory=list)
     in_table: bool = False
     is_aside: bool = False
 
@@ -62,16 +59,16 @@ def runs(sweep: Path) -> list[StoredRun]:
     names = dict.fromkeys(_listed(sweep))
     names |= dict.fromkeys(manifest.runs.values() if manifest else ())
     names |= dict.fromkeys(run_directory.names_of_marked(sweep))
-    found = [_in_directory(sweep, name) for name in names if is_real(sweep, name)]
+    stored = [_in_directory(sweep, name) for name in names if is_real(sweep, name)]
     for results in run_table.results(sweep).values():
         for name, result in results.items():
-            found.append(StoredRun(name=name, status=result.status, result=result, in_table=True))
+            stored.append(StoredRun(name=name, status=result.status, result=result, in_table=True))
     aside = sweep / file_names.SET_ASIDE
     for path in sorted(aside.iterdir()) if _is_directory(aside) else ():
         if is_real(sweep, name := path.relative_to(sweep).as_posix()):
-            found.append(_in_directory(sweep, name, is_aside=True))
+            stored.append(_in_directory(sweep, name, is_aside=True))
     place = {name: number for number, name in enumerate(names)}
-    return sorted(found, key=lambda run: (run.is_aside, place.get(run.name, len(place))))
+    return sorted(stored, key=lambda run: (run.is_aside, place.get(run.name, len(place))))
 
 
 def is_real(sweep: Path, name: str) -> bool:
@@ -106,20 +103,20 @@ def _in_directory(sweep: Path, name: str, *, is_aside: bool = False) -> StoredRu
         status = "damaged"
     except UserError:  # none
         status = "unfinished"
-    there = dict(_files(directory))
-    if result is not None and any(there.get(directory / file) != noted["size"] for file, noted in result.files.items()):
+    sizes = dict(_files(directory))
+    if result is not None and any(sizes.get(directory / name) != file["size"] for name, file in result.files.items()):
         status = "damaged"
     listed = {directory / file for file in (*KNOWN, *(result.files if result else ()))}
     for derived in DERIVED:
         listed |= files_of(directory / derived, derived)
-    ours = {path: size for path, size in there.items() if path in listed or _is_ours(path, directory)}
+    ours = {path: size for path, size in sizes.items() if path in listed or _is_ours(path, directory)}
     return StoredRun(
         name=name,
         status=status,
         directory=directory,
         result=result,
         ours=ours,
-        others=sorted(there.keys() - ours.keys()),
+        foreign=sorted(sizes.keys() - ours.keys()),
         is_aside=is_aside,
     )
 

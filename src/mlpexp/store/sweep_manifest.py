@@ -78,14 +78,14 @@ def study(runs: Iterable[tuple[Config, str]]) -> Manifest:
     """The study that runs make, by their configurations and digests of data, without their directories."""
     iterator = iter(runs)
     first, digest = next(iterator)
-    old = {name: entry(first, name) for name in NAMES}
-    constants = {key: value for one in old.values() for key, value in leaves(one.content)}
+    entries = {name: entry(first, name) for name in NAMES}
+    constants = {key: value for part in entries.values() for key, value in leaves(part.content)}
     # generated data is determined by its configuration
     if not DATA_SETS[first.data.name].generated:
         constants[DIGEST] = digest
     varied: set[str] = set()
     compared: dict[int, Any] = {id(shared := all_but_the_seed(first)): shared}  # by id; kept, so that no other gets it
-    for cfg, own in iterator:
+    for cfg, other_digest in iterator:
         if cfg.seed != first.seed:
             varied.add("seed")
         if id(shared := all_but_the_seed(cfg)) in compared:
@@ -93,17 +93,17 @@ def study(runs: Iterable[tuple[Config, str]]) -> Manifest:
         if len(compared) < MAX_COMPARED:
             compared[id(shared)] = shared
         for name in NAMES:
-            if (new := entry(cfg, name)) is not old[name]:
-                varied |= _differing(dict(leaves(old[name].content)), dict(leaves(new.content)))
+            if (new := entry(cfg, name)) is not entries[name]:
+                varied |= _differing(dict(leaves(entries[name].content)), dict(leaves(new.content)))
         generated = DATA_SETS[cfg.data.name].generated
-        if (None if generated else own) != constants.get(DIGEST):
+        if (None if generated else other_digest) != constants.get(DIGEST):
             varied.add(DIGEST)
     return Manifest(constants={k: v for k, v in constants.items() if k not in varied}, varied=sorted(varied))
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
-    both = new.keys() & old.keys()
-    return (new.keys() ^ old.keys()) | {key for key in both if new[key] != old[key]}
+    common = new.keys() & old.keys()
+    return (new.keys() ^ old.keys()) | {key for key in common if new[key] != old[key]}
 
 
 def joined(
@@ -121,31 +121,31 @@ def joined(
     """
     if old is None:
         return new
-    there, here = _spelled_out(old), _spelled_out(new)
-    for key, value in here.items():
-        if refuse and key not in REPEATED and key in there and there[key] != value:
-            if old.runs and key.startswith(GROWING) and _is_named(key, [*old.runs.values(), *names]):
-                continue
-            if key == DIGEST:
-                raise UserError(
-                    f"{directory} holds another study: the data's bytes are others than when it began; restore the "
-                    "file, or choose another name=…"
-                )
-            if key == PLUGINS and there[key] and value:
-                changed = ", ".join(sorted({plugin.partition("@")[0] for plugin in {*there[key]} ^ {*value}}))
-                raise UserError(
-                    f"{directory} holds another study: the plugins have changed since it began ({changed}), and so may "
-                    "the runs; choose another name=…, or restore them"
-                )
-            raise UserError(
-                f"{directory} holds another study: {key} is {spell(there[key])} there and {spell(value)} "
-                "here; choose another name=…"
-            )
-    both = {key: value for key, value in here.items() if there.get(key, value) == value}
-    varied = (set(old.varied) | set(new.varied) | set(here)) - set(both)
-    constants = {key: value for key, value in both.items() if key not in old.varied}
-    varied |= set(both) - set(constants)
+    old_values, new_values = _spelled_out(old), _spelled_out(new)
+    if refuse:
+        named = [*old.runs.values(), *names] if old.runs else []
+        for key, value in new_values.items():
+            is_new_point = named and key.startswith(GROWING) and _is_named(key, named)
+            if key in old_values and old_values[key] != value and key not in REPEATED and not is_new_point:
+                raise UserError(f"{directory} holds another study: {_difference(key, old_values[key], value)}")
+    common = {key: value for key, value in new_values.items() if old_values.get(key, value) == value}
+    varied = (set(old.varied) | set(new.varied) | set(new_values)) - set(common)
+    constants = {key: value for key, value in common.items() if key not in old.varied}
+    varied |= set(common) - set(constants)
     return replace(old, constants=constants, varied=sorted(varied), runs=old.runs | new.runs)
+
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    """In what a study differs, and what to do, as the end of a message."""
+    if key == DIGEST:
+        return "the data's bytes are others than when it began; restore the file, or choose another name=…"
+    if key == PLUGINS and old and new:
+        changed = ", ".join(sorted({plugin.partition("@")[0] for plugin in {*old} ^ {*new}}))
+        return (
+            f"the plugins have changed since it began ({changed}), and so may the runs; choose another name=…, or "
+            "restore them"
+        )
+    return f"{key} is {spell(old)} there and {spell(new)} here; choose another name=…"
 
 
 def _is_named(key: str, names: Iterable[str]) -> bool:

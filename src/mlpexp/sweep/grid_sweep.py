@@ -118,7 +118,7 @@ def _explained(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
     swept = tuple(swept_keys([run.overrides for run in runs]))
     jobs = {run.output_dir: run for run in runs}
     for job in runs:
-        job.surveyed(survey.found[job.output_dir], swept)
+        job.take_survey(survey.runs[job.output_dir], swept)
     left = [job for job in jobs.values() if job.done is None]
     plan = planned(left) if left else None
     stacks = {run: number for number, stack in enumerate(plan.stacks if plan else ()) for run in stack.runs}
@@ -129,7 +129,7 @@ def _explained(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
         return {
             "run": run.number,
             "name": run_directory.name_in(sweep.directory, run.directory),
-            "status": run.done.status if run.done is not None else survey.found[run.output_dir].state.value,
+            "status": run.done.status if run.done is not None else survey.runs[run.output_dir].state.value,
             **(run.hparams if swept else {}),
             "stack": None if number is None else stacks.get(number),
             "alone": None if number is None or plan is None else plan.alone.get(number),

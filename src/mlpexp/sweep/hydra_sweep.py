@@ -184,10 +184,10 @@ class Sweep:
             writing: list[float] = []  # seconds of each run that is new
             jobs: dict[str, Job] = {}  # by directory: equal runs are trained once
             for run in runs:
-                run.surveyed(survey.found[run.output_dir], swept)
+                run.take_survey(survey.runs[run.output_dir], swept)
                 if run.output_dir not in jobs and (run.done or not run.needs_run_job):
                     jobs[run.output_dir] = run
-                    if not self.hydra.has_job_callbacks and run.waits(survey.found[run.output_dir]):
+                    if not self.hydra.has_job_callbacks and run.waits(survey.runs[run.output_dir]):
                         continue
                     if run.config.record == "run":
                         started = time.perf_counter()

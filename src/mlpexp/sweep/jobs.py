@@ -26,7 +26,7 @@ from mlpexp.store import atomic_files, failure_record, run_directory
 from mlpexp.store.file_names import HYDRA, LOG
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import FINAL, Result
-from mlpexp.store.run_state import Found, State
+from mlpexp.store.run_state import State, SurveyedRun
 from mlpexp.store.run_weights import Weights
 
 
@@ -54,7 +54,7 @@ class Job:
     """digest of the data at the start of the sweep"""
     done: "Result | None" = None
     """its result if an earlier start has finished it; it is not trained again"""
-    earlier: "Found | None" = None
+    earlier: "SurveyedRun | None" = None
     """the run as it ended after fewer epochs, from which it is trained further"""
     saved_as: str = ""
     """the identity by which the survey has found its state, if it is saved"""
@@ -82,21 +82,21 @@ class Job:
         """Its log file; None if its logging is switched off."""
         return None if self.log_name is None else self.directory / self.log_name
 
-    def surveyed(self, found: Found, swept: tuple[str, ...] = ()) -> None:
-        """Note where and how a survey has found it."""
-        self.place, self.done, self.swept = found.place, found.result, swept
-        self.earlier = found.earlier if found.result is None else None
-        self.saved_as = found.saved_as
+    def take_survey(self, surveyed: SurveyedRun, swept: tuple[str, ...] = ()) -> None:
+        """Keep where and in which state a survey has found it."""
+        self.place, self.done, self.swept = surveyed.place, surveyed.result, swept
+        self.earlier = surveyed.earlier if surveyed.result is None else None
+        self.saved_as = surveyed.saved_as
         self.data_digest = data.digest(self.config.data)
 
-    def waits(self, found: Found) -> bool:
+    def waits(self, surveyed: SurveyedRun) -> bool:
         """Whether its directory is not needed before it has trained: it continues a shorter run, which stays till then.
 
         Args:
-            found: the run in the survey.
+            surveyed: the run in the survey.
         """
         return (
-            found.state is State.SHORTER
+            surveyed.state is State.SHORTER
             and self.config.record == "run"
             and self.config.tracking.weights is None  # written while it trains
             and self.output_subdir == HYDRA

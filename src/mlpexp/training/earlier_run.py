@@ -41,7 +41,7 @@ from mlpexp.store import (
 )
 from mlpexp.store.identity import identity
 from mlpexp.store.run_directory import Result
-from mlpexp.store.run_state import Found
+from mlpexp.store.run_state import SurveyedRun
 from mlpexp.tracking.event_files import epoch_times
 from mlpexp.training import resume
 from mlpexp.training.resume import Continued
@@ -52,7 +52,7 @@ _OF_FILES = {f"data.{key}" for key in FILE_KEYS}
 
 
 def continued_state(
-    earlier: Found | None, cfg: Config, data: Prepared, directory: Path, sweep: Path
+    earlier: SurveyedRun | None, cfg: Config, data: Prepared, directory: Path, sweep: Path
 ) -> TrainingState | None:
     """The state from which a run continues in a stack; None where it trains from its beginning.
 
@@ -64,16 +64,16 @@ def continued_state(
         return None
     if cfg.tracking.diagnostics and file_names.LAYERS not in earlier.result.files:
         return None  # half a history of the layers could not be drawn
-    keeps = cfg.tracking.weights is not None
-    if keeps and file_names.WEIGHTS_BY_EPOCH not in earlier.result.files:
+    keeps_weights = cfg.tracking.weights is not None
+    if keeps_weights and file_names.WEIGHTS_BY_EPOCH not in earlier.result.files:
         return None
     try:
-        found = training_state(earlier.directory, earlier.result, cfg, data)
-        if keeps:
-            kept = read_files(earlier.directory, earlier.result)[file_names.WEIGHTS_BY_EPOCH]
+        state = training_state(earlier.directory, earlier.result, cfg, data)
+        if keeps_weights:
+            weights = read_files(earlier.directory, earlier.result)[file_names.WEIGHTS_BY_EPOCH]
             atomic_files.make_directory(directory, parents=True)
-            atomic_files.write(directory / file_names.WEIGHTS_BY_EPOCH, kept)
-        return found
+            atomic_files.write(directory / file_names.WEIGHTS_BY_EPOCH, weights)
+        return state
     except (UserError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         log.warning(_DAMAGED, earlier.directory, " ".join(str(error).split())[:200])
         if earlier.directory.is_dir():
@@ -82,7 +82,7 @@ def continued_state(
 
 
 def continued_alone(
-    earlier: Found | None, cfg: Config, overrides: Sequence[str], data: Prepared, directory: Path
+    earlier: SurveyedRun | None, cfg: Config, overrides: Sequence[str], data: Prepared, directory: Path
 ) -> Continued | None:
     """What a run that trains alone continues from, copied into its directory; None where it trains from its beginning.
 
@@ -95,8 +95,8 @@ def continued_alone(
     if earlier is None or earlier.result is None or not earlier.has_state or earlier.result.status == "diverged":
         return None
     files = dict[str, bytes]()
-    given = [item for item in overrides if parse(item).key in _OF_FILES]
-    given += [f"{further_training.EPOCHS}={cfg.trainer.max_epochs}", f"threads={cfg.threads}"]
+    texts = [item for item in overrides if parse(item).key in _OF_FILES]
+    texts += [f"{further_training.EPOCHS}={cfg.trainer.max_epochs}", f"threads={cfg.threads}"]
     try:
         files = read_files(earlier.directory, earlier.result)
         if record(earlier.directory, files, cfg).progress.stopped:
@@ -104,8 +104,8 @@ def continued_alone(
         for name, content in files.items():
             atomic_files.make_directory((directory / name).parent)
             atomic_files.write(directory / name, content)
-        found = resume.find(replace(cfg, resume=str(directory)), given)
-        if identity(found.cfg, data.digest) != identity(cfg, data.digest):
+        continued = resume.find(replace(cfg, resume=str(directory)), texts)
+        if identity(continued.cfg, data.digest) != identity(cfg, data.digest):
             raise UserError("its configuration is another one than its marker says")
     except (UserError, ValueError, KeyError) as error:
         log.warning(_DAMAGED, earlier.directory, first_line(error))
@@ -114,8 +114,8 @@ def continued_alone(
         if earlier.directory.is_dir():
             run_state.set_aside(earlier, earlier.directory.parent / file_names.SET_ASIDE)
         return None
-    tracking = replace(cfg.tracking, diagnostics=cfg.tracking.diagnostics and bool(found.layer_rows))
-    return replace(found, cfg=replace(cfg, tracking=tracking))
+    tracking = replace(cfg.tracking, diagnostics=cfg.tracking.diagnostics and bool(continued.layer_rows))
+    return replace(continued, cfg=replace(cfg, tracking=tracking))
 
 
 def training_state(directory: Path, result: Result, cfg: Config, data: Prepared) -> TrainingState:
@@ -130,21 +130,22 @@ def training_state(directory: Path, result: Result, cfg: Config, data: Prepared)
         ValueError: a checkpoint is not one of this run.
     """
     contents = read_files(directory, result)
-    found = record(directory, contents, cfg)
-    if len(found.history) != result.epochs:
-        raise ValueError(f"it has {len(found.history)} epochs in {file_names.METRICS}, {result.epochs} in its marker")
+    recorded = record(directory, contents, cfg)
+    epochs = len(recorded.history)
+    if epochs != result.epochs:
+        raise ValueError(f"it has {epochs} epochs in {file_names.METRICS}, {result.epochs} in its marker")
     network, steps = cfg.model.network(data.num_inputs, data.num_classes), cfg.data.steps(len(data.split.train))
     last = _load(directory / file_names.LAST, contents[file_names.LAST])
-    snapshots = [_snapshot(last, cfg, network, len(found.history), steps)]
-    best = found.progress.best_epoch
-    if best is not None and (best + 1 < len(found.history) or contents[file_names.BEST] != contents[file_names.LAST]):
+    snapshots = [_snapshot(last, cfg, network, epochs, steps)]
+    best = recorded.progress.best_epoch
+    if best is not None and (best + 1 < epochs or contents[file_names.BEST] != contents[file_names.LAST]):
         loaded = _load(directory / file_names.BEST, contents[file_names.BEST])
         snapshots.append(_snapshot(loaded, cfg, network, best + 1, steps))
     return TrainingState(
-        record=found,
+        record=recorded,
         best=snapshots[-1],
         last=snapshots[0],
-        wall_times=_wall_times(last, contents, len(found.history)),
+        wall_times=_wall_times(last, contents, epochs),
         seconds=result.seconds["fit"],
     )
 
@@ -169,16 +170,16 @@ def read_files(directory: Path, result: Result) -> dict[str, bytes]:
     Raises:
         UserError: one of them cannot be read, or is not what the marker says.
     """
-    found = {}
-    for name, noted in result.files.items():
+    contents = {}
+    for name, checksum in result.files.items():
         path = directory / name
         try:
-            found[name] = safe_files.read_bytes(path, run_directory.MAX_FILE, follow=False)
+            contents[name] = safe_files.read_bytes(path, run_directory.MAX_FILE, follow=False)
         except FileNotFoundError:
             raise DamagedFile(f"{path} is missing") from None
-        if run_directory.checksum(found[name]) != noted:
+        if run_directory.checksum(contents[name]) != checksum:
             raise DamagedFile(f"{path} is not what was written: its checksum differs from {file_names.RESULT}'s")
-    return found
+    return contents
 
 
 def _load(path: Path, content: bytes) -> Mapping[str, Any]:
@@ -205,7 +206,7 @@ def _snapshot(loaded: Mapping[str, Any], cfg: Config, network: NetworkSpec, epoc
         for name in rule.state_of_parameter(cfg.optimizer, parameter in matrices):
             if name not in derived:
                 # of a parameter that has no such state the zeros stay, which nothing reads
-                state.setdefault(name, [torch.zeros(1, *own) for _, own in shapes])[i] = _row(states[i][name], shape)
+                state.setdefault(name, [torch.zeros(1, *size) for _, size in shapes])[i] = _row(states[i][name], shape)
     if cfg.uses_average(epochs - 1):
         state[AVERAGE] = _rows(loaded["state_dict"], shapes)
     if cfg.prune.fraction is not None:
