@@ -195,7 +195,7 @@ def test_what_cannot_be_continued_is_refused_untouched(train, here: Path, finish
 def test_a_cosine_schedule_cannot_be_stretched(train, here: Path, monkeypatch):
     settings = f"trainer.max_epochs=3 {QUICK} optimizer.schedule=cosine"
     train(f"hydra.run.dir=whole {settings}")
-    assert "follows a cosine schedule" in train("resume=whole trainer.max_epochs=4").line
+    assert "optimizer.schedule=cosine divides a rate over all epochs" in train("resume=whole trainer.max_epochs=4").line
     with monkeypatch.context() as patch:
         interrupt(patch, signal.SIGTERM, epoch=2)
         train(f"hydra.run.dir=run {settings}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlpexp import data as datasets
-from mlpexp.config import checks, schema
+from mlpexp.config import checks, hparams, schema
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.stack_module import StackModule
@@ -78,7 +78,9 @@ def stacked(configs: Sequence[Config]) -> StackModule:
 
 def written(module: StackModule, row: int, directory: Path) -> Result:
     directory.mkdir(parents=True)
-    return write_run(module.configs[row], module.data[row], module.state(row), directory)
+    return write_run(
+        module.configs[row], module.data[row], module.state(row), directory, hparams.chosen(module.configs[row])
+    )
 
 
 def assert_same_run(cfg: Config, result: Result, directory: Path, alone_in: Path) -> None:

@@ -90,7 +90,7 @@ def test_numbers_that_are_none_are_shown_as_such(capsys):
     ],
 )
 def test_training_further_is_proposed_only_where_it_is_possible(cfg: Config, result: Result, epochs: int | None):
-    assert resume.further(cfg, result) == epochs
+    assert resume.proposed_epochs(cfg, result) == epochs
 
 
 def test_there_is_no_bar_where_nobody_looks(monkeypatch):

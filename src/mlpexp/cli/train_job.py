@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> float | None:
             return None
         raise error from None
     if alone:
-        further = resume.further(config, result)
+        further = resume.proposed_epochs(config, result)
         overrides = _repeatable(directory, hydra.overrides.task)
         console.show(result, shell_commands.short_path(directory), further, overrides, config.loss_function.name)
     return result.objective
@@ -105,7 +105,7 @@ def _train(config: Config, *, alone: bool) -> tuple[Config, Result]:
         if config.trackers:
             sweep = Path(str(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
             tracking = run_tracking.tracking_of_run(directory, sweep, Path(hydra.runtime.cwd), partial(say, error=True))
-            tracking.record([run_tracking.Ended(config=config, directory=directory, result=result, earlier=before)])
+            tracking.record([run_tracking.EndedRun(config=config, directory=directory, result=result, earlier=before)])
             tracking.close()
         return config, result
     except UserError:

@@ -23,7 +23,7 @@ from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.store import atomic_files, run_weights
 from mlpexp.store.file_names import BEST, LAST
-from mlpexp.store.run_directory import checksum, read_result
+from mlpexp.store.run_directory import compare_with_marker
 from mlpexp.store.run_weights import Weights
 
 MAX_FEATURES = 1_000_000
@@ -56,7 +56,7 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is a directory, not a checkpoint; {hint}")
     content = read(path)
     if content:
-        _compare_with_marker(path, content)
+        compare_with_marker(path.parent.parent, f"{path.parent.name}/{path.name}", content)
     return from_bytes(path, content)
 
 
@@ -199,12 +199,3 @@ def _is_compressed(content: bytes) -> bool:
             return any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False  # damaged, as torch will say
-
-
-def _compare_with_marker(path: Path, content: bytes) -> None:
-    directory = path.parent.parent
-    if not (directory / "result.json").is_file():
-        return
-    noted = read_result(directory).files.get(f"{path.parent.name}/{path.name}")
-    if noted is not None and noted != checksum(content):
-        raise UserError(f"{path} is not what was written: its checksum differs from result.json's; train again")

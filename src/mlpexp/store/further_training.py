@@ -4,7 +4,7 @@ A run that has ended after fewer epochs is found by the identity that it had the
 its own, and the shorter one is removed when the longer one is complete, so that a crash at any moment loses nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -91,6 +91,11 @@ def refuse(configs: Sequence[Config], directory: Path) -> None:
             )
 
 
+def earlier_identities(cfg: Config, digest: str, lengths: Iterable[int]) -> list[str]:
+    """The identities that a run had with these numbers of epochs, the longest training first."""
+    return [identity(_with(cfg, epochs), digest) for epochs in sorted(set(lengths), reverse=True)]
+
+
 class EarlierRuns:
     """Finds each run of a sweep as it was when it had fewer epochs, or has become by `resume=`.
 
@@ -106,13 +111,9 @@ class EarlierRuns:
 
     def names(self, cfg: Config, digest: str) -> Iterator[str]:
         """The names that the run had, the longest training first."""
-        for epochs in self.lengths:
-            if name := self._planned.get(identity(_with(cfg, epochs), digest)):
+        for earlier in earlier_identities(cfg, digest, self.lengths):
+            if name := self._planned.get(earlier):
                 yield name
-
-    def identities(self, cfg: Config, digest: str) -> list[str]:
-        """Those that the run had."""
-        return [identity(_with(cfg, epochs), digest) for epochs in self.lengths]
 
     def begun_place(self, run: SurveyedRun, cfg: Config, digest: str) -> str:
         """Another directory than that of `run`, in which the run was begun and has not ended; empty: none."""

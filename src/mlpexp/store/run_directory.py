@@ -281,6 +281,20 @@ def checksums(directory: Path, names: Sequence[str]) -> dict[str, dict[str, int 
     return {name: checksum(safe_files.read_bytes(directory / name, MAX_FILE)) for name in names}
 
 
+def compare_with_marker(directory: Path, name: str, content: bytes) -> None:
+    """
+    Raises:
+        UserError: a file of a run is not what the run's marker says, or the marker cannot be read.
+    """
+    if not (directory / RESULT).is_file():
+        return
+    listed = read_result(directory).files.get(name)
+    if listed is not None and listed != checksum(content):
+        raise UserError(
+            f"{directory / name} is not what was written: its checksum differs from {RESULT}'s; train again"
+        )
+
+
 def checksum(content: bytes) -> dict[str, int | str]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 

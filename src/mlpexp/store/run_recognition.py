@@ -11,7 +11,7 @@ from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.store import run_directory, run_state, run_table
-from mlpexp.store.further_training import EarlierRuns
+from mlpexp.store.further_training import EarlierRuns, earlier_identities
 from mlpexp.store.run_state import UNUSABLE, State, SurveyedRun
 from mlpexp.store.sweep_manifest import Manifest
 
@@ -66,7 +66,7 @@ class Recognition:
 
     def earlier_identities(self, run: GridRun) -> list[str]:
         """Those that the run had with fewer epochs."""
-        return [] if self._earlier is None else self._earlier.identities(run.cfg, run.digest)
+        return [] if self._earlier is None else earlier_identities(run.cfg, run.digest, self._earlier.lengths)
 
     def begun_place(self, surveyed: SurveyedRun, run: GridRun) -> str:
         """See `EarlierRuns.begun_place`."""

@@ -32,7 +32,7 @@ from mlpexp.sweep.time_left import TimeLeft
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import trainer_setup
 from mlpexp.training.planner import MIN_COST, Plan, plan
-from mlpexp.training.run_tracking import Ended, RunTracking
+from mlpexp.training.run_tracking import EndedRun, RunTracking
 
 log = logging.getLogger(__name__)
 TABLE_SHARE = 50  # training takes at least so many times as long as keeping results.csv up to date
@@ -239,7 +239,7 @@ class _Progress:
             self._record(unit.places)
         if self.tracking is not None:  # after the table: what is tracked is on the disk
             self.tracking.record(
-                Ended(config=job.config, directory=job.directory, result=outcome.result, files=files)
+                EndedRun(config=job.config, directory=job.directory, result=outcome.result, files=files)
                 for job, outcome, files in ended
                 if outcome.result is not None and outcome.is_done
             )

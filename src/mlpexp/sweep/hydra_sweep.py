@@ -27,8 +27,7 @@ from mlpexp.sweep.hydra_jobs import HydraCalls, StackedReturn, restore_hydra_fil
 from mlpexp.sweep.jobs import Ended, Job, Outcome, ended_rows
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.training.engine_choice import engine_of
-from mlpexp.training.run_tracking import Ended as EndedRun
-from mlpexp.training.run_tracking import RunTracking
+from mlpexp.training.run_tracking import EndedRun, RunTracking
 
 if TYPE_CHECKING:
     from mlpexp.sweep.backends.backend import Backend

@@ -29,7 +29,7 @@ class CurvesFile:
         self._is_new = True  # nothing was added by this process
 
     def known(self) -> Container[str]:
-        return _Known(self._complete)
+        return _Identities(self._complete)
 
     def record(self, runs: Sequence[TrackedRun]) -> None:
         if self._path is None:
@@ -66,7 +66,7 @@ class CurvesFile:
             temporary.unlink(missing_ok=True)
 
 
-class _Known:
+class _Identities:
     """The identities whose beginnings are in the file."""
 
     def __init__(self, beginnings: set[str]) -> None:

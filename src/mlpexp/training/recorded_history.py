@@ -44,11 +44,11 @@ def recorded(directory: Path, path: Path, loaded: Mapping[str, Any]) -> Recorded
             f"{directory / file_names.METRICS} has {len(history)} epochs, but {file_names.LAST} is of epoch {epochs}; "
             "restore it, or train the run again"
         )
-    kept = [row for row in rows if float(row[0]) < epochs]
+    rows = [row for row in rows if float(row[0]) < epochs]
     # as many rows for each epoch, and for the state before the first step
-    per_epoch = sum(row[0] == 0 for row in kept)
-    complete = len(kept) == per_epoch * (epochs + 1)
-    return Recorded(history[:epochs], kept if complete else [], *moments)  # type: ignore[arg-type]
+    per_epoch = sum(row[0] == 0 for row in rows)
+    is_complete = len(rows) == per_epoch * (epochs + 1)
+    return Recorded(history[:epochs], rows if is_complete else [], *moments)  # type: ignore[arg-type]
 
 
 def _recorded_before(path: Path, state: Mapping[str, Any]) -> Recorded:
@@ -82,23 +82,19 @@ def read_tables(directory: Path) -> tuple[list[dict[str, float]], Rows]:
         UserError: they are missing, damaged, or not what the run's marker says.
     """
     metrics = directory / file_names.METRICS
-    text = _read_noted(directory, file_names.METRICS)
+    text = _read_compared(directory, file_names.METRICS)
     if text is None:
         raise UserError(f"{metrics} is missing: the epochs that are done are not known; train the run again")
-    layers = _read_noted(directory, file_names.LAYERS)
+    layers = _read_compared(directory, file_names.LAYERS)
     rows = [] if layers is None else run_directory.parse_layers(layers, directory / file_names.LAYERS)
     return run_directory.parse_metrics(text, metrics), rows
 
 
-def _read_noted(directory: Path, name: str) -> str | None:
+def _read_compared(directory: Path, name: str) -> str | None:
     """The text of a file of a run, compared with what the run's marker says; None where there is none."""
-    path = directory / name
     try:
-        content = safe_files.read_bytes(path, run_directory.MAX_FILE, follow=False)
+        content = safe_files.read_bytes(directory / name, run_directory.MAX_FILE, follow=False)
     except FileNotFoundError:
         return None
-    if (directory / file_names.RESULT).exists():
-        noted = run_directory.read_result(directory).files.get(name)
-        if noted is not None and noted != run_directory.checksum(content):
-            raise UserError(f"{path} is not what was written: its checksum differs from result.json's; train again")
+    run_directory.compare_with_marker(directory, name, content)
     return content.decode(errors="replace")

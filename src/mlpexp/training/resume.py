@@ -20,12 +20,11 @@ from mlpexp.data.data_config import FILE_KEYS
 from mlpexp.models import build
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.training_state import RunRecord
-from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_files import DamagedFile
 from mlpexp.runtime.safe_yaml import parse_yaml
-from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory
+from mlpexp.store import atomic_files, checkpoint_files, file_names, run_directory, run_state
 from mlpexp.store.further_training import needs_its_length
 from mlpexp.training import recorded_history
 from mlpexp.training.checkpoint_checks import check_training_state
@@ -75,87 +74,86 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     Raises:
         UserError: there is nothing to continue, something is damaged, or keys were given that cannot change.
     """
-    given = [parse(item).key for item in overrides]
-    # the same data may be somewhere else now: its digest is compared
-    if others := [key for key in given if not key.startswith(ALLOWED)]:
+    keys = [parse(item).key for item in overrides]
+    if refused := [key for key in keys if not key.startswith(ALLOWED)]:
         raise UserError(
-            f"resume={cfg.resume} continues with the run's own configuration, so {others[0]} cannot be given; "
+            f"resume={cfg.resume} continues with the run's own configuration, so {refused[0]} cannot be given; "
             "only trainer.max_epochs may grow"
         )
     directory = Path(str(cfg.resume))
     path = _last_checkpoint(directory)
     loaded = checkpoint_files.load(path)
-    own, num_features, num_classes = checkpoint_files.described(path, loaded)
-    network = own.model.network(num_features, num_classes)
+    run_cfg, num_features, num_classes = checkpoint_files.described(path, loaded)
+    network = run_cfg.model.network(num_features, num_classes)
     for name in ("state_dict", TRAINING_WEIGHTS):
         if name in loaded:
             checkpoint_files.check_weights(path, loaded[name], network)
     samples = None
     if "data" in loaded["hyper_parameters"]:
         described = checkpoint_files.described_data(path, loaded)
-        moved = {key: getattr(cfg.data, key) for key in FILE_KEYS if f"data.{key}" in given}
-        own = replace(own, data=data.locate(replace(own.data, **moved), directory, described.digest))
-        if described.digest != data.digest(own.data):
+        moved = {key: getattr(cfg.data, key) for key in FILE_KEYS if f"data.{key}" in keys}
+        run_cfg = replace(run_cfg, data=data.locate(replace(run_cfg.data, **moved), directory, described.digest))
+        if described.digest != data.digest(run_cfg.data):
             raise UserError(
-                f"{directory} was trained on other data: data={own.data.name} has changed since; restore it, "
+                f"{directory} was trained on other data: data={run_cfg.data.name} has changed since; restore it, "
                 "or start a new run"
             )
         samples = described
-    found = recorded_history.recorded(directory, path, loaded)
-    if not own.callbacks:  # they may change a schedule or the number of steps
-        module = build(own, num_features, num_classes, samples)
-        check_training_state(path, loaded, own, module, found.history)
-    continued = _continued_config(own, cfg, given, has_layers=bool(found.layer_rows))
-    _refuse_what_would_differ(directory, own, continued, found.history)
+    recorded = recorded_history.recorded(directory, path, loaded)
+    if not run_cfg.callbacks:  # they may change a schedule or the number of steps
+        module = build(run_cfg, num_features, num_classes, samples)
+        check_training_state(path, loaded, run_cfg, module, recorded.history)
+    continued = _continued_config(run_cfg, cfg, keys, has_layers=bool(recorded.layer_rows))
+    _refuse_what_would_differ(directory, run_cfg, continued, recorded.history)
     _read_configuration(directory)
     engine = "torch"
-    if own.stack.engine in ("compiled", "vmap"):
-        engine = own.stack.engine
+    if run_cfg.stack.engine in ("compiled", "vmap"):
+        engine = run_cfg.stack.engine
         log.warning(
             "%s was trained by the %s engine, and torch continues it: the further epochs equal those of an "
             "uninterrupted training to rounding only",
             directory,
             engine,
         )
-    return Continued(cfg=continued, engine=engine, **found._asdict())
+    return Continued(cfg=continued, engine=engine, **recorded._asdict())
 
 
-def _continued_config(own: Config, cfg: Config, given: Sequence[str], *, has_layers: bool) -> Config:
-    """The configuration `own` of the run with those of the `given` keys of `cfg` that may change."""
+def _continued_config(run_cfg: Config, cfg: Config, keys: Sequence[str], *, has_layers: bool) -> Config:
+    """The run's own configuration with those of the typed `keys` of `cfg` that may change."""
     trainer = {
-        name: getattr(cfg.trainer if f"trainer.{name}" in given else own.trainer, name)
+        name: getattr(cfg.trainer if f"trainer.{name}" in keys else run_cfg.trainer, name)
         for name in ("max_epochs", "accelerator", "enable_progress_bar")
     }
     return replace(
-        own,
+        run_cfg,
         resume=cfg.resume,
-        stack=replace(own.stack, engine="torch"),
+        stack=replace(run_cfg.stack, engine="torch"),
         halving=HalvingConfig(),  # it continues without the other runs
-        threads=cfg.threads if "threads" in given else own.threads,
-        tracker=cfg.tracker if "tracker" in given else own.tracker,
+        threads=cfg.threads if "threads" in keys else run_cfg.threads,
+        tracker=cfg.tracker if "tracker" in keys else run_cfg.tracker,
         # never out of a file: it could name anything
         callbacks=cfg.callbacks,
         logger=cfg.logger,
-        trainer=replace(own.trainer, **trainer),
+        trainer=replace(run_cfg.trainer, **trainer),
         # half a history of the layers could not be drawn
-        tracking=replace(own.tracking.settled(True), diagnostics=has_layers),
+        tracking=replace(run_cfg.tracking.settled(True), diagnostics=has_layers),
     )
 
 
 def _last_checkpoint(directory: Path) -> Path:
     if not directory.is_dir():
-        what = "is no directory" if directory.exists() else "does not exist"
-        raise UserError(f"resume={directory} {what}; give a run's directory, e.g. resume=outputs/DATE/TIME")
+        fault = "is no directory" if directory.exists() else "does not exist"
+        raise UserError(f"resume={directory} {fault}; give a run's directory, e.g. resume=outputs/DATE/TIME")
     path = directory / file_names.LAST
     if path.exists():
         return path
-    why = "there is no run to continue; start it again"
+    reason = "there is no run to continue; start it again"
     if (directory / file_names.RESULT).exists() and (directory / file_names.BEST).exists():
-        why = "it has ended, and the states to continue from are not kept; with more epochs it is trained anew"
-    raise UserError(f"{directory} has no {file_names.LAST}: {why} without resume")
+        reason = "it has ended, and the states to continue from are not kept; with more epochs it is trained anew"
+    raise UserError(f"{directory} has no {file_names.LAST}: {reason} without resume")
 
 
-def further(cfg: Config, result: run_directory.Result) -> int | None:
+def proposed_epochs(cfg: Config, result: run_directory.Result) -> int | None:
     """The number of epochs to propose for training a finished run further; None where that is impossible."""
     stopped = result.epochs < cfg.trainer.max_epochs
     if result.status != "ok" or stopped or needs_its_length(replace(cfg, halving=HalvingConfig())):
@@ -163,8 +161,8 @@ def further(cfg: Config, result: run_directory.Result) -> int | None:
     return 2 * cfg.trainer.max_epochs
 
 
-def note(directory: Path, max_epochs: int) -> None:
-    """Keep the recorded configuration true: the run is now one of `max_epochs`."""
+def record_epochs(directory: Path, max_epochs: int) -> None:
+    """Set `trainer.max_epochs` in the run's recorded configuration."""
     plain = _read_configuration(directory)
     if plain is not None:
         OmegaConf.update(plain, "trainer.max_epochs", max_epochs)
@@ -192,35 +190,30 @@ def _read_configuration(directory: Path) -> Any:
 
 
 def _refuse_what_would_differ(
-    directory: Path, own: Config, continued: Config, history: Sequence[Mapping[str, float]]
+    directory: Path, run_cfg: Config, continued: Config, history: Sequence[Mapping[str, float]]
 ) -> None:
-    finished, epochs = len(history), continued.trainer.max_epochs
-    if own.callbacks != continued.callbacks:
-        how = f"with the callbacks {', '.join(own.callbacks)}" if own.callbacks else "without callbacks of your own"
+    finished, epochs, planned = len(history), continued.trainer.max_epochs, run_cfg.trainer.max_epochs
+    if run_cfg.callbacks != continued.callbacks:
+        names = ", ".join(run_cfg.callbacks)
+        how = f"with the callbacks {names}" if names else "without callbacks of your own"
         raise UserError(f"{directory} was trained {how}; type the same again, they are not built from what a file says")
-    if RunRecord.of(own, history).progress.stopped:
+    if RunRecord.of(run_cfg, history).progress.stopped:
         raise UserError(
             f"{directory} was stopped early after {finished} epochs (early_stopping.patience="
-            f"{own.early_stopping.patience}), as a longer run would have been; there is nothing to continue"
+            f"{run_cfg.early_stopping.patience}), as a longer run would have been; there is nothing to continue"
         )
-    if epochs < own.trainer.max_epochs or (epochs == finished and _is_done(directory)):
+    if epochs < planned or (epochs == finished and _is_done(directory)):
         raise UserError(
-            f"{directory} has finished {finished} of {own.trainer.max_epochs} epochs, so trainer.max_epochs={epochs} "
-            f"leaves nothing to train; give a larger number, e.g. trainer.max_epochs={2 * own.trainer.max_epochs}"
+            f"{directory} has finished {finished} of {planned} epochs, so trainer.max_epochs={epochs} leaves nothing "
+            f"to train; give a larger number, e.g. trainer.max_epochs={2 * planned}"
         )
-    if epochs != own.trainer.max_epochs and own.prune.fraction is not None and own.prune.every is None:
+    if epochs != planned and (reason := needs_its_length(continued)):
         raise UserError(
-            f"{directory} was pruned at equal parts of its {own.trainer.max_epochs} epochs, which a longer run would "
-            f"have divided otherwise; train it anew with the larger trainer.max_epochs, or with prune.every="
-            f"{own.epochs_before_pruning}"
-        )
-    if epochs != own.trainer.max_epochs and SCHEDULES[own.optimizer.schedule].depends_on_length:
-        raise UserError(
-            f"{directory} follows a {own.optimizer.schedule} schedule over {own.trainer.max_epochs} epochs, which a "
-            "longer run would have begun differently; train it anew with the larger trainer.max_epochs"
+            f"{directory} cannot be trained further, to trainer.max_epochs={epochs}: {reason}, so that a longer "
+            "training would have begun differently; train it anew with the larger trainer.max_epochs"
         )
 
 
 def _is_done(directory: Path) -> bool:
     path = directory / file_names.RESULT
-    return path.exists() and run_directory.read_result(directory).status in ("ok", "chance", "diverged")
+    return path.exists() and run_directory.read_result(directory).status in run_state.TRAINED

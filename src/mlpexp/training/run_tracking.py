@@ -18,7 +18,7 @@ from mlpexp.config.schema import Config
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.store import atomic_files, file_names, run_directory, sweep_manifest
-from mlpexp.store.further_training import EarlierRuns
+from mlpexp.store.further_training import earlier_identities
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_store import RunStore
 from mlpexp.tracking.trackers import TRACKERS, Group, TrackedRun, Tracker
@@ -28,7 +28,7 @@ ARTIFACTS = (file_names.RESULT, file_names.METRICS, file_names.CONFIG, file_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
+class EndedRun:
     """A run that has ended.
 
     Attributes:
@@ -57,22 +57,24 @@ class RunTracking:
         self._store = RunStore(self.directory)
         self._open: dict[str, Tracker | None] = {}  # None: it has failed
 
-    def record(self, runs: Iterable[Ended]) -> None:
+    def record(self, runs: Iterable[EndedRun]) -> None:
         """Record those of these runs that are not recorded yet."""
-        wanted: dict[str, list[Ended]] = {}
+        by_tracker: dict[str, list[EndedRun]] = {}
         for run in runs:
             for name in run.config.trackers:
-                wanted.setdefault(name, []).append(run)
-        for name, ended in wanted.items():
+                by_tracker.setdefault(name, []).append(run)
+        for name, ended in by_tracker.items():
             with self._reporting(name):
                 if (tracker := self._tracker(name)) is None:
                     continue
-                known, shorter = tracker.known(), self._shorter()
+                recorded, lengths = tracker.known(), self._earlier_lengths()
                 new = []
                 for run in ended:
-                    before = shorter(run)
-                    if run.result.identity not in known or any(name in known for name in before):
-                        new.append(self._tracked(run, before))
+                    identity = run.result.identity
+                    identities = earlier_identities(run.config, run.result.data_digest, lengths)
+                    earlier = tuple({*run.earlier, *identities} - {identity})
+                    if identity not in recorded or any(name in recorded for name in earlier):
+                        new.append(self._tracked(run, earlier))
                 if new:
                     tracker.record(new)
 
@@ -91,8 +93,10 @@ class RunTracking:
             self._open[name] = None
             log.info("tracker=%s has failed", name, exc_info=True)
             reason = described(error) if len(described(error)) < 300 else f"{described(error)[:300]}…"
-            again = "the same command records them" if self._is_sweep else "nothing else is lost"
-            self._warn(f"tracker={name} does not record runs now: {reason}; they are kept in {self.directory}, {again}")
+            advice = "the same command records them" if self._is_sweep else "nothing else is lost"
+            self._warn(
+                f"tracker={name} does not record runs now: {reason}; they are kept in {self.directory}, {advice}"
+            )
 
     def _tracker(self, name: str) -> Tracker | None:
         if name not in self._open:
@@ -100,20 +104,12 @@ class RunTracking:
             self._open[name] = TRACKERS[name].open(group)
         return self._open[name]
 
-    def _shorter(self) -> Callable[[Ended], tuple[str, ...]]:
-        """The identities that a run had before it was trained further."""
+    def _earlier_lengths(self) -> list[int]:
+        """The numbers of epochs that the runs of the sweep had before they were trained further."""
         manifest = sweep_manifest.read(self.directory) if self._is_sweep else None
-        if manifest is None or not manifest.shorter:
-            return lambda run: run.earlier
-        earlier = EarlierRuns(self.directory, manifest.shorter, {}, set())
+        return manifest.shorter if manifest is not None else []
 
-        def identities(run: Ended) -> tuple[str, ...]:
-            found = {*run.earlier, *earlier.identities(run.config, run.result.data_digest)}
-            return tuple(found - {run.result.identity})
-
-        return identities
-
-    def _tracked(self, run: Ended, earlier: tuple[str, ...]) -> TrackedRun:
+    def _tracked(self, run: EndedRun, earlier: tuple[str, ...]) -> TrackedRun:
         result, name = run.result, self._store.name_of(run.directory)
         text = (run.files or {}).get(file_names.METRICS)
         if text is None:
@@ -145,9 +141,9 @@ def tracking_of_run(directory: Path, sweep: Path | None, home: Path, warn: Calla
     Args:
         sweep: of which it is one run; a run that is trained further in a sweep that is tracked is one of it, too.
     """
-    around = directory.absolute().parent
-    if sweep is None and (around / file_names.TRACKING).is_file():
-        sweep = around
+    parent = directory.absolute().parent
+    if sweep is None and (parent / file_names.TRACKING).is_file():
+        sweep = parent
     return RunTracking(directory if sweep is None else home / sweep, home, warn, is_sweep=sweep is not None)
 
 
@@ -155,12 +151,12 @@ def _key(directory: Path) -> str:
     """What names the directory in trackers, made at the first time; it stays when the directory is moved."""
     path = directory / file_names.TRACKING
     if not path.exists():
-        own = path.with_name(f".tracking.{os.getpid()}{atomic_files.SUFFIX}")
-        atomic_files.write(own, f"{uuid.uuid4().hex}\n")
+        temporary = path.with_name(f".tracking.{os.getpid()}{atomic_files.SUFFIX}")
+        atomic_files.write(temporary, f"{uuid.uuid4().hex}\n")
         with contextlib.suppress(FileExistsError):  # another process was faster
-            os.link(own, path, follow_symlinks=False)
-        own.unlink()
-    found = safe_files.read_text(path).strip()
-    if not re.fullmatch("[0-9a-f]{32}", found):
+            os.link(temporary, path, follow_symlinks=False)
+        temporary.unlink()
+    key = safe_files.read_text(path).strip()
+    if not re.fullmatch("[0-9a-f]{32}", key):
         raise UserError(f"{path} is damaged; remove it, and the runs are recorded anew")
-    return found
+    return key

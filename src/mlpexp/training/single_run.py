@@ -182,7 +182,7 @@ class _Run:
             before = run_directory.read_result(directory)
             run_directory.write_result(directory, replace(before, status="interrupted", message=message, files={}))
         self.replaced = True
-        resume.note(directory, self.cfg.trainer.max_epochs)
+        resume.record_epochs(directory, self.cfg.trainer.max_epochs)
         if self.events is not None:
             self.events.publish()
         for path in [*earlier, directory / file_names.TEST_HITS]:

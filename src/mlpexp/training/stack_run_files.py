@@ -2,11 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
-from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import TrainingState
@@ -17,6 +15,7 @@ from mlpexp.store.checkpoint_archive import archive
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_weights import Weights
 from mlpexp.tracking.event_files import encode, file_name
+from mlpexp.tracking.events import Event
 from mlpexp.tracking.run_events import Hparam, confusion_table, curve_titles, run_events
 from mlpexp.training.final_status import Conclusion, conclude, result_of
 from mlpexp.training.stack_checkpoints import assemble, network_only
@@ -27,7 +26,7 @@ def write_run(
     data: Prepared,
     state: TrainingState,
     directory: Path,
-    hparams: Mapping[str, Hparam] | None = None,
+    hparams: Mapping[str, Hparam],
     write: Callable[[Path, Mapping[str, bytes]], None] | None = None,
 ) -> Result:
     """Write everything of a run whose training has ended; the marker comes last.
@@ -38,17 +37,26 @@ def write_run(
         write: puts files, by path, into the directory; by default one after the other.
     """
     directory_checks.check_unused(directory, under_way=True)
-    record, wall_times = state.record, state.wall_times
-    end = conclude(cfg, data, record)
-    files = {name: text.encode() for name, text in _tables(state).items()}
+    end = conclude(cfg, data, state.record)
+    files = {name: text.encode() for name, text in _tables(state).items()} | _checkpoints(cfg, data, state)
+    if cfg.writes_events:
+        files[file_name(state.wall_times[0])] = encode(_events(cfg, data, state, end, hparams))
+    result = _result(cfg, data, state, end, files | _written_in_training(cfg, directory))
+    (write or _write_files)(directory, files | {file_names.RESULT: run_directory.result_text(result).encode()})
+    return result
+
+
+def _checkpoints(cfg: Config, data: Prepared, state: TrainingState) -> dict[str, bytes]:
+    """The checkpoints of the last and of the best epoch, which often are one."""
+    history, best = state.record.history, state.record.progress.best_epoch
     steps = cfg.data.steps(len(data.split.train))
-    best = record.progress.best_epoch
-    made: dict[int, bytes] = {}  # by the number of epochs: often the last epoch is the best one
+    archives: dict[int, bytes] = {}  # by the number of epochs
+    files: dict[str, bytes] = {}
     for name, snapshot, epochs in (
-        (file_names.LAST, state.last, len(record.history)),
+        (file_names.LAST, state.last, len(history)),
         (file_names.BEST, state.best, 0 if best is None else best + 1),
     ):
-        if epochs and epochs not in made:
+        if epochs and epochs not in archives:
             checkpoint = assemble(
                 cfg,
                 data,
@@ -56,35 +64,44 @@ def write_run(
                 0,
                 epochs=epochs,
                 steps_per_epoch=steps,
-                wall_times=wall_times,
-                monitored=[row[cfg.monitor] for row in record.history[: epochs - 1]],
+                wall_times=state.wall_times,
+                monitored=[row[cfg.monitor] for row in history[: epochs - 1]],
             )
-            made[epochs] = archive(checkpoint)
+            archives[epochs] = archive(checkpoint)
         if epochs:
-            files[name] = made[epochs]
-    if cfg.writes_events:
-        events = run_events(
-            record.history,
-            hparams or chosen(cfg),
-            end.metrics,
-            end.status,
-            wall_times,
-            final_epoch=end.epoch,
-            note=end.message or "",
-            layer_rows=record.layer_rows,
-            titles=curve_titles(cfg.metric_names, data.num_classes, cfg.loss_function.name),
-        )
-        if record.confusion:
-            events.append(confusion_table(record.confusion, data.class_names, wall_times[-1], end.epoch or 0))
-        files[file_name(wall_times[0])] = encode(events)
-    there: dict[str, bytes] = {}
-    if cfg.tracking.weights is not None:  # written while the run trained
-        kept = directory / file_names.WEIGHTS_BY_EPOCH
-        with suppress(FileNotFoundError):  # asked for when the run had trained, so that no epoch is kept
-            there[kept.name] = safe_files.read_bytes(kept, run_directory.MAX_FILE, follow=False)
-    result = _result(cfg, data, state, end, files | there)
-    (write or _write_files)(directory, files | {file_names.RESULT: run_directory.result_text(result).encode()})
-    return result
+            files[name] = archives[epochs]
+    return files
+
+
+def _events(
+    cfg: Config, data: Prepared, state: TrainingState, end: Conclusion, hparams: Mapping[str, Hparam]
+) -> list[Event]:
+    record, wall_times = state.record, state.wall_times
+    events = run_events(
+        record.history,
+        hparams,
+        end.metrics,
+        end.status,
+        wall_times,
+        final_epoch=end.epoch,
+        note=end.message or "",
+        layer_rows=record.layer_rows,
+        titles=curve_titles(cfg.metric_names, data.num_classes, cfg.loss_function.name),
+    )
+    if record.confusion:
+        events.append(confusion_table(record.confusion, data.class_names, wall_times[-1], end.epoch or 0))
+    return events
+
+
+def _written_in_training(cfg: Config, directory: Path) -> dict[str, bytes]:
+    """The weights of epochs; none where they were asked for when the run had trained."""
+    if cfg.tracking.weights is None:
+        return {}
+    name = file_names.WEIGHTS_BY_EPOCH
+    try:
+        return {name: safe_files.read_bytes(directory / name, run_directory.MAX_FILE, follow=False)}
+    except FileNotFoundError:
+        return {}
 
 
 def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
