@@ -25,25 +25,32 @@ _FULL_RUN_NAME = "${mlpexp.full_run_name:${hydra.overrides.task}}"
 
 
 @dataclass(slots=True, kw_only=True)
-class ComposedRun:
-    """The configuration and the directory of one run; most of it is shared with other runs."""
+class HydraRun:
+    """What Hydra's own launchers provide to one run; most of it is shared with other runs."""
 
     spec: RunSpec
     overrides: tuple[str, ...]
     """those that are not Hydra's own: `hydra.overrides.task`"""
-    config: Plain
-    """resolved, without Hydra's node; read-only, because parts belong to other runs too"""
     output_dir: str
-    """absolute"""
-    output_subdir: str | None
+    """the directory that the sweep gives it; absolute"""
+    output_subdir: str | None = None
     """directory below output_dir for Hydra's three YAML files; None if they are not wanted"""
     log_name: str | None
-    """name of the log file in output_dir, if the run's logging opens one"""
+    """name of the log file in its directory; None if its logging opens none"""
     env_set: dict[str, str]
-    needs_run_job: bool
+    """`hydra.job.env_set`: environment variables during its training"""
+    needs_run_job: bool = False
     """only Hydra's `run_job` can do what this run asks for, e.g. change the directory"""
-    make_files: "MakeFiles"
-    """makes Hydra's three files when they are written: many runs fit into memory"""
+    make_files: "MakeFiles | None" = None
+    """makes Hydra's three files when they are written, not before, to save memory; None: they are, or never will be"""
+
+
+@dataclass(slots=True, kw_only=True)
+class ComposedRun(HydraRun):
+    """A run with its configuration, not checked yet."""
+
+    config: Plain
+    """resolved, without Hydra's node; read-only, because parts belong to other runs too"""
     alike: tuple[object, ...] | None = None
     """equal for runs that differ in nothing but the seed, to which nothing else refers; None where that is unknown"""
 

@@ -112,7 +112,7 @@ class HydraNode:
 
     Attributes:
         sweep_dir, subdir, output_subdir: not resolved.
-        log_name, env_set, needs_run_job: see `ComposedRun`.
+        log_name, env_set, needs_run_job: see `HydraRun`.
     """
 
     _LEAVES = ("overrides.task", "job.override_dirname", "job.id", "job.num", "runtime.output_dir")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mlpexp.config import checks, hydra_messages
 from mlpexp.config.compose import Composer
-from mlpexp.config.composed_run import ComposedRun
+from mlpexp.config.composed_run import ComposedRun, HydraRun
 from mlpexp.config.overrides import RunSpec, shell_word
 from mlpexp.config.plain_config import Plain
 from mlpexp.config.schema import Config
@@ -40,8 +40,8 @@ def check(
         ConfigError: each problem once, with the number of runs that have it.
     """
     problems: Counter[str] = Counter()
-    accepted: list[Job] = []
-    parts: dict[str, Any] = {}
+    jobs: list[Job] = []
+    sections: dict[str, Any] = {}
     # by all but the seed, on which no check of several keys depends; with the objects that the key is made of
     checked: dict[tuple[object, ...], tuple[Config, Plain]] = {}
     job_config = composer.job_config  # one object for all runs
@@ -57,14 +57,11 @@ def check(
                 cfg = with_engine(cfg, alone=alone or run.needs_run_job, earlier=earlier_engine)
                 if cfg.resume is not None:
                     raise UserError("resume continues one run; leave it out, or leave out -m")
-                # parts that equal another run's are shared: most runs differ in one part of eight. They are compared
-                # by their repr, because 0.0 and -0.0 are equal
-                own = {field.name: value for field in fields(cfg) if is_dataclass(value := getattr(cfg, field.name))}
-                cfg = replace(cfg, **{name: parts.setdefault(repr(part), part) for name, part in own.items()})
+                cfg = _with_shared_sections(cfg, sections)
                 if len(checked) >= MAX_CHECKED:
                     checked.clear()
                 checked[key] = cfg, plain
-            accepted.append(_job(run, cfg, job_config))
+            jobs.append(_job(run, cfg, job_config))
         except UserError as error:
             problems.update(str(error).splitlines())
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -72,31 +69,40 @@ def check(
             refused += 1
             if refused == MAX_REFUSED:
                 break
-    problems.update(_missing_devices(run.config for run in accepted))
-    problems.update(_several_trackers(accepted) or _shared_directories(accepted))
+    problems.update(_missing_devices(job.config for job in jobs))
+    problems.update(_several_trackers(jobs) or _shared_directories(jobs))
     if problems:
-        of = f"of {examined:,} runs" if examined == len(specs) else f"of the first {examined:,} runs"
-        lines = [f"{text} ({count:,} {of})" if len(specs) > 1 else text for text, count in problems.items()]
-        if len(lines) > MAX_PROBLEMS:
-            lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} more problems"]
-        raise ConfigError(lines)
-    return accepted
+        raise ConfigError(_lines(problems, examined, len(specs)))
+    return jobs
+
+
+def _with_shared_sections(cfg: Config, sections: dict[str, Any]) -> Config:
+    """The same with sections that equal another run's as one object: most runs differ in one section of eight."""
+    equal = {}
+    for field in fields(cfg):
+        section = getattr(cfg, field.name)
+        if is_dataclass(section):  # compared by their repr, because 0.0 and -0.0 are equal
+            equal[field.name] = sections.setdefault(repr(section), section)
+    return replace(cfg, **equal)
+
+
+def _lines(problems: Counter[str], examined: int, total: int) -> list[str]:
+    """Each problem once, with the number of runs that have it."""
+    of = f"of {examined:,} runs" if examined == total else f"of the first {examined:,} runs"
+    lines = [f"{text} ({count:,} {of})" if total > 1 else text for text, count in problems.items()]
+    if len(lines) > MAX_PROBLEMS:
+        lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS:,} more problems"]
+    return lines
+
+
+_HYDRA_FIELDS = tuple(field.name for field in fields(HydraRun))
 
 
 def _job(run: ComposedRun, cfg: Config, job_config: Callable[[RunSpec], DictConfig]) -> Job:
-    return Job(
-        spec=run.spec,
-        overrides=run.overrides,
-        config=cfg,
-        output_dir=run.output_dir,
-        place=run.output_dir,
-        log_name=run.log_name if cfg.record == "run" else None,
-        env_set=run.env_set,
-        hydra=job_config,
-        output_subdir=run.output_subdir,
-        make_files=run.make_files,
-        needs_run_job=run.needs_run_job,
-    )
+    from_hydra: dict[str, Any] = {name: getattr(run, name) for name in _HYDRA_FIELDS}
+    if cfg.record != "run":
+        from_hydra["log_name"] = None
+    return Job(**from_hydra, config=cfg, place=run.output_dir, hydra=job_config)
 
 
 def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:
@@ -131,21 +137,21 @@ def _missing_devices(configs: Iterable[Config]) -> Counter[str]:
 
 
 def _several_trackers(runs: Sequence[Job]) -> Counter[str]:
-    given = dict.fromkeys(run.config.tracker for run in runs)
-    if len(given) < 2:
+    choices = dict.fromkeys(run.config.tracker for run in runs)
+    if len(choices) < 2:
         return Counter()
-    names = list(dict.fromkeys(name for trackers in given for name in trackers if name != NONE))
+    names = list(dict.fromkeys(name for trackers in choices for name in trackers if name != NONE))
     return Counter(
         {f"all runs of a sweep have the same trackers; several are a list: {shell_word('tracker', names)}": len(runs)}
     )
 
 
 def _shared_directories(runs: Sequence[Job]) -> Counter[str]:
-    first: dict[str, Config] = {}
+    configs: dict[str, Config] = {}
     shared = {
         run.output_dir
         for run in runs
-        if (one := first.setdefault(run.output_dir, run.config)) is not run.config and one != run.config
+        if (cfg := configs.setdefault(run.output_dir, run.config)) is not run.config and cfg != run.config
     }
     return Counter(
         f"different runs would write to {run.output_dir}; name every key in their directories: "

@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -61,52 +61,37 @@ def train_sweep(
         Interrupted: stopped by a signal; finished runs are kept, the others marked, and saved where they share a stack.
         StorageError: the disk is full or broken; finished runs are kept.
     """
-    left = [i for i, outcome in enumerate(outcomes) if not outcome.is_known]
-    jobs = [sweep[i] for i in left]
+    remaining = [i for i, outcome in enumerate(outcomes) if not outcome.is_known]
+    jobs = [sweep[i] for i in remaining]
     _warn_of_mixture(sweep, outcomes, jobs[0].config)
     progress = _Progress(sweep, outcomes, directory, screen, tracking=tracking)
-    with signals.interruptible(), trainer_setup.quiet():
-        try:
-            try:
-                in_portions = make_backend is not None
-                if sweep[0].config.halving.rungs is not None:
-                    make_backend = Halving
-                if make_backend is not None:
-                    settings = replace(settings, backend="process", workers=None)
-                division = planned(jobs, directory=directory)
-                settings = _settled(settings, jobs, division.cost, screen)
-                with opened(settings, directory, prepare) as place:
-                    backend = make_backend(sweep, outcomes, directory) if make_backend else place
-                    if backend.workers > 1:
-                        division = planned(jobs, backend.workers, directory)
-                    compiled = any(job.config.stack.engine == "compiled" for job in jobs)
-                    if compiled and settings.backend in ("process", "fork"):
-                        # before any worker process is copied from this one
-                        load_kernels([job.config for job in jobs], screen.warn)
-                    progress.units = units = _units(division, left, jobs, directory, single=in_portions)
-                    with (
-                        screen.showing(jobs, division, TimeLeft(units, screen.hydra_files_s)),
-                        closing(backend.run(units, progress)) as ended,  # type: ignore[type-var]
-                    ):
-                        for run, outcome in ended:
-                            progress.finished(run, outcome)
-                if not in_portions:  # of runs that had fewer epochs, too
-                    stack_states.keep(directory, ())
-                stack_states.clean(directory)
-                recycled_directory.clean(directory)
-            except Interrupted as stop:
-                kept = progress.kept()
-                progress.note_interrupted(first_line(stop))
-                raise Interrupted(f"{stop}; {kept}, the same command carries on", stop.exit_code) from None
-            finally:
-                with signals.deferred():
-                    RunStore(directory).write_results(progress.rows("interrupted"))
-        except OSError as error:
-            if not is_storage(error):
-                raise
-            raise StorageError(
-                f"{sentence(error)}; {progress.kept()}, the same command carries on once that is mended"
-            ) from error
+    in_portions = make_backend is not None
+    with signals.interruptible(), trainer_setup.quiet(), progress.recording():
+        if sweep[0].config.halving.rungs is not None:
+            make_backend = Halving
+        if make_backend is not None:
+            settings = replace(settings, backend="process", workers=None)
+        division = planned(jobs, directory=directory)
+        settings = _settled(settings, jobs, division.cost, screen)
+        with opened(settings, directory, prepare) as chosen:
+            backend = make_backend(sweep, outcomes, directory) if make_backend else chosen
+            if backend.workers > 1:
+                division = planned(jobs, backend.workers, directory)
+            is_compiled = any(job.config.stack.engine == "compiled" for job in jobs)
+            if is_compiled and settings.backend in ("process", "fork"):
+                # before any worker process is copied from this one
+                load_kernels([job.config for job in jobs], screen.warn)
+            progress.units = units = _units(division, remaining, jobs, directory, single=in_portions)
+            with (
+                screen.showing(jobs, division, TimeLeft(units, screen.hydra_files_s)),
+                closing(backend.run(units, progress)) as ended,  # type: ignore[type-var]
+            ):
+                for run, outcome in ended:
+                    progress.finished(run, outcome)
+        if not in_portions:  # of runs that had fewer epochs, too
+            stack_states.keep(directory, ())
+        stack_states.clean(directory)
+        recycled_directory.clean(directory)
 
 
 def _units(division: Plan, places: Sequence[int], jobs: Sequence[Job], directory: Path, *, single: bool) -> list[Unit]:
@@ -117,24 +102,24 @@ def _units(division: Plan, places: Sequence[int], jobs: Sequence[Job], directory
     """
 
     def unit(runs: Sequence[int], **settings: Any) -> Unit:
-        where, own = tuple(places[run] for run in runs), tuple(jobs[run] for run in runs)
-        return Unit(places=where, jobs=own, origin=where[0], sweep=directory, **settings)
+        run_places, run_jobs = tuple(places[run] for run in runs), tuple(jobs[run] for run in runs)
+        return Unit(places=run_places, jobs=run_jobs, origin=run_places[0], sweep=directory, **settings)
 
     units = [unit(stack.runs, cost=stack.cost, begun=stack.begun) for stack in division.stacks]
     units += [unit([run], alone=True) for run in division.alone]
-    return [one for unit in units for one in unit.single_runs()] if single else units
+    return [run for unit in units for run in unit.single_runs()] if single else units
 
 
 def _warn_of_mixture(sweep: Sequence[Job], outcomes: Sequence[Outcome], cfg: Config) -> None:
     """Say in one line where finished runs of the same settings had other versions, threads or processors."""
-    now = software_versions.environment(cfg.stack_threads, cfg.trainer.accelerator)
+    environment = software_versions.environment(cfg.stack_threads, cfg.trainer.accelerator)
     earlier = [
         (end.result.versions, end.result.environment)
         for job, end in zip(sweep, outcomes, strict=True)
         if end.result is not None and (job.config.threads, job.config.stack) == (cfg.threads, cfg.stack)
     ]
-    if said := software_versions.mixture(earlier, now):
-        log.warning("%s", said)
+    if warning := software_versions.mixture(earlier, environment):
+        log.warning("%s", warning)
 
 
 def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None) -> Plan:
@@ -143,16 +128,16 @@ def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None
     Args:
         directory: of a sweep whose saved states the runs continue from.
     """
-    known: dict[int, Prepared] = {}  # runs share the objects of their data's configuration
-    data = [known.get(id(job.config.data)) or known.setdefault(id(job.config.data), data_of(job)) for job in jobs]
+    prepared: dict[int, Prepared] = {}  # runs share the objects of their data's configuration
+    data = [prepared.get(id(job.config.data)) or prepared.setdefault(id(job.config.data), data_of(job)) for job in jobs]
     saved = stack_states.saved_runs(directory) if directory is not None else {}
     epochs = None
     if saved or any(job.earlier for job in jobs):
-        found = [
-            saved.get(identity(job.config, one.digest)) or saved.get(job.saved_as)
-            for job, one in zip(jobs, data, strict=True)
+        states = [
+            saved.get(identity(job.config, part.digest)) or saved.get(job.saved_as)
+            for job, part in zip(jobs, data, strict=True)
         ]
-        epochs = [job.epochs_before if run is None else run.epochs for job, run in zip(jobs, found, strict=True)]
+        epochs = [job.epochs_before if state is None else state.epochs for job, state in zip(jobs, states, strict=True)]
     return plan([job.config for job in jobs], data, workers=workers, epochs_done=epochs)
 
 
@@ -189,13 +174,37 @@ class _Progress:
     def __post_init__(self) -> None:
         self._live_due = time.monotonic() + self.sweep[0].config.stack.save_every_s
 
-    def kept(self) -> str:
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """While it lasts, an interruption or an error of the disk says what is kept; then `results.csv` is written.
+
+        Raises:
+            Interrupted, StorageError: in place of what the block raises.
+        """
+        try:
+            try:
+                yield
+            except Interrupted as stop:
+                kept = self._kept()
+                self._note_interrupted(first_line(stop))
+                raise Interrupted(f"{stop}; {kept}, the same command carries on", stop.exit_code) from None
+            finally:
+                with signals.deferred():
+                    RunStore(self.directory).write_results(self._rows("interrupted"))
+        except OSError as error:
+            if not is_storage(error):
+                raise
+            raise StorageError(
+                f"{sentence(error)}; {self._kept()}, the same command carries on once that is mended"
+            ) from error
+
+    def _kept(self) -> str:
         done = sum(outcome.is_done for outcome in self.outcomes)
         saved = stack_states.saved_runs(self.directory)
-        more = f", {len(saved):,} more are saved with their epochs so far" if saved else ""
-        return f"{done:,} of {len(self.outcomes):,} runs are done and kept{more}"
+        others = f", {len(saved):,} more are saved with their epochs so far" if saved else ""
+        return f"{done:,} of {len(self.outcomes):,} runs are done and kept{others}"
 
-    def note_interrupted(self, reason: str) -> None:
+    def _note_interrupted(self, reason: str) -> None:
         """For the table: the runs that were under way, and those that had not begun."""
         saved = stack_states.saved_runs(self.directory)
         for place, (job, outcome) in enumerate(zip(self.sweep, self.outcomes, strict=True)):
@@ -219,8 +228,8 @@ class _Progress:
         unit = self._unit_of[place]
         self.outcomes[place] = outcome
         self.screen.finished(unit.origin, outcome)
-        self._left[unit.origin] -= 1
-        if not self._left[unit.origin]:
+        self._unended[unit.origin] -= 1
+        if not self._unended[unit.origin]:
             self._unit_finished(unit)
 
     @cached_property
@@ -228,7 +237,7 @@ class _Progress:
         return {place: unit for unit in self.units for place in unit.places}
 
     @cached_property
-    def _left(self) -> dict[int, int]:
+    def _unended(self) -> dict[int, int]:
         """Runs of each unit that have not ended, by its origin."""
         return {unit.origin: len(unit.places) for unit in self.units}
 
@@ -250,11 +259,11 @@ class _Progress:
     def _write_table(self) -> None:
         """The rows of all runs that have ended or are saved. For a large sweep that may take longer than a stack."""
         started = time.monotonic()
-        RunStore(self.directory).write_results(self.rows("running", stack_states.saved_runs(self.directory)))
+        RunStore(self.directory).write_results(self._rows("running", stack_states.saved_runs(self.directory)))
         now = time.monotonic()
         self._due = now + TABLE_SHARE * (now - started)
 
-    def rows(self, status: Status, saved: Mapping[str, SavedRun] | None = None) -> list[Row]:
+    def _rows(self, status: Status, saved: Mapping[str, SavedRun] | None = None) -> list[Row]:
         """The rows of all runs that have ended, and with this status of those that have not, but have epochs."""
         shown = list(self.outcomes)
         if saved or any(job.earlier for job in self.sweep):
@@ -267,9 +276,9 @@ class _Progress:
     def _record(self, places: Sequence[int]) -> None:
         store = RunStore(self.directory)
         ended = [(store.name_of(self.sweep[i].directory), self.outcomes[i]) for i in places]
-        kept = [outcome for _, outcome in ended if outcome.files is not None and outcome.weights is not None]
-        entries = run_weights.append(self.directory, [outcome.weights for outcome in kept if outcome.weights])
-        for outcome, entry in zip(kept, entries, strict=True):
+        weighted = [outcome for _, outcome in ended if outcome.files is not None and outcome.weights is not None]
+        entries = run_weights.append(self.directory, [outcome.weights for outcome in weighted if outcome.weights])
+        for outcome, entry in zip(weighted, entries, strict=True):
             outcome.files = {**(outcome.files or {}), file_names.WEIGHTS: entry}
         run_table.append(self.directory, [(name, end.files) for name, end in ended if end.files is not None])
         for _, outcome in ended:
@@ -282,7 +291,7 @@ def _unfinished(job: Job, status: Status, message: str, saved: Mapping[str, Save
     if (run := saved.get(result.identity) or saved.get(job.saved_as)) is None:
         if job.earlier is None or job.earlier.result is None:
             return result
-        before = job.earlier.result  # it stays until the longer run is written
-        return replace(result, metrics=before.metrics, epochs=before.epochs, epoch=before.epoch)
+        shorter = job.earlier.result  # it stays until the longer run is written
+        return replace(result, metrics=shorter.metrics, epochs=shorter.epochs, epoch=shorter.epoch)
     metrics = {name: math.nan if value is None else value for name, value in run.metrics.items()}
     return replace(result, metrics=metrics, epochs=run.epochs, epoch=run.epochs - 1)

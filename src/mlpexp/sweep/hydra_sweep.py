@@ -24,7 +24,7 @@ from mlpexp.store.directory_checks import check_sweep_directory
 from mlpexp.store.run_store import RunStore, Survey
 from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.hydra_jobs import HydraCalls, StackedReturn, restore_hydra_files
-from mlpexp.sweep.jobs import Ended, Job, Outcome, ended_rows
+from mlpexp.sweep.jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.training.engine_choice import engine_of
 from mlpexp.training.run_tracking import EndedRun, RunTracking
@@ -67,7 +67,7 @@ class Sweep:
         self.directory = Path(str(config.hydra.sweep.dir)).absolute()
         check_sweep_directory(self.directory)
         self.in_portions = False
-        self._ended: dict[str, Ended] = {}  # runs of earlier portions, by their directories
+        self._ended: dict[str, tuple[Job, Outcome]] = {}  # runs of earlier portions, by their directories
         self._backend: MakeBackend | None = None
         self._tracking = RunTracking(self.directory, Path.cwd(), Screen().warn, is_sweep=True)
         self._started: set[str] = set()  # runs whose start was reported to Hydra's callbacks, by their directories
@@ -180,22 +180,7 @@ class Sweep:
         for run in runs:
             self._ended.pop(run.output_dir, None)
         with self.hydra_logging():
-            writing: list[float] = []  # seconds of each run that is new
-            jobs: dict[str, Job] = {}  # by directory: equal runs are trained once
-            for run in runs:
-                run.take_survey(survey.runs[run.output_dir], swept)
-                if run.output_dir not in jobs and (run.done or not run.needs_run_job):
-                    jobs[run.output_dir] = run
-                    if not self.hydra.has_job_callbacks and run.waits(survey.runs[run.output_dir]):
-                        continue
-                    if run.config.record == "run":
-                        started = time.perf_counter()
-                        if run.done is None:
-                            run.open_directory()
-                        else:
-                            restore_hydra_files(run)
-                        writing += [time.perf_counter() - started] * (run.done is None)
-                run.make_files = None  # so that many runs fit into memory
+            jobs, hydra_files_s = self._open_directories(runs, survey, swept)
             repeated = sum(run.output_dir in jobs for run in runs) - len(jobs)
             if repeated:
                 log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))
@@ -205,7 +190,7 @@ class Sweep:
                 if place not in self._started:
                     self.hydra.on_job_start(job)
             self._started |= notified.keys()
-            outcomes = dict(zip(jobs, self.train_jobs(list(jobs.values()), writing), strict=True)) if jobs else {}
+            outcomes = dict(zip(jobs, self.train_jobs(list(jobs.values()), hydra_files_s), strict=True)) if jobs else {}
             self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items() if outcomes[place].is_known}
             failures = sum(outcome.error is not None for outcome in outcomes.values())
             summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
@@ -221,17 +206,43 @@ class Sweep:
                     self.hydra.on_job_end(job, returns[job.number])
             return [returns[run.number] for run in runs]
 
-    def train_jobs(self, jobs: list[Job], writing: Sequence[float] = ()) -> list[Outcome]:
+    def _open_directories(
+        self, runs: Sequence[Job], survey: Survey, swept: tuple[str, ...]
+    ) -> tuple[dict[str, Job], float | None]:
+        """Write Hydra's files of the runs that are trained here, where they are needed before the training.
+
+        Returns:
+            The jobs by their directories; the seconds that the files of a new run took, None where none was written.
+        """
+        jobs: dict[str, Job] = {}  # equal runs are trained once
+        seconds: list[float] = []
+        for run in runs:
+            surveyed = survey.runs[run.output_dir]
+            run.take_survey(surveyed, swept)
+            if run.output_dir not in jobs and (run.done or not run.needs_run_job):
+                jobs[run.output_dir] = run
+                if not self.hydra.has_job_callbacks and run.waits(surveyed):
+                    continue
+                if run.config.record == "run" and run.done is not None:
+                    restore_hydra_files(run)
+                elif run.config.record == "run":
+                    started = time.perf_counter()
+                    run.open_directory()
+                    seconds.append(time.perf_counter() - started)
+            run.make_files = None  # so that many runs fit into memory
+        return jobs, fmean(seconds) if seconds else None
+
+    def train_jobs(self, jobs: list[Job], hydra_files_s: float | None) -> list[Outcome]:
         """Train every job that is not done and write the sweep's table; one that raises does not stop the others.
 
         Args:
-            writing: the seconds that Hydra's files of each new run took.
+            hydra_files_s: the seconds that Hydra's files of a new run took; None where none was written.
         """
         num_earlier = len(self._ended)
         outcomes = [*(end for _, end in self._ended.values()), *(Outcome(result=job.done) for job in jobs)]
         jobs = [*(job for job, _ in self._ended.values()), *jobs]
         screen = Screen(brief=self.in_portions)
-        screen.hydra_files_s = fmean(writing) if writing else None
+        screen.hydra_files_s = hydra_files_s
         if all(end.is_known for end in outcomes):
             RunStore(self.directory).write_results(ended_rows(jobs, outcomes, self.directory))
             if self._backend is not None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from mlpexp import data
 from mlpexp.config.compose import hydra_config
-from mlpexp.config.composed_run import MakeFiles
+from mlpexp.config.composed_run import HydraRun
 from mlpexp.config.hparams import chosen, swept
 from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
@@ -31,25 +31,16 @@ from mlpexp.store.run_weights import Weights
 
 
 @dataclass(slots=True, kw_only=True)
-class Job:
+class Job(HydraRun):
     """One run of a sweep, checked.
 
     It has its place once it has been surveyed; while it trains, its directory exists with Hydra's files, unless
     `record=table`, or `waits` has said that they can be written when it has trained.
     """
 
-    spec: RunSpec
-    overrides: tuple[str, ...]
-    """those that are not Hydra's own"""
     config: Config
-    output_dir: str
-    """the directory that the sweep gives it"""
     place: str
-    """the directory where it is or will be, which may be another one"""
-    log_name: str | None
-    """of the log file there; None if its logging is switched off"""
-    env_set: dict[str, str]
-    """`hydra.job.env_set`: environment variables during its training"""
+    """the directory where it is or will be, which may be another one than `output_dir`"""
     data_digest: str = ""
     """digest of the data at the start of the sweep"""
     done: "Result | None" = None
@@ -62,12 +53,6 @@ class Job:
     """the keys that the sweep varies; empty if its sweeper trains it in portions"""
     hydra: Callable[[RunSpec], DictConfig]
     """makes the whole configuration with Hydra's node: 150 KiB, so it is not kept"""
-    output_subdir: str | None = None
-    """directory for Hydra's three files; None if they are not wanted"""
-    make_files: MakeFiles | None = None
-    """makes these files; None when they are written, or never will be"""
-    needs_run_job: bool = False
-    """only Hydra's `run_job` can do what it asks for, e.g. change the directory"""
 
     @property
     def number(self) -> int:
@@ -118,8 +103,8 @@ class Job:
 
     def packed(self, *, alone: bool) -> "Job":
         """The same as plain data, for another process; a stack does not need the whole configuration."""
-        files = None if self.make_files is None else partial(_made, self.make_files(self.spec, self.output_dir))
-        return replace(self, hydra=partial(_given, self.hydra(self.spec) if alone else None), make_files=files)
+        files = None if self.make_files is None else partial(_packed_files, self.make_files(self.spec, self.output_dir))
+        return replace(self, hydra=partial(_packed_config, self.hydra(self.spec) if alone else None), make_files=files)
 
     def open_directory(self) -> None:
         """Make its directory with the files that Hydra puts there, unless that is done."""
@@ -146,18 +131,17 @@ class Job:
             finally:
                 configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
 
-    def note(self, text: str) -> None:
-        """Append to the run's log."""
+    def append_to_log(self, text: str) -> None:
         if self.log is not None:
             atomic_files.append(self.log, text)
 
 
-def _given(cfg: DictConfig | None, _: RunSpec) -> DictConfig:
+def _packed_config(cfg: DictConfig | None, _: RunSpec) -> DictConfig:
     assert cfg is not None, "a run that trains in a stack was packed without its whole configuration"
     return cfg
 
 
-def _made(files: dict[str, str], spec: RunSpec, output_dir: str) -> dict[str, str]:
+def _packed_files(files: dict[str, str], spec: RunSpec, output_dir: str) -> dict[str, str]:
     return files
 
 
@@ -195,9 +179,6 @@ class DryRun(list[JobReturn]):
     def __init__(self, directory: Path, lines: Sequence[str], records: Sequence[dict[str, Any]] = ()) -> None:
         super().__init__()
         self.directory, self.lines, self.records = directory, list(lines), list(records)
-
-
-Ended = tuple[Job, Outcome]
 
 
 def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> list[Row]:

@@ -37,7 +37,7 @@ def write_outcome(job: Job, data: Prepared, state: TrainingState, recycled: Recy
         job.open_directory()
     result = write_run(job.config, data, state, job.directory, job.hparams, write)
     if result.message and result.status != "stopped":
-        job.note(f"[WARNING] - {result.message}\n")
+        job.append_to_log(f"[WARNING] - {result.message}\n")
     _remove_shorter(job, recycled)
     # the checksums are in the marker now, and a sweep keeps every run's result to its end
     return Outcome(result=replace(result, files={}))
