@@ -92,8 +92,8 @@ def test_an_optimizer_is_captured_only_where_its_graph_is_right(name):
 
 
 def test_the_stand_in_notices_a_graph_that_is_not_right(monkeypatch):
-    monkeypatch.setattr(OPTIMIZERS["adam"], "can_be_captured", True)
-    captured, plain = CapturedEngine(graphs=RecordedGraphs(), **made("adam")), Engine(**made("adam"))
+    monkeypatch.setattr(OPTIMIZERS["nadam"], "can_be_captured", True)
+    captured, plain = CapturedEngine(graphs=RecordedGraphs(), **made("nadam")), Engine(**made("nadam"))
     for epoch in range(4):
         for engine in (captured, plain):
             engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch) / 10))

@@ -85,6 +85,8 @@ class CapturedEngine(Engine):
     def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
         self._warm = self._captured = None  # a graph holds the addresses of the former ones
         super()._set_parameters(parameters)
+        if OPTIMIZERS[self._settings.name].can_be_captured:
+            self._optimizer.count_on_device()
 
     def train_epoch(self, epoch: Epoch) -> None:
         """See `StackEngine`."""

@@ -89,7 +89,7 @@ class Engine:
 
     def begin_optimizer(self, num_steps: int) -> None:
         """See `StackEngine`."""
-        self._optimizer.began_at = num_steps
+        self._optimizer.begin_anew(num_steps)
 
     def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
         self.parameters = parameters

@@ -27,6 +27,7 @@ class Adam(StackOptimizer):
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     counts_steps = True
     is_adaptive: ClassVar[bool | None] = True
+    can_be_captured: ClassVar[bool] = True
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
@@ -35,7 +36,7 @@ class Adam(StackOptimizer):
         self._scratch = [torch.empty_like(p) for p in parameters]
         betas = self._setting("betas")  # (R, 2)
         same = bool((betas == betas[0]).all())  # as almost always: then one number each
-        self._betas = [column.tolist()[: 1 if same else None] for column in betas.unbind(-1)]
+        self._betas: list[Any] = [column.tolist()[: 1 if same else None] for column in betas.unbind(-1)]
         self._new_mean, self._kept, self._new_square = (
             factors(values, like) for values in (1 - betas[:, 0], betas[:, 1], 1 - betas[:, 1])
         )
@@ -43,8 +44,13 @@ class Adam(StackOptimizer):
         self._root: Mapping[int, Any] = {}
         self.state = {name: self._zeros() for name in self.state_names}
 
+    def count_on_device(self) -> None:
+        self._device_steps = self._parameters[0].new_full((), self.own_steps, dtype=torch.float64)
+        self._betas = [self._device_steps.new_tensor(betas) for betas in self._betas]  # each (1,) or (R,)
+
     def _begin_step(self) -> None:
-        first, second = (_corrections(each, self.own_steps) for each in self._betas)
+        steps = self.own_steps if self._device_steps is None else self._device_steps.add_(1)
+        first, second = (_corrections(betas, steps) for betas in self._betas)
         one_rate = isinstance(self._rates, torch.Tensor)  # for all parameters: the numbers of the first are used
         for i in range(1 if one_rate else len(self._parameters)):
             rate = self._rate(i)
@@ -77,6 +83,7 @@ class NAdam(Adam):
     """`torch.optim.NAdam`: Adam with Nesterov momentum (Dozat 2016)."""
 
     torch_path = "torch.optim.NAdam"
+    can_be_captured = False
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)
@@ -198,10 +205,16 @@ class Adagrad(StackOptimizer):
         parameter.addcdiv_(gradient.mul_(self._negative[i].of[n]), denominator)
 
 
-def _corrections(betas: Sequence[float], num_steps: int) -> Any:
-    """1 - beta**steps by Python's power, as torch computes it for one run: a number for one beta, else (R,)."""
-    found = [1 - beta**num_steps for beta in betas]
-    return found[0] if len(found) == 1 else torch.tensor(found, dtype=torch.float64)
+def _corrections(betas: Any, num_steps: Any) -> Any:
+    """1 - beta**steps, by Python's power as torch computes it for one run: a number for one beta, else (R,).
+
+    Args:
+        betas: a list of numbers, or a tensor where `num_steps` is one.
+    """
+    if isinstance(betas, torch.Tensor):
+        return 1 - betas**num_steps
+    corrections = [1 - beta**num_steps for beta in betas]
+    return corrections[0] if len(corrections) == 1 else torch.tensor(corrections, dtype=torch.float64)
 
 
 def _shaped(values: Any, like: Tensor) -> Mapping[int, Any]:

@@ -32,6 +32,7 @@ class Muon(AdamW):
     defaults: ClassVar[Mapping[str, Any]] = {"momentum": 0.95, "nesterov": True, "betas": (0.9, 0.999), "eps": 1e-8}
     state_names: ClassVar[tuple[str, ...]] = ("momentum_buffer", "exp_avg", "exp_avg_sq")
     is_adaptive: ClassVar[bool | None] = None
+    can_be_captured = False
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().__init__(settings, parameters, gradients)

@@ -83,14 +83,12 @@ class StackOptimizer:
         has_decay: there is a weight decay.
         is_adaptive: the size of a step does not follow the size of the gradient; muP's rates differ there. None: there
             is no rule of muP for this optimizer.
-        can_be_captured: a step is the same kernels with the same numbers in every epoch, so that a GPU can replay it;
-            Adam's bias correction, for example, is a number that Python computes from the count of steps.
+        can_be_captured: a step is the same kernels with the same numbers in every epoch, so that a GPU can replay it,
+            at least after `count_on_device`.
         trains_alone: why a run with this optimizer shares no stack; None where it can.
 
     Attributes:
         state: by torch's name, one stacked tensor for each parameter.
-        num_steps: taken so far.
-        began_at: how many of them had been taken when the state was that of a new optimizer; only pruning changes it.
     """
 
     torch_path: ClassVar[str]
@@ -106,7 +104,8 @@ class StackOptimizer:
 
     def __init__(self, settings: UpdateSettings, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         self._settings, self._parameters, self._gradients = settings, parameters, gradients
-        self.num_steps = self.began_at = self._planned_from = 0
+        self._num_steps = self._began_at = self._planned_from = 0
+        self._device_steps: Tensor | None = None  # `own_steps` as a tensor, where `count_on_device` has made one
         decoupled = settings.decoupled
         if decoupled is None and self.decoupled_decay:
             decoupled = torch.ones(len(parameters[0]), dtype=torch.bool)
@@ -156,9 +155,28 @@ class StackOptimizer:
         return {}
 
     @property
+    def num_steps(self) -> int:
+        """Steps taken so far."""
+        return self._num_steps
+
+    @num_steps.setter
+    def num_steps(self, count: int) -> None:
+        self._num_steps = count
+        if self._device_steps is not None:
+            self._device_steps.fill_(self.own_steps)
+
+    @property
     def own_steps(self) -> int:
         """Steps behind the state."""
-        return self.num_steps - self.began_at
+        return self._num_steps - self._began_at
+
+    def begin_anew(self, num_steps: int) -> None:
+        """The state is that of a new optimizer after so many steps; only pruning says so."""
+        self._began_at = num_steps
+        self.num_steps = self._num_steps
+
+    def count_on_device(self) -> None:
+        """Compute what depends on the number of steps from a tensor, which a replayed step increments."""
 
     def schedule(self, lr: Tensor | Sequence[Tensor]) -> None:
         """Set the learning rates of the following steps: float64, (S, R), or (R,) for all of them.
@@ -170,7 +188,7 @@ class StackOptimizer:
 
     def step(self) -> None:
         """Change the parameters in place by their gradients, which are overwritten."""
-        self.num_steps += 1
+        self._num_steps += 1
         self._begin_step()
         for i, (parameter, gradient) in enumerate(zip(self._parameters, self._gradients, strict=True)):
             if self._decay.shrinks:
