@@ -14,6 +14,7 @@ from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.network import multilayer_perceptron
+from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 
 R, SIZES, SAMPLES = 6, [7, 9, 5, 3], 22
@@ -89,6 +90,37 @@ def test_an_optimizer_is_captured_only_where_its_graph_is_right(name):
             engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch) / 10))
         assert_equal(captured, plain)
     assert (graphs.captures > 0) == OPTIMIZERS[name].can_be_captured == (captured.plain_reason is None)
+
+
+@pytest.mark.parametrize(
+    ("network", "extras", "is_captured"),
+    [
+        *(({"norm": name}, {}, True) for name in NORMS),
+        ({"block_depth": 1}, {}, True),
+        ({"dropout": (0.2, 0.2)}, {}, False),
+        ({}, {"clip_norm": 0.1, "clip_value": 0.05}, True),
+        ({}, {"prune": 0.5}, True),
+        ({}, {"ema_decay": 0.9}, False),
+        ({}, {"swa_start": 1.0}, False),
+    ],
+)
+def test_layers_and_extras_are_captured_only_where_the_graph_is_right(network, extras, is_captured):
+    spec = multilayer_perceptron(SIZES[0], (8, 8), SIZES[-1], "tanh", **network)
+    generator = torch.Generator().manual_seed(1)
+    arguments: dict[str, Any] = {
+        "networks": [spec] * R,
+        "parameters": {name: torch.rand(R, *shape, generator=generator) for name, shape in spec.tensors.items()},
+        "update": UpdateSettings(
+            extras={name: torch.full((R,), value, dtype=torch.float64) for name, value in extras.items()}
+        ),
+        "seeds": range(R),
+    }
+    captured, plain = CapturedEngine(graphs=RecordedGraphs(), **arguments), Engine(**arguments)
+    for epoch in range(4):
+        for engine in (captured, plain):
+            engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch)))
+        assert_equal(captured, plain)
+    assert (captured.plain_reason is None) == is_captured
 
 
 def test_the_stand_in_notices_a_graph_that_is_not_right(monkeypatch):

@@ -3,7 +3,7 @@
 A step of many small networks is some 25 kernels of microseconds, and launching them one by one from Python takes longer
 than running them. A graph launches an epoch's kernels at once. What a graph replays is fixed: kernels, addresses and
 all numbers that Python computed. So what may differ between epochs (order, labels, learning rates) is copied into
-tensors that stay, and only optimizers whose steps do not compute with Python numbers of the step are captured.
+tensors that stay, and steps that compute with their number in Python are not captured.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
-from mlpexp.nn.layers import Activate, Gate, Linear
 from mlpexp.nn.losses import CROSS_ENTROPY
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
@@ -144,7 +143,6 @@ def cannot_be_captured(networks: Sequence[NetworkSpec], update: UpdateSettings) 
     """Why the epochs of a stack cannot be captured; None where they can, as far as is known beforehand."""
     if not OPTIMIZERS[update.name].can_be_captured:
         return f"the steps of {update.name} compute with the number of steps"
-    kinds = {type(layer) for network in set(networks) for layer in network.layers}
-    if others := sorted(kind.__name__ for kind in kinds - {Linear, Activate, Gate}):
-        return f"layers of the kinds {', '.join(others)}"
-    return "clipping or averaging" if update.extras else None
+    if networks[0].dropouts:
+        return "dropout draws by the number of the step"
+    return "an average of the weights counts the steps" if update.extras.keys() & {"ema_decay", "swa_start"} else None
