@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,14 +59,13 @@ def stacks_in_trainer(runs: int, *, epochs: int = 10, **settings: Any) -> Callab
     Args:
         settings: of the configuration's `stack`, and `accelerator`.
     """
-    configs = []
-    for seed in range(runs):
-        plain = schema.defaults()
-        plain["seed"], plain["data"]["split"], plain["trainer"]["max_epochs"] = seed, "none", epochs
-        plain["trainer"]["accelerator"] = settings.get("accelerator", "cpu")
-        plain["stack"] |= {key: value for key, value in settings.items() if key != "accelerator"}
-        plain["tracking"] |= {"figures": False, "diagnostics": False}
-        configs.append(with_engine(checks.parse(plain)))
+    plain = schema.defaults()
+    plain["data"]["split"], plain["trainer"]["max_epochs"] = "none", epochs
+    plain["trainer"]["accelerator"] = settings.get("accelerator", "cpu")
+    plain["stack"] |= {key: value for key, value in settings.items() if key != "accelerator"}
+    plain["tracking"] |= {"figures": False, "diagnostics": False}
+    first = with_engine(checks.parse(plain))
+    configs = [replace(first, seed=seed) for seed in range(runs)]  # which share their parts, as those of a sweep do
     data = [datasets.prepare(cfg.data) for cfg in configs]
 
     def train(members: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mlpexp import data as datasets
 from mlpexp.config import checks, hparams, schema
 from mlpexp.config.schema import Config
+from mlpexp.data.batches import epoch_orders
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.stack_module import StackModule
 from mlpexp.nn import activations
@@ -24,6 +25,7 @@ from mlpexp.runtime.errors import ConfigError
 from mlpexp.store import checkpoint_files, file_names, run_directory
 from mlpexp.store.run_directory import Result
 from mlpexp.training import resume, single_run, trainer_setup
+from mlpexp.training import train_stack as train_stack_module
 from mlpexp.training.engine_choice import cannot_be_stacked
 from mlpexp.training.planner import plan
 from mlpexp.training.stack_run_files import write_run
@@ -457,3 +459,37 @@ def test_an_epoch_waits_for_the_device_once_however_many_steps_it_has(
     few, many = waits(2, 54), waits(5, 54)
     assert many - few == 3 * 1
     assert waits(2, 24) == few
+
+
+def test_the_test_is_computed_where_the_training_was(monkeypatch):
+    configs = [configured({"seed": seed}) for seed in range(2)]
+    data = [datasets.prepare(cfg.data) for cfg in configs]
+    undisturbed = train_stack(configs, data)
+    test = StackModule.test
+
+    def test_elsewhere(module: StackModule) -> None:
+        module.to("meta")  # as Lightning moves a module to the CPU when a GPU has trained it
+        test(module)
+
+    monkeypatch.setattr(StackModule, "test", test_elsewhere)
+    moved = train_stack(configs, data)
+    assert [record.tested for record in moved.records] == [record.tested for record in undisturbed.records]
+
+
+def test_orders_that_are_drawn_ahead_for_a_gpu_are_those_of_a_cpu():
+    configs = [configured({"seed": seed, "trainer.max_epochs": 4}) for seed in (5, 5, *range(9))]
+    module = StackModule(configs, [datasets.prepare(cfg.data) for cfg in configs])
+    orders = train_stack_module._Orders(module)
+
+    class OnGpu:
+        device = torch.device("cuda")
+        max_epochs, configs, data = module.max_epochs, module.configs, module.data
+        training_runs = list(range(len(configs)))
+        current_epoch = 0
+
+    orders._module = ahead = OnGpu()  # type: ignore[assignment]
+    for epoch, runs in enumerate([range(11), range(11), [0, 4, 7], [7]]):
+        ahead.training_runs, ahead.current_epoch = list(runs), epoch
+        expected = epoch_orders(orders._size, [configs[run].seed for run in runs], epoch)
+        assert torch.equal(orders._order(), expected)
+    orders.teardown("fit")

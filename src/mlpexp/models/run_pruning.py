@@ -96,6 +96,8 @@ def prune_due_(
         # the runs of an optimizer that counts its steps are rewound together, see the planner
         engine.begin_optimizer(steps_per_epoch * max(cfg.optimizer_begins(epoch) for cfg in configs))
     for place, cfg in enumerate(configs):
+        if cfg.prune.fraction is None:
+            continue
         rounds = cfg.prunings_before(epoch)
         is_due = rounds > cfg.prunings_before(epoch - 1)
         if not is_due and epoch != cfg.rewound_epochs:

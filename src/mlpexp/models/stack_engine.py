@@ -106,6 +106,7 @@ class LearningRates:
 
     def __init__(self, configs: Sequence[Config], records: Sequence[RunRecord], steps: int, own: Tensor | None) -> None:
         self._configs, self._steps = configs, steps
+        self._known_epoch, self._known = -1, dict[tuple[object, ...], tuple[float, ...]]()
         self._plateaus = [
             Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in record.history])
             for cfg, record in zip(configs, records, strict=True)
@@ -115,12 +116,7 @@ class LearningRates:
     def in_epoch(self, runs: Sequence[int], epoch: int) -> Tensor | list[Tensor]:
         """Those of these runs in an epoch: (A,) or (S, A), or one such tensor for each parameter."""
         cfgs = [self._configs[run] for run in runs]
-        factors = [
-            epoch_factors(
-                cfg.optimizer, epoch, cfg.trainer.max_epochs, self._steps, self._plateaus[run].factor, cfg.swa
-            )
-            for cfg, run in zip(cfgs, runs, strict=True)
-        ]
+        factors = [self._factors(cfg, self._plateaus[run].factor, epoch) for cfg, run in zip(cfgs, runs, strict=True)]
         one = self._bases is None
         bases = [[cfg.optimizer.lr for cfg in cfgs]] if self._bases is None else self._bases[:, list(runs)].tolist()
         longest = max(map(len, factors))
@@ -133,6 +129,17 @@ class LearningRates:
             table = torch.tensor([row * (longest // len(row)) for row in factors], dtype=torch.float64)  # (A, S)
             rates = [torch.tensor(row, dtype=torch.float64) * table.T for row in bases]
         return rates[0] if one else rates
+
+    def _factors(self, cfg: Config, reduced: float, epoch: int) -> tuple[float, ...]:
+        """See `epoch_factors`; looked up by the objects of the settings, which most runs share."""
+        if self._known_epoch != epoch:
+            self._known_epoch, self._known = epoch, {}
+        key = id(cfg.optimizer), cfg.trainer.max_epochs, reduced, id(cfg.swa)
+        if key not in self._known:
+            self._known[key] = epoch_factors(
+                cfg.optimizer, epoch, cfg.trainer.max_epochs, self._steps, reduced, cfg.swa
+            )
+        return self._known[key]
 
     def note(self, run: int, monitored: float) -> None:
         """A run has ended an epoch with this value of its monitored metric."""

@@ -293,7 +293,8 @@ class StackModule(LightningModule):
             note_confusion(self.records, tested)
 
     def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
-        return stack_engine.make_engine(self.configs, self.networks, parameters, update, self.device)
+        device = self._all.inputs.device  # after fit, `self.device` is the CPU again
+        return stack_engine.make_engine(self.configs, self.networks, parameters, update, device)
 
     def configure_optimizers(self) -> None:
         """None: the engine updates the parameters."""

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any
@@ -18,11 +19,13 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
+from mlpexp.runtime.portable import available_cores
 from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.store.worker_session import Gone
 from mlpexp.training.trainer_setup import on_this_machine, own_callbacks
 
 WAIT_FOR_EPOCH_S = 2.0  # a signal waits for the end of an epoch that is expected to take no longer
+MAX_THREADS = 8  # that draw orders
 SAVE_SHARE = 100  # training takes at least so many times as long as saving
 
 
@@ -150,11 +153,17 @@ def _separate(module: StackModule, trainer: Trainer) -> None:
 
 
 class _Orders(LightningDataModule):
-    """One item per epoch: the order of every run's training samples, (A, n), or (n,) unshuffled."""
+    """One item per epoch: the order of every run's training samples, (A, n), or (n,) unshuffled.
+
+    Where a GPU trains, the processor's cores draw the orders of the next epoch meanwhile.
+    """
 
     def __init__(self, module: StackModule) -> None:
         super().__init__()
         self._module = module
+        self._size = len(module.data[0].split.train)
+        self._threads = ThreadPoolExecutor(min(MAX_THREADS, available_cores()))
+        self._ahead: tuple[int, list[int], list[Future[Tensor]]] | None = None  # epoch, runs and their orders
 
     def train_dataloader(self) -> "_OneItem":
         return _OneItem(self._order)
@@ -162,12 +171,39 @@ class _Orders(LightningDataModule):
     def val_dataloader(self) -> "_OneItem":
         return _OneItem(lambda: torch.empty(0))  # the module holds the validation part of every run
 
+    def teardown(self, stage: str) -> None:
+        self._threads.shutdown()
+
     def _order(self) -> Tensor:
         module = self._module
-        size = len(module.data[0].split.train)
+        runs, epoch = module.training_runs, module.current_epoch
         if not module.configs[0].data.shuffle:
-            return torch.arange(size)
-        return epoch_orders(size, [module.configs[run].seed for run in module.training_runs], module.current_epoch)
+            return torch.arange(self._size)
+        if module.device.type == "cpu":
+            return epoch_orders(self._size, self._seeds(runs), epoch)
+        if self._ahead is None or self._ahead[0] != epoch:
+            self._draw(runs, epoch)
+        assert self._ahead is not None
+        _, drawn, parts = self._ahead
+        orders = torch.cat([part.result() for part in parts])
+        if drawn != runs:  # some have left since
+            place = {run: i for i, run in enumerate(drawn)}
+            orders = orders[[place[run] for run in runs]]
+        if epoch + 1 < module.max_epochs:
+            self._draw(runs, epoch + 1)
+        return orders
+
+    def _draw(self, runs: list[int], epoch: int) -> None:
+        share = -(-len(runs) // MAX_THREADS)
+        seeds = self._seeds(runs)
+        parts = [
+            self._threads.submit(epoch_orders, self._size, seeds[start : start + share], epoch)
+            for start in range(0, len(seeds), share)
+        ]
+        self._ahead = epoch, list(runs), parts
+
+    def _seeds(self, runs: Sequence[int]) -> list[int]:
+        return [self._module.configs[run].seed for run in runs]
 
 
 class _OneItem:
