@@ -10,6 +10,7 @@ from recorded_graph import RecordedGraphs
 from torch import Tensor
 
 from mlpexp.engine.interface import Epoch
+from mlpexp.engine.torch import layer_kernels
 from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.activations import ACTIVATIONS
@@ -121,6 +122,28 @@ def test_layers_and_extras_are_captured_only_where_the_graph_is_right(network, e
             engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch)))
         assert_equal(captured, plain)
     assert (captured.plain_reason is None) == is_captured
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalisations_of_a_gpu_are_those_of_the_cpu(name, monkeypatch):
+    spec = multilayer_perceptron(SIZES[0], (8, 6), SIZES[-1], "tanh", norm=name)
+    generator = torch.Generator().manual_seed(1)
+    parameters = {key: torch.rand(R, *shape, generator=generator) + 0.1 for key, shape in spec.tensors.items()}
+
+    def trained() -> Engine:
+        engine = Engine(networks=[spec] * R, parameters=parameters, update=UpdateSettings())
+        for epoch in range(2):
+            engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch)))
+        return engine
+
+    by_run = trained()
+    monkeypatch.delitem(layer_kernels.KERNELS, NORMS[name])
+    together = trained()
+    assert len(by_run.parameters) == len(spec.tensors)
+    for key, values in by_run.parameters.items():
+        assert torch.allclose(together.parameters[key], values, rtol=1e-4, atol=1e-5), key
+    losses = [engine.evaluate(INPUTS, LABELS).losses for engine in (by_run, together)]
+    assert torch.allclose(*losses, rtol=1e-4, atol=1e-5)
 
 
 def test_the_stand_in_notices_a_graph_that_is_not_right(monkeypatch):

@@ -484,12 +484,10 @@ def test_orders_that_are_drawn_ahead_for_a_gpu_are_those_of_a_cpu():
     class OnGpu:
         device = torch.device("cuda")
         max_epochs, configs, data = module.max_epochs, module.configs, module.data
-        training_runs = list(range(len(configs)))
-        current_epoch = 0
 
     orders._module = ahead = OnGpu()  # type: ignore[assignment]
     for epoch, runs in enumerate([range(11), range(11), [0, 4, 7], [7]]):
-        ahead.training_runs, ahead.current_epoch = list(runs), epoch
+        ahead.training_runs, ahead.current_epoch = list(runs), epoch  # type: ignore[misc]
         expected = epoch_orders(orders._size, [configs[run].seed for run in runs], epoch)
         assert torch.equal(orders._order(), expected)
     orders.teardown("fit")
