@@ -14,6 +14,7 @@ from mlpexp.engine.torch import layer_kernels
 from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.losses import LOSSES, LossFunction
 from mlpexp.nn.network import multilayer_perceptron
 from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
@@ -122,6 +123,25 @@ def test_layers_and_extras_are_captured_only_where_the_graph_is_right(network, e
             engine.train_epoch(Epoch(INPUTS, LABELS, orders(epoch), 4, rates(epoch)))
         assert_equal(captured, plain)
     assert (captured.plain_reason is None) == is_captured
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "smoothing"),
+    [(name, task, 0.0) for name, loss in LOSSES.items() for task in loss.tasks]
+    + [("cross_entropy", "classification", 0.1)],
+)
+def test_every_loss(name, task, smoothing):
+    loss = LossFunction(name=name, label_smoothing=smoothing)
+    labels = LABELS if task == "classification" else torch.rand(SAMPLES, SIZES[-1], generator=GENERATOR)
+    captured, plain = CapturedEngine(graphs=RecordedGraphs(), loss=loss, **made()), Engine(loss=loss, **made())
+    for epoch in range(3):
+        for engine in (captured, plain):
+            engine.train_epoch(Epoch(INPUTS, labels, orders(epoch), 4, rates(epoch)))
+        assert torch.equal(captured.train_outcomes.losses, plain.train_outcomes.losses)
+        for key, values in plain.parameters.items():
+            assert torch.equal(captured.parameters[key], values), key
+    # torch's one-hot vectors, which other losses of classes need, cannot be recorded on a CPU: they look at the values
+    assert captured.plain_reason is None or (task == "classification" and name != "cross_entropy")
 
 
 @pytest.mark.parametrize("name", NORMS)

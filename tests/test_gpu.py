@@ -1,4 +1,4 @@
-"""Runs and stacks on a GPU beside the same on the CPU; skipped where there is none. `make test-gpu` runs only these."""
+"""Runs and stacks on a GPU beside the same on the CPU; skipped where there is none."""
 
 import csv
 from collections.abc import Callable
@@ -116,7 +116,7 @@ def test_a_stack_that_draws_trains_and_repeats(text: str, train: Callable[..., O
     "text",
     [
         *(f"model.variant={variant}" for variant in ("torch_nn", "autograd", "backprop")),
-        *("optimizer=adam", "optimizer=lbfgs data.batch_size=2000"),
+        *("optimizer=adam", "optimizer=lbfgs optimizer.max_iter=4 data.batch_size=2000"),
     ],
 )
 def test_a_run_alone(text: str, train: Callable[..., Outcome]):

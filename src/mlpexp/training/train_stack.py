@@ -163,7 +163,8 @@ class _Orders(LightningDataModule):
         self._module = module
         self._size = len(module.data[0].split.train)
         self._threads = ThreadPoolExecutor(min(MAX_THREADS, available_cores()))
-        self._ahead: tuple[int, list[int], list[Future[Tensor]]] | None = None  # epoch, runs and their orders
+        self._buffers: list[Tensor] = []  # two, by turns: one is drawn while the other is read
+        self._ahead: tuple[int, list[int], list[Future[Tensor]]] | None = None  # epoch, runs, and who draws for them
 
     def train_dataloader(self) -> "_OneItem":
         return _OneItem(self._order)
@@ -185,7 +186,9 @@ class _Orders(LightningDataModule):
             self._draw(runs, epoch)
         assert self._ahead is not None
         _, drawn, parts = self._ahead
-        orders = torch.cat([part.result() for part in parts])
+        for part in parts:
+            part.result()
+        orders = self._buffers[epoch % 2][: len(drawn)]
         if drawn != runs:  # some have left since
             place = {run: i for i, run in enumerate(drawn)}
             orders = orders[[place[run] for run in runs]]
@@ -194,11 +197,13 @@ class _Orders(LightningDataModule):
         return orders
 
     def _draw(self, runs: list[int], epoch: int) -> None:
-        share = -(-len(runs) // MAX_THREADS)
-        seeds = self._seeds(runs)
+        if not self._buffers:
+            shape, pinned = (len(runs), self._size), torch.cuda.is_available()
+            self._buffers = [torch.empty(shape, dtype=torch.int64, pin_memory=pinned) for _ in range(2)]
+        share, seeds, rows = -(-len(runs) // MAX_THREADS), self._seeds(runs), self._buffers[epoch % 2][: len(runs)]
         parts = [
-            self._threads.submit(epoch_orders, self._size, seeds[start : start + share], epoch)
-            for start in range(0, len(seeds), share)
+            self._threads.submit(epoch_orders, self._size, seeds[i : i + share], epoch, rows[i : i + share])
+            for i in range(0, len(seeds), share)
         ]
         self._ahead = epoch, list(runs), parts
 

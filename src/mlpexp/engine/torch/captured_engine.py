@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
-from mlpexp.nn.losses import CROSS_ENTROPY
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.outcomes import Outcomes
@@ -77,9 +76,6 @@ class CapturedEngine(Engine):
         self._captured: _Capture | None = None
         super().__init__(**arguments)
         self.plain_reason = cannot_be_captured(arguments["networks"], arguments["update"])
-        loss = arguments.get("loss", CROSS_ENTROPY)
-        if self.plain_reason is None and loss != CROSS_ENTROPY:
-            self.plain_reason = f"the loss {loss.name!r} is differentiated by autograd"
 
     def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
         self._warm = self._captured = None  # a graph holds the addresses of the former ones
