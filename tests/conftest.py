@@ -261,5 +261,5 @@ def no_plugins_left() -> Iterator[None]:
     for name, known in list(user_code._loaded.items()):
         if name not in before:
             user_code._forget(name, known.files)
-    user_code._seen.clear()
+    user_code._cache.clear()
     sys.path[:] = path

@@ -35,7 +35,7 @@ def nothing_left():
     yield
     for name, known in list(user_code._loaded.items()):
         user_code._forget(name, known.files)
-    user_code._seen.clear()
+    user_code._cache.clear()
     sys.modules.pop("my_plugin", None)  # one that a callback's _target_ has imported
     sys.path[:] = path
     for registry in user_code.REGISTRIES:

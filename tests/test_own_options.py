@@ -204,7 +204,7 @@ def test_a_stack_of_several_values_has_the_numbers_of_constants_in_the_source_an
         assert count in (1, 2)
     (plugin / "constants/my_plugin.py").write_text(fixed)
     user_code._forget("my_plugin", user_code._loaded["my_plugin"].files)
-    user_code._seen.clear()
+    user_code._cache.clear()
     sys.path.remove(str(plugin))
     (plugin / "my_plugin.py").unlink()
     constant = [word.replace("my_plugin", "constants/my_plugin") for word in PARTS]

@@ -187,7 +187,7 @@ def test_a_sweep_and_its_commands_find_the_plugin_and_say_when_it_changed_or_is_
     refused = run_script("train.py", words)
     assert (refused.code, "the plugins have changed since it began (cubic_plugin)" in refused.line) == (2, True)
     (here / "cubic_plugin.py").unlink()
-    user_code._seen.clear()
+    user_code._cache.clear()
     user_code._forget("cubic_plugin", user_code._loaded["cubic_plugin"].files)
     for script, more in {"evaluate.py": ["--no-embedding"], "export.py": ["--format", "safetensors"]}.items():
         refused = run_script(script, [str(run), *more])
@@ -239,11 +239,11 @@ def test_a_report_in_another_process_imports_the_plugins_metrics(here):
     words = ["-m", "name=own", "plugins=[own_metric.py]", "metrics=[hits]", "monitor=val/hits", "data=iris", *SMALL]
     assert run_script("train.py", [*words, "seed=1,2"]).code == 0
     user_code._forget("own_metric", user_code._loaded["own_metric"].files)
-    user_code._seen.clear()
+    user_code._cache.clear()
     table, _ = load_sweep.read(here / "multirun/own")
     assert METRICS["hits"].higher_is_better and len(table.names) == 2
     user_code._forget("own_metric", user_code._loaded["own_metric"].files)
-    user_code._seen.clear()
+    user_code._cache.clear()
     (here / "own_metric.py").unlink()
     refused = run_script("report.py", ["multirun/own"])
     assert refused.code == 2 and "unknown metric 'hits'" in refused.err

@@ -11,8 +11,8 @@ from mlpexp.config.schema import Config
 from mlpexp.data.data_sets import DATA_SETS, Sizes
 from mlpexp.nn.user_class import arguments_of, load, takes_any
 from mlpexp.nn.user_module import UserModule
-from mlpexp.runtime import user_code
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.user_imports import add_to_search_path
 
 COMPUTED = {"arguments", "source"}
 OWN = {"variant", "_target_", "options", *COMPUTED}
@@ -41,7 +41,7 @@ def settled(cfg: Config, home: Path) -> tuple[Config, list[str]]:
         return cfg, []
     problems = list(_other_keys(cfg))
     try:
-        user_code.look_in(home)
+        add_to_search_path(home)
         cls, source = load(model.target)
         taken = arguments_of(cls)
     except UserError as error:
@@ -90,10 +90,10 @@ def check(cfg: Config, sizes: Sizes) -> None:
         raise UserError(f"prune.fraction needs weight matrices, and model._target_={module.target} has none")
 
 
-def alone(cfg: Config, sizes: Sizes) -> str | None:
+def stack_obstacle(cfg: Config, sizes: Sizes) -> str | None:
     """Why the user's network cannot be trained in a stack; None where it can, or is mlpexp's own."""
     module: UserModule | None = cfg.model.network(sizes.features, sizes.classes).user_module
-    return None if module is None else module.facts.alone
+    return None if module is None else module.facts.stack_obstacle
 
 
 def _other_keys(cfg: Config) -> Iterator[str]:

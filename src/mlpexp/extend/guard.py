@@ -15,6 +15,7 @@ from mlpexp.runtime import user_code
 from mlpexp.runtime.declared_options import Declared, OwnOption, options_of
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.runtime.registry import Registry
+from mlpexp.runtime.user_imports import user_line
 
 Bind = Callable[[Any], Any]  # of a function or None: with the values of those options that it takes
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -76,7 +77,7 @@ class Guard:
         try:
             return function(*arguments)
         except Exception as error:
-            raise self.error(f"raised {described(error)}{_line(error)}") from error
+            raise self.error(f"raised {described(error)}{user_line(error)}") from error
 
     def checked(self, found: Any, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
         """What a function returned, if it is a tensor of this shape and type (any floating-point type for None)."""
@@ -108,17 +109,6 @@ class Guard:
 
 def _article(kind: str) -> str:
     return "None" if kind == "NoneType" else f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
-
-
-def _line(error: BaseException) -> str:
-    """The innermost line outside of installed packages."""
-    trace, found = error.__traceback__, ""
-    while trace is not None:
-        file = Path(trace.tb_frame.f_code.co_filename)
-        if file.suffix == ".py" and not {"site-packages", "mlpexp"} & set(file.parts):
-            found = f" (line {trace.tb_lineno} of {file.name})"
-        trace = trace.tb_next
-    return found
 
 
 def _bound(function: Any, options: Mapping[str, Any]) -> Any:

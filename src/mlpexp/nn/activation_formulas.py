@@ -30,8 +30,8 @@ def silu_derivative(x: Tensor, h: Tensor) -> Tensor:
 def gelu_tanh_derivative(x: Tensor, h: Tensor) -> Tensor:
     # of x * (1 + tanh(u / 2)) / 2 = x * sigmoid(u), Hendrycks & Gimpel 2016; 1 - sigmoid(u) is sigmoid(-u)
     scale, cubic = math.sqrt(8 / math.pi), 0.044715
-    sigmoid, rest = torch.sigmoid(u := scale * (x + cubic * x**3)), torch.sigmoid(-u)
-    return sigmoid * (1 + x * rest * scale * (1 + 3 * cubic * x * x))
+    sigmoid, complement = torch.sigmoid(u := scale * (x + cubic * x**3)), torch.sigmoid(-u)
+    return sigmoid * (1 + x * complement * scale * (1 + 3 * cubic * x * x))
 
 
 def mish_derivative(x: Tensor, h: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ def compiled_mish(v: Any) -> Any:
 
 def compiled_softsign(v: Any) -> Any:
     def derivative(x: Any, h: Any) -> Any:
-        rest = 1.0 - v.absolute(h)
-        return rest * rest
+        complement = 1.0 - v.absolute(h)
+        return complement * complement
 
     return lambda x: x / (1.0 + v.absolute(x)), derivative
 

@@ -39,14 +39,14 @@ def chance_message(
         history: metrics of each epoch, all finite.
         class_counts: training samples of each class.
         class_weights: weight of each class in train/loss; None where all weigh the same.
-        loss: that was minimised.
+        loss: the one that was minimised.
     """
     total = sum(class_counts)
     share = max(class_counts) / total
     weighted: tuple[float, ...] = tuple(class_counts)
     if class_weights is not None:
         weighted = tuple(n * weight for n, weight in zip(class_counts, class_weights, strict=True))
-    guessed = _of_constant_classes(weighted, loss)
+    guessed = _loss_of_constant_classes(weighted, loss)
     reached, accuracy = history[-1]["train/loss"], history[-1]["train/acc"]
     if is_better(accuracy, share, total) or reached < (1 - LOSS_MARGIN) * guessed:
         return None
@@ -73,15 +73,15 @@ def loss_of_constant(values: Tensor, loss: LossFunction, weights: Tensor | None 
     """The least mean loss of values (n, T) that equal outputs for all samples can have; weights of the samples (n,)."""
     values = values.double()
     low, high = values.amin(0), values.amax(0)
-    each = torch.ones(len(values), dtype=torch.float64) if weights is None else weights.double()
+    sample_weights = torch.ones(len(values), dtype=torch.float64) if weights is None else weights.double()
 
     def cost(outputs: Tensor) -> Tensor:  # (T,) -> (T,)
         columns = [
             loss.samples(c.expand(len(values), 1), v.unsqueeze(1)) for c, v in zip(outputs, values.T, strict=True)
         ]
-        return torch.stack([(each * column).sum() / each.sum() for column in columns])
+        return torch.stack([(sample_weights * column).sum() / sample_weights.sum() for column in columns])
 
-    for _ in range(80):  # a convex function of each output: the least value lies in a third less each time
+    for _ in range(80):  # ternary search: the loss is a convex function of each output
         below, above = low + (high - low) / 3, high - (high - low) / 3
         falls = cost(below) > cost(above)
         low, high = torch.where(falls, below, low), torch.where(falls, high, above)
@@ -89,8 +89,8 @@ def loss_of_constant(values: Tensor, loss: LossFunction, weights: Tensor | None 
 
 
 @lru_cache(maxsize=32)
-def _of_constant_classes(counts: tuple[float, ...], loss: LossFunction) -> float:
-    """The least loss that equal outputs for all samples can have, of so many (weighted) samples of each class."""
+def _loss_of_constant_classes(counts: tuple[float, ...], loss: LossFunction) -> float:
+    """The least loss of equal outputs for all samples, with these (weighted) counts of samples by class."""
     if loss.entry.of_shares is None:
         encoded = loss.dense(torch.arange(len(counts)), torch.zeros(1, len(counts), dtype=torch.float64))
         return loss_of_constant(encoded, loss, torch.tensor(counts, dtype=torch.float64))

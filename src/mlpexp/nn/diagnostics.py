@@ -32,10 +32,10 @@ class LayerNumbers(NamedTuple):
     def rows(self, epoch: int) -> Iterator[list[list[float | str]]]:
         """For each run its rows: epoch, layer, the numbers; empty texts where the last layer has no activation."""
         layers = self.gradient_norm.shape[-1]
-        together = torch.cat(self, -1)  # one transfer from the device
-        for numbers in together.reshape(-1, together.shape[-1]).tolist():
-            rest = iter(numbers)
-            columns: list[list[float | str]] = [list(islice(rest, column.shape[-1])) for column in self]
+        joined = torch.cat(self, -1)  # one transfer from the device
+        for numbers in joined.reshape(-1, joined.shape[-1]).tolist():
+            remaining = iter(numbers)
+            columns: list[list[float | str]] = [list(islice(remaining, column.shape[-1])) for column in self]
             padded = [column + [""] * (layers - len(column)) for column in columns]
             yield [[epoch, i, *row] for i, row in enumerate(zip(*padded, strict=True))]
 
@@ -56,7 +56,7 @@ def inspect(
 
     Args:
         inputs: (R, B, I); labels: (R, B), in a regression (R, B, C).
-        loss: that is minimised.
+        loss: the one that is minimised.
     """
     with torch.no_grad():
         parameters = {name: parameters[name] for name in network.shapes}  # without running statistics
@@ -89,6 +89,6 @@ def _spread(values: Tensor) -> Tensor:
     return values.std((-2, -1), correction=0)
 
 
-def _columns(each: Sequence[Tensor], inputs: Tensor) -> Tensor:
-    """One column for each layer; none in a linear classifier."""
-    return torch.stack(list(each), -1) if each else inputs.new_zeros((*inputs.shape[:-2], 0))
+def _columns(per_layer: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    """Values (R,) of each layer as columns (R, layers); no column in a linear classifier."""
+    return torch.stack(list(per_layer), -1) if per_layer else inputs.new_zeros((*inputs.shape[:-2], 0))

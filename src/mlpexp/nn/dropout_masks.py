@@ -20,7 +20,7 @@ BITS_64 = (1 << 64) - 1
 
 
 def draw(layer: Dropout, inputs: Tensor, seed: int, epoch: int, step: int) -> Tensor:
-    """The mask of one run's training step for a batch of so many inputs (B, I): (B, H), in the type of the inputs.
+    """The mask of one run's training step for a batch of inputs (B, I): (B, H), in the type of the inputs.
 
     Args:
         epoch, step: from 0; the step within the epoch.
@@ -44,13 +44,13 @@ class Masks:
         self._seeds, self._stream = seeds, stream
         self._epoch: int | None = None  # that of the keys
         device, (_, batch, units) = values.device, values.shape
-        given = torch.tensor(rates, dtype=torch.float64, device=device).view(-1, 1, 1)
+        drop_rates = torch.tensor(rates, dtype=torch.float64, device=device).view(-1, 1, 1)
         # compared with signed integers
-        self._limits = (given * 2**32).long().sub_(1 << 31).to(torch.int32)
-        self._scales = (1 - given).to(values.dtype).reciprocal_()
+        self._limits = (drop_rates * 2**32).long().sub_(1 << 31).to(torch.int32)
+        self._scales = (1 - drop_rates).to(values.dtype).reciprocal_()
         self._counter = torch.arange(batch * units, dtype=torch.int32, device=device).view(1, batch, units)
         self._bits, self._shifted = (torch.empty(values.shape, dtype=torch.int32, device=device) for _ in range(2))
-        self._kept = torch.empty(values.shape, dtype=torch.bool, device=device)
+        self._is_kept = torch.empty(values.shape, dtype=torch.bool, device=device)
 
     def draw(self, epoch: int, step: int) -> Tensor:
         """Write the masks of a training step, counted from 0 within its epoch, and return them."""
@@ -62,7 +62,7 @@ class Masks:
         _mix_32(bits, self._shifted)
         bits.bitwise_xor_(keys[:, 1])
         _mix_32(bits, self._shifted)
-        return torch.mul(torch.ge(bits, self._limits, out=self._kept), self._scales, out=self.values)
+        return torch.mul(torch.ge(bits, self._limits, out=self._is_kept), self._scales, out=self.values)
 
 
 def _stream_key(seed: int, stream: int, epoch: int) -> int:

@@ -8,7 +8,7 @@ from mlpexp.nn.metric_columns import higher_is_better
 
 
 class StoppingSettings(Protocol):
-    """What early stopping reads of the configuration (`EarlyStoppingConfig` has it)."""
+    """The settings of early stopping; `EarlyStoppingConfig` has them."""
 
     @property
     def patience(self) -> int | None: ...
@@ -32,12 +32,12 @@ class Progress:
     best_value: float = math.nan
     reference: float = math.nan  # the value that an epoch must improve by min_delta to restart the patience
     waited: int = 0
-    first_epoch: int = 0  # that counts
+    first_epoch: int = 0  # earlier epochs do not count
     stopped: bool = False
 
     @classmethod
     def of(cls, monitor: str, stopping: StoppingSettings, first_epoch: int = 0) -> "Progress":
-        """Before the first epoch; `monitor` is a column such as `val/loss`."""
+        """The state before the first epoch; `monitor` is a column such as `val/loss`."""
         return cls(not higher_is_better(monitor), stopping.patience, stopping.min_delta, first_epoch=first_epoch)
 
     def update(self, epoch: int, value: float) -> bool:

@@ -29,10 +29,10 @@ def clip_(gradients: Sequence[Tensor], norms: Tensor | None = None, values: Tens
     """
     if norms is not None:
         norms = norms.to(gradients[0])
-        each = torch.stack(
-            [torch.linalg.vector_norm(one.reshape(len(one), -1), dim=1) for one in gradients], -1
+        parameter_norms = torch.stack(
+            [torch.linalg.vector_norm(gradient.reshape(len(gradient), -1), dim=1) for gradient in gradients], -1
         )  # (R, P)
-        total = torch.linalg.vector_norm(each, dim=-1)
+        total = torch.linalg.vector_norm(parameter_norms, dim=-1)
         scales = ((total + 1e-6).reciprocal() * norms).clamp(max=1.0)
         scales.masked_fill_(norms.isinf(), 1.0)  # also where the total is infinite
         for gradient in gradients:

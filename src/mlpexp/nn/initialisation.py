@@ -97,7 +97,7 @@ INITIALISERS: Registry[Initialiser] = Registry(
 
 
 class InitialSettings(WidthSettings, Protocol):
-    """What initial values read of the configuration (`ModelConfig` has it)."""
+    """The settings of initial values; `ModelConfig` has them."""
 
     @property
     def init(self) -> str: ...
@@ -125,18 +125,18 @@ def initialise_(parameters: Mapping[str, Tensor], network: NetworkSpec, settings
     initialiser, generator = INITIALISERS.at(settings.init, settings.options), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for k, layer in enumerate(network.layers):
-            own = network.of_layer(k, parameters)
+            tensors = network.layer_tensors(k, parameters)
             if not isinstance(layer, Linear):
-                layer.initialise_(own, generator)
+                layer.initialise_(tensors, generator)
                 continue
-            for weight in own["weight"].chunk(layer.parts):
+            for weight in tensors["weight"].chunk(layer.chunks):
                 initialiser.weight(weight, generator, settings.sigma_w)
             if not layer.bias:
                 continue
             if initialiser.bias is None:
-                init.zeros_(own["bias"])
+                init.zeros_(tensors["bias"])
             else:
-                for bias in own["bias"].chunk(layer.parts):
+                for bias in tensors["bias"].chunk(layer.chunks):
                     initialiser.bias(bias, layer.inputs, generator, settings.sigma_b)
         for name, factor in (initial_factors(settings, network) or {}).items():
             parameters[name].mul_(factor)

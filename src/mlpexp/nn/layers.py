@@ -4,7 +4,7 @@ A layer of a stack has a leading run axis in all tensors; parameters and values 
 class here or in a module of its own (`normalisation.py`). The torch engine has kernels for the kinds of this project,
 and calls the methods of any other kind as they are.
 
-Some kinds behave differently in training. What the methods are given says which it is:
+Some kinds behave differently in training. The tensors that are passed to the methods distinguish the cases:
 
     evaluation          parameters and running statistics
     a training step     parameters and masks; the running statistics stay out
@@ -99,14 +99,14 @@ class Linear(LayerSpec):
     """A dense layer, h = x W' + b with W (R, O, I) and b (R, O), or without b.
 
     Attributes:
-        parts: so many dense layers with O / parts outputs each, which read the same inputs, one below the other in W;
-            each has initial values of its own.
+        chunks: the number of dense layers, with O / chunks outputs each, that read the same inputs and stand one below
+            the other in W; each is initialised by itself.
     """
 
     inputs: int
     outputs: int
     bias: bool = True
-    parts: int = field(default=1, repr=False)
+    chunks: int = field(default=1, repr=False)
     group: ClassVar[str] = "layers"
 
     @property
@@ -118,8 +118,8 @@ class Linear(LayerSpec):
         return ("weight",)
 
     def module(self) -> nn.Linear:
-        made: nn.Linear = nn.utils.skip_init(nn.Linear, self.inputs, self.outputs, bias=self.bias)
-        return made
+        linear: nn.Linear = nn.utils.skip_init(nn.Linear, self.inputs, self.outputs, bias=self.bias)
+        return linear
 
     def forward(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         h = x @ parameters["weight"].mT

@@ -1,8 +1,8 @@
 """How the training loss of a network varies around its weights: noise of its gradient, its largest curvature.
 
-Both differentiate the mean loss of a few samples without dropout, samples of equal weight; in double precision, but for
-user-defined networks. Batch normalisation uses the statistics of each batch, as in training; a user's module is
-differentiated as it is evaluated.
+Both differentiate the mean loss of a few samples, all of equal weight, without dropout. Precision is double, except for
+user-defined networks. Batch normalisation uses the statistics of each batch, as in training; a user-defined network is
+differentiated in evaluation mode.
 
 Letters: R runs, B samples, K batches, P parameters of a run.
 """
@@ -63,12 +63,12 @@ def gradient_noise(
         parameters, losses = _losses(network, repeated, in_batches(inputs), in_batches(labels), loss)
         gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
     flat = _flat(gradients).double().unflatten(0, (runs, batches))  # (R, K, P)
-    of_small, of_large = flat.square().sum(-1).mean(-1), flat.mean(1).square().sum(-1)
+    small_square, large_square = flat.square().sum(-1).mean(-1), flat.mean(1).square().sum(-1)
     if batches == 1:
-        return GradientNoise(of_small * torch.nan, of_small * torch.nan)
+        return GradientNoise(small_square * torch.nan, small_square * torch.nan)
     return GradientNoise(
-        square=(large * of_large - small * of_small) / (large - small),
-        variance=(of_small - of_large) / (1 / small - 1 / large),
+        square=(large * large_square - small * small_square) / (large - small),
+        variance=(small_square - large_square) / (1 / small - 1 / large),
     )
 
 
@@ -77,9 +77,9 @@ def top_hessian_eigenvalue(
 ) -> Tensor:
     """The largest eigenvalue of the Hessian of the loss by all parameters, (R,) float64; NaN where it is not finite.
 
-    By the method of Lanczos with products of Hessian and vector: the power iteration that uses the vectors of all its
-    steps, so it finds the largest eigenvalue and not that of the largest size. It ends where the eigenvalue is within
-    0.1 % of one of the Hessian's, or after 64 products. Arguments as of `gradient_noise`.
+    The Lanczos method needs only products of the Hessian and a vector. Unlike power iteration it finds the largest
+    eigenvalue and not the one of largest size. It stops where the value is within 0.1 % of an eigenvalue of the
+    Hessian, or after 64 products. Arguments as of `gradient_noise`.
     """
     return torch.stack(
         [
@@ -98,6 +98,7 @@ def top_hessian_eigenvalue(
 def _top_eigenvalue(
     network: NetworkSpec, tensors: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, loss: LossFunction
 ) -> Tensor:
+    """Of one run (R = 1), a scalar."""
     with torch.enable_grad():
         parameters, losses = _losses(network, tensors, inputs, labels, loss)
         gradient = _flat(torch.autograd.grad(losses.sum(), parameters, create_graph=True, materialize_grads=True))[0]
@@ -105,34 +106,34 @@ def _top_eigenvalue(
     def product(vector: Tensor) -> Tensor:
         if not gradient.requires_grad:  # no parameter is in it: the loss is piecewise linear
             return torch.zeros_like(vector)
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             gradient, parameters, vector.to(gradient), retain_graph=True, materialize_grads=True
         )
-        return _flat(found)[0].double()
+        return _flat(gradients)[0].double()
 
     # the same directions for every run and epoch
     generator = torch.Generator().manual_seed(0)
     vector = torch.randn(len(gradient), generator=generator, dtype=torch.float64).to(gradient.device)
     basis = [vector / vector.norm()]
     diagonal: list[Tensor] = []
-    beside: list[Tensor] = []
+    off_diagonal: list[Tensor] = []
     for step in range(1, min(LANCZOS_STEPS, len(gradient)) + 1):
-        moved = product(basis[-1])
-        diagonal.append(moved @ basis[-1])
-        known = torch.stack(basis)  # (step, P)
-        for _ in range(2):  # twice is enough to stay orthogonal in rounded arithmetic
-            moved = moved - known.mT @ (known @ moved)
-        beside.append(moved.norm())
-        if not beside[-1].isfinite() or not diagonal[-1].isfinite():
+        residual = product(basis[-1])
+        diagonal.append(residual @ basis[-1])
+        vectors_so_far = torch.stack(basis)  # (step, P)
+        for _ in range(2):  # after two projections the basis stays orthogonal in rounded arithmetic
+            residual = residual - vectors_so_far.mT @ (vectors_so_far @ residual)
+        off_diagonal.append(residual.norm())
+        if not off_diagonal[-1].isfinite() or not diagonal[-1].isfinite():
             return gradient.new_tensor(torch.nan, dtype=torch.float64)
-        small = torch.diag(torch.stack(diagonal))
+        tridiagonal = torch.diag(torch.stack(diagonal))
         if step > 1:
-            off = torch.stack(beside[:-1])
-            small = small + torch.diag(off, 1) + torch.diag(off, -1)
-        values, vectors = torch.linalg.eigh(small)
-        if beside[-1] * vectors[-1, -1].abs() <= TOLERANCE * values[-1].abs():
+            beside = torch.stack(off_diagonal[:-1])
+            tridiagonal = tridiagonal + torch.diag(beside, 1) + torch.diag(beside, -1)
+        values, vectors = torch.linalg.eigh(tridiagonal)
+        if off_diagonal[-1] * vectors[-1, -1].abs() <= TOLERANCE * values[-1].abs():
             break
-        basis.append(moved / beside[-1])
+        basis.append(residual / off_diagonal[-1])
     return values[-1]
 
 
@@ -140,11 +141,11 @@ def _losses(
     network: NetworkSpec, tensors: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, loss: LossFunction
 ) -> tuple[list[Tensor], Tensor]:
     """The parameters as leaves of a graph, and the mean loss of each run, (R,)."""
-    own = network.user_module is not None
-    dtype = inputs.dtype if own else torch.float64
+    is_user_module = network.user_module is not None
+    dtype = inputs.dtype if is_user_module else torch.float64
     leaves = {name: tensors[name].detach().to(dtype).requires_grad_() for name in network.shapes}
-    further = {name: tensors[name].detach() for name in network.tensors if own and name not in leaves}
-    outputs = forward(network, leaves | further, inputs.detach().to(dtype)).logits
+    buffers = {name: tensors[name].detach() for name in network.tensors if is_user_module and name not in leaves}
+    outputs = forward(network, leaves | buffers, inputs.detach().to(dtype)).logits
     targets = labels.to(dtype) if labels.is_floating_point() else labels
     samples = loss.samples(outputs.flatten(0, 1), targets.flatten(0, 1))
     return list(leaves.values()), samples.unflatten(0, outputs.shape[:2]).mean(-1)

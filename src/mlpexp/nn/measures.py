@@ -24,13 +24,13 @@ from mlpexp.runtime.registry import Registry
 
 @dataclass(frozen=True)
 class Probe:
-    """What a measure is computed from.
+    """The networks and samples from which a measure is computed.
 
     Attributes:
         parameters, initial: at present and before the first step, by name, (R, ...).
         inputs: (R, B, I).
         labels: classes (R, B), in a regression values (R, B, C).
-        loss: that is minimised.
+        loss: the one that is minimised.
     """
 
     network: NetworkSpec
@@ -80,9 +80,11 @@ def _effective_rank(probe: Probe) -> Tensor:
 
 def _cka(probe: Probe) -> Tensor:
     """Linear centred kernel alignment with the initial network (Kornblith et al. 2019): 1 is equal up to rotation."""
-    one, other = probe.hidden, probe.initial_hidden
-    cross, own, its = (torch.linalg.matrix_norm(a.mT @ b) for a, b in ((one, other), (one, one), (other, other)))
-    return cross.square() / (own * its).clamp(min=1e-300)
+    final, initial = probe.hidden, probe.initial_hidden
+    cross, final_norm, initial_norm = (
+        torch.linalg.matrix_norm(a.mT @ b) for a, b in ((final, initial), (final, final), (initial, initial))
+    )
+    return cross.square() / (final_norm * initial_norm).clamp(min=1e-300)
 
 
 MEASURES: Registry[Callable[[Probe], Tensor]] = Registry(

@@ -20,26 +20,26 @@ _OF_CLASS = re.compile(r"(.+)_(0|[1-9]\d*)")
 
 def columns(*parts: str, names: Sequence[str] | None = None, num_outputs: int = 0) -> tuple[str, ...]:
     """The columns of metrics (by default those that every classification records) of these parts, e.g. `train/loss`."""
-    each = [
+    expanded = [
         column
         for name in (recorded() if names is None else names)
         for column in ([f"{name}_{k}" for k in range(num_outputs)] if METRICS[name].per_class else [name])
     ]
-    return tuple(f"{part}/{name}" for part in parts for name in each)
+    return tuple(f"{part}/{name}" for part in parts for name in expanded)
 
 
-def all_parts(found: Iterable[str]) -> list[str]:
+def all_parts(column_names: Iterable[str]) -> list[str]:
     """For columns of some parts those of every part, in order; where there are none, the usual ones.
 
     What is not a metric of the registry, such as the share of pruned weights, keeps the parts that it has.
     """
-    found = list(found)
-    names = {name for column in found if _split(name := column.partition("/")[2])[0] in METRICS}
-    wanted = [*(f"{part}/{name}" for part in PARTS for name in names), *found]
-    return in_order(wanted) if names else list(columns(*PARTS))
+    column_names = list(column_names)
+    names = {name for column in column_names if _split(name := column.partition("/")[2])[0] in METRICS}
+    every_part = [*(f"{part}/{name}" for part in PARTS for name in names), *column_names]
+    return in_order(every_part) if names else list(columns(*PARTS))
 
 
-def in_order(found: Iterable[str]) -> list[str]:
+def in_order(column_names: Iterable[str]) -> list[str]:
     """Columns of metrics by part, then in the order of the registry; those of unknown metrics last."""
     parts, names = list(PARTS), list(METRICS)
 
@@ -48,13 +48,13 @@ def in_order(found: Iterable[str]) -> list[str]:
         base, k = _split(name)
         return parts.index(part), names.index(base) if base in METRICS else len(names), k
 
-    return sorted(dict.fromkeys(found), key=place)
+    return sorted(dict.fromkeys(column_names), key=place)
 
 
-def headline(found: Collection[str]) -> str:
+def headline(column_names: Collection[str]) -> str:
     """The metric that people read first, of those with a validation column: accuracy, or RMSE, or the loss."""
     usual = (recorded(task)[1] for task in BOTH)
-    return next((name for name in usual if f"val/{name}" in found), "loss")
+    return next((name for name in usual if f"val/{name}" in column_names), "loss")
 
 
 def is_column(name: str) -> bool:
@@ -125,9 +125,9 @@ def measure(
     entries = [METRICS[name] for name in names]
     sums = [entry.sums(outcomes) for entry in entries if entry.sums is not None]
     if add_up is not None:
-        sums = list(add_up(torch.cat(sums, -1)).split([one.shape[-1] for one in sums], -1))
+        sums = list(add_up(torch.cat(sums, -1)).split([tensor.shape[-1] for tensor in sums], -1))
     remaining = iter(sums)
-    found: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
     for name, entry in zip(names, entries, strict=True):
         if entry.sums is not None:
             value = entry.value(next(remaining))
@@ -135,6 +135,6 @@ def measure(
             value = entry.of_all_samples(outcomes)
         else:
             raise ValueError(f"the metric {name!r} has neither sums nor of_all_samples")
-        each = value.unbind(-1) if entry.per_class else [value]
-        found |= dict(zip(columns(part, names=[name], num_outputs=len(each)), each, strict=True))
-    return found
+        class_values = value.unbind(-1) if entry.per_class else [value]
+        values |= dict(zip(columns(part, names=[name], num_outputs=len(class_values)), class_values, strict=True))
+    return values

@@ -54,8 +54,8 @@ def macro_f1(sums: Tensor) -> Tensor:
     """The mean F1 of the classes that occur or are predicted, (R,)."""
     matrix = _square(sums)
     size = matrix.sum(-1) + matrix.sum(-2)
-    each = 2 * matrix.diagonal(dim1=-2, dim2=-1) / size.clamp(min=1)
-    return each.sum(-1) / (size > 0).sum(-1)
+    scores = 2 * matrix.diagonal(dim1=-2, dim2=-1) / size.clamp(min=1)
+    return scores.sum(-1) / (size > 0).sum(-1)
 
 
 def top(k: int) -> Callable[[Outcomes], Tensor]:
@@ -90,11 +90,11 @@ def by_confidence(outcomes: Outcomes) -> Tensor:
     """For each bin of confidence its confidences, hits and samples, (R, 3 * BINS); bins are open below."""
     confidence, predicted = torch.softmax(outcomes.logits(), -1).max(-1)  # (R, n)
     edges = torch.linspace(0, 1, BINS + 1, dtype=confidence.dtype, device=confidence.device)
-    place = (torch.bucketize(confidence, edges, right=False) - 1).clamp(0, BINS - 1)
-    found = torch.zeros(*confidence.shape[:-1], 3, BINS, dtype=confidence.dtype, device=confidence.device)
+    bin_index = (torch.bucketize(confidence, edges, right=False) - 1).clamp(0, BINS - 1)
+    bins = torch.zeros(*confidence.shape[:-1], 3, BINS, dtype=confidence.dtype, device=confidence.device)
     for row, values in enumerate((confidence, (predicted == outcomes.labels).double(), torch.ones_like(confidence))):
-        found[..., row, :].scatter_add_(-1, place, values)
-    return found.flatten(-2)
+        bins[..., row, :].scatter_add_(-1, bin_index, values)
+    return bins.flatten(-2)
 
 
 def calibration_error(sums: Tensor) -> Tensor:
@@ -111,20 +111,20 @@ def area_under_curve(outcomes: Outcomes) -> Tensor:
     """
     scores = torch.softmax(outcomes.logits(), -1).mT.contiguous()  # (R, C, n)
     labels = outcomes.labels.expand(*scores.shape[:-2], -1).unsqueeze(-2)
-    own = labels == torch.arange(scores.shape[-2], device=scores.device).unsqueeze(-1)  # (R, C, n)
+    is_positive = labels == torch.arange(scores.shape[-2], device=scores.device).unsqueeze(-1)  # (R, C, n)
     ordered = scores.sort(-1).values
     below = torch.searchsorted(ordered, scores) + torch.searchsorted(ordered, scores, right=True)
     ranks = (below + 1).double() / 2  # from 1, equal scores share their mean
-    positive = own.sum(-1).double()
-    pairs = positive * (scores.shape[-1] - positive)
-    areas = ((ranks * own).sum(-1) - positive * (positive + 1) / 2) / pairs
+    num_positive = is_positive.sum(-1).double()
+    pairs = num_positive * (scores.shape[-1] - num_positive)
+    areas = ((ranks * is_positive).sum(-1) - num_positive * (num_positive + 1) / 2) / pairs
     return torch.where(scores.isfinite().all((-2, -1)), areas.nanmean(-1), torch.nan)
 
 
 def _errors(outcomes: Outcomes) -> Tensor:
     """Prediction minus target in units of the targets, (R, n, C)."""
-    found = outcomes.logits() - outcomes.labels.double()
-    return found if outcomes.scale is None else found * outcomes.scale.unsqueeze(-2)
+    errors = outcomes.logits() - outcomes.labels.double()
+    return errors if outcomes.scale is None else errors * outcomes.scale.unsqueeze(-2)
 
 
 def squared(outcomes: Outcomes) -> Tensor:
@@ -147,7 +147,7 @@ def moments(outcomes: Outcomes) -> Tensor:
     targets = outcomes.labels.double()
     errors = outcomes.logits() - targets
     targets = targets.expand_as(errors)
-    sums = [each.sum(-2) for each in (errors**2, targets, targets**2, torch.ones_like(targets))]
+    sums = [values.sum(-2) for values in (errors**2, targets, targets**2, torch.ones_like(targets))]
     return torch.stack(sums, -2).flatten(-2)
 
 

@@ -59,14 +59,14 @@ class Metric:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
-def _chosen(label: str, **fields: object) -> Metric:
+def _optional_metric(label: str, **fields: object) -> Metric:
     """A metric that is recorded where it is chosen; larger is better unless said otherwise."""
     defaults: dict[str, object] = {"unit": "", "higher_is_better": True, "recorded": False}
     return Metric(label=label, **{**defaults, **fields})  # type: ignore[arg-type]
 
 
 def _top(k: int) -> Metric:
-    return _chosen(
+    return _optional_metric(
         f"top-{k} accuracy",
         sums=formulas.top(k),
         needs_outputs=True,
@@ -93,19 +93,19 @@ METRICS: Registry[Metric] = Registry(
             sums=formulas.hits,
             reference="classification.MulticlassAccuracy",
         ),
-        "f1": _chosen(
+        "f1": _optional_metric(
             "macro F1",
             sums=formulas.counts,
             value=formulas.macro_f1,
             reference="classification.MulticlassF1Score",
         ),
-        "balanced_acc": _chosen(
+        "balanced_acc": _optional_metric(
             "balanced accuracy",
             sums=formulas.counts,
             value=formulas.balanced_accuracy,
             reference="classification.MulticlassRecall",
         ),
-        "recall": _chosen(
+        "recall": _optional_metric(
             "recall",
             sums=formulas.counts,
             value=formulas.recall,
@@ -115,27 +115,27 @@ METRICS: Registry[Metric] = Registry(
         "top2": _top(2),
         "top3": _top(3),
         "top5": _top(5),
-        "auroc": _chosen(
+        "auroc": _optional_metric(
             "area under the ROC curve",
             of_all_samples=formulas.area_under_curve,
             needs_outputs=True,
             reference="classification.MulticlassAUROC",
         ),
-        "nll": _chosen(
+        "nll": _optional_metric(
             "negative log-likelihood",
             unit="nats",
             higher_is_better=False,
             sums=formulas.negative_log_likelihood,
             needs_outputs=True,
         ),
-        "brier": _chosen(
+        "brier": _optional_metric(
             "Brier score",
             higher_is_better=False,
             sums=formulas.brier,
             needs_outputs=True,
             bounded=False,
         ),
-        "ece": _chosen(
+        "ece": _optional_metric(
             "calibration error",
             higher_is_better=False,
             sums=formulas.by_confidence,
@@ -153,7 +153,7 @@ METRICS: Registry[Metric] = Registry(
             needs_outputs=True,
             reference="regression.MeanSquaredError",
         ),
-        "mae": _chosen(
+        "mae": _optional_metric(
             "mean absolute error",
             unit="target units",
             higher_is_better=False,
@@ -162,7 +162,7 @@ METRICS: Registry[Metric] = Registry(
             needs_outputs=True,
             reference="regression.MeanAbsoluteError",
         ),
-        "r2": _chosen(
+        "r2": _optional_metric(
             "R²",
             sums=formulas.moments,
             value=formulas.determination,
@@ -181,7 +181,7 @@ def recorded(task: Task = "classification", chosen: Iterable[str] = ()) -> tuple
     Args:
         chosen: beside those that every run of the task has.
     """
-    wanted = set(chosen)
+    chosen_names = set(chosen)
     return tuple(
-        name for name, metric in METRICS.items() if task in metric.tasks and (metric.recorded or name in wanted)
+        name for name, metric in METRICS.items() if task in metric.tasks and (metric.recorded or name in chosen_names)
     )

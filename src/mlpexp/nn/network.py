@@ -35,12 +35,12 @@ class NetworkSpec:
     def names(self) -> tuple[dict[str, str], ...]:
         """For each layer, the full name of each of its tensors, e.g. `layers.0.weight` for `weight`."""
         count: Counter[str] = Counter()
-        found = []
+        names = []
         for layer in self.layers:
             short = [*layer.shapes, *layer.buffers, *layer.noise]
-            found.append({name: layer.full_name(count[layer.group], name) for name in short})
+            names.append({name: layer.full_name(count[layer.group], name) for name in short})
             count[layer.group] += 1
-        return tuple(found)
+        return tuple(names)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -53,10 +53,7 @@ class NetworkSpec:
 
     @cached_property
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """The same of everything that a trained network consists of, parameters and running statistics, by groups.
-
-        That is the order of the module's `state_dict`.
-        """
+        """The same of parameters and running statistics, ordered by group as in the module's `state_dict`."""
         pairs = list(zip(self.layers, self.names, strict=True))
         return {
             names[name]: shape
@@ -116,8 +113,8 @@ class NetworkSpec:
             return module.inputs + module.facts.units
         return sum(layer.inputs + layer.outputs for _, layer in self.linear)
 
-    def of_layer(self, k: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those of the tensors that belong to one layer, by their short names."""
+    def layer_tensors(self, k: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of layer k, by their short names."""
         return {name: tensors[full] for name, full in self.names[k].items() if full in tensors}
 
 
@@ -145,13 +142,13 @@ def multilayer_perceptron(
         block_depth: so many hidden layers at a time, from the first, are a residual block where the block has as many
             inputs as outputs.
     """
-    parts, activate = (2, Gate) if ACTIVATIONS[activation].gated else (1, Activate)
+    chunks, activate = (2, Gate) if ACTIVATIONS[activation].gated else (1, Activate)
     layers: list[LayerSpec] = [Dropout(inputs, input_dropout, 0)] if input_dropout else []
     begin, begin_units = len(layers), inputs  # of the present block
     for i, (fan_in, units) in enumerate(pairwise([inputs, *hidden]), 1):
-        layers.append(Linear(fan_in, parts * units, bias, parts))
+        layers.append(Linear(fan_in, chunks * units, bias, chunks))
         if norm is not None and norm_position == "pre":
-            layers.append(NORMS[norm](parts * units))
+            layers.append(NORMS[norm](chunks * units))
         layers.append(activate(activation, value))
         if norm is not None and norm_position == "post":
             layers.append(NORMS[norm](units))
@@ -191,7 +188,7 @@ def forward(network: NetworkSpec, tensors: Mapping[str, Tensor], inputs: Tensor)
     """
     values = [inputs]
     for k, layer in enumerate(network.layers):
-        values.append(layer.forward(_of_layer(network, k, tensors, values), values[-1]))
+        values.append(layer.forward(_layer_arguments(network, k, tensors, values), values[-1]))
     return Trace(values)
 
 
@@ -202,28 +199,33 @@ def backward(network: NetworkSpec, tensors: Mapping[str, Tensor], trace: Trace, 
         tensors: those of the forward pass.
         logits_gradient: the derivative of the loss with respect to the logits, (R, B, C).
     """
-    found: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     skipped: dict[int, Tensor] = {}  # what arrives at the beginning of a residual block past the block
     outputs = [logits_gradient]
     for k in reversed(range(len(network.layers))):
         layer = network.layers[k]
-        arguments = _of_layer(network, k, tensors, trace.values), trace.values[k], trace.values[k + 1], outputs[-1]
+        arguments = (
+            _layer_arguments(network, k, tensors, trace.values),
+            trace.values[k],
+            trace.values[k + 1],
+            outputs[-1],
+        )
         for name, gradient in layer.parameter_gradients(*arguments).items():
-            found[network.names[k][name]] = gradient
+            gradients[network.names[k][name]] = gradient
         if isinstance(layer, Add):
             skipped[layer.source] = outputs[-1]
         if k > 0:
             gradient = layer.input_gradient(*arguments)
             outputs.append(gradient + skipped[k] if k in skipped else gradient)
-    return Gradients({name: found[name] for name in network.shapes}, outputs[::-1])
+    return Gradients({name: gradients[name] for name in network.shapes}, outputs[::-1])
 
 
-def _of_layer(
+def _layer_arguments(
     network: NetworkSpec, k: int, tensors: Mapping[str, Tensor], values: Sequence[Tensor]
 ) -> dict[str, Tensor]:
-    """What a layer's methods are given: its own tensors, and the skipped value at the end of a residual block."""
-    layer, own = network.layers[k], network.of_layer(k, tensors)
-    return own | {"skip": values[layer.source]} if isinstance(layer, Add) else own
+    """The tensors that a layer's methods read; at the end of a residual block the skipped value is among them."""
+    layer, tensors_of_layer = network.layers[k], network.layer_tensors(k, tensors)
+    return tensors_of_layer | {"skip": values[layer.source]} if isinstance(layer, Add) else tensors_of_layer
 
 
 def training_tensors(
@@ -239,10 +241,10 @@ def training_tensors(
         epoch, step: from 0; the step within the epoch.
     """
     names = network.tensors if len(inputs) == 1 else network.shapes
-    found = {name: tensors[name] for name in names}
+    step_tensors = {name: tensors[name] for name in names}
     for k, layer in network.dropouts:
-        found[network.names[k]["mask"]] = dropout_masks.draw(layer, inputs, seed, epoch, step)
-    return found
+        step_tensors[network.names[k]["mask"]] = dropout_masks.draw(layer, inputs, seed, epoch, step)
+    return step_tensors
 
 
 def update_statistics_(network: NetworkSpec, tensors: Mapping[str, Tensor], trace: Trace) -> None:
@@ -251,4 +253,4 @@ def update_statistics_(network: NetworkSpec, tensors: Mapping[str, Tensor], trac
         return
     for k, layer in enumerate(network.layers):
         if layer.buffers:
-            layer.update_(network.of_layer(k, tensors), trace.values[k])
+            layer.update_(network.layer_tensors(k, tensors), trace.values[k])

@@ -61,8 +61,8 @@ class Norm(LayerSpec):
         self, parameters: Mapping[str, Tensor], x: Tensor, h: Tensor, gradient: Tensor
     ) -> dict[str, Tensor]:
         z, _ = self.normalise(parameters, x)
-        found = {"weight": (gradient * z).sum(-2)}
-        return found | {"bias": gradient.sum(-2)} if "bias" in self.shapes else found
+        gradients = {"weight": (gradient * z).sum(-2)}
+        return gradients | {"bias": gradient.sum(-2)} if "bias" in self.shapes else gradients
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,9 @@ def labels_at(labels: Tensor, index: Tensor) -> Tensor:
 def joined(batches: Sequence[Outcomes]) -> Outcomes:
     """The outcomes of all samples of some batches, in their order."""
 
-    def together(parts: Sequence[Tensor | None], axis: int) -> Tensor | None:
-        known = [part for part in parts if part is not None]
-        return torch.cat(known, axis) if known else None
+    def together(tensors: Sequence[Tensor | None], axis: int) -> Tensor | None:
+        present = [part for part in tensors if part is not None]
+        return torch.cat(present, axis) if present else None
 
     first = batches[0]
     return first._replace(

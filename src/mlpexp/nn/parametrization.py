@@ -37,7 +37,7 @@ PARAMETRIZATIONS = ("standard", "mup")
 
 
 class WidthSettings(Protocol):
-    """What a parametrization reads of the configuration (`ModelConfig` has it)."""
+    """The settings of a parametrization; `ModelConfig` has them."""
 
     @property
     def parametrization(self) -> str: ...
@@ -46,7 +46,7 @@ class WidthSettings(Protocol):
 
 
 class StepSettings(Protocol):
-    """What the rates and decays of parameters depend on (`OptimizerConfig` has it)."""
+    """The settings of the rates and decays of parameters; `OptimizerConfig` has them."""
 
     @property
     def name(self) -> str: ...
@@ -61,18 +61,18 @@ class StepSettings(Protocol):
 
 
 def initial_factors(settings: WidthSettings, network: NetworkSpec) -> dict[str, float] | None:
-    """What each initial parameter is multiplied by, by name; None where nothing changes."""
+    """The factor of each initial parameter by name; None where nothing changes."""
     if (scales := _width_scales(settings, network)) is None:
         return None
     factors = {}
     for name, i, kind in _roles(network):
-        last = 1 / math.sqrt(scales[i]) if i == len(scales) - 2 else 1.0
-        factors[name] = {"weight": last, "bias": math.sqrt(scales[i]), "norm": 1.0}[kind]
+        logits_factor = 1 / math.sqrt(scales[i]) if i == len(scales) - 2 else 1.0
+        factors[name] = {"weight": logits_factor, "bias": math.sqrt(scales[i]), "norm": 1.0}[kind]
     return factors
 
 
 def rate_factors(settings: WidthSettings, optimizer: str, network: NetworkSpec) -> dict[str, float] | None:
-    """What the learning rate of each parameter is multiplied by, by name; None where nothing changes."""
+    """The factor of each parameter's learning rate by name; None where nothing changes."""
     if (scales := _width_scales(settings, network)) is None:
         return None
     if (adaptive := OPTIMIZERS[optimizer].is_adaptive) is None:
@@ -93,15 +93,15 @@ def parameter_settings(
     rule = OPTIMIZERS[optimizer.name]
     scales = rate_factors(model, optimizer.name, network)
     skips_vectors = not optimizer.decay_bias and optimizer.weight_decay > 0
-    own = rule.own_rates(optimizer, network)
-    if scales is None and not skips_vectors and not own:
+    special_rates = rule.own_rates(optimizer, network)
+    if scales is None and not skips_vectors and not special_rates:
         return None
-    found = {}
+    settings_by_name = {}
     for name, shape in network.shapes.items():
         factor = 1.0 if scales is None else scales[name]
         decay = optimizer.weight_decay / factor if optimizer.decay_bias or len(shape) > 1 else 0.0
-        found[name] = own.get(name, optimizer.lr * factor), decay
-    return found
+        settings_by_name[name] = special_rates.get(name, optimizer.lr * factor), decay
+    return settings_by_name
 
 
 def is_decoupled(optimizer: StepSettings) -> bool:

@@ -10,6 +10,6 @@ def broadcastable(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-def choose_runs(runs: Tensor, chosen: Tensor, others: Tensor) -> Tensor:
-    """For these runs, (R,) bool on any device, the rows of `chosen`, else those of `others`."""
-    return torch.where(broadcastable(runs.to(others.device), others), chosen, others)
+def choose_runs(runs: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
+    """For these runs, (R,) bool on any device, the rows of `chosen`, else those of `otherwise`."""
+    return torch.where(broadcastable(runs.to(otherwise.device), otherwise), chosen, otherwise)

@@ -13,7 +13,7 @@ PLATEAU_THRESHOLD = 1e-4  # relative; torch's default
 
 
 class RateSettings(Protocol):
-    """What a schedule reads of the configuration (`OptimizerConfig` has it)."""
+    """The settings of a schedule; `OptimizerConfig` has them."""
 
     @property
     def lr(self) -> float: ...
@@ -36,7 +36,7 @@ class RateSettings(Protocol):
 
 
 class AveragingSettings(Protocol):
-    """What the learning rate of stochastic weight averaging reads of the configuration (`SwaConfig` has it)."""
+    """The settings of stochastic weight averaging's learning rate; `SwaConfig` has them."""
 
     @property
     def start(self) -> int | None: ...
@@ -77,15 +77,15 @@ class Schedule:
 
 def _one_cycle(elapsed: int, steps: int, warmup: int, settings: RateSettings) -> float:
     """`torch.optim.lr_scheduler.OneCycleLR` (Smith & Topin 2017): from lr / 25 up to lr, down to lr / 25e4."""
-    first, last = 1 / 25, 1 / 25 / 1e4
+    initial, final = 1 / 25, 1 / 25 / 1e4
     peak, end = settings.pct_start * steps - 1, steps - 1
 
     def between(start: float, stop: float, share: float) -> float:
         return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
 
     if elapsed <= peak:
-        return between(first, 1.0, elapsed / peak) if peak > 0 else 1.0
-    return between(1.0, last, (elapsed - peak) / (end - peak)) if end > peak else last
+        return between(initial, 1.0, elapsed / peak) if peak > 0 else 1.0
+    return between(1.0, final, (elapsed - peak) / (end - peak)) if end > peak else final
 
 
 SCHEDULES: Registry[Schedule] = Registry(

@@ -62,14 +62,14 @@ class Draws:
 
     Attributes:
         seed, epoch, step: of the next training step of a run alone; set by the training loop.
-        given: the masks of a step of a stack, in the order of the calls; None for a run alone.
-        seen: the calls of a forward pass; None where they are not recorded.
+        stack_masks: the masks of a step of a stack, in the order of the calls; None for a run alone.
+        recorded_calls: the calls of a forward pass; None where they are not recorded.
     """
 
     def __init__(self) -> None:
         self.seed = self.epoch = self.step = 0
-        self.given: Sequence[Tensor] | None = None
-        self.seen: list[Call] | None = None
+        self.stack_masks: Sequence[Tensor] | None = None
+        self.recorded_calls: list[Call] | None = None
         self._calls = 0
 
     def begin(self, *_: Any) -> None:
@@ -79,11 +79,11 @@ class Draws:
     def mask(self, rate: float, x: Tensor) -> Tensor:
         """The mask for the next call, in the shape of its input: 0, or 1 / (1 - rate)."""
         call, self._calls = self._calls, self._calls + 1
-        if self.seen is not None:
-            self.seen.append((rate, tuple(x.shape)))
+        if self.recorded_calls is not None:
+            self.recorded_calls.append((rate, tuple(x.shape)))
             return torch.ones_like(x)
-        if self.given is not None:
-            return self.given[call]
+        if self.stack_masks is not None:
+            return self.stack_masks[call]
         rows = x.reshape(len(x), -1)
         return draw(Dropout(rows.shape[1], rate, call), rows, self.seed, self.epoch, self.step).view(x.shape)
 
@@ -104,10 +104,10 @@ class ModuleDropout(nn.Dropout):
 def replace_dropouts(module: nn.Module) -> Draws:
     """Put `ModuleDropout` in the place of each `nn.Dropout`, in place."""
     draws = Draws()
-    made: dict[int, ModuleDropout] = {}
+    replacements: dict[int, ModuleDropout] = {}
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
             if type(child) is nn.Dropout:
-                parent._modules[name] = made.setdefault(id(child), ModuleDropout(child.p, draws))
+                parent._modules[name] = replacements.setdefault(id(child), ModuleDropout(child.p, draws))
     module.register_forward_pre_hook(draws.begin)
     return draws

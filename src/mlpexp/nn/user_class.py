@@ -1,8 +1,7 @@
-"""The class of a user's network: found by its import path, and built with its own arguments and initial weights."""
+"""The class of a user-defined network: found by its import path, built with its own arguments and initial weights."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import random
@@ -10,12 +9,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mlpexp.nn.lazy_torch import nn, torch
-from mlpexp.runtime import source_digest, user_code
+from mlpexp.runtime import source_digest, user_imports
 from mlpexp.runtime.errors import UserError, described
 
 # names of arguments that are filled with the numbers of features and of outputs, unless they are given
@@ -41,33 +39,30 @@ def load(target: str, *, recorded: str | None = None) -> tuple[type[nn.Module], 
     """
     check_name(target)
     key = f"model._target_={target}"
-    place, _, name = target.rpartition(".")
-    top = target.partition(".")[0]
-    user_code.look_in(Path.cwd())
-    file = _file(place, key)
-    if recorded is not None and (inside := user_code.directory_of_runs(file)):
-        raise UserError(
-            f"{key}: {file.name} is in {inside}, a directory of runs, from which no code is executed; if you trust "
-            "it, copy it to the directory in which you start the program"
-        )
-    digest = _installed(top, file) or _current_digest(place, file)
+    module_name, _, class_name = target.rpartition(".")
+    user_imports.add_to_search_path(Path.cwd())
+    file = _source_file(module_name, key)
+    if recorded is not None:
+        user_imports.refuse_run_directory(file, f"{key}: {file.name}")
+    digest = _installed(target.partition(".")[0], file) or _current_digest(module_name, file)
     if recorded is not None and digest != recorded:
         raise UserError(
             f"{key} has changed since the run was started: its source is {digest[:12]}, not {recorded[:12]}; restore "
             f"{file.name}, or train the run anew"
         )
-    cls = getattr(_module(place, key), name, None)
+    cls = getattr(user_imports.import_module(module_name, key), class_name, None)
     if cls is None:
-        raise UserError(f"{key}: {file} has no class {name}")
+        raise UserError(f"{key}: {file} has no class {class_name}")
     if not isinstance(cls, type) or not issubclass(cls, nn.Module):
-        raise UserError(f"{key} is no class of torch.nn.Module; name one, e.g. model._target_={place}.MyNetwork")
+        raise UserError(f"{key} is no class of torch.nn.Module; name one, e.g. model._target_={module_name}.MyNetwork")
     return cls, digest
 
 
 def check_name(target: str) -> None:
-    """
+    """Check that a user-defined class can have this name; nothing is imported.
+
     Raises:
-        UserError: no user-defined class can have this name.
+        UserError: it cannot.
     """
     key = f"model._target_={target}"
     if "." not in target or not all(part.isidentifier() for part in target.split(".")):
@@ -79,32 +74,32 @@ def check_name(target: str) -> None:
 
 def arguments_of(cls: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
     """The arguments of a class that can be given by name; `**name` among them."""
-    found = inspect.signature(cls).parameters
-    return {name: one for name, one in found.items() if one.kind is not one.VAR_POSITIONAL}
+    parameters = inspect.signature(cls).parameters
+    return {name: parameter for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_POSITIONAL}
 
 
 def takes_any(cls: type[nn.Module]) -> bool:
     """Whether the class has an argument `**name`."""
-    return any(one.kind is one.VAR_KEYWORD for one in arguments_of(cls).values())
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in arguments_of(cls).values())
 
 
-def construct(cls: type[nn.Module], target: str, given: str, sizes: tuple[int, int], seed: int) -> nn.Module:
+def construct(cls: type[nn.Module], target: str, arguments_json: str, sizes: tuple[int, int], seed: int) -> nn.Module:
     """A module with the initial weights that its own constructor draws with this seed; the random state is restored.
 
     Args:
-        given: its own arguments, as JSON.
+        arguments_json: its own arguments.
         sizes: the numbers of features and of outputs, for arguments that are named so.
 
     Raises:
         UserError: the constructor raises, or has further arguments without a default.
     """
-    arguments: dict[str, Any] = json.loads(given)
-    for name, one in arguments_of(cls).items():
-        if name in arguments or one.kind is one.VAR_KEYWORD:
+    arguments: dict[str, Any] = json.loads(arguments_json)
+    for name, parameter in arguments_of(cls).items():
+        if name in arguments or parameter.kind is parameter.VAR_KEYWORD:
             continue
         if name in INPUTS or name in OUTPUTS:
             arguments[name] = sizes[name in OUTPUTS]
-        elif one.default is one.empty:
+        elif parameter.default is parameter.empty:
             raise UserError(
                 f"model._target_={target} needs its argument {name}: add model.{name}=…; the numbers of inputs and "
                 "outputs are given to arguments that are named num_inputs and num_outputs, or in_features and "
@@ -113,7 +108,7 @@ def construct(cls: type[nn.Module], target: str, given: str, sizes: tuple[int, i
     with own_random_state(seed):
         try:
             module = cls(**arguments)
-            if any(nn.parameter.is_lazy(one) for one in [*module.parameters(), *module.buffers()]):
+            if any(nn.parameter.is_lazy(tensor) for tensor in [*module.parameters(), *module.buffers()]):
                 module.eval()(torch.zeros(2, sizes[0]))
         except (Exception, SystemExit) as error:
             listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
@@ -123,7 +118,7 @@ def construct(cls: type[nn.Module], target: str, given: str, sizes: tuple[int, i
 
 @contextmanager
 def own_random_state(seed: int) -> Iterator[None]:
-    """Seed the generators of Python, NumPy and torch; give them back their states afterwards."""
+    """Seed the generators of Python, NumPy and torch for the block; their earlier states are restored afterwards."""
     import numpy as np
 
     before = random.getstate(), np.random.get_state()
@@ -138,23 +133,17 @@ def own_random_state(seed: int) -> Iterator[None]:
             np.random.set_state(before[1])
 
 
-def _file(place: str, key: str) -> Path:
+def _source_file(name: str, key: str) -> Path:
     """The file of a module, which is not imported; packages above it are."""
-    importlib.invalidate_caches()
-    try:
-        spec = find_spec(place)
-    except (ImportError, ValueError, AttributeError):
-        spec = None
-    except Exception as error:  # of a package above it
-        raise UserError(f"{key} cannot be imported: {described(error)}") from error
-    if place == "__main__":
+    file = user_imports.source_path(name, key)
+    if name == "__main__":
         raise UserError(f"{key}: a class of a session has no source that could be recorded; write it to a file")
-    top = place.partition(".")[0]
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    if file is None or file.suffix != ".py":
+        top = name.partition(".")[0]
         raise UserError(
-            f"{key}: there is no module {place}; start the program in the directory of {top}.py, or install it"
+            f"{key}: there is no module {name}; start the program in the directory of {top}.py, or install it"
         )
-    return Path(spec.origin).resolve()
+    return file.resolve()
 
 
 @cache
@@ -168,29 +157,15 @@ def _installed(top: str, file: Path) -> str | None:
     return f"{names[0]} {version(names[0])}" if names else None
 
 
-def _module(place: str, key: str) -> Any:
-    writes = sys.dont_write_bytecode
-    # of a file that changes twice within a second, Python would take the first version's bytecode
-    sys.dont_write_bytecode = True
-    try:
-        return sys.modules.get(place) or importlib.import_module(place)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{key} cannot be imported: {described(error)}") from error
-    finally:
-        sys.dont_write_bytecode = writes
-
-
-def _current_digest(place: str, file: Path) -> str:
+def _current_digest(name: str, file: Path) -> str:
     """The digest of a module's source as it is now; where it has changed since the import, it is imported anew."""
     files = source_digest.source_files(file)
-    stamps = [((stat := one.stat()).st_mtime_ns, stat.st_size) for one in files]
-    known = _digests.get(place)
-    if known is not None and known[0] == stamps:
-        return known[1]
+    stamps = user_imports.file_stamps(files)
+    cached = _digests.get(name)
+    if cached is not None and cached[0] == stamps:
+        return cached[1]
     digest = source_digest.file_digest(file)
-    if known is not None and known[1] != digest:
-        for name, there in list(sys.modules.items()):
-            if (path := getattr(there, "__file__", None)) and Path(path).resolve() in files:
-                del sys.modules[name]
-    _digests[place] = stamps, digest
+    if cached is not None and cached[1] != digest:
+        user_imports.remove_modules(files)
+    _digests[name] = stamps, digest
     return digest

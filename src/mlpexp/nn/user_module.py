@@ -49,7 +49,7 @@ class UserModule(LayerSpec):
     def facts(self) -> module_trial.Facts:
         """
         Raises:
-            UserError: it cannot be built, or not be trained here.
+            UserError: it cannot be built, or mlpexp cannot train it.
         """
         return module_trial.facts(self)
 
@@ -111,45 +111,46 @@ def apply(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, masks: Se
         return call(module, tensors, x)
     names = list(tensors)
 
-    def one(values: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor] | None) -> Tensor:
+    def single_run(values: Sequence[Tensor], x: Tensor, masks: Sequence[Tensor] | None) -> Tensor:
         return call(module, dict(zip(names, values, strict=True)), x, masks)
 
     in_dims = (0, 0, None if masks is None else 0)
-    found: Tensor = torch.func.vmap(one, in_dims, randomness="error")(list(tensors.values()), x, masks)
-    return found
+    outputs: Tensor = torch.func.vmap(single_run, in_dims, randomness="error")(list(tensors.values()), x, masks)
+    return outputs
 
 
 def draws_of(module: nn.Module) -> torch_modules.Draws:
     """The masks of a module that `UserModule.module` has made."""
-    found: torch_modules.Draws = module.mlpexp_draws  # type: ignore[assignment]
-    return found
+    draws: torch_modules.Draws = module.mlpexp_draws  # type: ignore[assignment]
+    return draws
 
 
 def call(module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
+    """The forward pass of one run with these tensors, (B, I) -> (B, C)."""
     draws = draws_of(module)
-    draws.given = masks
+    draws.stack_masks = masks
     try:
-        found: Tensor = torch.func.functional_call(module, dict(tensors), (x,))
-        return found
+        outputs: Tensor = torch.func.functional_call(module, dict(tensors), (x,))
+        return outputs
     finally:
-        draws.given = None
+        draws.stack_masks = None
 
 
-def _norms(module: nn.Module) -> list[nn.Module]:
-    return [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+def _batch_norms(module: nn.Module) -> list[nn.Module]:
+    return [submodule for submodule in module.modules() if isinstance(submodule, nn.modules.batchnorm._BatchNorm)]
 
 
-def _before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _use_running_statistics(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """A batch of one sample has no statistics of its own: it is normalised by the running ones."""
     if module.training and len(inputs[0]) == 1:
-        for one in _norms(module):
-            one.eval()
+        for norm in _batch_norms(module):
+            norm.eval()
 
 
-def _after(module: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
+def _use_batch_statistics(module: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
     if module.training and len(inputs[0]) == 1:
-        for one in _norms(module):
-            one.train()
+        for norm in _batch_norms(module):
+            norm.train()
 
 
 @lru_cache(maxsize=64)
@@ -169,20 +170,24 @@ def _prepared(module: nn.Module, target: str) -> nn.Module:
         UserError: names what is not supported.
     """
     key = f"model._target_={target}"
-    for name, one in module.named_modules():
-        place = f"{name or 'it'} ({type(one).__name__})"
-        if isinstance(one, nn.modules.dropout._DropoutNd) and (type(one) is not nn.Dropout or one.p >= 1):
+    for name, submodule in module.named_modules():
+        place = f"{name or 'it'} ({type(submodule).__name__})"
+        if isinstance(submodule, nn.modules.dropout._DropoutNd) and (
+            type(submodule) is not nn.Dropout or submodule.p >= 1
+        ):
             raise UserError(f"{key}: {place} draws masks of its own; use nn.Dropout with a rate below 1")
-        if isinstance(one, nn.RReLU):
+        if isinstance(submodule, nn.RReLU):
             raise UserError(f"{key}: {place} draws random numbers; use another activation")
-    for one in _norms(module):
-        if one.track_running_stats and one.momentum is None:
-            raise UserError(f"{key}: {type(one).__name__} counts batches (momentum=None); give a momentum, e.g. 0.1")
-        one._buffers["num_batches_tracked"] = None
+    for norm in _batch_norms(module):
+        if norm.track_running_stats and norm.momentum is None:
+            raise UserError(f"{key}: {type(norm).__name__} counts batches (momentum=None); give a momentum, e.g. 0.1")
+        norm._buffers["num_batches_tracked"] = None
     names: dict[int, str] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        if (other := names.setdefault(id(parameter), name)) != name:
-            raise UserError(f"{key}: {other} and {name} are one tensor, which stacks do not support; make them two")
+        if (first_name := names.setdefault(id(parameter), name)) != name:
+            raise UserError(
+                f"{key}: {first_name} and {name} are one tensor, which stacks do not support; make them two"
+            )
         if parameter.dtype != torch.float32:
             raise UserError(f"{key}: {name} is {parameter.dtype}; its parameters must be float32")
     for parent in module.modules():
@@ -190,7 +195,7 @@ def _prepared(module: nn.Module, target: str) -> nn.Module:
             if buffer is not None and buffer.dtype != torch.float32:
                 parent._non_persistent_buffers_set.add(name)  # a constant of the constructor
     module.mlpexp_draws = torch_modules.replace_dropouts(module)  # type: ignore[assignment]
-    if _norms(module):
-        module.register_forward_pre_hook(_before)
-        module.register_forward_hook(_after)
+    if _batch_norms(module):
+        module.register_forward_pre_hook(_use_running_statistics)
+        module.register_forward_hook(_use_batch_statistics)
     return module

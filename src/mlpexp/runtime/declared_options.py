@@ -65,15 +65,15 @@ def options_of(function: Callable[..., Any]) -> dict[str, OwnOption]:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some functions of C have no signature
         return {}
-    own = [one for one in parameters if one.kind is one.KEYWORD_ONLY]
-    if not own:
+    keyword_only = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    if not keyword_only:
         return {}
     try:
         source = function.__init__ if isinstance(function, type) else inspect.unwrap(function)  # type: ignore[misc]
         hints = get_type_hints(getattr(source, "func", source), include_extras=True)
     except Exception as error:  # whatever an annotation raises
         raise ValueError(f"has annotations that cannot be read: {error}") from error
-    return {one.name: _option(one, hints.get(one.name)) for one in own}
+    return {parameter.name: _option(parameter, hints.get(parameter.name)) for parameter in keyword_only}
 
 
 def _option(parameter: inspect.Parameter, annotation: Any) -> OwnOption:
@@ -97,12 +97,12 @@ def _option(parameter: inspect.Parameter, annotation: Any) -> OwnOption:
         shown = getattr(annotation, "__name__", annotation)
         raise ValueError(f"has the keyword-only argument {name} of the type {shown}, which no key can have") from error
 
-    def check(given: Any) -> Any:
+    def check(value: Any) -> Any:
         try:
-            return adapter.validate_python(given)
+            return adapter.validate_python(value)
         except ValidationError as error:
-            said = error.errors(include_url=False)[0]["msg"]
-            raise ValueError(said[0].lower() + said[1:]) from None
+            message = error.errors(include_url=False)[0]["msg"]
+            raise ValueError(message[0].lower() + message[1:]) from None
 
     try:
         default = check(default)

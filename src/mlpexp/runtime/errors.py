@@ -95,7 +95,7 @@ def described(error: BaseException) -> str:
 
 
 def did_you_mean(
-    given: object, names: Iterable[str], otherwise: str = "", *, prefix: str = "", suffix: str = "", cutoff: float = 0.6
+    name: object, names: Iterable[str], otherwise: str = "", *, prefix: str = "", suffix: str = "", cutoff: float = 0.6
 ) -> str:
     """`did you mean NAME?` with the most similar name; `otherwise` where none is similar.
 
@@ -103,7 +103,7 @@ def did_you_mean(
         prefix: before the name; `suffix` after it.
         cutoff: least similarity, see `difflib.get_close_matches`.
     """
-    close = get_close_matches(str(given), list(names), 1, cutoff)
+    close = get_close_matches(str(name), list(names), 1, cutoff)
     return f"did you mean {prefix}{close[0]}{suffix}?" if close else otherwise
 
 

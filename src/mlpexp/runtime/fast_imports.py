@@ -42,7 +42,7 @@ def install() -> None:
 def _deferred() -> dict[str, Names]:
     """Module -> the names that can be had without running its code -> how."""
 
-    def other(module: str, name: str) -> Callable[[], Any]:
+    def attribute_of(module: str, name: str) -> Callable[[], Any]:
         return lambda: getattr(import_module(module), name)
 
     return {
@@ -54,11 +54,11 @@ def _deferred() -> dict[str, Names]:
         },
         "torchmetrics": {
             "_logger": lambda: logging.getLogger("torchmetrics"),
-            "__version__": other("torchmetrics.__about__", "__version__"),
-            "Metric": other("torchmetrics.metric", "Metric"),
-            "MetricCollection": other("torchmetrics.collections", "MetricCollection"),
+            "__version__": attribute_of("torchmetrics.__about__", "__version__"),
+            "Metric": attribute_of("torchmetrics.metric", "Metric"),
+            "MetricCollection": attribute_of("torchmetrics.collections", "MetricCollection"),
         },
-        "torchmetrics.utilities": {"rank_zero_warn": other("torchmetrics.utilities.prints", "rank_zero_warn")},
+        "torchmetrics.utilities": {"rank_zero_warn": attribute_of("torchmetrics.utilities.prints", "rank_zero_warn")},
         PLOT: {
             "_AX_TYPE": lambda: Any,
             "_PLOT_OUT_TYPE": lambda: Any,

@@ -15,15 +15,15 @@ class ByObject(Generic[T]):
 
     def __init__(self, function: Callable[..., T], max_objects: int = 4096) -> None:
         self._function, self._max_objects = function, max_objects
-        self._found: dict[tuple[int, ...], tuple[tuple[Any, ...], T]] = {}
+        self._results: dict[tuple[int, ...], tuple[tuple[Any, ...], T]] = {}
 
     def __call__(self, *values: Any) -> T:
         key = tuple(map(id, values))
-        kept = self._found.get(key)
-        if kept is not None:
-            return kept[1]
-        if len(self._found) >= self._max_objects:
-            self._found.clear()
+        entry = self._results.get(key)
+        if entry is not None:
+            return entry[1]
+        if len(self._results) >= self._max_objects:
+            self._results.clear()
         result = self._function(*values)
-        self._found[key] = values, result
+        self._results[key] = values, result
         return result

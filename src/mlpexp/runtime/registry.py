@@ -78,8 +78,8 @@ class Registry(Mapping[str, T], Generic[T]):
             UserError: see `__getitem__`; or it refuses them.
         """
         entry = self[name]
-        own = {key: value for key, value in options.items() if key in self.options_of(name)}
-        return self._declared[name].entry(own) if own else entry
+        entry_options = {key: value for key, value in options.items() if key in self.options_of(name)}
+        return self._declared[name].entry(entry_options) if entry_options else entry
 
     def of_files(self, files: Collection[Path]) -> list[str]:
         """The entries that code in these files has registered."""

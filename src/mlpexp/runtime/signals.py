@@ -151,9 +151,9 @@ def _unraisable(otherwise: Callable[[Any], Any], dropped: Any) -> None:
         otherwise(dropped)
         return
     _state.stopped_at = None
-    again = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, _state.raised))
-    again.daemon = True
-    again.start()
+    timer = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, _state.raised))
+    timer.daemon = True
+    timer.start()
 
 
 def _is_repeated() -> bool:

@@ -58,11 +58,13 @@ def mixture(recorded: Iterable[tuple[Mapping[str, str], Mapping[str, str | int]]
     """
     current = {"torch": versions()["torch"]} | {name: str(value) for name, value in now.items()}
     differences: Counter[tuple[str, str]] = Counter()
-    for made_by, environment in recorded:
-        before = {"torch": made_by.get("torch", current["torch"])} | {n: str(v) for n, v in environment.items()}
+    for recorded_versions, environment in recorded:
+        before = {"torch": recorded_versions.get("torch", current["torch"])} | {
+            n: str(v) for n, v in environment.items()
+        }
         before.pop("engine", None)  # part of a run's identity
         differences.update((name, value) for name, value in before.items() if current.get(name, value) != value)
     if not differences:
         return ""
-    parts = [f"{count:,} with {name} {value} (now {current[name]})" for (name, value), count in differences.items()]
-    return f"finished runs were trained otherwise: {', '.join(parts)}; their last digits may depend on it"
+    differing = [f"{count:,} with {name} {value} (now {current[name]})" for (name, value), count in differences.items()]
+    return f"finished runs were trained otherwise: {', '.join(differing)}; their last digits may depend on it"

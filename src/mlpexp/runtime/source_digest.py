@@ -16,22 +16,26 @@ def file_digest(file: Path) -> str:
 
 def source_files(file: Path) -> tuple[Path, ...]:
     """A module's file and those of the user's modules that it imports, recursively; nothing is executed."""
-    root, files, left = root_of(file), {file}, [file]
+    root, files, queue = root_of(file), {file}, [file]
     top = file.relative_to(root).parts[0]
-    while left:
-        path = left.pop()
+    while queue:
+        path = queue.pop()
         package = path.relative_to(root).parts[:-1]
-        for parts in _imports(path, package):
-            if parts[0] in sys.stdlib_module_names or parts[0] == "mlpexp":
+        for components in _imports(path, package):
+            if components[0] in sys.stdlib_module_names or components[0] == "mlpexp":
                 continue
-            if INSTALLED & set(root.parts) and parts[0] != top:
+            if INSTALLED & set(root.parts) and components[0] != top:
                 continue
-            for count in range(1, len(parts) + 1):  # the packages above a module are imported, too
-                base = root.joinpath(*parts[:count])
+            for count in range(1, len(components) + 1):  # the packages above a module are imported, too
+                base = root.joinpath(*components[:count])
                 for candidate in (base / "__init__.py", base.with_suffix(".py")):
-                    if candidate.is_file() and (own := candidate.resolve()) not in files and root in own.parents:
-                        files.add(own)
-                        left.append(own)
+                    if (
+                        candidate.is_file()
+                        and (imported := candidate.resolve()) not in files
+                        and root in imported.parents
+                    ):
+                        files.add(imported)
+                        queue.append(imported)
     return tuple(sorted(files))
 
 
@@ -62,6 +66,7 @@ def root_of(file: Path) -> Path:
 
 
 def digest(files: Sequence[Path], root: Path) -> str:
+    """SHA-256 of the files, each with its path below `root` and without differences of line ends."""
     content = hashlib.sha256()
     for file in files:
         text = file.read_bytes().replace(b"\r\n", b"\n")

@@ -34,7 +34,7 @@ def cannot_be_stacked(cfg: Config) -> str | None:
         return reason
     if cfg.callbacks and not _sees_stacks(cfg):
         return "your own callbacks"
-    if cfg.model.target is not None and (reason := user_network.alone(cfg, _sizes(cfg))):
+    if cfg.model.target is not None and (reason := user_network.stack_obstacle(cfg, _sizes(cfg))):
         return reason
     if cfg.logger:
         return "your own logger"

@@ -53,8 +53,8 @@ class StackStep:
             kernel = make_kernel(
                 Slot(
                     layers=[own.layers[k] for own in networks],
-                    parameters=network.of_layer(k, parameters),
-                    gradients=None if gradients is None else network.of_layer(k, gradients),
+                    parameters=network.layer_tensors(k, parameters),
+                    gradients=None if gradients is None else network.layer_tensors(k, gradients),
                     x=values[k],
                     x_gradient=value_gradients[k],
                     skip=values[layer.source] if isinstance(layer, Add) else None,

@@ -35,9 +35,9 @@ class Adam(StackOptimizer):
         self._negative_steps = [PerRun(p.new_zeros(len(p))) for p in parameters]
         self._scratch = [torch.empty_like(p) for p in parameters]
         betas = self._setting("betas")  # (R, 2)
-        same = bool((betas == betas[0]).all())  # as almost always: then one number each
-        self._betas: list[Any] = [column.tolist()[: 1 if same else None] for column in betas.unbind(-1)]
-        self._new_mean, self._kept, self._new_square = (
+        is_shared = bool((betas == betas[0]).all())  # as almost always: then one number each
+        self._betas: list[Any] = [column.tolist()[: 1 if is_shared else None] for column in betas.unbind(-1)]
+        self._new_mean, self._old_square, self._new_square = (
             factors(values, like) for values in (1 - betas[:, 0], betas[:, 1], 1 - betas[:, 1])
         )
         self._eps = factors(self._setting("eps"), like)
@@ -50,26 +50,28 @@ class Adam(StackOptimizer):
 
     def _begin_step(self) -> None:
         steps = self.own_steps if self._device_steps is None else self._device_steps.add_(1)
-        first, second = (_corrections(betas, steps) for betas in self._betas)
+        mean_correction, square_correction = (_corrections(betas, steps) for betas in self._betas)
         one_rate = isinstance(self._rates, torch.Tensor)  # for all parameters: the numbers of the first are used
         for i in range(1 if one_rate else len(self._parameters)):
             rate = self._rate(i)
-            self._negative_steps[i].plan(-(rate / (first if isinstance(first, float) else first.to(rate.device))))
-        self._root = _shaped(second**0.5, self._parameters[0])
+            self._negative_steps[i].plan(
+                -(rate / (mean_correction if isinstance(mean_correction, float) else mean_correction.to(rate.device)))
+            )
+        self._root = _shaped(square_correction**0.5, self._parameters[0])
 
     def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:
         n = parameter.ndim
         mean, denominator = self.state["exp_avg"][i], self._scratch[i]
         mean.lerp_(gradient, self._new_mean[n])
-        square = self._averaged_square(i, gradient, self._kept[n], self._new_square[n])
+        square = self._averaged_square(i, gradient, self._old_square[n], self._new_square[n])
         torch.sqrt(square, out=denominator).div_(self._root[n]).add_(self._eps[n])
         negative = self._negative_steps[0 if isinstance(self._rates, torch.Tensor) else i]
         torch.mul(mean, negative.of[n], out=gradient)
         parameter.addcdiv_(gradient, denominator)
 
-    def _averaged_square(self, i: int, gradient: Tensor, kept: Any, new: Any) -> Tensor:
+    def _averaged_square(self, i: int, gradient: Tensor, old_weight: Any, new_weight: Any) -> Tensor:
         """The running average of the squared gradient, updated."""
-        return average_square_(self.state["exp_avg_sq"][i], gradient, kept, new, self._scratch[i])
+        return average_square_(self.state["exp_avg_sq"][i], gradient, old_weight, new_weight, self._scratch[i])
 
 
 class AdamW(Adam):
@@ -119,7 +121,7 @@ class NAdam(Adam):
         n = parameter.ndim
         mean, denominator = self.state["exp_avg"][i], self._scratch[i]
         mean.lerp_(gradient, self._new_mean[n])
-        square = self._averaged_square(i, gradient, self._kept[n], self._new_square[n])
+        square = self._averaged_square(i, gradient, self._old_square[n], self._new_square[n])
         torch.div(square, self._root[n], out=denominator).sqrt_().add_(self._eps[n])
         place = 0 if isinstance(self._rates, torch.Tensor) else i
         parameter.addcdiv_(gradient.mul_(self._steps_of_gradient[place].of[n]), denominator)
@@ -142,7 +144,7 @@ class RmsProp(StackOptimizer):
         super().__init__(settings, parameters, gradients)
         like = parameters[0]
         alpha, momentum = self._setting("alpha"), self._setting("momentum")
-        self._kept, self._new = factors(alpha, like), factors(1 - alpha, like)
+        self._old_square, self._new_square = factors(alpha, like), factors(1 - alpha, like)
         self._eps = factors(self._setting("eps"), like)
         self._negative = [PerRun(p.new_zeros(len(p))) for p in parameters]
         self._scratch = [torch.empty_like(p) for p in parameters]
@@ -159,7 +161,9 @@ class RmsProp(StackOptimizer):
     def _update(self, i: int, parameter: Tensor, gradient: Tensor) -> None:
         n = parameter.ndim
         denominator = self._scratch[i]
-        square = average_square_(self.state["square_avg"][i], gradient, self._kept[n], self._new[n], denominator)
+        square = average_square_(
+            self.state["square_avg"][i], gradient, self._old_square[n], self._new_square[n], denominator
+        )
         torch.sqrt(square, out=denominator).add_(self._eps[n])
         self._negative[i].plan(-self._rate(i))
         negative = self._negative[i].of[n]
@@ -236,14 +240,14 @@ def _momentum_product(beta: float, num_steps: int) -> float:
     return product.item()
 
 
-def average_square_(square: Tensor, gradient: Tensor, kept: Any, new: Any, scratch: Tensor) -> Tensor:
-    """kept * square + new * gradient**2 in place, as torch rounds it.
+def average_square_(square: Tensor, gradient: Tensor, old_weight: Any, new_weight: Any, scratch: Tensor) -> Tensor:
+    """old_weight * square + new_weight * gradient**2 in place, as torch rounds it.
 
     Args:
-        kept, new: Python numbers, or tensors that broadcast over the parameter.
-        scratch: overwritten where `new` is a tensor.
+        old_weight, new_weight: Python numbers, or tensors that broadcast over the parameter.
+        scratch: overwritten where `new_weight` is a tensor.
     """
-    square.mul_(kept)
-    if isinstance(new, float):
-        return square.addcmul_(gradient, gradient, value=new)
-    return square.addcmul_(torch.mul(gradient, new, out=scratch), gradient)
+    square.mul_(old_weight)
+    if isinstance(new_weight, float):
+        return square.addcmul_(gradient, gradient, value=new_weight)
+    return square.addcmul_(torch.mul(gradient, new_weight, out=scratch), gradient)

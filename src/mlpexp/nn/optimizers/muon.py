@@ -96,15 +96,15 @@ def orthogonal(matrices: Tensor, eps: float) -> Tensor:
         eps: a matrix of smaller norm is not scaled up further.
     """
     a, b, c = COEFFICIENTS
-    found = matrices.bfloat16()
-    wide = found.shape[1] <= found.shape[2]
+    result = matrices.bfloat16()
+    wide = result.shape[1] <= result.shape[2]
     if not wide:
-        found = found.mT.contiguous()
+        result = result.mT.contiguous()
     # the norm of one matrix at a time: that of a batch is rounded in another order
-    norms = torch.stack([matrix.norm() for matrix in found]).clamp(min=eps)
-    found = found / norms.view(-1, 1, 1)
+    norms = torch.stack([matrix.norm() for matrix in result]).clamp(min=eps)
+    result = result / norms.view(-1, 1, 1)
     for _ in range(ITERATIONS):
-        gram = found @ found.mT
+        gram = result @ result.mT
         gram_update = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        found = torch.baddbmm(found, gram_update, found, beta=a)
-    return found if wide else found.mT
+        result = torch.baddbmm(result, gram_update, result, beta=a)
+    return result if wide else result.mT

@@ -53,15 +53,19 @@ class UpdateSettings:
         def rows_of(values: Tensor) -> Tensor:
             return values[runs.to(values.device)]
 
-        def each(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {key: rows_of(own) for key, own in values.items()}
+        def rows_by_key(settings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {key: rows_of(values) for key, values in settings.items()}
 
         decay = self.weight_decay
         if decay is not None:
-            decay = [rows_of(one) for one in decay] if not isinstance(decay, torch.Tensor) else rows_of(decay)
+            decay = rows_of(decay) if isinstance(decay, torch.Tensor) else [rows_of(values) for values in decay]
         decoupled = None if self.decoupled is None else rows_of(self.decoupled)
         return replace(
-            self, weight_decay=decay, decoupled=decoupled, per_run=each(self.per_run), extras=each(self.extras)
+            self,
+            weight_decay=decay,
+            decoupled=decoupled,
+            per_run=rows_by_key(self.per_run),
+            extras=rows_by_key(self.extras),
         )
 
 
@@ -116,14 +120,14 @@ class StackOptimizer:
     @classmethod
     def torch_class(cls) -> type[torch.optim.Optimizer]:
         """The class of `torch_path`."""
-        found: type[torch.optim.Optimizer] = resolve_name(cls.torch_path)
-        return found
+        torch_class: type[torch.optim.Optimizer] = resolve_name(cls.torch_path)
+        return torch_class
 
     @classmethod
     def arguments(cls, settings: Any) -> dict[str, Any]:
         """The values of `keys` for a run with these settings (`OptimizerConfig`): arguments of torch's class."""
-        given = {key: getattr(settings, key) for key in cls.keys}
-        return {key: cls.defaults.get(key) if value is None else value for key, value in given.items()}
+        values_by_key = {key: getattr(settings, key) for key in cls.keys}
+        return {key: cls.defaults.get(key) if value is None else value for key, value in values_by_key.items()}
 
     @classmethod
     def own_rates(cls, settings: Any, network: NetworkSpec) -> dict[str, float]:
