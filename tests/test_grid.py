@@ -21,7 +21,7 @@ from mlpexp.config.compose import Composer
 from mlpexp.config.grid_settings import GridSettings
 from mlpexp.config.skip_condition import SkipCondition
 from mlpexp.runtime.errors import UserError
-from mlpexp.sweep.grid import Chosen, expand
+from mlpexp.sweep.grid import ChosenRuns, expand
 
 CONF = Path(__file__).parents[1] / "conf"
 KEYS = sorted(schema.field_types())
@@ -36,7 +36,7 @@ def composer() -> Composer:
     return Composer(loader, master)
 
 
-def chosen(composer: Composer, *arguments: str, max_runs: int = 1000, **given: Any) -> Chosen:
+def chosen(composer: Composer, *arguments: str, max_runs: int = 1000, **given: Any) -> ChosenRuns:
     """What a command line with these arguments trains."""
     settings = dict(given)
     ordinary = []
@@ -49,7 +49,7 @@ def chosen(composer: Composer, *arguments: str, max_runs: int = 1000, **given: A
     return expand(GridSettings.read(settings), ordinary, composer, max_runs)
 
 
-def texts(found: Chosen) -> list[str]:
+def texts(found: ChosenRuns) -> list[str]:
     assert [run.number for run in found.runs] == list(range(len(found.runs)))
     return [" ".join(run.texts) for run in found.runs]
 

@@ -125,7 +125,7 @@ def test_places_that_become_free_are_filled(train: Any, here: Path, monkeypatch:
     ordinary = PausedRuns.train
 
     def watched(self: PausedRuns, places: Any, *others: Any) -> Any:
-        sizes.append(len(self.left))
+        sizes.append(len(self.in_training))
         yield from ordinary(self, places, *others)
 
     monkeypatch.setattr(PausedRuns, "train", watched)

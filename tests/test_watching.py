@@ -33,7 +33,7 @@ class _Unit:
     cost: float
     size: int
     alone: bool = False
-    begun: float = 0.0
+    trained_share: float = 0.0
 
     @property
     def jobs(self) -> list[_Job]:
@@ -49,7 +49,7 @@ class _Clock:
 
 def expected(unit: _Unit) -> float:
     """Seconds that the training of a stack of the default configuration should take."""
-    epochs = Config().trainer.max_epochs * (1 - unit.begun)
+    epochs = Config().trainer.max_epochs * (1 - unit.trained_share)
     return unit.cost + STACK_S + STACK_EPOCH_S * epochs
 
 
@@ -97,7 +97,7 @@ def test_writing_has_a_pace_of_its_own() -> None:
 
 def test_units_that_are_trained_at_once_and_units_that_continue_count_as_such() -> None:
     clock = _Clock()
-    units = [_Unit(0, 1.0, 4), _Unit(4, 1.0, 4), _Unit(8, 0.5, 4, begun=0.5)]
+    units = [_Unit(0, 1.0, 4), _Unit(4, 1.0, 4), _Unit(8, 0.5, 4, trained_share=0.5)]
     left = time_left(units, clock)
     left.trained(0, 0)
     left.trained(4, 0)

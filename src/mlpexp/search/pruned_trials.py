@@ -188,7 +188,7 @@ class PrunedTraining:
             if any(run not in self._places for own in runs for run in own):
                 return  # a seed that the next portion brings
             places = [self._places[run] for own in runs for run in own]
-            yield from paused.train([place for place in places if place in paused.left], until, report)
+            yield from paused.train([place for place in places if place in paused.in_training], until, report)
             trials.clock += 1
             ending = [p for p in places if p in paused.states and (until is None or paused.has_ended(p))]
             yield from paused.write(ending)
@@ -236,14 +236,14 @@ class PrunedTraining:
 
 def _reporter(paused: PausedRuns, sweep: Sequence[Job], watcher: Watcher) -> Callable[[int], None]:
     """A function that is called with the number of its runs after each epoch of a stack."""
-    started = len(paused.left)
+    started = len(paused.in_training)
     last = max(job.config.trainer.max_epochs for job in sweep)
     done = sum(len(state.record.history) for state in paused.states.values())
 
     def report(runs: int) -> None:
         nonlocal done
         done += runs
-        written = started - len(paused.left)
+        written = started - len(paused.in_training)
         watcher.progress(ALL_RUNS, max(0.0, min(started, done / last) - written))
 
     return report

@@ -105,7 +105,7 @@ def _units(division: Plan, places: Sequence[int], jobs: Sequence[Job], directory
         run_places, run_jobs = tuple(places[run] for run in runs), tuple(jobs[run] for run in runs)
         return Unit(places=run_places, jobs=run_jobs, origin=run_places[0], sweep=directory, **settings)
 
-    units = [unit(stack.runs, cost=stack.cost, begun=stack.begun) for stack in division.stacks]
+    units = [unit(stack.runs, cost=stack.cost, trained_share=stack.trained_share) for stack in division.stacks]
     units += [unit([run], alone=True) for run in division.alone]
     return [run for unit in units for run in unit.single_runs()] if single else units
 

@@ -47,10 +47,10 @@ class Grid:
             return {override.get_key_element(): override for override in parser.parse_overrides(list(texts))}
 
         groups = [parsed(texts) for texts in sweep_syntax.groups(settings.zip)]
-        alone = parsed([*params_texts(settings.params), *arguments])
-        _check_groups(groups, alone)
-        self._counts = [_same_count(group) for group in groups] + [_count(override) for override in alone.values()]
-        self._axes = [*(list(group.values()) for group in groups), *([override] for override in alone.values())]
+        ungrouped = parsed([*params_texts(settings.params), *arguments])
+        _check_groups(groups, ungrouped)
+        self._counts = [_same_count(group) for group in groups] + [_count(override) for override in ungrouped.values()]
+        self._axes = [*(list(group.values()) for group in groups), *([override] for override in ungrouped.values())]
         self.size = prod(self._counts)
 
     @property
@@ -72,14 +72,14 @@ class Grid:
         return [list(zip(*column, strict=True)) for column in columns]
 
 
-class Chosen(NamedTuple):
+class ChosenRuns(NamedTuple):
     """The runs that are trained, and in a sentence which combinations are not."""
 
     runs: list[RunSpec]
     sentence: str
 
 
-def expand(settings: GridSettings, arguments: Sequence[str], composer: Composer, max_runs: int | None) -> Chosen:
+def expand(settings: GridSettings, arguments: Sequence[str], composer: Composer, max_runs: int | None) -> ChosenRuns:
     """The runs of a grid, in its order; arguments as for `Grid`.
 
     Args:
@@ -90,8 +90,8 @@ def expand(settings: GridSettings, arguments: Sequence[str], composer: Composer,
         UserError: the grid is wrong or too large, or no run is left.
     """
     grid = Grid(settings, arguments, composer.loader)
-    given = [settings.skip] if isinstance(settings.skip, str) else settings.skip or []
-    conditions = [SkipCondition(str(text), grid.keys) for text in given]
+    texts = list(map(str, [settings.skip] if isinstance(settings.skip, str) else settings.skip or []))
+    conditions = [SkipCondition(text, grid.keys) for text in texts]
     limit = grid.size if settings.limit is None else min(settings.limit, grid.size)
     if conditions and settings.limit is None and grid.size > MAX_EXAMINED:
         raise UserError(
@@ -112,13 +112,13 @@ def expand(settings: GridSettings, arguments: Sequence[str], composer: Composer,
         else:
             places.append(place)
     if not places:
-        raise UserError(f"skip leaves none of the {skipped:,} combinations; correct {' and '.join(map(str, given))}")
+        raise UserError(f"skip leaves none of the {skipped:,} combinations; correct {' and '.join(texts)}")
     _check_number(len(places), max_runs)
     runs = [grid.run(place, number) for number, place in enumerate(sorted(places))]
     part = f"{len(runs):,} are chosen at random" if limit < grid.size else ""
     left_out = f"skip leaves out {skipped:,}" if skipped else ""
-    which = f"{part} ({left_out} before)" if part and left_out else part or left_out
-    return Chosen(runs, f"{grid.size:,} combinations, of which {which}" if which else "")
+    selection = f"{part} ({left_out} before)" if part and left_out else part or left_out
+    return ChosenRuns(runs, f"{grid.size:,} combinations, of which {selection}" if selection else "")
 
 
 def specs(runs: Sequence[Sequence[str]], first: int = 0) -> list[RunSpec]:
@@ -168,16 +168,17 @@ def _is_skipped(spec: RunSpec, conditions: Sequence[SkipCondition], composer: Co
     return any(condition.holds(config) for condition in conditions)
 
 
-def _check_groups(groups: Sequence[Mapping[str, Any]], alone: Mapping[str, Any]) -> None:
-    seen: set[str] = set()
+def _check_groups(groups: Sequence[Mapping[str, Any]], ungrouped: Mapping[str, Any]) -> None:
+    grouped: set[str] = set()
     for group in groups:
         for key in group:
-            if key in seen or key in alone:
+            if key in grouped or key in ungrouped:
+                place = "in another zip" if key in grouped else "outside of it"
                 raise UserError(
-                    f"{key} is given twice, in zip and {'in another zip' if key in seen else 'outside of it'}; leave "
-                    f"out one of them (a zip of the experiment by {SWEEPER}zip=null)"
+                    f"{key} is given twice, in zip and {place}; leave out one of them (a zip of the experiment by "
+                    f"{SWEEPER}zip=null)"
                 )
-        seen |= group.keys()
+        grouped |= group.keys()
 
 
 def _same_count(group: Mapping[str, hydra_types.Override]) -> int:

@@ -46,28 +46,28 @@ def sweep_grid(
     refuse_other_application(config, "hydra/sweeper=grid")
     plugin_keys.check("sweeper", "grid", settings)
     grid = GridSettings.read(settings, config.hydra.overrides.hydra)
-    found = getattr(launcher, "sweep", None)
-    sweep: Sweep | None = found if isinstance(found, Sweep) else None
+    sweep = getattr(launcher, "sweep", None)
+    sweep = sweep if isinstance(sweep, Sweep) else None  # of another launcher
     composer = sweep.composer if sweep else Composer(context.config_loader, config)
     specs, sentence = expand(grid, arguments, composer, sweep.settings.max_runs if sweep else None)
     if sentence:
         say(sentence)
     if sweep is None:
-        return _launched_elsewhere(specs, grid.max_batch_size, composer, config, launcher)
+        return _launch_elsewhere(specs, grid.max_batch_size, composer, config, launcher)
     runs = check(sweep.composer, specs, earlier_engine=engine_of(sweep.directory))
     _check_grid(runs, sweep.settings)
     if any(run.config.dry_run for run in runs):
-        found = _explained(sweep, runs)
-        Screen().say(*found.lines)
-        return found
-    survey = _opened(sweep, runs)
+        dry_run = _dry_run(sweep, runs)
+        Screen().say(*dry_run.lines)
+        return dry_run
+    survey = _open(sweep, runs)
     swept = tuple(swept_keys([run.overrides for run in runs]))
     size = grid.max_batch_size or len(runs)
     batches = [runs[first : first + size] for first in range(0, len(runs), size)]
     return [ended for batch in batches for ended in sweep.launch(batch, survey, swept)]
 
 
-def _opened(sweep: Sweep, runs: Sequence[Job]) -> Survey:
+def _open(sweep: Sweep, runs: Sequence[Job]) -> Survey:
     """Lock the sweep's directory and prepare it for these runs; nothing is written before all have been surveyed."""
     reserved = directory_lock.reserve(sweep.directory)
     try:
@@ -101,16 +101,16 @@ def _check_grid(runs: Sequence[Job], settings: Settings) -> None:
     if any(run.config.halving.rungs is not None for run in runs):
         from mlpexp.sweep.successive_halving import problems  # torch: late
 
-        found = list(problems([run.config for run in runs], settings))
+        lines = list(problems([run.config for run in runs], settings))
         if needs_run_job:
-            found.insert(0, "halving trains in this process, where hydra.job.chdir is not possible; leave it out")
-        if found:
-            raise ConfigError(found)
+            lines.insert(0, "halving trains in this process, where hydra.job.chdir is not possible; leave it out")
+        if lines:
+            raise ConfigError(lines)
     if needs_run_job and any(run.config.record == "table" for run in runs):
         raise UserError(NO_DIRECTORY)
 
 
-def _explained(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
+def _dry_run(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
     """What the sweep would do."""
     from mlpexp.sweep.executor import planned  # torch: late
 
@@ -119,10 +119,10 @@ def _explained(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
     jobs = {run.output_dir: run for run in runs}
     for job in runs:
         job.take_survey(survey.runs[job.output_dir], swept)
-    left = [job for job in jobs.values() if job.done is None]
-    plan = planned(left) if left else None
+    new = [job for job in jobs.values() if job.done is None]
+    plan = planned(new) if new else None
     stacks = {run: number for number, stack in enumerate(plan.stacks if plan else ()) for run in stack.runs}
-    place = {id(job): number for number, job in enumerate(left)}
+    place = {id(job): number for number, job in enumerate(new)}
 
     def record(run: Job) -> dict[str, Any]:
         number = place.get(id(jobs[run.output_dir]))
@@ -135,11 +135,11 @@ def _explained(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
             "alone": None if number is None or plan is None else plan.alone.get(number),
         }
 
-    lines = explanation(list(jobs.values()), left, survey.sentence(), plan)
+    lines = explanation(list(jobs.values()), new, survey.sentence(), plan)
     return DryRun(sweep.directory, lines, [record(run) for run in runs])
 
 
-def _launched_elsewhere(
+def _launch_elsewhere(
     specs: Sequence[RunSpec], size: int | None, composer: Composer, config: DictConfig, launcher: Launcher
 ) -> list[JobReturn]:
     """By a launcher other than ours, which trains each run alone."""
@@ -161,7 +161,7 @@ def raise_failures(returns: Sequence[JobReturn]) -> None:
     if not failed:
         return
     error = failed[0]._return_value
-    first = "" if isinstance(failed[0], StackedReturn) else f" ({described(error)})"  # named on the terminal already
+    reason = "" if isinstance(failed[0], StackedReturn) else f" ({described(error)})"  # named on the terminal already
     raise RunsFailed(
-        f"{len(failed):,} of {len(returns):,} runs failed{first}; the same command tries them again"
+        f"{len(failed):,} of {len(returns):,} runs failed{reason}; the same command tries them again"
     ) from error

@@ -221,7 +221,7 @@ class Sweep:
             run.take_survey(surveyed, swept)
             if run.output_dir not in jobs and (run.done or not run.needs_run_job):
                 jobs[run.output_dir] = run
-                if not self.hydra.has_job_callbacks and run.waits(surveyed):
+                if not self.hydra.has_job_callbacks and run.opens_late(surveyed):
                     continue
                 if run.config.record == "run" and run.done is not None:
                     restore_hydra_files(run)

@@ -35,7 +35,7 @@ class Job(HydraRun):
     """One run of a sweep, checked.
 
     It has its place once it has been surveyed; while it trains, its directory exists with Hydra's files, unless
-    `record=table`, or `waits` has said that they can be written when it has trained.
+    `record=table`, or `opens_late` says that they can be written when it has trained.
     """
 
     config: Config
@@ -74,7 +74,7 @@ class Job(HydraRun):
         self.saved_as = surveyed.saved_as
         self.data_digest = data.digest(self.config.data)
 
-    def waits(self, surveyed: SurveyedRun) -> bool:
+    def opens_late(self, surveyed: SurveyedRun) -> bool:
         """Whether its directory is not needed before it has trained: it continues a shorter run, which stays till then.
 
         Args:

@@ -24,27 +24,28 @@ from mlpexp.training.engine_choice import cannot_be_stacked
 from mlpexp.training.planner import plan
 
 
-def cannot_pause(configs: Sequence[Config], settings: Settings, who: str) -> Iterator[str]:
+def cannot_pause(configs: Sequence[Config], settings: Settings, feature: str) -> Iterator[str]:
     """Why these runs cannot train in parts, one line each.
 
     Args:
-        who: what makes them pause, as the subject of the lines.
+        feature: that makes them pause, as the subject of the lines.
     """
     if settings.backend not in ("auto", "process"):
-        yield f"{who} trains in this process; leave hydra.launcher.backend={settings.backend} out"
+        yield f"{feature} trains in this process; leave hydra.launcher.backend={settings.backend} out"
     for reason in dict.fromkeys(cannot_be_stacked(cfg) for cfg in configs):
         if reason:
-            yield f"{who} happens in stacks, and a run with {reason} trains alone; leave out the one or the other"
+            yield f"{feature} happens in stacks, and a run with {reason} trains alone; leave out the one or the other"
 
 
 class PausedRuns:
     """
     Args:
         sweep, outcomes, directory: of the sweep; runs are named by their places in it.
-        states: of runs that continue, by their places; those in `left` without one start, or continue from the disk.
+        places: of the runs in training.
+        states: of runs that continue, by their places; the others start, or continue from the disk.
 
     Attributes:
-        left: runs that are in training.
+        in_training: places of the runs that have no outcome yet.
         states: of those among them that have trained.
     """
 
@@ -53,16 +54,16 @@ class PausedRuns:
         sweep: Sequence[Job],
         outcomes: Sequence[Outcome],
         directory: Path,
-        left: Sequence[int],
+        places: Sequence[int],
         states: Mapping[int, TrainingState] | None = None,
     ) -> None:
         self._sweep, self._outcomes, self._directory = sweep, outcomes, directory
         self._store = RunStore(directory)
-        self.left = set(left)
-        new = [place for place in left if place not in (states or {})]
-        self.states = {**load_states(self._unit(sorted(new))), **(states or {})} if left else {}
-        self._written: dict[int, Sequence[Mapping[str, float]]] = {}  # the table may not have them yet
-        self._saved = time.monotonic()
+        self.in_training = set(places)
+        new = [place for place in places if place not in (states or {})]
+        self.states = {**load_states(self._unit(sorted(new))), **(states or {})} if places else {}
+        self._histories: dict[int, Sequence[Mapping[str, float]]] = {}  # of written runs: the table may lack them yet
+        self._saved_at = time.monotonic()
 
     def train(
         self, places: Sequence[int], until: int | None, report: Callable[[int], None]
@@ -73,13 +74,16 @@ class PausedRuns:
             report: called with the number of its runs after each epoch of a stack.
         """
         for unit in self._stacks(places):
-            count = partial(_call, report, len(unit.jobs))
+            count = partial(_report_runs, report, len(unit.jobs))
             for part, trained in train_parts(unit, self.states, count, until=until):
                 if isinstance(trained, Exception):
                     yield self._ended(part.places[0], failed(part.jobs[0], trained))
                     continue
                 self.states |= {place: trained.state(row) for row, place in enumerate(part.places)}
-        if self.left and time.monotonic() - self._saved > self._sweep[min(self.left)].config.stack.save_every_s:
+        if (
+            self.in_training
+            and time.monotonic() - self._saved_at > self._sweep[min(self.in_training)].config.stack.save_every_s
+        ):
             self.save()
 
     def history(self, place: int) -> Sequence[Mapping[str, float]]:
@@ -90,8 +94,8 @@ class PausedRuns:
         """
         if place in self.states:
             return self.states[place].record.history
-        if place in self._written:
-            return self._written[place]
+        if place in self._histories:
+            return self._histories[place]
         if not self._outcomes[place].is_done:
             return []
         directory = self._sweep[place].directory
@@ -109,14 +113,14 @@ class PausedRuns:
         with signals.deferred():
             for place in places:
                 job = self._sweep[place]
-                self._written[place] = self.states[place].record.history
+                self._histories[place] = self.states[place].record.history
                 yield self._ended(place, write_outcome(job, data_of(job), self.states[place]))
 
     def interrupted(self, stop: Interrupted) -> None:
         """Save the runs that are left, and mark their directories."""
         with signals.deferred():
             self.save()
-        mark_interrupted([self._sweep[place] for place in sorted(self.left)], stop)
+        mark_interrupted([self._sweep[place] for place in sorted(self.in_training)], stop)
 
     def save(self) -> None:
         """Save the runs between two stacks, but for those that are saved already."""
@@ -129,7 +133,7 @@ class PausedRuns:
         }
         if states:
             saved_states.save(self._directory, states)
-        self._saved = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def _stacks(self, places: Sequence[int]) -> list[Unit]:
         """Stacks of equal shape and epoch."""
@@ -144,10 +148,10 @@ class PausedRuns:
         return Unit(places=tuple(places), jobs=tuple(self._sweep[place] for place in places), sweep=self._directory)
 
     def _ended(self, place: int, outcome: Outcome) -> tuple[int, Outcome]:
-        self.left.discard(place)
+        self.in_training.discard(place)
         self.states.pop(place, None)
         return place, outcome
 
 
-def _call(report: Callable[[int], None], runs: int, _: float) -> None:
+def _report_runs(report: Callable[[int], None], runs: int, _: float) -> None:
     report(runs)

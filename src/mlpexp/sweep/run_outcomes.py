@@ -46,17 +46,17 @@ def write_outcome(job: Job, data: Prepared, state: TrainingState, recycled: Recy
 def _write_recycled(recycled: RecycledDirectory, job: Job, directory: Path, files: Mapping[str, bytes]) -> None:
     """Make a recycled directory the run's, with Hydra's files and its log."""
     assert job.make_files is not None
-    whole = dict(files)
+    contents = dict(files)
     for name, text in job.make_files(job.spec, job.output_dir).items():
-        whole[f"{file_names.HYDRA}/{name}"] = text.encode()
+        contents[f"{file_names.HYDRA}/{name}"] = text.encode()
     if job.log is not None:
-        whole[job.log.name] = b""
-    recycled.become(directory, whole)
+        contents[job.log.name] = b""
+    recycled.become(directory, contents)
     job.make_files = None
 
 
 def _remove_shorter(job: Job, recycled: RecycledDirectory | None = None) -> None:
-    """The longer run is written: what it was before is not needed any more."""
+    """Remove the shorter run from which this one was trained further, once this one is written."""
     if job.earlier is None:
         return
     aside = job.earlier.directory.parent / file_names.SET_ASIDE
@@ -93,8 +93,8 @@ def train_alone(job: Job) -> Outcome:
         _remove_shorter(job)
         return Outcome(result=result)
     # the table keeps the small files, and a directory is kept of failed runs only
-    there = [name for name in (*file_names.TABLES, file_names.RESULT) if (job.directory / name).exists()]
-    files = {name: (job.directory / name).read_text(encoding="utf-8") for name in there}
+    names = [name for name in (*file_names.TABLES, file_names.RESULT) if (job.directory / name).exists()]
+    files = {name: (job.directory / name).read_text(encoding="utf-8") for name in names}
     files[file_names.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)
     keeps_weights = job.config.keep_weights and result.status in FINITE
     weights = checkpoint_files.tested_checkpoint(job.directory) if keeps_weights else None
@@ -104,9 +104,9 @@ def train_alone(job: Job) -> Outcome:
 
 def data_of(job: Job) -> Prepared:
     """Raises `UserError`: the data is not what it was when the sweep began."""
-    found = datasets.prepare(job.config.data)
-    if job.data_digest and found.digest != job.data_digest:
+    prepared = datasets.prepare(job.config.data)
+    if job.data_digest and prepared.digest != job.data_digest:
         raise UserError(
             f"data.path={job.config.data.path} has changed since the sweep began; restore it, or start a new sweep"
         )
-    return found
+    return prepared

@@ -30,8 +30,8 @@ def problems(configs: Sequence[Config], settings: Settings) -> Iterator[str]:
         yield "halving compares all runs by one metric; give monitor one value"
     losses = {(cfg.loss_function.name, cfg.loss.delta): cfg for cfg in configs}
     if len(losses) > 1 and configs[0].monitor == "val/loss":
-        usual = columns("val", names=recorded(configs[0].data.learns))[-1]
-        yield f"halving compares all runs, and values of several losses cannot be compared; set e.g. monitor={usual}"
+        metric = columns("val", names=recorded(configs[0].data.learns))[-1]
+        yield f"halving compares all runs, and values of several losses cannot be compared; set e.g. monitor={metric}"
     yield from cannot_pause(configs, settings, "halving")
 
 
@@ -63,23 +63,23 @@ class Halving:
 
     def _rungs(self, paused: PausedRuns, report: Callable[[int], None]) -> Iterator[tuple[int, Outcome]]:
         halving = self.sweep[0].config.halving
-        earlier = cache(paused.history)  # of runs that an earlier start has finished
+        finished = cache(paused.history)  # of runs that an earlier start has finished
         candidates = set(range(len(self.sweep)))
         for rung in [*(halving.rungs or []), None]:
-            yield from paused.train(sorted(paused.left), rung, report)
+            yield from paused.train(sorted(paused.in_training), rung, report)
             if rung is None:
-                yield from paused.write(sorted(paused.left))
-            if not paused.left or rung is None:
+                yield from paused.write(sorted(paused.in_training))
+            if not paused.in_training or rung is None:
                 return
             values = {
-                place: self._reached(paused.history(place) if place in paused.states else earlier(place), rung)
+                place: self._reached(paused.history(place) if place in paused.states else finished(place), rung)
                 for place in candidates
             }
             order = ranked(values)
             candidates = set(order[: -(-len(order) // halving.factor)])
             position = {place: number for number, place in enumerate(order, 1)}
             leaving = []
-            for place in sorted(paused.left):
+            for place in sorted(paused.in_training):
                 record = paused.states[place].record
                 if paused.has_ended(place):
                     leaving.append(place)
@@ -87,7 +87,7 @@ class Halving:
                     record.left = f"left at epoch {rung}: place {position[place]:,} of {len(order):,}"
                     leaving.append(place)
             yield from paused.write(leaving)
-            if not paused.left:
+            if not paused.in_training:
                 return
 
     def _reached(self, history: Sequence[Mapping[str, float]], epochs: int) -> float:
@@ -100,18 +100,18 @@ class Halving:
     def _reporter(self, paused: PausedRuns, watcher: Watcher) -> Callable[[int], None]:
         """A function that is called with the number of its runs after each epoch of a stack."""
         halving = self.sweep[0].config.halving
-        last = max(job.config.trainer.max_epochs for job in self.sweep)
-        started = count = len(paused.left)
-        before = total = 0
-        for rung in [*(halving.rungs or []), last]:
-            total += count * (rung - before)
-            count, before = -(-count // halving.factor), rung
+        max_epochs = max(job.config.trainer.max_epochs for job in self.sweep)
+        started = count = len(paused.in_training)
+        previous_rung = total = 0
+        for rung in [*(halving.rungs or []), max_epochs]:
+            total += count * (rung - previous_rung)
+            count, previous_rung = -(-count // halving.factor), rung
         done = sum(len(state.record.history) for state in paused.states.values())
 
         def report(runs: int) -> None:
             nonlocal done
             done += runs
-            written = started - len(paused.left)
+            written = started - len(paused.in_training)
             watcher.progress(WHOLE_SWEEP, started * min(1.0, done / total) - written)
 
         return report

@@ -45,7 +45,7 @@ class Screen:
         self._best: float | None = None
         self._monitor = ""
         self._failures = 0
-        self._left: TimeLeft | None = None
+        self._time_left: TimeLeft | None = None
         self.hydra_files_s: float | None = None
         """what Hydra's files of a run have taken in this command, in seconds"""
         self._trained: dict[int, float] = {}  # of the units that are under way
@@ -54,11 +54,11 @@ class Screen:
         self._shown_s = -math.inf
 
     @contextmanager
-    def showing(self, sweep: Sequence[Job], planned: Plan, left: TimeLeft) -> Iterator[None]:
+    def showing(self, sweep: Sequence[Job], planned: Plan, time_left: TimeLeft) -> Iterator[None]:
         """Print the plan and show a progress bar while the block runs.
 
         Args:
-            left: receives all progress and estimates the time that is left.
+            time_left: receives all progress.
         """
         if not self._brief:
             alone = Counter(planned.alone.values())
@@ -70,15 +70,15 @@ class Screen:
             TextColumn("training"),
             BarColumn(bar_width=16),  # all of it in 80 columns
             TextColumn("{task.percentage:.0f} %, {task.fields[done]:,} of {task.total:,} runs"),
-            _Left(left),
+            _TimeLeftColumn(time_left),
             TextColumn("{task.fields[best]}"),
             TextColumn("{task.fields[failures]}", style="red"),
         )
         disable = not sys.stderr.isatty()
         bar: Any = Progress(*columns, console=self._errors, disable=disable, transient=self._brief)
         if in_notebook():
-            bar = NotebookProgress("{done:,} of {total:,} runs  {left}  {best}  {failures}", left.seconds)
-        self._left = left
+            bar = NotebookProgress("{done:,} of {total:,} runs  {left}  {best}  {failures}", time_left.seconds)
+        self._time_left = time_left
         with bar as self._progress:
             self._task = self._progress.add_task("", total=len(sweep), done=0, best="", failures="")
             try:
@@ -89,8 +89,8 @@ class Screen:
     def progress(self, unit: int, runs: float) -> None:
         """Note how much of a unit, named by its origin, is trained, in runs."""
         self._trained[unit] = runs
-        if self._left is not None:
-            self._left.trained(unit, runs)
+        if self._time_left is not None:
+            self._time_left.trained(unit, runs)
         self._move()
 
     def finished(self, unit: int, outcome: Outcome) -> None:
@@ -99,8 +99,8 @@ class Screen:
         self._done += 1
         if self._written[unit] >= self._trained.get(unit, math.inf):
             del self._trained[unit]
-        if self._left is not None:
-            self._left.written(unit)
+        if self._time_left is not None:
+            self._time_left.written(unit)
         result = outcome.result
         self._failures += outcome.error is not None
         if result is not None and math.isfinite(result.objective):
@@ -153,11 +153,11 @@ class Screen:
 
     def _say_next(self, sweep: Sequence[Job], place: str) -> None:
         in_table = all(run.config.record == "table" for run in sweep)
-        what = "runs.jsonl, with every run's epochs, are in" if in_table else "one directory per run are in"
+        files = "runs.jsonl, with every run's epochs, are in" if in_table else "one directory per run are in"
         commands = [shell_commands.script("report.py", place)]
         if not in_table and sweep[0].config.writes_events:
             commands.append(shell_commands.tool("tensorboard", "--logdir", place))
-        self.say(f"\nresults.csv and {what} {place}", "Next:", *(f"  {command}" for command in commands))
+        self.say(f"\nresults.csv and {files} {place}", "Next:", *(f"  {command}" for command in commands))
 
     def say(self, *lines: str) -> None:
         """Print lines on standard output."""
@@ -169,30 +169,30 @@ class Screen:
         self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class _Left(ProgressColumn):
-    """The time that is left, e.g. `0:02:10 left`."""
+class _TimeLeftColumn(ProgressColumn):
+    """E.g. `0:02:10 left`."""
 
-    def __init__(self, left: TimeLeft) -> None:
+    def __init__(self, time_left: TimeLeft) -> None:
         super().__init__()
-        self._left = left
+        self._time_left = time_left
 
     def render(self, task: Task) -> Text:
-        seconds = self._left.seconds()
+        seconds = self._time_left.seconds()
         return Text("-:--:-- left" if seconds is None else f"{timedelta(seconds=math.ceil(seconds))} left")
 
 
-def explanation(sweep: Sequence[Job], left: Sequence[Job], state: str, planned: Plan | None) -> list[str]:
+def explanation(sweep: Sequence[Job], new: Sequence[Job], state: str, planned: Plan | None) -> list[str]:
     """What a sweep would do, in lines.
 
     Args:
-        left: the runs that are not done.
+        new: the runs that are not done.
         state: `Survey.sentence`.
         planned: how they are stacked; None where none is left.
     """
     lines = [state] if state else []
     if planned is None:
         return [*lines, f"nothing to train: all {len(sweep):,} runs are done"]
-    lines.append(plan_line(left, planned))
+    lines.append(plan_line(new, planned))
     lines += [f"{count:,} would train alone: {reason}" for reason, count in Counter(planned.alone.values()).items()]
     if planned.stacks:
         memory = max(stack.memory_bytes for stack in planned.stacks) / 2**20
@@ -207,12 +207,12 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
     repeated = Counter(tuple(item for item in run.overrides if parse(item).key in keys) for run in sweep)
     counts = set(repeated.values())
     noun = "architecture" if keys and all(key.startswith("model.") for key in keys) else "configuration"
-    what = f"{len(repeated):,} {noun}{'s' * (len(repeated) != 1)}"
+    product = f"{len(repeated):,} {noun}{'s' * (len(repeated) != 1)}"
     if len(counts) == 1 and counts != {1}:
         repeats = {"data.fold": "folds"}.get(next((key for key in swept if key in REPEATED), ""), "seeds")
-        what += f" x {counts.pop():,} {repeats if len(swept) - len(keys) == 1 else 'runs'}"
+        product += f" x {counts.pop():,} {repeats if len(swept) - len(keys) == 1 else 'runs'}"
     stacks = len(planned.stacks)
-    line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {what}"
+    line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {product}"
     if stacks:
         line += f", in {stacks:,} stack{'s' * (stacks != 1)}"
         line += _engines([sweep[run].config for stack in planned.stacks for run in stack.runs])
@@ -227,9 +227,8 @@ def _engines(configs: Sequence[Config]) -> str:
     by_torch = [cfg for cfg in configs if cfg.stack.engine == "torch"]
     reasons = Counter(cannot_be_compiled(cfg) for cfg in by_torch)
     reasons.pop(None, None)
-    own = Counter(f"{cfg.model.target} is a module of your own" for cfg in configs if cfg.model.target)
-    reasons.update(own)
+    reasons.update(f"{cfg.model.target} is a module of your own" for cfg in configs if cfg.model.target)
     why = f": {str(reasons.most_common(1)[0][0]).partition(';')[0]}" if reasons else ""
-    if others := len(reasons) - 1 if reasons else 0:
-        why += f", and {others} other reason{'s' * (others != 1)}"
+    if further := len(reasons) - 1 if reasons else 0:
+        why += f", and {further} other reason{'s' * (further != 1)}"
     return f" ({' and '.join(engines)} engine{why})"

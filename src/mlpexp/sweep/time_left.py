@@ -35,7 +35,7 @@ class TimeLeft:
     ) -> None:
         self._clock = clock
         self._training = {unit.origin: _training_s(unit) for unit in units}  # estimated, of what is left of each unit
-        self._begun = {unit.origin: unit.begun * len(unit.jobs) for unit in units}
+        self._begun = {unit.origin: unit.trained_share * len(unit.jobs) for unit in units}
         self._files = {unit.origin: _files_s(unit, hydra_files_s) for unit in units}  # of each run
         self._runs = {unit.origin: len(unit.jobs) for unit in units}
         self._trained = dict(self._begun)
@@ -104,7 +104,7 @@ def _training_s(unit: "Unit") -> float:
     cfg = unit.jobs[0].config
     if unit.alone:
         return sum(ALONE_S + ALONE_EPOCH_S * job.config.trainer.max_epochs for job in unit.jobs)
-    epochs = max(job.config.trainer.max_epochs for job in unit.jobs) * (1 - unit.begun)
+    epochs = max(job.config.trainer.max_epochs for job in unit.jobs) * (1 - unit.trained_share)
     steps = unit.cost / (COMPILED_SPEEDUP if cfg.stack.engine == "compiled" else 1.0)
     return STACK_S + STACK_EPOCH_S * epochs + steps
 

@@ -22,12 +22,6 @@ from mlpexp.training import earlier_run
 from mlpexp.training.train_stack import EpochHooks, train_stack
 
 
-def _ignore(unit: int, runs: float) -> None: ...
-
-
-def _pass() -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """Runs that are trained together, or one that trains alone.
@@ -35,7 +29,7 @@ class Unit:
     Attributes:
         places: of its runs in the sweep.
         cost: estimated, of the epochs that are left, for comparing units.
-        begun: the share of its epochs that was trained before, from 0 to 1.
+        trained_share: the share of its epochs that was trained before, from 0 to 1.
         losses: workers that were lost while they worked on it.
         saved: epochs of its runs that were saved when the last of them was lost.
         origin: names it, and its parts, among the units of the sweep.
@@ -46,7 +40,7 @@ class Unit:
     jobs: tuple[Job, ...]
     alone: bool = False
     cost: float = 0.0
-    begun: float = 0.0
+    trained_share: float = 0.0
     losses: int = 0
     saved: int = 0
     origin: int = 0
@@ -77,7 +71,9 @@ class Unit:
 
 
 def work(
-    units: Iterable[Unit], report: Callable[[int, float], None] = _ignore, check: Callable[[], None] = _pass
+    units: Iterable[Unit],
+    report: Callable[[int, float], None] = lambda unit, runs: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, Outcome]]:
     """Train units in this process; each run's place and outcome once its directory is written.
 
@@ -99,7 +95,7 @@ def work(
                 continue
             states, done = load_states(unit), 0
             for rows in _by_epoch(unit, states):
-                count = partial(_add, partial(report, unit.origin), done)
+                count = partial(_report_sum, partial(report, unit.origin), done)
                 for part, trained in train_parts(unit.part(rows), states, count, check):
                     if isinstance(trained, Exception):
                         yield part.places[0], failed(part.jobs[0], trained)
@@ -127,7 +123,7 @@ def train_parts(
     unit: Unit,
     states: Mapping[int, TrainingState],
     report: Callable[[float], None],
-    check: Callable[[], None] = _pass,
+    check: Callable[[], None] = lambda: None,
     until: int | None = None,
 ) -> Iterator[tuple[Unit, StackModule | Exception]]:
     """Train all runs of a unit as one stack; if that raises, its halves, and so on down to the runs that raise.
@@ -184,22 +180,27 @@ def load_states(unit: Unit) -> dict[int, TrainingState]:
     """The states from which runs of a unit continue, by their places: saved, or those at the end of a shorter run."""
     if unit.sweep is None:
         return {}
-    found: dict[int, TrainingState] = {}
+    states: dict[int, TrainingState] = {}
     if (unit.sweep / file_names.STATES).is_dir():
         names = identities(unit)
         # a worker that was lost may have saved more than the survey has found
-        pairs = [(name, job) for own, job in zip(names, unit.jobs, strict=True) for name in (own, job.saved_as) if name]
+        pairs = [
+            (name, job)
+            for current, job in zip(names, unit.jobs, strict=True)
+            for name in (current, job.saved_as)
+            if name
+        ]
         saved = saved_states.load(unit.sweep, {name: (job.config, data_of(job)) for name, job in pairs})
-        for place, own, job in zip(unit.places, names, unit.jobs, strict=True):
-            if (state := saved.get(own) or saved.get(job.saved_as)) is not None:
-                found[place] = state
+        for place, name, job in zip(unit.places, names, unit.jobs, strict=True):
+            if (state := saved.get(name) or saved.get(job.saved_as)) is not None:
+                states[place] = state
     for place, job in zip(unit.places, unit.jobs, strict=True):
-        if place in found:
+        if place in states:
             continue
         state = earlier_run.continued_state(job.earlier, job.config, data_of(job), job.directory, unit.sweep)
         if state is not None:
-            found[place] = state
-    return found
+            states[place] = state
+    return states
 
 
 def load_plugins(unit: Unit) -> None:
@@ -217,8 +218,8 @@ def identities(unit: Unit) -> list[str]:
     return [identity(job.config, data_of(job).digest) for job in unit.jobs]
 
 
-def _add(report: Callable[[float], None], before: int, runs: float) -> None:
-    report(before + runs)
+def _report_sum(report: Callable[[float], None], done: int, runs: float) -> None:
+    report(done + runs)
 
 
 def _by_epoch(unit: Unit, states: Mapping[int, TrainingState]) -> Iterable[list[int]]:

@@ -47,7 +47,7 @@ class Stack:
     """estimated seconds on one core of the reference machine: for comparing stacks, not for announcing times"""
     memory_bytes: int
     """estimated"""
-    begun: float = 0.0
+    trained_share: float = 0.0
     """the share of its epochs that was trained before; `cost` is that of the others"""
 
     def pieces(self, count: int) -> Iterator["Stack"]:
@@ -167,8 +167,8 @@ def _stacks(
 
 
 def _further(stack: Stack, epochs_done: int, epochs: int) -> Stack:
-    begun = min(1.0, epochs_done / epochs)
-    return replace(stack, cost=stack.cost * (1 - begun), begun=begun)
+    trained_share = min(1.0, epochs_done / epochs)
+    return replace(stack, cost=stack.cost * (1 - trained_share), trained_share=trained_share)
 
 
 def _activation(cfg: Config) -> tuple[str, float, str]:

@@ -36,8 +36,8 @@ def connected(settings: Settings, session: Session, prepare: Callable[[], None] 
         if address is None:
             # daemons could not start processes, as a run alone may. No failures are allowed, so that dask does not
             # repeat what a lost worker was doing: `LostWorkers` decides that.
-            own = {"distributed.worker.daemon": False, "distributed.scheduler.allowed-failures": 0}
-            stack.enter_context(dask.config.set(own))
+            settings_of_dask = {"distributed.worker.daemon": False, "distributed.scheduler.allowed-failures": 0}
+            stack.enter_context(dask.config.set(settings_of_dask))
             address = stack.enter_context(
                 distributed.LocalCluster(
                     n_workers=settings.num_workers,
@@ -59,7 +59,7 @@ def _check_scheduler(address: str) -> None:
         UserError: something else than a dask scheduler listens there. `Client` would wait for it without end.
     """
 
-    async def ask() -> str:
+    async def server_type() -> str:
         security = distributed.Security().get_connection_args("client")
         comm = await connect(address, timeout=CONNECT_S, **security)
         try:
@@ -70,11 +70,11 @@ def _check_scheduler(address: str) -> None:
 
     try:
         with ThreadPoolExecutor(1) as pool:  # this thread may have an event loop of its own, e.g. in a notebook
-            found = pool.submit(lambda: asyncio.run(asyncio.wait_for(ask(), CONNECT_S))).result()
-        reason = f"it is a {found}"
+            server = pool.submit(lambda: asyncio.run(asyncio.wait_for(server_type(), CONNECT_S))).result()
+        reason = f"it is a {server}"
     except Exception as error:  # whatever a server of another kind sends
-        found, reason = "", str(error) or f"no answer within {CONNECT_S} s"
-    if found != "Scheduler":
+        server, reason = "", str(error) or f"no answer within {CONNECT_S} s"
+    if server != "Scheduler":
         reason = " ".join(reason.split())[:200]
         raise UserError(
             f"hydra.launcher.address={address} is not the address of a dask scheduler ({reason}); "
@@ -87,10 +87,10 @@ class Dask:
 
     def __init__(self, client: distributed.Client, worker: RemoteWorker) -> None:
         self._client, self._worker = client, worker
-        self._seen = self._there()
-        if not self._seen:
+        self._workers = self._present_workers()
+        if not self._workers:
             raise UserError("the dask scheduler has no workers yet; start some, e.g. dask worker ADDRESS --nthreads 1")
-        self.workers = len(self._seen)
+        self.workers = len(self._workers)
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
         waiting = deque(sorted(units, key=lambda unit: -unit.cost))
@@ -98,7 +98,7 @@ class Dask:
         lost = LostWorkers(self._worker.session, watcher, "a dask worker")
         try:
             while waiting or working:
-                while waiting and len(working) < AHEAD * max(1, len(self._seen)):
+                while waiting and len(working) < AHEAD * max(1, len(self._workers)):
                     unit = waiting.popleft()
                     working[self._client.submit(self._worker, unit.packed(), pure=False)] = unit
                 for future in self._ended(working, watcher):
@@ -106,8 +106,8 @@ class Dask:
                     try:
                         yield from future.result()
                     except (Lost, distributed.KilledWorker, CancelledError) as error:
-                        again, failures = lost.retry(unit, error)
-                        waiting.extend(again)
+                        retries, failures = lost.retry(unit, error)
+                        waiting.extend(retries)
                         yield from failures
         except OSError as error:
             raise RunsFailed(
@@ -122,21 +122,20 @@ class Dask:
         """The futures that have ended, once there are some; warns of workers that were lost meanwhile."""
         futures = list(working)
         while True:
-            ended: set[distributed.Future] = set()
             with suppress(TimeoutError):
                 distributed.wait(futures, timeout=POLL_S, return_when="FIRST_COMPLETED")
             ended = {future for future in futures if future.done()}
             report_progress(self._worker.session, list(working.values()), watcher)
-            there = self._there()
-            for lost in self._seen - there:
+            workers = self._present_workers()
+            for lost in self._workers - workers:
                 watcher.warn(f"dask worker {lost} was lost; what it was working on is tried again elsewhere")
-            if not there and self._seen:
+            if not workers and self._workers:
                 watcher.warn("no dask worker is left; waiting for one")
-            self._seen = there
+            self._workers = workers
             if ended:
                 return ended
-            if not there:
+            if not workers:
                 time.sleep(POLL_S)
 
-    def _there(self) -> set[str]:
+    def _present_workers(self) -> set[str]:
         return set(self._client.nthreads())

@@ -16,7 +16,7 @@ from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.process_pool import ForkPool, begin, missing_semaphores
 from mlpexp.store.worker_session import Session
 from mlpexp.sweep.backends.backend import Watcher
-from mlpexp.sweep.backends.remote_workers import Ended, Lost, LostWorkers, RemoteWorker, report_progress
+from mlpexp.sweep.backends.remote_workers import Lost, LostWorkers, PlacedOutcomes, RemoteWorker, report_progress
 from mlpexp.sweep.jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 
@@ -46,7 +46,7 @@ class ProcessPool:
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
         waiting = deque(sorted(units, key=lambda unit: -unit.cost))  # the long ones first, for an even end
         free = [self._pool() for _ in range(min(self.workers, len(units)))]
-        working: dict[Future[Ended], tuple[Unit, Any]] = {}
+        working: dict[Future[PlacedOutcomes], tuple[Unit, Any]] = {}
         pools, lost = list(free), LostWorkers(self._session, watcher, "a worker process")
         try:
             while waiting or working:
@@ -65,8 +65,8 @@ class ProcessPool:
                         pools.remove(pool)
                         pool = self._pool()
                         pools.append(pool)
-                        again, failures = lost.retry(unit, error)
-                        waiting.extend(again)
+                        retries, failures = lost.retry(unit, error)
+                        waiting.extend(retries)
                         yield from failures
                     free.append(pool)
         finally:

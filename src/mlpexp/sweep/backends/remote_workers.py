@@ -31,10 +31,10 @@ ATTEMPTS = 2  # at a unit as a whole, before it is halved
 MAX_IDLE_LOSSES = 6  # workers in a row that were lost before they began
 WATCH_S = 0.5
 CHECK_S = 0.2  # between two checks whether the sweep still goes on
-NOTE_S = 0.5  # between two notes of the progress
+REPORT_S = 0.5  # between two reports of the progress
 _one_at_a_time = threading.Lock()  # torch's threads, logging and the working directory belong to the whole process
 
-Ended = list[tuple[int, Outcome]]
+PlacedOutcomes = list[tuple[int, Outcome]]
 """place in the sweep and outcome of each run"""
 
 
@@ -53,7 +53,7 @@ class RemoteWorker:
     prepare: Callable[[], None] | None
     is_ours: bool
 
-    def __call__(self, unit: Unit) -> Ended:
+    def __call__(self, unit: Unit) -> PlacedOutcomes:
         """Work on a unit, or on what is left of it: runs that another worker has finished are not trained again.
 
         Raises:
@@ -63,7 +63,7 @@ class RemoteWorker:
         """
         with _one_at_a_time, contextlib.ExitStack() as surroundings:
             try:
-                note = surroundings.enter_context(self.session.writing(unit.origin))
+                report = surroundings.enter_context(self.session.writing(unit.origin))
                 if Path(self.home).is_dir():
                     surroundings.enter_context(contextlib.chdir(self.home))
                 surroundings.enter_context(signals.interruptible())
@@ -74,12 +74,12 @@ class RemoteWorker:
                 load_plugins(unit)
                 if self.is_ours:
                     surroundings.enter_context(_ending_with(self.session))
-                ended, left = _unfinished(unit)
-                note(0.0)
-                if left.jobs:
-                    check, noting = _Throttled(self.session.check, CHECK_S), _Throttled(note, NOTE_S)
-                    for one in work([left], lambda _, runs: noting(runs), check):
-                        ended.append(one)
+                ended, remaining = _unfinished(unit)
+                report(0.0)
+                if remaining.jobs:
+                    check, throttled = _Throttled(self.session.check, CHECK_S), _Throttled(report, REPORT_S)
+                    for outcome in work([remaining], lambda _, runs: throttled(runs), check):
+                        ended.append(outcome)
                         check()
             except (Gone, Interrupted, SystemExit, KeyboardInterrupt) as stop:
                 raise Lost(f"{type(stop).__name__}: {stop}") from None
@@ -89,43 +89,43 @@ class RemoteWorker:
 @contextlib.contextmanager
 def _ending_with(session: Session) -> Iterator[None]:
     """While it lasts, the process ends soon after the session: files are written as a whole or not at all."""
-    over = threading.Event()
+    finished = threading.Event()
 
     def watch() -> None:
-        while not over.wait(WATCH_S):
+        while not finished.wait(WATCH_S):
             try:
                 with contextlib.suppress(OSError):  # unreadable is not gone; the training meets the same error
                     session.check()
             except Gone:
-                over.wait(GRACE_S)  # to finish the epoch and save
+                finished.wait(GRACE_S)  # to finish the epoch and save
                 os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="watch the sweep").start()
     try:
         yield
     finally:
-        over.set()
+        finished.set()
 
 
-def _unfinished(unit: Unit) -> tuple[Ended, Unit]:
+def _unfinished(unit: Unit) -> tuple[PlacedOutcomes, Unit]:
     """What an earlier worker has finished of the unit, and what is left, with the rest of its traces removed."""
-    done: Ended = []
-    left: list[int] = []
+    done: PlacedOutcomes = []
+    rows: list[int] = []
     for row, (place, job) in enumerate(zip(unit.places, unit.jobs, strict=True)):
         if not os.path.lexists(job.place):  # as of all new runs with record=table
-            left.append(row)
+            rows.append(row)
             continue
-        found = inspect(job.directory, identity(job.config, data.digest(job.config.data)))
-        if found.state is State.DONE:
-            done.append((place, Outcome(result=found.result)))
+        surveyed = inspect(job.directory, identity(job.config, data.digest(job.config.data)))
+        if surveyed.state is State.DONE:
+            done.append((place, Outcome(result=surveyed.result)))
             continue
-        if found.state is not State.NEW:
+        if surveyed.state is not State.NEW:
             for path in job.directory.iterdir():
                 # the weights of earlier epochs are those of a run that continues, which removes what it does not keep
                 if path.name not in (*BEFORE_TRAINING, WEIGHTS_BY_EPOCH):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        left.append(row)
-    return done, unit.part(left)
+        rows.append(row)
+    return done, unit.part(rows)
 
 
 def _portable(outcome: Outcome) -> Outcome:
@@ -148,9 +148,8 @@ class _Throttled:
         self._function, self._every_s, self._called_at = function, every_s, float("-inf")
 
     def __call__(self, *arguments: Any) -> None:
-        now = time.monotonic()
-        if now - self._called_at >= self._every_s:
-            self._called_at = now
+        if time.monotonic() - self._called_at >= self._every_s:
+            self._called_at = time.monotonic()
             self._function(*arguments)
 
 
@@ -159,13 +158,17 @@ class Lost(Exception):
 
 
 class LostWorkers:
-    """What happens to the unit of a lost worker: another attempt, then halves, down to the run that ends workers."""
+    """What happens to the unit of a lost worker: another attempt, then halves, down to the run that ends workers.
 
-    def __init__(self, session: Session, watcher: Watcher, who: str) -> None:
-        self._session, self._watcher, self._who = session, watcher, who
+    Args:
+        worker: what is lost, as the subject of a warning.
+    """
+
+    def __init__(self, session: Session, watcher: Watcher, worker: str) -> None:
+        self._session, self._watcher, self._worker = session, watcher, worker
         self._idle_losses = 0
 
-    def retry(self, unit: Unit, error: object) -> tuple[list[Unit], Ended]:
+    def retry(self, unit: Unit, error: object) -> tuple[list[Unit], PlacedOutcomes]:
         """What to try next, and the run that is given up.
 
         Raises:
@@ -194,10 +197,10 @@ class LostWorkers:
         self._warn(unit, reason, "given up")
         return [], [(unit.places[0], failed(unit.jobs[0], Lost(f"its worker was lost {losses} times: {reason}")))]
 
-    def _warn(self, unit: Unit, reason: str, then: str) -> None:
+    def _warn(self, unit: Unit, reason: str, consequence: str) -> None:
         count = len(unit.jobs)
         runs = f"its run {unit.jobs[0].directory.name} is" if count == 1 else f"its {count:,} runs are"
-        self._watcher.warn(f"{self._who} was lost ({reason}); {runs} {then}")
+        self._watcher.warn(f"{self._worker} was lost ({reason}); {runs} {consequence}")
 
 
 def report_progress(session: Session, units: Sequence[Unit], watcher: Watcher) -> None:

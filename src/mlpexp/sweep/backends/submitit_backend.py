@@ -17,7 +17,7 @@ from mlpexp.runtime.errors import UserError
 from mlpexp.store.file_names import WORKERS
 from mlpexp.store.worker_session import SUBMITIT, Session
 from mlpexp.sweep.backends.backend import Watcher
-from mlpexp.sweep.backends.remote_workers import Ended, LostWorkers, RemoteWorker, report_progress
+from mlpexp.sweep.backends.remote_workers import LostWorkers, PlacedOutcomes, RemoteWorker, report_progress
 from mlpexp.sweep.jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 
@@ -66,11 +66,12 @@ class Submitit:
                         yield from job.result()
                     except (UncompletedJobError, FailedJobError) as error:
                         lines = [line for line in str(error).splitlines() if line.strip(" -")] or [""]
-                        begun = [u for u in chunk if self._worker.session.progress(u.origin) is not None] or chunk[:1]
-                        waiting += [[unit] for unit in chunk if unit not in begun]
-                        for unit in begun:
-                            again, failures = lost.retry(unit, f"job {job.job_id}: {lines[-1]}")
-                            waiting += [[unit] for unit in again]
+                        session = self._worker.session
+                        tried = [unit for unit in chunk if session.progress(unit.origin) is not None] or chunk[:1]
+                        waiting += [[unit] for unit in chunk if unit not in tried]
+                        for unit in tried:
+                            retries, failures = lost.retry(unit, f"job {job.job_id}: {lines[-1]}")
+                            waiting += [[unit] for unit in retries]
                             yield from failures
                 if not ended:
                     time.sleep(self._poll_s)
@@ -102,7 +103,7 @@ class _Chunk:
     def __init__(self, worker: RemoteWorker) -> None:
         self._worker = worker
 
-    def __call__(self, units: list[Unit]) -> Ended:
+    def __call__(self, units: list[Unit]) -> PlacedOutcomes:
         return [ended for unit in units for ended in self._worker(unit)]
 
 
@@ -131,8 +132,8 @@ class _Queue:
         if job_id in self._jobs:
             self._missed.pop(job_id, None)
             return False
-        first = self._missed.setdefault(job_id, time.monotonic())
-        return time.monotonic() - first > 2 * QUEUE_S
+        missed_at = self._missed.setdefault(job_id, time.monotonic())
+        return time.monotonic() - missed_at > 2 * QUEUE_S
 
 
 def _chunks(units: Sequence[Unit], count: int) -> list[list[Unit]]:
