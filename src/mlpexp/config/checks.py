@@ -1,4 +1,4 @@
-"""Checks of a configuration: from a plain mapping to a typed `Config`, or one sentence for each problem."""
+"""Checks of a configuration: a plain mapping becomes a typed `Config`, or an error with a sentence for each problem."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -46,46 +46,25 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
         UserError: a plugin cannot be imported.
         ConfigError: naming every problem, one line each.
     """
+    home = Path.cwd if directory is None else directory
     plain = {key: value for key, value in mapping.items() if key != "hydra"}
-    problems = list(_targets(plain))
-    digests: list[str] = []
-    plugins = plain.get("plugins")
-    if isinstance(plugins, list | tuple) and all(isinstance(one, str) and one.strip() for one in plugins):
-        # first: without a plugin, other names would only seem to be wrong; the schema refuses what is no list of texts
-        home = Path.cwd() if directory is None else directory()
-        loaded = [user_code.load(plugin, home, recorded=recorded) for plugin in plugins]
-        plain["plugins"] = list(dict.fromkeys(plugin.spelled for plugin in loaded))
-        digests = [plugin.digest for plugin in loaded]
-    model = plain.get("model")
-    if not recorded and isinstance(model, Mapping):
-        if model.get("_target_") is not None:
-            plain["model"] = user_network.typed_arguments(model)
-        else:
-            problems += [unknown_key(f"model.{key}") for key in model if key in user_network.COMPUTED]
-    if isinstance(trainer := plain.get("trainer"), Mapping):
-        known = set(TrainerConfig.__pydantic_fields__) - {"flags"}  # type: ignore[attr-defined]
-        flags = {key: value for key, value in trainer.items() if key not in known}
-        plain["trainer"] = {key: value for key, value in trainer.items() if key in known} | {"flags": flags}
-        problems += trainer_flags.problems(flags)
-    token = PLUGINS.set(frozenset(digests))
-    refused: ValidationError | None = None
-    try:
-        cfg = _ADAPTER.validate_python(plain)
-    except ValidationError as error:
-        refused = error
+    problems = list(_misplaced_targets(plain))
+    digests = _load_plugins(plain, home, recorded=recorded)
+    if not recorded:
+        problems += _separate_arguments(plain)
+    problems += _separate_flags(plain)
+    cfg, error = _validated(plain, digests)
+    if error is not None:
         problems += value_messages.messages(error)
-        if (others := _without_refused(plain, error)) is None:
-            raise ConfigError(problems) from None
-        cfg = others
-    finally:
-        PLUGINS.reset(token)
-    cfg, wrong = own_options.settled(cfg, named=_named(refused))
+    if cfg is None:
+        raise ConfigError(problems)
+    cfg, wrong = own_options.settled(cfg, is_valid=_validity(error))
     problems += wrong
-    if refused is None:  # contradictions of defaults that replaced refused values would be none of the user's
+    if error is None:  # contradictions of defaults that replaced refused values would be none of the user's
         problems += _contradictions(cfg)
     if not recorded:
         problems += _missing_trackers(cfg)
-        cfg, wrong = user_network.settled(cfg, Path.cwd() if directory is None else directory())
+        cfg, wrong = user_network.settled(cfg, home())
         problems += wrong
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
@@ -108,37 +87,90 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
 
 def refuse_keys_of_sweeps(cfg: Config, advice: str) -> None:
     """Raise `ConfigError` for keys that a run alone cannot follow; `advice` says what to do."""
-    given = {
+    sweep_keys = {
         "dry_run=true shows the plan of a sweep": cfg.dry_run,
         "halving.rungs compares the runs of a sweep": cfg.halving.rungs is not None and cfg.resume is None,
         "record=table belongs to a sweep": cfg.record == "table",
     }
-    if problems := [f"{what}; {advice}" for what, is_set in given.items() if is_set]:
+    if problems := [f"{message}; {advice}" for message, is_set in sweep_keys.items() if is_set]:
         raise ConfigError(problems)
 
 
+def _load_plugins(plain: dict[str, Any], home: Callable[[], Path], *, recorded: bool) -> frozenset[str]:
+    """Import the plugins and write their digests into the mapping; returns the digests.
+
+    What is no list of texts stays as it is: the schema refuses it.
+    """
+    names = plain.get("plugins")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+        return frozenset()
+    directory = home()
+    plugins = [user_code.load(name, directory, recorded=recorded) for name in names]
+    plain["plugins"] = list(dict.fromkeys(plugin.spelled for plugin in plugins))
+    return frozenset(plugin.digest for plugin in plugins)
+
+
+def _separate_arguments(plain: dict[str, Any]) -> list[str]:
+    """Put the arguments of a user-defined network below `model.arguments`; returns messages for computed keys."""
+    model = plain.get("model")
+    if not isinstance(model, Mapping):
+        return []
+    if model.get("_target_") is None:
+        return [unknown_key(f"model.{key}") for key in model if key in user_network.COMPUTED]
+    plain["model"] = user_network.typed_arguments(model)
+    return []
+
+
+def _separate_flags(plain: dict[str, Any]) -> Iterator[str]:
+    """Put the flags of Lightning's Trainer below `trainer.flags`; yields a message for each that cannot be given."""
+    if isinstance(trainer := plain.get("trainer"), Mapping):
+        keys = set(TrainerConfig.__pydantic_fields__) - {"flags"}  # type: ignore[attr-defined]
+        flags = {key: value for key, value in trainer.items() if key not in keys}
+        plain["trainer"] = {key: value for key, value in trainer.items() if key in keys} | {"flags": flags}
+        yield from trainer_flags.problems(flags)
+
+
+def _validated(plain: Mapping[str, Any], digests: frozenset[str]) -> tuple[Config | None, ValidationError | None]:
+    """The typed configuration, and the error of pydantic for its refused values.
+
+    Refused values are replaced by defaults, so that the others can be checked; None where that is impossible.
+
+    Args:
+        digests: of the plugins whose entries are choices.
+    """
+    token = PLUGINS.set(digests)
+    try:
+        return _ADAPTER.validate_python(plain), None
+    except ValidationError as error:
+        return _without_refused(plain, error), error
+    finally:
+        PLUGINS.reset(token)
+
+
 def _without_refused(plain: Mapping[str, Any], error: ValidationError) -> Config | None:
-    """The configuration with the defaults of the keys that are refused, to check the others; None where that fails."""
-    rest: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    """The configuration with the defaults of the refused keys; None where it is still refused."""
+    accepted: dict[str, Any] = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()
+    }
     for problem in error.errors(include_url=False):
         section, *below = (str(part) for part in problem["loc"])
-        if below and isinstance(rest.get(section), dict) and below[0] in rest[section]:
-            del rest[section][below[0]]
+        if below and isinstance(accepted.get(section), dict) and below[0] in accepted[section]:
+            del accepted[section][below[0]]
         else:
-            rest.pop(section, None)
+            accepted.pop(section, None)
     try:
-        return _ADAPTER.validate_python(rest)
+        return _ADAPTER.validate_python(accepted)
     except ValidationError:
         return None
 
 
-def _named(refused: ValidationError | None) -> Callable[[str, str], bool]:
-    """Whether the value of a key of a section is the one that was given."""
-    wrong = set() if refused is None else {tuple(map(str, one["loc"][:2])) for one in refused.errors()}
-    return lambda section, key: (section, key) not in wrong and (section,) not in wrong
+def _validity(error: ValidationError | None) -> Callable[[str, str], bool]:
+    """A function of a section and a key: whether the value was accepted, not replaced by a default."""
+    refused = set() if error is None else {tuple(map(str, problem["loc"][:2])) for problem in error.errors()}
+    return lambda section, key: (section, key) not in refused and (section,) not in refused
 
 
-def _targets(plain: Mapping[str, Any]) -> Iterator[str]:
+def _misplaced_targets(plain: Mapping[str, Any]) -> Iterator[str]:
     def walk(path: str, node: Mapping[str, Any]) -> Iterator[str]:
         for key, value in node.items():
             if key == "_target_" and not (path == "model" and isinstance(value, str | None)):
@@ -193,11 +225,11 @@ def _missing_trackers(cfg: Config) -> Iterator[str]:
 
 def _unread_keys(cfg: Config) -> Iterator[str]:
     """One sentence for each key, such as `optimizer.betas`, that was set and that the chosen entry does not read."""
-    for section, named in own_options.chosen(cfg).items():
+    for section, entries in own_options.chosen_entries(cfg).items():
         if section == "data" or (section == "model" and cfg.model.target is not None):  # have checks of their own
             continue
         settings = getattr(cfg, section)
-        for (registry, chosen), (_, by) in zip(named, own_options.SECTIONS[section], strict=True):
+        for (registry, chosen), (_, by) in zip(entries, own_options.SECTIONS[section], strict=True):
             for key, names in registry.readers.items():
                 default = schema.default_values()[f"{section}.{key}"]
                 if chosen not in names and getattr(settings, key) != default:

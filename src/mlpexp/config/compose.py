@@ -43,7 +43,7 @@ class Composer:
             OmegaConfBaseException: an interpolation has no value.
         """
         try:
-            shared, top = self._parts(spec)
+            shared, top = self._shared_part(spec)
             return shared.run(spec, top, self._make_files)
         except UNUSUAL:
             return self._by_hydra(spec)
@@ -79,10 +79,10 @@ class Composer:
 
     def _edited(self, spec: RunSpec) -> tuple["Choice", Plain]:
         """The choice of files, and its configuration with the run's values set, not resolved."""
-        shared, top = self._parts(spec)
+        shared, top = self._shared_part(spec)
         return shared.choice, shared.edited(top)
 
-    def _parts(self, spec: RunSpec) -> tuple["SharedPart", list[Override]]:
+    def _shared_part(self, spec: RunSpec) -> tuple["SharedPart", list[Override]]:
         """What the run has in common with those that differ at the top level only, and its own values there."""
         groups: list[Override] = []  # choices of files
         below: list[Override] = []  # values below a group of keys
@@ -96,14 +96,14 @@ class Composer:
                 self._choices[files] = None  # until it has proved usual
                 texts = [override.text for override in groups]
                 self._choices[files] = Choice(self.loader.load_sweep_config(self._master, texts))
-            if (made := self._choices[files]) is None:
+            if (choice := self._choices[files]) is None:
                 raise Unusual
-            plain, copied = dict(made.config.plain), set[tuple[str, ...]]()
+            plain, copied = dict(choice.config.plain), set[tuple[str, ...]]()
             for override in below:
                 apply(override, plain, copied)
             if len(self._shared) >= MAX_SHARED:
                 self._shared.clear()
-            self._shared[shared] = SharedPart(made, plain)
+            self._shared[shared] = SharedPart(choice, plain)
         return self._shared[shared], top
 
     def _chooses_file(self, override: Override) -> bool:
@@ -145,7 +145,7 @@ class Composer:
 
 @contextmanager
 def hydra_config(cfg: DictConfig) -> Iterator[None]:
-    """While it lasts, `${hydra:...}` and `HydraConfig` refer to `cfg`."""
+    """While the block runs, `${hydra:...}` and `HydraConfig` refer to `cfg`."""
     singleton = HydraConfig.instance()
     before = singleton.cfg
     try:

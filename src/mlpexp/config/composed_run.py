@@ -1,4 +1,4 @@
-"""The parts of which the configuration of one run is put together: what many runs share, and the few values of its own.
+"""The configuration of one run, composed of a part that many runs share and the few values of its own.
 
 Three steps: files choose a configuration (`Choice`), values below a group of keys are set in it (`SharedPart`), then
 those at the top level, e.g. the seed. The first two are done once for all runs that share them.
@@ -91,8 +91,8 @@ class SharedPart:
             plain = self.edited(top)
             return self.choice.run(spec, plain, self.choice.config.resolved(plain)[0], make_files)
         run = self.choice.run(spec, self._plain, _with(self._config, top), make_files, self._names)
-        others = [override for override in top if override.key != "seed"]
-        run.alike = (self, *others) if others else self._alike
+        other_values = [override for override in top if override.key != "seed"]
+        run.alike = (self, *other_values) if other_values else self._alike
         return run
 
 
@@ -124,7 +124,7 @@ class Choice:
     def shared_names(self, plain: Plain) -> dict[Any, Any]:
         """What those of `texts` mean that mean the same for all runs which share a configuration."""
         names = {text: self._filled(text, None, plain) for text in self.texts if "${hydra" not in str(text)}
-        if (sweep_dir := self._hydra_node.sweep_dir) in names:  # of an absolute directory all others are made faster
+        if (sweep_dir := self._hydra_node.sweep_dir) in names:  # joining a path to an absolute one is faster
             names[sweep_dir] = absolute_directory(str(names[sweep_dir]), "")
         return names
 
@@ -189,7 +189,7 @@ class Choice:
             overrides = [str(self.config.inserted(override.text, plain)) for override in spec.overrides]
             return run_names.run_name(overrides, full=text == _FULL_RUN_NAME)
         if "${hydra" in text:
-            for own in ("${hydra.job.num}", "${hydra:job.num}", "${hydra.job.id}", "${hydra:job.id}"):
-                text = text.replace(own, str(spec.number))
+            for reference in ("${hydra.job.num}", "${hydra:job.num}", "${hydra.job.id}", "${hydra:job.id}"):
+                text = text.replace(reference, str(spec.number))
             text = text.replace("${hydra.job.override_dirname}", self._hydra_node.dirname(spec))
         return self.config.inserted(text, plain)

@@ -36,7 +36,7 @@ def _not_blank(text: str) -> str:
 Text = Annotated[str, AfterValidator(_not_blank)]
 
 # the name of a column; Hydra reads the text 5 as a number
-Name = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 # options of user-defined functions, by name
 OwnOptions = Annotated[dict[str, Any], AfterValidator(Options)]
@@ -47,12 +47,12 @@ SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 def choice(choices: Callable[[], Collection[str]]) -> Any:
     """A pydantic validator for a name out of a registry, which may grow while the program runs."""
 
-    def check(given: object) -> str:
+    def check(value: object) -> str:
         names = choices()
-        if not isinstance(given, str) or given not in names or not _is_offered(names, given):
+        if not isinstance(value, str) or value not in names or not _is_offered(names, value):
             offered = [name for name in names if _is_offered(names, name)]
             raise PydanticCustomError("unknown_choice", "unknown choice", {"choices": offered})
-        return given
+        return value
 
     check.choices = choices  # type: ignore[attr-defined]
     return PlainValidator(check)

@@ -30,7 +30,7 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
         if key == "model.depth":
             value = cfg.model.num_hidden
         if key in own_options.NODES:
-            values |= {f"{key}.{name}": _shown(one) for name, one in value.items()}
+            values |= {f"{key}.{name}": _shown(option_value) for name, option_value in value.items()}
         elif key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
             values[key] = _shown(value)
     if cfg.model.target is not None:
@@ -46,11 +46,15 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
         keys: those that differ between runs, e.g. `model.depth`, or `optimizer` where a group is swept.
         overrides: those of the run, for keys that are not in the schema, such as groups.
     """
-    given = by_key(overrides)
+    overrides_by_key = by_key(overrides)
     values: dict[str, bool | int | float | str] = {}
     readers = {key: read for key, _, read in _readers()}
     for key in keys:
-        value: Any = readers[key](cfg) if key in readers else (given[key].value_text or "" if key in given else "")
+        value: Any = (
+            readers[key](cfg)
+            if key in readers
+            else (overrides_by_key[key].value_text or "" if key in overrides_by_key else "")
+        )
         if key == "model.depth" and cfg.model.target is None:
             value = cfg.model.num_hidden
         elif key.rpartition(".")[0] in own_options.NODES:

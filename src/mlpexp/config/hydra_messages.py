@@ -18,23 +18,23 @@ _GROUPS = ", ".join(GROUPS)
 
 def hydra_sentences(error: BaseException, arguments: Sequence[str]) -> list[str]:
     """One message for each problem: Hydra stops at the first unknown key, we name all of them."""
-    first = hydra_sentence(error)
-    if not first.startswith("unknown key"):
-        return [first]
-    given = [overrides.parse(item) for item in arguments if "=" in item and not item.startswith("-")]
-    keys = [override.key for override in given if override.kind == "set"]
-    others = [unknown_key(key) for key in keys if "/" not in key and not _is_known(key)]
-    if match := re.match(r"unknown key '(hydra\.(?:sweeper|launcher)\.)([^']+)'", first):
+    first_sentence = hydra_sentence(error)
+    if not first_sentence.startswith("unknown key"):
+        return [first_sentence]
+    typed = [overrides.parse(item) for item in arguments if "=" in item and not item.startswith("-")]
+    keys = [override.key for override in typed if override.kind == "set"]
+    other_sentences = [unknown_key(key) for key in keys if "/" not in key and not _is_known(key)]
+    if match := re.match(r"unknown key '(hydra\.(?:sweeper|launcher)\.)([^']+)'", first_sentence):
         # what has not this key has none that only the same plugins have
         lacking = plugin_keys.owners(match[1] + match[2])
-        own = [key for key in keys if key.startswith(match[1])]
-        others += [unknown_key(key) for key in own if set() < plugin_keys.owners(key) <= lacking]
-    return list(dict.fromkeys([first, *others]))
+        same_plugins = [key for key in keys if key.startswith(match[1])]
+        other_sentences += [unknown_key(key) for key in same_plugins if set() < plugin_keys.owners(key) <= lacking]
+    return list(dict.fromkeys([first_sentence, *other_sentences]))
 
 
 def _is_known(key: str) -> bool:
-    known = schema.default_values()
-    return key in GROUPS or key.startswith("hydra.") or any(f"{name}.".startswith(f"{key}.") for name in known)
+    names = schema.default_values()
+    return key in GROUPS or key.startswith("hydra.") or any(f"{name}.".startswith(f"{key}.") for name in names)
 
 
 def hydra_sentence(error: BaseException) -> str:
@@ -66,8 +66,8 @@ def hydra_sentence(error: BaseException) -> str:
         example = f", e.g. {match[1]}={close[0]}" if close else ""
         return f"unknown {match[1]} '{match[2]}'; choose one of {', '.join(options)}{example}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        given = overrides.parse(match[1])
-        return f"'{given.text}' is a list: add -m to sweep over it{_one_value(given)}"
+        override = overrides.parse(match[1])
+        return f"'{override.text}' is a list: add -m to sweep over it{_single_value_hint(override)}"
     if isinstance(error, OmegaConfBaseException):
         return interpolation_sentence(error)
     cause = error.__cause__
@@ -76,14 +76,14 @@ def hydra_sentence(error: BaseException) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _one_value(given: overrides.Override) -> str:
+def _single_value_hint(override: overrides.Override) -> str:
     """How to give one value that has commas in it, if this key takes one."""
-    types = builtin_types(schema.field_types().get(given.key))
+    types = builtin_types(schema.field_types().get(override.key))
     if types & {list, tuple}:
-        word = overrides.shell_quote(f"{given.key}=[{given.value_text}]")
+        word = overrides.shell_quote(f"{override.key}=[{override.value_text}]")
         return f", or write {word} for one list"
-    if str in types and given.key not in schema.choices():
-        return f", or write {overrides.shell_word(given.key, given.value_text)} for one text"
+    if str in types and override.key not in schema.choices():
+        return f", or write {overrides.shell_word(override.key, override.value_text)} for one text"
     return ""
 
 
@@ -102,8 +102,8 @@ def _quoted(text: str) -> str | None:
     return overrides.shell_word(f"{sign}{override.key}", texts)
 
 
-def _unknown_group(given: str) -> str:
-    override = overrides.parse(given)
+def _unknown_group(text: str) -> str:
+    override = overrides.parse(text)
     group, option = override.key, override.value_text
     hint = did_you_mean(group, GROUPS, suffix=f"={option or '…'}")
     # a group has no dot in its name
@@ -113,11 +113,11 @@ def _unknown_group(given: str) -> str:
 
 
 def interpolation_sentence(error: OmegaConfBaseException) -> str:
-    first = str(error).splitlines()[0]
+    first_line = str(error).splitlines()[0]
     key = getattr(error, "full_key", None)
-    where = f"{key}: " if key else ""
+    location = f"{key}: " if key else ""
     if isinstance(error, InterpolationKeyError):
-        return f"{where}{first}; name a key that exists, e.g. ${{model.width}}"
-    if match := re.search(r"Environment variable '([^']+)' not found", first):
-        return f"{where}environment variable {match[1]} is not set; set it, or write ${{oc.env:{match[1]},DEFAULT}}"
-    return f"{where}{first}"
+        return f"{location}{first_line}; name a key that exists, e.g. ${{model.width}}"
+    if match := re.search(r"Environment variable '([^']+)' not found", first_line):
+        return f"{location}environment variable {match[1]} is not set; set it, or write ${{oc.env:{match[1]},DEFAULT}}"
+    return f"{location}{first_line}"

@@ -71,15 +71,15 @@ class Settings:
             yield problem
 
 
-def _unknown(what: str, given: str, choices: tuple[str, ...]) -> str:
-    return f"unknown {what} {given!r}; choose one of {', '.join(choices)}, e.g. {KEY}{what}={choices[1]}"
+def _unknown(name: str, value: str, choices: tuple[str, ...]) -> str:
+    return f"unknown {name} {value!r}; choose one of {', '.join(choices)}, e.g. {KEY}{name}={choices[1]}"
 
 
 def _unreachable(address: str) -> str | None:
     example = "hydra.launcher.address=tcp://127.0.0.1:8786"
     try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
+        url = urlsplit(address)
+        host, port = url.hostname, url.port
     except ValueError:
         host = port = None
     if not host or not port:

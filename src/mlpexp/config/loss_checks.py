@@ -13,23 +13,23 @@ from mlpexp.nn.metrics import METRICS, recorded
 def problems(cfg: Config) -> Iterator[str]:
     """One sentence for each key of the loss and the metrics that does not fit the task or another key."""
     task = cfg.data.learns
-    what = f"data={cfg.data.name} is a {task}" + (" with data.task=regression" if cfg.data.task == task else "")
+    subject = f"data={cfg.data.name} is a {task}" + (" with data.task=regression" if cfg.data.task == task else "")
     loss = LOSSES[cfg.loss_function.name]
     if task not in loss.tasks:
         fitting = ", ".join(name for name, entry in LOSSES.items() if task in entry.tasks)
-        yield f"loss.name={cfg.loss.name} is not for values, and {what}; choose one of {fitting}, or leave it out"
+        yield f"loss.name={cfg.loss.name} is not for values, and {subject}; choose one of {fitting}, or leave it out"
     elif task == "regression" and cfg.loss.label_smoothing:
-        yield f"loss.label_smoothing={spell(cfg.loss.label_smoothing)} spreads classes, and {what}; leave it out"
+        yield f"loss.label_smoothing={spell(cfg.loss.label_smoothing)} spreads classes, and {subject}; leave it out"
     possible = [name for name, metric in METRICS.items() if task in metric.tasks]
     for name in dict.fromkeys(cfg.metrics or ()):
         if name not in possible:
             among = ", ".join(possible)
-            yield f"metrics={spell(cfg.metrics)}: {name} is not defined here, since {what}; choose among {among}"
+            yield f"metrics={spell(cfg.metrics)}: {name} is not defined here, since {subject}; choose among {among}"
     if cfg.monitor.removeprefix("val/") not in possible:
         usual = columns("val", names=recorded(task))
-        yield f"monitor={cfg.monitor} is not defined here, since {what}; choose e.g. monitor={usual[-1]}"
+        yield f"monitor={cfg.monitor} is not defined here, since {subject}; choose e.g. monitor={usual[-1]}"
     if task == "regression" and cfg.tracking.test_hits:
-        yield f"tracking.test_hits=true records right classes, and {what}; leave it out"
+        yield f"tracking.test_hits=true records right classes, and {subject}; leave it out"
     devices = cfg.trainer.flags.get("devices", 1)
     for name in cfg.metric_names if devices not in (1, "1", "auto", [0]) else ():
         if METRICS[name].of_all_samples is not None:

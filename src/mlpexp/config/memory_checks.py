@@ -12,14 +12,14 @@ from mlpexp.runtime import portable
 def problems(model: ModelConfig, sizes: Sizes) -> Iterator[str]:
     if model.target is not None:  # it is built to be checked
         return
-    needed, there = memory_needed(model, *sizes), portable.total_memory()
-    if needed > there:
+    needed, available = memory_needed(model, *sizes), portable.total_memory()
+    if needed > available:
         depth = "" if model.depth is None else f"model.depth={model.depth} "
         parameters = num_parameters(model, sizes.features, sizes.classes)
         yield (
             f"{depth}model.width={spell(model.width)} makes {parameters:,} parameters and would need about "
-            f"{needed / 2**30:,.0f} GiB of memory; this machine has {there / 2**30:,.0f}, so choose a smaller network, "
-            "e.g. model.depth=2 model.width=64"
+            f"{needed / 2**30:,.0f} GiB of memory; this machine has {available / 2**30:,.0f}, so choose a smaller "
+            "network, e.g. model.depth=2 model.width=64"
         )
 
 
@@ -39,9 +39,9 @@ def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, sampl
 def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:
     """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
     depth = model.num_hidden
-    same = replace(model, dropout=0.0)  # a list may have another length
+    without_dropout = replace(model, dropout=0.0)  # a list may have another length
     if isinstance(model.width, list) or depth <= 3:
-        return same.network(inputs, classes).num_parameters
+        return without_dropout.network(inputs, classes).num_parameters
     # every further hidden layer adds as many parameters as the third
-    two, three = (replace(same, depth=d).network(inputs, classes).num_parameters for d in (2, 3))
+    two, three = (replace(without_dropout, depth=d).network(inputs, classes).num_parameters for d in (2, 3))
     return two + (depth - 2) * (three - two)

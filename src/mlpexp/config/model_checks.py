@@ -57,11 +57,11 @@ def _layers(cfg: Config) -> Iterator[str]:
     if model.residual and isinstance(hidden := model.width, list):
         size = model.block_depth
         # the first block may begin with another number of inputs, and has no skip then
-        for first in range(size, len(hidden) - size + 1, size):
-            if hidden[first - 1] != hidden[first + size - 1]:
+        for start in range(size, len(hidden) - size + 1, size):
+            if hidden[start - 1] != hidden[start + size - 1]:
                 yield (
-                    f"model.residual=true needs equal widths: the block of the hidden layers {first + 1} to "
-                    f"{first + size} has {hidden[first - 1]} inputs and {hidden[first + size - 1]} outputs in "
+                    f"model.residual=true needs equal widths: the block of the hidden layers {start + 1} to "
+                    f"{start + size} has {hidden[start - 1]} inputs and {hidden[start + size - 1]} outputs in "
                     f"model.width={spell(model.width)}; give equal numbers, or another model.block_depth"
                 )
 

@@ -87,8 +87,8 @@ class ModelConfig:
     def network(self, num_inputs: int, num_classes: int) -> NetworkSpec:
         """The network that these settings describe."""
         if self.target is not None:
-            given = json.dumps(self.arguments, sort_keys=True, separators=(",", ":"))
-            return NetworkSpec((UserModule(self.target, given, self.source or "", num_inputs, num_classes),))
+            arguments = json.dumps(self.arguments, sort_keys=True, separators=(",", ":"))
+            return NetworkSpec((UserModule(self.target, arguments, self.source or "", num_inputs, num_classes),))
         hidden = self.hidden_sizes
         return multilayer_perceptron(
             num_inputs,
@@ -107,8 +107,8 @@ class ModelConfig:
     @property
     def activation_value(self) -> float | Options | None:
         """Of the activation's own key or options; None where it has none, or their defaults."""
-        if own := ACTIVATIONS.options_of(self.activation):
-            return Options({key: value for key, value in self.options.items() if key in own}) or None
+        if declared := ACTIVATIONS.options_of(self.activation):
+            return Options({key: value for key, value in self.options.items() if key in declared}) or None
         if (key := ACTIVATIONS[self.activation].key) is None:
             return None
         value = float(getattr(self, key))

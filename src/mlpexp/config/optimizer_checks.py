@@ -64,37 +64,37 @@ def _pruning(cfg: Config) -> Iterator[str]:
         yield "prune.fraction and an average of the weights (ema.decay, swa.start) exclude each other; leave one out"
     rule = OPTIMIZERS[cfg.optimizer.name]
     if prune.rewind is not None and rule.trains_alone:
-        fitting = [name for name, other in OPTIMIZERS.items() if not other.trains_alone]
+        fitting = [name for name, entry in OPTIMIZERS.items() if not entry.trains_alone]
         yield (
             f"prune.rewind={prune.rewind} begins the optimizer anew, which optimizer.name={cfg.optimizer.name} cannot; "
             f"choose one of {', '.join(fitting)}, or leave prune.rewind out"
         )
-    if (kept := cfg.rewound_epochs) is None:
+    if (rewound_epochs := cfg.rewound_epochs) is None:
         return
-    if kept > cfg.epochs_before_pruning:
+    if rewound_epochs > cfg.epochs_before_pruning:
         yield (
-            f"prune.rewind={kept} is after the first pruning; it must be <= {cfg.epochs_before_pruning}, the epochs "
-            "before it (prune.every), or initial"
+            f"prune.rewind={rewound_epochs} is after the first pruning; it must be <= {cfg.epochs_before_pruning}, the "
+            "epochs before it (prune.every), or initial"
         )
     if cfg.model.norm == "batch":
         yield (
-            f"prune.rewind={kept} and model.norm=batch are not possible together: the running statistics of that epoch "
-            "are not kept; choose model.norm=layer, or prune.rewind=initial"
+            f"prune.rewind={rewound_epochs} and model.norm=batch are not possible together: the running statistics of "
+            "that epoch are not kept; choose model.norm=layer, or prune.rewind=initial"
         )
 
 
 def _clipping(cfg: Config) -> Iterator[str]:
-    given = [f"optimizer.{key}" for key in ("clip_norm", "clip_value") if getattr(cfg.optimizer, key) is not None]
+    keys = [f"optimizer.{key}" for key in ("clip_norm", "clip_value") if getattr(cfg.optimizer, key) is not None]
     if cfg.trainer.flags.get("gradient_clip_val") is not None:
-        given.append("trainer.gradient_clip_val")
-    if len(given) > 1:
+        keys.append("trainer.gradient_clip_val")
+    if len(keys) > 1:
         yield (
-            f"{' and '.join(given)} clip the gradient; give only one of them, e.g. optimizer.clip_norm=1.0, which also "
+            f"{' and '.join(keys)} clip the gradient; give only one of them, e.g. optimizer.clip_norm=1.0, which also "
             "trains in stacks"
         )
-    if given and OPTIMIZERS[cfg.optimizer.name].trains_alone:
+    if keys and OPTIMIZERS[cfg.optimizer.name].trains_alone:
         yield (
-            f"{given[0]} is not possible with optimizer.name={cfg.optimizer.name}, which evaluates the gradient "
+            f"{keys[0]} is not possible with optimizer.name={cfg.optimizer.name}, which evaluates the gradient "
             "several times in a step; leave it out, or choose another optimizer"
         )
 

@@ -70,10 +70,10 @@ class RunSpec:
 @lru_cache(_CACHED)
 def parse(text: str) -> Override:
     """The override in `text`. No key contains `=`, so the first one ends it."""
-    left, equals, value = text.partition("=")
-    sign = _SIGN.match(left)
+    signed_key, equals, value = text.partition("=")
+    sign = _SIGN.match(signed_key)
     assert sign is not None  # it may be empty
-    return Override(text, sys.intern(left[sign.end() :]), _KINDS[sign[0]], value if equals else None)
+    return Override(text, sys.intern(signed_key[sign.end() :]), _KINDS[sign[0]], value if equals else None)
 
 
 def by_key(texts: Iterable[str]) -> dict[str, Override]:

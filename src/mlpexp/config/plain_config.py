@@ -156,7 +156,7 @@ class HydraNode:
 
 def apply(override: Override, plain: Plain, copied: set[tuple[str, ...]]) -> None:
     """Set, add or delete the value of an override, as Hydra does."""
-    *above, last = path = tuple(override.key.split("."))
+    *above, name = path = tuple(override.key.split("."))
     parent: Any = plain
     for key in above:
         parent = parent.get(key, {}) if isinstance(parent, dict) else None
@@ -164,8 +164,8 @@ def apply(override: Override, plain: Plain, copied: set[tuple[str, ...]]) -> Non
         raise Unusual
     if override.value_text is None and override.kind != "delete":
         raise Unusual
-    there = last in parent
-    before, value = parent.get(last), override.value
+    exists = name in parent
+    before, value = parent.get(name), override.value
     if isinstance(before, dict) or (isinstance(before, str) and override.kind != "set" and "${" in before):
         raise Unusual
     if override.kind == "delete":
@@ -174,16 +174,16 @@ def apply(override: Override, plain: Plain, copied: set[tuple[str, ...]]) -> Non
         _put(plain, path, None, copied, delete=True)
         return
     free = above == ["model"] or (len(above) == 2 and above[1] == "options")  # these nodes take further keys
-    if (override.kind == "set" and not there and not free) or (override.kind == "add" and before is not None):
+    if (override.kind == "set" and not exists and not free) or (override.kind == "add" and before is not None):
         raise Unusual
-    if not _is_value(value) or (there and isinstance(value, dict)):
+    if not _is_value(value) or (exists and isinstance(value, dict)):
         raise Unusual
     _put(plain, path, value, copied)
 
 
 def _put(plain: Plain, path: Sequence[str], value: Any, copied: set[tuple[str, ...]], *, delete: bool = False) -> None:
     """Set or delete one value; mappings on the way are copied, once each, because other runs share them."""
-    *above, last = path
+    *above, name = path
     node = plain
     for depth, key in enumerate(above, 1):
         if (place := tuple(above[:depth])) not in copied:
@@ -191,9 +191,9 @@ def _put(plain: Plain, path: Sequence[str], value: Any, copied: set[tuple[str, .
             copied.add(place)
         node = node[key]
     if delete:
-        del node[last]
+        del node[name]
     else:
-        node[last] = value
+        node[name] = value
 
 
 def references(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -76,9 +76,9 @@ _ELSEWHERE = {
 }
 
 
-def check(kind: str, name: str, given: Iterable[str]) -> None:
+def check(kind: str, name: str, keys: Iterable[str]) -> None:
     """Raises `ConfigError`: keys that the plugin `hydra/<kind>=<name>` does not have."""
-    if unknown := [key for key in given if key not in KEYS[kind, name]]:
+    if unknown := [key for key in keys if key not in KEYS[kind, name]]:
         raise ConfigError([unknown_key(f"hydra.{kind}.{key}", name) for key in unknown])
 
 
@@ -102,21 +102,23 @@ def unknown_key(key: str, chosen: str | None = None) -> str:
         chosen: the name of the plugin that is in use, if it is one of ours.
     """
     _, kind, name = key.split(".", 2)
-    first = name.partition(".")[0]
+    top_name = name.partition(".")[0]
     of_kind = {owner: keys for (its_kind, owner), keys in KEYS.items() if its_kind == kind}
-    owners = [owner for owner, keys in of_kind.items() if first in keys]
-    candidates = of_kind[chosen] if chosen else [known for keys in of_kind.values() for known in keys]
-    if kind == "sweeper" and first in _OF_GRIDS and chosen != "grid":
-        hint = f"{_OF_GRIDS[first]} chooses the runs of hydra/sweeper=grid, and a search proposes its own: leave it out"
-    elif first in _ELSEWHERE:
-        hint = _ELSEWHERE[first]
+    owners = [owner for owner, keys in of_kind.items() if top_name in keys]
+    candidates = of_kind[chosen] if chosen else [candidate for keys in of_kind.values() for candidate in keys]
+    if kind == "sweeper" and top_name in _OF_GRIDS and chosen != "grid":
+        hint = (
+            f"{_OF_GRIDS[top_name]} chooses the runs of hydra/sweeper=grid, and a search proposes its own: leave it out"
+        )
+    elif top_name in _ELSEWHERE:
+        hint = _ELSEWHERE[top_name]
     elif owners and chosen not in owners:
         hint = f"it belongs to hydra/{kind}={owners[0]}; " + (
             f"leave it out of one with hydra/{kind}={chosen}" if chosen else "add that, or leave the key out"
         )
     else:
-        own = [
+        descriptions = [
             f"hydra/{kind}={owner} has {', '.join(keys)}" for owner, keys in of_kind.items() if chosen in (None, owner)
         ]
-        hint = did_you_mean(first, candidates, "; ".join(own), prefix=f"hydra.{kind}.")
+        hint = did_you_mean(top_name, candidates, "; ".join(descriptions), prefix=f"hydra.{kind}.")
     return f"unknown key '{key}'; {hint}"

@@ -26,12 +26,12 @@ def run_name(overrides: Iterable[str], *, full: bool = False) -> str:
         full: name every key but Hydra's, also those that do not change the numbers, such as `tracking.figures`.
     """
     unnamed = _OF_HYDRA if full else UNNAMED
-    named = [
+    ranked = [
         (_rank(key), key, override.value_text or "")
         for key, override in by_key(overrides).items()
         if _group(key) not in unnamed
     ]
-    return safe_component(",".join([f"{short(key)}={value}" for _, key, value in sorted(named)]) or "default")
+    return safe_component(",".join([f"{short(key)}={value}" for _, key, value in sorted(ranked)]) or "default")
 
 
 @cache
@@ -58,14 +58,14 @@ def _rank(key: str) -> int:
     # the seed last: that is how a person reads "which network, then which repetition"
     if key == "seed":
         return len(_ORDER) + 1
-    first = next((place for name, place in _ORDER.items() if name.startswith(f"{key}.")), len(_ORDER))
-    return _ORDER.get(key, first)  # a group, such as optimizer=adam, comes where its keys begin
+    position = next((place for name, place in _ORDER.items() if name.startswith(f"{key}.")), len(_ORDER))
+    return _ORDER.get(key, position)  # a group, such as optimizer=adam, comes where its keys begin
 
 
 @cache
 def short(key: str) -> str:
     """`model.depth` -> `depth`; data.seed keeps its group, because seed alone is another key."""
     for group in _GROUPS:
-        if key.startswith(group) and (rest := key.removeprefix(group)) not in ("name", "seed"):
-            return rest
+        if key.startswith(group) and (name := key.removeprefix(group)) not in ("name", "seed"):
+            return name
     return key.removesuffix(".name")

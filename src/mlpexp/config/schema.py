@@ -55,7 +55,7 @@ Metric = Annotated[str, choice(lambda: METRICS)]
 Monitor = Annotated[str, choice(lambda: columns("val", names=[n for n, m in METRICS.items() if not m.per_class]))]
 Tracker = Annotated[str, choice(lambda: TRACKERS)]
 # one may be given without brackets
-Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
 @dataclass(kw_only=True, frozen=True, slots=True, config=SCHEMA)

@@ -86,10 +86,12 @@ class SkipCondition:
                 raise TypeError(f"its value is {result!r}, neither true nor false")
             return result
         except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-            given = ", ".join(f"{name}={_at(config, name)}" for name in _names(self._tree) if self._is_key(name))
+            values = ", ".join(
+                f"{name}={_value_of_key(config, name)}" for name in _names(self._tree) if self._is_key(name)
+            )
             raise UserError(
-                f"skip={self.text}: {error}, where {given}; join a comparison that excludes such runs with and, or use "
-                "max(…) of a list"
+                f"skip={self.text}: {error}, where {values}; join a comparison that excludes such runs with and, or "
+                "use max(…) of a list"
             ) from None
 
     def _is_key(self, name: str) -> bool:
@@ -130,7 +132,7 @@ class SkipCondition:
             case ast.Constant():
                 return node.value
         name = ast.unparse(node)
-        return _at(config, name) if self._is_key(name) else _WORDS.get(name, name)
+        return _value_of_key(config, name) if self._is_key(name) else _WORDS.get(name, name)
 
     def _wrong_choices(self) -> Iterator[tuple[str, str]]:
         """Texts that are compared with a key of fixed choices and are none of them, each with a message."""
@@ -141,7 +143,7 @@ class SkipCondition:
             keys = [name for name in map(ast.unparse, sides) if self._is_key(name) and _choices(name)]
             items = [item for side in sides for item in getattr(side, "elts", [side])]
             for key in keys:
-                texts = [one.value for one in items if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+                texts = [item.value for item in items if isinstance(item, ast.Constant) and isinstance(item.value, str)]
                 texts += [text for text in map(ast.unparse, items) if text.isidentifier() and not self._is_key(text)]
                 for text in dict.fromkeys(texts):
                     if text not in _choices(key) and text not in _WORDS:
@@ -185,7 +187,7 @@ def _choices(key: str) -> tuple[str, ...]:
     return choices.get(key) or choices.get(f"{key}.name") or ()
 
 
-def _at(config: Mapping[str, Any], key: str) -> Any:
+def _value_of_key(config: Mapping[str, Any], key: str) -> Any:
     """The value of a key; of a group such as `optimizer` its name; None where a run does not have the key."""
     node: Any = config
     for part in key.split("."):

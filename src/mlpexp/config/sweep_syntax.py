@@ -1,4 +1,4 @@
-"""What a command line may say beyond Hydra's grammar, rewritten into it before Hydra reads the command line.
+"""Extensions of Hydra's grammar, which are rewritten into it before Hydra reads the command line.
 
 `zip(a=[1,2],b=[3,4])` varies keys together, `skip=CONDITION` leaves runs out, `limit=N` trains a random part: these
 become keys of the grid sweeper. `key=logrange(0.001,1,7)` becomes the list of its values. The same texts stand in YAML
@@ -78,19 +78,19 @@ def zipped(group: Any) -> list[str]:
     text = str(group).strip().removeprefix("zip")
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1]
-    parts: list[str] = []
+    pieces: list[str] = []
     for part in _split(text):
         if _KEY.match(part):
-            parts.append(part.strip())
-        elif parts:  # width=32,64 has its second value here
-            parts[-1] += f",{part}"
+            pieces.append(part.strip())
+        elif pieces:  # width=32,64 has its second value here
+            pieces[-1] += f",{part}"
         else:
             raise UserError(f"{group} cannot be read; write e.g. {ZIP_EXAMPLE}")
-    if not parts or text.count("(") != text.count(")"):
+    if not pieces or text.count("(") != text.count(")"):
         raise UserError(f"{group} cannot be read; write e.g. {ZIP_EXAMPLE}")
-    given = [(override.key, _without_brackets((override.value_text or "").strip())) for override in map(_parse, parts)]
-    signs = [part[: part.index(key)] for part, (key, _) in zip(parts, given, strict=True)]
-    return [with_log_range(f"{sign}{key}={text}") for sign, (key, text) in zip(signs, given, strict=True)]
+    pairs = [(override.key, _without_brackets((override.value_text or "").strip())) for override in map(_parse, pieces)]
+    signs = [part[: part.index(key)] for part, (key, _) in zip(pieces, pairs, strict=True)]
+    return [with_log_range(f"{sign}{key}={text}") for sign, (key, text) in zip(signs, pairs, strict=True)]
 
 
 def values(key: str, value: Any) -> str:
@@ -158,8 +158,8 @@ def _range_problem(low: str, high: str, ends: tuple[float, float], count: int) -
 def _log_spaced(low: str, high: str, count: int) -> list[str]:
     start, ratio = float(low), float(high) / float(low)
     inner = [start * ratio ** (i / (count - 1)) for i in range(1, count - 1)]
-    whole = all(re.fullmatch(r"\d+", end, re.ASCII) for end in (low, high))
-    return [low, *(str(round(x)) if whole else str(float(f"{x:.4g}")) for x in inner), high]
+    is_whole = all(re.fullmatch(r"\d+", end, re.ASCII) for end in (low, high))
+    return [low, *(str(round(x)) if is_whole else str(float(f"{x:.4g}")) for x in inner), high]
 
 
 def _parse(part: str) -> Override:
@@ -177,7 +177,7 @@ def _without_brackets(text: str) -> str:
 
 def _split(text: str) -> list[str]:
     """At the commas that stand in no brackets and no quotes."""
-    parts, closing, quote, escaped = [""], list[str](), "", False
+    pieces, closing, quote, escaped = [""], list[str](), "", False
     for letter in text:
         if quote:
             quote = "" if letter == quote and not escaped else quote
@@ -188,8 +188,8 @@ def _split(text: str) -> list[str]:
         elif closing and letter == closing[-1]:
             closing.pop()
         elif letter == "," and not closing:
-            parts.append("")
+            pieces.append("")
             continue
         escaped = letter == "\\" and not escaped
-        parts[-1] += letter
-    return parts
+        pieces[-1] += letter
+    return pieces

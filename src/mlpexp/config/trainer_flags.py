@@ -46,6 +46,6 @@ def problems(flags: Mapping[str, Any]) -> Iterator[str]:
         elif name in REFUSED and REFUSED[name][0](value):
             yield f"trainer.{name}={spell(value)} is not possible: {REFUSED[name][1]}; leave it out"
         elif name not in trainer_flags() and name != "_target_":
-            own = [key.removeprefix("trainer.") for key in schema.default_values() if key.startswith("trainer.")]
-            known, see = [*trainer_flags(), *own], "see lightning.pytorch.Trainer for its flags"
-            yield f"unknown key 'trainer.{name}'; {did_you_mean(name, known, see, prefix='trainer.')}"
+            own_keys = [key.removeprefix("trainer.") for key in schema.default_values() if key.startswith("trainer.")]
+            candidates, see = [*trainer_flags(), *own_keys], "see lightning.pytorch.Trainer for its flags"
+            yield f"unknown key 'trainer.{name}'; {did_you_mean(name, candidates, see, prefix='trainer.')}"

@@ -29,19 +29,21 @@ def unknown_key(key: str) -> str:
     """The message for a key that does not exist, with the most similar key that does."""
     if key.startswith(("hydra.sweeper.", "hydra.launcher.")):
         return plugin_keys.unknown_key(key)
-    group, _, last = key.rpartition(".")
+    group, _, short_name = key.rpartition(".")
     candidates = [name for name in schema.default_values() if name not in schema.NOT_TYPED]
     candidates += own_options.keys()
-    same = [name for name in candidates if name.rsplit(".", 1)[-1] == last]  # without its group, such as lr=0.1
+    same_name = [
+        name for name in candidates if name.rsplit(".", 1)[-1] == short_name
+    ]  # without its group, such as lr=0.1
     groups = [] if group else list(dict.fromkeys(name.split(".")[0] for name in candidates if "." in name))
-    if group == "trainer" and last in trainer_flags():
+    if group == "trainer" and short_name in trainer_flags():
         hint = f"it is a flag of lightning's Trainer: put a + in front, +{key}=…"
     elif group.startswith(("callbacks", "logger")):
         hint = f"to add it, put a + in front: +{key}=…"
     elif group == "hydra" or group.startswith("hydra."):
         hint = "it would be one of Hydra's own, which --cfg hydra lists"
-    elif last in SYNONYMS or same:
-        hint = f"did you mean {SYNONYMS.get(last) or same[0]}?"
+    elif short_name in SYNONYMS or same_name:
+        hint = f"did you mean {SYNONYMS.get(short_name) or same_name[0]}?"
     elif not (hint := did_you_mean(key, candidates, cutoff=0.7)) and (near := get_close_matches(key, groups, n=1)):
         inside = next(name for name in candidates if name.startswith(near[0]))
         hint = f"did you mean one of the keys below {near[0]}, e.g. {inside}?"

@@ -23,9 +23,9 @@ _DEFAULTS = {field.name: getattr(ModelConfig(), field.name) for field in fields(
 def typed_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
     """The group `model` as it was typed, with keys that mlpexp does not know below `arguments`."""
     typed = _DEFAULTS.keys() - COMPUTED - {"options"}  # which is an argument like any other, where it is given
-    known = {key: value for key, value in model.items() if key in typed}
-    own = {key: value for key, value in model.items() if key not in typed and (key, value) != ("options", {})}
-    return known | ({"arguments": own} if own else {})
+    model_keys = {key: value for key, value in model.items() if key in typed}
+    arguments = {key: value for key, value in model.items() if key not in typed and (key, value) != ("options", {})}
+    return model_keys | ({"arguments": arguments} if arguments else {})
 
 
 def settled(cfg: Config, home: Path) -> tuple[Config, list[str]]:
@@ -43,20 +43,23 @@ def settled(cfg: Config, home: Path) -> tuple[Config, list[str]]:
     try:
         add_to_search_path(home)
         cls, source = load(model.target)
-        taken = arguments_of(cls)
+        parameters = arguments_of(cls)
     except UserError as error:
         return cfg, [*problems, str(error)]
     except (TypeError, ValueError) as error:
         return cfg, [*problems, f"model._target_={model.target}: its arguments are not known: {error}"]
-    shared = {key: value for key, value in _DEFAULTS.items() if key in taken and key not in OWN}
+    shared = {key: value for key, value in _DEFAULTS.items() if key in parameters and key not in OWN}
     arguments = dict(model.arguments)
     for key in shared:
         if (value := getattr(model, key)) is not None:
             arguments[key] = value
     changed = {key for key, default in _DEFAULTS.items() if getattr(model, key) != default} - shared.keys() - OWN
-    unknown = [] if takes_any(cls) else [key for key in model.arguments if key not in taken]
+    unknown = [] if takes_any(cls) else [key for key in model.arguments if key not in parameters]
     foreign = sorted({*changed, *unknown})
-    names = ", ".join(name for name, one in taken.items() if one.kind is not one.VAR_KEYWORD) or "none"
+    names = (
+        ", ".join(name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD)
+        or "none"
+    )
     for key in foreign:
         problems.append(f"model.{key}: model._target_={model.target} has no argument {key}; it has {names}")
     tracking = cfg.tracking if cfg.tracking.diagnostics is not None else replace(cfg.tracking, diagnostics=False)

@@ -65,44 +65,44 @@ def _message(path: str, key: str, kind: str, value: Any, allowed: Mapping[str, A
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return unknown_key(path)
     defaults = default_values()
-    given, example = f"{key}={spell(value)}", f"e.g. {key}={spell(EXAMPLES.get(key, defaults.get(key)))}"
+    assignment, example = f"{key}={spell(value)}", f"e.g. {key}={spell(EXAMPLES.get(key, defaults.get(key)))}"
     if key in _UNIONS:
-        return f"{given}: give {_UNIONS[key]}"
+        return f"{assignment}: give {_UNIONS[key]}"
     match kind:
         case "literal_error" | "unknown_choice":
             return _unknown_choice(key, value, allowed.get("choices"))
         case "int_type" | "int_from_float" | "int_parsing":
-            return f"{given} is not a whole number; {example}"
+            return f"{assignment} is not a whole number; {example}"
         case "float_type" | "float_parsing":
-            return f"{given} is not a number; {example}"
+            return f"{assignment} is not a number; {example}"
         case "finite_number":
-            return f"{given} is not finite; {example}"
+            return f"{assignment} is not finite; {example}"
         case "bool_type":
-            return f"{given} is neither true nor false; {example}"
+            return f"{assignment} is neither true nor false; {example}"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
             bound = " and ".join(f"{signs[name]} {limit:g}" if isinstance(limit, float) else f"{signs[name]} {limit}"
                                  for name, limit in allowed.items())  # fmt: skip
-            return f"{given} is out of range: it must be {bound}; {example}"
+            return f"{assignment} is out of range: it must be {bound}; {example}"
         case "dataclass_type" | "dict_type":
             inner = [name for name in defaults if name.startswith(f"{key}.")]
             hint = (
                 f"set its keys one by one, e.g. {inner[0]}={spell(defaults[inner[0]])}" if inner else "give a mapping"
             )
-            return f"{given} replaces a whole group; {hint}"
+            return f"{assignment} replaces a whole group; {hint}"
         case "value_error":
-            return f"{given} {allowed['error']}; leave it out, or set it to null"
+            return f"{assignment} {allowed['error']}; leave it out, or set it to null"
         case "tuple_type" if key == "plugins" and not (isinstance(value, str) and value.strip()):
-            return f"{given} is no list; {example}"
+            return f"{assignment} is no list; {example}"
         case "tuple_type":
             names = [value if isinstance(value, str | int) and not isinstance(value, bool) else spell(value)]
-            return f"{given}: give a list, e.g. {shell_word(key, names)}"
+            return f"{assignment}: give a list, e.g. {shell_word(key, names)}"
         case "string_type" if path == key and isinstance(value, list) and value:
-            return f"{given}: give one name, not a list, e.g. {shell_word(key, value[0])}"
+            return f"{assignment}: give one name, not a list, e.g. {shell_word(key, value[0])}"
         case "string_type" if isinstance(value, bool | float):
             name = spell(value)
-            return f"{given} is not text; quote it, e.g. {shell_word(key, name if path == key else [name])}"
-    return f"{given} is not text; {example}"
+            return f"{assignment} is not text; quote it, e.g. {shell_word(key, name if path == key else [name])}"
+    return f"{assignment} is not text; {example}"
 
 
 def _unknown_choice(key: str, value: Any, names: Sequence[str] | None) -> str:
@@ -112,6 +112,6 @@ def _unknown_choice(key: str, value: Any, names: Sequence[str] | None) -> str:
     if isinstance(EXAMPLES.get(key, default_values().get(key)), list | tuple):
         example = f"[{example}]"
     group, _, name = key.rpartition(".")
-    what = group if name == "name" else name.removesuffix("s")
-    own = "" if names is None else f"; one of your own is registered by a module, plugins=[{_PLUGIN}]"
-    return f"unknown {what} {value!r}; choose one of {', '.join(allowed)}, e.g. {key}={example}{own}"
+    subject = group if name == "name" else name.removesuffix("s")
+    plugin_hint = "" if names is None else f"; one of your own is registered by a module, plugins=[{_PLUGIN}]"
+    return f"unknown {subject} {value!r}; choose one of {', '.join(allowed)}, e.g. {key}={example}{plugin_hint}"

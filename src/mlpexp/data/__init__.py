@@ -59,7 +59,7 @@ def load(cfg: DataConfig) -> "Table":
 @lru_cache(maxsize=128)
 def _load(cfg: DataConfig, wanted: str) -> "Table":
     """`wanted` is part of the key: a file that was written to is read again."""
-    entry = DATA_SETS.at(cfg.name, cfg.options)
+    entry = DATA_SETS.entry_with(cfg.name, cfg.options)
     table = entry.load(cfg)
     if not table.digest:
         table = table._replace(digest=wanted or table.content_digest())

@@ -56,7 +56,7 @@ def columns_of(callbacks: Mapping[str, EpochCallback], view: StackView) -> list[
         UserError: one of them raised, changed an argument, or returned something else than numbers of each run.
     """
     runs = len(view.configs)
-    found: dict[str, list[float]] = {}
+    columns: dict[str, list[float]] = {}
     for name, callback in callbacks.items():
         guard = Guard("callback", name, callback.on_epoch_end)
         with torch.no_grad(), guard.read_only(*view.parameters.values(), *view.metrics.values()):
@@ -68,16 +68,17 @@ def columns_of(callbacks: Mapping[str, EpochCallback], view: StackView) -> list[
         ):
             raise guard.error(f"returned {returned!r:.80}; return a mapping of names to tensors of shape ({runs},)")
         for key, values in returned.items():
-            if key in METRICS or f"train/{key}" in {*view.metrics, *found}:
+            if key in METRICS or f"train/{key}" in {*view.metrics, *columns}:
                 raise guard.error(f"returned {key!r}, which is a column already; choose another name")
-            found[f"train/{key}"] = guard.checked(values, (runs,)).tolist()
-    return [{column: values[run] for column, values in found.items()} for run in range(runs)]
+            columns[f"train/{key}"] = guard.checked(values, (runs,)).tolist()
+    return [{column: values[run] for column, values in columns.items()} for run in range(runs)]
 
 
-def refuse_other(name: str, built: object) -> None:
-    """
+def check_is_callback(name: str, built: object) -> None:
+    """Check that an object built from `callbacks.NAME` is a callback.
+
     Raises:
-        UserError: it is no callback.
+        UserError: it is not.
     """
     if not isinstance(built, EpochCallback):
         raise UserError(

@@ -17,7 +17,7 @@ from mlpexp.runtime.errors import UserError, described
 from mlpexp.runtime.registry import Registry
 from mlpexp.runtime.user_imports import user_line
 
-Bind = Callable[[Any], Any]  # of a function or None: with the values of those options that it takes
+Bind = Callable[[Any], Any]  # a function or None -> the same with the values of the options that it declares
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
@@ -38,12 +38,12 @@ class Guard:
         module = sys.modules.get(getattr(function, "__module__", "") or "")
         defined_in = getattr(module, "__file__", None)
         file = user_code.registrant() or (Path(defined_in) if defined_in else None)
-        where = f"the plugin {file.name}" if file is not None else "this session"
-        self.what = f"{kind} {self.name!r} of {where}"
+        origin = f"the plugin {file.name}" if file is not None else "this session"
+        self.description = f"{kind} {self.name!r} of {origin}"
         if not callable(function):
-            raise UserError(f"the {self.what} is a {type(function).__name__}, not a function")
+            raise UserError(f"the {self.description} is a {type(function).__name__}, not a function")
         if not _NAME.fullmatch(self.name):
-            raise UserError(f"the {self.what} has no name that can be typed; give one, e.g. {kind}(name='mine')")
+            raise UserError(f"the {self.description} has no name that can be typed; give one, e.g. {kind}(name='mine')")
 
     def options(self) -> dict[str, OwnOption]:
         """The options that the function declares.
@@ -57,7 +57,7 @@ class Guard:
             raise self.error(str(error)) from error
 
     def register(self, registry: Registry[Any], make: Callable[[Bind], Any]) -> None:
-        """Add what `make` returns for the options' defaults, and later for other values of theirs; it checks them."""
+        """Add an entry: `make` makes and checks it, now with the options' defaults and later with other values."""
         options = self.options()
         defaults = {name: option.default for name, option in options.items()}
 
@@ -67,10 +67,11 @@ class Guard:
         registry.register(self.name, entry({}), Declared(options, entry))
 
     def error(self, problem: str) -> UserError:
-        return UserError(f"the {self.what} {problem}")
+        return UserError(f"the {self.description} {problem}")
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """
+        """The result of the function.
+
         Raises:
             UserError: what the function raised, with its line.
         """
@@ -79,27 +80,31 @@ class Guard:
         except Exception as error:
             raise self.error(f"raised {described(error)}{user_line(error)}") from error
 
-    def checked(self, found: Any, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    def checked(self, result: Any, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
         """What a function returned, if it is a tensor of this shape and type (any floating-point type for None)."""
-        if not isinstance(found, Tensor):
-            raise self.error(f"returned {_article(type(found).__name__)}, not a tensor of shape {tuple(shape)}")
-        if tuple(found.shape) != tuple(shape):
-            raise self.error(f"returned the shape {tuple(found.shape)}, not {tuple(shape)}")
-        if (dtype is None and not found.is_floating_point()) or (dtype is not None and found.dtype != dtype):
-            wanted = "a floating-point type" if dtype is None else str(dtype)
-            raise self.error(f"returned {found.dtype}, not {wanted}")
-        return found
+        if not isinstance(result, Tensor):
+            raise self.error(f"returned {_article(type(result).__name__)}, not a tensor of shape {tuple(shape)}")
+        if tuple(result.shape) != tuple(shape):
+            raise self.error(f"returned the shape {tuple(result.shape)}, not {tuple(shape)}")
+        if (dtype is None and not result.is_floating_point()) or (dtype is not None and result.dtype != dtype):
+            expected = "a floating-point type" if dtype is None else str(dtype)
+            raise self.error(f"returned {result.dtype}, not {expected}")
+        return result
 
-    def finite(self, found: Tensor, where: str) -> Tensor:
-        """The tensor, if all of it is finite; `where` says for what arguments."""
-        if not bool(torch.isfinite(found).all()):
-            bad = found[~torch.isfinite(found)][0].item()
-            raise self.error(f"returned {bad} {where}")
-        return found
+    def finite(self, values: Tensor, condition: str) -> Tensor:
+        """The tensor, if all of it is finite; `condition` says for which arguments."""
+        if not bool(torch.isfinite(values).all()):
+            bad = values[~torch.isfinite(values)][0].item()
+            raise self.error(f"returned {bad} {condition}")
+        return values
 
     @contextmanager
     def read_only(self, *tensors: Tensor) -> Iterator[None]:
-        """The block must not change these."""
+        """For a block that must not change these tensors.
+
+        Raises:
+            UserError: it has changed one of them.
+        """
         tensors = tuple(tensor for tensor in tensors if not tensor.is_inference())
         before = [tensor._version for tensor in tensors]
         yield
@@ -112,9 +117,9 @@ def _article(kind: str) -> str:
 
 
 def _bound(function: Any, options: Mapping[str, Any]) -> Any:
-    known = {} if function is None else options_of(function)
-    own = {name: value for name, value in options.items() if name in known}
-    return partial(function, **own) if own else function
+    declared = {} if function is None else options_of(function)
+    values = {name: value for name, value in options.items() if name in declared}
+    return partial(function, **values) if values else function
 
 
 def decorator(register: Callable[..., None]) -> Callable[..., Any]:

@@ -38,28 +38,28 @@ def data_set(
         UserError: there is no such key.
     """
     guard = Guard("data set", name, function)
-    known = [key for key in DataConfig.__pydantic_fields__ if key != "name"]  # type: ignore[attr-defined]
-    if unknown := [key for key in keys if key not in known]:
-        raise guard.error(f"reads data.{unknown[0]}, which does not exist; choose of {', '.join(known)}")
+    config_keys = [key for key in DataConfig.__pydantic_fields__ if key != "name"]  # type: ignore[attr-defined]
+    if unknown := [key for key in keys if key not in config_keys]:
+        raise guard.error(f"reads data.{unknown[0]}, which does not exist; choose of {', '.join(config_keys)}")
 
     def make(bind: Bind) -> DataSet:
-        own = bind(function)
+        bound_function = bind(function)
 
         def load(cfg: DataConfig) -> Table:
-            found = guard.call(own, cfg)
-            if not isinstance(found, tuple) or len(found) != 2:
-                raise guard.error(f"returned a {type(found).__name__}, not the tuple (inputs, targets)")
-            inputs = _inputs(guard, found[0])
+            result = guard.call(bound_function, cfg)
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise guard.error(f"returned a {type(result).__name__}, not the tuple (inputs, targets)")
+            inputs = _inputs(guard, result[0])
             names = list(features) or [f"x{k}" for k in range(inputs.shape[1])]
             if len(names) != inputs.shape[1]:
                 raise guard.error(f"names {len(names)} features and returned {inputs.shape[1]}")
             if task == "regression":
-                values = _values(guard, found[1], len(inputs))
-                called = list(targets) or [f"y{k}" for k in range(values.shape[1])]
-                if len(called) != values.shape[1]:
-                    raise guard.error(f"names {len(called)} targets and returned {values.shape[1]}")
-                return Table(inputs, values, [], names, target_names=called, image_shape=image_shape)
-            labels = _classes(guard, found[1], len(inputs))
+                values = _values(guard, result[1], len(inputs))
+                names_of_targets = list(targets) or [f"y{k}" for k in range(values.shape[1])]
+                if len(names_of_targets) != values.shape[1]:
+                    raise guard.error(f"names {len(names_of_targets)} targets and returned {values.shape[1]}")
+                return Table(inputs, values, [], names, target_names=names_of_targets, image_shape=image_shape)
+            labels = _classes(guard, result[1], len(inputs))
             count = max(int(labels.max()) + 1, len(classes))
             if classes and count > len(classes):
                 raise guard.error(f"names {len(classes)} classes and returned the class {count - 1}")
@@ -79,8 +79,8 @@ def data_set(
     guard.register(DATA_SETS, make)
 
 
-def _inputs(guard: Guard, given: Any) -> Any:
-    inputs = np.asarray(given)
+def _inputs(guard: Guard, returned: Any) -> Any:
+    inputs = np.asarray(returned)
     if inputs.ndim != 2 or not inputs.size or inputs.dtype.kind not in "fiub":
         raise guard.error(f"returned inputs of shape {inputs.shape} and type {inputs.dtype}, not numbers (N, J)")
     if inputs.dtype.kind != "f":
@@ -90,8 +90,8 @@ def _inputs(guard: Guard, given: Any) -> Any:
     return inputs
 
 
-def _classes(guard: Guard, given: Any, samples: int) -> Any:
-    labels = np.asarray(given)
+def _classes(guard: Guard, returned: Any, samples: int) -> Any:
+    labels = np.asarray(returned)
     if labels.shape != (samples,) or labels.dtype.kind not in "iub":
         raise guard.error(
             f"returned targets of shape {labels.shape} and type {labels.dtype}, not classes ({samples},) as whole "
@@ -102,8 +102,8 @@ def _classes(guard: Guard, given: Any, samples: int) -> Any:
     return labels.astype(np.int64)
 
 
-def _values(guard: Guard, given: Any, samples: int) -> Any:
-    values = np.asarray(given)
+def _values(guard: Guard, returned: Any, samples: int) -> Any:
+    values = np.asarray(returned)
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim != 2 or len(values) != samples or values.dtype.kind not in "fiub":

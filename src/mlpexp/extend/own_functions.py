@@ -58,15 +58,15 @@ def _activation(
     def by_autograd(x: Tensor, h: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = x.detach().clone().requires_grad_()
-            found = checked(leaf)
-            if not found.requires_grad:
+            h = checked(leaf)
+            if not h.requires_grad:
                 raise guard.error("has no derivative: its result does not depend on x for autograd; give derivative=")
-            return torch.autograd.grad(found.sum(), leaf)[0]
+            return torch.autograd.grad(h.sum(), leaf)[0]
 
-    def given(x: Tensor, h: Tensor) -> Tensor:
+    def checked_derivative(x: Tensor, h: Tensor) -> Tensor:
         return guard.checked(guard.call(derivative, x, h), x.shape, x.dtype)  # type: ignore[arg-type]
 
-    slope = by_autograd if derivative is None else given
+    slope = by_autograd if derivative is None else checked_derivative
     x = torch.linspace(-8, 8, 21).view(3, 7)
     with guard.read_only(x):
         h = guard.finite(checked(x), "for inputs from -8 to 8")
@@ -112,13 +112,13 @@ def _initialiser(
 ) -> Initialiser:
     def weight(values: Tensor, generator: torch.Generator, _: float) -> None:
         shape = (values.shape[0], values.shape[1])
-        found = guard.checked(guard.call(function, shape, generator), shape, values.dtype)
-        values.copy_(guard.finite(found.detach(), f"for the shape {shape}"))
+        drawn_weight = guard.checked(guard.call(function, shape, generator), shape, values.dtype)
+        values.copy_(guard.finite(drawn_weight.detach(), f"for the shape {shape}"))
 
     def biases(values: Tensor, fan_in: int, generator: torch.Generator, _: float) -> None:
         assert bias is not None
-        found = guard.checked(guard.call(bias, len(values), fan_in, generator), values.shape, values.dtype)
-        values.copy_(guard.finite(found.detach(), "as a bias"))
+        drawn_bias = guard.checked(guard.call(bias, len(values), fan_in, generator), values.shape, values.dtype)
+        values.copy_(guard.finite(drawn_bias.detach(), "as a bias"))
 
     drawn = [torch.empty(4, 6), torch.empty(4, 6)]
     for values in drawn:
@@ -154,10 +154,10 @@ def schedule(
 
 def _schedule(guard: Guard, function: Callable[..., float], by_step: bool, depends_on_length: bool) -> Schedule:
     def factor(elapsed: int, total: int) -> float:
-        found = guard.call(function, elapsed, total)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found < 0:
-            raise guard.error(f"returned {found!r} for {elapsed} of {total}; a factor is a finite number >= 0")
-        return float(found)
+        number = guard.call(function, elapsed, total)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
+            raise guard.error(f"returned {number!r} for {elapsed} of {total}; a factor is a finite number >= 0")
+        return float(number)
 
     for total in (1, 2, 10):
         for elapsed in range(total):

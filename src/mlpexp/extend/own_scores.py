@@ -60,10 +60,10 @@ def _loss(guard: Guard, function: Callable[..., Tensor], tasks: tuple[Task, ...]
     def gradient(outputs: Tensor, targets: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = outputs.detach().clone().requires_grad_()
-            found = by_hand(leaf, targets.detach())
-            if not found.requires_grad:
+            losses = by_hand(leaf, targets.detach())
+            if not losses.requires_grad:
                 raise guard.error("has no gradient: its result does not depend on the outputs for autograd")
-            return torch.autograd.grad(found.sum(), leaf)[0]
+            return torch.autograd.grad(losses.sum(), leaf)[0]
 
     for defined in tasks:
         _try_loss(guard, samples, gradient, defined)
@@ -88,12 +88,12 @@ def _try_loss(
     targets = torch.randn(6, 3, generator=generator)
     if task == "classification":
         targets = torch.eye(3)[targets.argmax(-1)]
-    where = f"for outputs from {outputs.min():.1f} to {outputs.max():.1f} in a {task}"
+    condition = f"for outputs from {outputs.min():.1f} to {outputs.max():.1f} in a {task}"
     with guard.read_only(outputs, targets):
-        found = guard.finite(samples(outputs, targets), where)
-    if not torch.allclose(samples(outputs[2:4], targets[2:4]), found[2:4], rtol=1e-4, atol=1e-6):
+        losses = guard.finite(samples(outputs, targets), condition)
+    if not torch.allclose(samples(outputs[2:4], targets[2:4]), losses[2:4], rtol=1e-4, atol=1e-6):
         raise guard.error("gives a sample another loss beside other samples; return the loss of each sample, (M,)")
-    guard.finite(gradient(outputs, targets), f"as a derivative {where}")
+    guard.finite(gradient(outputs, targets), f"as a derivative {condition}")
 
 
 @decorator
@@ -126,8 +126,8 @@ def metric(
 
     def value(predicted: Tensor, targets: Tensor) -> Tensor:
         with guard.read_only(predicted, targets):
-            found = guard.checked(guard.call(function, predicted, targets), predicted.shape[:1])
-        return found.double()
+            result = guard.checked(guard.call(function, predicted, targets), predicted.shape[:1])
+        return result.double()
 
     def of_all_samples(outcomes: Outcomes) -> Tensor:
         predicted = outcomes.classes() if predictions == "classes" else outcomes.logits()
@@ -139,8 +139,8 @@ def metric(
             predicted, targets = predicted * scale, targets.double() * scale
         if alone:
             predicted = predicted.unsqueeze(0)
-        found = value(predicted, targets.expand(len(predicted), *targets.shape[-axes:]))
-        return found.squeeze(0) if alone else found
+        values = value(predicted, targets.expand(len(predicted), *targets.shape[-axes:]))
+        return values.squeeze(0) if alone else values
 
     _try_metric(guard, value, classes=predictions == "classes", task=task)
     METRICS.register(
@@ -168,8 +168,8 @@ def _try_metric(guard: Guard, value: Callable[[Tensor, Tensor], Tensor], *, clas
     else:
         targets = outputs + torch.randn(2, 12, 3, generator=generator, dtype=torch.float64)
     predicted = outputs.argmax(-1) if classes else outputs
-    found = value(predicted, targets)
-    if not torch.allclose(value(predicted[1:], targets[1:]), found[1:], equal_nan=True):
+    values = value(predicted, targets)
+    if not torch.allclose(value(predicted[1:], targets[1:]), values[1:], equal_nan=True):
         raise guard.error("gives a run another value beside other runs; compute over the axes after the first")
 
 
@@ -184,7 +184,7 @@ def measure(function: Callable[[Probe], Tensor], /, *, name: str | None = None) 
 
     def checked(probe: Probe) -> Tensor:
         with guard.read_only(*probe.parameters.values(), *probe.initial.values(), probe.inputs, probe.labels):
-            found = guard.checked(guard.call(function, probe), probe.inputs.shape[:1])
-        return found.double()
+            values = guard.checked(guard.call(function, probe), probe.inputs.shape[:1])
+        return values.double()
 
     MEASURES.register(guard.name, checked)

@@ -122,7 +122,10 @@ def initialise(network: NetworkSpec, settings: InitialSettings, seed: int) -> di
 
 def initialise_(parameters: Mapping[str, Tensor], network: NetworkSpec, settings: InitialSettings, seed: int) -> None:
     """The same, into existing float32 CPU tensors, such as one run's slices of a stack."""
-    initialiser, generator = INITIALISERS.at(settings.init, settings.options), torch.Generator().manual_seed(seed)
+    initialiser, generator = (
+        INITIALISERS.entry_with(settings.init, settings.options),
+        torch.Generator().manual_seed(seed),
+    )
     with torch.no_grad():
         for k, layer in enumerate(network.layers):
             tensors = network.layer_tensors(k, parameters)

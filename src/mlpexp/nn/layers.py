@@ -150,7 +150,7 @@ class Activate(LayerSpec):
     @property
     def entry(self) -> Activation:
         if isinstance(self.value, Options):
-            return ACTIVATIONS.at(self.name, self.value)
+            return ACTIVATIONS.entry_with(self.name, self.value)
         entry = ACTIVATIONS[self.name]
         return entry if self.value is None else entry.with_value(self.value)
 

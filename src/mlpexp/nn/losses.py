@@ -76,7 +76,7 @@ class LossFunction:
 
     @property
     def entry(self) -> Loss:
-        return LOSSES.at(self.name, self.options) if self.options else LOSSES[self.name]
+        return LOSSES.entry_with(self.name, self.options) if self.options else LOSSES[self.name]
 
     @property
     def without_smoothing(self) -> LossFunction:

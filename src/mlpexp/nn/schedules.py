@@ -142,7 +142,7 @@ def rate_factor(
         # with a start at 0 from `settings.lr`
         before = rate_factor(settings, start - 1, max_epochs, step=steps - 1, steps=steps) if start else 1.0
         return averaging.lr / settings.lr * weight + before * (1 - weight)
-    entry, now = SCHEDULES.at(settings.schedule, settings.options), epoch * steps + step
+    entry, now = SCHEDULES.entry_with(settings.schedule, settings.options), epoch * steps + step
     if epoch < settings.warmup_epochs:
         return (epoch + 1) / (settings.warmup_epochs + 1)
     if now < settings.warmup_steps:

@@ -109,6 +109,6 @@ def _option(parameter: inspect.Parameter, annotation: Any) -> OwnOption:
     except ValueError as error:
         raise ValueError(f"has the keyword-only argument {name}={parameter.default!r}, but {error}") from None
     arms = get_args(annotation) if hasattr(annotation, "__metadata__") else (annotation,)
-    described = [one.description for one in arms[1:] if isinstance(one, FieldInfo) and one.description]
+    described = [item.description for item in arms[1:] if isinstance(item, FieldInfo) and item.description]
     shown = getattr(arms[0], "__name__", None) if isinstance(arms[0], type) and not get_args(arms[0]) else None
     return OwnOption(name, shown or str(arms[0]).replace("typing.", ""), default, (described or [""])[0], check)

@@ -1,4 +1,4 @@
-"""Results that are kept by the identity of objects: thousands of runs share the parts of their configurations."""
+"""A cache of results by the identity of objects: thousands of runs share the parts of their configurations."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -9,8 +9,8 @@ T = TypeVar("T")
 class ByObject(Generic[T]):
     """A function of immutable objects, called once for each of them.
 
-    Equality is not asked, because 1, 1.0 and True are equal. The objects are kept, so that no other gets their id;
-    beyond `max_objects` all are forgotten.
+    Objects are not compared for equality, because 1, 1.0 and True are equal. The cache keeps the objects, so that no
+    other object gets their id; when it holds `max_objects`, it is cleared.
     """
 
     def __init__(self, function: Callable[..., T], max_objects: int = 4096) -> None:

@@ -1,4 +1,4 @@
-"""Operating-system calls that some systems lack, each with a fallback: the only module that makes them.
+"""Operating-system calls that some systems lack, each with a fallback. No other module makes them.
 
 Linux has all of them; macOS lacks `sched_getaffinity`, `/proc` and `prctl`, and its libraries do not survive a fork.
 """

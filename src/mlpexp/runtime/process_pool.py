@@ -1,4 +1,4 @@
-"""Worker processes that are copies of this one, and what every worker process does first."""
+"""Worker processes that are forked from this one, and the set-up of every worker process."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -9,7 +9,7 @@ GRACE_S = 2.5  # of a worker whose parent has gone, to finish an epoch and save
 
 
 class ForkPool(ProcessPoolExecutor):
-    """Copies of this process, which has imported everything. loky does not fork, the standard pool does not kill."""
+    """Forked processes, with all imports of this one. loky does not fork; the standard pool kills no workers."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False) -> None:
         if kill_workers:
@@ -28,7 +28,7 @@ def missing_semaphores() -> str | None:
 
 
 def begin(parent: int) -> None:
-    """A worker process starts: Ctrl-C is handled by its parent, and it does not outlive it."""
+    """Set up a worker process: its parent handles Ctrl-C, and the process ends when its parent ends."""
     signals.let_parent_stop()
     import torch
 

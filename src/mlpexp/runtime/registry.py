@@ -31,7 +31,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """Add an entry and return it.
 
         Args:
-            declared: its options, see `at`.
+            declared: its options, see `entry_with`.
 
         Raises:
             UserError: the name is taken.
@@ -49,7 +49,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return entry
 
     def remove(self, name: str) -> None:
-        """Take an entry away, as when the plugin that registered it has changed."""
+        """Remove an entry, e.g. because the plugin that registered it has changed."""
         del self._entries[name]
         self._changed()
         self._files.pop(name, None)
@@ -71,8 +71,8 @@ class Registry(Mapping[str, T], Generic[T]):
         """The options that an entry declares; none for most, and for names that are not registered."""
         return self._declared[name].options if name in self._declared else {}
 
-    def at(self, name: str, options: Mapping[str, object]) -> T:
-        """The entry with these values of its options; those that it does not declare are of other parts.
+    def entry_with(self, name: str, options: Mapping[str, object]) -> T:
+        """The entry with these values of its options; options that it does not declare are ignored.
 
         Raises:
             UserError: see `__getitem__`; or it refuses them.
@@ -99,9 +99,9 @@ class Registry(Mapping[str, T], Generic[T]):
         try:
             return self._entries[name]
         except KeyError:
-            raise UserError(self.unknown(name)) from None
+            raise UserError(self.unknown_message(name)) from None
 
-    def unknown(self, name: object) -> str:
+    def unknown_message(self, name: object) -> str:
         """The message for a name that is not registered."""
         hint = did_you_mean(name, self._entries)
         return f"unknown {self.kind} {name!r}; {hint}{' ' if hint else ''}choose one of {', '.join(self._entries)}"

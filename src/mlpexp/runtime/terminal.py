@@ -1,7 +1,7 @@
-"""The one way to the terminal: what is printed may hold names of files, classes and columns.
+"""Printing to the terminal, with control characters shown as escapes, e.g. `\\x1b`.
 
-A control character in a name could move the cursor, change colours or the title, or hide text. It is shown as an
-escape, e.g. `\\x1b`.
+Names of files, classes and columns are printed, and a control character in one could move the cursor, change colours
+or the title, or hide text.
 """
 
 import logging

@@ -20,7 +20,7 @@ REGISTRIES: list[Any] = []  # every `runtime.registry.Registry` of this process
 
 
 class Loaded(NamedTuple):
-    """A plugin in this process: its place, the digest of its source, and the files of that."""
+    """A plugin in this process: its place (file or import name), and the digest and files of its source."""
 
     place: str
     digest: str
@@ -47,8 +47,8 @@ def load(plugin: str, home: Path, *, recorded: bool = False) -> Loaded:
     Raises:
         UserError: it is not there, cannot be imported, or has another digest; names the plugin.
     """
-    if (known := loaded(plugin)) is not None:
-        return known
+    if (earlier := loaded(plugin)) is not None:
+        return earlier
     if (cached := _cache.get((plugin, home))) is not None and cached[0] == user_imports.file_stamps(cached[1].files):
         return cached[1]
     match = _SPELLED.fullmatch(plugin)

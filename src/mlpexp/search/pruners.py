@@ -111,7 +111,7 @@ def pruning(name: str, given: Mapping[str, Any], epochs: int, seeds: int) -> Pru
         UserError: there is no such pruner or option, or the trials give it nothing to decide by.
     """
     if name not in PRUNERS:
-        raise UserError(f"{PRUNERS.unknown(name)}, e.g. hydra.sweeper.pruner=median")
+        raise UserError(f"{PRUNERS.unknown_message(name)}, e.g. hydra.sweeper.pruner=median")
     entry = PRUNERS[name]
     options = entry.options(epochs, given)
     if unknown := [key for key in given if key not in inspect.signature(entry.kind).parameters]:

@@ -123,7 +123,7 @@ def check(name: str, space: Space, objectives: list[str]) -> str | None:
         UserError: it cannot do it at all.
     """
     if name not in SAMPLERS:
-        raise UserError(f"{SAMPLERS.unknown(name)}, e.g. hydra.sweeper.sampler=tpe")
+        raise UserError(f"{SAMPLERS.unknown_message(name)}, e.g. hydra.sweeper.sampler=tpe")
     if name != "cmaes":
         return None
     if space.conditions:

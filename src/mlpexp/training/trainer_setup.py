@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 
 from mlpexp.config.overrides import spell
 from mlpexp.config.schema import Config
-from mlpexp.extend.epoch_callback import EpochCallback, refuse_other
+from mlpexp.extend.epoch_callback import EpochCallback, check_is_callback
 from mlpexp.runtime.errors import ConfigError, UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def own_callbacks(cfg: Config) -> dict[str, Any]:
     built = dict(zip(cfg.callbacks, instances("callbacks", cfg.callbacks), strict=True)) if cfg.callbacks else {}
     for name, one in built.items():
         if not isinstance(one, Callback):
-            refuse_other(name, one)
+            check_is_callback(name, one)
     return built
 
 

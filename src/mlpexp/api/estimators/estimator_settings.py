@@ -147,7 +147,7 @@ class EstimatorSettings:
             trainer=TrainerConfig(max_epochs=self.max_iter, enable_progress_bar=False),
             tracking=TrackingConfig(tensorboard=False, figures=False, diagnostics=False),
         )
-        cfg, problems = own_options.settled(cfg, named=lambda section, key: True)
+        cfg, problems = own_options.settled(cfg, is_valid=lambda section, key: True)
         if problems:
             raise ValueError("; ".join(map(_as_parameters, problems)))
         return cfg
