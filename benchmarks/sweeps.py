@@ -89,8 +89,9 @@ def main() -> None:
     document: dict[str, Any] = {"size": size._asdict(), "parts": {}}
     if kept.exists() and not asked.quick:
         earlier = json.loads(kept.read_text())
-        if earlier.get("size") == json.loads(json.dumps(document["size"])):
-            document = earlier
+        now = json.loads(json.dumps(document["size"]))
+        if now == now | earlier.get("size", {}):  # a size may have been added since
+            document["parts"] = earlier["parts"]
     for name in asked.only or [name for name in PARTS if name != "large table"]:
         if name in document["parts"] and not (asked.only or asked.again):
             say(f"{name}: measured on {document['parts'][name]['date']}")
