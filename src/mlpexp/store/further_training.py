@@ -93,7 +93,9 @@ def refuse(configs: Sequence[Config], directory: Path) -> None:
 
 def earlier_identities(cfg: Config, digest: str, lengths: Iterable[int]) -> list[str]:
     """The identities that a run had with these numbers of epochs, the longest training first."""
-    return [identity(_with(cfg, epochs), digest) for epochs in sorted(set(lengths), reverse=True)]
+    return [
+        identity(cfg, digest, trainer=_trainer(cfg.trainer, epochs)) for epochs in sorted(set(lengths), reverse=True)
+    ]
 
 
 class EarlierRuns:
@@ -146,10 +148,12 @@ class EarlierRuns:
         """The number of epochs with which `result` is one of `cfg`, trained by its engine or continued by torch."""
         for epochs in chain(self.lengths, [result.epochs], _recorded(directory)):  # the last is slow, and rarely asked
             if epochs > 0:
-                shorter = _with(cfg, epochs)
-                if result.identity == identity(shorter, digest):
+                trainer = _trainer(cfg.trainer, epochs)
+                if result.identity == identity(cfg, digest, trainer=trainer):
                     return epochs
-                if shorter.stack.engine != "torch" and result.identity == identity(_by_torch(shorter), digest):
+                if cfg.stack.engine != "torch" and result.identity == identity(
+                    cfg, digest, trainer=trainer, stack=_torch_stack(cfg.stack)
+                ):
                     return epochs
         return None
 
@@ -161,14 +165,6 @@ def _recorded(directory: Path) -> Iterator[int]:
         epochs = parse_yaml(safe_files.read_text(path), path)["trainer"]["max_epochs"]
         if isinstance(epochs, int):
             yield epochs
-
-
-def _with(cfg: Config, epochs: int) -> Config:
-    return replace(cfg, trainer=_trainer(cfg.trainer, epochs))
-
-
-def _by_torch(cfg: Config) -> Config:
-    return replace(cfg, stack=_torch_stack(cfg.stack))
 
 
 # one object for all runs that share the settings: identities are cached by objects

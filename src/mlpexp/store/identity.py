@@ -63,9 +63,13 @@ _DEFAULTS = plain(Config())
 _DEFAULTS["stack"]["engine"] = "torch"  # the engine of all runs before there was a choice
 
 
-def identity(cfg: Config, data_digest: str) -> str:
-    """The identity of a run of `cfg` on data with this digest: the SHA-256 of its content as canonical JSON."""
-    before, after = all_but_the_seed(cfg)
+def identity(cfg: Config, data_digest: str, **parts: Any) -> str:
+    """The identity of a run of `cfg` on data with this digest: the SHA-256 of its content as canonical JSON.
+
+    Args:
+        parts: groups of keys in the place of those of `cfg`, such as `trainer`.
+    """
+    before, after = all_but_the_seed(cfg, **parts)
     config = f'{before}"seed":{_json(cfg.seed)}{after}'
     canonical = f'{{"config":{{{config}}},"data":{_json(data_digest)},"schema_version":{SCHEMA_VERSION}}}'
     return sys.intern(hashlib.sha256(canonical.encode()).hexdigest())  # several tables of a sweep have it
@@ -101,9 +105,12 @@ def entry(cfg: Config, name: str) -> Entry:
     return _entries[name](*(getattr(cfg, key) for key in MEANING.get(name, (name,))))
 
 
-def all_but_the_seed(cfg: Config) -> tuple[str, str]:
+def all_but_the_seed(cfg: Config, **parts: Any) -> tuple[str, str]:
     """The canonical JSON of all entries before and after the seed; one object for all runs that share the values."""
-    return _texts(cfg.callbacks or _NO_CALLBACKS, *_values(cfg))
+    values = _values(cfg)
+    if parts:
+        values = tuple(parts.get(name, value) for name, value in zip(_OTHERS, values, strict=True))
+    return _texts(cfg.callbacks or _NO_CALLBACKS, *values)
 
 
 def _joined_texts(*values: Any) -> tuple[str, str]:

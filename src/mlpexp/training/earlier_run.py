@@ -6,9 +6,9 @@ set aside.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
+from fnmatch import filter as matching
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ def continued_state(
     try:
         state = training_state(earlier.directory, earlier.result, cfg, data)
         if keeps_weights:
-            weights = read_files(earlier.directory, earlier.result)[file_names.WEIGHTS_BY_EPOCH]
+            weights = read_files(earlier.directory, earlier.result, [file_names.WEIGHTS_BY_EPOCH])
             atomic_files.make_directory(directory, parents=True)
-            atomic_files.write(directory / file_names.WEIGHTS_BY_EPOCH, weights)
+            atomic_files.write(directory / file_names.WEIGHTS_BY_EPOCH, weights[file_names.WEIGHTS_BY_EPOCH])
         return state
     except (UserError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         log.warning(_DAMAGED, earlier.directory, " ".join(str(error).split())[:200])
@@ -98,7 +98,7 @@ def continued_alone(
     texts = [item for item in overrides if parse(item).key in _OF_FILES]
     texts += [f"{further_training.EPOCHS}={cfg.trainer.max_epochs}", f"threads={cfg.threads}"]
     try:
-        files = read_files(earlier.directory, earlier.result)
+        files = read_files(earlier.directory, earlier.result, earlier.result.files)
         if record(earlier.directory, files, cfg).progress.stopped:
             return None
         for name, content in files.items():
@@ -129,7 +129,12 @@ def training_state(directory: Path, result: Result, cfg: Config, data: Prepared)
         UserError: a file cannot be read, or is not what the marker says.
         ValueError: a checkpoint is not one of this run.
     """
-    contents = read_files(directory, result)
+    checksums, events = result.files, matching(result.files, file_names.EVENTS)
+    one_checkpoint = checksums[file_names.BEST] == checksums[file_names.LAST]
+    wanted = [file_names.METRICS, file_names.LAST, *events]
+    wanted += [] if one_checkpoint else [file_names.BEST]
+    wanted += [file_names.LAYERS] if cfg.tracking.diagnostics and file_names.LAYERS in checksums else []
+    contents = read_files(directory, result, wanted)
     recorded = record(directory, contents, cfg)
     epochs = len(recorded.history)
     if epochs != result.epochs:
@@ -138,14 +143,14 @@ def training_state(directory: Path, result: Result, cfg: Config, data: Prepared)
     last = _load(directory / file_names.LAST, contents[file_names.LAST])
     snapshots = [_snapshot(last, cfg, network, epochs, steps)]
     best = recorded.progress.best_epoch
-    if best is not None and (best + 1 < epochs or contents[file_names.BEST] != contents[file_names.LAST]):
-        loaded = _load(directory / file_names.BEST, contents[file_names.BEST])
+    if best is not None and (best + 1 < epochs or not one_checkpoint):
+        loaded = last if one_checkpoint else _load(directory / file_names.BEST, contents[file_names.BEST])
         snapshots.append(_snapshot(loaded, cfg, network, best + 1, steps))
     return TrainingState(
         record=recorded,
         best=snapshots[-1],
         last=snapshots[0],
-        wall_times=_wall_times(last, contents, epochs),
+        wall_times=_wall_times(last, [contents[name] for name in events], epochs),
         seconds=result.seconds["fit"],
     )
 
@@ -164,15 +169,15 @@ def record(directory: Path, files: Mapping[str, bytes], cfg: Config) -> RunRecor
     return RunRecord.of(cfg, history, rows)
 
 
-def read_files(directory: Path, result: Result) -> dict[str, bytes]:
-    """The files of a run that its marker lists, by their names.
+def read_files(directory: Path, result: Result, names: Iterable[str]) -> dict[str, bytes]:
+    """Files of a run that its marker lists, by their names.
 
     Raises:
         UserError: one of them cannot be read, or is not what the marker says.
     """
     contents = {}
-    for name, checksum in result.files.items():
-        path = directory / name
+    for name in names:
+        path, checksum = directory / name, result.files[name]
         try:
             contents[name] = safe_files.read_bytes(path, run_directory.MAX_FILE, follow=False)
         except FileNotFoundError:
@@ -230,12 +235,11 @@ def _row(tensor: Any, shape: tuple[int, ...]) -> Tensor:
     return tensor.unsqueeze(0)
 
 
-def _wall_times(last: Mapping[str, Any], contents: Mapping[str, bytes], epochs: int) -> list[float]:
+def _wall_times(last: Mapping[str, Any], events: Iterable[bytes], epochs: int) -> list[float]:
     """Seconds since 1970: the start of the run, then the end of each epoch; without events they are evenly spaced."""
     recorded = last["callbacks"]["Recorder"]
     started, ended = float(recorded["started"]), float(recorded["saved_at"])
     times: dict[int, float] = {}
-    for name, content in contents.items():
-        if fnmatch(name, file_names.EVENTS):
-            times |= epoch_times(content)
+    for content in events:
+        times |= epoch_times(content)
     return [started, *(times.get(i, started + (ended - started) * (i + 1) / epochs) for i in range(epochs))]
