@@ -35,9 +35,9 @@ def check_training_state(
     Raises:
         UserError: naming the first that differs.
     """
-    for what, is_sound in _checks(loaded, cfg, module, history):
+    for part, is_sound in _checks(loaded, cfg, module, history):
         if not is_sound:
-            raise UserError(f"{path} is damaged: {what} is not that of its configuration; train the run again")
+            raise UserError(f"{path} is damaged: {part} is not that of its configuration; train the run again")
 
 
 def _checks(
@@ -59,27 +59,27 @@ def _checks(
     optimizers: list[torch.optim.Optimizer] = []
     schedules: list[torch.optim.lr_scheduler.LambdaLR] = []
     if isinstance(module, TorchMLP):
-        optimizer, schedule = made = module.make_optimizer(steps_per_epoch)
+        optimizer, schedule = module.make_optimizer(steps_per_epoch)
         optimizers, schedules = [optimizer], [] if schedule is None else [schedule]
         reduced = Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in history[:-1]]).factor
-        advance(cfg, made, epochs, steps_per_epoch, steps, reduced)
+        advance(cfg, (optimizer, schedule), epochs, steps_per_epoch, steps, reduced)
     states, schedule_states = loaded.get("optimizer_states"), loaded.get("lr_schedulers")
     if states == [{}]:  # what Lightning writes where there is no optimizer
         states = []
     yield "the number of its optimizers", isinstance(states, list) and len(states) == len(optimizers)
     yield "the number of its schedules", isinstance(schedule_states, list) and len(schedule_states) == len(schedules)
     for schedule, state in zip(schedules, schedule_states or (), strict=True):
-        own = schedule.state_dict()
-        names = own.keys() & {"last_epoch", "base_lrs"}
-        yield "its schedule", isinstance(state, dict) and all(state.get(name) == own[name] for name in names)
-    own_steps = 0 if flags else steps - cfg.optimizer_begins(epochs - 1) * (steps // epochs)
+        expected = schedule.state_dict()
+        names = expected.keys() & {"last_epoch", "base_lrs"}
+        yield "its schedule", isinstance(state, dict) and all(state.get(name) == expected[name] for name in names)
+    optimizer_steps = 0 if flags else steps - cfg.optimizer_begins(epochs - 1) * (steps // epochs)
     for optimizer, state in zip(optimizers, states or (), strict=True):
         is_sound = isinstance(state, dict) and _same_groups(state.get("param_groups"), optimizer)
         yield "a setting of its optimizer, such as the learning rate,", is_sound
-        yield "the state of its optimizer", _same_state(state.get("state"), optimizer, cfg, own_steps)
-    kept: dict[str, Any] = {}
-    module.on_save_checkpoint(kept)
-    is_sound = all(_has_same_shapes(loaded.get(name), value) for name, value in kept.items())
+        yield "the state of its optimizer", _same_state(state.get("state"), optimizer, cfg, optimizer_steps)
+    module_state: dict[str, Any] = {}
+    module.on_save_checkpoint(module_state)
+    is_sound = all(_has_same_shapes(loaded.get(name), value) for name, value in module_state.items())
     yield "the state of its training", is_sound
 
 
@@ -88,14 +88,14 @@ def _tensors(module: Classifier, names: Iterable[str]) -> dict[str, torch.Tensor
     return {name: values[name] for name in names}
 
 
-def _has_masks(found: Any, cfg: Config, module: Classifier, epochs: int) -> bool:
+def _has_masks(masks: Any, cfg: Config, module: Classifier, epochs: int) -> bool:
     """Whether these are masks with as many zeros as prunings in so many epochs leave."""
-    if not _has_same_shapes(found, _tensors(module, module.network.weight_names)):
+    if not _has_same_shapes(masks, _tensors(module, module.network.weight_names)):
         return False
-    if any(mask.dtype != torch.float32 or not bool(((mask == 0) | (mask == 1)).all()) for mask in found.values()):
+    if any(mask.dtype != torch.float32 or not bool(((mask == 0) | (mask == 1)).all()) for mask in masks.values()):
         return False
-    total = sum(mask.numel() for mask in found.values())
-    zeros = total - sum(int(mask.count_nonzero()) for mask in found.values())
+    total = sum(mask.numel() for mask in masks.values())
+    zeros = total - sum(int(mask.count_nonzero()) for mask in masks.values())
     return zeros == round(pruned_share(cfg.prune.fraction, cfg.prune.rounds, cfg.prunings_before(epochs - 1)) * total)
 
 
@@ -115,21 +115,21 @@ def _counts(loops: Any, epochs: int, steps: Any) -> bool:
     return set(counted) <= {epochs} and set(done) <= {epochs - 1, epochs}
 
 
-def _same_groups(found: Any, optimizer: torch.optim.Optimizer) -> bool:
-    expected = optimizer.state_dict()["param_groups"]
-    if not isinstance(found, list) or len(found) != len(expected):
+def _same_groups(groups: Any, optimizer: torch.optim.Optimizer) -> bool:
+    expected_groups = optimizer.state_dict()["param_groups"]
+    if not isinstance(groups, list) or len(groups) != len(expected_groups):
         return False
     return all(
-        isinstance(one, dict)
-        and "lr" in one
-        and one.get("params") == other["params"]
+        isinstance(group, dict)
+        and "lr" in group
+        and group.get("params") == expected["params"]
         # other versions of torch have other keys
-        and all(one[name] == value for name, value in other.items() if name in one)
-        for one, other in zip(found, expected, strict=True)
+        and all(group[name] == value for name, value in expected.items() if name in group)
+        for group, expected in zip(groups, expected_groups, strict=True)
     )
 
 
-def _same_state(found: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps: int) -> bool:
+def _same_state(states: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps: int) -> bool:
     """Whether it is the state after steps of this optimizer: tensors of these names and shapes for each parameter.
 
     Args:
@@ -138,15 +138,15 @@ def _same_state(found: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps
     rule, settings = OPTIMIZERS[cfg.optimizer.name], cfg.optimizer
     groups = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
     if rule.trains_alone:  # its state is of another form, and torch checks it when it is loaded
-        return isinstance(found, dict)
+        return isinstance(states, dict)
     expected = {
         i: names
         for i, (_, group) in enumerate(groups)
         if (names := set(rule.state_of_parameter(settings, group.get("is_matrix", False))))
     }
-    if not isinstance(found, dict) or found.keys() != expected.keys():
+    if not isinstance(states, dict) or states.keys() != expected.keys():
         return False
-    for index, state in found.items():
+    for index, state in states.items():
         if not isinstance(state, dict) or state.keys() != expected[index]:
             return False
         numbers = {"step", *rule.further_state(settings, 0)}
@@ -159,16 +159,17 @@ def _same_state(found: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps
     return True
 
 
-def _has_same_shapes(found: Any, expected: Any) -> bool:
+def _has_same_shapes(value: Any, expected: Any) -> bool:
+    """Whether nested dicts and lists have equal names and lengths, tensors equal shapes, other values equal types."""
     if isinstance(expected, dict):
         names = expected.keys()
         return (
-            isinstance(found, dict)
-            and found.keys() == names
-            and all(_has_same_shapes(found[name], expected[name]) for name in names)
+            isinstance(value, dict)
+            and value.keys() == names
+            and all(_has_same_shapes(value[name], expected[name]) for name in names)
         )
     if isinstance(expected, list):
-        return isinstance(found, list) and len(found) == len(expected) and all(map(_has_same_shapes, found, expected))
+        return isinstance(value, list) and len(value) == len(expected) and all(map(_has_same_shapes, value, expected))
     if isinstance(expected, torch.Tensor):
-        return isinstance(found, torch.Tensor) and found.shape == expected.shape
-    return type(found) is type(expected)
+        return isinstance(value, torch.Tensor) and value.shape == expected.shape
+    return type(value) is type(expected)

@@ -34,7 +34,7 @@ def draw(
     labels: NDArray[np.int64],
     samples: str = "samples",
 ) -> Figure:
-    """In raw units, a tenth further than the samples reach.
+    """The predicted class over the plane, in raw units, to a tenth beyond the samples.
 
     Args:
         inputs: (n, 2) as the network sees them; labels: (n,).
@@ -56,14 +56,14 @@ def draw(
 @torch.inference_mode()
 def _predicted_classes(module: Classifier, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
     """The class of each point; -1 where the network's output is not finite."""
-    kind = next(module.parameters()).dtype  # double where trained so
-    logits = torch.cat([module(some.to(kind)) for some in torch.from_numpy(inputs).split(PIECE)])  # (n, C)
-    found: NDArray[np.int64] = torch.where(logits.isfinite().all(-1), logits.argmax(-1), -1).numpy()
-    return found
+    dtype = next(module.parameters()).dtype  # double where trained so
+    logits = torch.cat([module(piece.to(dtype)) for piece in torch.from_numpy(inputs).split(PIECE)])  # (n, C)
+    classes: NDArray[np.int64] = torch.where(logits.isfinite().all(-1), logits.argmax(-1), -1).numpy()
+    return classes
 
 
-def draw_run(checkpoint: Path, most: int) -> Figure | None:
-    """The same out of a run's directory, with at most so many samples of its test (or validation) part.
+def draw_run(checkpoint: Path, max_samples: int) -> Figure | None:
+    """The decision boundary of the network in a checkpoint, with samples of its test (or validation) part.
 
     None where a sample is not two numbers, or where the data is not what it was trained on.
 
@@ -81,7 +81,7 @@ def draw_run(checkpoint: Path, most: int) -> Figure | None:
         return None
     inputs, labels = prepared.part(shown_part(prepared))
     words = SAMPLES[shown_part(prepared)]
-    return draw(loaded.module(), loaded.data, inputs[:most].numpy(), labels[:most].numpy(), words)
+    return draw(loaded.module(), loaded.data, inputs[:max_samples].numpy(), labels[:max_samples].numpy(), words)
 
 
 def shown_part(data: Prepared) -> Literal["test", "val"]:

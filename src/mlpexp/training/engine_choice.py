@@ -52,20 +52,20 @@ def _sees_stacks(cfg: Config) -> bool:
 @cache
 def _sees_stack(target: str) -> bool:
     try:
-        found = resolve_name(target)
+        callback = resolve_name(target)
     except (ImportError, AttributeError, ValueError):
         return False  # the run says that it cannot be built
     from lightning.pytorch import Callback  # late: only where there are callbacks
 
-    return isinstance(found, type) and not issubclass(found, Callback) and hasattr(found, "on_epoch_end")
+    return isinstance(callback, type) and not issubclass(callback, Callback) and hasattr(callback, "on_epoch_end")
 
 
 def _sizes(cfg: Config) -> Sizes:
-    known = DATA_SETS[cfg.data.name].sizes(cfg.data)
-    if known is not None:
-        return known
-    found = datasets.prepare(cfg.data)  # which keeps it
-    return Sizes(found.num_inputs, found.num_classes, len(found.labels))
+    sizes = DATA_SETS[cfg.data.name].sizes(cfg.data)
+    if sizes is not None:
+        return sizes
+    prepared = datasets.prepare(cfg.data)  # which keeps it
+    return Sizes(prepared.num_inputs, prepared.num_classes, len(prepared.labels))
 
 
 def cannot_be_compiled(cfg: Config) -> str | None:

@@ -90,19 +90,19 @@ def plan(
         memory_bytes = _memory(configs[0].stack.memory_mib)
     groups: dict[tuple[object, int], list[int]] = defaultdict(list)
     alone: dict[int, str] = {}
-    known: dict[tuple[int, ...], tuple[str | None, object]] = {}  # by objects: runs share the parts of their settings
+    keys: dict[tuple[int, ...], tuple[str | None, object]] = {}  # by objects: runs share the parts of their settings
     for i, (cfg, prepared) in enumerate(zip(configs, data, strict=True)):
-        same = id(prepared), *map(id, _all_but_the_seed(cfg))
-        if same not in known:
+        objects = id(prepared), *map(id, _all_but_the_seed(cfg))
+        if objects not in keys:
             reason = cannot_be_stacked(cfg)
-            known[same] = reason, None if reason else _key(cfg, prepared)
-        reason, key = known[same]
+            keys[objects] = reason, None if reason else _key(cfg, prepared)
+        reason, key = keys[objects]
         if reason:
             alone[i] = reason
         else:
             groups[key, epochs_done[i] if epochs_done else 0].append(i)
     stacks = [
-        _further(stack, epochs, max(configs[i].trainer.max_epochs for i in stack.runs))
+        _continued(stack, epochs, max(configs[i].trainer.max_epochs for i in stack.runs))
         for (_, epochs), runs in groups.items()
         for stack in _stacks(runs, configs, data, memory_bytes=memory_bytes // workers)
     ]
@@ -145,28 +145,25 @@ def _stacks(
     members: list[int], configs: Sequence[Config], data: "Sequence[Prepared]", *, memory_bytes: int
 ) -> Iterator[Stack]:
     """Runs of one shape in as few stacks as memory and cache allow, of nearly equal size."""
-    cfg, first = configs[members[0]], data[members[0]]
-    differ = len({data[i].inputs_key for i in members}) > 1
-    own = _run_bytes(cfg, first) + (_input_bytes(first) if differ else 0)
-    most = min(
-        MAX_RUNS[cfg.stack.engine], MAX_PARAMETER_BYTES // parameter_bytes(_network(cfg, first)), memory_bytes // own
-    )
+    cfg, prepared = configs[members[0]], data[members[0]]  # their sizes are those of all
+    network, samples = _network(cfg, prepared), len(prepared.split.train)
+    input_bytes = _input_bytes(prepared) if len({data[i].inputs_key for i in members}) > 1 else 0
+    run_bytes = _run_bytes(cfg, prepared) + input_bytes
+    by_memory, by_cache = memory_bytes // run_bytes, MAX_PARAMETER_BYTES // parameter_bytes(network)
+    max_runs = min(MAX_RUNS[cfg.stack.engine], by_cache, by_memory)
     if free := free_device_bytes(cfg.trainer.accelerator, cfg.trainer.flags):
-        largest = max(len(first.split.val), len(first.split.test))
-        own = device_bytes_per_run(
-            _network(cfg, first), len(first.split.train), largest, cfg.data.batch(len(first.split.train))
-        )
-        own += _input_bytes(first) if differ else 0
+        evaluated = max(len(prepared.split.val), len(prepared.split.test))
+        run_bytes = device_bytes_per_run(network, samples, evaluated, cfg.data.batch(samples)) + input_bytes
         if cfg.stack.memory_mib is not None:
             free = min(free, memory_bytes)
-        most = min(MAX_DEVICE_RUNS, free // own)
+        max_runs = min(MAX_DEVICE_RUNS, free // run_bytes)
     members = sorted(members, key=lambda i: (_activation(configs[i]), i))
-    whole = Stack(runs=members, cost=0.0, memory_bytes=len(members) * own)
-    for piece in whole.pieces(-(-len(members) // max(MIN_PIECE, most))):
-        yield replace(piece, cost=_cost([configs[i] for i in piece.runs], first))
+    stack = Stack(runs=members, cost=0.0, memory_bytes=len(members) * run_bytes)
+    for piece in stack.pieces(-(-len(members) // max(MIN_PIECE, max_runs))):
+        yield replace(piece, cost=_cost([configs[i] for i in piece.runs], prepared))
 
 
-def _further(stack: Stack, epochs_done: int, epochs: int) -> Stack:
+def _continued(stack: Stack, epochs_done: int, epochs: int) -> Stack:
     trained_share = min(1.0, epochs_done / epochs)
     return replace(stack, cost=stack.cost * (1 - trained_share), trained_share=trained_share)
 

@@ -1,4 +1,4 @@
-"""Writes a run down while it is trained: metrics, events, checkpoints; decides which epoch is the best.
+"""Records a run while it is trained: metrics, events, checkpoints; decides which epoch is the best.
 
 A Lightning callback. Files other than the event file are rewritten whole and at most every ten seconds, so
 that a short run pays for its files once and a long one loses little when it is killed.
@@ -39,18 +39,18 @@ FLUSH_EVERY_S = 10.0
 
 
 class DeferredCheckpointIO(CheckpointIO):
-    """Keeps the run's own two checkpoints in memory until `flush`; writes anybody else's at once."""
+    """Keeps the run's two checkpoints in memory until `flush`; writes those of other callbacks at once."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.own = {str(directory / name) for name in (file_names.LAST, file_names.BEST)}
+        self.deferred = {str(directory / name) for name in (file_names.LAST, file_names.BEST)}
         self.pending: dict[str, bytes] = {}
         self.last = b""
         """the latest checkpoint, as it was saved at the end of its epoch"""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         content = checkpoint_files.to_bytes(checkpoint)
-        if str(path) in self.own:
+        if str(path) in self.deferred:
             self.pending[str(path)] = content
             self.last = content
         else:
@@ -135,7 +135,7 @@ class Recorder(Checkpoint):
         self._written = len(self.record.history) or -1  # of a new run even an empty table is written
 
     @property
-    def has_news(self) -> bool:
+    def has_unwritten(self) -> bool:
         """Whether there is an epoch that the files do not have."""
         return len(self.record.history) > self._written
 
@@ -171,7 +171,7 @@ class Recorder(Checkpoint):
         row = {name: module.metrics[name] for name in names}
         if module.pruning is not None:
             row[SPARSITY] = module.pruning.sparsity
-        row |= self._measures(module, epoch) | self._called_back(module, epoch, row)
+        row |= self._measures(module, epoch) | self._columns_of_callbacks(module, epoch, row)
         best = self.record.add(row, self.cfg.monitor)
         self.epoch_ends.append(now)
         if self.events is not None:
@@ -206,7 +206,7 @@ class Recorder(Checkpoint):
 
     def flush(self) -> None:
         """Bring every file up to the latest finished epoch; the history first, which the checkpoint relies on."""
-        if not distributed.is_first() or not (self.has_news or self.io.pending):
+        if not distributed.is_first() or not (self.has_unwritten or self.io.pending):
             return
         self.before_writing()
         atomic_files.write(self.directory / file_names.METRICS, run_directory.metrics_csv(self.record.history))
@@ -221,8 +221,8 @@ class Recorder(Checkpoint):
             return {}
         assert self._probe is not None
         inputs, labels = (values.unsqueeze(0) for values in self._probe)
-        own = {name: values.unsqueeze(0) for name, values in module.parameter_values().items()}
-        return measured_network(self.cfg, module.network, own, inputs, labels, epoch)
+        parameters = {name: values.unsqueeze(0) for name, values in module.parameter_values().items()}
+        return measured_network(self.cfg, module.network, parameters, inputs, labels, epoch)
 
     def _keep_weights(self, module: Classifier, epoch: int) -> None:
         if self.cfg.tracking.weights is None or not distributed.is_first():
@@ -231,7 +231,7 @@ class Recorder(Checkpoint):
         self.before_writing()
         self._trajectory.add(epoch, torch.cat([values[n].flatten() for n in module.network.tensors]).cpu().numpy())
 
-    def _called_back(self, module: Classifier, epoch: int, row: Mapping[str, float]) -> dict[str, float]:
+    def _columns_of_callbacks(self, module: Classifier, epoch: int, row: Mapping[str, float]) -> dict[str, float]:
         if not self._callbacks:
             return {}
         parameters = {name: values.clone().unsqueeze(0) for name, values in module.parameter_values().items()}

@@ -129,7 +129,7 @@ class _Run:
             self._draw()
         except BaseException as error:
             _end_ranks(trainer)
-            if self.continued and not (self.replaced or recorder.has_news):
+            if self.continued and not (self.replaced or recorder.has_unwritten):
                 raise  # the run stays as it was
             status: run_directory.Status = "interrupted" if isinstance(error, Interrupted) else "failed"
             recorder.record.tested = {}
@@ -139,12 +139,7 @@ class _Run:
             self._replace()
             self._finish(so_far._replace(status=status, message=message), fit_s)
             raise
-        if end.status == "diverged":
-            log.warning("%s; another optimizer.lr may help", end.message)
-        elif end.status == "chance":
-            log.warning("%s; %s", end.message, chance_level.LIKELY_CAUSES)
-        elif end.status == "ok" and end.message:
-            log.warning("%s", end.message)
+        _warn_of(end)
         return self._finish(end, fit_s)
 
     def _open(self) -> None:
@@ -169,8 +164,8 @@ class _Run:
 
     def _engine(self) -> str:
         """What has trained the run: for one that was begun in a stack both engines, in their order."""
-        begun = self.continued.engine if self.continued else "torch"
-        return "torch" if begun == "torch" else f"{begun}, then torch"
+        earlier = self.continued.engine if self.continued else "torch"
+        return "torch" if earlier == "torch" else f"{earlier}, then torch"
 
     def _replace(self) -> None:
         """Before the first file of a continued run is replaced: its marker no longer says that it is finished."""
@@ -179,8 +174,8 @@ class _Run:
         directory, earlier = self.directory, self._earlier_events()
         if (directory / file_names.RESULT).exists():
             message = f"is being trained further, to {self.cfg.trainer.max_epochs} epochs; resume it to complete that"
-            before = run_directory.read_result(directory)
-            run_directory.write_result(directory, replace(before, status="interrupted", message=message, files={}))
+            result = run_directory.read_result(directory)
+            run_directory.write_result(directory, replace(result, status="interrupted", message=message, files={}))
         self.replaced = True
         resume.record_epochs(directory, self.cfg.trainer.max_epochs)
         if self.events is not None:
@@ -189,8 +184,8 @@ class _Run:
             path.unlink(missing_ok=True)
 
     def _earlier_events(self) -> list[Path]:
-        own = self.events.path if self.events is not None else None
-        return [path for path in sorted(self.directory.glob(file_names.EVENTS)) if path != own]
+        current = self.events.path if self.events is not None else None
+        return [path for path in sorted(self.directory.glob(file_names.EVENTS)) if path != current]
 
     def _trainer(self) -> Trainer:
         cfg = self.cfg
@@ -202,16 +197,16 @@ class _Run:
         }
         flags |= cfg.trainer.flags
         plugins = flags.pop("plugins", None) or []
-        given = [one for one in self.callbacks.values() if isinstance(one, Callback)]
-        has_bar = any(isinstance(callback, ProgressBar) for callback in given)
+        callbacks = [callback for callback in self.callbacks.values() if isinstance(callback, Callback)]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         bars = [self.bar] if self.bar and not has_bar else []
         return Trainer(
             max_epochs=cfg.trainer.max_epochs,
             accelerator=cfg.trainer.accelerator,
             enable_progress_bar=has_bar,  # ours is an ordinary callback
             logger=[RunLogger(self.directory, self.events, self._columns()), *instances("logger", cfg.logger)],
-            callbacks=[self.recorder, *bars, *given],
-            plugins=[self.io, *on_this_machine(plugins if isinstance(plugins, list) else [plugins])],
+            callbacks=[self.recorder, *bars, *callbacks],
+            plugins=[self.io, *on_this_machine(plugins)],
             default_root_dir=self.directory,
             **flags,
         )
@@ -258,8 +253,8 @@ class _Run:
     def _finish(self, end: Conclusion, fit_s: float) -> Result:
         """The last files, the marker at the very end."""
         directory = self.directory
-        own = [*FILES, file_names.WEIGHTS_BY_EPOCH] if self.cfg.tracking.weights is not None else FILES
-        names = [name for name in own if (directory / name).exists()]
+        possible = [*FILES, file_names.WEIGHTS_BY_EPOCH] if self.cfg.tracking.weights is not None else FILES
+        names = [name for name in possible if (directory / name).exists()]
         if self.events is not None:
             self.events.add(*end_events(end.epoch or 0, end.metrics, end.status, time.time(), note=end.message or ""))
             self.events.close()
@@ -279,6 +274,15 @@ class _Run:
         return result
 
 
+def _warn_of(end: Conclusion) -> None:
+    if end.status == "diverged":
+        log.warning("%s; another optimizer.lr may help", end.message)
+    elif end.status == "chance":
+        log.warning("%s; %s", end.message, chance_level.LIKELY_CAUSES)
+    elif end.status == "ok" and end.message:
+        log.warning("%s", end.message)
+
+
 def _end_ranks(trainer: Trainer) -> None:
     """Kill the other processes of a data-parallel training: Lightning does not wait for them after an error."""
     launcher = trainer.strategy.launcher
@@ -289,9 +293,9 @@ def _end_ranks(trainer: Trainer) -> None:
 @contextmanager
 def _torch_threads(number: int) -> Iterator[None]:
     """A run alone is too small to gain from many threads, and loses much on a busy machine."""
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)

@@ -57,21 +57,22 @@ def assemble(
         earlier = zip(network.shapes, snapshot.state[REWOUND], strict=True)
         training[REWOUND] = {name: values[run] for name, values in earlier}
     steps = epochs * steps_per_epoch
-    own_steps = steps - cfg.optimizer_begins(epochs - 1) * steps_per_epoch
+    optimizer_steps = steps - cfg.optimizer_begins(epochs - 1) * steps_per_epoch
     reduced = Plateau(cfg.optimizer, cfg.monitor, monitored).factor
     optimizer, schedulers, is_scheduled = _optimizer(cfg, network, epochs, steps_per_epoch, reduced)
-    kept = network_only(cfg, data, snapshot, run, epochs=epochs, wall_times=wall_times)
+    state = _state(cfg, network, snapshot, run, optimizer_steps)
+    network_part = network_only(cfg, data, snapshot, run, epochs=epochs, wall_times=wall_times)
     return {
         "epoch": epochs - 1,
         "global_step": steps,
         "pytorch-lightning_version": software_versions.versions()["lightning"],
-        "state_dict": kept["state_dict"],
+        "state_dict": network_part["state_dict"],
         "loops": _loops(epochs, steps_per_epoch, _schedule_steps(cfg, steps_per_epoch) if is_scheduled else 0),
-        "callbacks": kept["callbacks"],
-        "optimizer_states": [{"state": _state(cfg, network, snapshot, run, own_steps), "param_groups": optimizer}],
+        "callbacks": network_part["callbacks"],
+        "optimizer_states": [{"state": state, "param_groups": optimizer}],
         "lr_schedulers": schedulers,
         "hparams_name": None,
-        "hyper_parameters": kept["hyper_parameters"],
+        "hyper_parameters": network_part["hyper_parameters"],
     } | training
 
 
@@ -97,14 +98,14 @@ def network_only(
 
 def _state(cfg: Config, network: NetworkSpec, snapshot: Snapshot, run: int, steps: int) -> dict[int, dict[str, Tensor]]:
     rule, matrices = OPTIMIZERS[cfg.optimizer.name], hidden_matrices(network)
-    found: dict[int, dict[str, Tensor]] = {}
+    states: dict[int, dict[str, Tensor]] = {}
     for i, parameter in enumerate(network.shapes):
         names = rule.state_of_parameter(cfg.optimizer, parameter in matrices)  # the stack may have more
-        known = {"step": torch.tensor(float(steps))} | rule.further_state(cfg.optimizer, steps)
-        entry = {name: known[name] if name in known else snapshot.state[name][i][run] for name in names}
+        shared = {"step": torch.tensor(float(steps))} | rule.further_state(cfg.optimizer, steps)
+        entry = {name: shared[name] if name in shared else snapshot.state[name][i][run] for name in names}
         if entry:
-            found[i] = entry
-    return found
+            states[i] = entry
+    return states
 
 
 _NAMES = [field.name for field in fields(Config)]
@@ -138,8 +139,8 @@ def _optimizer(
     key = (*settings, shape, epochs, steps, reduced)
     if key not in _optimizers:
         stand_ins = {name: nn.Parameter(torch.zeros(1)) for name in network.shapes}
-        optimizer, schedule = made = make_optimizer(cfg, stand_ins, network, steps)
-        advance(cfg, made, epochs, steps, epochs * steps, reduced)
+        optimizer, schedule = make_optimizer(cfg, stand_ins, network, steps)
+        advance(cfg, (optimizer, schedule), epochs, steps, epochs * steps, reduced)
         schedules = [schedule.state_dict()] if schedule else []
         if len(_optimizers) >= MAX_OPTIMIZERS:
             _optimizers.clear()
@@ -152,12 +153,12 @@ def _loops(epochs: int, steps: int, schedule_steps: int) -> Pickled:
     """Lightning's counters of a fit with `steps` and `schedule_steps` an epoch and one validation batch."""
     total, done = epochs * steps, epochs - 1
 
-    def counts(current: int, whole: int, *names: str) -> dict[str, Any]:
+    def counts(current: int, total: int, *names: str) -> dict[str, Any]:
         names = names or ("ready", "completed", "started", "processed")
-        return {"total": dict.fromkeys(names, whole), "current": dict.fromkeys(names, current)}
+        return {"total": dict.fromkeys(names, total), "current": dict.fromkeys(names, current)}
 
-    def batches(current: int, whole: int, last: bool) -> dict[str, Any]:
-        return counts(current, whole) | {"is_last_batch": last}
+    def batches(current: int, total: int, is_last: bool) -> dict[str, Any]:
+        return counts(current, total) | {"is_last_batch": is_last}
 
     def idle() -> dict[str, Any]:
         return {"state_dict": {}, "batch_progress": batches(0, 0, False)}

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import Any
@@ -62,8 +62,7 @@ def _try(typed: str, flags: dict[str, Any]) -> None:
     try:
         with quiet(), warnings.catch_warnings(action="ignore"):  # the run itself will give them
             arguments: dict[str, Any] = {"accelerator": "cpu", "devices": 1} | flags
-            given = arguments.pop("plugins", None) or []
-            arguments["plugins"] = on_this_machine(given if isinstance(given, list) else [given])
+            arguments["plugins"] = on_this_machine(arguments.pop("plugins", None) or [])
             Trainer(**arguments, logger=False, enable_checkpointing=False)
     except Exception as error:  # Lightning raises many kinds
         raise UserError(f"{typed} is not for lightning's Trainer: {first_line(error)}") from error
@@ -91,11 +90,15 @@ def check_accelerator(name: str) -> None:
         )
 
 
-def on_this_machine(plugins: Sequence[Any] = ()) -> list[Any]:
+def on_this_machine(plugins: Any = ()) -> list[Any]:
     """The plugins of a Trainer, with one that keeps Lightning from reading Slurm's variables.
 
     A run trains in this process (or in copies that it starts), whatever the shell or job that it was started from.
+
+    Args:
+        plugins: the flag of the Trainer: one, or a list of them.
     """
+    plugins = plugins if isinstance(plugins, list | tuple) else [plugins]
     has_environment = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
     return [*plugins, *([] if has_environment else [LightningEnvironment()])]
 
@@ -107,15 +110,15 @@ def own_callbacks(cfg: Config) -> dict[str, Any]:
         UserError: one of them cannot be built, or is neither.
     """
     built = dict(zip(cfg.callbacks, instances("callbacks", cfg.callbacks), strict=True)) if cfg.callbacks else {}
-    for name, one in built.items():
-        if not isinstance(one, Callback):
-            check_is_callback(name, one)
+    for name, callback in built.items():
+        if not isinstance(callback, Callback):
+            check_is_callback(name, callback)
     return built
 
 
 def epoch_callbacks(callbacks: Mapping[str, Any]) -> dict[str, EpochCallback]:
     """Those that see a stack, and a run alone as a stack of one."""
-    return {name: one for name, one in callbacks.items() if not isinstance(one, Callback)}
+    return {name: callback for name, callback in callbacks.items() if not isinstance(callback, Callback)}
 
 
 def instances(group: str, nodes: dict[str, Any]) -> list[Any]:
