@@ -27,19 +27,19 @@ def digest(cfg: DataConfig) -> str:
     return entry.digest(cfg) if entry.digest is not None else _load(cfg.reading, "").digest
 
 
-def locate(cfg: DataConfig, run: "Path", wanted: str) -> DataConfig:
-    """`cfg` with the files of a run's data where they are now: those with the digest that was trained on.
+def locate(cfg: DataConfig, run: "Path", trained_digest: str) -> DataConfig:
+    """`cfg` with the present paths of the files that a run was trained on, which are recognised by their digest.
 
     Args:
         run: the run's directory.
-        wanted: the digest.
+        trained_digest: the digest of the data that the run was trained on.
 
     Returns:
         `cfg` itself where no such files are found.
     """
     for candidate in (cfg, *cfg.elsewhere(run)):
         try:
-            if digest(candidate) == wanted:
+            if digest(candidate) == trained_digest:
                 return candidate
         except UserError:
             continue
@@ -57,13 +57,13 @@ def load(cfg: DataConfig) -> "Table":
 
 
 @lru_cache(maxsize=128)
-def _load(cfg: DataConfig, wanted: str) -> "Table":
-    """`wanted` is part of the key: a file that was written to is read again."""
+def _load(cfg: DataConfig, expected_digest: str) -> "Table":
+    """`expected_digest` is part of the cache's key, so that a file that was written to is read again."""
     entry = DATA_SETS.entry_with(cfg.name, cfg.options)
     table = entry.load(cfg)
     if not table.digest:
-        table = table._replace(digest=wanted or table.content_digest())
-    if wanted and table.digest != wanted:
+        table = table._replace(digest=expected_digest or table.content_digest())
+    if expected_digest and table.digest != expected_digest:
         raise UserError(f"data.path={cfg.path} is being written to; try again when it is complete")
     return table if entry.image_shape is None else table._replace(image_shape=entry.image_shape)
 

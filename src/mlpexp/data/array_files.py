@@ -30,32 +30,32 @@ def load(cfg: DataConfig) -> Table:
         UserError: it is no such file, or its arrays do not fit together.
     """
     (key, path), *_ = tabular_files.own_files(cfg).items()
-    called = tabular_files.called(key, path)
+    label = tabular_files.file_label(key, path)
     content = tabular_files.read_bytes(key, path)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            found = {name: file[name] for name in (INPUTS, LABELS) if name in file.files}
+            arrays = {name: file[name] for name in (INPUTS, LABELS) if name in file.files}
             names = file.files
     except (ValueError, zipfile.BadZipFile, OSError, EOFError, TypeError, AttributeError):
         raise UserError(
-            f"{called} is no file of arrays; write one with numpy.savez(file, {INPUTS}=X, {LABELS}=y)"
+            f"{label} is no file of arrays; write one with numpy.savez(file, {INPUTS}=X, {LABELS}=y)"
         ) from None
-    if missing := [name for name in (INPUTS, LABELS) if name not in found]:
+    if missing := [name for name in (INPUTS, LABELS) if name not in arrays]:
         raise UserError(
-            f"{called} has no array {missing[0]!r}, it has {', '.join(names) or 'none'}; "
+            f"{label} has no array {missing[0]!r}, it has {', '.join(names) or 'none'}; "
             f"write it with numpy.savez(file, {INPUTS}=X, {LABELS}=y)"
         )
-    inputs = checked_inputs(found[INPUTS], called)
+    inputs = checked_inputs(arrays[INPUTS], label)
     labels: NDArray[Any]
     classes: list[str] = []
     targets: list[str] = []
     if cfg.learns == "regression":
-        labels = _values(found[LABELS], called)
-        targets = ["y"] if found[LABELS].ndim == 1 else [f"y{column}" for column in range(labels.shape[1])]
+        labels = _values(arrays[LABELS], label)
+        targets = ["y"] if arrays[LABELS].ndim == 1 else [f"y{column}" for column in range(labels.shape[1])]
     else:
-        labels, classes = _classes(found[LABELS], called)
+        labels, classes = _classes(arrays[LABELS], label)
     if len(inputs) != len(labels):
-        raise UserError(f"{called}: {len(inputs):,} samples and {len(labels):,} labels; there must be one for each")
+        raise UserError(f"{label}: {len(inputs):,} samples and {len(labels):,} labels; there must be one for each")
     digest = tabular_files.digest_of({key: content})
     names = [f"x{column}" for column in range(inputs.shape[1])]
     return Table(inputs, labels, classes, names, digest, target_names=targets)
@@ -91,59 +91,59 @@ def to_bytes(inputs: Any, labels: Any) -> bytes:
     return buffer.getvalue()
 
 
-def checked_inputs(values: NDArray[Any], called: str) -> NDArray[np.floating[Any]]:
+def checked_inputs(values: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
     """(N, J) finite floats.
 
     Raises:
         UserError: another shape or type, or a number that is not finite.
     """
     if values.dtype.kind not in "fiub":
-        raise UserError(f"{called} holds {values.dtype}, not numbers; give a DataFrame where some columns are texts")
+        raise UserError(f"{label} holds {values.dtype}, not numbers; give a DataFrame where some columns are texts")
     if values.ndim != 2:
         ways = {1: "X.reshape(-1, 1)", 0: "an array"}
         raise UserError(
-            f"{called} has the shape {values.shape}; it must be (samples, features): give "
+            f"{label} has the shape {values.shape}; it must be (samples, features): give "
             f"{ways.get(values.ndim, 'X.reshape(len(X), -1)')}"
         )
     if 0 in values.shape:
-        raise UserError(f"{called} is empty: its shape is {values.shape}; a network needs samples and features")
-    found = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
-    if not np.isfinite(found).all():
-        row, column = np.argwhere(~np.isfinite(found))[0]
+        raise UserError(f"{label} is empty: its shape is {values.shape}; a network needs samples and features")
+    inputs = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+    if not np.isfinite(inputs).all():
+        row, column = np.argwhere(~np.isfinite(inputs))[0]
         raise UserError(
-            f"{called}: row {row}, column {column} is {found[row, column]}, not finite; replace it, or give a "
+            f"{label}: row {row}, column {column} is {inputs[row, column]}, not finite; replace it, or give a "
             "DataFrame and data.missing=median"
         )
-    return found
+    return inputs
 
 
-def _values(labels: NDArray[Any], called: str) -> NDArray[np.float64]:
+def _values(labels: NDArray[Any], label: str) -> NDArray[np.float64]:
     """The values to predict, (N, T)."""
     if labels.ndim not in (1, 2) or 0 in labels.shape[1:]:
-        raise UserError(f"{called} has labels of the shape {labels.shape}; values to predict are (N,) or (N, targets)")
+        raise UserError(f"{label} has labels of the shape {labels.shape}; values to predict are (N,) or (N, targets)")
     if labels.dtype.kind not in "fiub":
-        raise UserError(f"{called} has labels of the type {labels.dtype}, and data.task=regression predicts numbers")
-    found: NDArray[np.float64] = labels.astype(np.float64).reshape(len(labels), -1)
-    if not np.isfinite(found).all():
-        raise UserError(f"{called} has labels that are not finite; leave those samples out")
-    return found
+        raise UserError(f"{label} has labels of the type {labels.dtype}, and data.task=regression predicts numbers")
+    values: NDArray[np.float64] = labels.astype(np.float64).reshape(len(labels), -1)
+    if not np.isfinite(values).all():
+        raise UserError(f"{label} has labels that are not finite; leave those samples out")
+    return values
 
 
-def _classes(labels: NDArray[Any], called: str) -> tuple[NDArray[np.int64], list[str]]:
+def _classes(labels: NDArray[Any], label: str) -> tuple[NDArray[np.int64], list[str]]:
     """The class of each sample (N,) and the names of the classes, in the order of numbers or of texts."""
     if labels.ndim != 1:
-        raise UserError(f"{called} has labels of the shape {labels.shape}; there must be one for each sample: (N,)")
+        raise UserError(f"{label} has labels of the shape {labels.shape}; there must be one for each sample: (N,)")
     if labels.dtype.kind not in "fiubU":
-        raise UserError(f"{called} has labels of the type {labels.dtype}; give whole numbers or texts")
+        raise UserError(f"{label} has labels of the type {labels.dtype}; give whole numbers or texts")
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
-            raise UserError(f"{called} has labels that are not finite; leave those samples out")
+            raise UserError(f"{label} has labels that are not finite; leave those samples out")
         if (labels == labels.round()).all():
             labels = labels.astype(np.int64)
     values, codes = np.unique(labels, return_inverse=True)
     if labels.dtype.kind == "f" and len(values) > MANY:
         raise UserError(
-            f"{called} has {len(values)} different numbers as labels, which looks like regression: set "
+            f"{label} has {len(values)} different numbers as labels, which looks like regression: set "
             "data.task=regression, or give classes"
         )
     return codes.astype(np.int64), [str(value) for value in values.tolist()]

@@ -68,9 +68,13 @@ class NumberFormat:
         """The keys below `data` with which `cell` would be a number: each dictionary is one way to read it."""
         formats = [NumberFormat(decimal, mark) for decimal in ("point", "comma") for mark in (None, *MARKS)]  # type: ignore[arg-type]
         ways = [
-            {key: getattr(other, key) for key in ("decimal", "thousands") if getattr(other, key) != getattr(self, key)}
-            for other in formats
-            if other.decimal != other.thousands and other.number(cell) is not None
+            {
+                key: getattr(number_format, key)
+                for key in ("decimal", "thousands")
+                if getattr(number_format, key) != getattr(self, key)
+            }
+            for number_format in formats
+            if number_format.decimal != number_format.thousands and number_format.number(cell) is not None
         ]
         fewest = min(map(len, ways), default=0)
         return [way for way in ways if len(way) == fewest and None not in way.values()]
@@ -82,8 +86,8 @@ POINT = NumberFormat()
 @lru_cache(maxsize=32)
 def _pattern(decimal: Decimal, thousands: Thousands | None) -> re.Pattern[str]:
     mark = MARKS[decimal]
-    whole = r"\d+" if thousands is None else rf"(?:\d{{1,3}}(?:{MARKS[thousands]}\d{{3}})+|\d+)"
-    return re.compile(rf"[+-]?(?:{whole}(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+    integer_part = r"\d+" if thousands is None else rf"(?:\d{{1,3}}(?:{MARKS[thousands]}\d{{3}})+|\d+)"
+    return re.compile(rf"[+-]?(?:{integer_part}(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def looks_numeric(cell: Cell) -> bool:
@@ -116,11 +120,11 @@ def canonical(cell: Cell, numbers: NumberFormat = POINT) -> str:
     return str(int(value)) if abs(value) <= EXACT and value == int(value) else repr(value)
 
 
-def find(cell: Cell, known: Mapping[str, int], numbers: NumberFormat = POINT) -> int | None:
+def find(cell: Cell, positions: Mapping[str, int], numbers: NumberFormat = POINT) -> int | None:
     """The place of a label or category among known names, however it is spelled; None where it is new."""
-    if isinstance(cell, str) and cell in known:  # checkpoints of earlier versions have names as they were written
-        return known[cell]
-    return known.get(canonical(cell, numbers))
+    if isinstance(cell, str) and cell in positions:  # checkpoints of earlier versions have names as they were written
+        return positions[cell]
+    return positions.get(canonical(cell, numbers))
 
 
 def places(names: Iterable[str]) -> dict[str, int]:

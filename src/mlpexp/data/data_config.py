@@ -118,8 +118,10 @@ class DataConfig:
     def relative_to(self, directory: Callable[[], Path]) -> "DataConfig":
         """The same with relative file paths taken from `directory`, which is only called where there are any."""
         paths = {key: Path(path) for key in FILE_KEYS if (path := getattr(self, key))}
-        given: dict[str, Any] = {key: str(directory() / path) for key, path in paths.items() if not path.is_absolute()}
-        return replace(self, **given) if given else self
+        absolute: dict[str, Any] = {
+            key: str(directory() / path) for key, path in paths.items() if not path.is_absolute()
+        }
+        return replace(self, **absolute) if absolute else self
 
     def elsewhere(self, run: Path) -> Iterator["DataConfig"]:
         """The same with the paths of files as they may be after files or the run's directory have moved.
@@ -183,9 +185,9 @@ def _task(cfg: DataConfig, resumed: bool) -> Iterator[str]:
                 "data.task=regression, or give one column of classes"
             )
         return
-    for key, what in (("class_weight", "weights of classes"), ("label_noise", "noise of classes")):
+    for key, subject in (("class_weight", "weights of classes"), ("label_noise", "noise of classes")):
         if (value := getattr(cfg, key)) != getattr(_DEFAULTS, key):
-            yield f"data.{key}={spell(value)} sets {what}, and a regression has none; leave it out"
+            yield f"data.{key}={spell(value)} sets {subject}, and a regression has none; leave it out"
 
 
 def _foreign_keys(cfg: DataConfig) -> Iterator[str]:

@@ -60,8 +60,8 @@ class Description:
 
     def in_target_units(self, outputs: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Outputs (m, T) of a regression as values in the units of the data."""
-        found: NDArray[np.float64] = outputs.astype(np.float64) * self.target_scale + self.target_shift
-        return found
+        values: NDArray[np.float64] = outputs.astype(np.float64) * self.target_scale + self.target_shift
+        return values
 
     def to_plain(self) -> dict[str, Any]:
         """Dictionaries, lists, texts and numbers only."""
@@ -78,9 +78,9 @@ class Description:
         try:
             return _ADAPTER.validate_python(plain)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "as a whole"
-            raise ValueError(f"the description of the data is damaged ({where}: {first['msg']})") from None
+            problem = error.errors(include_url=False)[0]
+            location = ".".join(map(str, problem["loc"])) or "as a whole"
+            raise ValueError(f"the description of the data is damaged ({location}: {problem['msg']})") from None
 
 
 _ADAPTER = TypeAdapter(Description)

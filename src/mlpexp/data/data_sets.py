@@ -36,7 +36,7 @@ else:
 
 
 class Sizes(NamedTuple):
-    """What a network's memory depends on."""
+    """The sizes of a data set, on which the memory of a network depends."""
 
     features: int
     classes: int
@@ -106,7 +106,7 @@ def _sklearn_table(loader: str, file: str, features: int, classes: int, samples:
 
     def load(cfg: DataConfig) -> Table:
         bunch = getattr(datasets, loader)()
-        class_names, columns = ([str(each) for each in names] for names in (bunch.target_names, bunch.feature_names))
+        class_names, columns = ([str(name) for name in names] for names in (bunch.target_names, bunch.feature_names))
         return table.Table(bunch.data, bunch.target.astype(np.int64), class_names, columns)
 
     return DataSet(
@@ -122,8 +122,8 @@ def _diabetes(cfg: DataConfig) -> Table:
 
 
 def _diabetes_digest(cfg: DataConfig) -> str:
-    each = [_shipped_digest(name) for name in ("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz")]
-    return hashlib.sha256("".join(each).encode()).hexdigest()
+    digests = [_shipped_digest(name) for name in ("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz")]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 POINTS_VERSION = 1  # of the generators below: change it where they give other points

@@ -19,14 +19,14 @@ Kind = Literal["cells", "number", "category", "refused"]
 
 @dataclass(frozen=True)
 class Source:
-    """A file and what messages call it.
+    """The content of a file, and how messages name the file.
 
     Attributes:
-        called: e.g. `data.path=table.csv`.
+        label: the name in messages, e.g. `data.path=table.csv`.
         settings: the configuration, where the user can change it; messages then propose overrides.
     """
 
-    called: str
+    label: str
     content: bytes
     settings: DataConfig | None = None
 
@@ -35,7 +35,7 @@ class Source:
         return self.settings is not None
 
     def advice(self, key: str, value: Any, otherwise: str) -> str:
-        """What to do: set a key of the configuration, or `otherwise` where that is impossible."""
+        """How to correct the problem: set a key of the configuration, or `otherwise` where that is impossible."""
         return f"set {shell_word(f'data.{key}', value)}" if self.settable else otherwise
 
     def drop(self, name: str) -> str:
@@ -51,7 +51,7 @@ class Source:
         return shell_word(f"data.{key}", list(dict.fromkeys((*getattr(self.settings, key), name))))
 
     def line(self, line: int) -> str:
-        return f"{self.called}, line {line}"
+        return f"{self.label}, line {line}"
 
 
 class Column(NamedTuple):
@@ -82,7 +82,7 @@ class FileTable:
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {column.name: column for column in self.columns})
 
-    def where(self, row: int, column: Column) -> str:
+    def location(self, row: int, column: Column) -> str:
         """E.g. `data.path=table.csv, line 9, column size`."""
         return f"{self.source.line(self.lines[row])}, column {column.name}"
 
@@ -99,22 +99,24 @@ def numbers(
     Raises:
         UserError: naming line and column of what is not a finite number.
     """
-    found: list[float] = []
+    values: list[float] = []
     for row, cell in enumerate(column.cells):
         if is_missing(cell):
             if not missing:
                 raise _missing(table, row, column, feature)
-            found.append(float("nan"))
+            values.append(float("nan"))
             continue
         value = form.number(cell)
         if value is None and str(cell).lower() not in INFINITE:
             raise _not_a_number(table, row, column, str(cell), form, feature)
         if value is None or value in (float("inf"), float("-inf")):
-            other = f", or leave the column out with {table.source.drop(column.name)}" if table.source.settable else ""
-            other = other if feature else ", or remove the line"
-            raise UserError(f"{table.where(row, column)}: {str(cell)[:40]!r} is not finite; correct it{other}")
-        found.append(value)
-    return found
+            alternative = (
+                f", or leave the column out with {table.source.drop(column.name)}" if table.source.settable else ""
+            )
+            alternative = alternative if feature else ", or remove the line"
+            raise UserError(f"{table.location(row, column)}: {str(cell)[:40]!r} is not finite; correct it{alternative}")
+        values.append(value)
+    return values
 
 
 def categories(table: FileTable, column: Column, form: NumberFormat, *, missing: bool) -> list[str | None]:
@@ -124,36 +126,36 @@ def categories(table: FileTable, column: Column, form: NumberFormat, *, missing:
         UserError: a value is missing and may not be.
     """
     texts = {cell: canonical(cell, form) for cell in set(column.cells)}
-    found = [texts[cell] or None for cell in column.cells]
-    if not missing and None in found:
-        raise _missing(table, found.index(None), column)
-    return found
+    values = [texts[cell] or None for cell in column.cells]
+    if not missing and None in values:
+        raise _missing(table, values.index(None), column)
+    return values
 
 
 def _missing(table: FileTable, row: int, column: Column, feature: bool = True) -> UserError:
     cell = column.cells[row]
-    what = repr(cell) if isinstance(cell, str) and cell else "the value"
+    cell_text = repr(cell) if isinstance(cell, str) and cell else "the value"
     if not feature:
-        return UserError(f"{table.where(row, column)}: {what} is missing; add it, or remove the line")
+        return UserError(f"{table.location(row, column)}: {cell_text} is missing; add it, or remove the line")
     advice = table.source.advice("missing", "median", "add it: no value was missing in training")
-    return UserError(f"{table.where(row, column)}: {what} is missing; correct it, or {advice}")
+    return UserError(f"{table.location(row, column)}: {cell_text} is missing; correct it, or {advice}")
 
 
 def _not_a_number(
     table: FileTable, row: int, column: Column, cell: str, form: NumberFormat, feature: bool
 ) -> UserError:
-    said = f"{table.where(row, column)}: {cell[:40]!r} is not a number"
+    problem = f"{table.location(row, column)}: {cell[:40]!r} is not a number"
     if not table.source.settable:
         mark = " with a decimal point" if form == NumberFormat() else ""
-        return UserError(f"{said}; write digits{mark}, as in training")
+        return UserError(f"{problem}; write digits{mark}, as in training")
     ways = []
     for way in form.settings_for(cell):
         value = NumberFormat(**{"decimal": form.decimal, "thousands": form.thousands} | way).number(cell)  # type: ignore[arg-type]
         ways.append(f"{' '.join(f'data.{key}={mark}' for key, mark in way.items())} (reads {value!r})")
-    other = f"use the column as categories with {table.source.categorical(column.name)}"
-    other = other if feature else "remove the line"
-    mend = f"set {' or '.join(ways)}" if ways else "correct it"
-    return UserError(f"{said}; {mend}, or {other}")
+    alternative = f"use the column as categories with {table.source.categorical(column.name)}"
+    alternative = alternative if feature else "remove the line"
+    correction = f"set {' or '.join(ways)}" if ways else "correct it"
+    return UserError(f"{problem}; {correction}, or {alternative}")
 
 
 def listed(names: Sequence[str], most: int = SHOWN) -> str:

@@ -56,18 +56,18 @@ def _copied_samples(content: _ByContent, split: Split) -> str | None:
     if split.val is split.train:  # data.split=none
         return None
     groups, unavoidable = _equal_samples(content)
-    found = []
+    descriptions = []
     for part, name in PARTS.items():
         index = getattr(split, part)
         copies = int(np.isin(groups[index], groups[split.train]).sum())
-        same_file = part in content.table.given and copies == len(index)
+        same_file = part in content.table.separate_parts and copies == len(index)
         if copies > MANY * len(index) and (same_file or not unavoidable):
-            found.append(f"{copies:,} of {len(index):,} {name} samples")
-    if not found:
+            descriptions.append(f"{copies:,} of {len(index):,} {name} samples")
+    if not descriptions:
         return None
     return (
-        f"{' and '.join(found)} are in the training part, too (equal in all features), so the metrics on them say "
-        "little about new samples; remove the copies"
+        f"{' and '.join(descriptions)} are in the training part, too (equal in all features), so the metrics on them "
+        "say little about new samples; remove the copies"
     )
 
 
@@ -101,8 +101,10 @@ def _copied_target(content: _ByContent, targets: tuple[str, ...]) -> str | None:
         return _copied_value(table)
     [target] = targets
     columns = zip(table.names, table.inputs.T, strict=True)
-    others = () if table.categories is None else zip(table.category_names, table.categories.T.astype(str), strict=True)
-    for name, column in (*columns, *others):
+    category_columns = (
+        () if table.categories is None else zip(table.category_names, table.categories.T.astype(str), strict=True)
+    )
+    for name, column in (*columns, *category_columns):
         values, codes = np.unique(column, return_inverse=True)
         if len(values) != len(table.class_names):
             continue
@@ -129,15 +131,15 @@ def _new_categories(table: Table, features: Features) -> str | None:
     """Categories of separate validation and test files that the training part does not have."""
     if table.categories is None:
         return None
-    found = []
-    for part, index in table.given.items():
+    descriptions = []
+    for part, index in table.separate_parts.items():
         columns = zip(features.category_names, map(set, features.values), table.categories[index].T, strict=True)
-        for name, known, column in columns:
-            new = Counter(value for value in column if value is not None and value not in known)
+        for name, fitted, column in columns:
+            new = Counter(value for value in column if value is not None and value not in fitted)
             if new:
                 rows = new.total()
-                what = listed(sorted(new), 5)
-                found.append(f"{name}: {what} ({rows:,} of {len(index):,} {PARTS[part]} samples)")
-    if not found:
+                new_names = listed(sorted(new), 5)
+                descriptions.append(f"{name}: {new_names} ({rows:,} of {len(index):,} {PARTS[part]} samples)")
+    if not descriptions:
         return None
-    return f"categories that do not occur in the training part become zeros: {'; '.join(found)}"
+    return f"categories that do not occur in the training part become zeros: {'; '.join(descriptions)}"

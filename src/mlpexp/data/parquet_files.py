@@ -24,7 +24,7 @@ def read(source: Source) -> FileTable:
         from pyarrow import parquet
     except ImportError:
         raise UserError(
-            f"{source.called} is a Parquet file, for which pyarrow is needed: pip install 'mlpexp[parquet]'"
+            f"{source.label} is a Parquet file, for which pyarrow is needed: pip install 'mlpexp[parquet]'"
         ) from None
     try:
         file = parquet.ParquetFile(io.BytesIO(source.content))
@@ -36,9 +36,9 @@ def read(source: Source) -> FileTable:
             for name, array in zip(table.column_names, table.columns, strict=True)
         ]
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source.called} is a damaged Parquet file: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{source.label} is a damaged Parquet file: {str(error).splitlines()[0]}") from error
     if not table.num_rows:
-        raise UserError(f"{source.called} has columns and no samples")
+        raise UserError(f"{source.label} has columns and no samples")
     return FileTable(source, columns, list(range(1, table.num_rows + 1)))
 
 
@@ -49,7 +49,7 @@ def _stored_types(file: Any) -> dict[str, Any]:
     encoded = (file.metadata.metadata or {}).get(b"ARROW:schema")
     if encoded is None:
         return {}
-    return {each.name: each.type for each in ipc.read_schema(io.BytesIO(base64.b64decode(encoded)))}
+    return {field.name: field.type for field in ipc.read_schema(io.BytesIO(base64.b64decode(encoded)))}
 
 
 class _Pandas(NamedTuple):
@@ -62,10 +62,10 @@ def _pandas_metadata(file: Any) -> _Pandas:
     if encoded is None:
         return _Pandas()
     plain = json.loads(encoded)
-    columns = [each for each in plain["columns"] if each.get("pandas_type") == "categorical"]
+    columns = [column for column in plain["columns"] if column.get("pandas_type") == "categorical"]
     return _Pandas(
         frozenset(name for name in plain["index_columns"] if isinstance(name, str)),
-        frozenset(str(each.get("field_name", each.get("name"))) for each in columns),
+        frozenset(str(column.get("field_name", column.get("name"))) for column in columns),
     )
 
 

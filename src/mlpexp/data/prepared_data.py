@@ -88,27 +88,27 @@ class Prepared:
         """One line: samples, features and classes."""
         numbers, categories = len(self.features.names), len(self.features.category_names)
         kinds = [f"{numbers} of numbers"] * (numbers > 0) + [f"{categories} of categories"] * (categories > 0)
-        parts = [f"{len(part):,} {name}" for name, part in zip(("train", "val", "test"), self.split, strict=True)]
+        sizes = [f"{len(part):,} {name}" for name, part in zip(("train", "val", "test"), self.split, strict=True)]
         inputs = f" ({self.num_inputs:,} inputs)" if categories else ""
         features = f"{numbers + categories:,} features: {' and '.join(kinds)}{inputs}"
         if self.table.target_names:
             predicted = f"to predict: {listed(self.table.target_names, 5)}"
         else:
             predicted = f"{self.num_classes:,} classes: {listed(self.class_names, 5)}"
-        line = f"data: {len(self.labels):,} rows ({', '.join(parts)}), {features}, {predicted}"
-        return f"{line}; no sample {'; '.join(found)}" if (found := self._absent_classes()) else line
+        line = f"data: {len(self.labels):,} rows ({', '.join(sizes)}), {features}, {predicted}"
+        return f"{line}; no sample {'; '.join(absent)}" if (absent := self._absent_classes()) else line
 
     def _absent_classes(self) -> list[str]:
         """E.g. `of x, y in val`, for each part that has samples, but not of every class."""
         if self.table.target_names:
             return []
-        found = []
+        descriptions = []
         for name, part in zip(("train", "val", "test"), self.split, strict=True):
             counts = self.labels[torch.from_numpy(part)].bincount(minlength=self.num_classes).tolist()
             absent = [label for label, count in zip(self.class_names, counts, strict=True) if not count]
             if absent and len(part):
-                found.append(f"of {listed(absent, 5)} in {name}")
-        return found
+                descriptions.append(f"of {listed(absent, 5)} in {name}")
+        return descriptions
 
     @cached_property
     def class_counts(self) -> list[int]:
@@ -136,9 +136,9 @@ class _Transformed:
 
 
 @lru_cache(maxsize=KEPT)
-def _inputs(wanted: _Transformed) -> Tensor:
-    _check_memory(wanted.table, wanted.features)
-    return torch.from_numpy(wanted.features.transform(wanted.table.inputs, wanted.table.categories))
+def _inputs(transformed: _Transformed) -> Tensor:
+    _check_memory(transformed.table, transformed.features)
+    return torch.from_numpy(transformed.features.transform(transformed.table.inputs, transformed.table.categories))
 
 
 def _check_memory(table: Table, features: Features) -> None:
@@ -162,7 +162,7 @@ def _check_memory(table: Table, features: Features) -> None:
 
 
 _cache: dict[tuple[str, DataConfig], Prepared] = {}
-_split_config = ByObject(lambda cfg: replace(cfg, batch_size=1, shuffle=False))  # what these two are does not matter
+_split_config = ByObject(lambda cfg: replace(cfg, batch_size=1, shuffle=False))  # two keys that do not change the data
 
 
 def prepare(table: Table, cfg: DataConfig) -> Prepared:
@@ -173,27 +173,27 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
     """
     key = table.digest, _split_config(cfg)
     if key not in _cache:
-        parts = split(table.labels, cfg, table.given, table.class_names)
-        if table.weights is not None and not table.weights[parts.train].any():
+        indices = split(table.labels, cfg, table.separate_parts, table.class_names)
+        if table.weights is not None and not table.weights[indices.train].any():
             raise UserError(
                 f"data.sample_weight={cfg.sample_weight} is 0 in the whole training part, so nothing would be trained; "
                 "choose another column or another data.seed"
             )
-        features = fit(table, parts.train, cfg.missing)
+        features = fit(table, indices.train, cfg.missing)
         _check_memory(table, features)
-        targets = fit_targets(table, parts.train)
+        targets = fit_targets(table, indices.train)
         if cfg.targets:
-            leak_checks.warn(table, parts, features, cfg.targets)
-        own = table.labels if targets is None else targets.transform(table.labels)
-        labels = torch.from_numpy(own)
-        noisy = own if targets is not None else noisy_labels(own, parts.train, len(table.class_names), cfg)
+            leak_checks.warn(table, indices, features, cfg.targets)
+        values = table.labels if targets is None else targets.transform(table.labels)
+        labels = torch.from_numpy(values)
+        noisy = values if targets is not None else noisy_labels(values, indices.train, len(table.class_names), cfg)
         weighted = cfg.class_weight is not None
         _cache[key] = Prepared(
             table=table,
             labels=labels,
-            train_labels=labels if noisy is own else torch.from_numpy(noisy),
+            train_labels=labels if noisy is values else torch.from_numpy(noisy),
             sample_weights=None if table.weights is None else torch.from_numpy(table.weights.astype(np.float32)),
-            split=parts,
+            split=indices,
             features=features,
             description=Description(
                 name=cfg.name,
@@ -201,7 +201,7 @@ def prepare(table: Table, cfg: DataConfig) -> Prepared:
                 class_names=table.class_names,
                 features=features,
                 image_shape=table.image_shape,
-                class_weights=balanced_weights(noisy[parts.train], len(table.class_names)) if weighted else None,
+                class_weights=balanced_weights(noisy[indices.train], len(table.class_names)) if weighted else None,
                 target_names=table.target_names,
                 target_shift=[] if targets is None else targets.shift,
                 target_scale=[] if targets is None else targets.scale,

@@ -93,12 +93,12 @@ def fit_targets(table: Table, train: NDArray[np.int64]) -> TargetScale | None:
 LARGEST = 1e100  # of a number that is standardised; the squares of all of them have a finite sum
 
 
-def _refuse_sizes(numbers: NDArray[np.floating[Any]], names: list[str], what: str) -> None:
+def _refuse_sizes(numbers: NDArray[np.floating[Any]], names: list[str], kind: str) -> None:
     """
     Args:
         numbers: of the training part, (m, J), NaN where one is missing.
         names: of the columns.
-        what: a column is.
+        kind: what messages call a column.
 
     Raises:
         UserError: the standard deviation of a column is not a finite number, or is 0 although its values differ.
@@ -108,7 +108,7 @@ def _refuse_sizes(numbers: NDArray[np.floating[Any]], names: list[str], what: st
     for name, high, differ in zip(names, size, least < largest, strict=True):
         if high > LARGEST or (differ and high < 1 / LARGEST):
             raise UserError(
-                f"the {what} {name} has values of the size {high:.0e}, of which no standard deviation can be computed; "
+                f"the {kind} {name} has values of the size {high:.0e}, of which no standard deviation can be computed; "
                 f"give it in another unit, in which they are below {LARGEST:.0e} and above {1 / LARGEST:.0e}"
             )
 
@@ -185,10 +185,10 @@ class Features:
             columns = np.where(missing, self.fill, columns)
         inputs = np.zeros((len(columns), self.num_inputs), dtype=np.float32)
         inputs[:, : len(self.names)] = (columns - self.shift) / self.scale
-        first = len(self.names)
+        offset = len(self.names)
         for k, values in enumerate(self.values):
             assert categories is not None
-            place: dict[str | None, int] = {value: first + i for i, value in enumerate(values)}
+            place: dict[str | None, int] = {value: offset + i for i, value in enumerate(values)}
             if self.category_fill:
                 place[None] = place[self.category_fill[k]]
             for row, value in enumerate(categories[:, k]):
@@ -196,7 +196,7 @@ class Features:
                     inputs[row, place[value]] = 1.0
                 elif value is None:
                     raise ValueError(f"sample {row} has no value for {self.category_names[k]}")
-            first += len(values)
+            offset += len(values)
         return inputs
 
     def to_plain(self) -> dict[str, Any]:
@@ -204,4 +204,4 @@ class Features:
         return {name: list(getattr(self, name)) for name in _FIELDS}
 
 
-_FIELDS = tuple(each.name for each in fields(Features))
+_FIELDS = tuple(field.name for field in fields(Features))

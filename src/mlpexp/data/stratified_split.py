@@ -15,7 +15,7 @@ def stratified_split(labels: Integers, num_taken: int, seed: int) -> tuple[Integ
     Raises:
         ValueError: a class has fewer than two samples, or a part would have fewer samples than there are classes.
     """
-    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)  # counts (K,)
+    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)  # counts (K,), one for each class
     num_kept = len(labels) - num_taken
     if min(counts) < 2 or min(num_kept, num_taken) < len(counts):
         raise ValueError(f"{num_kept} and {num_taken} samples of {len(counts)} classes, the rarest with {min(counts)}")
@@ -24,10 +24,10 @@ def stratified_split(labels: Integers, num_taken: int, seed: int) -> tuple[Integ
     taken_counts = _shares(counts - kept_counts, num_taken, generator)
     kept, taken = [], []
     members = np.split(np.argsort(places, kind="stable"), np.cumsum(counts)[:-1])
-    for own, num_own_kept, num_own_taken in zip(members, kept_counts, taken_counts, strict=True):
-        shuffled = own[generator.permutation(len(own))]
-        kept.append(shuffled[:num_own_kept])
-        taken.append(shuffled[num_own_kept : num_own_kept + num_own_taken])
+    for indices, kept_count, taken_count in zip(members, kept_counts, taken_counts, strict=True):
+        shuffled = indices[generator.permutation(len(indices))]
+        kept.append(shuffled[:kept_count])
+        taken.append(shuffled[kept_count : kept_count + taken_count])
     return generator.permutation(np.concatenate(kept)), generator.permutation(np.concatenate(taken))
 
 
@@ -35,12 +35,12 @@ def _shares(counts: Integers, total: int, generator: np.random.RandomState) -> I
     """How many of `total` samples each class gets, (K,): its share, rounded to that sum, ties at random."""
     exact = counts / counts.sum() * total
     shares = np.floor(exact)
-    rest = exact - shares
+    remainder = exact - shares
     missing = int(total - shares.sum())
-    for value in np.unique(rest)[::-1]:
+    for value in np.unique(remainder)[::-1]:
         if missing <= 0:
             break
-        (tied,) = np.where(rest == value)
+        (tied,) = np.where(remainder == value)
         shares[generator.choice(tied, size=min(len(tied), missing), replace=False)] += 1
         missing -= min(len(tied), missing)
     return shares.astype(np.int64)

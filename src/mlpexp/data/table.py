@@ -25,7 +25,7 @@ class Table(NamedTuple):
     categories: NDArray[np.object_] | None = None  # (N, K) texts, None where one is missing
     category_names: list[str] = []  # noqa: RUF012 - never changed
     image_shape: tuple[int, int] | None = None  # (height, width) where a sample is an image
-    given: Mapping[str, NDArray[np.int64]] = {}  # indices of `val` and `test` where they have files of their own
+    separate_parts: Mapping[str, NDArray[np.int64]] = {}  # indices of `val` and `test` with files of their own
     target_names: list[str] = []  # noqa: RUF012 - of the values, T; empty in a classification
     weights: NDArray[np.float64] | None = None  # of the samples, (N,)
 

@@ -60,17 +60,17 @@ def own_files(cfg: DataConfig) -> dict[str, str]:
 
 
 def _stamp(key: str, path: str) -> tuple[int, ...]:
-    """What changes when a file is written to."""
+    """Times, size and inode of a file: they change when it is written to."""
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except (OSError, ValueError):
         read_bytes(key, path)  # says why
         raise
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
-def called(key: str, path: str) -> str:
-    """How messages name a file: below the working directory by its relative path."""
+def file_label(key: str, path: str) -> str:
+    """The name of a file in messages; below the working directory its path is relative."""
     try:
         return f"{key}={Path(path).relative_to(Path.cwd())}"
     except (ValueError, OSError):
@@ -86,11 +86,11 @@ def read_bytes(key: str, path: str) -> bytes:
     try:
         content = safe_files.read_bytes(path, LARGEST)
     except FileNotFoundError:
-        raise UserError(f"{called(key, path)} does not exist; give the path of a CSV or Parquet file") from None
+        raise UserError(f"{file_label(key, path)} does not exist; give the path of a CSV or Parquet file") from None
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
     if not content.strip():
-        raise UserError(f"{called(key, path)} is empty; it needs a line of column names and a line for each sample")
+        raise UserError(f"{file_label(key, path)} is empty; it needs a line of column names and a line for each sample")
     return content
 
 
@@ -98,7 +98,7 @@ def read(source: Source, cfg: DataConfig, has_header: Callable[[list[str]], bool
     """The columns of a file.
 
     Args:
-        has_header: whether the first row of a CSV file, given to it, holds the names; otherwise columns are numbered.
+        has_header: decides by the first row of a CSV file whether it holds the names; otherwise columns are numbered.
 
     Raises:
         UserError: naming the file, and the line where there is one.
@@ -109,24 +109,24 @@ def read(source: Source, cfg: DataConfig, has_header: Callable[[list[str]], bool
         return parquet_files.read(source)
     rows = _rows(source, cfg)
     if not rows:
-        raise UserError(f"{source.called} is empty; it needs a line for each sample")
+        raise UserError(f"{source.label} is empty; it needs a line for each sample")
     header = has_header(rows[0][1])
     names, body = (rows[0][1], rows[1:]) if header else ([f"{i + 1}" for i in range(len(rows[0][1]))], rows)
     if not body:
-        raise UserError(f"{source.called} has a line of column names and no samples")
+        raise UserError(f"{source.label} has a line of column names and no samples")
     if header and len(names) == 1 and source.settable:
         _refuse_separator(source, names[0], cfg)
     body = [(line, _without_empty_end(row, len(names))) for line, row in body]
     if {len(row) for _, row in body} == {len(names) + 1} and header:
         raise UserError(
-            f"{source.called}: every row has {len(names) + 1} fields, but the first line names {len(names)} columns; "
+            f"{source.label}: every row has {len(names) + 1} fields, but the first line names {len(names)} columns; "
             "add the missing name to the first line"
         )
     for line, row in body:
         if len(row) != len(names):
-            other = "; or set data.separator if another character separates fields" if source.settable else ""
+            advice = "; or set data.separator if another character separates fields" if source.settable else ""
             raise UserError(
-                f"{source.line(line)}: {len(row)} fields, but {len(names)} columns; correct the line{other}"
+                f"{source.line(line)}: {len(row)} fields, but {len(names)} columns; correct the line{advice}"
             )
     columns = [
         Column(name, list(cells))
@@ -147,22 +147,22 @@ def _rows(source: Source, cfg: DataConfig) -> list[tuple[int, list[str]]]:
         text, separator, line = text[match.end() :], match[1], 2
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != " ")
-    found: list[tuple[int, list[str]]] = []
+    rows: list[tuple[int, list[str]]] = []
     offset, begins = line - 1, line
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
             if any(cells):
-                found.append((begins, cells))
+                rows.append((begins, cells))
             begins = reader.line_num + offset + 1
     except csv.Error as error:
-        what = str(error)
-        if "unexpected end" in what:
-            what = "a quote is opened and never closed"
-        elif "expected after" in what:
-            what = "a closing quote is followed by something else than a separator; double the quotes inside a text"
-        raise UserError(f"{source.line(begins)}: {what}; correct the line") from None
-    return found
+        reason = str(error)
+        if "unexpected end" in reason:
+            reason = "a quote is opened and never closed"
+        elif "expected after" in reason:
+            reason = "a closing quote is followed by something else than a separator; double the quotes inside a text"
+        raise UserError(f"{source.line(begins)}: {reason}; correct the line") from None
+    return rows
 
 
 def _text(source: Source, encoding: str) -> str:
@@ -174,7 +174,7 @@ def _text(source: Source, encoding: str) -> str:
         raise UserError(unknown) from None
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not codec.startswith("utf-16"):
         advice = source.advice("encoding", "utf-16", f"save it as {encoding}")
-        raise UserError(f"{source.called} is not {encoding} but UTF-16; {advice}")
+        raise UserError(f"{source.label} is not {encoding} but UTF-16; {advice}")
     try:
         text = content.decode("utf-8-sig" if codec == "utf-8" else codec)
     except UnicodeDecodeError as error:
@@ -197,4 +197,4 @@ def _refuse_separator(source: Source, name: str, cfg: DataConfig) -> None:
     for word, separator in SEPARATORS.items():
         if separator in name and word not in (cfg.separator, "space"):
             advice = f"if another character separates fields, set data.separator={word}"
-            raise UserError(f"{source.called} has one column, {name!r}; {advice}")
+            raise UserError(f"{source.label} has one column, {name!r}; {advice}")

@@ -16,7 +16,7 @@ from mlpexp.data.cell_values import POINT, Cell, NumberFormat, canonical, find, 
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.file_table import Column, FileTable, Source, is_category, listed
 from mlpexp.data.table import Table
-from mlpexp.data.tabular_files import called, read_bytes
+from mlpexp.data.tabular_files import file_label, read_bytes
 from mlpexp.runtime.errors import UserError
 
 MANY_NUMBERS = 20  # different numbers with fractions in the target: it is not a column of classes
@@ -36,7 +36,7 @@ def load(cfg: DataConfig) -> Table:
     paths = tabular_files.own_files(cfg)
     contents = {key: read_bytes(key, path) for key, path in paths.items()}
     form = NumberFormat.from_config(cfg)
-    files = [tabular_files.read(Source(called(key, path), contents[key], cfg), cfg) for key, path in paths.items()]
+    files = [tabular_files.read(Source(file_label(key, path), contents[key], cfg), cfg) for key, path in paths.items()]
     names = _feature_names(cfg, files)
     numbers: dict[str, list[float]] = {}
     categories: dict[str, list[str | None]] = {}
@@ -57,7 +57,7 @@ def load(cfg: DataConfig) -> Table:
         _warn_of_column(*columns[0], values)
     labels, classes = (_values if cfg.learns == "regression" else _labels)(cfg, files, form)
     begins = np.cumsum([0, *(len(file.lines) for file in files)])
-    parts = [key.removeprefix("data.").removesuffix("_path") for key in paths][1:]
+    part_names = [key.removeprefix("data.").removesuffix("_path") for key in paths][1:]
     total = int(begins[-1])
     return Table(
         np.array(list(numbers.values()), dtype=np.float64).reshape(len(numbers), total).T,
@@ -67,59 +67,61 @@ def load(cfg: DataConfig) -> Table:
         tabular_files.digest_of(contents),
         np.array(list(categories.values()), dtype=object).reshape(len(categories), total).T if categories else None,
         list(categories),
-        given={part: np.arange(begins[i], begins[i + 1]) for i, part in enumerate(parts, start=1)},
+        separate_parts={part: np.arange(begins[i], begins[i + 1]) for i, part in enumerate(part_names, start=1)},
         target_names=list(cfg.targets) if cfg.learns == "regression" else [],
         weights=_weights(cfg, files, form),
     )
 
 
 def _feature_names(cfg: DataConfig, files: list[FileTable]) -> list[str]:
-    first = files[0]
-    there = [column.name for column in first.columns if column.name != "__index_level_0__"]
+    training_file = files[0]
+    available = [column.name for column in training_file.columns if column.name != "__index_level_0__"]
     if not cfg.targets:
-        what = "values to predict" if cfg.learns == "regression" else "classes"
+        subject = "values to predict" if cfg.learns == "regression" else "classes"
         raise UserError(
-            f"which column holds the {what}? {first.source.called} has the columns {listed(there)}; "
-            f"set one of them, e.g. {shell_word('data.target', there[-1])}"
+            f"which column holds the {subject}? {training_file.source.label} has the columns {listed(available)}; "
+            f"set one of them, e.g. {shell_word('data.target', available[-1])}"
         )
-    if all(POINT.number(name) is not None for name in there):
-        log.warning("the first line of %s looks like a sample, not like column names", first.source.called)
-    for key, wanted in (
+    if all(POINT.number(name) is not None for name in available):
+        log.warning("the first line of %s looks like a sample, not like column names", training_file.source.label)
+    for key, chosen in (
         ("target", cfg.targets),
         ("sample_weight", [cfg.sample_weight] if cfg.sample_weight is not None else []),
         ("columns", cfg.columns or ()),
         ("drop", cfg.drop),
         ("categorical", cfg.categorical),
     ):
-        if absent := [name for name in wanted if name not in there]:
-            raise UserError(_absent(key, absent[0], list(wanted), first.source.called, there))
-    features = cfg.columns or [column.name for column in first.columns if not column.is_index]
+        if absent := [name for name in chosen if name not in available]:
+            raise UserError(_absent(key, absent[0], list(chosen), training_file.source.label, available))
+    features = cfg.columns or [column.name for column in training_file.columns if not column.is_index]
     if cfg.sample_weight in cfg.targets:
         raise UserError(f"data.sample_weight={cfg.sample_weight} is data.target as well; choose another column")
-    own = [*cfg.targets, *([cfg.sample_weight] if cfg.sample_weight is not None else [])]
-    names = [name for name in features if name not in (*cfg.drop, *own)]
-    _check_names(first, [name for name in (*names, *own) if name not in cfg.drop])
+    not_features = [*cfg.targets, *([cfg.sample_weight] if cfg.sample_weight is not None else [])]
+    names = [name for name in features if name not in (*cfg.drop, *not_features)]
+    _check_names(training_file, [name for name in (*names, *not_features) if name not in cfg.drop])
     if not names:
         beside = shell_word("data.target", cfg.target)
         raise UserError(f"no column is left beside {beside}; a network needs at least one feature")
     for file in files[1:]:
         if absent := [name for name in [*names, *cfg.targets] if name not in file.by_name]:
-            raise UserError(f"{file.source.called} has no column {absent[0]!r}, which {first.source.called} has")
+            raise UserError(f"{file.source.label} has no column {absent[0]!r}, which {training_file.source.label} has")
     return names
 
 
-def _absent(key: str, name: str, wanted: list[str], where: str, there: list[str]) -> str:
-    """The message for a column that is not there, with the name that was probably meant."""
-    said = f"data.{key}: there is no column {name!r} in {where}; it has {listed(there)}"
-    meant = [
-        other for other in there if canonical(other.lstrip("0")) == canonical(name) or other.lower() == name.lower()
+def _absent(key: str, name: str, chosen: list[str], label: str, available: list[str]) -> str:
+    """The message for a column that does not exist, with the most similar one that does."""
+    message = f"data.{key}: there is no column {name!r} in {label}; it has {listed(available)}"
+    similar = [
+        column
+        for column in available
+        if canonical(column.lstrip("0")) == canonical(name) or column.lower() == name.lower()
     ]
-    if not meant:
-        return said
-    value: object = [meant[0] if each == name else each for each in wanted]
-    if key == "sample_weight" or (key == "target" and len(wanted) == 1):
-        value = meant[0]
-    return f"{said}; did you mean {shell_word(f'data.{key}', value)}?"
+    if not similar:
+        return message
+    value: object = [similar[0] if column == name else column for column in chosen]
+    if key == "sample_weight" or (key == "target" and len(chosen) == 1):
+        value = similar[0]
+    return f"{message}; did you mean {shell_word(f'data.{key}', value)}?"
 
 
 def _check_names(file: FileTable, names: list[str]) -> None:
@@ -130,16 +132,16 @@ def _check_names(file: FileTable, names: list[str]) -> None:
     if "" in names:
         place = next(i for i, column in enumerate(file.columns) if not column.name)
         column = file.columns[place]
-        what = "has no name"
+        problem = "has no name"
         if _counts_rows(column.cells):
-            what += " and counts the rows, which may tell the class"
+            problem += " and counts the rows, which may tell the class"
         raise UserError(
-            f"{file.source.called}: column {place + 1} {what}; leave it out with {file.source.drop('')}, "
+            f"{file.source.label}: column {place + 1} {problem}; leave it out with {file.source.drop('')}, "
             "or if it is a feature, name it in the first line"
         )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
-            f"{file.source.called}: two columns are called {twice[0]}; give each its own name in the first line, or "
+            f"{file.source.label}: two columns are called {twice[0]}; give each its own name in the first line, or "
             f"leave both out with {file.source.drop(twice[0])}"
         )
 
@@ -154,7 +156,7 @@ def _columns(files: list[FileTable], name: str) -> list[tuple[FileTable, Column]
     for file, column in columns:
         if column.kind == "refused":
             raise UserError(
-                f"{file.source.called}: column {column.name} holds {column.type}, neither numbers nor texts; convert "
+                f"{file.source.label}: column {column.name} holds {column.type}, neither numbers nor texts; convert "
                 f"it, or leave it out with {file.source.drop(column.name)}"
             )
     return columns
@@ -194,11 +196,11 @@ def _warn_of_column(file: FileTable, column: Column, values: Sequence[object]) -
 
 def _counts_rows(values: Sequence[object]) -> bool:
     """Whether the values are consecutive whole numbers, each once, in the order of the rows or in another."""
-    found = [value if isinstance(value, float | int) else POINT.number(str(value)) for value in values]
-    if len(found) < 10 or any(value is None or value != value // 1 for value in found):
+    numbers = [value if isinstance(value, float | int) else POINT.number(str(value)) for value in values]
+    if len(numbers) < 10 or any(value is None or value != value // 1 for value in numbers):
         return False
-    whole = {int(value) for value in found if value is not None}
-    return len(whole) == len(found) and max(whole) - min(whole) == len(found) - 1
+    integers = {int(value) for value in numbers if value is not None}
+    return len(integers) == len(numbers) and max(integers) - min(integers) == len(numbers) - 1
 
 
 def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tuple[NDArray[Any], list[str]]:
@@ -208,14 +210,14 @@ def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tupl
     for file, column in columns:
         for row, cell in enumerate(column.cells):
             if cell == "" or (isinstance(cell, float) and math.isnan(cell)):
-                raise UserError(f"{file.where(row, column)}: the class is missing; add it, or remove the line")
+                raise UserError(f"{file.location(row, column)}: the class is missing; add it, or remove the line")
     trained = [canonical(cell, form) for cell in columns[0][1].cells]
     _warn_of_spellings(columns[0][1], trained)
     counts = Counter(trained)
     values = {name: POINT.number(name) for name in counts}
     if all(value is not None and math.isfinite(value) for value in values.values()):
-        whole = all(value == value // 1 for value in values.values() if value is not None)
-        if len(counts) > MANY_NUMBERS and (not whole or len(counts) > len(trained) / 2):
+        are_integers = all(value == value // 1 for value in values.values() if value is not None)
+        if len(counts) > MANY_NUMBERS and (not are_integers or len(counts) > len(trained) / 2):
             raise UserError(
                 f"data.target={target} has {len(counts)} different numbers in {len(trained)} rows, which looks "
                 "like regression: set data.task=regression, or choose a column of classes"
@@ -232,14 +234,14 @@ def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tupl
             f"data.target={target} has only one class, {names[0]!r}, so there is nothing to learn; "
             "choose another column"
         )
-    known, labels = places(names), []
+    positions, labels = places(names), []
     for file, column in columns:
         for row, cell in enumerate(column.cells):
-            place = find(cell, known, form)
+            place = find(cell, positions, form)
             if place is None:
                 raise UserError(
-                    f"{file.where(row, column)}: the class {str(cell)!r} is not among those of "
-                    f"{files[0].source.called}: {listed(names)}"
+                    f"{file.location(row, column)}: the class {str(cell)!r} is not among those of "
+                    f"{files[0].source.label}: {listed(names)}"
                 )
             labels.append(place)
     return np.array(labels, dtype=np.int64), names
@@ -247,14 +249,14 @@ def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tupl
 
 def _values(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tuple[NDArray[Any], list[str]]:
     """The values of all targets, (N, T); no classes."""
-    found = []
+    targets = []
     for name in cfg.targets:
         columns = _columns(files, name)
         for file, column in columns:
             if is_category(column):
                 cell = next(cell for cell in column.cells if not is_missing(cell))
                 raise UserError(
-                    f"{file.where(column.cells.index(cell), column)}: {str(cell)[:40]!r} is not a number, and "
+                    f"{file.location(column.cells.index(cell), column)}: {str(cell)[:40]!r} is not a number, and "
                     "data.task=regression predicts numbers; choose another column, or leave data.task out for classes"
                 )
         values = [value for file, column in columns for value in file_table.numbers(file, column, form, feature=False)]
@@ -263,8 +265,8 @@ def _values(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tupl
                 f"data.target={name} has the same value in every row, so there is nothing to learn; "
                 "choose another column"
             )
-        found.append(values)
-    return np.array(found, dtype=np.float64).T, []
+        targets.append(values)
+    return np.array(targets, dtype=np.float64).T, []
 
 
 def _weights(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDArray[np.float64] | None:
@@ -275,15 +277,15 @@ def _weights(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> NDA
     weights = file_table.numbers(file, column, form, feature=False)
     for row, weight in enumerate(weights):
         if weight < 0:
-            raise UserError(f"{file.where(row, column)}: {weight:g} is negative; the weight of a sample is >= 0")
+            raise UserError(f"{file.location(row, column)}: {weight:g} is negative; the weight of a sample is >= 0")
         if weight and not LEAST_WEIGHT <= weight <= 1 / LEAST_WEIGHT:
             raise UserError(
-                f"{file.where(row, column)}: the weight {weight:g} is 0 or infinite in single precision; multiply all "
-                f"weights by one number, so that they are 0 or from {LEAST_WEIGHT:g} to {1 / LEAST_WEIGHT:g}"
+                f"{file.location(row, column)}: the weight {weight:g} is 0 or infinite in single precision; multiply "
+                f"all weights by one number, so that they are 0 or from {LEAST_WEIGHT:g} to {1 / LEAST_WEIGHT:g}"
             )
     if not any(weights):
         raise UserError(f"data.sample_weight={cfg.sample_weight} is 0 in every row, so nothing would be trained")
-    return np.array([*weights, *(1.0 for other in files[1:] for _ in other.lines)])
+    return np.array([*weights, *(1.0 for further_file in files[1:] for _ in further_file.lines)])
 
 
 def _warn_of_spellings(column: Column, names: Sequence[str]) -> None:

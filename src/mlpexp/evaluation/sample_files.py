@@ -183,7 +183,7 @@ def _labels(table: FileTable, column: Column, data: Description, form: NumberFor
         place = find(cell, known, form)
         if place is None:
             raise UserError(
-                f"{table.where(row, column)}: the class {canonical(cell, POINT)[:40]!r} is not among the network's: "
+                f"{table.location(row, column)}: the class {canonical(cell, POINT)[:40]!r} is not among the network's: "
                 f"{listed(data.class_names, 10)}"
             )
         labels.append(place)
