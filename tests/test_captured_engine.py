@@ -99,7 +99,7 @@ def test_an_optimizer_is_captured_only_where_its_graph_is_right(name):
     [
         *(({"norm": name}, {}, True) for name in NORMS),
         ({"block_depth": 1}, {}, True),
-        ({"dropout": (0.2, 0.2)}, {}, False),
+        ({"dropout": (0.2, 0.2), "input_dropout": 0.1}, {}, True),
         ({}, {"clip_norm": 0.1, "clip_value": 0.05}, True),
         ({}, {"prune": 0.5}, True),
         ({}, {"ema_decay": 0.9}, False),

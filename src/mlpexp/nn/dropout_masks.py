@@ -43,6 +43,7 @@ class Masks:
         self.values = values
         self._seeds, self._stream = seeds, stream
         self._epoch: int | None = None  # that of the keys
+        self._keys = torch.empty(len(seeds), dtype=torch.int64, device=values.device)
         device, (_, batch, units) = values.device, values.shape
         drop_rates = torch.tensor(rates, dtype=torch.float64, device=device).view(-1, 1, 1)
         # compared with signed integers
@@ -52,11 +53,15 @@ class Masks:
         self._bits, self._shifted = (torch.empty(values.shape, dtype=torch.int32, device=device) for _ in range(2))
         self._is_kept = torch.empty(values.shape, dtype=torch.bool, device=device)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Compute the keys of an epoch, from 0; the rest depends on the step within the epoch only."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._keys.copy_(torch.tensor([_stream_key(seed, self._stream, epoch) for seed in self._seeds]))
+
     def draw(self, epoch: int, step: int) -> Tensor:
         """Write the masks of a training step, counted from 0 within its epoch, and return them."""
-        if epoch != self._epoch:
-            streams = [_stream_key(seed, self._stream, epoch) for seed in self._seeds]
-            self._epoch, self._keys = epoch, torch.tensor(streams, dtype=torch.int64, device=self.values.device)  # (R,)
+        self.begin_epoch(epoch)
         keys = _mix_64(self._keys + _signed((step + 1) * GOLDEN, 64)).view(torch.int32).view(-1, 2, 1, 1)
         bits = torch.add(self._counter, keys[:, 0], out=self._bits)
         _mix_32(bits, self._shifted)

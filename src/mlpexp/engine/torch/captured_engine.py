@@ -6,7 +6,7 @@ all numbers that Python computed. So what may differ between epochs (order, labe
 tensors that stay, and steps that compute with their number in Python are not captured.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.engine import Engine
-from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.outcomes import Outcomes
 
@@ -75,7 +74,7 @@ class CapturedEngine(Engine):
         self._warm: object = None  # the kind of the latest epoch, where it was plain
         self._captured: _Capture | None = None
         super().__init__(**arguments)
-        self.plain_reason = cannot_be_captured(arguments["networks"], arguments["update"])
+        self.plain_reason = cannot_be_captured(arguments["update"])
 
     def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
         self._warm = self._captured = None  # a graph holds the addresses of the former ones
@@ -93,6 +92,8 @@ class CapturedEngine(Engine):
         epoch = epoch._replace(lr=lr)
         given, layout = [one is not None for one in epoch], [(one.shape, one.dtype) for one in _changing(epoch)]
         kind = epoch.batch_size, epoch.inputs.data_ptr(), epoch.inputs.shape, given, layout
+        for step in self._steps.values():
+            step.begin_epoch(self.num_steps // -(-epoch.order.shape[-1] // epoch.batch_size))
         if self._captured is None or self._captured.kind != kind:
             if self._warm != kind:
                 self._graphs.warm_up(lambda: train(epoch))
@@ -135,10 +136,8 @@ def _changing(epoch: Epoch) -> list[Tensor]:
     return rates + [one for one in others if one is not None]
 
 
-def cannot_be_captured(networks: Sequence[NetworkSpec], update: UpdateSettings) -> str | None:
-    """Why the epochs of a stack cannot be captured; None where they can, as far as is known beforehand."""
+def cannot_be_captured(update: UpdateSettings) -> str | None:
+    """Why the epochs of a stack with these updates cannot be captured; None where they can, as far as is known."""
     if not OPTIMIZERS[update.name].can_be_captured:
         return f"the steps of {update.name} compute with the number of steps"
-    if networks[0].dropouts:
-        return "dropout draws by the number of the step"
     return "an average of the weights counts the steps" if update.extras.keys() & {"ema_decay", "swa_start"} else None

@@ -76,6 +76,11 @@ class StackStep:
         """Fill the inputs with rows of `samples` (N, I); `index` is (R * B,)."""
         torch.index_select(samples, 0, index, out=self._inputs.view(-1, samples.shape[1]))
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare the masks of an epoch, which `draw` does, too, but not where its work is captured."""
+        for masks in self._masks:
+            masks.begin_epoch(epoch)
+
     def draw(self, epoch: int, step: int) -> None:
         """Draw the masks of dropout for a training step, counted from 0 within its epoch."""
         for masks in self._masks:
