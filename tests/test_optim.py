@@ -37,7 +37,7 @@ def test_many_steps_by_hand_end_where_torchs_sgd_ends(settings):
         theirs.grad = gradient.clone()
         optimizer.step()
         given = gradient.clone()
-        sgd_(ours, given, velocity, cfg, lr)
+        sgd_(ours, given, velocity, cfg, lr, cfg.weight_decay)
         assert torch.equal(given, gradient)  # the gradient is the caller's
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-13, atol=1e-13)
 

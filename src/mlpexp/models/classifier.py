@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 
 def hyperparameters(cfg: Config, num_features: int, num_classes: int, data: Description | None) -> dict[str, Any]:
     """The hyperparameters in a checkpoint; without `data` where the data is not known."""
-    found: dict[str, Any] = {"config": plain(cfg), "num_features": num_features, "num_classes": num_classes}
-    return found | ({"data": data.to_plain()} if data is not None else {})
+    values: dict[str, Any] = {"config": plain(cfg), "num_features": num_features, "num_classes": num_classes}
+    return values | ({"data": data.to_plain()} if data is not None else {})
 
 
 def warn_without_effect(model: ModelConfig, network: NetworkSpec) -> None:
-    """Say once where keys of the model change nothing."""
+    """Warn once of keys of the model that have no effect."""
     if not model.hidden_sizes:
         dropout = model.dropout if isinstance(model.dropout, float) else 0.0  # a list is as long as the layers
         keys = [f"model.dropout={dropout:g}"] * (dropout > 0) + [f"model.norm={model.norm}"] * (model.norm != "none")
@@ -48,7 +48,7 @@ def warn_without_effect(model: ModelConfig, network: NetworkSpec) -> None:
 
 
 def warn_long_warmup(cfg: Config, steps: int) -> None:
-    """Say once where the warm-up does not end before the training, of so many steps an epoch."""
+    """Warn once if the warm-up does not end before the training, which has `steps` steps in an epoch."""
     settings, epochs = cfg.optimizer, cfg.trainer.max_epochs
     if settings.warmup_epochs * steps + settings.warmup_steps >= epochs * steps:
         key = "warmup_epochs" if settings.warmup_epochs else "warmup_steps"
@@ -72,7 +72,7 @@ class Classifier(LightningModule):
 
     Attributes:
         network: the layers as data.
-        loss: what is minimised.
+        loss: the one that is minimised.
         metrics: of the latest epoch, by column, double precision: train/loss, train/acc, val/loss, ...
         class_weights: the weight of each class in training, (C,); None where all are 1.
         target_scale: by which the targets of a regression were divided, (C,); None in a classification.
@@ -96,11 +96,11 @@ class Classifier(LightningModule):
         # plain builtins only: anything else would make the checkpoint unloadable with weights_only=True
         self.save_hyperparameters(hyperparameters(cfg, num_features, num_classes, data))
         self.cfg = cfg
-        given = data.class_weights if data is not None else None
-        if cfg.data.class_weight is not None and given is None:
+        class_weights = data.class_weights if data is not None else None
+        if cfg.data.class_weight is not None and class_weights is None:
             raise ValueError("data.class_weight: the weights of the classes belong into the description of the data")
         # a buffer, to follow the parameters to a device; not persistent, because it is in the hyperparameters
-        weights = torch.tensor(given) if given is not None else None
+        weights = torch.tensor(class_weights) if class_weights is not None else None
         self.register_buffer("class_weights", weights, persistent=False)
         scale = torch.tensor(data.target_scale, dtype=torch.float64) if data is not None and data.target_scale else None
         self.register_buffer("target_scale", scale, persistent=False)
@@ -108,7 +108,7 @@ class Classifier(LightningModule):
         self.loss = cfg.loss_function
         self.metrics: dict[str, float] = {}
         self.plateau = Plateau(cfg.optimizer, cfg.monitor)
-        self._seen: dict[str, list[Outcomes]] = {"train": [], "val": [], "test": []}
+        self._outcomes: dict[str, list[Outcomes]] = {"train": [], "val": [], "test": []}
         initial = initialise(self.network, cfg.model, cfg.seed)
         for k, (layer, names) in enumerate(zip(self.network.layers, self.network.names, strict=True)):
             self._add_layer(k, layer, {name: initial[full] for name, full in names.items() if full in initial})
@@ -130,8 +130,8 @@ class Classifier(LightningModule):
         """
         if "cfg" in options:
             options["config"] = options.pop("cfg")
-        found: Classifier = super().load_from_checkpoint(checkpoint_path, *args, **options | {"weights_only": True})
-        return found
+        module: Classifier = super().load_from_checkpoint(checkpoint_path, *args, **options | {"weights_only": True})
+        return module
 
     def _add_layer(self, k: int, layer: LayerSpec, initial: Mapping[str, Tensor]) -> None:
         """Make the k-th layer in the implementation's own way, with its tensors' initial values by short name."""
@@ -149,10 +149,10 @@ class Classifier(LightningModule):
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters and running statistics by name."""
-        found: dict[str, Tensor] = dict(self.named_parameters())
-        if len(self.network.tensors) > len(found):
-            found |= dict(self.named_buffers())
-        return {name: found[name] for name in self.network.tensors}
+        by_name: dict[str, Tensor] = dict(self.named_parameters())
+        if len(self.network.tensors) > len(by_name):
+            by_name |= dict(self.named_buffers())
+        return {name: by_name[name] for name in self.network.tensors}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of `inputs` (B, I)."""
@@ -196,9 +196,9 @@ class Classifier(LightningModule):
             self._average.after_epoch(self.current_epoch)
 
     def use_average(self, epoch: int) -> None:
-        """After the training, with the last epoch `epoch`: from now on the module has the averages, if it has any."""
+        """Replace the weights by their averages, if there are any, after the last epoch `epoch` of the training."""
         if self._average is not None:
-            self._average.put_in_place(epoch)
+            self._average.replace_weights(epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._average is not None:
@@ -212,17 +212,17 @@ class Classifier(LightningModule):
             self.pruning.load(checkpoint)
 
     def on_train_epoch_start(self) -> None:
-        self._seen["train"].clear()
+        self._outcomes["train"].clear()
         if self.pruning is not None:
             self.pruning.begin_epoch(self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
-        self._seen["val"].clear()
+        self._outcomes["val"].clear()
         if self._average is not None:
-            self._average.put_in_place(self.current_epoch)
+            self._average.replace_weights(self.current_epoch)
 
     def on_test_epoch_start(self) -> None:
-        self._seen["test"].clear()
+        self._outcomes["test"].clear()
 
     def on_train_epoch_end(self) -> None:
         self._summarise("train")
@@ -232,7 +232,7 @@ class Classifier(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._summarise("val")
         if self._average is not None:
-            self._average.take_away()
+            self._average.restore_weights()
 
     def on_test_epoch_end(self) -> None:
         self._summarise("test")
@@ -242,32 +242,34 @@ class Classifier(LightningModule):
         self.plateau = Plateau(self.cfg.optimizer, self.cfg.monitor, [row[self.cfg.monitor] for row in history])
 
     def rate_factor(self, step: int = 0, steps: int = 1) -> float:
-        """What the learning rates are multiplied by in a step of the present epoch."""
+        """The factor of the learning rates in a step of the present epoch."""
         cfg = self.cfg
         epochs, reduced = cfg.trainer.max_epochs, self.plateau.factor
         now = self.current_epoch
         return rate_factor(cfg.optimizer, now, epochs, cfg.swa, step=step, steps=steps, reduced=reduced)
 
-    def sample_weights(self, labels: Tensor, given: Sequence[Tensor] = ()) -> Tensor | None:
+    def sample_weights(self, labels: Tensor, batch_weights: Sequence[Tensor] = ()) -> Tensor | None:
         """The weight of each sample in training, (B,); None where all are 1.
 
         Args:
-            given: what a batch holds beside inputs and labels: nothing, or the weights of its samples.
+            batch_weights: the further items of a batch: none, or the weights of its samples.
         """
         weights = None if self.class_weights is None else self.class_weights[labels]
-        for own in given:
-            weights = own if weights is None else weights * own
+        for factor in batch_weights:
+            weights = factor if weights is None else weights * factor
         return weights
 
-    def note(self, part: str, logits: Tensor, labels: Tensor, losses: Tensor, weights: Tensor | None = None) -> None:
-        """Keep a batch's losses and predictions for the epoch's end, without waiting for the device.
+    def record_batch(
+        self, part: str, logits: Tensor, labels: Tensor, losses: Tensor, weights: Tensor | None = None
+    ) -> None:
+        """Record a batch's losses and predictions for the epoch's end, without waiting for the device.
 
         Args:
             weights: of the samples, by which `losses` are multiplied already.
         """
         logits = logits.detach()
         classifies = not labels.is_floating_point()
-        found = Outcomes(
+        outcomes = Outcomes(
             losses=losses.detach(),
             predictions=logits.argmax(-1) if classifies else None,
             labels=labels,
@@ -275,23 +277,23 @@ class Classifier(LightningModule):
             weights=weights,
             outputs=logits if self.cfg.keeps_outputs or not classifies else None,
         )
-        self._seen[part].append(found)
+        self._outcomes[part].append(outcomes)
 
     def outcomes(self, part: str) -> Outcomes:
         """Losses and predictions of the latest pass over a part, in its order."""
-        return joined(self._seen[part])
+        return joined(self._outcomes[part])
 
     def _evaluate(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
         inputs, labels = batch
         logits = self(inputs)
-        self.note(part, logits, labels, self.losses(logits, labels))
+        self.record_batch(part, logits, labels, self.losses(logits, labels))
 
     def _summarise(self, part: str) -> None:
         outcomes = self.outcomes(part)
         if self.target_scale is not None:
             outcomes = outcomes.in_target_units(self.target_scale, self.loss.entry.power)
         measured = measure(part, outcomes, total, self.cfg.metric_names)
-        found = {column: value.item() for column, value in measured.items()}
-        self.metrics |= found
+        values = {column: value.item() for column, value in measured.items()}
+        self.metrics |= values
         # to Lightning too, for callbacks and loggers that a person adds
-        self.log_dict(found, batch_size=outcomes.losses.shape[-1], sync_dist=share().ranks > 1)
+        self.log_dict(values, batch_size=outcomes.losses.shape[-1], sync_dist=share().ranks > 1)

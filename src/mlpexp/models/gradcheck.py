@@ -26,8 +26,9 @@ SAMPLES = 32  # of the batch, at most
 STEPS = (1e-3, 1e-4, 1e-5)  # the first that crosses no kink is used
 BUDGET_S = 1.5  # for all finite differences, by the rough cost below
 ENTRIES = 24  # of each tensor, at most
-VANISHED = 1e-4  # a gradient that is 0 but for rounding, such as a bias before batch normalisation, is compared with
-# this share of the network's largest gradient
+# A gradient that is 0 except for rounding, e.g. of a bias before batch normalisation, is compared with this share of
+# the largest gradient of the network.
+VANISHED = 1e-4
 
 
 class Row(NamedTuple):
@@ -38,7 +39,7 @@ class Row(NamedTuple):
     largest: float  # |gradient|
     autograd: float  # by hand and autograd, all entries
     differences: float  # by hand and finite differences, the tested entries
-    both: float  # autograd and finite differences, the same entries
+    autograd_differences: float  # autograd and finite differences, the same entries
     tried: int
     skipped: int  # entries at which the loss is not smooth within the smallest step
     faint: int  # tested entries where rounding of the loss may exceed the tolerance
@@ -49,7 +50,7 @@ class Row(NamedTuple):
         return (
             self.autograd <= AUTOGRAD_TOLERANCE
             and self.differences <= DIFFERENCES_TOLERANCE
-            and self.both <= DIFFERENCES_TOLERANCE
+            and self.autograd_differences <= DIFFERENCES_TOLERANCE
         )
 
 
@@ -63,15 +64,15 @@ def check(cfg: Config) -> list[Row]:
         raise UserError(f"model._target_={cfg.model.target} has no gradient by hand to compare; leave it out")
     data = TableDataModule(cfg.data, cfg.seed)
     data.setup()
-    inputs, labels, *given = next(iter(data.train_dataloader()))
+    inputs, labels, *batch_weights = next(iter(data.train_dataloader()))
     inputs, labels = inputs[:SAMPLES].double(), labels[:SAMPLES]  # (B, I), (B,) or in a regression (B, C)
     network = cfg.model.network(inputs.shape[1], data.prepared.num_classes)
     initial = {name: values.double() for name, values in initialise(network, cfg.model, cfg.seed).items()}
     tensors = training_tensors(network, initial, inputs, cfg.seed, epoch=0, step=0)
-    weights = given[0][:SAMPLES].double() if given else None  # (B,)
+    weights = batch_weights[0][:SAMPLES].double() if batch_weights else None  # (B,)
     if (by_class := data.prepared.description.class_weights) is not None:
-        own = torch.tensor(by_class, dtype=torch.float64)[labels]
-        weights = own if weights is None else weights * own
+        label_weights = torch.tensor(by_class, dtype=torch.float64)[labels]
+        weights = label_weights if weights is None else weights * label_weights
     if weights is not None and not weights.sum() > 0:
         raise UserError("all samples of the first batch have weight 0, so its loss has no gradient")
     loss, outputs = cfg.loss_function, inputs.new_empty(len(inputs), data.prepared.num_classes)
@@ -92,8 +93,8 @@ def compare(problem: "Problem") -> list[Row]:
         ours, theirs = by_hand[name], by_autograd[name]
         largest = ours.abs().max()
         chosen = torch.randperm(parameter.numel(), generator=generator)[:entries]
-        found = {int(index): problem.slope(parameter, int(index), largest.item()) for index in chosen}
-        tried = {index: slope for index, slope in found.items() if slope is not None}
+        slopes_by_index = {int(index): problem.slope(parameter, int(index), largest.item()) for index in chosen}
+        tried = {index: slope for index, slope in slopes_by_index.items() if slope is not None}
         slopes = torch.tensor([slope.value for slope in tried.values()], dtype=torch.float64)
         rounding = torch.tensor([slope.rounding for slope in tried.values()], dtype=torch.float64)
         # a difference that rounding explains does not show a wrong gradient
@@ -103,11 +104,11 @@ def compare(problem: "Problem") -> list[Row]:
                 name=name,
                 shape=tuple(parameter.shape),
                 largest=largest.item(),
-                autograd=_apart(ours, theirs, torch.maximum(largest, VANISHED * steepest)),
-                differences=_apart(ours.flatten()[list(tried)], slopes, scale),
-                both=_apart(theirs.flatten()[list(tried)], slopes, scale),
+                autograd=_largest_difference(ours, theirs, torch.maximum(largest, VANISHED * steepest)),
+                differences=_largest_difference(ours.flatten()[list(tried)], slopes, scale),
+                autograd_differences=_largest_difference(theirs.flatten()[list(tried)], slopes, scale),
                 tried=len(tried),
-                skipped=len(found) - len(tried),
+                skipped=len(slopes_by_index) - len(tried),
                 faint=int((scale > largest).sum()),
             )
         )
@@ -129,7 +130,7 @@ def table(rows: Sequence[Row]) -> Table:
         shown.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         shape = "×".join(map(str, row.shape))
-        numbers = [f"{value:.1e}" for value in (row.largest, row.autograd, row.differences, row.both)]
+        numbers = [f"{value:.1e}" for value in (row.largest, row.autograd, row.differences, row.autograd_differences)]
         shown.add_row(row.name, shape, *numbers, str(row.tried), style="" if row.passed else "bold red")
     return shown
 
@@ -163,7 +164,7 @@ class Problem:
     """One network on one batch: its loss as a function of single parameter entries. All tensors are float64.
 
     Attributes:
-        tensors: what the forward pass reads, by name: the parameters, and the masks of dropout.
+        tensors: by name, those that the forward pass reads: parameters and masks of dropout.
         inputs, targets, weights: (B, I), dense (B, C), and of the samples (B,).
     """
 
@@ -211,12 +212,12 @@ class Problem:
             None if the loss is not smooth within the smallest step.
         """
         entry = parameter.view(-1)[index : index + 1]
-        kept = entry.clone()
+        original = entry.clone()
         try:
             for step in STEPS:
                 values = []
                 for shift in (step, -step, 2 * step, -2 * step):
-                    entry.copy_(kept + shift)
+                    entry.copy_(original + shift)
                     trace = forward(self.network, self.tensors, self.inputs)
                     if self._crosses(trace):
                         break
@@ -227,7 +228,7 @@ class Problem:
                     near, far = values[0] - values[1], values[2] - values[3]
                     return _Slope((8 * near - far) / (12 * step), self.noise / step)
         finally:
-            entry.copy_(kept)
+            entry.copy_(original)
         return None
 
     def _is_smooth(self, values: Sequence[float], step: float, largest: float) -> bool:
@@ -253,7 +254,8 @@ class Problem:
         return False
 
 
-def _apart(one: Tensor, other: Tensor, scale: Tensor) -> float:
-    difference = (one - other).abs()
+def _largest_difference(a: Tensor, b: Tensor, scale: Tensor) -> float:
+    """The largest |a - b| relative to `scale`; 0 for tensors without elements."""
+    difference = (a - b).abs()
     relative = torch.where(difference == 0, 0.0, difference / scale)  # two zeros agree
     return relative.max().item() if relative.numel() else 0.0

@@ -52,8 +52,8 @@ class HandMadeMLP(Classifier):
     def velocity(self, name: str) -> Tensor | None:
         """The momentum buffer of a parameter; None without momentum."""
         layer, _, short = name.rpartition(".")
-        found: Tensor | None = getattr(self.get_submodule(layer), f"{short}_velocity")
-        return found
+        velocity: Tensor | None = getattr(self.get_submodule(layer), f"{short}_velocity")
+        return velocity
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.trace(inputs).logits
@@ -67,26 +67,26 @@ class HandMadeMLP(Classifier):
         return network.forward(self.network, self.tensors(), inputs)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
-        inputs, labels, *given = batch
-        weights, tensors = self.sample_weights(labels, given), self.tensors()
-        drawn = training_tensors(self.network, tensors, inputs, self.cfg.seed, self.current_epoch, batch_index)
+        inputs, labels, *batch_weights = batch
+        weights, tensors = self.sample_weights(labels, batch_weights), self.tensors()
+        step_tensors = training_tensors(self.network, tensors, inputs, self.cfg.seed, self.current_epoch, batch_index)
         with torch.set_grad_enabled(self.needs_graph):
-            trace = network.forward(self.network, drawn, inputs)
+            trace = network.forward(self.network, step_tensors, inputs)
             targets = self.loss.dense(labels, trace.logits)
             losses = self.loss.by_hand(trace.logits, targets)
-            gradients = self.gradients(drawn, trace, targets, losses, weights)
+            gradients = self.gradients(step_tensors, trace, targets, losses, weights)
         with torch.no_grad():
             update_statistics_(self.network, tensors, trace)
         cfg = self.cfg.optimizer
         if self.pruning is not None:
             self.pruning.mask(gradients)
         clip_run_(list(gradients.values()), cfg.clip_norm, cfg.clip_value)
-        each = parameter_settings(self.cfg.model, cfg, self.network) or {}
+        settings_by_name = parameter_settings(self.cfg.model, cfg, self.network) or {}
         factor = self.rate_factor(batch_index, int(self.trainer.num_training_batches))
         for name, gradient in gradients.items():
-            lr, decay = each.get(name, (cfg.lr, cfg.weight_decay))
+            lr, decay = settings_by_name.get(name, (cfg.lr, cfg.weight_decay))
             sgd_(self.get_parameter(name), gradient, self.velocity(name), cfg, lr * factor, decay)
-        self.note("train", trace.logits, labels, losses if weights is None else losses * weights, weights)
+        self.record_batch("train", trace.logits, labels, losses if weights is None else losses * weights, weights)
         # Lightning counts the steps of torch's optimizers, and its callbacks read that count; there is none here
         steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         steps.increment_ready()
@@ -138,8 +138,8 @@ class AutogradMLP(HandMadeMLP):
         self, tensors: Mapping[str, Tensor], trace: Trace, targets: Tensor, losses: Tensor, weights: Tensor | None
     ) -> dict[str, Tensor]:
         parameters = dict(self.named_parameters())
-        found = autograd.grad(batch_mean(losses, weights), list(parameters.values()))
-        return dict(zip(parameters, found, strict=True))
+        gradients = autograd.grad(batch_mean(losses, weights), list(parameters.values()))
+        return dict(zip(parameters, gradients, strict=True))
 
 
 class BackpropMLP(HandMadeMLP):
@@ -159,15 +159,14 @@ def sgd_(
     velocity: Tensor | None,
     cfg: OptimizerConfig,
     lr: float,
-    decay: float | None = None,
+    decay: float,
 ) -> None:
     """One step of stochastic gradient descent in place, as `torch.optim.SGD` defines it.
 
     Args:
         velocity: the momentum buffer, zeros at first, also changed in place; None without momentum.
-        decay: of this parameter; None for `cfg.weight_decay`.
+        decay: the weight decay of this parameter.
     """
-    decay = cfg.weight_decay if decay is None else decay
     if decay > 0 and is_decoupled(cfg):
         parameter *= 1 - lr * decay
     elif decay > 0:

@@ -20,7 +20,7 @@ class RunAverage(WeightAverage):
     """The average of the parameters of a module that is being trained.
 
     Args:
-        cfg: has an average; otherwise nothing of this is made.
+        cfg: the run's configuration, with `ema.decay` or `swa.start`.
         parameters: by name, on their device.
         saved: the average in the checkpoint from which the training continues.
     """
@@ -40,8 +40,8 @@ class RunAverage(WeightAverage):
                 values[0].copy_(saved[name])
 
     @torch.no_grad()
-    def put_in_place(self, epoch: int) -> None:
-        """Give the module the average after `epoch`, where it is in use."""
+    def replace_weights(self, epoch: int) -> None:
+        """Replace the module's weights by the average after `epoch`, where it is in use."""
         if self._trained is not None or not self._cfg.uses_average(epoch):
             return
         self._trained = [parameter.detach().clone() for parameter in self._by_name.values()]
@@ -49,8 +49,8 @@ class RunAverage(WeightAverage):
             parameter.copy_(values[0])
 
     @torch.no_grad()
-    def take_away(self) -> None:
-        """Give the module its own weights back."""
+    def restore_weights(self) -> None:
+        """Restore the module's own weights."""
         if self._trained is None:
             return
         for parameter, values in zip(self._by_name.values(), self._trained, strict=True):

@@ -20,7 +20,7 @@ class RunPruning:
     """The masks of a module's weight matrices.
 
     Args:
-        cfg: prunes; otherwise nothing of this is made.
+        cfg: the run's configuration, with `prune.fraction`.
         tensors: returns parameters and running statistics by name, to be changed in place.
         forget: makes the optimizer's state that of a new one.
     """
@@ -37,7 +37,7 @@ class RunPruning:
         self._earlier: Mapping[str, Tensor] | None = None  # the weights after `rewound_epochs`
 
     def begin(self) -> None:
-        """Before the first step, with the parameters on their device."""
+        """Move the masks to the device of the parameters; called before the first step."""
         tensors = self._tensors()
         self._masks = {name: mask.to(tensors[name].device) for name, mask in self._masks.items()}
 
@@ -55,13 +55,13 @@ class RunPruning:
             self._forget()
 
     def mask(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set what belongs to pruned weights to zero, in place: gradients before a step, parameters after it."""
+        """Set the elements of pruned weights to zero, in place: of gradients before a step, of parameters after it."""
         for name, mask in self._masks.items():
             tensors[name].mul_(mask)
 
     @torch.no_grad()
     def mask_parameters(self) -> None:
-        """After a step."""
+        """Set the pruned weights to zero; called after each step."""
         self.mask(self._tensors())
 
     @property
@@ -105,13 +105,13 @@ def prune_due_(
         parameters = {name: values[place] for name, values in engine.parameters.items()}
         rewound = _of_run(engine, network, REWOUND, place) if cfg.rewound_epochs is not None else {}
         if epoch == cfg.rewound_epochs:
-            for name, kept in rewound.items():
-                kept.copy_(parameters[name])
+            for name, values in rewound.items():
+                values.copy_(parameters[name])
         if is_due:
             _prune_run_(cfg, network, rounds, parameters, _of_run(engine, network, MASK, place), rewound)
         if is_due and cfg.prune.rewind is not None:
-            for tensors in (own for name, own in engine.state.items() if name not in (MASK, REWOUND)):
-                for tensor in tensors:
+            for name, tensors in engine.state.items():
+                for tensor in tensors if name not in (MASK, REWOUND) else ():
                     tensor[place].zero_()
 
 

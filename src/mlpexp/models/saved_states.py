@@ -22,32 +22,32 @@ from mlpexp.store import checkpoint_files, stack_states
 
 def save(sweep: Path, states: Mapping[str, TrainingState]) -> None:
     """Write the states of a stack's runs, by their identities, into a sweep's directory."""
-    archive = checkpoint_files.to_bytes({"state_dict": {one: _plain(state) for one, state in states.items()}})
-    histories = {one: state.record.history for one, state in states.items()}
-    stack_states.write(sweep, {one: (len(rows), rows[-1]) for one, rows in histories.items()}, archive)
+    archive = checkpoint_files.to_bytes({"state_dict": {identity: _plain(state) for identity, state in states.items()}})
+    histories = {identity: state.record.history for identity, state in states.items()}
+    stack_states.write(sweep, {identity: (len(rows), rows[-1]) for identity, rows in histories.items()}, archive)
 
 
-def load(sweep: Path, wanted: Mapping[str, tuple[Config, Prepared]]) -> dict[str, TrainingState]:
+def load(sweep: Path, runs: Mapping[str, tuple[Config, Prepared]]) -> dict[str, TrainingState]:
     """The latest saved state of each run that has one, by identity.
 
     Args:
-        wanted: configuration and data of runs by their identities.
+        runs: configuration and data of runs by their identities.
     """
-    found: dict[str, TrainingState] = {}
+    states: dict[str, TrainingState] = {}
     for path, header, archive in stack_states.read(sweep):
         later = [
-            one
-            for one in wanted.keys() & header.runs.keys()
-            if one not in found or len(found[one].record.history) < header.runs[one].epochs
+            identity
+            for identity in runs.keys() & header.runs.keys()
+            if identity not in states or len(states[identity].record.history) < header.runs[identity].epochs
         ]
         if not later:
             continue
         try:
             loaded = checkpoint_files.from_bytes(path, archive)["state_dict"]
-            found |= {one: _state(loaded[one], *wanted[one]) for one in later}
+            states |= {identity: _state(loaded[identity], *runs[identity]) for identity in later}
         except (UserError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             stack_states.warn(path, error)
-    return found
+    return states
 
 
 def _plain(state: TrainingState) -> dict[str, Any]:
@@ -91,11 +91,10 @@ def _state(plain: Mapping[str, Any], cfg: Config, data: Prepared) -> TrainingSta
 
 def _snapshot(plain: Mapping[str, Any], network: NetworkSpec) -> Snapshot:
     def checked(tensors: Iterable[Any], shapes: Mapping[str, tuple[int, ...]]) -> list[Tensor]:
-        found = []
-        for tensor, shape in zip(tensors, shapes.values(), strict=True):
+        values = list(tensors)
+        for tensor, shape in zip(values, shapes.values(), strict=True):
             _check_tensor(tensor, (1, *shape), torch.float32)
-            found.append(tensor)
-        return found
+        return values
 
     values = checked((plain["parameters"][name] for name in network.tensors), network.tensors)
     state = {str(name): checked(tensors, network.shapes) for name, tensors in plain["state"].items()}

@@ -43,12 +43,9 @@ class StackData:
             for name in ("train", "val", "test")
         }
         even = torch.ones(len(first.labels))
-        own = [run.sample_weights for run in data]
-        self.sample_weights = (
-            _shared([even if one is None else one for one in own]).to(device)
-            if any(one is not None for one in own)
-            else None
-        )
+        is_weighted = any(run.sample_weights is not None for run in data)
+        sample_weights = [even if run.sample_weights is None else run.sample_weights for run in data]
+        self.sample_weights = _shared(sample_weights).to(device) if is_weighted else None
         scales = [run.target_scale for run in data if run.target_scale is not None]
         self.target_scale = torch.stack(scales).to(device) if scales else None
         weights = [run.description.class_weights for run in data]
@@ -62,14 +59,14 @@ class StackData:
         def selected(values: Any, axes_without_runs: int = 1) -> Any:
             return values if values is None or values.ndim == axes_without_runs else values[index]
 
-        found = copy(self)
-        found.labels, found.train_labels = (
+        data = copy(self)
+        data.labels, data.train_labels = (
             selected(labels, self._label_axes) for labels in (self.labels, self.train_labels)
         )
-        found.parts = {name: selected(part) for name, part in self.parts.items()}
+        data.parts = {name: selected(part) for name, part in self.parts.items()}
         for name in ("begins", "sample_weights", "class_weights", "target_scale"):
-            setattr(found, name, selected(getattr(self, name)))
-        return found
+            setattr(data, name, selected(getattr(self, name)))
+        return data
 
     def probe(self, samples: int, runs: int) -> tuple[Tensor, Tensor]:
         """Inputs (R, n, I) and labels of the first training samples of each run.

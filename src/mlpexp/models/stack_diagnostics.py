@@ -1,4 +1,4 @@
-"""What is measured inside the networks of a stack after an epoch: measures of a network, states of its layers.
+"""Diagnostics of the networks of a stack after an epoch: measures of each network, and numbers of its layers.
 
 R runs of one shape.
 """
@@ -28,18 +28,18 @@ def measured_networks(
 
     Args:
         parameters: by name, (R, ...).
-        epoch: that has just ended, from 0.
+        epoch: the one that has just ended, from 0.
     """
-    found: dict[int, dict[str, float]] = {}
+    measured: dict[int, dict[str, float]] = {}
     if not any(cfg.diagnostics for cfg in configs):
-        return found
+        return measured
     inputs, labels = data.probe(PROBE_SAMPLES, len(configs))
     for run, (cfg, network) in enumerate(zip(configs, networks, strict=True)):
         if cfg.diagnostics:
             alone = slice(run, run + 1)
-            own = {name: values[alone] for name, values in parameters.items()}
-            found[run] = measured_network(cfg, network, own, inputs[alone], labels[alone], epoch)
-    return found
+            run_parameters = {name: values[alone] for name, values in parameters.items()}
+            measured[run] = measured_network(cfg, network, run_parameters, inputs[alone], labels[alone], epoch)
+    return measured
 
 
 def measured_network(
@@ -68,6 +68,6 @@ def inspected_layers(
     """
     inputs, labels = data.probe(PROBE_SAMPLES, len(networks))
     for network, start, stop in spans(networks):
-        own = {name: values[start:stop] for name, values in parameters.items()}
-        numbers, _ = inspect(network, own, inputs[start:stop], labels[start:stop], loss)
+        span_parameters = {name: values[start:stop] for name, values in parameters.items()}
+        numbers, _ = inspect(network, span_parameters, inputs[start:stop], labels[start:stop], loss)
         yield from zip(range(start, stop), numbers.rows(epoch), strict=True)

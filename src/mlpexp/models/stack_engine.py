@@ -59,8 +59,8 @@ def initial_parameters(configs: Sequence[Config], networks: Sequence[NetworkSpec
     """The values of each run before its first step, by name, (R, ...)."""
     stacked = {name: torch.empty(len(configs), *shape) for name, shape in networks[0].tensors.items()}
     for run, (cfg, network) in enumerate(zip(configs, networks, strict=True)):
-        own = {name: values[run] for name, values in stacked.items()}
-        initialise_(own, network, cfg.model, cfg.seed)
+        run_parameters = {name: values[run] for name, values in stacked.items()}
+        initialise_(run_parameters, network, cfg.model, cfg.seed)
     return stacked
 
 
@@ -75,11 +75,13 @@ EXTRAS = {
 }
 
 
-def update_settings(configs: Sequence[Config], networks: Sequence[NetworkSpec], own: Tensor | None) -> UpdateSettings:
+def update_settings(
+    configs: Sequence[Config], networks: Sequence[NetworkSpec], by_parameter: Tensor | None
+) -> UpdateSettings:
     """All settings of the updates but the learning rates; runs of one optimizer and one shape.
 
     Args:
-        own: see `rates_and_decays`.
+        by_parameter: see `rates_and_decays`.
     """
     cfgs, names = [cfg.optimizer for cfg in configs], list(networks[0].shapes)
     decay: Tensor | list[Tensor] = torch.tensor([cfg.weight_decay for cfg in cfgs], dtype=torch.float64)
@@ -88,7 +90,7 @@ def update_settings(configs: Sequence[Config], networks: Sequence[NetworkSpec], 
     return UpdateSettings(
         name=cfgs[0].name,
         per_run={key: torch.tensor([run[key] for run in arguments], dtype=torch.float64) for key in arguments[0]},
-        weight_decay=decay if own is None else list(own[..., 1]),
+        weight_decay=decay if by_parameter is None else list(by_parameter[..., 1]),
         decoupled=torch.tensor([is_decoupled(cfg) for cfg in cfgs]),
         matrices=[name in matrices for name in names],
         extras=_extras(configs),
@@ -99,25 +101,29 @@ class LearningRates:
     """The learning rates of R runs, each by its own schedule.
 
     Args:
-        records: of each run: a plateau is found in what they have recorded.
+        records: of each run, from which the state of a plateau schedule is rebuilt.
         steps: of an epoch.
-        own: see `rates_and_decays`.
+        by_parameter: see `rates_and_decays`.
     """
 
-    def __init__(self, configs: Sequence[Config], records: Sequence[RunRecord], steps: int, own: Tensor | None) -> None:
+    def __init__(
+        self, configs: Sequence[Config], records: Sequence[RunRecord], steps: int, by_parameter: Tensor | None
+    ) -> None:
         self._configs, self._steps = configs, steps
         self._known_epoch, self._known = -1, dict[tuple[object, ...], tuple[float, ...]]()
         self._plateaus = [
             Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in record.history])
             for cfg, record in zip(configs, records, strict=True)
         ]
-        self._bases = None if own is None else own[..., 0]  # (P, R); None where those of a run are alike
+        self._bases = (
+            None if by_parameter is None else by_parameter[..., 0]
+        )  # (P, R); None where those of a run are alike
 
     def in_epoch(self, runs: Sequence[int], epoch: int) -> Tensor | list[Tensor]:
-        """Those of these runs in an epoch: (A,) or (S, A), or one such tensor for each parameter."""
+        """The rates of these runs in an epoch: (A,) or (S, A), or one such tensor for each parameter."""
         cfgs = [self._configs[run] for run in runs]
         factors = [self._factors(cfg, self._plateaus[run].factor, epoch) for cfg, run in zip(cfgs, runs, strict=True)]
-        one = self._bases is None
+        is_shared = self._bases is None
         bases = [[cfg.optimizer.lr for cfg in cfgs]] if self._bases is None else self._bases[:, list(runs)].tolist()
         longest = max(map(len, factors))
         if longest == 1:  # Python's multiplication: fewer calls
@@ -128,7 +134,7 @@ class LearningRates:
         else:
             table = torch.tensor([row * (longest // len(row)) for row in factors], dtype=torch.float64)  # (A, S)
             rates = [torch.tensor(row, dtype=torch.float64) * table.T for row in bases]
-        return rates[0] if one else rates
+        return rates[0] if is_shared else rates
 
     def _factors(self, cfg: Config, reduced: float, epoch: int) -> tuple[float, ...]:
         """See `epoch_factors`; looked up by the objects of the settings, which most runs share."""
@@ -141,22 +147,22 @@ class LearningRates:
             )
         return self._known[key]
 
-    def note(self, run: int, monitored: float) -> None:
-        """A run has ended an epoch with this value of its monitored metric."""
+    def update_plateau(self, run: int, monitored: float) -> None:
+        """Update a run's plateau schedule with the value of its monitored metric at the end of an epoch."""
         self._plateaus[run].update(monitored)
 
 
 def rates_and_decays(configs: Sequence[Config], networks: Sequence[NetworkSpec]) -> Tensor | None:
     """Learning rate and weight decay of each parameter, (P, R, 2); None where those of a run are alike."""
-    each = [
+    settings = [
         parameter_settings(cfg.model, cfg.optimizer, network) for cfg, network in zip(configs, networks, strict=True)
     ]
-    if not any(each):
+    if not any(settings):
         return None
     pairs = [
         [
-            (cfg.optimizer.lr, cfg.optimizer.weight_decay) if own is None else own[name]
-            for cfg, own in zip(configs, each, strict=True)
+            (cfg.optimizer.lr, cfg.optimizer.weight_decay) if run_settings is None else run_settings[name]
+            for cfg, run_settings in zip(configs, settings, strict=True)
         ]
         for name in networks[0].shapes
     ]
@@ -165,9 +171,9 @@ def rates_and_decays(configs: Sequence[Config], networks: Sequence[NetworkSpec])
 
 def _extras(configs: Sequence[Config]) -> dict[str, Tensor]:
     """Clipping, averaging and pruning, where a run has any."""
-    found = {}
-    for name, (key, none) in EXTRAS.items():
+    extras = {}
+    for name, (key, neutral) in EXTRAS.items():
         values = [attrgetter(key)(cfg) for cfg in configs]
         if any(value is not None for value in values):
-            found[name] = torch.tensor([none if value is None else value for value in values], dtype=torch.float64)
-    return found
+            extras[name] = torch.tensor([neutral if value is None else value for value in values], dtype=torch.float64)
+    return extras

@@ -21,7 +21,7 @@ from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
 from mlpexp.models.run_pruning import prune_due_, sparsity_of
 from mlpexp.models.stack_data import StackData
 from mlpexp.models.stack_diagnostics import inspected_layers, measured_networks
-from mlpexp.models.stack_testing import note_confusion, note_hits, tested_weights
+from mlpexp.models.stack_testing import record_confusion, record_hits, tested_weights
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import START
 from mlpexp.nn.metric_columns import measure
@@ -73,7 +73,7 @@ class StackModule(LightningModule):
         network = ByObject(lambda model: model.network(data[0].num_inputs, data[0].num_classes))
         self.networks: list[NetworkSpec] = [network(cfg.model) for cfg in configs]
         self._states = list(states)
-        self.records = [one.record.copy() for one in states] or [RunRecord.of(cfg) for cfg in configs]
+        self.records = [state.record.copy() for state in states] or [RunRecord.of(cfg) for cfg in configs]
         self.training_runs = [run for run in range(len(configs)) if not self.has_ended(run)]
         starts = {len(self.records[run].history) for run in self.training_runs}
         if len(starts) > 1:
@@ -100,9 +100,9 @@ class StackModule(LightningModule):
         self._steps = self.configs[0].data.steps(len(self.data[0].split.train))
         for cfg in self.configs:
             warn_long_warmup(cfg, self._steps)
-        own = stack_engine.rates_and_decays(self.configs, self.networks)
-        self._rates = stack_engine.LearningRates(self.configs, self.records, self._steps, own)
-        update = stack_engine.update_settings(self.configs, self.networks, own)
+        by_parameter = stack_engine.rates_and_decays(self.configs, self.networks)
+        self._rates = stack_engine.LearningRates(self.configs, self.records, self._steps, by_parameter)
+        update = stack_engine.update_settings(self.configs, self.networks, by_parameter)
         initial = stack_engine.initial_parameters(self.configs, self.networks)
         self.engine = self._make_engine(initial, update)
         self.best, self.last = Snapshot.from_engine(self.engine), Snapshot.from_engine(self.engine)
@@ -111,10 +111,10 @@ class StackModule(LightningModule):
                 self._inspect_layers(START)
             self._keep_weights(START)
             return
-        self.best.fill([one.best for one in self._states])
-        self.last.fill([one.last for one in self._states])
-        given = self._states[0].num_steps
-        self.last.restore(self.engine, self.start * self._steps if given is None else given)
+        self.best.fill([state.best for state in self._states])
+        self.last.fill([state.last for state in self._states])
+        num_steps = self._states[0].num_steps
+        self.last.restore(self.engine, self.start * self._steps if num_steps is None else num_steps)
         if 0 < len(self.training_runs) < len(self.configs):
             self._keep(self.training_runs, self.training_runs)
 
@@ -146,7 +146,7 @@ class StackModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.wall_times.append(time.time())
-        self._note_epoch()
+        self._record_epoch()
         if self._inspects:
             self._inspect_layers(self.current_epoch)
         self._keep_weights(self.current_epoch)
@@ -156,7 +156,7 @@ class StackModule(LightningModule):
         if leaving:
             self._leave(leaving)
 
-    def _note_epoch(self) -> None:
+    def _record_epoch(self) -> None:
         assert self._validated is not None
         epoch, engine, scale = self.current_epoch, self.engine, self._now.target_scale
         measured = self._measure("train", engine.train_outcomes, scale)
@@ -169,14 +169,14 @@ class StackModule(LightningModule):
         ).tolist()  # (columns, A): the epoch's only transfer from the device
         configs, networks = self._of_training(self.configs), self._of_training(self.networks)
         diagnosed = measured_networks(configs, networks, engine.parameters, self._now, epoch)
-        improved, called = [], self._call_back(measured)
+        improved, callback_columns = [], self._call_back(measured)
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
             pruned = sparsity_of(self.engine, place, self.configs[run], self.networks[run])
-            own = pruned | diagnosed.get(place, {}) | (called[place] if called else {})
-            record.history.append(dict(zip(measured, row, strict=True)) | own)
+            further_columns = pruned | diagnosed.get(place, {}) | (callback_columns[place] if callback_columns else {})
+            record.history.append(dict(zip(measured, row, strict=True)) | further_columns)
             monitored = record.history[-1][self.configs[run].monitor]
-            self._rates.note(run, monitored)
+            self._rates.update_plateau(run, monitored)
             if record.progress.update(epoch, monitored):
                 improved.append(place)
         self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
@@ -288,9 +288,9 @@ class StackModule(LightningModule):
         measured = self._measure("test", tested, samples.target_scale)
         for record, row in zip(self.records, torch.stack(list(measured.values()), -1).tolist(), strict=True):
             record.tested = dict(zip(measured, row, strict=True))
-        note_hits(self.configs, self.records, tested, self.data)
+        record_hits(self.configs, self.records, tested, self.data)
         if self._inspects:
-            note_confusion(self.records, tested)
+            record_confusion(self.records, tested)
 
     def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
         device = self._all.inputs.device  # after fit, `self.device` is the CPU again

@@ -1,4 +1,4 @@
-"""The test of the runs of a stack: with which weights, and what is recorded beside the metrics.
+"""The test of the runs of a stack: the tested weights, and the records beside the metrics.
 
 Letters: R runs.
 """
@@ -30,19 +30,19 @@ def tested_weights(
     return Snapshot.chosen(best, last, use_best).parameters
 
 
-def note_hits(
+def record_hits(
     configs: Sequence[Config], records: Sequence[RunRecord], tested: Outcomes, data: Sequence[Prepared]
 ) -> None:
     """Record which test samples were classified right, for the runs that record it."""
     if not any(cfg.tracking.test_hits for cfg in configs):
         return
     hits = (tested.classes() == tested.labels).cpu().numpy()
-    for run, (cfg, own) in enumerate(zip(configs, data, strict=True)):
+    for run, (cfg, prepared) in enumerate(zip(configs, data, strict=True)):
         if cfg.tracking.test_hits:
-            records[run].test_hits = test_hits.encode(hits[run], own.split.test, len(own.labels))
+            records[run].test_hits = test_hits.encode(hits[run], prepared.split.test, len(prepared.labels))
 
 
-def note_confusion(records: Sequence[RunRecord], tested: Outcomes) -> None:
+def record_confusion(records: Sequence[RunRecord], tested: Outcomes) -> None:
     """Record the confusion matrices of the runs whose test metrics are finite; of regressions there are none."""
     if tested.predictions is None:
         return

@@ -29,7 +29,7 @@ class TorchMLP(Classifier):
         self._skips: dict[int, int] = {}  # from the place of an addition to that of the value that is added
         self._dropouts: list[DropoutModule | Draws] = []
         self._base_rates: list[float] = []
-        self._noted: int | None = None  # the batch whose outcomes were kept last
+        self._recorded_batch: int | None = None  # the batch whose outcomes were kept last
         super().__init__(*args, **kwargs)
 
     def _add_layer(self, k: int, layer: LayerSpec, initial: Mapping[str, Tensor]) -> None:
@@ -64,7 +64,7 @@ class TorchMLP(Classifier):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self._noted = None
+        self._recorded_batch = None
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         if SCHEDULES[self.cfg.optimizer.schedule].follows_monitor:
@@ -73,16 +73,16 @@ class TorchMLP(Classifier):
                 set_rates(optimizer, self._base_rates, factor)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> Tensor:
-        inputs, labels, *given = batch
+        inputs, labels, *batch_weights = batch
         for dropout in self._dropouts:
             dropout.seed, dropout.epoch, dropout.step = self.cfg.seed, self.current_epoch, batch_index
         logits = self(inputs)
-        losses, weights = self.loss.samples(logits, labels), self.sample_weights(labels, given)  # (B,)
+        losses, weights = self.loss.samples(logits, labels), self.sample_weights(labels, batch_weights)  # (B,)
         if weights is not None:
             losses = losses * weights
-        if batch_index != self._noted:  # L-BFGS comes several times in a step
-            self._noted = batch_index
-            self.note("train", logits, labels, losses, weights)
+        if batch_index != self._recorded_batch:  # L-BFGS comes several times in a step
+            self._recorded_batch = batch_index
+            self.record_batch("train", logits, labels, losses, weights)
         return mean_over_batch(losses, weights)
 
     def configure_gradient_clipping(
@@ -91,22 +91,24 @@ class TorchMLP(Classifier):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """What happens between the gradient and the optimizer's step."""
+        """Clip and mask the gradients, and apply a weight decay that torch's optimizer does not have."""
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         settings = self.cfg.optimizer
-        each_gradient = {name: self.get_parameter(name).grad for name in self.network.shapes}  # a stack's order
-        gradients = {name: gradient for name, gradient in each_gradient.items() if gradient is not None}
+        all_gradients = {name: self.get_parameter(name).grad for name in self.network.shapes}  # a stack's order
+        gradients = {name: gradient for name, gradient in all_gradients.items() if gradient is not None}
         if self.pruning is not None:
             self.pruning.mask(gradients)
         clip_run_(list(gradients.values()), settings.clip_norm, settings.clip_value)
         if settings.weight_decay == 0 or has_own_decay(settings):
             return
-        each = parameter_settings(self.cfg.model, settings, self.network) or {}
+        settings_by_name = parameter_settings(self.cfg.model, settings, self.network) or {}
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
         decoupled = torch.tensor([is_decoupled(settings)])
         for name in self.network.shapes:
             parameter = self.get_parameter(name)
-            decay = torch.tensor([each[name][1] if each else settings.weight_decay], dtype=torch.float64)
+            decay = torch.tensor(
+                [settings_by_name[name][1] if settings_by_name else settings.weight_decay], dtype=torch.float64
+            )
             values, gradient = parameter.detach().unsqueeze(0), parameter.grad
             assert gradient is not None
             penalty = WeightDecay(decay, decoupled, [values])
@@ -115,11 +117,11 @@ class TorchMLP(Classifier):
 
     def _forget_state(self) -> None:
         settings = self.cfg.optimizer
-        first = OPTIMIZERS[settings.name].further_state(settings, 0)
+        initial_state = OPTIMIZERS[settings.name].further_state(settings, 0)
         for optimizer in self.trainer.optimizers:
             for state in optimizer.state.values():
                 for name, value in state.items():
-                    value.copy_(first.get(name, torch.zeros(())))
+                    value.copy_(initial_state.get(name, torch.zeros(())))
 
     def configure_optimizers(self) -> Any:
         by_step, steps = changes_by_step(self.cfg.optimizer), 1
@@ -157,14 +159,18 @@ def make_optimizer(
     settings = cfg.optimizer
     rule = OPTIMIZERS[settings.name]
     shared: dict[str, Any] = {"lr": settings.lr} | rule.arguments(settings)
-    its_decay = has_own_decay(settings)
+    is_own_decay = has_own_decay(settings)
     if rule.has_decay:
-        shared["weight_decay"] = settings.weight_decay if its_decay else 0.0
-    each = parameter_settings(cfg.model, settings, network)
+        shared["weight_decay"] = settings.weight_decay if is_own_decay else 0.0
+    settings_by_name = parameter_settings(cfg.model, settings, network)
     groups: Any = list(parameters.values())
-    if each is not None:
+    if settings_by_name is not None:
         groups = [
-            {"params": [parameter], "lr": each[name][0], "weight_decay": each[name][1] if its_decay else 0.0}
+            {
+                "params": [parameter],
+                "lr": settings_by_name[name][0],
+                "weight_decay": settings_by_name[name][1] if is_own_decay else 0.0,
+            }
             | rule.group_options(network, name)
             for name, parameter in parameters.items()
         ]
@@ -181,22 +187,27 @@ def make_optimizer(
 
 
 def advance(
-    cfg: Config, made: tuple[torch.optim.Optimizer, Any], epochs: int, steps: int, taken: int, reduced: float
+    cfg: Config,
+    optimizer_and_schedule: tuple[torch.optim.Optimizer, Any],
+    epochs: int,
+    steps: int,
+    total_steps: int,
+    reduced: float,
 ) -> None:
-    """Bring what `make_optimizer` has made to where it is after some epochs; rates are functions of the counts alone.
+    """Set the optimizer and schedule of `make_optimizer` to their state after `epochs` epochs.
 
     Args:
-        epochs, steps: so many epochs of so many steps.
-        taken: steps in all.
+        epochs, steps: finished epochs, and steps in each.
+        total_steps: of all epochs.
         reduced: the factor of the plateaus of the epochs before the last one.
     """
-    settings, (optimizer, schedule) = cfg.optimizer, made
+    settings, (optimizer, schedule) = cfg.optimizer, optimizer_and_schedule
     if SCHEDULES[settings.schedule].follows_monitor:
         place = epochs - 1, cfg.trainer.max_epochs, cfg.swa
         factor = rate_factor(settings, *place, step=steps - 1, steps=steps, reduced=reduced)
         set_rates(optimizer, [group["lr"] for group in optimizer.param_groups], factor)
     if schedule is not None:
-        count = taken if changes_by_step(settings) else epochs
+        count = total_steps if changes_by_step(settings) else epochs
         schedule.last_epoch, schedule._step_count = count - 1, count
         with warnings.catch_warnings():
             # the optimizer has not made a step: its first one imports torch's compiler, two seconds

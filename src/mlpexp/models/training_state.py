@@ -31,8 +31,8 @@ class RunRecord:
     """test samples by true and by predicted class; empty unless layers are inspected, too"""
     test_hits: str = ""
     """see `store.test_hits`; empty unless recorded"""
-    left: str = ""
-    """why halving stopped the run"""
+    stop_reason: str = ""
+    """why halving or a pruner stopped the run before its end"""
 
     @classmethod
     def of(
@@ -57,7 +57,7 @@ class RunRecord:
         return self.progress.stopped or len(self.history) >= max_epochs
 
     def copy(self) -> "RunRecord":
-        """To continue from: what is recorded further does not change this one; without the test."""
+        """A copy to continue from, without the test; recording in it does not change this record."""
         return RunRecord(replace(self.progress), list(self.history), list(self.layer_rows))
 
 
@@ -75,7 +75,7 @@ class Snapshot:
     @classmethod
     def from_engine(cls, engine: StackEngine) -> "Snapshot":
         """The engine's present values, copied."""
-        return cls(engine.parameters, engine.state)._each(torch.clone)
+        return cls(engine.parameters, engine.state)._map(torch.clone)
 
     def take(self, engine: StackEngine, places: list[int], runs: list[int]) -> None:
         """Copy the engine's rows `places` to the rows `runs`."""
@@ -90,11 +90,11 @@ class Snapshot:
 
     def row(self, run: int) -> "Snapshot":
         """One run alone, in memory of its own on the host, with R = 1."""
-        return self.view(run)._each(lambda values: values.to("cpu", copy=True))
+        return self.view(run)._map(lambda values: values.to("cpu", copy=True))
 
     def view(self, run: int) -> "Snapshot":
         """One run alone, in the memory of the stack, with R = 1."""
-        return self._each(lambda values: values[run : run + 1])
+        return self._map(lambda values: values[run : run + 1])
 
     def fill(self, rows: Sequence["Snapshot"]) -> None:
         """Overwrite all runs, each with a row; a run whose former neighbours had no momentum either has no state."""
@@ -114,8 +114,10 @@ class Snapshot:
     @staticmethod
     def chosen(best: "Snapshot", last: "Snapshot", use_best: list[bool]) -> "Snapshot":
         """For each run the parameters of `best` or of `last`."""
-        runs, others = torch.tensor(use_best), last.parameters
-        return Snapshot({name: choose_runs(runs, one, others[name]) for name, one in best.parameters.items()}, {})
+        runs = torch.tensor(use_best)
+        return Snapshot(
+            {name: choose_runs(runs, values, last.parameters[name]) for name, values in best.parameters.items()}, {}
+        )
 
     def averaged(self, runs: Sequence[bool]) -> "Snapshot":
         """The same with the averages of these runs in the place of their parameters."""
@@ -123,15 +125,15 @@ class Snapshot:
             return self
         pairs = zip(self.parameters.items(), self.state[AVERAGE], strict=True)
         chosen = torch.tensor(runs)
-        return Snapshot({name: choose_runs(chosen, own, values) for (name, values), own in pairs}, self.state)
+        return Snapshot({name: choose_runs(chosen, averages, values) for (name, values), averages in pairs}, self.state)
 
     def cpu(self) -> "Snapshot":
         """Move everything to the host."""
-        moved = self._each(Tensor.cpu)
+        moved = self._map(Tensor.cpu)
         self.parameters, self.state = moved.parameters, moved.state
         return self
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Snapshot":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Snapshot":
         return Snapshot(
             {name: change(values) for name, values in self.parameters.items()},
             {name: [change(values) for values in tensors] for name, tensors in self.state.items()},

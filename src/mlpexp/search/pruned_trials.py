@@ -227,7 +227,7 @@ class PrunedTraining:
         places = [self._places[run] for run in candidate.runs if run in self._places]
         for place in places:
             if place in paused.states:
-                paused.states[place].record.left = reason
+                paused.states[place].record.stop_reason = reason
         yield from paused.write([place for place in places if place in paused.states])
         for run in candidate.runs:
             if run in self._places and (outcome := self._outcomes[self._places[run]]).is_known:

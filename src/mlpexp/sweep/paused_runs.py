@@ -109,7 +109,7 @@ class PausedRuns:
         return self.states[place].record.has_ended(self._sweep[place].config.trainer.max_epochs)
 
     def write(self, places: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
-        """Write runs that leave; a run that leaves before its end has its reason in `record.left`."""
+        """Write runs that leave; a run that leaves before its end has its reason in `record.stop_reason`."""
         with signals.deferred():
             for place in places:
                 job = self._sweep[place]

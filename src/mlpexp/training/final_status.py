@@ -44,8 +44,8 @@ def conclude(cfg: Config, data: Prepared, record: RunRecord) -> Conclusion:
         parts = ", ".join(plugin_parts(cfg))
         reason = f"diverged in epoch {diverged}: the loss is no longer finite" + (f" ({parts})" if parts else "")
         return Conclusion("diverged", epoch, metrics, reason)
-    if record.left:
-        return Conclusion("stopped", epoch, metrics, record.left)
+    if record.stop_reason:
+        return Conclusion("stopped", epoch, metrics, record.stop_reason)
     judged = history and not CUT_SHORT & cfg.trainer.flags.keys()
     if judged and (message := _chance_message(cfg, data, history)):
         return Conclusion("chance", epoch, metrics, message)
