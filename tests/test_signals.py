@@ -98,6 +98,36 @@ def test_a_signal_in_a_callback_whose_exceptions_python_drops_stops_the_program_
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "stopped by SIGTERM 143\n", "")
 
 
+IN_THE_HOOK = """
+import os, signal, sys, time
+from mlpexp.runtime import signals
+from mlpexp.runtime.errors import Interrupted
+
+def hook(dropped):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0)  # the handler runs here, where its exception cannot leave
+
+class Raising:
+    def __del__(self):
+        raise ValueError
+
+sys.unraisablehook = hook
+with signals.interruptible():
+    try:
+        Raising()
+        for _ in range(1000):
+            time.sleep(0.01)
+        print("went on")
+    except Interrupted as error:
+        print(error, error.exit_code)
+"""
+
+
+def test_a_signal_while_python_reports_a_dropped_exception_stops_the_program_all_the_same():
+    ended = subprocess.run([sys.executable, "-c", IN_THE_HOOK], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "stopped by SIGTERM 143\n", "")
+
+
 AS_A_WORKER_STARTS = """
 import os, signal, sys
 from concurrent import futures

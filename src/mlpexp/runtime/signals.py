@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP raise `Interrupted`, so that every layer can save what is finished."""
 
+import _thread
 import os
 import signal
 import sys
@@ -133,6 +134,9 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     if _is_repeated():
         return
+    if _is_called_by(_unraisable, frame):  # an exception from here would be dropped, too
+        _send_again(signal.Signals(number))
+        return
     _state.stopped_at = time.monotonic()
     if _state.deferring:
         _state.pending = signal.Signals(number)
@@ -150,10 +154,32 @@ def _unraisable(otherwise: Callable[[Any], Any], dropped: Any) -> None:
     if not isinstance(dropped.exc_value, Interrupted):
         otherwise(dropped)
         return
-    _state.stopped_at = None
-    timer = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, _state.raised))
-    timer.daemon = True
-    timer.start()
+    _send_again(_state.raised)
+
+
+def _send_again(number: signal.Signals) -> None:
+    """Send the main thread a signal until its exception is raised; may be called in a signal's handler."""
+    _state.stopped_at, _state.raised = None, number
+    _thread.start_new_thread(_send_until_raised, (number,))  # `threading` holds locks where a handler may interrupt it
+
+
+def _send_until_raised(number: signal.Signals) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    time.sleep(AGAIN_S)
+    while _state.stopped_at is None:
+        signal.pthread_kill(main, number)
+        if signal.getsignal(number) is not _stop:  # the block has ended
+            break
+        time.sleep(AGAIN_S)
+
+
+def _is_called_by(function: Callable[..., Any], frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is function.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_repeated() -> bool:
