@@ -28,7 +28,7 @@ FLOORS = [
     "config",
     "tracking extend",
     "store engine",
-    "models",
+    "models tracking.curves_file tracking.wandb_tracker",
     "training analysis",
     "sweep",
     "search evaluation api.estimators",

@@ -17,7 +17,7 @@ from mlpexp.tracking.figures.plot_style import (
     LEGEND,
     VERMILION,
     class_legend,
-    class_look,
+    class_style,
     headline,
     in_house_style,
     new_figure,
@@ -95,7 +95,7 @@ def scatter(
     present = np.unique(labels).tolist()
     for c in present:
         mine = points[labels == c]
-        axes.scatter(mine[:, 0], mine[:, 1], s=size, lw=0, alpha=0.8, **class_look(c))
+        axes.scatter(mine[:, 0], mine[:, 1], s=size, lw=0, alpha=0.8, **class_style(c))
     wrong = labels != predicted
     if wrong.any():
         axes.scatter(points[wrong, 0], points[wrong, 1], s=3 * size + 20, facecolor="none", edgecolor=INK, lw=1)
@@ -117,7 +117,7 @@ def scatter(
     if wrong.any():
         ring = Line2D([], [], ls="", marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
         further.append((ring, f"{int(wrong.sum())} wrong"))
-    class_legend(axes, present, class_names, class_look, further)
+    class_legend(axes, present, class_names, class_style, further)
     axes.margins(0.06)
     if axis_names is None:
         axes.set_xticks([])

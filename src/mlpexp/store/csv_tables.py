@@ -27,10 +27,10 @@ def csv_parts(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[
     """The same in pieces of so many rows that a long table is never in memory as a whole."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow([_cell(name) for name in header])
+    writer.writerow([safe_cell(name) for name in header])
     iterator = iter(rows)
     while True:
-        writer.writerows([_cell(value) for value in row] for row in islice(iterator, PIECE))
+        writer.writerows([safe_cell(value) for value in row] for row in islice(iterator, PIECE))
         if not (piece := content.getvalue()):
             return
         yield piece
@@ -43,7 +43,8 @@ def original(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def _cell(value: Any) -> Any:
+def safe_cell(value: Any) -> Any:
+    """What is written for a value."""
     if isinstance(value, str):
         if value[:1] not in _RISKY:  # as nearly all are
             return value

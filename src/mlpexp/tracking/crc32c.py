@@ -37,7 +37,7 @@ def crc32cs(items: Sequence[bytes]) -> list[int]:
         content[end - len(data) : end - len(data) + 4] ^= 0xFF  # instead of starting with 0xFFFFFFFF
     shares = table[content.reshape(-1, BLOCK) + offsets]  # (rows, BLOCK)
     blocks = iter(np.bitwise_xor.reduce(shares, axis=1).tolist())
-    found = []
+    checksums = []
     for count in rows:
         crc = 0
         for block in islice(blocks, count):
@@ -46,17 +46,17 @@ def crc32cs(items: Sequence[bytes]) -> list[int]:
                 for place in range(4):
                     block ^= int(table[place * 256 + (crc >> 8 * place & 0xFF)])  # noqa: PLW2901
             crc = block
-        found.append(crc ^ 0xFFFFFFFF)
-    return found
+        checksums.append(crc ^ 0xFFFFFFFF)
+    return checksums
 
 
 @cache
 def _table() -> tuple[np.ndarray, np.ndarray]:
     shares = np.empty((BLOCK, 256), dtype=np.uint32)
-    last = np.arange(256, dtype=np.uint32)
+    row = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        last = np.where(last & 1, last >> 1 ^ POLYNOMIAL, last >> 1)
-    shares[-1] = last
+        row = np.where(row & 1, row >> 1 ^ POLYNOMIAL, row >> 1)
+    shares[-1] = row
     for place in range(BLOCK - 2, -1, -1):
-        shares[place] = last[shares[place + 1] & 0xFF] ^ shares[place + 1] >> 8
+        shares[place] = row[shares[place + 1] & 0xFF] ^ shares[place + 1] >> 8
     return shares.ravel(), np.arange(BLOCK) * 256

@@ -2,17 +2,16 @@
 
 import csv
 import io
-import os
 from collections.abc import Container, Iterable, Iterator, Sequence
-from pathlib import Path
 
+from mlpexp.store import atomic_files
+from mlpexp.store.csv_tables import safe_cell
 from mlpexp.tracking.trackers import Group, TrackedRun
 
 NAME = "curves.csv"
 COLUMNS = ("run", "training", "epoch", "metric", "value")
 STATUS = "status"  # the metric in the last row of a run, whose value is its status
 DIGITS = 16  # of a run's identity that name its training
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates a cell that begins with one of them
 
 Row = list[str]
 
@@ -36,13 +35,13 @@ class CurvesFile:
             return
         shorter = {name[:DIGITS] for run in runs for name in run.earlier} & self._complete
         if self._is_new or shorter:
-            kept = [row for row in self._rows() if row[1] in self._complete and row[1] not in shorter]
-            self._replace(self._path, [list(COLUMNS), *kept])
+            rows = [row for row in self._rows() if row[1] in self._complete and row[1] not in shorter]
+            atomic_files.refuse_link(self._path)
+            atomic_files.write(self._path, _text([COLUMNS, *rows]))
             self._complete -= shorter
             self._is_new = False
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(self._path, flags), "wb") as file:
-            file.write(_text(row for run in runs if run.identity not in self.known() for row in _rows_of(run)))
+        new = (row for run in runs if run.identity not in self.known() for row in _rows_of(run))
+        atomic_files.append(self._path, _text(new))
         self._complete |= {run.identity[:DIGITS] for run in runs}
 
     def close(self) -> None: ...
@@ -53,17 +52,6 @@ class CurvesFile:
             return
         with self._path.open(encoding="utf-8", newline="") as file:
             yield from (row for row in csv.reader(file) if len(row) == len(COLUMNS) and row != list(COLUMNS))
-
-    @staticmethod
-    def _replace(path: Path, rows: Iterable[Row]) -> None:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise OSError(f"{path} is not a regular file; move it away")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            temporary.write_bytes(_text(rows))
-            temporary.rename(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 class _Identities:
@@ -77,18 +65,17 @@ class _Identities:
 
 
 def _rows_of(run: TrackedRun) -> Iterator[Row]:
-    training = run.identity[:DIGITS]
-    name = f"'{run.name}" if run.name[:1] in FORMULA else run.name
+    name, training = safe_cell(run.name), run.identity[:DIGITS]
     for epoch, values in enumerate(run.history):
         for metric, value in values.items():
             yield [name, training, str(epoch), metric, str(value)]
-    last = "" if run.epoch is None else str(run.epoch)
+    final_epoch = "" if run.epoch is None else str(run.epoch)
     for metric, value in run.summary.items():
-        yield [name, training, last, metric, str(value)]
-    yield [name, training, last, STATUS, run.status]
+        yield [name, training, final_epoch, metric, str(value)]
+    yield [name, training, final_epoch, STATUS, run.status]
 
 
-def _text(rows: Iterable[Row]) -> bytes:
+def _text(rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue()

@@ -101,17 +101,17 @@ def carried_over(files: Sequence[Path], until: float) -> Iterator[Event]:
     Raises:
         UserError: one of them is no regular file, or cannot be read.
     """
-    seen: set[tuple[str, int]] = set()
+    written: set[tuple[str, int]] = set()
     for path in files:
         for record, checksum in _contents(safe_files.read_bytes(path, MAX_BYTES)):
             if checksum != struct.pack("<I", masked_crc32c(record)):
                 break
             event = Event.FromString(record)
             points = {(value.tag, event.step) for value in event.summary.value}
-            if event.wall_time <= until and points and not points <= seen:
+            if event.wall_time <= until and points and not points <= written:
                 if not any(tag.startswith(OF_THE_END) for tag, _ in points):
                     yield event
-                seen |= points
+                written |= points
 
 
 def epoch_times(content: bytes) -> dict[int, float]:
@@ -136,10 +136,10 @@ def _file_version(wall_time: float) -> Event:
 
 def _records(events: Sequence[Event]) -> bytes:
     contents = [event.SerializeToString() for event in events]
-    parts: list[bytes] = []
+    pieces: list[bytes] = []
     for content, checksum in zip(contents, masked_crc32cs(contents), strict=True):
-        parts += [_length(len(content)), content, struct.pack("<I", checksum)]
-    return b"".join(parts)
+        pieces += [_length(len(content)), content, struct.pack("<I", checksum)]
+    return b"".join(pieces)
 
 
 @lru_cache(maxsize=4096)

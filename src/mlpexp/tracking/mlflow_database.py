@@ -63,20 +63,20 @@ class MlflowDatabase:
         try:
             if not all(_is_known(connection, table, names.split()) for table, names in COLUMNS.items()):
                 return None
-            found = connection.execute(
+            experiments = connection.execute(
                 "SELECT experiment_id, artifact_location FROM experiments "
                 "WHERE name = ? AND lifecycle_stage = 'active'",
                 (experiment,),
             ).fetchall()
         except sqlite3.OperationalError:
             return None
-        if len(found) != 1 or (artifacts := _local(str(found[0][1]))) is None:
+        if len(experiments) != 1 or (artifacts := _local_path(str(experiments[0][1]))) is None:
             return None
-        return cls(connection, found[0][0], artifacts, group)
+        return cls(connection, experiments[0][0], artifacts, group)
 
     def runs(self) -> dict[str, list[str]]:
         """The complete runs by their identities; those that a crash has left incomplete are removed."""
-        found: defaultdict[str, list[str]] = defaultdict(list)
+        names: defaultdict[str, list[str]] = defaultdict(list)
         incomplete: list[str] = []  # a client was killed
         for run, identity, status in self._connection.execute(
             "SELECT own.run_uuid, own.value, runs.status FROM tags AS own "
@@ -89,9 +89,9 @@ class MlflowDatabase:
             if status == "RUNNING":
                 incomplete.append(run)
             else:
-                found[identity].append(run)
+                names[identity].append(run)
         self.remove(incomplete)
-        return dict(found)
+        return dict(names)
 
     def parent(self, name: str) -> str:
         """The run of the sweep, made where there is none."""
@@ -100,15 +100,15 @@ class MlflowDatabase:
             return self._parent(name)
 
     def _parent(self, name: str) -> str:
-        found = self._connection.execute(
+        parent = self._connection.execute(
             "SELECT runs.run_uuid FROM runs JOIN tags ON runs.run_uuid = tags.run_uuid "
             "WHERE tags.key = 'mlpexp.group' AND tags.value = ? AND runs.lifecycle_stage = 'active' AND "
             "runs.experiment_id = ? AND runs.run_uuid NOT IN "
             "(SELECT run_uuid FROM tags WHERE key = 'mlpexp.identity')",
             (self._group, self._experiment),
         ).fetchone()
-        if found is not None:
-            return str(found[0])
+        if parent is not None:
+            return str(parent[0])
         rows: Rows = defaultdict(list)
         run = uuid.uuid4().hex
         self._add_run(rows, run, name, "RUNNING", int(1000 * time.time()), None)
@@ -128,7 +128,7 @@ class MlflowDatabase:
             metrics = [(key, value, moment, step, is_nan, name) for key, value, is_nan, moment, step in points]
             rows["metrics"] += metrics
             rows["latest_metrics"] += {row[0]: row for row in metrics}.values()
-            self._keep(name, run.files)
+            self._store_artifacts(name, run.files)
         self._connection.execute("BEGIN IMMEDIATE")
         with self._connection:
             self._insert(rows)
@@ -144,7 +144,7 @@ class MlflowDatabase:
             )
 
     def finish(self, parent: str, artifacts: Mapping[str, Path]) -> None:
-        self._keep(parent, artifacts)
+        self._store_artifacts(parent, artifacts)
         with self._connection:
             self._connection.execute(
                 "UPDATE runs SET status = 'FINISHED', end_time = ? WHERE run_uuid = ?",
@@ -160,7 +160,7 @@ class MlflowDatabase:
         for table, content in rows.items():
             self._connection.executemany(_INSERT[table], content)
 
-    def _keep(self, run: str, files: Mapping[str, Path]) -> None:
+    def _store_artifacts(self, run: str, files: Mapping[str, Path]) -> None:
         """Give a run its artifacts: links to files that are never changed in place, copies on another disk."""
         for name, path in files.items():
             place = self._artifacts / run / "artifacts" / name
@@ -174,13 +174,13 @@ class MlflowDatabase:
 
 def tags_of(run: TrackedRun, group: str, parent: str | None) -> dict[str, str]:
     """MLflow's tags of a run."""
-    found = {"mlflow.runName": run.name, "mlflow.source.name": "mlpexp", "mlflow.source.type": "LOCAL"}
-    found |= {IDENTITY: run.identity, GROUP: group, STATUS: run.status}
+    tags = {"mlflow.runName": run.name, "mlflow.source.name": "mlpexp", "mlflow.source.type": "LOCAL"}
+    tags |= {IDENTITY: run.identity, GROUP: group, STATUS: run.status}
     if parent is not None:
-        found[PARENT] = parent
+        tags[PARENT] = parent
     if run.message:
-        found["mlflow.note.content"] = run.message[:MAX_VALUE]
-    return found
+        tags["mlflow.note.content"] = run.message[:MAX_VALUE]
+    return tags
 
 
 def params_of(run: TrackedRun) -> dict[str, str]:
@@ -203,7 +203,7 @@ def _is_known(connection: sqlite3.Connection, table: str, names: Sequence[str]) 
     return {*names} <= {column[1] for column in columns} and needed <= {*names}
 
 
-def _local(location: str) -> Path | None:
+def _local_path(location: str) -> Path | None:
     if location.startswith("/"):
         return Path(location)
     parts = urlsplit(location)

@@ -40,10 +40,10 @@ class MlflowTracker:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
         file = database_file(uri, group.home)
-        where = uri if file is None else f"sqlite:///{file}"
-        self._store = (
-            MlflowClientStore(where, experiment, group) if file is None else _database(file, where, experiment, group)
-        )
+        if file is None:
+            self._store: MlflowDatabase | MlflowClientStore = MlflowClientStore(uri, experiment, group)
+        else:
+            self._store = _database(file, experiment, group)
         self._runs = dict(self._store.runs())
 
     def known(self) -> Container[str]:
@@ -52,8 +52,8 @@ class MlflowTracker:
     def record(self, runs: Sequence[TrackedRun]) -> None:
         parent = self._store.parent(self._group.name) if self._group.is_sweep else None
         new = [run for run in runs if run.identity not in self._runs]
-        made = self._store.add(new, parent)
-        self._runs |= {run.identity: [name] for run, name in zip(new, made, strict=True)}
+        names = self._store.add(new, parent)
+        self._runs |= {run.identity: [name] for run, name in zip(new, names, strict=True)}
         shorter = {name for run in runs for name in run.earlier if name in self._runs}
         self._store.remove([run for name in shorter for run in self._runs[name]])
         for name in shorter:
@@ -61,15 +61,15 @@ class MlflowTracker:
 
     def close(self) -> None:
         if self._group.is_sweep and self._runs:
-            there = {name: path for name in OF_THE_SWEEP if (path := self._group.directory / name).is_file()}
-            self._store.finish(self._store.parent(self._group.name), there)
+            files = {name: path for name in OF_THE_SWEEP if (path := self._group.directory / name).is_file()}
+            self._store.finish(self._store.parent(self._group.name), files)
 
 
-def _database(file: Path, uri: str, experiment: str, group: Group) -> "MlflowDatabase | MlflowClientStore":
+def _database(file: Path, experiment: str, group: Group) -> "MlflowDatabase | MlflowClientStore":
     """The SQLite file itself, where MLflow has made it and its tables are as they are known here."""
-    if (found := MlflowDatabase.opened(file, experiment, group.key)) is not None:
-        return found
-    client = MlflowClientStore(uri, experiment, group)  # makes the tables and the experiment
+    if (database := MlflowDatabase.opened(file, experiment, group.key)) is not None:
+        return database
+    client = MlflowClientStore(f"sqlite:///{file}", experiment, group)  # makes the tables and the experiment
     return MlflowDatabase.opened(file, experiment, group.key) or client
 
 
@@ -81,14 +81,14 @@ class MlflowClientStore:
 
         self._client: Any = MlflowClient(uri)
         self._group = group.key
-        found = self._client.get_experiment_by_name(experiment)
-        if found is not None and found.lifecycle_stage != "active":
+        stored = self._client.get_experiment_by_name(experiment)
+        if stored is not None and stored.lifecycle_stage != "active":
             raise ValueError(f"MLflow's experiment {experiment} is deleted; restore it, or set MLFLOW_EXPERIMENT_NAME")
-        self._experiment = self._client.create_experiment(experiment) if found is None else found.experiment_id
+        self._experiment = self._client.create_experiment(experiment) if stored is None else stored.experiment_id
         self._parent: str | None = None
 
     def runs(self) -> dict[str, list[str]]:
-        found: defaultdict[str, list[str]] = defaultdict(list)
+        names: defaultdict[str, list[str]] = defaultdict(list)
         for run in self._search():
             identity = run.data.tags.get(IDENTITY)
             if identity is None:
@@ -96,8 +96,8 @@ class MlflowClientStore:
             elif run.info.status == "RUNNING":
                 self._client.delete_run(run.info.run_id)
             else:
-                found[identity].append(run.info.run_id)
-        return dict(found)
+                names[identity].append(run.info.run_id)
+        return dict(names)
 
     def parent(self, name: str) -> str:
         if self._parent is None:
@@ -130,14 +130,14 @@ class MlflowClientStore:
         from mlflow.entities import Metric, Param
 
         tags = tags_of(run, self._group, parent)
-        made = self._client.create_run(self._experiment, int(1000 * run.started), tags, run.name)
-        name = str(made.info.run_id)
+        created = self._client.create_run(self._experiment, int(1000 * run.started), tags, run.name)
+        name = str(created.info.run_id)
         params = [Param(key, value) for key, value in params_of(run).items()]
         metrics = [Metric(*point) for point in points_of(run)]
-        for first in range(0, len(params), MAX_PARAMS):
-            self._client.log_batch(name, params=params[first : first + MAX_PARAMS])
-        for first in range(0, len(metrics), MAX_METRICS):
-            self._client.log_batch(name, metrics=metrics[first : first + MAX_METRICS])
+        for start in range(0, len(params), MAX_PARAMS):
+            self._client.log_batch(name, params=params[start : start + MAX_PARAMS])
+        for start in range(0, len(metrics), MAX_METRICS):
+            self._client.log_batch(name, metrics=metrics[start : start + MAX_METRICS])
         self._upload(name, run.files)
         self._client.set_terminated(name, STATUSES[run.status], int(1000 * run.ended))
         return name

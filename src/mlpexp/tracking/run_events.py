@@ -85,8 +85,8 @@ def curve_titles(
     names: Sequence[str] | None = None, num_outputs: int = 0, loss: str = "cross_entropy"
 ) -> tuple[tuple[str, str], ...]:
     """Each metric (see `nn/metric_columns.py`) as it is in tags, and the title of its chart."""
-    each = [column.removeprefix("val/") for column in columns("val", names=names, num_outputs=num_outputs)]
-    return tuple((name, title(name, [loss])) for name in each)
+    metrics = [column.removeprefix("val/") for column in columns("val", names=names, num_outputs=num_outputs)]
+    return tuple((name, title(name, [loss])) for name in metrics)
 
 
 def layers_event(epoch: int, rows: Sequence[Sequence[float | str]], wall_time: float) -> Event:
@@ -122,8 +122,8 @@ def confusion_table(counts: Sequence[Sequence[int]], class_names: Sequence[str],
     for name, row in zip(names, counts, strict=True):
         lines.append(f"| **{name}** | " + " | ".join(str(count or "") for count in row) + " |")
     right, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
-    said = f"{right} of {total} test samples are right. Rows: the true class; columns: the predicted one."
-    return text("confusion/test", step, f"{said}\n\n" + "\n".join(lines), wall_time)
+    caption = f"{right} of {total} test samples are right. Rows: the true class; columns: the predicted one."
+    return text("confusion/test", step, f"{caption}\n\n" + "\n".join(lines), wall_time)
 
 
 def train_against_validation(wall_time: float, titles: Sequence[tuple[str, str]]) -> Event:

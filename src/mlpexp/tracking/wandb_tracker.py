@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mlpexp.store import atomic_files
 from mlpexp.tracking.trackers import Group, TrackedRun
 
 LISTED = ".wandb_runs"
@@ -40,31 +41,29 @@ class WandbTracker:
         for run in runs:
             if run.identity in self._runs:
                 continue
-            own = hashlib.sha256(f"{self._group.key} {run.identity}".encode()).hexdigest()[:16]
+            new = hashlib.sha256(f"{self._group.key} {run.identity}".encode()).hexdigest()[:16]
             # what is trained further stays the same run
-            name = next((self._runs[before] for before in run.earlier if before in self._runs), own)
+            name = next((self._runs[earlier] for earlier in run.earlier if earlier in self._runs), new)
             self._write(run, name)
             self._runs[run.identity] = name
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(self._list, flags, 0o666), "w") as file:
-                file.write(f"{json.dumps([run.identity, name])}\n")
+            atomic_files.append(self._list, f"{json.dumps([run.identity, name])}\n")
 
     def close(self) -> None: ...
 
     def _read(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         if self._list.is_file():
             for line in self._list.read_text().splitlines():
                 with suppress(ValueError):  # truncated by a crash
                     identity, name = json.loads(line)
-                    found[identity] = name
-        return found
+                    names[identity] = name
+        return names
 
     def _write(self, run: TrackedRun, name: str) -> None:
         import wandb
 
-        before = self._offline_copies(name)
-        own = wandb.init(
+        old_copies = self._offline_copies(name)
+        wandb_run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
             dir=str(self._place),
             id=name,
@@ -78,19 +77,19 @@ class WandbTracker:
             ),
         )
         try:
-            about = {"mlpexp.identity": run.identity, "mlpexp.group": self._group.key}
-            own.config.update({**run.params, **about}, allow_val_change=True)
+            keys = {"mlpexp.identity": run.identity, "mlpexp.group": self._group.key}
+            wandb_run.config.update({**run.params, **keys}, allow_val_change=True)
             for epoch, values in enumerate(run.history):
-                if epoch >= own.step:  # of a run that was there already the server has the others
-                    own.log(dict(values), step=epoch)
-            own.summary.update({**run.summary, "status": run.status, "message": run.message})
+                if epoch >= wandb_run.step:  # of a run that was there already the server has the others
+                    wandb_run.log(dict(values), step=epoch)
+            wandb_run.summary.update({**run.summary, "status": run.status, "message": run.message})
             for file, path in run.files.items():
-                own.save(str(path), base_path=str(path.parents[file.count("/")]), policy="now")
+                wandb_run.save(str(path), base_path=str(path.parents[file.count("/")]), policy="now")
         except BaseException:
-            own.finish(exit_code=1)
+            wandb_run.finish(exit_code=1)
             raise
-        own.finish(exit_code=int(run.status in FAILED))
-        for copy in before:  # the whole run is in the new one
+        wandb_run.finish(exit_code=int(run.status in FAILED))
+        for copy in old_copies:  # the whole run is in the new one
             shutil.rmtree(copy)
 
     def _offline_copies(self, name: str) -> list[Path]:

@@ -102,10 +102,10 @@ def layer_lines(
     else:
         axes.set_ylim(0, 1)
         _name_values(axes, short(unit or name, 40))
-    named = np.unique(np.linspace(0, layers - 1, min(layers, LEGEND)).round().astype(int))
+    in_legend = np.unique(np.linspace(0, layers - 1, min(layers, LEGEND)).round().astype(int))
     axes.legend(
-        [lines[layer] for layer in named],
-        [f"layer {layer}" for layer in named],
+        [lines[layer] for layer in in_legend],
+        [f"layer {layer}" for layer in in_legend],
         loc="upper left",
         bbox_to_anchor=(1.01, 1.02),
         fontsize=9,

@@ -123,21 +123,21 @@ def class_legend(
     axes: Axes,
     present: Sequence[int],
     class_names: Sequence[str],
-    look: Callable[[int], dict[str, Any]],
-    further: Sequence[tuple[Line2D, str]] = (),
+    style_of: Callable[[int], dict[str, Any]],
+    other_entries: Sequence[tuple[Line2D, str]] = (),
 ) -> None:
     """Name the first `LEGEND` classes that are present, beside the axes.
 
     Args:
-        look: colour and marker of a class.
-        further: entries below the classes.
+        style_of: colour and marker of a class.
+        other_entries: below the classes.
     """
     style: dict[str, Any] = {"ls": "", "markersize": 6, "markeredgewidth": 0}
-    entries = [(Line2D([], [], **style, **look(c)), short(class_names[c], 14)) for c in present[:LEGEND]]
-    handles, names = zip(*entries, *further, strict=True)
+    entries = [(Line2D([], [], **style, **style_of(c)), short(class_names[c], 14)) for c in present[:LEGEND]]
+    handles, names = zip(*entries, *other_entries, strict=True)
     axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="true class", alignment="left")
 
 
-def class_look(c: int) -> dict[str, Any]:
+def class_style(c: int) -> dict[str, Any]:
     """The colour and marker of a class's samples."""
     return {"color": CLASSES[c % len(CLASSES)], "marker": MARKERS[c // len(CLASSES) % len(MARKERS)]}

@@ -15,7 +15,7 @@ from mlpexp.tracking.figures.plot_style import (
     GRID,
     PT,
     class_legend,
-    class_look,
+    class_style,
     headline,
     in_house_style,
     new_figure,
@@ -104,8 +104,8 @@ def predicted_values(
         axes.grid(color=GRID)
         axes.set_xlabel(f"{short(name, 30)}, true")
         axes.set_ylabel("predicted" if k else f"{short(name, 30)}, predicted")
-    more = f" (the first {shown} of {len(names)} targets)" if len(names) > shown else ""
-    headline(figure, f"Predicted against true values, {len(true):,} {samples}{more}")
+    limit = f" (the first {shown} of {len(names)} targets)" if len(names) > shown else ""
+    headline(figure, f"Predicted against true values, {len(true):,} {samples}{limit}")
     return figure
 
 
@@ -140,8 +140,8 @@ def boundary(
     present = np.unique(labels).tolist()
     for c in present:
         mine = points[labels == c]
-        axes.scatter(mine[:, 0], mine[:, 1], s=16, edgecolor=PAPER, lw=0.4, **_look(c))
-    class_legend(axes, present, class_names, _look)
+        axes.scatter(mine[:, 0], mine[:, 1], s=16, edgecolor=PAPER, lw=0.4, **_sample_style(c))
+    class_legend(axes, present, class_names, _sample_style)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     axes.set_xlabel(short(axis_names[0], 40))
@@ -150,11 +150,11 @@ def boundary(
     return figure
 
 
-def _look(c: int) -> dict[str, Any]:
+def _sample_style(c: int) -> dict[str, Any]:
     """A colour slightly different from the class's, which dark pages replace; this background must stay light."""
-    look = class_look(c)
-    red, green, blue = (round(255 * part) for part in to_rgb(look["color"]))
-    return look | {"color": f"#{red:02X}{green:02X}{blue ^ 1:02X}"}
+    style = class_style(c)
+    red, green, blue = (round(255 * part) for part in to_rgb(style["color"]))
+    return style | {"color": f"#{red:02X}{green:02X}{blue ^ 1:02X}"}
 
 
 def _tint(c: int) -> str:
