@@ -1,4 +1,4 @@
-"""What the module that trains a stack asks of an engine.
+"""The interface of engines, which train the runs of a stack.
 
 Letters: R runs, S steps, I inputs, C classes, N samples, n samples of an epoch, m samples of an evaluation.
 """
@@ -12,7 +12,7 @@ from mlpexp.nn.outcomes import Outcomes
 
 
 class Epoch(NamedTuple):
-    """What one epoch of training reads.
+    """The samples and settings of one epoch of training.
 
     Attributes:
         inputs: (N, I).
@@ -69,7 +69,7 @@ class StackEngine(Protocol):
         """
 
     def begin_optimizer(self, num_steps: int) -> None:
-        """The optimizer's state was that of a new one when so many steps had been taken, in all runs."""
+        """Declare that the optimizer of all runs was new after `num_steps` steps."""
 
     def keep(self, runs: Tensor) -> None:
         """Remove all runs but these (indices or a mask over the present R); their bits do not change."""

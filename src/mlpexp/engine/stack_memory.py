@@ -21,8 +21,8 @@ def parameter_bytes(network: NetworkSpec) -> int:
 
 def bytes_per_run(network: NetworkSpec, samples: int, batch_size: int, *, is_weighted: bool) -> int:
     """Of a run on the CPU: parameters, an epoch's order, labels and outcomes, a batch's activations."""
-    each = 2 * INDEX + INDEX + FLOAT + 1 + (INDEX if is_weighted else 0)
-    return COPIES * parameter_bytes(network) + samples * each + _batch_bytes(network, batch_size)
+    per_sample = 2 * INDEX + INDEX + FLOAT + 1 + (INDEX if is_weighted else 0)
+    return COPIES * parameter_bytes(network) + samples * per_sample + _batch_bytes(network, batch_size)
 
 
 def device_bytes_per_run(network: NetworkSpec, samples: int, evaluated: int, batch_size: int) -> int:

@@ -19,10 +19,10 @@ def activation_loops(name: str) -> tuple[Any, Any]:
     make = ACTIVATIONS[name].compiled
     if make is None:
         raise ValueError(f"the activation {name!r} has no compiled form")
-    function, derivative = (_jitted(one) for one in make(elementary))
+    function, derivative = (_jitted(operation) for operation in make(elementary))
     return (
-        _named(activate, f"{name}_forward", function=function),
-        _named(multiply_by_slope, f"{name}_backward", derivative=derivative),
+        _specialised(activate, f"{name}_forward", function=function),
+        _specialised(multiply_by_slope, f"{name}_backward", derivative=derivative),
     )
 
 
@@ -43,8 +43,8 @@ def _jitted(function: Any) -> Any:
     return function if hasattr(function, "py_func") else njit(nogil=True)(function)
 
 
-def _named(template: Any, name: str, **names: Any) -> Any:
+def _specialised(template: Any, name: str, **names: Any) -> Any:
     """The same function with further global names; numba's cache distinguishes equal code by the function's name."""
-    made = FunctionType(template.__code__, {**template.__globals__, **names}, name)
-    made.__qualname__ = name
-    return made
+    function = FunctionType(template.__code__, {**template.__globals__, **names}, name)
+    function.__qualname__ = name
+    return function

@@ -1,7 +1,7 @@
-"""What the compiled engine can train, and whether it can be used on this machine. Imports no numba by itself.
+"""Which runs the compiled engine can train, and whether this machine can use it. Does not import numba.
 
-Whatever is not known here is trained by torch: another kind of layer, a field of a known layer that is not at its
-default, an activation without a compiled form, another optimizer, or a configuration key that is not listed.
+The torch engine trains all other runs: those with another kind of layer, a field of a layer that is not at its default,
+an activation without a compiled form, another optimizer, or a configuration key that is not listed here.
 """
 
 import os
@@ -65,9 +65,9 @@ def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
         return f"the gated activation {gated[0]!r} has no compiled form; choose one of {_compiled_activations()}"
     if len(activations) > 1 or list(network.layers) != expected:
         return "only plain dense layers with one activation between them have a compiled form"
-    for one in activations:
-        if one.name not in ACTIVATIONS or one.entry.compiled is None:
-            return f"the activation {one.name!r} has no compiled form; choose one of {_compiled_activations()}"
+    for layer in activations:
+        if layer.name not in ACTIVATIONS or layer.entry.compiled is None:
+            return f"the activation {layer.name!r} has no compiled form; choose one of {_compiled_activations()}"
     if optimizer not in OPTIMIZERS:
         return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(OPTIMIZERS)}"
     return None
@@ -85,10 +85,12 @@ def activation_of(network: NetworkSpec) -> str:
 @cache
 def _other_keys() -> list[tuple[str, Callable[[Config], Any], Any]]:
     """Every key of the configuration that is not among `SUPPORTED_KEYS`, with its default."""
-    known = {".".join(filter(None, (section, key))) for section, keys in SUPPORTED_KEYS.items() for key in keys.split()}
+    supported = {
+        ".".join(filter(None, (section, key))) for section, keys in SUPPORTED_KEYS.items() for key in keys.split()
+    }
     defaults = Config()
-    others = [(key, attrgetter(key)) for key, _, _ in schema.keys() if key not in known]
-    return [(key, read, read(defaults)) for key, read in others]
+    unsupported_keys = [(key, attrgetter(key)) for key, _, _ in schema.keys() if key not in supported]
+    return [(key, read, read(defaults)) for key, read in unsupported_keys]
 
 
 @cache

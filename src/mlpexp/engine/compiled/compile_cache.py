@@ -30,8 +30,8 @@ SECONDS = {"product": 2, "train": 4, "evaluate": 2}  # to compile; one for each 
 def function(module: str, name: str) -> Any:
     """A function of `matrix_kernels`, `kernels` or `updates`."""
     source = import_module(f"mlpexp.engine.compiled.{module}")
-    found = getattr(source, name)
-    return _compiled(getattr(found, "py_func", found), source.SIGNATURES[name])
+    source_function = getattr(source, name)
+    return _compiled(getattr(source_function, "py_func", source_function), source.SIGNATURES[name])
 
 
 @cache
@@ -40,9 +40,9 @@ def activation(name: str) -> tuple[Any, Any]:
     from mlpexp.engine.compiled import activation_loops, vectors
 
     # a form from a plugin may change between two processes without a trace in the name of the cache
-    kept = str(getattr(ACTIVATIONS[name].compiled, "__module__", "")).startswith(PACKAGE)
+    is_cached = str(getattr(ACTIVATIONS[name].compiled, "__module__", "")).startswith(PACKAGE)
     forward, backward = activation_loops.activation_loops(name)
-    return _compiled(forward, vectors.LOOP, kept=kept), _compiled(backward, vectors.LOOP, kept=kept)
+    return _compiled(forward, vectors.LOOP, is_cached=is_cached), _compiled(backward, vectors.LOOP, is_cached=is_cached)
 
 
 def load_kernels(configs: Iterable[Config], announce: Callable[[str], None]) -> None:
@@ -93,15 +93,15 @@ def cache_directory() -> Path | None:
 
 
 def _user_cache() -> Path:
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given)
+    if directory := os.environ.get("XDG_CACHE_HOME"):
+        return Path(directory)
     return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
 
 
-def _compiled(function: Any, signature: Any, *, kept: bool = True) -> Any:
+def _compiled(function: Any, signature: Any, *, is_cached: bool = True) -> Any:
     from numba import njit
 
-    directory = cache_directory() if kept else None
+    directory = cache_directory() if is_cached else None
     with _numba_cache(directory):
         return njit([signature], nogil=True, error_model="numpy", cache=directory is not None)(function)
 

@@ -73,8 +73,8 @@ class CompiledEngine:
             aligned(len(networks), layout.num_parameters),
             aligned(len(networks), len(self._state_names) * layout.num_parameters),
         )
-        for name, mine in self.parameters.items():
-            mine.copy_(parameters[name])
+        for name, values in self.parameters.items():
+            values.copy_(parameters[name])
         self.train_outcomes: Outcomes
 
     def begin_optimizer(self, num_steps: int) -> None:
@@ -86,8 +86,8 @@ class CompiledEngine:
         settings, num_runs, num_tensors = self._settings, len(parameters), 2 * len(self._sizes) - 2
 
         def per_run(values: Any, default: float) -> Array:
-            given = default if values is None else values.numpy() if isinstance(values, Tensor) else values
-            return np.broadcast_to(np.asarray(given, np.float64), num_runs)
+            numbers = default if values is None else values.numpy() if isinstance(values, Tensor) else values
+            return np.broadcast_to(np.asarray(numbers, np.float64), num_runs)
 
         decay = settings.weight_decay
         rows = [decay] * num_tensors if decay is None or isinstance(decay, Tensor) else list(decay)
@@ -178,8 +178,8 @@ class CompiledEngine:
 
         self._divide(call)
         targets = labels if index is None else labels_at(labels, index)
-        found = torch.from_numpy(losses), torch.from_numpy(predictions)
-        return Outcomes(*found, targets.expand(shape), self._sizes[-1])
+        measured = torch.from_numpy(losses), torch.from_numpy(predictions)
+        return Outcomes(*measured, targets.expand(shape), self._sizes[-1])
 
     def keep(self, runs: Tensor) -> None:
         """See `StackEngine`."""
@@ -200,9 +200,9 @@ class CompiledEngine:
     def _padded_samples(self, inputs: Tensor) -> Array:
         """The inputs with rows padded to whole vectors; made once for each tensor."""
         if self._samples is None or self._samples[0] is not inputs:
-            whole = aligned(len(inputs), padded(inputs.shape[1]))
-            whole[:, : inputs.shape[1]] = inputs.numpy()
-            self._samples = inputs, whole
+            padded_inputs = aligned(len(inputs), padded(inputs.shape[1]))
+            padded_inputs[:, : inputs.shape[1]] = inputs.numpy()
+            self._samples = inputs, padded_inputs
         return self._samples[1]
 
     def _begins(self, begins: Tensor | None) -> Array:
@@ -234,6 +234,6 @@ def _rows(values: Tensor) -> Array:
 
 
 def _aligned_copy(values: Array, rows: Array) -> Array:
-    made = aligned(len(rows), values.shape[1])
-    np.take(values, rows, axis=0, out=made)
-    return made
+    copy = aligned(len(rows), values.shape[1])
+    np.take(values, rows, axis=0, out=copy)
+    return copy

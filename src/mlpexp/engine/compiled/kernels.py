@@ -82,14 +82,14 @@ def _measure(m, logits, num_classes, width, places):
             logit = load(m, logits + c * width + b)
             more = exceeds(logit, largest)
             largest, choice = where(more, logit, largest), where(more, c, choice)
-        sum_, own = full(0.0), full(0.0)
+        sum_, label_logit = full(0.0), full(0.0)
         for c in range(num_classes):
             logit = load(m, logits + c * width + b) - largest
-            own = where(label == c, logit, own)
+            label_logit = where(label == c, logit, label_logit)
             power = exp(logit)
             sum_ = sum_ + power
             store(m, logits + c * width + b, power)
-        store(m, places[LOSSES] + b, log(sum_) - own)
+        store(m, places[LOSSES] + b, log(sum_) - label_logit)
         store(m, places[CHOICES] + b, choice)
 
 

@@ -52,17 +52,17 @@ def _tile_function(module: Any, num_rows: int, num_vectors: int) -> Any:
     b.branch(loop)
 
     b.position_at_end(loop)
-    left, at_a, at_b = b.phi(I64), b.phi(pointer), b.phi(pointer)
+    remaining, at_a, at_b = b.phi(I64), b.phi(pointer), b.phi(pointer)
     sums = [[b.phi(kind) for _ in range(num_vectors)] for _ in range(num_rows)]
     vectors = [b.load(part(at_b, n), align=4) for n in range(num_vectors)]
     new_sums = []
     for r in range(num_rows):
         x = broadcast(b, b.load(b.gep(at_a, [rows[r]])), kind)
         new_sums.append([call_llvm(b, "fma", x, vectors[n], sums[r][n]) for n in range(num_vectors)])
-    turns = [(left, depth, b.sub(left, I64(1))), (at_a, A, b.gep(at_a, [a_k])), (at_b, B, b.gep(at_b, [b_k]))]
+    turns = [(remaining, depth, b.sub(remaining, I64(1))), (at_a, A, b.gep(at_a, [a_k])), (at_b, B, b.gep(at_b, [b_k]))]
     turns += [(sums[r][n], starts[r], new_sums[r][n]) for r in range(num_rows) for n in range(num_vectors)]
-    for phi, first, following in turns:
-        phi.add_incoming(first, before)
+    for phi, initial, following in turns:
+        phi.add_incoming(initial, before)
         phi.add_incoming(following, loop)
     b.cbranch(b.icmp_unsigned("!=", turns[0][2], I64(0)), loop, end)
 

@@ -25,29 +25,29 @@ class MemoryLayout(NamedTuple):
 
 def memory_layout(sizes: Sequence[int], width: int) -> MemoryLayout:
     """The layout for networks of these layer sizes and batches of up to `width` samples (whole vectors)."""
-    layers, at = np.zeros((len(sizes) - 1, 11), np.int64), 0
+    layers, end = np.zeros((len(sizes) - 1, 11), np.int64), 0
     bounds = [0]
 
     def take(count: int) -> int:
-        nonlocal at
-        at += padded(count)
-        return at - padded(count)
+        nonlocal end
+        end += padded(count)
+        return end - padded(count)
 
     for row, (inputs, outputs) in zip(layers, pairwise(sizes), strict=True):
         row[:3] = inputs, outputs, padded(inputs)
         row[3] = take(outputs * padded(inputs))
-        bounds.append(at)
+        bounds.append(end)
         row[4] = take(outputs)
-        bounds.append(at)
-    P = at
+        bounds.append(end)
+    P = end
     take(3 * P)  # gradients, optimizer state
     values = [[take(padded(units) * width) for _ in range(3)] for units in sizes]  # pre, hidden, gradient
-    for row, below, own in zip(layers, values, values[1:], strict=False):
-        row[5:8] = own
+    for row, below, above in zip(layers, values, values[1:], strict=False):
+        row[5:8] = above
         row[8:] = below[1], below[0], below[2]
     counts = (width * padded(sizes[0]), width * padded(max(sizes)), width, width, width, width, LINE)
     places = np.array([take(count) for count in counts])
-    return MemoryLayout(layers, places, np.array(bounds), P, at)
+    return MemoryLayout(layers, places, np.array(bounds), P, end)
 
 
 def padded(count: int) -> int:

@@ -70,8 +70,10 @@ class _MaskModel(models.PrimitiveModel):
 
 def broadcast(builder: Any, scalar: Any, kind: Any = VF32) -> Any:
     """A vector whose elements are all `scalar`."""
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, I32(0))
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count))
+    first_element = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, I32(0))
+    return builder.shuffle_vector(
+        first_element, first_element, ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
+    )
 
 
 def _as_vectors(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]:
@@ -92,16 +94,16 @@ def _define(emit: Callable[..., Any], result: Any = vector) -> Any:
     def code(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         return emit(builder, *_as_vectors(context, builder, sig.args, values))
 
-    def one(typing, x):
+    def unary(typing, x):
         return result(x), code
 
-    def two(typing, x, y):
+    def binary(typing, x, y):
         return result(x, y), code
 
-    def three(typing, x, y, z):
+    def ternary(typing, x, y, z):
         return result(x, y, z), code
 
-    return intrinsic((one, two, three)[emit.__code__.co_argcount - 2])
+    return intrinsic((unary, binary, ternary)[emit.__code__.co_argcount - 2])
 
 
 def _overload(function: Any, emit: Callable[..., Any], result: Any = vector) -> None:

@@ -45,8 +45,8 @@ class _Capture(NamedTuple):
     """A captured epoch.
 
     Attributes:
-        kind: what all epochs have in common that it can replay.
-        buffers: what it reads.
+        kind: equal for all epochs that it can replay.
+        buffers: the tensors that it reads.
         outcomes: overwritten by each replay.
     """
 
@@ -63,7 +63,7 @@ class CapturedEngine(Engine):
     The epoch after runs have left is plain again, and the one after that is captured anew.
 
     Args:
-        graphs: what captures.
+        graphs: captures and replays; by default CUDA graphs.
 
     Attributes:
         plain_reason: why epochs are not captured; None where they are.
@@ -90,8 +90,11 @@ class CapturedEngine(Engine):
             return
         lr = epoch.lr.to(device) if isinstance(epoch.lr, Tensor) else [row.to(device) for row in epoch.lr]
         epoch = epoch._replace(lr=lr)
-        given, layout = [one is not None for one in epoch], [(one.shape, one.dtype) for one in _changing(epoch)]
-        kind = epoch.batch_size, epoch.inputs.data_ptr(), epoch.inputs.shape, given, layout
+        is_given, layout = (
+            [tensor is not None for tensor in epoch],
+            [(tensor.shape, tensor.dtype) for tensor in _changing(epoch)],
+        )
+        kind = epoch.batch_size, epoch.inputs.data_ptr(), epoch.inputs.shape, is_given, layout
         for step in self._steps.values():
             step.begin_epoch(self.num_steps // -(-epoch.order.shape[-1] // epoch.batch_size))
         if self._captured is None or self._captured.kind != kind:
@@ -107,10 +110,12 @@ class CapturedEngine(Engine):
 
     def _capture(self, epoch: Epoch, kind: object, train: Callable[[Epoch], None]) -> _Capture | None:
         """The captured epoch; None, with a `plain_reason`, where that is impossible."""
-        own: dict[str, Any] = {
-            name: one.clone() for name, one in epoch._asdict().items() if isinstance(one, Tensor) and name != "inputs"
+        copies: dict[str, Any] = {
+            name: tensor.clone()
+            for name, tensor in epoch._asdict().items()
+            if isinstance(tensor, Tensor) and name != "inputs"
         }
-        buffers = epoch._replace(**{"lr": [row.clone() for row in epoch.lr]} | own)
+        buffers = epoch._replace(**{"lr": [row.clone() for row in epoch.lr]} | copies)
         before = self.num_steps
         try:
             replay = self._graphs.capture(lambda: train(buffers))
@@ -132,8 +137,8 @@ class CapturedEngine(Engine):
 def _changing(epoch: Epoch) -> list[Tensor]:
     """The tensors that may differ between epochs: all but the inputs, of which a graph holds the address."""
     rates = [epoch.lr] if isinstance(epoch.lr, Tensor) else list(epoch.lr)
-    others = epoch.labels, epoch.order, epoch.class_weights, epoch.sample_weights, epoch.begins
-    return rates + [one for one in others if one is not None]
+    optional_tensors = epoch.labels, epoch.order, epoch.class_weights, epoch.sample_weights, epoch.begins
+    return rates + [tensor for tensor in optional_tensors if tensor is not None]
 
 
 def cannot_be_captured(update: UpdateSettings) -> str | None:

@@ -105,17 +105,22 @@ class Engine:
         inputs, lr, num_samples, batch_size = epoch.inputs, epoch.lr, epoch.order.shape[-1], epoch.batch_size
         epoch = epoch._replace(order=epoch.order.expand(self.num_runs, num_samples))
         self._optimizer.schedule(
-            lr.to(inputs.device) if isinstance(lr, Tensor) else [one.to(inputs.device) for one in lr]
+            lr.to(inputs.device) if isinstance(lr, Tensor) else [row.to(inputs.device) for row in lr]
         )
         targets = labels_at(epoch.labels, epoch.order)
         weights = None if epoch.class_weights is None else epoch.class_weights.gather(1, targets)
-        if (each := epoch.sample_weights) is not None:
-            own = each[epoch.order] if each.ndim == 1 else each.gather(1, epoch.order)
-            weights = own if weights is None else weights * own
+        if (sample_weights := epoch.sample_weights) is not None:
+            weights_in_order = (
+                sample_weights[epoch.order] if sample_weights.ndim == 1 else sample_weights.gather(1, epoch.order)
+            )
+            weights = weights_in_order if weights is None else weights * weights_in_order
         self.train_outcomes = self._outcomes(inputs, targets, weights)
         num_steps = -(-num_samples // batch_size)
-        whole = num_samples // batch_size * batch_size
-        for start, stop, size in ((0, whole, batch_size), (whole, num_samples, num_samples - whole)):
+        full_batches = num_samples // batch_size * batch_size
+        for start, stop, size in (
+            (0, full_batches, batch_size),
+            (full_batches, num_samples, num_samples - full_batches),
+        ):
             if start < stop:
                 self._train(epoch, start, stop, size, num_steps)
         self._epoch = self.num_steps // num_steps - 1
@@ -188,15 +193,15 @@ class Engine:
         targets = targets.expand(self.num_runs, *targets.shape[-axes:])  # (R, m) or (R, m, C)
         if index is not None and begins is not None:
             index = index + begins
-        found = self._outcomes(inputs, targets)
-        losses, by_sample = found.losses.unsqueeze(2), _with_last_axis(targets)
+        outcomes = self._outcomes(inputs, targets)
+        losses, by_sample = outcomes.losses.unsqueeze(2), _with_last_axis(targets)
         for start, stop, step in self._forward(inputs, index):
-            predictions = None if found.predictions is None else found.predictions[start:stop]
+            predictions = None if outcomes.predictions is None else outcomes.predictions[start:stop]
             step.measure(by_sample[start:stop], losses[start:stop], predictions)
-            if found.outputs is not None:
-                found.outputs[start:stop].copy_(step.logits)
-        found.losses.neg_()
-        return found
+            if outcomes.outputs is not None:
+                outcomes.outputs[start:stop].copy_(step.logits)
+        outcomes.losses.neg_()
+        return outcomes
 
     def _outcomes(self, inputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Outcomes:
         """Room for the outcomes of samples with these targets, (R, n) or (R, n, C)."""
@@ -226,8 +231,8 @@ class Engine:
         for start in range(0, self.num_runs, chunk):
             stop = min(start + chunk, self.num_runs)
             batch = inputs.expand(stop - start, -1, -1) if shared else inputs[index[start:stop]]  # type: ignore[index]
-            own = {name: values[start:stop] for name, values in parameters.items()}
-            step = self._evaluation_step(start, stop, own, batch)
+            chunk_parameters = {name: values[start:stop] for name, values in parameters.items()}
+            step = self._evaluation_step(start, stop, chunk_parameters, batch)
             step.forward()
             yield start, stop, step
 
@@ -260,12 +265,14 @@ def check_stack(networks: Sequence[NetworkSpec], parameters: Mapping[str, Tensor
         ValueError: the networks cannot share a stack, or a parameter is missing or has another shape.
     """
     first = networks[0]
-    if others := [network for network in set(networks) if network.stack_key != first.stack_key]:
-        raise ValueError(f"networks of one stack have layers of the same kinds and sizes, not {first} and {others[0]}")
-    wanted = {name: (len(networks), *shape) for name, shape in first.tensors.items()}
-    given = {name: tuple(values.shape) for name, values in parameters.items()}
-    if given != wanted:
-        raise ValueError(f"parameters of shapes {given} do not fit networks that need {wanted}")
+    if different := [network for network in set(networks) if network.stack_key != first.stack_key]:
+        raise ValueError(
+            f"networks of one stack have layers of the same kinds and sizes, not {first} and {different[0]}"
+        )
+    expected = {name: (len(networks), *shape) for name, shape in first.tensors.items()}
+    actual = {name: tuple(values.shape) for name, values in parameters.items()}
+    if actual != expected:
+        raise ValueError(f"parameters of shapes {actual} do not fit networks that need {expected}")
     return first
 
 

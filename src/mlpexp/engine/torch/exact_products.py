@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mlpexp.engine.torch.matrix_products import LARGE_PRODUCT
+
 PLACES = 18  # addresses of float32 matrices repeat after at most 16, modulo 64 bytes
-LARGE_PRODUCT = 1 << 22  # multiplications in one run's product above which batching is not faster
 _batched: dict[tuple[object, ...], bool] = {}  # by kind of product
 
 
 class ExactProducts(TorchDispatchMode):
-    """Replaces `bmm` and `baddbmm`; on a CPU, with one thread."""
+    """Replaces `bmm` and `baddbmm` while it is entered; for a CPU and one thread."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -33,7 +34,7 @@ class ExactProducts(TorchDispatchMode):
 
 
 def _product(batched: Callable[..., Tensor], single: Callable[..., Tensor], operands: Sequence[Tensor]) -> Tensor:
-    key = batched, *((tuple(one.shape[1:]), one.stride()) for one in operands)
+    key = batched, *((tuple(operand.shape[1:]), operand.stride()) for operand in operands)
     if key not in _batched:
         _batched[key] = _is_exact(batched, single, operands)
     return batched(*operands) if _batched[key] else _one_by_one(single, operands)
@@ -51,8 +52,8 @@ def _fresh(matrix: Tensor) -> Tensor:
 
 
 def _is_exact(batched: Callable[..., Tensor], single: Callable[..., Tensor], operands: Sequence[Tensor]) -> bool:
-    *_, first, second = operands
-    if first.shape[1] * first.shape[2] * second.shape[2] > LARGE_PRODUCT:
+    *_, left, right = operands  # `baddbmm` has a summand before them
+    if left.shape[1] * left.shape[2] * right.shape[2] > LARGE_PRODUCT:
         return False
     generator = torch.Generator().manual_seed(0)
 
@@ -61,5 +62,5 @@ def _is_exact(batched: Callable[..., Tensor], single: Callable[..., Tensor], ope
         extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, like.stride(), strict=True))
         return torch.randn(extent, generator=generator, dtype=like.dtype).as_strided(shape, like.stride())
 
-    tried = [drawn(one) for one in operands]
-    return torch.equal(batched(*tried), _one_by_one(single, tried))
+    random_operands = [drawn(operand) for operand in operands]
+    return torch.equal(batched(*random_operands), _one_by_one(single, random_operands))

@@ -176,11 +176,11 @@ class PlainKernel:
         assert self.output_gradient is not None
         assert slot.gradients is not None
         for layer, a, b in self._spans:
-            own = _rows(self._parameters, a, b), slot.x[a:b], self.output[a:b], self.output_gradient[a:b]
-            for name, gradient in layer.parameter_gradients(*own).items():
+            arguments = _rows(self._parameters, a, b), slot.x[a:b], self.output[a:b], self.output_gradient[a:b]
+            for name, gradient in layer.parameter_gradients(*arguments).items():
                 slot.gradients[name][a:b].copy_(gradient)
             if slot.x_gradient is not None:
-                slot.x_gradient[a:b].copy_(layer.input_gradient(*own))
+                slot.x_gradient[a:b].copy_(layer.input_gradient(*arguments))
 
 
 Norm = LayerNormKernel | BatchNormKernel | RmsNormKernel
@@ -211,4 +211,5 @@ def make_kernel(slot: Slot) -> Kernel:
 
 
 def _rows(parameters: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
+    """The parameters of the runs start..stop."""
     return {name: values[start:stop] for name, values in parameters.items()}

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64  # bytes; torch's CPU allocator places every tensor at a multiple
-TRIED_RUNS = 16  # the addresses of a stack's float32 matrices, modulo ALIGNMENT, repeat after at most 16
-TRIED_SUMS = 8192  # per product: two orders of a sum of three differ in one result of ten or so
+TESTED_RUNS = 16  # the addresses of a stack's float32 matrices, modulo ALIGNMENT, repeat after at most 16
+TESTED_SUMS = 8192  # per product: two orders of a sum of three differ in one result of ten or so
 LARGE_PRODUCT = 1 << 22  # multiplications in one run's product above which batching is not faster
 LARGE_MATRIX = 1 << 18  # elements in its matrices above which a test would need much memory
 
@@ -163,18 +163,18 @@ def _plan(
         return LOOPED
     if batch * inputs * outputs > LARGE_PRODUCT or batch * max(inputs, outputs) > LARGE_MATRIX:
         return LOOPED
-    return _tried_plan(batch, inputs, outputs, shared, biased, backward, dtype, torch.get_num_threads())
+    return _tested_plan(batch, inputs, outputs, shared, biased, backward, dtype, torch.get_num_threads())
 
 
 @cache
-def _tried_plan(
+def _tested_plan(
     B: int, I: int, O: int, shared: bool, biased: bool, backward: bool, dtype: torch.dtype, threads: int
 ) -> Plan:
     """`_plan` by test: batched products of random numbers compared with new matrices alone, bit for bit."""
     generator = torch.Generator().manual_seed(0)
-    runs = TRIED_RUNS
+    runs = TESTED_RUNS
     plan = BATCHED
-    for _ in range(min(32, -(-TRIED_SUMS // (runs * min(B * I, B * O, O * I))))):
+    for _ in range(min(32, -(-TESTED_SUMS // (runs * min(B * I, B * O, O * I))))):
         x = torch.randn(1 if shared else runs, B, I, generator=generator, dtype=dtype).expand(runs, B, I)
         weight = torch.randn(runs, O, I, generator=generator, dtype=dtype)
         bias = torch.randn(runs, O, generator=generator, dtype=dtype)
@@ -182,21 +182,21 @@ def _tried_plan(
         forward = torch.empty(runs, B, O, dtype=dtype)
         if biased:
             torch.baddbmm(bias.unsqueeze(1), x, weight.mT, out=forward)
-            same = [_equal(forward, lambda r: torch.addmm(bias[r], x[r].clone(), weight[r].clone().t()))]  # noqa: B023
+            are_equal = [_equal(forward, lambda r: torch.addmm(bias[r], x[r].clone(), weight[r].clone().t()))]  # noqa: B023
         else:
             torch.bmm(x, weight.mT, out=forward)
-            same = [_equal(forward, lambda r: x[r].clone() @ weight[r].clone().t())]  # noqa: B023
+            are_equal = [_equal(forward, lambda r: x[r].clone() @ weight[r].clone().t())]  # noqa: B023
         if backward:
             by_weight, by_input = torch.empty_like(weight), torch.empty(runs, B, I, dtype=dtype)
             torch.bmm(gradient.mT, x, out=by_weight)
             torch.bmm(gradient, weight, out=by_input)
             by_bias = gradient.sum(1)
-            same += [
+            are_equal += [
                 _equal(by_weight, lambda r: gradient[r].clone().t() @ x[r].clone()),  # noqa: B023
                 _equal(by_bias, lambda r: gradient[r].clone().sum(0)),  # noqa: B023
                 _equal(by_input, lambda r: gradient[r].clone() @ weight[r].clone()),  # noqa: B023
             ]
-        plan = Plan(*(a and b for a, b in zip(plan, same + [True] * (4 - len(same)), strict=True)))
+        plan = Plan(*(a and b for a, b in zip(plan, are_equal + [True] * (4 - len(are_equal)), strict=True)))
     return plan
 
 

@@ -68,11 +68,11 @@ class LayerNormKernel(NormKernel):
 
     def backward(self) -> None:
         rows = zip(self._backward, self._mean.unbind(), self._factor.unbind(), strict=True)
-        found = [
+        gradients = [
             ATEN.native_layer_norm_backward(gradient, x, self._shape, mean, factor, weight, bias, self._wanted)
             for (gradient, x, weight, bias), mean, factor in rows
         ]
-        _stack(found, self._outlets)
+        _stack(gradients, self._outlets)
 
 
 class BatchNormKernel(NormKernel):
@@ -107,16 +107,16 @@ class BatchNormKernel(NormKernel):
             return
         self._saved.clear()
         for x, weight, bias, mean, variance, h in self._forward:
-            out, *rest = ATEN.native_batch_norm(x, weight, bias, mean, variance, self._by_batch, MOMENTUM, EPS)
+            out, *saved = ATEN.native_batch_norm(x, weight, bias, mean, variance, self._by_batch, MOMENTUM, EPS)
             h.copy_(out)
-            self._saved.append((rest[0], rest[1]))
+            self._saved.append((saved[0], saved[1]))
 
     def backward(self) -> None:
         if self._backward_together:
             assert self.output_gradient is not None
             gradient = self._wide_gradient.copy_(self.output_gradient.transpose(0, 1)).flatten(1)
             weight, _, *running = self._vectors
-            found = ATEN.native_batch_norm_backward(
+            gradients = ATEN.native_batch_norm_backward(
                 gradient,
                 self._wide.flatten(1),
                 weight,
@@ -127,18 +127,18 @@ class BatchNormKernel(NormKernel):
                 self._wanted,
             )
             if self._outlets[0] is not None:
-                self._outlets[0].copy_(found[0].view(self._wide.shape).transpose(0, 1))
-            for values, outlet in zip(found[1:], self._outlets[1:], strict=True):
+                self._outlets[0].copy_(gradients[0].view(self._wide.shape).transpose(0, 1))
+            for values, outlet in zip(gradients[1:], self._outlets[1:], strict=True):
                 outlet.copy_(values.view(outlet.shape))
             return
         rows = zip(self._backward, self._saved, strict=True)
-        found = [
+        gradients = [
             ATEN.native_batch_norm_backward(
                 gradient, x, weight, mean, variance, *saved, self._by_batch, EPS, self._wanted
             )
             for (gradient, x, weight, mean, variance), saved in rows
         ]
-        _stack(found, self._outlets)
+        _stack(gradients, self._outlets)
 
 
 class RmsNormKernel(NormKernel):
@@ -165,14 +165,14 @@ class RmsNormKernel(NormKernel):
         torch.add(gradient.mul_(factor), by_mean * x.mul(2), out=self._slot.x_gradient)
 
 
-def _stack(found: Sequence[Sequence[Tensor]], outlets: Sequence[Tensor | None]) -> None:
+def _stack(run_gradients: Sequence[Sequence[Tensor]], outlets: Sequence[Tensor | None]) -> None:
     """Write the gradients of all runs."""
     for i, outlet in enumerate(outlets):
         if outlet is not None:
-            torch.stack([gradients[i] for gradients in found], out=outlet)
+            torch.stack([gradients[i] for gradients in run_gradients], out=outlet)
 
 
-TRIED_RUNS = 5
+TESTED_RUNS = 5
 
 
 @cache
@@ -183,7 +183,7 @@ def _layer_norm_together(batch: int, units: int, dtype: torch.dtype, threads: in
     x, weight, bias = _random(batch, units, dtype)
     z = ATEN.native_layer_norm(x.view(-1, units), [units], None, None, EPS)[0].view(x.shape)
     together = torch.addcmul(bias.unsqueeze(1), z, weight.unsqueeze(1))
-    alone = [ATEN.native_layer_norm(x[r].clone(), [units], weight[r], bias[r], EPS)[0] for r in range(TRIED_RUNS)]
+    alone = [ATEN.native_layer_norm(x[r].clone(), [units], weight[r], bias[r], EPS)[0] for r in range(TESTED_RUNS)]
     return torch.equal(together, torch.stack(alone))
 
 
@@ -199,24 +199,24 @@ def _batch_norm_together(batch: int, units: int, by_batch: bool, dtype: torch.dt
     def passes(x: Tensor, gradient: Tensor, *vectors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         weight, bias, *running = (vector.flatten().clone() for vector in vectors)
         out, *saved = ATEN.native_batch_norm(x, weight, bias, *running, by_batch, MOMENTUM, EPS)
-        found = ATEN.native_batch_norm_backward(
+        gradients = ATEN.native_batch_norm_backward(
             gradient, x, weight, *running, *saved, by_batch, EPS, [True, True, True]
         )
-        return [out, *running, *(saved if by_batch else [])], list(found)
+        return [out, *running, *(saved if by_batch else [])], list(gradients)
 
     vectors = weight, bias, mean, variance
     together = passes(x.transpose(0, 1).flatten(1), gradient.transpose(0, 1).flatten(1), *vectors)
-    alone = [passes(x[r].clone(), gradient[r].clone(), *(v[r] for v in vectors)) for r in range(TRIED_RUNS)]
-    same = []
+    alone = [passes(x[r].clone(), gradient[r].clone(), *(v[r] for v in vectors)) for r in range(TESTED_RUNS)]
+    are_equal = []
     for i, wide in enumerate(together):
-        one = [torch.cat([run[i][k] for run in alone], -1) for k in range(len(wide))]
-        same.append(all(map(torch.equal, wide, one)))
-    return same[0], same[0] and same[1]
+        joined = [torch.cat([run[i][k] for run in alone], -1) for k in range(len(wide))]
+        are_equal.append(all(map(torch.equal, wide, joined)))
+    return are_equal[0], are_equal[0] and are_equal[1]
 
 
 def _random(batch: int, units: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs (R, B, H), factors and shifts (R, H)."""
     generator = torch.Generator().manual_seed(0)
-    shapes = (TRIED_RUNS, batch, units), (TRIED_RUNS, units), (TRIED_RUNS, units)
+    shapes = (TESTED_RUNS, batch, units), (TESTED_RUNS, units), (TESTED_RUNS, units)
     x, weight, bias = (torch.randn(*shape, generator=generator, dtype=dtype) for shape in shapes)
     return x, weight, bias

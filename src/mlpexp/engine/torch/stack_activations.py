@@ -88,10 +88,10 @@ def _is_the_same_everywhere(layer: Activate, entry: Activation) -> bool:
     """
     generator = torch.Generator().manual_seed(0)
     # a prime number of elements, few enough that all go one by one, or some do
-    whole = torch.randn(2, 5 * 1201, generator=generator) * 3  # x and the gradient
-    expected = _apply(layer, whole)
+    values = torch.randn(2, 5 * 1201, generator=generator) * 3  # x and the gradient
+    expected = _apply(layer, values)
     return all(
-        torch.equal(torch.cat([_apply(layer, part) for part in torch.split(whole, size, 1)], 1), expected)
+        torch.equal(torch.cat([_apply(layer, part) for part in torch.split(values, size, 1)], 1), expected)
         for size in (5, 43)
     )
 
@@ -101,6 +101,6 @@ def _apply(layer: Activate, x_and_gradient: Tensor) -> Tensor:
     hidden = torch.empty_like(x)
     write, pull_back = layer.entry.kernels()
     write(x, hidden)
-    kept = hidden.clone()  # a backward kernel may overwrite it
+    output = hidden.clone()  # a backward kernel may overwrite it
     pull_back(gradient, x, hidden)
-    return torch.stack([kept, gradient])
+    return torch.stack([output, gradient])

@@ -52,7 +52,7 @@ class StackStep:
         for k, layer in enumerate(network.layers):
             kernel = make_kernel(
                 Slot(
-                    layers=[own.layers[k] for own in networks],
+                    layers=[run_network.layers[k] for run_network in networks],
                     parameters=network.layer_tensors(k, parameters),
                     gradients=None if gradients is None else network.layer_tensors(k, gradients),
                     x=values[k],

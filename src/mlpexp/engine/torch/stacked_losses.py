@@ -14,7 +14,7 @@ from mlpexp.nn.losses import LossFunction, total_weight
 
 
 class StackedLoss(Protocol):
-    """What a stack needs of a loss; made for buffers of one batch size, see `make_stacked_loss`."""
+    """The loss of a stack for buffers of one batch size, see `make_stacked_loss`."""
 
     def forward(self, targets: Tensor, negative_losses: Tensor, predictions: Tensor | None) -> None:
         """Write minus each sample's loss (R, B, 1) and, unless None, its predicted class (R, B).
@@ -97,13 +97,13 @@ class DifferentiatedLoss:
 
     def forward(self, targets: Tensor, negative_losses: Tensor, predictions: Tensor | None) -> None:
         flat = self._outputs.detach().flatten(0, 1)  # (R * B, C)
-        wanted = targets.reshape(-1) if predictions is not None else targets.reshape(flat.shape)
+        flat_targets = targets.reshape(-1) if predictions is not None else targets.reshape(flat.shape)
         if self._gradient is None:
-            losses = self._loss.samples(flat, wanted)
+            losses = self._loss.samples(flat, flat_targets)
         else:
             with torch.enable_grad():
                 self._leaf = flat.requires_grad_()
-                self._losses = losses = self._loss.samples(flat, wanted)
+                self._losses = losses = self._loss.samples(flat, flat_targets)
         torch.neg(losses.detach().view(negative_losses.shape), out=negative_losses)
         if predictions is not None:
             torch.argmax(self._outputs, 2, out=predictions)
@@ -111,7 +111,7 @@ class DifferentiatedLoss:
     def backward(self, targets: Tensor, slopes: Tensor | None = None) -> None:
         assert self._leaf is not None and self._losses is not None and self._gradient is not None
         equal = torch.ones_like(self._losses) / self._gradient.shape[1]
-        each = equal if slopes is None else slopes.reshape(-1).neg()
-        [found] = torch.autograd.grad(self._losses, self._leaf, each)
-        self._gradient.copy_(found.view_as(self._gradient))
+        sample_slopes = equal if slopes is None else slopes.reshape(-1).neg()
+        [gradient] = torch.autograd.grad(self._losses, self._leaf, sample_slopes)
+        self._gradient.copy_(gradient.view_as(self._gradient))
         self._leaf = self._losses = None

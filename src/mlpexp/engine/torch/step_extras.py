@@ -1,4 +1,4 @@
-"""What is done around the optimizer's step of a stack: clipping and pruning before it, pruning and averaging after it.
+"""Clipping, pruning and averaging around the optimizer's step of a stack.
 
 Letters: R runs.
 """

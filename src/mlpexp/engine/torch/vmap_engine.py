@@ -84,8 +84,8 @@ class VmapStep(StackStep):
         outputs = inputs.new_zeros(len(inputs), size, module.outputs)
         self.logits = outputs[:count]
         self._output_gradient = torch.zeros_like(outputs) if self._is_training else None
-        own = None if self._output_gradient is None else self._output_gradient[:count]
-        self._loss = make_stacked_loss(loss, self.logits, own)
+        run_gradient = None if self._output_gradient is None else self._output_gradient[:count]
+        self._loss = make_stacked_loss(loss, self.logits, run_gradient)
         self._masks: list[Masks] = []
         self._mask_values: list[Tensor] = []
         if self._is_training:
@@ -94,10 +94,10 @@ class VmapStep(StackStep):
             if calls := batch_calls(module, size):
                 if len(seeds) != count:
                     raise ValueError(f"dropout needs a seed for each of {count} runs, not {len(seeds)}")
-                own_seeds = [*seeds, *[seeds[0]] * (len(inputs) - count)]
+                row_seeds = [*seeds, *[seeds[0]] * (len(inputs) - count)]
                 for call, (rate, shape) in enumerate(calls):
                     values = inputs.new_empty(len(inputs), shape[0], prod(shape[1:]))
-                    self._masks.append(Masks([rate] * len(inputs), own_seeds, call, values))
+                    self._masks.append(Masks([rate] * len(inputs), row_seeds, call, values))
                     self._mask_values.append(values.view(len(inputs), *shape))
 
     def gather(self, samples: Tensor, index: Tensor) -> None:
@@ -114,8 +114,8 @@ class VmapStep(StackStep):
         assert self._gradients is not None
         self._loss.backward(targets, slopes)
         with self._products():
-            found = torch.autograd.grad(self._outputs, self._trained, self._output_gradient)
-        for name, gradient in zip(self._names, found, strict=True):
+            gradients = torch.autograd.grad(self._outputs, self._trained, self._output_gradient)
+        for name, gradient in zip(self._names, gradients, strict=True):
             self._gradients[name].copy_(gradient[: self._count])
         del self._outputs  # with its graph
 
