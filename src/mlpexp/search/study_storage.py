@@ -264,7 +264,7 @@ def _lock(path: Path) -> int:
         )
     atomic_files.detach(path)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    directory_lock.keep(handle)
+    directory_lock.close_in_forks(handle)
     if portable.lock(handle) is False:
         directory_lock.release(handle)
         raise UserError(f"hydra.sweeper.storage={path} is in use by another search; give each search a separate file")

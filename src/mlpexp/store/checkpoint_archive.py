@@ -40,10 +40,10 @@ class Pickled:
     @classmethod
     def joined(cls, value: Any) -> "Pickled":
         """Nested dicts and lists of plain builtins and `Pickled` as one part."""
-        whole, parts = cls(None), list[bytes]()
-        _pickle(value, parts, [])
-        whole.content = b"".join(parts)
-        return whole
+        joined, pieces = cls(None), list[bytes]()
+        _pickle(value, pieces, [])
+        joined.content = b"".join(pieces)
+        return joined
 
 
 def archive(checkpoint: Mapping[str, Any]) -> bytes:
@@ -56,12 +56,12 @@ def archive(checkpoint: Mapping[str, Any]) -> bytes:
     Raises:
         TypeError: it holds something else.
     """
-    parts, tensors = [b"\x80\x02"], list[Tensor]()
-    _pickle(checkpoint, parts, tensors)
-    parts.append(b".")
+    pieces, tensors = [b"\x80\x02"], list[Tensor]()
+    _pickle(checkpoint, pieces, tensors)
+    pieces.append(b".")
     head, tail = _constant_records()
     storages = [(f"data/{i}", tensor.detach().numpy().tobytes()) for i, tensor in enumerate(tensors)]
-    return _zipped([("data.pkl", b"".join(parts)), *head, *storages, *tail])
+    return _zipped([("data.pkl", b"".join(pieces)), *head, *storages, *tail])
 
 
 def read(content: bytes) -> dict[str, Any] | None:
@@ -110,8 +110,8 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self._records = records
 
-    def persistent_load(self, given: Any) -> Tensor:
-        kind, dtype, number, device, count = given
+    def persistent_load(self, reference: Any) -> Tensor:
+        kind, dtype, number, device, count = reference
         if kind != "storage" or device != "cpu" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError("it holds something else than tensors")
         values = torch.frombuffer(bytearray(self._records[f"data/{number}"]), dtype=dtype)
@@ -154,26 +154,26 @@ _KNOWN: Mapping[tuple[str, str], Any] = {
 }
 
 
-def _pickle(value: Any, parts: list[bytes], tensors: list[Tensor]) -> None:
+def _pickle(value: Any, pieces: list[bytes], tensors: list[Tensor]) -> None:
     match value:
         case Pickled():
-            parts.append(value.content)
+            pieces.append(value.content)
         case Tensor():
-            parts.append(_tensor(len(tensors), value.dtype, tuple(value.shape)))
+            pieces.append(_tensor(len(tensors), value.dtype, tuple(value.shape)))
             tensors.append(value)
         case dict():
-            parts.append(b"}(")
+            pieces.append(b"}(")
             for key, item in value.items():
-                parts.append(_leaf(key))
-                _pickle(item, parts, tensors)
-            parts.append(b"u")
+                pieces.append(_leaf(key))
+                _pickle(item, pieces, tensors)
+            pieces.append(b"u")
         case list():
-            parts.append(b"](")
+            pieces.append(b"](")
             for item in value:
-                _pickle(item, parts, tensors)
-            parts.append(b"e")
+                _pickle(item, pieces, tensors)
+            pieces.append(b"e")
         case None | bool() | int() | float() | str():
-            parts.append(_leaf(value) if isinstance(value, str) else Pickled(value).content)
+            pieces.append(_leaf(value) if isinstance(value, str) else Pickled(value).content)
         case _:
             raise TypeError(f"a checkpoint holds plain builtins and tensors, not {type(value).__name__}")
 
@@ -223,7 +223,7 @@ def _constant_records() -> tuple[list[tuple[str, bytes]], list[tuple[str, bytes]
 
 def _zipped(records: Sequence[tuple[str, bytes]]) -> bytes:
     """A ZIP archive without compression, each content at a multiple of ALIGNMENT."""
-    parts, directory, offset = list[bytes](), list[bytes](), 0
+    pieces, directory, offset = list[bytes](), list[bytes](), 0
     for record, content in records:
         name = f"{FOLDER}/{record}".encode()
         checksum, size = zlib.crc32(content), len(content)
@@ -232,7 +232,7 @@ def _zipped(records: Sequence[tuple[str, bytes]]) -> bytes:
         extra = b"FB" + struct.pack("<H", padding - 4) + b"Z" * (padding - 4) if padding else b""
         fields = (_VERSION, 0, 0, 0, _DATE, checksum, size, size, len(name))
         directory.append(_CENTRAL.pack(b"PK\1\2", _VERSION, *fields, 0, 0, 0, 0, 0, offset) + name)
-        parts += [_LOCAL.pack(b"PK\3\4", *fields, len(extra)), name, extra, content]
+        pieces += [_LOCAL.pack(b"PK\3\4", *fields, len(extra)), name, extra, content]
         offset += _LOCAL.size + len(name) + len(extra) + size
     index = b"".join(directory)
-    return b"".join([*parts, index, _END.pack(b"PK\5\6", 0, 0, len(records), len(records), len(index), offset, 0)])
+    return b"".join([*pieces, index, _END.pack(b"PK\5\6", 0, 0, len(records), len(records), len(index), offset, 0)])

@@ -13,16 +13,16 @@ def check_place(directory: Path, key: str) -> None:
     """Raise `UserError` where `directory`, which `key` gives, is a file, or cannot be made or written to."""
     path = directory.absolute()
     try:
-        there = next(place for place in (path, *path.parents) if os.path.lexists(place))
+        existing = next(place for place in (path, *path.parents) if os.path.lexists(place))
     except (OSError, ValueError) as error:  # a NUL, say
         raise UserError(f"{key}: {error}; give another directory") from None
     longest = max(len(os.fsencode(part)) for part in path.parts)
     if longest > MAX_NAME:
         raise UserError(f"{key} has a name of {longest} bytes, {MAX_NAME} are possible; choose a shorter one")
-    if not there.is_dir():
-        raise UserError(f"{key}={directory}: {there} is a file; give another directory")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{key}={directory}: {there} cannot be written to; give another directory")
+    if not existing.is_dir():
+        raise UserError(f"{key}={directory}: {existing} is a file; give another directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={directory}: {existing} cannot be written to; give another directory")
 
 
 def check_sweep_directory(directory: Path) -> None:

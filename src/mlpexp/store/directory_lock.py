@@ -67,15 +67,15 @@ def sign(handle: int) -> None:
     os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
 
-def keep(handle: int) -> None:
+def close_in_forks(handle: int) -> None:
     """Let no copy of this process inherit this descriptor: a lock ends with the last process that has it open."""
-    _kept.add(handle)
+    _held.add(handle)
 
 
 def release(handle: int) -> None:
     """Close what is this process's own."""
-    if handle in _kept:
-        _kept.remove(handle)
+    if handle in _held:
+        _held.remove(handle)
         os.close(handle)
 
 
@@ -90,21 +90,21 @@ def released() -> Iterator[None]:
 
     Otherwise a lock lasts as long as its owner, which Hydra's objects keep until a garbage collection.
     """
-    before = len(_releases)
+    count = len(_releases)
     try:
         yield
     finally:
-        for release_now in _releases[before:]:
+        for release_now in _releases[count:]:
             release_now()
-        del _releases[before:]
+        del _releases[count:]
 
 
 _releases: list[weakref.finalize] = []
-_kept: set[int] = set()
+_held: set[int] = set()
 
 
 def _forget() -> None:
-    for handle in list(_kept):
+    for handle in list(_held):
         release(handle)
 
 
@@ -117,7 +117,7 @@ def _lock(handle: int, directory: Path) -> None:
         holder = (os.read(handle, 200).decode(errors="replace").strip() if signed else "") or "another process"
         os.close(handle)
         raise UserError(f"{directory} is in use by {holder}; wait until it has finished, or choose another directory")
-    keep(handle)
+    close_in_forks(handle)
 
 
 def _open(path: Path, flags: int = 0) -> int:

@@ -69,8 +69,8 @@ def identity(cfg: Config, data_digest: str, **parts: Any) -> str:
     Args:
         parts: groups of keys in the place of those of `cfg`, such as `trainer`.
     """
-    before, after = all_but_the_seed(cfg, **parts)
-    config = f'{before}"seed":{_json(cfg.seed)}{after}'
+    head, tail = all_but_the_seed(cfg, **parts)
+    config = f'{head}"seed":{_json(cfg.seed)}{tail}'
     canonical = f'{{"config":{{{config}}},"data":{_json(data_digest)},"schema_version":{SCHEMA_VERSION}}}'
     return sys.intern(hashlib.sha256(canonical.encode()).hexdigest())  # several tables of a sweep have it
 
@@ -86,7 +86,7 @@ class Entry:
         text: the same as a member of a canonical JSON object.
     """
 
-    def __init__(self, name: str, value: Any, *others: Any) -> None:
+    def __init__(self, name: str, value: Any, *context: Any) -> None:
         part = plain(value)
         if name == "stack" and value.engine == "auto":  # not decided: a run that trains alone
             part["engine"] = "torch"
@@ -96,7 +96,7 @@ class Entry:
         if name in REMOVED:
             self.content[name] |= REMOVED[name]
         if name in _SPELLINGS:
-            self.content = _SPELLINGS[name](self.content, value, *others)
+            self.content = _SPELLINGS[name](self.content, value, *context)
         self.text = _json(self.content)[1:-1]
 
 
@@ -114,10 +114,10 @@ def all_but_the_seed(cfg: Config, **parts: Any) -> tuple[str, str]:
 
 
 def _joined_texts(*values: Any) -> tuple[str, str]:
-    given = dict(zip(("callbacks", *_OTHERS), values, strict=True))
-    texts = {name: _entries[name](*(given[key] for key in MEANING.get(name, (name,)))).text for name in given}
-    before = "".join([f"{texts[name]}," for name in sorted(texts) if name < "seed" and texts[name]])
-    return before, "".join([f",{texts[name]}" for name in sorted(texts) if name > "seed" and texts[name]])
+    by_name = dict(zip(("callbacks", *_OTHERS), values, strict=True))
+    texts = {name: _entries[name](*(by_name[key] for key in MEANING.get(name, (name,)))).text for name in by_name}
+    head = "".join([f"{texts[name]}," for name in sorted(texts) if name < "seed" and texts[name]])
+    return head, "".join([f",{texts[name]}" for name in sorted(texts) if name > "seed" and texts[name]])
 
 
 _values = attrgetter(*_OTHERS)
@@ -150,9 +150,9 @@ def _loss(content: Content, loss: LossConfig, data: DataConfig) -> Content:
 
 def _metrics(_: Content, metrics: Sequence[str] | None, data: DataConfig, monitor: str) -> Content:
     monitored = monitor.removeprefix("val/")
-    usual = recorded(data.learns, [monitored])
-    further = [name for name in recorded(data.learns, [*(metrics or ()), monitored]) if name not in usual]
-    return {"metrics": further} if further else {}
+    defaults = recorded(data.learns, [monitored])
+    additional = [name for name in recorded(data.learns, [*(metrics or ()), monitored]) if name not in defaults]
+    return {"metrics": additional} if additional else {}
 
 
 def _plugins(_: Content, plugins: Sequence[str]) -> Content:

@@ -70,11 +70,11 @@ def replace(
                 f"{directory / name} was not written by mlpexp, or has changed since; move it away, or {advice}"
             )
     atomic_files.make_directory(directory, parents=True)
-    both = dict(listed)
+    allowed = dict(listed)
     for name, digest in digests.items():
-        old = both.get(name, [])
-        both[name] = None if old is None else sorted({*old, digest})
-    _write_manifest(directory, kind, both)
+        old = allowed.get(name, [])
+        allowed[name] = None if old is None else sorted({*old, digest})
+    _write_manifest(directory, kind, allowed)
     for name, content in new.items():
         if (folder := (directory / name).parent) != directory:
             atomic_files.make_directory(folder)

@@ -127,17 +127,17 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     measured = all_parts(name for kind in kinds for name in kind)
     labels: dict[str, list[str]] = {key: [] for key in keys}
     for row in rows if keys else ():
-        given = by_key(row[2])
+        overrides = by_key(row[2])
         for key, column in labels.items():
-            column.append(given[key].label if key in given else "")
+            column.append(overrides[key].label if key in overrides else "")
     cells: dict[str, list[Any]] = {
         "run": [row[0] for row in rows],
         "name": [row[1] for row in rows],
         "status": ["failed" if result is None else result.status for result in results],
     }
     cells |= labels
-    none: dict[str, float] = {}
-    metrics = [none if result is None else result.metrics for result in results]
+    empty: dict[str, float] = {}
+    metrics = [empty if result is None else result.metrics for result in results]
     for name in measured:
         cells[name] = [row.get(name) for row in metrics]
     for name in ("epoch", "epochs", "num_parameters"):

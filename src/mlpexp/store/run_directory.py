@@ -172,8 +172,9 @@ def _indented(value: Any, line: str = "\n") -> str:
     """`json.dumps(value, indent=2)` of nested mappings of plain values; `json` indents in Python, ten times slower."""
     if not isinstance(value, dict) or not value:
         return _one_line(value)
-    inner = f"{line}  "
-    return f"{{{inner}{f',{inner}'.join([f'{_one_line(k)}: {_indented(v, inner)}' for k, v in value.items()])}{line}}}"
+    new_line = f"{line}  "
+    members = [f"{_one_line(key)}: {_indented(item, new_line)}" for key, item in value.items()]
+    return f"{{{new_line}{f',{new_line}'.join(members)}{line}}}"
 
 
 def result_json(result: Result) -> str:

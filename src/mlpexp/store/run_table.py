@@ -46,8 +46,8 @@ def remove(directory: Path, names: Collection[str]) -> None:
     if all(name in names for name, _ in read(directory)):
         path.unlink(missing_ok=True)
         return
-    kept = (_line(name, files) for name, files in read(directory) if name not in names)
-    atomic_files.write(path, kept, durable=True)
+    remaining = (_line(name, files) for name, files in read(directory) if name not in names)
+    atomic_files.write(path, remaining, durable=True)
 
 
 def read(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -95,8 +95,8 @@ def _by_name(
     directory: Path, files: tuple[str, ...] | None, modified: int, size: int
 ) -> Mapping[str, Mapping[str, str]]:
     return {
-        name: {file: text for file, text in there.items() if files is None or file in files}
-        for name, there in read(directory)
+        name: {file: text for file, text in texts.items() if files is None or file in files}
+        for name, texts in read(directory)
     }
 
 

@@ -58,8 +58,8 @@ def remove(sweep: Path, chosen: Sequence[StoredRun]) -> None:
     names = {run.name for run in chosen if not run.is_aside}
     manifest = sweep_manifest.read(sweep)
     if manifest is not None and names & set(manifest.runs.values()):
-        kept = {identity: name for identity, name in manifest.runs.items() if name not in names}
-        sweep_manifest.write(sweep, replace(manifest, runs=kept))
+        remaining = {identity: name for identity, name in manifest.runs.items() if name not in names}
+        sweep_manifest.write(sweep, replace(manifest, runs=remaining))
     _remove_rows(sweep / file_names.RESULTS, names)
     if in_table := {run.name for run in chosen if run.in_table}:
         _remove_lines(sweep, in_table)
@@ -69,9 +69,9 @@ def remove(sweep: Path, chosen: Sequence[StoredRun]) -> None:
         (sweep / file_names.SET_ASIDE).rmdir()
 
 
-def compactable(found: Sequence[StoredRun]) -> list[StoredRun]:
+def compactable(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """The finished runs in directories, which `compact` moves into the table."""
-    return [run for run in found if run.status in FINAL and run.directory is not None and not run.is_aside]
+    return [run for run in runs if run.status in FINAL and run.directory is not None and not run.is_aside]
 
 
 def compact(sweep: Path, chosen: Sequence[StoredRun], weights_of: WeightsOf) -> None:
@@ -83,7 +83,7 @@ def compact(sweep: Path, chosen: Sequence[StoredRun], weights_of: WeightsOf) -> 
     Raises:
         UserError: a run's files are not what its marker says; nothing has been changed then.
     """
-    there = {(identity, name) for identity, found in run_table.results(sweep).items() for name in found}
+    in_table = {(identity, name) for identity, names in run_table.results(sweep).items() for name in names}
     entries: list[tuple[StoredRun, dict[str, str]]] = []
     for run in chosen:
         assert run.directory is not None
@@ -92,19 +92,20 @@ def compact(sweep: Path, chosen: Sequence[StoredRun], weights_of: WeightsOf) -> 
         for name in KEPT:
             with contextlib.suppress(FileNotFoundError):
                 content = safe_files.read_bytes(run.directory / name, follow=False)
-                if run.result.files.get(name, noted := run_directory.checksum(content)) != noted:
+                checksum = run_directory.checksum(content)
+                if run.result.files.get(name, checksum) != checksum:
                     raise UserError(f"{run.directory / name} is not what the run's marker says; nothing was changed")
                 files[name] = content.decode("utf-8", "replace")
-        if (run.result.identity, run.name) not in there:
+        if (run.result.identity, run.name) not in in_table:
             result = run_directory.result_json(replace(run.result, files={}))
             entries.append((run, files | {file_names.RESULT: result}))
-    for first in range(0, len(entries), PORTION):
-        portion = entries[first : first + PORTION]
+    for start in range(0, len(entries), PORTION):
+        portion = entries[start : start + PORTION]
         weights = [weights_of(run) for run, _ in portion]
-        places = iter(run_weights.append(sweep, [one for one in weights if one is not None]))
+        positions = iter(run_weights.append(sweep, [content for content in weights if content is not None]))
         lines = [
-            (run.name, files if one is None else files | {file_names.WEIGHTS: next(places)})
-            for (run, files), one in zip(portion, weights, strict=True)
+            (run.name, files if content is None else files | {file_names.WEIGHTS: next(positions)})
+            for (run, files), content in zip(portion, weights, strict=True)
         ]
         run_table.append(sweep, lines)
     for run in chosen:
@@ -169,9 +170,9 @@ def _remove_rows(table: Path, names: set[str]) -> None:
     header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [[]]
     if "name" not in header:
         return
-    place = header.index("name")
-    kept = [row for row in rows if len(row) <= place or row[place] not in names]
-    if len(kept) < len(rows):
+    column = header.index("name")
+    remaining = [row for row in rows if len(row) <= column or row[column] not in names]
+    if len(remaining) < len(rows):
         content = io.StringIO()
-        csv.writer(content, lineterminator="\n").writerows([header, *kept])
+        csv.writer(content, lineterminator="\n").writerows([header, *remaining])
         atomic_files.write(table, content.getvalue())

@@ -60,11 +60,11 @@ class WeightTrajectory:
             content = safe_files.read_bytes(self._path, MAX_READ, follow=False)
         except FileNotFoundError:
             return
-        kept = b"".join(
+        rows = b"".join(
             row for number, row in _rows(content, size) if number < epoch and (number - START) % stride == 0
         )
-        if kept != content:
-            atomic_files.write(self._path, kept)
+        if rows != content:
+            atomic_files.write(self._path, rows)
 
 
 def epochs_between(max_epochs: int, row_bytes: int) -> int:

@@ -67,7 +67,7 @@ class Session:
         """While it lasts, this process may write the directories of the unit, and no other does.
 
         Returns:
-            A function that notes how much of the unit is done, for `progress`.
+            A function that records how much of the unit is done, for `progress`.
 
         Raises:
             Gone: no main process holds this session any more.
@@ -77,20 +77,20 @@ class Session:
         try:
             portable.lock(writers, shared=True, wait=True)
             self.check()
-            own = self._opened(f"unit-{unit}", os.O_RDWR | os.O_CREAT)
+            progress = self._opened(f"unit-{unit}", os.O_RDWR | os.O_CREAT)
             try:
                 # another worker, which the cluster gave up too early, may still work on it
-                while portable.lock(own) is False:
+                while portable.lock(progress) is False:
                     time.sleep(POLL_S)
                     self.check()
-                yield lambda runs: _note(own, runs)
+                yield lambda runs: _write_progress(progress, runs)
             finally:
-                os.close(own)
+                os.close(progress)
         finally:
             os.close(writers)
 
     def progress(self, unit: int) -> float | None:
-        """What the worker of a unit has noted last; None where none has begun since `forget`."""
+        """How much of a unit its worker has reported as done; None where none has begun since `forget`."""
         try:
             handle = self._opened(f"unit-{unit}", os.O_RDONLY)
         except Gone:
@@ -103,7 +103,7 @@ class Session:
             os.close(handle)
 
     def forget(self, unit: int) -> None:
-        """Forget what the lost worker of a unit has noted; the file stays, since another may have it locked."""
+        """Remove the progress of a lost worker; the file stays, since another may have it locked."""
         with suppress(FileNotFoundError):
             os.truncate(self._path(f"unit-{unit}"), 0)
 
@@ -133,7 +133,7 @@ def conducting(directory: Path) -> Iterator[Session]:
     session = Session(directory, uuid4().hex)
     os.close(_create(folder / WRITERS))
     handle = _create(folder / CONDUCTOR)
-    directory_lock.keep(handle)
+    directory_lock.close_in_forks(handle)
     try:
         portable.lock(handle, wait=True)
         os.ftruncate(handle, 0)
@@ -194,5 +194,5 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
-def _note(handle: int, runs: float) -> None:
+def _write_progress(handle: int, runs: float) -> None:
     os.pwrite(handle, f"{runs:<15.3f}\n".encode(), 0)
