@@ -1,15 +1,21 @@
 """Housekeeping of a sweep: list its runs, show what it holds, remove runs, move runs into one table and back."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import require_environment  # noqa: F401
 
 from mlpexp.cli import argument_parsers, exit_codes
-from mlpexp.runtime.shell_commands import plain
+from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.shell_commands import plain, script
 
 
 def main() -> None:
+    words = sys.argv[1:]
+    if words and ("=" in words[0] or words[0] in ("-m", "--multirun")) and not Path(words[0]).exists():
+        command = script("train.py", *dict.fromkeys(["-m", *words]))
+        raise UserError(f"this lists and tidies a sweep that has been trained; to train one: {command}")
     given = _parser().parse_args()
 
     from mlpexp.cli import sweep_commands  # numpy: late, so that --help stays fast

@@ -22,7 +22,7 @@ from numba import njit
 
 from mlpexp.config import checks
 from mlpexp.engine.compiled import availability, compile_cache, elementary
-from mlpexp.engine.compiled.availability import OPTIMIZERS, unsupported
+from mlpexp.engine.compiled.availability import COMPILED_OPTIMIZERS, unsupported
 from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.engine.compiled.engine import CompiledEngine
 from mlpexp.engine.compiled.vectors import LINE, load, store
@@ -80,7 +80,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     return float((ours.double().mean(1) / theirs.double().mean(1) - 1).abs().max())
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", COMPILED_OPTIMIZERS)
 @pytest.mark.thorough(sample=1)
 def test_losses_equal_those_of_the_torch_engine_to_rounding_for_every_activation(optimizer):
     names = COMPILED
@@ -155,7 +155,7 @@ def test_every_parameter_may_have_a_rate_and_a_decay_of_its_own():
     tensors = 2 * (len(SIZES) - 1)
     lr = [rates(2, 0.01 * (i + 1)) for i in range(tensors)]
     decay = [torch.tensor([0.0, 1e-3 * (i + 1)], dtype=torch.float64) for i in range(tensors)]
-    for name in OPTIMIZERS:
+    for name in COMPILED_OPTIMIZERS:
         update = UpdateSettings(name=name, weight_decay=decay)
         engines = [engine(**made, update=update) for engine in (Engine, CompiledEngine)]
         for engine in engines:

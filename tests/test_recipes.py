@@ -18,10 +18,11 @@ from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.losses import LOSSES
 from mlpexp.nn.metrics import METRICS
 from mlpexp.nn.optimizers import OPTIMIZERS
+from mlpexp.nn.schedules import SCHEDULES
 from mlpexp.report.report_figure import FIGURES
 
 PAGE = Path(__file__).parents[1] / "docs/architecture.md"
-REGISTRIES = (ACTIVATIONS, OPTIMIZERS, METRICS, LOSSES, FIGURES, DATA_SETS)
+REGISTRIES = (ACTIVATIONS, OPTIMIZERS, METRICS, LOSSES, SCHEDULES, FIGURES, DATA_SETS)
 SMALL = ["trainer.max_epochs=2", "tracking.figures=false"]
 
 
@@ -85,7 +86,7 @@ def alone(words: str, directory: str = "alone") -> list[dict[str, str]]:
 
 def test_there_is_a_recipe_for_each_kind():
     kinds = {title.rpartition(" ")[2] for title in recipes()}
-    assert kinds == {"activation", "optimizer", "metric", "loss", "figure", "set", "layer"}
+    assert kinds == {"activation", "optimizer", "metric", "loss", "schedule", "figure", "set", "layer"}
 
 
 def test_an_activation(follow, here):
@@ -142,6 +143,19 @@ def test_a_loss(follow, here):
     stacked = table(run_of("log_cosh", "lr=0.01", "seed=1") / "metrics.csv")
     assert_close(alone("data=diabetes loss.name=log_cosh optimizer.lr=0.01 seed=1"), stacked)
     assert float(stacked[1]["train/loss"]) < float(stacked[0]["train/loss"])
+
+
+def test_a_schedule(follow, here):
+    recipe = follow("Add a schedule")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    expected = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=5, power=2)
+    for epoch in range(5):
+        assert recipe.polynomial(epoch, 5, None) == pytest.approx(expected.get_last_lr()[0])
+        optimizer.step()
+        expected.step()
+    assert len(table(here / "multirun/polynomial/results.csv")) == 4
+    stacked = table(run_of("polynomial", "schedule=polynomial", "seed=1") / "metrics.csv")
+    assert_close(alone("optimizer.schedule=polynomial seed=1"), stacked)
 
 
 def test_a_figure(follow, here):

@@ -8,6 +8,7 @@ import pytest
 from conftest import Outcome, run_script, tree
 
 from mlpexp import load_results
+from mlpexp.__main__ import main
 from mlpexp.analysis.sweep_analysis import analyse
 from mlpexp.store import directory_lock, file_names, run_directory, run_table
 from mlpexp.store.sweep_contents import runs
@@ -242,3 +243,16 @@ def test_rm_takes_runs_out_of_a_table(swept):
     assert sweep("rm", first, "--yes").code == 0
     assert [name for name, _ in run_table.read(swept)] == others
     assert [row["name"] for row in csv.DictReader((swept / file_names.RESULTS).read_text().splitlines())] == others
+
+
+@pytest.mark.parametrize("words", [["model.width=8,16", "seed=1,2"], ["-m", "model.width=8,16"]])
+def test_settings_instead_of_a_directory_are_answered_with_the_command_that_trains(words, here, monkeypatch, capsys):
+    settings = [word for word in words if word != "-m"]
+    ended = run_script("sweep.py", words)
+    assert ended.code == 2
+    assert ended.err.endswith(f"scripts/train.py -m {' '.join(settings)}\n"), ended.err
+    monkeypatch.setattr("sys.argv", ["mlpexp", *words])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == f"mlpexp: a command comes first; to train: mlpexp train {' '.join(words)}\n"

@@ -2,6 +2,7 @@
 
 import ast
 import runpy
+import shlex
 import shutil
 import sys
 import textwrap
@@ -30,6 +31,9 @@ def main() -> None:
         sys.argv = [str(path), *sys.argv[2:]]
         sys.path.insert(0, str(path.parent))  # as Python does when it runs a script
         runpy.run_path(str(path), run_name="__main__")
+    elif "=" in name or name in ("-m", "--multirun"):
+        say(f"mlpexp: a command comes first; to train: {shlex.join(['mlpexp', 'train', *sys.argv[1:]])}", error=True)
+        sys.exit(2)
     else:
         hint = did_you_mean(name, scripts, f"the commands are {', '.join(scripts)}")
         say(f"mlpexp: unknown command {name!r}; {hint}", error=True)

@@ -42,7 +42,6 @@ class Loss:
         of_shares: (shares of the classes, label smoothing) -> the least loss that equal outputs for all samples have;
             None where the loss is a mean over outputs of convex functions, of which it is found by search.
         power: of the target's unit in the unit of the loss.
-        in_place: the stack has a kernel of its own for it without label smoothing.
     """
 
     unit: str
@@ -54,7 +53,6 @@ class Loss:
     keys: tuple[str, ...] = ()
     of_shares: Callable[[Sequence[float], float], float] | None = None
     power: int = 0
-    in_place: bool = False
     label: str = "loss"
 
 
@@ -190,7 +188,6 @@ LOSSES: Registry[Loss] = Registry(
             by_hand_gradient=cross_entropy_gradient,
             of_shares=_entropy,
             tasks=("classification",),
-            in_place=True,
         ),
         # the three below are means over outputs, as torch's own
         "mse": Loss(

@@ -1,4 +1,8 @@
-"""Learning-rate schedules over epochs or steps, one registry entry each."""
+"""Learning-rate schedules over epochs or steps, one registry entry each.
+
+A setting that a new one needs is a field of `OptimizerConfig` in `config/training_config.py` and of `RateSettings`
+here, and named in the entry's `keys`.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping

@@ -37,7 +37,7 @@ from mlpexp.runtime.declared_options import Options
 ACTIVATION_NAMES = {"logistic": "sigmoid"}
 SCHEDULE_NAMES = {"adaptive": "plateau"}
 # half the squared error is the Huber loss whose linear part is never reached
-LOSSES = {
+REGRESSION_LOSSES = {
     "squared_error": LossConfig(name="huber", delta=1e30),
     "absolute_error": LossConfig(name="mae"),
     "huber": LossConfig(name="huber"),
@@ -85,7 +85,7 @@ class EstimatorSettings:
     init: Annotated[str, choice(lambda: INITIALISERS)]
     model_options: dict[str, Any] | None = None
     optimizer_options: dict[str, Any] | None = None
-    loss: Annotated[str, choice(lambda: LOSSES)] = "squared_error"
+    loss: Annotated[str, choice(lambda: REGRESSION_LOSSES)] = "squared_error"
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> "EstimatorSettings":
@@ -137,7 +137,7 @@ class EstimatorSettings:
                 shuffle=self.shuffle,
                 sample_weight="sample_weight" if weighted else None,
             ),
-            loss=LossConfig() if classifies else LOSSES[self.loss],
+            loss=LossConfig() if classifies else REGRESSION_LOSSES[self.loss],
             optimizer=self._optimizer(schedule, batch_weight),
             # scikit-learn stops after more than n_iter_no_change epochs
             early_stopping=EarlyStoppingConfig(

@@ -20,7 +20,7 @@ from mlpexp.nn.metrics import METRICS
 from mlpexp.nn.network import NetworkSpec
 
 # each is a function of `updates.py`, with the keys of `UpdateSettings.per_run` that are its `numbers`, in their order
-OPTIMIZERS = {"sgd": ("momentum", "nesterov"), "adam": ("betas", "eps"), "adamw": ("betas", "eps")}
+COMPILED_OPTIMIZERS = {"sgd": ("momentum", "nesterov"), "adam": ("betas", "eps"), "adamw": ("betas", "eps")}
 
 # keys of which the engine supports every value, or that do not reach it; every other key must have its default
 SUPPORTED_KEYS = {
@@ -68,8 +68,8 @@ def unsupported(network: NetworkSpec, optimizer: str) -> str | None:
     for layer in activations:
         if layer.name not in ACTIVATIONS or layer.entry.compiled is None:
             return f"the activation {layer.name!r} has no compiled form; choose one of {_compiled_activations()}"
-    if optimizer not in OPTIMIZERS:
-        return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(OPTIMIZERS)}"
+    if optimizer not in COMPILED_OPTIMIZERS:
+        return f"the optimizer {optimizer!r} has no compiled form; choose one of {', '.join(COMPILED_OPTIMIZERS)}"
     return None
 
 

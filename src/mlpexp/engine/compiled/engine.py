@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 
 from mlpexp.engine.compiled import compile_cache
-from mlpexp.engine.compiled.availability import OPTIMIZERS, activation_of, unsupported
+from mlpexp.engine.compiled.availability import COMPILED_OPTIMIZERS, activation_of, unsupported
 from mlpexp.engine.compiled.memory_layout import LINE, Array, MemoryLayout, aligned, memory_layout, padded
 from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.stack_activations import spans
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.network import NetworkSpec
-from mlpexp.nn.optimizers import OPTIMIZERS as TORCH_OPTIMIZERS
-from mlpexp.nn.optimizers import UpdateSettings
+from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.outcomes import Outcomes, labels_at
 
 PANEL = 32  # samples that are evaluated at once
@@ -54,9 +53,9 @@ class CompiledEngine:
     ) -> None:
         if reason := next(filter(None, (unsupported(network, update.name) for network in set(networks))), None):
             raise ValueError(reason)
-        if unknown := {*update.per_run, *update.extras} - {*OPTIMIZERS[update.name]}:
+        if unknown := {*update.per_run, *update.extras} - {*COMPILED_OPTIMIZERS[update.name]}:
             raise ValueError(f"{update.name} has no compiled form with {', '.join(sorted(unknown))}")
-        if update.decoupled is not None and update.decoupled.ne(TORCH_OPTIMIZERS[update.name].decoupled_decay).any():
+        if update.decoupled is not None and update.decoupled.ne(OPTIMIZERS[update.name].decoupled_decay).any():
             raise ValueError(f"{update.name} has no compiled form with the other kind of weight decay")
         self.threads, self._settings = threads, update
         self.num_steps = self._began_at = 0
@@ -66,7 +65,7 @@ class CompiledEngine:
         layout = memory_layout(self._sizes, LINE)
         momentum = update.per_run.get("momentum")
         is_stateless = update.name == "sgd" and (momentum is None or not momentum.any())
-        self._state_names = () if is_stateless else TORCH_OPTIMIZERS[update.name].state_names
+        self._state_names = () if is_stateless else OPTIMIZERS[update.name].state_names
         self._scratch: dict[tuple[int, int], tuple[MemoryLayout, Array]] = {}
         self._samples: tuple[Tensor, Array] | None = None
         self._set_runs(
@@ -93,8 +92,8 @@ class CompiledEngine:
         rows = [decay] * num_tensors if decay is None or isinstance(decay, Tensor) else list(decay)
         self._decay = np.stack([per_run(row, 0.0) for row in rows], -1)
         columns = []
-        for key in OPTIMIZERS[settings.name]:
-            default = torch.tensor(TORCH_OPTIMIZERS[settings.name].defaults.get(key, 0.0), dtype=torch.float64)
+        for key in COMPILED_OPTIMIZERS[settings.name]:
+            default = torch.tensor(OPTIMIZERS[settings.name].defaults.get(key, 0.0), dtype=torch.float64)
             values = settings.per_run.get(key, default.expand(num_runs, *default.shape))
             columns.append(values.reshape(num_runs, -1).numpy().astype(np.float64))
         self._numbers = np.ascontiguousarray(np.concatenate(columns, -1))  # as the kernels are compiled

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mlpexp.nn.losses import LossFunction, total_weight
+from mlpexp.nn.losses import CROSS_ENTROPY, LossFunction, total_weight
 
 
 class StackedLoss(Protocol):
@@ -32,13 +32,13 @@ class StackedLoss(Protocol):
 
 
 def make_stacked_loss(loss: LossFunction, outputs: Tensor, gradient: Tensor | None = None) -> StackedLoss:
-    """The kernel of a loss.
+    """The kernel of a loss: of the plain cross-entropy one of its own, of any other one by autograd.
 
     Args:
         outputs: (R, B, C), contiguous; read at each call.
         gradient: (R, B, C) for the derivative of the mean over the batch; None to go forward only.
     """
-    if loss.entry.in_place and loss.label_smoothing == 0:
+    if loss == CROSS_ENTROPY:
         return CrossEntropy(outputs, gradient)
     return DifferentiatedLoss(loss, outputs, gradient)
 
