@@ -30,10 +30,10 @@ MAX_REFUSED = 8  # runs that Hydra refuses: a tenth of a second each, and rarely
 def check(
     composer: Composer, specs: Sequence[RunSpec], *, alone: bool = False, earlier_engine: str | None = None
 ) -> list[Job]:
-    """Every run composed, typed, and with its engine chosen.
+    """Compose and check every run, and choose its engine.
 
     Args:
-        alone: all runs train alone.
+        alone: whether every run trains alone.
         earlier_engine: of this sweep's first start, see `engine_choice.with_engine`.
 
     Raises:
@@ -77,7 +77,7 @@ def check(
 
 
 def _with_shared_sections(cfg: Config, sections: dict[str, Any]) -> Config:
-    """The same with sections that equal another run's as one object: most runs differ in one section of eight."""
+    """The same configuration; sections that equal another run's are replaced by its objects, which saves memory."""
     equal = {}
     for field in fields(cfg):
         section = getattr(cfg, field.name)
@@ -87,7 +87,7 @@ def _with_shared_sections(cfg: Config, sections: dict[str, Any]) -> Config:
 
 
 def _lines(problems: Counter[str], examined: int, total: int) -> list[str]:
-    """Each problem once, with the number of runs that have it."""
+    """One line per problem, with the number of runs that have it."""
     of = f"of {examined:,} runs" if examined == total else f"of the first {examined:,} runs"
     lines = [f"{text} ({count:,} {of})" if total > 1 else text for text, count in problems.items()]
     if len(lines) > MAX_PROBLEMS:
@@ -106,7 +106,7 @@ def _job(run: ComposedRun, cfg: Config, job_config: Callable[[RunSpec], DictConf
 
 
 def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:
-    """Equal for two runs of a sweep that differ in nothing but their seed; groups of keys are compared by object."""
+    """A key that is equal for runs which differ in their seed alone; groups of keys are compared by their objects."""
     values = ((key, value) for key, value in run.config.items() if key != "seed")
     return (
         run.needs_run_job,
@@ -115,7 +115,7 @@ def _all_but_the_seed(run: ComposedRun) -> tuple[object, ...]:
 
 
 def _with_seed(cfg: Config, seed: object) -> Config | None:
-    """The same with another seed; None where that is none, as the whole check then says."""
+    """The same configuration with another seed; None if it is not a valid seed, so that the whole check explains it."""
     try:
         return cfg.with_seed(seed)
     except ValidationError:

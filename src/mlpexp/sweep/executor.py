@@ -1,4 +1,4 @@
-"""A sweep from checked configurations to written runs: plan, distribute, keep the table current, survive failures."""
+"""A sweep from checked configurations to written runs: plan, distribute, update the table, handle failures."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import Result, Status
 from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
-from mlpexp.sweep.backends.backend import Backend, opened
+from mlpexp.sweep.backends.backend import Backend, open_backend
 from mlpexp.sweep.jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.run_outcomes import data_of
 from mlpexp.sweep.successive_halving import Halving
@@ -53,8 +53,8 @@ def train_sweep(
     Args:
         outcomes: of each run; filled in place.
         settings: where to train.
-        prepare: a function of a module, called in each other process that trains.
-        make_backend: what trains in place of the backend that `settings` name; it may leave runs without an outcome.
+        prepare: a module-level function that each worker process calls before its first unit.
+        make_backend: makes the backend in place of the one that `settings` name; it may leave runs without an outcome.
         tracking: records the runs of each stack.
 
     Raises:
@@ -72,8 +72,8 @@ def train_sweep(
         if make_backend is not None:
             settings = replace(settings, backend="process", workers=None)
         division = planned(jobs, directory=directory)
-        settings = _settled(settings, jobs, division.cost, screen)
-        with opened(settings, directory, prepare) as chosen:
+        settings = _with_backend_chosen(settings, jobs, division.cost, screen)
+        with open_backend(settings, directory, prepare) as chosen:
             backend = make_backend(sweep, outcomes, directory) if make_backend else chosen
             if backend.workers > 1:
                 division = planned(jobs, backend.workers, directory)
@@ -111,7 +111,7 @@ def _units(division: Plan, places: Sequence[int], jobs: Sequence[Job], directory
 
 
 def _warn_of_mixture(sweep: Sequence[Job], outcomes: Sequence[Outcome], cfg: Config) -> None:
-    """Say in one line where finished runs of the same settings had other versions, threads or processors."""
+    """Log one line if finished runs with the same settings had other versions, threads or processors."""
     environment = software_versions.environment(cfg.stack_threads, cfg.trainer.accelerator)
     earlier = [
         (end.result.versions, end.result.environment)
@@ -123,10 +123,10 @@ def _warn_of_mixture(sweep: Sequence[Job], outcomes: Sequence[Outcome], cfg: Con
 
 
 def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None) -> Plan:
-    """Which of these runs share stacks; positions count within `jobs`.
+    """Divide jobs into stacks; positions are indices into `jobs`.
 
     Args:
-        directory: of a sweep whose saved states the runs continue from.
+        directory: of the sweep, from whose saved states the runs continue.
     """
     prepared: dict[int, Prepared] = {}  # runs share the objects of their data's configuration
     data = [prepared.get(id(job.config.data)) or prepared.setdefault(id(job.config.data), data_of(job)) for job in jobs]
@@ -141,8 +141,8 @@ def planned(jobs: Sequence[Job], workers: int = 1, directory: Path | None = None
     return plan([job.config for job in jobs], data, workers=workers, epochs_done=epochs)
 
 
-def _settled(settings: Settings, jobs: Sequence[Job], cost: float, screen: Screen) -> Settings:
-    """`auto` decided by the cost of these jobs, in seconds: fork where that is faster and possible."""
+def _with_backend_chosen(settings: Settings, jobs: Sequence[Job], cost: float, screen: Screen) -> Settings:
+    """The same settings with `backend=auto` replaced: fork where that is possible and pays at this cost, in seconds."""
     if settings.backend != "auto":
         return settings
     # devices and threads of torch do not survive a fork
@@ -186,7 +186,7 @@ class _Progress:
                 yield
             except Interrupted as stop:
                 kept = self._kept()
-                self._note_interrupted(first_line(stop))
+                self._mark_interrupted(first_line(stop))
                 raise Interrupted(f"{stop}; {kept}, the same command carries on", stop.exit_code) from None
             finally:
                 with signals.deferred():
@@ -204,8 +204,8 @@ class _Progress:
         others = f", {len(saved):,} more are saved with their epochs so far" if saved else ""
         return f"{done:,} of {len(self.outcomes):,} runs are done and kept{others}"
 
-    def _note_interrupted(self, reason: str) -> None:
-        """For the table: the runs that were under way, and those that had not begun."""
+    def _mark_interrupted(self, reason: str) -> None:
+        """Give the runs without a result the status `interrupted`, for the table."""
         saved = stack_states.saved_runs(self.directory)
         for place, (job, outcome) in enumerate(zip(self.sweep, self.outcomes, strict=True)):
             if outcome.result is None:
@@ -224,7 +224,7 @@ class _Progress:
             self._write_table()
 
     def finished(self, place: int, outcome: Outcome) -> None:
-        """A run has ended, perhaps the last one of its unit."""
+        """Keep the outcome of a run that has ended; with the last run of a unit, record the unit."""
         unit = self._unit_of[place]
         self.outcomes[place] = outcome
         self.screen.finished(unit.origin, outcome)
@@ -238,11 +238,11 @@ class _Progress:
 
     @cached_property
     def _unended(self) -> dict[int, int]:
-        """Runs of each unit that have not ended, by its origin."""
+        """The number of runs of each unit that have not ended, by its origin."""
         return {unit.origin: len(unit.places) for unit in self.units}
 
     def _unit_finished(self, unit: Unit) -> None:
-        """All runs of a unit have ended."""
+        """Record a unit whose runs have all ended: table, trackers, saved states."""
         ended = [(self.sweep[i], self.outcomes[i], self.outcomes[i].files) for i in unit.places]
         if self.sweep[unit.places[0]].config.record == "table":
             self._record(unit.places)
@@ -257,14 +257,14 @@ class _Progress:
             self._write_table()
 
     def _write_table(self) -> None:
-        """The rows of all runs that have ended or are saved. For a large sweep that may take longer than a stack."""
+        """Write `results.csv`; for a large sweep that may take longer than a stack, so it is not done for each."""
         started = time.monotonic()
         RunStore(self.directory).write_results(self._rows("running", stack_states.saved_runs(self.directory)))
         now = time.monotonic()
         self._due = now + TABLE_SHARE * (now - started)
 
     def _rows(self, status: Status, saved: Mapping[str, SavedRun] | None = None) -> list[Row]:
-        """The rows of all runs that have ended, and with this status of those that have not, but have epochs."""
+        """The rows of runs that have ended, and with `status` those that have not but have trained epochs."""
         shown = list(self.outcomes)
         if saved or any(job.earlier for job in self.sweep):
             for place, (job, outcome) in enumerate(zip(self.sweep, self.outcomes, strict=True)):
@@ -286,7 +286,7 @@ class _Progress:
 
 
 def _unfinished(job: Job, status: Status, message: str, saved: Mapping[str, SavedRun]) -> Result:
-    """The row of a run that has not ended, with what is saved of it."""
+    """The result of a run that has not ended, with the metrics of its last saved epoch."""
     result = failure_record.unfinished(job.config, status, message)
     if (run := saved.get(result.identity) or saved.get(job.saved_as)) is None:
         if job.earlier is None or job.earlier.result is None:

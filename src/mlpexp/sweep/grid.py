@@ -1,4 +1,4 @@
-"""The runs of a grid: all combinations of the listed values, those that are not skipped, or a random part of them."""
+"""The runs of a grid: all combinations of the listed values, without the skipped ones, or a random part of them."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ Point = tuple[Override, ...]
 
 
 class Grid:
-    """Every combination, the last key fastest, as Hydra's own sweeper orders them; keys that vary together come first.
+    """All combinations of values, ordered as Hydra's own sweeper does (last key fastest); zipped keys come first.
 
     Args:
         settings: of the sweeper; `arguments` replace its `params`.
@@ -43,7 +43,7 @@ class Grid:
         parser = OverridesParser.create(config_loader=loader)
 
         def parsed(texts: Sequence[str]) -> dict[str, hydra_types.Override]:
-            """By key: of a key that is given twice, the later one counts."""
+            """Overrides by key; the last one of each key."""
             return {override.get_key_element(): override for override in parser.parse_overrides(list(texts))}
 
         groups = [parsed(texts) for texts in sweep_syntax.groups(settings.zip)]
@@ -58,7 +58,7 @@ class Grid:
         return {override.key_or_group for axis in self._axes for override in axis}
 
     def run(self, place: int, number: int) -> RunSpec:
-        """The run at a place in the order of the grid, as the sweep's run `number`."""
+        """The combination at index `place` of the grid, as run `number` of the sweep."""
         points: list[Point] = []
         for count, axis in zip(reversed(self._counts), reversed(self._points), strict=True):
             place, digit = divmod(place, count)
@@ -67,13 +67,13 @@ class Grid:
 
     @cached_property
     def _points(self) -> list[list[Point]]:
-        """Of each axis the overrides of its values; not before their number is known to be small enough."""
+        """The overrides of each axis; computed late, when the size of the grid has been checked."""
         columns = ([[overrides.parse(text) for text in _texts(override)] for override in axis] for axis in self._axes)
         return [list(zip(*column, strict=True)) for column in columns]
 
 
 class ChosenRuns(NamedTuple):
-    """The runs that are trained, and in a sentence which combinations are not."""
+    """The runs that are trained, and a sentence on the combinations that are not; empty if all are."""
 
     runs: list[RunSpec]
     sentence: str
@@ -122,7 +122,7 @@ def expand(settings: GridSettings, arguments: Sequence[str], composer: Composer,
 
 
 def specs(runs: Sequence[Sequence[str]], first: int = 0) -> list[RunSpec]:
-    """The runs that another sweeper lists as override texts."""
+    """Parse runs that another sweeper gives as override texts."""
     return [RunSpec(first + i, tuple(map(overrides.parse, run))) for i, run in enumerate(runs)]
 
 
@@ -146,7 +146,7 @@ def _check_number(total: int, max_runs: int | None) -> None:
 
 
 def _shuffled(size: int, seed: int) -> Iterator[int]:
-    """The numbers below `size` in a random order, of which any number may be taken."""
+    """The integers below `size` in random order, generated one by one."""
     generator = random.Random(seed)
     if size <= MAX_SHUFFLED:
         numbers = list(range(size))
@@ -190,7 +190,7 @@ def _same_count(group: Mapping[str, hydra_types.Override]) -> int:
 
 
 def _count(override: hydra_types.Override) -> int:
-    """The number of its values, without making them: a range may be long."""
+    """The number of values of an override, without a list of them, since a range may be long."""
     if not override.is_sweep_override():
         return 1
     if not override.is_discrete_sweep():

@@ -1,4 +1,4 @@
-"""A grid as a sweep: listed, checked as a whole, surveyed under a lock, trained in stacks or by another launcher."""
+"""A sweep over a grid: expand, check all runs, survey under a lock, train in stacks or by another launcher."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +68,7 @@ def sweep_grid(
 
 
 def _open(sweep: Sweep, runs: Sequence[Job]) -> Survey:
-    """Lock the sweep's directory and prepare it for these runs; nothing is written before all have been surveyed."""
+    """Lock the sweep's directory and prepare it for these runs; nothing is written before the survey of all runs."""
     reserved = directory_lock.reserve(sweep.directory)
     try:
         is_new = not sweep.directory.exists()
@@ -111,7 +111,7 @@ def _check_grid(runs: Sequence[Job], settings: Settings) -> None:
 
 
 def _dry_run(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
-    """What the sweep would do."""
+    """The plan of the sweep, without training."""
     from mlpexp.sweep.executor import planned  # torch: late
 
     survey = sweep.survey(runs, same_study=True)
@@ -142,7 +142,7 @@ def _dry_run(sweep: Sweep, runs: Sequence[Job]) -> DryRun:
 def _launch_elsewhere(
     specs: Sequence[RunSpec], size: int | None, composer: Composer, config: DictConfig, launcher: Launcher
 ) -> list[JobReturn]:
-    """By a launcher other than ours, which trains each run alone."""
+    """Train the runs by a launcher of another package, which trains each run alone."""
     for run in check(composer, specs, alone=True):
         refuse_keys_of_sweeps(run.config, "leave out hydra/launcher, which trains each run alone")
     directory = Path(str(config.hydra.sweep.dir))
@@ -156,7 +156,7 @@ def _launch_elsewhere(
 
 
 def raise_failures(returns: Sequence[JobReturn]) -> None:
-    """Raises `RunsFailed`: some runs raised."""
+    """Raises `RunsFailed`: at least one run failed."""
     failed = [ended for ended in returns if ended.status == JobStatus.FAILED]
     if not failed:
         return

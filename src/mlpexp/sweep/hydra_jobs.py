@@ -1,4 +1,4 @@
-"""What Hydra does around each run of a sweep, what it gets back, and the files that it writes."""
+"""Hydra's part of each run of a sweep: callbacks, `run_job`, the returned `JobReturn`, and its three files."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class HydraCalls:
-    """What Hydra does around each job, for the jobs of one sweep."""
+    """Hydra's callbacks around each job of a sweep, and its own way to run one."""
 
     def __init__(self, context: HydraContext, task_function: TaskFunction, composer: Composer) -> None:
         self._context, self._task_function, self._composer = context, task_function, composer
@@ -69,7 +69,7 @@ class HydraCalls:
 class StackedReturn(JobReturn):
     """What a run that trained in a stack returns to Hydra.
 
-    Everything is computed when it is asked for: a configuration takes 150 KiB, and few sweepers read more than values.
+    Properties are computed on access: a configuration takes 150 KiB, and few sweepers read more than return values.
 
     Args:
         failures: a sentence on all runs of the sweep that failed.
@@ -122,14 +122,14 @@ class StackedReturn(JobReturn):
 
     @property  # type: ignore[misc]
     def return_value(self) -> Any:
-        """As Hydra's, whose sweepers end with the first failure; that is one line for all failures here."""
+        """The objective; for a failed run, raise one error on all failures, because sweepers end with the first."""
         if self.status == JobStatus.FAILED:
             raise RunsFailed(self._failures) from self._return_value
         return self._return_value
 
 
 def restore_hydra_files(job: Job) -> None:
-    """Write again what a finished job has lost of them: its marker does not list what was there before training."""
+    """Write those of Hydra's files again that a finished job has lost; its marker does not list them."""
     if job.output_subdir is None or job.make_files is None:
         return
     directory = job.directory / job.output_subdir

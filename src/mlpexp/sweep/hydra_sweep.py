@@ -1,4 +1,4 @@
-"""A sweep between Hydra and the training: checked as a whole, locked, surveyed, trained, returned to Hydra."""
+"""A sweep between Hydra and the training: check all runs, lock, survey, train, return to Hydra."""
 
 import logging
 import time
@@ -41,7 +41,7 @@ class Sweep:
     """The sweep that one command trains.
 
     Attributes:
-        in_portions: more runs follow, so that it is not yet time for the summary; its sweeper calls `conclude`.
+        in_portions: the sweeper trains several portions and calls `conclude` for the summary.
 
     Raises:
         UserError: the settings are wrong, or the application is not mlpexp.
@@ -80,7 +80,7 @@ class Sweep:
                 without an outcome come again with a later portion.
 
         Raises:
-            UserError: all that is wrong with any of the runs; then none is started.
+            UserError: all problems of all runs; no run is started then.
             Interrupted: stopped by a signal.
             StorageError: the disk is full or broken.
         """
@@ -142,7 +142,7 @@ class Sweep:
         return RunStore(self.directory).survey(pairs, same_study=same_study)
 
     def set_up(self, survey: Survey) -> None:
-        """Set aside what cannot be used, and say how much is done."""
+        """Set unusable directories aside, and log how many runs are done."""
         with self.hydra_logging():
             RunStore(self.directory).prepare(survey)
             if state := survey.sentence():
@@ -152,7 +152,7 @@ class Sweep:
 
     @contextmanager
     def hydra_logging(self) -> Iterator[None]:
-        """Log as Hydra's launchers do, and turn an error of the disk into advice.
+        """Log as Hydra's launchers do, and replace an error of the disk by one with advice.
 
         Raises:
             StorageError: the disk is full or broken.
@@ -171,7 +171,7 @@ class Sweep:
             configure_log(hydra.hydra_logging, hydra.verbose)
 
     def launch(self, runs: list[Job], survey: Survey, swept: tuple[str, ...] = ()) -> list[JobReturn]:
-        """Train runs whose states are known; what each job returns, in their order.
+        """Train surveyed runs, and return Hydra's `JobReturn` of each, in their order.
 
         Args:
             swept: see `Job`.
@@ -255,13 +255,13 @@ class Sweep:
             train_sweep(
                 jobs, outcomes, self.directory, screen, self.settings, self.prepare, self._backend, self._tracking
             )
-        self._record(jobs, outcomes)
+        self._record_in_trackers(jobs, outcomes)
         if not self.in_portions:
             screen.conclude(jobs, outcomes, self.directory)
         return outcomes[num_earlier:]
 
-    def _record(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
-        """Record in trackers what is not there yet: of earlier commands, and of one that was killed."""
+    def _record_in_trackers(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        """Record in trackers the finished runs that they lack, of earlier commands and of one that was killed, too."""
         ended = zip(jobs, outcomes, strict=True)
         self._tracking.record(
             EndedRun(config=job.config, directory=job.directory, result=outcome.result)

@@ -1,4 +1,4 @@
-"""The runs of a sweep as jobs, from their check to their outcomes.
+"""The jobs of a sweep: its checked runs, and their outcomes.
 
 Imports no torch, so that a refused or finished sweep ends quickly.
 """
@@ -68,14 +68,14 @@ class Job(HydraRun):
         return None if self.log_name is None else self.directory / self.log_name
 
     def take_survey(self, surveyed: SurveyedRun, swept: tuple[str, ...] = ()) -> None:
-        """Keep where and in which state a survey has found it."""
+        """Take over the place and the state that a survey has found."""
         self.place, self.done, self.swept = surveyed.place, surveyed.result, swept
         self.earlier = surveyed.earlier if surveyed.result is None else None
         self.saved_as = surveyed.saved_as
         self.data_digest = data.digest(self.config.data)
 
     def opens_late(self, surveyed: SurveyedRun) -> bool:
-        """Whether its directory is not needed before it has trained: it continues a shorter run, which stays till then.
+        """Whether its directory is made after its training only: it continues a shorter run, which stays until then.
 
         Args:
             surveyed: the run in the survey.
@@ -91,7 +91,7 @@ class Job(HydraRun):
 
     @property
     def epochs_before(self) -> int:
-        """How many epochs it has behind it when it starts, by its earlier result."""
+        """The number of epochs of the shorter run from which it continues; 0 without one."""
         if self.earlier is None or self.earlier.result is None or not self.earlier.has_state:
             return 0
         return self.earlier.result.epochs
@@ -102,12 +102,12 @@ class Job(HydraRun):
         return swept(self.config, self.swept, self.overrides) if self.swept else chosen(self.config)
 
     def packed(self, *, alone: bool) -> "Job":
-        """The same as plain data, for another process; a stack does not need the whole configuration."""
+        """The same job as plain data, for another process; a stack does not need the whole configuration."""
         files = None if self.make_files is None else partial(_packed_files, self.make_files(self.spec, self.output_dir))
         return replace(self, hydra=partial(_packed_config, self.hydra(self.spec) if alone else None), make_files=files)
 
     def open_directory(self) -> None:
-        """Make its directory with the files that Hydra puts there, unless that is done."""
+        """Make its directory with Hydra's files, unless that is done."""
         if self.make_files is None:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ class Job(HydraRun):
 
     @contextmanager
     def surroundings(self) -> Iterator[None]:
-        """What Hydra provides to a job: `HydraConfig`, its environment variables, its log."""
+        """While the block runs, provide what Hydra provides to a job: `HydraConfig`, environment variables, log."""
         cfg = self.hydra(self.spec)
         with hydra_config(cfg), env_override(self.env_set):
             configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)

@@ -1,4 +1,4 @@
-"""Runs of a sweep that train together up to an epoch and wait there, until they continue or leave.
+"""Runs of a sweep that train up to an epoch and pause there, until they continue or stop.
 
 Between two stacks a run is kept on the host as a `TrainingState`, and is stacked again with those of its shape and
 epoch; its neighbours change none of its bits.
@@ -68,7 +68,7 @@ class PausedRuns:
     def train(
         self, places: Sequence[int], until: int | None, report: Callable[[int], None]
     ) -> Iterator[tuple[int, Outcome]]:
-        """Train these runs up to an epoch, or to their ends; the outcomes of those that raise.
+        """Train these runs up to an epoch (None: to their ends); yield the outcomes of those that raise.
 
         Args:
             report: called with the number of its runs after each epoch of a stack.
@@ -87,7 +87,7 @@ class PausedRuns:
             self.save()
 
     def history(self, place: int) -> Sequence[Mapping[str, float]]:
-        """The metrics of each epoch so far; of a run without an outcome that is not in training, none.
+        """The metrics of each epoch so far; empty for a run without an outcome that is not in training.
 
         Raises:
             UserError: a finished run has none on the disk.
@@ -117,13 +117,13 @@ class PausedRuns:
                 yield self._ended(place, write_outcome(job, data_of(job), self.states[place]))
 
     def interrupted(self, stop: Interrupted) -> None:
-        """Save the runs that are left, and mark their directories."""
+        """Save the runs in training, and mark their directories as interrupted."""
         with signals.deferred():
             self.save()
         mark_interrupted([self._sweep[place] for place in sorted(self.in_training)], stop)
 
     def save(self) -> None:
-        """Save the runs between two stacks, but for those that are saved already."""
+        """Save the states of all runs that are not saved yet."""
         unit = self._unit(sorted(self.states))
         saved = stack_states.saved_runs(self._directory) if unit.places else {}
         states = {

@@ -1,4 +1,4 @@
-"""The outcome of one run of a sweep: written once its stack has trained it, trained alone, or marked as interrupted."""
+"""The outcome of one run of a sweep: its files after training in a stack, its training alone, its interruption."""
 
 import json
 import shutil
@@ -21,10 +21,10 @@ from mlpexp.training.stack_run_files import run_entry, tested_weights, write_run
 
 
 def write_outcome(job: Job, data: Prepared, state: TrainingState, recycled: RecycledDirectory | None = None) -> Outcome:
-    """The outcome of a run that has trained in a stack, once its directory is written, or with what the table keeps.
+    """Write the directory of a run that has trained in a stack (or collect the files for the table); its outcome.
 
     Args:
-        recycled: keeps the directory of the run as it was before, for the next run.
+        recycled: takes the directory of the shorter run, for the next run.
     """
     if job.config.record == "table":
         result, files = run_entry(job.config, data, state, job.overrides)
@@ -44,7 +44,7 @@ def write_outcome(job: Job, data: Prepared, state: TrainingState, recycled: Recy
 
 
 def _write_recycled(recycled: RecycledDirectory, job: Job, directory: Path, files: Mapping[str, bytes]) -> None:
-    """Make a recycled directory the run's, with Hydra's files and its log."""
+    """Write the files of a run, those of Hydra and its log into a recycled directory."""
     assert job.make_files is not None
     contents = dict(files)
     for name, text in job.make_files(job.spec, job.output_dir).items():
@@ -67,7 +67,7 @@ def _remove_shorter(job: Job, recycled: RecycledDirectory | None = None) -> None
 
 
 def mark_interrupted(jobs: Iterable[Job], stop: Interrupted) -> None:
-    """Note in the directories of runs that are not done that their training was under way."""
+    """Write the marker `interrupted` into the directories of these runs."""
     with signals.deferred():
         for job in jobs:
             if job.config.record == "run" and job.make_files is None:  # the table has lines of finished runs only
@@ -75,7 +75,7 @@ def mark_interrupted(jobs: Iterable[Job], stop: Interrupted) -> None:
 
 
 def train_alone(job: Job) -> Outcome:
-    """Train one job in the surroundings that Hydra promises it; what it raises stays with it."""
+    """Train one job alone with what Hydra provides; an exception becomes its outcome."""
     job.open_directory()
     job.directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -103,7 +103,7 @@ def train_alone(job: Job) -> Outcome:
 
 
 def data_of(job: Job) -> Prepared:
-    """Raises `UserError`: the data is not what it was when the sweep began."""
+    """Raises `UserError`: the data has changed since the sweep began."""
     prepared = datasets.prepare(job.config.data)
     if job.data_digest and prepared.digest != job.data_digest:
         raise UserError(

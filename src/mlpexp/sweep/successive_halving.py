@@ -1,4 +1,4 @@
-"""Successive halving: all runs of a sweep start together, and after each rung only the best of them continue.
+"""Successive halving: all runs of a sweep start together, and after each rung the best of them continue.
 
 Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization" (2016).
 """
@@ -23,7 +23,7 @@ WHOLE_SWEEP = -1  # the name under which progress is reported
 
 
 def problems(configs: Sequence[Config], settings: Settings) -> Iterator[str]:
-    """Why these runs cannot be compared with each other, one line each."""
+    """Why these runs cannot be compared by halving, one line per reason."""
     if any(cfg.halving != configs[0].halving for cfg in configs):
         yield "halving.* is one setting for the whole sweep, whose runs are compared; give each key one value"
     if any(cfg.monitor != configs[0].monitor for cfg in configs):
@@ -36,7 +36,7 @@ def problems(configs: Sequence[Config], settings: Settings) -> Iterator[str]:
 
 
 def ranked(values: Mapping[int, float]) -> list[int]:
-    """The candidates from best to worst: smaller is better, NaN comes last, of equals the earlier first."""
+    """The keys of `values` from best to worst: smaller is better, NaN comes last, ties by key."""
     return sorted(values, key=lambda place: (math.inf if math.isnan(values[place]) else values[place], place))
 
 

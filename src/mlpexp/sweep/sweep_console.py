@@ -36,7 +36,7 @@ NAMED = 10  # failures that are named one by one
 
 
 class Screen:
-    """The terminal output of a sweep; the bar only if `brief`."""
+    """The terminal output of a sweep; with `brief`, the progress bar only."""
 
     def __init__(self, *, brief: bool = False) -> None:
         self._brief = brief
@@ -110,7 +110,7 @@ class Screen:
         self._move()
 
     def _move(self, every_s: float = 0.05) -> None:
-        """Bring the bar up to date, at most so often: thousands of runs end at once."""
+        """Update the bar, at most once in `every_s` seconds, since thousands of runs may end at once."""
         now = time.monotonic()
         if self._progress is None or now < self._shown_s + every_s:
             return
@@ -220,7 +220,7 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
 
 
 def _engines(configs: Sequence[Config]) -> str:
-    """E.g. ` (compiled engine)`, and the reason where one is needed that is slower."""
+    """E.g. ` (compiled engine)`, with the reason if a slower engine is needed."""
     engines = sorted({cfg.stack.engine for cfg in configs} - {"auto"})
     if not engines:
         return ""

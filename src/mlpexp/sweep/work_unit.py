@@ -1,4 +1,4 @@
-"""The unit of work of a sweep: one stack, or one run alone, from its jobs to their outcomes, in any process."""
+"""The unit of work of a sweep, one stack or one run alone, and its training in any process."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,11 +47,11 @@ class Unit:
     sweep: Path | None = None
 
     def packed(self) -> "Unit":
-        """The same as plain data, for another process."""
+        """The same unit as plain data, for another process."""
         return replace(self, jobs=tuple(job.packed(alone=self.alone) for job in self.jobs))
 
     def part(self, rows: Sequence[int]) -> "Unit":
-        """Some of its runs."""
+        """A unit of these rows."""
         return replace(
             self,
             places=tuple(self.places[row] for row in rows),
@@ -60,12 +60,12 @@ class Unit:
         )
 
     def single_runs(self) -> "Iterator[Unit]":
-        """Each run as a unit that is named by itself."""
+        """Each run as a unit of its own."""
         for row, place in enumerate(self.places):
             yield replace(self.part([row]), origin=place)
 
     def halves(self) -> tuple["Unit", "Unit"]:
-        """Of two or more runs: the step by which the runs that make it fail are found."""
+        """Two units of half the runs each; by halving, the runs that make a unit fail are found."""
         rows = range(len(self.jobs))
         return self.part(rows[: len(rows) // 2]), self.part(rows[len(rows) // 2 :])
 
@@ -75,9 +75,9 @@ def work(
     report: Callable[[int, float], None] = lambda unit, runs: None,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, Outcome]]:
-    """Train units in this process; each run's place and outcome once its directory is written.
+    """Train units in this process, and yield each run's place and outcome once its directory is written.
 
-    What a run raises stays with it.
+    An exception of a run becomes its outcome.
 
     Args:
         report: called with a unit's origin and the training of it that is done, counted in whole runs.
@@ -108,7 +108,7 @@ def work(
 
 
 def _written(unit: Unit, trained: StackModule) -> Iterator[tuple[int, Outcome]]:
-    """The outcomes of a stack, once each run is written; a signal waits, because they are trained."""
+    """Write each run of a trained stack, and yield its place and outcome; signals are deferred."""
     recycled = None if unit.sweep is None else RecycledDirectory(unit.sweep)
     with signals.deferred():
         for row, (place, job) in enumerate(zip(unit.places, unit.jobs, strict=True)):
@@ -126,7 +126,7 @@ def train_parts(
     check: Callable[[], None] = lambda: None,
     until: int | None = None,
 ) -> Iterator[tuple[Unit, StackModule | Exception]]:
-    """Train all runs of a unit as one stack; if that raises, its halves, and so on down to the runs that raise.
+    """Train all runs of a unit as one stack; if that raises, train its halves, down to the single runs that raise.
 
     Args:
         states: from which the runs continue, by their places; all runs have one, or none has.
@@ -177,7 +177,7 @@ def _save(unit: Unit, module: StackModule) -> None:
 
 
 def load_states(unit: Unit) -> dict[int, TrainingState]:
-    """The states from which runs of a unit continue, by their places: saved, or those at the end of a shorter run."""
+    """The states from which runs of a unit continue, by place: saved ones, or those at the end of a shorter run."""
     if unit.sweep is None:
         return {}
     states: dict[int, TrainingState] = {}
@@ -214,7 +214,7 @@ def load_plugins(unit: Unit) -> None:
 
 
 def identities(unit: Unit) -> list[str]:
-    """Of each run."""
+    """The identity of each run."""
     return [identity(job.config, data_of(job).digest) for job in unit.jobs]
 
 
@@ -223,7 +223,7 @@ def _report_sum(report: Callable[[float], None], done: int, runs: float) -> None
 
 
 def _by_epoch(unit: Unit, states: Mapping[int, TrainingState]) -> Iterable[list[int]]:
-    """The rows of a unit in groups with the same number of epochs behind them."""
+    """The rows of a unit in groups of runs that have trained the same number of epochs."""
     groups: dict[int, list[int]] = defaultdict(list)
     for row, place in enumerate(unit.places):
         groups[len(states[place].record.history) if place in states else 0].append(row)

@@ -1,4 +1,4 @@
-"""What a backend is, and which one a configuration names.
+"""The protocol of a backend, and the choice of one by the configuration.
 
 The files of a sweep and their bits are the same with every backend.
 """
@@ -15,13 +15,13 @@ from mlpexp.sweep.work_unit import Unit, work
 
 
 class Watcher(Protocol):
-    """Shows a person how it goes."""
+    """Receives the progress of a backend, for display."""
 
     def progress(self, unit: int, runs: float) -> None:
-        """So much of a unit, named by its origin, is trained, counted in whole runs."""
+        """Report how much of the unit with this origin is trained, in runs."""
 
     def warn(self, line: str) -> None:
-        """Something that a person should know, e.g. that a worker was lost."""
+        """Display a warning, e.g. that a worker was lost."""
 
 
 class Backend(Protocol):
@@ -34,7 +34,7 @@ class Backend(Protocol):
     workers: int
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        """Each run's place and outcome, soon after it has ended; closing the iterator ends what still goes on.
+        """Yield each run's place and outcome soon after it has ended; closing the iterator stops the remaining units.
 
         Raises:
             Interrupted: stopped by a signal.
@@ -52,11 +52,11 @@ class InProcess:
 
 
 @contextmanager
-def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | None) -> Iterator[Backend]:
-    """The backend that `settings` name, for the sweep in `directory`; its workers end with the block.
+def open_backend(settings: Settings, directory: Path, prepare: Callable[[], None] | None) -> Iterator[Backend]:
+    """The backend that `settings` name, for the sweep in `directory`; its workers end at the end of the block.
 
     Args:
-        prepare: a function of a module, called in each worker process before it works.
+        prepare: a module-level function that each worker process calls before its first unit.
 
     Raises:
         UserError: the backend is not available.
@@ -71,9 +71,9 @@ def opened(settings: Settings, directory: Path, prepare: Callable[[], None] | No
 
                 yield ProcessPool(settings, session, prepare)
             case "dask":
-                from mlpexp.sweep.backends.dask_backend import connected
+                from mlpexp.sweep.backends.dask_backend import open_dask
 
-                with connected(settings, session, prepare) as cluster:
+                with open_dask(settings, session, prepare) as cluster:
                     yield cluster
             case "submitit":
                 from mlpexp.sweep.backends.submitit_backend import Submitit

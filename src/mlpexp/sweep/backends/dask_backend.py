@@ -1,4 +1,4 @@
-"""Workers of a dask cluster: one that is there already, or one started on this machine."""
+"""Workers of a dask cluster: of a running one, or of one that is started on this machine."""
 
 import asyncio
 import logging
@@ -28,9 +28,9 @@ AHEAD = 2  # units handed out per worker, so that none waits for the next
 
 
 @contextmanager
-def connected(settings: Settings, session: Session, prepare: Callable[[], None] | None) -> Iterator["Dask"]:
-    """Raises `UserError`: no scheduler answers, or none of its workers."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what a person must know is in our own messages
+def open_dask(settings: Settings, session: Session, prepare: Callable[[], None] | None) -> Iterator["Dask"]:
+    """Raises `UserError`: no scheduler answers, or it has no workers."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # mlpexp has its own messages
     with ExitStack() as stack:
         address: Any = settings.address
         if address is None:
@@ -54,9 +54,10 @@ def connected(settings: Settings, session: Session, prepare: Callable[[], None] 
 
 
 def _check_scheduler(address: str) -> None:
-    """
+    """Check that a dask scheduler listens there; `Client` would wait forever for a server of another kind.
+
     Raises:
-        UserError: something else than a dask scheduler listens there. `Client` would wait for it without end.
+        UserError: it is not a dask scheduler, or it does not answer.
     """
 
     async def server_type() -> str:
@@ -119,7 +120,7 @@ class Dask:
                 self._client.cancel(list(working))
 
     def _ended(self, working: dict[distributed.Future, Unit], watcher: Watcher) -> set[distributed.Future]:
-        """The futures that have ended, once there are some; warns of workers that were lost meanwhile."""
+        """Wait until at least one future has ended, and return those that have; warn of lost workers."""
         futures = list(working)
         while True:
             with suppress(TimeoutError):

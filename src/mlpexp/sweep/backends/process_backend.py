@@ -20,13 +20,13 @@ from mlpexp.sweep.backends.remote_workers import Lost, LostWorkers, PlacedOutcom
 from mlpexp.sweep.jobs import Outcome
 from mlpexp.sweep.work_unit import Unit
 
-# a worker's libraries start with one thread; a stack then sets what its configuration says
+# libraries start with one thread in a worker; a stack then sets the number that its configuration gives
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 POLL_S = 0.5
 
 
 class ProcessPool:
-    """A `Backend`. Each worker is a pool of its own: loky gives up a whole pool when one of its workers ends.
+    """A `Backend` of worker processes. Each worker is a pool of its own: loky gives up a pool when one worker ends.
 
     Raises:
         UserError: this system has no semaphores to spare.
@@ -44,7 +44,9 @@ class ProcessPool:
         self._worker = RemoteWorker(session=session, home=str(Path.cwd()), prepare=prepare, is_ours=True)
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        waiting = deque(sorted(units, key=lambda unit: -unit.cost))  # the long ones first, for an even end
+        waiting = deque(
+            sorted(units, key=lambda unit: -unit.cost)
+        )  # the longest first, so that all workers end at about the same time
         free = [self._pool() for _ in range(min(self.workers, len(units)))]
         working: dict[Future[PlacedOutcomes], tuple[Unit, Any]] = {}
         pools, lost = list(free), LostWorkers(self._session, watcher, "a worker process")

@@ -1,4 +1,4 @@
-"""Work on a unit in a process that did not compose the sweep, and what happens when such a worker is lost."""
+"""Training of a unit in another process than the sweep's, and the retry of units whose worker was lost."""
 
 import contextlib
 import os
@@ -40,11 +40,11 @@ PlacedOutcomes = list[tuple[int, Outcome]]
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteWorker:
-    """What a worker has to know beside its unit.
+    """Trains units in another process.
 
     Attributes:
-        home: the working directory of the sweep, which relative paths start from.
-        prepare: called before any unit.
+        home: the working directory of the sweep, to which paths are relative.
+        prepare: called before each unit.
         is_ours: the process works for this sweep only, and may be ended when the sweep has gone.
     """
 
@@ -54,7 +54,7 @@ class RemoteWorker:
     is_ours: bool
 
     def __call__(self, unit: Unit) -> PlacedOutcomes:
-        """Work on a unit, or on what is left of it: runs that another worker has finished are not trained again.
+        """Train a unit; runs of it that another worker has finished are not trained again.
 
         Raises:
             Lost: stopped from outside, or the sweep has gone.
@@ -73,7 +73,7 @@ class RemoteWorker:
                 setup_globals()  # Hydra's resolvers
                 load_plugins(unit)
                 if self.is_ours:
-                    surroundings.enter_context(_ending_with(self.session))
+                    surroundings.enter_context(_exit_after(self.session))
                 ended, remaining = _unfinished(unit)
                 report(0.0)
                 if remaining.jobs:
@@ -87,8 +87,8 @@ class RemoteWorker:
 
 
 @contextlib.contextmanager
-def _ending_with(session: Session) -> Iterator[None]:
-    """While it lasts, the process ends soon after the session: files are written as a whole or not at all."""
+def _exit_after(session: Session) -> Iterator[None]:
+    """While the block runs, end this process soon after the session has ended; files are whole or absent."""
     finished = threading.Event()
 
     def watch() -> None:
@@ -108,7 +108,7 @@ def _ending_with(session: Session) -> Iterator[None]:
 
 
 def _unfinished(unit: Unit) -> tuple[PlacedOutcomes, Unit]:
-    """What an earlier worker has finished of the unit, and what is left, with the rest of its traces removed."""
+    """The outcomes of runs that an earlier worker has finished, and the unit of the others, whose files are removed."""
     done: PlacedOutcomes = []
     rows: list[int] = []
     for row, (place, job) in enumerate(zip(unit.places, unit.jobs, strict=True)):
@@ -129,7 +129,7 @@ def _unfinished(unit: Unit) -> tuple[PlacedOutcomes, Unit]:
 
 
 def _portable(outcome: Outcome) -> Outcome:
-    """With an error that can be pickled."""
+    """The same outcome with an error that can be pickled."""
     error = outcome.error
     if error is None:
         return outcome
@@ -142,7 +142,7 @@ def _portable(outcome: Outcome) -> Outcome:
 
 
 class _Throttled:
-    """A function that is called at most once in so many seconds, with the arguments of that moment."""
+    """Passes a call on to `function` at most once in `every_s` seconds, and drops the others."""
 
     def __init__(self, function: Callable[..., None], every_s: float) -> None:
         self._function, self._every_s, self._called_at = function, every_s, float("-inf")
@@ -158,7 +158,7 @@ class Lost(Exception):
 
 
 class LostWorkers:
-    """What happens to the unit of a lost worker: another attempt, then halves, down to the run that ends workers.
+    """Retries the units of lost workers: as a whole, then in halves, down to the single run that ends its workers.
 
     Args:
         worker: what is lost, as the subject of a warning.
@@ -169,10 +169,10 @@ class LostWorkers:
         self._idle_losses = 0
 
     def retry(self, unit: Unit, error: object) -> tuple[list[Unit], PlacedOutcomes]:
-        """What to try next, and the run that is given up.
+        """The units to try next, and the outcome of the run that is given up.
 
         Raises:
-            RunsFailed: workers are lost before they begin to train: something is wrong with all of them.
+            RunsFailed: several workers in a row were lost before they began to train.
         """
         reason = " ".join(str(error).split()).rstrip(".")[:200]
         if self._session.progress(unit.origin) is None:
@@ -204,7 +204,7 @@ class LostWorkers:
 
 
 def report_progress(session: Session, units: Sequence[Unit], watcher: Watcher) -> None:
-    """Show how far workers are with their units."""
+    """Pass the progress of units on to the watcher."""
     for unit in units:
         if (runs := session.progress(unit.origin)) is not None:
             watcher.progress(unit.origin, runs)

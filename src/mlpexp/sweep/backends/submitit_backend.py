@@ -1,4 +1,4 @@
-"""Array jobs of Slurm by submitit, or processes on this machine that stand in for them; all share a file system."""
+"""Array jobs of Slurm by submitit, or local processes in place of them; all share a file system."""
 
 import logging
 import os
@@ -98,7 +98,7 @@ class Submitit:
 
 
 class _Chunk:
-    """Units one after the other, in one job."""
+    """A job: several units, one after the other."""
 
     def __init__(self, worker: RemoteWorker) -> None:
         self._worker = worker
@@ -116,7 +116,7 @@ class _Queue:
         self._missed: dict[str, float] = {}
 
     def has_left(self, job_id: str) -> bool:
-        """Whether the job has been out of the queue for so long that its result would have appeared."""
+        """Whether the job left the queue so long ago that its result file should exist."""
         if time.monotonic() - self._asked_at > QUEUE_S:
             answer = subprocess.run(
                 ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"],
@@ -137,7 +137,7 @@ class _Queue:
 
 
 def _chunks(units: Sequence[Unit], count: int) -> list[list[Unit]]:
-    """As many lists of about the same length in time."""
+    """Divide units into `count` lists of about equal cost."""
     chunks: list[list[Unit]] = [[] for _ in range(count)]
     loads = [0.0] * count
     for unit in sorted(units, key=lambda unit: -unit.cost):
