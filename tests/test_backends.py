@@ -61,7 +61,7 @@ def undisturbed(train: Callable[..., Any], here: Path) -> dict[str, Any]:
 def test_workers_are_copied_where_that_pays_and_can_be(seconds, can_fork, workers, wanted, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     jobs: Any = [SimpleNamespace(config=Config(threads=1 if can_fork else 2))]
-    assert executor._settled(Settings(workers=workers), jobs, seconds, Screen()).backend == wanted
+    assert executor._with_backend_chosen(Settings(workers=workers), jobs, seconds, Screen()).backend == wanted
 
 
 @pytest.mark.parametrize("backend", ["fork", pytest.param("loky", marks=thorough)])
