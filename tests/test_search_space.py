@@ -97,7 +97,7 @@ def test_a_search_learns_from_an_earlier_sweep(train: Any, here: Path, monkeypat
     )
     ended = train(f"{command}4")
     assert ended.code == 0, ended.err
-    assert "6 configurations are known from multirun/grid (12 of 16 runs)" in ended.out
+    assert "6 configurations are known from multirun/grid (12 of 16 runs; 4 outside of the space)" in ended.out
     known = {(one.params["optimizer.lr"], one.params["model.activation"]): one.value for one in seen[0][:6]}
     rows = load_results(here / "multirun/grid")
     for (lr, activation), value in known.items():
@@ -117,6 +117,53 @@ def test_a_search_learns_from_an_earlier_sweep(train: Any, here: Path, monkeypat
     assert (refused.code, "hydra.sweeper.warm_start is multirun/grid there" in refused.line) == (2, True)
 
 
+LEARNING = "-m hydra/sweeper=optuna name=s hydra.sweeper.n_trials=2 'optimizer.lr=tag(log,interval(0.005,2))'"
+
+
+def known() -> dict[tuple[Any, ...], float]:
+    """The known values of a search by the values of its keys."""
+    first = json.loads((PLACE / "search.jsonl").read_text().splitlines()[0].partition(" ")[2])
+    return {tuple(one["params"].values()): one["values"][0] for one in first.get("known", [])}
+
+
+@pytest.mark.parametrize(
+    ("grid", "search", "counted", "said"),
+    [
+        ("model.activation=relu,tanh", "", {"model.activation": "tanh"}, "2 with model.activation=relu, not tanh"),
+        ("model.activation=relu,tanh", "model.activation=relu", {"model.activation": "relu"}, "activation=tanh, not"),
+        ("trainer.max_epochs=1,2", "trainer.max_epochs=2", {"trainer.max_epochs": 2}, "max_epochs=1, not 2"),
+        ("model.width=[8,4],[4,4]", "model.width=4 model.depth=2", {"model.width": "[4,4]"}, "model.width=[8,4], not"),
+        ("optimizer=sgd,adam", "optimizer=adam", {"optimizer": "adam"}, "optimizer.name=sgd, not adam"),
+        ("+trainer.precision=32,64", "+trainer.precision=64", {"trainer.precision": 64}, "trainer.flags.precision=32"),
+    ],
+)
+def test_only_runs_that_the_search_could_train_are_known(
+    grid: str, search: str, counted: dict[str, Any], said: str, train: Any, here: Path
+) -> None:
+    assert train(f"-m name=grid optimizer.lr=0.01,0.1 {TINY} {grid}").code == 0
+    ended = train(f"{LEARNING} {TINY} {search} hydra.sweeper.warm_start=multirun/grid")
+    assert ended.code == 0, ended.err
+    assert said in ended.out and "2 of 4 runs; 2 with" in ended.out
+    rows = [row for row in load_results(here / "multirun/grid") if all(row[key] == counted[key] for key in counted)]
+    assert known() == {(row["optimizer.lr"],): row["val/loss"] for row in rows} and len(rows) == 2
+
+
+@pytest.mark.parametrize("grown", ["model.activation=relu", "optimizer.lr=0.3"])
+def test_a_search_learns_from_a_sweep_that_has_grown_and_from_a_search(grown: str, train: Any, here: Path) -> None:
+    grid = f"-m name=grid {TINY} optimizer.lr=0.01,0.1 model.activation=tanh"
+    assert train(grid).code == 0
+    assert train(f"{grid} {grown}").code == 0
+    command = f"{LEARNING} {TINY} 'model.width=int(interval(3,5))' model.activation=tanh,relu"
+    ended = train(f"{command} hydra.sweeper.warm_start=multirun/grid")
+    assert ended.code == 0, ended.err
+    rows = load_results(here / "multirun/grid")
+    assert sorted(known().values()) == sorted(row["val/loss"] for row in rows)
+    assert {params[1] for params in known()} == {3}  # the width, which is no column there
+    ended = train(f"{command.replace('name=s', 'name=again')} hydra.sweeper.warm_start=multirun/s")
+    assert ended.code == 0, ended.err
+    assert "2 configurations are known from multirun/s (2 of 2 runs)" in ended.out
+
+
 @pytest.fixture(scope="module")
 def _grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("grid")
@@ -131,7 +178,7 @@ def _grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "said"),
     [
         (f"{SEARCH} hydra.sweeper.warm_start=multirun/none", "holds no results.csv"),
-        (f"{SEARCH} hydra.sweeper.warm_start=multirun/grid data=wine", "data.name is digits there and wine here"),
+        (f"{SEARCH} {TINY} hydra.sweeper.warm_start=multirun/grid data=wine", "2 with data.name=digits, not wine"),
         (f"{SEARCH} hydra.sweeper.warm_start=multirun/grid hydra.sweeper.sampler=qmc", "does not learn"),
         (f"{SEARCH} model.depth=4,5 hydra.sweeper.warm_start=multirun/grid", "none of its 2 runs"),
         (f"{SEARCH} hydra.sweeper.warm_start=multirun/grid hydra.sweeper.pruner=wilcoxon hydra.sweeper.seeds=5",

@@ -71,7 +71,7 @@ def optimise(
         mirror = stack.enter_context(
             closing(StudyMirror(settings["storage"], directory, objectives.directions(plan.names)))
         )
-        find_known = partial(warm_start.read, plan.warm_start, space, plan.names, plan.config)
+        find_known = partial(warm_start.read, plan.warm_start, space, plan.names, composer)
         record, warning = open_record(directory, plan.asked, mirror.earlier(), find_known)
         mirror.claim(record.search)
         for line in filter(None, (warning, mirror.warning)):

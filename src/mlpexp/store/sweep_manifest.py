@@ -121,7 +121,7 @@ def joined(
     """
     if old is None:
         return new
-    old_values, new_values = _spelled_out(old), _spelled_out(new)
+    old_values, new_values = spelled_out(old), spelled_out(new)
     if refuse:
         named = [*old.runs.values(), *names] if old.runs else []
         for key, value in new_values.items():
@@ -154,7 +154,7 @@ def _is_named(key: str, names: Iterable[str]) -> bool:
     return all(any(part.startswith(tuple(shown)) for part in name.split(",")) for name in names)
 
 
-def _spelled_out(study: Manifest) -> dict[str, Any]:
+def spelled_out(study: Manifest) -> dict[str, Any]:
     """Its constants with those that a run's identity leaves out where they have their default."""
     return {key: value for key, value in neutral_defaults().items() if key not in study.varied} | study.constants
 
