@@ -105,7 +105,7 @@ def test_as_many_further_seeds_as_are_proposed_decide_in_about_four_of_five_swee
         base = rng.normal(size=8)
         base = (base - base.mean()) / base.std(ddof=1) + 0.5  # a difference of half a standard deviation, as seen
         found = compare(np.stack([base, np.zeros(8)]), 0)
-        seeds = 8 + int(found.further[1])
+        seeds = 8 + int(found.further_seeds[1])
         later = compare(np.stack([rng.normal(0.5, 1, seeds), np.zeros(seeds)]), 0)
         decided += bool(later.distinguishable[1])
     assert 0.7 <= decided / 200 <= 0.9

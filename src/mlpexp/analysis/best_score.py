@@ -68,17 +68,17 @@ def best_score(
     grain = granularity(reported) if grain is None else grain
     sign = 1.0 if higher_is_better else -1.0
     scores = sign * reported
-    own = scores[best][np.isfinite(scores[best])]
-    n = len(own)
+    values = scores[best][np.isfinite(scores[best])]
+    n = len(values)
     if n == 0:
         return BestScore(mean=np.nan, corrected=np.nan, low=np.nan, high=np.nan, repetitions=0, choices=0)
     choices = _plausible_choices(decisive, scores, best)
-    mean = float(own.mean())
+    mean = float(values.mean())
     corrected, low, high = np.nan, np.nan, np.nan
     if n > 1:
-        corrected = _left_out(decisive, scores)
+        corrected = _leave_one_out_mean(decisive, scores)
         rounding = grain**2 / 2  # few equal counts are no proof of a small variance
-        variance = float(own.var(ddof=1)) + rounding
+        variance = float(values.var(ddof=1)) + rounding
         pooled, freedom = _pooled(scores[choices], n - 1, shares_blocks)
         error, pooled_error = np.sqrt((np.array([variance, pooled + rounding])) * (1 / n + sampling))
         tail = (1 + LEVEL) / 2
@@ -109,9 +109,9 @@ def score_of_best(blocks: Blocks, ranking: Ranking, reported: str, samples: int 
     if best is None:
         return None
     decisive = -best_first(blocks.table(ranking.by), ranking.by)
-    behind = (not blocks.study.counts_diverged) & (ranking.diverged > 0) & (ranking.diverged[best] == 0)
-    decisive[behind] = np.nan
-    found = best_score(
+    excluded = (not blocks.study.counts_diverged) & (ranking.diverged > 0) & (ranking.diverged[best] == 0)
+    decisive[excluded] = np.nan
+    score = best_score(
         decisive,
         blocks.table(reported),
         best,
@@ -121,9 +121,9 @@ def score_of_best(blocks: Blocks, ranking: Ranking, reported: str, samples: int 
         grain=1 / samples if samples else None,
     )
     if not is_share(reported.partition("/")[2]):
-        return found
-    low, high = np.clip([found.low, found.high], 0, 1).tolist()
-    return replace(found, low=low, high=high)
+        return score
+    low, high = np.clip([score.low, score.high], 0, 1).tolist()
+    return replace(score, low=low, high=high)
 
 
 def _plausible_choices(decisive: np.ndarray, scores: np.ndarray, best: int) -> np.ndarray:
@@ -131,13 +131,13 @@ def _plausible_choices(decisive: np.ndarray, scores: np.ndarray, best: int) -> n
     mean, _, count = mean_and_half(decisive)
     with np.errstate(invalid="ignore", divide="ignore"):
         squares = np.where(np.isfinite(decisive), (decisive - mean[:, None]) ** 2, 0).sum(axis=1)
-        part = squares / (count - 1) / count
-        total = part + part[best]
-        freedom = total**2 / (part**2 / (count - 1) + part[best] ** 2 / (count[best] - 1))
-        reach = np.where(total > 0, stdtrit(np.maximum(freedom, 1), 1 - ALIKE) * np.sqrt(total), 0)
-        could = (mean[best] - mean <= reach) & (count > 1) & (np.isfinite(scores).sum(axis=1) > 1)
-    could[best] = True
-    return np.flatnonzero(could)
+        mean_variance = squares / (count - 1) / count
+        variance = mean_variance + mean_variance[best]
+        freedom = variance**2 / (mean_variance**2 / (count - 1) + mean_variance[best] ** 2 / (count[best] - 1))
+        threshold = np.where(variance > 0, stdtrit(np.maximum(freedom, 1), 1 - ALIKE) * np.sqrt(variance), 0)
+        plausible = (mean[best] - mean <= threshold) & (count > 1) & (np.isfinite(scores).sum(axis=1) > 1)
+    plausible[best] = True
+    return np.flatnonzero(plausible)
 
 
 def _pooled(scores: np.ndarray, freedom: int, shares_blocks: bool) -> tuple[float, float]:
@@ -148,28 +148,26 @@ def _pooled(scores: np.ndarray, freedom: int, shares_blocks: bool) -> tuple[floa
     finite = np.isfinite(scores)
     count = finite.sum(axis=1, keepdims=True)
     residual = np.where(finite, scores - np.where(finite, scores, 0).sum(axis=1, keepdims=True) / count, 0)
-    own = int((count - 1).sum())
-    pooled = float((residual**2).sum() / own)
-    if len(scores) == 1 or pooled == 0:
-        return pooled, float(own)
-    if not shares_blocks:
-        return pooled, float(own)
+    pooled_freedom = int((count - 1).sum())
+    pooled = float((residual**2).sum() / pooled_freedom)
+    if len(scores) == 1 or pooled == 0 or not shares_blocks:
+        return pooled, float(pooled_freedom)
     rows, blocks = len(scores), int(finite.any(axis=0).sum())
-    common = float((residual.sum(axis=0) ** 2 / np.maximum(finite.sum(axis=0), 1)).sum()) / max(blocks - 1, 1)
-    rest = max(rows * pooled - common, 0)
-    left = max(own - (blocks - 1), 1)
-    spread = common**2 / max(blocks - 1, 1) + rest**2 / left
-    return pooled, max(float((common + rest) ** 2 / spread), float(freedom))
+    shared = float((residual.sum(axis=0) ** 2 / np.maximum(finite.sum(axis=0), 1)).sum()) / max(blocks - 1, 1)
+    remaining = max(rows * pooled - shared, 0)
+    remaining_freedom = max(pooled_freedom - (blocks - 1), 1)
+    spread = shared**2 / max(blocks - 1, 1) + remaining**2 / remaining_freedom
+    return pooled, max(float((shared + remaining) ** 2 / spread), float(freedom))
 
 
-def _left_out(decisive: np.ndarray, scores: np.ndarray) -> float:
+def _leave_one_out_mean(decisive: np.ndarray, scores: np.ndarray) -> float:
     """The mean over repetitions of the score of the row that the other repetitions choose."""
     finite = np.isfinite(decisive)
     filled = np.where(finite, decisive, 0)
-    others = finite.sum(axis=1, keepdims=True) - finite
-    means = np.where(others > 0, filled.sum(axis=1, keepdims=True) - filled, -np.inf) / np.maximum(others, 1)
+    num_others = finite.sum(axis=1, keepdims=True) - finite
+    means = np.where(num_others > 0, filled.sum(axis=1, keepdims=True) - filled, -np.inf) / np.maximum(num_others, 1)
     means = np.where(np.isfinite(scores) & finite, means, -np.inf)
-    chosen = means.argmax(axis=0)
+    choice = means.argmax(axis=0)
     columns = np.arange(scores.shape[1])
-    there = np.isfinite(means[chosen, columns])
-    return float(scores[chosen, columns][there].mean()) if there.any() else np.nan
+    valid = np.isfinite(means[choice, columns])
+    return float(scores[choice, columns][valid].mean()) if valid.any() else np.nan

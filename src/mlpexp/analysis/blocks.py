@@ -61,33 +61,37 @@ def independent_blocks(study: SweepTable, data: Mapping[str, Collection[str]]) -
     """
     tested = any(name.startswith("test/") and np.isfinite(v).any() for name, v in study.values.items())
     varied = {key.name: key for key in study.seeds if len(key.levels) > 1}
-    parts = [name for name in ("data.seed", "data.fold") if name in varied]
-    if tested and "data.seed" in parts:
-        parts = ["data.seed"]
-    if not parts:
+    split_keys = [name for name in ("data.seed", "data.fold") if name in varied]
+    if tested and "data.seed" in split_keys:
+        split_keys = ["data.seed"]
+    if not split_keys:
         keys = tuple(key.name for key in study.seeds)
         return Blocks(study=study, of_run=study.repetition, shared=study.shares_seeds, keys=keys, sampling=0.0)
-    codes = np.stack([varied[name].codes for name in parts], axis=1)
+    codes = np.stack([varied[name].codes for name in split_keys], axis=1)
     _, of_run = np.unique(codes, axis=0, return_inverse=True)
     of_run = of_run.reshape(-1)
     pairs = np.unique(np.stack([study.configuration, of_run], axis=1), axis=0)
     shared = is_shared(pairs[:, 0], pairs[:, 1], study.num_configurations)
     num_folds = len(varied["data.fold"].levels) if "data.fold" in varied else 0
-    sampling = _sampling(data, parts, num_folds, tested)
-    return Blocks(study=study, of_run=of_run, shared=shared, keys=tuple(parts), sampling=sampling)
+    sampling = _sampling(data, split_keys, num_folds, tested)
+    return Blocks(study=study, of_run=of_run, shared=shared, keys=tuple(split_keys), sampling=sampling)
 
 
-def _sampling(data: Mapping[str, Collection[str]], parts: Collection[str], num_folds: int, tested: bool) -> float:
+def _sampling(data: Mapping[str, Collection[str]], split_keys: Collection[str], num_folds: int, tested: bool) -> float:
     """Samples of the measured part over those of the training part (Nadeau & Bengio 2003, Machine Learning 52)."""
     names = data.get("data.name", ())
-    if "data.fold" not in parts and names and all(name in DATA_SETS and DATA_SETS[name].generated for name in names):
+    if (
+        "data.fold" not in split_keys
+        and names
+        and all(name in DATA_SETS and DATA_SETS[name].generated for name in names)
+    ):
         return 0.0  # each data seed draws samples of its own
     data = {f"data.{key}": {str(value)} for key, value in defaults()["data"].items()} | dict(data)
     folds = max([*_numbers(data, "data.folds"), num_folds])
     test = max(_numbers(data, "data.test_fraction"), default=0.0)
     if folds > 1:
         train = (1 - test) * (folds - 1) / folds
-        measured = test if tested and "data.seed" in parts else (1 - test) / folds
+        measured = test if tested and "data.seed" in split_keys else (1 - test) / folds
     else:
         validation = max(_numbers(data, "data.val_fraction"), default=0.0)
         train = 1 - test - validation

@@ -31,7 +31,7 @@ class Comparison:
     """`p` for all comparisons with the best and for the choice of the best: family-wise"""
     equivalence: np.ndarray
     """p of the hypothesis that they differ by the margin or more (two one-sided tests), Holm; NaN without a margin"""
-    further: np.ndarray
+    further_seeds: np.ndarray
     """further seeds that would decide with a probability of about 80 %; 0 where decided; NaN where there is no test"""
     seeds: np.ndarray
     """blocks in common, or the smaller count of the two where blocks are not shared"""
@@ -99,31 +99,27 @@ def compare(
     fitted = layout.fit(reported, grain, paired)
     size, count = len(reported), fitted.count
     with np.errstate(invalid="ignore", divide="ignore"):
-        part = fitted.variance * (1 / count + sampling)
-        total = part + part[best]
-        error = np.sqrt(total)
-        freedom = total**2 / (part**2 / fitted.freedom + part[best] ** 2 / fitted.freedom[best])
+        mean_variance = fitted.variance * (1 / count + sampling)
+        variance = mean_variance + mean_variance[best]
+        error = np.sqrt(variance)
+        freedom = variance**2 / (mean_variance**2 / fitted.freedom + mean_variance[best] ** 2 / fitted.freedom[best])
         freedom = np.minimum(freedom, fitted.total)
         difference = fitted.mean[best] - fitted.mean
         t = np.where(difference == 0, 0, np.abs(difference) / error)
     tested = (count > 0) & np.isfinite(error) & (freedom > 0) & (count[best] > 0)
     tested[best] = False
     t, freedom = np.where(tested, t, np.nan), np.where(tested, freedom, np.nan)
-    flips = paired and not sampling and bool(tested.any()) and _enough(reported, best, tested)
+    flips = paired and not sampling and bool(tested.any()) and _has_enough_blocks(reported, best, tested)
     if flips:
         chosen_by = reported if decisive is None else decisive
-        adjusted = max_statistic.sequential(size, best, tested, _flipped(reported, chosen_by, best, grain))
+        adjusted = max_statistic.sequential(size, best, tested, _sign_flip_step(reported, chosen_by, best, grain))
     else:
 
         def by_range(members: np.ndarray) -> np.ndarray:
             return max_statistic.range_p(t[members], len(members), freedom[members])
 
         adjusted = max_statistic.sequential(size, best, tested, by_range)
-    equivalence = np.full(size, np.nan)
-    if margin is not None:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            one_sided = stdtr(freedom, -(margin - np.abs(difference)) / error)
-        equivalence[tested] = holm(one_sided[tested])
+    equivalence = np.full(size, np.nan) if margin is None else _equivalence(difference, error, freedom, tested, margin)
     return Comparison(
         best=best,
         difference=np.where(tested, difference, np.nan),
@@ -131,8 +127,8 @@ def compare(
         p=2 * stdtr(freedom, -t),
         adjusted=adjusted,
         equivalence=equivalence,
-        further=_further(difference, error, count, best, adjusted, equivalence, margin, int(tested.sum())),
-        seeds=_common(reported, best) if paired else np.minimum(count, count[best]),
+        further_seeds=_further_seeds(difference, error, count, best, adjusted, equivalence, margin, int(tested.sum())),
+        seeds=_common_blocks(reported, best) if paired else np.minimum(count, count[best]),
         margin=margin,
         method="sign flips" if flips else "studentized range",
         paired=paired,
@@ -142,15 +138,25 @@ def compare(
     )
 
 
-def _common(reported: np.ndarray, best: int) -> np.ndarray:
+def _equivalence(
+    difference: np.ndarray, error: np.ndarray, freedom: np.ndarray, tested: np.ndarray, margin: float
+) -> np.ndarray:
+    """(C,) the larger p-value of two one-sided tests against the margin, corrected by Holm."""
+    p = np.full(len(difference), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p[tested] = holm(stdtr(freedom, -(margin - np.abs(difference)) / error)[tested])
+    return p
+
+
+def _common_blocks(reported: np.ndarray, best: int) -> np.ndarray:
     return (np.isfinite(reported) & np.isfinite(reported[best])).sum(axis=1)
 
 
-def _enough(reported: np.ndarray, best: int, tested: np.ndarray) -> bool:
-    return bool((_common(reported, best)[tested] >= FEWEST_BLOCKS).all())
+def _has_enough_blocks(reported: np.ndarray, best: int, tested: np.ndarray) -> bool:
+    return bool((_common_blocks(reported, best)[tested] >= FEWEST_BLOCKS).all())
 
 
-def _flipped(reported: np.ndarray, decisive: np.ndarray, best: int, grain: float) -> max_statistic.Step:
+def _sign_flip_step(reported: np.ndarray, decisive: np.ndarray, best: int, grain: float) -> max_statistic.Step:
     signs = max_statistic.sign_patterns(reported.shape[1])
 
     def step(members: np.ndarray) -> np.ndarray:
@@ -170,7 +176,7 @@ def _without_blocks(values: np.ndarray) -> np.ndarray:
     return values - np.nanmean(values)
 
 
-def _further(
+def _further_seeds(
     difference: np.ndarray,
     error: np.ndarray,
     count: np.ndarray,
@@ -192,12 +198,14 @@ def _further(
         return needed
     with np.errstate(invalid="ignore", divide="ignore"):
         runs = 2 / (1 / count + 1 / count[best])
-        seen = np.abs(difference) / (error * np.sqrt(runs))  # in standard deviations of one paired difference
-        seeds = ((ndtri(1 - ALPHA / 2 / tests) + ndtri(POWER)) / seen) ** 2
+        effect_size = np.abs(difference) / (error * np.sqrt(runs))  # in standard deviations of one paired difference
+        seeds = ((ndtri(1 - ALPHA / 2 / tests) + ndtri(POWER)) / effect_size) ** 2
         if margin is not None:
-            room = (margin - np.abs(difference)) / (error * np.sqrt(runs))
-            nearer = np.where(room > 0, ((ndtri(1 - ALPHA / tests) + ndtri(POWER)) / room) ** 2, np.inf)
-            seeds = np.minimum(seeds, nearer)
+            distance = (margin - np.abs(difference)) / (error * np.sqrt(runs))
+            equivalence_seeds = np.where(
+                distance > 0, ((ndtri(1 - ALPHA / tests) + ndtri(POWER)) / distance) ** 2, np.inf
+            )
+            seeds = np.minimum(seeds, equivalence_seeds)
     seeds = np.maximum(np.ceil(seeds) - np.minimum(count, count[best]), 1)
     needed[undecided] = np.where(seeds > MOST_SEEDS, np.inf, seeds)[undecided]
     return needed

@@ -25,15 +25,17 @@ def join(sweeps: Sequence[tuple[SweepTable, Sources]], titles: Sequence[str]) ->
     fixed = [_constants(sources) for _, sources in sweeps]
     swept = [{key.name for key in (*study.factors, *study.seeds)} for study, _ in sweeps]
     keys = list(dict.fromkeys(name for names in swept for name in sorted(names)))
-    known = dict.fromkeys(name for constants in fixed for name in constants)
-    keys += [name for name in known if name not in keys and len({str(one[name]) for one in fixed if name in one}) > 1]
+    constant_names = dict.fromkeys(name for constants in fixed for name in constants)
+    for name in constant_names:
+        if name not in keys and len({str(constants[name]) for constants in fixed if name in constants}) > 1:
+            keys.append(name)
     records: list[Record] = []
     identities: list[str | None] = []
     for (_, sources), constants, title in zip(sweeps, fixed, titles, strict=True):
         for row in sources.records:
             values = {key: row[key] if row.get(key) is not None else constants.get(key) for key in keys}
-            own = {name: value for name, value in row.items() if not sweep_table.is_swept(name)}
-            records.append({**own, **values, "name": f"{title}/{row['name']}"})
+            unswept = {name: value for name, value in row.items() if not sweep_table.is_swept(name)}
+            records.append({**unswept, **values, "name": f"{title}/{row['name']}"})
             result = sources.results.get(str(row["name"]))
             identities.append(result.identity if result else None)
     columns = list(dict.fromkeys(name for record in records for name in record))
@@ -42,16 +44,16 @@ def join(sweeps: Sequence[tuple[SweepTable, Sources]], titles: Sequence[str]) ->
     for (_, sources), title in zip(sweeps, titles, strict=True):
         merged.monitors += sources.monitors or Counter()
         merged.results |= {f"{title}/{name}": result for name, result in sources.results.items()}
-        for name, found in sources.data.items():
-            merged.data[name] = merged.data.get(name, set()) | found
+        for name, levels in sources.data.items():
+            merged.data[name] = merged.data.get(name, set()) | levels
     return sweep_table.from_records(Path(), records, identities), merged
 
 
 def _constants(sources: Sources) -> Mapping[str, Any]:
     """What was the same in all runs of a sweep; seeds and settings without a record have their defaults."""
     varied = sources.plan.varied if sources.plan is not None else []
-    plain = dict(sources.plan.constants) if sources.plan is not None else {}
+    constants = dict(sources.plan.constants) if sources.plan is not None else {}
     standard: dict[str, Any] = {name: value for name, value in neutral_defaults().items() if name not in varied}
     standard["seed"] = defaults()["seed"]
     standard |= {name: defaults()["data"][name.removeprefix("data.")] for name in REPEATED if name != "seed"}
-    return {k: v for k, v in (standard | plain).items() if isinstance(v, PLAIN) and k != "data digest"}
+    return {k: v for k, v in (standard | constants).items() if isinstance(v, PLAIN) and k != "data digest"}

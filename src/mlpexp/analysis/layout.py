@@ -49,18 +49,18 @@ def fit(values: np.ndarray, grain: float = 0.0, shares_blocks: bool = True) -> L
         mean = np.where(finite, adjusted, 0).sum(axis=1) / count
     residual = np.where(finite, adjusted - mean[:, None], 0)
     squares = (residual**2).sum(axis=1)
-    own = np.maximum(count - 1, 0)
-    total = int(own.sum())
+    own_freedom = np.maximum(count - 1, 0)
+    total = int(own_freedom.sum())
     scale = 1.0
     if shares_blocks:
-        free = total - max(int((finite.sum(axis=0) > 1).sum()) - 1, 0)
-        scale, total = (total / free, free) if free > 0 else (1.0, 0)
-    variance, prior = moderated(squares, own, scale, grain**2 / 12)
-    freedom = np.minimum(np.where(np.isfinite(prior), prior, total) + own / scale, total)
-    alone = squares * scale / np.maximum(own, 1)
-    larger = alone > variance
-    variance = np.where(larger, alone, variance)
-    freedom = np.where(larger & np.isfinite(prior), own / scale, freedom)
+        block_freedom = total - max(int((finite.sum(axis=0) > 1).sum()) - 1, 0)
+        scale, total = (total / block_freedom, block_freedom) if block_freedom > 0 else (1.0, 0)
+    variance, prior = moderated(squares, own_freedom, scale, grain**2 / 12)
+    freedom = np.minimum(np.where(np.isfinite(prior), prior, total) + own_freedom / scale, total)
+    own_variance = squares * scale / np.maximum(own_freedom, 1)
+    larger = own_variance > variance
+    variance = np.where(larger, own_variance, variance)
+    freedom = np.where(larger & np.isfinite(prior), own_freedom / scale, freedom)
     if total == 0:
         variance = np.full(len(values), np.nan)
     return Layout(mean=mean, variance=variance, count=count, freedom=freedom, prior=float(prior), total=total)
@@ -76,14 +76,16 @@ def block_effects(values: np.ndarray) -> np.ndarray:
     block = np.zeros(values.shape[1])
     for _ in range(SWEEPS):
         mean = (filled - np.where(finite, block, 0)).sum(axis=1) / rows
-        moved = (filled - np.where(finite, mean[:, None], 0)).sum(axis=0) / columns
-        if np.abs(moved - block).max(initial=0) <= TOLERANCE * max(np.abs(filled).max(initial=0), 1e-300):
+        updated = (filled - np.where(finite, mean[:, None], 0)).sum(axis=0) / columns
+        if np.abs(updated - block).max(initial=0) <= TOLERANCE * max(np.abs(filled).max(initial=0), 1e-300):
             break
-        block = moved
+        block = updated
     return block - block.mean()
 
 
-def moderated(squares: np.ndarray, own: np.ndarray, scale: float, floor: float) -> tuple[np.ndarray, np.ndarray]:
+def moderated(
+    squares: np.ndarray, own_freedom: np.ndarray, scale: float, floor: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Variances shrunk towards a common one, and the degrees of freedom with which the common one counts.
 
     Both are estimated from the spread of the log variances (Smyth 2004, section 6.2). One or two configurations have
@@ -91,24 +93,24 @@ def moderated(squares: np.ndarray, own: np.ndarray, scale: float, floor: float) 
 
     Args:
         squares: (..., S) residual sums of squares.
-        own: (S,) runs less one of each configuration.
+        own_freedom: (S,) runs less one of each configuration.
         scale: factor of `squares` for the degrees of freedom that blocks take.
         floor: the smallest variance.
 
     Returns:
         (..., S) and (...).
     """
-    freedom = own / scale
-    variance = np.maximum(squares * scale / np.maximum(own, 1), floor)
-    repeated = own > 0
+    freedom = own_freedom / scale
+    variance = np.maximum(squares * scale / np.maximum(own_freedom, 1), floor)
+    repeated = own_freedom > 0
     if repeated.sum() < 3:
-        pooled = (variance * own).sum(axis=-1, keepdims=True) / max(own.sum(), 1)
+        pooled = (variance * own_freedom).sum(axis=-1, keepdims=True) / max(own_freedom.sum(), 1)
         return np.where(repeated, variance, pooled), np.zeros(variance.shape[:-1])
-    df, seen = freedom[repeated], variance[..., repeated]
-    mean = np.average(seen, axis=-1, weights=df)
-    bias = digamma(df / 2) - np.log(df / 2)
-    logs = np.log(np.maximum(np.maximum(seen, 1e-5 * mean[..., None]), 1e-300)) - bias
-    spread = logs.var(axis=-1, ddof=1) - polygamma(1, df / 2).mean()
+    freedoms, variances = freedom[repeated], variance[..., repeated]
+    mean = np.average(variances, axis=-1, weights=freedoms)
+    bias = digamma(freedoms / 2) - np.log(freedoms / 2)
+    logs = np.log(np.maximum(np.maximum(variances, 1e-5 * mean[..., None]), 1e-300)) - bias
+    spread = logs.var(axis=-1, ddof=1) - polygamma(1, freedoms / 2).mean()
     alike = spread <= 0
     prior = 2 * _inverse_trigamma(np.where(alike, 1.0, spread))
     common = np.where(alike, mean, np.exp(logs.mean(axis=-1) + digamma(prior / 2) - np.log(prior / 2)))[..., None]

@@ -115,8 +115,8 @@ def _load_plugins(directory: Path) -> None:
 def _unlisted(directory: Path, names: Sequence[str], records: Sequence[Record]) -> list[str]:
     """Finished runs of the study that its table does not list, since a later command trained only others."""
     listed, plan = {str(row["name"]) for row in records}, sweep_manifest.read(directory)
-    there = set(names)
-    return [name for name in plan.runs.values() if name in there and name not in listed] if plan else []
+    present = set(names)
+    return [name for name in plan.runs.values() if name in present and name not in listed] if plan else []
 
 
 def read_single_runs(directories: Sequence[Path]) -> tuple[SweepTable, Sources]:
@@ -134,17 +134,17 @@ def _read_runs(directory: Path, names: Sequence[str], listed: Sequence[Record] =
     """The runs `names`, and those of a table beside them, whose rows count where a run has no result of its own."""
     sources = Sources(unlisted=len(names) if listed else 0)
     rows: list[results_table.Row] = []
-    given = {str(row["name"]): row for row in listed}
-    for number, name in enumerate(dict.fromkeys([*given, *names])):
-        result, row = _result(directory, name, sources), given.get(name, {})
+    listed_rows = {str(row["name"]): row for row in listed}
+    for number, name in enumerate(dict.fromkeys([*listed_rows, *names])):
+        result, row = _result(directory, name, sources), listed_rows.get(name, {})
         message = "" if result is not None else str(row.get("message") or f"its {RESULT} is damaged")
-        words = run_files.overrides(directory, name)
-        if words is None:
-            words = [f"{k}={v}" for k, v in row.items() if sweep_table.is_swept(k) and v is not None]
-        rows.append((number, name, words, result, message))
+        overrides = run_files.overrides(directory, name)
+        if overrides is None:
+            overrides = [f"{k}={v}" for k, v in row.items() if sweep_table.is_swept(k) and v is not None]
+        rows.append((number, name, overrides, result, message))
     records = results_table.records(rows)
     for record in records:
-        row = given.get(str(record["name"]), {})
+        row = listed_rows.get(str(record["name"]), {})
         if row and str(record["name"]) not in sources.results:
             record |= {key: value for key, value in row.items() if key in record and not sweep_table.is_swept(key)}
             sources.unverified += row["status"] in FINITE
@@ -159,12 +159,12 @@ def _verified(directory: Path, records: list[Record]) -> tuple[SweepTable, Sourc
         if result is None:
             sources.unverified += row["status"] in FINITE
             continue
-        own: Record = {"status": result.status, **result_fields(result), **_swept(directory, name, row)}
+        record: Record = {"status": result.status, **result_fields(result), **_swept(directory, name, row)}
         if result.status not in FINAL:
-            del own["message"]  # the table may word an error in another way
-        if any(_differ(row.get(key), value) for key, value in own.items()):
+            del record["message"]  # the table may word an error in another way
+        if any(_differ(row.get(key), value) for key, value in record.items()):
             sources.corrected.append(name)
-            row.update(own)
+            row.update(record)
     return _finished(directory, records, sources)
 
 
@@ -202,15 +202,15 @@ def _swept(directory: Path, name: str, row: Record) -> Record:
     overrides = run_files.overrides(directory, name)
     if overrides is None:
         return {}
-    given = by_key(overrides)
+    parsed = by_key(overrides)
     keys = [key for key in row if sweep_table.is_swept(key)]
-    return {key: typed(key, given[key].label) if key in given else None for key in keys}
+    return {key: typed(key, parsed[key].label) if key in parsed else None for key in keys}
 
 
-def _differ(cell: Any, own: Any) -> bool:
+def _differ(cell: Any, recorded: Any) -> bool:
     """Whether a cell does not hold the run's own value; a number that is not finite is an empty cell."""
-    absent = [value in (None, "") or (isinstance(value, float) and math.isnan(value)) for value in (cell, own)]
-    return absent[0] != absent[1] if any(absent) else bool(cell != own)
+    absent = [value in (None, "") or (isinstance(value, float) and math.isnan(value)) for value in (cell, recorded)]
+    return absent[0] != absent[1] if any(absent) else bool(cell != recorded)
 
 
 def _data_settings(table: SweepTable, sources: Sources) -> dict[str, set[str]]:
@@ -223,19 +223,19 @@ def _data_settings(table: SweepTable, sources: Sources) -> dict[str, set[str]]:
             return {}
         settings = {**settings, **{f"data.{key}": value for key, value in recorded.items()}}
     names = [key for key in settings if key.startswith("data.") and key.removeprefix("data.") not in NOT_DATA]
-    found = {name: {str(settings[name])} for name in names}
+    values = {name: {str(settings[name])} for name in names}
     for key in (*table.factors, *table.seeds):
         name = "data.name" if key.name == "data" else key.name
-        if name in found:
-            found[name] = set(key.levels)
-    return found | {"the data's bytes": set(sources.digests)} if sources.digests else found
+        if name in values:
+            values[name] = set(key.levels)
+    return values | {"the data's bytes": set(sources.digests)} if sources.digests else values
 
 
 def different_data(sources: Sequence[Sources]) -> Iterator[str]:
     """`data.target (a; b)` for each setting of the data in which these sweeps differ."""
-    known = [one.data for one in sources if one.data]
-    for name in dict.fromkeys(name for data in known for name in data):
-        values = [", ".join(sorted(data.get(name, ()))) for data in known]
+    data_values = [source.data for source in sources if source.data]
+    for name in dict.fromkeys(name for data in data_values for name in data):
+        values = [", ".join(sorted(data.get(name, ()))) for data in data_values]
         if len(set(values)) > 1:
             yield name if name.startswith("the ") else f"{name} ({'; '.join(dict.fromkeys(values))})"
 

@@ -34,19 +34,19 @@ def sequential(size: int, best: int, tested: np.ndarray, step: Step) -> np.ndarr
         step: p-values of the configurations with these indices, the best among them, as one family.
     """
     adjusted = np.full(size, np.nan)
-    inside = tested.copy()
-    inside[best] = False
-    reached = 0.0
-    while inside.any():
-        members = np.flatnonzero(inside | (np.arange(size) == best))
+    remaining = tested.copy()
+    remaining[best] = False
+    previous = 0.0
+    while remaining.any():
+        members = np.flatnonzero(remaining | (np.arange(size) == best))
         p = np.full(size, np.nan)
-        p[members] = np.maximum(step(members), reached)
-        adjusted[inside] = p[inside]
-        rejected = inside & (p <= ALPHA)
+        p[members] = np.maximum(step(members), previous)
+        adjusted[remaining] = p[remaining]
+        rejected = remaining & (p <= ALPHA)
         if not rejected.any():
             break
-        reached = float(p[rejected].max())
-        inside &= ~rejected
+        previous = float(p[rejected].max())
+        remaining &= ~rejected
     return adjusted
 
 
@@ -58,15 +58,15 @@ def range_p(t: np.ndarray, groups: int, freedom: np.ndarray) -> np.ndarray:
     and the trapezoidal rule over the logarithm of the standard deviation.
     """
     p = np.full(len(t), np.nan)
-    known = np.flatnonzero(np.isfinite(t) & (freedom > 0))
+    testable = np.flatnonzero(np.isfinite(t) & (freedom > 0))
     widths, log_survival = _normal_range(groups)
-    for at in np.array_split(known, max(len(known) * LOG_SIGMA.size // CELLS, 1)):
-        df = np.minimum(freedom[at, None], 500)
+    for chunk in np.array_split(testable, max(len(testable) * LOG_SIGMA.size // CELLS, 1)):
+        df = np.minimum(freedom[chunk, None], 500)
         # density of log(s), where df s^2 is chi-squared
         density = np.exp(df * LOG_SIGMA - df / 2 * np.exp(2 * LOG_SIGMA) + df / 2 * np.log(df / 2) - gammaln(df / 2))
-        beyond = np.exp(np.interp(t[at, None] * np.sqrt(2) * np.exp(LOG_SIGMA), widths, log_survival))
+        beyond = np.exp(np.interp(t[chunk, None] * np.sqrt(2) * np.exp(LOG_SIGMA), widths, log_survival))
         weight = 2 * density * (LOG_SIGMA[1] - LOG_SIGMA[0])
-        p[at] = (weight * beyond).sum(axis=1) / weight.sum(axis=1)
+        p[chunk] = (weight * beyond).sum(axis=1) / weight.sum(axis=1)
     return np.clip(p, 0, 1)
 
 
@@ -75,8 +75,8 @@ def _normal_range(groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Widths, and the logarithm of the probability that the range of `groups` standard normal values is larger."""
     z = np.arange(-9, 9.05, 0.1)
     widths = np.concatenate([np.arange(0, 16, 0.02), np.geomspace(16, 1e6, 50)])
-    inside = np.maximum(ndtr(z) - ndtr(z - widths[:, None]), 1e-300)  # (W, Z)
-    within = groups * (np.exp(-(z**2) / 2 + (groups - 1) * np.log(inside)).sum(axis=1)) * 0.1 / np.sqrt(2 * np.pi)
+    probability = np.maximum(ndtr(z) - ndtr(z - widths[:, None]), 1e-300)  # (W, Z)
+    within = groups * (np.exp(-(z**2) / 2 + (groups - 1) * np.log(probability)).sum(axis=1)) * 0.1 / np.sqrt(2 * np.pi)
     return widths, np.log(np.clip(1 - within, 1e-16, 1))
 
 
@@ -104,28 +104,28 @@ class SignFlips:
         """
         observed = self._t(self.signs[:1], np.array([best]))[0]
         exceeded = np.zeros(len(self.reported), int)
-        portion = max(CELLS // len(self.reported), 1)
-        for start in range(0, len(self.signs), portion):
-            turned = self.signs[start : start + portion]
-            maximum = self._t(turned, self._chosen(turned)).max(axis=1)  # (k,)
+        size = max(CELLS // len(self.reported), 1)
+        for start in range(0, len(self.signs), size):
+            signs = self.signs[start : start + size]
+            maximum = self._t(signs, self._best_rows(signs)).max(axis=1)  # (k,)
             ordered = np.sort(maximum)
             exceeded += len(ordered) - np.searchsorted(ordered, observed * (1 - 1e-12))
         return np.maximum(exceeded, 1) / len(self.signs)
 
-    def _chosen(self, turned: np.ndarray) -> np.ndarray:
+    def _best_rows(self, signs: np.ndarray) -> np.ndarray:
         finite = np.isfinite(self.decisive)
-        means = turned @ np.where(finite, self.decisive, 0).T / np.maximum(finite.sum(axis=1), 1)
+        means = signs @ np.where(finite, self.decisive, 0).T / np.maximum(finite.sum(axis=1), 1)
         return np.where(finite.any(axis=1), means, -np.inf).argmax(axis=1)
 
-    def _t(self, turned: np.ndarray, best: np.ndarray) -> np.ndarray:
+    def _t(self, signs: np.ndarray, best: np.ndarray) -> np.ndarray:
         """(k, S) of |t| against a best for each resample, with variances moderated as in `layout.fit`."""
         finite = np.isfinite(self.reported)
         filled, count = np.where(finite, self.reported, 0), np.maximum(finite.sum(axis=1), 1)
-        own, scale = np.maximum(count - 1, 0), len(count) / max(len(count) - 1, 1)
-        mean = turned @ filled.T / count  # (k, S)
+        own_freedom, scale = np.maximum(count - 1, 0), len(count) / max(len(count) - 1, 1)
+        mean = signs @ filled.T / count  # (k, S)
         squares = np.maximum((filled**2).sum(axis=1) - count * mean**2, 0)
-        error = moderated(squares, own, scale, self.grain**2 / 12)[0] / count
-        rows = np.arange(len(turned))
+        error = moderated(squares, own_freedom, scale, self.grain**2 / 12)[0] / count
+        rows = np.arange(len(signs))
         difference = np.abs(mean[rows, best][:, None] - mean)
         total = error[rows, best][:, None] + error
         return np.where(difference == 0, 0, difference / np.sqrt(np.maximum(total, 1e-300)))

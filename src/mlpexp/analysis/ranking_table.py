@@ -33,12 +33,12 @@ def print_ranking(console: Console, table: SweepTable, cfg: Config) -> None:
     if ranking.best is None:
         return
     metric = headline(table.values) if monitor == "val/loss" else monitor.removeprefix("val/")
-    wanted = dict.fromkeys((monitor, f"val/{metric}", f"test/{metric}"))
-    metrics = [name for name in wanted if name in ranking.means and math.isfinite(_best(ranking, name))]
+    candidates = dict.fromkeys((monitor, f"val/{metric}", f"test/{metric}"))
+    metrics = [name for name in candidates if name in ranking.means and math.isfinite(_best(ranking, name))]
     if console.width < WIDE and len(metrics) > 2:
         metrics.remove(f"val/{metric}")
-    repeated = repetitions.name if (ranking.blocks > 1).any() else ""
-    console.print(wrapped(_title(table, ranking, repeated)), highlight=False, soft_wrap=True)
+    repetition_name = repetitions.name if (ranking.blocks > 1).any() else ""
+    console.print(wrapped(_title(table, ranking, repetition_name)), highlight=False, soft_wrap=True)
     grid = Table(header_style="bold")
     if table.factors:
         grid.add_column("configuration", overflow="fold")
@@ -57,7 +57,7 @@ def print_ranking(console: Console, table: SweepTable, cfg: Config) -> None:
     console.print(grid)
     redraws_test = cfg.data.test_path is None
     covers = covered_in_words([key.name for key in table.seeds], redraws_test)
-    for sentence in [*[f"Each interval {covers}."] * bool(repeated), *table.repeat_sentences()]:
+    for sentence in [*[f"Each interval {covers}."] * bool(repetition_name), *table.repeat_sentences()]:
         console.print(wrapped(sentence), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -66,21 +66,21 @@ def _best(ranking: Ranking, metric: str) -> float:
     return float(ranking.means[metric][ranking.best])
 
 
-def _title(table: SweepTable, ranking: Ranking, repeated: str) -> str:
-    interval = ", with 95 % intervals" if repeated else ""
-    if repeated not in ("", "seeds"):
-        interval += f" over {repeated}"
+def _title(table: SweepTable, ranking: Ranking, repetition_name: str) -> str:
+    interval = ", with 95 % intervals" if repetition_name else ""
+    if repetition_name not in ("", "seeds"):
+        interval += f" over {repetition_name}"
     count = table.num_configurations - len(table.twins)
     if count == 1:
-        if repeated:
+        if repetition_name:
             return f"mean over the runs{interval}"
         return "the run" if table.num_runs == 1 else f"the only one of {table.num_runs:,} runs that counts"
-    parts = []
-    for words, having in (("at chance level", ranking.chance > 0), ("with diverged runs", ranking.diverged > 0)):
-        if number := int(having.sum()):
-            parts.append(f"{number:,} of them {words}")
-    which = f", {' and '.join(parts)}," if parts else ""
-    return f"best of {count:,} configurations{which} by {'mean ' * bool(repeated)}{ranking.by}{interval}"
+    remarks = []
+    for remark, mask in (("at chance level", ranking.chance > 0), ("with diverged runs", ranking.diverged > 0)):
+        if number := int(mask.sum()):
+            remarks.append(f"{number:,} of them {remark}")
+    details = f", {' and '.join(remarks)}," if remarks else ""
+    return f"best of {count:,} configurations{details} by {'mean ' * bool(repetition_name)}{ranking.by}{interval}"
 
 
 def _setting(key: Key, value: str) -> str:

@@ -25,7 +25,7 @@ from mlpexp.store.run_store import RunStore
 OF_THE_SWEEP = ("name=", "record=", "keep_weights=", "report=", "dry_run=")
 
 
-def place(directory: Path, name: str) -> Path | None:
+def run_path(directory: Path, name: str) -> Path | None:
     """Where a run's files are; None for a name that leads out of the sweep's directory."""
     return directory / name if is_relative(name) else None
 
@@ -35,12 +35,12 @@ def command(directory: Path, name: str, swept: Sequence[tuple[str, str]]) -> tup
 
     Without the run's own overrides it is made from the swept keys alone.
     """
-    words = overrides(directory, name)
-    exact = words is not None
-    if words is None:
-        words = [f"{key}={value}" for key, value in swept if value != "default"]
-    words = [word for word in words if not word.startswith(OF_THE_SWEEP)]
-    return f"{plain('train.py')} {shlex.join(words)}".rstrip(), exact
+    arguments = overrides(directory, name)
+    exact = arguments is not None
+    if arguments is None:
+        arguments = [f"{key}={value}" for key, value in swept if value != "default"]
+    arguments = [argument for argument in arguments if not argument.startswith(OF_THE_SWEEP)]
+    return f"{plain('train.py')} {shlex.join(arguments)}".rstrip(), exact
 
 
 def overrides(directory: Path, name: str) -> list[str] | None:
@@ -52,19 +52,19 @@ def overrides(directory: Path, name: str) -> list[str] | None:
     if len(items) == text.count("\n") and not any(item[:1] in "'\"[{&*!|>%@`" or " #" in item for item in items):
         return items
     try:
-        found = parse_yaml(text, directory / name / OVERRIDES)
+        document = parse_yaml(text, directory / name / OVERRIDES)
     except DamagedFile:
         return None
-    return [str(item) for item in found] if isinstance(found, list) else None
+    return [str(item) for item in document] if isinstance(document, list) else None
 
 
 def configuration(directory: Path, name: str) -> dict[str, Any]:
     """The configuration that the run recorded; empty where it cannot be read."""
     try:
-        found = parse_yaml(read_file(directory, name, CONFIG) or "", directory / name / CONFIG)
+        document = parse_yaml(read_file(directory, name, CONFIG) or "", directory / name / CONFIG)
     except DamagedFile:
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,14 +88,14 @@ def curves(directory: Path, names: Sequence[str], results: Mapping[str, Result] 
     tables = [table for name in names if (table := _table(directory, name, METRICS, results)) is not None]
     metrics = [metric for metric in (tables[0] if tables else {}) if metric != "epoch"]
     longest = max((len(next(iter(table.values()))) for table in tables), default=0)
-    found = {}
+    values = {}
     for metric in metrics:
         rows = np.full((len(tables), longest), np.nan)
         for row, table in zip(rows, tables, strict=True):
             column = table.get(metric, np.empty(0))
             row[: len(column)] = column
-        found[metric] = rows
-    return Curves(values=found)
+        values[metric] = rows
+    return Curves(values=values)
 
 
 def layers(directory: Path, names: Sequence[str], results: Mapping[str, Result] | None = None) -> dict[str, np.ndarray]:
@@ -107,20 +107,20 @@ def layers(directory: Path, names: Sequence[str], results: Mapping[str, Result] 
     tables = [t for t in tables if {"epoch", "layer"} <= t.keys() and len(t["epoch"])]
     if not tables:
         return {}
-    first = int(min(t["layer"].min() for t in tables))  # earlier versions counted layers from 1
+    first_layer = int(min(t["layer"].min() for t in tables))  # earlier versions counted layers from 1
     shape = (
         len(tables),
         int(max(t["epoch"].max() for t in tables)) - START + 1,
-        int(max(t["layer"].max() for t in tables)) - first + 1,
+        int(max(t["layer"].max() for t in tables)) - first_layer + 1,
     )
-    found = {}
+    columns = {}
     for name in [column for column in LAYER_COLUMNS if any(column in table for table in tables)]:
         cube = np.full(shape, np.nan)
         for number, table in enumerate(tables):
             if name in table:
-                cube[number, table["epoch"].astype(int) - START, table["layer"].astype(int) - first] = table[name]
-        found[name] = cube
-    return found
+                cube[number, table["epoch"].astype(int) - START, table["layer"].astype(int) - first_layer] = table[name]
+        columns[name] = cube
+    return columns
 
 
 def hits(directory: Path, names: Sequence[str], results: Mapping[str, Result] | None = None) -> np.ndarray | None:
@@ -138,7 +138,7 @@ def hits(directory: Path, names: Sequence[str], results: Mapping[str, Result] | 
     return np.stack([unknown if row is None else row for row in rows])
 
 
-def inside(directory: Path, name: str) -> dict[str, np.ndarray]:
+def layers_of_run(directory: Path, name: str) -> dict[str, np.ndarray]:
     """The same of one run, (epochs + 1, layers) for each column; empty where it has recorded nothing."""
     return {column: cube[0] for column, cube in layers(directory, [name]).items()}
 

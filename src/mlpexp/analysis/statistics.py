@@ -78,11 +78,11 @@ def marginal(table: np.ndarray, sampling: float = 0.0) -> Estimate:
     cell_mean, _, count = mean_and_half(table)
     if not (count > 1).all():
         return Estimate(float(cell_mean.mean()), np.nan, runs)
-    parts = np.nanvar(table, axis=1, ddof=1) * (1 / count + sampling) / len(table) ** 2
-    total = parts.sum()
+    mean_variances = np.nanvar(table, axis=1, ddof=1) * (1 / count + sampling) / len(table) ** 2
+    total = mean_variances.sum()
     if total == 0:
         return Estimate(float(cell_mean.mean()), 0.0, runs)
-    freedom = total**2 / (parts**2 / (count - 1)).sum()
+    freedom = total**2 / (mean_variances**2 / (count - 1)).sum()
     return Estimate(float(cell_mean.mean()), float(special.stdtrit(freedom, (1 + LEVEL) / 2) * np.sqrt(total)), runs)
 
 
@@ -109,9 +109,9 @@ def pareto_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """(C,) whether nothing else costs as little or less and gives as much or more; the first of equals counts."""
     best = -np.inf
     on_front = np.zeros(len(cost), bool)
-    for place in np.lexsort((-gain, cost)):  # NaNs come last
-        if np.isfinite(cost[place]) and gain[place] > best:
-            on_front[place], best = True, gain[place]
+    for index in np.lexsort((-gain, cost)):  # NaNs come last
+        if np.isfinite(cost[index]) and gain[index] > best:
+            on_front[index], best = True, gain[index]
     return on_front
 
 

@@ -77,9 +77,9 @@ class Analysis:
         """The metric with its unit, e.g. "loss (nats)"."""
         swept = [key.levels for key in self.study.factors if key.name == "loss.name"]
         plan = self.sources.plan
-        given = swept[0] if swept else [plan.constants.get("loss.name") if plan else None]
+        losses = swept[0] if swept else [plan.constants.get("loss.name") if plan else None]
         task: Task = "regression" if headline(self.study.values) in recorded("regression")[1:] else "classification"
-        names = {str(name) if name not in (None, "null", "") else DEFAULTS[task] for name in given}
+        names = {str(name) if name not in (None, "null", "") else DEFAULTS[task] for name in losses}
         return title(self.metric, names & set(LOSSES))
 
     @property
@@ -171,24 +171,24 @@ def analyse_table(
     if diverged == "worst":
         study = study.with_diverged()
     metric = metric or headline(study.values)
-    there = [name for name in study.values if name.startswith("val/")]
+    columns = [name for name in study.values if name.startswith("val/")]
     for option, column in (("--metric", f"val/{metric}"), ("--by", by)):
-        if column not in there:
-            choices = ", ".join(name.removeprefix("val/") if option == "--metric" else name for name in there)
+        if column not in columns:
+            choices = ", ".join(name.removeprefix("val/") if option == "--metric" else name for name in columns)
             raise UserError(f"{option}: {study.directory} has no {column}; choose one of {choices}")
     has_test = bool(np.isfinite(study.table(f"test/{metric}")).any())
-    repeated = blocks.independent_blocks(study, sources.data)
-    ranking = rank(repeated, by)
+    repetitions = blocks.independent_blocks(study, sources.data)
+    ranking = rank(repetitions, by)
     comparison = None
     if ranking.best is not None and len(ranking.ranked) > 1:
         if margin is None and is_share(metric):
             margin = MARGIN
         comparison = compare(
-            repeated.table(f"test/{metric}" if has_test else f"val/{metric}"),
+            repetitions.table(f"test/{metric}" if has_test else f"val/{metric}"),
             ranking.best,
-            -best_first(repeated.table(by), by),
-            paired=repeated.shared,
-            sampling=repeated.sampling,
+            -best_first(repetitions.table(by), by),
+            paired=repetitions.shared,
+            sampling=repetitions.sampling,
             margin=margin,
         )
     return Analysis(
@@ -198,6 +198,6 @@ def analyse_table(
         has_test=has_test,
         ranking=ranking,
         comparison=comparison,
-        blocks=repeated,
+        blocks=repetitions,
         variance=decompose(study.levels(), study.table(f"val/{metric}"), study.shares_seeds),
     )

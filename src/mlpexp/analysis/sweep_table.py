@@ -66,24 +66,26 @@ class SweepTable:
 
     def with_diverged(self) -> "SweepTable":
         """The same runs, of which diverged ones count with the worst value that a run of the sweep has."""
-        lost, values = self.status == "diverged", dict(self.values)
+        diverged, values = self.status == "diverged", dict(self.values)
         for name, column in self.values.items():
-            known = column[self.finite & np.isfinite(column)]
-            if is_column(name) and len(known):
-                values[name] = np.where(lost, known.min() if higher_is_better(name) else known.max(), column)
+            finite_values = column[self.finite & np.isfinite(column)]
+            if is_column(name) and len(finite_values):
+                values[name] = np.where(
+                    diverged, finite_values.min() if higher_is_better(name) else finite_values.max(), column
+                )
         return replace(self, values=values, counts_diverged=True)
 
     @cached_property
     def twins(self) -> dict[int, int]:
         """Configurations whose finite runs all repeat runs of one earlier configuration: that configuration."""
-        found: dict[int, int] = {}
+        twins: dict[int, int] = {}
         for configuration, runs in enumerate(self.members):
             repeated = self.repeats[runs[self.finite[runs]]]
-            others = set(self.configuration[repeated].tolist()) if (repeated >= 0).all() else set()
-            others.discard(configuration)
-            if len(others) == 1 and (other := others.pop()) < configuration:
-                found[configuration] = other
-        return found
+            originals = set(self.configuration[repeated].tolist()) if (repeated >= 0).all() else set()
+            originals.discard(configuration)
+            if len(originals) == 1 and (original := originals.pop()) < configuration:
+                twins[configuration] = original
+        return twins
 
     @cached_property
     def counted(self) -> np.ndarray:
@@ -99,9 +101,9 @@ class SweepTable:
 
     def levels(self, coarse: bool = True) -> np.ndarray:
         """(C, F) the level of each factor in each configuration."""
-        first = np.array([runs[0] for runs in self.members], dtype=np.intp)
-        columns = [key.codes[first] for key in (self.coarse if coarse else self.factors)]
-        return np.stack(columns, axis=1) if columns else np.zeros((len(first), 0), np.intp)
+        first_runs = np.array([runs[0] for runs in self.members], dtype=np.intp)
+        columns = [key.codes[first_runs] for key in (self.coarse if coarse else self.factors)]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(first_runs), 0), np.intp)
 
     def table(self, metric: str) -> np.ndarray:
         """(C, B) the metric by configuration and repetition; NaN where no run counts."""
@@ -121,15 +123,15 @@ class SweepTable:
         """The factors in which these configurations differ, and a description of what they have in common."""
         runs = [self.members[c][0] for c in configurations]
         differing = [key for key in self.factors if len(set(key.codes[runs].tolist())) > 1]
-        same = [key for key in self.factors if key not in differing]
-        return differing, self.describe(configurations[0], same) if same else ""
+        common = [key for key in self.factors if key not in differing]
+        return differing, self.describe(configurations[0], common) if common else ""
 
     def repeat_sentences(self) -> list[str]:
         """Which runs do not count, since they are the same training as others."""
-        again = np.flatnonzero(self.finite & ~self.counted)
-        if not len(again):
+        uncounted = np.flatnonzero(self.finite & ~self.counted)
+        if not len(uncounted):
             return []
-        repeated = again[self.repeats[again] >= 0]
+        repeated = uncounted[self.repeats[uncounted] >= 0]
         keys = [
             key.name
             for key in (*self.factors, *self.seeds)
@@ -137,7 +139,7 @@ class SweepTable:
         ]
         why = f": different values of {' and '.join(keys)} change nothing" if keys else ": they are copies"
         sentences = [
-            f"{len(again):,} of {self.num_runs:,} runs are the same training as another run{why}. "
+            f"{len(uncounted):,} of {self.num_runs:,} runs are the same training as another run{why}. "
             "Equal trainings count once."
         ]
         for twin, original in list(self.twins.items())[:NAMED_TWINS]:
@@ -151,8 +153,8 @@ def from_records(
     directory: Path, records: Sequence[Mapping[str, Any]], identities: Sequence[str | None] = ()
 ) -> SweepTable:
     """The table of runs that `load_results` has read; see `from_columns`."""
-    first = records[0] if records else {}
-    names = dict.fromkeys([*first, *HEAD, *all_parts(filter(is_column, first)), *TAIL])
+    columns = records[0] if records else {}
+    names = dict.fromkeys([*columns, *HEAD, *all_parts(filter(is_column, columns)), *TAIL])
     return from_columns(directory, {name: [row.get(name) for row in records] for name in names}, identities)
 
 
@@ -166,7 +168,7 @@ def from_columns(
         identities: of each run, where known: equal identities are the same training.
     """
     count = len(next(iter(columns.values()), ()))
-    nothing = [None] * count
+    empty = [None] * count
     # the metrics of the table, of every part; those of a run that a table of an earlier program lacks are left out
     metrics = all_parts(filter(is_column, columns))
     names = list(filter(is_swept, columns))
@@ -176,23 +178,23 @@ def from_columns(
     configuration = _numbered([key.codes for key in factors], count)
     members = _members(configuration)
     repetition = _numbered([key.codes for key in seeds], count)
-    status = columns.get("status", nothing)
-    numbers = [columns.get(name, nothing) for name in (*metrics, "epochs", "num_parameters")]
+    status = columns.get("status", empty)
+    numbers = [columns.get(name, empty) for name in (*metrics, "epochs", "num_parameters")]
     repeats = _repeats(status, numbers, identities, members, seeds)
     # a copied run has the repetition of its original, and is no reason to call seeds unshared
-    own = np.flatnonzero(
+    originals = np.flatnonzero(
         (repeats < 0) | (configuration != configuration[repeats]) | (repetition != repetition[repeats])
     )
-    shares = is_shared(configuration[own], repetition[own], len(members))
+    shares = is_shared(configuration[originals], repetition[originals], len(members))
     if not shares:  # each configuration counts its own
         for runs in members:
             repetition[runs] = np.arange(len(runs))
     return SweepTable(
         directory=directory,
-        names=[str(name or "") for name in columns.get("name", nothing)],
-        status=np.array([str(one or "missing") for one in status], dtype=object),
-        messages=[str(message or "") for message in columns.get("message", nothing)],
-        values={name: _numbers(columns.get(name, nothing)) for name in (*metrics, *NUMBERS)},
+        names=[str(name or "") for name in columns.get("name", empty)],
+        status=np.array([str(value or "missing") for value in status], dtype=object),
+        messages=[str(message or "") for message in columns.get("message", empty)],
+        values={name: _numbers(columns.get(name, empty)) for name in (*metrics, *NUMBERS)},
         factors=factors,
         seeds=seeds,
         configuration=configuration,
@@ -228,25 +230,28 @@ def _repeats(
     Args:
         columns: the numbers in which trainings that are not the same differ, each (N,).
     """
-    found = np.full(len(status), -1, np.intp)
-    first: dict[str, int] = {}
+    repeats = np.full(len(status), -1, np.intp)
+    first_run: dict[str, int] = {}
     for run, identity in enumerate(identities):
         if identity and identity.strip("0"):  # zeros are a placeholder
-            found[run] = first.setdefault(identity, run)
-    numbers = [row if one in FINITE else None for one, row in zip(status, zip(*columns, strict=True), strict=True)]
+            repeats[run] = first_run.setdefault(identity, run)
+    numbers = [
+        row if run_status in FINITE else None
+        for run_status, row in zip(status, zip(*columns, strict=True), strict=True)
+    ]
     for key in seeds:
-        others = [other.codes for other in seeds if other is not key]
+        other_codes = [seed.codes for seed in seeds if seed is not key]
         for runs in members:
             groups: dict[tuple[int, ...], list[int]] = {}
             for run in runs.tolist():
                 if numbers[run] is not None:
-                    groups.setdefault(tuple(int(codes[run]) for codes in others), []).append(run)
+                    groups.setdefault(tuple(int(codes[run]) for codes in other_codes), []).append(run)
             repeated = [group for group in groups.values() if len(group) > 1]
             if repeated and all(numbers[run] == numbers[group[0]] for group in repeated for run in group):
                 for group in repeated:
-                    found[group] = group[0]
-    found[found == np.arange(len(status))] = -1
-    return found
+                    repeats[group] = group[0]
+    repeats[repeats == np.arange(len(status))] = -1
+    return repeats
 
 
 def is_swept(column: str) -> bool:
@@ -258,9 +263,9 @@ def _numbered(codes: Sequence[np.ndarray], length: int) -> np.ndarray:
     """(N,) equal numbers where all codes are equal, in order of first appearance."""
     if not codes:
         return np.zeros(length, np.intp)
-    _, first, inverse = np.unique(np.stack(codes, axis=1), axis=0, return_index=True, return_inverse=True)
-    order = np.empty(len(first), np.intp)
-    order[np.argsort(first)] = np.arange(len(first))
+    _, first_runs, inverse = np.unique(np.stack(codes, axis=1), axis=0, return_index=True, return_inverse=True)
+    order = np.empty(len(first_runs), np.intp)
+    order[np.argsort(first_runs)] = np.arange(len(first_runs))
     return order[inverse.reshape(-1)]
 
 

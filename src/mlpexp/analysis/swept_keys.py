@@ -40,20 +40,20 @@ class Key:
 
 def read(name: str, label: str, values: Sequence[Any]) -> Key:
     """The key from its value in each run, None where a run did not set it."""
-    plain = [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in values]
-    distinct = list(dict.fromkeys(plain))
-    set_ones = [value for value in distinct if value is not None]
+    cells = [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in values]
+    distinct = list(dict.fromkeys(cells))
+    present = [value for value in distinct if value is not None]
     kind: Kind
-    if all(_is_number(value) for value in set_ones):
-        kind = "numeric" if len(set_ones) == len(distinct) else "ordered"
+    if all(_is_number(value) for value in present):
+        kind = "numeric" if len(present) == len(distinct) else "ordered"
         distinct.sort(key=lambda value: -math.inf if value is None else value)
-    elif all(_sizes(value) is not None for value in set_ones):
+    elif all(_sizes(value) is not None for value in present):
         kind = "ordered"
         distinct.sort(key=lambda value: _sizes(value) or ())
     else:
         kind = "categorical"
-    place = {value: i for i, value in enumerate(distinct)}
-    codes = np.array([place[value] for value in plain], dtype=np.intp)
+    index = {value: i for i, value in enumerate(distinct)}
+    codes = np.array([index[value] for value in cells], dtype=np.intp)
     return Key(name=name, label=label, kind=kind, levels=[text(value) for value in distinct], codes=codes)
 
 
@@ -62,8 +62,8 @@ def binned(key: Key) -> Key:
     if key.kind != "numeric" or len(key.levels) <= MANY:
         return key
     counts = np.bincount(key.codes, minlength=len(key.levels))
-    middle = (np.cumsum(counts) - counts / 2) / counts.sum()  # quantile of each level
-    bins = np.minimum((middle * BINS).astype(np.intp), BINS - 1)
+    quantile = (np.cumsum(counts) - counts / 2) / counts.sum()  # quantile of each level
+    bins = np.minimum((quantile * BINS).astype(np.intp), BINS - 1)
     used, bins = np.unique(bins, return_inverse=True)
     names = []
     for number in range(len(used)):
@@ -80,8 +80,11 @@ def _rounded(level: str) -> str:
 
 def labels(names: Sequence[str]) -> list[str]:
     """The last component of each name where no other name ends in it; `optimizer.name` is the optimizer."""
-    short = [name.removesuffix(".name").rsplit(".", 1)[-1] for name in names]
-    return [name if short.count(last) > 1 or last == "seed" else last for name, last in zip(names, short, strict=True)]
+    endings = [name.removesuffix(".name").rsplit(".", 1)[-1] for name in names]
+    return [
+        name if endings.count(ending) > 1 or ending == "seed" else ending
+        for name, ending in zip(names, endings, strict=True)
+    ]
 
 
 def text(value: Any) -> str:

@@ -60,16 +60,16 @@ def confounded(levels: np.ndarray) -> dict[int, int]:
         levels: (C, F) which level each configuration has of each key.
     """
     counts = [len(np.unique(column)) for column in levels.T]
-    found: dict[int, int] = {}
+    partners: dict[int, int] = {}
     for key, count in enumerate(counts):
-        for other, others in enumerate(counts):
-            if min(count, others) < 2 or key == other or other in found:
+        for other, other_count in enumerate(counts):
+            if min(count, other_count) < 2 or key == other or other in partners:
                 continue
             pairs = len(np.unique(levels[:, [key, other]], axis=0))
-            if pairs == others and (other < key if pairs == count else others < len(levels)):
-                found[key] = other
+            if pairs == other_count and (other < key if pairs == count else other_count < len(levels)):
+                partners[key] = other
                 break
-    return found
+    return partners
 
 
 def decompose(levels: np.ndarray, table: np.ndarray, shares_blocks: bool = True) -> Decomposition:
@@ -90,32 +90,34 @@ def decompose(levels: np.ndarray, table: np.ndarray, shares_blocks: bool = True)
     finite = np.isfinite(table)
     if not shares_blocks:
         order = np.argsort(~finite, axis=1, kind="stable")  # a seed of its own has no effect on others
-        table, finite = (np.take_along_axis(part, order, axis=1) for part in (table, finite))
+        table, finite = (np.take_along_axis(array, order, axis=1) for array in (table, finite))
     runs = int(finite.sum())
     if runs < 2:
         return _nothing()
-    grand = float(np.where(finite, table, 0).sum() / runs)
-    centred = np.where(finite, table - grand, 0)
+    grand_mean = float(np.where(finite, table, 0).sum() / runs)
+    centred = np.where(finite, table - grand_mean, 0)
     spread = float((centred**2).sum())
-    if spread <= 1e-24 * max(grand**2, 1e-12) * runs:
+    if spread <= 1e-24 * max(grand_mean**2, 1e-12) * runs:
         return _nothing()
-    blocked = shares_blocks and len(table) > 1 and int((finite.sum(axis=0) > 1).sum()) > 1
+    has_blocks = shares_blocks and len(table) > 1 and int((finite.sum(axis=0) > 1).sum()) > 1
     count = finite.sum(axis=1)
-    incidence = finite.astype(float) if blocked else count[:, None].astype(float)  # (C, B); all are one block
+    incidence = finite.astype(float) if has_blocks else count[:, None].astype(float)  # (C, B); all are one block
     size = np.maximum(incidence.sum(axis=0), 1)
-    by_block = centred.sum(axis=0) if blocked else np.zeros(1)
-    without_blocks = np.where(finite, centred - (block_effects(np.where(finite, centred, np.nan)) if blocked else 0), 0)
+    by_block = centred.sum(axis=0) if has_blocks else np.zeros(1)
+    without_blocks = np.where(
+        finite, centred - (block_effects(np.where(finite, centred, np.nan)) if has_blocks else 0), 0
+    )
     mean = without_blocks.sum(axis=1) / count
     noise = float((np.where(finite, without_blocks - mean[:, None], 0) ** 2).sum())
     freedom = runs - len(table) - int((incidence.sum(axis=0) > 0).sum()) + 1
     between = max(spread - float((by_block**2 / size).sum()) - noise, 0.0)  # of configurations, after blocks
-    blocks = max(spread - float((centred.sum(axis=1) ** 2 / count).sum()) - noise, 0.0) if blocked else 0.0
+    blocks = max(spread - float((centred.sum(axis=1) ** 2 / count).sum()) - noise, 0.0) if has_blocks else 0.0
     adjusted = centred.sum(axis=1) - incidence @ (by_block / size)  # (C,)
-    found, everything = _sums_of_squares(levels, incidence, adjusted)
-    rest = max(between - everything, 0.0)
-    total = sum(squares for _, squares, _ in found) + rest + blocks + noise
+    sums, explained = _sums_of_squares(levels, incidence, adjusted)
+    rest = max(between - explained, 0.0)
+    total = sum(squares for _, squares, _ in sums) + rest + blocks + noise
     return Decomposition(
-        terms=_tested(found, noise, freedom, total),
+        terms=_tested(sums, noise, freedom, total),
         rest=rest / total,
         blocks=blocks / total,
         noise=noise / total,
@@ -140,20 +142,22 @@ def _sums_of_squares(levels: np.ndarray, incidence: np.ndarray, adjusted: np.nda
         design.pop(max(design, key=lambda term: design[term].shape[1]))
     keys = list(design)
     normal = _Normal(design, incidence, adjusted)
-    everything = normal.explained(keys)[0]
-    alone = {term: everything - normal.explained([other for other in keys if other != term])[0] for term in keys}
-    for one, other in combinations(sorted(sorted(keys, key=lambda term: -alone[term])[:MAX_PAIRED]), 2):
-        product = (design[one][:, :, None] * design[other][:, None, :]).reshape(len(levels), -1)
+    total = normal.explained(keys)[0]
+    added = {
+        term: total - normal.explained([other_term for other_term in keys if other_term != term])[0] for term in keys
+    }
+    for main, other_term in combinations(sorted(sorted(keys, key=lambda term: -added[term])[:MAX_PAIRED]), 2):
+        product = (design[main][:, :, None] * design[other_term][:, None, :]).reshape(len(levels), -1)
         if sum(d.shape[1] for d in design.values()) + product.shape[1] <= MAX_COLUMNS:
-            design[one + other] = product
+            design[main + other_term] = product
     normal = _Normal(design, incidence, adjusted)
-    found = []
+    sums = []
     for term in design:
-        others = [other for other in design if not set(term) <= set(other)]
-        (without, smaller), (with_it, larger) = normal.explained(others), normal.explained([*others, term])
+        reduced = [other_term for other_term in design if not set(term) <= set(other_term)]
+        (without, smaller), (with_it, larger) = normal.explained(reduced), normal.explained([*reduced, term])
         if larger > smaller:
-            found.append((term, max(with_it - without, 0.0), larger - smaller))
-    return found, normal.explained(list(design))[0]
+            sums.append((term, max(with_it - without, 0.0), larger - smaller))
+    return sums, normal.explained(list(design))[0]
 
 
 class _Normal:
@@ -165,7 +169,7 @@ class _Normal:
         weighted = columns * incidence.sum(axis=1, keepdims=True)
         self._matrix = columns.T @ weighted - by_block.T @ (by_block / np.maximum(incidence.sum(axis=0), 1)[:, None])
         self._sums = columns.T @ adjusted
-        ends = np.cumsum([part.shape[1] for part in design.values()])
+        ends = np.cumsum([block.shape[1] for block in design.values()])
         self._columns = {
             term: np.arange(end - design[term].shape[1], end) for term, end in zip(design, ends, strict=True)
         }
@@ -174,24 +178,24 @@ class _Normal:
         """Sum of squares of some terms, and its degrees of freedom."""
         if not terms:
             return 0.0, 0
-        at = np.concatenate([self._columns[term] for term in terms])
-        values, vectors = np.linalg.eigh(self._matrix[np.ix_(at, at)])
-        kept = values > 1e-9 * max(values.max(), 1e-300)
-        projected = vectors[:, kept].T @ self._sums[at]
-        return float((projected**2 / values[kept]).sum()), int(kept.sum())
+        indices = np.concatenate([self._columns[term] for term in terms])
+        values, vectors = np.linalg.eigh(self._matrix[np.ix_(indices, indices)])
+        positive = values > 1e-9 * max(values.max(), 1e-300)
+        projected = vectors[:, positive].T @ self._sums[indices]
+        return float((projected**2 / values[positive]).sum()), int(positive.sum())
 
 
-def _tested(found: Sequence[Sums], noise: float, freedom: int, total: float) -> list[Term]:
-    ratios = [(squares / df) / (noise / freedom) if freedom > 0 and noise > 0 else np.nan for _, squares, df in found]
-    p = np.array(
+def _tested(sums: Sequence[Sums], noise: float, freedom: int, total: float) -> list[Term]:
+    ratios = [(squares / df) / (noise / freedom) if freedom > 0 and noise > 0 else np.nan for _, squares, df in sums]
+    p_values = np.array(
         [
             fdtrc(df, freedom, ratio) if np.isfinite(ratio) else np.nan
-            for (_, _, df), ratio in zip(found, ratios, strict=True)
+            for (_, _, df), ratio in zip(sums, ratios, strict=True)
         ]
     )
     return [
-        Term(keys=k, squares=s, freedom=df, share=s / total, f=ratio, p=float(one), adjusted=float(all_))
-        for (k, s, df), ratio, one, all_ in zip(found, ratios, p, holm(p), strict=True)
+        Term(keys=k, squares=s, freedom=df, share=s / total, f=ratio, p=float(p), adjusted=float(adjusted))
+        for (k, s, df), ratio, p, adjusted in zip(sums, ratios, p_values, holm(p_values), strict=True)
     ]
 
 

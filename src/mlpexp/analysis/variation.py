@@ -38,14 +38,16 @@ def covered(repeated: Collection[str], redraws_test: bool) -> tuple[list[str], l
         TRAINING: bool({"data.seed", "data.fold"} & set(repeated)),
         TEST: "data.seed" in repeated and redraws_test,
     }
-    return [kind for kind, does in covers.items() if does], [kind for kind, does in covers.items() if not does]
+    return [kind for kind, is_covered in covers.items() if is_covered], [
+        kind for kind, is_covered in covers.items() if not is_covered
+    ]
 
 
 def covered_in_words(repeated: Collection[str], redraws_test: bool) -> str:
     """`covers initialisation and batch order; fixed: training sample, test sample`."""
     covers, fixed = covered(repeated, redraws_test)
-    words = f"covers {', '.join(covers)}" if covers else "covers no variation"
-    return f"{words}; fixed: {', '.join(fixed)}" if fixed else words
+    text = f"covers {', '.join(covers)}" if covers else "covers no variation"
+    return f"{text}; fixed: {', '.join(fixed)}" if fixed else text
 
 
 def binomial_interval(share: float, samples: int) -> tuple[float, float]:
@@ -94,9 +96,9 @@ def sample_variation(study: SweepTable, sources: Sources, best: int) -> TestSamp
 
 def _share(hits: np.ndarray) -> np.ndarray:
     """(N,) share of the runs that are right, of those that were measured on a sample."""
-    there = np.isfinite(hits)
+    measured = np.isfinite(hits)
     with np.errstate(invalid="ignore"):
-        return np.where(there, hits, 0).sum(axis=0) / there.sum(axis=0)
+        return np.where(measured, hits, 0).sum(axis=0) / measured.sum(axis=0)
 
 
 def bootstrap(hits: np.ndarray, best: int) -> TestSample | None:
@@ -112,23 +114,23 @@ def bootstrap(hits: np.ndarray, best: int) -> TestSample | None:
     if len(tested) < 2:
         return None
     hits = hits[:, tested]
-    there = np.isfinite(hits)
-    gaps = np.where(there, hits[best] - np.where(there, hits, 0), 0)  # (C, m)
+    measured = np.isfinite(hits)
+    gaps = np.where(measured, hits[best] - np.where(measured, hits, 0), 0)  # (C, m)
     rows = np.vstack([hits[best], gaps])
-    weights = np.vstack([np.ones(len(tested)), there])
-    drawn = np.empty((DRAWS, len(rows)))
+    weights = np.vstack([np.ones(len(tested)), measured])
+    resampled = np.empty((DRAWS, len(rows)))
     generator = np.random.default_rng(0)
-    portion = max(CELLS // len(tested), 1)
-    for start in range(0, DRAWS, portion):
-        picked = generator.integers(len(tested), size=(min(portion, DRAWS - start), len(tested)))
-        picked += len(tested) * np.arange(len(picked))[:, None]
-        counts = np.bincount(picked.ravel(), minlength=len(picked) * len(tested)).reshape(picked.shape).astype(float)
+    size = max(CELLS // len(tested), 1)
+    for start in range(0, DRAWS, size):
+        indices = generator.integers(len(tested), size=(min(size, DRAWS - start), len(tested)))
+        indices += len(tested) * np.arange(len(indices))[:, None]
+        counts = np.bincount(indices.ravel(), minlength=len(indices) * len(tested)).reshape(indices.shape).astype(float)
         with np.errstate(invalid="ignore"):
-            drawn[start : start + len(picked)] = (counts @ rows.T) / (counts @ weights.T)
+            resampled[start : start + len(indices)] = (counts @ rows.T) / (counts @ weights.T)
     tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    low, high = np.quantile(drawn, tails, axis=0)
+    low, high = np.quantile(resampled, tails, axis=0)
     with np.errstate(invalid="ignore"):
-        difference = gaps.sum(axis=1) / there.sum(axis=1)
+        difference = gaps.sum(axis=1) / measured.sum(axis=1)
     for values in (difference, low[1:], high[1:]):
         values[best] = np.nan
     return TestSample(

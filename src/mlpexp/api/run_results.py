@@ -155,7 +155,7 @@ def curves_of(root: Path, name: str) -> Columns:
 
 def layers_of(root: Path, name: str) -> Columns:
     """What a run has recorded of each layer and epoch (-1: before training); without columns where it has not."""
-    inside = run_files.inside(root, name)
+    inside = run_files.layers_of_run(root, name)
     if not inside:
         return Columns()
     epochs, depth = next(iter(inside.values())).shape

@@ -234,8 +234,8 @@ def _verdict(analysis: Analysis, c: int) -> str:
         return "–"
     if found in ("worse", "better"):
         return f"{found} ({p_value(against.adjusted[c])})"
-    if found == "undecided" and math.isfinite(against.further[c]):
-        return f"{found} ({against.further[c]:,.0f} more {analysis.blocks.name})"
+    if found == "undecided" and math.isfinite(against.further_seeds[c]):
+        return f"{found} ({against.further_seeds[c]:,.0f} more {analysis.blocks.name})"
     return found
 
 

@@ -85,9 +85,9 @@ def _next(analysis: Analysis, against: Comparison, with_command: bool) -> str:
     undecided = [c for c in analysis.ranking.ranked if against.undecided[c]]
     if not undecided:
         return "Nothing is undecided: further seeds would only narrow the intervals."
-    affordable = [c for c in undecided if against.further[c] <= AFFORDABLE]
-    target = affordable[0] if affordable else min(undecided, key=lambda c: float(against.further[c]))
-    seeds, name = float(against.further[target]), analysis.study.describe(target)
+    affordable = [c for c in undecided if against.further_seeds[c] <= AFFORDABLE]
+    target = affordable[0] if affordable else min(undecided, key=lambda c: float(against.further_seeds[c]))
+    seeds, name = float(against.further_seeds[target]), analysis.study.describe(target)
     what = analysis.blocks.name
     if not math.isfinite(seeds):
         return f"Next: no affordable number of further {what} would decide about {name}; a wider margin would."

@@ -45,7 +45,7 @@ def ranking(analysis: Analysis) -> Table:
         else:
             row += [float(values[c]) for values in (against.difference, against.half, against.p, against.adjusted)]
             row += ["yes" if against.distinguishable[c] else "no", float(against.equivalence[c])]
-            row += [against.answer(c, higher_is_better(analysis.reported)), float(against.further[c])]
+            row += [against.answer(c, higher_is_better(analysis.reported)), float(against.further_seeds[c])]
         rows.append([*row, study.names[first]])
     return Table(name="ranking", header=header, rows=rows)
 

@@ -19,7 +19,7 @@ def boundary(analysis: Analysis) -> ReportFigure | None:
     if run is None:
         return None
     name = study.names[run]
-    directory = run_files.place(study.directory, name)
+    directory = run_files.run_path(study.directory, name)
     settings = run_files.configuration(study.directory, name)
     group = settings.get("data")
     kind = group.get("name") if isinstance(group, dict) else None

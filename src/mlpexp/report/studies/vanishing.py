@@ -22,7 +22,7 @@ THEORY = {"fan_in_uniform": 3**-0.5, "xavier_uniform": 1.0}
 
 def read(directory: Path) -> Rows:
     """The table, and under `inside` each column of a run's `layers.csv` as (epochs + 1, layers)."""
-    return [{**row, "inside": run_files.inside(directory, row["name"])} for row in load_results(directory)]
+    return [{**row, "inside": run_files.layers_of_run(directory, row["name"])} for row in load_results(directory)]
 
 
 def verdict(rows: Rows) -> Verdict:
