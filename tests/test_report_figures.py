@@ -29,7 +29,7 @@ from mlpexp.report.figures import (
     variance_figure,
 )
 from mlpexp.report.figures.svg import svg
-from mlpexp.report.report_figure import draw
+from mlpexp.report.report_figure import DrawnKey, draw
 
 LONG = {"model.activation": ["leaky_relu", "identity", "softplus"], "data.batch_size": [16, 64], "seed": range(2)}
 SEVEN = {
@@ -85,14 +85,18 @@ def some(mean, half=0.01):
     return Estimate(mean, half, 5)
 
 
+def drawn_key(label, levels):
+    return DrawnKey(label=label, kind="numeric", levels=levels, indices=range(len(levels)))
+
+
 def test_a_heat_map_writes_mean_and_interval_and_frames_the_best():
     parts = {
         "validation": {(0, 0, 0): some(0.9), (0, 0, 1): some(0.95), (0, 1, 0): some(0.8, math.nan)},
         "test": {(0, 0, 0): some(0.89), (0, 0, 1): some(0.94)},
     }
     rows, columns = (
-        heat_map_figure.Axis(label="depth", levels=["1", "2"]),
-        heat_map_figure.Axis(label="width", levels=["32", "64"]),
+        drawn_key("depth", ["1", "2"]),
+        drawn_key("width", ["32", "64"]),
     )
     figure = heat_map_figure.heat_maps(rows, columns, None, parts, "acc", "accuracy", (0, 0, 1))
     shown = words(figure)
@@ -109,8 +113,8 @@ def test_a_heat_map_writes_mean_and_interval_and_frames_the_best():
 
 def test_a_heat_map_of_several_panels_names_part_and_metric_once_above_each_column():
     parts = {part: {(p, 0, c): some(0.9) for p in range(2) for c in range(2)} for part in ("validation", "test")}
-    axis = {key: heat_map_figure.Axis(label=key, levels=levels) for key, levels in (("depth", ["1"]), ("width", "24"))}
-    panels = heat_map_figure.Axis(label="activation", levels=["tanh", "relu"])
+    axis = {key: drawn_key(key, levels) for key, levels in (("depth", ["1"]), ("width", "24"))}
+    panels = drawn_key("activation", ["tanh", "relu"])
     shown = words(heat_map_figure.heat_maps(axis["depth"], axis["width"], panels, parts, "acc", "accuracy", None))
     assert [word for word in shown if word.startswith(("validation", "test"))] == [
         "validation accuracy",
@@ -122,20 +126,15 @@ def test_a_heat_map_of_several_panels_names_part_and_metric_once_above_each_colu
 def test_a_heat_map_keeps_its_differences_when_a_few_cells_have_failed():
     cells = {(0, r, c): some(0.95 + 0.001 * (3 * r + c)) for r in range(3) for c in range(3)}
     cells[0, 2, 2] = some(0.1)
-    names = heat_map_figure.Axis(label="k", levels=["a", "b", "c"])
+    names = drawn_key("k", ["a", "b", "c"])
     shown = words(heat_map_figure.heat_maps(names, names, None, {"validation": cells}, "acc", "accuracy", None))
     assert any("or beyond" in word for word in shown)
     assert "0.100\n±0.010" in shown
 
 
 def test_effects_draw_each_level_with_its_interval():
-    group = effects_figure.Group(
-        label="depth",
-        kind="numeric",
-        levels=["1", "2"],
-        parts={"validation": [some(0.9), None], "test": [some(0.8)] * 2},
-    )
-    (axes,) = effects_figure.draw_effects([group], "acc").axes
+    parts = {"validation": [some(0.9), None], "test": [some(0.8)] * 2}
+    (axes,) = effects_figure.draw_effects([(drawn_key("depth", ["1", "2"]), parts)], "acc").axes
     points = [line.get_ydata() for line in axes.get_lines() if line.get_marker() in "os"]
     np.testing.assert_array_equal(points[0], [0.9, np.nan])
     np.testing.assert_array_equal(points[1], [0.8, 0.8])

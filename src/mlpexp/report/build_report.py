@@ -38,7 +38,7 @@ PROBLEMS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WrittenReport:
     """What a report says and where it is."""
 
     page: Path
@@ -60,7 +60,7 @@ def build(
     margin: float | None = None,
     diverged: Diverged = "last",
     refresh_s: int | None = None,
-) -> Written:
+) -> WrittenReport:
     """Write the report of one or more sweeps; single runs among them are reported together, as one sweep.
 
     Args:
@@ -73,8 +73,8 @@ def build(
         OSError: it cannot be written.
     """
     out = directories[0] / "report" if out is None else out
-    analysed = partial(analyse_table, metric=metric, by=by, margin=margin, diverged=diverged)
-    titles, analyses = _analysed(directories, analysed)
+    analyse = partial(analyse_table, metric=metric, by=by, margin=margin, diverged=diverged)
+    titles, analyses = _analyse_all(directories, analyse)
     owned_directory.check(out, KIND, ADVICE, tensorboard_report.earlier_files)
     report = Report()
     sections = [
@@ -88,13 +88,13 @@ def build(
             "title": ", ".join(titles),
             "date": f"{datetime.now():%Y-%m-%d %H:%M}",
             "sweeps": sections,
-            "comparison": _comparison(analyses, titles, analysed, report) if len(analyses) > 1 else None,
+            "comparison": _comparison(analyses, titles, analyse, report) if len(analyses) > 1 else None,
         }
     )
     name, events = tensorboard_report.event_file(report.texts, report.shown)
     files = {**report.files, name: events, "index.html": page}  # the page comes last
     owned_directory.replace(out, files, KIND, ADVICE, tensorboard_report.earlier_files)
-    return Written(
+    return WrittenReport(
         page=out / "index.html",
         sweeps=[(title, headline(analysis)) for title, analysis in zip(titles, analyses, strict=True)],
         num_figures=len(report.shown),
@@ -104,16 +104,16 @@ def build(
     )
 
 
-def _analysed(
-    directories: Sequence[Path], analysed: Callable[[SweepTable, Sources], Analysis]
+def _analyse_all(
+    directories: Sequence[Path], analyse: Callable[[SweepTable, Sources], Analysis]
 ) -> tuple[list[str], list[Analysis]]:
     sweeps = [path for path in directories if not load_sweep.is_single_run(path)]
     single = [path for path in directories if load_sweep.is_single_run(path)]
-    analyses = [analysed(*load_sweep.read(path)) for path in sweeps]
+    analyses = [analyse(*load_sweep.read(path)) for path in sweeps]
     names = [path.resolve().name for path in sweeps]
     titles = [name if names.count(name) == 1 else str(path) for name, path in zip(names, sweeps, strict=True)]
     if single:
-        analyses.append(analysed(*load_sweep.read_single_runs(single)))
+        analyses.append(analyse(*load_sweep.read_single_runs(single)))
         titles.append(single[0].resolve().name if len(single) == 1 else SINGLE_RUNS)
     return titles, analyses
 
@@ -130,13 +130,13 @@ class Report:
         """Add a figure as PNG and SVG with its tables; returns what the page needs of it."""
         links = [self.add_table(table, prefix) for table in figure.tables]
         anchor = f"{prefix}{name}"
-        drawn = svg(figure.figure, anchor, f"{figure.title}. {figure.caption}")
+        drawing = svg(figure.figure, anchor, f"{figure.title}. {figure.caption}")
         picture = png(figure.figure, PNG_DPI)
         paths = {kind: f"figures/{anchor}.{kind}" for kind in ("png", "svg")}
-        self.files |= {paths["png"]: picture[0], paths["svg"]: drawn}
+        self.files |= {paths["png"]: picture[0], paths["svg"]: drawing}
         self.shown.append((anchor, figure, picture))
         return {
-            "svg": drawn,
+            "svg": drawing,
             "title": figure.title,
             "caption": figure.caption,
             "anchor": anchor,
@@ -151,15 +151,15 @@ class Report:
 
 
 def _section(analysis: Analysis, title: str, report: Report, prefix: str) -> dict[str, Any]:
-    ranking, every = report_tables.ranking(analysis), report_tables.every_run(analysis)
-    every_link = report.add_table(every, prefix)
-    command = every.header.index("command")
-    first = [analysis.study.members[c][0] for c in analysis.ranking.order.tolist()[:COMMANDS]]
+    ranking, all_runs = report_tables.ranking(analysis), report_tables.every_run(analysis)
+    all_runs_link = report.add_table(all_runs, prefix)
+    command_column = all_runs.header.index("command")
+    first_runs = [analysis.study.members[c][0] for c in analysis.ranking.order.tolist()[:COMMANDS]]
     origin = report_tables.origin(analysis)
-    to_repeat = every.rows[first[0]][command] if first and analysis.best is not None else ""
-    ranked, note = _ranked(analysis), _note(analysis)
+    best_command = all_runs.rows[first_runs[0]][command_column] if first_runs and analysis.best is not None else ""
+    ranked, note = _ranking_grid(analysis), _ranking_note(analysis)
     answer = headline(analysis)
-    report.texts.append((f"{prefix}answer", tensorboard_report.answer(answer, counts(analysis), to_repeat)))
+    report.texts.append((f"{prefix}answer", tensorboard_report.answer(answer, counts(analysis), best_command)))
     if ranked.rows:
         report.texts.append((f"{prefix}ranking", tensorboard_report.table(ranked, note)))
     return {
@@ -167,15 +167,15 @@ def _section(analysis: Analysis, title: str, report: Report, prefix: str) -> dic
         "anchor": f"{prefix}sweep",
         "headline": answer,
         "counts": counts(analysis),
-        "command": to_repeat,
+        "command": best_command,
         "figures": [report.add_figure(name, figure, prefix) for name, figure in report_figure.draw(analysis)],
         "problems": _problems(analysis, report, prefix),
         "ranking": ranked,
         "top": TOP,
         "ranking_note": note,
-        "ranking_more": _more(len(ranking.rows)),
-        "ranking_files": [report.add_table(ranking, prefix), every_link],
-        "commands": [every.rows[i][command] for i in first],
+        "ranking_more": _other_rows(len(ranking.rows)),
+        "ranking_files": [report.add_table(ranking, prefix), all_runs_link],
+        "commands": [all_runs.rows[i][command_column] for i in first_runs],
         "method": method(analysis),
         "origin": html_page.grid(origin),
         "origin_top": len(origin.rows) - len(report_tables.constants(analysis)),
@@ -187,13 +187,13 @@ def _section(analysis: Analysis, title: str, report: Report, prefix: str) -> dic
 def _comparison(
     analyses: Sequence[Analysis],
     titles: Sequence[str],
-    analysed: Callable[[SweepTable, Sources], Analysis],
+    analyse: Callable[[SweepTable, Sources], Analysis],
     report: Report,
 ) -> Mapping[str, Any]:
     joined = None
     if not any(different_data([analysis.sources for analysis in analyses if analysis.study.num_runs])):
-        whole = joined_sweeps.join([(analysis.study, analysis.sources) for analysis in analyses], titles)
-        joined = analysed(*whole)
+        joined_table = joined_sweeps.join([(analysis.study, analysis.sources) for analysis in analyses], titles)
+        joined = analyse(*joined_table)
     table, figure = sweeps_section.table(analyses, titles), sweeps_section.figure(analyses, titles)
     return {
         "sentences": sweeps_section.sentences(analyses, titles, joined),
@@ -203,7 +203,7 @@ def _comparison(
     }
 
 
-def _ranked(analysis: Analysis) -> Grid:
+def _ranking_grid(analysis: Analysis) -> Grid:
     """The ranking with fewer columns than its CSV: mean and interval in one."""
     study, ranked = analysis.study, analysis.ranking
     metrics = list(dict.fromkeys([ranked.by, *analysis.parts.values()]))
@@ -216,9 +216,9 @@ def _ranked(analysis: Analysis) -> Grid:
     header += [Heading("against the best", False)]
     rows = []
     for number, c in enumerate(ranked.order.tolist()[:SHOWN], 1):
-        first = study.members[c][0]
+        first_run = study.members[c][0]
         runs = f"{ranked.finished[c]}" + (f" of {ranked.runs[c]}" if ranked.finished[c] < ranked.runs[c] else "")
-        row = [str(number), *(key.levels[key.codes[first]] for key in study.factors), runs]
+        row = [str(number), *(key.levels[key.codes[first_run]] for key in study.factors), runs]
         row += [f"{values[c] / ranked.runs[c]:.0%}" if values[c] else "–" for values in shares.values()]
         row += [str(ranked.estimate(c, metric)) for metric in metrics]
         row.append(html_page.cell(float(ranked.means["num_parameters"][c])))
@@ -228,27 +228,27 @@ def _ranked(analysis: Analysis) -> Grid:
 
 def _verdict(analysis: Analysis, c: int) -> str:
     """`worse (p = 0.002)`, `equivalent`, `undecided (12 more seeds)`."""
-    against = analysis.comparison
-    found = against.answer(c, higher_is_better(analysis.reported)) if against else ""
-    if not against or not found:
+    comparison = analysis.comparison
+    answer = comparison.answer(c, higher_is_better(analysis.reported)) if comparison else ""
+    if not comparison or not answer:
         return "–"
-    if found in ("worse", "better"):
-        return f"{found} ({p_value(against.adjusted[c])})"
-    if found == "undecided" and math.isfinite(against.further_seeds[c]):
-        return f"{found} ({against.further_seeds[c]:,.0f} more {analysis.blocks.name})"
-    return found
+    if answer in ("worse", "better"):
+        return f"{answer} ({p_value(comparison.adjusted[c])})"
+    if answer == "undecided" and math.isfinite(comparison.further_seeds[c]):
+        return f"{answer} ({comparison.further_seeds[c]:,.0f} more {analysis.blocks.name})"
+    return answer
 
 
-def _note(analysis: Analysis) -> str:
-    said = f"By mean {label(analysis.ranking.by)}, ± 95 % interval over {analysis.blocks.name}. "
+def _ranking_note(analysis: Analysis) -> str:
+    note = f"By mean {label(analysis.ranking.by)}, ± 95 % interval over {analysis.blocks.name}. "
     if analysis.seeds < 2:
-        said = f"By {label(analysis.ranking.by)}; one run each, so without intervals. "
+        note = f"By {label(analysis.ranking.by)}; one run each, so without intervals. "
     if analysis.comparison and analysis.seeds > 1:
-        said += f"The last column compares {label(analysis.reported)} with that of the best, family-wise at 5 %."
-    return said
+        note += f"The last column compares {label(analysis.reported)} with that of the best, family-wise at 5 %."
+    return note
 
 
-def _more(rows: int) -> str:
+def _other_rows(rows: int) -> str:
     if rows <= SHOWN:
         return f"the other {rows - TOP:,} configurations"
     return f"{SHOWN - TOP} more; all {rows:,} configurations are in the CSV"
@@ -260,17 +260,21 @@ def _problems(analysis: Analysis, report: Report, prefix: str) -> dict[str, Any]
         return None
     if not any(analysis.counts.values()):
         sentence = "None: every run has finite numbers and is better than guessing."
-        return {"sentences": [sentence], "table": Grid([], []), "messages": [], "said": "", "files": []}
+        return {"sentences": [sentence], "table": Grid([], []), "messages": [], "messages_title": "", "files": []}
     table = report_tables.problems(analysis)
     rows = [row for row in table.rows if any(row[3:])]
     kinds = [c for c in range(3, len(table.header)) if any(row[c] for row in rows)]
-    shown = html_page.grid(Table(name="", header=table.header, rows=rows), [0, 1, 2, *kinds])
-    bad = [i for i in range(study.num_runs) if study.messages[i]]
-    said = f"{len(bad):,} messages" if len(bad) <= MESSAGES else f"the first {MESSAGES} of {len(bad):,} messages"
+    grid = html_page.grid(Table(name="", header=table.header, rows=rows), [0, 1, 2, *kinds])
+    with_message = [i for i in range(study.num_runs) if study.messages[i]]
+    messages_title = (
+        f"{len(with_message):,} messages"
+        if len(with_message) <= MESSAGES
+        else f"the first {MESSAGES} of {len(with_message):,} messages"
+    )
     return {
         "sentences": [f"{n:,} of {study.num_runs:,} {PROBLEMS[name]}" for name, n in analysis.counts.items() if n],
-        "table": shown,
-        "messages": [(study.names[i], study.messages[i]) for i in bad[:MESSAGES]],
-        "said": said,
+        "table": grid,
+        "messages": [(study.names[i], study.messages[i]) for i in with_message[:MESSAGES]],
+        "messages_title": messages_title,
         "files": [report.add_table(table, prefix)],
     }

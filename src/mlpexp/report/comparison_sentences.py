@@ -21,82 +21,88 @@ ABSENT = "default"
 
 def against_others(analysis: Analysis, with_command: bool = True) -> list[str]:
     """How sure the best is, what is nearly as good and cheaper, and what to run next, as text or as a command."""
-    against, second, best = analysis.comparison, analysis.runner_up, analysis.best
-    if against is None or second is None or best is None:
+    comparison, runner_up, best = analysis.comparison, analysis.runner_up, analysis.best
+    if comparison is None or runner_up is None or best is None:
         return ["There is only one configuration with finite numbers, so there is nothing to compare it with."]
-    if not np.isfinite(against.adjusted).any():
-        name, number = analysis.study.describe(second), analysis.ranking.estimate(second, analysis.reported)
+    if not np.isfinite(comparison.adjusted).any():
+        name, number = analysis.study.describe(runner_up), analysis.ranking.estimate(runner_up, analysis.reported)
         gap = f"The runner-up, {name}, has {label(analysis.reported)} {number}"
         if analysis.seeds < 2:
             return [f"{gap}. One run per configuration: no intervals and no comparison are possible; {HINT}."]
         return [f"{gap}; no configuration has enough runs to be compared."]
-    return [_how_sure(analysis, against, second), *_cheaper(analysis, against), _next(analysis, against, with_command)]
+    return [
+        _how_sure(analysis, comparison, runner_up),
+        *_cheaper(analysis, comparison),
+        _next_seeds(analysis, comparison, with_command),
+    ]
 
 
-def _how_sure(analysis: Analysis, against: Comparison, second: int) -> str:
+def _how_sure(analysis: Analysis, comparison: Comparison, runner_up: int) -> str:
     higher = higher_is_better(analysis.reported)
     where = "test" if analysis.has_test else "validation"
-    others = len(analysis.ranking.ranked) - 1
-    answers = [against.answer(c, higher) for c in range(len(against.adjusted))]
-    name = analysis.study.describe(second)
-    detail = f"{answers[second]} (difference {against.difference[second]:+.4f} ± {against.half[second]:.4f}, "
-    detail += f"{p_value(against.adjusted[second])})"
-    if others == 1:
+    num_others = len(analysis.ranking.ranked) - 1
+    answers = [comparison.answer(c, higher) for c in range(len(comparison.adjusted))]
+    name = analysis.study.describe(runner_up)
+    detail = (
+        f"{answers[runner_up]} (difference {comparison.difference[runner_up]:+.4f} ± {comparison.half[runner_up]:.4f}, "
+    )
+    detail += f"{p_value(comparison.adjusted[runner_up])})"
+    if num_others == 1:
         return f"The only other, {name}, is {detail} on {where} data."
     number = {word: answers.count(word) for word in ("worse", "better", "equivalent", "undecided")}
     are = "is" if number["worse"] == 1 else "are"
-    parts = [f"Of the {others:,} others {number['worse']:,} {are} worse on {where} data (family-wise 5 %)"]
+    clauses = [f"Of the {num_others:,} others {number['worse']:,} {are} worse on {where} data (family-wise 5 %)"]
     if number["better"]:
-        parts.append(f"{number['better']:,} better")
-    if against.margin is not None:
-        parts.append(f"{number['equivalent']:,} equivalent within {against.margin:g}")
-    parts.append(f"{number['undecided']:,} undecided")
-    if untested := others - sum(number.values()):
-        parts.append(f"{untested:,} not testable")
-    if not answers[second]:
+        clauses.append(f"{number['better']:,} better")
+    if comparison.margin is not None:
+        clauses.append(f"{number['equivalent']:,} equivalent within {comparison.margin:g}")
+    clauses.append(f"{number['undecided']:,} undecided")
+    if untested := num_others - sum(number.values()):
+        clauses.append(f"{untested:,} not testable")
+    if not answers[runner_up]:
         detail = "not testable: it has too few runs"
-    return f"{', '.join(parts)}; the runner-up, {name}, is {detail}."
+    return f"{', '.join(clauses)}; the runner-up, {name}, is {detail}."
 
 
-def _cheaper(analysis: Analysis, against: Comparison) -> list[str]:
+def _cheaper(analysis: Analysis, comparison: Comparison) -> list[str]:
     """The smallest configuration that is equivalent, or else the smallest that is undecided."""
     parameters, ranked = analysis.ranking.means["num_parameters"], analysis.ranking
-    sound = ranked.diverged <= ranked.diverged[against.best]
-    smaller = sound & (parameters < parameters[against.best])
-    size = f"{parameters[against.best]:,.0f} parameters"
-    for kind, mask in (("equivalent", against.equivalent), ("undecided", against.undecided)):
+    as_stable = ranked.diverged <= ranked.diverged[comparison.best]
+    smaller = as_stable & (parameters < parameters[comparison.best])
+    size = f"{parameters[comparison.best]:,.0f} parameters"
+    for kind, mask in (("equivalent", comparison.equivalent), ("undecided", comparison.undecided)):
         candidates = np.flatnonzero(mask & smaller)
         if not len(candidates):
             continue
-        least = int(candidates[np.argmin(parameters[candidates])])
-        name = f"{analysis.study.describe(least)}, with {parameters[least]:,.0f} instead of {size}"
-        gap = f"difference {against.difference[least]:+.4f} ± {against.half[least]:.4f}"
+        smallest = int(candidates[np.argmin(parameters[candidates])])
+        name = f"{analysis.study.describe(smallest)}, with {parameters[smallest]:,.0f} instead of {size}"
+        gap = f"difference {comparison.difference[smallest]:+.4f} ± {comparison.half[smallest]:.4f}"
         if kind == "equivalent":
-            return [f"Equivalent within {against.margin:g} and smaller: {name} ({gap})."]
+            return [f"Equivalent within {comparison.margin:g} and smaller: {name} ({gap})."]
         return [f"No smaller configuration is shown to be equivalent; the smallest undecided one is {name} ({gap})."]
-    tested = np.isfinite(against.adjusted) & (parameters < parameters[against.best])
+    tested = np.isfinite(comparison.adjusted) & (parameters < parameters[comparison.best])
     if tested.any():
         return ["Every smaller configuration that was tested is worse, or has diverged runs."]
     return ["No other configuration that was tested is smaller."]
 
 
-def _next(analysis: Analysis, against: Comparison, with_command: bool) -> str:
+def _next_seeds(analysis: Analysis, comparison: Comparison, with_command: bool) -> str:
     """The further seeds that would probably decide, and, on a line of its own, the command that trains just these."""
-    undecided = [c for c in analysis.ranking.ranked if against.undecided[c]]
+    undecided = [c for c in analysis.ranking.ranked if comparison.undecided[c]]
     if not undecided:
         return "Nothing is undecided: further seeds would only narrow the intervals."
-    affordable = [c for c in undecided if against.further_seeds[c] <= AFFORDABLE]
-    target = affordable[0] if affordable else min(undecided, key=lambda c: float(against.further_seeds[c]))
-    seeds, name = float(against.further_seeds[target]), analysis.study.describe(target)
-    what = analysis.blocks.name
+    affordable = [c for c in undecided if comparison.further_seeds[c] <= AFFORDABLE]
+    target = affordable[0] if affordable else min(undecided, key=lambda c: float(comparison.further_seeds[c]))
+    seeds, name = float(comparison.further_seeds[target]), analysis.study.describe(target)
+    repetitions = analysis.blocks.name
     if not math.isfinite(seeds):
-        return f"Next: no affordable number of further {what} would decide about {name}; a wider margin would."
-    many = f"about {seeds:,.0f} further {what}" if seeds > 1 else f"one more of the {what}"
-    said = f"Next: {many} would probably decide between the best and {name}"
+        return f"Next: no affordable number of further {repetitions} would decide about {name}; a wider margin would."
+    seeds_text = f"about {seeds:,.0f} further {repetitions}" if seeds > 1 else f"one more of the {repetitions}"
+    sentence = f"Next: {seeds_text} would probably decide between the best and {name}"
     if not with_command:
-        return f"{said}."
-    command = further_command(analysis, (against.best, target), int(seeds))
-    return f"{said}:\n{command}" if command else f"{said}; more data seeds (data.seed) give more {what}."
+        return f"{sentence}."
+    command = further_command(analysis, (comparison.best, target), int(seeds))
+    return f"{sentence}:\n{command}" if command else f"{sentence}; more data seeds (data.seed) give more {repetitions}."
 
 
 def further_command(analysis: Analysis, configurations: Sequence[int], number: int) -> str | None:
@@ -107,21 +113,25 @@ def further_command(analysis: Analysis, configurations: Sequence[int], number: i
     study, keys = analysis.study, analysis.blocks.keys
     if len(keys) != 1 or keys[0] == "data.fold":
         return None
-    used = [level for key in study.seeds if key.name == keys[0] for level in key.levels if level.isdecimal()]
-    first = max(map(int, used), default=-1) + 1
-    repeated = [f"{keys[0]}=range({first},{first + number})"]
+    levels = [level for key in study.seeds if key.name == keys[0] for level in key.levels if level.isdecimal()]
+    first_seed = max(map(int, levels), default=-1) + 1
+    repeated = [f"{keys[0]}=range({first_seed},{first_seed + number})"]
     repeated += [f"{key.name}={','.join(key.levels)}" for key in study.seeds if key.name != keys[0]]
-    given = [_settings(analysis, c) for c in configurations]
-    differing = [key for key in given[0] if any(words.get(key) != given[0][key] for words in given)]
-    if len(differing) == 1 and all(words.keys() == given[0].keys() for words in given):
+    settings = [_settings(analysis, c) for c in configurations]
+    differing = [
+        key for key in settings[0] if any(override_texts.get(key) != settings[0][key] for override_texts in settings)
+    ]
+    if len(differing) == 1 and all(override_texts.keys() == settings[0].keys() for override_texts in settings):
         [key] = differing
-        given = [given[0] | {key: ",".join(dict.fromkeys(words[key] for words in given))}]
-    place = study.directory
-    where = f"name={place.name}" if place.parent.name == "multirun" else f"hydra.sweep.dir={place}"
-    table = ["record=table"] if (place / TABLE).is_file() else []
+        settings = [settings[0] | {key: ",".join(dict.fromkeys(override_texts[key] for override_texts in settings))}]
+    directory = study.directory
+    where = f"name={directory.name}" if directory.parent.name == "multirun" else f"hydra.sweep.dir={directory}"
+    table = ["record=table"] if (directory / TABLE).is_file() else []
     commands = [
-        shell_commands.script("train.py", "-m", where, *table, *(f"{k}={v}" for k, v in words.items()), *repeated)
-        for words in given
+        shell_commands.script(
+            "train.py", "-m", where, *table, *(f"{k}={v}" for k, v in override_texts.items()), *repeated
+        )
+        for override_texts in settings
     ]
     return " && ".join(commands)
 
@@ -131,52 +141,55 @@ def _settings(analysis: Analysis, configuration: int) -> dict[str, str]:
     study = analysis.study
     run = study.members[configuration][0]
     seeds = {key.name for key in study.seeds}
-    words = run_files.overrides(study.directory, study.names[run])
-    if words is None:
-        words = [f"{k.name}={k.levels[k.codes[run]]}" for k in study.factors if k.levels[k.codes[run]] != ABSENT]
-    kept = [word for word in words if not word.startswith(run_files.OF_THE_SWEEP)]
-    given = [override for override in map(overrides.parse, kept) if override.key not in seeds]
-    return {override.text.removesuffix(f"={override.value_text}"): override.value_text or "" for override in given}
+    texts = run_files.overrides(study.directory, study.names[run])
+    if texts is None:
+        texts = [f"{k.name}={k.levels[k.codes[run]]}" for k in study.factors if k.levels[k.codes[run]] != ABSENT]
+    run_texts = [word for word in texts if not word.startswith(run_files.OF_THE_SWEEP)]
+    parsed = [override for override in map(overrides.parse, run_texts) if override.key not in seeds]
+    return {override.text.removesuffix(f"={override.value_text}"): override.value_text or "" for override in parsed}
 
 
-def method(analysis: Analysis, against: Comparison) -> list[str]:
+def method(analysis: Analysis, comparison: Comparison) -> list[str]:
     """How the comparisons were made, and on what assumption."""
-    what = analysis.blocks.name
-    if against.method == "sign flips":
-        how = (
+    unit = analysis.blocks.name
+    if comparison.method == "sign flips":
+        sentence = (
             "Comparisons are family-wise: the largest difference is judged by its distribution over sign flips of "
-            f"whole {what} (Westfall & Young 1993, step-down); each resample chooses its own best. Assumption: "
+            f"whole {unit} (Westfall & Young 1993, step-down); each resample chooses its own best. Assumption: "
             "differences between equal configurations are as often positive as negative."
         )
     else:
-        why = f"fewer than 6 shared {what} do not let any resampling test reach 5 %"
-        if against.sampling:
-            why = f"{what} share training samples, so their signs are not independent"
-        elif not against.paired:
-            why = f"configurations do not share their {what} (standard errors are Welch's)"
-        own = "a configuration's variance is its own"
-        if against.prior:
-            weight = "" if math.isinf(against.prior) else f", which counts with {against.prior:.1f} degrees of freedom"
-            own += f" or, where that is larger, the one pooled over configurations{weight}"
-        how = (
-            f"Comparisons are family-wise, by the studentized range, since {why}. Assumption: normal errors, and {own}."
+        reason = f"fewer than 6 shared {unit} do not let any resampling test reach 5 %"
+        if comparison.sampling:
+            reason = f"{unit} share training samples, so their signs are not independent"
+        elif not comparison.paired:
+            reason = f"configurations do not share their {unit} (standard errors are Welch's)"
+        assumption = "a configuration's variance is its own"
+        if comparison.prior:
+            weight = (
+                "" if math.isinf(comparison.prior) else f", which counts with {comparison.prior:.1f} degrees of freedom"
+            )
+            assumption += f" or, where that is larger, the one pooled over configurations{weight}"
+        sentence = (
+            f"Comparisons are family-wise, by the studentized range, since {reason}. Assumption: normal errors, and "
+            f"{assumption}."
         )
-    sentences = [how]
-    if against.sampling:
+    sentences = [sentence]
+    if comparison.sampling:
         sentences.append(
-            f"{what.capitalize()} overlap in their training samples: standard errors are corrected by the resampled "
-            f"t-test with {against.sampling:.3f} measured samples per training sample (Nadeau & Bengio 2003)"
+            f"{unit.capitalize()} overlap in their training samples: standard errors are corrected by the resampled "
+            f"t-test with {comparison.sampling:.3f} measured samples per training sample (Nadeau & Bengio 2003)"
             + (
-                f", and the mean over the seeds of one of the {what} counts once."
+                f", and the mean over the seeds of one of the {unit} counts once."
                 if analysis.blocks.are_averaged
                 else "."
             )
         )
     sentences.append("± after a difference is half the 95 % interval of this difference alone.")
-    if against.margin is not None:
+    if comparison.margin is not None:
         sentences.append(
-            f"Equivalent: two one-sided tests at 5 % find the difference smaller than {against.margin:g} (--margin), "
-            "corrected by Holm. Undecided: neither better nor equivalent; the further seeds are those with which a "
-            "difference as large as the one seen is decided with a probability of 80 %."
+            f"Equivalent: two one-sided tests at 5 % find the difference smaller than {comparison.margin:g} "
+            "(--margin), corrected by Holm. Undecided: neither better nor equivalent; the further seeds are those with "
+            "which a difference as large as the one seen is decided with a probability of 80 %."
         )
     return sentences

@@ -48,11 +48,11 @@ def policy(style: str) -> str:
 
 def grid(table: Table, columns: Sequence[int] | None = None, limit: int | None = None) -> Grid:
     """The first rows of a table with its numbers rounded."""
-    shown = list(range(len(table.header)) if columns is None else columns)
+    indices = list(range(len(table.header)) if columns is None else columns)
     rows = table.rows[:limit]
-    numbers = [any(isinstance(row[c], int | float) or "±" in str(row[c]) for row in rows) for c in shown]
-    header = [Heading(table.header[c], number) for c, number in zip(shown, numbers, strict=True)]
-    return Grid(header, [[cell(row[c]) for c in shown] for row in rows])
+    numbers = [any(isinstance(row[c], int | float) or "±" in str(row[c]) for row in rows) for c in indices]
+    header = [Heading(table.header[c], number) for c, number in zip(indices, numbers, strict=True)]
+    return Grid(header, [[cell(row[c]) for c in indices] for row in rows])
 
 
 def cell(value: Any) -> str:

@@ -15,20 +15,20 @@ _made: set[Path] = set()
 def make(directory: Path) -> None:
     """Write the report of the sweep in `directory`, and print where it is or why there is none."""
     _made.add(directory)
-    place = shell_commands.short_path(directory)
+    short_path = shell_commands.short_path(directory)
     try:
         from mlpexp.report.build_report import build  # matplotlib: late, most sweeps make no report
 
-        found = build([place])
+        report = build([short_path])
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         say(
             f"the report could not be made ({reason}); results.csv and the runs are complete, "
-            f"and {shell_commands.script('report.py', str(place))} tries again",
+            f"and {shell_commands.script('report.py', str(short_path))} tries again",
             error=True,
         )
         return
-    say(f"\n{found.sweeps[0][1][0]}\nThe report: {found.page}")
+    say(f"\n{report.sweeps[0][1][0]}\nThe report: {report.page}")
 
 
 class ReportAtEnd(Callback):

@@ -4,7 +4,7 @@ A module of `mlpexp.report.figures`, or of a user, adds a figure by `FIGURES.reg
 """
 
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlpexp.analysis.sweep_analysis import Analysis
+from mlpexp.analysis.swept_keys import Kind
 from mlpexp.nn.metric_columns import higher_is_better
 from mlpexp.report import figures
 from mlpexp.report.report_tables import Table
@@ -53,56 +54,72 @@ def draw(analysis: Analysis) -> Iterator[tuple[str, ReportFigure]]:
     if analysis.best is None:
         return
     for name, entry in sorted(FIGURES.items(), key=lambda item: item[1].order):
-        if drawn := entry.draw(analysis):
-            yield name, drawn
+        if figure := entry.draw(analysis):
+            yield name, figure
 
 
-def levels_kept(analysis: Analysis, k: int, limit: int) -> list[int]:
-    """The levels of a key that are drawn: those with the best means, always that of the best configuration."""
+@dataclass(frozen=True, kw_only=True)
+class DrawnKey:
+    """A swept key as a figure shows it.
+
+    Attributes:
+        levels: the names of the levels that are drawn.
+        indices: their numbers among all levels of the key.
+    """
+
+    label: str
+    kind: Kind
+    levels: Sequence[str]
+    indices: Sequence[int]
+
+
+def drawn_key(analysis: Analysis, k: int, limit: int) -> DrawnKey:
+    """Key `k` with at most `limit` levels: those with the best means, always that of the best configuration."""
     key = analysis.study.coarse[k]
-    if len(key.levels) <= limit:
-        return list(range(len(key.levels)))
-    means = analysis.cells("validation", [k])
-    ranked = sorted(means, key=lambda level: means[level].mean, reverse=higher_is_better(analysis.validation))
-    best = int(analysis.levels[analysis.best, k])
-    return sorted({best, *(level for (level,) in ranked[: limit - 1])})
+    indices = list(range(len(key.levels)))
+    if len(key.levels) > limit:
+        means = analysis.cells("validation", [k])
+        ranked = sorted(means, key=lambda level: means[level].mean, reverse=higher_is_better(analysis.validation))
+        best = int(analysis.levels[analysis.best, k])
+        indices = sorted({best, *(level for (level,) in ranked[: limit - 1])})
+    return DrawnKey(label=key.label, kind=key.kind, levels=[key.levels[i] for i in indices], indices=indices)
 
 
-def intervals(analysis: Analysis, drawn: str = "") -> str:
+def intervals(analysis: Analysis, subject: str = "") -> str:
     """What the intervals of a figure are, for a caption.
 
     Args:
-        drawn: whose they are, where not all are drawn.
+        subject: whose they are, where not all are drawn.
     """
-    return f" Intervals{drawn}: 95 % over seeds." if analysis.seeds > 1 else " One run each: no intervals."
+    return f" Intervals{subject}: 95 % over seeds." if analysis.seeds > 1 else " One run each: no intervals."
 
 
 def shown_configurations(analysis: Analysis, panels: int, top: int) -> list[tuple[int, int]]:
     """(rank, configuration) of the first `top`, and others evenly down to the worst, at most `panels`."""
     order = analysis.ranking.ranked
     if len(order) <= panels:
-        places = list(range(len(order)))
+        ranks = list(range(len(order)))
     else:
-        rest = np.linspace(top, len(order) - 1, panels - top + 1).round().astype(int)[1:]
-        places = [*range(top), *rest.tolist()]
-    return [(place + 1, order[place]) for place in places]
+        spread = np.linspace(top, len(order) - 1, panels - top + 1).round().astype(int)[1:]
+        ranks = [*range(top), *spread.tolist()]
+    return [(rank + 1, order[rank]) for rank in ranks]
 
 
-def shown_of(analysis: Analysis, shown: int, common: str) -> str:
+def shown_of(analysis: Analysis, count: int, common: str) -> str:
     """What `shown_configurations` shows, for a caption.
 
     Args:
         common: what all of them have in common.
     """
     total = len(analysis.ranking.ranked)
-    said = "Ordered by rank."
-    if shown < total:
-        said = f"{shown} of {total:,} configurations are shown by rank, from the best to the worst."
+    sentence = "Ordered by rank."
+    if count < total:
+        sentence = f"{count} of {total:,} configurations are shown by rank, from the best to the worst."
     if common:
-        said += f" All have {common}."
+        sentence += f" All have {common}."
     if analysis.ranking.finished.max(initial=0) > MAX_SEEDS:
-        said += f" At most {MAX_SEEDS} runs of a configuration were read."
-    return said
+        sentence += f" At most {MAX_SEEDS} runs of a configuration were read."
+    return sentence
 
 
 def run_names(analysis: Analysis, configuration: int) -> list[str]:

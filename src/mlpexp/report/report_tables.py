@@ -25,7 +25,7 @@ class Table:
 
 def ranking(analysis: Analysis) -> Table:
     """All configurations, the best first."""
-    study, ranked, against = analysis.study, analysis.ranking, analysis.comparison
+    study, ranked, comparison = analysis.study, analysis.ranking, analysis.comparison
     parts = ("val/", "test/") if analysis.has_test else ("val/",)
     metrics = [name for part in parts for name in study.values if name.startswith(part)]
     spread = [f"{metric}{end}" for metric in metrics for end in ("", " ±")]
@@ -35,18 +35,21 @@ def ranking(analysis: Analysis) -> Table:
     header += [*COSTS, *versus, "first run"]
     rows = []
     for number, c in enumerate(ranked.order.tolist()):
-        first = study.members[c][0]
-        row: list[Any] = [number + 1, *(key.levels[key.codes[first]] for key in study.factors)]
+        first_run = study.members[c][0]
+        row: list[Any] = [number + 1, *(key.levels[key.codes[first_run]] for key in study.factors)]
         row += [int(ranked.runs[c]), int(ranked.finished[c]), int(ranked.diverged[c]), int(ranked.chance[c])]
         row += [float(values[metric][c]) for metric in metrics for values in (ranked.means, ranked.halves)]
         row += [float(ranked.means[name][c]) for name in COSTS]
-        if against is None or c == against.best:
+        if comparison is None or c == comparison.best:
             row += [None] * 8
         else:
-            row += [float(values[c]) for values in (against.difference, against.half, against.p, against.adjusted)]
-            row += ["yes" if against.distinguishable[c] else "no", float(against.equivalence[c])]
-            row += [against.answer(c, higher_is_better(analysis.reported)), float(against.further_seeds[c])]
-        rows.append([*row, study.names[first]])
+            row += [
+                float(values[c])
+                for values in (comparison.difference, comparison.half, comparison.p, comparison.adjusted)
+            ]
+            row += ["yes" if comparison.distinguishable[c] else "no", float(comparison.equivalence[c])]
+            row += [comparison.answer(c, higher_is_better(analysis.reported)), float(comparison.further_seeds[c])]
+        rows.append([*row, study.names[first_run]])
     return Table(name="ranking", header=header, rows=rows)
 
 
@@ -70,17 +73,17 @@ def every_run(analysis: Analysis) -> Table:
 
 def variance(analysis: Analysis) -> Table:
     """Analysis of variance of the validation metric."""
-    found, keys = analysis.variance, analysis.study.coarse
+    decomposition, keys = analysis.variance, analysis.study.coarse
     rows: list[list[Any]] = [
         [" x ".join(keys[k].name for k in t.keys), t.freedom, t.squares, t.share, t.f, t.p, t.adjusted]
-        for t in sorted(found.terms, key=lambda term: (len(term.keys), -term.share))
+        for t in sorted(decomposition.terms, key=lambda term: (len(term.keys), -term.share))
     ]
     for name, share, freedom in (
-        ("other differences between configurations", found.rest, None),
-        ("seed, the same in all configurations", found.blocks, None),
-        ("noise between seeds", found.noise, found.noise_freedom),
+        ("other differences between configurations", decomposition.rest, None),
+        ("seed, the same in all configurations", decomposition.blocks, None),
+        ("noise between seeds", decomposition.noise, decomposition.noise_freedom),
     ):
-        rows.append([name, freedom, share * found.total, share, None, None, None])
+        rows.append([name, freedom, share * decomposition.total, share, None, None, None])
     header = ["term", "degrees of freedom", "sum of squares", "share", "F", "p", "p corrected"]
     return Table(name="variance", header=header, rows=rows)
 
@@ -92,7 +95,7 @@ def effects(analysis: Analysis) -> Table:
         key = analysis.study.coarse[k]
         for part in analysis.parts:
             for (level,), estimate in analysis.cells(part, [k]).items():
-                rows.append([key.name, key.levels[level], part, *ends(estimate)])
+                rows.append([key.name, key.levels[level], part, *estimate_cells(estimate)])
     return Table(name="effects", header=["key", "level", "part", "mean", "low", "high", "runs"], rows=rows)
 
 
@@ -109,9 +112,9 @@ def origin(analysis: Analysis) -> Table:
     """Versions, data, seeds, and what was the same in all runs."""
     sources = analysis.sources
     rows: list[list[Any]] = []
-    origin = {"versions": sources.versions, "git commit": sources.commits, "data (SHA-256)": sources.digests}
-    for what, counter in origin.items():
-        rows += [[what, value, count] for value, count in counter.most_common()]
+    counters = {"versions": sources.versions, "git commit": sources.commits, "data (SHA-256)": sources.digests}
+    for kind, counter in counters.items():
+        rows += [[kind, value, count] for value, count in counter.most_common()]
     for key in analysis.study.seeds:
         rows.append([key.name, _listed(key.levels), analysis.study.num_runs])
     rows += [[key, value, analysis.study.num_runs] for key, value in constants(analysis).items()]
@@ -121,17 +124,17 @@ def origin(analysis: Analysis) -> Table:
 def _listed(levels: Sequence[str]) -> str:
     """`0, 1, 2`, or `0 to 39` where every whole number between is there."""
     if len(levels) > 4 and all(level.isdecimal() for level in levels):
-        first, last = int(levels[0]), int(levels[-1])
-        if last - first + 1 == len(levels):
-            return f"{first} to {last}"
+        low, high = int(levels[0]), int(levels[-1])
+        if high - low + 1 == len(levels):
+            return f"{low} to {high}"
     return ", ".join(levels) if len(levels) <= 100 else f"{', '.join(levels[:100])}, … ({len(levels):,} values)"
 
 
 def constants(analysis: Analysis) -> dict[str, str]:
     """The settings that are the same in all runs, as sweep.json lists them."""
-    plain = analysis.sources.plan.constants if analysis.sources.plan else {}
-    return {key: "null" if value is None else str(value) for key, value in plain.items() if key != "data digest"}
+    settings = analysis.sources.plan.constants if analysis.sources.plan else {}
+    return {key: "null" if value is None else str(value) for key, value in settings.items() if key != "data digest"}
 
 
-def ends(estimate: Estimate) -> list[Any]:
+def estimate_cells(estimate: Estimate) -> list[Any]:
     return [estimate.mean, estimate.mean - estimate.half, estimate.mean + estimate.half, estimate.runs]

@@ -14,24 +14,27 @@ def score(analysis: Analysis, aside: str) -> list[str]:
         aside: what else the first sentence says of the best configuration.
     """
     samples = _test_samples(analysis) if analysis.reported == "test/acc" else 0
-    found = best_score.score_of_best(analysis.blocks, analysis.ranking, analysis.reported, samples)
-    assert found is not None and analysis.best is not None, "a score is that of a best configuration"
-    words = label(analysis.reported)
-    name, own = f"{words[0].upper()}{words[1:]}", analysis.ranking.estimate(analysis.best, analysis.reported)
-    if not math.isfinite(found.low):
-        return [f"{name} {found.mean:.4f}{aside}.", *_test_sample(analysis, found.mean)]
+    best = best_score.score_of_best(analysis.blocks, analysis.ranking, analysis.reported, samples)
+    assert best is not None and analysis.best is not None, "a score is that of a best configuration"
+    metric_label = label(analysis.reported)
+    name, estimate = (
+        f"{metric_label[0].upper()}{metric_label[1:]}",
+        analysis.ranking.estimate(analysis.best, analysis.reported),
+    )
+    if not math.isfinite(best.low):
+        return [f"{name} {best.mean:.4f}{aside}.", *_test_sample(analysis, best.mean)]
     repeated = [key.name for key in analysis.study.seeds]
-    over = f"95% interval over {found.repetitions} {analysis.blocks.name}"
-    said = f"{found.mean:.4f} ± {own.half:.4f}"
+    interval = f"95% interval over {best.repetitions} {analysis.blocks.name}"
+    uncorrected = f"{best.mean:.4f} ± {estimate.half:.4f}"
     if len(analysis.ranking.ranked) == 1:
-        first = f"{name} {found.mean:.4f} ({over} [{found.low:.4f}, {found.high:.4f}]){aside}."
+        sentence = f"{name} {best.mean:.4f} ({interval} [{best.low:.4f}, {best.high:.4f}]){aside}."
     else:
-        first = (
-            f"{name} {found.corrected:.4f} ({over} [{found.low:.4f}, {found.high:.4f}], corrected for the choice of "
-            f"the best; uncorrected {said}){aside}."
+        sentence = (
+            f"{name} {best.corrected:.4f} ({interval} [{best.low:.4f}, {best.high:.4f}], corrected for the choice of "
+            f"the best; uncorrected {uncorrected}){aside}."
         )
     covers = variation.covered_in_words(repeated, _redraws_test(analysis))
-    return [first, f"The interval {covers}.", *_test_sample(analysis, found.mean)]
+    return [sentence, f"The interval {covers}.", *_test_sample(analysis, best.mean)]
 
 
 def _redraws_test(analysis: Analysis) -> bool:
@@ -40,8 +43,8 @@ def _redraws_test(analysis: Analysis) -> bool:
     data = run_files.configuration(study.directory, study.names[0]).get("data")
     if isinstance(data, dict):
         return data.get("test_path") is None
-    given = run_files.overrides(study.directory, study.names[0]) or []  # all that a table of runs has
-    return not any(word.lstrip("+").startswith("data.test_path=") for word in given)
+    overrides = run_files.overrides(study.directory, study.names[0]) or []  # all that a table of runs has
+    return not any(override.lstrip("+").startswith("data.test_path=") for override in overrides)
 
 
 def _test_samples(analysis: Analysis) -> int:
@@ -56,14 +59,14 @@ def _test_sample(analysis: Analysis, mean: float) -> list[str]:
     best = analysis.best
     if best is None or analysis.reported != "test/acc":
         return []
-    found = variation.sample_variation(analysis.study, analysis.sources, best)
-    if found is not None:
-        said = f"On {found.samples:,} other test samples it would vary in [{found.low:.4f}, {found.high:.4f}]"
-        second = analysis.runner_up
-        if second is not None and math.isfinite(found.difference[second]):
-            low, high = found.difference_low[second], found.difference_high[second]
-            said += f", its lead over the runner-up in [{low:+.4f}, {high:+.4f}]"
-        return [f"{said} (bootstrap of the recorded hits, the runs as they are)."]
+    sample = variation.sample_variation(analysis.study, analysis.sources, best)
+    if sample is not None:
+        sentence = f"On {sample.samples:,} other test samples it would vary in [{sample.low:.4f}, {sample.high:.4f}]"
+        runner_up = analysis.runner_up
+        if runner_up is not None and math.isfinite(sample.difference[runner_up]):
+            low, high = sample.difference_low[runner_up], sample.difference_high[runner_up]
+            sentence += f", its lead over the runner-up in [{low:+.4f}, {high:+.4f}]"
+        return [f"{sentence} (bootstrap of the recorded hits, the runs as they are)."]
     samples = _test_samples(analysis)
     if not samples:
         return []

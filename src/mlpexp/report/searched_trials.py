@@ -68,32 +68,33 @@ def _load(directory: Path, changed: int) -> Trials | None:
     except (ImportError, UserError):
         return None
     try:
-        loaded = study_storage.load(directory)
+        study_of_search = study_storage.load(directory)
     except UserError:  # damaged: the report can do without, and the next start of the search writes it again
         return None
-    if loaded is None or len(loaded[0]) > 1:
+    if study_of_search is None or len(study_of_search[0]) > 1:
         return None
-    names, study = loaded
+    names, study = study_of_search
     trials = study.get_trials(deepcopy=False)
     complete = [trial.state.name == "COMPLETE" for trial in trials]
     if sum(complete) < LEAST:
         return None
     values = [
-        trial.value if done else _last(trial.intermediate_values) for trial, done in zip(trials, complete, strict=True)
+        trial.value if is_complete else _last(trial.intermediate_values)
+        for trial, is_complete in zip(trials, complete, strict=True)
     ]
     distributions: dict[str, Any] = {}
     for trial in trials:
         distributions |= trial.distributions
     importance = _importance(study)
-    shown = dict(zip(distributions, labels([key.lstrip("+") for key in distributions]), strict=True))
+    labels_of = dict(zip(distributions, labels([key.lstrip("+") for key in distributions]), strict=True))
     order = sorted(distributions, key=lambda key: -importance.get(key, -1.0))
     return Trials(
         objective=names[0],
         maximise=study.direction.name == "MAXIMIZE",
         values=np.array([math.nan if value is None else value for value in values]),
         pruned=~np.array(complete),
-        keys=[_key(shown[key], distributions[key], [trial.params.get(key) for trial in trials]) for key in order],
-        importance={shown[key]: share for key, share in importance.items()},
+        keys=[_key(labels_of[key], distributions[key], [trial.params.get(key) for trial in trials]) for key in order],
+        importance={labels_of[key]: share for key, share in importance.items()},
     )
 
 
@@ -115,13 +116,15 @@ def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
     if hasattr(distribution, "choices"):
         choices = [choice for choice in distribution.choices if choice in set(values)]
         step = max(1, len(choices) - 1)
-        at = {choice: i / step if len(choices) > 1 else 0.5 for i, choice in enumerate(choices)}
-        places = [math.nan if value is None else at[value] for value in values]
-        return SearchedKey(name=name, places=np.array(places), ticks=[(at[c], short(str(c), LETTERS)) for c in choices])
+        positions = {choice: i / step if len(choices) > 1 else 0.5 for i, choice in enumerate(choices)}
+        trial_positions = [math.nan if value is None else positions[value] for value in values]
+        return SearchedKey(
+            name=name, places=np.array(trial_positions), ticks=[(positions[c], short(str(c), LETTERS)) for c in choices]
+        )
     low, high = float(distribution.low), float(distribution.high)
     scale: Callable[[float], float] = math.log if distribution.log else float
     span = scale(high) - scale(low) or 1.0
-    places = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]
+    trial_positions = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]
     step = distribution.step or 0
     if step and (high - low) / step <= FEW:
         marks: Iterable[float] = np.arange(low, high, step)
@@ -129,7 +132,9 @@ def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
         marks = (LogLocator() if distribution.log else MaxNLocator(4)).tick_values(low, high)
     inside = [float(tick) for tick in marks if low < tick < high]
     between = [
-        (place, plain(tick)) for tick in inside if FREE <= (place := (scale(tick) - scale(low)) / span) <= 1 - FREE
+        (position, plain(tick))
+        for tick in inside
+        if FREE <= (position := (scale(tick) - scale(low)) / span) <= 1 - FREE
     ]
     ticks = [(0.0, plain(low)), *between, (1.0, plain(high))]
-    return SearchedKey(name=name, places=np.array(places), ticks=ticks)
+    return SearchedKey(name=name, places=np.array(trial_positions), ticks=ticks)

@@ -26,20 +26,20 @@ def headline(analysis: Analysis) -> list[str]:
     """The answer, the most important sentence first."""
     best = analysis.best
     if best is None:
-        return [_nothing(analysis), *_missing(analysis)]
+        return [_no_best_sentence(analysis), *_missing_runs(analysis)]
     ranked = analysis.ranking
     aside = f"; {label(ranked.by)} {ranked.estimate(best, ranked.by)}"
-    first, *notes = score(analysis, aside)
+    score_sentence, *notes = score(analysis, aside)
     sentences = [
-        f"Best by {label(ranked.by)}: {analysis.study.describe(best)}{_of_how_many(analysis)}.",
-        *_missing(analysis),
-        first,
+        f"Best by {label(ranked.by)}: {analysis.study.describe(best)}{_chance_remark(analysis)}.",
+        *_missing_runs(analysis),
+        score_sentence,
         *comparison_sentences.against_others(analysis),
     ]
     return [*sentences, *_warnings(analysis, best), *notes, *analysis.study.repeat_sentences()]
 
 
-def _missing(analysis: Analysis) -> list[str]:
+def _missing_runs(analysis: Analysis) -> list[str]:
     """How much of a sweep is still to come."""
     if not analysis.missing or analysis.sources.plan is None:
         return []
@@ -54,13 +54,15 @@ def _warnings(analysis: Analysis, best: int) -> list[str]:
     sentences = []
     if ranked.diverged[best]:
         sentences.append(
-            f"{ranked.diverged[best]:,} of its {ranked.runs[best]:,} runs diverged{_of_diverged(analysis)}."
+            f"{ranked.diverged[best]:,} of its {ranked.runs[best]:,} runs diverged{_diverged_remark(analysis)}."
         )
-    if others := int((ranked.diverged > 0).sum()) - int(ranked.diverged[best] > 0):
+    if num_others := int((ranked.diverged > 0).sum()) - int(ranked.diverged[best] > 0):
         shares = ranked.diverged / np.maximum(ranked.runs, 1)
-        most = int(np.argmax(np.where(np.arange(len(shares)) == best, -1, shares)))
-        which = f"{others:,} other configurations have" if others > 1 else "One other configuration has"
-        sentences.append(f"{which} diverged runs, {study.describe(most)} {shares[most]:.0%} of its runs.")
+        most_diverged = int(np.argmax(np.where(np.arange(len(shares)) == best, -1, shares)))
+        subject = f"{num_others:,} other configurations have" if num_others > 1 else "One other configuration has"
+        sentences.append(
+            f"{subject} diverged runs, {study.describe(most_diverged)} {shares[most_diverged]:.0%} of its runs."
+        )
     if ranked.chance[best]:
         count = (
             f"{ranked.chance[best]:,} of its {ranked.runs[best]:,} runs {'is' if ranked.chance[best] == 1 else 'are'}"
@@ -75,13 +77,13 @@ def _warnings(analysis: Analysis, best: int) -> list[str]:
             "between them are not only differences between networks."
         )
     for key, other in confounded(analysis.levels).items():
-        name, together = study.factors[key].name, study.factors[other].name
+        name, leader = study.factors[key].name, study.factors[other].name
         sentences.append(
-            f"Careful: {name} only changed together with {together}, so their effects cannot be told apart; effects of "
-            f"{together} are those of both."
+            f"Careful: {name} only changed together with {leader}, so their effects cannot be told apart; effects of "
+            f"{leader} are those of both."
         )
     blocks = analysis.blocks
-    if blocks.keys[:1] != ("seed",) and blocks.keys and not _complete(analysis):
+    if blocks.keys[:1] != ("seed",) and blocks.keys and not _has_equal_blocks(analysis):
         sentences.append(
             f"Careful: not every configuration has the same {blocks.name}, so means and ranking are over different "
             "validation samples; comparisons are adjusted for what the configurations share."
@@ -92,24 +94,24 @@ def _warnings(analysis: Analysis, best: int) -> list[str]:
     return sentences
 
 
-def _complete(analysis: Analysis) -> bool:
+def _has_equal_blocks(analysis: Analysis) -> bool:
     """Whether every ranked configuration has a run in the same blocks."""
-    there = np.isfinite(analysis.blocks.table(analysis.ranking.by))[analysis.ranking.ranked]
-    return bool((there == there[:1]).all())
+    has_run = np.isfinite(analysis.blocks.table(analysis.ranking.by))[analysis.ranking.ranked]
+    return bool((has_run == has_run[:1]).all())
 
 
-def _of_diverged(analysis: Analysis) -> str:
+def _diverged_remark(analysis: Analysis) -> str:
     return " and count as the worst run" if analysis.study.counts_diverged else " and have no number"
 
 
-def _of_how_many(analysis: Analysis) -> str:
+def _chance_remark(analysis: Analysis) -> str:
     """` (of 15 configurations, 7 of them at chance level)`, where some are."""
     ranked = analysis.ranking.ranked
     at_chance = sum(analysis.ranking.chance[c] > 0 for c in ranked)
     return f" (of {len(ranked):,} configurations, {at_chance:,} of them at chance level)" if at_chance else ""
 
 
-def _nothing(analysis: Analysis) -> str:
+def _no_best_sentence(analysis: Analysis) -> str:
     study = analysis.study
     runs = study.num_runs
     if not runs:
@@ -183,17 +185,17 @@ def verification(analysis: Analysis) -> list[str]:
         sentences.append(
             f"The numbers of {sources.unverified:,} of {runs:,} runs are in results.csv only and were not verified."
         )
-    for what, counter in (("versions", sources.versions), ("code", sources.commits), ("data", sources.digests)):
+    for kind, counter in (("versions", sources.versions), ("code", sources.commits), ("data", sources.digests)):
         if len(counter) > 1:
-            sentences.append(f"Careful: not all runs have the same {what}.")
+            sentences.append(f"Careful: not all runs have the same {kind}.")
     return sentences
 
 
 def counts(analysis: Analysis) -> str:
     """`1,080 runs of 27 configurations: 3 diverged, 2 failed`."""
     runs, configurations = analysis.study.num_runs, analysis.study.num_configurations
-    said = f"{runs:,} run{'s' * (runs != 1)} of {configurations:,} configuration{'s' * (configurations != 1)}"
+    text = f"{runs:,} run{'s' * (runs != 1)} of {configurations:,} configuration{'s' * (configurations != 1)}"
     if analysis.planned > runs:
-        said += f" ({analysis.planned:,} planned)"
+        text += f" ({analysis.planned:,} planned)"
     problems = [f"{number:,} {PROBLEM_NAMES[name]}" for name, number in analysis.counts.items() if number]
-    return f"{said}: {', '.join(problems)}" if problems else said
+    return f"{text}: {', '.join(problems)}" if problems else text

@@ -31,12 +31,12 @@ def sentences(analyses: Sequence[Analysis], titles: Sequence[str], joined: Analy
     runs = [joined.study.names[run] for run in joined.study.members[best]]
     places = [title for title in titles if any(name.startswith(f"{title}/") for name in runs)]
     reported = joined.ranking.estimate(best, joined.reported)
-    first = (
+    sentence = (
         f"Best by {label(joined.ranking.by)}: {listed(places)}, with {joined.study.describe(best)} "
         f"({label(joined.reported)} {reported})."
     )
     total = f"All {len(joined.ranking.ranked):,} configurations of all sweeps are one family."
-    return [first, *comparison_sentences.against_others(joined, with_command=False), total]
+    return [sentence, *comparison_sentences.against_others(joined, with_command=False), total]
 
 
 def table(analyses: Sequence[Analysis], titles: Sequence[str]) -> Table:
@@ -60,15 +60,15 @@ def table(analyses: Sequence[Analysis], titles: Sequence[str]) -> Table:
 
 def figure(analyses: Sequence[Analysis], titles: Sequence[str]) -> ReportFigure | None:
     """The best configuration of each sweep with its intervals."""
-    shown = [(a, a.best, title) for a, title in zip(analyses, titles, strict=True) if a.best is not None]
-    if not shown:
+    sweeps = [(a, a.best, title) for a, title in zip(analyses, titles, strict=True) if a.best is not None]
+    if not sweeps:
         return None
     parts = {
-        part: [a.ranking.estimate(best, a.parts[part]) for a, best, _ in shown]
+        part: [a.ranking.estimate(best, a.parts[part]) for a, best, _ in sweeps]
         for part in ("validation", "test")
-        if all(part in a.parts for a, _, _ in shown)
+        if all(part in a.parts for a, _, _ in sweeps)
     }
-    names = [f"{title}: {a.study.describe(best)}" for a, best, title in shown]
-    drawn = forest("The best of each sweep", names, parts, shown[0][0].metric)
+    names = [f"{title}: {a.study.describe(best)}" for a, best, title in sweeps]
+    drawing = forest("The best of each sweep", names, parts, sweeps[0][0].metric)
     caption = "The best configuration of each sweep, chosen by validation. Intervals: 95 % over seeds."
-    return ReportFigure(title="The best of each sweep", caption=caption, figure=drawn)
+    return ReportFigure(title="The best of each sweep", caption=caption, figure=drawing)

@@ -27,8 +27,8 @@ def answer(headline: Sequence[str], counts: str, command: str) -> str:
         sentences.append(f"To train its first run again:\n{command}")
     paragraphs = [f"**{plain(headline[0])}**"]
     for sentence in sentences:
-        words, *commands = sentence.split("\n")
-        paragraphs += [plain(words), *(f"    {' '.join(text.split())}" for text in commands)]
+        text_of_sentence, *commands = sentence.split("\n")
+        paragraphs += [plain(text_of_sentence), *(f"    {' '.join(text.split())}" for text in commands)]
     return "\n\n".join(paragraphs)
 
 
@@ -51,11 +51,11 @@ def event_file(
     """
     now = time.time()
     events: list[Event] = [text(f"report/{name}", 0, markdown, now) for name, markdown in texts]
-    for number, (name, shown, png) in enumerate(figures, 1):
+    for number, (name, figure, png) in enumerate(figures, 1):
         event = image(f"report/{number:02d} {name}", 0, *png, wall_time=now)
         metadata = event.summary.value[0].metadata
-        metadata.display_name = f"{number:02d} {shown.title}"
-        metadata.summary_description = plain(shown.caption)
+        metadata.display_name = f"{number:02d} {figure.title}"
+        metadata.summary_description = plain(figure.caption)
         events.append(event)
     return file_name(now), encode(events)
 

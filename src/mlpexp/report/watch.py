@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlpexp.report.build_report import Written
+from mlpexp.report.build_report import WrittenReport
 from mlpexp.runtime.errors import UserError
 from mlpexp.store import file_names
 
@@ -14,8 +14,8 @@ SHARE = 10  # waiting takes at least so many times as long as making a report
 
 
 def watch(
-    directories: Sequence[Path], build: Callable[[], Written], *, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[Written]:
+    directories: Sequence[Path], build: Callable[[], WrittenReport], *, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[WrittenReport]:
     """A report at once and whenever the results have grown, until no planned run is missing.
 
     Args:
@@ -24,32 +24,32 @@ def watch(
     Raises:
         UserError: a directory is neither sweep nor run; a sweep that has begun and has no results so far is waited for.
     """
-    shown: list[tuple[int, int] | None] = []
+    reported: list[tuple[int, int] | None] = []
     while True:
-        found = [_state(directory / file_names.RESULTS) for directory in directories]
-        if found == shown:
+        states = [_state(directory / file_names.RESULTS) for directory in directories]
+        if states == reported:
             sleep(POLL_S)
             continue
         started = time.monotonic()
         try:
-            written = build()
+            report = build()
         except UserError:
-            if all(found) or not all(_has_begun(directory) for directory in directories):
+            if all(states) or not all(_has_begun(directory) for directory in directories):
                 raise
         else:
-            yield written
-            if written.missing == 0:
+            yield report
+            if report.missing == 0:
                 return
-        shown = found
+        reported = states
         sleep(max(EVERY_S, SHARE * (time.monotonic() - started)))
 
 
 def _state(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 def _has_begun(directory: Path) -> bool:

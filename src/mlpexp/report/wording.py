@@ -10,5 +10,5 @@ def p_value(p: float) -> str:
 def listed(words: Sequence[str], total: int | None = None) -> str:
     """`a, b and c`, or `a, b and 7 more` of `total`."""
     more = (total or len(words)) - len(words)
-    parts = [*words, f"{more:,} more"] if more else list(words)
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    items = [*words, f"{more:,} more"] if more else list(words)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

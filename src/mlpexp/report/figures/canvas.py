@@ -55,16 +55,16 @@ def share_bars(
     names: Sequence[str], shares: Sequence[float], colours: Sequence[str], remarks: Sequence[str] = ()
 ) -> tuple[Figure, Axes]:
     """Horizontal bars, the first on top, each with its share in [0, 1] and, at the right, a remark."""
-    left, up = label_width(names, BAR_LETTERS) + 0.2, BAR_ROW * len(names)
-    figure = new_figure(left + BAR_WIDE + (2.1 if remarks else 0.8), up + 0.95)
-    axes = place(figure, left, 0.5, BAR_WIDE, up)
+    left_margin, height = label_width(names, BAR_LETTERS) + 0.2, BAR_ROW * len(names)
+    figure = new_figure(left_margin + BAR_WIDE + (2.1 if remarks else 0.8), height + 0.95)
+    axes = place(figure, left_margin, 0.5, BAR_WIDE, height)
     axes.barh(range(len(names)), shares, height=0.62, color=colours)
-    beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
-    edge: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (44, 0), "size": 8, "color": FAINT}
+    style: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+    at_edge: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (44, 0), "size": 8, "color": FAINT}
     for row, (share, remark) in enumerate(zip_longest(shares, remarks)):
-        axes.annotate(f"{share:.1%}" if share >= 0.001 else "< 0.1%", (share, row), xytext=(4, 0), **beside)
+        axes.annotate(f"{share:.1%}" if share >= 0.001 else "< 0.1%", (share, row), xytext=(4, 0), **style)
         if remark is not None:
-            axes.annotate(remark, (1, row), **edge, **beside)
+            axes.annotate(remark, (1, row), **at_edge, **style)
     axes.set_yticks(range(len(names)), [short(name, BAR_LETTERS) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, max(0.1, *shares))

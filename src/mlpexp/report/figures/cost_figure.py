@@ -47,10 +47,10 @@ def costs(analysis: Analysis) -> ReportFigure | None:
         return None
     mean, half = ranked.means[analysis.validation], ranked.halves[analysis.validation]
     panels = []
-    for name, words in COSTS.items():
+    for name, label in COSTS.items():
         distinct = np.unique(np.round(ranked.means[name][np.isfinite(ranked.means[name])], 9))
         if len(distinct) > 1:
-            panels.append((words, ranked.means[name], analysis.fronts[name]))
+            panels.append((label, ranked.means[name], analysis.fronts[name]))
     if not panels:
         return None
     rows = []
@@ -82,63 +82,76 @@ def cost(
     half: np.ndarray,
     metric: str,
     best: int,
-    words: str,
+    metric_title: str,
 ) -> Figure:
     """One point per configuration, validation; the line is the Pareto front.
 
     Args:
         panels: what it costs, (C,) cost, (C,) whether on the front.
         mean, half: (C,) of the metric.
-        words: the metric with its unit.
+        metric_title: the metric with its unit.
         best: row of the best.
     """
     figure = new_figure(0.4 + 4.7 * max(len(panels), 1), 3.75)
-    shown = np.isfinite(mean)
+    finite = np.isfinite(mean)
     rising = higher_is_better(f"val/{metric}")
-    by_error = is_share(metric) and rising and _spans(mean[shown])
-    low = -np.inf if by_error else _floor(mean[shown], rising)
-    some = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), MAX_POINTS)).astype(int))
-    for number, (name, price, on_front) in enumerate(panels):
+    error_axis = is_share(metric) and rising and _needs_error_axis(mean[finite])
+    low = -np.inf if error_axis else _floor(mean[finite], rising)
+    for number, (name, cost_values, on_front) in enumerate(panels):
         axes = place(figure, 0.8 + 4.7 * number, 0.55, 3.75, 2.5)
-        positive = price[np.isfinite(price) & (price > 0)]
-        log = positive.size and positive.max() > 20 * positive.min()
-        axes.plot(price[some], mean[some], "o", color=BLUE, ms=4, alpha=0.7, label="configuration", mew=0)
-        order = np.flatnonzero(on_front)[np.argsort(price[on_front])]
-        spanned = np.union1d(order, [best])
-        axes.vlines(price[spanned], (mean - half)[spanned], (mean + half)[spanned], color=FAINT, lw=1)
-        axes.plot(price[order], mean[order], "o-", color=VALIDATION, ms=5, label="Pareto front")
-        axes.plot(price[best], mean[best], "o", ms=11, mfc="none", mec=INK, mew=1.3, label="best by validation")
-        reach = np.nan_to_num(half)[spanned]
-        inside = mean[mean >= low] if rising else mean[mean <= low]
-        ends = np.concatenate([inside, mean[spanned] - reach, mean[spanned] + reach])
+        with_interval = _draw_points(axes, cost_values, mean, half, on_front, best)
+        half_widths = np.nan_to_num(half)[with_interval]
+        in_range = mean[mean >= low] if rising else mean[mean <= low]
+        ends = np.concatenate([in_range, mean[with_interval] - half_widths, mean[with_interval] + half_widths])
         ends = np.clip(ends, 0, 1) if is_share(metric) else ends
         value_axis(axes, ends)
-        axes.set_ylabel(f"validation {words}")
-        if by_error:
-            _by_error(axes, ends[np.isfinite(ends)], float(mean[shown].max()))
-        axes.set_xlabel(name + (", log scale" if log else ""))
-        if log:
-            _log(axes, positive)
-        else:
-            axes.margins(x=0.08)
-            axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-            axes.locator_params(axis="x", nbins=5)
+        axes.set_ylabel(f"validation {metric_title}")
+        if error_axis:
+            _error_axis(axes, ends[np.isfinite(ends)], float(mean[finite].max()))
+        _cost_axis(axes, name, cost_values)
         if number == 0:
             axes.legend(
                 loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, handlelength=1.2, columnspacing=1.0
             )
-    beyond = int((mean[shown] < low).sum() if rising else (mean[shown] > low).sum())
+    beyond = int((mean[finite] < low).sum() if rising else (mean[finite] > low).sum())
     headline(figure, "Cost" + (f" ({beyond} far worse configurations are off the scale)" if beyond else ""))
     return figure
 
 
-def _spans(mean: np.ndarray) -> bool:
+def _draw_points(
+    axes: Axes, cost_values: np.ndarray, mean: np.ndarray, half: np.ndarray, on_front: np.ndarray, best: int
+) -> np.ndarray:
+    """Draw the configurations, the front and the best; returns the rows that are drawn with their intervals."""
+    drawn = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), MAX_POINTS)).astype(int))
+    axes.plot(cost_values[drawn], mean[drawn], "o", color=BLUE, ms=4, alpha=0.7, label="configuration", mew=0)
+    front = np.flatnonzero(on_front)[np.argsort(cost_values[on_front])]
+    rows = np.union1d(front, [best])
+    axes.vlines(cost_values[rows], (mean - half)[rows], (mean + half)[rows], color=FAINT, lw=1)
+    axes.plot(cost_values[front], mean[front], "o-", color=VALIDATION, ms=5, label="Pareto front")
+    axes.plot(cost_values[best], mean[best], "o", ms=11, mfc="none", mec=INK, mew=1.3, label="best by validation")
+    return rows
+
+
+def _cost_axis(axes: Axes, name: str, cost_values: np.ndarray) -> None:
+    """The horizontal axis: logarithmic where the largest cost is more than twenty times the smallest."""
+    positive = cost_values[np.isfinite(cost_values) & (cost_values > 0)]
+    if positive.size and positive.max() > 20 * positive.min():
+        axes.set_xlabel(f"{name}, log scale")
+        _log(axes, positive)
+    else:
+        axes.set_xlabel(name)
+        axes.margins(x=0.08)
+        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.locator_params(axis="x", nbins=5)
+
+
+def _needs_error_axis(mean: np.ndarray) -> bool:
     """Whether errors differ so much that the best cannot be distinguished on a linear axis of accuracy."""
     error = 1 - mean
     return bool(error.size) and 0 < error.min() < error.max() / LOG_FROM
 
 
-def _by_error(axes: Axes, accuracies: np.ndarray, best: float) -> None:
+def _error_axis(axes: Axes, accuracies: np.ndarray, best: float) -> None:
     """Scale the axis by the logarithm of the error: 0.8 to 0.9 is as long as 0.98 to 0.99.
 
     Args:
@@ -174,9 +187,9 @@ def _floor(mean: np.ndarray, rising: bool) -> float:
     """The bad end of the axis; means far beyond it are left out, so that the others can be distinguished."""
     if not mean.size:
         return 0.0
-    quarter, three = np.quantile(mean, (0.25, 0.75))
-    spread = max(three - quarter, 1e-3)
-    return float(max(mean.min(), quarter - 4 * spread) if rising else min(mean.max(), three + 4 * spread))
+    lower_quarter, upper_quarter = np.quantile(mean, (0.25, 0.75))
+    spread = max(upper_quarter - lower_quarter, 1e-3)
+    return float(max(mean.min(), lower_quarter - 4 * spread) if rising else min(mean.max(), upper_quarter + 4 * spread))
 
 
 def _log(axes: Axes, positive: np.ndarray) -> None:

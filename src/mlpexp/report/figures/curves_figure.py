@@ -22,25 +22,25 @@ Panel = tuple[str, dict[str, Band]]  # title, part -> band
 
 def curves(analysis: Analysis) -> ReportFigure | None:
     """A panel for each configuration, read from the runs' metrics.csv."""
-    shown = shown_configurations(analysis, PANELS, FROM_THE_TOP)
-    keys, common = analysis.study.differing([c for _, c in shown])
+    configurations = shown_configurations(analysis, PANELS, FROM_THE_TOP)
+    keys, common = analysis.study.differing([c for _, c in configurations])
     panels, rows, altered = [], [], 0
-    for number, c in shown:
+    for number, c in configurations:
         names = run_names(analysis, c)
-        found = run_files.curves(analysis.study.directory, names, analysis.sources.results)
-        altered += len(names) - found.runs
+        run_curves = run_files.curves(analysis.study.directory, names, analysis.sources.results)
+        altered += len(names) - run_curves.runs
         bands = {}
-        for part, prefix in PARTS.items():
-            for column, values in found.values.items():
-                metric = column.removeprefix(f"{prefix}/")
+        for split, column_part in PARTS.items():
+            for column, values in run_curves.values.items():
+                metric = column.removeprefix(f"{column_part}/")
                 if metric == column or not np.isfinite(values).any():
                     continue
                 lines = band(values)
                 if metric == analysis.metric:
-                    bands[part] = lines
+                    bands[split] = lines
                 counted = np.isfinite(values).sum(axis=0)
                 for epoch, (low, middle, high) in enumerate(zip(*lines, strict=True)):
-                    rows.append([number, analysis.study.describe(c), f"{prefix}/{metric}", epoch,
+                    rows.append([number, analysis.study.describe(c), f"{column_part}/{metric}", epoch,
                                  float(middle), float(low), float(high), int(counted[epoch])])  # fmt: skip
         if bands:
             panels.append((f"{number}. {analysis.study.describe(c, keys)}", bands))
@@ -62,18 +62,18 @@ def curves(analysis: Analysis) -> ReportFigure | None:
 def band(rows: np.ndarray) -> Band:
     """10th percentile, mean, 90th percentile over runs (runs, epochs); NaN where no run has an epoch."""
     finite = np.isfinite(rows)
-    some = finite.any(axis=0)
-    found = np.full((3, rows.shape[1]), np.nan)
-    if some.any():
-        shown = np.where(finite, rows, np.nan)[:, some]
+    has_run = finite.any(axis=0)
+    quantiles = np.full((3, rows.shape[1]), np.nan)
+    if has_run.any():
+        rows_finite = np.where(finite, rows, np.nan)[:, has_run]
         quantile = np.quantile if finite.all() else np.nanquantile
-        found[0, some], found[2, some] = quantile(shown, (0.1, 0.9), axis=0)
-        found[1, some] = np.nanmean(shown, axis=0)
-    return found[0], found[1], found[2]
+        quantiles[0, has_run], quantiles[2, has_run] = quantile(rows_finite, (0.1, 0.9), axis=0)
+        quantiles[1, has_run] = np.nanmean(rows_finite, axis=0)
+    return quantiles[0], quantiles[1], quantiles[2]
 
 
 @in_house_style
-def learning_curves(panels: Sequence[Panel], metric: str, words: str) -> Figure:
+def learning_curves(panels: Sequence[Panel], metric: str, metric_title: str) -> Figure:
     """One panel per configuration: the mean over its seeds, and a band from the 10th to the 90th percentile."""
     values = np.concatenate([line for _, bands in panels for band in bands.values() for line in band])
     values = values[np.isfinite(values)]
@@ -83,15 +83,17 @@ def learning_curves(panels: Sequence[Panel], metric: str, words: str) -> Figure:
         margin = 0.05 * (high - low) or 0.01
         low, high = low - margin, high + margin
     last = max(len(band[1]) for _, bands in panels for band in bands.values()) - 1
-    drawn = Multiples([panel_title(t) for t, _ in panels], (0, last), low, high, log=log, label=words)
-    for part, colour in COLOURS.items():
-        having = [number for number, (_, bands) in enumerate(panels) if part in bands]
-        bands = [panels[number][1][part] for number in having]
-        drawn.bands(having, [b[0] for b in bands], [b[2] for b in bands], colour)
-        drawn.lines(having, [b[1] for b in bands], colour)
-    drawn.legend(list(COLOURS.items()))
-    headline(drawn.figure, f"{words[:1].upper()}{words[1:]} while training{' (log scale)' if log else ''}")
-    return drawn.figure
+    multiples = Multiples([panel_title(t) for t, _ in panels], (0, last), low, high, log=log, label=metric_title)
+    for split, colour in COLOURS.items():
+        panel_numbers = [number for number, (_, bands) in enumerate(panels) if split in bands]
+        bands = [panels[number][1][split] for number in panel_numbers]
+        multiples.bands(panel_numbers, [b[0] for b in bands], [b[2] for b in bands], colour)
+        multiples.lines(panel_numbers, [b[1] for b in bands], colour)
+    multiples.legend(list(COLOURS.items()))
+    headline(
+        multiples.figure, f"{metric_title[:1].upper()}{metric_title[1:]} while training{' (log scale)' if log else ''}"
+    )
+    return multiples.figure
 
 
 FIGURES.register("curves", Entry(70, curves))

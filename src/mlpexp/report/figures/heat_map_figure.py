@@ -1,7 +1,6 @@
 """Heat maps: two keys, one row of panels for each level of a third, validation with test beside it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +15,8 @@ from mlpexp.analysis.statistics import Estimate
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.nn.metric_columns import higher_is_better
 from mlpexp.report.figures.canvas import LETTERS, ON_DARK, ON_LIGHT, canvas, label_width, number
-from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure, intervals, levels_kept
-from mlpexp.report.report_tables import Table, ends
+from mlpexp.report.report_figure import FIGURES, DrawnKey, Entry, ReportFigure, drawn_key, intervals
+from mlpexp.report.report_tables import Table, estimate_cells
 from mlpexp.report.wording import listed
 from mlpexp.tracking.figures.plot_style import FAINT, INK, in_house_style, short
 
@@ -25,14 +24,6 @@ MAX_LEVELS, MAX_PANELS = 12, 6
 CELL, HIGH = 0.92, 0.46  # inches
 GAP = 0.45
 TITLE, HEADER = 0.34, 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """A key of a heat map: its name and those of its levels that are shown."""
-
-    label: str
-    levels: Sequence[str]
 
 
 Cells = Mapping[tuple[int, int, int], Estimate]  # (panel, row, column)
@@ -47,42 +38,40 @@ def heat_map(analysis: Analysis) -> ReportFigure | None:
     if len(pair) < 2:
         return None
     rows, columns = sorted(pair, key=lambda k: (len(keys[k].levels), k))
-    third = next((k for k in useful if k not in pair), None)
-    used = [k for k in (third, rows, columns) if k is not None]
-    kept = {k: levels_kept(analysis, k, MAX_PANELS if k == third else MAX_LEVELS) for k in used}
+    panel_key = next((k for k in useful if k not in pair), None)
+    used = [k for k in (panel_key, rows, columns) if k is not None]
+    drawn = {k: drawn_key(analysis, k, MAX_PANELS if k == panel_key else MAX_LEVELS) for k in used}
     parts: dict[str, Cells] = {}
     table = []
     for part in analysis.parts:
-        found = analysis.cells(part, used)
-        parts[part] = shown = {}
-        for combination, estimate in found.items():
+        estimates = analysis.cells(part, used)
+        parts[part] = cells = {}
+        for combination, estimate in estimates.items():
             names = [keys[k].levels[level] for k, level in zip(used, combination, strict=True)]
-            table.append([part, *names, *ends(estimate)])
-            if all(level in kept[k] for k, level in zip(used, combination, strict=True)):
-                place = [kept[k].index(level) for k, level in zip(used, combination, strict=True)]
-                shown[tuple([0, *place][-3:])] = estimate
+            table.append([part, *names, *estimate_cells(estimate)])
+            if all(level in drawn[k].indices for k, level in zip(used, combination, strict=True)):
+                cell = [drawn[k].indices.index(level) for k, level in zip(used, combination, strict=True)]
+                cells[tuple([0, *cell][-3:])] = estimate
     best = [int(analysis.levels[analysis.best, k]) for k in used]
-    framed = [0, *(kept[k].index(level) for k, level in zip(used, best, strict=True))][-3:]
+    best_cell = [0, *(drawn[k].indices.index(level) for k, level in zip(used, best, strict=True))][-3:]
 
-    def axis(k: int) -> Axis:
-        return Axis(label=keys[k].label, levels=[keys[k].levels[level] for level in kept[k]])
-
-    figure = heat_maps(
-        axis(rows), axis(columns), None if third is None else axis(third), parts, analysis.metric, analysis.title,
-        (framed[0], framed[1], framed[2]),
-    )  # fmt: skip
-    others = [keys[k].label for k in useful if k not in used]
+    panels = None if panel_key is None else drawn[panel_key]
+    best_place = (best_cell[0], best_cell[1], best_cell[2])
+    figure = heat_maps(drawn[rows], drawn[columns], panels, parts, analysis.metric, analysis.title, best_place)
+    averaged = [keys[k].label for k in useful if k not in used]
     caption = "Mean over runs."
-    if others:
-        caption += f" Averaged over {listed(others)}."
+    if averaged:
+        caption += f" Averaged over {listed(averaged)}."
     for k in used:
-        if len(kept[k]) < len(keys[k].levels):
-            caption += f" Only the {len(kept[k])} best of {len(keys[k].levels):,} values of {keys[k].label} are shown."
+        if len(drawn[k].levels) < len(keys[k].levels):
+            caption += (
+                f" Only the {len(drawn[k].levels)} best of {len(keys[k].levels):,} values of {keys[k].label} are shown."
+            )
         if keys[k].binned:
             caption += f" {keys[k].label} is grouped in bins."
     caption += intervals(analysis)
     title = f"{keys[rows].label} by {keys[columns].label}" + (
-        f", for each {keys[third].label}" if third is not None else ""
+        f", for each {keys[panel_key].label}" if panel_key is not None else ""
     )
     header = ["part", *(keys[k].name for k in used), "mean", "low", "high", "runs"]
     return ReportFigure(
@@ -92,9 +81,9 @@ def heat_map(analysis: Analysis) -> ReportFigure | None:
 
 @in_house_style
 def heat_maps(
-    rows: Axis,
-    columns: Axis,
-    panels: Axis | None,
+    rows: DrawnKey,
+    columns: DrawnKey,
+    panels: DrawnKey | None,
     parts: Mapping[str, Cells],
     metric: str,
     name: str,
@@ -109,27 +98,27 @@ def heat_maps(
         best: the cell of the best configuration.
     """
     count = len(panels.levels) if panels else 1
-    left = max(label_width([*rows.levels]) + 0.25, 0.5) + 0.2
-    across, up = CELL * len(columns.levels), HIGH * len(rows.levels)
-    block = up + HEADER + (TITLE if panels else 0.05)
-    width = max(left + len(parts) * across + (len(parts) - 1) * GAP + 0.2, 5.6)
+    left_margin = max(label_width([*rows.levels]) + 0.25, 0.5) + 0.2
+    panel_width, panel_height = CELL * len(columns.levels), HIGH * len(rows.levels)
+    block = panel_height + HEADER + (TITLE if panels else 0.05)
+    width = max(left_margin + len(parts) * panel_width + (len(parts) - 1) * GAP + 0.2, 5.6)
     height = HEADER + count * block + 0.62
     figure, axes = canvas(width, height)
-    values = np.array([cell.mean for shown in parts.values() for cell in shown.values()])
+    values = np.array([cell.mean for cells in parts.values() for cell in cells.values()])
     worst, top_value, clipped = _scale(values)
     norm = Normalize(worst, top_value, clip=True)
     colours = colormaps["cividis"] if higher_is_better(f"val/{metric}") else colormaps["cividis_r"]
     step = top_value - worst
     polygons, faces = [], []
     for place, (part, cells) in enumerate(parts.items()):
-        x0 = left + place * (across + GAP)
-        axes.text(x0 + across / 2, height - 0.14, f"{part} {name}", weight="bold", size=10, ha="center", va="top")
+        x0 = left_margin + place * (panel_width + GAP)
+        axes.text(x0 + panel_width / 2, height - 0.14, f"{part} {name}", weight="bold", size=10, ha="center", va="top")
         for panel in range(count):
             top = height - HEADER - panel * block - (TITLE if panels else 0.05)
             if panels:
                 level = f"{panels.label} = {short(panels.levels[panel], 24)}"
                 axes.text(x0, top + 0.08, level, size=9.5, va="bottom")
-            _names(axes, rows if place == 0 else None, columns, x0, top, up)
+            _names(axes, rows if place == 0 else None, columns, x0, top, panel_height)
             for (p, r, c), cell in cells.items():
                 if p != panel:
                     continue
@@ -141,7 +130,7 @@ def heat_maps(
             if best is not None and best[0] == panel:
                 _frame(axes, x0 + best[2] * CELL, top - (best[1] + 1) * HIGH)
     axes.add_collection(PolyCollection(polygons, facecolors=faces, edgecolors="#FFFFFE", linewidths=1), autolim=False)
-    _bar(axes, colours, (worst, top_value), left, clipped)
+    _bar(axes, colours, (worst, top_value), left_margin, clipped)
     return figure
 
 
@@ -154,17 +143,17 @@ def _write_estimate(axes: Axes, x: float, y: float, cell: Estimate, step: float,
     axes.text(x + CELL / 2, y + HIGH / 2, text, color=ON_LIGHT if is_light else ON_DARK, **style)
 
 
-def _names(axes: Axes, rows: Axis | None, columns: Axis, x0: float, top: float, up: float) -> None:
-    for place, level in enumerate(columns.levels):
-        axes.text(x0 + (place + 0.5) * CELL, top - up - 0.05, short(level, 11), size=9, ha="center", va="top")
+def _names(axes: Axes, rows: DrawnKey | None, columns: DrawnKey, x0: float, top: float, height: float) -> None:
+    for index, level in enumerate(columns.levels):
+        axes.text(x0 + (index + 0.5) * CELL, top - height - 0.05, short(level, 11), size=9, ha="center", va="top")
     middle = x0 + len(columns.levels) * CELL / 2
-    axes.text(middle, top - up - 0.23, columns.label, size=9, color=FAINT, ha="center", va="top")
+    axes.text(middle, top - height - 0.23, columns.label, size=9, color=FAINT, ha="center", va="top")
     if rows is not None:
-        for place, level in enumerate(rows.levels):
-            axes.text(x0 - 0.07, top - (place + 0.5) * HIGH, short(level, LETTERS), size=9, ha="right", va="center")
-        beside = x0 - 0.2 - label_width(rows.levels)
+        for index, level in enumerate(rows.levels):
+            axes.text(x0 - 0.07, top - (index + 0.5) * HIGH, short(level, LETTERS), size=9, ha="right", va="center")
+        label_x = x0 - 0.2 - label_width(rows.levels)
         axes.text(
-            beside, top - up / 2, short(rows.label, 14), size=9, color=FAINT, ha="center", va="center", rotation=90
+            label_x, top - height / 2, short(rows.label, 14), size=9, color=FAINT, ha="center", va="center", rotation=90
         )
 
 
@@ -180,29 +169,29 @@ def _scale(values: np.ndarray) -> tuple[float, float, bool]:
     if not finite.size:
         return 0.0, 1.0, False
     low, high = float(finite.min()), float(finite.max())
-    quarter, three = np.quantile(finite, (0.25, 0.75))
-    spread = max(three - quarter, 1e-9)
-    clip_low, clip_high = max(low, quarter - 3 * spread), min(high, three + 3 * spread)
+    lower_quarter, upper_quarter = np.quantile(finite, (0.25, 0.75))
+    spread = max(upper_quarter - lower_quarter, 1e-9)
+    clip_low, clip_high = max(low, lower_quarter - 3 * spread), min(high, upper_quarter + 3 * spread)
     clipped = clip_low > low or clip_high < high
     if clip_high - clip_low < 1e-9:
         clip_high = clip_low + 1e-3
     return clip_low, clip_high, clipped
 
 
-def _bar(axes: Axes, colours: Colormap, ends: tuple[float, float], left: float, clipped: bool) -> None:
-    steps, width = 40, 2.4
-    edges = left + np.linspace(0, width, steps + 1)
+def _bar(axes: Axes, colours: Colormap, ends: tuple[float, float], x0: float, clipped: bool) -> None:
+    num_steps, width = 40, 2.4
+    edges = x0 + np.linspace(0, width, num_steps + 1)
     boxes = [[(a, 0.36), (b, 0.36), (b, 0.5), (a, 0.5)] for a, b in pairwise(edges)]
     axes.add_collection(
         # an edge of its own colour: otherwise the page shines through between two boxes
-        PolyCollection(boxes, facecolors=colours(np.linspace(0, 1, steps)), edgecolors="face", linewidths=0.8),
+        PolyCollection(boxes, facecolors=colours(np.linspace(0, 1, num_steps)), edgecolors="face", linewidths=0.8),
         autolim=False,
     )
     step = ends[1] - ends[0]
     low, high = number(ends[0], step), number(ends[1], step)
-    axes.text(left, 0.31, f"{low} or beyond" if clipped else low, size=8, va="top")
-    axes.text(left + width, 0.31, high, size=8, ha="right", va="top")
-    axes.text(left + width + 0.15, 0.43, "framed: has the best configuration", size=8, color=INK, va="center")
+    axes.text(x0, 0.31, f"{low} or beyond" if clipped else low, size=8, va="top")
+    axes.text(x0 + width, 0.31, high, size=8, ha="right", va="top")
+    axes.text(x0 + width + 0.15, 0.43, "framed: has the best configuration", size=8, color=INK, va="center")
 
 
 FIGURES.register("heat", Entry(20, heat_map))

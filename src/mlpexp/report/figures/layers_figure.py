@@ -24,9 +24,9 @@ def layers(analysis: Analysis, name: str, column: str, title: str) -> ReportFigu
     """A panel for each configuration with a line for each layer; epochs begin with -1, the state before training."""
     panels: list[tuple[str, np.ndarray]] = []
     rows: list[list[Any]] = []
-    shown = shown_configurations(analysis, PANELS, PANELS // 2)
-    keys, common = analysis.study.differing([c for _, c in shown])
-    for number, c in shown:
+    configurations = shown_configurations(analysis, PANELS, PANELS // 2)
+    keys, common = analysis.study.differing([c for _, c in configurations])
+    for number, c in configurations:
         names = run_names(analysis, c)
         cube = run_files.layers(analysis.study.directory, names, analysis.sources.results).get(column)
         if cube is None or not np.isfinite(cube).any():
@@ -69,15 +69,17 @@ def layer_multiples(panels: Sequence[tuple[str, np.ndarray]], name: str, share: 
         low, high = (values.min(), values.max()) if values.size else (0.1, 1.0)
     label = "share" if share else "L2 norm"
     ends = (START, START + epochs - 1)
-    drawn = Multiples([panel_title(t) for t, _ in panels], ends, float(low), float(high), log=not share, label=label)
+    multiples = Multiples(
+        [panel_title(t) for t, _ in panels], ends, float(low), float(high), log=not share, label=label
+    )
     colours = in_order(count)
     for layer in reversed(range(count)):
-        having = [number for number, (_, cube) in enumerate(panels) if cube.shape[1] > layer]
-        drawn.lines(having, [panels[number][1][:, layer] for number in having], colours[layer])
+        panel_numbers = [number for number, (_, cube) in enumerate(panels) if cube.shape[1] > layer]
+        multiples.lines(panel_numbers, [panels[number][1][:, layer] for number in panel_numbers], colours[layer])
     named = np.unique(np.linspace(0, count - 1, min(count, NAMED)).round().astype(int))
-    drawn.legend([(f"layer {layer}", colours[layer]) for layer in named])
-    headline(drawn.figure, f"{name}{'' if share else ' (log scale)'}")
-    return drawn.figure
+    multiples.legend([(f"layer {layer}", colours[layer]) for layer in named])
+    headline(multiples.figure, f"{name}{'' if share else ' (log scale)'}")
+    return multiples.figure
 
 
 for order, shown in enumerate(

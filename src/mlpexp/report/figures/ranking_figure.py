@@ -24,17 +24,23 @@ def ranked(analysis: Analysis) -> ReportFigure | None:
     order = analysis.ranking.ranked
     if len(order) < 2:
         return None
-    shown = order[:MAX_RANKED]
-    differing, common = analysis.study.differing(shown)
-    names = [f"{number}. {analysis.study.describe(c, differing)}" for number, c in enumerate(shown, 1)]
-    parts = {part: [analysis.ranking.estimate(c, metric) for c in shown] for part, metric in analysis.parts.items()}
+    configurations = order[:MAX_RANKED]
+    differing, common = analysis.study.differing(configurations)
+    names = [f"{number}. {analysis.study.describe(c, differing)}" for number, c in enumerate(configurations, 1)]
+    parts = {
+        part: [analysis.ranking.estimate(c, metric) for c in configurations] for part, metric in analysis.parts.items()
+    }
     caption = f"Ordered by {label(analysis.ranking.by)}."
-    if len(shown) < len(order):
-        caption += f" The other {len(order) - len(shown):,} configurations are in the ranking below."
+    if len(configurations) < len(order):
+        caption += f" The other {len(order) - len(configurations):,} configurations are in the ranking below."
     if common:
         caption += f" All have {common}."
     caption += intervals(analysis)
-    title = f"The best {len(shown)} of {len(order):,}" if len(shown) < len(order) else "All configurations"
+    title = (
+        f"The best {len(configurations)} of {len(order):,}"
+        if len(configurations) < len(order)
+        else "All configurations"
+    )
     figure = forest(f"{title}, by {label(analysis.ranking.by)}", names, parts, analysis.title)
     return ReportFigure(title=title, caption=caption, figure=figure)
 
@@ -42,19 +48,19 @@ def ranked(analysis: Analysis) -> ReportFigure | None:
 @in_house_style
 def forest(title: str, names: Sequence[str], parts: Mapping[str, Sequence[Estimate]], metric: str) -> Figure:
     """One line for each name, the first on top; intervals over seeds."""
-    left = label_width(names, LETTERS) + 0.25
-    up = ROW * len(names) + 0.1
-    figure = new_figure(left + 4.1, up + 1.15)
-    axes = place(figure, left, 0.5, 3.8, up)
-    at = np.arange(len(names), dtype=float)
+    left_margin = label_width(names, LETTERS) + 0.25
+    height = ROW * len(names) + 0.1
+    figure = new_figure(left_margin + 4.1, height + 1.15)
+    axes = place(figure, left_margin, 0.5, 3.8, height)
+    positions = np.arange(len(names), dtype=float)
     for number, (part, estimates) in enumerate(parts.items()):
         colour, marker = SERIES[part]
         mean = np.array([e.mean for e in estimates])
         half = np.nan_to_num(np.array([e.half for e in estimates]))
-        aside = (number - (len(parts) - 1) / 2) * 0.28
-        axes.hlines(at + aside, mean - half, mean + half, color=colour, lw=1.6)
-        axes.plot(mean, at + aside, marker, color=colour, ms=4.5, label=part)
-    axes.set_yticks(at, [short(name, LETTERS) for name in names])
+        offset = (number - (len(parts) - 1) / 2) * 0.28
+        axes.hlines(positions + offset, mean - half, mean + half, color=colour, lw=1.6)
+        axes.plot(mean, positions + offset, marker, color=colour, ms=4.5, label=part)
+    axes.set_yticks(positions, [short(name, LETTERS) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(length=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))

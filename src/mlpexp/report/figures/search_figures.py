@@ -24,19 +24,19 @@ def history(trials: Trials) -> ReportFigure:
     figure = new_figure(6.4, 3.2)
     axes = place(figure, 0.75, 0.55, 5.4, 2.2)
     numbers = np.arange(1, len(trials.values) + 1)
-    done = ~trials.pruned
+    complete = ~trials.pruned
     finite = np.isfinite(trials.values)
-    axes.plot(numbers[done], trials.values[done], "o", color=CATEGORIES[0], alpha=0.6)
-    axes.plot(numbers[~done & finite], trials.values[~done & finite], "x", color=FAINT)
+    axes.plot(numbers[complete], trials.values[complete], "o", color=CATEGORIES[0], alpha=0.6)
+    axes.plot(numbers[~complete & finite], trials.values[~complete & finite], "x", color=FAINT)
     best = np.maximum.accumulate if trials.maximise else np.minimum.accumulate
-    axes.step(numbers[done], best(trials.values[done]), where="post", color=CATEGORIES[1])
-    value_axis(axes, trials.values[done])
+    axes.step(numbers[complete], best(trials.values[complete]), where="post", color=CATEGORIES[1])
+    value_axis(axes, trials.values[complete])
     axes.set_xlabel("trial")
     axes.set_ylabel(_title(trials))
     headline(figure, "History of the search")
-    caption = f"{int(done.sum()):,} trials that were trained to the end, and the best of them so far."
-    if rest := int((~done & finite).sum()):
-        caption += f" Crosses: {rest:,} trials that were pruned, as far as their last values are on the axis."
+    caption = f"{int(complete.sum()):,} trials that were trained to the end, and the best of them so far."
+    if num_pruned := int((~complete & finite).sum()):
+        caption += f" Crosses: {num_pruned:,} trials that were pruned, as far as their last values are on the axis."
     return ReportFigure(title="History of the search", caption=caption, figure=figure)
 
 
@@ -66,14 +66,14 @@ def slices(trials: Trials) -> ReportFigure:
     long = any(len(text) > LONG for key in keys for _, text in key.ticks)
     height, below = 1.7, 1.0 if long else 0.4
     figure = new_figure(0.5 + columns * (PANEL + GAP), rows * (height + below + 0.4) + 0.4)
-    done = ~trials.pruned
-    shades = ORDERED(np.linspace(0, 1, len(done)))
+    complete = ~trials.pruned
+    shades = ORDERED(np.linspace(0, 1, len(complete)))
     for i, key in enumerate(keys):
         row, column = divmod(i, columns)
         bottom = (rows - 1 - row) * (height + below + 0.4) + below
         axes = place(figure, 0.7 + column * (PANEL + GAP), bottom, PANEL, height)
-        axes.scatter(key.places[done], trials.values[done], s=14, c=shades[done], alpha=0.8)
-        value_axis(axes, trials.values[done])
+        axes.scatter(key.places[complete], trials.values[complete], s=14, c=shades[complete], alpha=0.8)
+        value_axis(axes, trials.values[complete])
         _ticks(axes, key, rotated=any(len(text) > LONG for _, text in key.ticks))
         axes.set_xlim(-0.08, 1.08)
         axes.set_title(key.name, size=9)
@@ -85,8 +85,8 @@ def slices(trials: Trials) -> ReportFigure:
 
 
 def _ticks(axes: Axes, key: SearchedKey, *, rotated: bool) -> None:
-    kept = key.ticks[:: max(1, -(-len(key.ticks) // 8))]
-    axes.set_xticks([at for at, _ in kept], [text for _, text in kept], rotation=90 if rotated else 0)
+    ticks = key.ticks[:: max(1, -(-len(key.ticks) // 8))]
+    axes.set_xticks([position for position, _ in ticks], [text for _, text in ticks], rotation=90 if rotated else 0)
 
 
 def parallel(trials: Trials) -> ReportFigure | None:
@@ -94,19 +94,19 @@ def parallel(trials: Trials) -> ReportFigure | None:
     if len(trials.keys) < 2:
         return None
     keys = trials.keys[:MOST_KEYS]
-    gap, up = 1.15, 2.4
-    left = 0.5
-    figure = new_figure(left + gap * (len(keys) - 1) + 1.15, up + 1.0)
-    axes = place(figure, left, 0.45, gap * (len(keys) - 1), up)
-    done = ~trials.pruned & np.isfinite(trials.values)
-    points = np.stack([key.places[done] for key in keys], 1)  # (trials, keys)
-    values = trials.values[done] if trials.maximise else -trials.values[done]
+    gap, height = 1.15, 2.4
+    left_margin = 0.5
+    figure = new_figure(left_margin + gap * (len(keys) - 1) + 1.15, height + 1.0)
+    axes = place(figure, left_margin, 0.45, gap * (len(keys) - 1), height)
+    complete = ~trials.pruned & np.isfinite(trials.values)
+    points = np.stack([key.places[complete] for key in keys], 1)  # (trials, keys)
+    values = trials.values[complete] if trials.maximise else -trials.values[complete]
     ranks = values.argsort().argsort() / max(1, len(values) - 1)  # 1: the best
     order = ranks.argsort()
     lines = [
-        np.column_stack([np.arange(len(keys))[there], points[i][there]])
+        np.column_stack([np.arange(len(keys))[has_key], points[i][has_key]])
         for i in order
-        if (there := np.isfinite(points[i])).any()
+        if (has_key := np.isfinite(points[i])).any()
     ]
     axes.add_collection(LineCollection(lines, colors=ORDERED(1 - ranks[order]), linewidths=1.0, alpha=0.8))
     axes.set_xlim(-0.02, len(keys) - 1 + 0.02)
@@ -115,15 +115,15 @@ def parallel(trials: Trials) -> ReportFigure | None:
     axes.set_yticks([])
     for side in axes.spines.values():
         side.set_visible(False)
-    for place_, key in enumerate(keys):
-        axes.axvline(place_, color=GRID, zorder=0)
+    for position, key in enumerate(keys):
+        axes.axvline(position, color=GRID, zorder=0)
         axes.annotate(
-            short(key.name, 11), (place_, -0.04), xytext=(0, -6), textcoords="offset points", ha="center", va="top"
+            short(key.name, 11), (position, -0.04), xytext=(0, -6), textcoords="offset points", ha="center", va="top"
         )
-        for at, text in key.ticks[:: max(1, -(-len(key.ticks) // 8))]:
-            beside: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
-            beside["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            axes.annotate(short(text, 9), (place_, at), size=7, color=FAINT, **beside)
+        for height_of_tick, text in key.ticks[:: max(1, -(-len(key.ticks) // 8))]:
+            style: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+            style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axes.annotate(short(text, 9), (position, height_of_tick), size=7, color=FAINT, **style)
     headline(figure, f"Parallel coordinates, {_title(trials)}")
     caption = "Each line is a trial that was trained to the end; from blue, the best, to orange, the worst."
     caption += _not_drawn(trials)

@@ -85,10 +85,10 @@ class Multiples:
         areas = []
         for panel, low, high in zip(panels, lows, highs, strict=True):
             x0, y0 = self._corners[panel]
-            some = np.isfinite(low) & np.isfinite(high)
-            x = x0 + self._x(self._epochs[0] + np.flatnonzero(some))
+            finite = np.isfinite(low) & np.isfinite(high)
+            x = x0 + self._x(self._epochs[0] + np.flatnonzero(finite))
             if len(x) > 1:
-                upper, lower = y0 + self._y(high[some]), y0 + self._y(low[some])
+                upper, lower = y0 + self._y(high[finite]), y0 + self._y(low[finite])
                 areas.append(np.stack([np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]])], axis=1))
         self._add(PolyCollection(areas, facecolors=colour, alpha=0.22, linewidths=0, zorder=1))
 
@@ -128,16 +128,16 @@ class Multiples:
 
 def _pieces(points: np.ndarray) -> list[np.ndarray]:
     """The parts of a line between its gaps."""
-    whole = np.isfinite(points).all(axis=1)
-    edges = np.flatnonzero(np.diff(whole.astype(int))) + 1
+    finite = np.isfinite(points).all(axis=1)
+    edges = np.flatnonzero(np.diff(finite.astype(int))) + 1
     return [piece for piece in np.split(points, edges) if np.isfinite(piece).all() and len(piece)]
 
 
-def panel_title(words: str) -> str:
+def panel_title(title: str) -> str:
     """As much of a configuration's name as fits above its panel, on two lines if need be."""
-    if len(words) <= LETTERS:
-        return words
-    cut = words.rfind(", ", 0, LETTERS)
+    if len(title) <= LETTERS:
+        return title
+    cut = title.rfind(", ", 0, LETTERS)
     if cut <= 0:
-        return short(words, LETTERS)
-    return f"{words[: cut + 1]}\n{short(words[cut + 2 :], LETTERS)}"
+        return short(title, LETTERS)
+    return f"{title[: cut + 1]}\n{short(title[cut + 2 :], LETTERS)}"

@@ -15,20 +15,20 @@ _TAG = re.compile(r"<[^>]*>")  # what is written stays as it is: 0.8812 is no co
 _FONT = re.compile(r"font: (?:(italic|oblique) )?(?:(bold|\d{3}) )?([\d.]+)px [^;]*")
 
 
-def svg(figure: Figure, name: str, words: str) -> str:
+def svg(figure: Figure, name: str, description: str) -> str:
     """The `<svg>` element; every style is an attribute, every id begins with `name`.
 
     Args:
-        words: description for screen readers.
+        description: description for screen readers.
     """
     content = io.StringIO()
     with rc_context({**HOUSE, "svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return clean(content.getvalue(), name, words)
+    return clean(content.getvalue(), name, description)
 
 
-def clean(text: str, name: str, words: str) -> str:
+def clean(text: str, name: str, description: str) -> str:
     """matplotlib's SVG without what a page does not need; half the size."""
     from html import escape
 
@@ -48,22 +48,22 @@ def clean(text: str, name: str, words: str) -> str:
     text = re.sub(r"<defs></defs>|<defs/>|<g></g>", "", text)
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     assert box is not None
-    wide, high = (round(float(points) * 4 / 3) for points in box.groups())
+    width, height = (round(float(points) * 4 / 3) for points in box.groups())
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box[0].split(chr(34))[1]}" width="{wide}" height="{high}" '
-        f'role="img" aria-label="{escape(words)}" font-family="{FONT}" stroke-linejoin="round">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box[0].split(chr(34))[1]}" width="{width}" '
+        f'height="{height}" role="img" aria-label="{escape(description)}" font-family="{FONT}" stroke-linejoin="round">'
     )
     return head + text[text.index(">") + 1 :].strip()
 
 
 def _attributes(style: str) -> str:
-    found = []
+    attributes = []
     for item in style.split(";"):
         if match := _FONT.match(item.strip()):
             if match[2] and match[2] not in ("400", "normal"):
-                found.append(f'font-weight="{match[2]}"')
-            found.append(f'font-size="{match[3]}"')
+                attributes.append(f'font-weight="{match[2]}"')
+            attributes.append(f'font-size="{match[3]}"')
         elif ":" in item:
             key, _, value = item.partition(":")
-            found.append(f'{key.strip()}="{value.strip()}"')
-    return "".join(f" {attribute}" for attribute in found)
+            attributes.append(f'{key.strip()}="{value.strip()}"')
+    return "".join(f" {attribute}" for attribute in attributes)

@@ -20,8 +20,8 @@ COLOURS = {"key": CATEGORIES[0], "pair": CATEGORIES[5], "seed": CATEGORIES[4], "
 
 def explained(analysis: Analysis) -> ReportFigure | None:
     """Shares of the variance."""
-    found, keys = analysis.variance, analysis.study.coarse
-    if not found.terms:
+    decomposition, keys = analysis.variance, analysis.study.coarse
+    if not decomposition.terms:
         return None
     bars = [
         (
@@ -30,23 +30,23 @@ def explained(analysis: Analysis) -> ReportFigure | None:
             "key" if len(term.keys) == 1 else "pair",
             p_value(term.adjusted) if np.isfinite(term.adjusted) else "",
         )
-        for term in sorted(found.terms, key=lambda term: -term.share)
+        for term in sorted(decomposition.terms, key=lambda term: -term.share)
     ]
     singles = [bar for bar in bars if bar[2] == "key"]
     pairs = [bar for bar in bars if bar[2] == "pair" and bar[1] >= MATTERS]
     bars = sorted([*singles, *pairs], key=lambda bar: -bar[1])[:MAX_BARS]
-    left_out = len(found.terms) - len(bars)
-    if found.rest > MATTERS / 100:
-        rest = "other differences" if any(key.binned for key in keys) else "three keys and more"
-        bars.append((rest, found.rest, "rest", ""))
-    if found.blocks:
-        bars.append(("seed (same in all)", found.blocks, "seed", ""))
-    if found.noise_freedom:
-        bars.append(("noise between seeds", found.noise, "noise", ""))
+    left_out = len(decomposition.terms) - len(bars)
+    if decomposition.rest > MATTERS / 100:
+        rest_label = "other differences" if any(key.binned for key in keys) else "three keys and more"
+        bars.append((rest_label, decomposition.rest, "rest", ""))
+    if decomposition.blocks:
+        bars.append(("seed (same in all)", decomposition.blocks, "seed", ""))
+    if decomposition.noise_freedom:
+        bars.append(("noise between seeds", decomposition.noise, "noise", ""))
     caption = (
         "Analysis of variance (type II): what a key explains beyond the other keys, and a pair beyond its two keys. "
     )
-    if found.noise_freedom:
+    if decomposition.noise_freedom:
         caption += "p-values are of F-tests against the noise between seeds, corrected for all terms (Holm)."
     else:
         caption += "One run per configuration: effects cannot be separated from noise, so nothing is tested."

@@ -25,31 +25,31 @@ def verdict(analysis: Analysis) -> Verdict:
     factors = analysis.study.factors
     sentences = list(headline(analysis))
     for number, key in enumerate(factors):
-        found = analysis.cells("test", [number])
-        parts = [f"{key.levels[level]} {estimate}" for (level,), estimate in found.items()]
-        sentences.append(f"Test accuracy by {key.label}, over all else: {', '.join(parts)}.")
+        estimates = analysis.cells("test", [number])
+        values = [f"{key.levels[level]} {estimate}" for (level,), estimate in estimates.items()]
+        sentences.append(f"Test accuracy by {key.label}, over all else: {', '.join(values)}.")
     terms = [term for term in analysis.variance.terms if term.share >= 0.01]
     explained = [f"{_named(factors, term.keys)} {term.share:.0%}" for term in sorted(terms, key=lambda t: -t.share)]
     luck = analysis.variance.noise + analysis.variance.blocks
     sentences.append(f"Variance of validation accuracy: {', '.join(explained)}; seeds {luck:.0%}.")
-    chosen = at_own_rate(analysis)
-    means = np.array([estimate.mean for estimate in chosen.values()])
+    accuracies = at_own_rate(analysis)
+    means = np.array([estimate.mean for estimate in accuracies.values()])
     sentences.append(
-        f"With the rate that its own validation loss prefers, each of the {len(chosen)} networks has a test accuracy "
-        f"between {means.min():.4f} and {means.max():.4f}."
+        f"With the rate that its own validation loss prefers, each of the {len(accuracies)} networks has a test "
+        f"accuracy between {means.min():.4f} and {means.max():.4f}."
     )
-    return Verdict(figure=_draw(analysis, chosen), sentences=sentences)
+    return Verdict(figure=_draw(analysis, accuracies), sentences=sentences)
 
 
 def at_own_rate(analysis: Analysis) -> dict[tuple[int, ...], Estimate]:
     """Test accuracy of each (depth, width, activation) at the rate with the best mean validation metric."""
     names = [key.name for key in analysis.study.factors]
-    others = [number for number, name in enumerate(names) if name != RATE]
-    place = {configuration: rank for rank, configuration in enumerate(analysis.ranking.order.tolist())}
+    columns = [number for number, name in enumerate(names) if name != RATE]
+    ranks = {configuration: rank for rank, configuration in enumerate(analysis.ranking.order.tolist())}
     best: dict[tuple[int, ...], int] = {}
-    for configuration, levels in enumerate(analysis.levels[:, others].tolist()):
+    for configuration, levels in enumerate(analysis.levels[:, columns].tolist()):
         setting = tuple(levels)
-        if setting not in best or place[configuration] < place[best[setting]]:
+        if setting not in best or ranks[configuration] < ranks[best[setting]]:
             best[setting] = configuration
     return {setting: analysis.ranking.estimate(configuration, "test/acc") for setting, configuration in best.items()}
 
@@ -58,17 +58,17 @@ def _named(factors: list[Key], numbers: tuple[int, ...]) -> str:
     return " x ".join(factors[number].label for number in numbers)
 
 
-def _draw(analysis: Analysis, chosen: dict[tuple[int, ...], Estimate]) -> Figure:
+def _draw(analysis: Analysis, accuracies: dict[tuple[int, ...], Estimate]) -> Figure:
     depth, width, activation = (key for key in analysis.study.factors if key.name != RATE)
     figure = Figure(figsize=(10.5, 3.8), layout="constrained")
     panels = figure.subplots(1, len(activation.levels), sharey=True)
     widths = [float(level) for level in width.levels]
     for a, axes in enumerate(np.atleast_1d(panels)):
         for d, (colour, marker) in zip(range(len(depth.levels)), LOOKS, strict=False):
-            found = [chosen[d, w, a] for w in range(len(widths))]
+            estimates = [accuracies[d, w, a] for w in range(len(widths))]
             shifted = np.array(widths) * 1.05 ** (d - (len(depth.levels) - 1) / 2)  # beside each other
             axes.errorbar(
-                shifted, [e.mean for e in found], [e.half for e in found],
+                shifted, [e.mean for e in estimates], [e.half for e in estimates],
                 color=colour, marker=marker, ms=5, capsize=2, lw=1.2, label=depth.levels[d],
             )  # fmt: skip
         axes.set(xscale="log", xlabel="units per hidden layer", title=activation.levels[a])

@@ -15,25 +15,25 @@ PAPER = 6  # the paper's rule of thumb: trainable down to about six depth scales
 
 def verdict(rows: Rows) -> Verdict:
     """The map of training accuracy over sigma_w and depth, with the theory's depth scale over it."""
-    found = grouped(rows, ["model.sigma_w", "model.depth"], "train/acc", otherwise=0.1)
-    sigmas, depths = levels(found, 0), levels(found, 1)
-    accuracy = np.array([[found[s, d].mean() for s in sigmas] for d in depths])  # (depths, sigmas)
+    accuracies = grouped(rows, ["model.sigma_w", "model.depth"], "train/acc", otherwise=0.1)
+    sigmas, depths = levels(accuracies, 0), levels(accuracies, 1)
+    accuracy = np.array([[accuracies[s, d].mean() for s in sigmas] for d in depths])  # (depths, sigmas)
     theory = np.array([fixed_point(s, SIGMA_B).depth_scale for s in sigmas])
-    reached = np.array([_deepest(depths, column) for column in accuracy.T])
+    depth_reached = np.array([_deepest(depths, column) for column in accuracy.T])
     edge = critical_sigma_w(SIGMA_B)
     # at the margins of the grid the depth is not known
-    inside = (reached > depths[0]) & (reached < depths[-1]) & np.isfinite(theory)
-    ratio = float(np.exp(np.median(np.log(reached[inside] / theory[inside]))))
-    off = np.abs(np.log(reached[inside] / (ratio * theory[inside])))
-    together = np.corrcoef(np.log(reached[inside]), np.log(theory[inside]))[0, 1]
-    middle = float(np.average(sigmas, weights=(reached >= 0.9 * reached.max()).astype(float)))
+    known = (depth_reached > depths[0]) & (depth_reached < depths[-1]) & np.isfinite(theory)
+    ratio = float(np.exp(np.median(np.log(depth_reached[known] / theory[known]))))
+    deviation = np.abs(np.log(depth_reached[known] / (ratio * theory[known])))
+    correlation = np.corrcoef(np.log(depth_reached[known]), np.log(theory[known]))[0, 1]
+    best_sigma = float(np.average(sigmas, weights=(depth_reached >= 0.9 * depth_reached.max()).astype(float)))
     sentences = [
         f"{len(rows):,} networks of depth {depths[0]} to {depths[-1]}, sigma_w {sigmas[0]} to {sigmas[-1]}.",
-        f"Theory: the edge of chaos is at sigma_w = {edge:.3f}; networks learn deepest around {middle:.2f}.",
+        f"Theory: the edge of chaos is at sigma_w = {edge:.3f}; networks learn deepest around {best_sigma:.2f}.",
         f"Depth at which training accuracy falls below {LEARNED:.0%} is {ratio:.1f} depth scales (median; the paper: "
-        f"{PAPER}); over {inside.sum()} values of sigma_w it follows the scale with a correlation of {together:.2f} "
-        f"in logarithms, off by a factor of {math.exp(float(np.median(off))):.2f} in the median and "
-        f"{math.exp(float(off.max())):.2f} at most.",
+        f"{PAPER}); over {known.sum()} values of sigma_w it follows the scale with a correlation of {correlation:.2f} "
+        f"in logarithms, off by a factor of {math.exp(float(np.median(deviation))):.2f} in the median and "
+        f"{math.exp(float(deviation.max())):.2f} at most.",
     ]
     return Verdict(figure=_draw(sigmas, depths, accuracy, edge, ratio), sentences=sentences)
 

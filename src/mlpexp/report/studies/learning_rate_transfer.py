@@ -15,32 +15,50 @@ LOOKS = {"standard": (VERMILION, "s"), "mup": (BLUE, "o")}
 
 def verdict(rows: Rows) -> Verdict:
     """Training loss against the rate for each width, in both parametrizations, and where the best rate lies."""
-    found = grouped(rows, ["model.parametrization", "model.width", "optimizer.lr"], "train/loss", otherwise=FAILED_LOSS)
-    widths, rates = levels(found, 1), levels(found, 2)
-    losses = {which: np.array([[found[which, w, lr] for lr in rates] for w in widths]) for which in TITLES}
-    mean = {which: np.exp(np.log(table).mean(2)) for which, table in losses.items()}  # (widths, rates)
+    losses_of = grouped(
+        rows, ["model.parametrization", "model.width", "optimizer.lr"], "train/loss", otherwise=FAILED_LOSS
+    )
+    widths, rates = levels(losses_of, 1), levels(losses_of, 2)
+    losses = {
+        parametrization: np.array([[losses_of[parametrization, w, lr] for lr in rates] for w in widths])
+        for parametrization in TITLES
+    }
+    mean = {
+        parametrization: np.exp(np.log(table).mean(2)) for parametrization, table in losses.items()
+    }  # (widths, rates)
     # of each seed alone: (widths, seeds)
-    each = {w: np.array([[best_rate(rates, seed) for seed in of.T] for of in table]) for w, table in losses.items()}
-    best = {which: np.median(found_, 1) for which, found_ in each.items()}
-    spread = {which: found_.max() / found_.min() for which, found_ in best.items()}
-    slope = {w: float(np.polyfit(np.log(widths), np.log(found_), 1)[0]) for w, found_ in best.items()}
-    at_edge = {w: int(np.isin(of.argmin(1), (0, len(rates) - 1)).sum()) for w, of in mean.items()}
-    at_narrow = {which: of[-1][int(np.argmin(of[0]))] / of[-1].min() - 1 for which, of in mean.items()}
+    best_by_seed = {
+        w: np.array([[best_rate(rates, seed) for seed in width.T] for width in table]) for w, table in losses.items()
+    }
+    best = {parametrization: np.median(rates_of, 1) for parametrization, rates_of in best_by_seed.items()}
+    spread = {parametrization: rates_of.max() / rates_of.min() for parametrization, rates_of in best.items()}
+    slope = {w: float(np.polyfit(np.log(widths), np.log(rates_of), 1)[0]) for w, rates_of in best.items()}
+    at_edge = {w: int(np.isin(table.argmin(1), (0, len(rates) - 1)).sum()) for w, table in mean.items()}
+    at_narrow = {
+        parametrization: table[-1][int(np.argmin(table[0]))] / table[-1].min() - 1
+        for parametrization, table in mean.items()
+    }
     sentences = [
         f"Best rate by width ({', '.join(map(str, widths))}), median over {losses['mup'].shape[2]} seeds: "
-        + "; ".join(f"{which} {', '.join(f'{rate:.2g}' for rate in found_)}" for which, found_ in best.items())
+        + "; ".join(
+            f"{parametrization} {', '.join(f'{rate:.2g}' for rate in rates_of)}"
+            for parametrization, rates_of in best.items()
+        )
         + f". At the edge of the grid: {at_edge['standard']} and {at_edge['mup']} of {len(widths)}.",
         f"Largest over smallest best rate: {spread['standard']:.1f} in the standard parametrization, "
         f"{spread['mup']:.1f} in muP; it goes with the width to the power of {slope['standard']:.2f} and "
         f"{slope['mup']:.2f}.",
         f"The rate that is best at width {widths[0]} costs at width {widths[-1]} "
-        + " and ".join(f"{share:+.0%} of the best training loss ({which})" for which, share in at_narrow.items())
+        + " and ".join(
+            f"{share:+.0%} of the best training loss ({parametrization})"
+            for parametrization, share in at_narrow.items()
+        )
         + ".",
         f"Smallest training loss at width {widths[-1]}: "
-        + ", ".join(f"{of[-1].min():.4f} ({which})" for which, of in mean.items())
+        + ", ".join(f"{table[-1].min():.4f} ({parametrization})" for parametrization, table in mean.items())
         + ".",
     ]
-    return Verdict(figure=_draw(widths, rates, mean, each), sentences=sentences)
+    return Verdict(figure=_draw(widths, rates, mean, best_by_seed), sentences=sentences)
 
 
 def best_rate(rates: list[float], losses: np.ndarray) -> float:
@@ -53,7 +71,9 @@ def best_rate(rates: list[float], losses: np.ndarray) -> float:
     return float(rates[i] * math.exp(0.5 * step * (a - c) / (a - 2 * b + c)))
 
 
-def _draw(widths: list[int], rates: list[float], mean: dict[str, np.ndarray], each: dict[str, np.ndarray]) -> Figure:
+def _draw(
+    widths: list[int], rates: list[float], mean: dict[str, np.ndarray], best_by_seed: dict[str, np.ndarray]
+) -> Figure:
     from matplotlib import colormaps
 
     figure = Figure(figsize=(11.5, 4), layout="constrained")
@@ -62,21 +82,21 @@ def _draw(widths: list[int], rates: list[float], mean: dict[str, np.ndarray], ea
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(widths)))
     lowest = min(table.min() for table in mean.values())
     heights = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2) if lowest <= tick]
-    for one, (which, table) in zip(axes, mean.items(), strict=False):
+    for panel, (parametrization, table) in zip(axes, mean.items(), strict=False):
         for width, curve, shade in zip(widths, table, shades, strict=True):
-            one.plot(rates, curve, "-", color=shade, label=str(width))
+            panel.plot(rates, curve, "-", color=shade, label=str(width))
             i = int(curve.argmin())
-            one.plot([rates[i]], [curve[i]], "o", color=shade, ms=6)
-        one.set(xscale="log", yscale="log", xlabel="learning rate (Adam)", title=TITLES[which])
+            panel.plot([rates[i]], [curve[i]], "o", color=shade, ms=6)
+        panel.set(xscale="log", yscale="log", xlabel="learning rate (Adam)", title=TITLES[parametrization])
         # plain numbers: the figures' style has no mathematical text
-        one.set_xticks(rates[::2], [f"{rate:g}" for rate in rates[::2]], fontsize=8)
-        one.set_yticks(heights, [f"{tick:g}" for tick in heights])
-        one.minorticks_off()
+        panel.set_xticks(rates[::2], [f"{rate:g}" for rate in rates[::2]], fontsize=8)
+        panel.set_yticks(heights, [f"{tick:g}" for tick in heights])
+        panel.minorticks_off()
     axes[0].set_ylabel("training loss (nats), last epoch")
     axes[1].legend(title="width", fontsize=8, loc="lower left")
-    for which, (colour, marker) in LOOKS.items():
-        table = each[which]
-        axes[2].plot(widths, np.median(table, 1), marker + "-", color=colour, label=TITLES[which])
+    for parametrization, (colour, marker) in LOOKS.items():
+        table = best_by_seed[parametrization]
+        axes[2].plot(widths, np.median(table, 1), marker + "-", color=colour, label=TITLES[parametrization])
         axes[2].fill_between(widths, table.min(1), table.max(1), color=colour, alpha=0.15, lw=0)
     axes[2].set(xscale="log", yscale="log", xlabel="width", ylabel="best learning rate (Adam)")
     axes[2].set_title("Best rate: median and range of seeds")

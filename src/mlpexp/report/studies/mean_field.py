@@ -48,8 +48,8 @@ def fixed_point(sigma_w: float, sigma_b: float) -> FixedPoint:
     if slope <= 1:
         return FixedPoint(q, 1.0, slope, _scale(slope))
     c = _correlation(sigma_w, sigma_b, q)
-    first, second = _pair(q, c)
-    at_c = sigma_w**2 * float(WEIGHTS @ (_tanh_slope(first) * _tanh_slope(second)) @ WEIGHTS)
+    u1, u2 = _pair(q, c)
+    at_c = sigma_w**2 * float(WEIGHTS @ (_tanh_slope(u1) * _tanh_slope(u2)) @ WEIGHTS)
     return FixedPoint(q, c, slope, _scale(at_c))
 
 
@@ -77,8 +77,8 @@ def _correlation(sigma_w: float, sigma_b: float, q: float) -> float:
     """The fixed point below 1; there is one in the chaotic phase only."""
 
     def growth(c: float) -> float:
-        first, second = _pair(q, c)
-        return (sigma_w**2 * float(WEIGHTS @ (np.tanh(first) * np.tanh(second)) @ WEIGHTS) + sigma_b**2) / q - c
+        u1, u2 = _pair(q, c)
+        return (sigma_w**2 * float(WEIGHTS @ (np.tanh(u1) * np.tanh(u2)) @ WEIGHTS) + sigma_b**2) / q - c
 
     high = 1 - 1e-6
     if growth(0.0) <= TOLERANCE:  # without biases two inputs become orthogonal
@@ -88,9 +88,9 @@ def _correlation(sigma_w: float, sigma_b: float, q: float) -> float:
 
 def _pair(q: float, c: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two Gaussians of variance q and correlation c at the nodes, (POINTS, POINTS)."""
-    first = math.sqrt(q) * NODES[:, None]
-    second = math.sqrt(q) * (c * NODES[:, None] + math.sqrt(1 - c * c) * NODES[None, :])
-    return np.broadcast_to(first, second.shape), second
+    u1 = math.sqrt(q) * NODES[:, None]
+    u2 = math.sqrt(q) * (c * NODES[:, None] + math.sqrt(1 - c * c) * NODES[None, :])
+    return np.broadcast_to(u1, u2.shape), u2
 
 
 def _tanh_slope(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -46,19 +46,26 @@ def verdict(rows: Rows) -> Verdict:
     """Loss and accuracy of the four implementations over the epochs, from both starts, and their differences."""
     curves = {(row["model.init"], way(row)): row["curves"] for row in rows}
     sentences = []
-    for init, words in INITS.items():
-        of = {name: curves[init, name] for name in WAYS}
-        loss, accuracy = (of[REFERENCE][name][0] for name in ("val/loss", "val/acc"))
+    for init, start in INITS.items():
+        by_name = {name: curves[init, name] for name in WAYS}
+        loss, accuracy = (by_name[REFERENCE][name][0] for name in ("val/loss", "val/acc"))
         sentences.append(
-            f"From {words}: loss {loss[0]:.6f}, accuracy {accuracy[0]:.6f} after the first epoch, {loss[-1]:.6f} and "
+            f"From {start}: loss {loss[0]:.6f}, accuracy {accuracy[0]:.6f} after the first epoch, {loss[-1]:.6f} and "
             f"{accuracy[-1]:.6f} after the last."
         )
-        apart = {name: _apart(of[name]["val/loss"], of[REFERENCE]["val/loss"]) for name in WAYS if name != REFERENCE}
-        hits = {name: np.abs(of[name]["val/acc"] - of[REFERENCE]["val/acc"]).max() for name in apart}
+        distances = {
+            name: _difference(by_name[name]["val/loss"], by_name[REFERENCE]["val/loss"])
+            for name in WAYS
+            if name != REFERENCE
+        }
+        by_hand = _difference(by_name["by hand"]["val/loss"], by_name["autograd"]["val/loss"])
+        hits = {name: np.abs(by_name[name]["val/acc"] - by_name[REFERENCE]["val/acc"]).max() for name in distances}
         sentences.append(
             f"Farthest from {REFERENCE} alone in any epoch, relative in loss: "
-            + ", ".join(f"{name} {gap:.1g}" if gap else f"{name} nothing, to the bit" for name, gap in apart.items())
-            + f" (by hand from autograd {_apart(of['by hand']['val/loss'], of['autograd']['val/loss']):.1g}); "
+            + ", ".join(
+                f"{name} {gap:.1g}" if gap else f"{name} nothing, to the bit" for name, gap in distances.items()
+            )
+            + f" (by hand from autograd {by_hand:.1g}); "
             + "in accuracy: "
             + ", ".join(f"{name} {gap:.1g}" if gap else f"{name} nothing" for name, gap in hits.items())
             + "."
@@ -88,18 +95,18 @@ def _epoch_times(rows: Rows) -> dict[str, float]:
     return {name: median(times[name]) for name in WAYS if name in times}
 
 
-def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
-    return float((np.abs(ours - theirs) / theirs).max())
+def _difference(loss: np.ndarray, reference: np.ndarray) -> float:
+    return float((np.abs(loss - reference) / reference).max())
 
 
 def _draw(curves: dict[tuple[str, str], dict[str, np.ndarray]]) -> Figure:
     figure = Figure(figsize=(11, 4), layout="constrained")
-    loss, accuracy, apart = figure.subplots(1, 3)
+    loss, accuracy, distance = figure.subplots(1, 3)
     for axes, metric, name in ((loss, "val/loss", "loss (nats)"), (accuracy, "val/acc", "accuracy (share correct)")):
         for init in INITS:
-            for called, look in WAYS.items():
-                values = curves[init, called][metric][0]
-                axes.plot(range(1, len(values) + 1), values, label=called if init == "torch" else None, **look)
+            for implementation, style in WAYS.items():
+                values = curves[init, implementation][metric][0]
+                axes.plot(range(1, len(values) + 1), values, label=implementation if init == "torch" else None, **style)
         axes.set(xlabel="epoch", ylabel=f"{name}, all digits", xticks=range(1, len(values) + 1))
     _name_starts(loss, curves, "val/loss", ((4, (4, 14)), (3, (-40, -42))))
     _name_starts(accuracy, curves, "val/acc", ((3, (-6, -30)), (3, (-20, 30))))
@@ -108,22 +115,27 @@ def _draw(curves: dict[tuple[str, str], dict[str, np.ndarray]]) -> Figure:
     accuracy.set_title("One network, four implementations")
     for init, marker in zip(INITS, "os", strict=True):
         reference = curves[init, REFERENCE]["val/loss"][0]
-        for called, look in list(WAYS.items()):
-            gap = np.abs(curves[init, called]["val/loss"][0] - reference) / reference
-            if called != REFERENCE:
-                shade = VERMILION if called == "stack" else look["color"]
-                apart.plot(
-                    range(1, len(gap) + 1), gap, marker + "-", color=shade, ms=4, label=f"{called}, {STARTS[init]}"
+        for implementation, style in list(WAYS.items()):
+            gap = np.abs(curves[init, implementation]["val/loss"][0] - reference) / reference
+            if implementation != REFERENCE:
+                shade = VERMILION if implementation == "stack" else style["color"]
+                distance.plot(
+                    range(1, len(gap) + 1),
+                    gap,
+                    marker + "-",
+                    color=shade,
+                    ms=4,
+                    label=f"{implementation}, {STARTS[init]}",
                 )
-    apart.set_yscale("symlog", linthresh=1e-8)
+    distance.set_yscale("symlog", linthresh=1e-8)
     ticks = [0, *(10.0**power for power in range(-8, 1))]
-    apart.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    apart.yaxis.set_minor_locator(NullLocator())
-    apart.set(ylim=(-2e-9, 1e4), xlabel="epoch", xticks=range(1, len(gap) + 1))
-    apart.set(ylabel="relative difference in loss", title="Distance from torch.nn alone")
-    apart.axhline(2**-23, color=BLUE, lw=0.8, ls=":")
-    apart.text(1, 2**-23 * 1.15, "one unit in the last place of a float32", fontsize=7, color=BLUE)
-    apart.legend(fontsize=7, loc="upper right")
+    distance.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    distance.yaxis.set_minor_locator(NullLocator())
+    distance.set(ylim=(-2e-9, 1e4), xlabel="epoch", xticks=range(1, len(gap) + 1))
+    distance.set(ylabel="relative difference in loss", title="Distance from torch.nn alone")
+    distance.axhline(2**-23, color=BLUE, lw=0.8, ls=":")
+    distance.text(1, 2**-23 * 1.15, "one unit in the last place of a float32", fontsize=7, color=BLUE)
+    distance.legend(fontsize=7, loc="upper right")
     return figure
 
 
@@ -131,7 +143,7 @@ def _name_starts(
     axes: Axes, curves: dict[tuple[str, str], dict[str, np.ndarray]], metric: str, offsets: Offsets
 ) -> None:
     """Annotate each pair of curves: at which epoch, with which offset in points."""
-    for (init, words), (epoch, offset) in zip(INITS.items(), offsets, strict=True):
-        at = (epoch, curves[init, REFERENCE][metric][0][epoch - 1])
+    for (init, start), (epoch, offset) in zip(INITS.items(), offsets, strict=True):
+        point = (epoch, curves[init, REFERENCE][metric][0][epoch - 1])
         arrow = {"arrowstyle": "-", "color": FAINT, "lw": 0.7}
-        axes.annotate(words, at, xytext=offset, textcoords="offset points", fontsize=8, arrowprops=arrow)
+        axes.annotate(start, point, xytext=offset, textcoords="offset points", fontsize=8, arrowprops=arrow)

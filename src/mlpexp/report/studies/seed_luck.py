@@ -21,8 +21,8 @@ def verdict(rows: Rows) -> Verdict:
     accuracy, seeds = (np.array([row[key] for row in finite]) for key in ("test/acc", "seed"))
     best, worst = int(accuracy.argmax()), int(accuracy.argmin())
     counts = np.unique(np.round(np.geomspace(1, 50, 14)).astype(int))
-    wrong = {gap: [_wrong(accuracy, gap, int(n)) for n in counts] for gap in GAPS}
-    enough = {gap: _enough(accuracy, gap) for gap in GAPS}
+    wrong = {gap: [_error_rate(accuracy, gap, int(n)) for n in counts] for gap in GAPS}
+    seeds_needed = {gap: _seeds_needed(accuracy, gap) for gap in GAPS}
     low, high = np.percentile(accuracy, [2.5, 97.5])
     sentences = [
         f"{len(accuracy):,} seeds: test accuracy {accuracy.mean():.4f} in the mean, standard deviation "
@@ -33,13 +33,13 @@ def verdict(rows: Rows) -> Verdict:
         + ", ".join(f"{wrong[gap][0]:.0%} where they differ by {gap:.1%}" for gap in GAPS)
         + ".",
         f"Seeds of each that get it right in {SURE:.0%} of cases: "
-        + ", ".join(f"{enough[gap]} for {gap:.1%}" for gap in GAPS)
+        + ", ".join(f"{seeds_needed[gap]} for {gap:.1%}" for gap in GAPS)
         + ".",
     ]
     return Verdict(figure=_draw(accuracy, counts, wrong), sentences=sentences)
 
 
-def _wrong(accuracy: np.ndarray, gap: float, seeds: int) -> float:
+def _error_rate(accuracy: np.ndarray, gap: float, seeds: int) -> float:
     """How often the mean over `seeds` is higher for a configuration that is worse by `gap`; a tie counts half.
 
     Both are assumed to have the measured distribution, shifted by the gap.
@@ -51,7 +51,7 @@ def _wrong(accuracy: np.ndarray, gap: float, seeds: int) -> float:
     return float((difference < -1e-12).mean() + 0.5 * (np.abs(difference) <= 1e-12).mean())
 
 
-def _enough(accuracy: np.ndarray, gap: float) -> int:
+def _seeds_needed(accuracy: np.ndarray, gap: float) -> int:
     """Seeds of each configuration that are needed, by the normal approximation of the mean's distribution."""
     quantile = NormalDist().inv_cdf(SURE)
     return max(1, math.ceil(2 * (quantile * accuracy.std(ddof=1) / gap) ** 2))
@@ -59,21 +59,23 @@ def _enough(accuracy: np.ndarray, gap: float) -> int:
 
 def _draw(accuracy: np.ndarray, counts: np.ndarray, wrong: dict[float, list[float]]) -> Figure:
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    histogram, errors = figure.subplots(1, 2)
     values, number = np.unique(accuracy, return_counts=True)
-    left.bar(values, number, width=0.8 * float(np.diff(values).min()), color=BLUE)
-    left.axvline(accuracy.mean(), color=VERMILION, lw=1.4, label="mean")
-    left.set(xlabel="test accuracy (share correct)", ylabel="seeds", title=f"{len(accuracy):,} seeds of one network")
-    left.legend()
+    histogram.bar(values, number, width=0.8 * float(np.diff(values).min()), color=BLUE)
+    histogram.axvline(accuracy.mean(), color=VERMILION, lw=1.4, label="mean")
+    histogram.set(
+        xlabel="test accuracy (share correct)", ylabel="seeds", title=f"{len(accuracy):,} seeds of one network"
+    )
+    histogram.legend()
     for shade, (gap, shares) in zip(np.linspace(0.85, 0.25, len(wrong)), wrong.items(), strict=True):
-        right.plot(
+        errors.plot(
             counts, shares, "o-", ms=3, color=(0, 0.3, 0.6, shade), label=f"true difference {100 * gap:.1f} points"
         )
-    right.axhline(1 - SURE, color=VERMILION, lw=1, ls="--")
-    right.set(xscale="log", xlabel="seeds of each configuration", ylabel="share of wrong comparisons", ylim=(0, 0.52))
-    right.set_title("How often the worse one wins")
+    errors.axhline(1 - SURE, color=VERMILION, lw=1, ls="--")
+    errors.set(xscale="log", xlabel="seeds of each configuration", ylabel="share of wrong comparisons", ylim=(0, 0.52))
+    errors.set_title("How often the worse one wins")
     ticks = [1, 2, 5, 10, 20, 50]
-    right.set_xticks(ticks, [str(t) for t in ticks])
-    right.minorticks_off()
-    right.legend(fontsize=8)
+    errors.set_xticks(ticks, [str(t) for t in ticks])
+    errors.minorticks_off()
+    errors.legend(fontsize=8)
     return figure

@@ -29,38 +29,46 @@ def verdict(rows: Rows) -> Verdict:
     """The spread of activations and gradients by layer, at the start and later, and the depths that learn."""
     accuracy = grouped(rows, ["model.activation", "model.init", "model.depth"], "train/acc", otherwise=0.1)
     activations, depths = ["tanh", "sigmoid"], levels(accuracy, 2)
-    inside = {setting: _mean(found) for setting, found in _inside(rows).items()}
+    layers = {setting: _mean(runs) for setting, runs in _layers_by_setting(rows).items()}
     deepest = depths[-1]
     sentences = [f"{len(rows)} networks of depth {depths[0]} to {deepest}; spreads are of those of depth {deepest}."]
     for activation in activations:
-        parts = []
+        clauses = []
         for init, (name, *_) in INITS.items():
-            start = {column: cube[0] for column, cube in inside[activation, init, deepest].items()}
-            parts.append(
+            start = {column: cube[0] for column, cube in layers[activation, init, deepest].items()}
+            clauses.append(
                 f"{name} {per_layer(start['activation_std'][:deepest]):.2f} forwards, "
                 f"{1 / per_layer(start['gradient_std'][:deepest]):.2f} backwards"
                 + (f" (theory {THEORY[init]:.2f})" if activation == "tanh" else "")
             )
-        sentences.append(f"At the start a {activation} layer multiplies a signal's spread by: {'; '.join(parts)}.")
+        sentences.append(f"At the start a {activation} layer multiplies a signal's spread by: {'; '.join(clauses)}.")
     ratios = []
     for init, (name, *_) in INITS.items():
-        start = inside["tanh", init, deepest]
-        arriving, weights = start["gradient_std"][0][1:deepest], start["gradient_norm"][0][1:deepest]
-        ratios.append(f"{name} {arriving[-1] / arriving[0]:.3g} and {weights[-1] / weights[0]:.2g}")
+        start = layers["tanh", init, deepest]
+        of_activations, of_weights = start["gradient_std"][0][1:deepest], start["gradient_norm"][0][1:deepest]
+        ratios.append(f"{name} {of_activations[-1] / of_activations[0]:.3g} and {of_weights[-1] / of_weights[0]:.2g}")
     sentences.append(
         f"From tanh layer 2 to layer {deepest}, which are of one size, the gradient that arrives grows by a factor of, "
         f"and that of the weights by: {'; '.join(ratios)}."
     )
     for activation in activations:
-        parts = []
+        clauses = []
         for init, (name, *_) in INITS.items():
             learned = [d for d in depths if (accuracy[activation, init, d] >= LEARNED).all()]
-            upto = next((d for d in depths if d not in learned), None)
-            reach = "every depth" if upto is None else "no depth" if upto == depths[0] else f"depth {upto - 1}"
+            first_failed = next((d for d in depths if d not in learned), None)
+            depth_reached = (
+                "every depth"
+                if first_failed is None
+                else "no depth"
+                if first_failed == depths[0]
+                else f"depth {first_failed - 1}"
+            )
             last = accuracy[activation, init, deepest].mean()
-            parts.append(f"{name} up to {reach} ({last:.0%} of the training samples right at depth {deepest})")
-        sentences.append(f"All seeds learn with {activation}: {'; '.join(parts)}.")
-    return Verdict(figure=_draw(activations, depths, accuracy, inside), sentences=sentences)
+            clauses.append(
+                f"{name} up to {depth_reached} ({last:.0%} of the training samples right at depth {deepest})"
+            )
+        sentences.append(f"All seeds learn with {activation}: {'; '.join(clauses)}.")
+    return Verdict(figure=_draw(activations, depths, accuracy, layers), sentences=sentences)
 
 
 def per_layer(spreads: np.ndarray) -> float:
@@ -69,31 +77,31 @@ def per_layer(spreads: np.ndarray) -> float:
     return float(np.exp(np.polyfit(np.arange(len(logs)), logs, 1)[0]))
 
 
-def _inside(rows: Rows) -> dict[tuple[Any, ...], list[dict[str, np.ndarray]]]:
-    found = defaultdict(list)
+def _layers_by_setting(rows: Rows) -> dict[tuple[Any, ...], list[dict[str, np.ndarray]]]:
+    runs = defaultdict(list)
     for row in rows:
         if row["inside"]:
-            found[row["model.activation"], row["model.init"], row["model.depth"]].append(row["inside"])
-    return found
+            runs[row["model.activation"], row["model.init"], row["model.depth"]].append(row["inside"])
+    return runs
 
 
 def _mean(runs: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Geometric means over seeds: spreads differ by orders of magnitude."""
-    found = {}
+    means = {}
     for column in ("activation_std", "gradient_std", "gradient_norm"):
         cube = np.stack([run[column] for run in runs])
         with np.errstate(divide="ignore"):
-            found[column] = np.exp(np.log(cube).mean(0))
-    return found
+            means[column] = np.exp(np.log(cube).mean(0))
+    return means
 
 
-def _draw(activations: list[str], depths: list[int], accuracy: Any, inside: Any) -> Figure:
+def _draw(activations: list[str], depths: list[int], accuracy: Any, layers: Any) -> Figure:
     figure = Figure(figsize=(11, 6), layout="constrained")
     panels = figure.subplots(len(activations), 3)
     for row, activation in zip(panels, activations, strict=True):
         for axes, column in zip(row, ("activation_std", "gradient_std"), strict=False):
             for init, (_, colour, _) in INITS.items():
-                _by_layer(axes, inside[activation, init, depths[-1]][column][:, : depths[-1]], colour)
+                _by_layer(axes, layers[activation, init, depths[-1]][column][:, : depths[-1]], colour)
             axes.set(yscale="log", xlabel="hidden layer", xticks=range(1, depths[-1] + 1))
             # plain numbers: the figures' style has no mathematical text
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -125,9 +133,9 @@ def _draw(activations: list[str], depths: list[int], accuracy: Any, inside: Any)
 
 def _by_layer(axes: Axes, table: np.ndarray, colour: str) -> None:
     """Spread by layer: thick at the start, thin in between, dashed at the end; (epochs + 1, layers)."""
-    place = np.arange(1, table.shape[1] + 1)
+    layers = np.arange(1, table.shape[1] + 1)
     epochs = len(table) - 1
-    axes.plot(place, table[0], "o-", color=colour, lw=2, ms=4)
+    axes.plot(layers, table[0], "o-", color=colour, lw=2, ms=4)
     for epoch in sorted({e for e in (1, 3, 10) if e < epochs}):
-        axes.plot(place, table[epoch], "-", color=colour, lw=0.7, alpha=0.7)
-    axes.plot(place, table[-1], "--", color=colour, lw=1.4)
+        axes.plot(layers, table[epoch], "-", color=colour, lw=0.7, alpha=0.7)
+    axes.plot(layers, table[-1], "--", color=colour, lw=1.4)

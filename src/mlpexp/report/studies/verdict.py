@@ -21,14 +21,14 @@ class Verdict:
 
 def grouped(rows: Rows, keys: Sequence[str], metric: str, otherwise: float = np.nan) -> dict[tuple[Any, ...], Any]:
     """The metric of the runs of each setting, as one array (seeds,); a run without it counts as `otherwise`."""
-    found: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for row in rows:
         value = row[metric]
         usable = isinstance(value, int | float) and np.isfinite(value)
-        found[tuple(row[key] for key in keys)].append(float(value) if usable else otherwise)
-    return {setting: np.array(values) for setting, values in found.items()}
+        groups[tuple(row[key] for key in keys)].append(float(value) if usable else otherwise)
+    return {setting: np.array(values) for setting, values in groups.items()}
 
 
-def levels(settings: Iterable[tuple[Any, ...]], place: int) -> list[Any]:
+def levels(settings: Iterable[tuple[Any, ...]], index: int) -> list[Any]:
     """The distinct values at one place of the settings, sorted."""
-    return sorted({setting[place] for setting in settings})
+    return sorted({setting[index] for setting in settings})

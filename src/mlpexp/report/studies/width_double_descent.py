@@ -16,21 +16,25 @@ SHADES = ("#222222", BLUE, VERMILION)
 
 def verdict(rows: Rows) -> Verdict:
     """Test error and test loss over the number of parameters, one colour for each share of noisy labels."""
-    found = {
+    metrics = {
         name: grouped(rows, ["data.label_noise", "model.width"], name)
         for name in ("test/acc", "test/loss", "train/acc")
     }
     size = {row["model.width"]: row["num_parameters"] for row in rows}
-    noises, widths = levels(found["test/acc"], 0), levels(found["test/acc"], 1)
+    noises, widths = levels(metrics["test/acc"], 0), levels(metrics["test/acc"], 1)
     sizes = [size[w] for w in widths]
     curves: dict[float, dict[str, np.ndarray]] = {}
     thresholds: dict[float, int | None] = {}
     sentences = []
     for noise in noises:
         # (widths, seeds)
-        of = {name: np.array([values[noise, w] for w in widths]) for name, values in found.items()}
-        curves[noise] = {"test": 1 - of["test/acc"], "training": 1 - of["train/acc"], "loss": of["test/loss"]}
-        fits = np.flatnonzero(np.nanmean(of["train/acc"], 1) >= FITTED)
+        values_of = {name: np.array([values[noise, w] for w in widths]) for name, values in metrics.items()}
+        curves[noise] = {
+            "test": 1 - values_of["test/acc"],
+            "training": 1 - values_of["train/acc"],
+            "loss": values_of["test/loss"],
+        }
+        fits = np.flatnonzero(np.nanmean(values_of["train/acc"], 1) >= FITTED)
         thresholds[noise] = int(fits[0]) if fits.size else None
         sentences += _described(noise, widths, sizes, thresholds[noise], curves[noise])
     return Verdict(figure=_draw(sizes, curves, thresholds), sentences=sentences)
@@ -41,19 +45,19 @@ def _described(
 ) -> list[str]:
     if threshold is None:
         return [f"Label noise {noise:g}: no width of the grid fits {FITTED:.0%} of the training labels."]
-    parts = []
-    for name, words in (("test", "test error"), ("loss", "test loss")):
+    clauses = []
+    for name, title in (("test", "test error"), ("loss", "test loss")):
         values = curves[name]
         mean = np.nanmean(values, 1)
-        first = int(np.argmin(mean[: threshold + 1]))
-        top = first + int(np.argmax(mean[first:]))
-        parts.append(
-            f"{words} {mean[first]:.3f} at width {widths[first]}, {mean[top]:.3f} at {widths[top]} "
-            f"({_interval(values[top] - values[first])}), {mean[-1]:.3f} at {widths[-1]}"
+        lowest = int(np.argmin(mean[: threshold + 1]))
+        peak = lowest + int(np.argmax(mean[lowest:]))
+        clauses.append(
+            f"{title} {mean[lowest]:.3f} at width {widths[lowest]}, {mean[peak]:.3f} at {widths[peak]} "
+            f"({_interval(values[peak] - values[lowest])}), {mean[-1]:.3f} at {widths[-1]}"
         )
     return [
         f"Label noise {noise:g}: {FITTED:.0%} of the training labels are fitted from width {widths[threshold]} "
-        f"({sizes[threshold]:,} parameters) on; {'; '.join(parts)}."
+        f"({sizes[threshold]:,} parameters) on; {'; '.join(clauses)}."
     ]
 
 
@@ -66,13 +70,13 @@ def _interval(differences: np.ndarray) -> str:
 def _draw(sizes: list[int], curves: dict[float, dict[str, np.ndarray]], thresholds: dict[float, Any]) -> Figure:
     figure = Figure(figsize=(10.5, 4), layout="constrained")
     error, loss = figure.subplots(1, 2)
-    for (noise, found), shade in zip(curves.items(), SHADES, strict=False):
-        _band(error, sizes, found["test"], shade, f"test, label noise {noise:g}")
-        error.plot(sizes, np.nanmean(found["training"], 1), ":", color=shade, lw=1.2)
-        _band(loss, sizes, found["loss"], shade, f"label noise {noise:g}")
-        if (at := thresholds[noise]) is not None:
+    for (noise, curve), shade in zip(curves.items(), SHADES, strict=False):
+        _band(error, sizes, curve["test"], shade, f"test, label noise {noise:g}")
+        error.plot(sizes, np.nanmean(curve["training"], 1), ":", color=shade, lw=1.2)
+        _band(loss, sizes, curve["loss"], shade, f"label noise {noise:g}")
+        if (index := thresholds[noise]) is not None:
             for axes in (error, loss):
-                axes.axvline(sizes[at], color=shade, lw=0.8, ls="--")
+                axes.axvline(sizes[index], color=shade, lw=0.8, ls="--")
     error.plot([], [], ":", color="0.4", label="training")
     error.plot([], [], "--", color="0.4", lw=0.8, label=f"{FITTED:.0%} of the labels fitted")
     for axes in (error, loss):
