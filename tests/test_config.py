@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlpexp.config import checks, memory_checks, schema, unknown_keys
 from mlpexp.config.hparams import chosen
 from mlpexp.config.schema import Config, ModelConfig
+from mlpexp.data.data_sets import Sizes
 from mlpexp.runtime.errors import ConfigError
 
 # values as a person types them -> what the one sentence must hold
@@ -111,14 +112,14 @@ def test_depth_and_width_say_how_many_units_each_hidden_layer_has(typed: str, hi
 def test_parameters_are_counted_without_building_the_network(widths: list[int] | None):
     model = ModelConfig() if widths is None else ModelConfig(width=widths)
     sizes = [64, *model.hidden_sizes, 10]
-    assert memory_checks.num_parameters(model) == sum(a * b + b for a, b in pairwise(sizes))
+    assert memory_checks.num_parameters(model, 64, 10) == sum(a * b + b for a, b in pairwise(sizes))
     if widths and len(set(widths)) == 1:
         same = ModelConfig(width=widths[0], depth=len(widths))
-        assert memory_checks.num_parameters(same) == memory_checks.num_parameters(model)
+        assert memory_checks.num_parameters(same, 64, 10) == memory_checks.num_parameters(model, 64, 10)
 
 
 def test_a_network_of_a_million_units_fits_where_its_memory_is(monkeypatch):
-    needed = memory_checks.memory_needed(ModelConfig(width=1_000_000))
+    needed = memory_checks.memory_needed(ModelConfig(width=1_000_000), Sizes(64, 10, 1797))
     assert 2 * 2**30 < needed < 32 * 2**30  # 75 million parameters
     monkeypatch.setattr(memory_checks.portable, "total_memory", lambda: needed)
     parse("model.width=1000000")

@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 
 import mlpexp
-from mlpexp.config import checks, own_options, schema
+from mlpexp.config import checks, schema, user_options
 from mlpexp.config.schema import Config
 from mlpexp.engine.compiled.availability import unsupported_run
 from mlpexp.runtime import user_code
@@ -101,8 +101,8 @@ def rows(directory: Path) -> list[dict[str, str]]:
 
 def test_every_option_is_a_key_with_type_default_and_help(plugin):
     parsed()
-    assert set(own_options.keys()) == set(OPTIONS)
-    texts = {key: (default, text) for key, default, text in own_options.described()}
+    assert set(user_options.keys()) == set(OPTIONS)
+    texts = {key: (default, text) for key, default, text in user_options.described()}
     assert texts["model.options.slope"] == (0.5, "model.activation=bump only: how fast it falls")
     assert texts["optimizer.options.times"] == (1, "optimizer.name=heavy only (int)")
 

@@ -337,7 +337,9 @@ def test_networks_that_cannot_share_a_stack_are_refused():
 def test_the_number_of_parameters_follows_from_the_network_for_any_depth():
     for depth in (0, 1, 2, 3, 4, 9):
         model = ModelConfig(depth=depth, width=11)
-        assert memory_checks.num_parameters(model) == sum(
+        assert memory_checks.num_parameters(model, 64, 10) == sum(
             p.numel() for p in TorchMLP(Config(model=model), 64, 10).parameters()
         )
-    assert np.log10(memory_checks.num_parameters(ModelConfig(depth=10**9, width=11))) > 11  # without building it
+    assert (
+        np.log10(memory_checks.num_parameters(ModelConfig(depth=10**9, width=11), 64, 10)) > 11
+    )  # without building it

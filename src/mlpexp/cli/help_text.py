@@ -5,7 +5,7 @@ from textwrap import wrap
 
 from hydra.core.global_hydra import GlobalHydra
 
-from mlpexp.config import own_options, schema
+from mlpexp.config import schema, user_options
 from mlpexp.config.hydra_messages import GROUPS
 from mlpexp.config.overrides import spell
 from mlpexp.runtime.shell_commands import plain
@@ -62,7 +62,7 @@ def help_template() -> str:
         unnamed = [choice for choice in choices.get(key, ()) if choice not in text]
         listed = f"; one of {', '.join(choices[key])}" if unnamed and not isinstance(default, bool) else ""
         lines += _entry(f"{key}={spell(default)}", f"{text}{listed}", width)
-    for key, default, text in own_options.described():
+    for key, default, text in user_options.described():
         lines += _entry(f"{key}={spell(default)}", text, width)
     return "\n".join([*lines, TAIL.replace(SCRIPT, plain("train.py"))]).replace("$", "$$")  # Hydra replaces $NAME
 

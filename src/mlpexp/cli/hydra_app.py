@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.cli import automatic_directories, exit_codes
 from mlpexp.cli.help_text import help_template
-from mlpexp.config import checks, own_options, plugin_keys, run_names, schema, sweep_syntax
+from mlpexp.config import checks, plugin_keys, run_names, schema, sweep_syntax, user_options
 from mlpexp.config.hydra_messages import hydra_sentence, hydra_sentences, interpolation_sentence
 from mlpexp.config.overrides import parse as parse_override
 from mlpexp.data.data_sets import DATA_SETS
@@ -51,7 +51,7 @@ def register(words: Sequence[str] = ()) -> None:
     store = ConfigStore.instance()
     base = OmegaConf.create(schema.defaults())
     OmegaConf.set_struct(base.model, False)  # the arguments of a user-defined class are keys here
-    for section in own_options.SECTIONS:
+    for section in user_options.SECTIONS:
         OmegaConf.set_struct(base[section].options, False)
     store.store(name="schema", node=base)
     for name, entry in DATA_SETS.items():

@@ -12,10 +12,10 @@ from mlpexp.config import (
     loss_checks,
     model_checks,
     optimizer_checks,
-    own_options,
     schema,
     trainer_flags,
     user_network,
+    user_options,
     value_messages,
 )
 from mlpexp.config.field_types import PLUGINS
@@ -58,7 +58,7 @@ def parse(mapping: Mapping[str, Any], directory: Callable[[], Path] | None = Non
         problems += value_messages.messages(error)
     if cfg is None:
         raise ConfigError(problems)
-    cfg, wrong = own_options.settled(cfg, is_valid=_validity(error))
+    cfg, wrong = user_options.settled(cfg, is_valid=_validity(error))
     problems += wrong
     if error is None:  # contradictions of defaults that replaced refused values would be none of the user's
         problems += _contradictions(cfg)
@@ -225,11 +225,11 @@ def _missing_trackers(cfg: Config) -> Iterator[str]:
 
 def _unread_keys(cfg: Config) -> Iterator[str]:
     """One sentence for each key, such as `optimizer.betas`, that was set and that the chosen entry does not read."""
-    for section, entries in own_options.chosen_entries(cfg).items():
+    for section, entries in user_options.chosen_entries(cfg).items():
         if section == "data" or (section == "model" and cfg.model.target is not None):  # have checks of their own
             continue
         settings = getattr(cfg, section)
-        for (registry, chosen), (_, by) in zip(entries, own_options.SECTIONS[section], strict=True):
+        for (registry, chosen), (_, by) in zip(entries, user_options.SECTIONS[section], strict=True):
             for key, names in registry.readers.items():
                 default = schema.default_values()[f"{section}.{key}"]
                 if chosen not in names and getattr(settings, key) != default:

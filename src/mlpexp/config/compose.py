@@ -83,7 +83,7 @@ class Composer:
         return shared.choice, shared.edited(top)
 
     def _shared_part(self, spec: RunSpec) -> tuple["SharedPart", list[Override]]:
-        """What the run has in common with those that differ at the top level only, and its own values there."""
+        """The part that the run shares with those that differ at the top level only, and its values there."""
         groups: list[Override] = []  # choices of files
         below: list[Override] = []  # values below a group of keys
         top: list[Override] = []  # values at the top level
@@ -115,7 +115,7 @@ class Composer:
         return self._is_group[key] and not (override.value_text or "").startswith("{")
 
     def _by_hydra(self, spec: RunSpec) -> ComposedRun:
-        """What `run_job` does to the configuration before it runs the job."""
+        """The run composed by Hydra, as `run_job` prepares it before the job."""
         cfg = self.job_config(spec)
         with hydra_config(cfg):
             env_set = {key: str(value) for key, value in cfg.hydra.job.env_set.items()}

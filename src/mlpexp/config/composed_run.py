@@ -60,7 +60,7 @@ MakeFiles = Callable[[RunSpec, str], dict[str, str]]
 
 
 class SharedPart:
-    """What runs have in common that differ in values at the top level only.
+    """The common part of runs that differ in values at the top level only.
 
     Args:
         plain: the configuration without those values, not resolved.
@@ -122,7 +122,7 @@ class Choice:
         self.keys_of_texts = set[str]().union(*map(keys_read, self.texts))
 
     def shared_names(self, plain: Plain) -> dict[Any, Any]:
-        """What those of `texts` mean that mean the same for all runs which share a configuration."""
+        """The values of those `texts` that are the same for all runs which share a configuration."""
         names = {text: self._filled(text, None, plain) for text in self.texts if "${hydra" not in str(text)}
         if (sweep_dir := self._hydra_node.sweep_dir) in names:  # joining a path to an absolute one is faster
             names[sweep_dir] = absolute_directory(str(names[sweep_dir]), "")

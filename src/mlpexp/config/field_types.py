@@ -39,7 +39,7 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 # options of user-defined functions, by name
-OwnOptions = Annotated[dict[str, Any], AfterValidator(Options)]
+OptionValues = Annotated[dict[str, Any], AfterValidator(Options)]
 
 SCHEMA = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 

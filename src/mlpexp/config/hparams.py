@@ -5,7 +5,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from mlpexp.config import own_options, schema
+from mlpexp.config import schema, user_options
 from mlpexp.config.overrides import by_key, spell
 from mlpexp.config.schema import Config
 
@@ -29,7 +29,7 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
         value = schema.plain(read(cfg))
         if key == "model.depth":
             value = cfg.model.num_hidden
-        if key in own_options.NODES:
+        if key in user_options.NODES:
             values |= {f"{key}.{name}": _shown(option_value) for name, option_value in value.items()}
         elif key in ALWAYS_SHOWN or (value != default and not key.startswith(NEVER_SHOWN)):
             values[key] = _shown(value)
@@ -57,8 +57,8 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
         )
         if key == "model.depth" and cfg.model.target is None:
             value = cfg.model.num_hidden
-        elif key.rpartition(".")[0] in own_options.NODES:
-            value = own_options.value_of(cfg, key)
+        elif key.rpartition(".")[0] in user_options.NODES:
+            value = user_options.value_of(cfg, key)
         values[key] = _shown(value)
     return values
 

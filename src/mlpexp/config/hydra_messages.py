@@ -77,7 +77,7 @@ def hydra_sentence(error: BaseException) -> str:
 
 
 def _single_value_hint(override: overrides.Override) -> str:
-    """How to give one value that has commas in it, if this key takes one."""
+    """Advice how to type one value with commas in it; empty for keys that take none."""
     types = builtin_types(schema.field_types().get(override.key))
     if types & {list, tuple}:
         word = overrides.shell_quote(f"{override.key}=[{override.value_text}]")

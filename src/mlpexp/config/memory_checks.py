@@ -10,9 +10,10 @@ from mlpexp.runtime import portable
 
 
 def problems(model: ModelConfig, sizes: Sizes) -> Iterator[str]:
+    """One sentence if training the network on data of these sizes needs more memory than there is."""
     if model.target is not None:  # it is built to be checked
         return
-    needed, available = memory_needed(model, *sizes), portable.total_memory()
+    needed, available = memory_needed(model, sizes), portable.total_memory()
     if needed > available:
         depth = "" if model.depth is None else f"model.depth={model.depth} "
         parameters = num_parameters(model, sizes.features, sizes.classes)
@@ -23,7 +24,7 @@ def problems(model: ModelConfig, sizes: Sizes) -> Iterator[str]:
         )
 
 
-def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, samples: int = 1797) -> int:
+def memory_needed(model: ModelConfig, sizes: Sizes) -> int:
     """A rough upper estimate in bytes of what training takes, without building anything."""
     depth = model.num_hidden
     if isinstance(model.width, list):
@@ -31,13 +32,13 @@ def memory_needed(model: ModelConfig, inputs: int = 64, classes: int = 10, sampl
     else:
         widest, units = model.width, depth * model.width
     # weights, gradients, two of the optimizer, the checkpoints of the best and of the last epoch, one more to write
-    numbers = 7 * num_parameters(model, inputs, classes)
-    numbers += 2 * samples * widest + 5 * 256 * units  # evaluation in one piece, and the layers' diagnostics
+    numbers = 7 * num_parameters(model, sizes.features, sizes.classes)
+    numbers += 2 * sizes.samples * widest + 5 * 256 * units  # evaluation in one piece, and the layers' diagnostics
     return 4 * numbers + 20_000 * depth  # Python objects
 
 
-def num_parameters(model: ModelConfig, inputs: int = 64, classes: int = 10) -> int:
-    """Weights and biases of the network, without building it (an int `width` costs no loop over depth)."""
+def num_parameters(model: ModelConfig, inputs: int, classes: int) -> int:
+    """The number of parameters of the network, without building it; for an int `width` at no cost by depth."""
     depth = model.num_hidden
     without_dropout = replace(model, dropout=0.0)  # a list may have another length
     if isinstance(model.width, list) or depth <= 3:

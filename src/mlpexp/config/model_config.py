@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mlpexp.config.field_types import SCHEMA, Count, Flag, NonNegative, OwnOptions, Positive, Share, Text, Whole, choice
+from mlpexp.config.field_types import (
+    SCHEMA,
+    Count,
+    Flag,
+    NonNegative,
+    OptionValues,
+    Positive,
+    Share,
+    Text,
+    Whole,
+    choice,
+)
 from mlpexp.nn.activations import ACTIVATIONS
 from mlpexp.nn.initialisation import INITIALISERS
 from mlpexp.nn.network import NetworkSpec, multilayer_perceptron
@@ -60,7 +71,7 @@ class ModelConfig:
     """mup: weights and rates scale so that one best rate fits every width (Yang et al. 2022); for decay use adamw"""
     base_width: Count = 64
     """parametrization=mup only: the width at which it equals the standard parametrization"""
-    options: OwnOptions = Field(default_factory=Options)
+    options: OptionValues = Field(default_factory=Options)
     """options of your own activation or initialiser, e.g. model.options.slope=0.3"""
     _target_: Text | None = None
     """your own network: a class of torch.nn.Module, e.g. my_module.MyNetwork; its arguments are keys of model"""
@@ -106,7 +117,7 @@ class ModelConfig:
 
     @property
     def activation_value(self) -> float | Options | None:
-        """Of the activation's own key or options; None where it has none, or their defaults."""
+        """The value of the activation's key or options; None where it has none, or they have their defaults."""
         if declared := ACTIVATIONS.options_of(self.activation):
             return Options({key: value for key, value in self.options.items() if key in declared}) or None
         if (key := ACTIVATIONS[self.activation].key) is None:

@@ -100,7 +100,7 @@ class PlainConfig:
         return self._result(match["function"], repr(value), lambda call: f"${{{call}:${{argument}}}}", value)
 
     def _result(self, function: str, key: str, interpolation: Callable[[str], str], argument: Any) -> Any:
-        """What OmegaConf makes of an interpolation that calls a function; each is asked for once."""
+        """OmegaConf's result of an interpolation that calls a function; each is computed once."""
         if (function, key) not in self._results:
             node = OmegaConf.create({"argument": argument, "result": interpolation(function)})
             self._results[function, key] = node.result

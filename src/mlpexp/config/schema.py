@@ -130,7 +130,7 @@ class Config:
 
     @property
     def trackers(self) -> tuple[str, ...]:
-        """Where the run is recorded beside its own directory, each once."""
+        """The trackers that record the run beside its directory, each once."""
         return tuple(dict.fromkeys(name for name in self.tracker if name not in (TENSORBOARD, NONE)))
 
     @property
@@ -139,7 +139,7 @@ class Config:
         return self.prune.every or max(1, self.trainer.max_epochs // (self.prune.rounds + 1))
 
     def prunings_before(self, epoch: int) -> int:
-        """How often the run has been pruned when `epoch` begins, from 0."""
+        """The number of prunings before `epoch`, from 0."""
         if self.prune.fraction is None or epoch < 0:
             return 0
         return min(self.prune.rounds, epoch // self.epochs_before_pruning)
@@ -169,7 +169,7 @@ class Config:
 
     @property
     def loss_function(self) -> LossFunction:
-        """What is minimised."""
+        """The loss that is minimised."""
         settings = self.loss
         name = settings.name or DEFAULTS[self.data.learns]
         return LossFunction(name, settings.label_smoothing, settings.delta, Options(settings.options))

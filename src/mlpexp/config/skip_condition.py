@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from mlpexp.config import own_options, schema
+from mlpexp.config import schema, user_options
 from mlpexp.config.unknown_keys import unknown_key
 from mlpexp.runtime.errors import ConfigError, UserError
 
@@ -57,7 +57,7 @@ class SkipCondition:
             if len(text) > MAX_LENGTH:
                 raise ValueError("it is too long")
             self._tree = ast.parse(text.strip(), mode="eval").body
-            self._keys = frozenset([*schema.field_types(), *own_options.keys(), *added])
+            self._keys = frozenset([*schema.field_types(), *user_options.keys(), *added])
             names = list(_names(self._tree))
             words = {word for name in names for word in _choices(name)}
             wrong = dict(self._wrong_choices())

@@ -13,7 +13,7 @@ from mlpexp.config.field_types import (
     Flag,
     NonNegative,
     OpenShare,
-    OwnOptions,
+    OptionValues,
     Positive,
     Share,
     Whole,
@@ -38,7 +38,7 @@ class LossConfig:
     """share of each class that training spreads over all classes; validation and test are not smoothed"""
     delta: Positive = 1.0
     """huber only: the absolute error from which the loss is linear; of values in their standard deviations"""
-    options: OwnOptions = Field(default_factory=Options)
+    options: OptionValues = Field(default_factory=Options)
     """options of your own loss, e.g. loss.options.margin=2"""
 
 
@@ -90,7 +90,7 @@ class OptimizerConfig:
     """epochs of linear warm-up before the schedule"""
     warmup_steps: Whole = 0
     """steps of linear warm-up before the schedule, instead of warmup_epochs"""
-    options: OwnOptions = Field(default_factory=Options)
+    options: OptionValues = Field(default_factory=Options)
     """options of your own optimizer or schedule, e.g. optimizer.options.rho=0.1"""
 
 

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 
-from mlpexp.config import own_options, plugin_keys, schema
+from mlpexp.config import plugin_keys, schema, user_options
 from mlpexp.config.trainer_flags import trainer_flags
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import did_you_mean
@@ -31,7 +31,7 @@ def unknown_key(key: str) -> str:
         return plugin_keys.unknown_key(key)
     group, _, short_name = key.rpartition(".")
     candidates = [name for name in schema.default_values() if name not in schema.NOT_TYPED]
-    candidates += own_options.keys()
+    candidates += user_options.keys()
     same_name = [
         name for name in candidates if name.rsplit(".", 1)[-1] == short_name
     ]  # without its group, such as lr=0.1

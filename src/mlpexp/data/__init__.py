@@ -80,5 +80,5 @@ def prepare(cfg: DataConfig) -> "Prepared":
 
 
 def forget() -> None:
-    """Load data sets anew from now on: the code that loads one has changed."""
+    """Clear the cache of data sets, because the code that loads one has changed."""
     _load.cache_clear()

@@ -1,4 +1,4 @@
-"""What a cell of a table means: numbers by an exact grammar, and one canonical text for equal labels and categories.
+"""The values of a table's cells: numbers by an exact grammar, and one canonical text for equal labels and categories.
 
 A number is an optional sign, ASCII digits with at most one decimal mark, and an optional exponent (`e` or `E` with
 digits). Digits may be grouped in threes by a thousands mark where `data.thousands` names one. Nothing else is a number:
@@ -45,7 +45,7 @@ _LEADING_ZERO = re.compile(r"[+-]?0\d", re.ASCII)
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """How a file writes numbers."""
+    """The notation of numbers in a file."""
 
     decimal: Decimal = "point"
     thousands: Thousands | None = None

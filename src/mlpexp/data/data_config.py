@@ -15,7 +15,7 @@ from mlpexp.config.field_types import (
     Name,
     NonNegative,
     OpenShare,
-    OwnOptions,
+    OptionValues,
     Seed,
     Share,
     Text,
@@ -87,7 +87,7 @@ class DataConfig:
     """generated data only: standard deviation of the noise on each coordinate (of a blob: its own)"""
     classes: Annotated[int, Field(ge=2, strict=True)] = 3
     """spirals and blobs only: number of classes"""
-    options: OwnOptions = Field(default_factory=Options)
+    options: OptionValues = Field(default_factory=Options)
     """options of your own data set, e.g. data.options.wave=2"""
 
     @property
@@ -108,11 +108,11 @@ class DataConfig:
         return DataConfig(name=self.name, **{key: getattr(self, key) for key in keys})
 
     def batch(self, samples: int) -> int:
-        """Samples per step, of so many training samples."""
+        """Samples per step, with `samples` training samples."""
         return max(1, samples) if self.batch_size == "full" else self.batch_size
 
     def steps(self, samples: int) -> int:
-        """Steps per epoch, of so many training samples."""
+        """Steps per epoch, with `samples` training samples."""
         return -(-samples // self.batch(samples))
 
     def relative_to(self, directory: Callable[[], Path]) -> "DataConfig":

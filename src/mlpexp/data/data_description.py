@@ -1,4 +1,4 @@
-"""What a checkpoint stores about the data that its network was trained on, as plain builtins."""
+"""The description of the training data that a checkpoint stores, as plain builtins."""
 
 from dataclasses import asdict
 from typing import Annotated, Any

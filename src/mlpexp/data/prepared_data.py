@@ -76,7 +76,7 @@ class Prepared:
 
     @property
     def digest(self) -> str:
-        """Of the data before it was transformed."""
+        """The digest of the data before it was transformed."""
         return self.table.digest
 
     @property

@@ -1,4 +1,4 @@
-"""How raw samples become a network's inputs: fitted to the training part by scikit-learn, kept as plain numbers.
+"""Preprocessing of raw samples to a network's inputs: fitted to the training part by scikit-learn, kept as numbers.
 
 A checkpoint carries the fitted values as builtins; they are applied with numpy alone. A test compares the result with
 scikit-learn's own `transform`.
@@ -59,7 +59,7 @@ def fit(table: Table, train: NDArray[np.int64], missing: str) -> "Features":
 
 
 class TargetScale(NamedTuple):
-    """How the values of a regression are standardised: each becomes (value - shift) / scale."""
+    """The standardisation of a regression's values: each becomes (value - shift) / scale."""
 
     shift: list[float]
     scale: list[float]

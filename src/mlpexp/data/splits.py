@@ -1,4 +1,4 @@
-"""Which samples train, validate and test: stratified by class, a pure function of the data seed."""
+"""The split into training, validation and test samples: stratified by class, a pure function of the data seed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -103,7 +103,7 @@ def _take(among: Indices, labels: NDArray[np.int64], share: float, seed: int) ->
 
 
 def _smallest(labels: NDArray[np.int64], part: Indices) -> int:
-    """How many samples of its rarest class `part` has."""
+    """The number of samples of the rarest class in `part`."""
     return int(np.bincount(labels[part], minlength=labels.max() + 1).min())
 
 

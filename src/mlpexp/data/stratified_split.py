@@ -32,7 +32,7 @@ def stratified_split(labels: Integers, num_taken: int, seed: int) -> tuple[Integ
 
 
 def _shares(counts: Integers, total: int, generator: np.random.RandomState) -> Integers:
-    """How many of `total` samples each class gets, (K,): its share, rounded to that sum, ties at random."""
+    """The number of samples of each class among `total`, (K,): its share, rounded to that sum, ties at random."""
     exact = counts / counts.sum() * total
     shares = np.floor(exact)
     remainder = exact - shares

@@ -35,7 +35,7 @@ class Table(NamedTuple):
         return len(self.target_names or self.class_names)
 
     def content_digest(self) -> str:
-        """SHA-256 of the arrays and names, for data sets that state no digest of their own."""
+        """SHA-256 of the arrays and names, for data sets without another digest."""
         content = hashlib.sha256(repr((self.class_names, self.names, self.category_names, self.image_shape)).encode())
         for array in (self.inputs, self.labels):
             content.update(f"{array.dtype.str}{array.shape}".encode())

@@ -41,7 +41,7 @@ def _digest_of_files(files: tuple[tuple[Any, ...], ...]) -> str:
 
 
 def digest_of(contents: Mapping[str, bytes]) -> str:
-    """Of the bytes of one file, or of several with the keys that name them."""
+    """SHA-256 of the bytes of one file, or of several files with the keys that name them."""
     digests = {key: hashlib.sha256(content).hexdigest() for key, content in contents.items()}
     if len(digests) == 1:
         return next(iter(digests.values()))

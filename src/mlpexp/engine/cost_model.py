@@ -28,7 +28,7 @@ def step_cost_us(sizes: Sequence[int], batch_size: int, num_runs: int, activatio
 
 
 def evaluation_cost_us(sizes: Sequence[int], samples: int, num_runs: int) -> float:
-    """Microseconds for evaluating so many samples of every run."""
+    """Microseconds for evaluating `samples` samples of every run."""
     return FORWARD * (step_cost_us(sizes, samples, num_runs) - step_cost_us(sizes, 0, num_runs))
 
 

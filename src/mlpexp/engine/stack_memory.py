@@ -15,18 +15,18 @@ CUDA = ("cuda", "gpu", "auto")  # names of accelerators that may be a GPU
 
 
 def parameter_bytes(network: NetworkSpec) -> int:
-    """Of one run's parameters."""
+    """Bytes of one run's parameters."""
     return FLOAT * network.num_parameters
 
 
 def bytes_per_run(network: NetworkSpec, samples: int, batch_size: int, *, is_weighted: bool) -> int:
-    """Of a run on the CPU: parameters, an epoch's order, labels and outcomes, a batch's activations."""
+    """Bytes of a run on the CPU: parameters, an epoch's order, labels and outcomes, a batch's activations."""
     per_sample = 2 * INDEX + INDEX + FLOAT + 1 + (INDEX if is_weighted else 0)
     return COPIES * parameter_bytes(network) + samples * per_sample + _batch_bytes(network, batch_size)
 
 
 def device_bytes_per_run(network: NetworkSpec, samples: int, evaluated: int, batch_size: int) -> int:
-    """Of a run on a GPU; an epoch's index, labels, losses and predictions are there by sample and by step."""
+    """Bytes of a run on a GPU, which holds an epoch's index, labels, losses and predictions by sample and by step."""
     per_sample = 2 * (4 * INDEX + 2 * FLOAT)
     return (
         DEVICE_COPIES * parameter_bytes(network)
@@ -36,7 +36,7 @@ def device_bytes_per_run(network: NetworkSpec, samples: int, evaluated: int, bat
 
 
 def free_device_bytes(accelerator: str, flags: Mapping[str, Any] = {}) -> int | None:
-    """For one stack on the GPU that a Trainer with these flags uses; None where it uses none."""
+    """Bytes for one stack on the GPU that a Trainer with these flags uses; None where it uses none."""
     if accelerator not in CUDA:
         return None
     import torch

@@ -3,9 +3,9 @@
 Each decorator takes a function, checks it with a few numbers, and adds it to the registry of its kind under its name.
 """
 
-from mlpexp.extend.own_data import data_set
-from mlpexp.extend.own_functions import activation, initialiser, schedule
-from mlpexp.extend.own_optimizer import optimizer
-from mlpexp.extend.own_scores import loss, measure, metric
+from mlpexp.extend.user_data import data_set
+from mlpexp.extend.user_functions import activation, initialiser, schedule
+from mlpexp.extend.user_optimizer import optimizer
+from mlpexp.extend.user_scores import loss, measure, metric
 
 __all__ = ["activation", "data_set", "initialiser", "loss", "measure", "metric", "optimizer", "schedule"]

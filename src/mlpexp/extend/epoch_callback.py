@@ -47,7 +47,7 @@ class EpochCallback(Protocol):
 
 
 def columns_of(callbacks: Mapping[str, EpochCallback], view: StackView) -> list[dict[str, float]]:
-    """What the callbacks return for each run, by column.
+    """The columns that the callbacks return for each run.
 
     Args:
         callbacks: by their names in the configuration.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlpexp.runtime import user_code
-from mlpexp.runtime.declared_options import Declared, OwnOption, options_of
+from mlpexp.runtime.declared_options import Declared, DeclaredOption, options_of
 from mlpexp.runtime.errors import UserError, described
 from mlpexp.runtime.registry import Registry
 from mlpexp.runtime.user_imports import user_line
@@ -45,7 +45,7 @@ class Guard:
         if not _NAME.fullmatch(self.name):
             raise UserError(f"the {self.description} has no name that can be typed; give one, e.g. {kind}(name='mine')")
 
-    def options(self) -> dict[str, OwnOption]:
+    def options(self) -> dict[str, DeclaredOption]:
         """The options that the function declares.
 
         Raises:
@@ -81,7 +81,7 @@ class Guard:
             raise self.error(f"raised {described(error)}{user_line(error)}") from error
 
     def checked(self, result: Any, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-        """What a function returned, if it is a tensor of this shape and type (any floating-point type for None)."""
+        """The result of a function, if it is a tensor of this shape and type (any floating-point type for None)."""
         if not isinstance(result, Tensor):
             raise self.error(f"returned {_article(type(result).__name__)}, not a tensor of shape {tuple(shape)}")
         if tuple(result.shape) != tuple(shape):
@@ -97,6 +97,22 @@ class Guard:
             bad = values[~torch.isfinite(values)][0].item()
             raise self.error(f"returned {bad} {condition}")
         return values
+
+    def gradient(self, function: Callable[[Tensor], Tensor], x: Tensor, missing: str) -> Tensor:
+        """The derivative of the sum of `function(x)` by autograd, in the shape of x.
+
+        Args:
+            missing: the problem where the result does not depend on x for autograd.
+
+        Raises:
+            UserError: it does not.
+        """
+        with torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_()
+            result = function(leaf)
+            if not result.requires_grad:
+                raise self.error(missing)
+            return torch.autograd.grad(result.sum(), leaf)[0]
 
     @contextmanager
     def read_only(self, *tensors: Tensor) -> Iterator[None]:

@@ -136,7 +136,7 @@ def _prune_run_(
     masks: Mapping[str, Tensor],
     earlier: Mapping[str, Tensor],
 ) -> None:
-    """Prune one run after so many rounds, and return it to `earlier` or initial values with `prune.rewind`."""
+    """Prune one run for the round number `rounds`; with `prune.rewind` return it to `earlier` or initial values."""
     matrices = network.weight_names
     share = pruned_share(cfg.prune.fraction, cfg.prune.rounds, rounds)
     prune_([parameters[name] for name in matrices], [masks[name] for name in matrices], share)

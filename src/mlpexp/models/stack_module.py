@@ -182,7 +182,7 @@ class StackModule(LightningModule):
         self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
 
     def _call_back(self, measured: Mapping[str, Tensor]) -> list[dict[str, float]]:
-        """What the callbacks return for each run that is training, by column."""
+        """The columns that the callbacks return for each run that is training."""
         if not self._callbacks:
             return []
         view = StackView(
@@ -263,7 +263,7 @@ class StackModule(LightningModule):
         """A run as it is in `last`; it shares its record with this module.
 
         Args:
-            copy: tensors are in memory of their own, for a state that is kept when the stack is gone.
+            copy: copy the tensors, for a state that is kept after the stack is deleted.
             tensors: False leaves them out, for a run of which only numbers are kept.
         """
         row = Snapshot.row if copy else Snapshot.view

@@ -43,7 +43,7 @@ def record_hits(
 
 
 def record_confusion(records: Sequence[RunRecord], tested: Outcomes) -> None:
-    """Record the confusion matrices of the runs whose test metrics are finite; of regressions there are none."""
+    """Record the confusion matrices of the runs whose test metrics are finite; regressions have none."""
     if tested.predictions is None:
         return
     for record, matrix in zip(records, confusion(tested).tolist(), strict=True):

@@ -20,7 +20,7 @@ from mlpexp.nn.weight_averaging import AVERAGE
 
 @dataclass
 class RunRecord:
-    """What one run has recorded, alone or in a stack, in plain numbers."""
+    """The records of one run, alone or in a stack, in plain numbers."""
 
     progress: Progress
     history: list[dict[str, float]] = field(default_factory=list)
@@ -89,11 +89,11 @@ class Snapshot:
                 mine.index_copy_(0, target, theirs.index_select(0, source))
 
     def row(self, run: int) -> "Snapshot":
-        """One run alone, in memory of its own on the host, with R = 1."""
+        """One run, copied to the host, with R = 1."""
         return self.view(run)._map(lambda values: values.to("cpu", copy=True))
 
     def view(self, run: int) -> "Snapshot":
-        """One run alone, in the memory of the stack, with R = 1."""
+        """One run as a view of the stack's tensors, with R = 1."""
         return self._map(lambda values: values[run : run + 1])
 
     def fill(self, rows: Sequence["Snapshot"]) -> None:

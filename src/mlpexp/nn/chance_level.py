@@ -1,6 +1,6 @@
 """Whether a trained network is better than guessing, by its accuracy and loss on the training samples.
 
-A guesser knows only how common each class is. Its best accuracy is the share of the commonest class, and its best
+A guesser uses only the shares of the classes. Its best accuracy is the share of the commonest class, and its best
 cross-entropy the entropy of the class shares. In a regression it answers with a constant.
 
 Letters: n samples, T targets.

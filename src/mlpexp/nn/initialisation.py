@@ -112,8 +112,8 @@ class InitialSettings(WidthSettings, Protocol):
 def initialise(network: NetworkSpec, settings: InitialSettings, seed: int) -> dict[str, Tensor]:
     """The initial parameters and running statistics of a network by name, float32.
 
-    The random stream is its own: `torch.manual_seed(seed)` followed by `nn.Linear` modules gives the same
-    numbers as init=torch, and the caller's global stream is left alone.
+    The values are drawn from a new generator; torch's global generator is not changed. With init=torch they equal those
+    of `nn.Linear` modules after `torch.manual_seed(seed)`.
     """
     parameters = {name: torch.empty(shape) for name, shape in network.tensors.items()}
     initialise_(parameters, network, settings, seed)

@@ -1,7 +1,7 @@
-"""The kinds of layers: each knows its parameters, its module of torch, and its forward and backward pass by hand.
+"""The kinds of layers: each defines its parameters, its module of torch, and its forward and backward pass by hand.
 
 A layer of a stack has a leading run axis in all tensors; parameters and values of one run have none. A new kind is a
-class here or in a module of its own (`normalisation.py`). The torch engine has kernels for the kinds of this project,
+class here or in another module (`normalisation.py`). The torch engine has kernels for the kinds of this project,
 and calls the methods of any other kind as they are.
 
 Some kinds behave differently in training. The tensors that are passed to the methods distinguish the cases:
@@ -31,7 +31,7 @@ class LayerSpec(ABC):
     Class attributes:
         group: the attribute of the network's module that lists the layers of this kind, so that their parameters are
             named `{group}.{i}.{parameter}`; empty for kinds without tensors.
-        noise: the names of tensors that are drawn anew in each training step.
+        noise: the names of tensors that are drawn in each training step.
     """
 
     group: ClassVar[str] = ""
@@ -58,7 +58,7 @@ class LayerSpec(ABC):
 
     @property
     def stack_key(self) -> object:
-        """What is equal in the layers of runs that share a stack; by default the whole layer."""
+        """The properties that must be equal for runs to share a stack; by default the whole layer."""
         return self
 
     def initialise_(self, parameters: Mapping[str, Tensor], generator: Generator) -> None:

@@ -1,4 +1,4 @@
-"""How the training loss of a network varies around its weights: noise of its gradient, its largest curvature.
+"""The training loss of a network around its weights: the noise of its gradient and its largest curvature.
 
 Both differentiate the mean loss of a few samples, all of equal weight, without dropout. Precision is double, except for
 user-defined networks. Batch normalisation uses the statistics of each batch, as in training; a user-defined network is
@@ -22,7 +22,7 @@ TOLERANCE = 1e-3  # of the eigenvalue
 
 
 class GradientNoise(NamedTuple):
-    """What McCandlish et al. (2018), appendix A.1, estimate of a gradient G, for each run (R,).
+    """The estimates of McCandlish et al. (2018), appendix A.1, for a gradient G of each run (R,).
 
     Attributes:
         square: |G|², without bias: it may be negative where the noise is much larger.
@@ -98,7 +98,7 @@ def top_hessian_eigenvalue(
 def _top_eigenvalue(
     network: NetworkSpec, tensors: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, loss: LossFunction
 ) -> Tensor:
-    """Of one run (R = 1), a scalar."""
+    """The eigenvalue of one run (R = 1), a scalar."""
     with torch.enable_grad():
         parameters, losses = _losses(network, tensors, inputs, labels, loss)
         gradient = _flat(torch.autograd.grad(losses.sum(), parameters, create_graph=True, materialize_grads=True))[0]

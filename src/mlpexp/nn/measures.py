@@ -52,7 +52,7 @@ class Probe:
 
     @cached_property
     def gradient_noise(self) -> GradientNoise:
-        """Of these samples; three measures read it."""
+        """The noise of the gradient on these samples, computed once for the three measures that read it."""
         return gradient_noise(self.network, self.parameters, self.inputs, self.labels, self.loss)
 
     def _hidden(self, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -29,9 +29,9 @@ def columns(*parts: str, names: Sequence[str] | None = None, num_outputs: int = 
 
 
 def all_parts(column_names: Iterable[str]) -> list[str]:
-    """For columns of some parts those of every part, in order; where there are none, the usual ones.
+    """The columns of the same metrics for every part, in order; without columns the default ones.
 
-    What is not a metric of the registry, such as the share of pruned weights, keeps the parts that it has.
+    A column that is no metric of the registry, such as the share of pruned weights, keeps its parts.
     """
     column_names = list(column_names)
     names = {name for column in column_names if _split(name := column.partition("/")[2])[0] in METRICS}
@@ -73,7 +73,7 @@ def metric_of(column: str) -> Metric:
 
 
 def higher_is_better(column: str) -> bool:
-    """Which of two values of a column is better; raises as `metric_of`."""
+    """Whether larger values of a column are better; raises as `metric_of`."""
     return metric_of(column).higher_is_better
 
 

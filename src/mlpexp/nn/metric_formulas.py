@@ -82,7 +82,7 @@ def brier(outcomes: Outcomes) -> Tensor:
 
 
 def _of_labels(values: Tensor, outcomes: Outcomes) -> Tensor:
-    """Of values of each class (R, n, C) those of the samples' true classes, (R, n, 1)."""
+    """The values (R, n, C) of the samples' true classes, (R, n, 1)."""
     return values.gather(-1, outcomes.labels.expand(values.shape[:-1]).unsqueeze(-1))
 
 

@@ -60,7 +60,7 @@ class Metric:
 
 
 def _optional_metric(label: str, **fields: object) -> Metric:
-    """A metric that is recorded where it is chosen; larger is better unless said otherwise."""
+    """A metric that is recorded only where it is chosen; by default larger values are better."""
     defaults: dict[str, object] = {"unit": "", "higher_is_better": True, "recorded": False}
     return Metric(label=label, **{**defaults, **fields})  # type: ignore[arg-type]
 

@@ -65,7 +65,7 @@ class NetworkSpec:
 
     @cached_property
     def stack_key(self) -> tuple[object, ...]:
-        """What is equal in the networks of runs that share a stack."""
+        """The properties that must be equal for runs to share a stack."""
         return tuple(layer.stack_key for layer in self.layers)
 
     @cached_property
@@ -139,8 +139,8 @@ def multilayer_perceptron(
         value: of the activation's own key, e.g. the negative slope of leaky_relu, or of its options.
         norm: a name in `NORMS`; `pre` is before the activation, `post` after it.
         dropout: the rate after each hidden layer; empty for none.
-        block_depth: so many hidden layers at a time, from the first, are a residual block where the block has as many
-            inputs as outputs.
+        block_depth: the hidden layers in a residual block, counted from the first; a block has a skip connection where
+            it has as many inputs as outputs.
     """
     chunks, activate = (2, Gate) if ACTIVATIONS[activation].gated else (1, Activate)
     layers: list[LayerSpec] = [Dropout(inputs, input_dropout, 0)] if input_dropout else []
@@ -162,7 +162,7 @@ def multilayer_perceptron(
 
 
 class Trace(NamedTuple):
-    """What a forward pass leaves for the backward pass: the inputs, then the output of each layer."""
+    """The values of a forward pass that the backward pass reads: the inputs, then the output of each layer."""
 
     values: list[Tensor]
 
@@ -231,9 +231,9 @@ def _layer_arguments(
 def training_tensors(
     network: NetworkSpec, tensors: Mapping[str, Tensor], inputs: Tensor, seed: int, epoch: int, step: int
 ) -> dict[str, Tensor]:
-    """What one run's forward pass reads in a training step: the parameters, and the masks of this step.
+    """The tensors that one run's forward pass reads in a training step: the parameters, and the masks of this step.
 
-    A batch of one sample has no statistics of its own: the running ones are used for it, and stay as they are.
+    A batch of one sample has no statistics: it is normalised by the running statistics, which do not change.
 
     Args:
         tensors: parameters and running statistics by full name.

@@ -1,4 +1,4 @@
-"""What a network gave for some samples, from which every metric is computed.
+"""Losses and predictions of a network for some samples, from which every metric is computed.
 
 Letters: R runs (the axis may be absent), N samples of the data, n samples, C outputs (classes or targets).
 """
@@ -45,13 +45,13 @@ class Outcomes(NamedTuple):
         return self._replace(losses=losses, scale=scale)
 
     def classes(self) -> Tensor:
-        """The predicted classes; raises where there are none."""
+        """The predicted classes; raises `ValueError` in a regression."""
         if self.predictions is None:
             raise ValueError("a regression predicts no classes")
         return self.predictions
 
     def logits(self) -> Tensor:
-        """The outputs (R, n, C) in double precision; raises where they were not kept."""
+        """The outputs (R, n, C) in double precision; raises `ValueError` where they were not kept."""
         if self.outputs is None:
             raise ValueError("the outputs of the network were not kept")
         return self.outputs.double()

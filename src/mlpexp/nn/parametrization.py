@@ -116,7 +116,7 @@ def has_own_decay(optimizer: StepSettings) -> bool:
 
 
 def _roles(network: NetworkSpec) -> Iterator[tuple[str, int, str]]:
-    """Of each parameter: its name, the number of its dense layer or of the one below its norm, and its kind."""
+    """Name, layer number and kind (weight, bias, norm) of each parameter; a norm has the number of the layer below."""
     i = -1
     for layer, names in zip(network.layers, network.names, strict=True):
         if isinstance(layer, Linear):

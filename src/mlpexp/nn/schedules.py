@@ -132,7 +132,7 @@ def rate_factor(
     steps: int = 1,
     reduced: float = 1.0,
 ) -> float:
-    """What `settings.lr` is multiplied by in `epoch`, from 0, of `max_epochs`: linear warm-up, then the schedule.
+    """The factor of `settings.lr` in `epoch`, from 0, of `max_epochs`: linear warm-up, then the schedule.
 
     Args:
         averaging: from its start on, its own learning rate is approached from the one before, as by

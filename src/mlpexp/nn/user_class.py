@@ -84,7 +84,7 @@ def takes_any(cls: type[nn.Module]) -> bool:
 
 
 def construct(cls: type[nn.Module], target: str, arguments_json: str, sizes: tuple[int, int], seed: int) -> nn.Module:
-    """A module with the initial weights that its own constructor draws with this seed; the random state is restored.
+    """A module whose constructor has drawn the initial weights with this seed; the random state is restored.
 
     Args:
         arguments_json: its own arguments.
@@ -158,7 +158,7 @@ def _installed(top: str, file: Path) -> str | None:
 
 
 def _current_digest(name: str, file: Path) -> str:
-    """The digest of a module's source as it is now; where it has changed since the import, it is imported anew."""
+    """The digest of a module's present source. A module whose source has changed is removed, to be imported again."""
     files = source_digest.source_files(file)
     stamps = user_imports.file_stamps(files)
     cached = _digests.get(name)

@@ -86,7 +86,7 @@ class UserModule(LayerSpec):
         raise NotImplementedError("a module of the user's has no derivative by hand")
 
     def template(self, device: torch.device | None = None) -> nn.Module:
-        """A module that gives the forward pass; its own parameters are not used."""
+        """A module that computes the forward pass with parameters that are passed to it."""
         return _template(self, str(device or "cpu"))
 
     def built(self, seed: int) -> nn.Module:
@@ -141,7 +141,7 @@ def _batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def _use_running_statistics(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """A batch of one sample has no statistics of its own: it is normalised by the running ones."""
+    """A batch of one sample has no statistics: the running ones normalise it."""
     if module.training and len(inputs[0]) == 1:
         for norm in _batch_norms(module):
             norm.eval()

@@ -20,7 +20,7 @@ class Options(dict[str, Any]):
 
 
 @dataclass(frozen=True)
-class OwnOption:
+class DeclaredOption:
     """One option.
 
     Attributes:
@@ -43,7 +43,7 @@ class Declared:
         make: values -> the entry with these values.
     """
 
-    options: Mapping[str, OwnOption]
+    options: Mapping[str, DeclaredOption]
     make: Callable[[Mapping[str, Any]], Any]
     _made: dict[Options, Any] = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ class Declared:
         return self._made[key]
 
 
-def options_of(function: Callable[..., Any]) -> dict[str, OwnOption]:
+def options_of(function: Callable[..., Any]) -> dict[str, DeclaredOption]:
     """The options that a function, or a class, declares.
 
     Raises:
@@ -76,7 +76,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, OwnOption]:
     return {parameter.name: _option(parameter, hints.get(parameter.name)) for parameter in keyword_only}
 
 
-def _option(parameter: inspect.Parameter, annotation: Any) -> OwnOption:
+def _option(parameter: inspect.Parameter, annotation: Any) -> DeclaredOption:
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError  # late: few plugins have options
     from pydantic.errors import PydanticSchemaGenerationError
     from pydantic.fields import FieldInfo
@@ -111,4 +111,4 @@ def _option(parameter: inspect.Parameter, annotation: Any) -> OwnOption:
     arms = get_args(annotation) if hasattr(annotation, "__metadata__") else (annotation,)
     described = [item.description for item in arms[1:] if isinstance(item, FieldInfo) and item.description]
     shown = getattr(arms[0], "__name__", None) if isinstance(arms[0], type) and not get_args(arms[0]) else None
-    return OwnOption(name, shown or str(arms[0]).replace("typing.", ""), default, (described or [""])[0], check)
+    return DeclaredOption(name, shown or str(arms[0]).replace("typing.", ""), default, (described or [""])[0], check)

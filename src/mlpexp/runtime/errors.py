@@ -16,7 +16,7 @@ class _ShortInNotebooks(BaseException):
     """An exception of which a notebook shows the message and the line of the user's code, without further frames."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of a traceback."""
+        """The lines that IPython shows in place of a traceback."""
         frames = traceback.extract_tb(self.__traceback__)
         users = list(takewhile(lambda frame: not Path(frame.filename).is_relative_to(_PACKAGE), frames))
         message = f"{type(self).__name__}: {self}"
@@ -32,7 +32,7 @@ class Error(_ShortInNotebooks, Exception):
 
 
 class UserError(Error):
-    """What was given cannot be done; the message says what was given, what is allowed, how to fix it (exit code 2)."""
+    """An error of the user; the message says what was given, what is allowed, how to fix it (exit code 2)."""
 
 
 class ConfigError(UserError):

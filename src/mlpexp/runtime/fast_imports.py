@@ -96,7 +96,7 @@ class _Loader(Loader):
 
 
 class _Deferred(ModuleType):
-    """A module whose code runs when a name is asked for that is not among `names`."""
+    """A module whose code runs when an attribute is read that is not among `names`."""
 
     def __init__(self, name: str, loader: Loader, names: Names) -> None:
         super().__init__(name)

@@ -91,7 +91,7 @@ def end_with_parent(parent: int) -> None:
 
 
 def watch_parent(parent: int, grace_s: float = 0.0) -> None:
-    """End this process, with exit code 1, within `WATCH_S` of the end of its parent, or so many seconds later."""
+    """End this process, with exit code 1, `grace_s` seconds after its parent has ended, which `WATCH_S` may delay."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -125,7 +125,7 @@ def lock(handle: int, *, shared: bool = False, wait: bool = False) -> bool | Non
 
 
 def sync(handle: int) -> None:
-    """Wait until the disk has the file's content; macOS needs a call of its own for that."""
+    """Wait until the disk has the file's content; macOS needs another call for that."""
     if fcntl is not None and hasattr(fcntl, "F_FULLFSYNC"):
         try:
             fcntl.fcntl(handle, fcntl.F_FULLFSYNC)

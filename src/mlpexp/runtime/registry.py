@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from mlpexp.runtime import user_code
-from mlpexp.runtime.declared_options import Declared, OwnOption
+from mlpexp.runtime.declared_options import Declared, DeclaredOption
 from mlpexp.runtime.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def _changed(self) -> None:
         vars(self).pop("readers", None)
 
-    def options_of(self, name: str) -> Mapping[str, OwnOption]:
+    def options_of(self, name: str) -> Mapping[str, DeclaredOption]:
         """The options that an entry declares; none for most, and for names that are not registered."""
         return self._declared[name].options if name in self._declared else {}
 

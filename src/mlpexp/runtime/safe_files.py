@@ -114,7 +114,7 @@ def _opened(path: str | Path, limit: int, *, follow: bool) -> tuple[int, int]:
 
 
 def _explained(path: str | Path, error: OSError | ValueError) -> Exception:
-    """The exception to raise for what a system call said of `path`."""
+    """The exception to raise for an error of a system call with `path`."""
     if not isinstance(error, OSError):  # a NUL in the name
         return NotRegularFile(f"{str(path)!r} is no name of a file ({error})")
     if error.errno in _MISSING:

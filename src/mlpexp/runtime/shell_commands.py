@@ -25,7 +25,7 @@ def script(name: str, *words: str) -> str:
 
 
 def plain(name: str) -> str:
-    """How texts for any reader name a script: `python scripts/train.py`, or `mlpexp train` without a checkout."""
+    """The name of a script in general texts: `python scripts/train.py`, or `mlpexp train` without a checkout."""
     return f"mlpexp {Path(name).stem}" if is_installed() else f"python scripts/{name}"
 
 

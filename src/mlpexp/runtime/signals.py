@@ -113,7 +113,7 @@ def is_pending() -> bool:
 
 
 def arm() -> None:
-    """Install the handlers; again after Lightning has replaced them by its own."""
+    """Install the handlers; called again after Lightning has replaced them."""
     _handle(_stop)
 
 

@@ -38,7 +38,7 @@ def git_commit() -> str | None:
 
 @cache
 def environment(threads: int, device: str, engine: str = "torch") -> dict[str, str | int]:
-    """What a run's bits can depend on beside its configuration and the versions: torch chooses kernels by these.
+    """The properties beside configuration and versions on which a run's bits can depend: torch chooses kernels by them.
 
     Args:
         threads: of the processor, for one operation.
@@ -50,7 +50,7 @@ def environment(threads: int, device: str, engine: str = "torch") -> dict[str, s
 
 
 def mixture(recorded: Iterable[tuple[Mapping[str, str], Mapping[str, str | int]]], now: Mapping[str, str | int]) -> str:
-    """What differs between earlier runs and those that are trained now, in one line; empty where nothing does.
+    """The differences between earlier runs and those that are trained now, in one line; empty without any.
 
     Args:
         recorded: versions and environment of each earlier run.

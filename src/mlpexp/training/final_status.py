@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from mlpexp.config import own_options
+from mlpexp.config import user_options
 from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import RunRecord
@@ -100,7 +100,7 @@ def plugin_parts(cfg: Config) -> Iterator[str]:
     """What decides on the numbers of a run and comes from a plugin, e.g. `activation 'bump' of my_plugin.py`."""
     if not cfg.plugins:
         return
-    for registry, name in chain.from_iterable(own_options.chosen_entries(cfg).values()):
+    for registry, name in chain.from_iterable(user_options.chosen_entries(cfg).values()):
         if name in registry and (plugin := registry.plugin_of(name)) is not None:
             yield f"{registry.kind} {name!r} of {user_code.short(plugin.place)}"
 

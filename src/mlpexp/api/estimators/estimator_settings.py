@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from mlpexp.config import own_options
+from mlpexp.config import user_options
 from mlpexp.config.field_types import Count, Flag, NonNegative, OpenShare, Positive, Share, choice
 from mlpexp.config.model_config import ModelConfig
 from mlpexp.config.schema import Config
@@ -147,7 +147,7 @@ class EstimatorSettings:
             trainer=TrainerConfig(max_epochs=self.max_iter, enable_progress_bar=False),
             tracking=TrackingConfig(tensorboard=False, figures=False, diagnostics=False),
         )
-        cfg, problems = own_options.settled(cfg, is_valid=lambda section, key: True)
+        cfg, problems = user_options.settled(cfg, is_valid=lambda section, key: True)
         if problems:
             raise ValueError("; ".join(map(_as_parameters, problems)))
         return cfg

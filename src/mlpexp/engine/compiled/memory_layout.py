@@ -1,4 +1,4 @@
-"""Where everything of a run lies in the compiled engine's scratch memory, an array of float32 in whole vectors."""
+"""The layout of a run's tensors in the compiled engine's scratch memory, an array of float32 in whole vectors."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 class MemoryLayout(NamedTuple):
-    """Where in a thread's scratch memory everything of a run begins; see `kernels.py` for the columns."""
+    """The offsets of a run's tensors in a thread's scratch memory; see `kernels.py` for the columns."""
 
     layers: Array  # (layers, 11) int64
     places: Array  # (7,) int64

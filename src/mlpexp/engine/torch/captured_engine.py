@@ -60,7 +60,7 @@ class _Capture(NamedTuple):
 class CapturedEngine(Engine):
     """`Engine` for a GPU. The first epoch is plain, the second is captured, and from then on the graph is replayed.
 
-    The epoch after runs have left is plain again, and the one after that is captured anew.
+    The epoch after runs have left is plain again, and the one after that is captured again.
 
     Args:
         graphs: captures and replays; by default CUDA graphs.

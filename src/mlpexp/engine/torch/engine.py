@@ -128,7 +128,7 @@ class Engine:
             self._extras.average.after_epoch(self._epoch)
 
     def _train(self, epoch: Epoch, start: int, stop: int, size: int, epoch_steps: int) -> None:
-        """The steps on the samples start..stop of the order, `size` at a time, of an epoch of so many steps."""
+        """The steps on the samples start..stop of the order, `size` at a time, of an epoch of `epoch_steps` steps."""
         inputs, outcomes = epoch.inputs, self.train_outcomes
         index = _by_steps(epoch.order[:, start:stop], size)  # (S, R, B)
         targets = _by_steps(_with_last_axis(outcomes.labels)[:, start:stop], size)  # (S, R, B, 1 or C)
@@ -176,7 +176,7 @@ class Engine:
         return self._steps[key]
 
     def _training_step(self, samples: Tensor, size: int) -> StackStep:
-        """The step for batches of so many of the samples (N, I)."""
+        """The step for batches of `size` of the samples (N, I)."""
         batch = samples.new_empty(self.num_runs, size, samples.shape[1])
         return StackStep(self._networks, self.parameters, batch, self._loss, self._gradients, self._seeds)
 
@@ -204,7 +204,7 @@ class Engine:
         return outcomes
 
     def _outcomes(self, inputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Outcomes:
-        """Room for the outcomes of samples with these targets, (R, n) or (R, n, C)."""
+        """Buffers for the outcomes of samples with these targets, (R, n) or (R, n, C)."""
         shape, classifies = targets.shape[:2], not targets.is_floating_point()
         keeps = self._keeps_outputs or not classifies
         return Outcomes(

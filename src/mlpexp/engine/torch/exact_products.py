@@ -45,7 +45,7 @@ def _one_by_one(single: Callable[..., Tensor], operands: Sequence[Tensor]) -> Te
 
 
 def _fresh(matrix: Tensor) -> Tensor:
-    """A copy in a tensor of its own, with the order of the axes."""
+    """A copy in a new tensor, with the same order of the axes."""
     if matrix.ndim == 2 and matrix.stride(1) != 1 and matrix.stride(0) == 1:
         return matrix.mT.clone(memory_format=torch.contiguous_format).mT
     return matrix.clone(memory_format=torch.contiguous_format)

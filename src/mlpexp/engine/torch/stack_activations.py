@@ -62,7 +62,7 @@ def spans(values: Sequence[T]) -> list[tuple[T, int, int]]:
 
 
 def _shares(layer: Activate, start: int, stop: int, size: int, *, on_cpu: bool) -> list[tuple[int, int]]:
-    """How to divide the runs start..stop, `size` elements each, so that every run has the bits of a run alone."""
+    """A division of the runs start..stop, `size` elements each, with which every run has the bits of a run alone."""
     if not on_cpu or (size > 1 and _is_the_same_everywhere(layer, layer.entry)):
         return [(start, stop)]
     if _whole_vectors(size) and size % VECTOR == 0:

@@ -124,10 +124,10 @@ class VmapStep(StackStep):
 
 
 def _unused_rows(module: UserModule) -> int:
-    """So many that the last elements of every tensor of a stack, which are rounded differently, belong to them."""
+    """The number of unused rows: the last elements of every tensor, which are rounded differently, belong to them."""
     return -(-VECTOR // module.facts.narrowest)
 
 
 def _with_rows(values: Tensor, more: int) -> Tensor:
-    """A copy with so many rows more, like the first one."""
+    """A copy with `more` further rows, copies of the first one."""
     return torch.cat([values, values[:1].expand(more, *values.shape[1:])])

@@ -83,7 +83,7 @@ def hidden_matrices(network: NetworkSpec) -> set[str]:
 
 
 def scale(shape: Sequence[int]) -> float:
-    """What the learning rate is multiplied by for a matrix (O, I)."""
+    """The factor of the learning rate for a matrix (O, I)."""
     return math.sqrt(max(1, shape[0] / shape[1]))
 
 

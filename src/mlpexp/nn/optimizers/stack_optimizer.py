@@ -27,7 +27,7 @@ DIMENSIONS = range(1, 7)  # of stacked parameters
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpdateSettings:
-    """What the update of a stack is: one name for all runs, the rest per run.
+    """The settings of a stack's update: one optimizer for all runs, and other settings per run.
 
     Attributes:
         weight_decay: one value per run (R,), or such a tensor for each parameter; None means zero for all.
@@ -175,7 +175,7 @@ class StackOptimizer:
         return self._num_steps - self._began_at
 
     def begin_anew(self, num_steps: int) -> None:
-        """The state is that of a new optimizer after so many steps; only pruning says so."""
+        """Declare that the state is that of a new optimizer after `num_steps` steps; only pruning does so."""
         self._began_at = num_steps
         self.num_steps = self._num_steps
 

@@ -56,12 +56,8 @@ def _activation(
         return guard.checked(guard.call(function, x), x.shape, x.dtype)
 
     def by_autograd(x: Tensor, h: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = x.detach().clone().requires_grad_()
-            h = checked(leaf)
-            if not h.requires_grad:
-                raise guard.error("has no derivative: its result does not depend on x for autograd; give derivative=")
-            return torch.autograd.grad(h.sum(), leaf)[0]
+        missing = "has no derivative: its result does not depend on x for autograd; give derivative="
+        return guard.gradient(checked, x, missing)
 
     def checked_derivative(x: Tensor, h: Tensor) -> Tensor:
         return guard.checked(guard.call(derivative, x, h), x.shape, x.dtype)  # type: ignore[arg-type]

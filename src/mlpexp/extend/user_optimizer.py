@@ -14,7 +14,7 @@ from mlpexp.extend.guard import Guard, decorator
 from mlpexp.nn.optimizers import OPTIMIZERS, StackOptimizer, UpdateSettings
 from mlpexp.nn.optimizers.torch_classes import evaluated, with_gradients
 from mlpexp.nn.run_axis import broadcastable
-from mlpexp.runtime.declared_options import Declared, OwnOption
+from mlpexp.runtime.declared_options import Declared, DeclaredOption
 
 KEYS = {"momentum": 0.0, "nesterov": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "alpha": 0.99}
 
@@ -65,8 +65,11 @@ def optimizer(
     OPTIMIZERS.register(guard.name, cls, Declared(options, lambda values: cls))
 
 
-def _check_names(guard: Guard, keys: Sequence[str], state: Sequence[str], options: Mapping[str, OwnOption]) -> None:
-    """
+def _check_names(
+    guard: Guard, keys: Sequence[str], state: Sequence[str], options: Mapping[str, DeclaredOption]
+) -> None:
+    """Check the names that an optimizer declares.
+
     Raises:
         UserError: a key does not exist, a name is reserved, or an option is no number.
     """
@@ -82,7 +85,7 @@ def _check_names(guard: Guard, keys: Sequence[str], state: Sequence[str], option
 
 
 class _Rule(NamedTuple):
-    """What `optimizer` was called with.
+    """The arguments of `optimizer`.
 
     Attributes:
         defaults: of the keys and of the options.
@@ -200,7 +203,7 @@ class _Update:
             key: [broadcastable(number.to(p), p) for number, p in zip(values, parameters, strict=True)]
             for key, values in numbers.items()
         }
-        # the function gets lists of its own: that it changes them is detected
+        # the function gets copies of the lists, so that changes of them are detected
         parameter_list, state_lists = list(parameters), {key: list(values) for key, values in state.items()}
         options = {key: hyperparameters[key] for key in self._options}
         call = partial(self._function, **options) if options else self._function

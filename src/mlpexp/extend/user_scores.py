@@ -58,12 +58,8 @@ def _loss(guard: Guard, function: Callable[..., Tensor], tasks: tuple[Task, ...]
         return flat.reshape(shape[:-1])
 
     def gradient(outputs: Tensor, targets: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = outputs.detach().clone().requires_grad_()
-            losses = by_hand(leaf, targets.detach())
-            if not losses.requires_grad:
-                raise guard.error("has no gradient: its result does not depend on the outputs for autograd")
-            return torch.autograd.grad(losses.sum(), leaf)[0]
+        missing = "has no gradient: its result does not depend on the outputs for autograd"
+        return guard.gradient(lambda leaf: by_hand(leaf, targets.detach()), outputs, missing)
 
     for defined in tasks:
         _try_loss(guard, samples, gradient, defined)

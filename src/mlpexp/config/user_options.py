@@ -17,7 +17,7 @@ from mlpexp.nn.losses import LOSSES
 from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.schedules import SCHEDULES
-from mlpexp.runtime.declared_options import Options, OwnOption
+from mlpexp.runtime.declared_options import DeclaredOption, Options
 from mlpexp.runtime.errors import UserError, did_you_mean
 from mlpexp.runtime.registry import Registry
 
@@ -41,7 +41,7 @@ def chosen_entries(cfg: Config) -> dict[str, list[tuple[Registry[Any], str]]]:
     return entries
 
 
-def _declared() -> Iterator[tuple[str, str, OwnOption]]:
+def _declared() -> Iterator[tuple[str, str, DeclaredOption]]:
     """Section, choosing override (e.g. `model.activation=NAME`) and each option that an entry declares."""
     for section, registries in SECTIONS.items():
         for registry, key in registries:
