@@ -33,7 +33,7 @@ from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
-from mlpexp.store.worker_session import conducting
+from mlpexp.store.worker_session import open_session
 from mlpexp.sweep import executor
 from mlpexp.sweep.backends.remote_workers import MAX_IDLE_LOSSES, Lost, LostWorkers, RemoteWorker
 from mlpexp.sweep.jobs import Job
@@ -142,7 +142,7 @@ def test_the_run_that_kills_its_workers_is_found_and_named(here: Path) -> None:
 
 def test_what_another_worker_has_finished_is_not_trained_again(tmp_path: Path) -> None:
     unit = made(tmp_path, [1, 2, 3])
-    with conducting(tmp_path / "sweep") as session:
+    with open_session(tmp_path / "sweep") as session:
         away = RemoteWorker(session=session, home=str(tmp_path), prepare=None, is_ours=False)
         first = dict(away(unit))
         torn, kept = unit.jobs[0].directory, unit.jobs[1].directory
@@ -167,7 +167,7 @@ def test_an_error_that_cannot_travel_is_told_in_words(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("mlpexp.sweep.work_unit.train_stack", fails)
     unit = made(tmp_path, [1])
-    with conducting(tmp_path / "sweep") as session:
+    with open_session(tmp_path / "sweep") as session:
         away = RemoteWorker(session=session, home=str(tmp_path), prepare=None, is_ours=False)
         ended = pickle.loads(pickle.dumps(away(unit)))
     assert str(ended[0][1].error) == "Odd: 1 and 2"
@@ -175,7 +175,7 @@ def test_an_error_that_cannot_travel_is_told_in_words(tmp_path: Path, monkeypatc
 
 def test_a_worker_whose_sweep_has_gone_does_nothing(tmp_path: Path) -> None:
     unit = made(tmp_path, [1])
-    with conducting(tmp_path / "sweep") as session:
+    with open_session(tmp_path / "sweep") as session:
         pass
     with pytest.raises(Lost, match="has ended"):
         RemoteWorker(session=session, home=str(tmp_path), prepare=None, is_ours=False)(unit)
@@ -193,7 +193,7 @@ class Warnings(list[str]):
 
 def test_a_unit_whose_workers_die_is_tried_again_then_halved_down_to_the_run(tmp_path: Path) -> None:
     unit, said = made(tmp_path, [1, 2, 3]), Warnings()
-    with conducting(tmp_path / "sweep") as session:
+    with open_session(tmp_path / "sweep") as session:
         lost = LostWorkers(session, said, "a worker")
 
         def loses(unit: Unit) -> Any:
@@ -272,7 +272,7 @@ def test_a_worker_that_was_stopped_after_it_had_saved_more_is_not_blamed(
     unit = replace(made(tmp_path, [1, 2]), sweep=tmp_path / "sweep")
     saved = iter([3, 5, 5, 5])
     monkeypatch.setattr("mlpexp.sweep.backends.remote_workers._epochs_saved", lambda unit: next(saved))
-    with conducting(tmp_path / "sweep") as session:
+    with open_session(tmp_path / "sweep") as session:
         lost = LostWorkers(session, Warnings(), "a job")
         for losses in (0, 0, 1):
             with session.writing(unit.origin) as note:
@@ -302,7 +302,7 @@ def test_without_room_for_semaphores_auto_trains_in_this_process_and_says_so(
 
 def test_workers_that_die_before_they_begin_end_the_sweep(tmp_path: Path) -> None:
     unit = made(tmp_path, [1, 2])
-    with conducting(tmp_path / "sweep") as session:
+    with open_session(tmp_path / "sweep") as session:
         lost = LostWorkers(session, Warnings(), "a worker")
         for _ in range(MAX_IDLE_LOSSES - 1):
             assert lost.retry(unit, "no memory") == ([unit], [])

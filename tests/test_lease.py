@@ -16,7 +16,7 @@ from mlpexp.store.worker_session import Gone, Session
 
 
 def test_a_worker_may_write_while_its_sweep_is_conducted(tmp_path: Path) -> None:
-    with worker_session.conducting(tmp_path) as session:
+    with worker_session.open_session(tmp_path) as session:
         with session.writing(0), session.writing(1):
             session.check()
         assert (tmp_path / WORKERS).is_dir()
@@ -28,12 +28,12 @@ def test_a_worker_may_write_while_its_sweep_is_conducted(tmp_path: Path) -> None
 
 
 def test_a_worker_of_an_earlier_start_may_not_write(tmp_path: Path) -> None:
-    with worker_session.conducting(tmp_path), pytest.raises(Gone, match="started again"):
+    with worker_session.open_session(tmp_path), pytest.raises(Gone, match="started again"):
         Session(tmp_path, "another").check()
 
 
 def test_a_session_that_cannot_be_read_has_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with worker_session.conducting(tmp_path) as session:
+    with worker_session.open_session(tmp_path) as session:
 
         def broken(*arguments: object) -> int:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -50,7 +50,7 @@ CONDUCT = """
 import os, signal, sys
 from pathlib import Path
 from mlpexp.store import worker_session
-with worker_session.conducting(Path(sys.argv[1])) as session:
+with worker_session.open_session(Path(sys.argv[1])) as session:
     print(session.token, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -67,7 +67,7 @@ def test_a_worker_notices_that_its_conductor_was_killed(tmp_path: Path) -> None:
 
 
 def test_the_next_start_waits_for_workers_that_still_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    conducting = worker_session.conducting(tmp_path)
+    conducting = worker_session.open_session(tmp_path)
     session = conducting.__enter__()
     monkeypatch.setattr(worker_session, "LEAVING_S", 0.0)
     monkeypatch.setattr(worker_session, "WAIT_S", 0.2)
@@ -84,7 +84,7 @@ def test_the_next_start_waits_for_workers_that_still_write(tmp_path: Path, monke
 def test_two_workers_are_never_at_the_same_unit(tmp_path: Path) -> None:
     inside: list[str] = []
     begun, done = threading.Event(), threading.Event()
-    with worker_session.conducting(tmp_path) as session:
+    with worker_session.open_session(tmp_path) as session:
 
         def second() -> None:
             begun.set()
@@ -109,7 +109,7 @@ def test_nothing_is_written_or_removed_through_a_link(place: str, tmp_path: Path
     (mine / "unit-0").write_text("mine")
     (sweep / place).parent.mkdir(parents=True)
     (sweep / place).symlink_to(mine if place == WORKERS else mine / "unit-0")
-    with pytest.raises(UserError, match="is a symbolic link"), worker_session.conducting(sweep):
+    with pytest.raises(UserError, match="is a symbolic link"), worker_session.open_session(sweep):
         pass
     if place == WORKERS:
         with pytest.raises(UserError, match="is a symbolic link"):
@@ -119,7 +119,7 @@ def test_nothing_is_written_or_removed_through_a_link(place: str, tmp_path: Path
 
 
 def test_files_of_others_stay(tmp_path: Path) -> None:
-    with worker_session.conducting(tmp_path) as session:
+    with worker_session.open_session(tmp_path) as session:
         (tmp_path / WORKERS / "notes.txt").write_text("somebody's")
         with session.writing(3) as note:
             note(0.25)

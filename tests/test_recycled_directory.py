@@ -57,7 +57,7 @@ def test_a_recycled_directory_holds_what_the_next_run_has_written_and_nothing_el
     recycled = RecycledDirectory(here / "sweep")
     recycled.take(shorter, here / "sweep/.set_aside")
     assert not shorter.directory.exists()
-    recycled.become(here / "sweep/next", NEXT)
+    recycled.write_as(here / "sweep/next", NEXT)
     assert files_of(here / "sweep/next") == NEXT
     assert (here / "sweep/next" / file_names.METRICS).stat().st_ino == inode
     recycled.remove()
@@ -71,7 +71,7 @@ def test_links_to_files_and_write_protected_files_keep_what_they_lead_to(shorter
     before = hashlib.sha256((here / "copy").read_bytes()).digest()
     recycled = RecycledDirectory(here / "sweep")
     recycled.take(shorter, here / "sweep/.set_aside")
-    recycled.become(here / "sweep/next", NEXT)
+    recycled.write_as(here / "sweep/next", NEXT)
     assert hashlib.sha256((here / "copy").read_bytes()).digest() == before
     assert files_of(here / "sweep/next") == NEXT
 

@@ -85,7 +85,7 @@ def remove(sweep: Path, names: Sequence[str], statuses: Sequence[str] | None, *,
         given = ["--status", ",".join(statuses)] if statuses else []
         _say_again("rm", [*names, *given, *["--set-aside"] * aside], sweep)
         return
-    with sweep_housekeeping.unused(sweep, chosen):
+    with sweep_housekeeping.locked(sweep, chosen):
         sweep_housekeeping.remove(sweep, chosen)
     say(f"removed: {_counted(chosen)}")
     _say_others(chosen)
@@ -115,7 +115,7 @@ def compact(sweep: Path, *, weights: bool, yes: bool) -> None:
         )
         _say_again("compact", [] if weights else ["--no-weights"], sweep)
         return
-    with sweep_housekeeping.unused(sweep, chosen):
+    with sweep_housekeeping.locked(sweep, chosen):
         sweep_housekeeping.compact(sweep, chosen, _tested_weights if weights else lambda run: None)
     say(f"moved into {sweep / file_names.TABLE}: {_counted(chosen)}{stay}")
     _say_others(chosen)
@@ -137,7 +137,7 @@ def restore(sweep: Path, *, yes: bool) -> None:
         say(f"{count:,} runs would get directories, {what}")
         _say_again("restore", [], sweep)
         return
-    with sweep_housekeeping.unused(sweep, []):
+    with sweep_housekeeping.locked(sweep, []):
         done, refused = sweep_housekeeping.restore(sweep)
     say(f"{done:,} runs have directories, {what}")
     if refused:

@@ -1,10 +1,10 @@
-"""Files that are whole or absent: written under a temporary name beside the target, then renamed.
+"""Atomic writing: a file is written under a temporary name beside the target, then renamed, so it is whole or absent.
 
 The directory of the target is opened without following a symbolic link, and a file is never changed in place, so that
-neither a link nor a hard-linked copy leads the writer to another file. No buffer is kept in this process: a
-process that is killed loses no file it has written. A machine that loses power may lose some, since waiting for the
-disk after each file would take longer than training a small network; such files are found by their checksums and
-trained again. Only `durable` files, which cannot be made again, are waited for.
+neither a symbolic nor a hard link leads the writer to another file. Nothing is buffered in this process: if it is
+killed, no written file is lost. If the machine loses power, some files may be lost, because waiting for the disk after
+each one would take longer than training a small network; the checksums of a run show it, and it is trained again. Only
+`durable` files, which cannot be made again, are synchronised with the disk.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def write(path: Path, content: Content, *, durable: bool = False) -> None:
     """Make `path` hold `content`; a reader, or a crash at any moment, sees the old file or the new one.
 
     Args:
-        content: pieces of a text are asked for one by one, so that it is never in memory as a whole.
+        content: if it is an iterable of pieces, they are taken one by one and never held in memory as a whole.
         durable: return only when the disk has it.
 
     Raises:
@@ -39,7 +39,7 @@ def write(path: Path, content: Content, *, durable: bool = False) -> None:
 
 
 def write_all(directory: Path, files: Mapping[str, bytes | str]) -> None:
-    """`write` of each of these files of one directory, by name, in their order; the directory is opened once.
+    """`write` several files of one directory, in their order; the directory is opened once.
 
     Raises:
         UserError: it is a symbolic link.
@@ -71,7 +71,7 @@ def _replace(folder: Path, directory: int, name: str, content: Content, *, durab
 
 
 def append(path: Path, content: bytes | str, *, durable: bool = False) -> None:
-    """Add `content` to the end of a file of this program, which is made where there is none.
+    """Append `content` to a file of mlpexp, which is created if it is missing.
 
     Raises:
         UserError: the file, or its directory, is a symbolic link, or the file is not a regular one.
@@ -99,7 +99,7 @@ def _fill(handle: int, content: Content, *, durable: bool) -> None:
 
 
 def detach(path: Path) -> None:
-    """Give a file that is about to be changed in place a content of its own, where it shares one by a hard link.
+    """Replace a file that has several hard links by a copy, before it is changed in place.
 
     Raises:
         UserError: it is a symbolic link, or not a regular file.
@@ -116,7 +116,7 @@ def detach(path: Path) -> None:
 
 
 def make_directory(path: Path, *, parents: bool = False) -> None:
-    """Make `path` where there is no directory.
+    """Create a directory unless it exists.
 
     Raises:
         UserError: it is a symbolic link, or a file.
@@ -151,7 +151,7 @@ def _opened(directory: Path) -> Iterator[int]:
 
 
 def write_whole(handle: int, content: bytes) -> None:
-    """All of `content` to an open file, however often the system takes a part."""
+    """Write all of `content` to an open file; the system may take it in several parts."""
     data = memoryview(content)
     while data:
         data = data[os.write(handle, data) :]

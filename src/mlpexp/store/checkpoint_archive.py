@@ -1,4 +1,4 @@
-"""Checkpoints in the format of `torch.save`, put together from parts of which most are equal in thousands of runs.
+"""Checkpoints in the format of `torch.save`, assembled from parts, most of which thousands of runs share.
 
 `torch.save` visits each of about 760 objects of a checkpoint from Python: 3 ms. Here a part that runs share is pickled
 once (`Pickled`); a file is then its bytes, the few values of the run, and the tensors.
@@ -28,7 +28,7 @@ _VERSION, _DATE = 20, 33  # of the archive: 2.0, and 1980-01-01
 
 
 class Pickled:
-    """Plain builtins as the part of a pickle; without a memo, so that it can stand in any other."""
+    """Plain builtins as a part of a pickle; it has no memo, so that it can be inserted into any other pickle."""
 
     def __init__(self, value: Any) -> None:
         content = io.BytesIO()
@@ -47,7 +47,7 @@ class Pickled:
 
 
 def archive(checkpoint: Mapping[str, Any]) -> bytes:
-    """A file that `torch.load` reads.
+    """The bytes of a file that `torch.load` reads.
 
     Args:
         checkpoint: nested dicts and lists of plain builtins, `Pickled` and contiguous tensors on the host, of which
@@ -65,7 +65,7 @@ def archive(checkpoint: Mapping[str, Any]) -> bytes:
 
 
 def read(content: bytes) -> dict[str, Any] | None:
-    """What `archive` was given, from a file whose checksum is known; None for an archive of another writer.
+    """Read what `archive` has written, after the checksum was compared; None for an archive of another writer.
 
     Nothing is executed: of the objects that a pickle may name, only tensors on the host are made.
 
@@ -131,7 +131,7 @@ def _tensor_of(storage: Tensor, offset: int, shape: Any, stride: Any, *_: Any) -
 
 
 class _Function:
-    """Calls a function for a pickle, which cannot change anything of it."""
+    """A function that a pickle may call, but whose attributes it cannot set."""
 
     __slots__ = ("_call",)
 
@@ -189,7 +189,7 @@ def _text(value: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _tensor(number: int, dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
-    """A contiguous tensor whose storage is the record `data/NUMBER`."""
+    """The pickled reference to a contiguous tensor whose storage is the record `data/NUMBER`."""
     if dtype not in STORAGES:
         raise TypeError(f"a checkpoint holds tensors of {', '.join(map(str, STORAGES))}, not {dtype}")
     like = torch.empty(shape, dtype=dtype, device="meta")

@@ -1,4 +1,4 @@
-"""Checkpoints as data: written in Lightning's format from tensors and plain builtins, read with suspicion.
+"""Checkpoints as data: written in Lightning's format from tensors and plain builtins, and checked when read.
 
 Nothing in a file is ever executed or instantiated: it is loaded with `weights_only=True`, every value is
 checked, and the network is rebuilt from the checked configuration.
@@ -61,7 +61,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a checkpoint, of a run without a directory from where the sweep keeps them.
+    """The bytes of a checkpoint; for a run without a directory, from the sweep's file of weights.
 
     Raises:
         UserError: there is none, or the sweep's weights are damaged.
@@ -77,7 +77,7 @@ def read(path: Path) -> bytes:
 
 
 def from_bytes(path: Path, content: bytes) -> dict[str, Any]:
-    """What `to_bytes` made, as tensors and plain builtins; `path` is where it was found.
+    """Read what `to_bytes` has written, as tensors and plain builtins; `path` is named in messages.
 
     Raises:
         UserError: empty, truncated, another type of file, or holding code.
@@ -128,7 +128,7 @@ def described(path: Path, loaded: Mapping[str, Any]) -> tuple[Config, int, int]:
 
 
 def described_data(path: Path, loaded: Mapping[str, Any]) -> Description:
-    """What a checkpoint says of its data: how raw samples become inputs, the names of the classes.
+    """The description of the data in a checkpoint: how raw samples become inputs, the names of the classes.
 
     Raises:
         UserError: it says nothing, or what it says does not fit its network.
@@ -150,7 +150,7 @@ def described_data(path: Path, loaded: Mapping[str, Any]) -> Description:
 
 
 def check_weights(path: Path, weights: Mapping[str, Any], network: NetworkSpec) -> dict[str, Tensor]:
-    """The state dict of a network with `sizes` units, every name, shape and number checked.
+    """Check every name, shape and number of a state dict against the network, and return it.
 
     Raises:
         UserError: naming the first tensor that is missing, unknown, of another shape, or not finite.
@@ -184,7 +184,7 @@ def tested_checkpoint(run: Path) -> Weights | None:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Floats that are all in the file: not sparse, not one number seen from a million places."""
+    """Whether every number of the tensor is in the file: dense, contiguous, floating-point."""
     return (
         tensor.device.type == "cpu"
         and tensor.layout == torch.strided
@@ -198,4 +198,4 @@ def _is_compressed(content: bytes) -> bool:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False  # damaged, as torch will say
+        return False  # damaged; torch raises on it

@@ -19,12 +19,12 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", 
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The table as CSV; floats at full precision, what is not finite or None as an empty cell."""
+    """A table as CSV: floats at full precision; NaN, infinity and None as empty cells."""
     return "".join(csv_parts(header, rows))
 
 
 def csv_parts(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """The same in pieces of so many rows that a long table is never in memory as a whole."""
+    """As `csv_text`, in pieces, so that a long table is never in memory as a whole."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow([safe_cell(name) for name in header])
@@ -44,7 +44,7 @@ def original(cell: str) -> str:
 
 
 def safe_cell(value: Any) -> Any:
-    """What is written for a value."""
+    """The cell for a value: risky texts with an apostrophe, floats that are not finite as empty."""
     if isinstance(value, str):
         if value[:1] not in _RISKY:  # as nearly all are
             return value

@@ -10,7 +10,7 @@ MAX_NAME = 255  # bytes, in all common file systems
 
 
 def check_place(directory: Path, key: str) -> None:
-    """Raise `UserError` where `directory`, which `key` gives, is a file, or cannot be made or written to."""
+    """Raise `UserError` if `directory`, the value of `key`, is a file, or cannot be created or written to."""
     path = directory.absolute()
     try:
         existing = next(place for place in (path, *path.parents) if os.path.lexists(place))
@@ -26,7 +26,7 @@ def check_place(directory: Path, key: str) -> None:
 
 
 def check_sweep_directory(directory: Path) -> None:
-    """Raise `UserError` where a sweep cannot be written, e.g. among other files."""
+    """Raise `UserError` if a sweep cannot be written there, e.g. because it holds other files."""
     if directory.is_symlink():
         raise UserError(f"{directory} is a symbolic link; choose another name=…, or give its target as hydra.sweep.dir")
     check_place(directory, "hydra.sweep.dir")

@@ -1,4 +1,4 @@
-"""One process per directory, by a lock that frees itself when its holder is killed."""
+"""One process per directory, by a file lock, which the system releases when the process ends."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from mlpexp.store.file_names import LOCK
 
 @contextmanager
 def hold(directory: Path) -> Iterator[None]:
-    """Keep `directory` for this process while the block runs.
+    """Lock `directory` for this process while the block runs.
 
     Raises:
         UserError: another process holds it; names its host and pid.
@@ -30,7 +30,7 @@ def hold(directory: Path) -> Iterator[None]:
 
 
 def take(directory: Path) -> int:
-    """Keep `directory` until the returned file descriptor is given to `release`, at the latest until the process ends.
+    """Lock `directory` until its file descriptor, which is returned, is given to `release`, or the process ends.
 
     Raises:
         UserError: another process holds it; names its host and pid.
@@ -46,7 +46,7 @@ def take(directory: Path) -> int:
 
 
 def reserve(directory: Path) -> int | None:
-    """As `take`, but nothing is changed until `sign`; None where there has never been a lock.
+    """As `take`, but nothing is written before `sign`; None if there is no lock file.
 
     Raises:
         UserError: another process holds it.
@@ -60,7 +60,7 @@ def reserve(directory: Path) -> int | None:
 
 
 def sign(handle: int) -> None:
-    """Write this process's name for others to read; not into a file that shares its content by a hard link."""
+    """Write pid and host into the lock file, unless the file has several hard links."""
     if os.fstat(handle).st_nlink > 1:
         return
     os.ftruncate(handle, 0)
@@ -68,25 +68,25 @@ def sign(handle: int) -> None:
 
 
 def close_in_forks(handle: int) -> None:
-    """Let no copy of this process inherit this descriptor: a lock ends with the last process that has it open."""
+    """Close this descriptor in forked processes: a lock lasts until the last process has closed it."""
     _held.add(handle)
 
 
 def release(handle: int) -> None:
-    """Close what is this process's own."""
+    """Close the descriptor, if this process has opened it."""
     if handle in _held:
         _held.remove(handle)
         os.close(handle)
 
 
 def release_with(owner: object, handle: int) -> None:
-    """Release when `owner` is no more, at the end of `released`, at the latest when the process ends."""
+    """Release when `owner` is collected, at the end of `released`, or when the process ends."""
     _releases.append(weakref.finalize(owner, release, handle))
 
 
 @contextmanager
 def released() -> Iterator[None]:
-    """At the end of the block, release the directories that `release_with` keeps since its beginning.
+    """At the end of the block, release the directories that `release_with` was called for in the block.
 
     Otherwise a lock lasts as long as its owner, which Hydra's objects keep until a garbage collection.
     """

@@ -1,4 +1,4 @@
-"""The marker of a run that did not come to its end: why it failed, or that it was interrupted.
+"""The marker of a run that has failed or was interrupted.
 
 Light, because a run can fail before anything heavy is imported.
 """
@@ -19,7 +19,7 @@ from mlpexp.store.run_directory import Result, Status
 
 
 def write_failure(directory: Path, cfg: Config, error: BaseException, log: Path | None) -> Result:
-    """Mark a run that raised; the traceback goes into its own log and nowhere else.
+    """Mark a run that raised; the traceback goes into the run's log only.
 
     Args:
         log: the run's log file; None where it has none.
@@ -38,7 +38,7 @@ def write_failure(directory: Path, cfg: Config, error: BaseException, log: Path 
 
 
 def write_marker(directory: Path, cfg: Config, status: Status, message: str) -> Result:
-    """The run's marker: its own, where its training has come as far as to write one."""
+    """Write the marker of a run, unless its training has written one; returns the run's marker."""
     if (directory / file_names.RESULT).exists():
         return run_directory.read_result(directory)
     result = unfinished(cfg, status, message)
@@ -47,7 +47,7 @@ def write_marker(directory: Path, cfg: Config, status: Status, message: str) -> 
 
 
 def unfinished(cfg: Config, status: Status, message: str) -> Result:
-    """What is known of a run without a history."""
+    """The result of a run without a history."""
     digest = data.digest(cfg.data)
     return Result(
         status=status,

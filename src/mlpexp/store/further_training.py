@@ -27,9 +27,9 @@ EPOCHS = "trainer.max_epochs"
 
 
 def lengthened(old: Manifest, new: Manifest) -> Manifest:
-    """The manifest of a sweep that is there, as if its runs had as many epochs as those of `new`.
+    """The manifest `old` with the number of epochs of `new`.
 
-    It is `old` itself unless all its runs had one number of epochs, and all new ones have one that is larger.
+    It is `old` itself unless all old runs have one number of epochs, and all new runs have one that is larger.
     """
     old_epochs, new_epochs = old.constants.get(EPOCHS), new.constants.get(EPOCHS)
     if old_epochs is None or new_epochs is None or new_epochs <= old_epochs:
@@ -38,9 +38,9 @@ def lengthened(old: Manifest, new: Manifest) -> Manifest:
 
 
 def withdrawn(old: Manifest, new: Manifest, sweep: Path) -> tuple[Manifest, list[str]]:
-    """The manifest of a sweep that is there without its number of epochs, where none of its runs has ended with it.
+    """The manifest `old` without its largest number of epochs, if no run has ended with it.
 
-    So a number that was given by mistake does not bind the sweep: it is then as it was before the command with it.
+    So a number that was given by mistake does not bind the sweep.
 
     Returns:
         The manifest, `old` itself unless `new` has fewer epochs and no run has ended; the directories that such runs
@@ -71,7 +71,7 @@ def withdrawn(old: Manifest, new: Manifest, sweep: Path) -> tuple[Manifest, list
 
 
 def needs_its_length(cfg: Config) -> str | None:
-    """Why a finished training of `cfg` cannot be made longer, e.g. `a cosine schedule …`; None where it can."""
+    """Why a finished training of `cfg` cannot be made longer, as a clause; None if it can."""
     if SCHEDULES[cfg.optimizer.schedule].depends_on_length:
         return f"optimizer.schedule={cfg.optimizer.schedule} divides a rate over all epochs"
     if cfg.prune.fraction is not None and cfg.prune.every is None:
@@ -82,7 +82,7 @@ def needs_its_length(cfg: Config) -> str | None:
 
 
 def refuse(configs: Sequence[Config], directory: Path) -> None:
-    """Raises `UserError`: the epochs that these runs have behind them are not those of a longer training."""
+    """Raises `UserError`: a longer training of one of these configurations would have begun differently."""
     for cfg in {id(cfg.optimizer): cfg for cfg in configs}.values():
         if reason := needs_its_length(cfg):
             raise UserError(
@@ -99,7 +99,7 @@ def earlier_identities(cfg: Config, digest: str, lengths: Iterable[int]) -> list
 
 
 class EarlierRuns:
-    """Finds each run of a sweep as it was when it had fewer epochs, or has become by `resume=`.
+    """Finds the shorter version of a run, trained with fewer epochs, or the longer one made by `resume=`.
 
     Args:
         lengths: the numbers of epochs that the sweep had before.
@@ -118,7 +118,7 @@ class EarlierRuns:
                 yield name
 
     def begun_place(self, run: SurveyedRun, cfg: Config, digest: str) -> str:
-        """Another directory than that of `run`, in which the run was begun and has not ended; empty: none."""
+        """The directory, other than `run.place`, in which the run was begun and has not ended; or empty."""
         for name in self.names(cfg, digest):
             directory = self._sweep / name
             if str(directory) != run.place and directory.is_dir() and not directory.is_symlink():
@@ -126,7 +126,7 @@ class EarlierRuns:
         return ""
 
     def find(self, place: Path, cfg: Config, digest: str) -> SurveyedRun | None:
-        """The run with its result: done, if it has at least as many epochs as are wanted, else `State.SHORTER`.
+        """The run with its result: `State.DONE` if it has at least as many epochs as `cfg`, else `State.SHORTER`.
 
         Args:
             place: where it may be, beside the names that it had.
@@ -146,7 +146,7 @@ class EarlierRuns:
 
     def _length(self, cfg: Config, digest: str, directory: Path, result: Result) -> int | None:
         """The number of epochs with which `result` is one of `cfg`, trained by its engine or continued by torch."""
-        for epochs in chain(self.lengths, [result.epochs], _recorded(directory)):  # the last is slow, and rarely asked
+        for epochs in chain(self.lengths, [result.epochs], _recorded(directory)):  # the last is slow, and rarely needed
             if epochs > 0:
                 trainer = _trainer(cfg.trainer, epochs)
                 if result.identity == identity(cfg, digest, trainer=trainer):

@@ -106,7 +106,7 @@ def entry(cfg: Config, name: str) -> Entry:
 
 
 def all_but_the_seed(cfg: Config, **parts: Any) -> tuple[str, str]:
-    """The canonical JSON of all entries before and after the seed; one object for all runs that share the values."""
+    """The canonical JSON of all entries before and after the seed; runs that share the values get the same object."""
     values = _values(cfg)
     if parts:
         values = tuple(parts.get(name, value) for name, value in zip(_OTHERS, values, strict=True))
@@ -193,7 +193,7 @@ def relevant(config: Mapping[str, Any], defaults: Mapping[str, Any], group: str 
 
 
 def neutral_defaults() -> dict[str, Any]:
-    """Dotted keys that an identity leaves out where they have their default, with that default."""
+    """The dotted keys that an identity omits while they have their default, with that default."""
     return {
         path: value
         for path, value in leaves(_DEFAULTS)
@@ -202,7 +202,7 @@ def neutral_defaults() -> dict[str, Any]:
 
 
 def _difference(value: Any, default: Any) -> Any:
-    """`value`, without those parts of a group of keys that are as in `default`."""
+    """The keys of `value` that differ from `default`; a value that is no mapping is returned as a whole."""
     if not isinstance(value, Mapping) or not isinstance(default, Mapping) or not default:
         return value
     return {name: _difference(item, default.get(name)) for name, item in value.items() if item != default.get(name)}

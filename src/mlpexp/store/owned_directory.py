@@ -1,4 +1,4 @@
-"""A directory of files that are derived from runs and made again at will: a report, an evaluation, figures.
+"""A directory of files that are derived from runs and can be made again: a report, an evaluation, figures.
 
 A manifest lists every file that was written, with its SHA-256. Only what is listed, and still has that content, is
 replaced or removed; everything else in the directory is left unchanged.
@@ -51,7 +51,7 @@ def check(directory: Path, kind: str, advice: str, earlier: Earlier | None = Non
 def replace(
     directory: Path, files: Mapping[str, bytes | str], kind: str, advice: str, earlier: Earlier | None = None
 ) -> None:
-    """Let `directory` hold `files`, written in their order, in place of those of an earlier call.
+    """Write `files` into `directory`, in their order, in place of the files of an earlier call.
 
     A crash at any moment leaves a directory that the next call completes. Arguments as for `check`.
 
@@ -90,7 +90,7 @@ def replace(
 
 
 def files_of(directory: Path, kind: str) -> set[Path]:
-    """The files that `replace` has written into a directory and that are unchanged, with its manifest."""
+    """The unchanged files that `replace` has written into a directory, with its manifest."""
     try:
         listed = _listed(directory, kind, "", None)
     except UserError:
@@ -130,7 +130,7 @@ def _is_safe(name: str) -> bool:
 
 
 def _is_ours(path: Path, digests: list[str] | None) -> bool:
-    """Whether nothing is lost when `path` is replaced: it is absent, or has a content that the manifest lists."""
+    """Whether `path` may be replaced: it is absent, or its content is listed in the manifest."""
     try:
         content = safe_files.read_bytes(path, MAX_FILE, follow=False)
     except FileNotFoundError:

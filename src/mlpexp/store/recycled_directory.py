@@ -1,8 +1,8 @@
-"""The directory of a shorter run that is not needed any more, whose files become those of the next run.
+"""The directory of a shorter run, which is reused for the files of the next run.
 
 Making and removing a dozen small files takes the system longer than training a small network for some epochs. So a
 sweep that is trained further moves the directory of a shorter run out of the way once the longer run is written,
-overwrites its files with those of the next run, and gives it that run's name: every run is whole at each moment.
+overwrites its files with those of the next run, and renames it: every run is whole at each moment.
 """
 
 import os
@@ -20,7 +20,7 @@ _numbers = count()
 
 
 class RecycledDirectory:
-    """At most one directory, below `file_names.RECYCLED` of the sweep in `directory`."""
+    """At most one directory, below `file_names.RECYCLED` of a sweep."""
 
     def __init__(self, sweep: Path) -> None:
         self._folder = sweep / file_names.RECYCLED
@@ -31,7 +31,7 @@ class RecycledDirectory:
         return bool(self._place)
 
     def take(self, run: SurveyedRun, aside: Path) -> None:
-        """Take the directory of a shorter run, or remove it, see `run_state.remove_shorter`."""
+        """Move the directory of a shorter run here; if one is here already, or it has other files, `remove_shorter`."""
         files = None if self._place or run.result is None else _only_files(run.place, run_state.files_of(run.result))
         if files is None:
             run_state.remove_shorter(run, aside)
@@ -41,8 +41,8 @@ class RecycledDirectory:
         os.rename(run.place, place)  # noqa: PTH104 - texts, there are thousands
         self._place, self._files = place, files
 
-    def become(self, directory: Path, files: Mapping[str, bytes]) -> None:
-        """Make `directory`, which is not there, hold just these files, by path; a crash leaves all of it or nothing."""
+    def write_as(self, directory: Path, files: Mapping[str, bytes]) -> None:
+        """Move the directory to `directory`, with exactly these files, by path; a crash leaves all of them or none."""
         place, self._place = self._place, ""
         unused = sorted(self._files - files.keys())
         for path, content in files.items():
@@ -60,7 +60,7 @@ class RecycledDirectory:
         os.rename(place, directory)  # noqa: PTH104
 
     def remove(self) -> None:
-        """Remove the directory that was taken last."""
+        """Remove the directory, if one is here."""
         if self._place:
             shutil.rmtree(self._place)
             self._place = ""
@@ -69,7 +69,7 @@ class RecycledDirectory:
 
 
 def clean(sweep: Path) -> None:
-    """Remove what killed workers have left; no process may be training in this sweep.
+    """Remove the directories of killed workers; no process may be training in this sweep.
 
     Raises:
         UserError: there is a symbolic link in its place.
@@ -77,7 +77,7 @@ def clean(sweep: Path) -> None:
     folder = sweep / file_names.RECYCLED
     atomic_files.refuse_link(folder)
     if folder.is_dir():
-        shutil.rmtree(folder)  # nothing but what `take` has found to be a run's own files
+        shutil.rmtree(folder)  # `take` moves only directories without other files
 
 
 def _only_files(directory: str, names: Set[str]) -> set[str] | None:
@@ -101,7 +101,7 @@ def _only_files(directory: str, names: Set[str]) -> set[str] | None:
 
 
 def _overwrite(path: str, content: bytes) -> None:
-    """Write into the file that is there, unless it shares its content with another name."""
+    """Write into the existing file, unless it has several hard links."""
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         handle = os.open(path, flags)

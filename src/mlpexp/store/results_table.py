@@ -45,7 +45,7 @@ def table_parts(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """The same as `load_results` reads it, by column."""
+    """The columns of rows, with the types that `load_results` gives them."""
     return {
         name: [typed(name, cell) if isinstance(cell, str) else cell for cell in cells]
         for name, cells in _columns(rows).items()
@@ -53,7 +53,7 @@ def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 
 def records(rows: Sequence[Row]) -> list[Record]:
-    """The same rows as `load_results` reads them."""
+    """The records of rows, as `load_results` reads them."""
     by_column = columns(rows)
     return [dict(zip(by_column, row, strict=True)) for row in zip(*by_column.values(), strict=True)]
 
@@ -93,7 +93,7 @@ def load_results(path: str | Path) -> list[Record]:
 
 
 def result_fields(result: Result) -> Record:
-    """The columns behind the swept keys, as a run's own result gives them."""
+    """The cells of a run's result: the columns after the swept keys."""
     fields: Record = {name: result.metrics.get(name) for name in all_parts(result.metrics)}
     tail = (result.epoch, result.epochs, result.num_parameters, result.seconds["fit"], result.message or "")
     return fields | dict(zip(TAIL, tail, strict=True))
@@ -120,7 +120,7 @@ def _types() -> Mapping[str, frozenset[type]]:
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """The cells of the table; of a text that is a number the text."""
+    """The cells of the table by column; numbers that were given as texts stay texts."""
     keys = swept_keys([row[2] for row in rows])
     results = [row[3] for row in rows]
     kinds = dict.fromkeys(tuple(result.metrics) for result in results if result is not None)

@@ -59,7 +59,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """How a run ended: the content of `result.json`, its completion marker, written last.
+    """The result of a run: the content of `result.json`, its completion marker, written last.
 
     Losses in nats, accuracies in [0, 1]; what is not finite is stored as null.
     """
@@ -121,7 +121,7 @@ def layers_csv(rows: Sequence[Sequence[float | str]]) -> str:
 
 
 def parse_metrics(text: str, path: Path) -> list[dict[str, float]]:
-    """The history that `metrics_csv` wrote.
+    """Parse what `metrics_csv` wrote.
 
     Raises:
         DamagedFile: it is none.
@@ -140,7 +140,7 @@ def parse_metrics(text: str, path: Path) -> list[dict[str, float]]:
 
 
 def parse_layers(text: str, path: Path) -> list[list[float | str]]:
-    """The rows that `layers_csv` wrote; columns that an earlier version did not have are empty.
+    """Parse what `layers_csv` wrote; columns that an earlier version did not have are empty.
 
     Raises:
         DamagedFile: it is none.
@@ -159,12 +159,12 @@ def parse_layers(text: str, path: Path) -> list[list[float | str]]:
 
 
 def write_result(directory: Path, result: Result) -> None:
-    """The marker: after this call the run counts as done (where its status is final)."""
+    """Write the marker; with a final status, the run is done after this call."""
     atomic_files.write(directory / RESULT, result_text(result))
 
 
 def result_text(result: Result) -> str:
-    """The marker, sealed, as a person reads it."""
+    """The marker with its checksum, indented."""
     return _indented(_sealed(result)) + "\n"
 
 
@@ -178,7 +178,7 @@ def _indented(value: Any, line: str = "\n") -> str:
 
 
 def result_json(result: Result) -> str:
-    """The marker as one line, sealed."""
+    """The marker with its checksum, in one line."""
     return _one_line(_sealed(result))
 
 
@@ -191,7 +191,7 @@ def _sealed(result: Result) -> dict[str, Any]:
 
 
 def read_result(directory: Path) -> Result:
-    """What `write_result` wrote.
+    """Read what `write_result` wrote.
 
     Raises:
         DamagedFile: it is not what was written.
@@ -205,7 +205,7 @@ def read_result(directory: Path) -> Result:
 
 
 def parse_result(text: str | bytes, path: Path) -> Result:
-    """The marker that a text holds; `path` is where it was found.
+    """Parse a marker; `path` is named in messages.
 
     Raises:
         DamagedFile: it is not what was written, or of a newer version of mlpexp.
@@ -230,8 +230,8 @@ def name_in(sweep: Path, run: Path | str) -> str:
     return "." if path == str(sweep) else path.rpartition(os.sep)[2]
 
 
-def names_of_marked(sweep: Path) -> list[str]:
-    """The runs with a marker in a sweep's directory and one level below; what begins with a dot is no run."""
+def names_with_marker(sweep: Path) -> list[str]:
+    """The names of directories with a marker, one or two levels below a sweep's; none that begin with a dot."""
     markers = [path for depth in ("*", "*/*") for path in sorted(sweep.glob(f"{depth}/{RESULT}"))]
     names = [marker.parent.relative_to(sweep) for marker in markers]
     return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
@@ -244,18 +244,18 @@ def is_relative(name: str) -> bool:
 
 
 def current_status(status: str, message: str | None) -> str:
-    """The status of a stored run in today's terms: chance runs were once stored as `diverged` with a message."""
+    """The status of a stored run as it is called now: `chance` was once stored as `diverged` with a message."""
     is_old_chance = status == "diverged" and (message or "").startswith(OLD_CHANCE_MESSAGE)
     return "chance" if is_old_chance else status
 
 
 def seal(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what a marker or manifest says: one flipped bit in a number would read like another result."""
+    """SHA-256 of the content of a marker or manifest; without it, a flipped bit in a number would not be noticed."""
     return hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 
 def unsealed(text: str | bytes, path: Path) -> dict[str, Any]:
-    """The content of a marker or manifest whose seal is right.
+    """The content of a marker or manifest, after its checksum was compared.
 
     Raises:
         DamagedFile: it is of a newer version of mlpexp.
@@ -283,9 +283,10 @@ def checksums(directory: Path, names: Sequence[str]) -> dict[str, dict[str, int 
 
 
 def compare_with_marker(directory: Path, name: str, content: bytes) -> None:
-    """
+    """Compare the content of a run's file with the checksum in the run's marker, if that lists it.
+
     Raises:
-        UserError: a file of a run is not what the run's marker says, or the marker cannot be read.
+        UserError: they differ, or the marker cannot be read.
     """
     if not (directory / RESULT).is_file():
         return

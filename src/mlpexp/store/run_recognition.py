@@ -1,4 +1,4 @@
-"""Recognition of runs of a grid in a sweep's directory, by identity: under any name, in a directory or the table."""
+"""Finds the runs of a grid in a sweep's directory by identity: under any name, in a directory or in the table."""
 
 import contextlib
 import os
@@ -31,10 +31,10 @@ class GridRun(NamedTuple):
 
 
 class Recognition:
-    """Finds each run of a grid, and gives those that are not finished a directory that no other run has.
+    """Finds each run of a grid; gives each unfinished run a directory that no other run has.
 
     Args:
-        study: with all that was planned before.
+        study: of the sweep, with all runs that were ever planned.
         one_length: its runs have one number of epochs; some of them may have been trained further.
     """
 
@@ -47,7 +47,7 @@ class Recognition:
         self._claimed: set[str] = set()
 
     def find(self, runs: Sequence[GridRun]) -> list[SurveyedRun]:
-        """The state of each run of the grid, in its order."""
+        """The state of each run, in their order."""
         surveyed = [self._claim(self._inspect(run.directory, run.identity)) for run in runs]
         if self._earlier is not None:
             surveyed = [
@@ -65,7 +65,7 @@ class Recognition:
         return surveyed
 
     def earlier_identities(self, run: GridRun) -> list[str]:
-        """Those that the run had with fewer epochs."""
+        """The identities that the run had with fewer epochs."""
         return [] if self._earlier is None else earlier_identities(run.cfg, run.digest, self._earlier.lengths)
 
     def begun_place(self, surveyed: SurveyedRun, run: GridRun) -> str:
@@ -73,7 +73,7 @@ class Recognition:
         return "" if self._earlier is None else self._earlier.begun_place(surveyed, run.cfg, run.digest)
 
     def _move(self, surveyed: Sequence[SurveyedRun], runs: Sequence[GridRun]) -> None:
-        """Give the runs whose place another run has free directories."""
+        """Give a free directory to each run whose directory holds another run."""
         moving = [entry for entry in surveyed if self._has_no_place(entry)]
         if not moving:
             return
@@ -86,7 +86,7 @@ class Recognition:
             taken.add(place)
 
     def _trained_further(self, surveyed: SurveyedRun, run: GridRun, earlier_runs: EarlierRuns) -> SurveyedRun:
-        """The same with the shorter run from which it is trained further, or the longer one that it has become."""
+        """Add the shorter run from which this one is trained further; or return the longer run, if it exists already."""
         if surveyed.state is State.DONE:
             places = [self.sweep / name for name in earlier_runs.names(run.cfg, run.digest) if name in self._names]
             if places := [place for place in places if str(place) != surveyed.place]:
@@ -121,7 +121,7 @@ class Recognition:
         return surveyed
 
     def _elsewhere(self, surveyed: SurveyedRun, identity: str, names: Sequence[str]) -> SurveyedRun:
-        """The run under one of these names, where it is finished there; else the same."""
+        """The finished run under one of these names; `surveyed` if there is none."""
         for name in names:
             candidate = self._inspect(self.sweep / name, identity)
             if candidate.state is State.DONE and candidate.place not in self._claimed:
@@ -132,13 +132,13 @@ class Recognition:
         return surveyed
 
     def _claim(self, surveyed: SurveyedRun) -> SurveyedRun:
-        """Let no other run of the grid take this finished one for itself."""
+        """Keep other runs of the grid from matching this finished one."""
         if surveyed.state is State.DONE:
             self._claimed.add(surveyed.place)
         return surveyed
 
     def _has_no_place(self, surveyed: SurveyedRun) -> bool:
-        """Whether another run is where it would be, in a directory or in the table."""
+        """Whether another run has its name, in a directory or in the table."""
         if surveyed.state in (State.DONE, State.SHORTER):
             return False
         return (
@@ -148,7 +148,7 @@ class Recognition:
 
 def _names_by_identity(sweep: Path) -> dict[str, str]:
     names = {}
-    for name in sorted(run_directory.names_of_marked(sweep)):
+    for name in sorted(run_directory.names_with_marker(sweep)):
         with contextlib.suppress(DamagedFile, NotRegularFile):
             names[run_directory.read_result(sweep / name).identity] = name
     return names

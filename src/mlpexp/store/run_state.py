@@ -108,7 +108,7 @@ def inspect(directory: Path, identity: str) -> SurveyedRun:
 
 
 def set_aside(run: SurveyedRun, aside: Path) -> Path:
-    """Move a run's directory out of the way, below `aside`; returns where.
+    """Move a run's directory to a new name below `aside`, which is returned.
 
     Raises:
         UserError: see `unused_path`.
@@ -119,9 +119,9 @@ def set_aside(run: SurveyedRun, aside: Path) -> Path:
 
 
 def keep_saved(run: SurveyedRun, aside: Path) -> None:
-    """Prepare the directory of a run whose training is continued: its metrics and weights so far stay, its marker goes.
+    """Prepare the directory of a run that continues from a saved state: its marker goes, its metrics and weights stay.
 
-    What else is there was left by a crash while the run was written, and is set aside.
+    If it holds other files, which a crash has left while the run was written, its content is set aside.
     """
     if not run.directory.is_dir():
         return
@@ -134,7 +134,7 @@ def keep_saved(run: SurveyedRun, aside: Path) -> None:
 
 
 def take_over(run: SurveyedRun, aside: Path) -> None:
-    """Give a run the directory in which it was begun with fewer epochs, or set that aside.
+    """Move the directory in which a run was begun with fewer epochs to the run's place, or set it aside.
 
     Raises:
         UserError: see `unused_path`.
@@ -151,7 +151,7 @@ def take_over(run: SurveyedRun, aside: Path) -> None:
 
 
 def set_content_aside(directory: Path, aside: Path) -> None:
-    """As `set_aside`, but the directory itself stays, with what it held before training.
+    """As `set_aside`, but the directory itself stays, with the files from before training.
 
     Raises:
         UserError: see `unused_path`.
@@ -164,7 +164,7 @@ def set_content_aside(directory: Path, aside: Path) -> None:
 
 
 def files_of(result: Result) -> set[str]:
-    """What mlpexp and Hydra have written of a finished run, by path relative to its directory."""
+    """The paths of all files that mlpexp and Hydra have written of a finished run, relative to its directory."""
     return {*file_names.UNLISTED, *result.files}
 
 
@@ -199,7 +199,7 @@ def remove_shorter(run: SurveyedRun, aside: Path) -> None:
 
 
 def remove_empty(directory: Path) -> None:
-    """Remove a directory in which nothing is, e.g. what a crash has left of `remove_shorter`."""
+    """Remove a directory if it is empty, e.g. after a crash in `remove_shorter`."""
     with suppress(OSError):  # not empty
         directory.rmdir()
 
@@ -219,7 +219,7 @@ def unused_path(aside: Path, name: str) -> Path:
 
 
 def _are_whole(directory: str, files: Mapping[str, Mapping[str, int | str]]) -> bool:
-    """Whether files are what the marker says, and neither they nor their directories are links."""
+    """Whether the files match the checksums of the marker, and neither they nor their directories are links."""
     folders = {name.rpartition("/")[0] for name in files}
     if any(folder and os.path.islink(f"{directory}/{folder}") for folder in folders):  # noqa: PTH114
         return False

@@ -1,7 +1,7 @@
-"""The runs of a sweep's directory: which are finished, where they are, how they are read, recorded and set aside.
+"""The runs in a sweep's directory: survey, preparation, reading, and the table of results.
 
-There are two back ends, a directory per run and one table. A finished run is recognised in both by its identity, under
-whatever name it lies, and never gives way to another run.
+There are two back ends, a directory per run and one table. A finished run is found in both by its identity, under any
+name, and is never replaced by another run.
 """
 
 import os
@@ -47,7 +47,7 @@ WORDS = {
 
 @dataclass
 class Survey:
-    """What is known of every run before any is started.
+    """The state of every run before any is started.
 
     Attributes:
         runs: by the directory that the grid gives the run.
@@ -81,7 +81,7 @@ class RunStore:
         self.directory = directory
 
     def survey(self, jobs: Sequence[tuple[str, Config]], *, same_study: bool) -> Survey:
-        """Look at the directory without changing it.
+        """Find the state of each run, without changing anything.
 
         Args:
             jobs: the directory that the grid gives each run, and its configuration.
@@ -134,7 +134,7 @@ class RunStore:
         return Survey(dict(zip(unique, surveyed, strict=True)), study, withdrawn, shorter_in_table)
 
     def _study(self, runs: Sequence[GridRun], *, same_study: bool) -> tuple[Manifest, list[str]]:
-        """The study of the directory with these runs; the directories that a withdrawn number of epochs has begun.
+        """The study of the directory with these runs, and the directories of runs with a withdrawn number of epochs.
 
         Raises:
             UserError: see `survey`.
@@ -180,10 +180,10 @@ class RunStore:
         for name in survey.manifest.earlier.values():
             run_state.remove_empty(self.directory / name)
         planned = survey.manifest.runs.keys() | survey.manifest.earlier.keys()
-        stack_states.keep(self.directory, planned - done)
+        stack_states.keep_only(self.directory, planned - done)
 
     def _make_room(self, runs: Sequence[SurveyedRun], manifest: Manifest) -> None:
-        """Give shorter runs other names, where the longer ones have the names that they had."""
+        """Rename the directories of shorter runs whose names the longer runs have."""
         taken = {self.directory / name for names in (manifest.runs, manifest.earlier) for name in names.values()}
         moves = []
         for run in runs:
@@ -199,7 +199,7 @@ class RunStore:
             earlier.place = str(place)
 
     def write_results(self, rows: Sequence[results_table.Row]) -> None:
-        """`results.csv`: the table of the runs that have ended."""
+        """Write `results.csv`, the table of the runs that have ended."""
         atomic_files.write(self.directory / file_names.RESULTS, results_table.table_parts(rows))
 
     def read(self, name: str, file: str) -> str | None:

@@ -78,7 +78,7 @@ def read(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def by_name(directory: Path, files: tuple[str, ...] | None = None) -> Mapping[str, Mapping[str, str]]:
-    """The files of each run of the table, read once while it does not change; empty where there is none.
+    """The files of each run of the table; it is read again only after a change. Empty if there is no table.
 
     Args:
         files: names of those that are wanted; None: all.
@@ -101,7 +101,7 @@ def _by_name(
 
 
 def results(directory: Path) -> dict[str, dict[str, Result]]:
-    """How each run of the table ended: by its identity, then by its name."""
+    """The results of the runs of the table: identity -> name -> result."""
     by_identity: dict[str, dict[str, Result]] = defaultdict(dict)
     path = directory / file_names.TABLE
     for number, (name, files) in enumerate(read(directory), 1):

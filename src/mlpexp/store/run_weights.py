@@ -48,7 +48,7 @@ def append(directory: Path, weights: Sequence[Weights]) -> list[str]:
 
 
 def checkpoint_of(run: Path) -> str | None:
-    """Which checkpoint of a run that has no directory is kept; None where none is.
+    """The name of the checkpoint that is kept of a run without a directory; None if there is none.
 
     Args:
         run: the directory that it would have.
@@ -58,7 +58,7 @@ def checkpoint_of(run: Path) -> str | None:
 
 
 def read(checkpoint: Path) -> bytes | None:
-    """The content of a checkpoint of a run that has no directory; None where none is kept.
+    """The content of a checkpoint of a run without a directory; None if it is not kept.
 
     Args:
         checkpoint: the path that it would have.
@@ -84,12 +84,12 @@ def read(checkpoint: Path) -> bytes | None:
 
 
 def is_in_table(run: Path) -> bool:
-    """Whether a run that has no directory is a line of a table."""
+    """Whether a run without a directory has a line in a table."""
     return _files(run) is not None
 
 
 def result_text(run: Path) -> str | None:
-    """The content of `result.json` of a run that has no directory; None where there is no such run."""
+    """The content of `result.json` of a run without a directory; None if there is no such run."""
     place = _files(run)
     return None if place is None else place[1].get(file_names.RESULT)
 
@@ -105,7 +105,7 @@ def _entry(run: Path) -> tuple[Path, str, int, int, str] | None:
 
 
 def _files(run: Path) -> tuple[Path, Mapping[str, str]] | None:
-    """The sweep of a run, and what its table has of the run."""
+    """The sweep of a run, and the run's files in its table."""
     for sweep in list(run.parents)[:2]:  # a name may have two parts
         table = run_table.by_name(sweep, (file_names.WEIGHTS, file_names.RESULT))
         if (files := table.get(run.relative_to(sweep).as_posix())) is not None:

@@ -1,4 +1,4 @@
-"""Files with the states of stacks under way: what a sweep that was stopped, in whatever way, continues from.
+"""Saved states of stacks in training, from which a stopped or killed sweep continues.
 
 One file per stack in `.stacks` of the sweep's directory, replaced as a whole and removed when its runs are written:
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class SavedRun(BaseModel, frozen=True):
-    """What a file says of a run beside its tensors."""
+    """The entry of a run in the header of a file."""
 
     epochs: Annotated[int, Field(gt=0, le=2**53, strict=True)]
     metrics: dict[str, float | None]
@@ -97,7 +97,7 @@ def read(sweep: Path) -> Iterator[tuple[Path, Header, bytes]]:
 
 
 def saved_runs(sweep: Path) -> dict[str, SavedRun]:
-    """What is saved of each run, by its identity, without its tensors."""
+    """The saved runs by identity, without their tensors."""
     runs: dict[str, SavedRun] = {}
     for _, header, _ in read(sweep):
         for identity, run in header.runs.items():
@@ -116,22 +116,22 @@ def remove(sweep: Path, ended: Iterable[str]) -> None:
         (sweep / STATES).rmdir()
 
 
-def keep(sweep: Path, unfinished: Collection[str]) -> None:
-    """Remove the states of all other runs, by identity, and what killed writers have left."""
+def keep_only(sweep: Path, unfinished: Collection[str]) -> None:
+    """Remove the states of all runs but these, by identity, and temporary files of killed writers."""
     if (sweep / STATES).is_dir():
         _remove_files(sweep, lambda runs: runs.isdisjoint(unfinished))
         clean(sweep)
 
 
 def _remove_files(sweep: Path, is_over: Callable[[KeysView[str]], bool]) -> None:
-    """Remove the files of whose runs, by identity, `is_over` says that."""
+    """Remove the files for whose identities `is_over` is true."""
     for path, header, _ in read(sweep):
         if is_over(header.runs.keys()):
             path.unlink(missing_ok=True)
 
 
 def clean(sweep: Path) -> None:
-    """Remove what killed writers have left beside the states; no process may be training in this sweep."""
+    """Remove temporary files of killed writers; no process may be training in this sweep."""
     if (sweep / STATES).is_dir() and not (sweep / STATES).is_symlink():
         atomic_files.clean(sweep / STATES)
         with suppress(OSError):  # not empty
@@ -139,7 +139,7 @@ def clean(sweep: Path) -> None:
 
 
 def warn(path: Path, error: Exception) -> None:
-    """Say once that a file is damaged."""
+    """Log once per file that it is damaged."""
     _warn(path, " ".join(str(error).split())[:200])
 
 

@@ -1,4 +1,4 @@
-"""What a sweep's directory holds: its runs with status and size, in directories, in the table, or set aside."""
+"""The runs in a sweep's directory with status and size: in directories, in the table, or set aside."""
 
 import fnmatch
 import os
@@ -21,7 +21,7 @@ DERIVED = ("evaluation",)  # directories of files that can be made again, see `o
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRun:
-    """One run as it lies in a sweep.
+    """One run in a sweep's directory.
 
     Attributes:
         name: its directory, relative to the sweep's, or its name in the table.
@@ -48,7 +48,7 @@ class StoredRun:
 
 
 def runs(sweep: Path) -> list[StoredRun]:
-    """All runs, in the order of `results.csv`; those that it does not list after them, set-aside ones last.
+    """All runs: in the order of `results.csv`, then those that it does not list, then those that were set aside.
 
     Raises:
         UserError: there is no sweep.
@@ -58,7 +58,7 @@ def runs(sweep: Path) -> list[StoredRun]:
     manifest = sweep_manifest.read(sweep)
     names = dict.fromkeys(_listed(sweep))
     names |= dict.fromkeys(manifest.runs.values() if manifest else ())
-    names |= dict.fromkeys(run_directory.names_of_marked(sweep))
+    names |= dict.fromkeys(run_directory.names_with_marker(sweep))
     stored = [_in_directory(sweep, name) for name in names if is_real(sweep, name)]
     for results in run_table.results(sweep).values():
         for name, result in results.items():
@@ -72,7 +72,7 @@ def runs(sweep: Path) -> list[StoredRun]:
 
 
 def is_real(sweep: Path, name: str) -> bool:
-    """Whether a run has a directory below the sweep's that no link leads to."""
+    """Whether a run's directory is below the sweep's without a symbolic link on the way."""
     path = sweep / name
     return all(
         _is_directory(place) for place in [path, *path.parents] if place != sweep and place.is_relative_to(sweep)
@@ -80,7 +80,7 @@ def is_real(sweep: Path, name: str) -> bool:
 
 
 def _listed(sweep: Path) -> list[str]:
-    """The names in `results.csv`; none where it is missing or damaged, since it is made anew from the runs."""
+    """The names in `results.csv`; empty if it is missing or damaged."""
     try:
         names = [str(row.get("name")) for row in load_results(sweep)]
     except (UserError, ValueError, TypeError, AttributeError):
@@ -122,7 +122,7 @@ def _in_directory(sweep: Path, name: str, *, is_aside: bool = False) -> StoredRu
 
 
 def _is_ours(path: Path, directory: Path) -> bool:
-    """Event files and what a killed writer has left, whose names vary."""
+    """Whether it is an event file or a temporary file, whose names vary."""
     if path.parent == directory and fnmatch.fnmatch(path.name, file_names.EVENTS):
         return True
     return path.name.startswith(".") and path.name.endswith(atomic_files.SUFFIX)
@@ -137,7 +137,7 @@ def _files(directory: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _is_directory(path: Path) -> bool:
-    """Whether it is a directory itself, and no link to one."""
+    """Whether it is a directory, and not a link to one."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
     except OSError:

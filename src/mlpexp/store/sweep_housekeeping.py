@@ -1,4 +1,4 @@
-"""Changes to a sweep that is not training: runs are removed, moved from directories into the table, and back.
+"""Changes of a sweep that is not training: remove runs, move them from directories into the table, and back.
 
 Only what mlpexp has written is removed. Each change can be stopped at any moment: a run is then in its old place, or in
 the new one, or in both, and is found in each.
@@ -38,8 +38,8 @@ WeightsOf = Callable[[StoredRun], Weights | None]
 
 
 @contextmanager
-def unused(sweep: Path, chosen: Sequence[StoredRun]) -> Iterator[None]:
-    """While it lasts, no other process trains in the sweep, or trains one of these runs further.
+def locked(sweep: Path, chosen: Sequence[StoredRun]) -> Iterator[None]:
+    """Lock the sweep and these runs against training by other processes while the block runs.
 
     Raises:
         UserError: one does.
@@ -54,7 +54,7 @@ def unused(sweep: Path, chosen: Sequence[StoredRun]) -> Iterator[None]:
 
 
 def remove(sweep: Path, chosen: Sequence[StoredRun]) -> None:
-    """Remove runs, from the results and the plan of the sweep, too; the lock is held, see `unused`."""
+    """Remove runs, and their entries in the results and the manifest; needs `locked`."""
     names = {run.name for run in chosen if not run.is_aside}
     manifest = sweep_manifest.read(sweep)
     if manifest is not None and names & set(manifest.runs.values()):
@@ -113,7 +113,7 @@ def compact(sweep: Path, chosen: Sequence[StoredRun], weights_of: WeightsOf) -> 
 
 
 def restore(sweep: Path) -> tuple[int, list[str]]:
-    """Give each run of the table a directory with what the table has of it.
+    """Write a directory for each run of the table, with the files that the table has.
 
     Returns:
         The number of runs, and the names of those whose directory is in use, which stay in the table.
@@ -143,14 +143,14 @@ def restore(sweep: Path) -> tuple[int, list[str]]:
 
 
 def _remove_lines(sweep: Path, names: set[str]) -> None:
-    """Remove runs from the table; the file of weights goes with the last one."""
+    """Remove runs from the table; with the last one, remove the file of weights."""
     run_table.remove(sweep, names)
     if not (sweep / file_names.TABLE).exists():
         (sweep / file_names.WEIGHTS).unlink(missing_ok=True)
 
 
 def _remove_files(run: StoredRun) -> None:
-    """The marker first, so that nothing takes the rest for a finished run."""
+    """Remove the files of a run, the marker first, so that the rest is never taken for a finished run."""
     if run.directory is None:
         return
     for path in sorted(run.ours, key=lambda path: path.name != file_names.RESULT):

@@ -1,4 +1,4 @@
-"""What a sweep's directory is about: its study, in `sweep.json`, and every run that was ever planned in it.
+"""The manifest of a sweep, `sweep.json`: its study, and every run that was ever planned in it.
 
 A study may grow: a key that is swept may get new values, a key may come to be swept. What may not change is the
 value of a key that is the same in all runs, before and now: that would be another study in the same place.
@@ -75,7 +75,7 @@ def read(directory: Path) -> Manifest | None:
 
 
 def study(runs: Iterable[tuple[Config, str]]) -> Manifest:
-    """The study that runs make, by their configurations and digests of data, without their directories."""
+    """The study of these runs (configuration and digest of the data), without their directories."""
     iterator = iter(runs)
     first, digest = next(iterator)
     entries = {name: entry(first, name) for name in NAMES}
@@ -109,7 +109,7 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
 def joined(
     old: Manifest | None, new: Manifest, directory: Path, *, names: Sequence[str] = (), refuse: bool = True
 ) -> Manifest:
-    """The manifest of both together.
+    """Merge two manifests.
 
     Args:
         names: of the new runs. A key of the model or the optimizer may get a new value alone, e.g.
@@ -136,7 +136,7 @@ def joined(
 
 
 def _difference(key: str, old: Any, new: Any) -> str:
-    """In what a study differs, and what to do, as the end of a message."""
+    """How a study differs from the earlier one, and what to do, as the end of a message."""
     if key == DIGEST:
         return "the data's bytes are others than when it began; restore the file, or choose another name=…"
     if key == PLUGINS and old and new:
@@ -149,13 +149,13 @@ def _difference(key: str, old: Any, new: Any) -> str:
 
 
 def _is_named(key: str, names: Iterable[str]) -> bool:
-    """Whether all names of runs give a value of this key, or choose its group."""
+    """Whether every name of a run has a value of this key, or a choice of its group."""
     shown = {f"{run_names.short(key)}=", f"{key.partition('.')[0]}="}
     return all(any(part.startswith(tuple(shown)) for part in name.split(",")) for name in names)
 
 
 def spelled_out(study: Manifest) -> dict[str, Any]:
-    """Its constants with those that a run's identity leaves out where they have their default."""
+    """Its constants, with the defaults of the keys that a run's identity omits."""
     return {key: value for key, value in neutral_defaults().items() if key not in study.varied} | study.constants
 
 

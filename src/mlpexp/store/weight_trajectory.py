@@ -37,7 +37,7 @@ class WeightTrajectory:
         self._is_open = False
 
     def add(self, epoch: int, weights: NDArray[np.floating[Any]]) -> None:
-        """Keep the weights after `epoch` if it is one of those that are kept.
+        """Append the weights after `epoch`, if the file keeps this epoch.
 
         Args:
             weights: all tensors, flat.
@@ -68,7 +68,7 @@ class WeightTrajectory:
 
 
 def epochs_between(max_epochs: int, row_bytes: int) -> int:
-    """Of how many epochs one is kept: a power of 2."""
+    """The distance between two epochs whose weights are kept: a power of 2."""
     stride = 1
     while stride < max_epochs and (max_epochs // stride + 1) * row_bytes > MAX_BYTES:
         stride *= 2

@@ -1,4 +1,4 @@
-"""Who may write into a sweep's directory when its runs are trained by other processes: never two writers.
+"""Sessions of worker processes: they ensure that two processes never write a run of a sweep at the same time.
 
 The main process of a sweep holds a lock until it ends. Its workers, on this machine or on others that share
 the file system, check whether it is still held, and by the same start of the sweep: a worker whose main process has
@@ -28,7 +28,7 @@ _OURS = re.compile(rf"{CONDUCTOR}|{WRITERS}|unit-\d+")
 
 
 class Gone(Exception):
-    """The sweep that a worker works for has ended.
+    """The main process of the worker's sweep has ended.
 
     Attributes:
         restarted: another start of the sweep is at work, so that this worker may write nothing more.
@@ -64,7 +64,7 @@ class Session:
 
     @contextmanager
     def writing(self, unit: int) -> Iterator[Callable[[float], None]]:
-        """While it lasts, this process may write the directories of the unit, and no other does.
+        """Give this process alone the right to write the directories of the unit, while the block runs.
 
         Returns:
             A function that records how much of the unit is done, for `progress`.
@@ -108,7 +108,7 @@ class Session:
             os.truncate(self._path(f"unit-{unit}"), 0)
 
     def dismiss(self) -> None:
-        """Let the workers know that the sweep ends, and wait a moment for those that still write."""
+        """Tell the workers that the sweep ends, and wait some seconds for those that still write."""
         _wait_for_writers(self.directory, LEAVING_S)
 
     def _opened(self, name: str, flags: int) -> int:
@@ -122,8 +122,8 @@ class Session:
 
 
 @contextmanager
-def conducting(directory: Path) -> Iterator[Session]:
-    """A session of workers in a sweep's directory, which this process has locked; its files go with it.
+def open_session(directory: Path) -> Iterator[Session]:
+    """Open a session of workers in a sweep's directory, which this process has locked; close it after the block.
 
     Raises:
         UserError: the place of its files is taken by a link or a file.
@@ -144,13 +144,13 @@ def conducting(directory: Path) -> Iterator[Session]:
         _wait_for_writers(directory, LEAVING_S)
 
 
-def is_going_on(directory: Path) -> bool:
-    """Whether there may be workers, of whatever start of the sweep."""
+def may_have_workers(directory: Path) -> bool:
+    """Whether there may be workers, of this or an earlier start of the sweep."""
     return os.path.lexists(directory / WORKERS)
 
 
 def wait(directory: Path) -> None:
-    """Wait until no worker of an earlier start writes into `directory` any more.
+    """Wait until no worker of an earlier start writes into `directory`.
 
     Raises:
         UserError: some still do.
@@ -162,7 +162,7 @@ def wait(directory: Path) -> None:
 
 
 def _wait_for_writers(directory: Path, wait_s: float) -> bool:
-    """Whether there are no workers any more; then their files are removed, too."""
+    """Wait for the end of all workers, then remove the session's files; False if they have not ended in time."""
     folder = directory / WORKERS
     atomic_files.refuse_link(folder)
     if not folder.is_dir():

@@ -89,7 +89,7 @@ def train_sweep(
                 for run, outcome in ended:
                     progress.finished(run, outcome)
         if not in_portions:  # of runs that had fewer epochs, too
-            stack_states.keep(directory, ())
+            stack_states.keep_only(directory, ())
         stack_states.clean(directory)
         recycled_directory.clean(directory)
 

@@ -74,7 +74,7 @@ def _open(sweep: Sweep, runs: Sequence[Job]) -> Survey:
         is_new = not sweep.directory.exists()
         survey = sweep.survey(runs, same_study=True)  # another study is refused before anything is written
         tables = dict.fromkeys(model_checks.check_data(run.config) for run in runs)
-        unchanged = reserved is not None and not worker_session.is_going_on(sweep.directory)
+        unchanged = reserved is not None and not worker_session.may_have_workers(sweep.directory)
     except BaseException:
         if reserved is not None:
             directory_lock.release(reserved)

@@ -51,7 +51,7 @@ def _write_recycled(recycled: RecycledDirectory, job: Job, directory: Path, file
         contents[f"{file_names.HYDRA}/{name}"] = text.encode()
     if job.log is not None:
         contents[job.log.name] = b""
-    recycled.become(directory, contents)
+    recycled.write_as(directory, contents)
     job.make_files = None
 
 

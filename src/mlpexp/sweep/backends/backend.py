@@ -64,7 +64,7 @@ def open_backend(settings: Settings, directory: Path, prepare: Callable[[], None
     if settings.backend == "process":
         yield InProcess()
         return
-    with worker_session.conducting(directory) as session:
+    with worker_session.open_session(directory) as session:
         match settings.backend:
             case "fork" | "loky":
                 from mlpexp.sweep.backends.process_backend import ProcessPool
