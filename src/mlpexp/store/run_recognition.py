@@ -86,7 +86,7 @@ class Recognition:
             taken.add(place)
 
     def _trained_further(self, surveyed: SurveyedRun, run: GridRun, earlier_runs: EarlierRuns) -> SurveyedRun:
-        """Add the shorter run from which this one is trained further; or return the longer run, if it exists already."""
+        """Add the shorter run from which this one is trained further; or return the longer run, if it exists."""
         if surveyed.state is State.DONE:
             places = [self.sweep / name for name in earlier_runs.names(run.cfg, run.digest) if name in self._names]
             if places := [place for place in places if str(place) != surveyed.place]:
