@@ -120,6 +120,33 @@ def test_what_looks_odd_is_warned_of(tmp_path: Path, caplog):
     assert "column 1 has the same value in every row" in caplog.text
 
 
+@pytest.mark.parametrize("first", [10**18, -(10**18), 2**53])
+def test_whole_numbers_that_are_equal_in_double_precision_are_warned_of(tmp_path: Path, caplog, first: int):
+    path = tmp_path / "table.csv"
+    path.write_text("id,a,y\n" + "".join(f"{first + i},{i},{i % 2}\n" for i in range(40)))
+    merged = 40 - len({float(first + i) for i in range(40)})
+    data.load(config(path, target="y"))
+    assert f"column id has whole numbers with so many digits that {merged} different ones are equal" in caplog.text
+    assert "column id has the same value" not in caplog.text
+
+
+def test_whole_numbers_that_double_precision_tells_apart_are_not_warned_of(tmp_path: Path, caplog):
+    path = tmp_path / "table.csv"
+    path.write_text("a,y\n" + "".join(f"{2**60 + 2**12 * (i // 2)},{i % 2}\n" for i in range(40)))
+    data.load(config(path, target="y"))
+    assert not caplog.text
+
+
+def test_a_line_above_the_names_and_a_wrong_minus_sign_are_named(tmp_path: Path):
+    path = tmp_path / "table.csv"
+    path.write_text("# made by a tool\na,y\n" + "1,0\n2,1\n" * 20)
+    with pytest.raises(UserError, match="line 2: several fields, but the first line has one column name, '# made"):
+        data.load(config(path, target="y"))
+    path.write_text("a,y\n" + "\N{MINUS SIGN}1,0\n2,1\n" * 20, encoding="utf-8")
+    with pytest.raises(UserError, match=r"line 2, column a: .* its sign is U\+2212 and not the hyphen"):
+        data.load(config(path, target="y"))
+
+
 def test_labels_that_look_like_missing_values_are_classes(tmp_path: Path):
     path = tmp_path / "table.csv"
     path.write_text("a,bought\n" + "1,NA\n2,None\n3,nan\n" * 10)

@@ -37,7 +37,8 @@ MARKS = {
     "underscore": "_",
 }
 EXACT = 2**53  # up to here every whole number is a float
-_SIGN = "[+\\-\N{MINUS SIGN}]?"
+MINUS = "\N{MINUS SIGN}"  # of text processors; no sign of a number
+_SIGN = f"[+\\-{MINUS}]?"
 _NUMERIC = re.compile(rf"{_SIGN}[.,]?\d")
 _WHOLE = re.compile(r"[+-]?\d{1,300}", re.ASCII)
 _LEADING_ZERO = re.compile(r"[+-]?0\d", re.ASCII)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from mlpexp.config.overrides import shell_word
-from mlpexp.data.cell_values import INFINITE, Cell, NumberFormat, canonical, is_missing, looks_numeric
+from mlpexp.data.cell_values import INFINITE, MINUS, Cell, NumberFormat, canonical, is_missing, looks_numeric
 from mlpexp.data.data_config import DataConfig
 from mlpexp.runtime.errors import UserError
 
@@ -145,6 +145,8 @@ def _not_a_number(
     table: FileTable, row: int, column: Column, cell: str, form: NumberFormat, feature: bool
 ) -> UserError:
     problem = f"{table.location(row, column)}: {cell[:40]!r} is not a number"
+    if cell.startswith(MINUS):
+        problem += ", its sign is U+2212 and not the hyphen -"
     if not table.source.settable:
         mark = " with a decimal point" if form == NumberFormat() else ""
         return UserError(f"{problem}; write digits{mark}, as in training")

@@ -117,6 +117,11 @@ def read(source: Source, cfg: DataConfig, has_header: Callable[[list[str]], bool
     if header and len(names) == 1 and source.settable:
         _refuse_separator(source, names[0], cfg)
     body = [(line, _without_empty_end(row, len(names))) for line, row in body]
+    if header and len(names) == 1 and (line := next((line for line, row in body if len(row) > 1), None)) is not None:
+        raise UserError(
+            f"{source.line(line)}: several fields, but the first line has one column name, {names[0]!r}; if it is no "
+            "line of column names, remove it"
+        )
     if {len(row) for _, row in body} == {len(names) + 1} and header:
         raise UserError(
             f"{source.label}: every row has {len(names) + 1} fields, but the first line names {len(names)} columns; "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlpexp.config.overrides import shell_word
 from mlpexp.data import file_table, tabular_files
-from mlpexp.data.cell_values import POINT, Cell, NumberFormat, canonical, find, is_missing, looks_numeric, places
+from mlpexp.data.cell_values import EXACT, POINT, Cell, NumberFormat, canonical, find, is_missing, looks_numeric, places
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.file_table import Column, FileTable, Source, is_category, listed
 from mlpexp.data.table import Table
@@ -54,7 +54,7 @@ def load(cfg: DataConfig) -> Table:
                 value for file, column in columns for value in file_table.numbers(file, column, form, missing=missing)
             ]
             values = numbers[name]
-        _warn_of_column(*columns[0], values)
+        _warn_of_column(*columns[0], values, form)
     labels, classes = (_values if cfg.learns == "regression" else _labels)(cfg, files, form)
     begins = np.cumsum([0, *(len(file.lines) for file in files)])
     part_names = [key.removeprefix("data.").removesuffix("_path") for key in paths][1:]
@@ -173,10 +173,19 @@ def _refuse_free_text(cfg: DataConfig, columns: list[tuple[FileTable, Column]]) 
         )
 
 
-def _warn_of_column(file: FileTable, column: Column, values: Sequence[object]) -> None:
-    """A constant column, one that identifies the rows, texts that look like numbers."""
+def _warn_of_column(file: FileTable, column: Column, values: Sequence[object], form: NumberFormat) -> None:
+    """Lost digits, a constant column, one that identifies the rows, texts that look like numbers."""
     different = set(values)
-    if len(different) == 1:
+    if (merged := _merged_numbers(column, values, form)) > 0:
+        log.warning(
+            "column %s has whole numbers with so many digits that %s different ones are equal to others when read as "
+            "numbers; subtract a constant from them, or use the column as categories with %s, or leave it out with %s",
+            column.name,
+            f"{merged:,}",
+            file.source.categorical(column.name),
+            file.source.drop(column.name),
+        )
+    elif len(different) == 1:
         log.warning("column %s has the same value in every row; nothing can be learned from it", column.name)
     elif _counts_rows(values) or (len(different) == len(values) and _ID_NAME.search(column.name)):
         log.warning(
@@ -192,6 +201,16 @@ def _warn_of_column(file: FileTable, column: Column, values: Sequence[object]) -
                 "texts",
                 column.name,
             )
+
+
+def _merged_numbers(column: Column, values: Sequence[object], form: NumberFormat) -> int:
+    """How many different whole numbers of a column become equal as double precision."""
+    large = {
+        canonical(cell, form): value
+        for cell, value in zip(column.cells, values, strict=False)  # those of further files come after them
+        if isinstance(value, float) and abs(value) >= EXACT
+    }
+    return len(large) - len(set(large.values()))
 
 
 def _counts_rows(values: Sequence[object]) -> bool:
