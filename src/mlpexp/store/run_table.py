@@ -30,6 +30,11 @@ class _Line(BaseModel):
     files: dict[str, str]
 
 
+def overrides_text(overrides: Iterable[str]) -> str:
+    """The content of `file_names.OVERRIDES` of a run of the table; JSON is YAML."""
+    return "".join(f"- {json.dumps(item)}\n" for item in overrides)
+
+
 def append(directory: Path, entries: Iterable[tuple[str, Files]]) -> None:
     """Add finished runs, by name; they are on the disk when this returns."""
     lines = [_line(name, files) for name, files in entries]

@@ -1,6 +1,5 @@
 """The outcome of one run of a sweep: its files after training in a stack, its training alone, its interruption."""
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError, first_line
-from mlpexp.store import checkpoint_files, failure_record, file_names, run_state
+from mlpexp.store import checkpoint_files, failure_record, file_names, run_state, run_table
 from mlpexp.store.recycled_directory import RecycledDirectory
 from mlpexp.store.run_directory import FINITE
 from mlpexp.sweep.jobs import Job, Outcome, failed
@@ -95,7 +94,7 @@ def train_alone(job: Job) -> Outcome:
     # the table keeps the small files, and a directory is kept of failed runs only
     names = [name for name in (*file_names.TABLES, file_names.RESULT) if (job.directory / name).exists()]
     files = {name: (job.directory / name).read_text(encoding="utf-8") for name in names}
-    files[file_names.OVERRIDES] = "".join(f"- {json.dumps(item)}\n" for item in job.overrides)
+    files[file_names.OVERRIDES] = run_table.overrides_text(job.overrides)
     keeps_weights = job.config.keep_weights and result.status in FINITE
     weights = checkpoint_files.tested_checkpoint(job.directory) if keeps_weights else None
     shutil.rmtree(job.directory)

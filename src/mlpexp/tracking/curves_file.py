@@ -55,7 +55,7 @@ class CurvesFile:
 
 
 class _Identities:
-    """The identities whose beginnings are in the file."""
+    """A container of identities, of which the file has the first digits."""
 
     def __init__(self, beginnings: set[str]) -> None:
         self._beginnings = beginnings

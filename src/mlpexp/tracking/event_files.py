@@ -1,4 +1,4 @@
-"""Event files: written live (`EventLog`) or as their finished bytes (`encode`), and read where a run is continued.
+"""Event files: written live (`EventLog`) or at once (`encode`), and read when a run is continued.
 
 A file is a sequence of TFRecords: length, checksum of the length, content, checksum of the content. TensorBoard's
 `RecordWriter` is not used: its checksum in pure Python costs more than everything else. A reader silently drops
@@ -28,7 +28,7 @@ _file_numbers = itertools.count()
 
 
 def encode(events: Iterable[Event]) -> bytes:
-    """The complete content of an event file with these events, for one atomic write to `file_name(...)`."""
+    """The content of an event file with these events, for one atomic write to `file_name(...)`."""
     events = list(events)
     wall_time = events[0].wall_time if events else time.time()
     return _records([_file_version(wall_time), *events])
@@ -115,7 +115,7 @@ def carried_over(files: Sequence[Path], until: float) -> Iterator[Event]:
 
 
 def epoch_times(content: bytes) -> dict[int, float]:
-    """When each epoch ended, in seconds since 1970, by its number: the times of the curves in a whole event file."""
+    """The end of each epoch by its number, in seconds since 1970, from the curves of a complete event file."""
     curves = [record for record, _ in _contents(content) if CURVE in record and OF_THE_BEST not in record]
     return {event.step: event.wall_time for event in map(Event.FromString, curves)}
 

@@ -71,7 +71,7 @@ def text(tag: str, step: int, markdown: str, wall_time: float) -> Event:
 
 
 def plain(words: str) -> str:
-    """Text without a meaning in Markdown; entities are used, since a backslash cannot escape every character."""
+    """Escape Markdown with entities, since a backslash cannot escape every character."""
     return _MARKDOWN.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(words.split()))
 
 

@@ -56,7 +56,7 @@ class MlflowDatabase:
 
     @classmethod
     def opened(cls, file: Path, experiment: str, group: str) -> "MlflowDatabase | None":
-        """The database; None where the file, its tables or the experiment are missing or others than are known."""
+        """The database; None if the file, its tables or the experiment are missing, or tables have other columns."""
         if not file.is_file():
             return None
         connection = sqlite3.connect(file, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
@@ -94,7 +94,7 @@ class MlflowDatabase:
         return dict(names)
 
     def parent(self, name: str) -> str:
-        """The run of the sweep, made where there is none."""
+        """The run of the sweep, created unless it exists."""
         self._connection.execute("BEGIN IMMEDIATE")  # processes of one sweep may come at once
         with self._connection:
             return self._parent(name)
@@ -135,7 +135,7 @@ class MlflowDatabase:
         return names
 
     def remove(self, runs: Sequence[str]) -> None:
-        """As MLflow's own: they are marked as deleted, and `mlflow gc` removes them."""
+        """Mark runs as deleted, as MLflow's client does; `mlflow gc` removes them."""
         now = int(1000 * time.time())
         with self._connection:
             self._connection.executemany(

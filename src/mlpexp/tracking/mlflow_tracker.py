@@ -66,7 +66,7 @@ class MlflowTracker:
 
 
 def _database(file: Path, experiment: str, group: Group) -> "MlflowDatabase | MlflowClientStore":
-    """The SQLite file itself, where MLflow has made it and its tables are as they are known here."""
+    """The SQLite file, written directly if its tables are known, else by MLflow's client, which creates them."""
     if (database := MlflowDatabase.opened(file, experiment, group.key)) is not None:
         return database
     client = MlflowClientStore(f"sqlite:///{file}", experiment, group)  # makes the tables and the experiment

@@ -77,14 +77,14 @@ def run_events(
 def start_events(
     hparams: Mapping[str, Hparam], wall_time: float, titles: Sequence[tuple[str, str]] = ()
 ) -> list[Event]:
-    """Before the first epoch: the HParams row and the Custom Scalars page, whose charts `titles` name."""
+    """The events before the first epoch: the HParams row, and the Custom Scalars page with `titles` of its charts."""
     return [_session_start(hparams, wall_time), train_against_validation(wall_time, titles or curve_titles())]
 
 
 def curve_titles(
     names: Sequence[str] | None = None, num_outputs: int = 0, loss: str = "cross_entropy"
 ) -> tuple[tuple[str, str], ...]:
-    """Each metric (see `nn/metric_columns.py`) as it is in tags, and the title of its chart."""
+    """The name of each metric in tags (see `nn/metric_columns.py`), and the title of its chart."""
     metrics = [column.removeprefix("val/") for column in columns("val", names=names, num_outputs=num_outputs)]
     return tuple((name, title(name, [loss])) for name in metrics)
 
@@ -103,7 +103,7 @@ def layers_event(epoch: int, rows: Sequence[Sequence[float | str]], wall_time: f
 def end_events(
     step: int, final: Mapping[str, float], status: Status, wall_time: float, *, note: str = ""
 ) -> list[Event]:
-    """After the last epoch: the final metrics, a line of text if the run did not end well, the status.
+    """The events after the last epoch: final metrics, a line of text unless the status is `ok`, the status.
 
     The metrics of the chosen epoch are `val_best/train/loss`, ..., a group that TensorBoard sorts behind the curves.
     """

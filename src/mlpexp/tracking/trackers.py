@@ -1,4 +1,4 @@
-"""Trackers record finished runs outside of the runs' directories, in a file or in another program; one entry for each.
+"""Trackers record finished runs outside of the runs' directories, in a file or another program; a registry entry each.
 
 A tracker gets many runs at once, when their stack has ended. Runs that could not be recorded, because of a crash or an
 unreachable server, are passed to it again by the next start of the same command. A run is recognised by its identity,
@@ -55,7 +55,7 @@ class TrackedRun:
 
     @property
     def epoch_ends(self) -> list[float]:
-        """When each epoch ended, in seconds since 1970: evenly spaced, since a stack trains many runs at once."""
+        """The end of each epoch, in seconds since 1970: evenly spaced, since a stack trains many runs at once."""
         length = (self.ended - self.started) / max(1, len(self.history))
         return [self.started + length * (epoch + 1) for epoch in range(len(self.history))]
 
@@ -81,7 +81,7 @@ class Group:
 
 
 class Tracker(Protocol):
-    """An exception of a method is reported in one line, and training continues."""
+    """Records runs; an exception of a method is reported in one line, and training continues."""
 
     def known(self) -> Container[str]:
         """The identities of the runs of the group that are recorded completely."""

@@ -1,6 +1,6 @@
-"""Compares the training state in a checkpoint with the configuration that the checkpoint is of.
+"""Compares the training state in a checkpoint with the configuration in it.
 
-Lightning restores counters, optimizer and schedule as they are, so that a changed file would train otherwise unnoticed.
+Lightning restores counters, optimizer and schedule unchecked, so a changed file would silently train another run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ def check_training_state(
 def _checks(
     loaded: Mapping[str, Any], cfg: Config, module: Classifier, history: Sequence[Mapping[str, float]]
 ) -> Iterator[tuple[str, bool]]:
-    """What is compared, and whether it agrees; each check relies on those before it."""
+    """The name and the result of each check; later checks rely on the earlier ones."""
     steps, epochs = loaded.get("global_step"), len(history)
     yield "the count of its epochs and steps", _counts(loaded.get("loops"), epochs, steps)
     assert isinstance(steps, int)
@@ -89,7 +89,7 @@ def _tensors(module: Classifier, names: Iterable[str]) -> dict[str, torch.Tensor
 
 
 def _has_masks(masks: Any, cfg: Config, module: Classifier, epochs: int) -> bool:
-    """Whether these are masks with as many zeros as prunings in so many epochs leave."""
+    """Whether these are masks with the number of zeros that pruning leaves after `epochs`."""
     if not _has_same_shapes(masks, _tensors(module, module.network.weight_names)):
         return False
     if any(mask.dtype != torch.float32 or not bool(((mask == 0) | (mask == 1)).all()) for mask in masks.values()):
@@ -100,7 +100,7 @@ def _has_masks(masks: Any, cfg: Config, module: Classifier, epochs: int) -> bool
 
 
 def _counts(loops: Any, epochs: int, steps: Any) -> bool:
-    """Whether the Trainer's counters say what the number of epochs and of steps says."""
+    """Whether the Trainer's counters agree with the number of epochs and of steps."""
     try:
         fit = loops["fit_loop"]
         progress = fit["epoch_progress"]
@@ -130,10 +130,10 @@ def _same_groups(groups: Any, optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _same_state(states: Any, optimizer: torch.optim.Optimizer, cfg: Config, steps: int) -> bool:
-    """Whether it is the state after steps of this optimizer: tensors of these names and shapes for each parameter.
+    """Whether it is a state of this optimizer: each parameter has tensors with the right names and shapes.
 
     Args:
-        steps: that were made; 0: any number.
+        steps: the expected count of steps; 0: any.
     """
     rule, settings = OPTIMIZERS[cfg.optimizer.name], cfg.optimizer
     groups = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]

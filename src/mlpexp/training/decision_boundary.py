@@ -1,4 +1,4 @@
-"""The decision boundary of a network whose samples are two numbers: evaluated on a grid, drawn with some samples."""
+"""The decision boundary of a network with two inputs: evaluated on a grid, drawn with some samples."""
 
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ PIECE = 8192  # points at once: a wide network's hidden layers stay small
 
 
 def is_plane(description: Description) -> bool:
-    """Whether a sample is two numbers, and nothing else, and its class is predicted."""
+    """Whether the network classifies samples of exactly two numeric features."""
     return bool(description.class_names) and description.features.num_inputs == len(description.features.names) == 2
 
 

@@ -1,4 +1,4 @@
-"""A run that has ended after fewer epochs, from which it is trained further in a stack or alone.
+"""Reads the state of a run that has ended after fewer epochs, to train it further in a stack or alone.
 
 The opposite of `stack_run_files`: the state of training comes from the run's checkpoints and tables, whose checksums
 are those of its marker, and every tensor is checked against the run's configuration. A shorter run that is damaged is

@@ -69,7 +69,7 @@ def _sizes(cfg: Config) -> Sizes:
 
 
 def cannot_be_compiled(cfg: Config) -> str | None:
-    """Why the compiled engine cannot train a run that can be stacked, here or anywhere; None where it can."""
+    """Why the compiled engine cannot train a run that can be stacked, on this machine or on any; None if it can."""
     return _needs_torch(cfg) or unavailable()
 
 
@@ -80,7 +80,7 @@ def _needs_torch(cfg: Config) -> str | None:
 
 
 def with_engine(cfg: Config, *, alone: bool = False, earlier: str | None = None) -> Config:
-    """The same configuration with `stack.engine=auto` decided.
+    """The same configuration with `stack.engine=auto` replaced by an engine.
 
     Args:
         alone: the run trains alone, by Lightning and torch, whatever its configuration.
@@ -121,7 +121,7 @@ def with_engine(cfg: Config, *, alone: bool = False, earlier: str | None = None)
 
 
 def engine_of(directory: Path) -> str | None:
-    """The engine of all runs of an earlier start in this directory; None where there was none, or both were used.
+    """The engine of all runs of an earlier start in this directory; None without one, or if several were used.
 
     Raises:
         UserError: see `sweep_manifest.read`.

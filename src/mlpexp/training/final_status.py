@@ -97,7 +97,7 @@ def result_of(
 
 
 def plugin_parts(cfg: Config) -> Iterator[str]:
-    """What decides on the numbers of a run and comes from a plugin, e.g. `activation 'bump' of my_plugin.py`."""
+    """The registry entries of a run that come from plugins, e.g. `activation 'bump' of my_plugin.py`."""
     if not cfg.plugins:
         return
     for registry, name in chain.from_iterable(user_options.chosen_entries(cfg).values()):
@@ -117,7 +117,7 @@ def _chance_message(cfg: Config, data: Prepared, history: Sequence[Mapping[str, 
 
 @lru_cache(maxsize=32)
 def _guessed_loss(data: Prepared, loss: LossFunction) -> float | None:
-    """The least loss that a constant has on the training samples, as `train/loss` states it; None for classes."""
+    """The smallest training loss of a constant prediction, in the unit of `train/loss`; None for classes."""
     scale = data.target_scale
     if scale is None:
         return None

@@ -1,4 +1,4 @@
-"""A Lightning logger over the run's event file, for what a person's own callbacks log."""
+"""A Lightning logger that writes what user-defined callbacks log into the run's event file."""
 
 import time
 from argparse import Namespace
@@ -14,7 +14,7 @@ from mlpexp.tracking.events import scalar
 
 
 class RunLogger(Logger):
-    """Scalars of other names (a learning-rate monitor's, say) go into the run's own event file."""
+    """Writes the scalars that the recorder does not write, e.g. of a learning-rate monitor."""
 
     def __init__(self, directory: Path, events: EventLog | None, recorded: Collection[str]) -> None:
         """
@@ -49,7 +49,7 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The recorder writes what a person chose; Lightning would log the whole configuration."""
+        """Nothing: the recorder writes the hyperparameters; Lightning would log the whole configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -66,7 +66,7 @@ class RunLogger(Logger):
 
 
 class _LateWriter:
-    """Becomes a `SummaryWriter` with its first use: Lightning asks every logger for one, used or not."""
+    """A `SummaryWriter` that is created at its first use: Lightning requests one of every logger, used or not."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

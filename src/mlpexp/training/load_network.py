@@ -1,4 +1,4 @@
-"""A network out of a checkpoint: every value is checked before anything is built."""
+"""Rebuilds a network from a checkpoint; every value is checked before anything is built."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Network:
     data: Description
 
     def module(self) -> Classifier:
-        """In evaluation mode."""
+        """The network in evaluation mode."""
         module = models.build(self.cfg, self.data.features.num_inputs, self.data.num_outputs, self.data)
         if next(iter(self.weights.values())).dtype == torch.float64:
             module = module.double()  # not to float32, in which the scale of targets would be rounded
@@ -41,7 +41,7 @@ class Network:
 
 
 def network(path: Path, content: Mapping[str, Any]) -> Network:
-    """The network that a checkpoint's content (see `checkpoints.load`) describes; `path` is named in messages.
+    """The network that a checkpoint's content (see `checkpoint_files.load`) describes; `path` is named in messages.
 
     Raises:
         UserError: it is damaged, hostile, or of another version.

@@ -1,4 +1,4 @@
-"""Which runs share a stack, and which train alone and why.
+"""Divides runs into stacks; names the runs that train alone, and why.
 
 Runs share tensors where their shapes agree and they take the same steps: layer sizes, batch size, number of samples,
 optimizer. Everything else may differ inside a stack: seeds, rates, momentum, decay, schedules, initialisation, label
@@ -24,8 +24,8 @@ from mlpexp.training.engine_choice import cannot_be_stacked
 if TYPE_CHECKING:
     from mlpexp.data.prepared_data import Prepared
 
-# the weights of a stack should stay in the processor's cache; beyond some hundred runs nothing is gained. The compiled
-# engine trains one run after the other, and gains 6 % from what Lightning does once an epoch
+# The weights of a stack should stay in the processor's cache; more than some hundred runs are no faster. The compiled
+# engine trains one run after the other; longer stacks save 6 %, since Lightning's work per epoch is done once a stack.
 MAX_RUNS = {"torch": 128, "auto": 128, "vmap": 128, "compiled": 512}
 MAX_PARAMETER_BYTES = 20 << 20
 MAX_INPUT_BYTES = 4 << 20  # of a data set of which every run in a stack may have its own version
@@ -169,15 +169,15 @@ def _continued(stack: Stack, epochs_done: int, epochs: int) -> Stack:
 
 
 def _activation(cfg: Config) -> tuple[str, float, str]:
-    """Equal where the kernels of the activation are."""
+    """A key that is equal for activations with the same kernels."""
     value = cfg.model.activation_value
     return cfg.model.activation, value if isinstance(value, float) else 0.0, repr(value)
 
 
 def _num_pieces(stack: Stack, share: float) -> int:
-    """Into how many stacks one is cut, where each worker should get work of the cost `share`."""
-    needed = min(-(-stack.cost // share), len(stack.runs) // MIN_PIECE)  # for every worker to have one
-    even = min(-(-stack.cost // (share / 2)), len(stack.runs) // EFFICIENT_PIECE)  # for all to end at about one time
+    """The number of pieces of a stack, so that each worker gets work of about the cost `share`."""
+    needed = min(-(-stack.cost // share), len(stack.runs) // MIN_PIECE)  # so that every worker has one
+    even = min(-(-stack.cost // (share / 2)), len(stack.runs) // EFFICIENT_PIECE)  # so that all end at one time
     return max(1, int(needed), int(even))
 
 

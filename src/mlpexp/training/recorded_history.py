@@ -1,4 +1,4 @@
-"""The history of a run that is continued, from its tables and its checkpoint."""
+"""Reads the history of a run that is continued, from its tables and its checkpoint."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Recorded(NamedTuple):
 
 
 def recorded(directory: Path, path: Path, loaded: Mapping[str, Any]) -> Recorded:
-    """What the run whose checkpoint at `path` was loaded has recorded up to that checkpoint.
+    """The history of a run up to the checkpoint that was loaded from `path`.
 
     Raises:
         UserError: it is missing or damaged.
@@ -52,7 +52,7 @@ def recorded(directory: Path, path: Path, loaded: Mapping[str, Any]) -> Recorded
 
 
 def _recorded_before(path: Path, state: Mapping[str, Any]) -> Recorded:
-    """As `_recorded`, of a version that kept the history in the checkpoint."""
+    """As `recorded`, for a version that kept the history in the checkpoint."""
     history: Any = state.get("history")
     wall_times: Any = state.get("wall_times")
     rows: Any = state.get("layer_rows")

@@ -74,8 +74,9 @@ class DeferredCheckpointIO(CheckpointIO):
         self.pending.clear()
 
     def keep_final_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """The weights at the end of training, where a callback has changed those of the last epoch: training continues
-        from the latter, everything else uses the former.
+        """Save the weights at the end of training, if a callback has changed those of the last epoch.
+
+        Training continues from the weights of the last epoch; everything else uses those at the end.
         """
         if not self.last:
             return
@@ -88,7 +89,7 @@ class DeferredCheckpointIO(CheckpointIO):
             self.pending[str(self.directory / file_names.LAST)] = checkpoint_files.to_bytes(loaded)
 
     def keep_as_best(self) -> None:
-        """The epoch that was saved last is the best so far."""
+        """Keep the latest checkpoint as the best one."""
         if not distributed.is_first():
             return  # nothing was saved here
         self.pending[str(self.directory / file_names.BEST)] = self.pending[str(self.directory / file_names.LAST)]
@@ -130,7 +131,7 @@ class Recorder(Checkpoint):
         self._flushed_at = time.monotonic()
 
     def begin(self, history: Sequence[Mapping[str, float]], layer_rows: Sequence[list[float | str]]) -> None:
-        """Go on after these epochs."""
+        """Start after these epochs."""
         self.record = RunRecord.of(self.cfg, history, layer_rows)
         self._written = len(self.record.history) or -1  # of a new run even an empty table is written
 
@@ -140,11 +141,11 @@ class Recorder(Checkpoint):
         return len(self.record.history) > self._written
 
     def state_dict(self) -> dict[str, Any]:
-        """What the run's other files do not say; the history, which grows with each epoch, is in `metrics.csv`."""
+        """Times and the number of epochs; the history, which grows with each epoch, is in `metrics.csv`."""
         return {"started": self.started, "saved_at": time.time(), "epochs": len(self.record.history)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing: `begin` was called with what the run's files say, all of them checked."""
+        """Nothing: `begin` was called with the checked history of the run's files."""
 
     def on_train_start(self, trainer: Trainer, module: Classifier) -> None:  # type: ignore[override]
         distributed.end_with_parent()
@@ -181,7 +182,7 @@ class Recorder(Checkpoint):
         self._keep_weights(module, epoch)
         if self.events is not None:
             self.events.flush()
-        trainer.save_checkpoint(self.directory / file_names.LAST)  # into memory: whenever we are stopped, it is there
+        trainer.save_checkpoint(self.directory / file_names.LAST)  # into memory, in case training is stopped
         if best:
             self.io.keep_as_best()
         if self.record.progress.stopped:
@@ -200,12 +201,12 @@ class Recorder(Checkpoint):
         self.flush()
 
     def seconds_per_epoch(self) -> dict[str, float]:
-        """The median time from one epoch's end to the next, which the slow first epoch does not change, as `epoch`."""
+        """The median time between the ends of two epochs, as `epoch`; the slow first epoch hardly changes it."""
         times = self.epoch_ends
         return {"epoch": median(b - a for a, b in pairwise(times))} if len(times) > 1 else {}
 
     def flush(self) -> None:
-        """Bring every file up to the latest finished epoch; the history first, which the checkpoint relies on."""
+        """Write all files up to the latest finished epoch; the history first, since the checkpoint relies on it."""
         if not distributed.is_first() or not (self.has_unwritten or self.io.pending):
             return
         self.before_writing()

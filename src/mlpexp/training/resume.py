@@ -1,7 +1,7 @@
-"""Continues a run in its own directory, with the numbers of a run that was never interrupted.
+"""Continues a run in its own directory, with the numbers of an uninterrupted run.
 
-Nothing in the directory is trusted: the checkpoint is compared with its own configuration, tensor by tensor and counter
-by counter, and the history comes from the run's tables.
+Everything in the directory is checked: the checkpoint is compared with its configuration, tensor by tensor and counter
+by counter, and the history is read from the run's tables.
 """
 
 import logging
@@ -69,7 +69,7 @@ class Continued:
 
 
 def find(cfg: Config, overrides: Sequence[str]) -> Continued:
-    """The run in `cfg.resume`, with everything in it checked; nothing is changed.
+    """Read and check the run in `cfg.resume`, without changing anything.
 
     Raises:
         UserError: there is nothing to continue, something is damaged, or keys were given that cannot change.
@@ -154,7 +154,7 @@ def _last_checkpoint(directory: Path) -> Path:
 
 
 def proposed_epochs(cfg: Config, result: run_directory.Result) -> int | None:
-    """The number of epochs to propose for training a finished run further; None where that is impossible."""
+    """The number of epochs to propose for training a finished run further; None if that is impossible."""
     stopped = result.epochs < cfg.trainer.max_epochs
     if result.status != "ok" or stopped or needs_its_length(replace(cfg, halving=HalvingConfig())):
         return None
@@ -170,7 +170,7 @@ def record_epochs(directory: Path, max_epochs: int) -> None:
 
 
 def _read_configuration(directory: Path) -> Any:
-    """The recorded configuration as OmegaConf has it; None where there is none.
+    """The recorded configuration; None if the file is missing.
 
     Raises:
         UserError: it cannot be read.

@@ -1,6 +1,6 @@
-"""Finished runs to their trackers: what each has not recorded yet, after every stack and at the end of a command.
+"""Passes finished runs to their trackers, after every stack and at the end of a command.
 
-A tracker that fails is reported in one line and left alone until the next command, which records what is missing.
+A tracker that fails is reported in one line and not called again; the next command records the missing runs.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class RunTracking:
         self._open: dict[str, Tracker | None] = {}  # None: it has failed
 
     def record(self, runs: Iterable[EndedRun]) -> None:
-        """Record those of these runs that are not recorded yet."""
+        """Record the runs that their trackers have not recorded yet."""
         by_tracker: dict[str, list[EndedRun]] = {}
         for run in runs:
             for name in run.config.trackers:
@@ -79,7 +79,7 @@ class RunTracking:
                     tracker.record(new)
 
     def close(self) -> None:
-        """All runs of this command are recorded."""
+        """Close all trackers, after the last run of this command."""
         for name, tracker in self._open.items():
             if tracker is not None:
                 with self._reporting(name):
@@ -148,7 +148,7 @@ def tracking_of_run(directory: Path, sweep: Path | None, home: Path, warn: Calla
 
 
 def _key(directory: Path) -> str:
-    """What names the directory in trackers, made at the first time; it stays when the directory is moved."""
+    """The key of the directory in trackers, created once; it stays the same when the directory is moved."""
     path = directory / file_names.TRACKING
     if not path.exists():
         temporary = path.with_name(f".tracking.{os.getpid()}{atomic_files.SUFFIX}")

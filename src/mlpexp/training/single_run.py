@@ -1,4 +1,4 @@
-"""One run, alone: from a typed configuration to a run's directory."""
+"""Trains one run alone, from a typed configuration to a run's directory."""
 
 import logging
 import math
@@ -53,7 +53,7 @@ def train(
     hparams: Mapping[str, Hparam] | None = None,
     continued: Continued | None = None,
 ) -> Result:
-    """Train `cfg` and leave a complete run directory behind.
+    """Train `cfg` and write a complete run directory.
 
     Args:
         bar: shows progress.
@@ -143,7 +143,7 @@ class _Run:
         return self._finish(end, fit_s)
 
     def _open(self) -> None:
-        """The event file's beginning, with the earlier curves of a continued run."""
+        """Write the beginning of the event file, with the earlier curves of a continued run."""
         continued = self.continued
         if continued:
             self.recorder.started = continued.started
@@ -163,12 +163,12 @@ class _Run:
             self.events.flush()
 
     def _engine(self) -> str:
-        """What has trained the run: for one that was begun in a stack both engines, in their order."""
+        """The engine that has trained the run; both, in their order, if it was begun in a stack."""
         earlier = self.continued.engine if self.continued else "torch"
         return "torch" if earlier == "torch" else f"{earlier}, then torch"
 
     def _replace(self) -> None:
-        """Before the first file of a continued run is replaced: its marker no longer says that it is finished."""
+        """Mark a continued run as interrupted, before its first file is replaced."""
         if self.continued is None or self.replaced:
             return
         directory, earlier = self.directory, self._earlier_events()
@@ -219,7 +219,7 @@ class _Run:
             self.module.load_state_dict(checkpoint_files.load(path)["state_dict"])
         if len(self.data.prepared.split.test) == 0:
             return {}
-        if trainer.world_size > 1:  # for a moment's work no processes are started again
+        if trainer.world_size > 1:  # testing is short, so no processes are started for it
             trainer = Trainer(
                 accelerator=self.cfg.trainer.accelerator,
                 devices=1,
@@ -251,7 +251,7 @@ class _Run:
             run_figures.draw(self.module, self.data.prepared, self.recorder.record, self.directory, self.events)
 
     def _finish(self, end: Conclusion, fit_s: float) -> Result:
-        """The last files, the marker at the very end."""
+        """Write the last files, the marker at the very end."""
         directory = self.directory
         possible = [*FILES, file_names.WEIGHTS_BY_EPOCH] if self.cfg.tracking.weights is not None else FILES
         names = [name for name in possible if (directory / name).exists()]
@@ -292,7 +292,7 @@ def _end_ranks(trainer: Trainer) -> None:
 
 @contextmanager
 def _torch_threads(number: int) -> Iterator[None]:
-    """A run alone is too small to gain from many threads, and loses much on a busy machine."""
+    """Limit torch's threads: a run alone gains little from many, and loses much on a busy machine."""
     previous = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -125,14 +125,14 @@ _config = ByObject(lambda cfg: Pickled.joined({name: _part(cfg, name) for name i
 
 
 def _schedule_steps(cfg: Config, steps: int) -> int:
-    """How often the schedule is stepped in an epoch of `steps`."""
+    """The number of steps of the schedule in an epoch of `steps`."""
     return steps if changes_by_step(cfg.optimizer) else 1
 
 
 def _optimizer(
     cfg: Config, network: NetworkSpec, epochs: int, steps: int, reduced: float
 ) -> tuple[Pickled, Pickled, bool]:
-    """Parameter groups and schedules after `epochs`, by taking a real schedule through them; whether there are any."""
+    """Parameter groups, schedules (by stepping a real one), and whether there are schedules, after `epochs`."""
     model = cfg.model
     shape = tuple(network.shapes.items())
     settings = cfg.optimizer, cfg.swa, cfg.trainer.max_epochs, model.parametrization, model.base_width
@@ -150,7 +150,7 @@ def _optimizer(
 
 @lru_cache(maxsize=256)
 def _loops(epochs: int, steps: int, schedule_steps: int) -> Pickled:
-    """Lightning's counters of a fit with `steps` and `schedule_steps` an epoch and one validation batch."""
+    """Lightning's counters of a fit with `steps` and `schedule_steps` per epoch and one validation batch."""
     total, done = epochs * steps, epochs - 1
 
     def counts(current: int, total: int, *names: str) -> dict[str, Any]:

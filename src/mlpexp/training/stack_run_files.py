@@ -1,6 +1,5 @@
-"""The directory of a run that trained in a stack: the files that it would have written alone."""
+"""Writes the directory of a run that trained in a stack, with the files of a run that trained alone."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.object_cache import ByObject
-from mlpexp.store import atomic_files, directory_checks, file_names, run_directory
+from mlpexp.store import atomic_files, directory_checks, file_names, run_directory, run_table
 from mlpexp.store.checkpoint_archive import archive
 from mlpexp.store.run_directory import Result
 from mlpexp.store.run_weights import Weights
@@ -29,7 +28,7 @@ def write_run(
     hparams: Mapping[str, Hparam],
     write: Callable[[Path, Mapping[str, bytes]], None] | None = None,
 ) -> Result:
-    """Write everything of a run whose training has ended; the marker comes last.
+    """Write all files of a run whose training has ended; the marker comes last.
 
     Args:
         directory: holds what Hydra writes.
@@ -47,7 +46,7 @@ def write_run(
 
 
 def _checkpoints(cfg: Config, data: Prepared, state: TrainingState) -> dict[str, bytes]:
-    """The checkpoints of the last and of the best epoch, which often are one."""
+    """The checkpoints of the last and of the best epoch; often both are of the same epoch."""
     history, best = state.record.history, state.record.progress.best_epoch
     steps = cfg.data.steps(len(data.split.train))
     archives: dict[int, bytes] = {}  # by the number of epochs
@@ -94,7 +93,7 @@ def _events(
 
 
 def _written_in_training(cfg: Config, directory: Path) -> dict[str, bytes]:
-    """The weights of epochs; none where they were asked for when the run had trained."""
+    """The file of weights by epoch; none if the key was set after the training."""
     if cfg.tracking.weights is None:
         return {}
     name = file_names.WEIGHTS_BY_EPOCH
@@ -105,7 +104,7 @@ def _written_in_training(cfg: Config, directory: Path) -> dict[str, bytes]:
 
 
 def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write files, by path, into a directory that is there; those at its top last, in their order."""
+    """Write files, by path, into an existing directory; those in subdirectories first."""
     folders: dict[str, dict[str, bytes]] = {}
     for path, content in files.items():
         folder, _, name = path.rpartition("/")
@@ -121,8 +120,8 @@ def run_entry(
     """The result of a run, and for the sweep's table the small files that its directory would have held."""
     files = _tables(state)
     result = _result(cfg, data, state, conclude(cfg, data, state.record), {})
-    listed = "".join(f"- {json.dumps(item)}\n" for item in overrides)  # JSON is YAML
-    return result, files | {file_names.OVERRIDES: listed, file_names.RESULT: run_directory.result_json(result)}
+    files[file_names.OVERRIDES] = run_table.overrides_text(overrides)
+    return result, files | {file_names.RESULT: run_directory.result_json(result)}
 
 
 def tested_weights(cfg: Config, data: Prepared, state: TrainingState) -> Weights | None:
@@ -141,7 +140,7 @@ _parameters = ByObject(lambda model: cache(lambda inputs, classes: model.network
 
 @lru_cache(maxsize=64)
 def _seconds(fit: float) -> dict[str, float]:
-    """One object for all runs of a stack, which have equal shares of its time."""
+    """One object for all runs of a stack, which get equal shares of its time."""
     return {"fit": fit, "total": fit}
 
 

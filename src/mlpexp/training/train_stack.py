@@ -1,4 +1,4 @@
-"""One stack through one Trainer, with what happens around its epochs: progress, saving, stopping."""
+"""Trains a stack with one Trainer; reports progress, saves states and stops between epochs."""
 
 import time
 from collections import deque
@@ -30,7 +30,7 @@ SAVE_SHARE = 100  # training takes at least so many times as long as saving
 
 
 class EpochHooks(Checkpoint):
-    """What is done after each epoch of a stack. Lightning calls a `Checkpoint` after the module's own hooks.
+    """Reports, saves and checks after each epoch. It is a `Checkpoint`, since Lightning calls those after other hooks.
 
     Args:
         report: called with the training that is done, counted in whole runs, from 0 to R.
@@ -143,7 +143,7 @@ def train_stack(
 
 
 def _separate(module: StackModule, trainer: Trainer) -> None:
-    """Undo the reference cycles between a Trainer and its module, so that the stack's tensors go when the module does.
+    """Break the reference cycles between a Trainer and its module, so that tensors are freed with the module.
 
     The garbage collector would free them too late: few objects hold a lot of memory.
     """

@@ -1,4 +1,4 @@
-"""What Lightning's `Trainer` is given: its flags, plugins, callbacks and loggers, and whether it accepts them."""
+"""The arguments of Lightning's `Trainer`: flags, plugins, callbacks and loggers, and checks that it accepts them."""
 
 import logging
 import warnings
@@ -17,7 +17,7 @@ from mlpexp.extend.epoch_callback import EpochCallback, check_is_callback
 from mlpexp.runtime.errors import ConfigError, UserError, first_line
 
 log = logging.getLogger(__name__)
-# in Lightning's warnings that say nothing of a run
+# texts of Lightning's warnings that do not concern a run
 ADVICE = (
     "does not have many workers",
     "`srun` command is available on your system but is not used",  # the front end of a cluster has it
@@ -29,10 +29,10 @@ ADVICE = (
 
 
 def check(cfg: Config) -> None:
-    """Check with Lightning what it accepts, before the directory of a run exists.
+    """Check with Lightning itself that it accepts the settings, before the directory of a run exists.
 
     Raises:
-        ConfigError: naming the accelerator, flags, callbacks and loggers that cannot be had.
+        ConfigError: names the accelerator, flags, callbacks and loggers that are not possible.
     """
     problems = []
     for check_part in (_accelerator, _flags, own_callbacks, _loggers):
@@ -50,7 +50,7 @@ def _accelerator(cfg: Config) -> None:
 
 
 def _flags(cfg: Config) -> None:
-    """Each flag alone, so that the wrong one can be named; then all of them, which may contradict each other."""
+    """Check each flag alone, so that the wrong one is named; then all, since they may contradict each other."""
     flags = cfg.trainer.flags
     for name, value in flags.items():
         _try(f"trainer.{name}={spell(value)}", {name: value})
@@ -117,7 +117,7 @@ def own_callbacks(cfg: Config) -> dict[str, Any]:
 
 
 def epoch_callbacks(callbacks: Mapping[str, Any]) -> dict[str, EpochCallback]:
-    """Those that see a stack, and a run alone as a stack of one."""
+    """The callbacks that see a stack; a run alone is a stack of one for them."""
     return {name: callback for name, callback in callbacks.items() if not isinstance(callback, Callback)}
 
 
@@ -143,7 +143,7 @@ def instances(group: str, nodes: dict[str, Any]) -> list[Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Lightning's advice: no loader workers, no tips, no internal deprecations."""
+    """Suppress Lightning's advice on loader workers, tips and internal deprecations while the block runs."""
     with warnings.catch_warnings():
         for words in ADVICE:
             warnings.filterwarnings("ignore", f".*{words}.*")
