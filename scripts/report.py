@@ -37,12 +37,16 @@ def main() -> None:
 def _watched(directories: Sequence[Path], make: Callable[[], Any]) -> Any:
     """The last report of a sweep in training, or the one so far where Ctrl-C ends the watching."""
     from mlpexp.report.watch import watch
+    from mlpexp.store import sweep_activity
 
     found = None
     try:
         for found in watch(directories, make):
             said = "; ".join(found.counts)
             say(f"{datetime.now():%H:%M:%S}  {said}; {found.sweeps[0][1][0]} ({found.page})")
+        for directory, missing in found.incomplete.items() if found else ():
+            if directory in directories:  # no run alone
+                say(sweep_activity.stopped_sentence(directory, missing))
     except KeyboardInterrupt:
         if found is None:
             raise
@@ -77,9 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="rank configurations with a diverged run after those without, or count such a run with the worst value of "
         "the sweep (default: last)",
     )
-    parser.add_argument(
-        "--watch", action="store_true", help="make the report again while the sweep trains, until no run is missing"
-    )
+    parser.add_argument("--watch", action="store_true", help="make the report again while a process trains the sweep")
     return parser
 
 

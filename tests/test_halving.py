@@ -78,7 +78,7 @@ def test_those_that_go_on_are_the_best_of_all_at_each_rung(both):
         going = set(order[: math.ceil(len(order) / 2)])
         for number, name in enumerate(order, 1):
             if name not in going:
-                assert ended[name].message == f"left at epoch {rung}: place {number} of {len(order)}"
+                assert ended[name].message == f"stopped at epoch {rung}: place {number} of {len(order)}"
     assert {name for name, end in ended.items() if end.status == "ok"} == going
 
 
@@ -128,7 +128,7 @@ def test_the_same_command_again_trains_nothing(halved, train, monkeypatch):
     again = train(HALVED.split())
     assert again.code == 0, again.err
     assert "16 runs: 16 done before" in again.out
-    assert "of 16 runs 8 after epoch 1, 4 after epoch 3 left; 4 trained to the end" in again.out
+    assert "12 of 16 runs were stopped early: 8 after epoch 1, 4 after epoch 3; 4 trained to the end" in again.out
 
 
 def test_a_sweep_that_was_stopped_in_the_middle_makes_the_same_cuts(both, halved, train):

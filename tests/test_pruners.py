@@ -169,7 +169,7 @@ def test_further_seeds_of_the_best_trials_are_trained_once_and_as_any_run(train:
     before = {path: path.stat().st_mtime_ns for path in PLACE.glob("*/result.json")}
     ended = train(f"{words} hydra.sweeper.final_seeds=2")
     assert ended.code == 0, ended.err
-    further = [row for row in load_results(PLACE) if row["seed"] is not None]
+    further = [row for row in load_results(PLACE) if row["seed"]]
     assert [row["seed"] for row in further] == [1, 2] * (len(further) // 2)
     assert all(row["status"] != "stopped" for row in further)
     after = {path: path.stat().st_mtime_ns for path in PLACE.glob("*/result.json")}

@@ -3,13 +3,16 @@
 import csv
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlpexp import load_results
+from mlpexp.analysis import load_sweep
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import run_directory
+from mlpexp.store import csv_tables, run_directory
 
 LAST_COLUMNS = ["epoch", "epochs", "num_parameters", "seconds", "message"]
 METRICS = ["train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"]
@@ -74,3 +77,31 @@ def test_records_are_plain(sweep: Path) -> None:
     assert json.loads(json.dumps(records[0])) == records[0]
     assert isinstance(records[0]["val/loss"], float)
     assert isinstance(records[0]["optimizer.lr"], float)
+
+
+def test_a_key_that_only_some_runs_of_a_search_give_has_a_value_for_each(train: Callable[..., Any], here: Path) -> None:
+    grid = (
+        "-m hydra/sweeper=optuna name=s hydra.sweeper.n_trials=4 hydra.sweeper.seed=2 model.width=choice(4,8) "
+        "optimizer.name=choice(sgd,adam) optimizer.momentum=interval(0.1,0.9) data.batch_size=500 trainer.max_epochs=1 "
+        "hydra.sweeper.conditions={optimizer.momentum:{optimizer.name:sgd}} hydra.sweeper.final_seeds=1"
+    )
+    assert train(grid).code == 0
+    sweep = here / "multirun/s"
+    rows = load_results(sweep)
+    assert len(rows) > 4
+    assert {row["seed"] for row in rows} == {0, 1}
+    assert {row["optimizer.name"] for row in rows} == {"sgd", "adam"}
+    for row in rows:  # adam has no momentum
+        assert (row["optimizer.momentum"] is None) == (row["optimizer.name"] == "adam")
+    table, sources = load_sweep.read(sweep)
+    assert ([key.levels for key in table.seeds], sources.corrected) == ([["0", "1"]], [])
+    blank = [row | {"seed": None if row["seed"] == 0 else 1} for row in rows]  # as earlier programs wrote it
+    (sweep / "results.csv").write_text(csv_tables.csv_text([*rows[0]], [[*row.values()] for row in blank]))
+    table, sources = load_sweep.read(sweep)
+    assert ([key.levels for key in table.seeds], sources.corrected) == ([["0", "1"]], [])
+    wrong = [row | {"seed": 7} for row in rows]
+    (sweep / "results.csv").write_text(csv_tables.csv_text([*rows[0]], [[*row.values()] for row in wrong]))
+    table, sources = load_sweep.read(sweep)
+    assert ([key.levels for key in table.seeds], len(sources.corrected)) == ([["0", "1"]], len(rows))
+    (sweep / "results.csv").unlink()
+    assert [key.levels for key in load_sweep.read(sweep)[0].seeds] == [["0", "1"]]

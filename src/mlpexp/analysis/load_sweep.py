@@ -16,7 +16,8 @@ from typing import Any
 
 from mlpexp.analysis import run_files, sweep_table
 from mlpexp.analysis.sweep_table import SweepTable
-from mlpexp.config.overrides import by_key
+from mlpexp.config.hparams import with_values_of
+from mlpexp.config.overrides import by_key, swept_keys
 from mlpexp.config.schema import defaults
 from mlpexp.runtime import safe_files, user_code
 from mlpexp.runtime.errors import UserError
@@ -142,13 +143,24 @@ def _read_runs(directory: Path, names: Sequence[str], listed: Sequence[Record] =
         if overrides is None:
             overrides = [f"{k}={v}" for k, v in row.items() if sweep_table.is_swept(k) and v is not None]
         rows.append((number, name, overrides, result, message))
-    records = results_table.records(rows)
+    records = results_table.records(_with_their_values(directory, rows))
     for record in records:
         row = listed_rows.get(str(record["name"]), {})
         if row and str(record["name"]) not in sources.results:
             record |= {key: value for key, value in row.items() if key in record and not sweep_table.is_swept(key)}
             sources.unverified += row["status"] in FINITE
     return _finished(directory, records, sources)
+
+
+def _with_their_values(directory: Path, rows: Sequence[results_table.Row]) -> list[results_table.Row]:
+    """The rows with the values that runs have of keys that only others were started with."""
+    keys = swept_keys([row[2] for row in rows])
+    return [
+        row
+        if by_key(row[2]).keys() >= set(keys)
+        else (*row[:2], with_values_of(run_files.configuration(directory, row[1]), keys, row[2]), *row[3:])
+        for row in rows
+    ]
 
 
 def _verified(directory: Path, records: list[Record]) -> tuple[SweepTable, Sources]:
@@ -159,7 +171,9 @@ def _verified(directory: Path, records: list[Record]) -> tuple[SweepTable, Sourc
         if result is None:
             sources.unverified += row["status"] in FINITE
             continue
-        record: Record = {"status": result.status, **result_fields(result), **_swept(directory, name, row)}
+        swept = _swept(directory, name, row)
+        row |= {key: value for key, value in swept.items() if row[key] is None}  # earlier programs left them out
+        record: Record = {"status": result.status, **result_fields(result), **swept}
         if result.status not in FINAL:
             del record["message"]  # the table may word an error in another way
         if any(_differ(row.get(key), value) for key, value in record.items()):
@@ -198,12 +212,14 @@ def _result(directory: Path, name: str, sources: Sources) -> Result | None:
 
 
 def _swept(directory: Path, name: str, row: Record) -> Record:
-    """The values of the swept keys as the run was started; empty where it left no overrides."""
+    """The values of the swept keys as the run was started, or as it has them; empty where it left no overrides."""
     overrides = run_files.overrides(directory, name)
     if overrides is None:
         return {}
     parsed = by_key(overrides)
     keys = [key for key in row if sweep_table.is_swept(key)]
+    if parsed.keys() < {*parsed, *keys}:
+        parsed = by_key(with_values_of(run_files.configuration(directory, name), keys, overrides))
     return {key: typed(key, parsed[key].label) if key in parsed else None for key in keys}
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from mlpexp.analysis import blocks
 from mlpexp.analysis.ranking import Ranking, rank, usual_metric
 from mlpexp.analysis.sweep_table import SweepTable
-from mlpexp.analysis.swept_keys import Key
+from mlpexp.analysis.swept_keys import ABSENT, Key
 from mlpexp.analysis.variation import covered_in_words
 from mlpexp.config.schema import Config
 from mlpexp.nn.metric_columns import headline
@@ -48,7 +48,8 @@ def print_ranking(console: Console, table: SweepTable, cfg: Config) -> None:
         grid.add_column(name, justify="right", no_wrap=True)
     for c in ranking.ranked[:SHOWN]:
         run = table.members[c][0]
-        cells = [escape(" ".join(_setting(key, key.levels[key.codes[run]]) for key in table.factors))]
+        settings = [(key, key.levels[key.codes[run]]) for key in table.factors]
+        cells = [escape(" ".join(_setting(key, level) for key, level in settings if level != ABSENT) or "defaults")]
         runs = f"{ranking.finished[c]}" + f" of {ranking.runs[c]}" * bool(ranking.finished[c] < ranking.runs[c])
         if ranking.diverged[c]:
             runs += f", {ranking.diverged[c] / ranking.runs[c]:.0%} diverged"
@@ -85,5 +86,5 @@ def _title(table: SweepTable, ranking: Ranking, repetition_name: str) -> str:
 
 def _setting(key: Key, value: str) -> str:
     """`width=64`, or `tanh` alone: a word is understood without its key."""
-    is_word = value.isidentifier() and value.lower() not in ("true", "false", "null", "none", "nan", "inf", "default")
+    is_word = value.isidentifier() and value.lower() not in ("true", "false", "null", "none", "nan", "inf")
     return value if is_word else f"{key.label}={value}"

@@ -114,10 +114,12 @@ class SweepTable:
         return values
 
     def describe(self, configuration: int, factors: Sequence[Key] | None = None) -> str:
-        """`depth=2, width=64`; for a sweep of nothing but seeds `the only configuration`."""
+        """`depth=2, width=64`, without keys that it does not have; of nothing but seeds `the only configuration`."""
         run = self.members[configuration][0]
         named = self.factors if factors is None else factors
-        return ", ".join(f"{key.label}={key.levels[key.codes[run]]}" for key in named) or "the only configuration"
+        settings = {key.label: key.levels[key.codes[run]] for key in named}
+        words = [f"{label}={level}" for label, level in settings.items() if level != swept_keys.ABSENT]
+        return ", ".join(words) or ("the defaults" if settings else "the only configuration")
 
     def differing(self, configurations: Sequence[int]) -> tuple[list[Key], str]:
         """The factors in which these configurations differ, and a description of what they have in common."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError, did_you_mean
 from mlpexp.runtime.terminal import say
-from mlpexp.store import file_names, run_table, stack_states, sweep_contents, sweep_housekeeping
+from mlpexp.store import file_names, run_table, stack_states, sweep_activity, sweep_contents, sweep_housekeeping
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.run_weights import Weights
 from mlpexp.store.sweep_contents import StoredRun
@@ -46,7 +46,14 @@ def show(sweep: Path, name: str | None = None) -> None:
     if aside := [run for run in stored if run.is_aside]:
         say(f"set aside: {_counted(aside)}")
     if saved := stack_states.saved_runs(sweep):
-        say(f"under way: {len(saved):,} runs are saved with their epochs so far")
+        saved_runs = f"{len(saved):,} runs are saved with their" if len(saved) > 1 else "1 run is saved with its"
+        say(f"under way: {saved_runs} epochs so far")
+    if is_trained := sweep_activity.is_in_use(sweep):
+        say("a process trains it now")
+    if (missing := sweep_contents.num_missing(sweep, stored)) and is_trained is False:
+        say(sweep_activity.stopped_sentence(sweep, missing))
+    elif missing:
+        say(f"{missing:,} planned run{'s are' if missing != 1 else ' is'} missing so far")
     sizes: dict[str, int] = defaultdict(int)
     for run in stored:
         for path, size in run.ours.items():

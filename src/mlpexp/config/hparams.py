@@ -1,6 +1,6 @@
 """The hyperparameters of a run that TensorBoard's HParams tab and tables show: a few of about eighty keys."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from mlpexp.config import schema, user_options
 from mlpexp.config.overrides import by_key, spell
 from mlpexp.config.schema import Config
+from mlpexp.nn.optimizers import OPTIMIZERS
 
 # in the HParams tab of every run; beside them whatever differs from the defaults
 ALWAYS_SHOWN = (
@@ -61,6 +62,35 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
             value = user_options.value_of(cfg, key)
         values[key] = _shown(value)
     return values
+
+
+def with_values_of(config: Config | Mapping[str, Any], keys: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides of a run, and after them those of `keys` that they lack, with the values that the run has.
+
+    Keys that have no effect on it are left out: those of other optimizers, such as `optimizer.momentum` with adam. So
+    are groups such as `optimizer`, and keys without a value.
+
+    Args:
+        config: of the run, or the same as nested mappings.
+    """
+    given = by_key(overrides)
+    lacking = {key: _value_at(config, key) for key in keys if key not in given and _has_effect(config, key)}
+    return [*overrides, *(f"{key}={spell(value)}" for key, value in lacking.items() if value is not None)]
+
+
+def _value_at(config: Any, key: str) -> Any:
+    """The value of a key; None where there is none, or several."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+    return config if isinstance(config, bool | int | float | str | list | tuple) else None
+
+
+def _has_effect(config: Any, key: str) -> bool:
+    section, _, name = key.partition(".")
+    if section != "optimizer" or not any(name in optimizer.keys for optimizer in OPTIMIZERS.values()):
+        return True
+    chosen_optimizer = _value_at(config, "optimizer.name")
+    return chosen_optimizer in OPTIMIZERS and name in OPTIMIZERS[chosen_optimizer].keys
 
 
 def _shown(value: Any) -> bool | int | float | str:

@@ -48,8 +48,13 @@ class WrittenReport:
     num_tables: int
     counts: list[str] = field(default_factory=list)
     """of each sweep, how many runs ended in which way"""
-    missing: int = 0
-    """planned runs that have not ended, of all sweeps"""
+    incomplete: dict[Path, int] = field(default_factory=dict)
+    """sweeps with planned runs that have not ended, and how many"""
+
+    @property
+    def missing(self) -> int:
+        """Planned runs that have not ended, of all sweeps."""
+        return sum(self.incomplete.values())
 
 
 def build(
@@ -81,10 +86,10 @@ def build(
         _section(analysis, title, report, f"{number}-" if len(analyses) > 1 else "")
         for number, (analysis, title) in enumerate(zip(analyses, titles, strict=True), 1)
     ]
-    missing = sum(analysis.missing for analysis in analyses)
+    incomplete = {analysis.study.directory: analysis.missing for analysis in analyses if analysis.missing}
     page = html_page.render(
         {
-            "refresh_s": refresh_s if missing else None,
+            "refresh_s": refresh_s if incomplete else None,
             "title": ", ".join(titles),
             "date": f"{datetime.now():%Y-%m-%d %H:%M}",
             "sweeps": sections,
@@ -100,7 +105,7 @@ def build(
         num_figures=len(report.shown),
         num_tables=sum(name.endswith(".csv") for name in report.files),
         counts=[counts(analysis) for analysis in analyses],
-        missing=missing,
+        incomplete=incomplete,
     )
 
 

@@ -83,7 +83,7 @@ def _cheaper(analysis: Analysis, comparison: Comparison) -> list[str]:
     tested = np.isfinite(comparison.adjusted) & (parameters < parameters[comparison.best])
     if tested.any():
         return ["Every smaller configuration that was tested is worse, or has diverged runs."]
-    return ["No other configuration that was tested is smaller."]
+    return ["No configuration that it was compared with has fewer parameters."]
 
 
 def _next_seeds(analysis: Analysis, comparison: Comparison, with_command: bool) -> str:

@@ -1,4 +1,4 @@
-"""A report that is made again and again while its sweep trains."""
+"""A report that is made again and again while a process trains its sweep."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlpexp.report.build_report import WrittenReport
 from mlpexp.runtime.errors import UserError
-from mlpexp.store import file_names
+from mlpexp.store import file_names, sweep_activity
 
 POLL_S = 1.0
 EVERY_S = 10.0  # at most so often
@@ -16,7 +16,9 @@ SHARE = 10  # waiting takes at least so many times as long as making a report
 def watch(
     directories: Sequence[Path], build: Callable[[], WrittenReport], *, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[WrittenReport]:
-    """A report at once and whenever the results have grown, until no planned run is missing.
+    """A report at once, and again whenever the results have grown, until no process trains one of the sweeps.
+
+    Where the file system has no locks, which would show that, it ends when no planned run is missing.
 
     Args:
         build: makes one.
@@ -25,23 +27,30 @@ def watch(
         UserError: a directory is neither sweep nor run; a sweep that has begun and has no results so far is waited for.
     """
     reported: list[tuple[int, int] | None] = []
+    missing: int | None = None
+    due = 0.0
     while True:
+        trained = {sweep_activity.is_in_use(directory) for directory in directories}
+        has_ended = trained == {False}
         states = [_state(directory / file_names.RESULTS) for directory in directories]
-        if states == reported:
+        if states == reported and (has_ended or (True not in trained and missing == 0)):
+            return
+        if states == reported or (time.monotonic() < due and not has_ended):
             sleep(POLL_S)
             continue
         started = time.monotonic()
         try:
             report = build()
         except UserError:
-            if all(states) or not all(_has_begun(directory) for directory in directories):
+            if has_ended or all(states) or not all(_has_begun(directory) for directory in directories):
                 raise
         else:
             yield report
-            if report.missing == 0:
+            missing = report.missing
+            if has_ended:
                 return
         reported = states
-        sleep(max(EVERY_S, SHARE * (time.monotonic() - started)))
+        due = time.monotonic() + max(EVERY_S, SHARE * (time.monotonic() - started))
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -127,12 +127,12 @@ class PrunedTrials:
         where = f"after {candidate.stage + 1:,} of {len(candidate.runs):,} seeds" if by_seed else ""
         where = where or f"at epoch {self.until(candidate.stage)}"
         asked = [trial.should_prune() for trial in candidate.trials] if math.isfinite(value) else []
-        reason = f"left {where}: pruner {self._pruning.name}" if any(asked) else ""
+        reason = f"stopped {where}: pruner {self._pruning.name}" if any(asked) else ""
         if any(end.error is not None for end in candidate.ends.values()):
             return ""  # the next start tries its run again, which needs the others
         if any(objectives.has_diverged(history) for history in candidate.histories.values() if history):
-            return f"left {where}: another run of the trial diverged"
-        return reason or (f"left {where}, as before" if candidate.was_stopped else "")
+            return f"stopped {where}: another run of the trial diverged"
+        return reason or (f"stopped {where}, as before" if candidate.was_stopped else "")
 
     def conclude(self, candidate: Candidate) -> None:
         """Remove a candidate, and report its outcome."""

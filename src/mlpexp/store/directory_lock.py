@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import stat
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from mlpexp.runtime import portable
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.atomic_files import refuse_link
 from mlpexp.store.file_names import LOCK
+
+LOOKS, LOOK_S = 3, 0.01  # how often a lock is tried again, and after how long
 
 
 @contextmanager
@@ -57,6 +60,19 @@ def reserve(directory: Path) -> int | None:
         return None
     _lock(handle, directory)
     return handle
+
+
+def is_held(directory: Path) -> bool | None:
+    """Whether a process keeps `directory`; None where the file system has no locks."""
+    try:
+        handle = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # there has never been a lock, or none that can be read
+        return False
+    try:
+        locked = portable.lock(handle, shared=True)
+        return None if locked is None else not locked
+    finally:
+        os.close(handle)
 
 
 def sign(handle: int) -> None:
@@ -112,7 +128,11 @@ portable.after_fork_in_child(_forget)
 
 
 def _lock(handle: int, directory: Path) -> None:
-    if portable.lock(handle) is False:
+    tries = 0
+    while (locked := portable.lock(handle)) is False and tries < LOOKS:  # `is_held` of another process has it briefly
+        time.sleep(LOOK_S)
+        tries += 1
+    if locked is False:
         signed = os.fstat(handle).st_nlink == 1
         holder = (os.read(handle, 200).decode(errors="replace").strip() if signed else "") or "another process"
         os.close(handle)

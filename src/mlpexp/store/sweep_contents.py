@@ -3,7 +3,7 @@
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from mlpexp.runtime.safe_files import DamagedFile, NotRegularFile
 from mlpexp.store import atomic_files, file_names, run_directory, run_table, sweep_manifest
 from mlpexp.store.owned_directory import files_of
 from mlpexp.store.results_table import load_results
-from mlpexp.store.run_directory import Result
+from mlpexp.store.run_directory import FINAL, Result
 
 # beside those that a run's marker lists
 KNOWN = (*file_names.UNLISTED, *file_names.TABLES, file_names.LAST, file_names.BEST, file_names.WEIGHTS_BY_EPOCH)
+ENDED = (*FINAL, "failed")
 DERIVED = ("evaluation",)  # directories of files that can be made again, see `owned_directory`
 
 
@@ -69,6 +70,17 @@ def runs(sweep: Path) -> list[StoredRun]:
             stored.append(_in_directory(sweep, name, is_aside=True))
     place = {name: number for number, name in enumerate(names)}
     return sorted(stored, key=lambda run: (run.is_aside, place.get(run.name, len(place))))
+
+
+def num_missing(sweep: Path, stored: Sequence[StoredRun]) -> int:
+    """How many planned runs have not ended: they have no directory, were interrupted, or are damaged.
+
+    Args:
+        stored: the runs that are there, see `runs`.
+    """
+    manifest = sweep_manifest.read(sweep)
+    ended = {run.name for run in stored if not run.is_aside and run.status in ENDED}
+    return len(set(manifest.runs.values()) - ended) if manifest else 0
 
 
 def is_real(sweep: Path, name: str) -> bool:

@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 from mlpexp import data
 from mlpexp.config.compose import hydra_config
 from mlpexp.config.composed_run import HydraRun
-from mlpexp.config.hparams import chosen, swept
-from mlpexp.config.overrides import RunSpec
+from mlpexp.config.hparams import chosen, swept, with_values_of
+from mlpexp.config.overrides import RunSpec, swept_keys
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import is_storage
 from mlpexp.store import atomic_files, failure_record, run_directory
@@ -182,17 +182,22 @@ class DryRun(list[JobReturn]):
 
 
 def ended_rows(jobs: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> list[Row]:
-    """The rows of `results.csv`: one for each run that has ended, in the order of the grid."""
+    """The rows of `results.csv`: one for each run that has ended, in the order of the grid.
+
+    The runs of a search give different keys: what one gives, the others have from their configurations.
+    """
+    ended = [(job, end) for job, end in zip(jobs, outcomes, strict=True) if end.is_known]
+    kinds = {tuple(override.key for override in job.spec.overrides) for job, _ in ended}
+    keys = swept_keys([job.overrides for job, _ in ended]) if len(kinds) > 1 else []
     rows: list[Row] = [
         (
             job.number,
             run_directory.name_in(directory, job.place),
-            job.overrides,
+            with_values_of(job.config, keys, job.overrides) if keys else job.overrides,
             end.result,
             f"{type(end.error).__name__}: {end.error}" if end.error else "",
         )
-        for job, end in zip(jobs, outcomes, strict=True)
-        if end.is_known
+        for job, end in ended
     ]
     return sorted(rows, key=itemgetter(0))  # runs of a search end in another order
 

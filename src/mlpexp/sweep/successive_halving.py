@@ -84,7 +84,7 @@ class Halving:
                 if paused.has_ended(place):
                     leaving.append(place)
                 elif place not in candidates:
-                    record.stop_reason = f"left at epoch {rung}: place {position[place]:,} of {len(order):,}"
+                    record.stop_reason = f"stopped at epoch {rung}: place {position[place]:,} of {len(order):,}"
                     leaving.append(place)
             yield from paused.write(leaving)
             if not paused.in_training:

@@ -128,10 +128,12 @@ class Screen:
         table = from_columns(directory, results_table.columns(ended_rows(sweep, outcomes, directory)), identities)
         print_ranking(self._console, table, sweep[0].config)
         ended = [(run, end.result) for run, end in zip(sweep, outcomes, strict=True) if end.result is not None]
-        if left := Counter(result.epochs for _, result in ended if result.status == "stopped"):
-            text = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(left.items()))
+        if stopped := Counter(result.epochs for _, result in ended if result.status == "stopped"):
+            text = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(stopped.items()))
             going = sum(result.status in FINITE for _, result in ended)
-            self.say(f"of {len(sweep):,} runs {text} left; {going:,} trained to the end")
+            self.say(
+                f"{stopped.total():,} of {len(sweep):,} runs were stopped early: {text}; {going:,} trained to the end"
+            )
         for status, text, advice in (
             ("chance", MARK, LIKELY_CAUSES),
             ("diverged", "diverged", "another optimizer.lr may help"),
