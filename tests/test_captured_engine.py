@@ -181,7 +181,7 @@ def test_rates_by_step_and_parameter_class_weights_and_own_samples_are_captured(
     steps = -(-SAMPLES // 4)
     more = {
         "class_weights": torch.rand(R, SIZES[-1], generator=GENERATOR) + 0.5,
-        "begins": torch.tensor([[0], [SAMPLES]] * (R // 2)),
+        "first_rows": torch.tensor([[0], [SAMPLES]] * (R // 2)),
     }
     inputs = torch.cat([INPUTS, INPUTS.flip(0)])
     labels = torch.stack([LABELS.roll(i) for i in range(R)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlpexp.data.cell_values import NumberFormat, canonical, find, places
+from mlpexp.data.cell_values import NumberFormat, canonical, position_of, positions_by_name
 
 POINT = NumberFormat()
 COMMA = NumberFormat("comma")
@@ -112,7 +112,7 @@ def test_codes_and_other_texts_stay_as_they_are():
 
 
 def test_names_are_found_however_they_are_spelled_also_those_of_earlier_checkpoints():
-    known = places(["0.0", "1.0", "None"])  # as earlier versions stored them
-    assert [find(cell, known) for cell in ("0", "0.0", "1", 1.0, "None", "2")] == [0, 0, 1, 1, 2, None]
-    both = places(["1", "1.0"])
-    assert [find(cell, both) for cell in ("1", "1.0")] == [0, 1]
+    known = positions_by_name(["0.0", "1.0", "None"])  # as earlier versions stored them
+    assert [position_of(cell, known) for cell in ("0", "0.0", "1", 1.0, "None", "2")] == [0, 0, 1, 1, 2, None]
+    both = positions_by_name(["1", "1.0"])
+    assert [position_of(cell, both) for cell in ("1", "1.0")] == [0, 1]

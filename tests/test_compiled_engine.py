@@ -122,7 +122,7 @@ def test_class_weights_labels_and_inputs_may_differ_from_run_to_run():
         "inputs": torch.cat([inputs, others]),
         "labels": torch.stack([labels.roll(i) for i in range(num_runs)]),
         "class_weights": torch.rand(num_runs, SIZES[-1], generator=generator) + 0.5,
-        "begins": torch.tensor([[0], [SAMPLES], [0], [SAMPLES]]),
+        "first_rows": torch.tensor([[0], [SAMPLES], [0], [SAMPLES]]),
     }
     engines = [engine(**made, update=UpdateSettings()) for engine in (Engine, CompiledEngine)]
     index = orders(num_runs, 7)[:, :20]
@@ -136,14 +136,14 @@ def test_class_weights_labels_and_inputs_may_differ_from_run_to_run():
                 32,
                 by_step,
                 class_weights=case["class_weights"],
-                begins=case["begins"],
+                first_rows=case["first_rows"],
             )
         )
     theirs, ours = engines
     torch.testing.assert_close(ours.train_outcomes.losses, theirs.train_outcomes.losses, rtol=1e-4, atol=1e-5)
     assert torch.equal(ours.train_outcomes.weights, theirs.train_outcomes.weights)
     ours_evaluated, evaluated = (
-        engine.evaluate(case["inputs"], case["labels"], index, case["begins"]) for engine in (ours, theirs)
+        engine.evaluate(case["inputs"], case["labels"], index, case["first_rows"]) for engine in (ours, theirs)
     )
     torch.testing.assert_close(ours_evaluated.losses, evaluated.losses, rtol=1e-4, atol=1e-5)
     assert torch.equal(ours_evaluated.labels, evaluated.labels)

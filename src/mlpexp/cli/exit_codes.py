@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlpexp.runtime import fast_imports, output_streams
-from mlpexp.runtime.errors import Interrupted, RunsFailed, StorageError, UserError, sentence
+from mlpexp.runtime.errors import Interrupted, RunsFailed, StorageError, UserError, os_error_text
 from mlpexp.runtime.shell_commands import program
 from mlpexp.runtime.terminal import say
 
@@ -70,7 +70,7 @@ def _worded(error: BaseException, verbose: bool) -> Worded:
         case UserError():
             return 2, str(error).splitlines()
         case OSError():
-            return 1, [sentence(error)]
+            return 1, [os_error_text(error)]
         case RunsFailed() | StorageError():
             return 1, [str(error)]
     hint = "" if verbose else f" (set {FULL_ERROR}=1 for the traceback)"

@@ -79,9 +79,9 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
     trainer = plain.get("trainer")
     if isinstance(trainer, Mapping) and isinstance(flags := trainer.get("flags"), Mapping):
         plain = {**plain, "trainer": {**flags, **{key: trainer[key] for key in trainer if key != "flags"}}}
-    for group, gone in schema.REMOVED.items():
+    for group, removed in schema.REMOVED.items():
         if isinstance(part := plain.get(group), Mapping):
-            plain = {**plain, group: {key: value for key, value in part.items() if key not in gone}}
+            plain = {**plain, group: {key: value for key, value in part.items() if key not in removed}}
     return parse(plain, recorded=True)
 
 

@@ -79,6 +79,6 @@ def prepare(cfg: DataConfig) -> "Prepared":
     return prepared_data.prepare(load(cfg), cfg)
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Clear the cache of data sets, because the code that loads one has changed."""
     _load.cache_clear()

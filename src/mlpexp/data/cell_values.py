@@ -121,14 +121,14 @@ def canonical(cell: Cell, numbers: NumberFormat = POINT) -> str:
     return str(int(value)) if abs(value) <= EXACT and value == int(value) else repr(value)
 
 
-def find(cell: Cell, positions: Mapping[str, int], numbers: NumberFormat = POINT) -> int | None:
-    """The place of a label or category among known names, however it is spelled; None where it is new."""
+def position_of(cell: Cell, positions: Mapping[str, int], numbers: NumberFormat = POINT) -> int | None:
+    """The position of a label or category among known names, in any spelling; None where it is new."""
     if isinstance(cell, str) and cell in positions:  # checkpoints of earlier versions have names as they were written
         return positions[cell]
     return positions.get(canonical(cell, numbers))
 
 
-def places(names: Iterable[str]) -> dict[str, int]:
-    """For `find`: each name, and its canonical text where that is no other name."""
+def positions_by_name(names: Iterable[str]) -> dict[str, int]:
+    """The argument of `position_of`: each name, and its canonical text where that is no other name."""
     exact = {name: i for i, name in enumerate(names)}
     return {canonical(name): i for name, i in reversed(exact.items())} | exact

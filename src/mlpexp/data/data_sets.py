@@ -164,9 +164,9 @@ def _spirals(cfg: DataConfig) -> tuple[Any, Any]:
     """Arms of equal length around the centre, radius 0.1 to 1, three quarters of a turn each."""
     generator = np.random.default_rng([cfg.seed, 2])  # streams 0 and 1 belong to the split and to label noise
     labels = np.arange(cfg.samples) % cfg.classes
-    along = generator.uniform(0, 1, cfg.samples)
-    angle = 2 * np.pi * (labels / cfg.classes + 0.75 * along)
-    radius = 0.1 + 0.9 * along
+    position = generator.uniform(0, 1, cfg.samples)
+    angle = 2 * np.pi * (labels / cfg.classes + 0.75 * position)
+    radius = 0.1 + 0.9 * position
     points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return points + generator.normal(0, cfg.noise, points.shape), labels
 

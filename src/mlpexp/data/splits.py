@@ -84,12 +84,12 @@ def _split(labels: NDArray[np.int64], cfg: DataConfig, separate_parts: Mapping[s
 
         folds = StratifiedKFold(cfg.folds, shuffle=True, random_state=cfg.seed)
         train, val = (remaining[part] for part in list(folds.split(remaining, labels[remaining]))[cfg.fold])
-    drawn = (
+    drawn_parts = (
         [train]
         + [val] * ("val" not in separate_parts)
         + [test] * ("test" not in separate_parts and cfg.test_fraction > 0)
     )
-    if any(_smallest(labels, part) == 0 for part in drawn):
+    if any(_smallest(labels, part) == 0 for part in drawn_parts):
         raise ValueError("no sample of a class in some part")
     return Split(np.sort(train), np.sort(val), np.sort(test))
 

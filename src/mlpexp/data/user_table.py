@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from mlpexp.config.overrides import shell_word
 from mlpexp.data import file_table, tabular_files
-from mlpexp.data.cell_values import EXACT, POINT, Cell, NumberFormat, canonical, find, is_missing, looks_numeric, places
+from mlpexp.data.cell_values import (
+    EXACT,
+    POINT,
+    Cell,
+    NumberFormat,
+    canonical,
+    is_missing,
+    looks_numeric,
+    position_of,
+    positions_by_name,
+)
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.file_table import Column, FileTable, Source, is_category, listed
 from mlpexp.data.table import Table
@@ -139,10 +149,10 @@ def _check_names(file: FileTable, names: list[str]) -> None:
             f"{file.source.label}: column {place + 1} {problem}; leave it out with {file.source.drop('')}, "
             "or if it is a feature, name it in the first line"
         )
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
-            f"{file.source.label}: two columns are called {twice[0]}; give each its own name in the first line, or "
-            f"leave both out with {file.source.drop(twice[0])}"
+            f"{file.source.label}: two columns are called {repeated[0]}; give each its own name in the first line, or "
+            f"leave both out with {file.source.drop(repeated[0])}"
         )
 
 
@@ -253,10 +263,10 @@ def _labels(cfg: DataConfig, files: list[FileTable], form: NumberFormat) -> tupl
             f"data.target={target} has only one class, {names[0]!r}, so there is nothing to learn; "
             "choose another column"
         )
-    positions, labels = places(names), []
+    positions, labels = positions_by_name(names), []
     for file, column in columns:
         for row, cell in enumerate(column.cells):
-            place = find(cell, positions, form)
+            place = position_of(cell, positions, form)
             if place is None:
                 raise UserError(
                     f"{file.location(row, column)}: the class {str(cell)!r} is not among those of "
@@ -311,7 +321,7 @@ def _warn_of_spellings(column: Column, names: Sequence[str]) -> None:
     spellings: dict[str, set[Cell]] = {}
     for cell, name in zip(column.cells, names, strict=True):
         spellings.setdefault(name, set()).add(cell)
-    several = {name: sorted(map(str, cells)) for name, cells in spellings.items() if len(cells) > 1}
-    if several:
-        listing = "; ".join(f"{', '.join(cells)} as {name}" for name, cells in list(several.items())[:5])
+    ambiguous = {name: sorted(map(str, cells)) for name, cells in spellings.items() if len(cells) > 1}
+    if ambiguous:
+        listing = "; ".join(f"{', '.join(cells)} as {name}" for name, cells in list(ambiguous.items())[:5])
         log.warning("column %s spells classes in several ways, which count as one: %s", column.name, listing)

@@ -21,7 +21,7 @@ class Epoch(NamedTuple):
         lr: float64, (R,) for the whole epoch or (S, R); or one of them for each parameter.
         class_weights: the weight of each class, (R, C); the losses are multiplied by it.
         sample_weights: the weight of each sample, (N,) or (R, N), by which they are multiplied as well.
-        begins: the row of `inputs` at which each run's samples begin, (R, 1); None for the first row.
+        first_rows: the row of `inputs` at which each run's samples begin, (R, 1); None for row 0.
     """
 
     inputs: Tensor
@@ -31,7 +31,7 @@ class Epoch(NamedTuple):
     lr: Tensor | Sequence[Tensor]
     class_weights: Tensor | None = None
     sample_weights: Tensor | None = None
-    begins: Tensor | None = None
+    first_rows: Tensor | None = None
 
 
 class StackEngine(Protocol):
@@ -59,12 +59,12 @@ class StackEngine(Protocol):
         """One pass over the samples in batches, the last one smaller if need be."""
 
     def evaluate(
-        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
+        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, first_rows: Tensor | None = None
     ) -> Outcomes:
         """Losses and predicted classes of samples, (R, m); losses without label smoothing.
 
         Args:
-            inputs, labels, begins: as in `Epoch`; `begins` only with an index.
+            inputs, labels, first_rows: as in `Epoch`; `first_rows` only with an index.
             index: of the samples, (R, m) or (m,) int64; None for all in their order.
         """
 

@@ -51,8 +51,8 @@ def free_device_bytes(accelerator: str, flags: Mapping[str, Any] = {}) -> int | 
 
 def _batch_bytes(network: NetworkSpec, batch_size: int) -> int:
     # values, gradients and masks or copies of a normalisation or a dropout layer
-    further = sum(4 * layer.units for layer in network.layers if isinstance(layer, Norm | Dropout))
+    extra_units = sum(4 * layer.units for layer in network.layers if isinstance(layer, Norm | Dropout))
     # the two halves of gated units with their gradients, and the gate with its argument and gradient
-    further += sum(5 * layer.outputs for layer in network.layers if isinstance(layer, Linear) and layer.chunks > 1)
+    extra_units += sum(5 * layer.outputs for layer in network.layers if isinstance(layer, Linear) and layer.chunks > 1)
     units = sum(network.sizes) if network.user_module is None else network.units
-    return FLOAT * (3 * units + further) * batch_size
+    return FLOAT * (3 * units + extra_units) * batch_size

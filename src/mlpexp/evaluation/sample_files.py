@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpexp.data import file_table, tabular_files
-from mlpexp.data.cell_values import POINT, NumberFormat, canonical, find, places
+from mlpexp.data.cell_values import POINT, NumberFormat, canonical, position_of, positions_by_name
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
 from mlpexp.data.file_table import Column, FileTable, Source, listed
@@ -166,9 +166,9 @@ def _known(texts: list[list[str | None]], data: Description, size: int) -> tuple
     for k, (name, values, column) in enumerate(
         zip(data.features.category_names, data.features.values, texts, strict=True)
     ):
-        known, new = places(values), set()
+        known, new = positions_by_name(values), set()
         for row, text in enumerate(column):
-            place = None if text is None else find(text, known)
+            place = None if text is None else position_of(text, known)
             columns[row, k] = text if place is None else values[place]
             if text is not None and place is None:
                 new.add(text)
@@ -178,9 +178,9 @@ def _known(texts: list[list[str | None]], data: Description, size: int) -> tuple
 
 
 def _labels(table: FileTable, column: Column, data: Description, form: NumberFormat) -> NDArray[np.int64]:
-    known, labels = places(data.class_names), []
+    known, labels = positions_by_name(data.class_names), []
     for row, cell in enumerate(column.cells):
-        place = find(cell, known, form)
+        place = position_of(cell, known, form)
         if place is None:
             raise UserError(
                 f"{table.location(row, column)}: the class {canonical(cell, POINT)[:40]!r} is not among the network's: "

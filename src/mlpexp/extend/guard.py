@@ -37,7 +37,7 @@ class Guard:
         self.name = str(getattr(function, "__name__", type(function).__name__)) if name is None else name
         module = sys.modules.get(getattr(function, "__module__", "") or "")
         defined_in = getattr(module, "__file__", None)
-        file = user_code.registrant() or (Path(defined_in) if defined_in else None)
+        file = user_code.registering_file() or (Path(defined_in) if defined_in else None)
         origin = f"the plugin {file.name}" if file is not None else "this session"
         self.description = f"{kind} {self.name!r} of {origin}"
         if not callable(function):

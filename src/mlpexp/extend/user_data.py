@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpexp.data import forget
+from mlpexp.data import clear_cache
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_sets import DATA_SETS, DataSet
 from mlpexp.data.table import Table
@@ -75,7 +75,7 @@ def data_set(
             generated="seed" in keys,
         )
 
-    forget()  # what an earlier version of the function returned
+    clear_cache()  # what an earlier version of the function returned
     guard.register(DATA_SETS, make)
 
 

@@ -245,8 +245,8 @@ class Classifier(LightningModule):
         """The factor of the learning rates in a step of the present epoch."""
         cfg = self.cfg
         epochs, reduced = cfg.trainer.max_epochs, self.plateau.factor
-        now = self.current_epoch
-        return rate_factor(cfg.optimizer, now, epochs, cfg.swa, step=step, steps=steps, reduced=reduced)
+        epoch = self.current_epoch
+        return rate_factor(cfg.optimizer, epoch, epochs, cfg.swa, step=step, steps=steps, reduced=reduced)
 
     def sample_weights(self, labels: Tensor, batch_weights: Sequence[Tensor] = ()) -> Tensor | None:
         """The weight of each sample in training, (B,); None where all are 1.

@@ -90,13 +90,13 @@ def compare(problem: "Problem") -> list[Row]:
     steepest = max(gradient.abs().max() for gradient in by_hand.values())
     for name in network.shapes:
         parameter = tensors[name]
-        ours, theirs = by_hand[name], by_autograd[name]
-        largest = ours.abs().max()
+        hand_gradient, autograd_gradient = by_hand[name], by_autograd[name]
+        largest = hand_gradient.abs().max()
         chosen = torch.randperm(parameter.numel(), generator=generator)[:entries]
         slopes_by_index = {int(index): problem.slope(parameter, int(index), largest.item()) for index in chosen}
-        tried = {index: slope for index, slope in slopes_by_index.items() if slope is not None}
-        slopes = torch.tensor([slope.value for slope in tried.values()], dtype=torch.float64)
-        rounding = torch.tensor([slope.rounding for slope in tried.values()], dtype=torch.float64)
+        finite_slopes = {index: slope for index, slope in slopes_by_index.items() if slope is not None}
+        slopes = torch.tensor([slope.value for slope in finite_slopes.values()], dtype=torch.float64)
+        rounding = torch.tensor([slope.rounding for slope in finite_slopes.values()], dtype=torch.float64)
         # a difference that rounding explains does not show a wrong gradient
         scale = torch.maximum(largest, rounding / DIFFERENCES_TOLERANCE)
         rows.append(
@@ -104,11 +104,15 @@ def compare(problem: "Problem") -> list[Row]:
                 name=name,
                 shape=tuple(parameter.shape),
                 largest=largest.item(),
-                autograd=_largest_difference(ours, theirs, torch.maximum(largest, VANISHED * steepest)),
-                differences=_largest_difference(ours.flatten()[list(tried)], slopes, scale),
-                autograd_differences=_largest_difference(theirs.flatten()[list(tried)], slopes, scale),
-                tried=len(tried),
-                skipped=len(slopes_by_index) - len(tried),
+                autograd=_largest_difference(
+                    hand_gradient, autograd_gradient, torch.maximum(largest, VANISHED * steepest)
+                ),
+                differences=_largest_difference(hand_gradient.flatten()[list(finite_slopes)], slopes, scale),
+                autograd_differences=_largest_difference(
+                    autograd_gradient.flatten()[list(finite_slopes)], slopes, scale
+                ),
+                tried=len(finite_slopes),
+                skipped=len(slopes_by_index) - len(finite_slopes),
                 faint=int((scale > largest).sum()),
             )
         )

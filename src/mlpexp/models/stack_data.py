@@ -22,7 +22,7 @@ class StackData:
 
     Attributes:
         inputs: of all runs concatenated, equal ones once, (M, I).
-        begins: the row of `inputs` at which each run's samples begin, (R, 1); None for the first.
+        first_rows: the row of `inputs` at which each run's samples begin, (R, 1); None for row 0.
         labels, train_labels: (N,) or (R, N), in a regression (N, C) or (R, N, C); the latter with label noise.
         parts: indices of the samples of `train`, `val` and `test`, (n,) or (R, n).
         sample_weights: (N,) or (R, N); None where all weigh the same.
@@ -32,9 +32,9 @@ class StackData:
 
     def __init__(self, data: Sequence[Prepared], device: torch.device) -> None:
         first = data[0]
-        inputs, begins = _joined(data)
+        inputs, first_rows = _joined(data)
         self.inputs = inputs.to(device)
-        self.begins = None if begins is None else begins.to(device)
+        self.first_rows = None if first_rows is None else first_rows.to(device)
         self.labels = _shared([run.labels for run in data]).to(device)
         self._label_axes = first.labels.ndim
         self.train_labels = _shared([run.train_labels for run in data]).to(device)
@@ -64,7 +64,7 @@ class StackData:
             selected(labels, self._label_axes) for labels in (self.labels, self.train_labels)
         )
         data.parts = {name: selected(part) for name, part in self.parts.items()}
-        for name in ("begins", "sample_weights", "class_weights", "target_scale"):
+        for name in ("first_rows", "sample_weights", "class_weights", "target_scale"):
             setattr(data, name, selected(getattr(self, name)))
         return data
 
@@ -75,7 +75,7 @@ class StackData:
             runs: R.
         """
         part = self.parts["train"][..., :samples]
-        inputs = self.inputs[part if self.begins is None else part + self.begins]
+        inputs = self.inputs[part if self.first_rows is None else part + self.first_rows]
         labels = labels_at(self.train_labels, part)
         if inputs.ndim == 2:
             inputs = inputs.expand(runs, *inputs.shape)

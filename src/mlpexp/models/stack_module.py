@@ -96,7 +96,7 @@ class StackModule(LightningModule):
         for cfg, network in zip(self.configs, self.networks, strict=True):
             warn_without_effect(cfg.model, network)
         self.wall_times = [time.time()]
-        self._all = self._now = StackData(self.data, self.device)
+        self._all_samples = self._samples = StackData(self.data, self.device)
         self._steps = self.configs[0].data.steps(len(self.data[0].split.train))
         for cfg in self.configs:
             warn_long_warmup(cfg, self._steps)
@@ -124,25 +124,25 @@ class StackModule(LightningModule):
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
         """One epoch; `order` (A, n) or (n,) indexes the training part."""
-        now, part = self._now, self._now.parts["train"]
+        samples, part = self._samples, self._samples.parts["train"]
         index = part[order] if part.ndim == 1 else part.gather(1, order.expand(len(part), -1))
         epoch = Epoch(
-            inputs=now.inputs,
-            labels=now.train_labels,
+            inputs=samples.inputs,
+            labels=samples.train_labels,
             order=index,
             batch_size=self.configs[self.training_runs[0]].data.batch(index.shape[-1]),
             lr=self._rates.in_epoch(self.training_runs, self.current_epoch),
-            class_weights=now.class_weights,
-            sample_weights=now.sample_weights,
-            begins=now.begins,
+            class_weights=samples.class_weights,
+            sample_weights=samples.sample_weights,
+            first_rows=samples.first_rows,
         )
         self.engine.train_epoch(epoch)
-        if now.parts["val"].shape[-1] == 0:  # what the monitor says is then the loss before each step
+        if samples.parts["val"].shape[-1] == 0:  # what the monitor says is then the loss before each step
             self._validated = self.engine.train_outcomes
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
-        now = self._now
-        self._validated = self.engine.evaluate(now.inputs, now.labels, now.parts["val"], now.begins)
+        samples = self._samples
+        self._validated = self.engine.evaluate(samples.inputs, samples.labels, samples.parts["val"], samples.first_rows)
 
     def on_train_epoch_end(self) -> None:
         self.wall_times.append(time.time())
@@ -158,7 +158,7 @@ class StackModule(LightningModule):
 
     def _record_epoch(self) -> None:
         assert self._validated is not None
-        epoch, engine, scale = self.current_epoch, self.engine, self._now.target_scale
+        epoch, engine, scale = self.current_epoch, self.engine, self._samples.target_scale
         measured = self._measure("train", engine.train_outcomes, scale)
         if self._validated is engine.train_outcomes:
             measured |= {column.replace("train/", "val/", 1): values for column, values in measured.items()}
@@ -168,7 +168,7 @@ class StackModule(LightningModule):
             list(measured.values())
         ).tolist()  # (columns, A): the epoch's only transfer from the device
         configs, networks = self._of_training(self.configs), self._of_training(self.networks)
-        diagnosed = measured_networks(configs, networks, engine.parameters, self._now, epoch)
+        diagnosed = measured_networks(configs, networks, engine.parameters, self._samples, epoch)
         improved, callback_columns = [], self._call_back(measured)
         for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
             record = self.records[run]
@@ -195,7 +195,7 @@ class StackModule(LightningModule):
 
     def _inspect_layers(self, epoch: int) -> None:
         networks, loss = self._of_training(self.networks), self.configs[0].loss_function
-        for place, rows in inspected_layers(networks, self.engine.parameters, self._now, loss, epoch):
+        for place, rows in inspected_layers(networks, self.engine.parameters, self._samples, loss, epoch):
             self.records[self.training_runs[place]].layer_rows += rows
 
     def _keep_weights(self, epoch: int) -> None:
@@ -218,10 +218,10 @@ class StackModule(LightningModule):
 
     def _leave(self, leaving: list[int]) -> None:
         """Take finished runs out of the engine; the bits of the others do not change."""
-        gone = set(leaving)
-        places = [place for place, run in enumerate(self.training_runs) if run in gone]
+        leaving_runs = set(leaving)
+        places = [place for place, run in enumerate(self.training_runs) if run in leaving_runs]
         self.last.take(self.engine, places, leaving)
-        staying = [place for place, run in enumerate(self.training_runs) if run not in gone]
+        staying = [place for place, run in enumerate(self.training_runs) if run not in leaving_runs]
         self.training_runs = [self.training_runs[place] for place in staying]
         if staying:
             self._keep(staying, self.training_runs)
@@ -231,7 +231,7 @@ class StackModule(LightningModule):
     def _keep(self, places: list[int], runs: list[int]) -> None:
         """Go on with these places of the engine, which are these runs of the stack."""
         self.engine.keep(torch.tensor(places))
-        self._now = self._all.rows(runs)
+        self._samples = self._all_samples.rows(runs)
 
     def has_ended(self, run: int) -> bool:
         """Whether a run has trained its last epoch or was stopped early."""
@@ -279,12 +279,12 @@ class StackModule(LightningModule):
 
     def test(self) -> None:
         """The metrics of the test part, from each run's best weights or its last ones, into the runs' records."""
-        samples = self._all
+        samples = self._all_samples
         if samples.parts["test"].shape[-1] == 0:
             return
         weights = tested_weights(self.configs, self.records, self.best, self.last)
         engine = self._make_engine(weights, UpdateSettings())
-        tested = engine.evaluate(samples.inputs, samples.labels, samples.parts["test"], samples.begins)
+        tested = engine.evaluate(samples.inputs, samples.labels, samples.parts["test"], samples.first_rows)
         measured = self._measure("test", tested, samples.target_scale)
         for record, row in zip(self.records, torch.stack(list(measured.values()), -1).tolist(), strict=True):
             record.tested = dict(zip(measured, row, strict=True))
@@ -293,7 +293,7 @@ class StackModule(LightningModule):
             record_confusion(self.records, tested)
 
     def _make_engine(self, parameters: Mapping[str, Tensor], update: UpdateSettings) -> StackEngine:
-        device = self._all.inputs.device  # after fit, `self.device` is the CPU again
+        device = self._all_samples.inputs.device  # after fit, `self.device` is the CPU again
         return stack_engine.make_engine(self.configs, self.networks, parameters, update, device)
 
     def configure_optimizers(self) -> None:

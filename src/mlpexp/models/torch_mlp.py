@@ -186,7 +186,7 @@ def make_optimizer(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def advance(
+def advance_optimizer(
     cfg: Config,
     optimizer_and_schedule: tuple[torch.optim.Optimizer, Any],
     epochs: int,

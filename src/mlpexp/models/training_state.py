@@ -81,12 +81,12 @@ class Snapshot:
         """Copy the engine's rows `places` to the rows `runs`."""
         if not places:
             return
-        for mine, theirs in self._pairs(engine):
-            if len(places) == len(mine) == len(theirs):
-                mine.copy_(theirs)
+        for values, engine_values in self._pairs(engine):
+            if len(places) == len(values) == len(engine_values):
+                values.copy_(engine_values)
             else:
-                source, target = (torch.tensor(rows, device=mine.device) for rows in (places, runs))
-                mine.index_copy_(0, target, theirs.index_select(0, source))
+                source, target = (torch.tensor(rows, device=values.device) for rows in (places, runs))
+                values.index_copy_(0, target, engine_values.index_select(0, source))
 
     def row(self, run: int) -> "Snapshot":
         """One run, copied to the host, with R = 1."""
@@ -99,16 +99,16 @@ class Snapshot:
     def fill(self, rows: Sequence["Snapshot"]) -> None:
         """Overwrite all runs, each with a row; a run whose former neighbours had no momentum either has no state."""
         for i, row in enumerate(rows):
-            for name, mine in self.parameters.items():
-                mine[i].copy_(row.parameters[name][0])
+            for name, values in self.parameters.items():
+                values[i].copy_(row.parameters[name][0])
             for name in self.state.keys() & row.state.keys():
-                for mine, theirs in zip(self.state[name], row.state[name], strict=True):
-                    mine[i].copy_(theirs[0])
+                for values, row_values in zip(self.state[name], row.state[name], strict=True):
+                    values[i].copy_(row_values[0])
 
     def restore(self, engine: StackEngine, num_steps: int) -> None:
         """Bring all runs of the engine to where they were after `num_steps` steps."""
-        for mine, theirs in self._pairs(engine):
-            theirs.copy_(mine)
+        for values, engine_values in self._pairs(engine):
+            engine_values.copy_(values)
         engine.num_steps = num_steps
 
     @staticmethod

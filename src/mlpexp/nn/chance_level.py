@@ -94,8 +94,8 @@ def _loss_of_constant_classes(counts: tuple[float, ...], loss: LossFunction) -> 
     if loss.entry.of_shares is None:
         encoded = loss.dense(torch.arange(len(counts)), torch.zeros(1, len(counts), dtype=torch.float64))
         return loss_of_constant(encoded, loss, torch.tensor(counts, dtype=torch.float64))
-    total, spread = sum(counts), loss.label_smoothing
-    return loss.entry.of_shares([n / total for n in counts], spread)
+    total, smoothing = sum(counts), loss.label_smoothing
+    return loss.entry.of_shares([n / total for n in counts], smoothing)
 
 
 def is_better(accuracy: float, share: float, samples: int) -> bool:

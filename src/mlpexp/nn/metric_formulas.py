@@ -154,5 +154,5 @@ def moments(outcomes: Outcomes) -> Tensor:
 def determination(sums: Tensor) -> Tensor:
     """The coefficient of determination, of several targets the mean, (R,); NaN where a target is constant."""
     errors, total, squares, size = sums.unflatten(-1, (4, -1)).unbind(-2)
-    spread = squares - total**2 / size
-    return (1 - errors / torch.where(spread > 1e-12 * squares, spread, torch.nan)).mean(-1)
+    squared_deviations = squares - total**2 / size
+    return (1 - errors / torch.where(squared_deviations > 1e-12 * squares, squared_deviations, torch.nan)).mean(-1)

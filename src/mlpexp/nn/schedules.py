@@ -146,14 +146,14 @@ def rate_factor(
         # with a start at 0 from `settings.lr`
         before = rate_factor(settings, start - 1, max_epochs, step=steps - 1, steps=steps) if start else 1.0
         return averaging.lr / settings.lr * weight + before * (1 - weight)
-    entry, now = SCHEDULES.entry_with(settings.schedule, settings.options), epoch * steps + step
+    entry, step_number = SCHEDULES.entry_with(settings.schedule, settings.options), epoch * steps + step
     if epoch < settings.warmup_epochs:
         return (epoch + 1) / (settings.warmup_epochs + 1)
-    if now < settings.warmup_steps:
-        return (now + 1) / (settings.warmup_steps + 1)
+    if step_number < settings.warmup_steps:
+        return (step_number + 1) / (settings.warmup_steps + 1)
     if entry.by_step is not None:
         warmup = settings.warmup_epochs * steps + settings.warmup_steps
-        return entry.by_step(now - warmup, max_epochs * steps - warmup, warmup, settings)
+        return entry.by_step(step_number - warmup, max_epochs * steps - warmup, warmup, settings)
     if entry.factor is not None:
         return entry.factor(epoch - settings.warmup_epochs, max_epochs - settings.warmup_epochs, settings)
     return reduced

@@ -161,11 +161,11 @@ def _current_digest(name: str, file: Path) -> str:
     """The digest of a module's present source. A module whose source has changed is removed, to be imported again."""
     files = source_digest.source_files(file)
     stamps = user_imports.file_stamps(files)
-    cached = _digests.get(name)
-    if cached is not None and cached[0] == stamps:
-        return cached[1]
+    earlier = _digests.get(name)
+    if earlier is not None and earlier[0] == stamps:
+        return earlier[1]
     digest = source_digest.file_digest(file)
-    if cached is not None and cached[1] != digest:
+    if earlier is not None and earlier[1] != digest:
         user_imports.remove_modules(files)
     _digests[name] = stamps, digest
     return digest

@@ -107,6 +107,6 @@ def did_you_mean(
     return f"did you mean {prefix}{close[0]}{suffix}?" if close else otherwise
 
 
-def sentence(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
     """E.g. `No space left on device: multirun/study/results.csv`."""
     return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"

@@ -72,8 +72,8 @@ class NotebookProgress:
 
     def _html(self) -> str:
         completed, total = self._fields.get("completed", 0), self._fields.get("total", 1)
-        gone = time.monotonic() - self._started
-        seconds = gone * (total - completed) / completed if completed and gone > 1 else None
+        elapsed = time.monotonic() - self._started
+        seconds = elapsed * (total - completed) / completed if completed and elapsed > 1 else None
         if self._seconds_left is not None:
             seconds = self._seconds_left()
         left = "" if seconds is None else f"{seconds:.0f} s left"

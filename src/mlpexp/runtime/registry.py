@@ -38,20 +38,20 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         if name in self._entries:
             plugin = self.plugin_of(name)
-            by = f" by the plugin {user_code.short(plugin.place)}" if plugin else ""
+            by = f" by the plugin {user_code.short_name(plugin.place)}" if plugin else ""
             raise UserError(f"{self.kind} {name!r} is registered already{by}; choose another name")
         self._entries[name] = entry
-        self._changed()
+        self._clear_readers()
         if declared is not None and declared.options:
             self._declared[name] = declared
-        if (file := user_code.registrant()) is not None:
+        if (file := user_code.registering_file()) is not None:
             self._files[name] = file
         return entry
 
     def remove(self, name: str) -> None:
         """Remove an entry, e.g. because the plugin that registered it has changed."""
         del self._entries[name]
-        self._changed()
+        self._clear_readers()
         self._files.pop(name, None)
         self._declared.pop(name, None)
 
@@ -64,7 +64,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 readers.setdefault(key, []).append(name)
         return readers
 
-    def _changed(self) -> None:
+    def _clear_readers(self) -> None:
         vars(self).pop("readers", None)
 
     def options_of(self, name: str) -> Mapping[str, DeclaredOption]:
@@ -87,7 +87,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def plugin_of(self, name: str) -> user_code.Loaded | None:
         """The plugin that registered an entry; None for mlpexp's own."""
-        return user_code.owner(self._files.get(name))
+        return user_code.plugin_of_file(self._files.get(name))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def interruptible() -> Iterator[None]:
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in EXIT_CODES}
     if before[signal.SIGINT] is not _stop:  # the outermost of nested blocks; after it `_exit` may be at work again
         _state.stopped_at = None
-    arm()
+    install_handlers()
     dropped = sys.unraisablehook
     sys.unraisablehook = partial(_unraisable, dropped)
     try:
@@ -112,7 +112,7 @@ def is_pending() -> bool:
     return _state.pending is not None
 
 
-def arm() -> None:
+def install_handlers() -> None:
     """Install the handlers; called again after Lightning has replaced them."""
     _handle(_stop)
 

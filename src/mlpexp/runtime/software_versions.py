@@ -49,7 +49,9 @@ def environment(threads: int, device: str, engine: str = "torch") -> dict[str, s
     return {"engine": engine, "device": device, "threads": threads, "cpu_capability": capability}
 
 
-def mixture(recorded: Iterable[tuple[Mapping[str, str], Mapping[str, str | int]]], now: Mapping[str, str | int]) -> str:
+def environment_differences(
+    recorded: Iterable[tuple[Mapping[str, str], Mapping[str, str | int]]], now: Mapping[str, str | int]
+) -> str:
     """The differences between earlier runs and those that are trained now, in one line; empty without any.
 
     Args:

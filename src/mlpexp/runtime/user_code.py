@@ -59,14 +59,14 @@ def load(plugin: str, home: Path, *, recorded: bool = False) -> Loaded:
     digest = source_digest.digest(files, source_digest.root_of(file))
     if expected is not None and digest != expected:
         raise UserError(
-            f"the plugin {short(plugin)} has changed: its source has the digest {digest[:8]}, not {expected[:8]} as "
-            "when the run was started; restore it, or train a run anew"
+            f"the plugin {short_name(plugin)} has changed: its source has the digest {digest[:8]}, not {expected[:8]} "
+            "as when the run was started; restore it, or train a run anew"
         )
     result = _loaded.get(name)
     if result is None or result.digest != digest:
         if result is not None or not _is_imported(name, files):
             _forget(name, files if result is None else {*result.files, *files})
-            _import(name, short(place), files)
+            _import(name, short_name(place), files)
         result = _loaded[name] = Loaded(place, digest, files)
     if file.name == Path(place).name:
         place = str(home / place)
@@ -83,7 +83,7 @@ def loaded(plugin: str) -> Loaded | None:
     return next((result._replace(place=match["place"]) for result in results), None)
 
 
-def short(spelled: str) -> str:
+def short_name(spelled: str) -> str:
     """The plugin's name in messages: the name of its file, or its import name."""
     match = _SPELLED.fullmatch(spelled)
     place = match["place"] if match else spelled
@@ -93,10 +93,10 @@ def short(spelled: str) -> str:
 def without_place(spelled: str) -> str:
     """The module's name and the digest, which do not depend on the plugin's directory."""
     _, sign, digest = spelled.rpartition("@")
-    return re.split(r"[./\\]", short(spelled).removesuffix(".py"))[-1] + sign + digest
+    return re.split(r"[./\\]", short_name(spelled).removesuffix(".py"))[-1] + sign + digest
 
 
-def registrant() -> Path | None:
+def registering_file() -> Path | None:
     """The file of the code outside mlpexp that is registering an entry."""
     frame = sys._getframe(1)
     while frame is not None:
@@ -107,7 +107,7 @@ def registrant() -> Path | None:
     return None
 
 
-def owner(file: Path | None) -> Loaded | None:
+def plugin_of_file(file: Path | None) -> Loaded | None:
     """The plugin of which a file is part."""
     return next((plugin for plugin in _loaded.values() if file in plugin.files), None)
 
@@ -125,7 +125,7 @@ def _locate(place: str, home: Path, *, recorded: bool, moved: bool) -> tuple[str
         user_imports.add_to_search_path(home)
         file = _file_of(name, home, recorded=recorded)
     if recorded:
-        user_imports.refuse_run_directory(file, f"the plugin {short(place)}")
+        user_imports.refuse_run_directory(file, f"the plugin {short_name(place)}")
     if (importable := _file_of(name, home)) != file:
         raise UserError(f"the plugin {place} has the name of another module, {importable}; rename it")
     return name, file
@@ -138,7 +138,7 @@ def _locate_file(place: str, home: Path, *, recorded: bool, moved: bool) -> tupl
         file = home / Path(place).name
     if not file.is_file() and recorded:
         raise UserError(
-            f"the plugin {short(place)} is not there: {home} has no such file"
+            f"the plugin {short_name(place)} is not there: {home} has no such file"
             f"{f', nor is there {place}' if Path(place).is_absolute() else ''}; copy it to {home}, or start the "
             "program in the directory that contains it"
         )
@@ -175,9 +175,9 @@ def _is_imported(name: str, files: Collection[Path]) -> bool:
     return name in sys.modules and all(file.stat().st_mtime < _STARTED for file in files)
 
 
-def _import(name: str, short_name: str, files: Collection[Path]) -> None:
+def _import(name: str, label: str, files: Collection[Path]) -> None:
     try:
-        user_imports.import_module(name, f"the plugin {short_name}")
+        user_imports.import_module(name, f"the plugin {label}")
     except UserError:
         _forget(name, files)
         raise

@@ -15,7 +15,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.runtime import portable, signals, software_versions
-from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, sentence
+from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, os_error_text
 from mlpexp.runtime.process_pool import missing_semaphores
 from mlpexp.store import failure_record, file_names, recycled_directory, run_table, run_weights, stack_states
 from mlpexp.store.identity import identity
@@ -118,7 +118,7 @@ def _warn_of_mixture(sweep: Sequence[Job], outcomes: Sequence[Outcome], cfg: Con
         for job, end in zip(sweep, outcomes, strict=True)
         if end.result is not None and (job.config.threads, job.config.stack) == (cfg.threads, cfg.stack)
     ]
-    if warning := software_versions.mixture(earlier, environment):
+    if warning := software_versions.environment_differences(earlier, environment):
         log.warning("%s", warning)
 
 
@@ -195,7 +195,7 @@ class _Progress:
             if not is_storage(error):
                 raise
             raise StorageError(
-                f"{sentence(error)}; {self._kept()}, the same command carries on once that is mended"
+                f"{os_error_text(error)}; {self._kept()}, the same command carries on once that is mended"
             ) from error
 
     def _kept(self) -> str:

@@ -17,7 +17,7 @@ from mlpexp.config.compose import Composer
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec
 from mlpexp.runtime import signals
-from mlpexp.runtime.errors import StorageError, UserError, is_storage, sentence
+from mlpexp.runtime.errors import StorageError, UserError, is_storage, os_error_text
 from mlpexp.runtime.terminal import say
 from mlpexp.store import directory_lock, worker_session
 from mlpexp.store.directory_checks import check_sweep_directory
@@ -165,7 +165,7 @@ class Sweep:
             if not is_storage(error):
                 raise
             raise StorageError(
-                f"{sentence(error)}; finished runs are kept, the same command carries on once that is mended"
+                f"{os_error_text(error)}; finished runs are kept, the same command carries on once that is mended"
             ) from error
         finally:
             configure_log(hydra.hydra_logging, hydra.verbose)

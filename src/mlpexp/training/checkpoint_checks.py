@@ -13,7 +13,7 @@ from mlpexp.config.schema import Config
 from mlpexp.models.classifier import Classifier
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.run_pruning import MASKS
-from mlpexp.models.torch_mlp import TorchMLP, advance
+from mlpexp.models.torch_mlp import TorchMLP, advance_optimizer
 from mlpexp.nn.optimizers import OPTIMIZERS
 from mlpexp.nn.pruning import REWOUND, pruned_share
 from mlpexp.nn.schedules import Plateau
@@ -62,7 +62,7 @@ def _checks(
         optimizer, schedule = module.make_optimizer(steps_per_epoch)
         optimizers, schedules = [optimizer], [] if schedule is None else [schedule]
         reduced = Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in history[:-1]]).factor
-        advance(cfg, (optimizer, schedule), epochs, steps_per_epoch, steps, reduced)
+        advance_optimizer(cfg, (optimizer, schedule), epochs, steps_per_epoch, steps, reduced)
     states, schedule_states = loaded.get("optimizer_states"), loaded.get("lr_schedulers")
     if states == [{}]:  # what Lightning writes where there is no optimizer
         states = []

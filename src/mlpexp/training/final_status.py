@@ -102,7 +102,7 @@ def plugin_parts(cfg: Config) -> Iterator[str]:
         return
     for registry, name in chain.from_iterable(user_options.chosen_entries(cfg).values()):
         if name in registry and (plugin := registry.plugin_of(name)) is not None:
-            yield f"{registry.kind} {name!r} of {user_code.short(plugin.place)}"
+            yield f"{registry.kind} {name!r} of {user_code.short_name(plugin.place)}"
 
 
 def _losses(row: Mapping[str, float]) -> list[float]:

@@ -151,7 +151,7 @@ class Recorder(Checkpoint):
         distributed.end_with_parent()
         if not distributed.is_first():
             self.events = None
-        signals.arm()  # Lightning has just put its own handler for SIGTERM over ours
+        signals.install_handlers()  # Lightning has just put its own handler for SIGTERM over ours
         inputs, labels = trainer.datamodule.prepared.part("train")  # type: ignore[attr-defined]
         self._probe = inputs[:PROBE_SAMPLES].to(module.device), labels[:PROBE_SAMPLES].to(module.device)
         if self.cfg.tracking.diagnostics and not self.record.history and not self.record.layer_rows:

@@ -15,7 +15,7 @@ from mlpexp.config.schema import Config, plain
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.run_average import TRAINING_WEIGHTS
 from mlpexp.models.run_pruning import MASKS
-from mlpexp.models.torch_mlp import advance, make_optimizer
+from mlpexp.models.torch_mlp import advance_optimizer, make_optimizer
 from mlpexp.models.training_state import Snapshot
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS
@@ -140,7 +140,7 @@ def _optimizer(
     if key not in _optimizers:
         stand_ins = {name: nn.Parameter(torch.zeros(1)) for name in network.shapes}
         optimizer, schedule = make_optimizer(cfg, stand_ins, network, steps)
-        advance(cfg, (optimizer, schedule), epochs, steps, epochs * steps, reduced)
+        advance_optimizer(cfg, (optimizer, schedule), epochs, steps, epochs * steps, reduced)
         schedules = [schedule.state_dict()] if schedule else []
         if len(_optimizers) >= MAX_OPTIMIZERS:
             _optimizers.clear()

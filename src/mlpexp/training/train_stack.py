@@ -53,7 +53,7 @@ class EpochHooks(Checkpoint):
         self._deferring = ExitStack()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        signals.arm()  # Lightning has just put its own handler for SIGTERM over ours
+        signals.install_handlers()  # Lightning has just put its own handler for SIGTERM over ours
         self._due = time.monotonic() + self._every_s
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:

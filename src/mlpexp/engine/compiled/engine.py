@@ -127,7 +127,7 @@ class CompiledEngine:
         shape = self.num_runs, epoch.order.shape[-1]
         losses, predictions = np.empty(shape, np.float32), np.empty(shape, np.int64)
         weights = np.empty(shape if class_weights is not None else (0, 0), np.float32)
-        samples, first_rows = self._padded_samples(epoch.inputs), self._begins(epoch.begins)
+        samples, first_rows = self._padded_samples(epoch.inputs), self._first_rows(epoch.first_rows)
         order = epoch.order.expand(shape)
         targets, index = _rows(epoch.labels), np.ascontiguousarray(order.numpy())
         by_class = np.empty((0, 0), np.float32) if class_weights is None else class_weights.contiguous().numpy()
@@ -157,13 +157,13 @@ class CompiledEngine:
         )
 
     def evaluate(
-        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
+        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, first_rows: Tensor | None = None
     ) -> Outcomes:
         """See `StackEngine`."""
         rows = _rows(torch.arange(len(inputs)) if index is None else index)
         shape = self.num_runs, rows.shape[1]
         losses, predictions = np.empty(shape, np.float32), np.empty(shape, np.int64)
-        samples, first_rows, by_sample = self._padded_samples(inputs), self._begins(begins), _rows(labels)
+        samples, starts, by_sample = self._padded_samples(inputs), self._first_rows(first_rows), _rows(labels)
         evaluate = compile_cache.function("kernels", "evaluate")
         product = compile_cache.function("matrix_kernels", "product")
 
@@ -172,7 +172,7 @@ class CompiledEngine:
             evaluate(
                 first, stop, product, compile_cache.activation(activation)[0],
                 ACTIVATIONS[activation].reads_input, m, layout.layers, layout.places, layout.num_parameters, samples,
-                first_rows, by_sample, rows, PANEL, self._parameters, losses, predictions,
+                starts, by_sample, rows, PANEL, self._parameters, losses, predictions,
             )  # fmt: skip
 
         self._divide(call)
@@ -204,8 +204,8 @@ class CompiledEngine:
             self._samples = inputs, padded_inputs
         return self._samples[1]
 
-    def _begins(self, begins: Tensor | None) -> Array:
-        return np.zeros(self.num_runs, np.int64) if begins is None else begins.reshape(-1).contiguous().numpy()
+    def _first_rows(self, first_rows: Tensor | None) -> Array:
+        return np.zeros(self.num_runs, np.int64) if first_rows is None else first_rows.reshape(-1).contiguous().numpy()
 
     def _divide(self, call: Callable[[int, str, int, int], None]) -> None:
         """Call (thread, activation, first run, stop) for every thread's share of the runs, at once."""

@@ -137,7 +137,7 @@ class CapturedEngine(Engine):
 def _changing(epoch: Epoch) -> list[Tensor]:
     """The tensors that may differ between epochs: all but the inputs, of which a graph holds the address."""
     rates = [epoch.lr] if isinstance(epoch.lr, Tensor) else list(epoch.lr)
-    optional_tensors = epoch.labels, epoch.order, epoch.class_weights, epoch.sample_weights, epoch.begins
+    optional_tensors = epoch.labels, epoch.order, epoch.class_weights, epoch.sample_weights, epoch.first_rows
     return rates + [tensor for tensor in optional_tensors if tensor is not None]
 
 

@@ -141,8 +141,8 @@ class Engine:
         if outcomes.weights is not None:
             weights = _by_steps(outcomes.weights[:, start:stop], size)
             slopes = slopes_of(weights).unbind()
-        if epoch.begins is not None:
-            index = index + epoch.begins
+        if epoch.first_rows is not None:
+            index = index + epoch.first_rows
         batches = zip(
             index.flatten(1).unbind(),
             targets.unbind(),
@@ -185,14 +185,14 @@ class Engine:
         return StackStep(self._networks[start:stop], parameters, inputs, self._loss.without_smoothing)
 
     def evaluate(
-        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, begins: Tensor | None = None
+        self, inputs: Tensor, labels: Tensor, index: Tensor | None = None, first_rows: Tensor | None = None
     ) -> Outcomes:
         """Losses and predicted classes of samples, (R, m), all samples in one batch; see `StackEngine`."""
         targets = labels if index is None else labels_at(labels, index)
         axes = 1 + targets.is_floating_point()
         targets = targets.expand(self.num_runs, *targets.shape[-axes:])  # (R, m) or (R, m, C)
-        if index is not None and begins is not None:
-            index = index + begins
+        if index is not None and first_rows is not None:
+            index = index + first_rows
         outcomes = self._outcomes(inputs, targets)
         losses, by_sample = outcomes.losses.unsqueeze(2), _with_last_axis(targets)
         for start, stop, step in self._forward(inputs, index):

@@ -113,6 +113,6 @@ def _backward(
         steps.append(kernel.backward)
         if isinstance(layer, Add) and isinstance(kernel, AddKernel):
             skipped[layer.source] = kernel.skip_gradient
-        if (past := skipped.get(k)) is not None and gradient is not None:
-            steps.append(partial(gradient.add_, past))
+        if (skip_gradient := skipped.get(k)) is not None and gradient is not None:
+            steps.append(partial(gradient.add_, skip_gradient))
     return steps

@@ -30,8 +30,8 @@ class VmapEngine(Engine):
     """`Engine` for networks with a `user_module`, the same for all runs; arguments and attributes as there."""
 
     def _set_parameters(self, parameters: dict[str, Tensor]) -> None:
-        more = _unused_rows(self._module)
-        self._rows = {name: _with_rows(values, more) for name, values in parameters.items()}
+        num_unused = _unused_rows(self._module)
+        self._rows = {name: _with_rows(values, num_unused) for name, values in parameters.items()}
         super()._set_parameters({name: rows[: self.num_runs] for name, rows in self._rows.items()})
 
     @property
@@ -46,10 +46,10 @@ class VmapEngine(Engine):
         return VmapStep(self._module, self._rows, inputs, self._loss, self._gradients, seeds, num_runs=count)
 
     def _evaluation_step(self, start: int, stop: int, parameters: Mapping[str, Tensor], inputs: Tensor) -> StackStep:
-        more = _unused_rows(self._module)
-        rows = {name: _with_rows(values, more) for name, values in parameters.items()}
+        num_unused = _unused_rows(self._module)
+        rows = {name: _with_rows(values, num_unused) for name, values in parameters.items()}
         shared = inputs.stride(0) == 0
-        inputs = inputs[:1].expand(len(inputs) + more, -1, -1) if shared else _with_rows(inputs, more)
+        inputs = inputs[:1].expand(len(inputs) + num_unused, -1, -1) if shared else _with_rows(inputs, num_unused)
         return VmapStep(self._module, rows, inputs, self._loss.without_smoothing, num_runs=stop - start)
 
 
@@ -128,6 +128,6 @@ def _unused_rows(module: UserModule) -> int:
     return -(-VECTOR // module.facts.narrowest)
 
 
-def _with_rows(values: Tensor, more: int) -> Tensor:
-    """A copy with `more` further rows, copies of the first one."""
-    return torch.cat([values, values[:1].expand(more, *values.shape[1:])])
+def _with_rows(values: Tensor, count: int) -> Tensor:
+    """A copy with `count` further rows, each equal to the first one."""
+    return torch.cat([values, values[:1].expand(count, *values.shape[1:])])

@@ -149,7 +149,7 @@ class RmsProp(StackOptimizer):
         self._negative = [PerRun(p.new_zeros(len(p))) for p in parameters]
         self._scratch = [torch.empty_like(p) for p in parameters]
         self._momentum = if_any(momentum, like)
-        self._still = if_mixed(momentum.eq(0), like)
+        self._without_momentum = if_mixed(momentum.eq(0), like)
         self.state["square_avg"] = self._zeros()
         if self._momentum is not None:
             self.state["momentum_buffer"] = self._zeros()
@@ -171,16 +171,16 @@ class RmsProp(StackOptimizer):
             parameter.addcdiv_(gradient.mul_(negative), denominator)
             return
         buffer = self.state["momentum_buffer"][i]
-        if self._still is None:
+        if self._without_momentum is None:
             buffer.mul_(self._momentum.of[n]).addcdiv_(gradient, denominator)
             parameter.addcmul_(buffer, negative)
             return
-        buffer.masked_fill_(self._still.of[n], 0.0)  # zero times infinity would be NaN
+        buffer.masked_fill_(self._without_momentum.of[n], 0.0)  # zero times infinity would be NaN
         buffer.mul_(self._momentum.of[n]).addcdiv_(gradient, denominator)
         # two roundings differ: a run without momentum divides and multiplies as torch does for it
         moved = torch.addcmul(parameter, buffer, negative)
         parameter.addcdiv_(gradient.mul_(negative), denominator)
-        torch.where(self._still.of[n], parameter, moved, out=parameter)
+        torch.where(self._without_momentum.of[n], parameter, moved, out=parameter)
 
 
 class Adagrad(StackOptimizer):

@@ -24,7 +24,7 @@ class Sgd(StackOptimizer):
         momentum, nesterov = settings.per_run.get("momentum"), settings.per_run.get("nesterov")
         self._momentum = if_any(momentum, like)
         # without momentum the buffer must not be multiplied by zero: zero times infinity would be NaN
-        self._still = None if momentum is None else if_mixed(momentum.eq(0), like)
+        self._without_momentum = None if momentum is None else if_mixed(momentum.eq(0), like)
         self._nesterov = if_any(nesterov, like, torch.bool)
         self._nesterov_differs = self._nesterov is not None and if_mixed(nesterov, like) is not None
         if self._momentum is not None:
@@ -53,8 +53,8 @@ class Sgd(StackOptimizer):
     def _with_momentum(self, i: int, gradient: Tensor, momentum: PerRun) -> Tensor:
         n = gradient.ndim
         buffer = self.state["momentum_buffer"][i]
-        if self._still is not None:
-            buffer.masked_fill_(self._still.of[n], 0.0)
+        if self._without_momentum is not None:
+            buffer.masked_fill_(self._without_momentum.of[n], 0.0)
         buffer.mul_(momentum.of[n]).add_(gradient)
         if self._nesterov is None:
             return buffer
