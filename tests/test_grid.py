@@ -98,6 +98,8 @@ def test_several_zips_are_combined_like_keys(composer):
         (["zip(seed=[1,2])", "seed=3"], "seed is given twice, in zip and outside of it"),
         (["zip(seed=[1,2])", "zip(seed=[1,2])"], "seed is given twice, in zip and in another zip"),
         (["zip()"], "zip() cannot be read; write e.g. 'zip(model.width=[32,64],optimizer.lr=[0.1,0.05])'"),
+        (["zip(seed=[1,2],seed=[3,4])"], "seed is given twice in zip(seed=[1,2],seed=[3,4])"),
+        (["zip(seed=[],model.width=[])"], "seed=[] names no value at all"),
         (["zip(3,4)"], "cannot be read"),
         (["zip(seed=[1,2]"], "cannot be read"),
         (["zip(seed=interval(0,1))"], "is an interval"),
@@ -154,6 +156,7 @@ CONDITIONS = {
     "optimizer.name != 'adam'": lambda optimizer, **_: optimizer != "adam",
     "optimizer.lr < 0.05": lambda optimizer, **_: optimizer == "adam",  # whose file has a rate of its own
     "resume is null": lambda **_: True,
+    "max(model.width) > 8 or min(model.width) < 1": lambda width, **_: width > 8,
     "model.activation in [relu, tanh] and max([model.depth, 2]) == 2": lambda depth, **_: depth <= 2,
     "data.batch_size % 2 == 1": lambda **_: False,
 }
@@ -203,6 +206,7 @@ def test_every_key_has_a_place_in_a_condition(key: str):
         "seed": "neither true nor false",
         "model.depth > 'a'": "not supported",
         "1 / seed > 2 and seed == 0": "division by zero",
+        "early_stopping.patience > 3": "where early_stopping.patience=null;",
         "seed ** 99 > 1": "has no place in a condition",
         "__import__('os').system('true')": "the functions are",
         "(lambda: 1)() == 1": "the functions are",

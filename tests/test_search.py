@@ -26,7 +26,8 @@ from optuna.trial import TrialState
 
 from mlpexp import load_results
 from mlpexp.runtime.errors import Interrupted
-from mlpexp.search import samplers
+from mlpexp.search import samplers, study_storage
+from mlpexp.search.search_record import Search
 from mlpexp.search.study_storage import Journal
 from mlpexp.sweep.jobs import Job, Outcome
 
@@ -340,6 +341,37 @@ def test_values_that_contradict_each_other_fail_alone(train: Any, here: Path, tr
     failed = [trial.params for trial in study(here).trials if trial.state == TrialState.FAIL]
     assert failed == [{"optimizer.name": "adam", "optimizer.momentum": "0.9"}] * len(failed) != []
     assert f"{len(failed)} of 12 trials failed: optimizer.momentum needs optimizer.name=sgd" in ended.err
+
+
+def test_a_database_that_was_claimed_in_part_is_claimed_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill may come between any two of its transactions."""
+    search = Search(id="a", asked={"objectives": "val/loss"})
+    ordinary, allowed = optuna.Study.set_user_attr, 0
+
+    def counted(study: optuna.Study, key: str, value: Any) -> None:
+        nonlocal allowed
+        if allowed == 0:
+            raise KeyboardInterrupt
+        allowed -= 1
+        ordinary(study, key, value)
+
+    monkeypatch.setattr(optuna.Study, "set_user_attr", counted)
+    for storage in ("sqlite", f"sqlite:///{here}/other.db"):
+        for first in (0, 1):
+            allowed = first
+            with pytest.raises(KeyboardInterrupt):
+                study_storage.StudyMirror(storage, here, ["minimize"]).claim(search)
+        allowed = 2
+        study_storage.StudyMirror(storage, here, ["minimize"]).claim(search)
+    (here / "search.jsonl").touch()
+    names, _ = study_storage.load(here)
+    assert names == ["val/loss"]
+    with sqlite3.connect(here / "optuna.db") as database:  # as versions left it that wrote the name first
+        database.execute("delete from study_user_attributes where key = 'search'")
+    database.close()
+    allowed = 2
+    study_storage.StudyMirror("sqlite", here, ["minimize"]).claim(search)
+    assert study_storage.load(here) is not None
 
 
 def test_sqlite_lies_in_the_sweeps_directory(train: Any, here: Path, trained: Any) -> None:

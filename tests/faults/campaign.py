@@ -47,6 +47,7 @@ TRIED = {
     "lives": ("all of it by turns, drawn at random", processes.lives),
     "searches": ("searches by turns, drawn at random", searches.lives),
     "pruned": ("searches with a pruner killed, and started again", searches.killed),
+    "again": ("searches with a pruner killed until they end", searches.killed_until_it_ends),
     "group": ("signals to main process and workers", processes.group),
 }
 MOUNTS = ("full", "tmpdir")

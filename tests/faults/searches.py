@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from inject import Fault
 from optuna.storages import JournalStorage
 from optuna.study import load_study
+from optuna.trial import TrialState
 from stateful import Picture, Rows, run_lives, table_rows
 from sweeps import QUICK, Broken, finished, picture, untouched
 from trial import Campaign, Case
 
-from mlpexp.search.study_storage import STUDY, Journal
+from mlpexp.search.study_storage import STUDY, Journal, load
 from mlpexp.store.file_names import LOG
 
 BATCH, TOTALS = 3, (3, 6, 9)  # whole generations, so that an extended search is the search of the larger total
@@ -36,13 +38,17 @@ SPACES = {
     # a generation is cut by the total, so that these have one total only
     "median": ["optimizer.lr=tag(log,interval(0.01,0.9))", "model.width=range(8,11)"],
     "asha": ["optimizer.lr=tag(log,interval(0.01,0.9))", "model.width=range(8,11)", "seed=range(1,3)"],
-    "wilcoxon": ["optimizer.lr=tag(log,interval(0.1,0.9))", "model.width=range(8,11)", "seed=range(5)"],
+    "hyperband": ["optimizer.lr=tag(log,interval(0.01,0.9))", "model.width=range(8,11)"],
+    "wilcoxon": ["optimizer.lr=tag(log,interval(0.01,0.9))", "model.width=range(8,11)", "seed=range(5)"],
 }
 PRUNED = {
     "median": {"pruner": "median", "pruner_options": "{n_startup_trials:2,n_warmup_steps:0}", "batch_size": 4},
     "asha": {"pruner": "asha", "pruner_options": "{reduction_factor:2}", "batch_size": 4},
-    "wilcoxon": {"pruner": "wilcoxon", "batch_size": 4},
+    "hyperband": {"pruner": "hyperband", "pruner_options": "{reduction_factor:2}", "batch_size": 4},
+    "wilcoxon": {"pruner": "wilcoxon", "pruner_options": "{p_threshold:0.5}", "batch_size": 4},
 }
+SEEDS = "hydra.sweeper.seeds=3"
+FURTHER = [SEEDS, "hydra.sweeper.final_seeds=4", "hydra.sweeper.storage=sqlite"]
 FILES = ("search.jsonl", "optuna.log", "optimization_results.yaml", "results.csv")
 WARNED = ("search.jsonl is damaged", "optuna.log is ", "is damaged")  # what a start says of files that were damaged
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -179,6 +185,65 @@ def killed(campaign: Campaign) -> Iterator[tuple[str, Case]]:
                     raise Broken(f"it left {str(found)[:1000]} in place of {str(expected)[:1000]}")
 
             yield f"{space}, before operation {number}", case
+
+
+def killed_until_it_ends(campaign: Campaign) -> Iterator[tuple[str, Case]]:
+    """A search with a pruner is killed at random moments, again and again, also while a database is written."""
+    chosen = product(PRUNED, *((None, text) for text in FURTHER))
+    kinds = [(space, [text for text in texts if text]) for space, *texts in chosen]
+    # of a space that names seeds, these are the seeds of a trial
+    kinds = [
+        one for one in kinds if SEEDS not in one[1] or not any(text.startswith("seed=") for text in SPACES[one[0]])
+    ]
+    for space, further in campaign.few_of(kinds):
+        words = [*_words(space, TOTALS[-1]), *further]
+
+        def case(place: Path, words: list[str] = words) -> str:
+            expected, seconds = _left_by(place, words)
+            shutil.rmtree(place / "multirun")
+            kills, few = 0, 2 if campaign.sample else 20
+            while kills < few:
+                shutil.rmtree(place / "multirun", ignore_errors=True)
+                while kills < few:
+                    before = finished(place)
+                    child = Child(place, words)
+                    if not child.wait_until(campaign.random.uniform(0, seconds)):
+                        child.kill()
+                        kills += 1
+                    ended = child.ended()
+                    untouched(place, before)
+                    if ended.code == 0:
+                        break
+                    if ended.code != -9:
+                        raise Broken.by(ended)
+                found, _ = _left_by(place, words)
+                if found != expected:
+                    raise Broken(f"it left {str(found)[:1000]} in place of {str(expected)[:1000]}")
+            return f"killed {kills} times"
+
+        yield f"{space} {' '.join(further)}", case
+
+
+def _left_by(place: Path, words: list[str]) -> tuple[Any, float]:
+    """What the command leaves, and how long it took: runs, table, all that the study says of trials, the best one."""
+    ended = run(place, words)
+    if ended.code:
+        raise Broken.by(ended)
+    sweep = place / "multirun/s"
+    if (loaded := load(sweep)) is None:
+        raise Broken("there is no study")
+    trials = [
+        (
+            trial.state,
+            trial.params,
+            trial.values if trial.state == TrialState.COMPLETE else None,
+            trial.intermediate_values,
+            trial.user_attrs,
+        )
+        for trial in loaded[1].trials
+    ]
+    best = (sweep / "optimization_results.yaml").read_text()
+    return (picture(place), table_rows(sweep), loaded[0], trials, best), ended.seconds
 
 
 def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from mlpexp.config import schema, user_options
+from mlpexp.config.overrides import spell
 from mlpexp.config.unknown_keys import unknown_key
 from mlpexp.runtime.errors import ConfigError, UserError
 
@@ -35,7 +36,14 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-_FUNCTIONS: dict[str, Callable[[Any], Any]] = {"len": len, "max": max, "min": min, "sum": sum, "abs": abs}
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "len": len,
+    # of equal widths, which may be one number, too
+    "max": lambda value: value if _is_number(value) else max(value),
+    "min": lambda value: value if _is_number(value) else min(value),
+    "sum": sum,
+    "abs": abs,
+}
 _WORDS = {"true": True, "false": False, "null": None}
 
 
@@ -87,7 +95,7 @@ class SkipCondition:
             return result
         except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
             values = ", ".join(
-                f"{name}={_value_of_key(config, name)}" for name in _names(self._tree) if self._is_key(name)
+                f"{name}={spell(_value_of_key(config, name))}" for name in _names(self._tree) if self._is_key(name)
             )
             raise UserError(
                 f"skip={self.text}: {error}, where {values}; join a comparison that excludes such runs with and, or "
@@ -180,6 +188,10 @@ def _names(node: ast.AST) -> Iterator[str]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.expr):
             yield from _names(child)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _choices(key: str) -> tuple[str, ...]:

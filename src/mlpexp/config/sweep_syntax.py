@@ -89,6 +89,11 @@ def zipped(group: Any) -> list[str]:
     if not pieces or text.count("(") != text.count(")"):
         raise UserError(f"{group} cannot be read; write e.g. {ZIP_EXAMPLE}")
     pairs = [(override.key, _without_brackets((override.value_text or "").strip())) for override in map(_parse, pieces)]
+    keys = [key for key, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise UserError(f"{twice} is given twice in {group}; leave out one of them")
+    if empty := next((part for part, (_, value) in zip(pieces, pairs, strict=True) if not value), None):
+        raise UserError(f"{empty} names no value at all, so that the sweep would have no runs")
     signs = [part[: part.index(key)] for part, (key, _) in zip(pieces, pairs, strict=True)]
     return [with_log_range(f"{sign}{key}={text}") for sign, (key, text) in zip(signs, pairs, strict=True)]
 

@@ -99,14 +99,14 @@ class StudyMirror:
             UserError: it is that of another search.
         """
         there = self._study.user_attrs.get(SEARCH_ID)
-        if there == search.id:
+        if there == search.id and ASKED in self._study.user_attrs:
             return
-        if self._own is None and (there is not None or self._study.get_trials(deepcopy=False)):
+        if self._own is None and there != search.id and (there or self._study.get_trials(deepcopy=False)):
             raise UserError(
                 f"hydra.sweeper.storage={self.name} holds the study of another search; give another file or database"
             )
-        self._study.set_user_attr(SEARCH_ID, search.id)
         self._study.set_user_attr(ASKED, json.dumps(search.asked))
+        self._study.set_user_attr(SEARCH_ID, search.id)  # last: a database has both, or is claimed again
         self._flush()
 
     def follow(self, trials: Sequence[FrozenTrial], first: int) -> None:

@@ -115,7 +115,7 @@ def expand(settings: GridSettings, arguments: Sequence[str], composer: Composer,
         raise UserError(f"skip leaves none of the {skipped:,} combinations; correct {' and '.join(texts)}")
     _check_number(len(places), max_runs)
     runs = [grid.run(place, number) for number, place in enumerate(sorted(places))]
-    part = f"{len(runs):,} are chosen at random" if limit < grid.size else ""
+    part = f"{len(runs):,} {'is' if len(runs) == 1 else 'are'} chosen at random" if limit < grid.size else ""
     left_out = f"skip leaves out {skipped:,}" if skipped else ""
     selection = f"{part} ({left_out} before)" if part and left_out else part or left_out
     return ChosenRuns(runs, f"{grid.size:,} combinations, of which {selection}" if selection else "")
