@@ -567,6 +567,8 @@ REFUSED = {
     "model.activation=tanh,tahn": "unknown activation 'tahn'",
     "model.dept=1,2": "did you mean model.depth?",
     "'optimizer.lr=interval(1,0.1)'": "is no interval",
+    "'model.width=tag(int,interval(3.2,3.8))'": "there is no whole number between 3.2 and 3.8",
+    "'model.width=tag(log,interval(1,300))'": "give 'model.width=tag(log,int,interval(1,300))'",
     "'optimizer.lr=tag(log,interval(0,1))'": "begins above 0",
     "'optimizer.lr=interval(-1,1)'": "optimizer.lr=-1.0 is out of range",
     "'seed=interval(0,9)' model.width=4,8": "seed=range(5)",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ def optimise(
         )
         find_known = partial(warm_start.read, plan.warm_start, space, plan.names, composer)
         record, warning = open_record(directory, plan.asked, mirror.earlier(), find_known)
+        plan = replace(plan, num_trials=max(plan.num_trials, record.num_trials))
         mirror.claim(record.search)
         for line in filter(None, (warning, mirror.warning)):
             say(line, error=True)

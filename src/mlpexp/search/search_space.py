@@ -11,6 +11,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
+from mlpexp.config.field_types import builtin_types
+from mlpexp.config.schema import field_types
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.sweep_manifest import REPEATED
 
@@ -226,7 +228,17 @@ def _distribution(override: Override) -> BaseDistribution:
             raise UserError(f"{typed} is no interval: the first bound must be smaller, e.g. interval(0.001,1)")
         log = _log(value.tags, low, typed)
         if "int" in value.tags or isinstance(low, int):
+            if math.ceil(low) > math.floor(high):
+                raise UserError(f"{typed}: there is no whole number between {low} and {high}")
             return IntDistribution(math.ceil(low), math.floor(high), log=log)
+        types = builtin_types(field_types().get(override.key_or_group, float))
+        if int in types and float not in types:  # Hydra makes numbers with fractions of both bounds
+            ends = ",".join(f"{bound:.6g}" for bound in (low, high))
+            tags = "log,int" if log else "int"
+            raise UserError(
+                f"{typed} has numbers with fractions, and {override.key_or_group} takes whole ones; give "
+                f"'{override.key_or_group}=tag({tags},interval({ends}))'"
+            )
         return FloatDistribution(low, high, log=log)
     if isinstance(value, RangeSweep) and not value.shuffle:
         numbers = list(value.range())
