@@ -18,12 +18,14 @@ import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from scipy import sparse
 
 import mlpexp
 from mlpexp import data
 from mlpexp.api import given_data, python_settings
 from mlpexp.config import checks
 from mlpexp.config.overrides import parse
+from mlpexp.data import array_files
 from mlpexp.runtime import terminal
 from mlpexp.runtime.errors import UserError
 from mlpexp.store.run_directory import read_result
@@ -520,6 +522,10 @@ def test_a_regression_is_predicted_in_the_units_of_its_targets(here):
         ((np.full((4, 2), np.inf), np.zeros(4)), None, "row 0, column 0 is inf"),
         ((np.zeros((40, 2)), np.linspace(0, 1, 40)), None, "looks like regression"),
         ((np.zeros((4, 2)), [0, 1, None, 1]), None, "missing value"),
+        ((np.ma.masked_less(np.arange(80.0).reshape(40, 2), 3), [0, 1] * 20), None, "X has masked values"),
+        ((np.zeros((4, 2)), np.ma.masked_equal([0, 1, 0, 2], 2)), None, "y has masked values"),
+        ((sparse.csr_matrix(np.eye(4)), [0, 1, 0, 1]), None, r"X is sparse \(csr_matrix\); give X.toarray\(\)"),
+        ((np.zeros((40, 2)), np.zeros(40, int)), None, "^data=npz has only one class, so there is nothing to learn"),
         ((np.zeros((4, 2)), np.zeros(4)), "y", "leave target out"),
         (3, None, "data is int; give a DataFrame"),
         ("irs", None, "unknown data 'irs'"),
@@ -531,6 +537,20 @@ def test_data_that_cannot_be_trained_on_is_refused_in_one_line(data, target, mes
     with pytest.raises(mlpexp.UserError, match=message) as raised:
         mlpexp.run({key: value for key, value in FAST.items() if key != "data"}, data=data, target=target)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_whole_numbers_of_arrays_that_double_precision_merges_are_warned_of(caplog):
+    many = np.arange(40)[:, None] + np.array([[0, 2**60]])
+    array_files.to_bytes(many, np.arange(40) % 2)
+    assert [record.message for record in caplog.records] == [
+        "data=(X, y): X: column 1 has whole numbers with so many digits that 39 different ones are equal to others in "
+        "double precision; subtract a constant from them"
+    ]
+
+
+def test_labels_beyond_whole_numbers_stay_different_classes(here):
+    X, y = np.random.default_rng(0).normal(size=(60, 2)), np.array([1e19, 2e19, 3e19] * 20)
+    assert mlpexp.run(FAST | {"trainer.max_epochs": 1}, data=(X, y)).class_names == ["1e+19", "2e+19", "3e+19"]
 
 
 def test_a_dry_run_returns_the_plan_as_a_table_and_writes_nothing(here):

@@ -127,6 +127,8 @@ def test_the_command_for_further_seeds_trains_just_these_and_the_report_has_all(
     assert later.study.num_runs == 16
     assert sorted(later.ranking.finished) == [3, 3, 5, 5]
     assert later.sources.unlisted == 12
+    unlisted = [name for name in later.study.names if "seed=3" not in name and "seed=4" not in name]
+    assert unlisted == sorted(unlisted)
     assert " && " in comparison_sentences.further_command(found, (0, 3), 2)
 
 

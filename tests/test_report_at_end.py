@@ -49,6 +49,7 @@ def swept(tmp_path_factory):
 def test_a_sweep_ends_with_its_report(swept):
     directory, said = swept
     assert "The report: multirun/s/report/index.html" in said
+    assert "report.py multirun/s" not in said  # it is made
     assert (directory / "report/index.html").is_file()
 
 

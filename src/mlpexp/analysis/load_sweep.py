@@ -114,10 +114,19 @@ def _load_plugins(directory: Path) -> None:
 
 
 def _unlisted(directory: Path, names: Sequence[str], records: Sequence[Record]) -> list[str]:
-    """Finished runs of the study that its table does not list, since a later command trained only others."""
+    """Finished runs of the study that its table does not list, since a later command trained only others.
+
+    By name, numbers in it by size: the manifest has them by identity.
+    """
     listed, plan = {str(row["name"]) for row in records}, sweep_manifest.read(directory)
     present = set(names)
-    return [name for name in plan.runs.values() if name in present and name not in listed] if plan else []
+    unlisted = [name for name in plan.runs.values() if name in present and name not in listed] if plan else []
+    return sorted(
+        unlisted,
+        key=lambda name: [
+            (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)
+        ],
+    )
 
 
 def read_single_runs(directories: Sequence[Path]) -> tuple[SweepTable, Sources]:

@@ -46,8 +46,8 @@ def settings(data: Any, target: str | Sequence[str] | None) -> dict[str, Any]:
     names = [str(name) for name in (data.keys() if isinstance(data, Mapping) else data.columns)]
     targets = [] if target is None else list(map(str, target if isinstance(target, list | tuple) else [target]))
     if not targets or not set(targets) <= set(names):
-        given = "which column holds the classes?" if not targets else f"target={target!r} is no column;"
-        raise UserError(f"{given} The table has {', '.join(names[:12])}; give target={names[-1] if names else 'y'!r}")
+        given = "which column holds the classes? The" if not targets else f"target={target!r} is no column; the"
+        raise UserError(f"{given} table has {', '.join(names[:12])}; give target={names[-1] if names else 'y'!r}")
     text, texts = data_frames.to_csv(data)
     found: dict[str, Any] = {"data": "csv", "data.path": str(_kept(text.encode(), ".csv"))}
     found["data.target"] = targets if isinstance(target, list | tuple) else targets[0]

@@ -37,8 +37,11 @@ def problems(cfg: Config) -> Iterator[str]:
 
 
 def few_classes(cfg: Config, classes: int) -> Iterator[str]:
-    """One sentence for each metric that is 1 for every network with so few classes."""
+    """One sentence for each metric that is 1 for every network with so few classes, or one on a single class."""
     if DATA_SETS[cfg.data.name].task == "regression" or cfg.data.learns == "regression":
+        return
+    if classes < 2:
+        yield f"data={cfg.data.name} has only one class, so there is nothing to learn; give labels of two or more"
         return
     of_task = {name: entry for name, entry in METRICS.items() if cfg.data.learns in entry.tasks}
     possible = [name for name, entry in of_task.items() if entry.least_classes <= classes]

@@ -7,6 +7,7 @@ content, so that workers, evaluation and later starts find them.
 """
 
 import io
+import logging
 import math
 import zipfile
 from typing import Any
@@ -15,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpexp.data import tabular_files
+from mlpexp.data.cell_values import EXACT
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.table import Table
 from mlpexp.runtime.errors import UserError
 
 INPUTS, LABELS = "inputs", "labels"
 MANY = 20  # different numbers with fractions among the labels: they are no classes
+
+log = logging.getLogger(__name__)
 
 
 def load(cfg: DataConfig) -> Table:
@@ -71,8 +75,8 @@ def to_bytes(inputs: Any, labels: Any) -> bytes:
     Raises:
         UserError: they are no such arrays.
     """
-    values = checked_inputs(np.asarray(inputs), "data=(X, y): X")
-    classes = np.asarray(labels)
+    values = checked_inputs(_array(inputs, "X"), "data=(X, y): X")
+    classes = _array(labels, "y")
     if classes.dtype == object:
         if any(item is None or (isinstance(item, float) and math.isnan(item)) for item in classes.ravel()):
             raise UserError("data=(X, y): y has a missing value; leave that sample out")
@@ -89,6 +93,18 @@ def to_bytes(inputs: Any, labels: Any) -> bytes:
     arrays: dict[str, Any] = {INPUTS: np.ascontiguousarray(values), LABELS: np.ascontiguousarray(classes)}
     np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+def _array(given: Any, name: str) -> NDArray[Any]:
+    """
+    Raises:
+        UserError: it is a sparse matrix, or some of its numbers are masked.
+    """
+    if hasattr(given, "toarray"):
+        raise UserError(f"data=(X, y): {name} is sparse ({type(given).__name__}); give {name}.toarray()")
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise UserError(f"data=(X, y): {name} has masked values; replace them, e.g. by {name}.filled(0)")
+    return np.asarray(given)
 
 
 def checked_inputs(values: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
@@ -108,6 +124,16 @@ def checked_inputs(values: NDArray[Any], label: str) -> NDArray[np.floating[Any]
     if 0 in values.shape:
         raise UserError(f"{label} is empty: its shape is {values.shape}; a network needs samples and features")
     inputs = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+    if values.dtype.kind in "iu":
+        for column in np.flatnonzero((np.abs(inputs) >= EXACT).any(0)):
+            if merged := len(np.unique(values[:, column])) - len(np.unique(inputs[:, column])):
+                log.warning(
+                    "%s: column %d has whole numbers with so many digits that %s different ones are equal to others in "
+                    "double precision; subtract a constant from them",
+                    label,
+                    column,
+                    f"{merged:,}",
+                )
     if not np.isfinite(inputs).all():
         row, column = np.argwhere(~np.isfinite(inputs))[0]
         raise UserError(
@@ -138,7 +164,7 @@ def _classes(labels: NDArray[Any], label: str) -> tuple[NDArray[np.int64], list[
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
             raise UserError(f"{label} has labels that are not finite; leave those samples out")
-        if (labels == labels.round()).all():
+        if (labels == labels.round()).all() and np.abs(labels).max(initial=0) <= EXACT:
             labels = labels.astype(np.int64)
     values, codes = np.unique(labels, return_inverse=True)
     if labels.dtype.kind == "f" and len(values) > MANY:

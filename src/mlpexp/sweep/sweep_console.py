@@ -156,10 +156,11 @@ class Screen:
     def _say_next(self, sweep: Sequence[Job], place: str) -> None:
         in_table = all(run.config.record == "table" for run in sweep)
         files = "runs.jsonl, with every run's epochs, are in" if in_table else "one directory per run are in"
-        commands = [shell_commands.script("report.py", place)]
+        commands = [] if sweep[0].config.report else [shell_commands.script("report.py", place)]
         if not in_table and sweep[0].config.writes_events:
             commands.append(shell_commands.tool("tensorboard", "--logdir", place))
-        self.say(f"\nresults.csv and {files} {place}", "Next:", *(f"  {command}" for command in commands))
+        following = ["Next:", *(f"  {command}" for command in commands)] if commands else []
+        self.say(f"\nresults.csv and {files} {place}", *following)
 
     def say(self, *lines: str) -> None:
         """Print lines on standard output."""
