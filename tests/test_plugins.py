@@ -110,6 +110,7 @@ def test_an_entry_is_offered_only_where_its_plugin_is_named(here):
 
 WRONG = {
     "import torhc": r"cannot be imported: ModuleNotFoundError: No module named 'torhc' \(line 1 of wrong\.py\)",
+    "import json\n\njson.loads('{')": r"cannot be imported: JSONDecodeError: .* \(line 3 of wrong\.py\)",
     "def f(:": "cannot be imported: SyntaxError",
     "raise SystemExit(3)": "cannot be imported: SystemExit: 3",
     CUBIC.replace("cubic", "tanh"): "activation 'tanh' is registered already; choose another name",

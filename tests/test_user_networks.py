@@ -361,6 +361,14 @@ def test_a_trained_run_is_evaluated_predicted_exported_and_loaded(run, _trained)
     torch.testing.assert_close(own.eval()(inputs), loaded(inputs))
 
 
+def test_a_module_that_cannot_be_imported_is_named_with_its_line(here):
+    write(here, wrong="import json\n\njson.loads('{')\n")  # raised inside a library
+    with pytest.raises(
+        UserError, match=r"_target_=wrong\.Net cannot be imported: JSONDecodeError: .* \(line 3 of wrong\.py\)"
+    ):
+        load("wrong.Net")
+
+
 def test_a_run_whose_class_is_missing_or_has_changed_is_refused(run, here):
     write(here, nets=NETS + "\n# changed\n")
     with pytest.raises(UserError, match="has changed since the run was started"):

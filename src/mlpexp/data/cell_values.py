@@ -18,15 +18,8 @@ Decimal = Literal["point", "comma"]
 Thousands = Literal["comma", "point", "space", "apostrophe", "underscore"]
 Cell = str | int | float  # a text file has texts only; "" and NaN are missing values
 
-MISSING = {
-    "",
-    "na",
-    "n/a",
-    "nan",
-    "null",
-    "none",
-    "?",
-}  # in a column of numbers; elsewhere they are values
+# in a column of numbers; elsewhere they are values
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 INFINITE = {sign + word for sign in ("", "+", "-") for word in ("inf", "infinity")}
 # regular expressions
 MARKS = {
