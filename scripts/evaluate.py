@@ -16,8 +16,8 @@ def main() -> None:
     from mlpexp.evaluation import evaluate, evaluate_ensemble, evaluation_console  # late, so that --help is fast
 
     if choice:
-        written = evaluate_ensemble.write(given.run, choice, given.part, given.data, given.out)
-        evaluation_console.show_ensemble(written)
+        ensemble_evaluation = evaluate_ensemble.write(given.run, choice, given.part, given.data, given.out)
+        evaluation_console.show_ensemble(ensemble_evaluation)
         return
 
     found = evaluate.evaluate(

@@ -18,7 +18,7 @@ def main() -> None:
 
     done = export(given.run, given.format, given.out, given.weights, force=given.force, choice=choice)
     samples = "random samples (the run's data is not available)" if done.drawn else "samples of its data"
-    say(f"{done.run.weights}; compared with the network on {done.checked:,} {samples}:")
+    say(f"{done.run.weights_description}; compared with the network on {done.checked:,} {samples}:")
     say(f"  largest difference {done.difference:.1e} of the largest logit")
     say(f"{done.path} ({done.size / 1024:,.0f} KiB)")
 

@@ -236,7 +236,7 @@ def test_names_cannot_break_tables_or_pictures():
     assert "\n-1," in found["per_class.csv"]  # a number stays one
     labels = embedding.projector_files(given.hidden, {"class": [names[c] for c in given.labels]})["labels.tsv"]
     assert len(labels.decode().splitlines()) == len(given) + 1
-    house.png(evaluation_figures.scatter(given.hidden[:, :2], given.labels, given.predicted, names, words="<b>$x"))
+    house.png(evaluation_figures.scatter(given.hidden[:, :2], given.labels, given.predicted, names, title="<b>$x"))
     house.png(evaluation_figures.reliability_curve(classification_metrics.compute_metrics(given, names).bins, 0.1))
 
 

@@ -68,7 +68,7 @@ class EnsembleResults(Predictor):
         return self._ensemble.outputs(prepared_inputs(samples, self._ensemble.data))
 
     def __repr__(self) -> str:
-        return f"<{self._ensemble.weights}, of {self._ensemble.sweep}>"
+        return f"<{self._ensemble.weights_description}, of {self._ensemble.sweep}>"
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(repr(self)[1:-1])}</p>{self.members._repr_html_()}"

@@ -65,19 +65,19 @@ class Metrics:
 
     def frequent_mistakes(self) -> list[tuple[str, str, int]]:
         """The three most frequent mistakes: (true class, predicted class, how often)."""
-        off = self.confusion - np.diag(np.diag(self.confusion))
-        pairs = [divmod(int(i), len(off)) for i in np.argsort(-off, axis=None, kind="stable")[:3]]
+        mistakes = self.confusion - np.diag(np.diag(self.confusion))
+        pairs = [divmod(int(i), len(mistakes)) for i in np.argsort(-mistakes, axis=None, kind="stable")[:3]]
         names = [entry.name for entry in self.classes]
-        return [(names[t], names[p], int(off[t, p])) for t, p in pairs if off[t, p]]
+        return [(names[t], names[p], int(mistakes[t, p])) for t, p in pairs if mistakes[t, p]]
 
 
 def compute_metrics(outputs: Outputs, class_names: Sequence[str]) -> Metrics:
     """The metrics of at least one sample."""
     labels, predicted = outputs.labels, outputs.predicted
-    every = np.arange(len(class_names))
-    by_class = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
+    classes = np.arange(len(class_names))
+    by_class = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=np.nan)
     precision, recall, f1, support = (np.asarray(column) for column in by_class)
-    counts = np.bincount(predicted, minlength=len(every))
+    counts = np.bincount(predicted, minlength=len(classes))
     low, high = binomial_interval(float((labels == predicted).mean()), len(outputs))
     bins = reliability(outputs.confidence, labels == predicted)
     occurs = support > 0
@@ -89,23 +89,23 @@ def compute_metrics(outputs: Outputs, class_names: Sequence[str]) -> Metrics:
         acc_high=high,
         balanced_acc=float(recall[occurs].mean()),
         macro_f1=float(np.nan_to_num(f1[occurs]).mean()),
-        brier=float(((outputs.probabilities - np.eye(len(every))[labels]) ** 2).sum(-1).mean()),
+        brier=float(((outputs.probabilities - np.eye(len(classes))[labels]) ** 2).sum(-1).mean()),
         ece=expected_calibration_error(bins),
         classes=[
             ClassMetrics(name=name, precision=float(p), recall=float(r), f1=float(f), support=int(s), predicted=int(c))
             for name, p, r, f, s, c in zip(class_names, precision, recall, f1, support, counts, strict=True)
         ],
         bins=bins,
-        confusion=confusion_matrix(labels, predicted, labels=every),
+        confusion=confusion_matrix(labels, predicted, labels=classes),
     )
 
 
 def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> list[Bin]:
     """Accuracy by confidence."""
-    place = bin_of(confidence)
-    counts = np.bincount(place, minlength=BINS)
+    bins = bin_of(confidence)
+    counts = np.bincount(bins, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, weights=values, minlength=BINS) / counts for values in (confidence, correct)]
+        means = [np.bincount(bins, weights=values, minlength=BINS) / counts for values in (confidence, correct)]
     return [
         Bin(low=float(a), high=float(b), count=int(count), confidence=float(mean), accuracy=float(share))
         for a, b, count, mean, share in zip(EDGES[:-1], EDGES[1:], counts, *means, strict=True)

@@ -28,12 +28,12 @@ class Embedding:
     """Points for some of the samples.
 
     Attributes:
-        chosen: rows of the samples among the outputs, sorted, (n,).
+        rows: of the samples among the outputs, sorted, (n,).
         pca: (n, 2); explained: the share of the variance along its two axes.
         tsne: (n, 2); None where there are too few different samples.
     """
 
-    chosen: NDArray[np.int64]
+    rows: NDArray[np.int64]
     pca: NDArray[np.float64]
     explained: tuple[float, float]
     tsne: NDArray[np.float64] | None
@@ -41,10 +41,10 @@ class Embedding:
 
 def embed(outputs: Outputs) -> Embedding:
     """PCA and t-SNE; the same outputs give the same embedding."""
-    chosen = sample(len(outputs), MAX_EMBEDDED)
-    hidden = outputs.hidden[chosen].astype(np.float64)  # (n, H)
+    rows = sample(len(outputs), MAX_EMBEDDED)
+    hidden = outputs.hidden[rows].astype(np.float64)  # (n, H)
     pca, explained = _pca(hidden)
-    return Embedding(chosen=chosen, pca=pca, explained=explained, tsne=_tsne(hidden))
+    return Embedding(rows=rows, pca=pca, explained=explained, tsne=_tsne(hidden))
 
 
 def sample(total: int, most: int) -> NDArray[np.int64]:
@@ -61,9 +61,9 @@ def _pca(hidden: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float,
     count = min(2, *hidden.shape)
     points, shares = np.zeros((len(hidden), 2)), [0.0, 0.0]
     if np.ptp(hidden, axis=0).any():
-        found = PCA(count, svd_solver="full").fit(hidden)
-        points[:, :count] = found.transform(hidden)
-        shares[:count] = found.explained_variance_ratio_.tolist()
+        pca = PCA(count, svd_solver="full").fit(hidden)
+        points[:, :count] = pca.transform(hidden)
+        shares[:count] = pca.explained_variance_ratio_.tolist()
     return points, (shares[0], shares[1])
 
 
@@ -74,8 +74,8 @@ def _tsne(hidden: NDArray[np.float64]) -> NDArray[np.float64] | None:
         return None
     perplexity = min(30.0, (len(hidden) - 1) / 3)
     start = "pca" if hidden.shape[1] >= 2 else "random"
-    found = TSNE(2, perplexity=perplexity, init=start, random_state=SEED).fit_transform(hidden)
-    return np.asarray(found, dtype=np.float64) if np.isfinite(found).all() else None
+    points = TSNE(2, perplexity=perplexity, init=start, random_state=SEED).fit_transform(hidden)
+    return np.asarray(points, dtype=np.float64) if np.isfinite(points).all() else None
 
 
 def projector_files(
@@ -113,16 +113,16 @@ def _one_line(value: object) -> str:
 
 def _sprite(images: NDArray[np.floating]) -> tuple[bytes, int, int] | None:
     """All images in a square, row by row, as PNG, with width and height of one image; None where too large."""
-    times = max(1, -(-MIN_SIDE // max(images.shape[1:])))
-    height, width = (side * times for side in images.shape[1:])
-    across = math.ceil(math.sqrt(len(images)))
-    if across * max(height, width) > MAX_SIDE:
+    zoom = max(1, -(-MIN_SIDE // max(images.shape[1:])))
+    height, width = (side * zoom for side in images.shape[1:])
+    per_row = math.ceil(math.sqrt(len(images)))
+    if per_row * max(height, width) > MAX_SIDE:
         return None
     low, high = float(images.min()), float(images.max())
     grey = np.round((images - low) / (high - low or 1) * 255).astype(np.uint8)
-    canvas = np.zeros((across * height, across * width), np.uint8)
-    for place, image in enumerate(grey.repeat(times, axis=1).repeat(times, axis=2)):
-        row, column = divmod(place, across)
+    canvas = np.zeros((per_row * height, per_row * width), np.uint8)
+    for index, image in enumerate(grey.repeat(zoom, axis=1).repeat(zoom, axis=2)):
+        row, column = divmod(index, per_row)
         canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
     content = io.BytesIO()
     Image.fromarray(canvas).save(content, format="png")

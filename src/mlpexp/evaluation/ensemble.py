@@ -72,8 +72,8 @@ class Ensemble:
     def shares(self) -> NDArray[np.float64]:
         """The weight of each member, (M,)."""
         picks = np.array([member.picks for member in self.members], dtype=float)
-        found: NDArray[np.float64] = picks / picks.sum()
-        return found
+        shares: NDArray[np.float64] = picks / picks.sum()
+        return shares
 
     @cached_property
     def module(self) -> EnsembleNetwork:
@@ -88,7 +88,7 @@ class Ensemble:
         return datasets.locate(self.cfg.data, self.sweep / self.members[0].name, self.data.digest)
 
     @property
-    def weights(self) -> str:
+    def weights_description(self) -> str:
         """E.g. `ensemble of the 10 networks with the best val/loss`."""
         count, picks = len(self.members), sum(member.picks for member in self.members)
         networks = f"{count:,} network{'s' * (count != 1)}"
@@ -96,8 +96,8 @@ class Ensemble:
             case "best":
                 return f"ensemble of the {networks} with the best {self.metric}"
             case "greedy":
-                picked = f"{picks:,} pick{'s' * (picks != 1)}"
-                return f"ensemble of {networks} by greedy selection ({picked}) on the validation part"
+                num_picks = f"{picks:,} pick{'s' * (picks != 1)}"
+                return f"ensemble of {networks} by greedy selection ({num_picks}) on the validation part"
             case "seeds":
                 return f"ensemble of {networks} of the best configuration by {self.metric}: {self.configuration}"
 
@@ -106,13 +106,13 @@ class Ensemble:
 
     def origin(self) -> dict[str, Any]:
         """What an exported file says of the networks, as plain builtins."""
-        configs = {place: cfg for stack in self.stacks for place, cfg in zip(stack.runs, stack.configs, strict=True)}
-        sizes = {place: stack.network.sizes for stack in self.stacks for place in stack.runs}
+        configs = {index: cfg for stack in self.stacks for index, cfg in zip(stack.runs, stack.configs, strict=True)}
+        sizes = {index: stack.network.sizes for stack in self.stacks for index in stack.runs}
         networks = [
-            {"run": member.name, "share": share, "sizes": sizes[place]} | described_layers(configs[place].model)
-            for place, (member, share) in enumerate(zip(self.members, self.shares.tolist(), strict=True))
+            {"run": member.name, "share": share, "sizes": sizes[index]} | described_layers(configs[index].model)
+            for index, (member, share) in enumerate(zip(self.members, self.shares.tolist(), strict=True))
         ]
-        return {"ensemble": {"sweep": str(self.sweep), "selection": self.weights, "networks": networks}}
+        return {"ensemble": {"sweep": str(self.sweep), "selection": self.weights_description, "networks": networks}}
 
     def member_outputs(self, inputs: Tensor) -> NDArray[np.float64]:
         """Probabilities of each member (M, N, C) for prepared inputs (N, I); in a regression values in data units.
@@ -128,8 +128,8 @@ class Ensemble:
 
     def mean(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of outputs of the members (M, N, C), (N, C)."""
-        found: NDArray[np.float64] = np.tensordot(self.shares, outputs, 1)
-        return found
+        mean: NDArray[np.float64] = np.tensordot(self.shares, outputs, 1)
+        return mean
 
 
 def load(sweep: Path, choice: Choice) -> Ensemble:
@@ -138,38 +138,38 @@ def load(sweep: Path, choice: Choice) -> Ensemble:
     Raises:
         UserError: there are too few runs, they differ in data, target or preprocessing, or a checkpoint is unusable.
     """
-    found = ensemble_members.find(sweep, choice)
-    limit, remarks = len(found.names) if choice.count is None else choice.count, list[str]()
+    candidates = ensemble_members.find(sweep, choice)
+    limit, remarks = len(candidates.names) if choice.count is None else choice.count, list[str]()
     if choice.by == "greedy":
         limit = MAX_CANDIDATES
-        if len(found.names) > limit:
-            remarks.append(f"greedy selection among the best {limit:,} of {len(found.names):,} runs by validation")
-    names = found.names[:limit]
+        if len(candidates.names) > limit:
+            remarks.append(f"greedy selection among the best {limit:,} of {len(candidates.names):,} runs by validation")
+    names = candidates.names[:limit]
     stacks = list(load_stacks([sweep / name for name in names]))
     member_checks.check_shared_data(sweep, names, stacks)
     validation = member_checks.validation_part(sweep / names[0], stacks)
     if validation is not None:
-        member_checks.check_recorded(sweep, names, found.recorded, stacks, *validation)
+        member_checks.check_recorded(sweep, names, candidates.recorded, stacks, *validation)
     picks = dict.fromkeys(range(len(names)), 1)
     if choice.by == "greedy" and choice.count is not None:
         if validation is None:
             raise UserError(f"greedy selection needs the data of {sweep}, which is not available or has changed")
         picks = Counter(_greedy(stacks, *validation, choice.count))  # in the order of the first picks
         stacks = chosen_stacks(stacks, list(picks))
-    first = next(stack for stack in stacks if 0 in stack.runs)
+    first_stack = next(stack for stack in stacks if 0 in stack.runs)
     return Ensemble(
         sweep=sweep,
         choice=choice,
         members=[
-            Member(name=names[place], picks=count, rank=place, validation=found.values[place])
-            for place, count in picks.items()
+            Member(name=names[index], picks=count, rank=index, validation=candidates.values[index])
+            for index, count in picks.items()
         ],
-        metric=found.metric,
-        cfg=first.configs[first.runs.index(0)],
-        data=first.data,
+        metric=candidates.metric,
+        cfg=first_stack.configs[first_stack.runs.index(0)],
+        data=first_stack.data,
         stacks=stacks,
         remarks=remarks,
-        configuration=found.configuration,
+        configuration=candidates.configuration,
     )
 
 

@@ -72,20 +72,20 @@ def find(sweep: Path, choice: Choice) -> Candidates:
     allowed = table.counted & np.isfinite(table.values[metric]) & _where(analysis, choice.where)
     if choice.names is not None:
         allowed &= np.array([name in choice.names for name in table.names], dtype=bool)
-    described = None
+    description = None
     if choice.by == "seeds" and allowed.any():
-        there = set(table.configuration[allowed].tolist())
-        first = next(c for c in analysis.ranking.order.tolist() if c in there)
-        allowed &= table.configuration == first
-        described = table.describe(first)
+        configurations = set(table.configuration[allowed].tolist())
+        best = next(c for c in analysis.ranking.order.tolist() if c in configurations)
+        allowed &= table.configuration == best
+        description = table.describe(best)
     order = _order(analysis, allowed)
     needed = 1 if choice.count is None or choice.by == "greedy" else choice.count
     if len(order) < needed:
         conditions = f" with {' '.join(choice.where)}" if choice.where else ""
-        of = f" of the best configuration ({described})" if described else ""
+        origin = f" of the best configuration ({description})" if description else ""
         advice = f"give --ensemble {len(order)} or fewer, or all" if order else "train further runs, or choose others"
         raise UserError(
-            f"{sweep} has {len(order):,} run{'s' * (len(order) != 1)} with finite numbers{conditions}{of}; {advice}"
+            f"{sweep} has {len(order):,} run{'s' * (len(order) != 1)} with finite numbers{conditions}{origin}; {advice}"
         )
     recorded = {name: values[order].tolist() for name, values in table.values.items() if name.startswith("val/")}
     return Candidates(
@@ -93,15 +93,15 @@ def find(sweep: Path, choice: Choice) -> Candidates:
         metric=metric,
         values=table.values[metric][order].tolist(),
         recorded=recorded,
-        configuration=described,
+        configuration=description,
     )
 
 
 def _order(analysis: Analysis, allowed: np.ndarray) -> list[int]:
     """The allowed runs, the best first; of equal ones by the other validation metric, then as the grid has them."""
     table, metric = analysis.study, analysis.ranking.by
-    other = next((name for name in table.values if name.startswith("val/") and name != metric), metric)
-    keys = [best_first(table.values[name], name) for name in (other, metric)]
+    second_metric = next((name for name in table.values if name.startswith("val/") and name != metric), metric)
+    keys = [best_first(table.values[name], name) for name in (second_metric, metric)]
     return [run for run in np.lexsort(keys).tolist() if allowed[run]]
 
 
@@ -119,12 +119,13 @@ def _where(analysis: Analysis, conditions: Sequence[str]) -> np.ndarray:
             hint = did_you_mean(name, keys, f"swept were: {', '.join(keys) or 'none'}", cutoff=0.4)
             raise UserError(f"--where {condition}: {name} was not swept in {directory}; {hint}")
         values = [row.get(name) for row in records]
-        whole = typed(name, text)
-        wanted = [whole] if whole in values else [typed(name, part) for part in text.split(",")]
-        wanted = [None if value == ABSENT else value for value in wanted]
-        if absent := [value for value in wanted if value not in values]:
-            known = list(dict.fromkeys(ABSENT if value is None else str(value) for value in values))
-            listed = ", ".join(known[:MAX_LISTED]) + ", …" * (len(known) > MAX_LISTED)
+        selected = [typed(name, text)]
+        if selected[0] not in values:
+            selected = [typed(name, piece) for piece in text.split(",")]
+        selected = [None if value == ABSENT else value for value in selected]
+        if absent := [value for value in selected if value not in values]:
+            present = list(dict.fromkeys(ABSENT if value is None else str(value) for value in values))
+            listed = ", ".join(present[:MAX_LISTED]) + ", …" * (len(present) > MAX_LISTED)
             raise UserError(f"--where {condition}: no run has {name}={absent[0]}; there are {listed}")
-        met &= np.array([value in wanted for value in values], dtype=bool)
+        met &= np.array([value in selected for value in values], dtype=bool)
     return met

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ScoreEstimate:
     """A score and its 95 % interval."""
 
     value: float
@@ -41,14 +41,14 @@ class Score:
     resampled: Array
     basic: bool = False
 
-    def estimate(self, model: int) -> Estimate:
+    def estimate(self, model: int) -> ScoreEstimate:
         return self._with_interval(self.values[model], self.resampled[:, model])
 
-    def mean(self, first: int) -> Estimate:
+    def mean(self, first: int) -> ScoreEstimate:
         """The mean of the models from number `first` on."""
         return self._with_interval(self.values[first:].mean(), self.resampled[:, first:].mean(1))
 
-    def difference(self, model: int, other: int) -> Estimate:
+    def difference(self, model: int, other: int) -> ScoreEstimate:
         """Of a model minus another one, on the same resamples."""
         return self._with_interval(
             self.values[model] - self.values[other],
@@ -56,16 +56,16 @@ class Score:
             is_difference=True,
         )
 
-    def _with_interval(self, value: float, resampled: Array, *, is_difference: bool = False) -> Estimate:
-        known = resampled[np.isfinite(resampled)]
-        if not len(known) or not np.isfinite(value):
-            return Estimate(float(value), np.nan, np.nan)
-        low, high = np.quantile(known, [0.025, 0.975])
+    def _with_interval(self, value: float, resampled: Array, *, is_difference: bool = False) -> ScoreEstimate:
+        finite = resampled[np.isfinite(resampled)]
+        if not len(finite) or not np.isfinite(value):
+            return ScoreEstimate(float(value), np.nan, np.nan)
+        low, high = np.quantile(finite, [0.025, 0.975])
         if self.basic:
             low, high = min(low, 2 * value - high), max(high, 2 * value - low)
             if not is_difference:
                 low, high = max(low, 0.0), max(high, 0.0)
-        return Estimate(float(value), float(low), float(high))
+        return ScoreEstimate(float(value), float(low), float(high))
 
 
 def class_scores(probabilities: Array, labels: NDArray[np.int64], resamples: int = RESAMPLES) -> dict[str, Score]:
@@ -85,13 +85,13 @@ def class_scores(probabilities: Array, labels: NDArray[np.int64], resamples: int
         confidence = probabilities[model].max(-1)
         gaps[rows, model, bin_of(confidence)] = confidence - hits[model]
     means = {"acc": hits.T, "nll": -np.log(np.maximum(true, TINY)).T, "brier": brier.T}
-    found: dict[str, list[Array]] = {name: [] for name in (*means, "ece")}
+    chunks: dict[str, list[Array]] = {name: [] for name in (*means, "ece")}
     for counts in _counts(samples, resamples):
         for name, values in means.items():
-            found[name].append(counts @ values / samples)
+            chunks[name].append(counts @ values / samples)
         by_bin = (counts @ gaps.reshape(samples, -1)).reshape(-1, models, BINS)
-        found["ece"].append(np.abs(by_bin).sum(-1) / samples)
-    return {name: _score(parts, basic=name == "ece") for name, parts in found.items()}
+        chunks["ece"].append(np.abs(by_bin).sum(-1) / samples)
+    return {name: _score(values_of, basic=name == "ece") for name, values_of in chunks.items()}
 
 
 def value_scores(predicted: Array, true: Array, names: list[str], resamples: int = RESAMPLES) -> dict[str, Score]:
@@ -105,7 +105,7 @@ def value_scores(predicted: Array, true: Array, names: list[str], resamples: int
     samples = len(true)
     error = predicted - true  # (P, N, T)
     centred = true - true.mean(0)
-    found: dict[str, list[Array]] = {}
+    chunks: dict[str, list[Array]] = {}
     for counts in _counts(samples, resamples):
         for t, target in enumerate(names):
             suffix = f" {target}" if len(names) > 1 else ""
@@ -115,13 +115,13 @@ def value_scores(predicted: Array, true: Array, names: list[str], resamples: int
             with np.errstate(divide="ignore", invalid="ignore"):
                 scores["r2"] = np.where(spread[:, None] > 0, 1 - squares / spread[:, None], np.nan)
             for name, values in scores.items():
-                found.setdefault(f"{name}{suffix}", []).append(values)
-    return {name: _score(parts) for name, parts in found.items()}
+                chunks.setdefault(f"{name}{suffix}", []).append(values)
+    return {name: _score(values_of) for name, values_of in chunks.items()}
 
 
-def _score(parts: list[Array], *, basic: bool = False) -> Score:
-    first, *others = parts
-    return Score(values=first[0], resampled=np.concatenate(others), basic=basic)
+def _score(chunks: list[Array], *, basic: bool = False) -> Score:
+    full, *resamples = chunks
+    return Score(values=full[0], resampled=np.concatenate(resamples), basic=basic)
 
 
 def _counts(samples: int, resamples: int) -> Iterator[Array]:

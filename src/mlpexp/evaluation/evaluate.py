@@ -19,14 +19,14 @@ from mlpexp.evaluation.evaluation_data import EvaluationSamples, Part
 from mlpexp.evaluation.evaluation_files import ADVICE, KIND, METRICS, Content
 from mlpexp.evaluation.locate_run import Weights
 from mlpexp.evaluation.network_outputs import compute_outputs
-from mlpexp.evaluation.trained_run import Trained
+from mlpexp.evaluation.trained_run import TrainedRun
 from mlpexp.evaluation.value_evaluation import ValueEvaluation
 from mlpexp.runtime import safe_files
 from mlpexp.store import owned_directory
 
 Evaluated = tuple[Metrics | ValueEvaluation, Mapping[str, float], Content]  # with the metrics that runs record
 # what evaluations have written before they had a manifest
-FORMER = ("*.png", "*.csv", "*.tsv", "events.out.tfevents.*", embedding.CONFIG, METRICS)
+EARLIER = ("*.png", "*.csv", "*.tsv", "events.out.tfevents.*", embedding.CONFIG, METRICS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Evaluation:
         remarks: what a reader of the numbers has to know.
     """
 
-    run: Trained
+    run: TrainedRun
     samples: EvaluationSamples
     metrics: Metrics | ValueEvaluation
     directory: Path
@@ -70,13 +70,13 @@ def evaluate(
     run = trained_run.load(path, weights)
     samples = evaluation_data.load_samples(run, part, data)
     directory = out or _directory(run, path, part, data, weights)
-    owned_directory.check(directory, "evaluation", ADVICE, _former_files)
+    owned_directory.check(directory, "evaluation", ADVICE, _earlier_files)
     metrics, measured, content = (
         _evaluate_values(run, samples) if run.data.target_names else _evaluate_classes(run, samples, embed)
     )
     same, remarks = _compared(run, samples, measured)
-    noted = {"same_as_result": same, "remarks": remarks, **content.measured}
-    images = evaluation_files.write(directory, run, samples, replace(content, measured=noted), _former_files)
+    with_remarks = {"same_as_result": same, "remarks": remarks, **content.measured}
+    images = evaluation_files.write(directory, run, samples, replace(content, measured=with_remarks), _earlier_files)
     return Evaluation(
         run=run,
         samples=samples,
@@ -88,7 +88,7 @@ def evaluate(
     )
 
 
-def _evaluate_classes(run: Trained, samples: EvaluationSamples, embed: bool) -> Evaluated:
+def _evaluate_classes(run: TrainedRun, samples: EvaluationSamples, embed: bool) -> Evaluated:
     outputs = compute_outputs(run.module, samples.inputs, samples.labels, samples.index)
     metrics = compute_metrics(outputs, run.data.class_names)
     embedded = embedding.embed(outputs) if embed else None
@@ -101,7 +101,7 @@ def _evaluate_classes(run: Trained, samples: EvaluationSamples, embed: bool) -> 
     return metrics, outputs.measured, content
 
 
-def _evaluate_values(run: Trained, samples: EvaluationSamples) -> Evaluated:
+def _evaluate_values(run: TrainedRun, samples: EvaluationSamples) -> Evaluated:
     evaluation = ValueEvaluation(
         index=samples.index,
         predicted=run.outputs(samples.inputs),
@@ -112,29 +112,36 @@ def _evaluate_values(run: Trained, samples: EvaluationSamples) -> Evaluated:
     return evaluation, evaluation.measured, evaluation.content()
 
 
-def _compared(run: Trained, samples: EvaluationSamples, found: Mapping[str, float]) -> tuple[bool | None, list[str]]:
+def _compared(
+    run: TrainedRun, samples: EvaluationSamples, measured: Mapping[str, float]
+) -> tuple[bool | None, list[str]]:
     """Whether result.json says the same to the last bit, and the remarks on these samples."""
     if samples.part is None or (run.result is not None and run.result.epoch != run.epoch):
         recorded_metrics.check(run)
         same, remark = None, None
     else:
-        same, remark = recorded_metrics.compare(run, samples.part, found)
+        same, remark = recorded_metrics.compare(run, samples.part, measured)
         if same is None:
             recorded_metrics.check(run)
     return same, [*samples.remarks, *filter(None, [run.remark(), remark])]
 
 
-def _directory(run: Trained, path: Path, part: Part | None, data: Path | None, weights: Weights | None) -> Path:
+def _directory(run: TrainedRun, path: Path, part: Part | None, data: Path | None, weights: Weights | None) -> Path:
     """`evaluation` in the run's directory; the name of any other than the usual evaluation says what it is."""
-    words = ["evaluation", *([part] if part else []), *([weights] if weights else []), *([data.stem] if data else [])]
+    parts = [
+        "evaluation",
+        *([part] if part else []),
+        *([weights] if weights else []),
+        *([data.stem] if data else []),
+    ]
     if run.place.directory is None:
-        words.insert(0, run.place.checkpoint.stem)
+        parts.insert(0, run.place.checkpoint.stem)
     elif not path.is_dir() and run.place.weights == "last":
-        words.append("last")
-    return run.place.folder / "-".join(words)
+        parts.append("last")
+    return run.place.folder / "-".join(parts)
 
 
-def _former_files(directory: Path) -> list[str]:
+def _earlier_files(directory: Path) -> list[str]:
     """The files of an evaluation that was written without a manifest; none where the directory is not one."""
     try:
         content = json.loads(safe_files.read_bytes(directory / METRICS, follow=False))
@@ -145,5 +152,5 @@ def _former_files(directory: Path) -> list[str]:
     return [
         path.name
         for path in directory.iterdir()
-        if any(fnmatch.fnmatch(path.name, pattern) for pattern in FORMER) and safe_files.is_regular(path, follow=False)
+        if any(fnmatch.fnmatch(path.name, pattern) for pattern in EARLIER) and safe_files.is_regular(path, follow=False)
     ]

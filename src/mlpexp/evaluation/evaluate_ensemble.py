@@ -4,7 +4,7 @@ Letters: M members, N samples, C classes or values of a regression.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mlpexp.evaluation import ensemble, ensemble_scores, evaluation_data, evalua
 from mlpexp.evaluation.classification_metrics import Metrics, compute_metrics
 from mlpexp.evaluation.ensemble import Ensemble
 from mlpexp.evaluation.ensemble_members import Choice
-from mlpexp.evaluation.ensemble_scores import Estimate, Score
+from mlpexp.evaluation.ensemble_scores import Score, ScoreEstimate
 from mlpexp.evaluation.evaluation_data import EvaluationSamples, Part
 from mlpexp.evaluation.evaluation_files import ADVICE, Content
 from mlpexp.evaluation.network_outputs import Outputs
@@ -36,6 +36,7 @@ class EnsembleEvaluation:
     Attributes:
         scores: by metric; model 0 is the ensemble, then the members as `ensemble.members` has them.
         metrics: of the ensemble.
+        directory: where it was written, with the names of its figures, `images`; None where it was not.
     """
 
     ensemble: Ensemble
@@ -44,20 +45,22 @@ class EnsembleEvaluation:
     metrics: Metrics | ValueEvaluation
     outputs: Outputs | None
     remarks: list[str]
+    directory: Path | None = None
+    images: list[str] = field(default_factory=list)
 
     @property
-    def first(self) -> int:
+    def best_member(self) -> int:
         """The model that is the best member by validation."""
         members = self.ensemble.members
-        return 1 + min(range(len(members)), key=lambda place: members[place].rank)
+        return 1 + min(range(len(members)), key=lambda index: members[index].rank)
 
-    def summary(self) -> dict[str, dict[str, Estimate]]:
+    def summary(self) -> dict[str, dict[str, ScoreEstimate]]:
         """By row of the terminal's table, by metric."""
         return {
             ENSEMBLE: {name: score.estimate(0) for name, score in self.scores.items()},
-            FIRST: {name: score.estimate(self.first) for name, score in self.scores.items()},
+            FIRST: {name: score.estimate(self.best_member) for name, score in self.scores.items()},
             MEAN: {name: score.mean(1) for name, score in self.scores.items()},
-            DIFFERENCE: {name: score.difference(0, self.first) for name, score in self.scores.items()},
+            DIFFERENCE: {name: score.difference(0, self.best_member) for name, score in self.scores.items()},
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -73,81 +76,72 @@ class EnsembleEvaluation:
             yield row
 
 
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """Where an evaluation was written, and the names of its figures."""
-
-    evaluation: EnsembleEvaluation
-    directory: Path
-    images: list[str]
-
-
-def evaluate(chosen: Ensemble, part: Part | None = None, data: Path | None = None) -> EnsembleEvaluation:
+def evaluate(ensemble: Ensemble, part: Part | None = None, data: Path | None = None) -> EnsembleEvaluation:
     """Arguments as for `evaluate.evaluate`.
 
     Raises:
         UserError: the data has changed, or does not fit.
     """
-    samples = evaluation_data.load_samples(chosen, part, data)
-    members = chosen.member_outputs(samples.inputs)
-    mean = chosen.mean(members)
-    every = np.concatenate([mean[None], members])
-    remarks = [*samples.remarks, *chosen.remarks, *filter(None, [chosen.remark()])]
+    samples = evaluation_data.load_samples(ensemble, part, data)
+    members = ensemble.member_outputs(samples.inputs)
+    mean = ensemble.mean(members)
+    outputs_of_models = np.concatenate([mean[None], members])
+    remarks = [*samples.remarks, *ensemble.remarks, *filter(None, [ensemble.remark()])]
     if samples.part == "val":
         remarks.append("the members were chosen by these samples, so that the numbers are too good")
     outputs: Outputs | None = None
     metrics: Metrics | ValueEvaluation
-    if names := chosen.data.target_names:
-        true = chosen.data.in_target_units(samples.labels.numpy())
-        scores = ensemble_scores.value_scores(every, true, names)
+    if names := ensemble.data.target_names:
+        true = ensemble.data.in_target_units(samples.labels.numpy())
+        scores = ensemble_scores.value_scores(outputs_of_models, true, names)
         measured = {name: float(score.values[0]) for name, score in scores.items()}
-        metrics = ValueEvaluation(index=samples.index, predicted=mean, true=true, measured=measured, data=chosen.data)
+        metrics = ValueEvaluation(index=samples.index, predicted=mean, true=true, measured=measured, data=ensemble.data)
     else:
-        scores = ensemble_scores.class_scores(every, samples.labels.numpy())
+        scores = ensemble_scores.class_scores(outputs_of_models, samples.labels.numpy())
         measured = {name: float(score.values[0]) for name, score in scores.items()}
         outputs = _outputs(samples, mean, {"loss": measured["nll"], **measured})
-        metrics = compute_metrics(outputs, chosen.data.class_names)
+        metrics = compute_metrics(outputs, ensemble.data.class_names)
     return EnsembleEvaluation(
-        ensemble=chosen, samples=samples, scores=scores, metrics=metrics, outputs=outputs, remarks=remarks
+        ensemble=ensemble, samples=samples, scores=scores, metrics=metrics, outputs=outputs, remarks=remarks
     )
 
 
 def write(
     sweep: Path, choice: Choice, part: Part | None = None, data: Path | None = None, out: Path | None = None
-) -> Written:
+) -> EnsembleEvaluation:
     """Choose, evaluate, and write everything to `out`, by default a new directory in the sweep's.
 
     Raises:
         UserError: the runs, the data or `out` cannot be used.
     """
-    words = ["evaluation-ensemble", str(choice.count or "all"), *([choice.by] if choice.by != "best" else [])]
-    words += [word.replace("/", "_") for word in choice.where]
-    words += [*([part] if part else []), *([data.stem] if data else [])]
-    directory = out or sweep / "-".join(words)
+    name_parts = ["evaluation-ensemble", str(choice.count or "all"), *([choice.by] if choice.by != "best" else [])]
+    name_parts += [word.replace("/", "_") for word in choice.where]
+    name_parts += [*([part] if part else []), *([data.stem] if data else [])]
+    directory = out or sweep / "-".join(name_parts)
     if len(directory.name.encode()) > MAX_NAME:
         raise UserError(f"the name {directory.name[:40]}… is too long for a directory; give one with --out DIR")
     owned_directory.check(directory, "evaluation", ADVICE)
-    found = evaluate(ensemble.load(sweep, choice), part, data)
-    if isinstance(found.metrics, ValueEvaluation):
-        content = found.metrics.content()
+    evaluation = evaluate(ensemble.load(sweep, choice), part, data)
+    if isinstance(evaluation.metrics, ValueEvaluation):
+        content = evaluation.metrics.content()
     else:
-        assert found.outputs is not None
-        described = found.ensemble.data
+        assert evaluation.outputs is not None
+        data_description = evaluation.ensemble.data
         content = Content(
-            figures=evaluation_files.figures_of_outputs(described, found.outputs, found.metrics),
-            tables=evaluation_files.tables(found.metrics, found.outputs, described.class_names, None),
-            measured=evaluation_files.plain_metrics(found.metrics, found.outputs, None),
+            figures=evaluation_files.figures_of_outputs(data_description, evaluation.outputs, evaluation.metrics),
+            tables=evaluation_files.tables(evaluation.metrics, evaluation.outputs, data_description.class_names, None),
+            measured=evaluation_files.plain_metrics(evaluation.metrics, evaluation.outputs, None),
         )
-    rows = list(found.rows())
+    rows = list(evaluation.rows())
     members = csv_text(list(rows[0]), [list(row.values()) for row in rows])
-    scores = {row: {k: asdict(v) for k, v in by.items()} for row, by in found.summary().items()}
+    scores = {row: {k: asdict(v) for k, v in by_metric.items()} for row, by_metric in evaluation.summary().items()}
     content = replace(
         content,
         tables={"members.csv": members, **content.tables},
-        measured={"remarks": found.remarks, "scores": scores, **content.measured},
+        measured={"remarks": evaluation.remarks, "scores": scores, **content.measured},
     )
-    images = evaluation_files.write(directory, found.ensemble, found.samples, content)
-    return Written(evaluation=found, directory=directory, images=images)
+    images = evaluation_files.write(directory, evaluation.ensemble, evaluation.samples, content)
+    return replace(evaluation, directory=directory, images=images)
 
 
 def _outputs(samples: EvaluationSamples, probabilities: NDArray[np.float64], measured: dict[str, float]) -> Outputs:

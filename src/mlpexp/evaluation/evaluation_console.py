@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlpexp.evaluation.classification_metrics import Metrics
-from mlpexp.evaluation.ensemble_scores import Estimate
+from mlpexp.evaluation.ensemble_scores import ScoreEstimate
 from mlpexp.evaluation.evaluate import Evaluation
-from mlpexp.evaluation.evaluate_ensemble import DIFFERENCE, Written
+from mlpexp.evaluation.evaluate_ensemble import DIFFERENCE, EnsembleEvaluation
 from mlpexp.evaluation.evaluation_data import EvaluationSamples
 from mlpexp.evaluation.trained_run import TrainedModel
 from mlpexp.evaluation.value_evaluation import ValueEvaluation
@@ -26,60 +26,60 @@ MAX_ROWS = 40  # classes; all are in per_class.csv
 MAX_MEMBERS = 20  # all are in members.csv
 
 
-def show(found: Evaluation) -> None:
+def show(evaluation: Evaluation) -> None:
     """Print the evaluation of a run."""
-    metrics, loss = found.metrics, found.run.cfg.loss_function.name
-    with _framed(found.samples, found.run, found.remarks) as console:
+    metrics, loss = evaluation.metrics, evaluation.run.cfg.loss_function.name
+    with _with_heading(evaluation.samples, evaluation.run, evaluation.remarks) as console:
         if isinstance(metrics, ValueEvaluation):
             values = metrics.measured.items()
             console.print(", ".join(f"{title(name, [loss])} {_number(value)}" for name, value in values))
             console.print(metrics.shown())
         else:
             _show_classes(console, metrics, LOSSES[loss].unit)
-        if found.same:
-            console.print(f"{_same(found)} are those of result.json, to the last bit")
-    _show_place(f"{len(found.images)} figures, tables as CSV and metrics.json", found.directory)
+        if evaluation.same:
+            console.print(f"{_equal_metrics(evaluation)} are those of result.json, to the last bit")
+    _show_directory(f"{len(evaluation.images)} figures, tables as CSV and metrics.json", evaluation.directory)
 
 
-def show_ensemble(written: Written) -> None:
+def show_ensemble(evaluation: EnsembleEvaluation) -> None:
     """Print the evaluation of an ensemble: its scores and those of its members, with intervals."""
-    found = written.evaluation
-    with _framed(found.samples, found.ensemble, found.remarks) as console:
-        summary = found.summary()
+    with _with_heading(evaluation.samples, evaluation.ensemble, evaluation.remarks) as console:
+        summary = evaluation.summary()
         table = Table(header_style="bold")
-        titles = [METRICS[name.partition(" ")[0]].title for name in found.scores]
+        titles = [METRICS[name.partition(" ")[0]].title for name in evaluation.scores]
         longest = max((len(word) for title in titles for word in title.split()), default=0)
         table.add_column("", overflow="fold", min_width=longest)  # words are not divided
         for column in summary:
             table.add_column(column, justify="right")
-        for name in found.scores:
+        for name in evaluation.scores:
             metric, _, target = name.partition(" ")
             cells = [_interval(scores[name], signed=column == DIFFERENCE) for column, scores in summary.items()]
             table.add_row(escape(f"{METRICS[metric].title}{f' of {target}' if target else ''}"), *cells)
         console.print(table)
         listed = []
-        for member in found.ensemble.members:
+        for member in evaluation.ensemble.members:
             picks = f", {member.picks} picks" if member.picks > 1 else ""
-            listed.append(f"{escape(member.name)} ({found.ensemble.metric} {member.validation:.4f}{picks})")
+            listed.append(f"{escape(member.name)} ({evaluation.ensemble.metric} {member.validation:.4f}{picks})")
         more = f" and {len(listed) - MAX_MEMBERS:,} more" if len(listed) > MAX_MEMBERS else ""
         console.print(f"members: {', '.join(listed[:MAX_MEMBERS])}{more}")
         console.print("95 % intervals by resampling these samples; no result of the test part has chosen a member")
-    images = f"{len(written.images)} figure{'s' * (len(written.images) != 1)}"
-    _show_place(f"{images}, members.csv, further tables and metrics.json", written.directory)
+    assert evaluation.directory is not None, "only a written evaluation is shown"
+    images = f"{len(evaluation.images)} figure{'s' * (len(evaluation.images) != 1)}"
+    _show_directory(f"{images}, members.csv, further tables and metrics.json", evaluation.directory)
 
 
 @contextmanager
-def _framed(samples: EvaluationSamples, run: TrainedModel, remarks: Sequence[str]) -> Iterator[Console]:
+def _with_heading(samples: EvaluationSamples, run: TrainedModel, remarks: Sequence[str]) -> Iterator[Console]:
     """Print which samples and weights were evaluated, then what the block prints, then the remarks."""
     console, count = Console(highlight=False), len(samples.labels)
-    what = f"{count:,} sample{'s' * (count != 1)}; {escape(run.weights)}"
-    console.print(f"[bold]{escape(str(samples.title))}[/bold], {what}")
+    description = f"{count:,} sample{'s' * (count != 1)}; {escape(run.weights_description)}"
+    console.print(f"[bold]{escape(str(samples.title))}[/bold], {description}")
     yield console
     for remark in remarks:
         console.print(f"[yellow]note:[/yellow] {escape(remark)}")
 
 
-def _show_place(files: str, directory: Path) -> None:
+def _show_directory(files: str, directory: Path) -> None:
     # no console: a path must not be broken, and its brackets are not markup
     say()
     say(wrapped(f"{files} are in {directory}"))
@@ -87,8 +87,8 @@ def _show_place(files: str, directory: Path) -> None:
     say(f"  {shell_commands.tool('tensorboard', '--logdir', str(directory))}")
 
 
-def _same(found: Evaluation) -> str:
-    names = [title(name) if name != "loss" else name for name in found.run.cfg.metric_names]
+def _equal_metrics(evaluation: Evaluation) -> str:
+    names = [title(name) if name != "loss" else name for name in evaluation.run.cfg.metric_names]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -123,7 +123,7 @@ def _by_class(m: Metrics) -> Table:
     return table
 
 
-def _interval(estimate: Estimate, *, signed: bool) -> str:
+def _interval(estimate: ScoreEstimate, *, signed: bool) -> str:
     value, low, high = (_number(number, "+" * signed) for number in (estimate.value, estimate.low, estimate.high))
     return f"{value}\n[dim]{low} to {high}[/dim]"
 

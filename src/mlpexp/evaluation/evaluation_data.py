@@ -84,14 +84,14 @@ def _samples_of_part(run: TrainedModel, part: Part | None) -> EvaluationSamples:
 def _samples_of_file(run: TrainedModel, path: Path, part: Part | None) -> EvaluationSamples:
     if part is not None:
         raise UserError("--part chooses from the run's own data, and --data gives another: leave one of them out")
-    found = sample_files.read(path, run.data, run.cfg.data, labelled=True)
-    assert found.labels is not None
+    samples = sample_files.read(path, run.data, run.cfg.data, labelled=True)
+    assert samples.labels is not None
     return EvaluationSamples(
-        inputs=torch.from_numpy(run.data.features.transform(found.numbers, found.categories)),
-        labels=torch.from_numpy(found.labels),
-        index=np.arange(len(found.labels)),
+        inputs=torch.from_numpy(run.data.features.transform(samples.numbers, samples.categories)),
+        labels=torch.from_numpy(samples.labels),
+        index=np.arange(len(samples.labels)),
         part=None,
-        digest=hashlib.sha256(found.content).hexdigest(),
+        digest=hashlib.sha256(samples.content).hexdigest(),
         file=str(path),
-        remarks=found.remarks,
+        remarks=samples.remarks,
     )

@@ -56,9 +56,9 @@ def reliability_curve(bins: Sequence[Bin], ece: float) -> Figure:
         edgecolor="white",
         linewidth=0.5,
     )
-    for both in (axes, counts):
-        both.set_xlim(0, 1)
-        both.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    for panel in (axes, counts):
+        panel.set_xlim(0, 1)
+        panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(color=GRID)
@@ -67,8 +67,8 @@ def reliability_curve(bins: Sequence[Bin], ece: float) -> Figure:
     counts.set_ylabel("samples")
     counts.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
     counts.set_xlabel("confidence")
-    for both in (axes, counts):
-        both.yaxis.set_label_coords(-0.13, 0.5)
+    for panel in (axes, counts):
+        panel.yaxis.set_label_coords(-0.13, 0.5)
     headline(figure, f"Expected calibration error {ece:.3f} over {len(bins)} bins")
     return figure
 
@@ -80,7 +80,7 @@ def scatter(
     predicted: NDArray[np.int64],
     class_names: Sequence[str],
     *,
-    words: str,
+    title: str,
     axis_names: tuple[str, str] | None = None,
 ) -> Figure:
     """Samples as points, coloured by their true class; wrong predictions have a ring.
@@ -94,30 +94,30 @@ def scatter(
     size = float(np.clip(5_000 / len(points), 6, 26))
     present = np.unique(labels).tolist()
     for c in present:
-        mine = points[labels == c]
-        axes.scatter(mine[:, 0], mine[:, 1], s=size, lw=0, alpha=0.8, **class_style(c))
+        points_of_class = points[labels == c]
+        axes.scatter(points_of_class[:, 0], points_of_class[:, 1], s=size, lw=0, alpha=0.8, **class_style(c))
     wrong = labels != predicted
     if wrong.any():
         axes.scatter(points[wrong, 0], points[wrong, 1], s=3 * size + 20, facecolor="none", edgecolor=INK, lw=1)
     if len(present) <= LEGEND:
         for c in present:  # the name of the class at its median
-            middle = np.median(points[labels == c], axis=0)
+            median = np.median(points[labels == c], axis=0)
             name = short(class_names[c], 10)
             axes.annotate(
                 name,
-                middle,
+                median,
                 ha="center",
                 va="center",
                 fontweight="bold",
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
             )
-    further = []
+    handles = []
     if len(present) > LEGEND:
-        further.append((Line2D([], [], ls=""), f"and {len(present) - LEGEND} more"))
+        handles.append((Line2D([], [], ls=""), f"and {len(present) - LEGEND} more"))
     if wrong.any():
         ring = Line2D([], [], ls="", marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
-        further.append((ring, f"{int(wrong.sum())} wrong"))
-    class_legend(axes, present, class_names, class_style, further)
+        handles.append((ring, f"{int(wrong.sum())} wrong"))
+    class_legend(axes, present, class_names, class_style, handles)
     axes.margins(0.06)
     if axis_names is None:
         axes.set_xticks([])
@@ -126,5 +126,5 @@ def scatter(
         axes.set_xlabel(axis_names[0])
         axes.set_ylabel(axis_names[1])
         axes.grid(color=GRID)
-    headline(figure, words)
+    headline(figure, title)
     return figure

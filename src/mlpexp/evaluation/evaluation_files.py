@@ -18,7 +18,7 @@ from mlpexp.evaluation.embedding import Embedding
 from mlpexp.evaluation.ensemble import Ensemble
 from mlpexp.evaluation.evaluation_data import EvaluationSamples
 from mlpexp.evaluation.network_outputs import Outputs
-from mlpexp.evaluation.trained_run import Trained
+from mlpexp.evaluation.trained_run import TrainedRun
 from mlpexp.store import owned_directory
 from mlpexp.store.csv_tables import csv_text
 from mlpexp.tracking import figures
@@ -49,10 +49,10 @@ class Content:
 
 def write(
     directory: Path,
-    run: Trained | Ensemble,
+    run: TrainedRun | Ensemble,
     samples: EvaluationSamples,
     content: Content,
-    former: owned_directory.Earlier | None = None,
+    earlier_files: owned_directory.Earlier | None = None,
 ) -> list[str]:
     """Write figures as PNG and as an event file, the tables, and metrics.json; returns the names of the figures."""
     images: dict[str, bytes] = {}
@@ -63,7 +63,7 @@ def write(
         events.append(image(f"evaluation/{name}", 0, png, width, height, wall_time=time.time()))
     files: dict[str, str | bytes] = {**images, **content.tables, file_name(time.time()): encode(events)}
     files[METRICS] = _metrics_json(run, samples, content.measured)
-    owned_directory.replace(directory, files, "evaluation", ADVICE, former)
+    owned_directory.replace(directory, files, "evaluation", ADVICE, earlier_files)
     return list(images)
 
 
@@ -87,11 +87,14 @@ def tables(metrics: Metrics, outputs: Outputs, names: Sequence[str], embedded: E
         ),
         "predictions.csv": csv_text(
             ["sample", "true class", "predicted class", "right", "confidence"],
-            ([i, names[true], names[guess], int(true == guess), sure] for i, true, guess, sure in rows),
+            (
+                [i, names[true], names[predicted], int(true == predicted), confidence]
+                for i, true, predicted, confidence in rows
+            ),
         ),
     }
     if embedded is not None:
-        samples = outputs.index[embedded.chosen].tolist()
+        samples = outputs.index[embedded.rows].tolist()
         tsne = [["", ""]] * len(samples) if embedded.tsne is None else embedded.tsne.tolist()
         files["embedding.csv"] = csv_text(
             ["sample", "pca_1", "pca_2", "tsne_1", "tsne_2"],
@@ -100,28 +103,28 @@ def tables(metrics: Metrics, outputs: Outputs, names: Sequence[str], embedded: E
     return files
 
 
-def projector_files(run: Trained, outputs: Outputs) -> dict[str, bytes]:
+def projector_files(run: TrainedRun, outputs: Outputs) -> dict[str, bytes]:
     """The last hidden layer of the samples with their labels and images."""
-    chosen = embedding.sample(len(outputs), embedding.MAX_PROJECTED)
+    rows = embedding.sample(len(outputs), embedding.MAX_PROJECTED)
     names, shape = run.data.class_names, run.data.image_shape
-    true, predicted = outputs.labels[chosen], outputs.predicted[chosen]
+    true, predicted = outputs.labels[rows], outputs.predicted[rows]
     labels = [names[t] if t == p else f"{names[t]} taken for {names[p]}" for t, p in zip(true, predicted, strict=True)]
     columns: dict[str, Sequence[object]] = {
         "answer": labels,  # first: the tab labels points by the first column that is not a number
         "true class": [names[c] for c in true],
         "predicted class": [names[c] for c in predicted],
-        "confidence": [f"{value:.4f}" for value in outputs.confidence[chosen]],
-        "sample": outputs.index[chosen].tolist(),
+        "confidence": [f"{value:.4f}" for value in outputs.confidence[rows]],
+        "sample": outputs.index[rows].tolist(),
     }
-    images = outputs.inputs[chosen].reshape(-1, *shape) if shape is not None else None
-    return embedding.projector_files(outputs.hidden[chosen], columns, images)
+    images = outputs.inputs[rows].reshape(-1, *shape) if shape is not None else None
+    return embedding.projector_files(outputs.hidden[rows], columns, images)
 
 
-def _metrics_json(run: Trained | Ensemble, samples: EvaluationSamples, measured: Mapping[str, Any]) -> str:
+def _metrics_json(run: TrainedRun | Ensemble, samples: EvaluationSamples, measured: Mapping[str, Any]) -> str:
     """The content of metrics.json; what is not finite is null."""
     if isinstance(run, Ensemble):
         members = [asdict(member) for member in run.members]
-        ensemble = {"sweep": str(run.sweep), "selection": run.weights, "by": run.metric, "members": members}
+        ensemble = {"sweep": str(run.sweep), "selection": run.weights_description, "by": run.metric, "members": members}
         origin: dict[str, Any] = {"ensemble": ensemble}
     else:
         weights = {"sha256": run.sha256, "weights": run.place.weights, "epoch": run.epoch}
@@ -141,18 +144,18 @@ def _metrics_json(run: Trained | Ensemble, samples: EvaluationSamples, measured:
 def plain_metrics(metrics: Metrics, outputs: Outputs, embedded: Embedding | None) -> dict[str, Any]:
     """What metrics.json says of a classification."""
     plain = asdict(metrics)
-    own = {name: value for name, value in plain.items() if isinstance(value, int | float)}
-    found: dict[str, Any] = {
-        "metrics": {**outputs.measured, **own},
+    numbers = {name: value for name, value in plain.items() if isinstance(value, int | float)}
+    content: dict[str, Any] = {
+        "metrics": {**outputs.measured, **numbers},
         "classes": plain["classes"],
         "calibration": plain["bins"],
         "confusion": np.asarray(metrics.confusion).tolist(),
     }
-    return found if embedded is None else found | {"pca_explained": list(embedded.explained)}
+    return content if embedded is None else content | {"pca_explained": list(embedded.explained)}
 
 
 def figures_of_classes(
-    run: Trained, outputs: Outputs, metrics: Metrics, embedded: Embedding | None
+    run: TrainedRun, outputs: Outputs, metrics: Metrics, embedded: Embedding | None
 ) -> Iterator[tuple[str, Figure]]:
     """The figures of a network that classifies, by name."""
     names, shape = run.data.class_names, run.data.image_shape
@@ -165,15 +168,15 @@ def figures_of_classes(
     if embedded is None:
         return
     layer = "last hidden layer" if run.module.network.sizes[1:-1] else "logits (no hidden layer is known)"
-    some = "" if len(embedded.chosen) == len(outputs) else f", {len(embedded.chosen):,} of {len(outputs):,} samples"
-    chosen = outputs.labels[embedded.chosen], outputs.predicted[embedded.chosen]
-    first, second = embedded.explained
-    axes = f"first component: {first:.0%} of the variance", f"second component: {second:.0%} of the variance"
-    title = f"PCA of the {layer}{some}"
-    yield "embedding_pca", evaluation_figures.scatter(embedded.pca, *chosen, names, words=title, axis_names=axes)
+    subset = "" if len(embedded.rows) == len(outputs) else f", {len(embedded.rows):,} of {len(outputs):,} samples"
+    classes = outputs.labels[embedded.rows], outputs.predicted[embedded.rows]
+    share_1, share_2 = embedded.explained
+    axes = f"first component: {share_1:.0%} of the variance", f"second component: {share_2:.0%} of the variance"
+    title = f"PCA of the {layer}{subset}"
+    yield "embedding_pca", evaluation_figures.scatter(embedded.pca, *classes, names, title=title, axis_names=axes)
     if embedded.tsne is not None:
-        title = f"t-SNE of the {layer}{some}: distances have no meaning, neighbourhoods do"
-        yield "embedding_tsne", evaluation_figures.scatter(embedded.tsne, *chosen, names, words=title)
+        title = f"t-SNE of the {layer}{subset}: distances have no meaning, neighbourhoods do"
+        yield "embedding_tsne", evaluation_figures.scatter(embedded.tsne, *classes, names, title=title)
 
 
 def figures_of_outputs(data: Description, outputs: Outputs, metrics: Metrics) -> Iterator[tuple[str, Figure]]:
@@ -182,8 +185,8 @@ def figures_of_outputs(data: Description, outputs: Outputs, metrics: Metrics) ->
     yield "calibration", evaluation_figures.reliability_curve(metrics.bins, metrics.ece)
     if data.image_shape is not None:
         images = outputs.inputs.reshape(-1, *data.image_shape)
-        guesses = outputs.labels, outputs.predicted, outputs.confidence
-        yield "mistakes", figures.mistakes(images, *guesses, class_names=data.class_names)
+        outcomes = outputs.labels, outputs.predicted, outputs.confidence
+        yield "mistakes", figures.mistakes(images, *outcomes, class_names=data.class_names)
 
 
 def _finite(value: Any) -> Any:

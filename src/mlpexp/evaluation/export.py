@@ -84,13 +84,13 @@ def export(
     return _write(run, kind, target)
 
 
-def export_ensemble(chosen: Ensemble, kind: Format, target: Path, *, force: bool = False) -> Exported:
+def export_ensemble(network: Ensemble, kind: Format, target: Path, *, force: bool = False) -> Exported:
     """Write an ensemble as one graph; errors as for `export`."""
     if kind == "safetensors":
         raise UserError("--format safetensors holds the weights of one network; export an ensemble as onnx or torch")
     _check_packages(kind)
     locate_run.check_output_path(target, force=force)
-    return _write(chosen, kind, target)
+    return _write(network, kind, target)
 
 
 def _check_packages(kind: Format) -> None:
@@ -117,7 +117,7 @@ def reference_samples(run: TrainedModel) -> tuple[Raw, Tensor, bool]:
     features = run.data.features
     numbers: NDArray[Any]
     categories: NDArray[np.object_] | None = None
-    drawn = False
+    is_random = False
     try:
         table = data.load(run.located_data)
         if table.digest != run.data.digest:
@@ -127,13 +127,13 @@ def reference_samples(run: TrainedModel) -> tuple[Raw, Tensor, bool]:
         numbers, categories = table.inputs[rows], table.categories
         categories = None if categories is None else categories[rows]
     except (UserError, OSError):  # the comparison needs samples, not these
-        drawn = True
+        is_random = True
         numbers, categories = _draw(run)
     inputs = torch.from_numpy(features.transform(numbers, categories)).to(next(run.module.parameters()).dtype)
     raw: Raw = (torch.from_numpy(np.array(numbers)).to(number_type(run)),)
     if categories is not None and features.values:
         raw = (*raw, torch.from_numpy(category_indices(categories, features.values, features.category_fill)))
-    return raw, run.module(inputs).float(), drawn
+    return raw, run.module(inputs).float(), is_random
 
 
 def _draw(run: TrainedModel) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
@@ -152,8 +152,8 @@ def category_indices(
 ) -> NDArray[np.int64]:
     """The index of each category among the values of its column, (B, K); -1 where it is not among them."""
     indices = np.full(categories.shape, -1, dtype=np.int64)
-    for k, known in enumerate(values):
-        index = {value: i for i, value in enumerate(known)}
+    for k, column_values in enumerate(values):
+        index = {value: i for i, value in enumerate(column_values)}
         missing = index.get(fill[k], -1) if fill else -1
         indices[:, k] = [missing if value is None else index.get(value, -1) for value in categories[:, k]]
     return indices
@@ -168,15 +168,15 @@ def _compare(kind: Format, content: bytes, run: TrainedModel, raw: Raw, expected
     largest = max(float(expected.abs().max()), 1e-30)
     worst = 0.0
     for count in dict.fromkeys((1, min(7, len(expected)), len(expected))):
-        logits = evaluate(kind, content, run, tuple(part[:count] for part in raw))
+        logits = evaluate(kind, content, run, tuple(tensor[:count] for tensor in raw))
         if logits.shape != expected[:count].shape:
             raise ExportFailed(f"for {count} samples it returns shape {tuple(logits.shape)}; nothing was written")
         worst = max(worst, float((logits - expected[:count]).abs().max()) / largest)
         if run.data.target_names:
             continue
         # the network's own logit of the class that the file chooses; equal to its largest one up to rounding
-        chosen = expected[:count].gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
-        if wrong := int((expected[:count].amax(1) - chosen > 2 * TOLERANCE * largest).sum()):
+        chosen_logits = expected[:count].gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
+        if wrong := int((expected[:count].amax(1) - chosen_logits > 2 * TOLERANCE * largest).sum()):
             raise ExportFailed(
                 f"its classes differ from the network's for {wrong:,} of {count:,} samples; nothing was written"
             )

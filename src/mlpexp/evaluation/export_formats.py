@@ -40,7 +40,7 @@ def evaluate(kind: Format, content: bytes, run: TrainedModel, raw: Raw) -> Tenso
 def _traceable(run: TrainedModel, raw: Raw) -> tuple[ExportModule, Raw, tuple[dict[int, Any], ...]]:
     """The module, an example (two samples: a batch of one would be specialised) and the axis that may vary."""
     batch = torch.export.Dim("batch", min=1)
-    return ExportModule(run).eval(), tuple(part[:2].clone() for part in raw), tuple({0: batch} for _ in raw)
+    return ExportModule(run).eval(), tuple(tensor[:2].clone() for tensor in raw), tuple({0: batch} for _ in raw)
 
 
 def _make_onnx(run: TrainedModel, raw: Raw) -> bytes:
@@ -60,8 +60,8 @@ def _make_onnx(run: TrainedModel, raw: Raw) -> bytes:
     assert program is not None
     model = program.model_proto
     model.producer_name = "mlpexp"
-    what = "values" if run.data.target_names else "probabilities of classes"
-    model.doc_string = f"multilayer perceptron for {run.data.name}: raw samples in, {what} out"
+    outputs = "values" if run.data.target_names else "probabilities of classes"
+    model.doc_string = f"multilayer perceptron for {run.data.name}: raw samples in, {outputs} out"
     onnx.helper.set_model_props(model, metadata(run))
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
@@ -75,7 +75,7 @@ def _evaluate_onnx(content: bytes, run: TrainedModel, raw: Raw) -> Tensor:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
-    inputs = {name: part.numpy() for name, part in zip(names, raw, strict=True)}
+    inputs = {name: tensor.numpy() for name, tensor in zip(names, raw, strict=True)}
     return torch.from_numpy(session.run([output_names(run)[0]], inputs)[0])
 
 

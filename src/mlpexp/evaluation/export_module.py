@@ -49,11 +49,11 @@ class ExportModule(nn.Module):
         x = numbers.double()
         if self.fill is not None:
             x = torch.where(torch.isnan(x), self.fill, x)
-        parts = [(x - self.shift) / self.scale]
+        columns = [(x - self.shift) / self.scale]
         if categories is not None:
             for k, count in enumerate(self.num_values):
-                parts.append((categories[:, k : k + 1] == torch.arange(count)).double())  # (B, values)
-        logits = self.network(torch.cat(parts, dim=1).float().to(self.dtype)).float()
+                columns.append((categories[:, k : k + 1] == torch.arange(count)).double())  # (B, values)
+        logits = self.network(torch.cat(columns, dim=1).float().to(self.dtype)).float()
         if self.target_scale is not None and self.target_shift is not None:
             return logits, logits.double() * self.target_scale + self.target_shift
         return logits, torch.softmax(logits, dim=-1)
@@ -71,23 +71,23 @@ def number_type(run: TrainedModel) -> torch.dtype:
 
 def metadata(run: TrainedModel) -> dict[str, str]:
     """The description that each format carries, as JSON texts; all lists and mappings in the order of the inputs."""
-    described = run.data
-    features = described.features
+    description = run.data
+    features = description.features
     inputs: dict[str, Any] = {
         "numbers": {"type": str(number_type(run)).removeprefix("torch."), "columns": features.names}
     }
     if features.category_names:
         inputs["categories"] = {"type": "int64", "columns": features.category_names}
     content: dict[str, Any] = {
-        "class_names": described.class_names,
-        **({"target_names": described.target_names} if described.target_names else {}),
+        "class_names": description.class_names,
+        **({"target_names": description.target_names} if description.target_names else {}),
         "inputs": inputs,
         "number_columns": features.names,
         "category_columns": dict(zip(features.category_names, features.values, strict=True)),
         "data": {
-            "name": described.name,
-            "sha256": described.digest,
-            "image_shape": list(described.image_shape) if described.image_shape else None,
+            "name": description.name,
+            "sha256": description.digest,
+            "image_shape": list(description.image_shape) if description.image_shape else None,
         },
         "features": features.to_plain(),
         **run.origin(),

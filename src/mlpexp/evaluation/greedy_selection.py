@@ -23,21 +23,21 @@ def select(outputs: NDArray[np.float64], loss: Loss, picks: int) -> list[int]:
         loss: of means (R, K), (R,).
     """
     total = np.zeros(outputs.shape[1])
-    chosen: list[int] = []
+    picked: list[int] = []
     losses: list[float] = []
     for count in range(1, picks + 1):
-        found = loss((total + outputs) / count)
-        best = int(np.nanargmin(found))
-        chosen.append(best)
-        losses.append(float(found[best]))
+        losses_of_candidates = loss((total + outputs) / count)
+        best = int(np.nanargmin(losses_of_candidates))
+        picked.append(best)
+        losses.append(float(losses_of_candidates[best]))
         total += outputs[best]
-    return chosen[: int(np.argmin(losses)) + 1]
+    return picked[: int(np.argmin(losses)) + 1]
 
 
 def log_loss(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """The negative log-likelihood (R,) in nats, of probabilities (R, N) of the true classes."""
-    found: NDArray[np.float64] = -np.log(np.maximum(means, np.finfo(float).tiny)).mean(-1)
-    return found
+    losses: NDArray[np.float64] = -np.log(np.maximum(means, np.finfo(float).tiny)).mean(-1)
+    return losses
 
 
 def squared_error(true: NDArray[np.float64]) -> Loss:

@@ -28,26 +28,26 @@ def read(path: Path, data: Description) -> tuple[NDArray[np.float64], list[str]]
     if data.image_shape is None:
         raise UserError(f"{path} is an image, but the network was trained on {data.name}, which has none; give a CSV")
     height, width = data.image_shape
-    grey, done = _grey(path, height / width)
+    grey, remarks = _grey(path, height / width)
     background = _background(grey)
     grey = _padded(grey, height / width, background)
     if background > 0.5:  # training images are light on dark
         grey = 1 - grey
-        done.append("inverted, for it is dark on light")
+        remarks.append("inverted, for it is dark on light")
     if grey.shape != (height, width):
-        done.append(f"resized from {grey.shape[1]}x{grey.shape[0]} to {width}x{height} pixels")
+        remarks.append(f"resized from {grey.shape[1]}x{grey.shape[0]} to {width}x{height} pixels")
         image = Image.fromarray(grey)
         # each new pixel is the mean of those that it covers
         grey = np.asarray(image.resize((width, height), Image.Resampling.BOX))
     # black is what became 0 in training, white what became 1
     raw = np.asarray(data.features.shift) + grey.reshape(-1).astype(np.float64) * np.asarray(data.features.scale)
-    return raw[None], [f"{path.name}: {', '.join(done)}"] if done else []
+    return raw[None], [f"{path.name}: {', '.join(remarks)}"] if remarks else []
 
 
 def _grey(path: Path, ratio: float) -> tuple[NDArray[np.float32], list[str]]:
     """Brightness (height, width), black 0 and white 1; transparent pixels are white."""
     content = contents(path)
-    done = []
+    remarks = []
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             sides = _padded_sides(image.height, image.width, ratio)
@@ -59,18 +59,18 @@ def _grey(path: Path, ratio: float) -> tuple[NDArray[np.float32], list[str]]:
             if image.mode.startswith(("I", "F")):  # 16 bits for each pixel
                 grey = np.asarray(image, dtype=np.float32) / np.float32(65_535)
             else:
-                solid: Image.Image = image
+                opaque: Image.Image = image
                 if "A" in image.getbands() or "transparency" in image.info:
-                    solid = Image.new("RGBA", image.size, "white")
-                    solid.alpha_composite(image.convert("RGBA"))
+                    opaque = Image.new("RGBA", image.size, "white")
+                    opaque.alpha_composite(image.convert("RGBA"))
                 if image.mode not in ("L", "1"):
-                    done.append("made grey")
-                grey = np.asarray(solid.convert("L"), dtype=np.float32) / np.float32(255)
+                    remarks.append("made grey")
+                grey = np.asarray(opaque.convert("L"), dtype=np.float32) / np.float32(255)
     except UserError:
         raise
     except Exception as error:  # a damaged file makes the decoders raise nearly anything
         raise UserError(f"{path} is not a PNG or JPEG image, or is damaged ({type(error).__name__})") from None
-    return grey, done
+    return grey, remarks
 
 
 def _background(grey: NDArray[np.float32]) -> float:
@@ -87,6 +87,6 @@ def _padded(grey: NDArray[np.float32], ratio: float, background: float) -> NDArr
     """With background on two sides, so that height / width is `ratio` and nothing is distorted."""
     height, width = grey.shape
     new_height, new_width = _padded_sides(height, width, ratio)
-    above, left = (new_height - height) // 2, (new_width - width) // 2
-    sides = ((above, new_height - height - above), (left, new_width - width - left))
+    top_margin, left_margin = (new_height - height) // 2, (new_width - width) // 2
+    sides = ((top_margin, new_height - height - top_margin), (left_margin, new_width - width - left_margin))
     return np.pad(grey, sides, constant_values=background)

@@ -71,12 +71,12 @@ def find(path: Path, weights: Weights | None = None) -> Place:
     if not path.is_dir():
         return _file(path, weights)
     directory = path.resolve().parent if (path / "best.ckpt").is_file() or (path / "last.ckpt").is_file() else path
-    wanted = weights or "best"
-    if (directory / FILES[wanted]).is_file():
-        return Place(checkpoint=directory / FILES[wanted], directory=directory, weights=wanted)
+    kind = weights or "best"
+    if (directory / FILES[kind]).is_file():
+        return Place(checkpoint=directory / FILES[kind], directory=directory, weights=kind)
     if (directory / file_names.LAST).is_file() or (directory / file_names.BEST).is_file():
-        other: Weights = "last" if wanted == "best" else "best"
-        raise UserError(f"{path} has no {FILES[wanted]}; it has the other one: --weights {other}")
+        other_kind: Weights = "last" if kind == "best" else "best"
+        raise UserError(f"{path} has no {FILES[kind]}; it has the other one: --weights {other_kind}")
     if place := _in_table(path, weights):  # the directory holds what was made from the run
         return place
     raise UserError(_hint(path))
@@ -89,10 +89,10 @@ def _in_table(path: Path, weights: Weights | None) -> Place | None:
     name = run_weights.checkpoint_of(path)
     if name is None:
         raise UserError(f"{path} keeps no weights (record=table); {NO_WEIGHTS}")
-    kept: Weights = "last" if name == file_names.LAST else "best"
-    if weights not in (None, kept):
-        raise UserError(f"{path} keeps the {kept} weights only (record=table); leave --weights out")
-    return Place(checkpoint=path / name, directory=path, weights=kept)
+    kind: Weights = "last" if name == file_names.LAST else "best"
+    if weights not in (None, kind):
+        raise UserError(f"{path} keeps the {kind} weights only (record=table); leave --weights out")
+    return Place(checkpoint=path / name, directory=path, weights=kind)
 
 
 def _file(path: Path, weights: Weights | None) -> Place:
@@ -112,24 +112,24 @@ def _hint(path: Path) -> str:
     if (path / file_names.RESULT).is_file():
         status = run_directory.read_result(path).status
         return f"{path} has no checkpoint: the run ended as {status}; train it again"
-    inside = sorted(file.parent for file in path.glob(f"*/{file_names.RESULT}"))
+    runs = sorted(file.parent for file in path.glob(f"*/{file_names.RESULT}"))
     if any((path / name).is_file() for name in OF_A_SWEEP):
-        if not inside and (path / file_names.TABLE).is_file():
+        if not runs and (path / file_names.TABLE).is_file():
             if (path / file_names.WEIGHTS).is_file():
                 return f"{path} is a sweep; give one of its runs, {path}/NAME with a name of results.csv, or {AVERAGE}"
             return f"{path} was trained with record=table, which keeps no checkpoints; {NO_WEIGHTS}"
-        if not inside:
+        if not runs:
             return f"{path} is a sweep in which no run has finished; the command that started it continues it"
-        best = _best_run(path) if len(inside) > 1 else (inside[0], "")
-        which = f"the best by validation is {best[0]}{best[1]}" if best else f"e.g. {inside[0]}"
+        best = _best_run(path) if len(runs) > 1 else (runs[0], "")
+        example = f"the best by validation is {best[0]}{best[1]}" if best else f"e.g. {runs[0]}"
         return (
-            f"{path} is a sweep of {len(inside):,} finished run{'s' * (len(inside) != 1)}; give one of them, {which}, "
+            f"{path} is a sweep of {len(runs):,} finished run{'s' * (len(runs) != 1)}; give one of them, {example}, "
             f"{AVERAGE}, or compare them all with {shell_commands.script('report.py', str(path))}"
         )
-    if not inside:
-        inside = sorted(file.parent for file in path.glob(f"*/*/{file_names.RESULT}"))
-    if inside:
-        return f"{path} holds {len(inside):,} run{'s' * (len(inside) != 1)}; give one, e.g. the newest: {inside[-1]}"
+    if not runs:
+        runs = sorted(file.parent for file in path.glob(f"*/*/{file_names.RESULT}"))
+    if runs:
+        return f"{path} holds {len(runs):,} run{'s' * (len(runs) != 1)}; give one, e.g. the newest: {runs[-1]}"
     return f"{path} holds no run: there is no {file_names.BEST} in it; give a run's directory, e.g. outputs/DATE/TIME"
 
 
@@ -146,5 +146,5 @@ def _best_run(sweep: Path) -> tuple[Path, str] | None:
     directory = None if run is None else sweep / analysis.study.names[run]
     if directory is None or not (directory / file_names.BEST).is_file():
         return None
-    parts = [key.name for key in analysis.study.seeds if key.name != "seed" and len(key.levels) > 1]
-    return directory, f" (of runs with other validation samples, by {' and '.join(parts)})" if parts else ""
+    split_keys = [key.name for key in analysis.study.seeds if key.name != "seed" and len(key.levels) > 1]
+    return directory, f" (of runs with other validation samples, by {' and '.join(split_keys)})" if split_keys else ""

@@ -31,30 +31,30 @@ def check_shared_data(sweep: Path, names: Sequence[str], stacks: Sequence[Stacke
     Raises:
         UserError: two networks differ in data, target, preprocessing, or in their validation or test samples.
     """
-    of_run = {
-        place: (cfg.data, stack.data) for stack in stacks for place, cfg in zip(stack.runs, stack.configs, strict=True)
+    data_of = {
+        run: (cfg.data, stack.data) for stack in stacks for run, cfg in zip(stack.runs, stack.configs, strict=True)
     }
-    wanted, described = of_run[0]
-    seen = {_neutral(wanted)}
-    for place in sorted(of_run):
-        cfg, data = of_run[place]
-        if _is_equal(data, described) and (_neutral(cfg) in seen or _are_samples_equal(sweep, wanted, cfg, data)):
-            seen.add(_neutral(cfg))
+    first, first_data = data_of[0]
+    equal = {_neutral(first)}
+    for run in sorted(data_of):
+        cfg, data = data_of[run]
+        if _is_equal(data, first_data) and (_neutral(cfg) in equal or _are_samples_equal(sweep, first, cfg, data)):
+            equal.add(_neutral(cfg))
             continue
         differing = [
             field.name
             for field in fields(DataConfig)
-            if field.name not in OF_TRAINING and getattr(cfg, field.name) != getattr(wanted, field.name)
+            if field.name not in OF_TRAINING and getattr(cfg, field.name) != getattr(first, field.name)
         ]
         if not differing:
-            what, advice = "in the content of the data", "which was changed during the sweep; train them on equal data"
+            where, advice = "in the content of the data", "which was changed during the sweep; train them on equal data"
         else:
-            shown = [f"data.{key} ({spell(getattr(wanted, key))}; {spell(getattr(cfg, key))})" for key in differing]
+            values = [f"data.{key} ({spell(getattr(first, key))}; {spell(getattr(cfg, key))})" for key in differing]
             key = "data" if differing[0] == "name" else f"data.{differing[0]}"
-            what = f"in {', '.join(shown)}"
-            advice = f"choose among runs that do not, e.g. --where {key}={spell(getattr(wanted, differing[0]))}"
+            where = f"in {', '.join(values)}"
+            advice = f"choose among runs that do not, e.g. --where {key}={spell(getattr(first, differing[0]))}"
         raise UserError(
-            f"{names[0]} and {names[place]} differ {what}; members of an ensemble share data set, target, "
+            f"{names[0]} and {names[run]} differ {where}; members of an ensemble share data set, target, "
             f"preprocessing and split: {advice}"
         )
 
@@ -72,20 +72,20 @@ def _is_equal(a: Description, b: Description) -> bool:
 def _are_samples_equal(sweep: Path, a: DataConfig, b: DataConfig, data: Description) -> bool:
     """Whether two configurations of the same data set have the same validation and the same test samples."""
     try:
-        one, other = (datasets.prepare(datasets.locate(cfg, sweep, data.digest)).split for cfg in (a, b))
+        split_a, split_b = (datasets.prepare(datasets.locate(cfg, sweep, data.digest)).split for cfg in (a, b))
     except (UserError, OSError):
         return False
-    return np.array_equal(one.val, other.val) and np.array_equal(one.test, other.test)
+    return np.array_equal(split_a.val, split_b.val) and np.array_equal(split_a.test, split_b.test)
 
 
 def validation_part(run: Path, stacks: Sequence[StackedNetworks]) -> tuple[Tensor, Tensor] | None:
     """Inputs and labels of the validation part; None where the data has gone or changed."""
-    first = next(stack for stack in stacks if 0 in stack.runs)
+    stack = next(stack for stack in stacks if 0 in stack.runs)
     try:
-        prepared = datasets.prepare(datasets.locate(first.configs[first.runs.index(0)].data, run, first.data.digest))
+        prepared = datasets.prepare(datasets.locate(stack.configs[stack.runs.index(0)].data, run, stack.data.digest))
     except (UserError, OSError):
         return None
-    return prepared.part("val") if prepared.digest == first.data.digest else None
+    return prepared.part("val") if prepared.digest == stack.data.digest else None
 
 
 def check_recorded(
@@ -105,8 +105,8 @@ def check_recorded(
         UserError: one does not, as after a user-defined callback has changed it.
     """
     metric = headline(recorded)
-    values_of = recorded.get(f"val/{metric}")
-    if values_of is None:
+    recorded_values = recorded.get(f"val/{metric}")
+    if recorded_values is None:
         return
     for stack in stacks:
         logits = stack.logits(inputs)  # (R, N, C)
@@ -117,10 +117,10 @@ def check_recorded(
         if values:
             outcomes = outcomes._replace(scale=torch.tensor(stack.data.target_scale, dtype=torch.float64))
         measured = measure_metrics("val", outcomes, names=[metric])[f"val/{metric}"].tolist()
-        for place, cfg, ours in zip(stack.runs, stack.configs, measured, strict=True):
-            if not are_near(ours, values_of[place], cfg):
+        for run, cfg, value in zip(stack.runs, stack.configs, measured, strict=True):
+            if not are_near(value, recorded_values[run], cfg):
                 raise UserError(
-                    f"{sweep / names[place]}: the network rebuilt from its configuration is not the one that was "
-                    f"trained: val/{metric} is {ours:.4g}, and {values_of[place]:.4g} was recorded; leave it out, "
+                    f"{sweep / names[run]}: the network rebuilt from its configuration is not the one that was "
+                    f"trained: val/{metric} is {value:.4g}, and {recorded_values[run]:.4g} was recorded; leave it out, "
                     "e.g. with --where"
                 )

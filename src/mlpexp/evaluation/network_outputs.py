@@ -44,8 +44,8 @@ class Outputs:
     @property
     def confidence(self) -> NDArray[np.float64]:
         """The probability of the predicted class, (N,)."""
-        found: NDArray[np.float64] = self.probabilities[np.arange(len(self.predicted)), self.predicted]
-        return found
+        confidence: NDArray[np.float64] = self.probabilities[np.arange(len(self.predicted)), self.predicted]
+        return confidence
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -103,8 +103,8 @@ def _measured(module: Classifier, logits: Tensor, labels: Tensor) -> dict[str, f
     outcomes = Outcomes(losses, predicted, labels, logits.shape[-1], outputs=logits)
     if module.target_scale is not None:
         outcomes = outcomes.in_target_units(module.target_scale, module.loss.entry.power)
-    found = measure("test", outcomes, names=module.cfg.metric_names)
-    return {column.removeprefix("test/"): value.item() for column, value in found.items()}
+    metrics = measure("test", outcomes, names=module.cfg.metric_names)
+    return {column.removeprefix("test/"): value.item() for column, value in metrics.items()}
 
 
 @torch.inference_mode()
@@ -120,8 +120,8 @@ def classify(module: Classifier, inputs: Tensor) -> Tensor:
 def last_hidden(module: Classifier, inputs: Tensor) -> Tensor:
     """Outputs of the last hidden layer, (N, H); the logits where no hidden layer is known."""
     if module.network.user_module is not None:  # its layers are not known
-        found: Tensor = module(inputs)
-        return found
+        outputs: Tensor = module(inputs)
+        return outputs
     trace = forward(module.network, module.parameter_values(), inputs)
     last, _ = module.network.linear[-1]
     return trace.values[last] if last > 0 else trace.logits

@@ -43,7 +43,7 @@ class Predictions:
         if top is None:
             header = ["sample", "class", "probability", *(f"probability of {name}" for name in classes)]
         else:
-            header = ["sample", *(f"{what} {k + 1}" for k in range(top) for what in ("class", "probability"))]
+            header = ["sample", *(f"{column} {k + 1}" for k in range(top) for column in ("class", "probability"))]
         rows = []
         for name, probabilities in zip(self.names, self.outputs, strict=True):
             order = np.argsort(-probabilities, kind="stable")[: top or 1]
@@ -70,7 +70,7 @@ def predict(
     run = trained_run.load(path, weights) if choice is None else ensemble.load(path, choice)
     if top is not None and run.data.target_names:
         raise UserError(f"--top {top} is for classes, and the network predicts values; leave it out")
-    if isinstance(run, trained_run.Trained):
+    if isinstance(run, trained_run.TrainedRun):
         recorded_metrics.check(run)
     if top is not None and not 1 <= top <= len(run.data.class_names):
         raise UserError(f"--top {top}: the network knows {len(run.data.class_names)} classes; give 1 to that many")
@@ -79,9 +79,9 @@ def predict(
         raise UserError("give one CSV file, or one or more pictures (PNG, JPEG)")
     categories = None
     if images:
-        found = [image_input.read(file, run.data) for file in images]
-        numbers, names = np.concatenate([raw for raw, _ in found]), [str(file) for file in images]
-        remarks = [remark for _, done in found for remark in done]
+        images_read = [image_input.read(file, run.data) for file in images]
+        numbers, names = np.concatenate([raw for raw, _ in images_read]), [str(file) for file in images]
+        remarks = [remark for _, image_remarks in images_read for remark in image_remarks]
     else:
         numbers, categories, _, remarks, _ = sample_files.read(files[0], run.data, run.cfg.data, labelled=False)
         names = [str(i) for i in range(len(numbers))]

@@ -11,7 +11,7 @@ from typing import Literal
 from mlpexp.config.schema import Config
 from mlpexp.evaluation import evaluation_data, trained_run
 from mlpexp.evaluation.network_outputs import measure_network
-from mlpexp.evaluation.trained_run import FULL_PRECISION, Trained
+from mlpexp.evaluation.trained_run import FULL_PRECISION, TrainedRun
 from mlpexp.runtime.errors import UserError
 
 ROUNDING = 1e-5  # relative, in losses, between the engines
@@ -19,11 +19,11 @@ TOLERANCE = 1e-3  # relative; other versions, threads and processors differ by l
 REDUCED = 0.1  # the same where the run was trained in reduced precision
 
 
-def compare(run: Trained, part: str, found: Mapping[str, float]) -> tuple[bool | None, str | None]:
+def compare(run: TrainedRun, part: str, measured: Mapping[str, float]) -> tuple[bool | None, str | None]:
     """Whether result.json has the same metrics of a part to the last bit, and a remark where it has not.
 
     Args:
-        found: metric -> value, of the weights of `run`.
+        measured: metric -> value, of the weights of `run`.
 
     Returns:
         (None, None) where nothing is recorded of these weights.
@@ -34,33 +34,37 @@ def compare(run: Trained, part: str, found: Mapping[str, float]) -> tuple[bool |
     # train/* is measured while the weights still change
     if run.result is None or run.result.epoch != run.epoch or part not in ("val", "test"):
         return None, None
-    recorded = {name: run.result.metrics.get(f"{part}/{name}") for name in found}
-    pairs = {name: (found[name], value) for name, value in recorded.items() if value is not None}
+    recorded = {name: run.result.metrics.get(f"{part}/{name}") for name in measured}
+    pairs = {name: (measured[name], value) for name, value in recorded.items() if value is not None}
     if "loss" not in pairs:
         return None, None
-    for name, (ours, theirs) in pairs.items():
-        if not are_near(ours, theirs, run.cfg):
+    for name, (rebuilt, recorded_value) in pairs.items():
+        if not are_near(rebuilt, recorded_value, run.cfg):
             callbacks = " (it had callbacks of your own, which may change the network)" if run.cfg.callbacks else ""
             raise UserError(
                 f"{run.title}: the network rebuilt from its configuration is not the one that was trained{callbacks}: "
-                f"{part}/{name} is {ours:.4g}, and {theirs:.4g} in result.json; use it in the program that trained it"
+                f"{part}/{name} is {rebuilt:.4g}, and {recorded_value:.4g} in result.json; use it in the "
+                "program that trained it"
             )
-    if all(ours == theirs or (math.isnan(ours) and math.isnan(theirs)) for ours, theirs in pairs.values()):
+    if all(
+        rebuilt == recorded_value or (math.isnan(rebuilt) and math.isnan(recorded_value))
+        for rebuilt, recorded_value in pairs.values()
+    ):
         return True, None
-    ours, theirs = pairs["loss"]
-    apart = abs(ours - theirs) / max(abs(theirs), 1e-30)
-    others = all(a == b for name, (a, b) in pairs.items() if name == "acc")
+    rebuilt, recorded_value = pairs["loss"]
+    difference = abs(rebuilt - recorded_value) / max(abs(recorded_value), 1e-30)
+    is_acc_equal = all(a == b for name, (a, b) in pairs.items() if name == "acc")
     engine = run.result.environment.get("engine")
-    if engine in ("compiled", "vmap") and others and apart <= ROUNDING:
+    if engine in ("compiled", "vmap") and is_acc_equal and difference <= ROUNDING:
         return False, (
-            f"result.json has the same accuracy, and a loss that differs by {apart:.0e} (relative): the run was "
+            f"result.json has the same accuracy, and a loss that differs by {difference:.0e} (relative): the run was "
             f"trained by the {engine} engine and is evaluated by torch"
         )
-    said = ", ".join(f"{name} {theirs}" for name, (_, theirs) in pairs.items())
-    return False, f"result.json says {said}: other versions, threads or Trainer flags"
+    recorded_text = ", ".join(f"{name} {recorded_value}" for name, (_, recorded_value) in pairs.items())
+    return False, f"result.json says {recorded_text}: other versions, threads or Trainer flags"
 
 
-def check(run: Trained) -> None:
+def check(run: TrainedRun) -> None:
     """Compare a network with its run's recorded metrics, where the run's data is still there.
 
     Raises:
@@ -80,10 +84,10 @@ def check(run: Trained) -> None:
     compare(run, part, measure_network(run.module, samples.inputs, samples.labels))
 
 
-def are_near(ours: float, theirs: float, cfg: Config) -> bool:
+def are_near(value: float, recorded: float, cfg: Config) -> bool:
     """Whether two values of a metric differ by rounding only; `cfg` is of the run that recorded one of them."""
-    if math.isnan(theirs) or math.isnan(ours):
-        return math.isnan(theirs) and math.isnan(ours)
+    if math.isnan(recorded) or math.isnan(value):
+        return math.isnan(recorded) and math.isnan(value)
     exact = cfg.trainer.flags.get("precision") in FULL_PRECISION
     tolerance = TOLERANCE if exact else REDUCED
-    return math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=5 * tolerance)
+    return math.isclose(value, recorded, rel_tol=tolerance, abs_tol=5 * tolerance)

@@ -46,8 +46,8 @@ class StackedNetworks:
         outputs = self.logits(inputs).double()
         if self.data.target_names:
             return self.data.in_target_units(outputs.numpy())
-        found: NDArray[np.float64] = outputs.softmax(-1).numpy()
-        return found
+        probabilities: NDArray[np.float64] = outputs.softmax(-1).numpy()
+        return probabilities
 
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
@@ -71,52 +71,55 @@ def load_stacks(directories: Sequence[Path]) -> Iterator[StackedNetworks]:
     groups: defaultdict[object, dict[int, Network]] = defaultdict(dict)
     for run, directory in enumerate(directories):
         place, content = trained_run.checkpoint(directory)
-        found = load_network.network(place.checkpoint, content)
-        data = found.data
+        network = load_network.network(place.checkpoint, content)
+        data = network.data
         scale = tuple(data.target_shift), tuple(data.target_scale), tuple(data.target_names)
-        prepared = data.digest, data.features.key, tuple(data.class_names), scale
-        groups[found.network, prepared, next(iter(found.weights.values())).dtype][run] = found
+        preprocessing = data.digest, data.features.key, tuple(data.class_names), scale
+        groups[network.network, preprocessing, next(iter(network.weights.values())).dtype][run] = network
     for members in groups.values():
-        first, *_ = networks = list(members.values())
+        first_network, *_ = networks = list(members.values())
         yield StackedNetworks(
             runs=list(members),
-            configs=[each.cfg for each in networks],
-            network=first.network,
-            weights={name: torch.stack([each.weights[name] for each in networks]) for name in first.network.tensors},
-            data=first.data,
+            configs=[member.cfg for member in networks],
+            network=first_network.network,
+            weights={
+                name: torch.stack([member.weights[name] for member in networks])
+                for name in first_network.network.tensors
+            },
+            data=first_network.data,
         )
 
 
 def chosen_stacks(stacks: Sequence[StackedNetworks], places: Sequence[int]) -> list[StackedNetworks]:
     """The stacks of some of their networks; `places` gives each its new place."""
-    new = {place: number for number, place in enumerate(places)}
-    found = []
+    new_places = {place: number for number, place in enumerate(places)}
+    chosen = []
     for stack in stacks:
-        rows = [row for row, place in enumerate(stack.runs) if place in new]
+        rows = [row for row, place in enumerate(stack.runs) if place in new_places]
         if rows:
-            found.append(
+            chosen.append(
                 replace(
                     stack,
-                    runs=[new[stack.runs[row]] for row in rows],
+                    runs=[new_places[stack.runs[row]] for row in rows],
                     configs=[stack.configs[row] for row in rows],
                     weights={name: values[rows] for name, values in stack.weights.items()},
                 )
             )
-    return found
+    return chosen
 
 
 def outputs_of_all(stacks: Sequence[StackedNetworks], inputs: Tensor) -> NDArray[np.float64]:
     """(R, N, C) probabilities or values, by places."""
-    found: NDArray[np.float64] | None = None
+    outputs: NDArray[np.float64] | None = None
     for stack in stacks:
         values = stack.predictions(inputs)
-        if found is None:
-            found = np.empty((sum(len(stack.runs) for stack in stacks), *values.shape[1:]))
-        found[stack.runs] = values
-    assert found is not None
-    if not np.isfinite(found).all():
+        if outputs is None:
+            outputs = np.empty((sum(len(stack.runs) for stack in stacks), *values.shape[1:]))
+        outputs[stack.runs] = values
+    assert outputs is not None
+    if not np.isfinite(outputs).all():
         raise UserError("an output of a network is not finite: an input is too large")
-    return found
+    return outputs
 
 
 class EnsembleNetwork(nn.Module):
@@ -160,6 +163,6 @@ class _Stack(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (R, B, C) float32."""
-        tensors = {name: self.weights[own] for name, own in self.names.items()}
+        tensors = {name: self.weights[parameter] for name, parameter in self.names.items()}
         stacked = inputs.to(self.dtype).unsqueeze(0).expand(len(self.shares), -1, -1)
         return forward(self.network, tensors, stacked).logits.float()

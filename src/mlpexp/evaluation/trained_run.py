@@ -27,7 +27,7 @@ FULL_PRECISION = (None, 32, "32", "32-true", "single")
 
 
 class TrainedModel(Protocol):
-    """What predictions, evaluations and exports need: of a run (`Trained`), or of an ensemble of runs."""
+    """What predictions, evaluations and exports need: of a run (`TrainedRun`), or of an ensemble of runs."""
 
     @property
     def cfg(self) -> Config:
@@ -48,7 +48,7 @@ class TrainedModel(Protocol):
     def located_data(self) -> DataConfig: ...
 
     @property
-    def weights(self) -> str: ...
+    def weights_description(self) -> str: ...
 
     def outputs(self, inputs: Tensor) -> NDArray[np.float64]:
         """Probabilities (N, C) of prepared inputs (N, I); in a regression values (N, T) in the units of the targets.
@@ -63,7 +63,7 @@ class TrainedModel(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedRun:
     """A network with its description.
 
     Attributes:
@@ -93,7 +93,7 @@ class Trained:
         return datasets.locate(self.cfg.data, self.place.directory or self.place.checkpoint, self.data.digest)
 
     @property
-    def weights(self) -> str:
+    def weights_description(self) -> str:
         """E.g. `weights of epoch 7 (best by val/loss)`; epochs from 0."""
         epoch = "" if self.epoch is None else f" of epoch {self.epoch}"
         kind = {"best": f" (best by {self.cfg.monitor})", "last": " (the last)", None: ""}[self.place.weights]
@@ -120,7 +120,9 @@ class Trained:
 def precision_remark(configs: Iterable[Config]) -> str | None:
     """A note on the precision of the numbers, where it differs from the training's."""
     precisions = [cfg.trainer.flags.get("precision") for cfg in configs]
-    for reduced in dict.fromkeys(one for one in precisions if one not in (*FULL_PRECISION, *load_network.DOUBLE)):
+    for reduced in dict.fromkeys(
+        precision for precision in precisions if precision not in (*FULL_PRECISION, *load_network.DOUBLE)
+    ):
         return f"trained with trainer.precision={reduced}, evaluated in full precision: numbers may differ"
     return None
 
@@ -131,24 +133,24 @@ def described_layers(model: ModelConfig) -> dict[str, Any]:
         return {"_target_": model.target, "arguments": model.arguments, "source": model.source}
     default = ModelConfig()
     keys = ("negative_slope", "alpha", "bias", "norm", "norm_position", "residual", "block_depth", "options")
-    others = {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(default, key)}
-    return {"activation": model.activation} | others
+    changed = {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(default, key)}
+    return {"activation": model.activation} | changed
 
 
-def load(path: Path, weights: Weights | None = None) -> Trained:
+def load(path: Path, weights: Weights | None = None) -> TrainedRun:
     """The network of a run (by default with the weights that it was tested with) or of a checkpoint file.
 
     Raises:
         UserError: there is none, or it is damaged, malicious, or of another version.
     """
     place, content = checkpoint(path, weights)
-    found = load_network.network(place.checkpoint, content)
-    torch.set_num_threads(found.cfg.threads)  # as in training: on some machines the bits depend on it
-    return Trained(
+    network = load_network.network(place.checkpoint, content)
+    torch.set_num_threads(network.cfg.threads)  # as in training: on some machines the bits depend on it
+    return TrainedRun(
         place=place,
-        cfg=found.cfg,
-        module=found.module(),
-        data=found.data,
+        cfg=network.cfg,
+        module=network.module(),
+        data=network.data,
         epoch=_epoch(content),
         sha256=hashlib.sha256(checkpoint_files.read(place.checkpoint)).hexdigest(),
         result=None if place.directory is None else _result(place.directory),

@@ -48,9 +48,9 @@ class ValueEvaluation:
     @property
     def targets(self) -> list[TargetMetrics]:
         """The metrics of each target; R² is NaN for fewer than two samples."""
-        found = []
+        metrics = []
         for name, predicted, true in zip(self.data.target_names, self.predicted.T, self.true.T, strict=True):
-            found.append(
+            metrics.append(
                 TargetMetrics(
                     name=name,
                     rmse=float(root_mean_squared_error(true, predicted)),
@@ -59,7 +59,7 @@ class ValueEvaluation:
                     bias=float((predicted - true).mean()),
                 )
             )
-        return found
+        return metrics
 
     def tables(self) -> dict[str, str]:
         """CSV files; floats at full precision."""
@@ -78,11 +78,11 @@ class ValueEvaluation:
 
     def content(self) -> Content:
         """What is written of it."""
-        shown = figures.predicted_values(self.predicted, self.true, self.data.target_names)
+        figure = figures.predicted_values(self.predicted, self.true, self.data.target_names)
         measured = {"samples": len(self.true), **self.measured}
         targets = [vars(target) for target in self.targets]
         return Content(
-            figures=[("predicted", shown)],
+            figures=[("predicted", figure)],
             tables=self.tables(),
             measured={"metrics": measured, "targets": targets},
         )

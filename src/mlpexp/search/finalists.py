@@ -42,29 +42,29 @@ def further_seeds(space: Space, count: int, seed: int) -> tuple[Space, int]:
         seed: of the configuration, for a space that does not name seeds.
     """
     key = next((key for key in space.typed if key.lstrip("+") == "seed"), "seed")
-    own = [int(parse(text).value) for text in space.repetitions.get(key, [])] or [seed]
-    first = max(own) + 1
+    seeds = [int(parse(text).value) for text in space.repetitions.get(key, [])] or [seed]
+    first_seed = max(seeds) + 1
     space = replace(
         space,
-        typed=space.typed | {key: f"{key}=range({first},{first + count})"},
-        repetitions=space.repetitions | {key: [f"{key}={number}" for number in range(first, first + count)]},
-        fixed={other: text for other, text in space.fixed.items() if other != key},
+        typed=space.typed | {key: f"{key}=range({first_seed},{first_seed + count})"},
+        repetitions=space.repetitions | {key: [f"{key}={number}" for number in range(first_seed, first_seed + count)]},
+        fixed={name: text for name, text in space.fixed.items() if name != key},
     )
-    return space, len(own)
+    return space, len(seeds)
 
 
 def ranked(
-    study: optuna.Study, trials: Sequence[FrozenTrial], further: Sequence[Measured], share: float
+    study: optuna.Study, trials: Sequence[FrozenTrial], outcomes: Sequence[Measured], share: float
 ) -> list[Finalist]:
     """The trials by their means, the best one first; without those of which a further run has no value.
 
     Args:
-        further: outcomes of the trials with further seeds.
+        outcomes: outcomes of the trials with further seeds.
         share: of further seeds among all.
     """
     means = [
         Finalist(trial, (1 - share) * trial.values[0] + share * outcome.values[0])
-        for trial, outcome in zip(trials, further, strict=True)
+        for trial, outcome in zip(trials, outcomes, strict=True)
         if outcome.values is not None
     ]
-    return sorted(means, key=lambda one: one.mean, reverse=study.direction == StudyDirection.MAXIMIZE)
+    return sorted(means, key=lambda finalist: finalist.mean, reverse=study.direction == StudyDirection.MAXIMIZE)

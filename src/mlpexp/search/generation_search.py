@@ -56,12 +56,12 @@ class GenerationSearch:
             directions=objectives.directions(plan.names),
             pruner=plan.pruning.make() if plan.pruning is not None else None,
         )
-        for known in record.search.known:
+        for trial in record.search.known:
             self.study.add_trial(
                 optuna.trial.create_trial(
-                    params=known.params,
-                    distributions={key: plan.space.distributions[key] for key in known.params},
-                    values=known.values,
+                    params=trial.params,
+                    distributions={key: plan.space.distributions[key] for key in trial.params},
+                    values=trial.values,
                 )
             )
         self.places: dict[Runs, str] = {}
@@ -81,19 +81,19 @@ class GenerationSearch:
         """The best trials by their means over their own and the further seeds, the best one first."""
         plan, study = self._plan, self.own_study()
         trials = finalists.best_trials(study)
-        space, own = finalists.further_seeds(plan.space, plan.final_seeds, plan.config.seed)
+        space, num_seeds = finalists.further_seeds(plan.space, plan.final_seeds, plan.config.seed)
         runs = [space.runs(trial.params) for trial in trials]
         self._launch(runs)
-        share = plan.final_seeds / (own + plan.final_seeds)
+        share = plan.final_seeds / (num_seeds + plan.final_seeds)
         return finalists.ranked(study, trials, [self._outcomes[key] for key in runs], share)
 
     def own_study(self) -> optuna.Study:
         """The study without what was known before; its trials are numbered like those of the record."""
         if not self._record.search.known:
             return self.study
-        own = optuna.create_study(study_name=STUDY, directions=objectives.directions(self._plan.names))
-        own.add_trials(self.study.get_trials(deepcopy=False)[len(self._record.search.known) :])
-        return own
+        study = optuna.create_study(study_name=STUDY, directions=objectives.directions(self._plan.names))
+        study.add_trials(self.study.get_trials(deepcopy=False)[len(self._record.search.known) :])
+        return study
 
     def _set_sampler(self, first: int, size: int) -> None:
         """The sampler of the generation whose first trial has this number."""
@@ -125,7 +125,9 @@ class GenerationSearch:
         number = len(self.study.get_trials(deepcopy=False)) - len(self._record.search.known)
         if number == generation.first:
             self._set_sampler(number, max(self._plan.batch_size, len(generation.trials)))
-        distributions = {key: one for key, one in self._plan.space.distributions.items() if key in params}
+        distributions = {
+            key: distribution for key, distribution in self._plan.space.distributions.items() if key in params
+        }
         try:  # a finished trial is checked when it is made
             optuna.trial.create_trial(params=params, distributions=distributions, values=[0.0] * len(self._plan.names))
         except ValueError as error:
@@ -142,9 +144,9 @@ class GenerationSearch:
         for trial in trials:
             self._tell(trial, self._outcomes[self._plan.space.runs(trial.params)])
         study = self.own_study()
-        own = study.get_trials(deepcopy=False)[generation.first :]
-        self._mirror.follow(own, generation.first)
-        search_console.generation(study, self._plan.names, own, self._plan.num_trials)
+        generation_trials = study.get_trials(deepcopy=False)[generation.first :]
+        self._mirror.follow(generation_trials, generation.first)
+        search_console.generation(study, self._plan.names, generation_trials, self._plan.num_trials)
 
     def _tell(self, trial: Trial, outcome: Measured) -> None:
         if outcome.values is None:
@@ -158,20 +160,24 @@ class GenerationSearch:
         else:
             self.study.tell(trial, outcome.values)
 
-    def _launch(self, asked: Sequence[Runs]) -> None:
+    def _launch(self, trials: Sequence[Runs]) -> None:
         """Train the runs of trials that have no outcome yet, each different trial once."""
-        new = [runs for runs in dict.fromkeys(asked) if runs not in self._outcomes and self._can_be_trained(runs)]
-        if not new:
+        untrained = [
+            runs for runs in dict.fromkeys(trials) if runs not in self._outcomes and self._can_be_trained(runs)
+        ]
+        if not untrained:
             return
-        jobs = [list(overrides) for runs in new for overrides in runs]
-        ended = list(self._launcher.launch(jobs, initial_job_idx=len(self.returns)))
-        self.returns += ended
-        for runs in new:
-            own, ended = ended[: len(runs)], ended[len(runs) :]
-            outcome = self._outcomes[runs] = objectives.measured(list(map(objectives.outcome, own)), self._plan.names)
+        jobs = [list(overrides) for runs in untrained for overrides in runs]
+        remaining = list(self._launcher.launch(jobs, initial_job_idx=len(self.returns)))
+        self.returns += remaining
+        for runs in untrained:
+            returned, remaining = remaining[: len(runs)], remaining[len(runs) :]
+            outcome = self._outcomes[runs] = objectives.measured(
+                list(map(objectives.outcome, returned)), self._plan.names
+            )
             self.num_failed += outcome.may_recover
             if outcome.values is not None:
-                self.places[runs] = place(own[0])
+                self.places[runs] = place(returned[0])
 
     def _can_be_trained(self, runs: Runs) -> bool:
         """Whether the values of a trial, allowed one by one, are allowed together; else its outcome is noted."""

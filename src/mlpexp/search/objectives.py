@@ -35,25 +35,25 @@ class Measured(NamedTuple):
     epochs: int | None = None
 
 
-def check(names: Sequence[str], allowed: Sequence[str]) -> None:
+def check(names: Sequence[str], possible: Sequence[str]) -> None:
     """
     Args:
-        allowed: the columns that each epoch has; `OTHERS` are possible beside them.
+        possible: the columns that each epoch has; `OTHERS` are possible beside them.
 
     Raises:
         UserError: an unknown objective, one given twice, or none.
     """
-    allowed = (*allowed, *OTHERS)
+    possible = (*possible, *OTHERS)
     for name in names:
         if name.startswith("test/"):
             raise UserError(
                 f"objective {name}: test/* cannot be an objective, since there would be no test left; "
-                f"choose {' or '.join(name for name in allowed if name.startswith('val/'))}"
+                f"choose {' or '.join(name for name in possible if name.startswith('val/'))}"
             )
-        if name not in allowed:
+        if name not in possible:
             metric = name.partition("/")[2]
             hint = f"; record it with metrics=[{metric}]" if name.startswith("val/") and metric in METRICS else ""
-            raise UserError(f"unknown objective '{name}'; choose among {', '.join(allowed)}{hint}")
+            raise UserError(f"unknown objective '{name}'; choose among {', '.join(possible)}{hint}")
     if not names or len(set(names)) < len(names):
         raise UserError("hydra.sweeper.objectives names each objective once, e.g. [val/acc,num_parameters]")
 

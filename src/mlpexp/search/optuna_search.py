@@ -79,8 +79,8 @@ def optimise(
         for line in filter(None, (warning, mirror.warning)):
             say(line, error=True)
         atomic_files.write(directory / MULTIRUN, OmegaConf.to_yaml(config))
-        kind = GenerationSearch if plan.pruning is None else PrunedSearch
-        search = kind(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
+        search_class = GenerationSearch if plan.pruning is None else PrunedSearch
+        search = search_class(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
         say(search_console.description(plan, record.num_trials))
         search.run()
         finalists = search.train_finalists() if plan.final_seeds else []

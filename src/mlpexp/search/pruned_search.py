@@ -77,9 +77,9 @@ class PrunedSearch(GenerationSearch):
         specs = [RunSpec(self._numbers[run], tuple(map(parse, run))) for run in runs]
         backend = partial(PrunedTraining, self._trials, self._is_due, self._numbers)
         self._returns |= dict(zip(runs, self._sweep.train_portion(specs, backend), strict=True))
-        for own in self._outcomes:
-            if own[0] in self._returns:
-                self.places[own] = place(self._returns[own[0]])
+        for trial_runs in self._outcomes:
+            if trial_runs[0] in self._returns:
+                self.places[trial_runs] = place(self._returns[trial_runs[0]])
 
     def _conclude(self, candidate: Candidate, outcome: Measured) -> None:
         self._outcomes[candidate.runs] = outcome
@@ -93,6 +93,6 @@ class PrunedSearch(GenerationSearch):
         study = self.own_study()
         trials = study.get_trials(deepcopy=False)
         for generation in self._record.generations:
-            own = trials[generation.first : generation.first + len(generation.trials)]
-            self._mirror.follow([trial for trial in own if trial.state.is_finished()], generation.first)
+            generation_trials = trials[generation.first : generation.first + len(generation.trials)]
+            self._mirror.follow([trial for trial in generation_trials if trial.state.is_finished()], generation.first)
         search_console.progress(study, self._plan.names, self._plan.num_trials)

@@ -126,8 +126,8 @@ class PrunedTrials:
         by_seed = self._pruning.by_seed
         where = f"after {candidate.stage + 1:,} of {len(candidate.runs):,} seeds" if by_seed else ""
         where = where or f"at epoch {self.until(candidate.stage)}"
-        asked = [trial.should_prune() for trial in candidate.trials] if math.isfinite(value) else []
-        reason = f"stopped {where}: pruner {self._pruning.name}" if any(asked) else ""
+        verdicts = [trial.should_prune() for trial in candidate.trials] if math.isfinite(value) else []
+        reason = f"stopped {where}: pruner {self._pruning.name}" if any(verdicts) else ""
         if any(end.error is not None for end in candidate.ends.values()):
             return ""  # the next start tries its run again, which needs the others
         if any(objectives.has_diverged(history) for history in candidate.histories.values() if history):
@@ -168,16 +168,16 @@ class PrunedTraining:
         self._places = {run: place_of[number] for run, number in numbers.items() if number in place_of}
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        left = [place for unit in units for place in unit.places]
-        kept = self._trials.states
-        states = {self._places[run]: state for run, state in kept.items() if run in self._places}
-        paused = PausedRuns(self._sweep, self._outcomes, self._directory, left, states)
+        places = [place for unit in units for place in unit.places]
+        saved = self._trials.states
+        states = {self._places[run]: state for run, state in saved.items() if run in self._places}
+        paused = PausedRuns(self._sweep, self._outcomes, self._directory, places, states)
         try:
             yield from self._stages(paused, _reporter(paused, self._sweep, watcher))
         except Interrupted as stop:
             paused.interrupted(stop)
             raise
-        kept |= {run: paused.states[place] for run, place in self._places.items() if place in paused.states}
+        saved |= {run: paused.states[place] for run, place in self._places.items() if place in paused.states}
 
     def _stages(self, paused: PausedRuns, report: Callable[[int], None]) -> Iterator[tuple[int, Outcome]]:
         trials = self._trials
@@ -185,17 +185,17 @@ class PrunedTraining:
             group = trials.group()
             until = trials.until(group[0].stage)
             runs = [trials.runs_of_stage(candidate) for candidate in group]
-            if any(run not in self._places for own in runs for run in own):
+            if any(run not in self._places for stage_runs in runs for run in stage_runs):
                 return  # a seed that the next portion brings
-            places = [self._places[run] for own in runs for run in own]
+            places = [self._places[run] for stage_runs in runs for run in stage_runs]
             yield from paused.train([place for place in places if place in paused.in_training], until, report)
             trials.clock += 1
             ending = [p for p in places if p in paused.states and (until is None or paused.has_ended(p))]
             yield from paused.write(ending)
             values = []
-            for candidate, own in zip(group, runs, strict=True):
-                self._note(candidate, own, until, paused)
-                values.append(trials.report(candidate, [self._sweep[self._places[run]] for run in own]))
+            for candidate, stage_runs in zip(group, runs, strict=True):
+                self._note(candidate, stage_runs, until, paused)
+                values.append(trials.report(candidate, [self._sweep[self._places[run]] for run in stage_runs]))
             concluded = []
             for candidate, value in zip(group, values, strict=True):
                 reason = "" if candidate.has_ended else trials.reason_to_leave(candidate, value)
@@ -236,14 +236,14 @@ class PrunedTraining:
 
 def _reporter(paused: PausedRuns, sweep: Sequence[Job], watcher: Watcher) -> Callable[[int], None]:
     """A function that is called with the number of its runs after each epoch of a stack."""
-    started = len(paused.in_training)
-    last = max(job.config.trainer.max_epochs for job in sweep)
-    done = sum(len(state.record.history) for state in paused.states.values())
+    num_runs = len(paused.in_training)
+    max_epochs = max(job.config.trainer.max_epochs for job in sweep)
+    trained_epochs = sum(len(state.record.history) for state in paused.states.values())
 
     def report(runs: int) -> None:
-        nonlocal done
-        done += runs
-        written = started - len(paused.in_training)
-        watcher.progress(ALL_RUNS, max(0.0, min(started, done / last) - written))
+        nonlocal trained_epochs
+        trained_epochs += runs
+        written = num_runs - len(paused.in_training)
+        watcher.progress(ALL_RUNS, max(0.0, min(num_runs, trained_epochs / max_epochs) - written))
 
     return report

@@ -35,8 +35,8 @@ class PrunerEntry:
 
     def options(self, epochs: int, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options of Optuna's class, those that were given before our defaults before Optuna's."""
-        known = inspect.signature(self.kind).parameters.values()
-        return {one.name: one.default for one in known} | self.defaults(epochs) | dict(given)
+        parameters = inspect.signature(self.kind).parameters.values()
+        return {parameter.name: parameter.default for parameter in parameters} | self.defaults(epochs) | dict(given)
 
 
 def _evenly(epochs: int, options: Mapping[str, Any]) -> list[int]:

@@ -67,7 +67,9 @@ def _quasi_random(space: Space, seed: int, first: int, count: int) -> list[dict[
         warnings.simplefilter("ignore", UserWarning)  # about numbers of points that are no power of two
         shares = sequence.random(count).tolist()
     return [
-        space.active({key: search_space.at(share, one) for share, (key, one) in zip(row, pairs, strict=True)})
+        space.active(
+            {key: search_space.at(share, distribution) for share, (key, distribution) in zip(row, pairs, strict=True)}
+        )
         for row in shares
     ]
 
@@ -94,25 +96,25 @@ def sampler(name: str, seed: int, first: int, size: int, *, is_conditional: bool
     return SAMPLERS[name].make(int.from_bytes(digest[:4], "big"), size, is_conditional)
 
 
-def num_trials(name: str, wanted: int | None, space: Space) -> int:
+def num_trials(name: str, requested: int | None, space: Space) -> int:
     """The number of trials: as wanted, by default 100; at most as many as a grid has points.
 
     Raises:
         UserError: a grid over an interval.
     """
     if not SAMPLERS[name].finite:
-        return DEFAULT_TRIALS if wanted is None else wanted
+        return DEFAULT_TRIALS if requested is None else requested
     if space.conditions:
         size = sum(1 for _ in search_space.combinations(space))
     else:
-        size = prod(len(search_space.values(key, one)) for key, one in space.distributions.items())
-    return size if wanted is None else min(wanted, size)
+        size = prod(len(search_space.values(key, distribution)) for key, distribution in space.distributions.items())
+    return size if requested is None else min(requested, size)
 
 
-def batch_size(name: str, wanted: int | None, total: int) -> int:
+def batch_size(name: str, requested: int | None, total: int) -> int:
     """Trials of a generation: by default so many that a sampler that learns does so at least eight times."""
-    if wanted is not None:
-        return wanted
+    if requested is not None:
+        return requested
     return max(1, min(MAX_LEARNING_BATCH, total // 8)) if SAMPLERS[name].learns else DEFAULT_BATCH
 
 
@@ -134,7 +136,9 @@ def check(name: str, space: Space, objectives: list[str]) -> str | None:
         import cmaes  # noqa: F401
     except ImportError:
         raise UserError("sampler=cmaes needs the package cmaes: pip install 'mlpexp[search]'") from None
-    named = [key for key, one in space.distributions.items() if isinstance(one, CategoricalDistribution)]
+    named = [
+        key for key, distribution in space.distributions.items() if isinstance(distribution, CategoricalDistribution)
+    ]
     if len(space.distributions) - len(named) < 2:
         raise UserError(
             "sampler=cmaes needs two numbers at least, as interval or range; hydra.sweeper.sampler=tpe takes any space"

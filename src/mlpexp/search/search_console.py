@@ -28,14 +28,15 @@ SHOWN = 20  # trials of a front
 
 def description(plan: "Plan", done: int = 0) -> str:
     """One line, e.g. `search of 40 trials: 4 generations of 10, sampler tpe, objective val/loss`."""
-    left = max(0, plan.num_trials - done)
-    full, rest = divmod(left, plan.batch_size)
-    generations = f"{full + bool(rest):,} generation{'s' * (full + bool(rest) != 1)}"
-    size = min(plan.batch_size, left)
+    remaining = max(0, plan.num_trials - done)
+    full, last_size = divmod(remaining, plan.batch_size)
+    num_generations = full + bool(last_size)
+    generations = f"{num_generations:,} generation{'s' * (num_generations != 1)}"
+    size = min(plan.batch_size, remaining)
     before = f"{done:,} recorded before, then " if done else ""
-    which = f"objective{'s' * (len(plan.names) != 1)} {', '.join(plan.names)}"
-    sizes = f" of {'up to ' * bool(full and rest)}{size:,}" if left else ""
-    return f"search of {plan.num_trials:,} trials: {before}{generations}{sizes}, sampler {plan.sampler}, {which}"
+    objectives = f"objective{'s' * (len(plan.names) != 1)} {', '.join(plan.names)}"
+    sizes = f" of {'up to ' * bool(full and last_size)}{size:,}" if remaining else ""
+    return f"search of {plan.num_trials:,} trials: {before}{generations}{sizes}, sampler {plan.sampler}, {objectives}"
 
 
 def explanation(plan: "Plan") -> list[str]:
@@ -44,8 +45,8 @@ def explanation(plan: "Plan") -> list[str]:
     lines = [description(plan), *(f"  {space.typed[key]}" for key in space.distributions)]
     if space.repetitions:
         runs = prod(map(len, space.repetitions.values()))
-        each = ", ".join(space.typed[key] for key in space.repetitions)
-        lines.append(f"each trial is the mean of {runs:,} runs: {each}")
+        repetitions = ", ".join(space.typed[key] for key in space.repetitions)
+        lines.append(f"each trial is the mean of {runs:,} runs: {repetitions}")
     if plan.final_seeds:
         lines.append(f"then the best {NUM_FINALISTS} trials with {plan.final_seeds:,} further seeds")
     return [*lines, NOTHING_DONE]
@@ -54,8 +55,8 @@ def explanation(plan: "Plan") -> list[str]:
 def generation(study: optuna.Study, names: Sequence[str], trials: Sequence[FrozenTrial], total: int) -> None:
     """One line, e.g. `trials 51-100 of 500: best val/loss 0.0912, 1 failed`."""
     first, last = trials[0].number + 1, trials[-1].number + 1
-    which = f"trial {first:,}" if first == last else f"trials {first:,}-{last:,}"
-    line = f"{which} of {total:,}: {_best(study, names)}"
+    numbers = f"trial {first:,}" if first == last else f"trials {first:,}-{last:,}"
+    line = f"{numbers} of {total:,}: {_best(study, names)}"
     if failed := sum(PROBLEM in trial.user_attrs for trial in trials):
         line += f", {failed:,} failed"
     say(line)
@@ -70,9 +71,9 @@ def progress(study: optuna.Study, names: Sequence[str], total: int) -> None:
         for trial in trials
     )
     training = sum(not trial.state.is_finished() for trial in trials)
-    parts = [(len(trials) - failed - pruned - training, "trained"), (pruned, "pruned"), (failed, "failed")]
-    parts += [(training, "in training")] if training else []
-    text = ", ".join(f"{count:,} {what}" for count, what in parts if count or what == "pruned")
+    counts = [(len(trials) - failed - pruned - training, "trained"), (pruned, "pruned"), (failed, "failed")]
+    counts += [(training, "in training")] if training else []
+    text = ", ".join(f"{count:,} {label}" for count, label in counts if count or label == "pruned")
     say(f"{len(trials):,} of {total:,} trials: {text}, {_best(study, names)}")
 
 
@@ -98,13 +99,13 @@ def conclude(
         return
     if len(names) == 1:
         best, value = finalists[0] if finalists else (study.best_trial, study.best_value)
-        found: dict[str, object] = {"name": "optuna", "best_params": _typed(space, best), "best_value": value}
+        results: dict[str, object] = {"name": "optuna", "best_params": _typed(space, best), "best_value": value}
         line = f"best of {len(trials):,} trials: number {best.number + 1:,}, {names[0]} {value:.6g}"
         if finalists:
             line += f", the mean with {plan.final_seeds:,} further seeds ({best.value:.6g} without)"
-            found["finalists"] = [
-                {"trial": one.number + 1, "mean": mean, "value": one.value, "params": _typed(space, one)}
-                for one, mean in finalists
+            results["finalists"] = [
+                {"trial": trial.number + 1, "mean": mean, "value": trial.value, "params": _typed(space, trial)}
+                for trial, mean in finalists
             ]
         elif plan.final_seeds:
             say("no trial among the best has a value with all further seeds; the best without is given", error=True)
@@ -115,14 +116,14 @@ def conclude(
             say(f"  its run: {where}")
     else:
         front = sorted(study.best_trials, key=lambda trial: trial.values)
-        found = {
+        results = {
             "name": "optuna",
             "solutions": [{"params": _typed(space, trial), "values": list(trial.values)} for trial in front],
         }
         _front(front, names, space, len(trials))
     if failed:
         say(f"{len(failed):,} of {len(trials):,} trials failed: {_reasons(failed)}", error=True)
-    atomic_files.write(directory / SEARCH_RESULTS, OmegaConf.to_yaml(OmegaConf.create(found)))
+    atomic_files.write(directory / SEARCH_RESULTS, OmegaConf.to_yaml(OmegaConf.create(results)))
 
 
 def _front(front: Sequence[FrozenTrial], names: Sequence[str], space: Space, count: int) -> None:
@@ -151,8 +152,8 @@ def _best(study: optuna.Study, names: Sequence[str]) -> str:
 
 def _reasons(failed: Sequence[FrozenTrial]) -> str:
     reasons = [str(trial.user_attrs.get(PROBLEM, "unknown")) for trial in failed]
-    most = max(set(reasons), key=reasons.count)
-    return f"{most} ({reasons.count(most):,} times)" if reasons.count(most) > 1 else most
+    reason = max(set(reasons), key=reasons.count)
+    return f"{reason} ({reasons.count(reason):,} times)" if reasons.count(reason) > 1 else reason
 
 
 def _typed(space: Space, trial: FrozenTrial) -> dict[str, object]:

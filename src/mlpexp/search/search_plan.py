@@ -67,11 +67,11 @@ class Plan:
             and override.key != "trainer.enable_progress_bar"
         }
         if self.pruning is not None:
-            given = ",".join(f"{key}={value}" for key, value in sorted(self.pruning.given.items()))
-            asked["hydra.sweeper.pruner"] = f"{self.pruning.name} ({given})" if given else self.pruning.name
+            options = ",".join(f"{key}={value}" for key, value in sorted(self.pruning.given.items()))
+            asked["hydra.sweeper.pruner"] = f"{self.pruning.name} ({options})" if options else self.pruning.name
         if self.space.conditions:
             asked["hydra.sweeper.conditions"] = " ".join(
-                f"{key}:{other}={'|'.join(sorted(texts))}" for key, (other, texts) in self.space.conditions.items()
+                f"{key}:{parent}={'|'.join(sorted(texts))}" for key, (parent, texts) in self.space.conditions.items()
             )
         if self.warm_start is not None:
             asked["hydra.sweeper.warm_start"] = self.warm_start
@@ -165,10 +165,10 @@ def _pruning(
     Raises:
         UserError: the trials cannot be compared while they train.
     """
-    given = settings["pruner_options"] or {}
-    if not isinstance(given, Mapping):
+    options = settings["pruner_options"] or {}
+    if not isinstance(options, Mapping):
         raise UserError(
-            f"hydra.sweeper.pruner_options={given} is no mapping; give e.g. "
+            f"hydra.sweeper.pruner_options={options} is no mapping; give e.g. "
             "'hydra.sweeper.pruner_options={n_warmup_steps:3}'"
         )
     if len(names) > 1 or names[0] in objectives.OTHERS:
@@ -182,7 +182,7 @@ def _pruning(
         raise ConfigError(problems)
     epochs = max(cfg.trainer.max_epochs for cfg in configs)
     seeds = prod(map(len, space.repetitions.values()))
-    return pruners.pruning(str(settings["pruner"]), {str(key): one for key, one in given.items()}, epochs, seeds)
+    return pruners.pruning(str(settings["pruner"]), {str(key): value for key, value in options.items()}, epochs, seeds)
 
 
 def _check_values(space: Space, composer: Composer) -> list[Config]:
@@ -191,17 +191,17 @@ def _check_values(space: Space, composer: Composer) -> list[Config]:
     Raises:
         ConfigError: each value that is wrong for all values of the other keys.
     """
-    others = [
-        {key: search_space.at(i / COMPLETIONS, one) for key, one in space.distributions.items()}
+    samples = [
+        {key: search_space.at(i / COMPLETIONS, distribution) for key, distribution in space.distributions.items()}
         for i in range(COMPLETIONS)
     ]
     problems: dict[str, None] = {}
     accepted: list[Config] = []
     for key, distribution in space.distributions.items():
         for value in search_space.bounds(distribution):
-            first: ConfigError | None = None
-            for rest in others:
-                runs = space.runs(space.active(rest | space.activating(key) | {key: value}))
+            first_error: ConfigError | None = None
+            for sample in samples:
+                runs = space.runs(space.active(sample | space.activating(key) | {key: value}))
                 try:
                     composer.compose(specs(runs)[0])
                 except (HydraException, OmegaConfBaseException, ValueError) as error:  # for all values of the others
@@ -211,10 +211,12 @@ def _check_values(space: Space, composer: Composer) -> list[Config]:
                     accepted.append(check(composer, specs(runs))[0].config)
                     break
                 except ConfigError as error:
-                    first = first or error
+                    first_error = first_error or error
             else:
-                assert first is not None
-                problems |= dict.fromkeys(line.split(" (")[0] if len(runs) > 1 else line for line in first.problems)
+                assert first_error is not None
+                problems |= dict.fromkeys(
+                    line.split(" (")[0] if len(runs) > 1 else line for line in first_error.problems
+                )
     if problems:
         raise ConfigError(list(problems))
     return accepted

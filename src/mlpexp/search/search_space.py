@@ -44,24 +44,24 @@ class Space:
         """Whether a key is searched beside these values of the keys before it."""
         if key not in self.conditions:
             return True
-        other, texts = self.conditions[key]
-        return params.get(other) in texts
+        parent, texts = self.conditions[key]
+        return params.get(parent) in texts
 
     def active(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The values without those of keys that are not searched beside the others."""
-        found: dict[str, Any] = {}
+        active: dict[str, Any] = {}
         for key in self.distributions:
-            if key in params and self.is_active(key, found):
-                found[key] = params[key]
-        return found
+            if key in params and self.is_active(key, active):
+                active[key] = params[key]
+        return active
 
     def activating(self, key: str) -> dict[str, Any]:
         """Values of other keys with which this one is searched."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         while key in self.conditions:
             key, texts = self.conditions[key]
-            found[key] = min(texts)
-        return found
+            values[key] = min(texts)
+        return values
 
     def runs(self, params: Mapping[str, Any]) -> Runs:
         """The overrides of each run of a trial; a key without a value keeps its default."""
@@ -99,10 +99,10 @@ def read(overrides: Sequence[Override], seeds: Any = None, first_seed: int = 0) 
             raise UserError(f"hydra.sweeper.seeds={seeds} is out of range: it must be a whole number from 1, e.g. 5")
         if "seed" in by_key and by_key["seed"].is_sweep_override():
             raise UserError(f"hydra.sweeper.seeds={seeds} and {by_key['seed'].input_line}; leave out one of the two")
-        first = by_key["seed"].value() if "seed" in by_key else first_seed
-        if type(first) is not int:
-            raise UserError(f"hydra.sweeper.seeds={seeds} counts from seed={first}, which is no whole number")
-        text = f"seed={first}" if seeds == 1 else f"seed=range({first},{first + seeds})"
+        start = by_key["seed"].value() if "seed" in by_key else first_seed
+        if type(start) is not int:
+            raise UserError(f"hydra.sweeper.seeds={seeds} counts from seed={start}, which is no whole number")
+        text = f"seed={start}" if seeds == 1 else f"seed=range({start},{start + seeds})"
         by_key["seed"] = OverridesParser.create().parse_override(text)
     space = Space(typed={key: str(override.input_line) for key, override in by_key.items()})
     for key, override in by_key.items():
@@ -128,36 +128,38 @@ def with_conditions(space: Space, given: Any) -> Space:
     if not given:
         return space
     example = "e.g. 'hydra.sweeper.conditions={optimizer.momentum:{optimizer.name:sgd}}'"
-    if not isinstance(given, Mapping) or not all(isinstance(one, Mapping) and len(one) == 1 for one in given.values()):
+    if not isinstance(given, Mapping) or not all(
+        isinstance(parents, Mapping) and len(parents) == 1 for parents in given.values()
+    ):
         raise UserError(f"hydra.sweeper.conditions={given} is no mapping of keys to one other key each, {example}")
     by_name = {key.lstrip("+"): key for key in space.distributions}
     conditions: dict[str, tuple[str, frozenset[str]]] = {}
     for name, condition in given.items():
-        ((other, listed),) = condition.items()
-        for key in (name, other):
+        ((parent_name, listed),) = condition.items()
+        for key in (name, parent_name):
             if str(key) not in by_name:
                 raise UserError(f"hydra.sweeper.conditions: {key} is not searched; searched are {', '.join(by_name)}")
-        parent = space.distributions[by_name[str(other)]]
+        parent = space.distributions[by_name[str(parent_name)]]
         if not isinstance(parent, CategoricalDistribution):
             raise UserError(
-                f"hydra.sweeper.conditions: {other} has no single values; list them, e.g. {other}=choice(…)"
+                f"hydra.sweeper.conditions: {parent_name} has no single values; list them, e.g. {parent_name}=choice(…)"
             )
         texts = frozenset(
             map(str, listed if isinstance(listed, Sequence) and not isinstance(listed, str) else [listed])
         )
         if not texts or (unknown := sorted(texts - set(parent.choices))):
             raise UserError(
-                f"hydra.sweeper.conditions: {other}={unknown[0] if texts else '[]'} is not searched; searched are "
-                f"{', '.join(map(str, parent.choices))}"
+                f"hydra.sweeper.conditions: {parent_name}={unknown[0] if texts else '[]'} is not searched; searched "
+                f"are {', '.join(map(str, parent.choices))}"
             )
-        conditions[by_name[str(name)]] = by_name[str(other)], texts
+        conditions[by_name[str(name)]] = by_name[str(parent_name)], texts
     ordered: dict[str, BaseDistribution] = {}
-    left = dict(space.distributions)
-    while left:
-        ready = [key for key in left if key not in conditions or conditions[key][0] in ordered]
+    unordered = dict(space.distributions)
+    while unordered:
+        ready = [key for key in unordered if key not in conditions or conditions[key][0] in ordered]
         if not ready:
-            raise UserError(f"hydra.sweeper.conditions: {' and '.join(left)} depend on each other; leave one out")
-        ordered |= {key: left.pop(key) for key in ready}
+            raise UserError(f"hydra.sweeper.conditions: {' and '.join(unordered)} depend on each other; leave one out")
+        ordered |= {key: unordered.pop(key) for key in ready}
     return replace(space, distributions=ordered, conditions=conditions)
 
 
@@ -270,11 +272,11 @@ def _log(tags: set[str], low: float, typed: str) -> bool:
 def combinations(space: Space) -> Iterator[dict[str, Any]]:
     """Every point of a finite space, the last key fastest, as in a grid sweep; each once."""
     lists = [values(key, distribution) for key, distribution in space.distributions.items()]
-    seen: set[tuple[tuple[str, Any], ...]] = set()
+    yielded: set[tuple[tuple[str, Any], ...]] = set()
     for point in product(*lists):
         params = space.active(dict(zip(space.distributions, point, strict=True)))
         if space.conditions:
-            if (items := tuple(params.items())) in seen:
+            if (items := tuple(params.items())) in yielded:
                 continue
-            seen.add(items)
+            yielded.add(items)
         yield params

@@ -98,10 +98,10 @@ class StudyMirror:
         Raises:
             UserError: it is that of another search.
         """
-        there = self._study.user_attrs.get(SEARCH_ID)
-        if there == search.id and ASKED in self._study.user_attrs:
+        search_id = self._study.user_attrs.get(SEARCH_ID)
+        if search_id == search.id and ASKED in self._study.user_attrs:
             return
-        if self._own is None and there != search.id and (there or self._study.get_trials(deepcopy=False)):
+        if self._own is None and search_id != search.id and (search_id or self._study.get_trials(deepcopy=False)):
             raise UserError(
                 f"hydra.sweeper.storage={self.name} holds the study of another search; give another file or database"
             )
@@ -161,10 +161,10 @@ def load(directory: Path) -> tuple[list[str], optuna.Study] | None:
         names = json.loads(study.user_attrs[ASKED])["objectives"].split(",")
     except (KeyError, ValueError) as error:  # no trial has an outcome yet
         raise DamagedStorage(f"{directory} holds no study of a search ({error})") from error
-    latest = {_number(one): one for one in study.get_trials(deepcopy=False) if VOID not in one.user_attrs}
-    own = optuna.create_study(study_name=STUDY, directions=study.directions)
-    own.add_trials([latest[number] for number in sorted(latest)])
-    return names, own
+    latest = {_number(trial): trial for trial in study.get_trials(deepcopy=False) if VOID not in trial.user_attrs}
+    study_of_search = optuna.create_study(study_name=STUDY, directions=study.directions)
+    study_of_search.add_trials([latest[number] for number in sorted(latest)])
+    return names, study_of_search
 
 
 def _values(trial: FrozenTrial) -> list[float] | None:
@@ -225,8 +225,8 @@ class Journal(BaseJournalBackend):
         new = self._lines[self._written :]
         if not new:
             return
-        there = self._path.stat().st_size if self._path.exists() else 0
-        if there != self._size + self._cut:
+        size_on_disk = self._path.stat().st_size if self._path.exists() else 0
+        if size_on_disk != self._size + self._cut:
             raise UserError(f"{self._path} was changed by another program meanwhile; give each search a separate file")
         if self._cut:
             atomic_files.detach(self._path)
@@ -271,11 +271,11 @@ def _lock(path: Path) -> int:
     return handle
 
 
-def _database(storage: str, own: Path) -> BaseStorage:
-    if storage == "sqlite" and (own.exists() or own.is_symlink()) and not safe_files.is_regular(own, follow=False):
-        raise DamagedStorage(f"{own} is not a regular file")
+def _database(storage: str, path: Path) -> BaseStorage:
+    if storage == "sqlite" and (path.exists() or path.is_symlink()) and not safe_files.is_regular(path, follow=False):
+        raise DamagedStorage(f"{path} is not a regular file")
     try:
-        return RDBStorage(f"sqlite:///{own}" if storage == "sqlite" else storage)
+        return RDBStorage(f"sqlite:///{path}" if storage == "sqlite" else storage)
     except Exception as error:  # of SQLAlchemy, or of the driver that it lacks
         reason = str(error).partition("\n")[0]
         raise DamagedStorage(f"hydra.sweeper.storage={storage} cannot be opened: {reason}") from error

@@ -53,8 +53,8 @@ def read(directory: str | None, space: Space, names: Sequence[str], composer: Co
         return []
     rows = load_results(directory)
     sweep = Path(directory) if Path(directory).is_dir() else None
-    there = sweep_manifest.read(sweep) if sweep else None
-    if there is not None and DIGEST in there.varied:
+    manifest = sweep_manifest.read(sweep) if sweep else None
+    if manifest is not None and DIGEST in manifest.varied:
         raise UserError(
             f"hydra.sweeper.warm_start={directory}: {DIGEST} has several values there; such values cannot be compared"
         )
@@ -67,7 +67,7 @@ def read(directory: str | None, space: Space, names: Sequence[str], composer: Co
             f"hydra.sweeper.warm_start={directory}: its results have no {missing[0]}; choose another objective, or "
             "leave warm_start out"
         )
-    constants = {} if there is None else spelled_out(there)
+    constants = {} if manifest is None else spelled_out(manifest)
     differences = _Differences(space, constants, composer)
     values: dict[tuple[tuple[str, Any], ...], list[list[float]]] = defaultdict(list)
     left_out: Counter[str] = Counter()
@@ -76,7 +76,7 @@ def read(directory: str | None, space: Space, names: Sequence[str], composer: Co
             left_out["without a final value"] += 1
             continue
         overrides = _overrides(sweep, row)
-        if (params := _params(constants | {one.key: one.value for one in overrides}, space)) is None:
+        if (params := _params(constants | {override.key: override.value for override in overrides}, space)) is None:
             left_out[OUTSIDE] += 1
         elif reason := differences.reason(params, overrides):
             left_out[reason] += 1
@@ -90,8 +90,8 @@ def read(directory: str | None, space: Space, names: Sequence[str], composer: Co
             "and all other keys those that they have here"
         )
     known = [
-        Known(params=dict(params), values=[math.fsum(column) / len(of) for column in zip(*of, strict=True)])
-        for params, of in values.items()
+        Known(params=dict(params), values=[math.fsum(column) / len(runs) for column in zip(*runs, strict=True)])
+        for params, runs in values.items()
     ]
     used = sum(map(len, values.values()))
     counted = "1 configuration is" if len(known) == 1 else f"{len(known):,} configurations are"
@@ -194,15 +194,15 @@ def _is_number(value: object) -> bool:
 
 def _params(row: Mapping[str, Any], space: Space) -> Values | None:
     """The searched keys of a run as Optuna's values; None where one is missing or outside of the space."""
-    found: Values = {}
+    params: Values = {}
     for key, distribution in space.distributions.items():
-        if not space.is_active(key, found):
+        if not space.is_active(key, params):
             continue
-        inside = (_inside(value, distribution) for value in _values_of(key.lstrip("+"), row))
-        if (first := next((value for value in inside if value is not None), None)) is None:
+        values_in_space = (_inside(value, distribution) for value in _values_of(key.lstrip("+"), row))
+        if (value_in_space := next((value for value in values_in_space if value is not None), None)) is None:
             return None
-        found[key] = first
-    return found
+        params[key] = value_in_space
+    return params
 
 
 def _values_of(key: str, row: Mapping[str, Any]) -> Iterator[Any]:
