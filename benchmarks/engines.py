@@ -60,14 +60,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two cases, one repetition; writes nothing")
     parser.add_argument("--jax", action="store_true", help="also the JAX program, 1,000 runs")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     digits = load_digits()
     inputs, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
     peak = peak_gflops()
-    loop = median_s(lambda: bare_loop(inputs, labels), 1 if asked.quick else 5)
+    loop = median_s(lambda: bare_loop(inputs, labels), 1 if arguments.quick else 5)
     rows = [
-        measure(*case, inputs, labels, peak, 1 if asked.quick else 5) for case in CASES[: 2 if asked.quick else None]
+        measure(*case, inputs, labels, peak, 1 if arguments.quick else 5)
+        for case in CASES[: 2 if arguments.quick else None]
     ]
     document = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,12 +76,12 @@ def main() -> None:
         "peak_gflops": peak,
         "bare_loop_ms": 1e3 * loop,
         "rows": rows,
-        "trainers": in_their_trainers(inputs, labels, 64 if asked.quick else 1000, 1 if asked.quick else 3),
-        "jax": jax_peer(1000) if asked.jax else earlier_jax(),
+        "trainers": in_their_trainers(inputs, labels, 64 if arguments.quick else 1000, 1 if arguments.quick else 3),
+        "jax": jax_peer(1000) if arguments.jax else earlier_jax(),
     }
     text = markdown(document)
     print(text)
-    if not asked.quick:
+    if not arguments.quick:
         PLACE.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
         PLACE.with_suffix(".md").write_text(text)
 
@@ -95,7 +96,7 @@ def measure(
     peak: float,
     repeats: int,
 ) -> dict[str, Any]:
-    """CPU ms a run of both engines, once their losses agree."""
+    """CPU ms a run of costs engines, once their losses agree."""
     generator = torch.Generator().manual_seed(0)
     shapes = list(pairwise(sizes))
     spec = multilayer_perceptron(sizes[0], sizes[1:-1], sizes[-1], "tanh")
@@ -130,7 +131,7 @@ def measure(
 
 
 def in_their_trainers(inputs: Tensor, labels: Tensor, limit: int, repeats: int) -> dict[str, Any]:
-    """For each engine ms a run, of a clock and of processor, and both of the bare loops around it, as medians.
+    """For each engine ms a run, of a clock and of processor, and costs of the bare loops around it, as medians.
 
     Args:
         limit: of the runs.
@@ -145,19 +146,19 @@ def in_their_trainers(inputs: Tensor, labels: Tensor, limit: int, repeats: int) 
         name: (min(runs, limit), stacks_in_trainer(min(runs, limit), engine=kind, threads=threads))
         for name, (kind, threads, runs) in TRAINERS.items()
     }
-    found: dict[str, list[list[float]]] = {name: [] for name in turns}
+    measured: dict[str, list[list[float]]] = {name: [] for name in turns}
     before = bare()
     for _ in range(repeats):
         for name, (runs, turn) in turns.items():
             spent, after = turn(), bare()
             loops = [(a + b) / 2 for a, b in zip(before, after, strict=True)]
             ms = [1e3 * spent.wall_s / runs, 1e3 * spent.cpu_s / runs]
-            found[name].append([*ms, loops[0] / ms[0] * 1e3, loops[1] / ms[1] * 1e3])
+            measured[name].append([*ms, loops[0] / ms[0] * 1e3, loops[1] / ms[1] * 1e3])
             before = after
     keys = ("wall_ms", "cpu_ms", "times_faster", "times_less_processor")
     return {
         name: {"runs": turns[name][0]} | dict(zip(keys, map(statistics.median, zip(*rows, strict=True)), strict=True))
-        for name, rows in found.items()
+        for name, rows in measured.items()
     }
 
 
@@ -190,16 +191,16 @@ def peak_gflops() -> float:
 
 
 def jax_peer(runs: int) -> dict[str, Any]:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks/jax_peer.py"), str(runs)], capture_output=True, text=True, check=True
     )
-    return {"runs": runs, "date": datetime.now(UTC).isoformat(timespec="seconds"), **json.loads(done.stdout)}
+    return {"runs": runs, "date": datetime.now(UTC).isoformat(timespec="seconds"), **json.loads(process.stdout)}
 
 
 def earlier_jax() -> dict[str, Any] | None:
     """What was measured last."""
-    kept = PLACE.with_suffix(".json")
-    earlier = json.loads(kept.read_text()) if kept.exists() else {}
+    path = PLACE.with_suffix(".json")
+    earlier = json.loads(path.read_text()) if path.exists() else {}
     return earlier.get("jax") and {"date": earlier["date"], **earlier["jax"]}
 
 
@@ -219,14 +220,14 @@ def markdown(document: dict[str, Any]) -> str:
     for row in document["rows"]:
         sizes = row["sizes"]
         shape = "-".join(map(str, sizes)) if len(sizes) < 8 else f"{sizes[0]}-{len(sizes) - 2} x {sizes[1]}-{sizes[-1]}"
-        both = {name: (row[f"{name}_train_ms"], row[f"{name}_evaluate_ms"]) for name in ("torch", "compiled")}
+        costs = {name: (row[f"{name}_train_ms"], row[f"{name}_evaluate_ms"]) for name in ("torch", "compiled")}
         text += line(
             [
                 shape,
                 row["optimizer"],
                 row["batch"],
-                *(f"{train:.2f} + {evaluate:.2f}" for train, evaluate in both.values()),
-                f"{sum(both['torch']) / sum(both['compiled']):.1f}",
+                *(f"{train:.2f} + {evaluate:.2f}" for train, evaluate in costs.values()),
+                f"{sum(costs['torch']) / sum(costs['compiled']):.1f}",
                 f"{row['gflops']:.0f}",
                 f"{row['share_of_peak']:.0%}",
             ]

@@ -48,29 +48,29 @@ def main(repeats: int, epochs: int) -> None:
     for name, grid in GRIDS.items():
         # as many epochs on both sides
         settings = {"random_state": 0, "max_iter": epochs, "n_iter_no_change": epochs, **SETTINGS[name]}
-        ours = mlpexp.StackedSearchCV(mlpexp.MLPClassifier(**settings), grid, cv=splits, refit=False, n_jobs=JOBS)
+        stacked = mlpexp.StackedSearchCV(mlpexp.MLPClassifier(**settings), grid, cv=splits, refit=False, n_jobs=JOBS)
         network = neural_network.MLPClassifier(**settings)
-        theirs = GridSearchCV(network, grid, cv=splits, refit=False, n_jobs=JOBS)
-        first = {key: values[:1] for key, values in grid.items()}
-        for search in (ours, theirs):  # what is compiled, and the workers that are started, once
+        peer = GridSearchCV(network, grid, cv=splits, refit=False, n_jobs=JOBS)
+        small_grid = {key: values[:1] for key, values in grid.items()}
+        for search in (stacked, peer):  # what is compiled, and the workers that are started, once
             kind = type(search)
-            kind(search.estimator.set_params(max_iter=1), first, cv=splits[:2], refit=False, n_jobs=JOBS).fit(X, y)
+            kind(search.estimator.set_params(max_iter=1), small_grid, cv=splits[:2], refit=False, n_jobs=JOBS).fit(X, y)
             search.estimator.set_params(max_iter=epochs)
         seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
         for _ in range(repeats):
-            for side, search in (("ours", ours), ("theirs", theirs)):
+            for side, search in (("ours", stacked), ("theirs", peer)):
                 started = time.perf_counter()
                 search.fit(X, y)
                 seconds[side].append(time.perf_counter() - started)
-        scores = [search.cv_results_["mean_test_score"] for search in (ours, theirs)]
-        mine, other = (statistics.median(values) for values in seconds.values())
+        scores = [search.cv_results_["mean_test_score"] for search in (stacked, peer)]
+        stacked_s, peer_s = (statistics.median(values) for values in seconds.values())
         print(
-            f"{name}: {len(scores[0])} candidates x {FOLDS} folds, {epochs} epochs: StackedSearchCV {mine:.2f} s, "
-            f"GridSearchCV {other:.2f} s, {other / mine:.1f} times faster, wanted {WANTED}; mean accuracies "
+            f"{name}: {len(scores[0])} candidates x {FOLDS} folds, {epochs} epochs: StackedSearchCV {stacked_s:.2f} s, "
+            f"GridSearchCV {peer_s:.2f} s, {peer_s / stacked_s:.1f} times faster, wanted {WANTED}; mean accuracies "
             f"{scores[0].mean():.4f} and {scores[1].mean():.4f}, best {scores[0].max():.4f} and {scores[1].max():.4f}, "
             f"largest difference {np.abs(scores[0] - scores[1]).max():.4f}"
         )
 
 
 if __name__ == "__main__":
-    main(*(int(given) for given in [*sys.argv[1:3], *("3", "50")[len(sys.argv) - 1 :]]))
+    main(*(int(argument) for argument in [*sys.argv[1:3], *("3", "50")[len(sys.argv) - 1 :]]))

@@ -36,7 +36,7 @@ TOLERANCE = 1e-4  # of a mean loss after ten epochs, relative
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--whole", action="store_true", help="also whole processes of 10,000 runs, some minutes")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("torch finds no CUDA device here; run this on a machine with one")
     device = torch.device("cuda")
@@ -51,7 +51,7 @@ def main() -> None:
     print("\nms a run for ten epochs\n\n| shape | runs | step by step | captured | evaluation |\n|---|---|---|---|---|")
     for sizes in SHAPES:
         for runs in RUNS:
-            cells = [f"{one:.4f}" for one in measure(sizes, runs, inputs.to(device), labels.to(device))]
+            cells = [f"{ms:.4f}" for ms in measure(sizes, runs, inputs.to(device), labels.to(device))]
             print(f"| {'-'.join(map(str, sizes))} | {runs:,} | {' | '.join(cells)} |", flush=True)
     print(
         "\nin its Trainer, with evaluation of all samples\n\n"
@@ -63,7 +63,7 @@ def main() -> None:
             f"| {runs:,} | {accelerator} | {1e3 * spent.wall_s / runs:.3f} | {1e3 * spent.cpu_s / runs:.3f} |",
             flush=True,
         )
-    if asked.whole:
+    if arguments.whole:
         print("\n| whole process, record=table | seconds | of processor |\n|---|---|---|")
         for runs in (2, 10_000):
             command = [sys.executable, str(ROOT / "scripts/train.py"), "-m", f"seed=range({runs})", "record=table"]
@@ -98,24 +98,24 @@ def compare(
     """For every entry: how far the losses of the last of ten epochs are from the CPU's, and why none was captured."""
     cases = [(name, "sgd") for name in ACTIVATIONS]
     cases += [("tanh", name) for name, rule in OPTIMIZERS.items() if rule.trains_alone is None and name != "sgd"]
-    found = []
+    rows = []
     for activation, optimizer in cases:
         sizes = (inputs.shape[1], 16, 12, int(labels.max()) + 1)
         cpu = Engine(**stack(sizes, runs, activation, optimizer, torch.device("cpu")))
         gpu = CapturedEngine(graphs=graphs, **stack(sizes, runs, activation, optimizer, device))
         rates = torch.full((runs,), 0.05 if optimizer == "sgd" else 0.001, dtype=torch.float64)
-        there = inputs.to(device), labels.to(device)
+        on_device = inputs.to(device), labels.to(device)
         for epoch in range(EPOCHS):
             order = orders(len(inputs), runs, epoch)
             cpu.train_epoch(Epoch(inputs, labels, order, 32, rates))
-            gpu.train_epoch(Epoch(*there, order.to(device), 32, rates.to(device)))
+            gpu.train_epoch(Epoch(*on_device, order.to(device), 32, rates.to(device)))
         losses = [
             engine.evaluate(*data).losses.double().mean(1).cpu()
-            for engine, data in ((cpu, (inputs, labels)), (gpu, there))
+            for engine, data in ((cpu, (inputs, labels)), (gpu, on_device))
         ]
         apart = float((losses[1] / losses[0] - 1).abs().max())
-        found.append((activation if optimizer == "sgd" else optimizer, apart, gpu.plain_reason))
-    return found
+        rows.append((activation if optimizer == "sgd" else optimizer, apart, gpu.plain_reason))
+    return rows
 
 
 def measure(sizes: Sequence[int], runs: int, inputs: Tensor, labels: Tensor) -> list[float]:

@@ -51,45 +51,46 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small form, in half a minute; writes nothing")
     parser.add_argument("--candidates", type=int, help="of the race that is timed")
     parser.add_argument("--pool", type=int, help="candidates that are trained to the end")
-    asked = parser.parse_args()
-    size = QUICK if asked.quick else Size()
-    size = size._replace(candidates=asked.candidates or size.candidates, pool=asked.pool or size.pool)
+    arguments = parser.parse_args()
+    size = QUICK if arguments.quick else Size()
+    size = size._replace(candidates=arguments.candidates or size.candidates, pool=arguments.pool or size.pool)
     document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), "size": size._asdict()}
     document |= measure(size)
     table = markdown(document)
     print(table)
-    if not asked.quick:
-        place = Path(__file__)
-        place.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-        place.with_suffix(".md").write_text(table)
+    if not arguments.quick:
+        path = Path(__file__)
+        path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+        path.with_suffix(".md").write_text(table)
 
 
 def measure(size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as empty:
-        place = Path(empty)
-        timed, rest = grid(size.candidates), size.pool - size.candidates
-        full = sweep(place, "full", size, timed)
-        halved = sweep(place, "halved", size, timed, f"halving.rungs=[{','.join(map(str, size.rungs))}]")
-        curves = read(place / "full")
-        check(place, size, curves)
-        if rest > 0:
-            sweep(place, "rest", size, grid(rest, first_seed=1), "tracking.tensorboard=false")
-            curves |= read(place / "rest")
+        directory = Path(empty)
+        timed, remaining = grid(size.candidates), size.pool - size.candidates
+        full = sweep(directory, "full", size, timed)
+        halved = sweep(directory, "halved", size, timed, f"halving.rungs=[{','.join(map(str, size.rungs))}]")
+        curves = read(directory / "full")
+        check(directory, size, curves)
+        if remaining > 0:
+            sweep(directory, "rest", size, grid(remaining, first_seed=1), "tracking.tensorboard=false")
+            curves |= read(directory / "rest")
         pool = list(curves.values())
-        training = [sum(row["seconds"] for row in load_results(place / name)) for name in ("full", "halved")]
-    dice = random.Random(0)
-    kept, regret = 0, []
+        training = [sum(row["seconds"] for row in load_results(directory / name)) for name in ("full", "halved")]
+    generator = random.Random(0)
+    num_kept, regret = 0, []
     for _ in range(size.repetitions):
-        drawn = dice.sample(pool, size.candidates)
-        ends = sorted(min(curve) for curve in drawn)
-        found = min(min(drawn[i]) for i in race(drawn, size.rungs))
-        kept += found <= ends[max(0, math.ceil(TOP * len(ends)) - 1)]
-        regret.append(found - ends[0])
+        sample = generator.sample(pool, size.candidates)
+        ends = sorted(min(curve) for curve in sample)
+        best = min(min(sample[i]) for i in race(sample, size.rungs))
+        num_kept += best <= ends[max(0, math.ceil(TOP * len(ends)) - 1)]
+        regret.append(best - ends[0])
     return {
         "full": full._asdict(), "halved": halved._asdict(),
         "share_wall": halved.wall_s / full.wall_s, "share_cpu": halved.cpu_s / full.cpu_s,
         "full_training_s": training[0], "halved_training_s": training[1], "share_training": training[1] / training[0],
-        "pool": len(pool), "kept": kept, "repetitions": size.repetitions, "median_regret": statistics.median(regret),
+        "pool": len(pool), "kept": num_kept, "repetitions": size.repetitions,
+        "median_regret": statistics.median(regret),
     }  # fmt: skip
 
 
@@ -97,11 +98,11 @@ def grid(count: int, first_seed: int = 0) -> list[str]:
     """Overrides of a grid of `count` candidates: three architecture keys, and learning rates on a logarithmic scale."""
     shapes = [DEPTHS, WIDTHS, ACTIVATIONS] if count >= 54 else [(1,), (16,), ("tanh",)]
     rates = -(-count // math.prod(map(len, shapes)))
-    chosen = [f"{10 ** (-3 + 3.3 * (i + 0.5 * (first_seed % 2)) / rates):.5g}" for i in range(rates)]
+    learning_rates = [f"{10 ** (-3 + 3.3 * (i + 0.5 * (first_seed % 2)) / rates):.5g}" for i in range(rates)]
     depths, widths, activations = (",".join(map(str, values)) for values in shapes)
     return [
         f"seed={first_seed}", f"model.depth={depths}", f"model.width={widths}", f"model.activation={activations}",
-        f"optimizer.lr={','.join(chosen)}",
+        f"optimizer.lr={','.join(learning_rates)}",
     ]  # fmt: skip
 
 
@@ -113,39 +114,39 @@ def sweep(place: Path, name: str, size: Size, overrides: Sequence[str], *more: s
 
 def read(directory: Path) -> dict[str, list[float]]:
     """The validation losses of each run, epoch by epoch; infinite where it is no number."""
-    found = {}
+    curves = {}
     for path in sorted(directory.glob("*/metrics.csv")):
         with path.open(newline="") as file:
             values = [float(row["val/loss"]) for row in csv.DictReader(file)]
-        found[f"{directory.name}/{path.parent.name}"] = [v if math.isfinite(v) else math.inf for v in values]
-    return found
+        curves[f"{directory.name}/{path.parent.name}"] = [v if math.isfinite(v) else math.inf for v in values]
+    return curves
 
 
 def race(curves: Sequence[Sequence[float]], rungs: Sequence[int]) -> list[int]:
     """Who survives all rungs, by the curves of all."""
-    going = list(range(len(curves)))
+    survivors = list(range(len(curves)))
     for rung in rungs:
-        going = sorted(going, key=lambda i: min(curves[i][:rung]))[: -(-len(going) // FACTOR)]
-    return going
+        survivors = sorted(survivors, key=lambda i: min(curves[i][:rung]))[: -(-len(survivors) // FACTOR)]
+    return survivors
 
 
 def check(place: Path, size: Size, curves: dict[str, list[float]]) -> None:
     """The race that was run is the one that the curves tell of, with the same numbers."""
     names = sorted(curves, key=lambda name: int(name.rpartition("/")[2]))
-    told = {int(names[i].rpartition("/")[2]) for i in race([curves[name] for name in names], size.rungs)}
-    found = {row["run"] for row in load_results(place / "halved") if row["epochs"] == size.epochs}
-    if found != told:
-        raise SystemExit(f"the race kept {sorted(found)}, the curves say {sorted(told)}")
-    for run in sorted(found):
-        full, halved = (place / part / str(run) / "metrics.csv" for part in ("full", "halved"))
+    expected = {int(names[i].rpartition("/")[2]) for i in race([curves[name] for name in names], size.rungs)}
+    trained = {row["run"] for row in load_results(place / "halved") if row["epochs"] == size.epochs}
+    if trained != expected:
+        raise SystemExit(f"the race kept {sorted(trained)}, the curves say {sorted(expected)}")
+    for run in sorted(trained):
+        full, halved = (place / sweep_name / str(run) / "metrics.csv" for sweep_name in ("full", "halved"))
         if full.read_bytes() != halved.read_bytes():
             raise SystemExit(f"run {run} has other numbers in the race than without rivals")
 
 
 def markdown(document: dict[str, Any]) -> str:
     size, full, halved = document["size"], document["full"], document["halved"]
-    met = "met" if max(document["share_wall"], document["share_cpu"]) <= SHARE_TARGET else "missed"
-    kept = "met" if document["kept"] >= KEPT_TARGET * document["repetitions"] / 20 else "missed"
+    time_verdict = "met" if max(document["share_wall"], document["share_cpu"]) <= SHARE_TARGET else "missed"
+    kept_verdict = "met" if document["kept"] >= KEPT_TARGET * document["repetitions"] / 20 else "missed"
     hardware = document["hardware"]
     return "\n".join([
         "# Successive halving against training all to the end", "",
@@ -157,12 +158,12 @@ def markdown(document: dict[str, Any]) -> str:
         f"| all to the end | {full['wall_s']:.1f} | {full['cpu_s']:.1f} | {full['peak_mib']:.0f} |",
         f"| halving | {halved['wall_s']:.1f} | {halved['cpu_s']:.1f} | {halved['peak_mib']:.0f} |",
         f"| share | {document['share_wall']:.3f} | {document['share_cpu']:.3f} | |", "",
-        f"Target: at most {SHARE_TARGET} of the time: {met}. Of the training alone (the sum of `seconds` in "
+        f"Target: at most {SHARE_TARGET} of the time: {time_verdict}. Of the training alone (the sum of `seconds` in "
         f"results.csv, without start-up and files, which both have): {document['halved_training_s']:.1f} of "
         f"{document['full_training_s']:.1f} s, a share of {document['share_training']:.3f}; in epochs it is 1/9.", "",
         "Both in one process; an ordinary sweep of this length would use all cores by itself, a race uses one.", "",
         f"A candidate of the true top 1 % was kept in {document['kept']} of {document['repetitions']} repetitions "
-        f"(target {KEPT_TARGET} of 20: {kept}), each of {size['candidates']:,} candidates drawn from a pool of "
+        f"(target {KEPT_TARGET} of 20: {kept_verdict}), each of {size['candidates']:,} candidates drawn from a pool of "
         f"{document['pool']:,}.", f"Median loss given away beside the best: {document['median_regret']:.4f} nats.", "",
     ])  # fmt: skip
 

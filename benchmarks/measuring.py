@@ -44,12 +44,12 @@ def spend(command: Sequence[str], directory: Path | None = None) -> Spent:
     started = time.perf_counter()
     with subprocess.Popen(list(command), cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        said = process.stderr.read()
+        errors = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     elapsed = time.perf_counter() - started
     if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said.decode()}")
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{errors.decode()}")
     return Spent(elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -64,8 +64,8 @@ def stacks_in_trainer(runs: int, *, epochs: int = 10, **settings: Any) -> Callab
     plain["trainer"]["accelerator"] = settings.get("accelerator", "cpu")
     plain["stack"] |= {key: value for key, value in settings.items() if key != "accelerator"}
     plain["tracking"] |= {"figures": False, "diagnostics": False}
-    first = with_engine(checks.parse(plain))
-    configs = [replace(first, seed=seed) for seed in range(runs)]  # which share their parts, as those of a sweep do
+    default = with_engine(checks.parse(plain))
+    configs = [replace(default, seed=seed) for seed in range(runs)]  # which share their parts, as those of a sweep do
     data = [datasets.prepare(cfg.data) for cfg in configs]
 
     def train(members: Sequence[int]) -> None:
@@ -103,11 +103,11 @@ def bare_loop(
     """
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
-    below = inputs.shape[1]
+    inputs_of_layer = inputs.shape[1]
     for width in widths:
-        layers += [nn.Linear(below, width), activation()]
-        below = width
-    network = nn.Sequential(*layers, nn.Linear(below, 10))
+        layers += [nn.Linear(inputs_of_layer, width), activation()]
+        inputs_of_layer = width
+    network = nn.Sequential(*layers, nn.Linear(inputs_of_layer, 10))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     curve = []
     for epoch in range(epochs):
@@ -125,15 +125,15 @@ def bare_loop(
     return curve
 
 
-def close(one: Curve, other: Curve, tolerance: float = 1e-6) -> bool:
+def close(curve: Curve, reference: Curve, tolerance: float = 1e-6) -> bool:
     """Whether two trainings have the same losses and accuracies, but for rounding in their averages.
 
     Args:
         tolerance: of a number; larger where the two have other roundings within.
     """
-    return len(one) == len(other) and all(
+    return len(curve) == len(reference) and all(
         abs(a - b) <= tolerance
-        for pair, partner in zip(one, other, strict=True)
+        for pair, partner in zip(curve, reference, strict=True)
         for a, b in zip(pair, partner, strict=True)
     )
 

@@ -117,20 +117,20 @@ def main() -> None:
     parser.add_argument(
         "--problems", nargs="+", help="of digits, wine, breast_cancer, csv_iris, csv_diabetes, csv_anes96; default: all"
     )
-    asked = parser.parse_args()
-    repetitions = {12: 2} if asked.quick else REPETITIONS
-    repetitions = {budget: repetitions.get(budget, 20) for budget in asked.budgets or repetitions}
-    if asked.repetitions:
-        repetitions = dict.fromkeys(repetitions, asked.repetitions)
-    writes = not asked.quick and not asked.batch_size
+    arguments = parser.parse_args()
+    repetitions = {12: 2} if arguments.quick else REPETITIONS
+    repetitions = {budget: repetitions.get(budget, 20) for budget in arguments.budgets or repetitions}
+    if arguments.repetitions:
+        repetitions = dict.fromkeys(repetitions, arguments.repetitions)
+    writes = not arguments.quick and not arguments.batch_size
     samplers.silence_optuna()
     torch.set_num_threads(1)
     document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), "repetitions": repetitions}
     with tempfile.TemporaryDirectory() as directory, quiet():
         problems = _problems(Path(directory))
-        names = asked.problems or (["wine"] if asked.quick else list(problems))
+        names = arguments.problems or (["wine"] if arguments.quick else list(problems))
         document["scores"] = {name: {kind: {} for kind, _, _ in KINDS} for name in names}
-        if asked.continues:
+        if arguments.continues:
             earlier = json.loads(Path(__file__).with_suffix(".json").read_text())
             document |= {"least_of_2000": earlier.get("least_of_2000", {})}
             document["scores"] |= {
@@ -144,22 +144,24 @@ def main() -> None:
                 if "again" in cells.get(str(budget), {}) or (seeds > 1 and budget > MAX_TRIALS_OF_SEVERAL_SEEDS):
                     continue
                 started = time.process_time()
-                own = count if seeds == 1 else min(count, REPETITIONS_OF_SEVERAL_SEEDS)
-                searches = random[name].first(own) if kind == "random" else Searches(sampler, own, seeds)
-                searches.extend(problems[name], budget, asked.batch_size)
+                num_searches = count if seeds == 1 else min(count, REPETITIONS_OF_SEVERAL_SEEDS)
+                searches = (
+                    random[name].first(num_searches) if kind == "random" else Searches(sampler, num_searches, seeds)
+                )
+                searches.extend(problems[name], budget, arguments.batch_size)
                 cells[str(budget)] = _scores(problems[name], searches)
-                shown = ", ".join(f"{score} {statistics.fmean(of):.5f}" for score, of in cells[str(budget)].items())
+                means = ", ".join(f"{score} {statistics.fmean(of):.5f}" for score, of in cells[str(budget)].items())
                 spent = time.process_time() - started
-                print(f"{name}, {kind}, {budget} trials: {shown}, {spent:.0f} s of CPU", flush=True)
+                print(f"{name}, {kind}, {budget} trials: {means}, {spent:.0f} s of CPU", flush=True)
             if writes:  # after each, since the whole takes an hour on a busy machine
                 _write(document)
         if writes:
-            least = document.setdefault("least_of_2000", {})
-            for name in problems if asked.continues else names:
-                if name not in least:
+            least_losses = document.setdefault("least_of_2000", {})
+            for name in problems if arguments.continues else names:
+                if name not in least_losses:
                     many = Searches("random", 1)
                     many.extend(problems[name], 2000, 2000)
-                    least[name] = many.studies[0].best_value
+                    least_losses[name] = many.studies[0].best_value
             _write(document)
     print(markdown(document))
 
@@ -212,8 +214,8 @@ class Searches:
             trials = [trial for seed in range(len(self.studies)) for trial in self._ask(seed, batch, count)]
             runs = [_config(problem, trial.params, seed) for trial in trials for seed in range(self.seeds)]
             measured = iter(_measured(runs))
-            for place, trial in enumerate(trials):
-                study = self.studies[place // count]
+            for number, trial in enumerate(trials):
+                study = self.studies[number // count]
                 value = statistics.fmean(next(measured)[0] for _ in range(self.seeds))
                 if math.isfinite(value):
                     study.tell(trial, value)
@@ -231,19 +233,23 @@ def _scores(problem: dict[str, Any], searches: Searches) -> dict[str, list[float
     """Each score of each repetition."""
     best = [best_trials(study) for study in searches.studies]
     scores: dict[str, list[float]] = {"found": [study.best_value for study in searches.studies]}
-    chosen = {"again": [own[0] for own in best]}
+    selected = {"again": [finalists[0] for finalists in best]}
     if searches.seeds == 1:
-        final = iter(_measured([_config(problem, t.params, seed) for own in best for t in own for seed in FINAL_SEEDS]))
-        sums = [[trial.value + sum(next(final)[0] for _ in FINAL_SEEDS) for trial in own] for own in best]
-        chosen["final"] = [own[values.index(min(values))] for own, values in zip(best, sums, strict=True)]
-    for kind, trials in chosen.items():
-        again = _measured([_config(problem, trial.params, seed) for trial in trials for seed in CHECKED_SEEDS])
-        worst = max(value for value, _ in again if math.isfinite(value))
+        final = iter(
+            _measured(
+                [_config(problem, t.params, seed) for finalists in best for t in finalists for seed in FINAL_SEEDS]
+            )
+        )
+        sums = [[trial.value + sum(next(final)[0] for _ in FINAL_SEEDS) for trial in finalists] for finalists in best]
+        selected["final"] = [finalists[values.index(min(values))] for finalists, values in zip(best, sums, strict=True)]
+    for kind, trials in selected.items():
+        outcomes = _measured([_config(problem, trial.params, seed) for trial in trials for seed in CHECKED_SEEDS])
+        worst = max(value for value, _ in outcomes if math.isfinite(value))
         count = len(CHECKED_SEEDS)
-        runs = [again[i : i + count] for i in range(0, len(again), count)]
-        scores[kind] = [statistics.fmean(min(value, worst) for value, _ in own) for own in runs]
-        if not math.isnan(again[0][1]):
-            scores[f"{kind}_acc"] = [statistics.fmean(accuracy for _, accuracy in own) for own in runs]
+        runs = [outcomes[i : i + count] for i in range(0, len(outcomes), count)]
+        scores[kind] = [statistics.fmean(min(value, worst) for value, _ in finalists) for finalists in runs]
+        if not math.isnan(outcomes[0][1]):
+            scores[f"{kind}_acc"] = [statistics.fmean(accuracy for _, accuracy in finalists) for finalists in runs]
     return scores
 
 
@@ -251,10 +257,10 @@ def _config(problem: dict[str, Any], params: dict[str, Any], seed: int) -> Confi
     plain = copy.deepcopy(schema.defaults())
     for key, value in {**FIXED, **problem, **params, "seed": seed}.items():
         node: Any = plain
-        *path, last = key.split(".")
-        for part in path:
-            node = node[part]
-        node[last] = value
+        *path, name = key.split(".")
+        for group in path:
+            node = node[group]
+        node[name] = value
     return with_engine(checks.parse(plain))
 
 
@@ -262,14 +268,14 @@ def _measured(configs: Sequence[Config]) -> list[tuple[float, float]]:
     """The least `val/loss` of each run over its epochs, infinite where it diverged; and `val/acc` in that epoch, NaN in
     a regression."""
     data = [datasets.prepare(cfg.data) for cfg in configs]
-    found = [(math.inf, 0.0)] * len(configs)
+    outcomes = [(math.inf, 0.0)] * len(configs)
     for stack in plan(configs, data).stacks:
         module: StackModule = train_stack([configs[run] for run in stack.runs], [data[run] for run in stack.runs])
         for run, record in zip(stack.runs, module.records, strict=True):
             best = min(record.history, key=lambda row: row["val/loss"])
             if math.isfinite(record.history[-1]["val/loss"]):
-                found[run] = record.progress.best_value, best.get("val/acc", math.nan)
-    return found
+                outcomes[run] = record.progress.best_value, best.get("val/acc", math.nan)
+    return outcomes
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -288,9 +294,9 @@ def markdown(document: dict[str, Any]) -> str:
             f"The values at 300 trials were measured on {earlier['date'][:10]}, with equal samplers and seeds. The",
             "random trials of that day were others after the first 40; at 100 they gave p = 0.29 on csv_diabetes.",
         ]
-    if least := document.get("least_of_2000"):
-        each = ", ".join(f"{name} {value:.5g}" for name, value in least.items())
-        lines += ["", f"The least `val/loss` of 2,000 random trials, one search each: {each}."]
+    if least_losses := document.get("least_of_2000"):
+        values = ", ".join(f"{name} {value:.5g}" for name, value in least_losses.items())
+        lines += ["", f"The least `val/loss` of 2,000 random trials, one search each: {values}."]
     for comparison in COMPARISONS:
         names = [f"{kind}: {score}" for kind, score in (comparison.first, comparison.second)]
         lines += [
@@ -317,7 +323,7 @@ def _row(name: str, budget: str, first: Sequence[float], second: Sequence[float]
         error = statistics.stdev(differences) / math.sqrt(len(differences))
         half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
     p = float(stats.wilcoxon(differences).pvalue) if any(differences) else 1.0
-    better = sum(one > 0 if is_more_better else one < 0 for one in differences)
+    better = sum(difference > 0 if is_more_better else difference < 0 for difference in differences)
     equal = f", {differences.count(0.0)} equal" if 0.0 in differences else ""
     return (
         f"| {name} | {budget} | {statistics.fmean(first):.5g} | {statistics.fmean(second):.5g} "

@@ -38,13 +38,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9, help="of the training on both sides")
     parser.add_argument("--processes", type=int, default=5, help="of the whole commands on both sides")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
-    measured = {"fit": fit(asked.repeats), "process": process(asked.processes)}
+    measured = {"fit": fit(arguments.repeats), "process": process(arguments.processes)}
     document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), **measured}
-    place = Path(__file__).with_suffix(".json")
-    place.write_text(json.dumps(document, indent=2) + "\n")
-    print(f"written to {place}")
+    path = Path(__file__).with_suffix(".json")
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"written to {path}")
 
 
 def fit(repeats: int) -> dict[str, Any]:
@@ -68,14 +68,14 @@ def fit(repeats: int) -> dict[str, Any]:
 
     bare = [bare_loop(inputs, labels)]  # also a warm-up
     ours()
-    found = alternate({"bare_loop": theirs, "fit": ours}, repeats)
-    ratio = found["fit"]["median"] / found["bare_loop"]["median"]
-    least = found["fit"]["min"] / found["bare_loop"]["min"]
-    print(f"bare loop   {line(found['bare_loop'])}")
-    print(f"fit         {line(found['fit'])}")
+    seconds_of = alternate({"bare_loop": theirs, "fit": ours}, repeats)
+    ratio = seconds_of["fit"]["median"] / seconds_of["bare_loop"]["median"]
+    ratio_of_minima = seconds_of["fit"]["min"] / seconds_of["bare_loop"]["min"]
+    print(f"bare loop   {line(seconds_of['bare_loop'])}")
+    print(f"fit         {line(seconds_of['fit'])}")
     reached = word(ratio <= FIT_TARGET)
-    print(f"fit : bare loop = {ratio:.2f} (of the minima {least:.2f}), at most {FIT_TARGET:g}: {reached}")
-    return found | {"ratio": ratio, "ratio_of_minima": least, "target": FIT_TARGET}
+    print(f"fit : bare loop = {ratio:.2f} (of the minima {ratio_of_minima:.2f}), at most {FIT_TARGET:g}: {reached}")
+    return seconds_of | {"ratio": ratio, "ratio_of_minima": ratio_of_minima, "target": FIT_TARGET}
 
 
 def run(cfg: Config) -> tuple[list[tuple[float, float]], float]:
@@ -92,22 +92,22 @@ def process(repeats: int) -> dict[str, Any]:
     train = [sys.executable, str(ROOT / "scripts/train.py")]
     commands = {"imports": [sys.executable, "-c", IMPORTS], "command": train}
     walls = {name: partial(wall, command) for name, command in commands.items()}
-    found = alternate(walls, repeats)
+    seconds_of = alternate(walls, repeats)
     # processor time hardly depends on who else is busy
     cpu = {name: statistics.median(spend(command).cpu_s for _ in range(3)) for name, command in commands.items()}
-    more = found["command"]["median"] - found["imports"]["median"]
-    least = found["command"]["min"] - found["imports"]["min"]
+    more = seconds_of["command"]["median"] - seconds_of["imports"]["median"]
+    of_minima = seconds_of["command"]["min"] - seconds_of["imports"]["min"]
     more_cpu = cpu["command"] - cpu["imports"]
-    print(f"imports     {line(found['imports'])}, {cpu['imports']:.2f} s of processor")
-    print(f"command     {line(found['command'])}, {cpu['command']:.2f} s of processor")
+    print(f"imports     {line(seconds_of['imports'])}, {cpu['imports']:.2f} s of processor")
+    print(f"command     {line(seconds_of['command'])}, {cpu['command']:.2f} s of processor")
     print(
-        f"command - imports = {more:.2f} s (of the minima {least:.2f}, of processor time {more_cpu:.2f}), "
+        f"command - imports = {more:.2f} s (of the minima {of_minima:.2f}, of processor time {more_cpu:.2f}), "
         f"at most {PROCESS_TARGET_S:g}: {word(more <= PROCESS_TARGET_S)}"
     )
-    return found | {
+    return seconds_of | {
         "cpu": cpu,
         "difference_s": more,
-        "difference_of_minima_s": least,
+        "difference_of_minima_s": of_minima,
         "difference_cpu_s": more_cpu,
         "target_s": PROCESS_TARGET_S,
     }
@@ -123,7 +123,10 @@ def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
     for _ in range(repeats):
         for name, measure in sides.items():
             seconds[name].append(measure())
-    return {name: {"median": statistics.median(all_), "min": min(all_), "all": all_} for name, all_ in seconds.items()}
+    return {
+        name: {"median": statistics.median(values), "min": min(values), "all": values}
+        for name, values in seconds.items()
+    }
 
 
 def line(measured: dict[str, Any]) -> str:

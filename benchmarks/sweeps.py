@@ -82,31 +82,31 @@ def main() -> None:
     )
     parser.add_argument("--only", action="extend", nargs="+", choices=PARTS, help="measure these, also once more")
     parser.add_argument("--again", action="store_true", help="measure also what has been measured")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
-    size = QUICK if asked.quick else Size()
-    kept = PLACE.with_suffix(".json")
+    size = QUICK if arguments.quick else Size()
+    path = PLACE.with_suffix(".json")
     document: dict[str, Any] = {"size": size._asdict(), "parts": {}}
-    if kept.exists() and not asked.quick:
-        earlier = json.loads(kept.read_text())
+    if path.exists() and not arguments.quick:
+        earlier = json.loads(path.read_text())
         now = json.loads(json.dumps(document["size"]))
         if now == now | earlier.get("size", {}):  # a size may have been added since
             document["parts"] = earlier["parts"]
-    for name in asked.only or [name for name in PARTS if name != "large table"]:
-        if name in document["parts"] and not (asked.only or asked.again):
+    for name in arguments.only or [name for name in PARTS if name != "large table"]:
+        if name in document["parts"] and not (arguments.only or arguments.again):
             say(f"{name}: measured on {document['parts'][name]['date']}")
             continue
         say(f"{name} …")
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
-            around = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings()}
-            document["parts"][name] = around | PARTS[name](size, Path(scratch))
-        say(f"  {told(document['parts'][name])}; {time.perf_counter() - started:.0f} s")
-        if not asked.quick:
-            kept.write_text(json.dumps(document, indent=2) + "\n")
+            header = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings()}
+            document["parts"][name] = header | PARTS[name](size, Path(scratch))
+        say(f"  {numbers_of(document['parts'][name])}; {time.perf_counter() - started:.0f} s")
+        if not arguments.quick:
+            path.write_text(json.dumps(document, indent=2) + "\n")
     table = markdown(document)
     print(table)
-    if asked.quick:
+    if arguments.quick:
         with tempfile.TemporaryDirectory() as scratch:
             plot(document["parts"], Path(scratch) / "sweeps.svg")
     else:
@@ -118,9 +118,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def told(found: Mapping[str, Any]) -> str:
+def numbers_of(part: Mapping[str, Any]) -> str:
     """The numbers of a part."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, int | float))
+    return ", ".join(f"{name} {value:.4g}" for name, value in part.items() if isinstance(value, int | float))
 
 
 def sweep_beside_bare_loop(name: str, overrides: Sequence[str], seeds: int, size: Size, place: Path) -> dict[str, Any]:
@@ -129,15 +129,15 @@ def sweep_beside_bare_loop(name: str, overrides: Sequence[str], seeds: int, size
     curves, before = loops(size)
     sweeps, wall, cpu = [], [], []
     for turn in range(size.repeats):
-        there = place / f"{name}-{turn}"
-        sweeps.append(sweep([*overrides, f"seed=range({seeds})"], there, size))
+        directory = place / f"{name}-{turn}"
+        sweeps.append(sweep([*overrides, f"seed=range({seeds})"], directory, size))
         if turn == 0:
-            assert_same_answers(there, curves, () if name == "seeds" else FACTORS)
+            assert_same_answers(directory, curves, () if name == "seeds" else FACTORS)
         _, after = loops(size)
         wall.append((before.wall_s + after.wall_s) / 2 / sweeps[-1]["s_per_run"])
         cpu.append((before.cpu_s + after.cpu_s) / 2 / (sweeps[-1]["cpu_s"] / sweeps[-1]["runs"]))
         before = after
-    medians = {key: statistics.median(one[key] for one in sweeps) for key in sweeps[0]}
+    medians = {key: statistics.median(sweep_cost[key] for sweep_cost in sweeps) for key in sweeps[0]}
     return medians | {
         "turns": size.repeats,
         "bare_loop_s": medians["s_per_run"] * statistics.median(wall),
@@ -226,9 +226,9 @@ def basic_launcher(size: Size, place: Path) -> dict[str, Any]:
         spread = ["model.depth=2", "model.width=64", f"seed=range({count})"]
         return sweep(spread, place / f"basic-{count}", size, "hydra/launcher=basic")["wall_s"]
 
-    one, some = wall(1), wall(size.sample)
-    marginal = (some - one) / (size.sample - 1)
-    return {"runs_measured": size.sample, "start_s": one - marginal, "s_per_run": marginal, "extrapolated": True}
+    first_wall, sample_wall = wall(1), wall(size.sample)
+    marginal = (sample_wall - first_wall) / (size.sample - 1)
+    return {"runs_measured": size.sample, "start_s": first_wall - marginal, "s_per_run": marginal, "extrapolated": True}
 
 
 def scikit_learn(size: Size, place: Path) -> dict[str, Any]:
@@ -267,40 +267,42 @@ def table(size: Size, place: Path) -> dict[str, Any]:
 
 def further(size: Size, place: Path) -> dict[str, Any]:
     """A sweep trained to twice its epochs by the second command, beside the same runs trained anew for all of them."""
-    found: dict[str, Any] = {"runs": size.further, "turns": size.repeats, "target": FURTHER_TARGET}
-    half, whole = size.epochs // 2, size.epochs
-    for network, words in {"64-50-10": [], "64-256-256-10": ["model.depth=2", "model.width=256"]}.items():
+    document: dict[str, Any] = {"runs": size.further, "turns": size.repeats, "target": FURTHER_TARGET}
+    first_epochs, all_epochs = size.epochs // 2, size.epochs
+    for network, overrides in {"64-50-10": [], "64-256-256-10": ["model.depth=2", "model.width=256"]}.items():
         sides: dict[str, list[Spent]] = {"further": [], "anew": []}
         for turn in range(size.repeats):
-            there = place / f"{network}-{turn}"
-            there.mkdir()
+            directory = place / f"{network}-{turn}"
+            directory.mkdir()
 
-            def train(name: str, epochs: int, there: Path = there, words: list[str] = words) -> Spent:
+            def train(name: str, epochs: int, directory: Path = directory, overrides: list[str] = overrides) -> Spent:
                 seeds = f"seed=range({size.further})"
-                return spend([*TRAIN, "-m", seeds, f"trainer.max_epochs={epochs}", f"name={name}", *words], there)
+                return spend(
+                    [*TRAIN, "-m", seeds, f"trainer.max_epochs={epochs}", f"name={name}", *overrides], directory
+                )
 
-            train("further", half)
+            train("further", first_epochs)
             time.sleep(SETTLE_S)
-            sides["further"].append(train("further", whole))
+            sides["further"].append(train("further", all_epochs))
             time.sleep(SETTLE_S)
-            sides["anew"].append(train("anew", whole))
-            _assert_equal_metrics(there / "multirun/further", there / "multirun/anew", size.further)
-            shutil.rmtree(there)
+            sides["anew"].append(train("anew", all_epochs))
+            _assert_equal_metrics(directory / "multirun/further", directory / "multirun/anew", size.further)
+            shutil.rmtree(directory)
             time.sleep(SETTLE_S)
         for key in ("wall_s", "cpu_s"):
-            medians = {side: statistics.median(getattr(one, key) for one in spent) for side, spent in sides.items()}
-            found |= {f"{network}_{side}_{key}": value for side, value in medians.items()}
-            found[f"{network}_ratio_{key}"] = medians["further"] / medians["anew"]
-    return found
+            medians = {side: statistics.median(getattr(cost, key) for cost in spent) for side, spent in sides.items()}
+            document |= {f"{network}_{side}_{key}": value for side, value in medians.items()}
+            document[f"{network}_ratio_{key}"] = medians["further"] / medians["anew"]
+    return document
 
 
-def _assert_equal_metrics(one: Path, other: Path, runs: int) -> None:
+def _assert_equal_metrics(first_sweep: Path, second_sweep: Path, runs: int) -> None:
     """All runs of both sweeps have the same epochs, bit for bit."""
-    names = [path.parent.name for path in other.glob(f"*/{file_names.METRICS}")]
+    names = [path.parent.name for path in second_sweep.glob(f"*/{file_names.METRICS}")]
     assert len(names) == runs
     for name in names:
-        own, others = [(sweep / name / file_names.METRICS).read_bytes() for sweep in (one, other)]
-        assert own == others, f"{name} differs after further training"
+        first, second = [(sweep / name / file_names.METRICS).read_bytes() for sweep in (first_sweep, second_sweep)]
+        assert first == second, f"{name} differs after further training"
 
 
 def large_table(size: Size, place: Path) -> dict[str, Any]:
@@ -367,9 +369,9 @@ def markdown(document: Mapping[str, Any]) -> str:
             f"{TARGETS[name]:g} ({row['times_less_processor_than_bare_loop']:.1f} by processor) | "
             f"{f'{slow:.0f} times faster' if slow else ''} | {row['peak_mib']:.0f} |"
         )
-    for name, what in (("seeds", "of 64-50-10"), ("grid", "average of the grid")):
+    for name, networks in (("seeds", "of 64-50-10"), ("grid", "average of the grid")):
         if name in parts:
-            lines.append(f"| bare loop, {what} | 1 | | | {1000 * parts[name]['bare_loop_s']:.1f} | 1 | | |")
+            lines.append(f"| bare loop, {networks} | 1 | | | {1000 * parts[name]['bare_loop_s']:.1f} | 1 | | |")
     if sklearn := parts.get("scikit-learn"):
         lines.append(
             f"| scikit-learn's GridSearchCV, n_jobs=2, no files | {sklearn['runs']} | {sklearn['wall_s']:.1f} | "
@@ -427,22 +429,22 @@ def plot(parts: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     sweeps = {name: parts[name] for name in TARGETS if name in parts}
-    shown = {"seeds": "many seeds of one", "grid": "the grid once", "few": "a few seeds of the grid"}
+    labels = {"seeds": "many seeds of one", "grid": "the grid once", "few": "a few seeds of the grid"}
     bars = {
-        f"mlpexp, {shown.get(name, 'many seeds of the grid')}": 1000 * row["s_per_run"] for name, row in sweeps.items()
+        f"mlpexp, {labels.get(name, 'many seeds of the grid')}": 1000 * row["s_per_run"] for name, row in sweeps.items()
     }
     loops = {"seeds": "bare loop, 64-50-10", "grid": "bare loop, grid"}
     bars |= {label: 1000 * parts[name]["bare_loop_s"] for name, label in loops.items() if name in parts}
-    others = {"scikit-learn": "scikit-learn, grid", "basic": "hydra/launcher=basic, grid"}
-    bars |= {label: 1000 * parts[name]["s_per_run"] for name, label in others.items() if name in parts}
+    peers = {"scikit-learn": "scikit-learn, grid", "basic": "hydra/launcher=basic, grid"}
+    bars |= {label: 1000 * parts[name]["s_per_run"] for name, label in peers.items() if name in parts}
     if not bars:
         return
     order = sorted(bars, key=bars.__getitem__, reverse=True)
     figure = Figure(figsize=(7, 0.7 + 0.32 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
     colours = ["#0072B2" if name.startswith("mlpexp") else "#999999" for name in order]
-    drawn = axes.barh(order, [bars[name] for name in order], color=colours)
-    axes.bar_label(drawn, [f"{bars[name]:,.0f}" for name in order], padding=3)
+    bar_container = axes.barh(order, [bars[name] for name in order], color=colours)
+    axes.bar_label(bar_container, [f"{bars[name]:,.0f}" for name in order], padding=3)
     axes.set_xscale("log")
     axes.set_xlim(left=1, right=3 * max(bars.values()))
     axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -78,24 +78,25 @@ def compare(target: str, runs: int, inputs: Tensor, labels: Tensor) -> None:
     }
     engine = VmapEngine(networks=[network] * runs, parameters=stacked, update=UpdateSettings(), seeds=range(runs))
     order, rates = torch.arange(len(inputs)), torch.full((runs,), LR, dtype=torch.float64)
-    loops, stacks, tried = [], [], modules[: max(2, runs // 16)]  # some runs tell what a run of the loop costs
+    loops, stacks, sample = [], [], modules[: max(2, runs // 16)]  # some runs tell what a run of the loop costs
     for _ in range(ROUNDS):
         started = time.process_time()
-        for module in tried:
+        for module in sample:
             loop(module, inputs, labels)
-        loops.append((time.process_time() - started) / len(tried) / STEPS)
+        loops.append((time.process_time() - started) / len(sample) / STEPS)
         started = time.process_time()
         engine.train_epoch(Epoch(inputs, labels, order, BATCH, rates))
         stacks.append((time.process_time() - started) / runs / STEPS)
-    apart = max(
+    difference = max(
         float((engine.parameters[name][run] - module.get_parameter(name.removeprefix("module.")).detach()).abs().max())
-        for run, module in enumerate(tried)
+        for run, module in enumerate(sample)
         for name in network.shapes
     )
-    assert apart < 1e-3, f"{target} differs from the loop by {apart}: times cannot be compared"
-    alone, together = 1e6 * median(loops), 1e6 * median(stacks)
+    assert difference < 1e-3, f"{target} differs from the loop by {difference}: times cannot be compared"
+    single_us, stack_us = 1e6 * median(loops), 1e6 * median(stacks)
     print(
-        f"| {target.rpartition('.')[2]} | {alone:.0f} | {together:.0f} | {alone / together:.1f} | {apart:.0e} |",
+        f"| {target.rpartition('.')[2]} | {single_us:.0f} | {stack_us:.0f} | {single_us / stack_us:.1f} | "
+        f"{difference:.0e} |",
         flush=True,
     )
 

@@ -10,20 +10,27 @@ from mlpexp.runtime.shell_commands import plain
 
 
 def main() -> None:
-    given = _parser().parse_args()
-    choice = argument_parsers.ensemble_choice(given)
+    arguments = _parser().parse_args()
+    choice = argument_parsers.ensemble_choice(arguments)
 
     from mlpexp.evaluation import evaluate, evaluate_ensemble, evaluation_console  # late, so that --help is fast
 
     if choice:
-        ensemble_evaluation = evaluate_ensemble.write(given.run, choice, given.part, given.data, given.out)
+        ensemble_evaluation = evaluate_ensemble.write(
+            arguments.run, choice, arguments.part, arguments.data, arguments.out
+        )
         evaluation_console.show_ensemble(ensemble_evaluation)
         return
 
-    found = evaluate.evaluate(
-        given.run, weights=given.weights, part=given.part, data=given.data, out=given.out, embed=not given.no_embedding
+    evaluation = evaluate.evaluate(
+        arguments.run,
+        weights=arguments.weights,
+        part=arguments.part,
+        data=arguments.data,
+        out=arguments.out,
+        embed=not arguments.no_embedding,
     )
-    evaluation_console.show(found)
+    evaluation_console.show(evaluation)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,16 +11,18 @@ from mlpexp.runtime.terminal import say
 
 
 def main() -> None:
-    given = _parser().parse_args()
-    choice = argument_parsers.ensemble_choice(given)
+    arguments = _parser().parse_args()
+    choice = argument_parsers.ensemble_choice(arguments)
 
     from mlpexp.evaluation.export import export  # torch: late, so that --help is fast
 
-    done = export(given.run, given.format, given.out, given.weights, force=given.force, choice=choice)
-    samples = "random samples (the run's data is not available)" if done.drawn else "samples of its data"
-    say(f"{done.run.weights_description}; compared with the network on {done.checked:,} {samples}:")
-    say(f"  largest difference {done.difference:.1e} of the largest logit")
-    say(f"{done.path} ({done.size / 1024:,.0f} KiB)")
+    exported = export(
+        arguments.run, arguments.format, arguments.out, arguments.weights, force=arguments.force, choice=choice
+    )
+    samples = "random samples (the run's data is not available)" if exported.drawn else "samples of its data"
+    say(f"{exported.run.weights_description}; compared with the network on {exported.checked:,} {samples}:")
+    say(f"  largest difference {exported.difference:.1e} of the largest logit")
+    say(f"{exported.path} ({exported.size / 1024:,.0f} KiB)")
 
 
 def _parser() -> argparse.ArgumentParser:

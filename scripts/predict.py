@@ -13,26 +13,26 @@ from mlpexp.store import atomic_files
 
 
 def main() -> None:
-    given = _parser().parse_args()
-    choice = argument_parsers.ensemble_choice(given)
+    arguments = _parser().parse_args()
+    choice = argument_parsers.ensemble_choice(arguments)
 
     from mlpexp.evaluation import locate_run
 
-    if given.out is not None:
-        locate_run.check_output_path(given.out, force=given.force)
+    if arguments.out is not None:
+        locate_run.check_output_path(arguments.out, force=arguments.force)
 
     from mlpexp.evaluation.predict import predict  # torch: late, so that --help is fast
 
-    found = predict(given.run, given.data, weights=given.weights, top=given.top, choice=choice)
-    for remark in found.remarks:
+    predictions = predict(arguments.run, arguments.data, weights=arguments.weights, top=arguments.top, choice=choice)
+    for remark in predictions.remarks:
         say(f"note: {remark}", error=True)
-    content = found.csv(given.top)
-    if given.out is None:
+    content = predictions.csv(arguments.top)
+    if arguments.out is None:
         output_streams.write_result(content)
     else:
-        atomic_files.write(given.out, content)
-        count = len(found.names)
-        say(f"{count:,} sample{'s' * (count != 1)} predicted, in {given.out}", error=True)
+        atomic_files.write(arguments.out, content)
+        count = len(predictions.names)
+        say(f"{count:,} sample{'s' * (count != 1)} predicted, in {arguments.out}", error=True)
 
 
 def _parser() -> argparse.ArgumentParser:

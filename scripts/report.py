@@ -18,20 +18,20 @@ REFRESH_S = 15  # how often a browser loads a watched page again
 
 
 def main() -> None:
-    given = _parser().parse_args()
+    arguments = _parser().parse_args()
 
     from mlpexp.report.build_report import build  # matplotlib: late, so that --help stays instant
 
     make = partial(
         build,
-        given.directories,
-        out=given.out,
-        metric=given.metric,
-        by=given.by,
-        margin=given.margin,
-        diverged=given.diverged,
+        arguments.directories,
+        out=arguments.out,
+        metric=arguments.metric,
+        by=arguments.by,
+        margin=arguments.margin,
+        diverged=arguments.diverged,
     )
-    _show(_watched(given.directories, partial(make, refresh_s=REFRESH_S)) if given.watch else make())
+    _show(_watched(arguments.directories, partial(make, refresh_s=REFRESH_S)) if arguments.watch else make())
 
 
 def _watched(directories: Sequence[Path], make: Callable[[], Any]) -> Any:
@@ -39,25 +39,25 @@ def _watched(directories: Sequence[Path], make: Callable[[], Any]) -> Any:
     from mlpexp.report.watch import watch
     from mlpexp.store import sweep_activity
 
-    found = None
+    report = None
     try:
-        for found in watch(directories, make):
-            said = "; ".join(found.counts)
-            say(f"{datetime.now():%H:%M:%S}  {said}; {found.sweeps[0][1][0]} ({found.page})")
-        for directory, missing in found.incomplete.items() if found else ():
+        for report in watch(directories, make):
+            counts = "; ".join(report.counts)
+            say(f"{datetime.now():%H:%M:%S}  {counts}; {report.sweeps[0][1][0]} ({report.page})")
+        for directory, missing in report.incomplete.items() if report else ():
             if directory in directories:  # no run alone
                 say(sweep_activity.stopped_sentence(directory, missing))
     except KeyboardInterrupt:
-        if found is None:
+        if report is None:
             raise
-    return found
+    return report
 
 
-def _show(found: Any) -> None:
-    for title, sentences in found.sweeps:
-        say(*([title] if len(found.sweeps) > 1 else []), *(wrapped(sentence, "  ") for sentence in sentences))
-    say(f"\nfigures (PNG, SVG): {found.num_figures}, tables (CSV): {found.num_tables}, beside the page. Open it:")
-    say(f"  {found.page}")
+def _show(report: Any) -> None:
+    for title, sentences in report.sweeps:
+        say(*([title] if len(report.sweeps) > 1 else []), *(wrapped(sentence, "  ") for sentence in sentences))
+    say(f"\nfigures (PNG, SVG): {report.num_figures}, tables (CSV): {report.num_tables}, beside the page. Open it:")
+    say(f"  {report.page}")
 
 
 def _parser() -> argparse.ArgumentParser:

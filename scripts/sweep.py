@@ -12,25 +12,27 @@ from mlpexp.runtime.shell_commands import plain, script
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    if words and ("=" in words[0] or words[0] in ("-m", "--multirun")) and not Path(words[0]).exists():
-        command = script("train.py", *dict.fromkeys(["-m", *words]))
+    typed = sys.argv[1:]
+    if typed and ("=" in typed[0] or typed[0] in ("-m", "--multirun")) and not Path(typed[0]).exists():
+        command = script("train.py", *dict.fromkeys(["-m", *typed]))
         raise UserError(f"this lists and tidies a sweep that has been trained; to train one: {command}")
-    given = _parser().parse_args()
+    arguments = _parser().parse_args()
 
     from mlpexp.cli import sweep_commands  # numpy: late, so that --help stays fast
 
-    match given.action:
+    match arguments.action:
         case "list":
-            sweep_commands.list_runs(given.directory, given.status)
+            sweep_commands.list_runs(arguments.directory, arguments.status)
         case "show":
-            sweep_commands.show(given.directory, given.run)
+            sweep_commands.show(arguments.directory, arguments.run)
         case "rm":
-            sweep_commands.remove(given.directory, given.runs, given.status, aside=given.set_aside, yes=given.yes)
+            sweep_commands.remove(
+                arguments.directory, arguments.runs, arguments.status, aside=arguments.set_aside, yes=arguments.yes
+            )
         case "compact":
-            sweep_commands.compact(given.directory, weights=not given.no_weights, yes=given.yes)
+            sweep_commands.compact(arguments.directory, weights=not arguments.no_weights, yes=arguments.yes)
         case "restore":
-            sweep_commands.restore(given.directory, yes=given.yes)
+            sweep_commands.restore(arguments.directory, yes=arguments.yes)
 
 
 def _parser() -> argparse.ArgumentParser:

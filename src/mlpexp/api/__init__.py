@@ -57,8 +57,8 @@ def run(
         from mlpexp.api import hydra_session
         from mlpexp.api.run_results import RunResults
 
-    overrides, asked = _without_dry_run(setting_overrides(*_joined(settings, data, target, more)))
-    if dry_run or asked:
+    overrides, is_dry_run = _without_dry_run(setting_overrides(*_joined(settings, data, target, more)))
+    if dry_run or is_dry_run:
         return _plan(hydra_session.plan_of_run(overrides))
     return RunResults(hydra_session.train(_train, overrides))
 
@@ -125,8 +125,8 @@ def sweep(
         from mlpexp.api.sweep_results import SweepResults
 
     swept = [*grid_overrides(grid), *choice_overrides(zip, skip, limit)]
-    common, asked = _without_dry_run(setting_overrides(*_joined(settings, data, target, more)))
-    if dry_run or asked:
+    common, is_dry_run = _without_dry_run(setting_overrides(*_joined(settings, data, target, more)))
+    if dry_run or is_dry_run:
         return _plan(hydra_session.plan_of_sweep([*common, "dry_run=true", *swept]))
     return SweepResults(hydra_session.sweep([*common, *swept]))
 
@@ -162,14 +162,14 @@ def _train(cfg: Any) -> None:
 
 def _without_dry_run(overrides: list[str]) -> tuple[list[str], bool]:
     """The settings without `dry_run`, and whether it is among them."""
-    found = [text for text in overrides if text not in ("dry_run=true", "dry_run=false")]
-    return found, "dry_run=true" in overrides
+    settings = [text for text in overrides if text not in ("dry_run=true", "dry_run=false")]
+    return settings, "dry_run=true" in overrides
 
 
-def _plan(found: "DryRun") -> "Plan":
+def _plan(dry_run: "DryRun") -> "Plan":
     from mlpexp.api.sweep_plan import Plan
 
-    return Plan(found)
+    return Plan(dry_run)
 
 
 def _joined(

@@ -29,8 +29,8 @@ class EnsembleResults(Predictor):
     @property
     def members(self) -> Records:
         """A record for each member: `name`, `picks` (1 but for greedy selection), and the validation metric."""
-        found = self._ensemble
-        return Records({"name": m.name, "picks": m.picks, found.metric: m.validation} for m in found.members)
+        ensemble = self._ensemble
+        return Records({"name": m.name, "picks": m.picks, ensemble.metric: m.validation} for m in ensemble.members)
 
     @property
     def class_names(self) -> list[str]:

@@ -46,19 +46,19 @@ def settings(data: Any, target: str | Sequence[str] | None) -> dict[str, Any]:
     names = [str(name) for name in (data.keys() if isinstance(data, Mapping) else data.columns)]
     targets = [] if target is None else list(map(str, target if isinstance(target, list | tuple) else [target]))
     if not targets or not set(targets) <= set(names):
-        given = "which column holds the classes? The" if not targets else f"target={target!r} is no column; the"
-        raise UserError(f"{given} table has {', '.join(names[:12])}; give target={names[-1] if names else 'y'!r}")
+        start = "which column holds the classes? The" if not targets else f"target={target!r} is no column; the"
+        raise UserError(f"{start} table has {', '.join(names[:12])}; give target={names[-1] if names else 'y'!r}")
     text, texts = data_frames.to_csv(data)
-    found: dict[str, Any] = {"data": "csv", "data.path": str(_kept(text.encode(), ".csv"))}
-    found["data.target"] = targets if isinstance(target, list | tuple) else targets[0]
+    values: dict[str, Any] = {"data": "csv", "data.path": str(_kept(text.encode(), ".csv"))}
+    values["data.target"] = targets if isinstance(target, list | tuple) else targets[0]
     categorical = [name for name in texts if name not in targets]
-    return found | ({"data.categorical": categorical} if categorical else {})
+    return values | ({"data.categorical": categorical} if categorical else {})
 
 
 def _is_table(data: Mapping[Any, Any]) -> bool:
     """Whether a mapping holds columns, and not settings."""
-    named = {str(name).partition(".")[0] for name in data} - set(DataConfig.__pydantic_fields__)  # type: ignore[attr-defined]
-    return bool(named) and all(
+    column_names = {str(name).partition(".")[0] for name in data} - set(DataConfig.__pydantic_fields__)  # type: ignore[attr-defined]
+    return bool(column_names) and all(
         isinstance(column, list | tuple) or getattr(column, "ndim", 0) == 1 for column in data.values()
     )
 

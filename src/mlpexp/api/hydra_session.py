@@ -56,10 +56,10 @@ def train(task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> Path:
     with _session(overrides) as app:
         composed = _composed_by(app)
         app.run(JOB, guarded, sweep_syntax.for_hydra(overrides, is_sweep=False))
-        found = Path(str(composed[0].hydra.run.dir))
+        directory = Path(str(composed[0].hydra.run.dir))
     if raised:
         _raise(raised[0], overrides)
-    return found
+    return directory
 
 
 def sweep(overrides: Sequence[str]) -> Path:
@@ -116,23 +116,23 @@ def plan_of_sweep(overrides: Sequence[str]) -> DryRun:
 
     with _session(overrides) as app:
         returned = app.multirun(JOB, never, sweep_syntax.for_hydra(overrides, is_sweep=True))
-    found = returned if isinstance(returned, DryRun) else returned[0]
-    assert isinstance(found, DryRun)
-    return found
+    dry_run = returned if isinstance(returned, DryRun) else returned[0]
+    assert isinstance(dry_run, DryRun)
+    return dry_run
 
 
 def _composed_by(app: Any) -> list[DictConfig]:
     """The configurations that Hydra composes from now on: they hold the directory, and Hydra does not return them."""
-    found: list[DictConfig] = []
+    configs: list[DictConfig] = []
     compose = app.compose_config
 
     def recorded(*args: Any, **options: Any) -> DictConfig:
         cfg: DictConfig = compose(*args, **options)
-        found.append(cfg)
+        configs.append(cfg)
         return cfg
 
     app.compose_config = recorded
-    return found
+    return configs
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def _kept_state() -> Iterator[None]:
     Plugins.instance()  # plugins store their choices when they are imported, which happens once
     globals_, config, version = GlobalHydra.instance(), HydraConfig.instance(), VersionBase.instance()
     store, runtime, root = ConfigStore.instance(), JobRuntime.instance(), logging.getLogger()
-    before = globals_.hydra, config.cfg, version.version_base, copy.deepcopy(runtime.conf)
+    state = globals_.hydra, config.cfg, version.version_base, copy.deepcopy(runtime.conf)
     choices = copy.deepcopy(store.repo)
     handlers, level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
@@ -197,8 +197,8 @@ def _kept_state() -> Iterator[None]:
                 handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
-        for name, old in levels.items():
-            logging.getLogger(name).setLevel(old)
+        for name, previous in levels.items():
+            logging.getLogger(name).setLevel(previous)
         globals_ = GlobalHydra.instance()  # a context manager of Hydra's may have put another in its place
-        globals_.hydra, config.cfg, version.version_base, runtime.conf = before
+        globals_.hydra, config.cfg, version.version_base, runtime.conf = state
         store.repo = choices

@@ -21,19 +21,19 @@ class PlainNetwork(nn.Module):
         super().__init__()
         self.network = network
         for name in network.tensors:
-            *path, last = name.split(".")
-            place: nn.Module = self
-            for part in path:
-                if part not in place._modules:
-                    place.add_module(part, nn.Module())
-                place = place.get_submodule(part)
+            *path, tensor_name = name.split(".")
+            module: nn.Module = self
+            for child in path:
+                if child not in module._modules:
+                    module.add_module(child, nn.Module())
+                module = module.get_submodule(child)
             if name in network.shapes:
-                place.register_parameter(last, nn.Parameter(weights[name].detach().clone()))
+                module.register_parameter(tensor_name, nn.Parameter(weights[name].detach().clone()))
             else:
-                place.register_buffer(last, weights[name].detach().clone())
+                module.register_buffer(tensor_name, weights[name].detach().clone())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of prepared inputs (B, I)."""
-        given = dict(self.named_parameters()) | dict(self.named_buffers())
-        values = {name: given[name] for name in self.network.tensors}
+        tensors = dict(self.named_parameters()) | dict(self.named_buffers())
+        values = {name: tensors[name] for name in self.network.tensors}
         return forward(self.network, values, inputs.to(next(iter(values.values())).dtype)).logits

@@ -76,8 +76,8 @@ def prepared_inputs(samples: Any, data: "Description") -> "Tensor":
     features = data.features
     if data_frames.is_frame(samples):
         text, _ = data_frames.to_csv(samples)
-        read = sample_files.parse(Path("X"), text.encode(), data, DataConfig(), labelled=False)
-        return torch.from_numpy(features.transform(read.numbers, read.categories))
+        samples_read = sample_files.parse(Path("X"), text.encode(), data, DataConfig(), labelled=False)
+        return torch.from_numpy(features.transform(samples_read.numbers, samples_read.categories))
     if features.category_names:
         raise UserError(f"X needs the columns {', '.join(features.category_names)} of texts; give a DataFrame")
     values = checked_inputs(np.asarray(samples), "X")

@@ -54,8 +54,8 @@ def choice_overrides(
         ConfigError: a key that varies together with others has no value, or one that cannot be written.
     """
     groups = [zipped] if isinstance(zipped, Mapping) else zipped
-    given = [[overrides.parse(text) for text in grid_overrides(group)] for group in groups if group]
-    texts = [f"zip({','.join(_bracketed(override) for override in group)})" for group in given]
+    parsed_groups = [[overrides.parse(text) for text in grid_overrides(group)] for group in groups if group]
+    texts = [f"zip({','.join(_bracketed(override) for override in group)})" for group in parsed_groups]
     texts += [f"skip={text}" for text in ([skip] if isinstance(skip, str) else skip)]
     return texts if limit is None else [*texts, f"limit={limit}"]
 
@@ -75,8 +75,8 @@ def sweep_call(command: str) -> str:
     calls = []
     for is_joint, group in groupby(shlex.split(command), "&&".__eq__):
         if not is_joint:
-            words = list(group)
-            calls.append(f"mlpexp.sweep({words[words.index('-m') + 1 :]})")
+            arguments = list(group)
+            calls.append(f"mlpexp.sweep({arguments[arguments.index('-m') + 1 :]})")
     return "\n".join(calls)
 
 
@@ -108,32 +108,32 @@ def plain_value(value: Any) -> Any:
     raise TypeError(f"a value is a number, a text, None, or a list or mapping of these, not {type(value).__name__}")
 
 
-def _overrides(given: Sequence[Settings], write: Any) -> list[str]:
-    found: dict[str, str] = {}
+def _overrides(settings: Sequence[Settings], write: Any) -> list[str]:
+    texts: dict[str, str] = {}
     problems: list[str] = []
-    for one in given:
-        if not isinstance(one, Mapping):
-            for text in one if isinstance(one, list | tuple) else [one]:
+    for mapping in settings:
+        if not isinstance(mapping, Mapping):
+            for text in mapping if isinstance(mapping, list | tuple) else [mapping]:
                 if not isinstance(text, str):
                     problems.append(
                         f"{text!r} is no setting; give a mapping, e.g. {{'model.depth': 2}}, or texts such as "
                         "'model.depth=2'"
                     )
                     continue
-                found.pop(key := overrides.parse(text).key, None)
-                found[key] = text
+                texts.pop(key := overrides.parse(text).key, None)
+                texts[key] = text
             continue
-        for key, value in leaves(one):
+        for key, value in leaves(mapping):
             try:
                 text = f"{_sign(key)}{key}={write(key, value)}"
             except (TypeError, ValueError) as error:
                 problems.append(f"{key}: {error}")
                 continue
-            found.pop(key, None)
-            found[key] = text
+            texts.pop(key, None)
+            texts[key] = text
     if problems:
         raise ConfigError(problems)
-    return list(found.values())
+    return list(texts.values())
 
 
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -185,9 +185,9 @@ def _is_listing(value: Any) -> bool:
 
 def _sign(key: str) -> str:
     """`++` for a key that the schema does not name, in a place where any key may be added."""
-    known = field_types()
-    if key in known or "/" in key:
+    types = field_types()
+    if key in types or "/" in key:
         return ""
-    parents = [key[:place] for place, letter in enumerate(key) if letter == "."]
-    added = any(parent in _OPEN_GROUPS or dict in builtin_types(known.get(parent)) for parent in parents)
+    parents = [key[:index] for index, letter in enumerate(key) if letter == "."]
+    added = any(parent in _OPEN_GROUPS or dict in builtin_types(types.get(parent)) for parent in parents)
     return "++" if added else ""

@@ -100,10 +100,10 @@ class RunResults(Predictor):
         Raises:
             UserError: the run has not kept those of that epoch (`tracking.weights=every`); names those that it has.
         """
-        own = self._own_weights()
+        tensors = self._own_weights()
         if epoch is not None:
-            return weights_after(self.directory, epoch, own)
-        return {name: value.clone() for name, value in own.items()}
+            return weights_after(self.directory, epoch, tensors)
+        return {name: value.clone() for name, value in tensors.items()}
 
     def _outputs(self, samples: Any) -> NDArray[np.float64]:
         outputs: NDArray[np.float64] = self._stack.predictions(prepared_inputs(samples, self._stack.data))[0]
@@ -120,12 +120,12 @@ class RunResults(Predictor):
         from mlpexp.evaluation import locate_run
         from mlpexp.store import checkpoint_files
 
-        wanted, file = self._stack.data.digest, locate_run.find(self.directory).checkpoint
+        digest, file = self._stack.data.digest, locate_run.find(self.directory).checkpoint
         cfg = checkpoint_files.described(file, checkpoint_files.load(file))[0].data
-        found = data.prepare(data.locate(cfg, self.directory, wanted))
-        if found.digest != wanted:
+        prepared = data.prepare(data.locate(cfg, self.directory, digest))
+        if prepared.digest != digest:
             raise UserError(f"the data of {self.directory} has changed since it was trained")
-        return found
+        return prepared
 
     def report(self) -> InlineReport:
         """Write the report into the run's directory; a notebook shows it."""
@@ -155,12 +155,12 @@ def curves_of(root: Path, name: str) -> Columns:
 
 def layers_of(root: Path, name: str) -> Columns:
     """What a run has recorded of each layer and epoch (-1: before training); without columns where it has not."""
-    inside = run_files.layers_of_run(root, name)
-    if not inside:
+    columns = run_files.layers_of_run(root, name)
+    if not columns:
         return Columns()
-    epochs, depth = next(iter(inside.values())).shape
+    epochs, depth = next(iter(columns.values())).shape
     rows = {"epoch": np.repeat(np.arange(-1, epochs - 1), depth), "layer": np.tile(np.arange(depth), epochs)}
-    return Columns(rows | {column: values.ravel() for column, values in inside.items()})
+    return Columns(rows | {column: values.ravel() for column, values in columns.items()})
 
 
 def kept_weights(directory: Path, tensors: "Mapping[str, Tensor]") -> dict[int, NDArray[Any]]:
@@ -182,12 +182,12 @@ def weights_after(directory: Path, epoch: int, tensors: "Mapping[str, Tensor]") 
     """
     import torch
 
-    found = kept_weights(directory, tensors)
-    if epoch not in found:
-        if not found:
+    by_epoch = kept_weights(directory, tensors)
+    if epoch not in by_epoch:
+        if not by_epoch:
             raise UserError(f"{directory} has kept no weights of its epochs; train with tracking.weights=every")
-        known = list(found)
-        spelled = ", ".join(map(str, known if len(known) <= 6 else [*known[:3], "...", *known[-2:]]))
-        raise UserError(f"{directory} has not kept the weights of epoch {epoch}; it has those of {spelled}")
-    pieces = torch.from_numpy(found[epoch].copy()).split([values.numel() for values in tensors.values()])
+        epochs = list(by_epoch)
+        listed = ", ".join(map(str, epochs if len(epochs) <= 6 else [*epochs[:3], "...", *epochs[-2:]]))
+        raise UserError(f"{directory} has not kept the weights of epoch {epoch}; it has those of {listed}")
+    pieces = torch.from_numpy(by_epoch[epoch].copy()).split([values.numel() for values in tensors.values()])
     return {name: piece.view(values.shape) for (name, values), piece in zip(tensors.items(), pieces, strict=True)}

@@ -18,10 +18,10 @@ class Plan:
         lines: what the command line prints.
     """
 
-    def __init__(self, found: DryRun) -> None:
-        self.directory: Path = found.directory
-        self.lines: list[str] = found.lines
-        self.table = Records(found.records)
+    def __init__(self, dry_run: DryRun) -> None:
+        self.directory: Path = dry_run.directory
+        self.lines: list[str] = dry_run.lines
+        self.table = Records(dry_run.records)
 
     def __len__(self) -> int:
         return len(self.table)

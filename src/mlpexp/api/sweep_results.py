@@ -86,14 +86,14 @@ class SweepResults(Predictor):
         Raises:
             UserError: a key was not swept, or no run has such values.
         """
-        wanted = {key: plain_value(value) for key, value in leaves(settings)}
-        for key in wanted:
+        values = {key: plain_value(value) for key, value in leaves(settings)}
+        for key in values:
             if key not in (*self.keys, "run", "name", "status"):
                 hint = did_you_mean(key, self.keys, f"swept were: {', '.join(self.keys) or 'none'}", cutoff=0.4)
                 raise UserError(f"{key} was not swept in {self.directory}; {hint}")
-        numbers = [row["run"] for row in self.table if all(_matches(row[key], value) for key, value in wanted.items())]
+        numbers = [row["run"] for row in self.table if all(_matches(row[key], value) for key, value in values.items())]
         if not numbers:
-            raise UserError(f"no run of {self.directory} has {', '.join(f'{k}={v}' for k, v in wanted.items())}")
+            raise UserError(f"no run of {self.directory} has {', '.join(f'{k}={v}' for k, v in values.items())}")
         return SweepResults(self.directory, numbers)
 
     def best(self) -> dict[str, Any]:
@@ -105,10 +105,10 @@ class SweepResults(Predictor):
         from mlpexp.analysis.ranking import best_run
 
         study = self.analysis.study
-        found = best_run(study, self.analysis.ranking)
-        if found is None:
+        run = best_run(study, self.analysis.ranking)
+        if run is None:
             raise UserError(f"no run of {self.directory} has finite numbers; results.csv says why")
-        return self._record(study.names[found])
+        return self._record(study.names[run])
 
     def curves(self) -> Columns:
         """All epochs of all runs: `run`, the swept keys, `epoch`, `train/loss`, `val/acc`, ..."""
@@ -149,17 +149,17 @@ class SweepResults(Predictor):
 
         order = [place for group in groups for place in group.runs]
         by_place = sorted(range(len(order)), key=order.__getitem__)
-        found = StackedWeights(
+        weights = StackedWeights(
             {name: torch.cat([group.weights[name] for group in groups])[by_place] for name in groups[0].weights}
         )
-        found.runs = [self._finite[place]["run"] for place in sorted(order)]
+        weights.runs = [self._finite[place]["run"] for place in sorted(order)]
         if epoch is None:
-            return found
+            return weights
         for row, place in enumerate(sorted(order)):
             directory = self.directory / str(self._finite[place]["name"])
-            for name, values in weights_after(directory, epoch, {n: v[row] for n, v in found.items()}).items():
-                found[name][row] = values
-        return found
+            for name, values in weights_after(directory, epoch, {n: v[row] for n, v in weights.items()}).items():
+                weights[name][row] = values
+        return weights
 
     @property
     def class_names(self) -> list[str]:
@@ -170,14 +170,14 @@ class SweepResults(Predictor):
         if len({(*group.data.class_names, None, *group.data.target_names) for group in groups}) > 1:
             raise UserError("the runs were trained on different classes; select runs of one data set")
         place_of = {row["run"]: place for place, row in enumerate(self.table)}
-        found: NDArray[np.float64] | None = None
+        outputs: NDArray[np.float64] | None = None
         for group in groups:
             values = group.predictions(prepared_inputs(samples, group.data))
-            if found is None:
-                found = np.full((len(self.table), *values.shape[1:]), np.nan)
-            found[[place_of[self._finite[place]["run"]] for place in group.runs]] = values
-        assert found is not None
-        return found
+            if outputs is None:
+                outputs = np.full((len(self.table), *values.shape[1:]), np.nan)
+            outputs[[place_of[self._finite[place]["run"]] for place in group.runs]] = values
+        assert outputs is not None
+        return outputs
 
     def ensemble(
         self, count: int | Literal["all"], by: Literal["best", "greedy", "seeds"] = "best"
@@ -219,12 +219,12 @@ class SweepResults(Predictor):
         from mlpexp.analysis.sweep_analysis import analyse, analyse_table
         from mlpexp.analysis.sweep_table import from_records
 
-        whole = analyse(self.directory)
+        of_all = analyse(self.directory)
         if self._numbers is None:
-            return whole
-        results = whole.sources.results
+            return of_all
+        results = of_all.sources.results
         identities = [results[name].identity if (name := str(row["name"])) in results else None for row in self.table]
-        return analyse_table(from_records(self.directory, self.table, identities), whole.sources)
+        return analyse_table(from_records(self.directory, self.table, identities), of_all.sources)
 
     @property
     def _finite(self) -> list[dict[str, Any]]:
@@ -241,12 +241,14 @@ class SweepResults(Predictor):
         return list(load_stacks(directories))
 
     def _record(self, run: Run) -> dict[str, Any]:
-        wanted = run["run"] if isinstance(run, Mapping) else run
-        column = "name" if isinstance(wanted, str) else "run"
+        number_or_name = run["run"] if isinstance(run, Mapping) else run
+        column = "name" if isinstance(number_or_name, str) else "run"
         for row in self.table:
-            if row[column] == wanted:
+            if row[column] == number_or_name:
                 return row
-        raise UserError(f"{self.directory} has no run {wanted!r}; `table` lists {len(self.table):,} by run and name")
+        raise UserError(
+            f"{self.directory} has no run {number_or_name!r}; `table` lists {len(self.table):,} by run and name"
+        )
 
     def _joined(self, tables: Sequence[Columns]) -> Columns:
         """The tables of all runs as one, with each run's number and swept keys; NaN where a run lacks a column."""
@@ -278,8 +280,8 @@ class SweepResults(Predictor):
         return f"<p><code>{escape(str(self.directory))}</code>, {len(self):,} runs</p>{sentences}"
 
 
-def _matches(value: Any, wanted: Any) -> bool:
-    return value in wanted if isinstance(wanted, list) else bool(value == wanted)
+def _matches(value: Any, selected: Any) -> bool:
+    return value in selected if isinstance(selected, list) else bool(value == selected)
 
 
 def _column(values: list[Any]) -> np.ndarray:

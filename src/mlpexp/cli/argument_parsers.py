@@ -49,26 +49,26 @@ def of_trained_runs(description: str | None, example: str) -> argparse.ArgumentP
     return options
 
 
-def ensemble_choice(given: argparse.Namespace) -> "Choice | None":
+def ensemble_choice(arguments: argparse.Namespace) -> "Choice | None":
     """How the ensemble is chosen; None for a single run.
 
     Raises:
         UserError: options do not go together.
     """
-    if given.ensemble is None:
-        for option, value in (("--ensemble-by", given.ensemble_by), ("--where", given.where)):
+    if arguments.ensemble is None:
+        for option, value in (("--ensemble-by", arguments.ensemble_by), ("--where", arguments.where)):
             if value:
                 raise UserError(f"{option} is for ensembles; add --ensemble N, e.g. --ensemble 10, or leave it out")
         return None
-    if given.weights is not None:
+    if arguments.weights is not None:
         raise UserError(
-            f"--weights {given.weights} is for single runs; members of an ensemble have the weights that they were "
+            f"--weights {arguments.weights} is for single runs; members of an ensemble have the weights that they were "
             "tested with: leave it out"
         )
     from mlpexp.evaluation.ensemble_members import Choice
 
-    count = None if given.ensemble == ALL else given.ensemble
-    return Choice(count=count, by=given.ensemble_by or "best", where=tuple(given.where))
+    count = None if arguments.ensemble == ALL else arguments.ensemble
+    return Choice(count=count, by=arguments.ensemble_by or "best", where=tuple(arguments.where))
 
 
 def _count(text: str) -> int | str:

@@ -11,21 +11,21 @@ _taken: dict[str, str] = {}  # the directory that this process has made, by the 
 
 def named(root: str, started: datetime) -> str:
     """`ROOT/DATE/TIME`, with a number behind it once `claim` had to add one."""
-    asked = f"{root}/{started:%Y-%m-%d}/{started:%H-%M-%S}"
-    return _taken.get(asked, asked)
+    name = f"{root}/{started:%Y-%m-%d}/{started:%H-%M-%S}"
+    return _taken.get(name, name)
 
 
-def claim(asked: str) -> str:
+def claim(name: str) -> str:
     """Make the directory, or the first of `asked-2`, `asked-3`, ... that no other process has made."""
-    if asked in _taken.values():
-        return asked
-    Path(asked).parent.mkdir(parents=True, exist_ok=True)
+    if name in _taken.values():
+        return name
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
-        path = asked if number == 1 else f"{asked}-{number}"
+        path = name if number == 1 else f"{name}-{number}"
         with contextlib.suppress(FileExistsError):
             Path(path).mkdir()
             break
-    _taken[asked] = path
+    _taken[name] = path
     return path
 
 

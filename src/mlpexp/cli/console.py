@@ -65,14 +65,14 @@ class EpochBar(Callback):
 def show(
     result: Result,
     directory: Path,
-    further: int | None,
+    more_epochs: int | None,
     overrides: Sequence[str] = (),
     loss: str = "cross_entropy",
 ) -> None:
     """The run's final table, where its files are, and two useful next commands.
 
     Args:
-        further: a larger number of epochs, if the run can be continued to it.
+        more_epochs: a larger number of epochs, if the run can be continued to it.
         overrides: of the run, to be kept in the next command.
         loss: that was minimised.
     """
@@ -94,11 +94,11 @@ def show(
     # plain prints: a path must not be wrapped, and its brackets are no markup
     say(f"\nEverything is in {directory} ({RESULT}, figures, checkpoints)", "Next:")
     say(f"  {shell_commands.tool('tensorboard', '--logdir', str(directory))}")
-    if further is not None:
-        words = [f"resume={spell(str(directory))}", f"trainer.max_epochs={further}", *built(overrides)]
+    if more_epochs is not None:
+        arguments = [f"resume={spell(str(directory))}", f"trainer.max_epochs={more_epochs}", *built(overrides)]
     else:
-        words = ["-m", *overrides, "seed=range(5)"]
-    say(f"  {shell_commands.script('train.py', *words)}")
+        arguments = ["-m", *overrides, "seed=range(5)"]
+    say(f"  {shell_commands.script('train.py', *arguments)}")
 
 
 def built(overrides: Sequence[str]) -> list[str]:
@@ -110,8 +110,8 @@ def _title(result: Result) -> str:
     if result.epoch is None:
         return f"{result.status} after {result.epochs} epochs"
     is_best = result.metrics.get(result.monitor) == result.objective
-    chosen = f"the best by {result.monitor}" if is_best else "the last"
-    return f"epoch {result.epoch}, {chosen}, of epochs 0 to {result.epochs - 1}"
+    kind = f"the best by {result.monitor}" if is_best else "the last"
+    return f"epoch {result.epoch}, {kind}, of epochs 0 to {result.epochs - 1}"
 
 
 def _number(value: float) -> str:

@@ -25,13 +25,13 @@ def run(
     main: Callable[[], Any],
     *,
     verbose: bool | None = None,
-    words: Callable[[BaseException], Worded | None] = lambda error: None,
+    describe: Callable[[BaseException], Worded | None] = lambda error: None,
 ) -> NoReturn:
     """Call `main` and exit: 0 done, 1 failed, 2 the user's error, 130 interrupted, 143 terminated.
 
     Args:
         verbose: show tracebacks; by default when `HYDRA_FULL_ERROR=1`.
-        words: exit code and messages for further kinds of errors; None for others.
+        describe: exit code and messages for further kinds of errors; None for others.
     """
     output_streams.protect()
     fast_imports.install()
@@ -40,14 +40,14 @@ def run(
     try:
         _check_working_directory()
         main()
-        if lost := output_streams.failure():
-            say(f"{program()}: standard output was cut: {lost.strerror}; all else is done", error=True)
+        if failure := output_streams.failure():
+            say(f"{program()}: standard output was cut: {failure.strerror}; all else is done", error=True)
     except SystemExit:  # argparse's, for --help and for a wrong option, and those of a script itself
         raise
     except BaseException as error:  # every error ends in an exit code
         if verbose:
             traceback.print_exception(error)
-        code, lines = words(error) or _worded(error, verbose)
+        code, lines = describe(error) or _worded(error, verbose)
         for line in lines:
             say(f"{program()}: {line}", error=True)
     sys.exit(code)

@@ -39,14 +39,14 @@ def conf() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
-def register(words: Sequence[str] = ()) -> None:
+def register(arguments: Sequence[str] = ()) -> None:
     """Give Hydra the base configuration, the choices of our plugins and the resolvers that `conf/train.yaml` uses.
 
     Args:
-        words: of the command line; the data sets of the plugins that they name are choices, too.
+        arguments: of the command line; the data sets of the plugins that they name are choices, too.
     """
     register_resolvers()
-    _import_plugins(words)
+    _import_plugins(arguments)
     Plugins.instance()  # others store their choices now; in this application ours replace those of the same name
     store = ConfigStore.instance()
     base = OmegaConf.create(schema.defaults())
@@ -60,13 +60,13 @@ def register(words: Sequence[str] = ()) -> None:
         store.store(group=f"hydra/{kind}", name=name, node=defaults, provider="mlpexp")
 
 
-def _import_plugins(words: Sequence[str]) -> None:
-    for word in words:
-        if not word.startswith("plugins="):
+def _import_plugins(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if not argument.startswith("plugins="):
             continue
         # the check of the configuration says what is wrong
         with suppress(UserError, HydraException, ValueError, TypeError):
-            for plugin in parse_override(word).value:
+            for plugin in parse_override(argument).value:
                 user_code.load(str(plugin), Path.cwd())
 
 
@@ -147,7 +147,7 @@ def run(main: Callable[[], Any], *, no_sweep: str = "") -> NoReturn:
     if _completes_value(sys.argv[1:]):
         sys.exit(0)
 
-    def whole() -> None:
+    def call_hydra() -> None:
         refused: BaseException | None = None
         with signals.interruptible():
             is_sweep = not _MULTIRUN.isdisjoint(sys.argv)
@@ -164,7 +164,7 @@ def run(main: Callable[[], Any], *, no_sweep: str = "") -> NoReturn:
             if refused or _failure:
                 raise refused or _failure.pop()
 
-    exit_codes.run(whole, verbose=verbose, words=_worded)
+    exit_codes.run(call_hydra, verbose=verbose, describe=_worded)
 
 
 def problems(error: BaseException, overrides: Sequence[str]) -> list[str] | None:
@@ -179,7 +179,7 @@ def problems(error: BaseException, overrides: Sequence[str]) -> list[str] | None
 
 def _completes_value(arguments: Sequence[str]) -> bool:
     """Answer a shell that completes the value of a key with fixed choices; Hydra offers the current value only."""
-    shell = next((word.removeprefix("query=") for word in arguments if word.startswith("query=")), None)
+    shell = next((argument.removeprefix("query=") for argument in arguments if argument.startswith("query=")), None)
     line = os.environ.get("COMP_LINE", "")
     if shell is None or not {"-sc", "--shell-completion"} & set(arguments) or not line or line[-1].isspace():
         return False
@@ -187,10 +187,10 @@ def _completes_value(arguments: Sequence[str]) -> bool:
     choices = schema.choices().get(override.key)
     if choices is None or override.value_text is None:
         return False
-    given, comma, last = override.value_text.rpartition(",")  # of a sweep
-    start = override.text.removesuffix(override.value_text) + given + comma
-    words = [f"{start}{choice}" for choice in choices if choice.startswith(last)]
-    print(("\n" if shell == "fish" else " ").join(words))
+    earlier_values, comma, prefix = override.value_text.rpartition(",")  # of a sweep
+    start = override.text.removesuffix(override.value_text) + earlier_values + comma
+    completions = [f"{start}{choice}" for choice in choices if choice.startswith(prefix)]
+    print(("\n" if shell == "fish" else " ").join(completions))
     return True
 
 

@@ -25,9 +25,9 @@ def list_runs(sweep: Path, statuses: Sequence[str] | None = None) -> None:
     """
     runs = _with_status(sweep_contents.runs(sweep), statuses)
     for run in runs:
-        where = "table" if run.in_table else spelled(run.size)
-        aside = " (set aside)" if run.is_aside else ""
-        say(f"{run.status:<11} {where:>9}  {run.name}{aside}")
+        location = "table" if run.in_table else spelled(run.size)
+        remark = " (set aside)" if run.is_aside else ""
+        say(f"{run.status:<11} {location:>9}  {run.name}{remark}")
     say(_counted(runs))
 
 
@@ -43,8 +43,8 @@ def show(sweep: Path, name: str | None = None) -> None:
             _show_run(run)
         return
     say(f"{sweep}: {_counted([run for run in stored if not run.is_aside])}")
-    if aside := [run for run in stored if run.is_aside]:
-        say(f"set aside: {_counted(aside)}")
+    if aside_runs := [run for run in stored if run.is_aside]:
+        say(f"set aside: {_counted(aside_runs)}")
     if saved := stack_states.saved_runs(sweep):
         saved_runs = f"{len(saved):,} runs are saved with their" if len(saved) > 1 else "1 run is saved with its"
         say(f"under way: {saved_runs} epochs so far")
@@ -65,8 +65,8 @@ def show(sweep: Path, name: str | None = None) -> None:
             sizes[path.name] += sweep_contents.size_of(path)
     for kind, size in sorted(sizes.items(), key=lambda item: -item[1]):
         say(f"  {spelled(size):>9}  {kind}")
-    if others := sum(len(run.foreign) for run in stored):
-        say(f"  {others:,} files in the directories of runs were not written by mlpexp")
+    if num_foreign := sum(len(run.foreign) for run in stored):
+        say(f"  {num_foreign:,} files in the directories of runs were not written by mlpexp")
 
 
 def remove(sweep: Path, names: Sequence[str], statuses: Sequence[str] | None, *, aside: bool, yes: bool) -> None:
@@ -76,26 +76,26 @@ def remove(sweep: Path, names: Sequence[str], statuses: Sequence[str] | None, *,
         UserError: there is no such run, nothing is chosen, or the sweep is in use.
     """
     stored = sweep_contents.runs(sweep)
-    chosen = _named(stored, names)
+    runs = _named(stored, names)
     if statuses:
-        chosen += _with_status([run for run in stored if not run.is_aside], statuses)
+        runs += _with_status([run for run in stored if not run.is_aside], statuses)
     if aside:
-        chosen += [run for run in stored if run.is_aside]
+        runs += [run for run in stored if run.is_aside]
     if not (names or statuses or aside):
         raise UserError("rm needs the runs to remove: names, --status failed,damaged, or --set-aside")
-    chosen = list({(run.name, run.in_table): run for run in chosen}.values())
-    if not chosen:
+    runs = list({(run.name, run.in_table): run for run in runs}.values())
+    if not runs:
         say("there is no such run; nothing was removed")
         return
     if not yes:
-        say(f"would be removed: {_counted(chosen)}")
-        given = ["--status", ",".join(statuses)] if statuses else []
-        _say_again("rm", [*names, *given, *["--set-aside"] * aside], sweep)
+        say(f"would be removed: {_counted(runs)}")
+        options = ["--status", ",".join(statuses)] if statuses else []
+        _say_again("rm", [*names, *options, *["--set-aside"] * aside], sweep)
         return
-    with sweep_housekeeping.locked(sweep, chosen):
-        sweep_housekeeping.remove(sweep, chosen)
-    say(f"removed: {_counted(chosen)}")
-    _say_others(chosen)
+    with sweep_housekeeping.locked(sweep, runs):
+        sweep_housekeeping.remove(sweep, runs)
+    say(f"removed: {_counted(runs)}")
+    _say_others(runs)
 
 
 def compact(sweep: Path, *, weights: bool, yes: bool) -> None:
@@ -108,24 +108,26 @@ def compact(sweep: Path, *, weights: bool, yes: bool) -> None:
         UserError: there is no sweep, it is in use, or a run is not what its marker says.
     """
     stored = sweep_contents.runs(sweep)
-    chosen = sweep_housekeeping.compactable(stored)
-    left = Counter(run.status for run in stored if run not in chosen and not run.in_table and not run.is_aside)
-    stay = f"; {', '.join(f'{n:,} {status}' for status, n in left.items())} stay as they are" if left else ""
-    if not chosen:
-        say(f"no finished run has a directory of its own; nothing to do{stay}")
+    runs = sweep_housekeeping.compactable(stored)
+    remaining = Counter(run.status for run in stored if run not in runs and not run.in_table and not run.is_aside)
+    remark = (
+        f"; {', '.join(f'{n:,} {status}' for status, n in remaining.items())} stay as they are" if remaining else ""
+    )
+    if not runs:
+        say(f"no finished run has a directory of its own; nothing to do{remark}")
         return
     if not yes:
         say(
-            f"would be moved into {sweep / file_names.TABLE}: {_counted(chosen)}{stay}",
+            f"would be moved into {sweep / file_names.TABLE}: {_counted(runs)}{remark}",
             f"event files, figures and {'states of optimizers' if weights else 'weights'} would be lost: "
             f"such runs cannot be trained further{'' if weights else ', evaluated or exported'}",
         )
         _say_again("compact", [] if weights else ["--no-weights"], sweep)
         return
-    with sweep_housekeeping.locked(sweep, chosen):
-        sweep_housekeeping.compact(sweep, chosen, _tested_weights if weights else lambda run: None)
-    say(f"moved into {sweep / file_names.TABLE}: {_counted(chosen)}{stay}")
-    _say_others(chosen)
+    with sweep_housekeeping.locked(sweep, runs):
+        sweep_housekeeping.compact(sweep, runs, _tested_weights if weights else lambda run: None)
+    say(f"moved into {sweep / file_names.TABLE}: {_counted(runs)}{remark}")
+    _say_others(runs)
 
 
 def restore(sweep: Path, *, yes: bool) -> None:
@@ -139,14 +141,14 @@ def restore(sweep: Path, *, yes: bool) -> None:
     if not count:
         say(f"{sweep} has no runs in a table; nothing to do")
         return
-    what = "with all that the table has of them"
+    content = "with all that the table has of them"
     if not yes:
-        say(f"{count:,} runs would get directories, {what}")
+        say(f"{count:,} runs would get directories, {content}")
         _say_again("restore", [], sweep)
         return
     with sweep_housekeeping.locked(sweep, []):
-        done, refused = sweep_housekeeping.restore(sweep)
-    say(f"{done:,} runs have directories, {what}")
+        num_restored, refused = sweep_housekeeping.restore(sweep)
+    say(f"{num_restored:,} runs have directories, {content}")
     if refused:
         say(f"{len(refused):,} stay in the table, since their directories are in use: {_listed(refused)}")
 
@@ -191,19 +193,19 @@ def _with_status(runs: Sequence[StoredRun], statuses: Sequence[str] | None) -> l
 
 
 def _named(runs: Sequence[StoredRun], names: Sequence[str]) -> list[StoredRun]:
-    known = {run.name for run in runs}
+    existing = {run.name for run in runs}
     for name in names:
-        if name not in known:
-            raise UserError(f"there is no run {name!r}; {did_you_mean(name, known, 'see list')}")
+        if name not in existing:
+            raise UserError(f"there is no run {name!r}; {did_you_mean(name, existing, 'see list')}")
     return [run for run in runs if run.name in names]
 
 
 def _counted(runs: Sequence[StoredRun]) -> str:
     """`12 runs (10 ok, 2 failed), 1.2 MiB`."""
     counts = Counter(run.status for run in runs)
-    each = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
+    by_status = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
     size = sum(run.size for run in runs)
-    return f"{len(runs):,} run{'s' * (len(runs) != 1)}{f' ({each})' if each else ''}, {spelled(size)}"
+    return f"{len(runs):,} run{'s' * (len(runs) != 1)}{f' ({by_status})' if by_status else ''}, {spelled(size)}"
 
 
 def _kind(path: Path) -> str:
@@ -216,9 +218,9 @@ def _say_again(action: str, options: Sequence[str], sweep: Path) -> None:
     say(f"to do it: {shell_commands.script('sweep.py', str(sweep), action, *options, '--yes')}")
 
 
-def _say_others(chosen: Sequence[StoredRun]) -> None:
-    if others := [str(path) for run in chosen for path in run.foreign]:
-        say(f"{len(others):,} files were not written by mlpexp and stay: {_listed(others)}")
+def _say_others(runs: Sequence[StoredRun]) -> None:
+    if foreign := [str(path) for run in runs for path in run.foreign]:
+        say(f"{len(foreign):,} files were not written by mlpexp and stay: {_listed(foreign)}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -40,23 +40,23 @@ def run(cfg: DictConfig) -> float | None:
     alone = hydra.mode == RunMode.RUN
     directory = Path(hydra.runtime.output_dir)
     config = _checked(cfg)
-    if not alone and (done := _finished(config, directory)) is not None:
+    if not alone and (finished := _finished(config, directory)) is not None:
         log.info("done before")
-        return done.objective
+        return finished.objective
     try:
         config, result = _train(config, alone=alone)
     except (Exception, Interrupted) as error:
         if isinstance(error, Interrupted):
-            how = _carry_on(str(error), directory, hydra.overrides.task) if alone else f"{error}; {SAME}"
-            error = Interrupted(how, error.exit_code)
+            message = _carry_on(str(error), directory, hydra.overrides.task) if alone else f"{error}; {SAME}"
+            error = Interrupted(message, error.exit_code)
         if alone:
             hydra_app.fail(error)
             return None
         raise error from None
     if alone:
-        further = resume.proposed_epochs(config, result)
+        more_epochs = resume.proposed_epochs(config, result)
         overrides = _repeatable(directory, hydra.overrides.task)
-        console.show(result, shell_commands.short_path(directory), further, overrides, config.loss_function.name)
+        console.show(result, shell_commands.short_path(directory), more_epochs, overrides, config.loss_function.name)
     return result.objective
 
 
@@ -71,10 +71,10 @@ def train_alone(cfg: DictConfig) -> None:
         _train(_checked(cfg), alone=True)
     except Interrupted as error:
         where = shell_commands.short_path(Path(HydraConfig.get().runtime.output_dir))
-        how = "nothing to continue yet"
+        hint = "nothing to continue yet"
         if (where / file_names.LAST).exists():
-            how = f"what was finished is kept, continue with mlpexp.run(resume={str(where)!r})"
-        raise Interrupted(f"{error}; {how}", error.exit_code) from None
+            hint = f"what was finished is kept, continue with mlpexp.run(resume={str(where)!r})"
+        raise Interrupted(f"{error}; {hint}", error.exit_code) from None
 
 
 def _checked(cfg: DictConfig) -> Config:
@@ -100,12 +100,12 @@ def _train(config: Config, *, alone: bool) -> tuple[Config, Result]:
         config = continued.cfg if continued else config
         bar = console.bar(config.trainer.max_epochs) if alone and config.trainer.enable_progress_bar else None
         directory = Path(hydra.runtime.output_dir)
-        before = _identity(directory) if continued and config.trackers else ()
+        earlier = _identity(directory) if continued and config.trackers else ()
         result = single_run.train(config, directory, bar=bar, continued=continued)
         if config.trackers:
             sweep = Path(str(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
             tracking = run_tracking.tracking_of_run(directory, sweep, Path(hydra.runtime.cwd), partial(say, error=True))
-            tracking.record([run_tracking.EndedRun(config=config, directory=directory, result=result, earlier=before)])
+            tracking.record([run_tracking.EndedRun(config=config, directory=directory, result=result, earlier=earlier)])
             tracking.close()
         return config, result
     except UserError:
@@ -127,24 +127,26 @@ def _identity(directory: Path) -> tuple[str, ...]:
 
 def _repeatable(directory: Path, overrides: Sequence[str]) -> list[str]:
     """The overrides with which a sweep repeats this run with other seeds."""
-    given = by_key(overrides)
-    if "resume" in given:  # what it was started with, and its new length
-        first = run_files.overrides(directory.parent, directory.name) or []
-        given = by_key([*first, *(one.text for key, one in given.items() if key == "trainer.max_epochs")])
-    return [override.text for key, override in given.items() if key not in ("seed", "resume", "name")]
+    parsed = by_key(overrides)
+    if "resume" in parsed:  # what it was started with, and its new length
+        first_overrides = run_files.overrides(directory.parent, directory.name) or []
+        parsed = by_key(
+            [*first_overrides, *(override.text for key, override in parsed.items() if key == "trainer.max_epochs")]
+        )
+    return [override.text for key, override in parsed.items() if key not in ("seed", "resume", "name")]
 
 
 def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
     where = shell_commands.short_path(directory)
     if not (directory / file_names.LAST).exists():
         return f"{reason}; nothing to continue yet in {where}, run the same command again"
-    given = by_key(overrides)
-    if "resume" in given:  # the run may still be the one of before, with fewer epochs
-        kept = [item.text for key, item in given.items() if key != "resume" and not key.startswith("hydra.")]
+    parsed = by_key(overrides)
+    if "resume" in parsed:  # the run may still be the one of before, with fewer epochs
+        repeated = [item.text for key, item in parsed.items() if key != "resume" and not key.startswith("hydra.")]
     else:
-        kept = console.built(overrides)
-    again = shell_commands.script("train.py", f"resume={spell(str(where))}", *kept)
-    return f"{reason}; what was finished is kept in {where}, continue with: {again}"
+        repeated = console.built(overrides)
+    command = shell_commands.script("train.py", f"resume={spell(str(where))}", *repeated)
+    return f"{reason}; what was finished is kept in {where}, continue with: {command}"
 
 
 def _finished(cfg: Config, directory: Path) -> Result | None:
@@ -153,10 +155,10 @@ def _finished(cfg: Config, directory: Path) -> Result | None:
     What a damaged, failed or interrupted run has left is set aside; Hydra has opened the run's log and
     written its configuration already, so these stay.
     """
-    before = inspect(directory, identity(cfg, data.digest(cfg.data)))
-    if before.state in (State.DONE, State.NEW):
-        return before.result
-    if before.state is State.OTHER:
+    run_state = inspect(directory, identity(cfg, data.digest(cfg.data)))
+    if run_state.state in (State.DONE, State.NEW):
+        return run_state.result
+    if run_state.state is State.OTHER:
         raise UserError(f"{directory} holds another run, which is finished; choose another name=…")
     set_content_aside(directory, directory.parent / file_names.SET_ASIDE)
     return None

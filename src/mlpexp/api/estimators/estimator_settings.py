@@ -50,12 +50,12 @@ def _solvers() -> list[str]:
     return [name for name, rule in OPTIMIZERS.items() if rule.trains_alone is None]
 
 
-def _as_list(given: Any) -> Any:
-    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
 
 
-def _infinite(given: Any) -> Any:
-    return None if isinstance(given, float) and given == math.inf else given
+def _infinite(value: Any) -> Any:
+    return None if isinstance(value, float) and value == math.inf else value
 
 
 @dataclass(kw_only=True, frozen=True, config=SETTINGS)
@@ -95,14 +95,14 @@ class EstimatorSettings:
             ValueError: naming every parameter that cannot be.
         """
         names = {field.name for field in fields(cls)}
-        given = {name: _plain(value) for name, value in parameters.items() if name in names}
+        values = {name: _plain(value) for name, value in parameters.items() if name in names}
         try:
-            return _ADAPTER.validate_python(given)
+            return _ADAPTER.validate_python(values)
         except ValidationError as error:
             problems: dict[str, str] = {}
-            for one in error.errors(include_url=False):  # a union reports once for each of its arms
-                problems.setdefault(str(one["loc"][0]), _problem(one))
-            raise ValueError("; ".join(f"{name}={given[name]!r} {text}" for name, text in problems.items())) from None
+            for problem in error.errors(include_url=False):  # a union reports once for each of its arms
+                problems.setdefault(str(problem["loc"][0]), _problem(problem))
+            raise ValueError("; ".join(f"{name}={values[name]!r} {text}" for name, text in problems.items())) from None
 
     def config(self, task: Task, seed: int, *, batch_size: int, batch_weight: float, weighted: bool) -> Config:
         """The configuration of a run with these settings.
@@ -154,7 +154,7 @@ class EstimatorSettings:
 
     def _optimizer(self, schedule: str, batch_weight: float) -> OptimizerConfig:
         rule = OPTIMIZERS[self.solver]
-        found = OptimizerConfig(
+        optimizer = OptimizerConfig(
             name=self.solver,
             options=Options(self.optimizer_options or {}),
             lr=self.learning_rate_init,
@@ -164,12 +164,12 @@ class EstimatorSettings:
         )
         if "nesterov" in rule.keys:
             nesterov = self.nesterovs_momentum and self.momentum > 0
-            found = replace(found, momentum=self.momentum, nesterov=nesterov)
+            optimizer = replace(optimizer, momentum=self.momentum, nesterov=nesterov)
         if {"betas", "eps"} <= set(rule.keys):
-            found = replace(found, betas=(self.beta_1, self.beta_2), eps=self.epsilon)
+            optimizer = replace(optimizer, betas=(self.beta_1, self.beta_2), eps=self.epsilon)
         if SCHEDULES[schedule].follows_monitor:
-            found = replace(found, step_factor=0.2, patience=self.n_iter_no_change or self.max_iter)
-        return found
+            optimizer = replace(optimizer, step_factor=0.2, patience=self.n_iter_no_change or self.max_iter)
+        return optimizer
 
 
 _ADAPTER = TypeAdapter(EstimatorSettings)
@@ -177,8 +177,8 @@ _ADAPTER = TypeAdapter(EstimatorSettings)
 
 def _as_parameters(problem: str) -> str:
     """A problem of keys such as `model.options.slope`, said of parameters."""
-    said = re.sub(r"e\.g\. (model|optimizer)\.options\.(\w+)=(\S+)", r"e.g. \1_options={'\2': \3}", problem)
-    return re.sub(r"'?(model|optimizer)\.options\.(\w+)'?", r"\1_options '\2'", said)
+    text = re.sub(r"e\.g\. (model|optimizer)\.options\.(\w+)=(\S+)", r"e.g. \1_options={'\2': \3}", problem)
+    return re.sub(r"'?(model|optimizer)\.options\.(\w+)'?", r"\1_options '\2'", text)
 
 
 def _plain(value: Any) -> Any:

@@ -145,11 +145,11 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
         Args:
             classes: all that there will be; needed in the first call.
         """
-        first = not hasattr(self, "classes_")
-        if first and classes is None:
+        is_first_call = not hasattr(self, "classes_")
+        if is_first_call and classes is None:
             raise ValueError("the first call of partial_fit needs classes, e.g. classes=numpy.unique(y)")
-        X, y = self._checked(X, y, reset=first)
-        if first:
+        X, y = self._checked(X, y, reset=is_first_call)
+        if is_first_call:
             self.classes_ = np.unique(np.asarray(classes))
         elif classes is not None and not np.array_equal(np.unique(np.asarray(classes)), self.classes_):
             raise ValueError(f"classes={classes!r} are not those of the first call, {self.classes_}")
@@ -163,22 +163,22 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
     def predict(self, X: Any) -> NDArray[Any]:
         """The class of the largest probability, (N,)."""
         outputs = self._outputs(X)
-        found: NDArray[Any] = self.classes_[outputs.argmax(1)]
-        return found
+        names: NDArray[Any] = self.classes_[outputs.argmax(1)]
+        return names
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities, (N, C), in the order of `classes_`."""
         outputs = self._outputs(X)
         exponentials = np.exp(outputs - outputs.max(1, keepdims=True))
-        found: NDArray[np.float64] = exponentials / exponentials.sum(1, keepdims=True)
-        return found
+        probabilities: NDArray[np.float64] = exponentials / exponentials.sum(1, keepdims=True)
+        return probabilities
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """The logarithms of `predict_proba`, (N, C)."""
         outputs = self._outputs(X)
         outputs = outputs - outputs.max(1, keepdims=True)
-        found: NDArray[np.float64] = outputs - np.log(np.exp(outputs).sum(1, keepdims=True))
-        return found
+        logarithms: NDArray[np.float64] = outputs - np.log(np.exp(outputs).sum(1, keepdims=True))
+        return logarithms
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[np.float32], NDArray[Any]]:
         X, y = validate_data(
@@ -195,10 +195,10 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
         labels = self.classes_[targets[train]]
         present = np.unique(labels)
         weights = np.ones(num_classes)
-        given = compute_class_weight(self.class_weight, classes=present, y=labels)
-        weights[np.searchsorted(self.classes_, present)] = given
-        found: list[float] = weights.tolist()
-        return found
+        present_weights = compute_class_weight(self.class_weight, classes=present, y=labels)
+        weights[np.searchsorted(self.classes_, present)] = present_weights
+        listed: list[float] = weights.tolist()
+        return listed
 
 
 class MLPRegressor(RegressorMixin, NetworkEstimator):

@@ -154,16 +154,16 @@ class NetworkEstimator(BaseEstimator):
             batches = [
                 forward(self._network, weights, batch.double().unsqueeze(0)).logits[0] for batch in inputs.split(size)
             ]
-        found: NDArray[np.float64] = torch.cat(batches).numpy()
-        return found
+        outputs: NDArray[np.float64] = torch.cat(batches).numpy()
+        return outputs
 
     def _split(self, settings: EstimatorSettings, targets: NDArray[Any], seed: int) -> Split:
         """The training part and, for early stopping, a validation part."""
-        everything = np.arange(len(targets))
+        samples = np.arange(len(targets))
         if not settings.early_stopping:
-            return Split(everything, everything[:0], everything[:0])
+            return Split(samples, samples[:0], samples[:0])
         train, val = train_test_split(
-            everything,
+            samples,
             test_size=settings.validation_fraction,
             random_state=seed,
             stratify=targets if self._task == "classification" else None,
@@ -173,16 +173,16 @@ class NetworkEstimator(BaseEstimator):
                 f"validation_fraction={settings.validation_fraction} of {len(targets)} samples is less than two; "
                 "choose a larger one, or leave early_stopping out"
             )
-        return Split(np.sort(train), np.sort(val), everything[:0])
+        return Split(np.sort(train), np.sort(val), samples[:0])
 
     def _class_weights(self, targets: NDArray[Any], num_classes: int, train: NDArray[np.int64]) -> list[float] | None:
         return None
 
     def _seed(self) -> int:
-        given = self.random_state
-        if isinstance(given, int | np.integer) and 0 <= given <= MAX_SEED:
-            return int(given)
-        return int(check_random_state(given).randint(2**31 - 1))
+        state = self.random_state
+        if isinstance(state, int | np.integer) and 0 <= state <= MAX_SEED:
+            return int(state)
+        return int(check_random_state(state).randint(2**31 - 1))
 
     def _state(self, num_inputs: int, num_outputs: int, partial: bool) -> TrainingState | None:
         """From which `warm_start` and `partial_fit` go on; None before the first fit.
@@ -224,11 +224,11 @@ def _one_epoch(cfg: Config, state: TrainingState | None) -> Config:
     )
 
 
-def _checked_weights(given: ArrayLike | None, X: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    if given is None:
+def _checked_weights(weights: ArrayLike | None, X: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    if weights is None:
         return None
-    found: NDArray[np.float64] = _check_sample_weight(given, X, dtype=np.float64, ensure_non_negative=True)
-    return found
+    checked: NDArray[np.float64] = _check_sample_weight(weights, X, dtype=np.float64, ensure_non_negative=True)
+    return checked
 
 
 def as_float32(X: Any) -> NDArray[np.float32]:
@@ -238,7 +238,7 @@ def as_float32(X: Any) -> NDArray[np.float32]:
         ValueError: a number is too large.
     """
     with np.errstate(over="ignore"):
-        found = np.array(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float32, order="C")
-    if not np.isfinite(found).all():
+        values = np.array(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float32, order="C")
+    if not np.isfinite(values).all():
         raise ValueError("X has numbers that single precision cannot hold; scale it, e.g. by StandardScaler")
-    return found
+    return values

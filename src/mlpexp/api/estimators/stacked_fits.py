@@ -98,8 +98,8 @@ def train_now_or_later(fit: Fit) -> TrainedNetwork | None:
         return None
     searches = list(_available)
     for stacked in searches:
-        if (found := stacked.take(fit)) is not None:
-            return found
+        if (network := stacked.take(fit)) is not None:
+            return network
     for stacked in searches[-1:]:
         stacked.num_others += 1
     return train([fit])[0]
@@ -145,9 +145,9 @@ class StackedFits:
 
     def record(self, fit: Fit) -> None:
         """Add a fit; equal data are kept once."""
-        first = self._data.setdefault(fit.data.table.digest, fit.data)
-        same = self._data.setdefault(fit.data.key, replace(fit.data, table=first.table))
-        self.fits.append(replace(fit, data=same))
+        kept = self._data.setdefault(fit.data.table.digest, fit.data)
+        shared = self._data.setdefault(fit.data.key, replace(fit.data, table=kept.table))
+        self.fits.append(replace(fit, data=shared))
 
     @contextmanager
     def available(self) -> Iterator[None]:
@@ -185,17 +185,17 @@ def train(fits: Sequence[Fit], jobs: int = 1) -> list[TrainedNetwork]:
         ValueError: a network needs more memory than there is.
         KeyboardInterrupt: stopped.
     """
-    found: dict[int, TrainedNetwork] = {}
+    networks: dict[int, TrainedNetwork] = {}
     with _training, _kept_threads():
         try:
             with signals.interruptible(), quiet():
                 for runs, trained in _trained(fits, jobs):
-                    found.update(zip(runs, trained, strict=True))
+                    networks.update(zip(runs, trained, strict=True))
         except Interrupted as interrupted:
             raise Stopped(str(interrupted)) from None
         except UserError as error:
             raise ValueError(first_line(error)) from None
-    return [found[i] for i in range(len(fits))]
+    return [networks[i] for i in range(len(fits))]
 
 
 def _trained(fits: Sequence[Fit], jobs: int) -> Iterator[tuple[list[int], list[TrainedNetwork]]]:
@@ -250,10 +250,10 @@ def _stack(fits: Sequence[Fit], configs: Sequence[Config]) -> Iterator[TrainedNe
     seconds = (time.perf_counter() - started) / len(fits)
     for run, fit in enumerate(fits):
         record = module.records[run]
-        chosen = module.best if fit.takes_best and record.progress.best_epoch is not None else module.last
+        snapshot = module.best if fit.takes_best and record.progress.best_epoch is not None else module.last
         yield TrainedNetwork(
             network=module.networks[run],
-            weights={name: values[run].numpy().copy() for name, values in chosen.parameters.items()},
+            weights={name: values[run].numpy().copy() for name, values in snapshot.parameters.items()},
             record=record,
             optimizer_state=module.last.row(run).state if fit.keeps_state else {},
             num_steps=_steps_before(fit) + fit.cfg.data.steps(len(fit.data.split.train)) if fit.keeps_state else 0,

@@ -125,31 +125,35 @@ def _record(
     """
     places: list[tuple[int, int]] = []
 
-    def fit(estimator: Any, member: int, fold: int, part: _Data) -> None:
-        before = len(stacked.fits)
+    def fit(estimator: Any, member: int, fold: int, train_data: _Data) -> None:
+        num_before = len(stacked.fits)
         try:
             with stacked.recording():
-                estimator.fit(part.X, *([] if part.y is None else [part.y]), **part.fit_params)
+                estimator.fit(train_data.X, *([] if train_data.y is None else [train_data.y]), **train_data.fit_params)
         except Exception:  # the search fits it again, and handles its errors as `error_score` says
-            del stacked.fits[before:]
-        places.extend([(member, fold)] * (len(stacked.fits) - before))
+            del stacked.fits[num_before:]
+        places.extend([(member, fold)] * (len(stacked.fits) - num_before))
 
     for fold, (train, _) in enumerate(splits):
-        part = data.part(train)
+        train_data = data.part(train)
         for members in _groups(base, candidates):
-            before = len(stacked.fits)
+            num_before = len(stacked.fits)
             estimator = _with(base, candidates[members[0]])
-            fit(estimator, members[0], fold, part)
+            fit(estimator, members[0], fold, train_data)
             prefix, network = _last_step(estimator)
-            called, arguments = stacked.call
-            made = _Data(arguments[0], arguments[1], {"sample_weight": arguments[2]}, {}) if arguments else part
-            shares = called is network and len(stacked.fits) == before + 1
+            called_estimator, arguments = stacked.call
+            prepared = (
+                _Data(arguments[0], arguments[1], {"sample_weight": arguments[2]}, {}) if arguments else train_data
+            )
+            shares = called_estimator is network and len(stacked.fits) == num_before + 1
             for member in members[1:]:
                 if shares:
-                    own = {k.removeprefix(prefix): v for k, v in candidates[member].items() if k.startswith(prefix)}
-                    fit(_with(network, own), member, fold, made)
+                    network_parameters = {
+                        k.removeprefix(prefix): v for k, v in candidates[member].items() if k.startswith(prefix)
+                    }
+                    fit(_with(network, network_parameters), member, fold, prepared)
                 else:
-                    fit(_with(base, candidates[member]), member, fold, part)
+                    fit(_with(base, candidates[member]), member, fold, train_data)
     stacked.call = None, ()
     return places
 
@@ -157,11 +161,11 @@ def _record(
 def _groups(base: Any, candidates: Sequence[Parameters]) -> list[list[int]]:
     """Candidates that set the same parameters, and differ in those of the last step only, by their numbers."""
     prefix, network = _last_step(base)
-    found: dict[object, list[int]] = defaultdict(list)
+    groups: dict[object, list[int]] = defaultdict(list)
     for number, candidate in enumerate(candidates):
-        others = [id(candidate[key]) for key in sorted(candidate) if not key.startswith(prefix)]
-        found[number if network is None else (*sorted(candidate), *others)].append(number)
-    return list(found.values())
+        other_values = [id(candidate[key]) for key in sorted(candidate) if not key.startswith(prefix)]
+        groups[number if network is None else (*sorted(candidate), *other_values)].append(number)
+    return list(groups.values())
 
 
 def _last_step(estimator: Any) -> tuple[str, NetworkEstimator | None]:
@@ -180,8 +184,8 @@ def _with(estimator: Any, parameters: Parameters) -> Any:
 def _values(estimator: Any, grid: Any) -> Iterator[Any]:
     """The estimators that a search may fit."""
     yield from (estimator, *estimator.get_params().values())
-    for part in [grid] if isinstance(grid, Mapping) else grid:
-        yield from (value for values in part.values() for value in values if isinstance(value, BaseEstimator))
+    for grid_part in [grid] if isinstance(grid, Mapping) else grid:
+        yield from (value for values in grid_part.values() for value in values if isinstance(value, BaseEstimator))
 
 
 def _has_network(value: Any) -> bool:
