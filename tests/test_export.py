@@ -92,7 +92,7 @@ MIXED = Features(
 )
 
 
-def _untrained(*overrides: str, features: Features | None = None, classes: int = 3) -> trained_run.Trained:
+def _untrained(*overrides: str, features: Features | None = None, classes: int = 3) -> trained_run.TrainedRun:
     from mlpexp import models
     from mlpexp.config import checks
 
@@ -107,7 +107,7 @@ def _untrained(*overrides: str, features: Features | None = None, classes: int =
     cfg = checks.parse(plain)
     module = models.build(cfg, features.num_inputs, classes, description).eval().requires_grad_(False)
     place = Place(checkpoint=Path("some.ckpt"))
-    return trained_run.Trained(
+    return trained_run.TrainedRun(
         place=place, cfg=cfg, module=module, data=description, epoch=0, sha256="0" * 64, result=None
     )
 
