@@ -115,9 +115,9 @@ def measure(
     for engine in engines.values():
         engine.train_epoch(Epoch(inputs, labels, order, batch, rates))
     losses = [engine.train_outcomes.losses.double().mean(1) for engine in engines.values()]
-    apart = float((losses[0] / losses[1] - 1).abs().max())
-    assert apart < 1e-5, f"{sizes}: the engines' losses differ by {apart:.1e}"
-    row: dict[str, Any] = {"sizes": sizes, "optimizer": optimizer, "batch": batch, "runs": runs, "apart": apart}
+    difference = float((losses[0] / losses[1] - 1).abs().max())
+    assert difference < 1e-5, f"{sizes}: the engines' losses differ by {difference:.1e}"
+    row: dict[str, Any] = {"sizes": sizes, "optimizer": optimizer, "batch": batch, "runs": runs, "apart": difference}
     for name, engine in engines.items():
         scale = 1e3 * EPOCHS / runs
         row[f"{name}_train_ms"] = scale * median_s(
@@ -205,59 +205,52 @@ def earlier_jax() -> dict[str, Any] | None:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    def line(cells: Sequence[object]) -> str:
-        return f"| {' | '.join(map(str, cells))} |\n"
-
     hardware = document["hardware"]
-    text = f"{hardware['cpu']}, {hardware['vector_instructions']}, one thread, {document['date']}. "
-    text += f"Peak of fused multiply-adds {document['peak_gflops']:.0f} GFLOP/s; "
-    text += (
-        f"bare loop in torch (64-50-10, ten epochs, evaluation of all samples) {document['bare_loop_ms']:.0f} ms.\n\n"
-    )
-    text += "CPU ms a run for ten epochs: training + evaluation of all samples.\n\n"
-    text += line(["shape", "optimizer", "batch", "torch engine", "compiled engine", "times", "GFLOP/s", "of peak"])
-    text += line(["---"] * 8)
-    for row in document["rows"]:
-        sizes = row["sizes"]
-        shape = "-".join(map(str, sizes)) if len(sizes) < 8 else f"{sizes[0]}-{len(sizes) - 2} x {sizes[1]}-{sizes[-1]}"
-        costs = {name: (row[f"{name}_train_ms"], row[f"{name}_evaluate_ms"]) for name in ("torch", "compiled")}
-        text += line(
-            [
-                shape,
-                row["optimizer"],
-                row["batch"],
-                *(f"{train:.2f} + {evaluate:.2f}" for train, evaluate in costs.values()),
-                f"{sum(costs['torch']) / sum(costs['compiled']):.1f}",
-                f"{row['gflops']:.0f}",
-                f"{row['share_of_peak']:.0%}",
-            ]
-        )
-    trainers = document["trainers"]
-    text += (
-        f"\nSeeds of 64-50-10 in their Trainers, with evaluation of all samples, without files, beside the bare loop, "
+    text = (
+        f"{hardware['cpu']}, {hardware['vector_instructions']}, one thread, {document['date']}. "
+        f"Peak of fused multiply-adds {document['peak_gflops']:.0f} GFLOP/s; bare loop in torch (64-50-10, ten epochs, "
+        f"evaluation of all samples) {document['bare_loop_ms']:.0f} ms.\n\n"
+        "CPU ms a run for ten epochs: training + evaluation of all samples.\n\n"
+        f"{_cases_table(document['rows'])}"
+        "\nSeeds of 64-50-10 in their Trainers, with evaluation of all samples, without files, beside the bare loop, "
         f"by turns; the load of the machine when the measurement began was {hardware['load']}.\n\n"
+        f"{_trainers_table(document['trainers'])}"
     )
-    text += line(["engine", "runs", "ms a run", "ms of processor", "times faster", "times less processor"])
-    text += line(["---"] * 6)
-    for name in TRAINERS:
-        row = trainers[name]
-        text += line(
-            [
-                name,
-                f"{row['runs']:,}",
-                f"{row['wall_ms']:.2f}",
-                f"{row['cpu_ms']:.2f}",
-                f"{row['times_faster']:.1f}",
-                f"{row['times_less_processor']:.1f}",
-            ]
-        )
     if peer := document["jax"]:
         ms = 1e3 * peer["train_s"] / peer["runs"]
         text += (
             f"\nJAX (`vmap` over {peer['runs']:,} runs, `scan` over steps, all cores, no files): {ms:.1f} ms a run, "
+            f"and {peer['compile_s']:.1f} s to compile ({peer['date']}).\n"
         )
-        text += f"and {peer['compile_s']:.1f} s to compile ({peer['date']}).\n"
     return text
+
+
+def _cases_table(rows: Sequence[dict[str, Any]]) -> str:
+    text = _line(["shape", "optimizer", "batch", "torch engine", "compiled engine", "times", "GFLOP/s", "of peak"])
+    text += _line(["---"] * 8)
+    for row in rows:
+        sizes = row["sizes"]
+        shape = "-".join(map(str, sizes)) if len(sizes) < 8 else f"{sizes[0]}-{len(sizes) - 2} x {sizes[1]}-{sizes[-1]}"
+        costs = {name: (row[f"{name}_train_ms"], row[f"{name}_evaluate_ms"]) for name in ("torch", "compiled")}
+        cells = [shape, row["optimizer"], row["batch"]]
+        cells += [f"{train:.2f} + {evaluate:.2f}" for train, evaluate in costs.values()]
+        times = sum(costs["torch"]) / sum(costs["compiled"])
+        text += _line([*cells, f"{times:.1f}", f"{row['gflops']:.0f}", f"{row['share_of_peak']:.0%}"])
+    return text
+
+
+def _trainers_table(rows: dict[str, Any]) -> str:
+    text = _line(["engine", "runs", "ms a run", "ms of processor", "times faster", "times less processor"])
+    text += _line(["---"] * 6)
+    for name in TRAINERS:
+        row = rows[name]
+        cells = [name, f"{row['runs']:,}", f"{row['wall_ms']:.2f}", f"{row['cpu_ms']:.2f}"]
+        text += _line([*cells, f"{row['times_faster']:.1f}", f"{row['times_less_processor']:.1f}"])
+    return text
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |\n"
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def main() -> None:
     print(
         "| entry | largest relative difference of a run's mean loss from the CPU's | epochs captured |\n|---|---|---|"
     )
-    for name, apart, reason in compare(inputs[:200], labels[:200], device):
-        print(f"| {name} | {apart:.1e} | {reason or 'yes'} |")
-        assert apart < TOLERANCE, f"{name} differs from the CPU: times cannot be compared"
+    for name, difference, reason in compare(inputs[:200], labels[:200], device):
+        print(f"| {name} | {difference:.1e} | {reason or 'yes'} |")
+        assert difference < TOLERANCE, f"{name} differs from the CPU: times cannot be compared"
     print("\nms a run for ten epochs\n\n| shape | runs | step by step | captured | evaluation |\n|---|---|---|---|---|")
     for sizes in SHAPES:
         for runs in RUNS:
@@ -113,8 +113,8 @@ def compare(
             engine.evaluate(*data).losses.double().mean(1).cpu()
             for engine, data in ((cpu, (inputs, labels)), (gpu, on_device))
         ]
-        apart = float((losses[1] / losses[0] - 1).abs().max())
-        rows.append((activation if optimizer == "sgd" else optimizer, apart, gpu.plain_reason))
+        difference = float((losses[1] / losses[0] - 1).abs().max())
+        rows.append((activation if optimizer == "sgd" else optimizer, difference, gpu.plain_reason))
     return rows
 
 

@@ -106,10 +106,10 @@ def grid(count: int, first_seed: int = 0) -> list[str]:
     ]  # fmt: skip
 
 
-def sweep(place: Path, name: str, size: Size, overrides: Sequence[str], *more: str) -> Spent:
+def sweep(directory: Path, name: str, size: Size, overrides: Sequence[str], *more: str) -> Spent:
     command = [sys.executable, str(ROOT / "scripts/train.py"), "-m", f"hydra.sweep.dir={name}", *overrides]
     command += [f"trainer.max_epochs={size.epochs}", "hydra.sweep.subdir=${hydra.job.num}", *more]
-    return spend([*command, "hydra.launcher.backend=process"], place)
+    return spend([*command, "hydra.launcher.backend=process"], directory)
 
 
 def read(directory: Path) -> dict[str, list[float]]:
@@ -130,15 +130,15 @@ def race(curves: Sequence[Sequence[float]], rungs: Sequence[int]) -> list[int]:
     return survivors
 
 
-def check(place: Path, size: Size, curves: dict[str, list[float]]) -> None:
+def check(directory: Path, size: Size, curves: dict[str, list[float]]) -> None:
     """The race that was run is the one that the curves tell of, with the same numbers."""
     names = sorted(curves, key=lambda name: int(name.rpartition("/")[2]))
     expected = {int(names[i].rpartition("/")[2]) for i in race([curves[name] for name in names], size.rungs)}
-    trained = {row["run"] for row in load_results(place / "halved") if row["epochs"] == size.epochs}
+    trained = {row["run"] for row in load_results(directory / "halved") if row["epochs"] == size.epochs}
     if trained != expected:
         raise SystemExit(f"the race kept {sorted(trained)}, the curves say {sorted(expected)}")
     for run in sorted(trained):
-        full, halved = (place / sweep_name / str(run) / "metrics.csv" for sweep_name in ("full", "halved"))
+        full, halved = (directory / sweep_name / str(run) / "metrics.csv" for sweep_name in ("full", "halved"))
         if full.read_bytes() != halved.read_bytes():
             raise SystemExit(f"run {run} has other numbers in the race than without rivals")
 

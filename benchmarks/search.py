@@ -23,7 +23,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -107,7 +107,7 @@ MAX_TRIALS_OF_SEVERAL_SEEDS, REPETITIONS_OF_SEVERAL_SEEDS = 40, 20  # more would
 REPETITIONS = {40: 40, 100: 20, 300: 20}
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small form; writes nothing")
     parser.add_argument("--repetitions", type=int)
@@ -117,7 +117,11 @@ def main() -> None:
     parser.add_argument(
         "--problems", nargs="+", help="of digits, wine, breast_cancer, csv_iris, csv_diabetes, csv_anes96; default: all"
     )
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
     repetitions = {12: 2} if arguments.quick else REPETITIONS
     repetitions = {budget: repetitions.get(budget, 20) for budget in arguments.budgets or repetitions}
     if arguments.repetitions:
@@ -144,51 +148,54 @@ def main() -> None:
                 if "again" in cells.get(str(budget), {}) or (seeds > 1 and budget > MAX_TRIALS_OF_SEVERAL_SEEDS):
                     continue
                 started = time.process_time()
-                num_searches = count if seeds == 1 else min(count, REPETITIONS_OF_SEVERAL_SEEDS)
-                searches = (
-                    random[name].first(num_searches) if kind == "random" else Searches(sampler, num_searches, seeds)
-                )
+                size = count if seeds == 1 else min(count, REPETITIONS_OF_SEVERAL_SEEDS)
+                searches = random[name].first(size) if kind == "random" else Searches(sampler, size, seeds)
                 searches.extend(problems[name], budget, arguments.batch_size)
-                cells[str(budget)] = _scores(problems[name], searches)
-                means = ", ".join(f"{score} {statistics.fmean(of):.5f}" for score, of in cells[str(budget)].items())
+                scores = cells[str(budget)] = _scores(problems[name], searches)
+                means = ", ".join(f"{score} {statistics.fmean(values):.5f}" for score, values in scores.items())
                 spent = time.process_time() - started
                 print(f"{name}, {kind}, {budget} trials: {means}, {spent:.0f} s of CPU", flush=True)
             if writes:  # after each, since the whole takes an hour on a busy machine
                 _write(document)
         if writes:
-            least_losses = document.setdefault("least_of_2000", {})
-            for name in problems if arguments.continues else names:
-                if name not in least_losses:
-                    many = Searches("random", 1)
-                    many.extend(problems[name], 2000, 2000)
-                    least_losses[name] = many.studies[0].best_value
+            _add_least_losses(document, problems if arguments.continues else names, problems)
             _write(document)
     print(markdown(document))
 
 
+def _add_least_losses(document: dict[str, Any], names: Iterable[str], problems: dict[str, dict[str, Any]]) -> None:
+    """The least `val/loss` of 2,000 random trials, of the problems that have none yet."""
+    least_losses = document.setdefault("least_of_2000", {})
+    for name in names:
+        if name not in least_losses:
+            searches = Searches("random", 1)
+            searches.extend(problems[name], 2000, 2000)
+            least_losses[name] = searches.studies[0].best_value
+
+
 def _write(document: dict[str, Any]) -> None:
-    place = Path(__file__)
-    place.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    place.with_suffix(".md").write_text(markdown(document))
+    path = Path(__file__)
+    path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+    path.with_suffix(".md").write_text(markdown(document))
 
 
-def _problems(place: Path) -> dict[str, dict[str, Any]]:
+def _problems(directory: Path) -> dict[str, dict[str, Any]]:
     """The data of each problem; the CSV files are the iris flowers, the American national election study of 1996 (the
     vote), and the diabetes study, a regression."""
     from sklearn.datasets import load_diabetes, load_iris
     from statsmodels.datasets import anes96
 
-    load_diabetes(as_frame=True).frame.to_csv(place / "diabetes.csv", index=False)
-    load_iris(as_frame=True).frame.to_csv(place / "iris.csv", index=False)
-    anes96.load_pandas().data.astype({"vote": int}).to_csv(place / "anes96.csv", index=False)
+    load_diabetes(as_frame=True).frame.to_csv(directory / "diabetes.csv", index=False)
+    load_iris(as_frame=True).frame.to_csv(directory / "iris.csv", index=False)
+    anes96.load_pandas().data.astype({"vote": int}).to_csv(directory / "anes96.csv", index=False)
     csv = {"data.name": "csv", "data.target": "target"}
     return {
         "digits": {"data.name": "digits"},
         "wine": {"data.name": "wine"},
         "breast_cancer": {"data.name": "breast_cancer"},
-        "csv_iris": csv | {"data.path": str(place / "iris.csv")},
-        "csv_diabetes": csv | {"data.path": str(place / "diabetes.csv"), "data.task": "regression"},
-        "csv_anes96": csv | {"data.path": str(place / "anes96.csv"), "data.target": "vote"},
+        "csv_iris": csv | {"data.path": str(directory / "iris.csv")},
+        "csv_diabetes": csv | {"data.path": str(directory / "diabetes.csv"), "data.task": "regression"},
+        "csv_anes96": csv | {"data.path": str(directory / "anes96.csv"), "data.target": "vote"},
     }
 
 

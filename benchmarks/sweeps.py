@@ -123,13 +123,13 @@ def numbers_of(part: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in part.items() if isinstance(value, int | float))
 
 
-def sweep_beside_bare_loop(name: str, overrides: Sequence[str], seeds: int, size: Size, place: Path) -> dict[str, Any]:
+def sweep_beside_bare_loop(name: str, overrides: Sequence[str], seeds: int, size: Size, parent: Path) -> dict[str, Any]:
     """Whole sweeps of ours and bare loops by turns: medians, and the ratio of each sweep to the loops around it."""
     loops = bare_seeds if name == "seeds" else bare_grid
     curves, before = loops(size)
     sweeps, wall, cpu = [], [], []
     for turn in range(size.repeats):
-        directory = place / f"{name}-{turn}"
+        directory = parent / f"{name}-{turn}"
         sweeps.append(sweep([*overrides, f"seed=range({seeds})"], directory, size))
         if turn == 0:
             assert_same_answers(directory, curves, () if name == "seeds" else FACTORS)
@@ -183,13 +183,14 @@ def bare_loops(points: Sequence[tuple[int, int, int, str]], size: Size) -> tuple
     return curves, Loops(walls / len(points), cpus / len(points))
 
 
-def sweep(overrides: Sequence[str], place: Path, size: Size, *more: str) -> dict[str, Any]:
+def sweep(overrides: Sequence[str], directory: Path, size: Size, *more: str) -> dict[str, Any]:
     """A whole process of ours, from the command to the last file."""
-    place.mkdir(parents=True)
+    directory.mkdir(parents=True)
     epochs = f"trainer.max_epochs={size.epochs}"
-    spent = spend([*TRAIN, "-m", *WORK, epochs, "name=it", *overrides, *more], place)
+    spent = spend([*TRAIN, "-m", *WORK, epochs, "name=it", *overrides, *more], directory)
     results = [
-        run_directory.read_result(marker.parent) for marker in (place / "multirun/it").glob(f"*/{file_names.RESULT}")
+        run_directory.read_result(marker.parent)
+        for marker in (directory / "multirun/it").glob(f"*/{file_names.RESULT}")
     ]
     # a deep network may not have learned anything yet after one or two epochs
     assert results and {result.status for result in results} <= {"ok"} | (
@@ -202,14 +203,14 @@ def per_run(spent: Spent, count: int) -> dict[str, Any]:
     return {"runs": count, **spent._asdict(), "s_per_run": spent.wall_s / count}
 
 
-def assert_same_answers(place: Path, curves: dict[tuple[Any, ...], Curve], factors: Sequence[str]) -> None:
+def assert_same_answers(directory: Path, curves: dict[tuple[Any, ...], Curve], factors: Sequence[str]) -> None:
     """Each run whose bare loop was measured has its losses and accuracies."""
     compared = 0
-    for row in load_results(place / "multirun/it"):
+    for row in load_results(directory / "multirun/it"):
         point = [row[name] for name in factors] or [1, 50, "tanh"]
         curve = curves.get((row.get("seed", 0), *point))
         if curve is not None:
-            with (place / "multirun/it" / row["name"] / file_names.METRICS).open() as file:
+            with (directory / "multirun/it" / row["name"] / file_names.METRICS).open() as file:
                 ours = [(float(line["val/loss"]), float(line["val/acc"])) for line in csv.DictReader(file)]
             assert close(ours, curve, TOLERANCE), (
                 f"{row['name']} differs from the bare loop: their times cannot be compared"
@@ -218,26 +219,26 @@ def assert_same_answers(place: Path, curves: dict[tuple[Any, ...], Curve], facto
     assert compared >= (NUM_ARCHITECTURES if factors else 1)
 
 
-def basic_launcher(size: Size, place: Path) -> dict[str, Any]:
+def basic_launcher(size: Size, directory: Path) -> dict[str, Any]:
     """The same runs by Hydra's own launcher: the start, and what each run more costs."""
 
     def wall(count: int) -> float:
         # every fourth or so of the grid: all depths and widths are in the sample
-        spread = ["model.depth=2", "model.width=64", f"seed=range({count})"]
-        return sweep(spread, place / f"basic-{count}", size, "hydra/launcher=basic")["wall_s"]
+        overrides = ["model.depth=2", "model.width=64", f"seed=range({count})"]
+        return sweep(overrides, directory / f"basic-{count}", size, "hydra/launcher=basic")["wall_s"]
 
     first_wall, sample_wall = wall(1), wall(size.sample)
     marginal = (sample_wall - first_wall) / (size.sample - 1)
     return {"runs_measured": size.sample, "start_s": first_wall - marginal, "s_per_run": marginal, "extrapolated": True}
 
 
-def scikit_learn(size: Size, place: Path) -> dict[str, Any]:
-    (place / "sklearn").mkdir()
+def scikit_learn(size: Size, directory: Path) -> dict[str, Any]:
+    (directory / "sklearn").mkdir()
     command = [sys.executable, str(ROOT / "benchmarks/grid_search.py"), str(size.epochs)]
-    return per_run(spend(command, place / "sklearn"), NUM_ARCHITECTURES)
+    return per_run(spend(command, directory / "sklearn"), NUM_ARCHITECTURES)
 
 
-def composition(size: Size, place: Path) -> dict[str, Any]:
+def composition(size: Size, directory: Path) -> dict[str, Any]:
     """Composing and checking configurations, as the launcher does before anything is trained."""
     hydra_app.register()
     runs = specs([[f"seed={i}", f"optimizer.lr={0.01 * (1 + i % 10)}"] for i in range(size.composed)])
@@ -260,19 +261,19 @@ def composition(size: Size, place: Path) -> dict[str, Any]:
     }
 
 
-def table(size: Size, place: Path) -> dict[str, Any]:
+def table(size: Size, directory: Path) -> dict[str, Any]:
     """Many runs of two epochs with `record=table`: seconds, files and peak memory."""
-    return _in_table(size.table[0], place)
+    return _in_table(size.table[0], directory)
 
 
-def further(size: Size, place: Path) -> dict[str, Any]:
+def further(size: Size, parent: Path) -> dict[str, Any]:
     """A sweep trained to twice its epochs by the second command, beside the same runs trained anew for all of them."""
     document: dict[str, Any] = {"runs": size.further, "turns": size.repeats, "target": FURTHER_TARGET}
     first_epochs, all_epochs = size.epochs // 2, size.epochs
     for network, overrides in {"64-50-10": [], "64-256-256-10": ["model.depth=2", "model.width=256"]}.items():
         sides: dict[str, list[Spent]] = {"further": [], "anew": []}
         for turn in range(size.repeats):
-            directory = place / f"{network}-{turn}"
+            directory = parent / f"{network}-{turn}"
             directory.mkdir()
 
             def train(name: str, epochs: int, directory: Path = directory, overrides: list[str] = overrides) -> Spent:
@@ -305,17 +306,17 @@ def _assert_equal_metrics(first_sweep: Path, second_sweep: Path, runs: int) -> N
         assert first == second, f"{name} differs after further training"
 
 
-def large_table(size: Size, place: Path) -> dict[str, Any]:
+def large_table(size: Size, directory: Path) -> dict[str, Any]:
     """Ten times as many: what a run more costs, in seconds and memory."""
-    small, large = (_in_table(count, place / str(count)) for count in size.table)
+    small, large = (_in_table(count, directory / str(count)) for count in size.table)
     return large | {"small": small, "memory_ratio": large["peak_mib"] / small["peak_mib"], "target": MEMORY_TARGET}
 
 
-def _in_table(runs: int, place: Path) -> dict[str, Any]:
-    place.mkdir(parents=True, exist_ok=True)
-    spent = spend([*TRAIN, "-m", f"seed=range({runs})", "name=it", "trainer.max_epochs=2", "record=table"], place)
-    files = sum(1 for path in (place / "multirun/it").rglob("*") if path.is_file())
-    with (place / "multirun/it/results.csv").open() as file:
+def _in_table(runs: int, directory: Path) -> dict[str, Any]:
+    directory.mkdir(parents=True, exist_ok=True)
+    spent = spend([*TRAIN, "-m", f"seed=range({runs})", "name=it", "trainer.max_epochs=2", "record=table"], directory)
+    files = sum(1 for path in (directory / "multirun/it").rglob("*") if path.is_file())
+    with (directory / "multirun/it/results.csv").open() as file:
         assert sum(1 for _ in file) == runs + 1
     return per_run(spent, runs) | {"files": files}
 
@@ -341,14 +342,13 @@ PARTS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
 def markdown(document: Mapping[str, Any]) -> str:
     """The page of what has been measured."""
     parts, size = document["parts"], document["size"]
-    named = _names(size)
-    anyone = max(parts.values(), key=lambda part: part["date"])
-    hardware, versions = anyone["hardware"], anyone["versions"]
+    latest = max(parts.values(), key=lambda part: part["date"])
+    hardware, versions = latest["hardware"], latest["versions"]
     loads = [f"{name} {part['hardware']['load']}" for name, part in parts.items()]
     lines = [
         "# What a run of a sweep costs",
         "",
-        f"Whole processes, from the command to the last file on disk; {anyone['date']}, {hardware['cpu']}, "
+        f"Whole processes, from the command to the last file on disk; {latest['date']}, {hardware['cpu']}, "
         f"{hardware['cores']} cores ({hardware['vector_instructions']}), torch {versions['torch']}, lightning "
         f"{versions['lightning']}; the load when each part began: "
         f"{', '.join(loads)}.",
@@ -356,19 +356,35 @@ def markdown(document: Mapping[str, Any]) -> str:
         "64, 128, tanh, relu, gelu. Losses and accuracies of our runs and of the bare loop agreed before "
         "anything was compared. Medians of both sides measured by turns.",
         "",
+        *_sweep_rows(parts, size),
+        *_peer_rows(parts),
+        *_sentences(parts, size),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sweep_rows(parts: Mapping[str, Any], size: Mapping[str, Any]) -> list[str]:
+    """The head of the table, and a row for each sweep."""
+    lines = [
         "| | runs | seconds | of processor | ms a run | beside the bare loop | beside launcher=basic | peak MiB |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    basic = parts.get("basic")
+    basic, names = parts.get("basic"), _names(size)
     for name in filter(parts.__contains__, TARGETS):
         row = parts[name]
         slow = basic["s_per_run"] / row["s_per_run"] if basic and name != "seeds" else None
         lines.append(
-            f"| **{named[name]}** | {row['runs']:,} | {row['wall_s']:.1f} | {row['cpu_s']:.1f} | "
+            f"| **{names[name]}** | {row['runs']:,} | {row['wall_s']:.1f} | {row['cpu_s']:.1f} | "
             f"{1000 * row['s_per_run']:.1f} | {row['times_faster_than_bare_loop']:.1f} times faster, wanted "
             f"{TARGETS[name]:g} ({row['times_less_processor_than_bare_loop']:.1f} by processor) | "
             f"{f'{slow:.0f} times faster' if slow else ''} | {row['peak_mib']:.0f} |"
         )
+    return lines
+
+
+def _peer_rows(parts: Mapping[str, Any]) -> list[str]:
+    """The rows of the bare loop, of scikit-learn and of Hydra's own launcher."""
+    lines = []
     for name, networks in (("seeds", "of 64-50-10"), ("grid", "average of the grid")):
         if name in parts:
             lines.append(f"| bare loop, {networks} | 1 | | | {1000 * parts[name]['bare_loop_s']:.1f} | 1 | | |")
@@ -377,7 +393,7 @@ def markdown(document: Mapping[str, Any]) -> str:
             f"| scikit-learn's GridSearchCV, n_jobs=2, no files | {sklearn['runs']} | {sklearn['wall_s']:.1f} | "
             f"{sklearn['cpu_s']:.1f} | {1000 * sklearn['s_per_run']:.1f} | | | {sklearn['peak_mib']:.0f} |"
         )
-    if basic:
+    if basic := parts.get("basic"):
         grid_s = basic["start_s"] + NUM_ARCHITECTURES * basic["s_per_run"]
         lines += [
             f"| hydra/launcher=basic, the grid once | {NUM_ARCHITECTURES} | {grid_s:.0f} | | "
@@ -385,6 +401,12 @@ def markdown(document: Mapping[str, Any]) -> str:
             "",
             f"The last row is extrapolated from {basic['runs_measured']} runs and 1 of depth 2 and width 64.",
         ]
+    return lines
+
+
+def _sentences(parts: Mapping[str, Any], size: Mapping[str, Any]) -> list[str]:
+    """Composition, further training, and sweeps that are written to one table."""
+    lines = []
     if composed := parts.get("compose"):
         lines.append(
             f"\nComposing and checking {composed['configurations']:,} configurations takes "
@@ -412,7 +434,7 @@ def markdown(document: Mapping[str, Any]) -> str:
             f" That is {large['memory_ratio']:.2f} times the memory of {large['small']['runs']:,}, wanted at most "
             f"{large['target']:g}."
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _names(size: Mapping[str, Any]) -> dict[str, str]:

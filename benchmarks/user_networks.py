@@ -62,9 +62,9 @@ def main() -> None:
     print(f"{machine['hardware']['cpu']}, torch {torch.__version__}, {runs} runs, {ROUNDS} rounds of {STEPS} steps\n")
     print("| network | plain loop, µs per run and step | stack | ratio | largest difference of a weight |")
     print("|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as place:
-        (Path(place) / "benchmark_networks.py").write_text(NETWORKS)
-        sys.path.append(place)
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "benchmark_networks.py").write_text(NETWORKS)
+        sys.path.append(directory)
         for name in ("Residual", "Plain"):
             compare(f"benchmark_networks.{name}", runs, inputs, labels)
 

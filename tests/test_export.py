@@ -16,7 +16,7 @@ from mlpexp.data.preprocessing import Features
 from mlpexp.evaluation import export as exporting
 from mlpexp.evaluation import export_formats, trained_run
 from mlpexp.evaluation.export_module import ExportModule
-from mlpexp.evaluation.locate_run import Place
+from mlpexp.evaluation.locate_run import CheckpointLocation
 from mlpexp.store import file_names, run_directory
 
 RAW = load_digits().data.astype(np.float32)
@@ -106,9 +106,9 @@ def _untrained(*overrides: str, features: Features | None = None, classes: int =
     description = Description(name="csv", digest="0" * 64, class_names=names, features=features)
     cfg = checks.parse(plain)
     module = models.build(cfg, features.num_inputs, classes, description).eval().requires_grad_(False)
-    place = Place(checkpoint=Path("some.ckpt"))
+    location = CheckpointLocation(checkpoint=Path("some.ckpt"))
     return trained_run.TrainedRun(
-        place=place, cfg=cfg, module=module, data=description, epoch=0, sha256="0" * 64, result=None
+        location=location, cfg=cfg, module=module, data=description, epoch=0, sha256="0" * 64, result=None
     )
 
 

@@ -82,9 +82,9 @@ def best_score(
         pooled, freedom = _pooled(scores[choices], n - 1, shares_blocks)
         error, pooled_error = np.sqrt((np.array([variance, pooled + rounding])) * (1 / n + sampling))
         tail = (1 + LEVEL) / 2
-        alone = stdtrit(n - 1, tail) * error
-        high = mean + max(alone, stdtrit(freedom, tail) * pooled_error)
-        low = mean - max(alone, stdtrit(freedom, tail ** (1 / len(choices))) * max(error, pooled_error))
+        student_half = stdtrit(n - 1, tail) * error
+        high = mean + max(student_half, stdtrit(freedom, tail) * pooled_error)
+        low = mean - max(student_half, stdtrit(freedom, tail ** (1 / len(choices))) * max(error, pooled_error))
     low, high = (low, high) if higher_is_better else (-high, -low)
     return BestScore(
         mean=sign * mean,

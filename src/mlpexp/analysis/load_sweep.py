@@ -265,6 +265,6 @@ def different_data(sources: Sequence[Sources]) -> Iterator[str]:
             yield name if name.startswith("the ") else f"{name} ({'; '.join(dict.fromkeys(values))})"
 
 
-def _damaged(directory: Path, why: str) -> UserError:
+def _damaged(directory: Path, reason: str) -> UserError:
     path = directory / RESULTS
-    return UserError(f"{path} is damaged ({why}); move it away, and the report reads the runs themselves")
+    return UserError(f"{path} is damaged ({reason}); move it away, and the report reads the runs themselves")

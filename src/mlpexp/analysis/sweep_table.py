@@ -139,9 +139,9 @@ class SweepTable:
             for key in (*self.factors, *self.seeds)
             if (key.codes[repeated] != key.codes[self.repeats[repeated]]).any()
         ]
-        why = f": different values of {' and '.join(keys)} change nothing" if keys else ": they are copies"
+        reason = f": different values of {' and '.join(keys)} change nothing" if keys else ": they are copies"
         sentences = [
-            f"{len(uncounted):,} of {self.num_runs:,} runs are the same training as another run{why}. "
+            f"{len(uncounted):,} of {self.num_runs:,} runs are the same training as another run{reason}. "
             "Equal trainings count once."
         ]
         for twin, original in list(self.twins.items())[:NAMED_TWINS]:

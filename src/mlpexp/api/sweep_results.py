@@ -147,16 +147,16 @@ class SweepResults(Predictor):
             raise UserError(f"the networks have different shapes; select runs of one shape, by {keys}")
         import torch
 
-        order = [place for group in groups for place in group.runs]
-        by_place = sorted(range(len(order)), key=order.__getitem__)
+        order = [index for group in groups for index in group.runs]
+        by_index = sorted(range(len(order)), key=order.__getitem__)
         weights = StackedWeights(
-            {name: torch.cat([group.weights[name] for group in groups])[by_place] for name in groups[0].weights}
+            {name: torch.cat([group.weights[name] for group in groups])[by_index] for name in groups[0].weights}
         )
-        weights.runs = [self._finite[place]["run"] for place in sorted(order)]
+        weights.runs = [self._finite[index]["run"] for index in sorted(order)]
         if epoch is None:
             return weights
-        for row, place in enumerate(sorted(order)):
-            directory = self.directory / str(self._finite[place]["name"])
+        for row, index in enumerate(sorted(order)):
+            directory = self.directory / str(self._finite[index]["name"])
             for name, values in weights_after(directory, epoch, {n: v[row] for n, v in weights.items()}).items():
                 weights[name][row] = values
         return weights
@@ -169,13 +169,13 @@ class SweepResults(Predictor):
         groups = self._stacks
         if len({(*group.data.class_names, None, *group.data.target_names) for group in groups}) > 1:
             raise UserError("the runs were trained on different classes; select runs of one data set")
-        place_of = {row["run"]: place for place, row in enumerate(self.table)}
+        row_of = {row["run"]: index for index, row in enumerate(self.table)}
         outputs: NDArray[np.float64] | None = None
         for group in groups:
             values = group.predictions(prepared_inputs(samples, group.data))
             if outputs is None:
                 outputs = np.full((len(self.table), *values.shape[1:]), np.nan)
-            outputs[[place_of[self._finite[place]["run"]] for place in group.runs]] = values
+            outputs[[row_of[self._finite[index]["run"]] for index in group.runs]] = values
         assert outputs is not None
         return outputs
 

@@ -70,10 +70,10 @@ def train_alone(cfg: DictConfig) -> None:
     try:
         _train(_checked(cfg), alone=True)
     except Interrupted as error:
-        where = shell_commands.short_path(Path(HydraConfig.get().runtime.output_dir))
+        directory = shell_commands.short_path(Path(HydraConfig.get().runtime.output_dir))
         hint = "nothing to continue yet"
-        if (where / file_names.LAST).exists():
-            hint = f"what was finished is kept, continue with mlpexp.run(resume={str(where)!r})"
+        if (directory / file_names.LAST).exists():
+            hint = f"what was finished is kept, continue with mlpexp.run(resume={str(directory)!r})"
         raise Interrupted(f"{error}; {hint}", error.exit_code) from None
 
 
@@ -137,16 +137,16 @@ def _repeatable(directory: Path, overrides: Sequence[str]) -> list[str]:
 
 
 def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
-    where = shell_commands.short_path(directory)
+    directory_name = shell_commands.short_path(directory)
     if not (directory / file_names.LAST).exists():
-        return f"{reason}; nothing to continue yet in {where}, run the same command again"
+        return f"{reason}; nothing to continue yet in {directory_name}, run the same command again"
     parsed = by_key(overrides)
     if "resume" in parsed:  # the run may still be the one of before, with fewer epochs
         repeated = [item.text for key, item in parsed.items() if key != "resume" and not key.startswith("hydra.")]
     else:
         repeated = console.built(overrides)
-    command = shell_commands.script("train.py", f"resume={spell(str(where))}", *repeated)
-    return f"{reason}; what was finished is kept in {where}, continue with: {command}"
+    command = shell_commands.script("train.py", f"resume={spell(str(directory_name))}", *repeated)
+    return f"{reason}; what was finished is kept in {directory_name}, continue with: {command}"
 
 
 def _finished(cfg: Config, directory: Path) -> Result | None:

@@ -47,11 +47,11 @@ def embed(outputs: Outputs) -> Embedding:
     return Embedding(rows=rows, pca=pca, explained=explained, tsne=_tsne(hidden))
 
 
-def sample(total: int, most: int) -> NDArray[np.int64]:
-    """All of `total` rows, or `most` of them drawn at random."""
-    if total <= most:
+def sample(total: int, limit: int) -> NDArray[np.int64]:
+    """All of `total` rows, or `limit` of them drawn at random."""
+    if total <= limit:
         return np.arange(total)
-    return np.sort(np.random.default_rng(SEED).choice(total, most, replace=False))
+    return np.sort(np.random.default_rng(SEED).choice(total, limit, replace=False))
 
 
 def _pca(hidden: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, float]]:

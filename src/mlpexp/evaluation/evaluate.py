@@ -134,11 +134,11 @@ def _directory(run: TrainedRun, path: Path, part: Part | None, data: Path | None
         *([weights] if weights else []),
         *([data.stem] if data else []),
     ]
-    if run.place.directory is None:
-        parts.insert(0, run.place.checkpoint.stem)
-    elif not path.is_dir() and run.place.weights == "last":
+    if run.location.directory is None:
+        parts.insert(0, run.location.checkpoint.stem)
+    elif not path.is_dir() and run.location.weights == "last":
         parts.append("last")
-    return run.place.folder / "-".join(parts)
+    return run.location.folder / "-".join(parts)
 
 
 def _earlier_files(directory: Path) -> list[str]:

@@ -127,8 +127,8 @@ def _metrics_json(run: TrainedRun | Ensemble, samples: EvaluationSamples, measur
         ensemble = {"sweep": str(run.sweep), "selection": run.weights_description, "by": run.metric, "members": members}
         origin: dict[str, Any] = {"ensemble": ensemble}
     else:
-        weights = {"sha256": run.sha256, "weights": run.place.weights, "epoch": run.epoch}
-        checkpoint = {"path": str(run.place.checkpoint), **weights}
+        weights = {"sha256": run.sha256, "weights": run.location.weights, "epoch": run.epoch}
+        checkpoint = {"path": str(run.location.checkpoint), **weights}
         origin = {"checkpoint": checkpoint, "identity": run.result.identity if run.result else None}
     content: dict[str, Any] = {
         "kind": KIND,

@@ -78,7 +78,7 @@ def export(
             locate_run.check_output_path(target, force=force)
         return export_ensemble(ensemble.load(path, choice), kind, target, force=force)
     run = trained_run.load(path, weights)
-    target = out or run.place.folder / f"{run.place.stem}{FORMATS[kind].suffix}"
+    target = out or run.location.folder / f"{run.location.stem}{FORMATS[kind].suffix}"
     locate_run.check_output_path(target, force=force)
     recorded_metrics.check(run)
     return _write(run, kind, target)
@@ -154,8 +154,8 @@ def category_indices(
     indices = np.full(categories.shape, -1, dtype=np.int64)
     for k, column_values in enumerate(values):
         index = {value: i for i, value in enumerate(column_values)}
-        missing = index.get(fill[k], -1) if fill else -1
-        indices[:, k] = [missing if value is None else index.get(value, -1) for value in categories[:, k]]
+        missing_index = index.get(fill[k], -1) if fill else -1
+        indices[:, k] = [missing_index if value is None else index.get(value, -1) for value in categories[:, k]]
     return indices
 
 

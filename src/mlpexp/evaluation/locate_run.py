@@ -18,7 +18,7 @@ OF_A_SWEEP = (file_names.RESULTS, file_names.MULTIRUN, file_names.MANIFEST, file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class CheckpointLocation:
     """A checkpoint to read.
 
     Attributes:
@@ -55,7 +55,7 @@ def check_output_path(path: Path, *, force: bool) -> None:
         raise UserError(f"{path} is there already; give another file with --out, or --force to replace it")
 
 
-def find(path: Path, weights: Weights | None = None) -> Place:
+def find(path: Path, weights: Weights | None = None) -> CheckpointLocation:
     """The checkpoint that `path` means: a run's directory, a folder of checkpoints, or the file itself.
 
     Args:
@@ -65,24 +65,24 @@ def find(path: Path, weights: Weights | None = None) -> Place:
         UserError: nothing is there, or several runs are.
     """
     if not path.exists():
-        if place := _in_table(path, weights):
-            return place
+        if location := _in_table(path, weights):
+            return location
         raise UserError(f"{path} does not exist; give a run's directory, e.g. outputs/DATE/TIME, or a checkpoint")
     if not path.is_dir():
         return _file(path, weights)
     directory = path.resolve().parent if (path / "best.ckpt").is_file() or (path / "last.ckpt").is_file() else path
     kind = weights or "best"
     if (directory / FILES[kind]).is_file():
-        return Place(checkpoint=directory / FILES[kind], directory=directory, weights=kind)
+        return CheckpointLocation(checkpoint=directory / FILES[kind], directory=directory, weights=kind)
     if (directory / file_names.LAST).is_file() or (directory / file_names.BEST).is_file():
         other_kind: Weights = "last" if kind == "best" else "best"
         raise UserError(f"{path} has no {FILES[kind]}; it has the other one: --weights {other_kind}")
-    if place := _in_table(path, weights):  # the directory holds what was made from the run
-        return place
+    if location := _in_table(path, weights):  # the directory holds what was made from the run
+        return location
     raise UserError(_hint(path))
 
 
-def _in_table(path: Path, weights: Weights | None) -> Place | None:
+def _in_table(path: Path, weights: Weights | None) -> CheckpointLocation | None:
     """The checkpoint of a run of a sweep with `record=table`; None where `path` is no such run."""
     if not run_weights.is_in_table(path):
         return None
@@ -92,19 +92,19 @@ def _in_table(path: Path, weights: Weights | None) -> Place | None:
     kind: Weights = "last" if name == file_names.LAST else "best"
     if weights not in (None, kind):
         raise UserError(f"{path} keeps the {kind} weights only (record=table); leave --weights out")
-    return Place(checkpoint=path / name, directory=path, weights=kind)
+    return CheckpointLocation(checkpoint=path / name, directory=path, weights=kind)
 
 
-def _file(path: Path, weights: Weights | None) -> Place:
+def _file(path: Path, weights: Weights | None) -> CheckpointLocation:
     for name, file in FILES.items():
         if path.name == Path(file).name and path.absolute().parent.name == Path(file).parent.name:
             directory = path.parent.parent if path.parent.name else path.absolute().parent.parent
             if weights not in (None, name):
                 raise UserError(f"{path} holds the {name} weights; leave --weights out, or give {directory}")
-            return Place(checkpoint=path, directory=directory, weights=name)
+            return CheckpointLocation(checkpoint=path, directory=directory, weights=name)
     if weights is not None:
         raise UserError(f"--weights chooses between the checkpoints of a run, and {path} is a file; leave it out")
-    return Place(checkpoint=path)
+    return CheckpointLocation(checkpoint=path)
 
 
 def _hint(path: Path) -> str:

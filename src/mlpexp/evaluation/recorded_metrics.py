@@ -73,9 +73,9 @@ def check(run: TrainedRun) -> None:
     if run.result is None or run.result.status not in ("ok", "chance", "stopped"):
         return
     if run.result.epoch != run.epoch:  # nothing is recorded of these weights: those that were tested are compared
-        if run.place.directory is None:
+        if run.location.directory is None:
             return
-        run = trained_run.load(run.place.directory)
+        run = trained_run.load(run.location.directory)
     part: Literal["test", "val"] = "test" if run.result and "test/loss" in run.result.metrics else "val"
     try:
         samples = evaluation_data.load_samples(run, part)

@@ -70,8 +70,8 @@ def load_stacks(directories: Sequence[Path]) -> Iterator[StackedNetworks]:
     """
     groups: defaultdict[object, dict[int, Network]] = defaultdict(dict)
     for run, directory in enumerate(directories):
-        place, content = trained_run.checkpoint(directory)
-        network = load_network.network(place.checkpoint, content)
+        location, content = trained_run.checkpoint(directory)
+        network = load_network.network(location.checkpoint, content)
         data = network.data
         scale = tuple(data.target_shift), tuple(data.target_scale), tuple(data.target_names)
         preprocessing = data.digest, data.features.key, tuple(data.class_names), scale
@@ -90,17 +90,17 @@ def load_stacks(directories: Sequence[Path]) -> Iterator[StackedNetworks]:
         )
 
 
-def chosen_stacks(stacks: Sequence[StackedNetworks], places: Sequence[int]) -> list[StackedNetworks]:
-    """The stacks of some of their networks; `places` gives each its new place."""
-    new_places = {place: number for number, place in enumerate(places)}
+def chosen_stacks(stacks: Sequence[StackedNetworks], indices: Sequence[int]) -> list[StackedNetworks]:
+    """The stacks of some of their networks; `indices` gives each its new place."""
+    new_indices = {index: number for number, index in enumerate(indices)}
     chosen = []
     for stack in stacks:
-        rows = [row for row, place in enumerate(stack.runs) if place in new_places]
+        rows = [row for row, index in enumerate(stack.runs) if index in new_indices]
         if rows:
             chosen.append(
                 replace(
                     stack,
-                    runs=[new_places[stack.runs[row]] for row in rows],
+                    runs=[new_indices[stack.runs[row]] for row in rows],
                     configs=[stack.configs[row] for row in rows],
                     weights={name: values[rows] for name, values in stack.weights.items()},
                 )
@@ -135,7 +135,7 @@ class EnsembleNetwork(nn.Module):
             shares: the weight of each network by its place among the runs that were loaded; their sum is 1.
         """
         super().__init__()
-        self.stacks = [_Stack(stack, [shares[place] for place in stack.runs]) for stack in stacks]
+        self.stacks = [_Stack(stack, [shares[index] for index in stack.runs]) for stack in stacks]
         self.modules_of_stacks = nn.ModuleList(self.stacks)  # registers their tensors
         self.predicts_values = bool(stacks[0].data.target_names)
 

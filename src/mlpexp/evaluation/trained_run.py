@@ -17,7 +17,7 @@ from mlpexp.config.schema import Config
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_description import Description
 from mlpexp.evaluation import locate_run, network_outputs
-from mlpexp.evaluation.locate_run import Place, Weights
+from mlpexp.evaluation.locate_run import CheckpointLocation, Weights
 from mlpexp.models.classifier import Classifier
 from mlpexp.store import checkpoint_files, file_names, run_directory, run_weights
 from mlpexp.store.run_directory import Result
@@ -74,7 +74,7 @@ class TrainedRun:
         result: of the run; None where it has not finished, or the file is outside of a run.
     """
 
-    place: Place
+    location: CheckpointLocation
     cfg: Config
     module: Classifier
     data: Description
@@ -85,18 +85,18 @@ class TrainedRun:
     @property
     def title(self) -> Path:
         """The run's directory, or the file."""
-        return self.place.directory or self.place.checkpoint
+        return self.location.directory or self.location.checkpoint
 
     @property
     def located_data(self) -> DataConfig:
         """The configuration of its data, with files where they are now."""
-        return datasets.locate(self.cfg.data, self.place.directory or self.place.checkpoint, self.data.digest)
+        return datasets.locate(self.cfg.data, self.location.directory or self.location.checkpoint, self.data.digest)
 
     @property
     def weights_description(self) -> str:
         """E.g. `weights of epoch 7 (best by val/loss)`; epochs from 0."""
         epoch = "" if self.epoch is None else f" of epoch {self.epoch}"
-        kind = {"best": f" (best by {self.cfg.monitor})", "last": " (the last)", None: ""}[self.place.weights]
+        kind = {"best": f" (best by {self.cfg.monitor})", "last": " (the last)", None: ""}[self.location.weights]
         return f"weights{epoch}{kind}"
 
     def remark(self) -> str | None:
@@ -112,7 +112,7 @@ class TrainedRun:
         """What an exported file says of its network, as plain builtins."""
         return {
             "network": {"sizes": self.module.network.sizes} | described_layers(self.cfg.model),
-            "checkpoint": {"sha256": self.sha256, "epoch": self.epoch, "weights": self.place.weights},
+            "checkpoint": {"sha256": self.sha256, "epoch": self.epoch, "weights": self.location.weights},
             "metrics": self.result.metrics if self.result and self.result.epoch == self.epoch else {},
         }
 
@@ -143,33 +143,33 @@ def load(path: Path, weights: Weights | None = None) -> TrainedRun:
     Raises:
         UserError: there is none, or it is damaged, malicious, or of another version.
     """
-    place, content = checkpoint(path, weights)
-    network = load_network.network(place.checkpoint, content)
+    location, content = checkpoint(path, weights)
+    network = load_network.network(location.checkpoint, content)
     torch.set_num_threads(network.cfg.threads)  # as in training: on some machines the bits depend on it
     return TrainedRun(
-        place=place,
+        location=location,
         cfg=network.cfg,
         module=network.module(),
         data=network.data,
         epoch=_epoch(content),
-        sha256=hashlib.sha256(checkpoint_files.read(place.checkpoint)).hexdigest(),
-        result=None if place.directory is None else _result(place.directory),
+        sha256=hashlib.sha256(checkpoint_files.read(location.checkpoint)).hexdigest(),
+        result=None if location.directory is None else _result(location.directory),
     )
 
 
-def checkpoint(path: Path, weights: Weights | None = None) -> tuple[Place, dict[str, Any]]:
-    """Place and content of a run's checkpoint, by default of the one that the run was tested with.
+def checkpoint(path: Path, weights: Weights | None = None) -> tuple[CheckpointLocation, dict[str, Any]]:
+    """Location and content of a run's checkpoint, by default of the one that the run was tested with.
 
     Raises:
         UserError: as for `load`.
     """
-    place = locate_run.find(path, weights)
-    content = checkpoint_files.load(place.checkpoint)
-    if place.weights == "best" and weights is None and path.is_dir():
-        cfg, _, _ = checkpoint_files.described(place.checkpoint, content)
+    location = locate_run.find(path, weights)
+    content = checkpoint_files.load(location.checkpoint)
+    if location.weights == "best" and weights is None and path.is_dir():
+        cfg, _, _ = checkpoint_files.described(location.checkpoint, content)
         if cfg.test_weights == "last":
             return checkpoint(path, "last")
-    return place, content
+    return location, content
 
 
 def _result(directory: Path) -> Result | None:

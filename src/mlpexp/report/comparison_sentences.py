@@ -39,7 +39,7 @@ def against_others(analysis: Analysis, with_command: bool = True) -> list[str]:
 
 def _how_sure(analysis: Analysis, comparison: Comparison, runner_up: int) -> str:
     higher = higher_is_better(analysis.reported)
-    where = "test" if analysis.has_test else "validation"
+    data_part = "test" if analysis.has_test else "validation"
     num_others = len(analysis.ranking.ranked) - 1
     answers = [comparison.answer(c, higher) for c in range(len(comparison.adjusted))]
     name = analysis.study.describe(runner_up)
@@ -48,10 +48,10 @@ def _how_sure(analysis: Analysis, comparison: Comparison, runner_up: int) -> str
     )
     detail += f"{p_value(comparison.adjusted[runner_up])})"
     if num_others == 1:
-        return f"The only other, {name}, is {detail} on {where} data."
+        return f"The only other, {name}, is {detail} on {data_part} data."
     number = {word: answers.count(word) for word in ("worse", "better", "equivalent", "undecided")}
     are = "is" if number["worse"] == 1 else "are"
-    clauses = [f"Of the {num_others:,} others {number['worse']:,} {are} worse on {where} data (family-wise 5 %)"]
+    clauses = [f"Of the {num_others:,} others {number['worse']:,} {are} worse on {data_part} data (family-wise 5 %)"]
     if number["better"]:
         clauses.append(f"{number['better']:,} better")
     if comparison.margin is not None:

@@ -1,4 +1,4 @@
-"""The trials of a search with one objective, and their places on the axes of the searched keys."""
+"""The trials of a search with one objective, and their positions on the axes of the searched keys."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -25,14 +25,14 @@ FREE = 0.2  # of an axis, around the ticks at its ends
 
 @dataclass(frozen=True, kw_only=True)
 class SearchedKey:
-    """A searched key, and each trial's place on its axis from 0 to 1; NaN where the trial does not have it.
+    """A searched key, and each trial's position on its axis from 0 to 1; NaN where the trial does not have it.
 
     Attributes:
-        ticks: places with their labels.
+        ticks: positions with their labels.
     """
 
     name: str
-    places: np.ndarray
+    positions: np.ndarray
     ticks: list[tuple[float, str]]
 
 
@@ -117,14 +117,16 @@ def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
         choices = [choice for choice in distribution.choices if choice in set(values)]
         step = max(1, len(choices) - 1)
         positions = {choice: i / step if len(choices) > 1 else 0.5 for i, choice in enumerate(choices)}
-        trial_positions = [math.nan if value is None else positions[value] for value in values]
+        positions_of_trials = [math.nan if value is None else positions[value] for value in values]
         return SearchedKey(
-            name=name, places=np.array(trial_positions), ticks=[(positions[c], short(str(c), LETTERS)) for c in choices]
+            name=name,
+            positions=np.array(positions_of_trials),
+            ticks=[(positions[c], short(str(c), LETTERS)) for c in choices],
         )
     low, high = float(distribution.low), float(distribution.high)
     scale: Callable[[float], float] = math.log if distribution.log else float
     span = scale(high) - scale(low) or 1.0
-    trial_positions = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]
+    positions_of_trials = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]
     step = distribution.step or 0
     if step and (high - low) / step <= FEW:
         marks: Iterable[float] = np.arange(low, high, step)
@@ -137,4 +139,4 @@ def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
         if FREE <= (position := (scale(tick) - scale(low)) / span) <= 1 - FREE
     ]
     ticks = [(0.0, plain(low)), *between, (1.0, plain(high))]
-    return SearchedKey(name=name, places=np.array(trial_positions), ticks=ticks)
+    return SearchedKey(name=name, positions=np.array(positions_of_trials), ticks=ticks)

@@ -29,10 +29,10 @@ def sentences(analyses: Sequence[Analysis], titles: Sequence[str], joined: Analy
     if best is None:
         return ["No sweep has a run with finite numbers."]
     runs = [joined.study.names[run] for run in joined.study.members[best]]
-    places = [title for title in titles if any(name.startswith(f"{title}/") for name in runs)]
+    best_sweeps = [title for title in titles if any(name.startswith(f"{title}/") for name in runs)]
     reported = joined.ranking.estimate(best, joined.reported)
     sentence = (
-        f"Best by {label(joined.ranking.by)}: {listed(places)}, with {joined.study.describe(best)} "
+        f"Best by {label(joined.ranking.by)}: {listed(best_sweeps)}, with {joined.study.describe(best)} "
         f"({label(joined.reported)} {reported})."
     )
     total = f"All {len(joined.ranking.ranked):,} configurations of all sweeps are one family."

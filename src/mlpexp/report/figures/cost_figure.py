@@ -172,10 +172,10 @@ def _error_axis(axes: Axes, accuracies: np.ndarray, best: float) -> None:
     axes.set_yscale("function", functions=(up, back))
     axes.set_ylim(*back(np.array([low - margin, high + margin])))
     bottom, top = axes.get_ylim()
-    places = up(np.array(ACCURACIES))
+    heights = up(np.array(ACCURACIES))
     ticks: list[int] = []
     for tick in np.flatnonzero((np.array(ACCURACIES) >= bottom) & (np.array(ACCURACIES) <= top)):
-        if not ticks or places[tick] - places[ticks[-1]] > (up(np.array(top)) - up(np.array(bottom))) / MAX_TICKS:
+        if not ticks or heights[tick] - heights[ticks[-1]] > (up(np.array(top)) - up(np.array(bottom))) / MAX_TICKS:
             ticks.append(int(tick))
     axes.yaxis.set_major_locator(FixedLocator([ACCURACIES[tick] for tick in ticks]))
     axes.yaxis.set_major_formatter(FuncFormatter(plain))

@@ -110,15 +110,15 @@ def heat_maps(
     colours = colormaps["cividis"] if higher_is_better(f"val/{metric}") else colormaps["cividis_r"]
     step = top_value - worst
     polygons, faces = [], []
-    for place, (part, cells) in enumerate(parts.items()):
-        x0 = left_margin + place * (panel_width + GAP)
+    for number_of_part, (part, cells) in enumerate(parts.items()):
+        x0 = left_margin + number_of_part * (panel_width + GAP)
         axes.text(x0 + panel_width / 2, height - 0.14, f"{part} {name}", weight="bold", size=10, ha="center", va="top")
         for panel in range(count):
             top = height - HEADER - panel * block - (TITLE if panels else 0.05)
             if panels:
                 level = f"{panels.label} = {short(panels.levels[panel], 24)}"
                 axes.text(x0, top + 0.08, level, size=9.5, va="bottom")
-            _names(axes, rows if place == 0 else None, columns, x0, top, panel_height)
+            _names(axes, rows if number_of_part == 0 else None, columns, x0, top, panel_height)
             for (p, r, c), cell in cells.items():
                 if p != panel:
                     continue

@@ -72,7 +72,7 @@ def slices(trials: Trials) -> ReportFigure:
         row, column = divmod(i, columns)
         bottom = (rows - 1 - row) * (height + below + 0.4) + below
         axes = place(figure, 0.7 + column * (PANEL + GAP), bottom, PANEL, height)
-        axes.scatter(key.places[complete], trials.values[complete], s=14, c=shades[complete], alpha=0.8)
+        axes.scatter(key.positions[complete], trials.values[complete], s=14, c=shades[complete], alpha=0.8)
         value_axis(axes, trials.values[complete])
         _ticks(axes, key, rotated=any(len(text) > LONG for _, text in key.ticks))
         axes.set_xlim(-0.08, 1.08)
@@ -99,7 +99,7 @@ def parallel(trials: Trials) -> ReportFigure | None:
     figure = new_figure(left_margin + gap * (len(keys) - 1) + 1.15, height + 1.0)
     axes = place(figure, left_margin, 0.45, gap * (len(keys) - 1), height)
     complete = ~trials.pruned & np.isfinite(trials.values)
-    points = np.stack([key.places[complete] for key in keys], 1)  # (trials, keys)
+    points = np.stack([key.positions[complete] for key in keys], 1)  # (trials, keys)
     values = trials.values[complete] if trials.maximise else -trials.values[complete]
     ranks = values.argsort().argsort() / max(1, len(values) - 1)  # 1: the best
     order = ranks.argsort()
