@@ -1,12 +1,12 @@
-"""What successive halving saves, and what it loses: 1,000 candidates, rungs 1, 3, 9, 27, against training all.
+"""The time that successive halving saves and how often it keeps the best: 1,000 candidates, rungs 1, 3, 9, 27.
 
     python benchmarks/halving.py [--quick]
 
-The candidates are trained to the end, as one sweep in one process; then the same ones are halved by the same command
-with `halving.rungs`, in one process too. What survives must be who should by the curves of the first, with the same
-numbers. How often halving keeps a candidate of the true top 1 % is counted over repetitions of 1,000 candidates drawn
-from those and as many others (other seeds, other rates), all of which were trained to the end: their curves say how
-each race would have gone, since a survivor's numbers do not depend on its rivals; the whole race above is the check.
+The candidates are trained to the end, as one sweep in one process; then the same command with `halving.rungs` trains
+them with halving, in one process too. The runs that halving keeps must be those that the curves of the first sweep
+predict, with the same numbers. How often halving keeps a candidate of the true top 1 % is counted over repetitions of
+1,000 candidates drawn from those and as many others (other seeds, other rates), all of which were trained to the end:
+their curves predict which candidates halving keeps, since the numbers of a run do not depend on the other runs.
 Writes `halving.json` and `halving.md` beside itself; `--quick` does everything in a small form and writes nothing.
 """
 
@@ -49,7 +49,7 @@ DEPTHS, WIDTHS, ACTIVATIONS = (1, 2, 3), (64, 128, 256), ("tanh", "relu", "gelu"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small form, in half a minute; writes nothing")
-    parser.add_argument("--candidates", type=int, help="of the race that is timed")
+    parser.add_argument("--candidates", type=int, help="of the sweeps that are timed")
     parser.add_argument("--pool", type=int, help="candidates that are trained to the end")
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else Size()
@@ -82,7 +82,7 @@ def measure(size: Size) -> dict[str, Any]:
     for _ in range(size.repetitions):
         sample = generator.sample(pool, size.candidates)
         ends = sorted(min(curve) for curve in sample)
-        best = min(min(sample[i]) for i in race(sample, size.rungs))
+        best = min(min(sample[i]) for i in survivors(sample, size.rungs))
         num_kept += best <= ends[max(0, math.ceil(TOP * len(ends)) - 1)]
         regret.append(best - ends[0])
     return {
@@ -122,25 +122,25 @@ def read(directory: Path) -> dict[str, list[float]]:
     return curves
 
 
-def race(curves: Sequence[Sequence[float]], rungs: Sequence[int]) -> list[int]:
-    """Who survives all rungs, by the curves of all."""
-    survivors = list(range(len(curves)))
+def survivors(curves: Sequence[Sequence[float]], rungs: Sequence[int]) -> list[int]:
+    """The candidates that all rungs keep, by the curves of all."""
+    candidates = list(range(len(curves)))
     for rung in rungs:
-        survivors = sorted(survivors, key=lambda i: min(curves[i][:rung]))[: -(-len(survivors) // FACTOR)]
-    return survivors
+        candidates = sorted(candidates, key=lambda i: min(curves[i][:rung]))[: -(-len(candidates) // FACTOR)]
+    return candidates
 
 
 def check(directory: Path, size: Size, curves: dict[str, list[float]]) -> None:
-    """The race that was run is the one that the curves tell of, with the same numbers."""
+    """Halving has kept the runs that the curves predict, with the same numbers."""
     names = sorted(curves, key=lambda name: int(name.rpartition("/")[2]))
-    expected = {int(names[i].rpartition("/")[2]) for i in race([curves[name] for name in names], size.rungs)}
+    expected = {int(names[i].rpartition("/")[2]) for i in survivors([curves[name] for name in names], size.rungs)}
     trained = {row["run"] for row in load_results(directory / "halved") if row["epochs"] == size.epochs}
     if trained != expected:
-        raise SystemExit(f"the race kept {sorted(trained)}, the curves say {sorted(expected)}")
+        raise SystemExit(f"halving kept {sorted(trained)}, the curves predict {sorted(expected)}")
     for run in sorted(trained):
         full, halved = (directory / sweep_name / str(run) / "metrics.csv" for sweep_name in ("full", "halved"))
         if full.read_bytes() != halved.read_bytes():
-            raise SystemExit(f"run {run} has other numbers in the race than without rivals")
+            raise SystemExit(f"run {run} has other numbers with halving than without")
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -161,7 +161,7 @@ def markdown(document: dict[str, Any]) -> str:
         f"Target: at most {SHARE_TARGET} of the time: {time_verdict}. Of the training alone (the sum of `seconds` in "
         f"results.csv, without start-up and files, which both have): {document['halved_training_s']:.1f} of "
         f"{document['full_training_s']:.1f} s, a share of {document['share_training']:.3f}; in epochs it is 1/9.", "",
-        "Both in one process; an ordinary sweep of this length would use all cores by itself, a race uses one.", "",
+        "Both in one process; an ordinary sweep of this length would use all cores by itself, halving uses one.", "",
         f"A candidate of the true top 1 % was kept in {document['kept']} of {document['repetitions']} repetitions "
         f"(target {KEPT_TARGET} of 20: {kept_verdict}), each of {size['candidates']:,} candidates drawn from a pool of "
         f"{document['pool']:,}.", f"Median loss given away beside the best: {document['median_regret']:.4f} nats.", "",

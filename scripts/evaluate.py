@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argument_parsers.of_trained_runs(__doc__, f"{plain('evaluate.py')} outputs/DATE/TIME --part val")
+    parser = argument_parsers.trained_run_parser(__doc__, f"{plain('evaluate.py')} outputs/DATE/TIME --part val")
     parser.add_argument("--part", choices=("test", "val", "train", "all"), help="of the run's own data (default: test)")
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="other samples: a CSV or Parquet file with the same columns"

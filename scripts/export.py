@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argument_parsers.of_trained_runs(__doc__, f"{plain('export.py')} outputs/DATE/TIME --format onnx")
+    parser = argument_parsers.trained_run_parser(__doc__, f"{plain('export.py')} outputs/DATE/TIME --format onnx")
     parser.add_argument(
         "--format",
         choices=("onnx", "torch", "safetensors"),

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argument_parsers.of_trained_runs(
+    parser = argument_parsers.trained_run_parser(
         __doc__, f"{plain('predict.py')} outputs/DATE/TIME --data new.csv --top 3"
     )
     parser.add_argument(

@@ -26,7 +26,9 @@ class GridSweeper(Sweeper):
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
         returns = sweep_grid(self.settings, arguments, self.hydra_context, self.config, self.launcher)
-        if report_at_end.is_asked_for(self.config):
-            report_at_end.make(Path(str(self.config.hydra.sweep.dir)).absolute())  # before an error ends the sweep
+        if report_at_end.is_requested(self.config):
+            report_at_end.write_report(
+                Path(str(self.config.hydra.sweep.dir)).absolute()
+            )  # before an error ends the sweep
         raise_failures(returns)
         return [returns]

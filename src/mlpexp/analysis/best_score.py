@@ -1,6 +1,6 @@
 """The score of the configuration that was chosen as the best, corrected for the choice.
 
-The seeds that make a configuration the best on validation data tend to be lucky on test data, too, so that its mean
+The seeds with which a configuration is the best on validation data also tend to be good on test data, so that its mean
 over them is too good. C configurations, B repetitions (seeds, folds), NaN where there is no run.
 """
 
@@ -14,7 +14,7 @@ from mlpexp.analysis.ranking import Ranking, best_first
 from mlpexp.analysis.statistics import LEVEL, granularity, mean_and_half
 from mlpexp.nn.metric_columns import higher_is_better, is_share
 
-ALIKE = 0.05  # one-sided level of the test that keeps a configuration among those that could have been chosen
+CHOICE_LEVEL = 0.05  # one-sided level of the test that keeps a configuration among those that could have been chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ def best_score(
     for the choice among the K configurations that could have been chosen (a one-sided Welch test at 5 % does not
     distinguish their decisive means from that of the best): the quantile is that of the maximum of K (Sidak 1967),
     simultaneous over the plausible choices only (Zrnic & Fithian 2024). Its variance is the larger one of the chosen
-    configuration's own and of that pooled over the K, since a configuration without a failed training among few seeds
-    is no proof against them.
+    configuration's own and of that pooled over the K, since a configuration may fail with other seeds although it has
+    not failed with these few.
 
     Args:
         decisive: (C, B) of the metric that chose, larger is better; rows that could not be chosen are NaN.
@@ -77,7 +77,7 @@ def best_score(
     corrected, low, high = np.nan, np.nan, np.nan
     if n > 1:
         corrected = _leave_one_out_mean(decisive, scores)
-        rounding = grain**2 / 2  # few equal counts are no proof of a small variance
+        rounding = grain**2 / 2  # a few equal counts do not show that the variance is small
         variance = float(values.var(ddof=1)) + rounding
         pooled, freedom = _pooled(scores[choices], n - 1, shares_blocks)
         error, pooled_error = np.sqrt((np.array([variance, pooled + rounding])) * (1 / n + sampling))
@@ -134,7 +134,7 @@ def _plausible_choices(decisive: np.ndarray, scores: np.ndarray, best: int) -> n
         mean_variance = squares / (count - 1) / count
         variance = mean_variance + mean_variance[best]
         freedom = variance**2 / (mean_variance**2 / (count - 1) + mean_variance[best] ** 2 / (count[best] - 1))
-        threshold = np.where(variance > 0, stdtrit(np.maximum(freedom, 1), 1 - ALIKE) * np.sqrt(variance), 0)
+        threshold = np.where(variance > 0, stdtrit(np.maximum(freedom, 1), 1 - CHOICE_LEVEL) * np.sqrt(variance), 0)
         plausible = (mean[best] - mean <= threshold) & (count > 1) & (np.isfinite(scores).sum(axis=1) > 1)
     plausible[best] = True
     return np.flatnonzero(plausible)

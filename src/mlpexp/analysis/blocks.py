@@ -17,7 +17,7 @@ NAMES = {"seed": "seeds", "data.fold": "folds", "data.seed": "data seeds"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Blocks:
-    """Two runs of one fold share their training and validation samples: their mean counts once."""
+    """The independent repetitions of a sweep. Runs of one fold share their samples, so that their mean counts once."""
 
     study: SweepTable
     of_run: np.ndarray

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import digamma, polygamma, zeta
 
-SWEEPS, TOLERANCE = 200, 1e-12  # of the alternating fit of an incomplete layout
+MAX_ITERATIONS, TOLERANCE = 200, 1e-12  # of the alternating fit of an incomplete layout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,8 +33,8 @@ def fit(values: np.ndarray, grain: float = 0.0, shares_blocks: bool = True) -> L
     """Fit the layout; variances are moderated as by Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3(1).
 
     A configuration's own variance has `runs - 1` degrees of freedom. How much the variances of all configurations
-    differ, beyond what so few runs explain, says with how many degrees of freedom the common variance counts. No
-    configuration gets less than its own variance: a noisy one among quiet ones would look certain. For two
+    differ, beyond what so few runs explain, gives the degrees of freedom with which the common variance counts. No
+    configuration gets less than its own variance: otherwise the mean of a noisy one would look too certain. For two
     configurations the standard error of the difference is that of the paired t-test, without blocks that of Welch's.
 
     Args:
@@ -74,7 +74,7 @@ def block_effects(values: np.ndarray) -> np.ndarray:
     if finite.all():
         return filled.mean(axis=0) - filled.mean()
     block = np.zeros(values.shape[1])
-    for _ in range(SWEEPS):
+    for _ in range(MAX_ITERATIONS):
         mean = (filled - np.where(finite, block, 0)).sum(axis=1) / rows
         updated = (filled - np.where(finite, mean[:, None], 0)).sum(axis=0) / columns
         if np.abs(updated - block).max(initial=0) <= TOLERANCE * max(np.abs(filled).max(initial=0), 1e-300):

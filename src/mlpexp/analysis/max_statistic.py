@@ -2,8 +2,8 @@
 
 S configurations, B blocks, K resamples. The configuration that validation prefers is compared with every other one.
 Among equal configurations the largest of these differences is larger than a single one, and larger still where
-validation and reported values are correlated, since the choice favours what was lucky. Both are in the distribution of
-the maximum: each resample chooses its own best.
+validation and reported values are correlated, since the choice favours random advantages. The distribution of the
+maximum contains both effects: each resample chooses its own best.
 """
 
 from collections.abc import Callable

@@ -45,10 +45,6 @@ class Decomposition:
     """the sum of all sums of squares; of an incomplete grid it is not the variance of the runs"""
     noise_freedom: int
 
-    def of(self, key: int) -> float:
-        """The share of a key alone, by which keys are ranked."""
-        return next((term.share for term in self.terms if term.keys == (key,)), 0.0)
-
 
 def confounded(levels: np.ndarray) -> dict[int, int]:
     """Keys that only changed together with another key, as in a zip: their number, and that of the other one.

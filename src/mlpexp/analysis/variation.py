@@ -53,8 +53,8 @@ def covered_in_words(repeated: Collection[str], redraws_test: bool) -> str:
 def binomial_interval(share: float, samples: int) -> tuple[float, float]:
     """Wilson's interval (1927) of a share of `samples` independent test samples.
 
-    For a mean over runs that are measured on the same samples it is an upper bound of the variation: what one run gets
-    wrong another one gets right.
+    For a mean over runs that are measured on the same samples it is an upper bound of the variation, since their errors
+    partly cancel.
     """
     z = special.ndtri((1 + LEVEL) / 2)
     centre = (share + z**2 / (2 * samples)) / (1 + z**2 / samples)
@@ -104,7 +104,7 @@ def _share(hits: np.ndarray) -> np.ndarray:
 def bootstrap(hits: np.ndarray, best: int) -> TestSample | None:
     """Resample the test samples (Efron 1979), the same for all configurations; None where the best has none.
 
-    What is hard for one network is hard for most, so differences vary much less than accuracies do.
+    Networks tend to fail on the same samples, so differences vary much less than accuracies do.
 
     Args:
         hits: (C, N) share of a configuration's runs that are right on a sample; NaN where it is not in a test part.

@@ -1,4 +1,4 @@
-"""Data that a Python program hands over: kept in a file named by its content, and described by ordinary settings.
+"""Data of a Python program: kept in a file named by its content, and described by ordinary settings.
 
 So everything that follows is as for a file of the user: the identity of a run has the digest of the content,
 workers and later starts read the file, and the same content is the same data.

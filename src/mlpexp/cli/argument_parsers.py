@@ -22,7 +22,7 @@ def parser(description: str | None, example: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=program(), description=description, epilog=f"example: {example}")
 
 
-def of_trained_runs(description: str | None, example: str) -> argparse.ArgumentParser:
+def trained_run_parser(description: str | None, example: str) -> argparse.ArgumentParser:
     """As `parser`, with the run, its checkpoint, and the choice of an ensemble, see `ensemble_choice`."""
     options = parser(description, example)
     options.add_argument("run", type=Path, metavar="RUN", help="a run's directory, or a checkpoint")

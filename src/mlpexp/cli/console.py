@@ -102,7 +102,7 @@ def show(
 
 
 def built(overrides: Sequence[str]) -> list[str]:
-    """The overrides that a run is not continued without: its own callbacks and loggers are not read from its files."""
+    """The overrides of callbacks and loggers of the user, which a continued run needs again: no file records them."""
     return [override.text for override in map(parse, overrides) if override.key.startswith(BUILT)]
 
 

@@ -14,7 +14,7 @@ from mlpexp.runtime.terminal import say
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable that asks for tracebacks
 
-Worded = tuple[int, list[str]]  # an exit code and its lines
+ExitLines = tuple[int, list[str]]  # an exit code and its lines
 
 
 def wants_traceback() -> bool:
@@ -25,7 +25,7 @@ def run(
     main: Callable[[], Any],
     *,
     verbose: bool | None = None,
-    describe: Callable[[BaseException], Worded | None] = lambda error: None,
+    describe: Callable[[BaseException], ExitLines | None] = lambda error: None,
 ) -> NoReturn:
     """Call `main` and exit: 0 done, 1 failed, 2 the user's error, 130 interrupted, 143 terminated.
 
@@ -47,7 +47,7 @@ def run(
     except BaseException as error:  # every error ends in an exit code
         if verbose:
             traceback.print_exception(error)
-        code, lines = describe(error) or _worded(error, verbose)
+        code, lines = describe(error) or _exit_lines(error, verbose)
         for line in lines:
             say(f"{program()}: {line}", error=True)
     sys.exit(code)
@@ -61,7 +61,7 @@ def _check_working_directory() -> None:
         raise UserError("the working directory has been deleted; change to one that exists, e.g. with cd") from None
 
 
-def _worded(error: BaseException, verbose: bool) -> Worded:
+def _exit_lines(error: BaseException, verbose: bool) -> ExitLines:
     match error:
         case Interrupted():
             return error.exit_code, [str(error)]

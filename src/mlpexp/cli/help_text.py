@@ -68,7 +68,7 @@ def help_template() -> str:
 
 
 def _entry(left: str, right: str, width: int) -> list[str]:
-    """A line for each piece of `right`; a long `left` stands in a line of its own."""
+    """A line for each piece of `right`; a long `left` has a line of its own."""
     pieces = wrap(right, width - LEFT - 4, break_long_words=False, break_on_hyphens=False) or [""]
     head = [f"  {left:<{LEFT}}  {pieces.pop(0)}"] if len(left) <= LEFT else [f"  {left}"]
     return [line.rstrip() for line in (*head, *(f"{'':{LEFT + 4}}{piece}" for piece in pieces))]

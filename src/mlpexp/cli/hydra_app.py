@@ -142,7 +142,7 @@ def run(main: Callable[[], Any], *, no_sweep: str = "") -> NoReturn:
         no_sweep: why `-m` is refused, for which Hydra would make a directory.
     """
     verbose = exit_codes.wants_traceback()
-    os.environ[exit_codes.FULL_ERROR] = "1"  # Hydra then raises its errors, and `_worded` describes them
+    os.environ[exit_codes.FULL_ERROR] = "1"  # Hydra then raises its errors, and `_exit_lines` describes them
 
     if _completes_value(sys.argv[1:]):
         sys.exit(0)
@@ -164,7 +164,7 @@ def run(main: Callable[[], Any], *, no_sweep: str = "") -> NoReturn:
             if refused or _failure:
                 raise refused or _failure.pop()
 
-    exit_codes.run(call_hydra, verbose=verbose, describe=_worded)
+    exit_codes.run(call_hydra, verbose=verbose, describe=_exit_lines)
 
 
 def problems(error: BaseException, overrides: Sequence[str]) -> list[str] | None:
@@ -221,7 +221,7 @@ def fail(error: BaseException) -> None:
     _failure.append(error)
 
 
-def _worded(error: BaseException) -> exit_codes.Worded | None:
+def _exit_lines(error: BaseException) -> exit_codes.ExitLines | None:
     """Exit code and messages for an error of Hydra."""
     lines = problems(error, sys.argv[1:])
     return None if lines is None else (2, lines)

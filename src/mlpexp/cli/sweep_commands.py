@@ -90,12 +90,12 @@ def remove(sweep: Path, names: Sequence[str], statuses: Sequence[str] | None, *,
     if not yes:
         say(f"would be removed: {_counted(runs)}")
         options = ["--status", ",".join(statuses)] if statuses else []
-        _say_again("rm", [*names, *options, *["--set-aside"] * aside], sweep)
+        _say_command("rm", [*names, *options, *["--set-aside"] * aside], sweep)
         return
     with sweep_housekeeping.locked(sweep, runs):
         sweep_housekeeping.remove(sweep, runs)
     say(f"removed: {_counted(runs)}")
-    _say_others(runs)
+    _say_foreign_files(runs)
 
 
 def compact(sweep: Path, *, weights: bool, yes: bool) -> None:
@@ -122,12 +122,12 @@ def compact(sweep: Path, *, weights: bool, yes: bool) -> None:
             f"event files, figures and {'states of optimizers' if weights else 'weights'} would be lost: "
             f"such runs cannot be trained further{'' if weights else ', evaluated or exported'}",
         )
-        _say_again("compact", [] if weights else ["--no-weights"], sweep)
+        _say_command("compact", [] if weights else ["--no-weights"], sweep)
         return
     with sweep_housekeeping.locked(sweep, runs):
         sweep_housekeeping.compact(sweep, runs, _tested_weights if weights else lambda run: None)
     say(f"moved into {sweep / file_names.TABLE}: {_counted(runs)}{remark}")
-    _say_others(runs)
+    _say_foreign_files(runs)
 
 
 def restore(sweep: Path, *, yes: bool) -> None:
@@ -144,7 +144,7 @@ def restore(sweep: Path, *, yes: bool) -> None:
     content = "with all that the table has of them"
     if not yes:
         say(f"{count:,} runs would get directories, {content}")
-        _say_again("restore", [], sweep)
+        _say_command("restore", [], sweep)
         return
     with sweep_housekeeping.locked(sweep, []):
         num_restored, refused = sweep_housekeeping.restore(sweep)
@@ -214,11 +214,11 @@ def _kind(path: Path) -> str:
     return "event files" if path.match(file_names.EVENTS) else path.name
 
 
-def _say_again(action: str, options: Sequence[str], sweep: Path) -> None:
+def _say_command(action: str, options: Sequence[str], sweep: Path) -> None:
     say(f"to do it: {shell_commands.script('sweep.py', str(sweep), action, *options, '--yes')}")
 
 
-def _say_others(runs: Sequence[StoredRun]) -> None:
+def _say_foreign_files(runs: Sequence[StoredRun]) -> None:
     if foreign := [str(path) for run in runs for path in run.foreign]:
         say(f"{len(foreign):,} files were not written by mlpexp and stay: {_listed(foreign)}")
 

@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> float | None:
         config, result = _train(config, alone=alone)
     except (Exception, Interrupted) as error:
         if isinstance(error, Interrupted):
-            message = _carry_on(str(error), directory, hydra.overrides.task) if alone else f"{error}; {SAME}"
+            message = _continue_message(str(error), directory, hydra.overrides.task) if alone else f"{error}; {SAME}"
             error = Interrupted(message, error.exit_code)
         if alone:
             hydra_app.fail(error)
@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> float | None:
         raise error from None
     if alone:
         more_epochs = resume.proposed_epochs(config, result)
-        overrides = _repeatable(directory, hydra.overrides.task)
+        overrides = _sweep_overrides(directory, hydra.overrides.task)
         console.show(result, shell_commands.short_path(directory), more_epochs, overrides, config.loss_function.name)
     return result.objective
 
@@ -125,7 +125,7 @@ def _identity(directory: Path) -> tuple[str, ...]:
     return ()
 
 
-def _repeatable(directory: Path, overrides: Sequence[str]) -> list[str]:
+def _sweep_overrides(directory: Path, overrides: Sequence[str]) -> list[str]:
     """The overrides with which a sweep repeats this run with other seeds."""
     parsed = by_key(overrides)
     if "resume" in parsed:  # what it was started with, and its new length
@@ -136,7 +136,7 @@ def _repeatable(directory: Path, overrides: Sequence[str]) -> list[str]:
     return [override.text for key, override in parsed.items() if key not in ("seed", "resume", "name")]
 
 
-def _carry_on(reason: str, directory: Path, overrides: Sequence[str]) -> str:
+def _continue_message(reason: str, directory: Path, overrides: Sequence[str]) -> str:
     directory_name = shell_commands.short_path(directory)
     if not (directory / file_names.LAST).exists():
         return f"{reason}; nothing to continue yet in {directory_name}, run the same command again"

@@ -1,6 +1,6 @@
 """The last hidden layer in two dimensions, and as files for TensorBoard's Projector tab.
 
-PCA is a projection, true to scale; in t-SNE only neighbourhoods have a meaning.
+PCA is a projection that keeps distances to scale; in t-SNE only neighbourhoods have a meaning.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Compares a network that was rebuilt from a checkpoint with the metrics that its run recorded.
 
 A network is rebuilt from its configuration and its weights. Where something else changed it in training, such as a
-callback of the user's that replaced a layer, the rebuilt network is another one, and its answers mean nothing.
+callback of the user's that replaced a layer, the rebuilt network is another one, and its outputs cannot be used.
 """
 
 import math

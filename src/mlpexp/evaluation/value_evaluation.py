@@ -31,7 +31,7 @@ class TargetMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class ValueEvaluation:
-    """Predictions of a regression and what they are worth.
+    """Predictions of a regression, and their errors.
 
     Attributes:
         index: the samples' rows in the whole data set, (N,).
@@ -77,7 +77,7 @@ class ValueEvaluation:
         }
 
     def content(self) -> Content:
-        """What is written of it."""
+        """The figures, tables and metrics that are written."""
         figure = figures.predicted_values(self.predicted, self.true, self.data.target_names)
         measured = {"samples": len(self.true), **self.measured}
         targets = [vars(target) for target in self.targets]
@@ -88,7 +88,7 @@ class ValueEvaluation:
         )
 
     def shown(self) -> Table:
-        """For a terminal."""
+        """A table for the terminal."""
         table = Table(header_style="bold")
         table.add_column("target")
         for name in ("RMSE", "mean absolute error", "R²", "bias"):

@@ -46,10 +46,10 @@ def policy(style: str) -> str:
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def grid(table: Table, columns: Sequence[int] | None = None, limit: int | None = None) -> Grid:
-    """The first rows of a table with its numbers rounded."""
+def grid(table: Table, columns: Sequence[int] | None = None) -> Grid:
+    """A table, or some of its columns, with rounded numbers."""
     indices = list(range(len(table.header)) if columns is None else columns)
-    rows = table.rows[:limit]
+    rows = table.rows
     numbers = [any(isinstance(row[c], int | float) or "±" in str(row[c]) for row in rows) for c in indices]
     header = [Heading(table.header[c], number) for c, number in zip(indices, numbers, strict=True)]
     return Grid(header, [[cell(row[c]) for c in indices] for row in rows])

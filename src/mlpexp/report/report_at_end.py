@@ -1,4 +1,4 @@
-"""`report=true`: the report at the end of a sweep. If it fails, the sweep's results stay complete."""
+"""`report=true`: writes the report at the end of a sweep. An error here leaves the results of the sweep complete."""
 
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.terminal import say
 
-_made: set[Path] = set()
+_written: set[Path] = set()
 
 
-def make(directory: Path) -> None:
+def write_report(directory: Path) -> None:
     """Write the report of the sweep in `directory`, and print where it is or why there is none."""
-    _made.add(directory)
+    _written.add(directory)
     short_path = shell_commands.short_path(directory)
     try:
         from mlpexp.report.build_report import build  # matplotlib: late, most sweeps make no report
@@ -32,13 +32,13 @@ def make(directory: Path) -> None:
 
 
 class ReportAtEnd(Callback):
-    """Makes the report for sweepers that launch runs in portions, where no launch knows whether it is the last."""
+    """Writes the report for sweepers that launch runs in portions, since no launch knows whether it is the last."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         directory = Path(str(config.hydra.sweep.dir)).absolute()
-        if is_asked_for(config) and directory not in _made:
-            make(directory)
+        if is_requested(config) and directory not in _written:
+            write_report(directory)
 
 
-def is_asked_for(config: DictConfig) -> bool:
+def is_requested(config: DictConfig) -> bool:
     return OmegaConf.select(config, "report") is True and OmegaConf.select(config, "dry_run") is not True

@@ -86,10 +86,10 @@ def drawn_key(analysis: Analysis, k: int, limit: int) -> DrawnKey:
 
 
 def intervals(analysis: Analysis, subject: str = "") -> str:
-    """What the intervals of a figure are, for a caption.
+    """A sentence on the intervals of a figure, for a caption.
 
     Args:
-        subject: whose they are, where not all are drawn.
+        subject: the configurations whose intervals are drawn, e.g. ` of the best`; empty for all.
     """
     return f" Intervals{subject}: 95 % over seeds." if analysis.seeds > 1 else " One run each: no intervals."
 

@@ -16,11 +16,11 @@ from mlpexp.runtime.errors import UserError
 from mlpexp.store.file_names import SEARCH
 from mlpexp.tracking.figures.plot_style import short
 
-LEAST = 4  # trials with a value from which there is something to see
+MIN_TRIALS = 4  # with a value; the figures of fewer trials show nothing
 LETTERS = 14
 TREES_SEED = 0
-FEW = 5  # steps of an axis, of which each has a tick
-FREE = 0.2  # of an axis, around the ticks at its ends
+FEW = 5  # steps of an axis up to which each has a tick
+FREE = 0.2  # share of an axis without ticks at each of its ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def _load(directory: Path, changed: int) -> Trials | None:
     names, study = study_of_search
     trials = study.get_trials(deepcopy=False)
     complete = [trial.state.name == "COMPLETE" for trial in trials]
-    if sum(complete) < LEAST:
+    if sum(complete) < MIN_TRIALS:
         return None
     values = [
         trial.value if is_complete else _last(trial.intermediate_values)

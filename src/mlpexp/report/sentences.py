@@ -40,7 +40,7 @@ def headline(analysis: Analysis) -> list[str]:
 
 
 def _missing_runs(analysis: Analysis) -> list[str]:
-    """How much of a sweep is still to come."""
+    """How many planned runs are missing."""
     if not analysis.missing or analysis.sources.plan is None:
         return []
     planned = analysis.planned
@@ -49,7 +49,7 @@ def _missing_runs(analysis: Analysis) -> list[str]:
 
 
 def _warnings(analysis: Analysis, best: int) -> list[str]:
-    """What is missing or not comparable."""
+    """Diverged runs, numbers that are missing, and numbers that cannot be compared."""
     ranked, study = analysis.ranking, analysis.study
     sentences = []
     if ranked.diverged[best]:

@@ -1,4 +1,4 @@
-"""A report that is made again and again while a process trains its sweep."""
+"""Writes the report of a sweep again, whenever its results have grown, while a process trains it."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,19 +9,19 @@ from mlpexp.runtime.errors import UserError
 from mlpexp.store import file_names, sweep_activity
 
 POLL_S = 1.0
-EVERY_S = 10.0  # at most so often
-SHARE = 10  # waiting takes at least so many times as long as making a report
+MIN_WAIT_S = 10.0
+MIN_WAIT_RATIO = 10  # of the wait to the time that the report took
 
 
 def watch(
     directories: Sequence[Path], build: Callable[[], WrittenReport], *, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[WrittenReport]:
-    """A report at once, and again whenever the results have grown, until no process trains one of the sweeps.
+    """Yield a report at once, and again whenever the results have grown, until no process trains one of the sweeps.
 
     Where the file system has no locks, which would show that, it ends when no planned run is missing.
 
     Args:
-        build: makes one.
+        build: writes one.
 
     Raises:
         UserError: a directory is neither sweep nor run; a sweep that has begun and has no results so far is waited for.
@@ -50,7 +50,7 @@ def watch(
             if has_ended:
                 return
         reported = states
-        due = time.monotonic() + max(EVERY_S, SHARE * (time.monotonic() - started))
+        due = time.monotonic() + max(MIN_WAIT_S, MIN_WAIT_RATIO * (time.monotonic() - started))
 
 
 def _state(path: Path) -> tuple[int, int] | None:

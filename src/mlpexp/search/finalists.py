@@ -1,6 +1,6 @@
 """`hydra.sweeper.final_seeds`: the best trials of a search, trained with further seeds.
 
-The least of many noisy values is in part a lucky one, so the best trial is chosen by its mean over more seeds.
+The best of many noisy values is biased, so the best trial is chosen by its mean over more seeds.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from mlpexp.runtime.registry import Registry
 
 MAX_LOOKS = 20  # comparisons of a trial, where a pruner would compare after every epoch
 MAX_RUNGS = 4
-MIN_SEEDS = 5  # of four pairs the Wilcoxon test has p = 1/16 at the least, below the threshold of 0.1
+MIN_SEEDS = 5  # the smallest p of the Wilcoxon test on four pairs is 1/16, below the threshold of 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

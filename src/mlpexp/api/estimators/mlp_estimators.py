@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from mlpexp.api.estimators.network_estimator import NetworkEstimator, as_float32
-from mlpexp.api.estimators.stacked_fits import note_call
+from mlpexp.api.estimators.stacked_fits import record_call
 
 
 class MLPClassifier(ClassifierMixin, NetworkEstimator):
@@ -127,7 +127,7 @@ class MLPClassifier(ClassifierMixin, NetworkEstimator):
         Raises:
             ValueError: the parameters or data cannot be, or the training has diverged.
         """
-        note_call(self, X, y, sample_weight)
+        record_call(self, X, y, sample_weight)
         X, y = self._checked(X, y, reset=True)
         classes, targets = np.unique(y, return_inverse=True)
         if self.warm_start and hasattr(self, "_weights") and not np.array_equal(classes, self.classes_):
@@ -284,7 +284,7 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
         Raises:
             ValueError: the parameters or data cannot be, or the training has diverged.
         """
-        note_call(self, X, y, sample_weight)
+        record_call(self, X, y, sample_weight)
         X, targets = self._checked(X, y, reset=True)
         self._fit(X, targets, sample_weight, num_classes=0, partial=False)
         self.out_activation_ = "identity"

@@ -66,7 +66,7 @@ class Fit:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainedNetwork:
-    """What a fit has led to.
+    """The result of a fit.
 
     Attributes:
         weights: by full name, running statistics too, those of the best epoch where a validation part chose it.
@@ -105,8 +105,8 @@ def train_now_or_later(fit: Fit) -> TrainedNetwork | None:
     return train([fit])[0]
 
 
-def note_call(estimator: object, *arguments: Any) -> None:
-    """Tell the search that records fits how an estimator's `fit` was called."""
+def record_call(estimator: object, *arguments: Any) -> None:
+    """Record how an estimator's `fit` was called, in the search that records fits."""
     if (recorder := _recorder.get()) is not None:
         recorder.call = estimator, arguments
 

@@ -19,7 +19,7 @@ from mlpexp.tracking.figures.plot_style import FAINT, GRID, headline, in_house_s
 
 MAX_KEYS, MAX_PAIRS = 8, 4
 MAX_LEVELS, EFFECT_LEVELS, LINES = 12, 20, 8
-MATTERS = 0.01  # share of the variance from which an interaction is drawn
+MIN_SHARE = 0.01  # share of the variance from which an interaction is drawn
 WIDEST = 9.6  # inches
 HIGH = 2.0
 PARTS = {"validation": (VALIDATION, "o", -0.09), "test": (TEST, "s", 0.09)}
@@ -62,7 +62,7 @@ def main_effects(analysis: Analysis) -> ReportFigure | None:
 def interactions(analysis: Analysis) -> ReportFigure | None:
     """Pairs of keys whose effects depend on each other."""
     keys = analysis.study.coarse
-    pairs = [t for t in analysis.variance.terms if len(t.keys) == 2 and t.share >= MATTERS and not t.adjusted > 0.05]
+    pairs = [t for t in analysis.variance.terms if len(t.keys) == 2 and t.share >= MIN_SHARE and not t.adjusted > 0.05]
     pairs.sort(key=lambda term: -term.share)
     drawn: list[Interaction] = []
     rows: list[list[Any]] = []

@@ -14,7 +14,7 @@ from mlpexp.report.wording import p_value
 from mlpexp.tracking.figures.plot_style import headline, in_house_style
 
 MAX_BARS = 14
-MATTERS = 0.001  # share of the variance from which a pair is drawn
+MIN_SHARE = 0.001  # share of the variance from which a pair is drawn
 COLOURS = {"key": CATEGORIES[0], "pair": CATEGORIES[5], "seed": CATEGORIES[4], "noise": "#9A9A9A", "rest": "#9A9A9A"}
 
 
@@ -33,10 +33,10 @@ def explained(analysis: Analysis) -> ReportFigure | None:
         for term in sorted(decomposition.terms, key=lambda term: -term.share)
     ]
     singles = [bar for bar in bars if bar[2] == "key"]
-    pairs = [bar for bar in bars if bar[2] == "pair" and bar[1] >= MATTERS]
+    pairs = [bar for bar in bars if bar[2] == "pair" and bar[1] >= MIN_SHARE]
     bars = sorted([*singles, *pairs], key=lambda bar: -bar[1])[:MAX_BARS]
     left_out = len(decomposition.terms) - len(bars)
-    if decomposition.rest > MATTERS / 100:
+    if decomposition.rest > MIN_SHARE / 100:
         rest_label = "other differences" if any(key.binned for key in keys) else "three keys and more"
         bars.append((rest_label, decomposition.rest, "rest", ""))
     if decomposition.blocks:
