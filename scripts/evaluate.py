@@ -10,25 +10,23 @@ from mlpexp.runtime.shell_commands import plain
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    choice = argument_parsers.ensemble_choice(arguments)
+    args = _parser().parse_args()
+    choice = argument_parsers.ensemble_choice(args)
 
     from mlpexp.evaluation import evaluate, evaluate_ensemble, evaluation_console  # late, so that --help is fast
 
     if choice:
-        ensemble_evaluation = evaluate_ensemble.write(
-            arguments.run, choice, arguments.part, arguments.data, arguments.out
-        )
-        evaluation_console.show_ensemble(ensemble_evaluation)
+        result = evaluate_ensemble.write(args.run, choice, args.part, args.data, args.out)
+        evaluation_console.show_ensemble(result)
         return
 
     evaluation = evaluate.evaluate(
-        arguments.run,
-        weights=arguments.weights,
-        part=arguments.part,
-        data=arguments.data,
-        out=arguments.out,
-        embed=not arguments.no_embedding,
+        args.run,
+        weights=args.weights,
+        part=args.part,
+        data=args.data,
+        out=args.out,
+        embed=not args.no_embedding,
     )
     evaluation_console.show(evaluation)
 

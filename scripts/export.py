@@ -11,14 +11,12 @@ from mlpexp.runtime.terminal import say
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    choice = argument_parsers.ensemble_choice(arguments)
+    args = _parser().parse_args()
+    choice = argument_parsers.ensemble_choice(args)
 
     from mlpexp.evaluation.export import export  # torch: late, so that --help is fast
 
-    exported = export(
-        arguments.run, arguments.format, arguments.out, arguments.weights, force=arguments.force, choice=choice
-    )
+    exported = export(args.run, args.format, args.out, args.weights, force=args.force, choice=choice)
     samples = "random samples (the run's data is not available)" if exported.drawn else "samples of its data"
     say(f"{exported.run.weights_description}; compared with the network on {exported.checked:,} {samples}:")
     say(f"  largest difference {exported.difference:.1e} of the largest logit")

@@ -13,26 +13,26 @@ from mlpexp.store import atomic_files
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    choice = argument_parsers.ensemble_choice(arguments)
+    args = _parser().parse_args()
+    choice = argument_parsers.ensemble_choice(args)
 
     from mlpexp.evaluation import locate_run
 
-    if arguments.out is not None:
-        locate_run.check_output_path(arguments.out, force=arguments.force)
+    if args.out is not None:
+        locate_run.check_output_path(args.out, force=args.force)
 
     from mlpexp.evaluation.predict import predict  # torch: late, so that --help is fast
 
-    predictions = predict(arguments.run, arguments.data, weights=arguments.weights, top=arguments.top, choice=choice)
+    predictions = predict(args.run, args.data, weights=args.weights, top=args.top, choice=choice)
     for remark in predictions.remarks:
         say(f"note: {remark}", error=True)
-    content = predictions.csv(arguments.top)
-    if arguments.out is None:
+    content = predictions.csv(args.top)
+    if args.out is None:
         output_streams.write_result(content)
     else:
-        atomic_files.write(arguments.out, content)
+        atomic_files.write(args.out, content)
         count = len(predictions.names)
-        say(f"{count:,} sample{'s' * (count != 1)} predicted, in {arguments.out}", error=True)
+        say(f"{count:,} sample{'s' * (count != 1)} predicted, in {args.out}", error=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,20 +18,20 @@ REFRESH_S = 15  # how often a browser loads a watched page again
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
+    args = _parser().parse_args()
 
     from mlpexp.report.build_report import build  # matplotlib: late, so that --help stays instant
 
     make = partial(
         build,
-        arguments.directories,
-        out=arguments.out,
-        metric=arguments.metric,
-        by=arguments.by,
-        margin=arguments.margin,
-        diverged=arguments.diverged,
+        args.directories,
+        out=args.out,
+        metric=args.metric,
+        by=args.by,
+        margin=args.margin,
+        diverged=args.diverged,
     )
-    _show(_watched(arguments.directories, partial(make, refresh_s=REFRESH_S)) if arguments.watch else make())
+    _show(_watched(args.directories, partial(make, refresh_s=REFRESH_S)) if args.watch else make())
 
 
 def _watched(directories: Sequence[Path], make: Callable[[], Any]) -> Any:

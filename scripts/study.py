@@ -20,31 +20,31 @@ DPI = 110
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
+    args = _parser().parse_args()
 
     from mlpexp.store import atomic_files, owned_directory  # numpy and matplotlib: late, so that --help stays fast
     from mlpexp.store.results_table import load_results
     from mlpexp.tracking.figures.plot_style import png
 
-    sweep = arguments.directory or Path("multirun", arguments.name)
+    sweep = args.directory or Path("multirun", args.name)
     try:
-        study = import_module(f"mlpexp.report.studies.{arguments.name}")
+        study = import_module(f"mlpexp.report.studies.{args.name}")
         read = getattr(study, "read", load_results)  # most studies need only the table
         verdict = study.verdict(read(sweep))
     except UserError as error:
-        raise UserError(f"{error}\nfirst train it: {plain('train.py')} -m experiment={arguments.name}") from error
+        raise UserError(f"{error}\nfirst train it: {plain('train.py')} -m experiment={args.name}") from error
     figure, _, _ = png(verdict.figure, DPI)
     text = "\n".join(verdict.sentences) + "\n"
-    if arguments.pages:
+    if args.pages:
         if not PAGES.is_dir():
             raise UserError("--pages writes the figures of the documentation, which a checkout has; use --out DIR")
-        path = PAGES / f"{arguments.name}.png"
+        path = PAGES / f"{args.name}.png"
         atomic_files.write(path, figure)
     else:
-        out = arguments.out or sweep / "study"
-        files: dict[str, bytes | str] = {f"{arguments.name}.png": figure, f"{arguments.name}.txt": text}
+        out = args.out or sweep / "study"
+        files: dict[str, bytes | str] = {f"{args.name}.png": figure, f"{args.name}.txt": text}
         owned_directory.replace(out, files, "study", "choose another directory with --out DIR")
-        path = out / f"{arguments.name}.png"
+        path = out / f"{args.name}.png"
     say(text)
     say(path)
 

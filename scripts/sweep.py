@@ -16,23 +16,21 @@ def main() -> None:
     if typed and ("=" in typed[0] or typed[0] in ("-m", "--multirun")) and not Path(typed[0]).exists():
         command = script("train.py", *dict.fromkeys(["-m", *typed]))
         raise UserError(f"this lists and tidies a sweep that has been trained; to train one: {command}")
-    arguments = _parser().parse_args()
+    args = _parser().parse_args()
 
     from mlpexp.cli import sweep_commands  # numpy: late, so that --help stays fast
 
-    match arguments.action:
+    match args.action:
         case "list":
-            sweep_commands.list_runs(arguments.directory, arguments.status)
+            sweep_commands.list_runs(args.directory, args.status)
         case "show":
-            sweep_commands.show(arguments.directory, arguments.run)
+            sweep_commands.show(args.directory, args.run)
         case "rm":
-            sweep_commands.remove(
-                arguments.directory, arguments.runs, arguments.status, aside=arguments.set_aside, yes=arguments.yes
-            )
+            sweep_commands.remove(args.directory, args.runs, args.status, aside=args.set_aside, yes=args.yes)
         case "compact":
-            sweep_commands.compact(arguments.directory, weights=not arguments.no_weights, yes=arguments.yes)
+            sweep_commands.compact(args.directory, weights=not args.no_weights, yes=args.yes)
         case "restore":
-            sweep_commands.restore(arguments.directory, yes=arguments.yes)
+            sweep_commands.restore(args.directory, yes=args.yes)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -201,11 +201,9 @@ def _further_seeds(
         effect_size = np.abs(difference) / (error * np.sqrt(runs))  # in standard deviations of one paired difference
         seeds = ((ndtri(1 - ALPHA / 2 / tests) + ndtri(POWER)) / effect_size) ** 2
         if margin is not None:
-            distance = (margin - np.abs(difference)) / (error * np.sqrt(runs))
-            equivalence_seeds = np.where(
-                distance > 0, ((ndtri(1 - ALPHA / tests) + ndtri(POWER)) / distance) ** 2, np.inf
-            )
-            seeds = np.minimum(seeds, equivalence_seeds)
+            gap = (margin - np.abs(difference)) / (error * np.sqrt(runs))
+            margin_seeds = np.where(gap > 0, ((ndtri(1 - ALPHA / tests) + ndtri(POWER)) / gap) ** 2, np.inf)
+            seeds = np.minimum(seeds, margin_seeds)
     seeds = np.maximum(np.ceil(seeds) - np.minimum(count, count[best]), 1)
     needed[undecided] = np.where(seeds > MOST_SEEDS, np.inf, seeds)[undecided]
     return needed

@@ -84,16 +84,11 @@ def rank(blocks: Blocks, by: str) -> Ranking:
             counts = count
     counted = table.counted & np.isfinite(table.values[by])
     finished = np.bincount(table.configuration[counted], minlength=table.num_configurations)
-    second_metric = next((name for name in table.values if name.startswith("val/") and name != by), by)
-    usual_runs = np.median(finished[finished > 0]) if finished.any() else 0
+    second = next((name for name in table.values if name.startswith("val/") and name != by), by)
+    usual = np.median(finished[finished > 0]) if finished.any() else 0
     diverged = _count(table, "diverged")
     is_behind = (diverged > 0) & (not table.counts_diverged)
-    keys = (
-        best_first(means[second_metric], second_metric),
-        best_first(means[by], by),
-        is_behind,
-        finished < usual_runs / 2,
-    )
+    keys = best_first(means[second], second), best_first(means[by], by), is_behind, finished < usual / 2
     return Ranking(
         by=by,
         order=np.lexsort((*keys, finished == 0)),

@@ -68,11 +68,9 @@ class SweepTable:
         """The same runs, of which diverged ones count with the worst value that a run of the sweep has."""
         diverged, values = self.status == "diverged", dict(self.values)
         for name, column in self.values.items():
-            finite_values = column[self.finite & np.isfinite(column)]
-            if is_column(name) and len(finite_values):
-                values[name] = np.where(
-                    diverged, finite_values.min() if higher_is_better(name) else finite_values.max(), column
-                )
+            finite = column[self.finite & np.isfinite(column)]
+            if is_column(name) and len(finite):
+                values[name] = np.where(diverged, finite.min() if higher_is_better(name) else finite.max(), column)
         return replace(self, values=values, counts_diverged=True)
 
     @cached_property
@@ -237,10 +235,7 @@ def _repeats(
     for run, identity in enumerate(identities):
         if identity and identity.strip("0"):  # zeros are a placeholder
             repeats[run] = first_run.setdefault(identity, run)
-    numbers = [
-        row if run_status in FINITE else None
-        for run_status, row in zip(status, zip(*columns, strict=True), strict=True)
-    ]
+    numbers = [row if text in FINITE else None for text, row in zip(status, zip(*columns, strict=True), strict=True)]
     for key in seeds:
         other_codes = [seed.codes for seed in seeds if seed is not key]
         for runs in members:

@@ -80,11 +80,8 @@ def _rounded(level: str) -> str:
 
 def labels(names: Sequence[str]) -> list[str]:
     """The last component of each name where no other name ends in it; `optimizer.name` is the optimizer."""
-    endings = [name.removesuffix(".name").rsplit(".", 1)[-1] for name in names]
-    return [
-        name if endings.count(ending) > 1 or ending == "seed" else ending
-        for name, ending in zip(names, endings, strict=True)
-    ]
+    ends = [name.removesuffix(".name").rsplit(".", 1)[-1] for name in names]
+    return [name if ends.count(end) > 1 or end == "seed" else end for name, end in zip(names, ends, strict=True)]
 
 
 def text(value: Any) -> str:

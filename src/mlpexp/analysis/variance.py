@@ -95,19 +95,17 @@ def decompose(levels: np.ndarray, table: np.ndarray, shares_blocks: bool = True)
     spread = float((centred**2).sum())
     if spread <= 1e-24 * max(grand_mean**2, 1e-12) * runs:
         return _nothing()
-    has_blocks = shares_blocks and len(table) > 1 and int((finite.sum(axis=0) > 1).sum()) > 1
+    blocked = shares_blocks and len(table) > 1 and int((finite.sum(axis=0) > 1).sum()) > 1
     count = finite.sum(axis=1)
-    incidence = finite.astype(float) if has_blocks else count[:, None].astype(float)  # (C, B); all are one block
+    incidence = finite.astype(float) if blocked else count[:, None].astype(float)  # (C, B); all are one block
     size = np.maximum(incidence.sum(axis=0), 1)
-    by_block = centred.sum(axis=0) if has_blocks else np.zeros(1)
-    without_blocks = np.where(
-        finite, centred - (block_effects(np.where(finite, centred, np.nan)) if has_blocks else 0), 0
-    )
+    by_block = centred.sum(axis=0) if blocked else np.zeros(1)
+    without_blocks = np.where(finite, centred - (block_effects(np.where(finite, centred, np.nan)) if blocked else 0), 0)
     mean = without_blocks.sum(axis=1) / count
     noise = float((np.where(finite, without_blocks - mean[:, None], 0) ** 2).sum())
     freedom = runs - len(table) - int((incidence.sum(axis=0) > 0).sum()) + 1
     between = max(spread - float((by_block**2 / size).sum()) - noise, 0.0)  # of configurations, after blocks
-    blocks = max(spread - float((centred.sum(axis=1) ** 2 / count).sum()) - noise, 0.0) if has_blocks else 0.0
+    blocks = max(spread - float((centred.sum(axis=1) ** 2 / count).sum()) - noise, 0.0) if blocked else 0.0
     adjusted = centred.sum(axis=1) - incidence @ (by_block / size)  # (C,)
     sums, explained = _sums_of_squares(levels, incidence, adjusted)
     rest = max(between - explained, 0.0)

@@ -38,9 +38,7 @@ def covered(repeated: Collection[str], redraws_test: bool) -> tuple[list[str], l
         TRAINING: bool({"data.seed", "data.fold"} & set(repeated)),
         TEST: "data.seed" in repeated and redraws_test,
     }
-    return [kind for kind, is_covered in covers.items() if is_covered], [
-        kind for kind, is_covered in covers.items() if not is_covered
-    ]
+    return [kind for kind in covers if covers[kind]], [kind for kind in covers if not covers[kind]]
 
 
 def covered_in_words(repeated: Collection[str], redraws_test: bool) -> str:

@@ -128,12 +128,7 @@ def _compared(
 
 def _directory(run: TrainedRun, path: Path, part: Part | None, data: Path | None, weights: Weights | None) -> Path:
     """`evaluation` in the run's directory; the name of any other than the usual evaluation says what it is."""
-    parts = [
-        "evaluation",
-        *([part] if part else []),
-        *([weights] if weights else []),
-        *([data.stem] if data else []),
-    ]
+    parts = ["evaluation", *([part] if part else []), *([weights] if weights else []), *([data.stem] if data else [])]
     if run.location.directory is None:
         parts.insert(0, run.location.checkpoint.stem)
     elif not path.is_dir() and run.location.weights == "last":

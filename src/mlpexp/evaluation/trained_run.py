@@ -120,9 +120,7 @@ class TrainedRun:
 def precision_remark(configs: Iterable[Config]) -> str | None:
     """A note on the precision of the numbers, where it differs from the training's."""
     precisions = [cfg.trainer.flags.get("precision") for cfg in configs]
-    for reduced in dict.fromkeys(
-        precision for precision in precisions if precision not in (*FULL_PRECISION, *load_network.DOUBLE)
-    ):
+    for reduced in dict.fromkeys(p for p in precisions if p not in (*FULL_PRECISION, *load_network.DOUBLE)):
         return f"trained with trainer.precision={reduced}, evaluated in full precision: numbers may differ"
     return None
 

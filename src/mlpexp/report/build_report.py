@@ -270,16 +270,14 @@ def _problems(analysis: Analysis, report: Report, prefix: str) -> dict[str, Any]
     rows = [row for row in table.rows if any(row[3:])]
     kinds = [c for c in range(3, len(table.header)) if any(row[c] for row in rows)]
     grid = html_page.grid(Table(name="", header=table.header, rows=rows), [0, 1, 2, *kinds])
-    with_message = [i for i in range(study.num_runs) if study.messages[i]]
+    runs = [i for i in range(study.num_runs) if study.messages[i]]
     messages_title = (
-        f"{len(with_message):,} messages"
-        if len(with_message) <= MESSAGES
-        else f"the first {MESSAGES} of {len(with_message):,} messages"
+        f"{len(runs):,} messages" if len(runs) <= MESSAGES else f"the first {MESSAGES} of {len(runs):,} messages"
     )
     return {
         "sentences": [f"{n:,} of {study.num_runs:,} {PROBLEMS[name]}" for name, n in analysis.counts.items() if n],
         "table": grid,
-        "messages": [(study.names[i], study.messages[i]) for i in with_message[:MESSAGES]],
+        "messages": [(study.names[i], study.messages[i]) for i in runs[:MESSAGES]],
         "messages_title": messages_title,
         "files": [report.add_table(table, prefix)],
     }

@@ -16,11 +16,8 @@ def score(analysis: Analysis, aside: str) -> list[str]:
     samples = _test_samples(analysis) if analysis.reported == "test/acc" else 0
     best = best_score.score_of_best(analysis.blocks, analysis.ranking, analysis.reported, samples)
     assert best is not None and analysis.best is not None, "a score is that of a best configuration"
-    metric_label = label(analysis.reported)
-    name, estimate = (
-        f"{metric_label[0].upper()}{metric_label[1:]}",
-        analysis.ranking.estimate(analysis.best, analysis.reported),
-    )
+    title = label(analysis.reported)
+    name, estimate = f"{title[0].upper()}{title[1:]}", analysis.ranking.estimate(analysis.best, analysis.reported)
     if not math.isfinite(best.low):
         return [f"{name} {best.mean:.4f}{aside}.", *_test_sample(analysis, best.mean)]
     repeated = [key.name for key in analysis.study.seeds]

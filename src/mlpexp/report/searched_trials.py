@@ -116,17 +116,17 @@ def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
     if hasattr(distribution, "choices"):
         choices = [choice for choice in distribution.choices if choice in set(values)]
         step = max(1, len(choices) - 1)
-        positions = {choice: i / step if len(choices) > 1 else 0.5 for i, choice in enumerate(choices)}
-        positions_of_trials = [math.nan if value is None else positions[value] for value in values]
+        position_of = {choice: i / step if len(choices) > 1 else 0.5 for i, choice in enumerate(choices)}
+        positions = [math.nan if value is None else position_of[value] for value in values]
         return SearchedKey(
             name=name,
-            positions=np.array(positions_of_trials),
-            ticks=[(positions[c], short(str(c), LETTERS)) for c in choices],
+            positions=np.array(positions),
+            ticks=[(position_of[c], short(str(c), LETTERS)) for c in choices],
         )
     low, high = float(distribution.low), float(distribution.high)
     scale: Callable[[float], float] = math.log if distribution.log else float
     span = scale(high) - scale(low) or 1.0
-    positions_of_trials = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]
+    positions = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]
     step = distribution.step or 0
     if step and (high - low) / step <= FEW:
         marks: Iterable[float] = np.arange(low, high, step)
@@ -139,4 +139,4 @@ def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
         if FREE <= (position := (scale(tick) - scale(low)) / span) <= 1 - FREE
     ]
     ticks = [(0.0, plain(low)), *between, (1.0, plain(high))]
-    return SearchedKey(name=name, positions=np.array(positions_of_trials), ticks=ticks)
+    return SearchedKey(name=name, positions=np.array(positions), ticks=ticks)

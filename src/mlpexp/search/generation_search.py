@@ -125,9 +125,7 @@ class GenerationSearch:
         number = len(self.study.get_trials(deepcopy=False)) - len(self._record.search.known)
         if number == generation.first:
             self._set_sampler(number, max(self._plan.batch_size, len(generation.trials)))
-        distributions = {
-            key: distribution for key, distribution in self._plan.space.distributions.items() if key in params
-        }
+        distributions = {k: d for k, d in self._plan.space.distributions.items() if k in params}
         try:  # a finished trial is checked when it is made
             optuna.trial.create_trial(params=params, distributions=distributions, values=[0.0] * len(self._plan.names))
         except ValueError as error:
@@ -162,22 +160,18 @@ class GenerationSearch:
 
     def _launch(self, trials: Sequence[Runs]) -> None:
         """Train the runs of trials that have no outcome yet, each different trial once."""
-        untrained = [
-            runs for runs in dict.fromkeys(trials) if runs not in self._outcomes and self._can_be_trained(runs)
-        ]
-        if not untrained:
+        new = [runs for runs in dict.fromkeys(trials) if runs not in self._outcomes and self._can_be_trained(runs)]
+        if not new:
             return
-        jobs = [list(overrides) for runs in untrained for overrides in runs]
+        jobs = [list(overrides) for runs in new for overrides in runs]
         remaining = list(self._launcher.launch(jobs, initial_job_idx=len(self.returns)))
         self.returns += remaining
-        for runs in untrained:
-            returned, remaining = remaining[: len(runs)], remaining[len(runs) :]
-            outcome = self._outcomes[runs] = objectives.measured(
-                list(map(objectives.outcome, returned)), self._plan.names
-            )
+        for runs in new:
+            ends, remaining = remaining[: len(runs)], remaining[len(runs) :]
+            outcome = self._outcomes[runs] = objectives.measured(list(map(objectives.outcome, ends)), self._plan.names)
             self.num_failed += outcome.may_recover
             if outcome.values is not None:
-                self.places[runs] = place(returned[0])
+                self.places[runs] = place(ends[0])
 
     def _can_be_trained(self, runs: Runs) -> bool:
         """Whether the values of a trial, allowed one by one, are allowed together; else its outcome is noted."""

@@ -67,9 +67,7 @@ def _quasi_random(space: Space, seed: int, first: int, count: int) -> list[dict[
         warnings.simplefilter("ignore", UserWarning)  # about numbers of points that are no power of two
         shares = sequence.random(count).tolist()
     return [
-        space.active(
-            {key: search_space.at(share, distribution) for share, (key, distribution) in zip(row, pairs, strict=True)}
-        )
+        space.active({key: search_space.at(share, d) for share, (key, d) in zip(row, pairs, strict=True)})
         for row in shares
     ]
 
@@ -136,9 +134,7 @@ def check(name: str, space: Space, objectives: list[str]) -> str | None:
         import cmaes  # noqa: F401
     except ImportError:
         raise UserError("sampler=cmaes needs the package cmaes: pip install 'mlpexp[search]'") from None
-    named = [
-        key for key, distribution in space.distributions.items() if isinstance(distribution, CategoricalDistribution)
-    ]
+    named = [key for key, d in space.distributions.items() if isinstance(d, CategoricalDistribution)]
     if len(space.distributions) - len(named) < 2:
         raise UserError(
             "sampler=cmaes needs two numbers at least, as interval or range; hydra.sweeper.sampler=tpe takes any space"

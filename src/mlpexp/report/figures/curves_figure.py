@@ -73,7 +73,7 @@ def band(rows: np.ndarray) -> Band:
 
 
 @in_house_style
-def learning_curves(panels: Sequence[Panel], metric: str, metric_title: str) -> Figure:
+def learning_curves(panels: Sequence[Panel], metric: str, title: str) -> Figure:
     """One panel per configuration: the mean over its seeds, and a band from the 10th to the 90th percentile."""
     values = np.concatenate([line for _, bands in panels for band in bands.values() for line in band])
     values = values[np.isfinite(values)]
@@ -83,16 +83,14 @@ def learning_curves(panels: Sequence[Panel], metric: str, metric_title: str) -> 
         margin = 0.05 * (high - low) or 0.01
         low, high = low - margin, high + margin
     last = max(len(band[1]) for _, bands in panels for band in bands.values()) - 1
-    multiples = Multiples([panel_title(t) for t, _ in panels], (0, last), low, high, log=log, label=metric_title)
+    multiples = Multiples([panel_title(t) for t, _ in panels], (0, last), low, high, log=log, label=title)
     for split, colour in COLOURS.items():
         panel_numbers = [number for number, (_, bands) in enumerate(panels) if split in bands]
         bands = [panels[number][1][split] for number in panel_numbers]
         multiples.bands(panel_numbers, [b[0] for b in bands], [b[2] for b in bands], colour)
         multiples.lines(panel_numbers, [b[1] for b in bands], colour)
     multiples.legend(list(COLOURS.items()))
-    headline(
-        multiples.figure, f"{metric_title[:1].upper()}{metric_title[1:]} while training{' (log scale)' if log else ''}"
-    )
+    headline(multiples.figure, f"{title[:1].upper()}{title[1:]} while training{' (log scale)' if log else ''}")
     return multiples.figure
 
 

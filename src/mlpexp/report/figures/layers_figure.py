@@ -69,17 +69,15 @@ def layer_multiples(panels: Sequence[tuple[str, np.ndarray]], name: str, share: 
         low, high = (values.min(), values.max()) if values.size else (0.1, 1.0)
     label = "share" if share else "L2 norm"
     ends = (START, START + epochs - 1)
-    multiples = Multiples(
-        [panel_title(t) for t, _ in panels], ends, float(low), float(high), log=not share, label=label
-    )
+    plots = Multiples([panel_title(t) for t, _ in panels], ends, float(low), float(high), log=not share, label=label)
     colours = in_order(count)
     for layer in reversed(range(count)):
         panel_numbers = [number for number, (_, cube) in enumerate(panels) if cube.shape[1] > layer]
-        multiples.lines(panel_numbers, [panels[number][1][:, layer] for number in panel_numbers], colours[layer])
+        plots.lines(panel_numbers, [panels[number][1][:, layer] for number in panel_numbers], colours[layer])
     named = np.unique(np.linspace(0, count - 1, min(count, NAMED)).round().astype(int))
-    multiples.legend([(f"layer {layer}", colours[layer]) for layer in named])
-    headline(multiples.figure, f"{name}{'' if share else ' (log scale)'}")
-    return multiples.figure
+    plots.legend([(f"layer {layer}", colours[layer]) for layer in named])
+    headline(plots.figure, f"{name}{'' if share else ' (log scale)'}")
+    return plots.figure
 
 
 for order, shown in enumerate(

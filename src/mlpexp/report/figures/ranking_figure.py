@@ -24,23 +24,17 @@ def ranked(analysis: Analysis) -> ReportFigure | None:
     order = analysis.ranking.ranked
     if len(order) < 2:
         return None
-    configurations = order[:MAX_RANKED]
-    differing, common = analysis.study.differing(configurations)
-    names = [f"{number}. {analysis.study.describe(c, differing)}" for number, c in enumerate(configurations, 1)]
-    parts = {
-        part: [analysis.ranking.estimate(c, metric) for c in configurations] for part, metric in analysis.parts.items()
-    }
+    best = order[:MAX_RANKED]
+    differing, common = analysis.study.differing(best)
+    names = [f"{number}. {analysis.study.describe(c, differing)}" for number, c in enumerate(best, 1)]
+    parts = {part: [analysis.ranking.estimate(c, metric) for c in best] for part, metric in analysis.parts.items()}
     caption = f"Ordered by {label(analysis.ranking.by)}."
-    if len(configurations) < len(order):
-        caption += f" The other {len(order) - len(configurations):,} configurations are in the ranking below."
+    if len(best) < len(order):
+        caption += f" The other {len(order) - len(best):,} configurations are in the ranking below."
     if common:
         caption += f" All have {common}."
     caption += intervals(analysis)
-    title = (
-        f"The best {len(configurations)} of {len(order):,}"
-        if len(configurations) < len(order)
-        else "All configurations"
-    )
+    title = f"The best {len(best)} of {len(order):,}" if len(best) < len(order) else "All configurations"
     figure = forest(f"{title}, by {label(analysis.ranking.by)}", names, parts, analysis.title)
     return ReportFigure(title=title, caption=caption, figure=figure)
 

@@ -15,47 +15,31 @@ LOOKS = {"standard": (VERMILION, "s"), "mup": (BLUE, "o")}
 
 def verdict(rows: Rows) -> Verdict:
     """Training loss against the rate for each width, in both parametrizations, and where the best rate lies."""
-    losses_of = grouped(
-        rows, ["model.parametrization", "model.width", "optimizer.lr"], "train/loss", otherwise=FAILED_LOSS
-    )
-    widths, rates = levels(losses_of, 1), levels(losses_of, 2)
-    losses = {
-        parametrization: np.array([[losses_of[parametrization, w, lr] for lr in rates] for w in widths])
-        for parametrization in TITLES
-    }
-    mean = {
-        parametrization: np.exp(np.log(table).mean(2)) for parametrization, table in losses.items()
-    }  # (widths, rates)
+    cells = grouped(rows, ["model.parametrization", "model.width", "optimizer.lr"], "train/loss", otherwise=FAILED_LOSS)
+    widths, rates = levels(cells, 1), levels(cells, 2)
+    losses = {kind: np.array([[cells[kind, w, lr] for lr in rates] for w in widths]) for kind in TITLES}
+    mean = {kind: np.exp(np.log(table).mean(2)) for kind, table in losses.items()}  # (widths, rates)
     # of each seed alone: (widths, seeds)
     best_by_seed = {
         w: np.array([[best_rate(rates, seed) for seed in width.T] for width in table]) for w, table in losses.items()
     }
-    best = {parametrization: np.median(rates_of, 1) for parametrization, rates_of in best_by_seed.items()}
-    spread = {parametrization: rates_of.max() / rates_of.min() for parametrization, rates_of in best.items()}
+    best = {kind: np.median(rates_of, 1) for kind, rates_of in best_by_seed.items()}
+    spread = {kind: rates_of.max() / rates_of.min() for kind, rates_of in best.items()}
     slope = {w: float(np.polyfit(np.log(widths), np.log(rates_of), 1)[0]) for w, rates_of in best.items()}
     at_edge = {w: int(np.isin(table.argmin(1), (0, len(rates) - 1)).sum()) for w, table in mean.items()}
-    at_narrow = {
-        parametrization: table[-1][int(np.argmin(table[0]))] / table[-1].min() - 1
-        for parametrization, table in mean.items()
-    }
+    at_narrow = {kind: table[-1][int(np.argmin(table[0]))] / table[-1].min() - 1 for kind, table in mean.items()}
     sentences = [
         f"Best rate by width ({', '.join(map(str, widths))}), median over {losses['mup'].shape[2]} seeds: "
-        + "; ".join(
-            f"{parametrization} {', '.join(f'{rate:.2g}' for rate in rates_of)}"
-            for parametrization, rates_of in best.items()
-        )
+        + "; ".join(f"{kind} {', '.join(f'{rate:.2g}' for rate in rates_of)}" for kind, rates_of in best.items())
         + f". At the edge of the grid: {at_edge['standard']} and {at_edge['mup']} of {len(widths)}.",
         f"Largest over smallest best rate: {spread['standard']:.1f} in the standard parametrization, "
         f"{spread['mup']:.1f} in muP; it goes with the width to the power of {slope['standard']:.2f} and "
         f"{slope['mup']:.2f}.",
         f"The rate that is best at width {widths[0]} costs at width {widths[-1]} "
-        + " and ".join(
-            f"{share:+.0%} of the best training loss ({parametrization})"
-            for parametrization, share in at_narrow.items()
-        )
+        + " and ".join(f"{share:+.0%} of the best training loss ({kind})" for kind, share in at_narrow.items())
         + ".",
         f"Smallest training loss at width {widths[-1]}: "
-        + ", ".join(f"{table[-1].min():.4f} ({parametrization})" for parametrization, table in mean.items())
+        + ", ".join(f"{table[-1].min():.4f} ({kind})" for kind, table in mean.items())
         + ".",
     ]
     return Verdict(figure=_draw(widths, rates, mean, best_by_seed), sentences=sentences)

@@ -59,14 +59,12 @@ def _seeds_needed(accuracy: np.ndarray, gap: float) -> int:
 
 def _draw(accuracy: np.ndarray, counts: np.ndarray, wrong: dict[float, list[float]]) -> Figure:
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-    histogram, errors = figure.subplots(1, 2)
+    bars, errors = figure.subplots(1, 2)
     values, number = np.unique(accuracy, return_counts=True)
-    histogram.bar(values, number, width=0.8 * float(np.diff(values).min()), color=BLUE)
-    histogram.axvline(accuracy.mean(), color=VERMILION, lw=1.4, label="mean")
-    histogram.set(
-        xlabel="test accuracy (share correct)", ylabel="seeds", title=f"{len(accuracy):,} seeds of one network"
-    )
-    histogram.legend()
+    bars.bar(values, number, width=0.8 * float(np.diff(values).min()), color=BLUE)
+    bars.axvline(accuracy.mean(), color=VERMILION, lw=1.4, label="mean")
+    bars.set(xlabel="test accuracy (share correct)", ylabel="seeds", title=f"{len(accuracy):,} seeds of one network")
+    bars.legend()
     for shade, (gap, shares) in zip(np.linspace(0.85, 0.25, len(wrong)), wrong.items(), strict=True):
         errors.plot(
             counts, shares, "o-", ms=3, color=(0, 0.3, 0.6, shade), label=f"true difference {100 * gap:.1f} points"

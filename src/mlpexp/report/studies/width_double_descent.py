@@ -28,13 +28,9 @@ def verdict(rows: Rows) -> Verdict:
     sentences = []
     for noise in noises:
         # (widths, seeds)
-        values_of = {name: np.array([values[noise, w] for w in widths]) for name, values in metrics.items()}
-        curves[noise] = {
-            "test": 1 - values_of["test/acc"],
-            "training": 1 - values_of["train/acc"],
-            "loss": values_of["test/loss"],
-        }
-        fits = np.flatnonzero(np.nanmean(values_of["train/acc"], 1) >= FITTED)
+        table = {name: np.array([values[noise, w] for w in widths]) for name, values in metrics.items()}
+        curves[noise] = {"test": 1 - table["test/acc"], "training": 1 - table["train/acc"], "loss": table["test/loss"]}
+        fits = np.flatnonzero(np.nanmean(table["train/acc"], 1) >= FITTED)
         thresholds[noise] = int(fits[0]) if fits.size else None
         sentences += _described(noise, widths, sizes, thresholds[noise], curves[noise])
     return Verdict(figure=_draw(sizes, curves, thresholds), sentences=sentences)
