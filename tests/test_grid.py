@@ -325,8 +325,10 @@ def test_a_zip_that_is_typed_replaces_keys_of_an_experiment(train, here):
     (here / "own/experiment").mkdir(parents=True)
     (here / "own/experiment/mine.yaml").write_text(YAML.replace("limit: 5", "limit: null"))
     start = ["--config-dir", str(here / "own"), "-m", "experiment=mine", "dry_run=true"]
-    ended = train([*start, "zip(model.activation=[tanh,relu,gelu],optimizer.lr=[1,2,3])", "hydra.sweeper.skip=null"])
+    ended = train([*start, "zip(model.activation=[tanh,relu,gelu],optimizer.lr=[1,2,3])", "skip=null"])
     assert ended.out.startswith("6 runs: 3 configurations x 2 seeds")
     ended = train([*start, "model.width=8"])
     assert "model.width is given twice, in zip and outside of it; leave out one of them" in ended.line
     assert train([*start, "model.width=8", "hydra.sweeper.zip=null", "hydra.sweeper.skip=null"]).code == 0
+    ended = train([*start, "model.width=8", "zip=null", "skip=null", "skip=seed==1"])
+    assert ended.code == 0, ended.err

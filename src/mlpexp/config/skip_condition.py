@@ -97,8 +97,9 @@ class SkipCondition:
             values = ", ".join(
                 f"{name}={spell(_value_of_key(config, name))}" for name in _names(self._tree) if self._is_key(name)
             )
+            where = f", where {values}" if values else ""
             raise UserError(
-                f"skip={self.text}: {error}, where {values}; join a comparison that excludes such runs with and, or "
+                f"skip={self.text}: {error}{where}; join a comparison that excludes such runs with and, or "
                 "use max(…) of a list"
             ) from None
 

@@ -39,7 +39,9 @@ def for_hydra(arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
             continue
         if name in ("zip", "skip", "limit") and not is_sweep:
             raise ConfigError([f"{text} chooses the runs of a sweep; add -m, or leave it out"])
-        if name == "zip":
+        if name in ("zip", "skip") and value == "null":  # without that of an experiment
+            rewritten.append(f"{SWEEPER}{name}=null")
+        elif name == "zip":
             zipped(text)  # an error names what was typed
             zips.append(text)
         elif name == "skip":
