@@ -51,6 +51,14 @@ def test_torch_reads_what_it_would_have_written(shared: tuple[str, ...]) -> None
     assert_same(load(archive(parts)), load(written.getvalue()))
 
 
+@pytest.mark.parametrize("value", [0, 2**40, True, None, "text", -0.0], ids=repr)
+def test_a_dict_is_put_together_around_the_value_of_a_key(value: Any) -> None:
+    around = Pickled.around({"before": [1, True, 1.0, None], "none": None, "here": 5, "after": {"one": 1}}, "here")
+    content = archive({"state_dict": {}, "whole": Pickled(value).inside(around)})
+    expected = {"before": [1, True, 1.0, None], "none": None, "here": value, "after": {"one": 1}}
+    assert repr(load(content)["whole"]) == repr(expected)
+
+
 def test_a_view_is_saved_without_the_rest_of_its_storage() -> None:
     large = torch.zeros(1000, 100)
     assert len(archive({"state_dict": {"a": large[7]}})) < 3000

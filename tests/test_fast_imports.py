@@ -78,6 +78,13 @@ assert type(compiled) is torch._dynamo.OptimizedModule
 assert torch._dynamo.config.__name__ == "torch._dynamo.config"
 hidden = torch.compiler.disable(lambda: torch.compiler.is_compiling())
 assert hidden() is False
+
+import numpy
+import scipy.linalg
+assert "numpy.f2py.f2py2e" not in sys.modules
+assert numpy.f2py.get_include().endswith("src")
+from numpy.f2py import crackfortran
+assert callable(crackfortran.crackfortran)
 """
 
 

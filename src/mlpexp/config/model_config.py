@@ -1,6 +1,7 @@
 """The keys of a network: the group `model` of the configuration. This file imports nothing heavy, as `schema.py`."""
 
 import json
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -25,6 +26,7 @@ from mlpexp.nn.normalisation import NORMS
 from mlpexp.nn.parametrization import PARAMETRIZATIONS
 from mlpexp.nn.user_module import UserModule
 from mlpexp.runtime.declared_options import Options
+from mlpexp.runtime.object_cache import ByObject
 
 Variant = Literal["torch_nn", "autograd", "backprop"]
 Activation = Annotated[str, choice(lambda: ACTIVATIONS)]
@@ -96,7 +98,10 @@ class ModelConfig:
         return list(self.width) if isinstance(self.width, list) else [self.width] * self.num_hidden
 
     def network(self, num_inputs: int, num_classes: int) -> NetworkSpec:
-        """The network that these settings describe."""
+        """The network that these settings describe; one object for all runs that share the settings' object."""
+        return _networks(self)(num_inputs, num_classes)
+
+    def _network(self, num_inputs: int, num_classes: int) -> NetworkSpec:
         if self.target is not None:
             arguments = json.dumps(self.arguments, sort_keys=True, separators=(",", ":"))
             return NetworkSpec((UserModule(self.target, arguments, self.source or "", num_inputs, num_classes),))
@@ -124,3 +129,6 @@ class ModelConfig:
             return None
         value = float(getattr(self, key))
         return None if value == type(self).__dataclass_fields__[key].default else value
+
+
+_networks = ByObject(lambda model: cache(model._network))

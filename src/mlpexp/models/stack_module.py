@@ -28,7 +28,6 @@ from mlpexp.nn.metric_columns import measure
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import UpdateSettings
 from mlpexp.nn.outcomes import Outcomes
-from mlpexp.runtime.object_cache import ByObject
 from mlpexp.store.weight_trajectory import WeightTrajectory
 
 T = TypeVar("T")
@@ -70,8 +69,8 @@ class StackModule(LightningModule):
         self._callbacks, self._trajectories = callbacks, trajectories
         self.automatic_optimization = False
         self.configs, self.data = list(configs), list(data)
-        network = ByObject(lambda model: model.network(data[0].num_inputs, data[0].num_classes))
-        self.networks: list[NetworkSpec] = [network(cfg.model) for cfg in configs]
+        sizes = data[0].num_inputs, data[0].num_classes
+        self.networks: list[NetworkSpec] = [cfg.model.network(*sizes) for cfg in configs]
         self._states = list(states)
         self.records = [state.record.copy() for state in states] or [RunRecord.of(cfg) for cfg in configs]
         self.training_runs = [run for run in range(len(configs)) if not self.has_ended(run)]
@@ -103,7 +102,11 @@ class StackModule(LightningModule):
         by_parameter = stack_engine.rates_and_decays(self.configs, self.networks)
         self._rates = stack_engine.LearningRates(self.configs, self.records, self._steps, by_parameter)
         update = stack_engine.update_settings(self.configs, self.networks, by_parameter)
-        initial = stack_engine.initial_parameters(self.configs, self.networks)
+        if self._states:
+            rows = [state.last.parameters for state in self._states]
+            initial = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        else:
+            initial = stack_engine.initial_parameters(self.configs, self.networks)
         self.engine = self._make_engine(initial, update)
         self.best, self.last = Snapshot.from_engine(self.engine), Snapshot.from_engine(self.engine)
         if not self._states:

@@ -98,12 +98,13 @@ class Snapshot:
 
     def fill(self, rows: Sequence["Snapshot"]) -> None:
         """Overwrite all runs, each with a row; a run whose former neighbours had no momentum either has no state."""
-        for i, row in enumerate(rows):
-            for name, values in self.parameters.items():
-                values[i].copy_(row.parameters[name][0])
-            for name in self.state.keys() & row.state.keys():
-                for values, row_values in zip(self.state[name], row.state[name], strict=True):
-                    values[i].copy_(row_values[0])
+        for name, values in self.parameters.items():
+            values.copy_(torch.cat([row.parameters[name] for row in rows]))
+        for name, tensors in self.state.items():
+            places = [i for i, row in enumerate(rows) if name in row.state]
+            for values, *row_values in zip(tensors, *(rows[i].state[name] for i in places), strict=True):
+                if row_values:
+                    values[places] = torch.cat(row_values).to(values)
 
     def restore(self, engine: StackEngine, num_steps: int) -> None:
         """Bring all runs of the engine to where they were after `num_steps` steps."""

@@ -2,11 +2,11 @@
 
 Deferred until something uses them: `torch._dynamo`, the compiler, which Lightning imports for an `isinstance` and torch
 for every optimizer; `torchmetrics` except its base classes, and with it `scipy.signal`; `torchmetrics.utilities.plot`,
-and with it matplotlib. Each stands in `sys.modules` as a module whose own code has not run. It has the names that the
-imports above ask for; any other name, or a submodule of the compiler, runs the code, so that everything works as
-without this module, in other versions, too. The garbage collector, which would search each new library many times, runs
-less often. `MLPEXP_FAST_IMPORTS=0` turns all of it off. (`import lightning.pytorch.trainer` saves nothing: it imports
-all of Lightning, 5.1 s.)
+and with it matplotlib; `numpy.f2py`, which scipy imports with all other names of numpy. Each stands in `sys.modules` as
+a module whose own code has not run. It has the names that the imports above ask for; any other name, or a submodule of
+the compiler, runs the code, so that everything works as without this module, in other versions, too. The garbage
+collector, which would search each new library many times, runs less often. `MLPEXP_FAST_IMPORTS=0` turns all of it off.
+(`import lightning.pytorch.trainer` saves nothing: it imports all of Lightning, 5.1 s.)
 """
 
 import atexit
@@ -59,6 +59,7 @@ def _deferred() -> dict[str, Names]:
             "MetricCollection": attribute_of("torchmetrics.collections", "MetricCollection"),
         },
         "torchmetrics.utilities": {"rank_zero_warn": attribute_of("torchmetrics.utilities.prints", "rank_zero_warn")},
+        "numpy.f2py": {},
         PLOT: {
             "_AX_TYPE": lambda: Any,
             "_PLOT_OUT_TYPE": lambda: Any,

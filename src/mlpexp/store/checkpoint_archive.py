@@ -23,6 +23,7 @@ STORAGES = {torch.float32: "FloatStorage", torch.float64: "DoubleStorage", torch
 FOLDER = "archive"
 NOT_OURS = ".data/serialization_id"  # a hash that torch writes and nothing reads
 ALIGNMENT = 64  # bytes, as torch aligns storages
+_FLOAT = struct.Struct(">cd")  # as a pickle holds it
 _LOCAL, _CENTRAL, _END = (struct.Struct(f"<{form}") for form in ("4s5H3I2H", "4s6H3I5H2I", "4s4H2IH"))
 _VERSION, _DATE = 20, 33  # of the archive: 2.0, and 1980-01-01
 
@@ -37,13 +38,21 @@ class Pickled:
         pickler.dump(value)
         self.content = content.getvalue()[2:-1]  # without the protocol's number and the end
 
-    @classmethod
-    def joined(cls, value: Any) -> "Pickled":
-        """Nested dicts and lists of plain builtins and `Pickled` as one part."""
-        joined, pieces = cls(None), list[bytes]()
-        _pickle(value, pieces, [])
-        joined.content = b"".join(pieces)
-        return joined
+    @staticmethod
+    def around(values: Mapping[str, Any], key: str) -> tuple[bytes, bytes]:
+        """What a dict of plain builtins and `Pickled` has before and after the value of one of its keys."""
+        items = [(_leaf(name), list[bytes]()) for name in values]
+        for (_, parts), value in zip(items, values.values(), strict=True):
+            _pickle(value, parts, [])
+        pieces = [b"".join([name, *parts]) for name, parts in items]
+        place = list(values).index(key)
+        return b"".join([b"}(", *pieces[:place], items[place][0]]), b"".join([*pieces[place + 1 :], b"u"])
+
+    def inside(self, around: tuple[bytes, bytes]) -> "Pickled":
+        """The dict of `around` with this as the value that it lacks."""
+        whole = Pickled(None)
+        whole.content = self.content.join(around)
+        return whole
 
 
 def archive(checkpoint: Mapping[str, Any]) -> bytes:
@@ -76,7 +85,7 @@ def read(content: bytes) -> dict[str, Any] | None:
         records = _records(content)
         if records is None:
             return None
-        loaded = _Unpickler(io.BytesIO(records["data.pkl"]), records).load()
+        loaded = _Unpickler(records).load()
     except (pickle.UnpicklingError, struct.error, KeyError, IndexError, TypeError, EOFError, AttributeError) as error:
         raise ValueError(f"a checkpoint is damaged ({type(error).__name__})") from error
     if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
@@ -106,8 +115,10 @@ def _records(content: bytes) -> dict[str, bytes] | None:
 class _Unpickler(pickle.Unpickler):
     """Plain builtins and tensors; whatever else a pickle names is refused."""
 
-    def __init__(self, file: io.BytesIO, records: Mapping[str, bytes]) -> None:
-        super().__init__(file)
+    def __init__(self, records: Mapping[str, bytes]) -> None:
+        content = records["data.pkl"]
+        # buffered: of a file without `peek` each instruction is read by a call of its own, three times as slow
+        super().__init__(io.BufferedReader(io.BytesIO(content), len(content) + 1))
         self._records = records
 
     def persistent_load(self, reference: Any) -> Tensor:
@@ -115,7 +126,7 @@ class _Unpickler(pickle.Unpickler):
         if kind != "storage" or device != "cpu" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError("it holds something else than tensors")
         values = torch.frombuffer(bytearray(self._records[f"data/{number}"]), dtype=dtype)
-        if len(values) != count:
+        if values.numel() != count:
             raise pickle.UnpicklingError("a tensor has another size")
         return values
 
@@ -172,18 +183,16 @@ def _pickle(value: Any, pieces: list[bytes], tensors: list[Tensor]) -> None:
             for item in value:
                 _pickle(item, pieces, tensors)
             pieces.append(b"e")
-        case None | bool() | int() | float() | str():
-            pieces.append(_leaf(value) if isinstance(value, str) else Pickled(value).content)
+        case float():
+            pieces.append(_FLOAT.pack(b"G", value))
+        case None | bool() | int() | str():
+            pieces.append(_leaf(value))
         case _:
             raise TypeError(f"a checkpoint holds plain builtins and tensors, not {type(value).__name__}")
 
 
-def _leaf(value: str | int) -> bytes:
-    return _text(value) if isinstance(value, str) else Pickled(value).content
-
-
-@lru_cache(maxsize=1024)
-def _text(value: str) -> bytes:
+@lru_cache(maxsize=4096, typed=True)  # a number is not the bool that it equals
+def _leaf(value: str | int | None) -> bytes:
     return Pickled(value).content
 
 
@@ -194,7 +203,7 @@ def _tensor(number: int, dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
         raise TypeError(f"a checkpoint holds tensors of {', '.join(map(str, STORAGES))}, not {dtype}")
     like = torch.empty(shape, dtype=dtype, device="meta")
     storage = _call("torch", STORAGES[dtype])
-    persistent = b"(" + _text("storage") + storage + _text(str(number)) + _text("cpu") + Pickled(like.numel()).content
+    persistent = b"(" + _leaf("storage") + storage + _leaf(str(number)) + _leaf("cpu") + Pickled(like.numel()).content
     hooks = _call("collections", "OrderedDict") + b")R"
     arguments = Pickled(0).content + Pickled(shape).content + Pickled(like.stride()).content + b"\x89" + hooks
     return _call("torch._utils", "_rebuild_tensor_v2") + b"(" + persistent + b"tQ" + arguments + b"tR"

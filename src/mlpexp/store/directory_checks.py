@@ -47,7 +47,7 @@ def check_unused(directory: Path, *, under_way: bool = False) -> None:
         UserError: a run has been trained in `directory`.
     """
     for name in (file_names.RESULT, file_names.METRICS, file_names.LAST, file_names.BEST):
-        if os.path.lexists(directory / name) and not (under_way and name == file_names.METRICS):
+        if os.path.lexists(f"{directory}/{name}") and not (under_way and name == file_names.METRICS):
             raise UserError(
                 f"{directory} holds a run already ({name}); choose another directory, "
                 f"or train it further with resume={directory}"

@@ -23,7 +23,7 @@ class RecycledDirectory:
     """At most one directory, below `file_names.RECYCLED` of a sweep."""
 
     def __init__(self, sweep: Path) -> None:
-        self._folder = sweep / file_names.RECYCLED
+        self._folder, self._is_made = sweep / file_names.RECYCLED, False
         self._place = ""
         self._files: set[str] = set()  # there, relative to it
 
@@ -36,9 +36,15 @@ class RecycledDirectory:
         if files is None:
             run_state.remove_shorter(run, aside)
             return
-        atomic_files.make_directory(self._folder)
-        place = str(self._folder / f"{os.getpid()}-{next(_numbers)}")
-        os.rename(run.place, place)  # noqa: PTH104 - texts, there are thousands
+        place = f"{self._folder}/{os.getpid()}-{next(_numbers)}"
+        if not self._is_made:
+            atomic_files.make_directory(self._folder)
+            self._is_made = True
+        try:
+            os.rename(run.place, place)  # noqa: PTH104 - texts, there are thousands
+        except FileNotFoundError:  # another worker has removed the folder
+            atomic_files.make_directory(self._folder)
+            os.rename(run.place, place)  # noqa: PTH104
         self._place, self._files = place, files
 
     def write_as(self, directory: Path, files: Mapping[str, bytes]) -> None:
@@ -56,8 +62,11 @@ class RecycledDirectory:
             _overwrite(f"{place}/{path}", content)
         for path in unused:
             os.unlink(f"{place}/{path}")  # noqa: PTH108
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(place, directory)  # noqa: PTH104
+        try:
+            os.rename(place, directory)  # noqa: PTH104
+        except FileNotFoundError:  # the folder of its name
+            directory.parent.mkdir(parents=True)
+            os.rename(place, directory)  # noqa: PTH104
 
     def remove(self) -> None:
         """Remove the directory, if one is here."""

@@ -6,6 +6,7 @@ A test compares them with those of a run alone, key by key.
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -101,27 +102,34 @@ def _state(cfg: Config, network: NetworkSpec, snapshot: Snapshot, run: int, step
     states: dict[int, dict[str, Tensor]] = {}
     for i, parameter in enumerate(network.shapes):
         names = rule.state_of_parameter(cfg.optimizer, parameter in matrices)  # the stack may have more
+        if not names:
+            continue
         shared = {"step": torch.tensor(float(steps))} | rule.further_state(cfg.optimizer, steps)
-        entry = {name: shared[name] if name in shared else snapshot.state[name][i][run] for name in names}
-        if entry:
-            states[i] = entry
+        states[i] = {name: shared[name] if name in shared else snapshot.state[name][i][run] for name in names}
     return states
 
 
 _NAMES = [field.name for field in fields(Config)]
+_OTHERS = [name for name in _NAMES if name != "seed"]
+_others = attrgetter(*_OTHERS)
 _section = ByObject(lambda section: Pickled(plain(section)))
 _description = ByObject(lambda description: Pickled(description.to_plain()))
 _optimizers: dict[Any, tuple[Pickled, Pickled, bool]] = {}
 MAX_OPTIMIZERS = 4096  # kept; a sweep may give each run a learning rate of its own
 
 
-def _part(cfg: Config, name: str) -> Any:
-    value = getattr(cfg, name)
-    return _section(value) if is_dataclass(value) else plain(value)
+def _config(cfg: Config) -> Pickled:
+    return Pickled(cfg.seed).inside(_around_the_seed(*_others(cfg)))
 
 
-# a run has two checkpoints, one after the other
-_config = ByObject(lambda cfg: Pickled.joined({name: _part(cfg, name) for name in _NAMES}), max_objects=1)
+def _split(*others: Any) -> tuple[bytes, bytes]:
+    parts: dict[str, Any] = dict.fromkeys(_NAMES)
+    for name, value in zip(_OTHERS, others, strict=True):
+        parts[name] = _section(value) if is_dataclass(value) else plain(value)
+    return Pickled.around(parts, "seed")
+
+
+_around_the_seed = ByObject(_split, max_objects=64)  # many runs of a sweep share all but the seed
 
 
 def _schedule_steps(cfg: Config, steps: int) -> int:

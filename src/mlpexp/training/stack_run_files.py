@@ -1,7 +1,7 @@
 """Writes the directory of a run that trained in a stack, with the files of a run that trained alone."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 from mlpexp.config.schema import Config
@@ -135,9 +135,6 @@ def tested_weights(cfg: Config, data: Prepared, state: TrainingState) -> Weights
     return Weights(file_names.LAST if is_last else file_names.BEST, content)
 
 
-_parameters = ByObject(lambda model: cache(lambda inputs, classes: model.network(inputs, classes).num_parameters))
-
-
 @lru_cache(maxsize=64)
 def _seconds(fit: float) -> dict[str, float]:
     """One object for all runs of a stack, which get equal shares of its time."""
@@ -168,6 +165,6 @@ def _result(cfg: Config, data: Prepared, state: TrainingState, end: Conclusion, 
         seconds=_seconds(state.seconds),
         threads=cfg.stack_threads,
         engine=cfg.stack.engine,
-        num_parameters=_parameters(cfg.model)(data.num_inputs, data.num_classes),
+        num_parameters=cfg.model.network(data.num_inputs, data.num_classes).num_parameters,
         files=_checksums(files),
     )
