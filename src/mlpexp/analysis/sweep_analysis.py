@@ -171,11 +171,7 @@ def analyse_table(
     if diverged == "worst":
         study = study.with_diverged()
     metric = metric or headline(study.values)
-    columns = [name for name in study.values if name.startswith("val/")]
-    for option, column in (("--metric", f"val/{metric}"), ("--by", by)):
-        if column not in columns:
-            choices = ", ".join(name.removeprefix("val/") if option == "--metric" else name for name in columns)
-            raise UserError(f"{option}: {study.directory} has no {column}; choose one of {choices}")
+    _check_columns(study, metric, by)
     has_test = bool(np.isfinite(study.table(f"test/{metric}")).any())
     repetitions = blocks.independent_blocks(study, sources.data)
     ranking = rank(repetitions, by)
@@ -201,3 +197,12 @@ def analyse_table(
         blocks=repetitions,
         variance=decompose(study.levels(), study.table(f"val/{metric}"), study.shares_seeds),
     )
+
+
+def _check_columns(study: SweepTable, metric: str, by: str) -> None:
+    """Raises `UserError` where a sweep lacks the validation metric that is shown or that decides."""
+    columns = [name for name in study.values if name.startswith("val/")]
+    for option, column in (("--metric", f"val/{metric}"), ("--by", by)):
+        if column not in columns:
+            choices = ", ".join(name.removeprefix("val/") if option == "--metric" else name for name in columns)
+            raise UserError(f"{option}: {study.directory} has no {column}; choose one of {choices}")

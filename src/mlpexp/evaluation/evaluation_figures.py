@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -100,17 +101,7 @@ def scatter(
     if wrong.any():
         axes.scatter(points[wrong, 0], points[wrong, 1], s=3 * size + 20, facecolor="none", edgecolor=INK, lw=1)
     if len(present) <= LEGEND:
-        for c in present:  # the name of the class at its median
-            median = np.median(points[labels == c], axis=0)
-            name = short(class_names[c], 10)
-            axes.annotate(
-                name,
-                median,
-                ha="center",
-                va="center",
-                fontweight="bold",
-                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
-            )
+        _write_class_names(axes, points, labels, class_names)
     handles = []
     if len(present) > LEGEND:
         handles.append((Line2D([], [], ls=""), f"and {len(present) - LEGEND} more"))
@@ -128,3 +119,13 @@ def scatter(
         axes.grid(color=GRID)
     headline(figure, title)
     return figure
+
+
+def _write_class_names(
+    axes: Axes, points: NDArray[np.floating], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> None:
+    """The name of each class that occurs, at the median of its points."""
+    box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75}
+    for c in np.unique(labels).tolist():
+        median = np.median(points[labels == c], axis=0)
+        axes.annotate(short(class_names[c], 10), median, ha="center", va="center", fontweight="bold", bbox=box)
