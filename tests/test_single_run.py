@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -289,6 +290,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(train, here: Pa
     assert not list(here.rglob("*.partial"))
     if (here / "run/result.json").exists():
         assert result(here / "run")["status"] == "failed"
+
+
+def test_a_log_that_cannot_be_written_hides_no_message(train, here: Path, monkeypatch):
+    def full(handler: logging.Handler, record: logging.LogRecord) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logging.FileHandler, "format", full, raising=False)
+    monkeypatch.setattr(atomic_files, "write", full)
+    outcome = train(f"hydra.run.dir=run trainer=smoke {QUICK}")
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.err
+    assert "No space left on device" in outcome.line
 
 
 def test_without_a_test_part_nothing_is_tested(train, here: Path):

@@ -17,7 +17,7 @@ from mlpexp.cli import console, hydra_app
 from mlpexp.config.checks import refuse_keys_of_sweeps
 from mlpexp.config.overrides import by_key, spell
 from mlpexp.config.schema import Config
-from mlpexp.runtime import shell_commands
+from mlpexp.runtime import output_streams, shell_commands
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.runtime.terminal import say
 from mlpexp.store import file_names, run_directory
@@ -93,6 +93,7 @@ def _train(config: Config, *, alone: bool) -> tuple[Config, Result]:
         Its configuration (of a resumed run: its own), and its result.
     """
     hydra = HydraConfig.get()
+    output_streams.ignore_unwritable_logs(Path(hydra.runtime.output_dir))
     if alone:
         config = replace(config, tracking=config.tracking.settled(True))
     try:

@@ -7,9 +7,11 @@ raise: training continues, and the program reports a full device once at its end
 import codecs
 import errno
 import io
+import logging
 import os
 import select
 import sys
+from pathlib import Path
 from typing import Any
 
 STREAMS = (("stdout", 1), ("stderr", 2))
@@ -112,3 +114,13 @@ class _TolerantFile(io.FileIO):
             os.close(null)
             return len(data)
         return written
+
+
+def ignore_unwritable_logs(directory: Path) -> None:
+    """Log files in `directory` lose lines that cannot be written, e.g. on a full disk.
+
+    `logging` prints a traceback for each, in which the one line that says what is wrong would be lost.
+    """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(directory):
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
