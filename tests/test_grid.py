@@ -182,6 +182,13 @@ def test_skip_leaves_out_the_runs_for_which_its_condition_holds(composer, condit
     assert found.sentence == (f"{len(points)} combinations, of which skip leaves out {out}" if out else "")
 
 
+def test_the_depth_in_a_condition_is_the_number_of_hidden_layers_also_where_no_key_gives_it(composer):
+    widths = {"8": 1, "[8]": 1, "[8,4]": 2, "[8,4,2]": 3}
+    for depth in (1, 2, 3):
+        left = [f"model.width={width}" for width, layers in widths.items() if layers != depth]
+        assert texts(chosen(composer, "model.width=8,[8],[8,4],[8,4,2]", f"skip=model.depth=={depth}")) == left
+
+
 def test_a_condition_may_name_a_key_that_the_sweep_adds(composer):
     found = chosen(composer, "+trainer.x=1,2", "seed=1,2", "skip=trainer.x==2 and seed==1")
     assert len(found.runs) == 3

@@ -46,17 +46,17 @@ def grid_overrides(*grids: Settings) -> list[str]:
 
 
 def choice_overrides(
-    zipped: Mapping[str, Any] | Sequence[Mapping[str, Any]], skip: str | Sequence[str], limit: int | None
+    zipped: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, skip: str | Sequence[str] | None, limit: int | None
 ) -> list[str]:
     """`zip(...)`, `skip=...` and `limit=...` as on the command line.
 
     Raises:
         ConfigError: a key that varies together with others has no value, or one that cannot be written.
     """
-    groups = [zipped] if isinstance(zipped, Mapping) else zipped
+    groups = [zipped] if isinstance(zipped, Mapping) else zipped or []
     parsed_groups = [[overrides.parse(text) for text in grid_overrides(group)] for group in groups if group]
     texts = [f"zip({','.join(_bracketed(override) for override in group)})" for group in parsed_groups]
-    texts += [f"skip={text}" for text in ([skip] if isinstance(skip, str) else skip)]
+    texts += [f"skip={text}" for text in ([skip] if isinstance(skip, str) else skip or [])]
     return texts if limit is None else [*texts, f"limit={limit}"]
 
 

@@ -205,4 +205,13 @@ def _value_of_key(config: Mapping[str, Any], key: str) -> Any:
     node: Any = config
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
+    if key == "model.depth" and node is None:
+        return _depth(config.get("model"))
     return node.get("name") if isinstance(node, Mapping) else node
+
+
+def _depth(model: Any) -> int | None:
+    """The number of hidden layers where `model.depth` has its default; None of a network of the user's own."""
+    if not isinstance(model, Mapping) or model.get("_target_") is not None or "width" not in model:
+        return None
+    return len(model["width"]) if isinstance(model["width"], list) else 1
