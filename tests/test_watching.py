@@ -18,7 +18,7 @@ from mlpexp.report import watch
 from mlpexp.report.build_report import build
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import directory_lock, sweep_activity
-from mlpexp.sweep.time_left import FILES_S, OF_HYDRA_FILES, STACK_EPOCH_S, STACK_S, TimeLeft
+from mlpexp.sweep.time_left import FILES_S, OF_HYDRA_FILES, SHOWN_AFTER_S, STACK_EPOCH_S, STACK_S, TimeLeft
 
 GRID = "-m seed=0,1,2 trainer.max_epochs=2 model.width=6 data.batch_size=300 hydra.launcher.backend=process name=s"
 
@@ -48,6 +48,11 @@ class _Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.fixture(autouse=True)
+def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlpexp.sweep.time_left.SHOWN_AFTER_S", 1e-9)
 
 
 def expected(unit: _Unit) -> float:
@@ -96,6 +101,33 @@ def test_writing_has_a_pace_of_its_own() -> None:
         clock.now += 0.5
         left.written(0)
     assert left.seconds() == pytest.approx(expected(units[1]) + 10 * 0.5)
+
+
+@pytest.mark.parametrize("wide", [1, 9])
+def test_files_that_another_process_has_written_count_as_writing(wide: int) -> None:
+    clock = _Clock()
+    units = [_Unit(0, 1.0, 10), _Unit(10, wide, 10)]
+    left = time_left(units, clock)
+    left.trained(0, 0)
+    clock.now += expected(units[0])
+    left.trained(0, 10)
+    clock.now += 4.0  # for ten runs, of which all are reported then
+    for _ in range(10):
+        left.written(0)
+    assert left.seconds() == pytest.approx(expected(units[1]) + 10 * 0.4)
+
+
+def test_nothing_is_announced_before_there_are_seconds_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlpexp.sweep.time_left.SHOWN_AFTER_S", SHOWN_AFTER_S)
+    clock = _Clock()
+    left = time_left([_Unit(0, 8.0, 10)], clock)
+    left.trained(0, 0)
+    clock.now += SHOWN_AFTER_S / 2
+    left.trained(0, 1)
+    assert left.seconds() is None
+    clock.now += SHOWN_AFTER_S
+    left.trained(0, 2)
+    assert left.seconds() is not None
 
 
 def test_units_that_are_trained_at_once_and_units_that_continue_count_as_such() -> None:
