@@ -116,7 +116,8 @@ def test_a_stack_that_draws_trains_and_repeats(text: str, train: Callable[..., O
     "text",
     [
         *(f"model.variant={variant}" for variant in ("torch_nn", "autograd", "backprop")),
-        *("optimizer=adam", "optimizer=lbfgs optimizer.max_iter=4 data.batch_size=2000"),
+        # in single precision the line search extrapolates from a difference of two losses that are nearly equal
+        *("optimizer=adam", "optimizer=lbfgs data.batch_size=2000 +trainer.precision=64-true"),
     ],
 )
 def test_a_run_alone(text: str, train: Callable[..., Outcome]):

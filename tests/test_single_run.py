@@ -345,3 +345,9 @@ def test_tensorboard_shows_train_and_validation_before_the_layers(train, here: P
     assert {tag.rpartition("_")[2] for tag in tags["histograms"]} == {"0", "3", "6"}
     start = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"data.name" in start and b"digits" in start
+
+
+def test_a_gpu_that_is_not_used_is_no_warning(train, monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.trainer.setup.CUDAAccelerator.is_available", staticmethod(lambda: True))
+    ended = train("trainer.max_epochs=1 tracking.figures=false tracking.tensorboard=false")
+    assert (ended.code, ended.err) == (0, "")

@@ -73,7 +73,7 @@ def test_what_one_would_type_next_can_be_copied_whatever_the_name(capsys):
 
 def test_numbers_that_are_none_are_shown_as_such(capsys):
     diverged = replace(RESULT, status="diverged", objective=math.nan, metrics=RESULT.metrics | {"val/loss": math.nan})
-    said = shown(capsys, diverged, more_epochs=None)
+    said = shown(capsys, diverged, further=None)
     assert "epoch 6, the last, of epochs 0 to 9" in said
     assert "nan" in said
     assert "resume=" not in said

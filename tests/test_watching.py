@@ -215,8 +215,8 @@ def test_a_watched_report_is_made_again_when_results_have_grown_and_ends_when_th
     whole = (sweep / "results.csv").read_text()
     names = [row["name"] for row in load_results(sweep)]
     shutil.move(sweep / names[2], here / "later")
-    monkeypatch.setattr(watch, "SHARE", 0)
-    monkeypatch.setattr(watch, "EVERY_S", 0)
+    monkeypatch.setattr(watch, "MIN_WAIT_RATIO", 0)
+    monkeypatch.setattr(watch, "MIN_WAIT_S", 0)
     waits: list[float] = []
     sweeping = directory_lock.take(sweep)
 

@@ -35,7 +35,7 @@ VALIDATION_KEYS = frozenset(
     {"data", *(f"data.{key}" for key in defaults()["data"] if key not in (*NOT_DATA, "label_noise"))}
 )
 MAX_CONFIG = 1 << 20  # bytes
-_PLUGINS = re.compile(r"^plugins:\n(?:- .+\n)+", re.MULTILINE)
+_PLUGINS = re.compile(r"^plugins:.*\n(?:[- ].*\n)*", re.MULTILINE)  # a list indented or not, or []
 log = logging.getLogger(__name__)
 HINT = "give a sweep's directory, e.g. multirun/NAME, or the directory of a run"
 

@@ -13,6 +13,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from mlpexp.config import yaml_text
 from mlpexp.config.compose import Composer
 from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.runtime.terminal import say
@@ -78,7 +79,8 @@ def optimise(
         mirror.claim(record.search)
         for line in filter(None, (warning, mirror.warning)):
             say(line, error=True)
-        atomic_files.write(directory / MULTIRUN, OmegaConf.to_yaml(config))
+        plain: Any = OmegaConf.to_container(config, enum_to_str=True)
+        atomic_files.write(directory / MULTIRUN, yaml_text.block(plain))
         search_class = GenerationSearch if plan.pruning is None else PrunedSearch
         search = search_class(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
         say(search_console.description(plan, record.num_trials))

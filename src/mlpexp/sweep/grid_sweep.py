@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from mlpexp.config import model_checks, plugin_keys
+from mlpexp.config import model_checks, plugin_keys, yaml_text
 from mlpexp.config.checks import refuse_keys_of_sweeps
 from mlpexp.config.compose import Composer
 from mlpexp.config.grid_settings import GridSettings
@@ -85,7 +85,8 @@ def _open(sweep: Sweep, runs: Sequence[Job]) -> Survey:
     for table in filter(None, tables):
         say(table)
     with sweep.hydra_logging():
-        atomic_files.write(sweep.directory / file_names.MULTIRUN, OmegaConf.to_yaml(sweep.config))
+        plain: Any = OmegaConf.to_container(sweep.config, enum_to_str=True)
+        atomic_files.write(sweep.directory / file_names.MULTIRUN, yaml_text.block(plain))
     if not unchanged:  # another process may have written since
         survey = sweep.survey(runs, same_study=True)
     sweep.set_up(survey)

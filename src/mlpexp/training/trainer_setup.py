@@ -25,6 +25,7 @@ ADVICE = (
     "configure_optimizers` returned `None`",
     "Checkpoint directory .* exists and is not empty",
     "smaller than the logging interval",  # mlpexp logs once per epoch
+    "GPU available but not used",  # the CPU is the default, and small networks train faster there
 )
 
 
