@@ -351,3 +351,13 @@ def test_a_gpu_that_is_not_used_is_no_warning(train, monkeypatch):
     monkeypatch.setattr("lightning.pytorch.trainer.setup.CUDAAccelerator.is_available", staticmethod(lambda: True))
     ended = train("trainer.max_epochs=1 tracking.figures=false tracking.tensorboard=false")
     assert (ended.code, ended.err) == (0, "")
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+@pytest.mark.parametrize("words", ["", "data.name=moons", "data.name=diabetes optimizer.lr=0.01"])
+def test_a_run_in_another_precision_has_its_figures(words, precision, train):
+    ended = train(
+        f"+trainer.precision={precision} trainer.max_epochs=1 {words} hydra.run.dir=run tracking.figures=true"
+    )
+    assert ended.code == 0, ended.err
+    assert list(Path("run/figures").iterdir())

@@ -60,7 +60,10 @@ def inspect(
     """
     with torch.no_grad():
         parameters = {name: parameters[name] for name in network.shapes}  # without running statistics
-        inputs = inputs.to(next(iter(parameters.values())).dtype)  # double precision where trained so
+        # double precision where trained so, but no less than single precision
+        dtype = torch.promote_types(next(iter(parameters.values())).dtype, torch.float32)
+        parameters = {name: values.to(dtype) for name, values in parameters.items()}
+        inputs = inputs.to(dtype)
         trace = forward(network, parameters, inputs)
         samples = inputs.shape[-2]
         upstream = loss.gradient(trace.logits, loss.dense(labels, trace.logits))

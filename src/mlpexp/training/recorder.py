@@ -253,4 +253,4 @@ class Recorder(Checkpoint):
         for i in sorted({0, len(linear) // 2, len(linear) - 1}):
             name = module.network.names[linear[i][0]]["weight"]
             for group, tensor in (("weights", parameters[name]), ("gradients", gradients.parameters[name])):
-                self.events.add(histogram(f"within/{group}/layer_{i}", epoch, tensor.cpu().numpy(), now))
+                self.events.add(histogram(f"within/{group}/layer_{i}", epoch, tensor.cpu().float().numpy(), now))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from mlpexp.data.prepared_data import Prepared
 from mlpexp.models.classifier import Classifier
@@ -60,8 +61,7 @@ def _curves(module: Classifier, record: RunRecord) -> Figure:
 def _value_figures(module: Classifier, data: Prepared) -> Iterator[tuple[str, Figure]]:
     part = shown_part(data)
     inputs, targets = data.part(part)
-    with torch.no_grad():
-        outputs = module.cpu()(inputs)  # (n, T)
+    outputs = _outputs(module, inputs)  # (n, T)
     if torch.isfinite(outputs).all():
         predicted, true = (data.description.in_target_units(values.numpy()) for values in (outputs, targets))
         names = data.description.target_names
@@ -75,8 +75,7 @@ def _class_figures(module: Classifier, data: Prepared) -> Iterator[tuple[str, Fi
         yield "samples", figures.sample_gallery(pictures, names, [i for i in GALLERY if i < len(pictures)])
     part = shown_part(data)
     inputs, labels = data.part(part)
-    with torch.no_grad():
-        probabilities = softmax(module.cpu()(inputs))  # (n, C)
+    probabilities = softmax(_outputs(module, inputs))  # (n, C)
     if torch.isfinite(probabilities).all():
         confidence, predicted = probabilities.max(-1)
         classes = probabilities.shape[-1]
@@ -87,8 +86,15 @@ def _class_figures(module: Classifier, data: Prepared) -> Iterator[tuple[str, Fi
             guesses = labels.numpy(), predicted.numpy(), confidence.numpy()
             yield f"mistakes_{part}", figures.mistakes(shown, *guesses, class_names=data.class_names)
             if module.network.user_module is None:
-                first = module.parameter_values()["layers.0.weight"].numpy()  # (width, I)
+                first = module.parameter_values()["layers.0.weight"].float().numpy()  # (width, I)
                 yield "first_layer", figures.first_layer_weights(first, data.image_shape)
         if decision_boundary.is_plane(data.description):
             plane = inputs.numpy(), labels.numpy(), decision_boundary.SAMPLES[part]
             yield "decision_boundary", decision_boundary.draw(module, data.description, *plane)
+
+
+@torch.no_grad()
+def _outputs(module: Classifier, inputs: Tensor) -> Tensor:
+    """The outputs (n, C) in single precision, computed in the precision in which the network was trained."""
+    outputs: Tensor = module.cpu()(inputs.to(next(module.parameters()).dtype))
+    return outputs.float()
