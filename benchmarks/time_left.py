@@ -24,14 +24,15 @@ from measuring import ROOT, surroundings
 
 SHARES = (0.1, 0.25, 0.5)
 KINDS = {
-    "600 seeds": ["seed=range(600)"],
-    "81 different runs": [
+    "6,000 seeds": ["seed=range(6000)"],
+    "648 runs of 81 networks": [
+        "seed=range(8)",
         *("model.depth=1,2,3", "model.width=16,32,48,64,80,96,112,128,144", "model.activation=tanh,relu,gelu"),
     ],
-    "wide and narrow": ["model.width=8,16,400", "seed=range(40)"],
-    "200 runs of 100 epochs": ["seed=range(200)", "trainer.max_epochs=100"],
-    "2,000 seeds, 2 workers": ["seed=range(2000)", "hydra.launcher.workers=2"],
-    "2,000 seeds, record=table": ["seed=range(2000)", "record=table"],
+    "wide and narrow": ["model.width=8,16,400", "seed=range(400)"],
+    "200 runs of 500 epochs": ["seed=range(200)", "trainer.max_epochs=500"],
+    "6,000 seeds, 2 workers": ["seed=range(6000)", "hydra.launcher.workers=2"],
+    "20,000 seeds, record=table": ["seed=range(20000)", "record=table"],
 }
 _LEFT = re.compile(rb"(-|\d+):([-\d]{1,2}):([-\d]{2}) left")
 

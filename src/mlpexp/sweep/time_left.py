@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # it imports torch, which a finished sweep does not need
     from mlpexp.sweep.work_unit import Unit
 
 FILES_S = {"run": 2e-3, "table": 8e-4}  # of a run that has trained in a stack, on a quiet machine
-OF_HYDRA_FILES = 5.5  # times what Hydra's files of a run take, which depends on the disk and on other processes
+OF_HYDRA_FILES = 3.0  # times what Hydra's files of a run take, which depends on the disk and on other processes
 STACK_S, STACK_EPOCH_S = 0.015, 0.0018  # of a stack of any size, and of each of its epochs: Lightning's own work
 SHOWN_AFTER_S = 2.0  # of progress: what a shorter time shows is not the pace of the sweep
 BURST = 0.1  # runs of a unit that come within this share of the time before them were written by another process
