@@ -173,13 +173,15 @@ class Screen:
 
 
 class _TimeLeftColumn(ProgressColumn):
-    """E.g. `0:02:10 left`."""
+    """E.g. `0:02:10 left`; nothing at the end."""
 
     def __init__(self, time_left: TimeLeft) -> None:
         super().__init__()
         self._time_left = time_left
 
     def render(self, task: Task) -> Text:
+        if task.finished:
+            return Text()
         seconds = self._time_left.seconds()
         return Text("-:--:-- left" if seconds is None else f"{timedelta(seconds=math.ceil(seconds))} left")
 
