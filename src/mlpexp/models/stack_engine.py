@@ -22,6 +22,7 @@ from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.parametrization import is_decoupled, parameter_settings
 from mlpexp.nn.schedules import Plateau, epoch_factors
+from mlpexp.runtime.object_cache import ByObject
 
 
 def make_engine(
@@ -97,6 +98,9 @@ def update_settings(
     )
 
 
+_factors = ByObject(epoch_factors)  # most runs share the objects of their settings
+
+
 class LearningRates:
     """The learning rates of R runs, each by its own schedule.
 
@@ -110,19 +114,20 @@ class LearningRates:
         self, configs: Sequence[Config], records: Sequence[RunRecord], steps: int, by_parameter: Tensor | None
     ) -> None:
         self._configs, self._steps = configs, steps
-        self._known_epoch, self._known = -1, dict[tuple[object, ...], tuple[float, ...]]()
         self._plateaus = [
             Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in record.history])
             for cfg, record in zip(configs, records, strict=True)
         ]
-        self._bases = (
-            None if by_parameter is None else by_parameter[..., 0]
-        )  # (P, R); None where those of a run are alike
+        # (P, R); None where those of a run are alike
+        self._bases = None if by_parameter is None else by_parameter[..., 0]
 
     def in_epoch(self, runs: Sequence[int], epoch: int) -> Tensor | list[Tensor]:
         """The rates of these runs in an epoch: (A,) or (S, A), or one such tensor for each parameter."""
         cfgs = [self._configs[run] for run in runs]
-        factors = [self._factors(cfg, self._plateaus[run].factor, epoch) for cfg, run in zip(cfgs, runs, strict=True)]
+        factors = [
+            _factors(cfg.optimizer, epoch, cfg.trainer.max_epochs, self._steps, self._plateaus[run].factor, cfg.swa)
+            for cfg, run in zip(cfgs, runs, strict=True)
+        ]
         is_shared = self._bases is None
         bases = [[cfg.optimizer.lr for cfg in cfgs]] if self._bases is None else self._bases[:, list(runs)].tolist()
         longest = max(map(len, factors))
@@ -135,17 +140,6 @@ class LearningRates:
             table = torch.tensor([row * (longest // len(row)) for row in factors], dtype=torch.float64)  # (A, S)
             rates = [torch.tensor(row, dtype=torch.float64) * table.T for row in bases]
         return rates[0] if is_shared else rates
-
-    def _factors(self, cfg: Config, reduced: float, epoch: int) -> tuple[float, ...]:
-        """See `epoch_factors`; looked up by the objects of the settings, which most runs share."""
-        if self._known_epoch != epoch:
-            self._known_epoch, self._known = epoch, {}
-        key = id(cfg.optimizer), cfg.trainer.max_epochs, reduced, id(cfg.swa)
-        if key not in self._known:
-            self._known[key] = epoch_factors(
-                cfg.optimizer, epoch, cfg.trainer.max_epochs, self._steps, reduced, cfg.swa
-            )
-        return self._known[key]
 
     def update_plateau(self, run: int, monitored: float) -> None:
         """Update a run's plateau schedule with the value of its monitored metric at the end of an epoch."""
