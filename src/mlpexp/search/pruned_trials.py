@@ -15,7 +15,6 @@ from pathlib import Path
 from optuna.trial import Trial
 
 from mlpexp.models.training_state import TrainingState
-from mlpexp.runtime.errors import Interrupted
 from mlpexp.search import objectives
 from mlpexp.search.objectives import Measured
 from mlpexp.search.pruners import Pruning
@@ -171,12 +170,8 @@ class PrunedTraining:
         places = [place for unit in units for place in unit.places]
         saved = self._trials.states
         states = {self._places[run]: state for run, state in saved.items() if run in self._places}
-        paused = PausedRuns(self._sweep, self._outcomes, self._directory, places, states)
-        try:
+        with PausedRuns(self._sweep, self._outcomes, self._directory, places, states) as paused:
             yield from self._stages(paused, _reporter(paused, self._sweep, watcher))
-        except Interrupted as stop:
-            paused.interrupted(stop)
-            raise
         saved |= {run: paused.states[place] for run, place in self._places.items() if place in paused.states}
 
     def _stages(self, paused: PausedRuns, report: Callable[[int], None]) -> Iterator[tuple[int, Outcome]]:

@@ -35,6 +35,7 @@ SET_ASIDE = ".set_aside"
 RECYCLED = ".recycled"
 WORKERS = ".workers"
 STATES = ".stacks"
+UNDER_WAY = "under_way"
 
 # of a search, beside those of a sweep
 SEARCH = "search.jsonl"

@@ -26,6 +26,7 @@ from mlpexp.store import (
     run_state,
     run_table,
     stack_states,
+    sweep_activity,
     sweep_manifest,
 )
 from mlpexp.store.directory_checks import check_sweep_directory
@@ -157,6 +158,7 @@ class RunStore:
         atomic_files.make_directory(self.directory, parents=True)
         atomic_files.clean(self.directory)
         recycled_directory.clean(self.directory)
+        sweep_activity.remove_curves(self.directory)
         runs = survey.runs.values()
         if moved := [run for run in runs if run.earlier and run.earlier.place == run.place]:
             self._make_room(moved, survey.manifest)

@@ -1,4 +1,4 @@
-"""Whether a process trains a sweep now, and the command that continues it."""
+"""Whether a process trains a sweep now, the command that continues it, and the curves of its runs under way."""
 
 import shlex
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 from mlpexp.runtime import safe_files, shell_commands
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.safe_yaml import parse_yaml
-from mlpexp.store import directory_lock
-from mlpexp.store.file_names import MULTIRUN
+from mlpexp.store import atomic_files, directory_lock
+from mlpexp.store.file_names import MULTIRUN, UNDER_WAY
 
 MAX_BYTES = 1 << 20
 MODE = "hydra.mode=MULTIRUN"
@@ -47,6 +47,20 @@ def continuing_command(directory: Path) -> str | None:
         words.append(f"hydra.sweep.dir={directory.resolve()}")
     command = shell_commands.script("train.py", *words)
     return command if started_in == Path.cwd() else f"cd {shlex.quote(str(started_in))} && {command}"
+
+
+def remove_curves(directory: Path) -> None:
+    """Remove the curves of runs under way that a process has left, e.g. when it was killed; none may be training.
+
+    Raises:
+        UserError: there is a symbolic link in their place.
+    """
+    folder = directory / UNDER_WAY
+    atomic_files.refuse_link(folder)
+    if folder.is_dir():
+        from mlpexp.tracking.live_curves import clean  # TensorBoard: late
+
+        clean(folder)
 
 
 def _texts(given: Any) -> list[str]:

@@ -22,6 +22,7 @@ from mlpexp.store import (
     run_directory,
     run_table,
     run_weights,
+    sweep_activity,
     sweep_manifest,
     worker_session,
 )
@@ -50,6 +51,7 @@ def locked(sweep: Path, chosen: Sequence[StoredRun]) -> Iterator[None]:
         for run in chosen:
             if run.directory is not None and (handle := directory_lock.reserve(run.directory)) is not None:
                 stack.callback(directory_lock.release, handle)
+        sweep_activity.remove_curves(sweep)
         yield
 
 

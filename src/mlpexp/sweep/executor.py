@@ -17,7 +17,15 @@ from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.runtime import portable, signals, software_versions
 from mlpexp.runtime.errors import Interrupted, StorageError, first_line, is_storage, os_error_text
 from mlpexp.runtime.process_pool import missing_semaphores
-from mlpexp.store import failure_record, file_names, recycled_directory, run_table, run_weights, stack_states
+from mlpexp.store import (
+    failure_record,
+    file_names,
+    recycled_directory,
+    run_table,
+    run_weights,
+    stack_states,
+    sweep_activity,
+)
 from mlpexp.store.identity import identity
 from mlpexp.store.results_table import Row
 from mlpexp.store.run_directory import Result, Status
@@ -190,6 +198,7 @@ class _Progress:
                 raise Interrupted(f"{stop}; {kept}, the same command carries on", stop.exit_code) from None
             finally:
                 with signals.deferred():
+                    sweep_activity.remove_curves(self.directory)
                     RunStore(self.directory).write_results(self._rows("interrupted"))
         except OSError as error:
             if not is_storage(error):

@@ -8,16 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
 from mlpexp.models import saved_states
+from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import file_names, run_directory, stack_states
 from mlpexp.store.run_store import RunStore
 from mlpexp.sweep.jobs import Job, Outcome, failed
+from mlpexp.sweep.live_stacks import LiveStacks
 from mlpexp.sweep.run_outcomes import data_of, mark_interrupted, write_outcome
 from mlpexp.sweep.work_unit import Unit, identities, load_states, train_parts
 from mlpexp.training.engine_choice import cannot_be_stacked
@@ -38,7 +41,8 @@ def cannot_pause(configs: Sequence[Config], settings: Settings, feature: str) ->
 
 
 class PausedRuns:
-    """
+    """A context; where it ends by a signal, the runs in training are saved, and their directories marked.
+
     Args:
         sweep, outcomes, directory: of the sweep; runs are named by their places in it.
         places: of the runs in training.
@@ -64,6 +68,17 @@ class PausedRuns:
         self.states = {**load_states(self._unit(sorted(new))), **(states or {})} if places else {}
         self._histories: dict[int, Sequence[Mapping[str, float]]] = {}  # of written runs: the table may lack them yet
         self._saved_at = time.monotonic()
+        self._live = LiveStacks(directory, [sweep[place] for place in places], "runs in training")
+
+    def __enter__(self) -> "PausedRuns":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.close()
+        if isinstance(error, Interrupted):
+            self._interrupted(error)
 
     def train(
         self, places: Sequence[int], until: int | None, report: Callable[[int], None]
@@ -75,7 +90,7 @@ class PausedRuns:
         """
         for unit in self._stacks(places):
             count = partial(_report_runs, report, len(unit.jobs))
-            for part, trained in train_parts(unit, self.states, count, until=until):
+            for part, trained in train_parts(unit, self.states, count, until=until, show=self._show):
                 if isinstance(trained, Exception):
                     yield self._ended(part.places[0], failed(part.jobs[0], trained))
                     continue
@@ -116,8 +131,7 @@ class PausedRuns:
                 self._histories[place] = self.states[place].record.history
                 yield self._ended(place, write_outcome(job, data_of(job), self.states[place]))
 
-    def interrupted(self, stop: Interrupted) -> None:
-        """Save the runs in training, and mark their directories as interrupted."""
+    def _interrupted(self, stop: Interrupted) -> None:
         with signals.deferred():
             self.save()
         mark_interrupted([self._sweep[place] for place in sorted(self.in_training)], stop)
@@ -134,6 +148,12 @@ class PausedRuns:
         if states:
             saved_states.save(self._directory, states)
         self._saved_at = time.monotonic()
+
+    def _show(self, jobs: Sequence[Job], module: StackModule) -> None:
+        """Show all runs in training: those of this stack, and the others as they paused."""
+        in_stack = {job.number for job in jobs}
+        others = ((self._sweep[place], state) for place, state in self.states.items())
+        self._live.show(jobs, module, (pair for pair in others if pair[0].number not in in_stack))
 
     def _stacks(self, places: Sequence[int]) -> list[Unit]:
         """Stacks of equal shape and epoch."""

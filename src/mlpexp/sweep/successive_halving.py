@@ -13,7 +13,6 @@ from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
 from mlpexp.nn.metric_columns import columns, higher_is_better
 from mlpexp.nn.metrics import recorded
-from mlpexp.runtime.errors import Interrupted
 from mlpexp.sweep.backends.backend import Watcher
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.paused_runs import PausedRuns, cannot_pause
@@ -54,12 +53,9 @@ class Halving:
     workers: int = 1
 
     def run(self, units: Sequence[Unit], watcher: Watcher) -> Iterator[tuple[int, Outcome]]:
-        paused = PausedRuns(self.sweep, self.outcomes, self.directory, [i for unit in units for i in unit.places])
-        try:
+        places = [place for unit in units for place in unit.places]
+        with PausedRuns(self.sweep, self.outcomes, self.directory, places) as paused:
             yield from self._rungs(paused, self._reporter(paused, watcher))
-        except Interrupted as stop:
-            paused.interrupted(stop)
-            raise
 
     def _rungs(self, paused: PausedRuns, report: Callable[[int], None]) -> Iterator[tuple[int, Outcome]]:
         halving = self.sweep[0].config.halving

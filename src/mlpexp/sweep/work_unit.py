@@ -17,6 +17,7 @@ from mlpexp.store.recycled_directory import RecycledDirectory
 from mlpexp.store.weight_trajectory import WeightTrajectory
 from mlpexp.store.worker_session import Gone
 from mlpexp.sweep.jobs import Job, Outcome, failed
+from mlpexp.sweep.live_stacks import LiveStacks
 from mlpexp.sweep.run_outcomes import data_of, mark_interrupted, train_alone, write_outcome
 from mlpexp.training import earlier_run
 from mlpexp.training.train_stack import EpochHooks, train_stack
@@ -94,14 +95,15 @@ def work(
                     yield place, train_alone(job)
                 continue
             states, done = load_states(unit), 0
-            for rows in _by_epoch(unit, states):
-                count = partial(_report_sum, partial(report, unit.origin), done)
-                for part, trained in train_parts(unit.part(rows), states, count, check):
-                    if isinstance(trained, Exception):
-                        yield part.places[0], failed(part.jobs[0], trained)
-                    else:
-                        yield from _written(part, trained)
-                done += len(rows)
+            with LiveStacks(unit.sweep, unit.jobs) as live:
+                for rows in _by_epoch(unit, states):
+                    count = partial(_report_sum, partial(report, unit.origin), done)
+                    for part, trained in train_parts(unit.part(rows), states, count, check, show=live.show):
+                        if isinstance(trained, Exception):
+                            yield part.places[0], failed(part.jobs[0], trained)
+                        else:
+                            yield from _written(part, trained)
+                    done += len(rows)
         except Interrupted as stop:
             mark_interrupted(unit.jobs, stop)
             raise
@@ -125,12 +127,14 @@ def train_parts(
     report: Callable[[float], None],
     check: Callable[[], None] = lambda: None,
     until: int | None = None,
+    show: Callable[[Sequence[Job], StackModule], None] = lambda jobs, module: None,
 ) -> Iterator[tuple[Unit, StackModule | Exception]]:
     """Train all runs of a unit as one stack; if that raises, train its halves, down to the single runs that raise.
 
     Args:
         states: from which the runs continue, by their places; all runs have one, or none has.
         until: the epoch after which they pause.
+        show: called with runs and their stack after each epoch.
 
     Returns:
         Each part with its stack, or a single run with the exception that it raises.
@@ -142,6 +146,7 @@ def train_parts(
             check=check,
             save=None if unit.sweep is None else partial(_save, unit),
             save_every_s=configs[0].stack.save_every_s,
+            show=partial(show, unit.jobs),
         )
         continued = [states[place] for place in unit.places if place in states]
         trajectories = {
@@ -159,7 +164,7 @@ def train_parts(
             yield unit, error
             return
         for half in unit.halves():
-            yield from train_parts(half, states, report, check, until)
+            yield from train_parts(half, states, report, check, until, show)
         return
     yield unit, trained
 

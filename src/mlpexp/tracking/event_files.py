@@ -47,14 +47,17 @@ class EventLog:
     record at the end, and waits for the rest.
     """
 
-    def __init__(self, directory: Path, wall_time: float | None = None, *, hidden: bool = False) -> None:
+    def __init__(
+        self, directory: Path, wall_time: float | None = None, *, hidden: bool = False, suffix: str = ""
+    ) -> None:
         """
         Args:
             hidden: readers do not find the file until `publish`.
+            suffix: of the name.
         """
         directory.mkdir(parents=True, exist_ok=True)
         started = time.time() if wall_time is None else wall_time
-        self.path = directory / file_name(started)
+        self.path = directory / (file_name(started) + suffix)
         self._hidden = directory / f".{self.path.name}.partial" if hidden else None
         self._file = (self._hidden or self.path).open("xb")
         self._file.write(_records([_file_version(started)]))

@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.histogram_pb2 import HistogramProto
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 
-__all__ = ["Event", "histogram", "image", "plain", "scalar", "scalars", "text"]
+__all__ = ["Event", "histogram", "image", "plain", "restart", "scalar", "scalars", "text"]
 
 FLOAT32_MAX = 3.4028234663852886e38  # TensorBoard's pages use float32: 1e39 would be infinity there
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>|#~$!&]")
@@ -35,6 +35,11 @@ def scalars(step: int, values: Mapping[str, float], wall_time: float) -> Event:
     finite = {tag: value for tag, value in values.items() if abs(value) <= FLOAT32_MAX}  # False for NaN
     points = [Summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
     return Event(wall_time=wall_time, step=step, summary=Summary(value=points))
+
+
+def restart(step: int, wall_time: float) -> Event:
+    """The points of this step and later ones come again. A file that has such events also begins with one."""
+    return Event(wall_time=wall_time, step=step, session_log=SessionLog(status=SessionLog.START))
 
 
 def image(tag: str, step: int, png_bytes: bytes, width: int, height: int, *, wall_time: float) -> Event:

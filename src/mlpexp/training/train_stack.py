@@ -37,6 +37,7 @@ class EpochHooks(Checkpoint):
         check: raises `Gone` where the training has to stop; the state is saved first.
         save: writes the state of the stack; None where there is nowhere to save.
         save_every_s: seconds between two savings.
+        show: called with the stack after each epoch.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class EpochHooks(Checkpoint):
         check: Callable[[], None] = lambda: None,
         save: Callable[[StackModule], None] | None = None,
         save_every_s: float = 60.0,
+        show: Callable[[StackModule], None] = lambda module: None,
     ) -> None:
         self._report, self._check, self._save, self._every_s = report, check, save, save_every_s
+        self._show = show
         self._epochs_s: deque[float] = deque(maxlen=3)  # the latest ones; the first may have compiled kernels
         self._started = self._due = 0.0
         self._deferring = ExitStack()
@@ -66,6 +69,7 @@ class EpochHooks(Checkpoint):
         now = time.monotonic()
         self._epochs_s.append(now - self._started)
         self._report(module.progress)
+        self._show(module)
         if module.training_runs:
             try:
                 self._check()
