@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.optimizers.muon import hidden_matrices
 from mlpexp.nn.parametrization import is_decoupled, parameter_settings
-from mlpexp.nn.schedules import Plateau, epoch_factors
+from mlpexp.nn.schedules import SCHEDULES, Plateau, epoch_factors
 from mlpexp.runtime.object_cache import ByObject
 
 
@@ -113,37 +114,49 @@ class LearningRates:
     def __init__(
         self, configs: Sequence[Config], records: Sequence[RunRecord], steps: int, by_parameter: Tensor | None
     ) -> None:
-        self._configs, self._steps = configs, steps
-        self._plateaus = [
-            Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in record.history])
-            for cfg, record in zip(configs, records, strict=True)
-        ]
-        # (P, R); None where those of a run are alike
-        self._bases = None if by_parameter is None else by_parameter[..., 0]
+        self._steps = steps
+        self._plateaus = {
+            run: Plateau(cfg.optimizer, cfg.monitor, [row[cfg.monitor] for row in record.history])
+            for run, (cfg, record) in enumerate(zip(configs, records, strict=True))
+            if SCHEDULES.entry_with(cfg.optimizer.schedule, cfg.optimizer.options).follows_monitor
+        }
+        # runs of one schedule have the same factors, unless their own metrics decide
+        self._first_of: list[tuple[int, Config]] = []  # the first run of each group
+        numbers: dict[tuple[int, ...], int] = {}
+        groups = []
+        for run, cfg in enumerate(configs):
+            key = id(cfg.optimizer), cfg.trainer.max_epochs, id(cfg.swa), run if run in self._plateaus else -1
+            if key not in numbers:
+                numbers[key] = len(numbers)
+                self._first_of.append((run, cfg))
+            groups.append(numbers[key])
+        self._groups = np.array(groups)  # (R,)
+        # (R,), or (P, R) where those of a run differ
+        self._bases = torch.tensor([cfg.optimizer.lr for cfg in configs], dtype=torch.float64)
+        if by_parameter is not None:
+            self._bases = by_parameter[..., 0]
 
     def in_epoch(self, runs: Sequence[int], epoch: int) -> Tensor | list[Tensor]:
         """The rates of these runs in an epoch: (A,) or (S, A), or one such tensor for each parameter."""
-        cfgs = [self._configs[run] for run in runs]
+        present, place = np.unique(self._groups[runs], return_inverse=True)
         factors = [
-            _factors(cfg.optimizer, epoch, cfg.trainer.max_epochs, self._steps, self._plateaus[run].factor, cfg.swa)
-            for cfg, run in zip(cfgs, runs, strict=True)
+            _factors(cfg.optimizer, epoch, cfg.trainer.max_epochs, self._steps, self._reduced(run), cfg.swa)
+            for run, cfg in (self._first_of[group] for group in present.tolist())
         ]
-        is_shared = self._bases is None
-        bases = [[cfg.optimizer.lr for cfg in cfgs]] if self._bases is None else self._bases[:, list(runs)].tolist()
         longest = max(map(len, factors))
-        if longest == 1:  # Python's multiplication: fewer calls
-            rates = [
-                torch.tensor([base * factor[0] for base, factor in zip(row, factors, strict=True)], dtype=torch.float64)
-                for row in bases
-            ]
-        else:
-            table = torch.tensor([row * (longest // len(row)) for row in factors], dtype=torch.float64)  # (A, S)
-            rates = [torch.tensor(row, dtype=torch.float64) * table.T for row in bases]
-        return rates[0] if is_shared else rates
+        table = np.array([row * (longest // len(row)) for row in factors])  # (groups, S)
+        by_step = torch.from_numpy(table[place, 0] if longest == 1 else table.T[:, place])  # (A,) or (S, A)
+        bases = self._bases[..., torch.tensor(runs)]
+        return bases * by_step if bases.ndim == 1 else [row * by_step for row in bases]
 
-    def update_plateau(self, run: int, monitored: float) -> None:
-        """Update a run's plateau schedule with the value of its monitored metric at the end of an epoch."""
-        self._plateaus[run].update(monitored)
+    def _reduced(self, run: int) -> float:
+        return self._plateaus[run].factor if run in self._plateaus else 1.0
+
+    def update_plateaus(self, runs: Sequence[int], monitored: Sequence[float]) -> None:
+        """Update the plateau schedules of runs with their monitored metrics at the end of an epoch."""
+        for run, value in zip(runs, monitored, strict=True) if self._plateaus else ():
+            if run in self._plateaus:
+                self._plateaus[run].update(value)
 
 
 def rates_and_decays(configs: Sequence[Config], networks: Sequence[NetworkSpec]) -> Tensor | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -21,6 +22,7 @@ from mlpexp.models.classifier import warn_long_warmup, warn_without_effect
 from mlpexp.models.run_pruning import prune_due_, sparsity_of
 from mlpexp.models.stack_data import StackData
 from mlpexp.models.stack_diagnostics import inspected_layers, measured_networks
+from mlpexp.models.stack_records import StackRecords
 from mlpexp.models.stack_testing import record_confusion, record_hits, tested_weights
 from mlpexp.models.training_state import RunRecord, Snapshot, TrainingState
 from mlpexp.nn.diagnostics import START
@@ -50,7 +52,6 @@ class StackModule(LightningModule):
         trajectories: keep the weights of runs, by their numbers in the stack.
 
     Attributes:
-        records: of each run.
         best, last: parameters and optimizer state of each run in its best and in its last epoch.
         wall_times: seconds since 1970: the start, then the end of each epoch.
     """
@@ -72,9 +73,10 @@ class StackModule(LightningModule):
         sizes = data[0].num_inputs, data[0].num_classes
         self.networks: list[NetworkSpec] = [cfg.model.network(*sizes) for cfg in configs]
         self._states = list(states)
-        self.records = [state.record.copy() for state in states] or [RunRecord.of(cfg) for cfg in configs]
-        self.training_runs = [run for run in range(len(configs)) if not self.has_ended(run)]
-        starts = {len(self.records[run].history) for run in self.training_runs}
+        records = [state.record.copy() for state in states] or [RunRecord.of(cfg) for cfg in configs]
+        self._records = StackRecords(configs, records)
+        self.training_runs: list[int] = np.flatnonzero(~self._records.ended).tolist()
+        starts = set(self._records.epochs[self.training_runs].tolist())
         if len(starts) > 1:
             raise ValueError(f"runs that continue after {sorted(starts)} epochs share no stack")
         self.start = max(starts, default=0)
@@ -85,6 +87,13 @@ class StackModule(LightningModule):
         self.wall_times: list[float] = []
         self._validated: Outcomes | None = None
         self._inspects = bool(configs[0].tracking.diagnostics)
+        self._prunes = any(cfg.prune.fraction is not None for cfg in configs)
+        self._measures = any(cfg.diagnostics for cfg in configs)
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """The record of each run, up to the latest epoch."""
+        return self._records.runs
 
     @property
     def current_epoch(self) -> int:
@@ -122,8 +131,9 @@ class StackModule(LightningModule):
             self._keep(self.training_runs, self.training_runs)
 
     def on_train_epoch_start(self) -> None:
-        runs = self.training_runs
-        prune_due_(self.engine, [self.configs[run] for run in runs], self.networks[0], self.current_epoch, self._steps)
+        if self._prunes:
+            configs = self._of_training(self.configs)
+            prune_due_(self.engine, configs, self.networks[0], self.current_epoch, self._steps)
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
         """One epoch; `order` (A, n) or (n,) indexes the training part."""
@@ -153,9 +163,11 @@ class StackModule(LightningModule):
         if self._inspects:
             self._inspect_layers(self.current_epoch)
         self._keep_weights(self.current_epoch)
-        leaving = [
-            run for run in self.training_runs if self.has_ended(run) or self.current_epoch + 1 >= self.max_epochs
-        ]
+        if self.current_epoch + 1 >= self.max_epochs:
+            leaving = list(self.training_runs)
+        else:
+            leaving = [run for run, ended in enumerate(self._records.ended.tolist()) if ended]
+            leaving = sorted({*leaving} & {*self.training_runs})
         if leaving:
             self._leave(leaving)
 
@@ -167,22 +179,25 @@ class StackModule(LightningModule):
             measured |= {column.replace("train/", "val/", 1): values for column, values in measured.items()}
         else:
             measured |= self._measure("val", self._validated, scale)
-        numbers = torch.stack(
-            list(measured.values())
-        ).tolist()  # (columns, A): the epoch's only transfer from the device
-        configs, networks = self._of_training(self.configs), self._of_training(self.networks)
-        diagnosed = measured_networks(configs, networks, engine.parameters, self._samples, epoch)
-        improved, callback_columns = [], self._call_back(measured)
-        for place, (run, row) in enumerate(zip(self.training_runs, zip(*numbers, strict=True), strict=True)):
-            record = self.records[run]
-            pruned = sparsity_of(self.engine, place, self.configs[run], self.networks[run])
-            further_columns = pruned | diagnosed.get(place, {}) | (callback_columns[place] if callback_columns else {})
-            record.history.append(dict(zip(measured, row, strict=True)) | further_columns)
-            monitored = record.history[-1][self.configs[run].monitor]
-            self._rates.update_plateau(run, monitored)
-            if record.progress.update(epoch, monitored):
-                improved.append(place)
-        self.best.take(self.engine, improved, [self.training_runs[place] for place in improved])
+        numbers = torch.stack(list(measured.values())).cpu()  # (columns, A): the epoch's only transfer from the device
+        runs = self.training_runs
+        improved, monitored = self._records.add(runs, epoch, list(measured), numbers.numpy(), self._further(measured))
+        self._rates.update_plateaus(runs, monitored.tolist())
+        self.best.take(engine, improved, [runs[place] for place in improved])
+
+    def _further(self, measured: Mapping[str, Tensor]) -> list[dict[str, float]] | None:
+        """The columns of each run that is training that are no metrics of its outcomes; None where no run has any."""
+        if not (self._prunes or self._measures or self._callbacks):
+            return None
+        engine, configs, networks = self.engine, self._of_training(self.configs), self._of_training(self.networks)
+        diagnosed = measured_networks(configs, networks, engine.parameters, self._samples, self.current_epoch)
+        callback_columns = self._call_back(measured)
+        return [
+            sparsity_of(engine, place, cfg, network)
+            | diagnosed.get(place, {})
+            | (callback_columns[place] if callback_columns else {})
+            for place, (cfg, network) in enumerate(zip(configs, networks, strict=True))
+        ]
 
     def _call_back(self, measured: Mapping[str, Tensor]) -> list[dict[str, float]]:
         """The columns that the callbacks return for each run that is training."""
@@ -199,7 +214,7 @@ class StackModule(LightningModule):
     def _inspect_layers(self, epoch: int) -> None:
         networks, loss = self._of_training(self.networks), self.configs[0].loss_function
         for place, rows in inspected_layers(networks, self.engine.parameters, self._samples, loss, epoch):
-            self.records[self.training_runs[place]].layer_rows += rows
+            self._records.add_layers(self.training_runs[place], rows)
 
     def _keep_weights(self, epoch: int) -> None:
         if not self._trajectories:
@@ -238,12 +253,12 @@ class StackModule(LightningModule):
 
     def has_ended(self, run: int) -> bool:
         """Whether a run has trained its last epoch or was stopped early."""
-        return self.records[run].has_ended(self.configs[run].trainer.max_epochs)
+        return bool(self._records.ended[run])
 
     def times(self, run: int) -> list[float]:
         """Seconds since 1970 of a run: its start, then the end of each epoch."""
         earlier = self._states[run].wall_times if self._states else self.wall_times[:1]
-        return [*earlier, *self.wall_times[1:]][: len(self.records[run].history) + 1]
+        return [*earlier, *self.wall_times[1:]][: int(self._records.epochs[run]) + 1]
 
     @property
     def epochs_left(self) -> int:
@@ -253,10 +268,7 @@ class StackModule(LightningModule):
     @property
     def progress(self) -> float:
         """The sum over runs of the share of their epochs that is trained, from 0 to R; an ended run counts as one."""
-        return sum(
-            1.0 if self.has_ended(run) else len(self.records[run].history) / cfg.trainer.max_epochs
-            for run, cfg in enumerate(self.configs)
-        )
+        return self._records.trained_runs
 
     def update_last(self) -> None:
         """Bring `last` up to the present epoch for the runs that are still training, so that `state` is current."""
