@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from mlpexp import load_results
 from mlpexp.runtime.errors import Interrupted
 from mlpexp.search.pruners import PRUNERS
-from mlpexp.search.study_storage import Journal
+from mlpexp.search.study_journal import Journal
 from mlpexp.sweep.paused_runs import PausedRuns
 
 SPACE = "'optimizer.lr=tag(log,interval(0.003,1))' model.width=3,5"

@@ -28,7 +28,7 @@ from mlpexp import load_results
 from mlpexp.runtime.errors import Interrupted
 from mlpexp.search import samplers, study_storage
 from mlpexp.search.search_record import Search
-from mlpexp.search.study_storage import Journal
+from mlpexp.search.study_journal import Journal
 from mlpexp.sweep.jobs import Job, Outcome
 
 SPACE = "'optimizer.lr=tag(log,interval(0.001,1))' 'model.width=tag(log,int,interval(4,64))' model.activation=tanh,relu"
@@ -360,9 +360,9 @@ def test_a_database_that_was_claimed_in_part_is_claimed_again(here: Path, monkey
         for first in (0, 1):
             allowed = first
             with pytest.raises(KeyboardInterrupt):
-                study_storage.StudyMirror(storage, here, ["minimize"]).claim(search)
+                study_storage.StudyMirror(storage, here, ["val/loss"]).claim(search)
         allowed = 2
-        study_storage.StudyMirror(storage, here, ["minimize"]).claim(search)
+        study_storage.StudyMirror(storage, here, ["val/loss"]).claim(search)
     (here / "search.jsonl").touch()
     names, _ = study_storage.load(here)
     assert names == ["val/loss"]
@@ -370,7 +370,7 @@ def test_a_database_that_was_claimed_in_part_is_claimed_again(here: Path, monkey
         database.execute("delete from study_user_attributes where key = 'search'")
     database.close()
     allowed = 2
-    study_storage.StudyMirror("sqlite", here, ["minimize"]).claim(search)
+    study_storage.StudyMirror("sqlite", here, ["val/loss"]).claim(search)
     assert study_storage.load(here) is not None
 
 
@@ -456,6 +456,8 @@ def test_a_search_of_a_version_without_a_record_carries_on(train: Any, here: Pat
     train(f"{command}24")
     whole, place = typed(trained.portions), here / "multirun/s"
     trials, asked = study(here).trials, study(here).user_attrs["search"]
+    lines = (place / "search.jsonl").read_text().splitlines()[1:]
+    recorded = [params for line in lines for params in json.loads(line.partition(" ")[2])["trials"]]  # not rounded
     for name in ("search.jsonl", "optuna.log"):
         (place / name).unlink()
     journal = Journal(place / "optuna.log")
@@ -467,18 +469,22 @@ def test_a_search_of_a_version_without_a_record_carries_on(train: Any, here: Pat
         attributes = {"generation": 8 * (trial.number // 8)}
         former.add_trial(
             optuna.create_trial(
-                state=state, value=value, params=trial.params, distributions=trial.distributions, user_attrs=attributes
+                state=state,
+                value=value,
+                params=recorded[trial.number],
+                distributions=trial.distributions,
+                user_attrs=attributes,
             )
         )
     former.add_trial(  # tried again with success
         optuna.create_trial(
             value=trials[3].value,
-            params=trials[3].params,
+            params=recorded[3],
             distributions=trials[3].distributions,
             user_attrs={"generation": 0, "replaces": 3},
         )
     )
-    former.enqueue_trial(trials[20].params)
+    former.enqueue_trial(recorded[20])
     former.ask(trials[20].distributions)  # asked for when it was killed
     journal.flush()
     trained.portions.clear()

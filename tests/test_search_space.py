@@ -11,7 +11,7 @@ from conftest import run_script, train_as_new_processes
 
 from mlpexp import load_results
 from mlpexp.search import samplers
-from mlpexp.search.study_storage import Journal
+from mlpexp.search.study_journal import Journal
 
 TINY = "data.batch_size=256 trainer.max_epochs=2 model.width=3 stack.engine=torch record=table"
 PLACE = Path("multirun/s")

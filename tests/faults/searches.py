@@ -27,7 +27,8 @@ from stateful import Picture, Rows, run_lives, table_rows
 from sweeps import QUICK, Broken, finished, picture, untouched
 from trial import Campaign, Case
 
-from mlpexp.search.study_storage import STUDY, Journal, load
+from mlpexp.search.study_journal import Journal
+from mlpexp.search.study_storage import STUDY, load
 from mlpexp.store.file_names import LOG
 
 BATCH, TOTALS = 3, (3, 6, 9)  # whole generations, so that an extended search is the search of the larger total

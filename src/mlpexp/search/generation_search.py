@@ -4,12 +4,13 @@ A search that continues replays its record: each recorded generation is launched
 missing, and reported to a study in memory. So the search does not depend on what an interruption has left in a storage.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 
 import hydra.plugins.launcher
 import optuna
 from hydra.core.utils import JobReturn
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mlpexp.config.compose import Composer
 from mlpexp.runtime.errors import ConfigError, UserError
@@ -19,15 +20,15 @@ from mlpexp.search.objectives import Measured
 from mlpexp.search.search_plan import Plan
 from mlpexp.search.search_record import Generation, Params, SearchRecord
 from mlpexp.search.search_space import Runs
-from mlpexp.search.study_storage import PROBLEM, STUDY, StudyMirror
+from mlpexp.search.study_storage import PROBLEM, RUNS, STUDY, VALUES, StudyMirror
 from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.grid import specs
 
 
-def place(ended: JobReturn) -> str:
-    """The name of a run's directory; empty where its launcher does not return it."""
-    directory = getattr(ended, "directory", None)
-    return directory.name if directory is not None else ""
+def names_of(runs: Iterable[JobReturn]) -> list[str]:
+    """The names of the runs' directories, as far as their launcher returns them."""
+    directories = (getattr(run, "directory", None) for run in runs)
+    return [directory.name for directory in directories if directory is not None]
 
 
 class GenerationSearch:
@@ -35,7 +36,7 @@ class GenerationSearch:
 
     Attributes:
         study: in memory; after what was known before, its trials are those of the record, in their order.
-        places: the directory of the first run of each trial that has an outcome.
+        places: the names of the directories of each trial's runs.
         num_failed: trials that ended with an error in this command.
     """
 
@@ -64,7 +65,7 @@ class GenerationSearch:
                     values=trial.values,
                 )
             )
-        self.places: dict[Runs, str] = {}
+        self.places: dict[Runs, list[str]] = {}
         self.returns: list[JobReturn] = []
         self.num_failed = 0
 
@@ -143,8 +144,23 @@ class GenerationSearch:
             self._tell(trial, self._outcomes[self._plan.space.runs(trial.params)])
         study = self.own_study()
         generation_trials = study.get_trials(deepcopy=False)[generation.first :]
-        self._mirror.follow(generation_trials, generation.first)
+        self._store(generation_trials, generation.first)
         search_console.generation(study, self._plan.names, generation_trials, self._plan.num_trials)
+
+    def _store(self, trials: Sequence[FrozenTrial], first: int) -> None:
+        """Let the study in the storage follow these trials of the generation that begins with trial `first`."""
+        self._mirror.follow([self._stored(trial) for trial in trials if not self._mirror.has(trial)], first)
+
+    def _stored(self, trial: FrozenTrial) -> FrozenTrial:
+        """The trial for Optuna's tools: with the values that were trained, and what its runs have given."""
+        stored, runs = copy.copy(trial), self._plan.space.runs(trial.params)
+        stored.params = self._plan.space.trained(trial.params)
+        stored.user_attrs = dict(trial.user_attrs)
+        if trial.state.is_finished() and (names := self.places.get(runs)):
+            stored.user_attrs[RUNS] = names
+            if len(by_run := self._outcomes[runs].by_run) > 1:
+                stored.user_attrs[VALUES] = [row[0] if len(row) == 1 else row for row in by_run]
+        return stored
 
     def _tell(self, trial: Trial, outcome: Measured) -> None:
         if outcome.values is None:
@@ -170,8 +186,7 @@ class GenerationSearch:
             ends, remaining = remaining[: len(runs)], remaining[len(runs) :]
             outcome = self._outcomes[runs] = objectives.measured(list(map(objectives.outcome, ends)), self._plan.names)
             self.num_failed += outcome.may_recover
-            if outcome.values is not None:
-                self.places[runs] = place(ends[0])
+            self.places[runs] = names_of(ends)
 
     def _can_be_trained(self, runs: Runs) -> bool:
         """Whether the values of a trial, allowed one by one, are allowed together; else its outcome is noted."""

@@ -27,12 +27,14 @@ class Measured(NamedTuple):
         problem: why there are none.
         may_recover: a run raised an error and may succeed another time; a diverged run would diverge again.
         epochs: after which a run was stopped before its end, if one was.
+        by_run: the objectives of each run, where the trial has values.
     """
 
     values: list[float] | None
     problem: str = ""
     may_recover: bool = False
     epochs: int | None = None
+    by_run: Sequence[Sequence[float]] = ()
 
 
 def check(names: Sequence[str], possible: Sequence[str]) -> None:
@@ -92,7 +94,8 @@ def measured(runs: Sequence[Outcome], names: Sequence[str]) -> Measured:
         if result.status not in FINITE:
             epochs = result.epochs
         rows.append(row)
-    return Measured([math.fsum(column) / len(rows) for column in zip(*rows, strict=True)], epochs=epochs)
+    means = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+    return Measured(means, epochs=epochs, by_run=rows)
 
 
 def has_diverged(history: Sequence[Mapping[str, float]]) -> bool:

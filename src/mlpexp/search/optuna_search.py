@@ -28,7 +28,7 @@ try:
 except ImportError:
     raise UserError("hydra/sweeper=optuna needs the package optuna: pip install 'mlpexp[search]'") from None
 
-from mlpexp.search import objectives, samplers, search_console, search_space, warm_start
+from mlpexp.search import samplers, search_console, search_space, warm_start
 from mlpexp.search.generation_search import GenerationSearch
 from mlpexp.search.pruned_search import PrunedSearch
 from mlpexp.search.search_plan import make_plan
@@ -70,9 +70,7 @@ def optimise(
             sweep.in_portions = True
         else:
             stack.enter_context(directory_lock.hold(directory))
-        mirror = stack.enter_context(
-            closing(StudyMirror(settings["storage"], directory, objectives.directions(plan.names)))
-        )
+        mirror = stack.enter_context(closing(StudyMirror(settings["storage"], directory, plan.names)))
         find_known = partial(warm_start.read, plan.warm_start, space, plan.names, composer)
         record, warning = open_record(directory, plan.asked, mirror.earlier(), find_known)
         plan = replace(plan, num_trials=max(plan.num_trials, record.num_trials))

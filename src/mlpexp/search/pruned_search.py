@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from mlpexp.config.overrides import RunSpec, parse
 from mlpexp.search import search_console
-from mlpexp.search.generation_search import GenerationSearch, place
+from mlpexp.search.generation_search import GenerationSearch, names_of
 from mlpexp.search.objectives import Measured
 from mlpexp.search.pruned_trials import Candidate, PrunedTraining, PrunedTrials
 from mlpexp.search.search_record import Generation
@@ -78,8 +78,7 @@ class PrunedSearch(GenerationSearch):
         backend = partial(PrunedTraining, self._trials, self._is_due, self._numbers)
         self._returns |= dict(zip(runs, self._sweep.train_portion(specs, backend), strict=True))
         for trial_runs in self._outcomes:
-            if trial_runs[0] in self._returns:
-                self.places[trial_runs] = place(self._returns[trial_runs[0]])
+            self.places[trial_runs] = names_of(self._returns[run] for run in trial_runs if run in self._returns)
 
     def _conclude(self, candidate: Candidate, outcome: Measured) -> None:
         self._outcomes[candidate.runs] = outcome
@@ -93,6 +92,5 @@ class PrunedSearch(GenerationSearch):
         study = self.own_study()
         trials = study.get_trials(deepcopy=False)
         for generation in self._record.generations:
-            generation_trials = trials[generation.first : generation.first + len(generation.trials)]
-            self._mirror.follow([trial for trial in generation_trials if trial.state.is_finished()], generation.first)
+            self._store(trials[generation.first : generation.first + len(generation.trials)], generation.first)
         search_console.progress(study, self._plan.names, self._plan.num_trials)

@@ -81,13 +81,13 @@ def conclude(
     study: optuna.Study,
     plan: "Plan",
     directory: Path,
-    places: Mapping[Runs, str],
+    places: Mapping[Runs, Sequence[str]],
     finalists: Sequence[Finalist],
 ) -> None:
     """Print the best trials and write them to a file.
 
     Args:
-        places: the directory of the first run of each trial, by the trial's runs.
+        places: the names of the directories of each trial's runs.
         finalists: the best trials by their means over further seeds, if there are any.
     """
     names, space = plan.names, plan.space
@@ -113,7 +113,7 @@ def conclude(
         for key, text in space.settings(best.params).items():
             say(f"  {key}={text}")
         if where := places.get(space.runs(best.params)):
-            say(f"  its run: {where}")
+            say(f"  its run: {where[0]}")
     else:
         front = sorted(study.best_trials, key=lambda trial: trial.values)
         results = {

@@ -75,6 +75,13 @@ class Space:
                 texts.append([f"{key}={_value_text(params[key], self.distributions[key])}"])
         return tuple(product(*texts))
 
+    def trained(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The values as they are trained: numbers with few digits."""
+        return {
+            key: float(_value_text(value, self.distributions[key])) if _is_rounded(self.distributions[key]) else value
+            for key, value in params.items()
+        }
+
     def settings(self, params: Mapping[str, Any]) -> dict[str, str]:
         """The searched keys with their values as override text."""
         return {
@@ -211,6 +218,10 @@ def at(share: float, distribution: BaseDistribution) -> Any:
     if step is None:
         return low + share * (high - low)
     return low + step * int(share * (round((high - low) / step) + 1))
+
+
+def _is_rounded(distribution: BaseDistribution) -> bool:
+    return isinstance(distribution, FloatDistribution) and distribution.step is None
 
 
 def _value_text(value: Any, distribution: BaseDistribution) -> str:

@@ -4,31 +4,32 @@ The search does not depend on it: trials are in `search_record`, outcomes in the
 """
 
 import json
-import os
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import BaseJournalBackend
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from mlpexp.runtime import portable, safe_files
+from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
-from mlpexp.search.search_record import Generation, Search, set_aside
-from mlpexp.store import atomic_files, directory_lock
+from mlpexp.search import objectives
+from mlpexp.search.search_record import Generation, Params, Search, set_aside
+from mlpexp.search.study_journal import DamagedStorage, lock_journal, open_journal
+from mlpexp.store import directory_lock
 from mlpexp.store.file_names import OPTUNA_DATABASE, OPTUNA_JOURNAL, SEARCH
 
 STUDY = "mlpexp"
-LIMIT = 2**30  # bytes of a journal
 # user attributes of the study, of trials, and of trials in versions that kept no record
 SEARCH_ID, ASKED = "search id", "search"
 NUMBER, GENERATION, PROBLEM = "trial", "generation", "problem"
+RUNS, VALUES = "runs", "values of runs"  # names of a trial's runs, their objectives where they are several
 STOPPED = "stopped"  # of trials of which only some seeds were trained
 VOID, REPLACES = "does not count", "replaces"
-_OP_CODE = b'{"op_code":'  # how each line of a journal begins
 
 
 class StudyMirror:
@@ -37,7 +38,7 @@ class StudyMirror:
     Args:
         storage: None for a journal in `directory`, `sqlite` for a database there, an address, or a journal's file.
         directory: of the sweep, which this process has locked.
-        directions: of the objectives.
+        names: of the objectives.
 
     Attributes:
         warning: what was wrong with the storage.
@@ -46,32 +47,39 @@ class StudyMirror:
         UserError: the storage cannot be used.
     """
 
-    def __init__(self, storage: str | None, directory: Path, directions: Sequence[Any]) -> None:
+    def __init__(self, storage: str | None, directory: Path, names: Sequence[str]) -> None:
         self.warning: str | None = None
         self.name = storage or OPTUNA_JOURNAL
         self._own = {None: OPTUNA_JOURNAL, "sqlite": OPTUNA_DATABASE}.get(storage)
         self._flush: Callable[[], None] = lambda: None
-        self._lock = None if self._own or "://" in self.name else _lock(Path(self.name))
+        self._names = list(names)
+        self._lock = None if self._own or "://" in self.name else lock_journal(Path(self.name))
         try:
-            self._study = self._open(directory, directions)
+            self._study = self._open(directory)
         except DamagedStorage as error:
             if self._own is None:
                 raise
             moved = set_aside(directory / self._own)  # the record and the runs hold everything that it held
             self.warning = f"{error}; it has been renamed to {moved.name}, and a new one is written"
-            self._study = self._open(directory, directions)
+            self._study = self._open(directory)
         self._known: dict[int, tuple[TrialState, list[float] | None]] = {}
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.state.is_finished() and VOID not in trial.user_attrs:
+        self._in_training: dict[int, tuple[int, Params]] = {}  # numbers in the storage
+        trials = self._study.get_trials(deepcopy=False)
+        self._num_stored = len(trials)
+        for trial in trials:
+            if trial.state == TrialState.RUNNING and NUMBER in trial.user_attrs:
+                self._in_training[_number(trial)] = trial.number, trial.params
+            elif trial.state.is_finished() and VOID not in trial.user_attrs:
                 self._known[_number(trial)] = trial.state, _values(trial)
 
-    def _open(self, directory: Path, directions: Sequence[Any]) -> optuna.Study:
+    def _open(self, directory: Path) -> optuna.Study:
         if self._own == OPTUNA_DATABASE or "://" in self.name:
             storage = _database(self.name, directory / OPTUNA_DATABASE)
         else:
-            storage, self._flush = _journal_storage(directory / OPTUNA_JOURNAL if self._own else Path(self.name))
+            storage, self._flush = open_journal(directory / OPTUNA_JOURNAL if self._own else Path(self.name))
+        self._storage, directions = storage, objectives.directions(self._names)
         study = optuna.create_study(storage=storage, study_name=STUDY, directions=directions, load_if_exists=True)
-        if [direction.name.lower() for direction in study.directions] != list(directions):
+        if [direction.name.lower() for direction in study.directions] != directions:
             raise UserError(f"{self.name} holds a study with other objectives; choose another name=…")
         return study
 
@@ -98,6 +106,14 @@ class StudyMirror:
         Raises:
             UserError: it is that of another search.
         """
+        self._claim(search)
+        if self._study.metric_names != self._names:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self._study.set_metric_names(self._names)
+        self._flush()
+
+    def _claim(self, search: Search) -> None:
         search_id = self._study.user_attrs.get(SEARCH_ID)
         if search_id == search.id and ASKED in self._study.user_attrs:
             return
@@ -107,29 +123,66 @@ class StudyMirror:
             )
         self._study.set_user_attr(ASKED, json.dumps(search.asked))
         self._study.set_user_attr(SEARCH_ID, search.id)  # last: a database has both, or is claimed again
-        self._flush()
+
+    def has(self, trial: FrozenTrial) -> bool:
+        """Whether the study has the trial with this outcome."""
+        return self._known.get(trial.number) == (_state(trial), _values(trial))
 
     def follow(self, trials: Sequence[FrozenTrial], first: int) -> None:
-        """Add trials that are not yet there, or have another outcome than before.
+        """Add trials that are not yet there, or have another outcome than before, and end those that have ended.
 
         Args:
+            trials: in their order; those that are in training keep the places of their numbers.
             first: the number of their generation's first trial.
         """
         for trial in trials:
-            state = TrialState.FAIL if PROBLEM in trial.user_attrs else trial.state
-            if self._known.get(trial.number, (None, None)) == (state, _values(trial)):
+            attributes = {**trial.user_attrs, NUMBER: trial.number, GENERATION: first}
+            if trial.number in self._in_training:
+                number, params = self._in_training[trial.number]
+                is_same = params == trial.params
+                if trial.state.is_finished() or not is_same:
+                    del self._in_training[trial.number]
+                    self._end(number, trial if is_same else None, attributes)
+                if is_same:
+                    continue
+            if self.has(trial):
                 continue
-            copy = optuna.trial.create_trial(
-                state=state,
-                params=trial.params,
-                distributions=trial.distributions,
-                values=_values(trial),
-                intermediate_values=trial.intermediate_values,
-                user_attrs={**trial.user_attrs, NUMBER: trial.number, GENERATION: first},
+            self._study.add_trial(
+                FrozenTrial(
+                    number=trial.number,
+                    state=_state(trial),
+                    value=None,
+                    values=trial.values if _state(trial) != TrialState.FAIL else None,
+                    datetime_start=trial.datetime_start,
+                    datetime_complete=trial.datetime_complete,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    user_attrs=attributes,
+                    system_attrs={},
+                    intermediate_values=trial.intermediate_values,
+                    trial_id=trial.number,
+                )
             )
-            self._study.add_trial(copy)
-            self._known[trial.number] = state, _values(trial)
+            if not trial.state.is_finished():
+                self._in_training[trial.number] = self._num_stored, trial.params
+            self._num_stored += 1
+        self._known |= {trial.number: (_state(trial), _values(trial)) for trial in trials if trial.state.is_finished()}
         self._flush()
+
+    def _end(self, number: int, trial: FrozenTrial | None, attributes: dict[str, Any]) -> None:
+        """End a trial of the storage that was in training; None where the search has sampled another one since."""
+        study_id = self._storage.get_study_id_from_name(STUDY)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        if trial is None:
+            self._storage.set_trial_user_attr(trial_id, VOID, True)
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+            return
+        for step, value in trial.intermediate_values.items():
+            self._storage.set_trial_intermediate_value(trial_id, step, value)
+        for key, content in attributes.items():
+            self._storage.set_trial_user_attr(trial_id, key, content)
+        state = _state(trial)
+        self._storage.set_trial_state_values(trial_id, state, trial.values if state != TrialState.FAIL else None)
 
     def close(self) -> None:
         """Release the lock of a journal outside of the sweep's directory."""
@@ -151,7 +204,7 @@ def load(directory: Path) -> tuple[list[str], optuna.Study] | None:
         return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if (directory / OPTUNA_JOURNAL).is_file():
-        storage, _ = _journal_storage(directory / OPTUNA_JOURNAL)
+        storage, _ = open_journal(directory / OPTUNA_JOURNAL)
     elif (directory / OPTUNA_DATABASE).is_file():
         storage = _database("sqlite", directory / OPTUNA_DATABASE)
     else:
@@ -161,10 +214,19 @@ def load(directory: Path) -> tuple[list[str], optuna.Study] | None:
         names = json.loads(study.user_attrs[ASKED])["objectives"].split(",")
     except (KeyError, ValueError) as error:  # no trial has an outcome yet
         raise DamagedStorage(f"{directory} holds no study of a search ({error})") from error
-    latest = {_number(trial): trial for trial in study.get_trials(deepcopy=False) if VOID not in trial.user_attrs}
+    latest = {
+        _number(trial): trial
+        for trial in study.get_trials(deepcopy=False)
+        if VOID not in trial.user_attrs and trial.state.is_finished()
+    }
     study_of_search = optuna.create_study(study_name=STUDY, directions=study.directions)
     study_of_search.add_trials([latest[number] for number in sorted(latest)])
     return names, study_of_search
+
+
+def _state(trial: FrozenTrial) -> TrialState:
+    """The state that Optuna's tools show: a sampler counts a diverged trial as a pruned one, for them it has failed."""
+    return TrialState.FAIL if PROBLEM in trial.user_attrs else trial.state
 
 
 def _values(trial: FrozenTrial) -> list[float] | None:
@@ -177,98 +239,6 @@ def _number(trial: FrozenTrial) -> int:
     attributes = trial.user_attrs
     number: int = attributes.get(NUMBER, attributes.get(REPLACES, trial.number))
     return number
-
-
-class DamagedStorage(UserError):
-    """A storage that exists and cannot be read as what it should be."""
-
-
-class Journal(BaseJournalBackend):
-    """Optuna's journal file, written once a generation.
-
-    Optuna's own backend locks the file and waits for the disk at each of its lines, which would take as long as the
-    training. Here the process has locked the sweep's directory, or the file itself, for the whole search.
-
-    Raises:
-        DamagedStorage: the file is no journal.
-        UserError: it is no regular file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            content = safe_files.read_bytes(path, LIMIT, follow=False)
-        except FileNotFoundError:
-            content = b""
-        self._size = content.rfind(b"\n") + 1  # a crash may have cut the last line short
-        self._cut = len(content) - self._size
-        if self._cut and not self._size and not content.startswith(_OP_CODE):
-            raise DamagedStorage(f"{path} is not an Optuna journal")
-        try:
-            self._lines: list[dict[str, Any]] = [json.loads(line) for line in content[: self._size].splitlines()]
-        except (ValueError, RecursionError) as error:
-            raise DamagedStorage(f"{path} is not an Optuna journal ({error})") from error
-        self._written = len(self._lines)
-
-    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
-        return self._lines[log_number_from:]
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        self._lines += logs
-
-    def flush(self) -> None:
-        """Write what is new.
-
-        Raises:
-            UserError: another program writes to the file.
-        """
-        new = self._lines[self._written :]
-        if not new:
-            return
-        size_on_disk = self._path.stat().st_size if self._path.exists() else 0
-        if size_on_disk != self._size + self._cut:
-            raise UserError(f"{self._path} was changed by another program meanwhile; give each search a separate file")
-        if self._cut:
-            atomic_files.detach(self._path)
-            os.truncate(self._path, self._size)
-            self._cut = 0
-        content = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in new).encode()
-        atomic_files.append(self._path, content, durable=True)
-        self._size += len(content)
-        self._written = len(self._lines)
-
-
-def _journal_storage(path: Path) -> tuple[BaseStorage, Callable[[], None]]:
-    journal = Journal(path)
-    if not all(isinstance(line, dict) and "op_code" in line for line in journal.read_logs(0)):
-        raise DamagedStorage(f"{path} is not an Optuna journal")
-    try:
-        return JournalStorage(journal), journal.flush
-    except UserError:
-        raise
-    except Exception as error:  # Optuna raises many kinds on lines that it did not write
-        raise DamagedStorage(f"{path} is a damaged Optuna journal ({type(error).__name__}: {error})") from error
-
-
-def _lock(path: Path) -> int:
-    """Lock a journal outside of the sweep's directory; returns the descriptor that `directory_lock.release` takes.
-
-    Raises:
-        UserError: another process has locked it, or it cannot be a journal.
-    """
-    if (path.exists() or path.is_symlink()) and not safe_files.is_regular(path, follow=False):
-        raise UserError(f"hydra.sweeper.storage={path} is not a regular file; give the name of a file")
-    if not path.parent.is_dir():
-        raise UserError(
-            f"hydra.sweeper.storage={path}: there is no directory {path.parent}; make it, or choose another"
-        )
-    atomic_files.detach(path)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    directory_lock.close_in_forks(handle)
-    if portable.lock(handle) is False:
-        directory_lock.release(handle)
-        raise UserError(f"hydra.sweeper.storage={path} is in use by another search; give each search a separate file")
-    return handle
 
 
 def _database(storage: str, path: Path) -> BaseStorage:
