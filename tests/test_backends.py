@@ -33,7 +33,7 @@ from mlpexp.config.overrides import RunSpec
 from mlpexp.config.schema import Config
 from mlpexp.models.stack_module import StackModule
 from mlpexp.runtime.errors import ConfigError, RunsFailed
-from mlpexp.store.worker_session import open_session
+from mlpexp.store.worker_session import Progress, open_session
 from mlpexp.sweep import executor
 from mlpexp.sweep.backends.remote_workers import MAX_IDLE_LOSSES, Lost, LostWorkers, RemoteWorker
 from mlpexp.sweep.jobs import Job
@@ -185,7 +185,7 @@ def test_a_worker_whose_sweep_has_gone_does_nothing(tmp_path: Path) -> None:
 class Warnings(list[str]):
     """A watcher that keeps what it is told."""
 
-    def progress(self, unit: int, runs: float) -> None: ...
+    def progress(self, unit: int, trained: float, written: int = 0, seconds: float | None = None) -> None: ...
 
     def warn(self, line: str) -> None:
         self.append(line)
@@ -198,7 +198,7 @@ def test_a_unit_whose_workers_die_is_tried_again_then_halved_down_to_the_run(tmp
 
         def loses(unit: Unit) -> Any:
             with session.writing(unit.origin) as note:
-                note(0.5)
+                note(Progress(0.5, 0, 1.0))
             return lost.retry(unit, "no memory")
 
         [once], none = loses(unit)
@@ -276,7 +276,7 @@ def test_a_worker_that_was_stopped_after_it_had_saved_more_is_not_blamed(
         lost = LostWorkers(session, Warnings(), "a job")
         for losses in (0, 0, 1):
             with session.writing(unit.origin) as note:
-                note(0.5)
+                note(Progress(0.5, 0, 1.0))
             [unit], none = lost.retry(unit, "time limit")
             assert (unit.losses, none) == (losses, [])
 

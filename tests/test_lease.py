@@ -122,8 +122,8 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     with worker_session.open_session(tmp_path) as session:
         (tmp_path / WORKERS / "notes.txt").write_text("somebody's")
         with session.writing(3) as note:
-            note(0.25)
-            assert session.progress(3) == 0.25
+            note(done := worker_session.Progress(20.25, 12, 3.5))
+            assert session.progress(3) == done
         session.forget(3)
         assert session.progress(3) is None
     assert [path.name for path in (tmp_path / WORKERS).iterdir()] == ["notes.txt"]

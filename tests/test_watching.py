@@ -1,10 +1,9 @@
-"""A sweep can be watched while it trains: its results and its report grow, and the time that is left is estimated."""
+"""A sweep can be watched while it trains: its results and its report grow."""
 
 import re
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,146 +12,12 @@ from conftest import run_script
 from test_saved_states import stop_after
 
 from mlpexp import load_results
-from mlpexp.config.schema import Config
 from mlpexp.report import watch
 from mlpexp.report.build_report import build
 from mlpexp.runtime.errors import Interrupted, UserError
 from mlpexp.store import directory_lock, sweep_activity
-from mlpexp.sweep.time_left import FILES_S, OF_HYDRA_FILES, SHOWN_AFTER_S, STACK_EPOCH_S, STACK_S, TimeLeft
 
 GRID = "-m seed=0,1,2 trainer.max_epochs=2 model.width=6 data.batch_size=300 hydra.launcher.backend=process name=s"
-
-
-@dataclass
-class _Job:
-    config: Config = field(default_factory=Config)
-
-
-@dataclass
-class _Unit:
-    """What `TimeLeft` reads of a unit."""
-
-    origin: int
-    cost: float
-    size: int
-    alone: bool = False
-    trained_share: float = 0.0
-
-    @property
-    def jobs(self) -> list[_Job]:
-        return [_Job()] * self.size
-
-
-class _Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture(autouse=True)
-def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpexp.sweep.time_left.SHOWN_AFTER_S", 1e-9)
-
-
-def expected(unit: _Unit) -> float:
-    """Seconds that the training of a stack of the default configuration should take."""
-    epochs = Config().trainer.max_epochs * (1 - unit.trained_share)
-    return unit.cost + STACK_S + STACK_EPOCH_S * epochs
-
-
-def time_left(units: list[_Unit], clock: _Clock, hydra_files_s: float | None = None) -> TimeLeft:
-    return TimeLeft(units, hydra_files_s, clock)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("before", [0, 5])
-def test_the_time_left_follows_the_cost_of_the_units_and_not_the_number_of_runs(before: int) -> None:
-    clock = _Clock()
-    units = [_Unit(0, 1.0, 10), _Unit(10, 9.0, 10)]  # narrow networks first, then wide ones
-    left = time_left(units, clock)
-    assert left.seconds() is None
-    clock.now += 30  # imports and kernels
-    left.trained(0, before)
-    assert left.seconds() is None
-    clock.now += 2 * expected(units[0]) * (10 - before) / 10  # twice the estimate
-    left.trained(0, 10)
-    files = FILES_S["run"]
-    assert left.seconds() == pytest.approx(2 * expected(units[1]) + 20 * files)
-    clock.now += 3
-    assert left.seconds() == pytest.approx(2 * expected(units[1]) + 20 * files - 3)
-    for _ in range(10):
-        left.written(0)
-    left.trained(10, 10)
-    for _ in range(10):
-        left.written(10)
-    assert left.seconds() == pytest.approx(0)
-
-
-def test_writing_has_a_pace_of_its_own() -> None:
-    clock = _Clock()
-    units = [_Unit(0, 1.0, 10), _Unit(10, 1.0, 10)]
-    left = time_left(units, clock, 1e-3)
-    left.trained(0, 0)
-    clock.now += expected(units[0])
-    left.trained(0, 10)
-    assert left.seconds() == pytest.approx(expected(units[1]) + 20 * OF_HYDRA_FILES * 1e-3)
-    left.written(0)  # what comes before the first file, the test, is no writing
-    for _ in range(9):
-        clock.now += 0.5
-        left.written(0)
-    assert left.seconds() == pytest.approx(expected(units[1]) + 10 * 0.5)
-
-
-@pytest.mark.parametrize("wide", [1, 9])
-def test_files_that_another_process_has_written_count_as_writing(wide: int) -> None:
-    clock = _Clock()
-    units = [_Unit(0, 1.0, 10), _Unit(10, wide, 10)]
-    left = time_left(units, clock)
-    left.trained(0, 0)
-    clock.now += expected(units[0])
-    left.trained(0, 10)
-    clock.now += 4.0  # for ten runs, of which all are reported then
-    for _ in range(10):
-        left.written(0)
-    assert left.seconds() == pytest.approx(expected(units[1]) + 10 * 0.4)
-
-
-def test_nothing_is_announced_before_there_are_seconds_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpexp.sweep.time_left.SHOWN_AFTER_S", SHOWN_AFTER_S)
-    clock = _Clock()
-    left = time_left([_Unit(0, 8.0, 10)], clock)
-    left.trained(0, 0)
-    clock.now += SHOWN_AFTER_S / 2
-    left.trained(0, 1)
-    assert left.seconds() is None
-    clock.now += SHOWN_AFTER_S
-    left.trained(0, 2)
-    assert left.seconds() is not None
-
-
-def test_units_that_are_trained_at_once_and_units_that_continue_count_as_such() -> None:
-    clock = _Clock()
-    units = [_Unit(0, 1.0, 4), _Unit(4, 1.0, 4), _Unit(8, 0.5, 4, trained_share=0.5)]
-    left = time_left(units, clock)
-    left.trained(0, 0)
-    left.trained(4, 0)
-    clock.now += expected(units[0])
-    left.trained(0, 4)
-    left.trained(4, 4)
-    after = expected(units[2]) + 12 * FILES_S["run"]
-    assert left.seconds() == pytest.approx(after / 2)  # as two went on at once
-    left.trained(8, 2)  # nothing new: this half was there
-    assert left.seconds() == pytest.approx(after / 2)
-
-
-def test_progress_under_a_name_of_the_whole_sweep_counts_all_units() -> None:
-    clock = _Clock()
-    units = [_Unit(0, 1.0, 4), _Unit(4, 1.0, 4)]
-    left = time_left(units, clock)
-    left.trained(-1, 0.0)
-    clock.now += 10
-    left.trained(-1, 4.0)
-    assert left.seconds() == pytest.approx(10 + 8 * FILES_S["run"])
 
 
 def test_the_report_of_an_unfinished_sweep_says_how_much_is_missing(

@@ -22,9 +22,8 @@ from mlpexp.search.search_space import Run, Runs
 from mlpexp.sweep.backends.backend import Watcher
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.paused_runs import PausedRuns
+from mlpexp.sweep.sweep_progress import WHOLE_SWEEP
 from mlpexp.sweep.work_unit import Unit
-
-ALL_RUNS = -1  # the name under which progress is reported
 
 
 @dataclass
@@ -238,7 +237,6 @@ def _reporter(paused: PausedRuns, sweep: Sequence[Job], watcher: Watcher) -> Cal
     def report(runs: int) -> None:
         nonlocal trained_epochs
         trained_epochs += runs
-        written = num_runs - len(paused.in_training)
-        watcher.progress(ALL_RUNS, max(0.0, min(num_runs, trained_epochs / max_epochs) - written))
+        watcher.progress(WHOLE_SWEEP, min(num_runs, trained_epochs / max_epochs))
 
     return report

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from mlpexp.runtime import portable
@@ -25,6 +26,14 @@ WAIT_S = 60.0  # for workers of an earlier start
 LEAVING_S = 3.0  # for workers of this start to finish their epoch and save
 POLL_S = 0.1
 _OURS = re.compile(rf"{CONDUCTOR}|{WRITERS}|unit-\d+")
+
+
+class Progress(NamedTuple):
+    """What a worker has done of a unit: runs trained (with shares of runs), runs written, seconds since it began."""
+
+    trained: float
+    written: int
+    seconds: float
 
 
 class Gone(Exception):
@@ -63,7 +72,7 @@ class Session:
         raise Gone(f"{self.directory}: the main process of the sweep has gone")
 
     @contextmanager
-    def writing(self, unit: int) -> Iterator[Callable[[float], None]]:
+    def writing(self, unit: int) -> Iterator[Callable[[Progress], None]]:
         """Give this process alone the right to write the directories of the unit, while the block runs.
 
         Returns:
@@ -83,20 +92,21 @@ class Session:
                 while portable.lock(progress) is False:
                     time.sleep(POLL_S)
                     self.check()
-                yield lambda runs: _write_progress(progress, runs)
+                yield lambda done: _write_progress(progress, done)
             finally:
                 os.close(progress)
         finally:
             os.close(writers)
 
-    def progress(self, unit: int) -> float | None:
+    def progress(self, unit: int) -> Progress | None:
         """How much of a unit its worker has reported as done; None where none has begun since `forget`."""
         try:
             handle = self._opened(f"unit-{unit}", os.O_RDONLY)
         except Gone:
             return None
         try:
-            return float(os.read(handle, 100))
+            trained, written, seconds = os.read(handle, 100).split()
+            return Progress(float(trained), int(written), float(seconds))
         except ValueError:
             return None
         finally:
@@ -194,5 +204,5 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
-def _write_progress(handle: int, runs: float) -> None:
-    os.pwrite(handle, f"{runs:<15.3f}\n".encode(), 0)
+def _write_progress(handle: int, done: Progress) -> None:
+    os.pwrite(handle, f"{done.trained:<15.3f} {done.written:<15} {done.seconds:<15.3f}\n".encode(), 0)

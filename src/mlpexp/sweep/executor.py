@@ -36,7 +36,7 @@ from mlpexp.sweep.jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.run_outcomes import data_of
 from mlpexp.sweep.successive_halving import Halving
 from mlpexp.sweep.sweep_console import Screen
-from mlpexp.sweep.time_left import TimeLeft
+from mlpexp.sweep.sweep_progress import WHOLE_SWEEP, SweepProgress
 from mlpexp.sweep.work_unit import Unit
 from mlpexp.training import trainer_setup
 from mlpexp.training.planner import MIN_COST, Plan, plan
@@ -90,8 +90,12 @@ def train_sweep(
                 # before any worker process is copied from this one
                 load_kernels([job.config for job in jobs], screen.warn)
             progress.units = units = _units(division, remaining, jobs, directory, single=in_portions)
+            timed = units
+            if make_backend is not None:  # it trains all runs side by side
+                places = tuple(place for unit in units for place in unit.places)
+                timed = [Unit(places=places, jobs=tuple(jobs), cost=division.cost, origin=WHOLE_SWEEP)]
             with (
-                screen.showing(jobs, division, TimeLeft(units, screen.hydra_files_s)),
+                screen.showing(jobs, division, SweepProgress(timed, backend.workers, screen.hydra_files_s)),
                 closing(backend.run(units, progress)) as ended,  # type: ignore[type-var]
             ):
                 for run, outcome in ended:
@@ -226,8 +230,8 @@ class _Progress:
     def warn(self, line: str) -> None:
         self.screen.warn(line)
 
-    def progress(self, unit: int, runs: float) -> None:
-        self.screen.progress(unit, runs)
+    def progress(self, unit: int, trained: float, written: int = 0, seconds: float | None = None) -> None:
+        self.screen.progress(unit, trained, written, seconds)
         if time.monotonic() > max(self._live_due, self._due):
             self._live_due = time.monotonic() + self.sweep[0].config.stack.save_every_s
             self._write_table()

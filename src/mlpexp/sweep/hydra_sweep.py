@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -212,7 +212,7 @@ class Sweep:
         """Write Hydra's files of the runs that are trained here, where they are needed before the training.
 
         Returns:
-            The jobs by their directories; the seconds that the files of a new run took, None where none was written.
+            The jobs by their directories; the median of the seconds that the files of a new run took, None without any.
         """
         jobs: dict[str, Job] = {}  # equal runs are trained once
         seconds: list[float] = []
@@ -230,7 +230,7 @@ class Sweep:
                     run.open_directory()
                     seconds.append(time.perf_counter() - started)
             run.make_files = None  # so that many runs fit into memory
-        return jobs, fmean(seconds) if seconds else None
+        return jobs, median(seconds) if seconds else None
 
     def train_jobs(self, jobs: list[Job], hydra_files_s: float | None) -> list[Outcome]:
         """Train every job that is not done and write the sweep's table; one that raises does not stop the others.

@@ -16,9 +16,8 @@ from mlpexp.nn.metrics import recorded
 from mlpexp.sweep.backends.backend import Watcher
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.paused_runs import PausedRuns, cannot_pause
+from mlpexp.sweep.sweep_progress import WHOLE_SWEEP
 from mlpexp.sweep.work_unit import Unit
-
-WHOLE_SWEEP = -1  # the name under which progress is reported
 
 
 def problems(configs: Sequence[Config], settings: Settings) -> Iterator[str]:
@@ -107,7 +106,6 @@ class Halving:
         def report(runs: int) -> None:
             nonlocal done
             done += runs
-            written = started - len(paused.in_training)
-            watcher.progress(WHOLE_SWEEP, started * min(1.0, done / total) - written)
+            watcher.progress(WHOLE_SWEEP, started * min(1.0, done / total))
 
         return report

@@ -27,7 +27,7 @@ from mlpexp.store import results_table
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
 from mlpexp.sweep.jobs import Job, Outcome, ended_rows
-from mlpexp.sweep.time_left import TimeLeft
+from mlpexp.sweep.sweep_progress import SweepProgress
 from mlpexp.training.engine_choice import cannot_be_compiled
 from mlpexp.training.planner import Plan
 
@@ -41,24 +41,21 @@ class Screen:
     def __init__(self, *, brief: bool = False) -> None:
         self._brief = brief
         self._console, self._errors = Console(), Console(stderr=True)
-        self._progress: Any = None
+        self._bar: Any = None
+        self._progress: SweepProgress | None = None
         self._best: float | None = None
         self._monitor = ""
         self._failures = 0
-        self._time_left: TimeLeft | None = None
         self.hydra_files_s: float | None = None
-        """what Hydra's files of a run have taken in this command, in seconds"""
-        self._trained: dict[int, float] = {}  # of the units that are under way
-        self._written: Counter[int] = Counter()
-        self._done = 0
+        """the median of what Hydra's files of a run have taken in this command, in seconds"""
         self._shown_s = -math.inf
 
     @contextmanager
-    def showing(self, sweep: Sequence[Job], planned: Plan, time_left: TimeLeft) -> Iterator[None]:
+    def showing(self, sweep: Sequence[Job], planned: Plan, progress: SweepProgress) -> Iterator[None]:
         """Print the plan and show a progress bar while the block runs.
 
         Args:
-            time_left: receives all progress.
+            progress: notes what is trained and written.
         """
         if not self._brief:
             alone = Counter(planned.alone.values())
@@ -70,37 +67,32 @@ class Screen:
             TextColumn("training"),
             BarColumn(bar_width=16),  # all of it in 80 columns
             TextColumn("{task.percentage:.0f} %, {task.fields[done]:,} of {task.total:,} runs"),
-            _TimeLeftColumn(time_left),
+            _TimeLeftColumn(progress),
             TextColumn("{task.fields[best]}"),
             TextColumn("{task.fields[failures]}", style="red"),
         )
         disable = not sys.stderr.isatty()
         bar: Any = Progress(*columns, console=self._errors, disable=disable, transient=self._brief)
         if in_notebook():
-            bar = NotebookProgress("{done:,} of {total:,} runs  {left}  {best}  {failures}", time_left.seconds)
-        self._time_left = time_left
-        with bar as self._progress:
-            self._task = self._progress.add_task("", total=len(sweep), done=0, best="", failures="")
+            bar = NotebookProgress("{done:,} of {total:,} runs  {left}  {best}  {failures}", progress.seconds_left)
+        self._progress = progress
+        with bar as self._bar:
+            self._task = self._bar.add_task("", total=len(sweep), done=0, best="", failures="")
             try:
                 yield
             finally:
                 self._move(every_s=0)
 
-    def progress(self, unit: int, runs: float) -> None:
-        """Note how much of a unit, named by its origin, is trained, in runs."""
-        self._trained[unit] = runs
-        if self._time_left is not None:
-            self._time_left.trained(unit, runs)
+    def progress(self, unit: int, trained: float, written: int = 0, seconds: float | None = None) -> None:
+        """See `Watcher.progress`."""
+        if self._progress is not None:
+            self._progress.note(unit, trained, written, seconds)
         self._move()
 
     def finished(self, unit: int, outcome: Outcome) -> None:
         """Note that a run of a unit is written."""
-        self._written[unit] += 1
-        self._done += 1
-        if self._written[unit] >= self._trained.get(unit, math.inf):
-            del self._trained[unit]
-        if self._time_left is not None:
-            self._time_left.written(unit)
+        if self._progress is not None:
+            self._progress.note_written(unit)
         result = outcome.result
         self._failures += outcome.error is not None
         if result is not None and math.isfinite(result.objective):
@@ -112,15 +104,13 @@ class Screen:
     def _move(self, every_s: float = 0.05) -> None:
         """Update the bar, at most once in `every_s` seconds, since thousands of runs may end at once."""
         now = time.monotonic()
-        if self._progress is None or now < self._shown_s + every_s:
+        if self._progress is None or self._bar is None or now < self._shown_s + every_s:
             return
         self._shown_s = now
-        under_way = sum(max(0.0, runs - self._written[unit]) for unit, runs in self._trained.items())
         best = "" if self._best is None else f"best {self._monitor} {self._best:.4f}"
         failures = f"{self._failures:,} failed" if self._failures else ""
-        self._progress.update(
-            self._task, completed=self._done + under_way, done=self._done, best=best, failures=failures
-        )
+        trained, written = self._progress.trained_runs, self._progress.written_runs
+        self._bar.update(self._task, completed=trained, done=written, best=best, failures=failures)
 
     def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
         """Print the best configurations, the failures and the next commands."""
@@ -175,14 +165,14 @@ class Screen:
 class _TimeLeftColumn(ProgressColumn):
     """E.g. `0:02:10 left`; nothing at the end."""
 
-    def __init__(self, time_left: TimeLeft) -> None:
+    def __init__(self, progress: SweepProgress) -> None:
         super().__init__()
-        self._time_left = time_left
+        self._progress = progress
 
     def render(self, task: Task) -> Text:
         if task.finished:
             return Text()
-        seconds = self._time_left.seconds()
+        seconds = self._progress.seconds_left()
         return Text("-:--:-- left" if seconds is None else f"{timedelta(seconds=math.ceil(seconds))} left")
 
 

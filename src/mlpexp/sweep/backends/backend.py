@@ -17,8 +17,14 @@ from mlpexp.sweep.work_unit import Unit, work
 class Watcher(Protocol):
     """Receives the progress of a backend, for display."""
 
-    def progress(self, unit: int, runs: float) -> None:
-        """Report how much of the unit with this origin is trained, in runs."""
+    def progress(self, unit: int, trained: float, written: int = 0, seconds: float | None = None) -> None:
+        """Report how much of the unit with this origin is done.
+
+        Args:
+            trained: in runs.
+            written: runs that a worker process has written, whose outcomes come later.
+            seconds: since the worker process began with the unit.
+        """
 
     def warn(self, line: str) -> None:
         """Display a warning, e.g. that a worker was lost."""

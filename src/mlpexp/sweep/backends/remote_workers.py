@@ -21,7 +21,7 @@ from mlpexp.store import stack_states
 from mlpexp.store.file_names import BEFORE_TRAINING, WEIGHTS_BY_EPOCH
 from mlpexp.store.identity import identity
 from mlpexp.store.run_state import State, inspect
-from mlpexp.store.worker_session import Gone, Session
+from mlpexp.store.worker_session import Gone, Progress, Session
 from mlpexp.sweep.backends.backend import Watcher
 from mlpexp.sweep.jobs import Outcome, failed
 from mlpexp.sweep.work_unit import Unit, identities, load_plugins, work
@@ -75,12 +75,14 @@ class RemoteWorker:
                 if self.is_ours:
                     surroundings.enter_context(_exit_after(self.session))
                 ended, remaining = _unfinished(unit)
-                report(0.0)
+                reporter = _Reporter(report, len(ended))
                 if remaining.jobs:
-                    check, throttled = _Throttled(self.session.check, CHECK_S), _Throttled(report, REPORT_S)
-                    for outcome in work([remaining], lambda _, runs: throttled(runs), check):
+                    check = _Throttled(self.session.check, CHECK_S)
+                    for outcome in work([remaining], reporter.trained, check):
                         ended.append(outcome)
+                        reporter.written()
                         check()
+                reporter.report()
             except (Gone, Interrupted, SystemExit, KeyboardInterrupt) as stop:
                 raise Lost(f"{type(stop).__name__}: {stop}") from None
         return [(place, _portable(outcome)) for place, outcome in ended]
@@ -153,6 +155,32 @@ class _Throttled:
             self._function(*arguments)
 
 
+class _Reporter:
+    """Reports the progress of a unit to the main process, while it goes on once in `REPORT_S` seconds.
+
+    Args:
+        report: of `Session.writing`.
+        written: runs that an earlier worker has finished.
+    """
+
+    def __init__(self, report: Callable[[Progress], None], written: int) -> None:
+        self._report, self._throttled = report, _Throttled(self.report, REPORT_S)
+        self._began_s, self._before = time.monotonic(), written
+        self._trained, self._written = float(written), written
+        self.report()
+
+    def trained(self, _: int, runs: float) -> None:
+        self._trained = self._before + runs
+        self._throttled()
+
+    def written(self) -> None:
+        self._written += 1
+        self._throttled()
+
+    def report(self) -> None:
+        self._report(Progress(self._trained, self._written, time.monotonic() - self._began_s))
+
+
 class Lost(Exception):
     """A worker could not finish its unit: it was killed, or stopped from outside."""
 
@@ -206,8 +234,8 @@ class LostWorkers:
 def report_progress(session: Session, units: Sequence[Unit], watcher: Watcher) -> None:
     """Pass the progress of units on to the watcher."""
     for unit in units:
-        if (runs := session.progress(unit.origin)) is not None:
-            watcher.progress(unit.origin, runs)
+        if (progress := session.progress(unit.origin)) is not None:
+            watcher.progress(unit.origin, *progress)
 
 
 def _epochs_saved(unit: Unit) -> int:
