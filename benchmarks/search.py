@@ -1,6 +1,8 @@
 """Whether the default sampler of a search finds better networks than random search, after 40, 100 and 300 trials.
 
     python benchmarks/search.py [--quick] [--repetitions 20] [--problems digits wine ...]
+    python benchmarks/search.py --problems digits --into a.json    (and the others into b.json, at the same time)
+    python benchmarks/search.py --join a.json b.json
 
 Each repetition searches depth, width, activation, initialisation, learning rate, momentum and weight decay with
 `hydra.sweeper.sampler=tpe` and with `random`, with the generations that the sweeper has by default. Networks train
@@ -9,10 +11,10 @@ files besides.
 
 The first score of a search is the least `val/loss` that it has found. Since the least of many values is a lucky one
 too, the configuration is also trained with five other seeds: the second score is their mean `val/loss` (diverged runs
-count as the worst finite one), the third their mean `val/acc` (diverged runs count as 0). The fourth and fifth are
-those of the configuration that `hydra.sweeper.final_seeds=4` chooses among the best trials. Compared are equal
-repetitions: the mean difference with its 95 % interval (t) and the two-sided p of Wilcoxon's signed ranks. Writes
-`search.json` and `search.md` beside itself; `--quick` does everything in a small form and writes nothing.
+count as the worst finite one). The third is that of the configuration that `hydra.sweeper.final_seeds=4` chooses among
+the best trials. Compared are equal repetitions: the mean difference with its 95 % interval (t) and the two-sided p of
+Wilcoxon's signed ranks. Writes `search.json` and `search.md` beside itself; `--quick` does everything in a small form
+and writes nothing.
 """
 
 import argparse
@@ -23,7 +25,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -56,6 +58,7 @@ SPACE = (
     "optimizer.momentum=interval(0,0.95)",
     "optimizer.weight_decay=tag(log,interval(0.000001,0.1))",
 )
+PROBLEMS = ("digits", "wine", "breast_cancer", "csv_iris", "csv_diabetes", "csv_anes96")
 FIXED = {"trainer.max_epochs": 5, "data.batch_size": 32, "tracking.diagnostics": False, "record": "table"}
 FINAL_SEEDS = range(1, 5)  # as `hydra.sweeper.final_seeds=4` has them
 CHECKED_SEEDS = range(1000, 1005)
@@ -67,41 +70,15 @@ class Comparison(NamedTuple):
     title: str
     first: tuple[str, str]
     second: tuple[str, str]
-    is_more_better: bool = False
 
 
 COMPARISONS = (
     Comparison("Least val/loss found", ("tpe", "found"), ("random", "found")),
-    Comparison("Its configuration with five other seeds: val/loss", ("tpe", "again"), ("random", "again")),
-    Comparison("Its configuration with five other seeds: val/acc", ("tpe", "again_acc"), ("random", "again_acc"), True),
-    Comparison("Chosen by final_seeds=4, with five other seeds: val/loss", ("tpe", "final"), ("random", "final")),
-    Comparison(
-        "Chosen by final_seeds=4, with five other seeds: val/acc", ("tpe", "final_acc"), ("random", "final_acc"), True
-    ),
-    Comparison("With seeds=5: least mean val/loss found", ("tpe, 5 seeds", "found"), ("random, 5 seeds", "found")),
-    Comparison(
-        "With seeds=5, its configuration with five other seeds: val/loss",
-        ("tpe, 5 seeds", "again"),
-        ("random, 5 seeds", "again"),
-    ),
-    Comparison(
-        "With seeds=5, its configuration with five other seeds: val/acc",
-        ("tpe, 5 seeds", "again_acc"),
-        ("random, 5 seeds", "again_acc"),
-        True,
-    ),
-    Comparison(
-        "What final_seeds=4 changes for tpe: val/loss with five other seeds", ("tpe", "final"), ("tpe", "again")
-    ),
-    Comparison(
-        "What final_seeds=4 changes for random: val/loss with five other seeds",
-        ("random", "final"),
-        ("random", "again"),
-    ),
+    Comparison("Chosen by final_seeds=4: val/loss with five other seeds", ("tpe", "final"), ("random", "final")),
+    Comparison("What final_seeds=4 changes: val/loss with five other seeds", ("tpe", "final"), ("tpe", "again")),
+    Comparison("Without final_seeds: val/loss with five other seeds", ("tpe", "again"), ("random", "again")),
 )
-# the searches of a number of trials: their name in the tables, sampler, seeds of each trial
-KINDS = (("tpe", "tpe", 1), ("random", "random", 1), ("tpe, 5 seeds", "tpe", 5), ("random, 5 seeds", "random", 5))
-MAX_TRIALS_OF_SEVERAL_SEEDS, REPETITIONS_OF_SEVERAL_SEEDS = 40, 20  # more would take hours
+SAMPLERS = ("tpe", "random")
 
 # repetitions by the number of trials; more of the shortest searches, whose results vary most
 REPETITIONS = {40: 40, 100: 20, 300: 20}
@@ -111,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small form; writes nothing")
     parser.add_argument("--repetitions", type=int)
-    parser.add_argument("--continue", action="store_true", dest="continues", help="keep what search.json has")
+    parser.add_argument("--into", type=Path, help="write the scores to this file, and no page; continue what it has")
+    parser.add_argument("--join", type=Path, nargs="+", help="make search.json and search.md of such files")
     parser.add_argument("--budgets", type=int, nargs="+", help="numbers of trials")
     parser.add_argument("--batch-size", type=int, help="trials of a generation, for trying; writes nothing")
     parser.add_argument(
@@ -122,61 +100,58 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = _parser().parse_args()
+    if arguments.join:
+        document = _joined([json.loads(path.read_text()) for path in arguments.join])
+        Path(__file__).with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+        Path(__file__).with_suffix(".md").write_text(markdown(document))
+        return
     repetitions = {12: 2} if arguments.quick else REPETITIONS
     repetitions = {budget: repetitions.get(budget, 20) for budget in arguments.budgets or repetitions}
     if arguments.repetitions:
         repetitions = dict.fromkeys(repetitions, arguments.repetitions)
-    writes = not arguments.quick and not arguments.batch_size
     samplers.silence_optuna()
     torch.set_num_threads(1)
     document = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **surroundings(), "repetitions": repetitions}
     with tempfile.TemporaryDirectory() as directory, quiet():
         problems = _problems(Path(directory))
         names = arguments.problems or (["wine"] if arguments.quick else list(problems))
-        document["scores"] = {name: {kind: {} for kind, _, _ in KINDS} for name in names}
-        if arguments.continues:
-            earlier = json.loads(Path(__file__).with_suffix(".json").read_text())
-            document |= {"least_of_2000": earlier.get("least_of_2000", {})}
-            document["scores"] |= {
-                name: {kind: {} for kind, _, _ in KINDS} | scores for name, scores in earlier["scores"].items()
-            }
+        document["scores"] = {name: {sampler: {} for sampler in SAMPLERS} for name in names}
+        if arguments.into and arguments.into.exists():
+            document["scores"] |= _joined([document, json.loads(arguments.into.read_text())])["scores"]
         # a random search continues the shorter one: its trials do not depend on the number of trials
         random = {name: Searches("random", max(repetitions.values())) for name in names}
-        for (budget, count), name in product(sorted(repetitions.items()), names):
-            for kind, sampler, seeds in KINDS:
-                cells = document["scores"][name][kind]
-                if "again" in cells.get(str(budget), {}) or (seeds > 1 and budget > MAX_TRIALS_OF_SEVERAL_SEEDS):
-                    continue
-                started = time.process_time()
-                size = count if seeds == 1 else min(count, REPETITIONS_OF_SEVERAL_SEEDS)
-                searches = random[name].first(size) if kind == "random" else Searches(sampler, size, seeds)
+        for (budget, count), name, sampler in product(sorted(repetitions.items()), names, SAMPLERS):
+            cells = document["scores"][name][sampler]
+            started = time.process_time()
+            searches = random[name].first(count) if sampler == "random" else Searches(sampler, count)
+            is_known = str(budget) in cells
+            if sampler == "random" or not is_known:
                 searches.extend(problems[name], budget, arguments.batch_size)
-                scores = cells[str(budget)] = _scores(problems[name], searches)
-                means = ", ".join(f"{score} {statistics.fmean(values):.5f}" for score, values in scores.items())
-                spent = time.process_time() - started
-                print(f"{name}, {kind}, {budget} trials: {means}, {spent:.0f} s of CPU", flush=True)
-            if writes:  # after each, since the whole takes an hour on a busy machine
-                _write(document)
-        if writes:
-            _add_least_losses(document, problems if arguments.continues else names, problems)
-            _write(document)
+            if is_known:
+                continue
+            scores = cells[str(budget)] = _scores(problems[name], searches)
+            means = ", ".join(f"{score} {statistics.fmean(values):.5f}" for score, values in scores.items())
+            spent = time.process_time() - started
+            print(f"{name}, {sampler}, {budget} trials: {means}, {spent:.0f} s of CPU", flush=True)
+            if arguments.into:  # after each, since the whole takes an hour on a busy machine
+                arguments.into.write_text(json.dumps(document, indent=2) + "\n")
     print(markdown(document))
+    if not arguments.quick and not arguments.batch_size and not arguments.into:
+        Path(__file__).with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+        Path(__file__).with_suffix(".md").write_text(markdown(document))
 
 
-def _add_least_losses(document: dict[str, Any], names: Iterable[str], problems: dict[str, dict[str, Any]]) -> None:
-    """The least `val/loss` of 2,000 random trials, of the problems that have none yet."""
-    least_losses = document.setdefault("least_of_2000", {})
-    for name in names:
-        if name not in least_losses:
-            searches = Searches("random", 1)
-            searches.extend(problems[name], 2000, 2000)
-            least_losses[name] = searches.studies[0].best_value
+def _joined(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Scores of several problems that were measured by processes of their own.
 
-
-def _write(document: dict[str, Any]) -> None:
-    path = Path(__file__)
-    path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    path.with_suffix(".md").write_text(markdown(document))
+    Raises:
+        SystemExit: they were measured with different code.
+    """
+    commits = {str(document["git_commit"]) for document in documents}
+    if len(commits) > 1:
+        raise SystemExit(f"the scores are of several commits: {', '.join(sorted(commits))}; measure them anew with one")
+    scores = {name: kinds for document in documents for name, kinds in document["scores"].items()}
+    return documents[0] | {"scores": {name: scores[name] for name in PROBLEMS if name in scores}}
 
 
 def _problems(directory: Path) -> dict[str, dict[str, Any]]:
@@ -202,8 +177,8 @@ def _problems(directory: Path) -> dict[str, dict[str, Any]]:
 class Searches:
     """The searches of all repetitions with one sampler, which train together."""
 
-    def __init__(self, sampler: str, repetitions: int, seeds: int = 1) -> None:
-        self.sampler, self.seeds = sampler, seeds
+    def __init__(self, sampler: str, repetitions: int) -> None:
+        self.sampler = sampler
         self.studies = [optuna.create_study(direction="minimize") for _ in range(repetitions)]
         self.done = 0  # trials of each search
         self.space = search_space.read(OverridesParser.create().parse_overrides(list(SPACE)))
@@ -219,11 +194,9 @@ class Searches:
         while self.done < budget:
             count = min(batch, budget - self.done)
             trials = [trial for seed in range(len(self.studies)) for trial in self._ask(seed, batch, count)]
-            runs = [_config(problem, trial.params, seed) for trial in trials for seed in range(self.seeds)]
-            measured = iter(_measured(runs))
-            for number, trial in enumerate(trials):
+            values = _measured([_config(problem, trial.params, 0) for trial in trials])
+            for number, (trial, value) in enumerate(zip(trials, values, strict=True)):
                 study = self.studies[number // count]
-                value = statistics.fmean(next(measured)[0] for _ in range(self.seeds))
                 if math.isfinite(value):
                     study.tell(trial, value)
                 else:
@@ -240,23 +213,21 @@ def _scores(problem: dict[str, Any], searches: Searches) -> dict[str, list[float
     """Each score of each repetition."""
     best = [best_trials(study) for study in searches.studies]
     scores: dict[str, list[float]] = {"found": [study.best_value for study in searches.studies]}
-    selected = {"again": [finalists[0] for finalists in best]}
-    if searches.seeds == 1:
-        final = iter(
-            _measured(
-                [_config(problem, t.params, seed) for finalists in best for t in finalists for seed in FINAL_SEEDS]
-            )
-        )
-        sums = [[trial.value + sum(next(final)[0] for _ in FINAL_SEEDS) for trial in finalists] for finalists in best]
-        selected["final"] = [finalists[values.index(min(values))] for finalists, values in zip(best, sums, strict=True)]
-    for kind, trials in selected.items():
+    final = iter(
+        _measured([_config(problem, t.params, seed) for finalists in best for t in finalists for seed in FINAL_SEEDS])
+    )
+    sums = [[trial.value + sum(next(final) for _ in FINAL_SEEDS) for trial in finalists] for finalists in best]
+    selected = {
+        "again": [finalists[0] for finalists in best],
+        "final": [finalists[values.index(min(values))] for finalists, values in zip(best, sums, strict=True)],
+    }
+    for score, trials in selected.items():
         outcomes = _measured([_config(problem, trial.params, seed) for trial in trials for seed in CHECKED_SEEDS])
-        worst = max(value for value, _ in outcomes if math.isfinite(value))
+        worst = max(value for value in outcomes if math.isfinite(value))
         count = len(CHECKED_SEEDS)
         runs = [outcomes[i : i + count] for i in range(0, len(outcomes), count)]
-        scores[kind] = [statistics.fmean(min(value, worst) for value, _ in finalists) for finalists in runs]
-        if not math.isnan(outcomes[0][1]):
-            scores[f"{kind}_acc"] = [statistics.fmean(accuracy for _, accuracy in finalists) for finalists in runs]
+        scores[score] = [statistics.fmean(min(value, worst) for value in values) for values in runs]
+        scores[f"{score}_diverged"] = [sum(not math.isfinite(value) for value in values) for values in runs]
     return scores
 
 
@@ -271,17 +242,15 @@ def _config(problem: dict[str, Any], params: dict[str, Any], seed: int) -> Confi
     return with_engine(checks.parse(plain))
 
 
-def _measured(configs: Sequence[Config]) -> list[tuple[float, float]]:
-    """The least `val/loss` of each run over its epochs, infinite where it diverged; and `val/acc` in that epoch, NaN in
-    a regression."""
+def _measured(configs: Sequence[Config]) -> list[float]:
+    """The least `val/loss` of each run over its epochs; infinite where it diverged."""
     data = [datasets.prepare(cfg.data) for cfg in configs]
-    outcomes = [(math.inf, 0.0)] * len(configs)
+    outcomes = [math.inf] * len(configs)
     for stack in plan(configs, data).stacks:
         module: StackModule = train_stack([configs[run] for run in stack.runs], [data[run] for run in stack.runs])
         for run, record in zip(stack.runs, module.records, strict=True):
-            best = min(record.history, key=lambda row: row["val/loss"])
             if math.isfinite(record.history[-1]["val/loss"]):
-                outcomes[run] = record.progress.best_value, best.get("val/acc", math.nan)
+                outcomes[run] = record.progress.best_value
     return outcomes
 
 
@@ -289,23 +258,15 @@ def markdown(document: dict[str, Any]) -> str:
     lines = [
         "# Search against random search",
         "",
-        f"{document['date'][:10]}, {os.cpu_count()} processors, shared with other work, on which the results do not",
-        "depend; `python benchmarks/search.py`. Means over repetitions, their difference, and the p of Wilcoxon's",
-        "signed ranks; `tpe` is the default sampler. `found` is the least `val/loss` of a search, `again` the mean of",
-        "its configuration over five other seeds, `final` that of the configuration that `hydra.sweeper.final_seeds=4`",
-        "chooses. wine, csv_diabetes and csv_anes96 had no part in the choice of the defaults.",
+        f"{document['date'][:10]}, commit {document['git_commit'][:10]}, {os.cpu_count()} processors, shared with",
+        "other work, on which the results do not depend; `python benchmarks/search.py`. Means over repetitions, their",
+        "difference, and the p of Wilcoxon's signed ranks; `tpe` is the default sampler. `found` is the least",
+        "`val/loss` of a search. It is in part a lucky one, so its configuration is trained with five other seeds:",
+        "`again` is their mean, `final` the mean for the configuration that `hydra.sweeper.final_seeds=4` chooses.",
+        "wine, csv_diabetes and csv_anes96 had no part in the choice of the defaults.",
     ]
-    if earlier := document.get("found_at_300_trials"):
-        lines += [
-            "",
-            f"The values at 300 trials were measured on {earlier['date'][:10]}, with equal samplers and seeds. The",
-            "random trials of that day were others after the first 40; at 100 they gave p = 0.29 on csv_diabetes.",
-        ]
-    if least_losses := document.get("least_of_2000"):
-        values = ", ".join(f"{name} {value:.5g}" for name, value in least_losses.items())
-        lines += ["", f"The least `val/loss` of 2,000 random trials, one search each: {values}."]
     for comparison in COMPARISONS:
-        names = [f"{kind}: {score}" for kind, score in (comparison.first, comparison.second)]
+        names = [f"{sampler}: {score}" for sampler, score in (comparison.first, comparison.second)]
         lines += [
             "",
             f"## {comparison.title}",
@@ -316,21 +277,22 @@ def markdown(document: dict[str, Any]) -> str:
         for name, scores in document["scores"].items():
             for budget in scores["random"]:
                 first, second = (
-                    scores[kind].get(budget, {}).get(score) for kind, score in (comparison.first, comparison.second)
+                    scores[sampler].get(budget, {}).get(score)
+                    for sampler, score in (comparison.first, comparison.second)
                 )
                 if first and second:
-                    lines.append(_row(name, budget, first, second, comparison.is_more_better))
+                    lines.append(_row(name, budget, first, second))
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, budget: str, first: Sequence[float], second: Sequence[float], is_more_better: bool) -> str:
+def _row(name: str, budget: str, first: Sequence[float], second: Sequence[float]) -> str:
     differences = [a - b for a, b in zip(first, second, strict=True)]
     mean, half = statistics.fmean(differences), math.nan
     if len(differences) > 1:
         error = statistics.stdev(differences) / math.sqrt(len(differences))
         half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
     p = float(stats.wilcoxon(differences).pvalue) if any(differences) else 1.0
-    better = sum(difference > 0 if is_more_better else difference < 0 for difference in differences)
+    better = sum(difference < 0 for difference in differences)
     equal = f", {differences.count(0.0)} equal" if 0.0 in differences else ""
     return (
         f"| {name} | {budget} | {statistics.fmean(first):.5g} | {statistics.fmean(second):.5g} "
