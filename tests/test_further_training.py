@@ -50,6 +50,8 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ("optimizer.schedule=plateau optimizer.patience=0 tracking.test_hits=true model.norm=batch", 2),
         ("optimizer=muon optimizer.lr=0.02 model.depth=2", 2),
         ("model.variant=backprop", None),
+        ("+trainer.precision=64 optimizer.lr=0.1", None),
+        ("optimizer=lbfgs optimizer.momentum=0 early_stopping.patience=3", None),
         ("model.variant=autograd optimizer.lr=0.5 early_stopping.patience=1 early_stopping.min_delta=0.2", None),
     ],
 )

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import tree
 from hydra import initialize_config_dir
@@ -72,6 +73,12 @@ def test_keys_in_a_zip_vary_together_and_with_every_combination_of_the_others(co
         "zip( model.width = [8, 16, 32] , seed = range(3) )",
         "zip(model.width=choice(8,16,32),seed=range(0,3))",
         "zip(model.width=logrange(8,32,3),seed=[0,1,2])",
+        "zip (model.width=[8,16,32],seed=[0,1,2])",
+        "zip=(model.width=[8,16,32],seed=[0,1,2])",
+        "zip={model.width:[8,16,32],seed:[0,1,2]}",
+        "zip=[{model.width:8,seed:0},{model.width:16,seed:1},{seed:2,model.width:32}]",
+        "hydra.sweeper.zip={model:{width:[8,16,32]},seed:[0,1,2]}",
+        "hydra.sweeper.zip='zip(model.width=[8,16,32],seed=[0,1,2])'",
     ],
 )
 def test_a_zip_reads_lists_and_every_kind_of_values(composer, text: str):
@@ -84,6 +91,98 @@ def test_lists_texts_and_choices_of_files_are_values_of_a_zip(composer):
         "model.width=[32,16] optimizer=adam name='a,b' +trainer.x=1",
         "model.width=[8] optimizer=sgd name='c=d' +trainer.x=2",
     ]
+
+
+YAML_FORMS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"params": {"model": {"width": [4, 8], "depth": "1,2"}}}, ["model.width=4,8", "model.depth=1,2"]),
+    ({"zip": {"model": {"width": [4, 8], "depth": "1,2"}}}, ["zip(model.width=[4,8],model.depth=[1,2])"]),
+    (
+        {"zip": [{"model.width": 4, "optimizer": "sgd"}, {"model.width": 8, "optimizer": "adam"}]},
+        ["zip(model.width=[4,8],optimizer=[sgd,adam])"],
+    ),
+    ({"zip": [{"model.width": 4}, {"seed": 8}]}, ["model.width=4", "seed=8"]),
+    (
+        {"params": {"seed": [1, 2]}, "skip": "seed > 1 and  # the second\nmodel.depth == 1\n"},
+        ["seed=1,2", "skip=seed>1 and model.depth==1"],
+    ),
+    ({"params": {"seed": [1, 2]}, "skip": False}, ["seed=1,2"]),
+    ({"params": {"seed": [1, 2]}, "skip": ["seed == 1", "seed == 3"]}, ["seed=1,2", 'skip=["seed==1","seed==3"]']),
+]
+
+
+@pytest.mark.parametrize(("settings", "typed"), YAML_FORMS)
+def test_each_form_of_a_sweep_in_yaml_is_one_that_is_typed(composer, settings: dict[str, Any], typed: list[str]):
+    assert texts(chosen(composer, **settings)) == texts(chosen(composer, *typed))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"params": {"model.width": "4", "8": None}}, '8 in {model.width: "4",8: null} is no key; in a file, several'),
+        ({"zip": {"model.width": "4", "8": None}}, "{model.width: [32, 64]}"),
+        ({"params": {"hydra/launcher": ["stacked", "basic"]}}, "hydra/launcher is a key of Hydra's own"),
+        ({"skip": {"model.width": 4}}, "skip={'model.width': 4} is no condition; write a text"),
+        ({"skip": 3}, "skip=3 is no condition"),
+        ({"limit": "2"}, 'hydra.sweeper.limit="2" is out of range'),
+        ({"params": [{"seed": 1}]}, "is no mapping"),
+    ],
+)
+def test_a_wrong_sweep_in_yaml_is_one_line(composer, settings: dict[str, Any], message: str):
+    with pytest.raises(UserError) as error:
+        chosen(composer, **settings)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+PAIRS = {"model.width": [4, 8], "optimizer.lr": [0.1, 0.2]}
+
+
+@pytest.mark.parametrize(
+    "zipped",
+    [
+        PAIRS,
+        "zip(model.width=[4,8],optimizer.lr=[0.1,0.2])",
+        [{"model.width": 4, "optimizer.lr": 0.1}, {"model.width": np.int64(8), "optimizer": {"lr": np.float64(0.2)}}],
+        {"model": {"width": np.array([4, 8])}, "optimizer.lr": (0.1, 0.2)},
+    ],
+)
+def test_python_has_the_same_forms_of_a_zip_and_needs_no_grid_beside_it(here, zipped: Any):
+    plan = mlpexp.sweep(zip=zipped, data="iris", dry_run=True)
+    found = [(row["model.width"], row["optimizer.lr"]) for row in plan.table]
+    assert [(int(width), float(rate)) for width, rate in found] == [(4, 0.1), (8, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"zip": zip([1], [2], strict=True)}, "give a mapping of keys to lists"),
+        ({"zip": [(1, 2)]}, "not a list with tuple in it"),
+        ({"zip": {3: [1, 2]}}, "cannot be read"),
+        ({"skip": 3}, "skip=3 is no condition"),
+        ({"limit": [1]}, "limit=[1] is out of range"),
+    ],
+)
+def test_a_wrong_choice_in_python_is_one_line(here, settings: dict[str, Any], message: str):
+    with pytest.raises(UserError) as error:
+        mlpexp.sweep({"seed": [1, 2]}, dry_run=True, **settings)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_no_run_of_a_sweep_is_written_outside_of_its_directory(train, here):
+    ended = train(["-m", "seed=1,2", "hydra.sweep.subdir=../x-${seed}"])
+    assert (ended.code, tree(here)) == (2, {})
+    assert "correct hydra.sweep.subdir" in ended.line
+    (here / "own/experiment").mkdir(parents=True)
+    for name in ("a", "b"):
+        (here / f"own/experiment/{name}.yaml").write_text(f"# @package _global_\nname: {name}\nmodel: {{width: 4}}\n")
+    common = "data=iris trainer.max_epochs=1 tracking.figures=false"
+    ended = train(f"--config-dir {here}/own -m experiment=a,b seed=1 {common}")
+    assert ended.code == 0, ended.err
+    (sweep,) = {path.parent for path in here.glob("multirun/**/results.csv")}
+    names = sorted(row["name"] for row in rows(sweep))
+    assert [name.partition("experiment=")[2] for name in names] == ["a,seed=1", "b,seed=1"]
+    assert [path.parent for path in sorted(here.glob("multirun/**/result.json"))] == [sweep / name for name in names]
 
 
 def test_several_zips_are_combined_like_keys(composer):
@@ -101,6 +200,10 @@ def test_several_zips_are_combined_like_keys(composer):
         (["zip(seed=[1,2],seed=[3,4])"], "seed is given twice in zip(seed=[1,2],seed=[3,4])"),
         (["zip(seed=[],model.width=[])"], "seed=[] names no value at all"),
         (["zip(3,4)"], "cannot be read"),
+        (["zip(seed=1,2 model.width=3,4)"], "write commas between keys, and lists of values, e.g. 'zip(model.width="),
+        (["zip=3"], "cannot be read; write e.g. 'zip(model.width="),
+        (["zip={3:[4]}"], "3 in {3: [4]} is no key"),
+        (["zip(hydra.sweep.dir=[a,b],seed=[1,2])"], "hydra.sweep.dir is a key of Hydra's own, and is the same in all"),
         (["zip(seed=[1,2]"], "cannot be read"),
         (["zip(seed=interval(0,1))"], "is an interval"),
         (["zip(seed=range(0))"], "names no value at all"),
@@ -133,8 +236,6 @@ def test_a_wrong_grid_is_one_line(composer, arguments: list[str], message: str):
 @given(st.floats(1e-9, 1e9), st.floats(2, 1e6), st.integers(2, 30))
 @settings(max_examples=30, deadline=None)
 def test_a_log_range_has_its_ends_and_equal_ratios(low: float, ratio: float, count: int):
-    import numpy as np
-
     text = sweep_syntax.with_log_range(f"optimizer.lr=logrange({low!r},{low * ratio!r},{count})")
     found = [float(value) for value in (overrides.parse(text).value_text or "").split(",")]
     np.testing.assert_allclose(found, np.geomspace(low, low * ratio, count), rtol=6e-4)
@@ -156,6 +257,8 @@ CONDITIONS = {
     "optimizer.name != 'adam'": lambda optimizer, **_: optimizer != "adam",
     "optimizer.lr < 0.05": lambda optimizer, **_: optimizer == "adam",  # whose file has a rate of its own
     "resume is null": lambda **_: True,
+    "'model.depth > 3'": lambda depth, **_: depth > 3,
+    "model.depth > 3\n  and model.width > 8  # both": lambda depth, width, **_: depth > 3 and width > 8,
     "max(model.width) > 8 or min(model.width) < 1": lambda width, **_: width > 8,
     "model.activation in [relu, tanh] and max([model.depth, 2]) == 2": lambda depth, **_: depth <= 2,
     "data.batch_size % 2 == 1": lambda **_: False,
@@ -208,6 +311,8 @@ def test_every_key_has_a_place_in_a_condition(key: str):
         "optimizer in ['adam', 'adm']": "unknown optimizer 'adm'; choose one of",
         "model.depth = 3": "cannot be read",
         "model.depth > 3 && seed > 2": "cannot be read",
+        "${model.depth} > 3": "keys stand in it without ${}",
+        "name == x": "x is no key; write a text in quotes, 'x'",
         "": "cannot be read",
         "(": "cannot be read",
         "seed": "neither true nor false",

@@ -65,12 +65,12 @@ def run(
 
 @overload
 def sweep(
-    grid: Settings,
+    grid: Settings | None = ...,
     /,
     *settings: Settings,
     data: Any = ...,
     target: str | Sequence[str] | None = ...,
-    zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = ...,
+    zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | None = ...,
     skip: str | Sequence[str] | None = ...,
     limit: int | None = ...,
     dry_run: Literal[True],
@@ -78,24 +78,24 @@ def sweep(
 ) -> "Plan": ...
 @overload
 def sweep(
-    grid: Settings,
+    grid: Settings | None = ...,
     /,
     *settings: Settings,
     data: Any = ...,
     target: str | Sequence[str] | None = ...,
-    zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = ...,
+    zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | None = ...,
     skip: str | Sequence[str] | None = ...,
     limit: int | None = ...,
     dry_run: Literal[False] = ...,
     **more: Any,
 ) -> "SweepResults": ...
 def sweep(
-    grid: Settings,
+    grid: Settings | None = None,
     /,
     *settings: Settings,
     data: Any = None,
     target: str | Sequence[str] | None = None,
-    zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    zip: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | None = None,
     skip: str | Sequence[str] | None = None,
     limit: int | None = None,
     dry_run: bool = False,
@@ -108,7 +108,8 @@ def sweep(
             `{"model.width": [[64, 32], [128]]}` two networks whose widths are lists. Or texts as on the command line
             (`"seed=range(5)"`).
         zip: keys that vary together: `{"model.width": [32, 64], "optimizer.lr": [0.1, 0.05]}` is two pairs, each
-            combined with every point of the grid. Or a list of such mappings.
+            combined with every point of the grid. Or a list of such mappings, or a list of points
+            `[{"model.width": 32, "optimizer.lr": 0.1}, {"model.width": 64, "optimizer.lr": 0.05}]`.
         skip: combinations that are left out, e.g. `"model.depth > 3 and model.width > 128"`; or a list of conditions.
         limit: train so many combinations, chosen at random, the same ones each time.
         dry_run: train nothing, and return the plan: which runs are new, done or under way, and how they are stacked.
@@ -124,7 +125,7 @@ def sweep(
         from mlpexp.api import hydra_session
         from mlpexp.api.sweep_results import SweepResults
 
-    swept = [*grid_overrides(grid), *choice_overrides(zip, skip, limit)]
+    swept = [*grid_overrides(() if grid is None else grid), *choice_overrides(zip, skip, limit)]
     common, is_dry_run = _without_dry_run(setting_overrides(*_joined(settings, data, target, more)))
     if dry_run or is_dry_run:
         return _plan(hydra_session.plan_of_sweep([*common, "dry_run=true", *swept]))

@@ -12,10 +12,10 @@ from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
-from mlpexp.config import overrides
+from mlpexp.config import overrides, sweep_syntax
 from mlpexp.config.field_types import builtin_types
 from mlpexp.config.hydra_messages import GROUPS
-from mlpexp.config.overrides import Override, spell
+from mlpexp.config.overrides import spell
 from mlpexp.config.schema import choices, field_types
 from mlpexp.runtime.errors import ConfigError
 
@@ -45,25 +45,41 @@ def grid_overrides(*grids: Settings) -> list[str]:
     return _overrides(grids, _swept)
 
 
-def choice_overrides(
-    zipped: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, skip: str | Sequence[str] | None, limit: int | None
-) -> list[str]:
+def choice_overrides(zipped: Any, skip: str | Sequence[str] | None, limit: int | None) -> list[str]:
     """`zip(...)`, `skip=...` and `limit=...` as on the command line.
+
+    Args:
+        zipped: a mapping of keys to lists, a list of such mappings, a list of points, or `zip(...)` as it is typed.
 
     Raises:
         ConfigError: a key that varies together with others has no value, or one that cannot be written.
+        UserError: a condition is no text.
     """
-    groups = [zipped] if isinstance(zipped, Mapping) else zipped or []
-    parsed_groups = [[overrides.parse(text) for text in grid_overrides(group)] for group in groups if group]
-    texts = [f"zip({','.join(_bracketed(override) for override in group)})" for group in parsed_groups]
-    texts += [f"skip={text}" for text in ([skip] if isinstance(skip, str) else skip or [])]
-    return texts if limit is None else [*texts, f"limit={limit}"]
+    if zipped is not None and not isinstance(zipped, Mapping | str | list | tuple):
+        raise ConfigError([f"zip: {_ZIP_FORMS}, not {type(zipped).__name__}"])
+    groups: list[Any] = [zipped] if isinstance(zipped, Mapping | str) else list(zipped or [])
+    if wrong := [group for group in groups if not isinstance(group, Mapping | str)]:
+        raise ConfigError([f"zip: {_ZIP_FORMS}, not a list with {type(wrong[0]).__name__} in it"])
+    if all(isinstance(group, Mapping) for group in groups):
+        flat = [{key: _plain_or_same(value) for key, value in leaves(group)} for group in groups]
+        groups = [columns] if (columns := sweep_syntax.points(flat)) else groups
+    texts = [
+        group if isinstance(group, str) else f"zip({','.join(map(sweep_syntax.bracketed, grid_overrides(group)))})"
+        for group in groups
+        if group
+    ]
+    texts += [f"skip={text}" for text in sweep_syntax.conditions(skip)]
+    return texts if limit is None else [*texts, f"limit={_single('limit', limit)}"]
 
 
-def _bracketed(override: Override) -> str:
-    """`key=1,2` as `key=[1,2]`."""
-    values = override.value_text or ""
-    return f"{override.text.removesuffix(values)}[{values}]"
+_ZIP_FORMS = "give a mapping of keys to lists, e.g. {'model.width': [32, 64], 'optimizer.lr': [0.1, 0.05]}, or several"
+
+
+def _plain_or_same(value: Any) -> Any:
+    try:
+        return plain_value(value)
+    except TypeError:  # named when it is written
+        return value
 
 
 def sweep_call(command: str) -> str:

@@ -8,6 +8,7 @@ interpolation other than `${key}`) makes Hydra compose that run, which also word
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +16,7 @@ from hydra.core.utils import env_override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlpexp.config.composed_run import UNUSUAL, Choice, ComposedRun, SharedPart
-from mlpexp.config.overrides import Override, RunSpec
+from mlpexp.config.overrides import Override, RunSpec, spell
 from mlpexp.config.plain_config import KEY, Plain, Unusual, absolute_directory, apply, log_file
 
 MAX_SHARED = 4096  # configurations that are kept for runs which share them
@@ -31,10 +32,20 @@ class Composer:
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader, self._master = loader, master
+        self.has_fixed_directory = False
         self._make_files = self._files  # one object for all runs
         self._is_group: dict[str, bool] = {}
         self._choices: dict[tuple[Override, ...], Choice | None] = {}
         self._shared: dict[tuple[tuple[Override, ...], tuple[Override, ...]], SharedPart] = {}
+
+    def fix_directory(self, sweep: Path) -> None:
+        """Compose all runs from now on for this sweep's directory, whatever their own settings make of it."""
+        self._master = copy.deepcopy(self._master)
+        with read_write(self._master), open_dict(self._master):
+            self._master.hydra.overrides.hydra.append(f"hydra.sweep.dir={spell(str(sweep))}")
+        self._choices.clear()
+        self._shared.clear()
+        self.has_fixed_directory = True
 
     def compose(self, spec: RunSpec) -> ComposedRun:
         """

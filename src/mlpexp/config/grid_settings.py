@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mlpexp.config import overrides, sweep_syntax
+from mlpexp.config.overrides import spell
 from mlpexp.config.sweep_syntax import SWEEPER
 from mlpexp.runtime.errors import ConfigError
 
@@ -41,7 +42,7 @@ class GridSettings:
         grid = cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
         bounds = {"max_batch_size": (1, "for all runs"), "limit": (1, "for all runs"), "seed": (0, "")}
         if problems := [
-            f"{SWEEPER}{key}={value} is out of range: it must be a whole number >= {least}"
+            f"{SWEEPER}{key}={spell(value)} is out of range: it must be a whole number >= {least}"
             + (f", or null {default}" if default else "")
             for key, (least, default) in bounds.items()
             if (value := getattr(grid, key)) is not None or not default

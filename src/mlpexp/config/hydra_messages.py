@@ -68,12 +68,23 @@ def hydra_sentence(error: BaseException) -> str:
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         override = overrides.parse(match[1])
         return f"'{override.text}' is a list: add -m to sweep over it{_single_value_hint(override)}"
+    if match := re.search(r"Sweeping over Hydra's configuration is not supported : '([^']+)'", text):
+        return _several_values_of_hydra(match[1])
     if isinstance(error, OmegaConfBaseException):
         return interpolation_sentence(error)
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return interpolation_sentence(cause)
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _several_values_of_hydra(text: str) -> str:
+    key = overrides.parse(text).key
+    if swept := re.fullmatch(r"hydra\.sweeper\.params\.(.+)", key):
+        return f"'{text}': type {swept[1]}=… itself, which replaces what the experiment says"
+    return (
+        f"'{text}' has several values, and a key of Hydra's own is the same in all runs of a sweep; give it one value"
+    )
 
 
 def _single_value_hint(override: overrides.Override) -> str:

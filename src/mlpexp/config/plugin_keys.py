@@ -106,7 +106,9 @@ def unknown_key(key: str, chosen: str | None = None) -> str:
     of_kind = {owner: keys for (its_kind, owner), keys in KEYS.items() if its_kind == kind}
     owners = [owner for owner, keys in of_kind.items() if top_name in keys]
     candidates = of_kind[chosen] if chosen else [candidate for keys in of_kind.values() for candidate in keys]
-    if kind == "sweeper" and top_name in _OF_GRIDS and chosen != "grid":
+    if kind == "sweeper" and top_name in _OF_GRIDS and "." in name:
+        hint = f"what is typed replaces the whole {top_name} of an experiment: {_OF_GRIDS[top_name]}"
+    elif kind == "sweeper" and top_name in _OF_GRIDS and chosen != "grid":
         hint = (
             f"{_OF_GRIDS[top_name]} chooses the runs of hydra/sweeper=grid, and a search proposes its own: leave it out"
         )

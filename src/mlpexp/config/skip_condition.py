@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from mlpexp.config import schema, user_options
+from mlpexp.config.field_types import builtin_types
 from mlpexp.config.overrides import spell
+from mlpexp.config.sweep_syntax import SKIP_EXAMPLE
 from mlpexp.config.unknown_keys import unknown_key
 from mlpexp.runtime.errors import ConfigError, UserError
 
-EXAMPLE = "'skip=model.depth>3 and model.width>128'"
 MAX_LENGTH = 10_000
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -60,25 +61,36 @@ class SkipCondition:
     """
 
     def __init__(self, text: str, added: Collection[str] = ()) -> None:
-        self.text = text
+        self.text = " ".join(text.split())
         try:
             if len(text) > MAX_LENGTH:
                 raise ValueError("it is too long")
-            self._tree = ast.parse(text.strip(), mode="eval").body
+            if "${" in text:
+                raise ValueError("keys stand in it without ${}: model.depth")
+            if not self.text:
+                raise ValueError("it is empty")
+            self._tree = ast.parse(f"(\n{text}\n)", mode="eval").body  # in brackets it may have several lines
             self._keys = frozenset([*schema.field_types(), *user_options.keys(), *added])
             names = list(_names(self._tree))
             words = {word for name in names for word in _choices(name)}
             wrong = dict(self._wrong_choices())
             unknown = [name for name in names if not self._is_key(name) and name not in (*words, *_WORDS, *wrong)]
-            problems = [*wrong.values(), *(unknown_key(name) for name in dict.fromkeys(unknown))]
+            texts = set(self._compared_with_texts())
+            problems = [
+                *wrong.values(),
+                *(
+                    f"{name} is no key; write a text in quotes, '{name}'" if name in texts else unknown_key(name)
+                    for name in dict.fromkeys(unknown)
+                ),
+            ]
         except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else str(error)
             raise UserError(
-                f"skip={text} cannot be read ({reason}); compare keys with ==, !=, <, >, in, and join comparisons with "
-                f"and, or, not, e.g. {EXAMPLE}"
+                f"skip={self.text} cannot be read ({reason}); compare keys with ==, !=, <, >, in, and join comparisons "
+                f"with and, or, not, e.g. {SKIP_EXAMPLE}"
             ) from None
         if problems:
-            raise ConfigError([f"skip={text}: {problem}" for problem in problems])
+            raise ConfigError([f"skip={self.text}: {problem}" for problem in problems])
 
     def holds(self, config: Mapping[str, Any]) -> bool:
         """
@@ -142,6 +154,14 @@ class SkipCondition:
                 return node.value
         name = ast.unparse(node)
         return _value_of_key(config, name) if self._is_key(name) else _WORDS.get(name, name)
+
+    def _compared_with_texts(self) -> Iterator[str]:
+        """The words that are compared with keys of free texts, such as `name`."""
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Compare):
+                sides = list(map(ast.unparse, [node.left, *node.comparators]))
+                if any(str in builtin_types(schema.field_types().get(side)) for side in sides):
+                    yield from (side for side in sides if side.isidentifier() and not self._is_key(side))
 
     def _wrong_choices(self) -> Iterator[tuple[str, str]]:
         """Texts that are compared with a key of fixed choices and are none of them, each with a message."""

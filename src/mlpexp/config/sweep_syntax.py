@@ -5,20 +5,26 @@ become keys of the grid sweeper. `key=logrange(0.001,1,7)` becomes the list of i
 below `hydra.sweeper`, where they reach `groups` and `values` as they are.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from hydra.errors import HydraException
+
 from mlpexp.config import overrides
+from mlpexp.config.field_types import builtin_types
+from mlpexp.config.log_range import with_log_range
 from mlpexp.config.overrides import Override, spell
+from mlpexp.config.schema import field_types
 from mlpexp.runtime.errors import ConfigError, UserError
 
 SWEEPER = "hydra.sweeper."
-MAX_COUNT = 100_000
+SKIP_EXAMPLE = "'skip=model.depth>3 and model.width>128'"
 ZIP_EXAMPLE = "'zip(model.width=[32,64],optimizer.lr=[0.1,0.05])'"
 _KEY = re.compile(r"\s*\+{0,2}[A-Za-z_][\w./@-]*\s*=(?!=)", re.ASCII)
-_LOG_RANGE = re.compile(r"\s*logrange\(([^,()]+),([^,()]+),([^,()]+)\)\s*", re.ASCII)
+_ZIP = re.compile(r"\s*\+{0,2}zip\s*=?\s*(?=\()", re.IGNORECASE)
+_CHOOSING = tuple(f"{SWEEPER}{name}" for name in ("zip", "skip", "limit"))
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -31,10 +37,13 @@ def for_hydra(arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
     rewritten: list[str] = []
     zips: list[str] = []
     skips: list[str] = []
-    for text in arguments:
+    for typed in arguments:
+        match = _ZIP.match(typed)
+        text = f"zip{typed[match.end() :]}" if match else typed
         override = overrides.parse(text)
-        name, value = "zip" if text.startswith("zip(") else override.key, override.value_text
-        if text.startswith("-") or (value is None and name != "zip"):
+        name, value = "zip" if match else override.key, override.value_text
+        name = name.removeprefix(SWEEPER) if name in _CHOOSING else name
+        if text.startswith("-") or override.kind == "delete" or (value is None and name != "zip"):
             rewritten.append(text)
             continue
         if name in ("zip", "skip", "limit") and not is_sweep:
@@ -42,10 +51,12 @@ def for_hydra(arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
         if name in ("zip", "skip") and value == "null":  # without that of an experiment
             rewritten.append(f"{SWEEPER}{name}=null")
         elif name == "zip":
-            zipped(text)  # an error names what was typed
-            zips.append(text)
+            texts = [text] if match else [f"zip({','.join(map(bracketed, group))})" for group in groups(_read(text))]
+            for one_group in texts:
+                zipped(one_group)  # an error names what was typed
+            zips += texts
         elif name == "skip":
-            skips.append(value or "")
+            skips += conditions(_unquoted(value or ""))
         elif name == "limit":
             rewritten.append(f"{SWEEPER}limit={value}")
         else:
@@ -59,14 +70,74 @@ def groups(zips: Any) -> list[list[str]]:
     """The overrides of each group of keys that vary together: `[["model.width=32,64", "optimizer.lr=0.1,0.05"]]`.
 
     Args:
-        zips: a mapping of keys to lists, a list of such mappings, or a text of one or several `zip(...)`.
+        zips: a mapping of keys to lists, a list of such mappings, or a text of one or several `zip(...)`. Also a list
+            of points, each a mapping of the same keys to one value.
 
     Raises:
         UserError: it is something else.
     """
     if isinstance(zips, str):
         return [zipped(text) for text in (_split(zips) if zips.count("zip(") > 1 else [zips])]
-    return [zipped(group) for group in (zips if isinstance(zips, list) else [] if zips is None else [zips])]
+    listed = zips if isinstance(zips, list) else [] if zips is None else [zips]
+    columns = points(listed)
+    return [zipped(group) for group in ([columns] if columns else listed)]
+
+
+def points(listed: list[Any]) -> dict[str, list[Any]] | None:
+    """The values of each key, where the same keys have one value in each of several mappings."""
+    if len(listed) < 2 or not all(isinstance(point, Mapping) and point for point in listed):
+        return None
+    flat = [leaves(point) for point in listed]
+    if any(point.keys() != flat[0].keys() for point in flat):
+        return None
+    if any(isinstance(value, list) or _is_sweep(value) for point in flat for value in point.values()):
+        return None
+    return {key: [point[key] for point in flat] for key in flat[0]}
+
+
+def _is_sweep(value: Any) -> bool:
+    return isinstance(value, str) and ("," in value or value.endswith(")"))
+
+
+def leaves(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by dotted keys; a mapping stays whole where it is a key's value.
+
+    Raises:
+        UserError: a name is no text.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if not _KEY.fullmatch(f"{key}="):
+            raise UserError(
+                f"{key} in {spell(dict(settings))} is no key; in a file, several values in {{…}} are a list, e.g. "
+                "{model.width: [32, 64]}"
+            )
+        if isinstance(value, Mapping) and value and not _holds_a_mapping(key):
+            flat |= leaves(value, f"{key}.")
+        else:
+            flat[key] = value
+    return flat
+
+
+def _holds_a_mapping(key: str) -> bool:
+    types = field_types()
+    return (key := key.lstrip("+")) in types and dict in builtin_types(types[key])
+
+
+def conditions(skip: Any) -> list[str]:
+    """The conditions of `skip`: a text, or a list of texts.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if skip is None:
+        return []
+    texts = skip if isinstance(skip, list | tuple) else [skip]
+    texts = [str(text).lower() if isinstance(text, bool) else text for text in texts]
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise UserError(f"skip={wrong[0]} is no condition; write a text, e.g. 'model.depth > 3 and model.width > 128'")
+    return texts
 
 
 def zipped(group: Any) -> list[str]:
@@ -76,7 +147,7 @@ def zipped(group: Any) -> list[str]:
         UserError: it is neither a mapping nor such a text.
     """
     if isinstance(group, Mapping):
-        return [f"{key}={values(key, value)}" for key, value in group.items()]
+        return [f"{key}={values(key, value)}" for key, value in leaves(group).items()]
     text = str(group).strip().removeprefix("zip")
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1]
@@ -115,58 +186,31 @@ def values(key: str, value: Any) -> str:
     return spell(value)
 
 
-def with_log_range(text: str) -> str:
-    """An override whose value may be `logrange(low,high,count)`, with the values of that range.
-
-    They are evenly spaced by their logarithms, both ends included; whole numbers where both ends are, otherwise with
-    four significant digits.
+def _read(text: str) -> Any:
+    """The value of `zip={model.width:[32,64]}`.
 
     Raises:
-        UserError: the range is wrong.
+        UserError: it cannot be read.
     """
-    override = overrides.parse(text)
-    value = override.value_text or ""
-    if "logrange(" not in value or value.strip()[0] in "'\"":
-        return text
-    if match := _LOG_RANGE.fullmatch(value):
-        low, high, count = (part.strip() for part in match.groups())
-        try:
-            ends, number = (float(low), float(high)), int(count)
-        except ValueError:
-            ends, number = (math.nan, math.nan), 0
-        if problem := _range_problem(low, high, ends, number):
-            raise UserError(f"{text}: {problem}, e.g. optimizer.lr=logrange(0.001,1,7)")
-        spaced = _log_spaced(low, high, number)
-        if len(set(spaced)) < number:
-            raise UserError(
-                f"{text} has fewer than {number} different values (whole numbers, or four digits); ask for less"
-            )
-        return f"{text.removesuffix(value)}{','.join(spaced)}"
-    raise UserError(
-        f"{text} cannot be read; write logrange(LOW,HIGH,COUNT) alone, e.g. optimizer.lr=logrange(0.001,1,7)"
-    )
+    try:
+        return overrides.parse(text).value
+    except (ValueError, HydraException):
+        raise UserError(f"{text} cannot be read; write e.g. {ZIP_EXAMPLE}") from None
 
 
-def _range_problem(low: str, high: str, ends: tuple[float, float], count: int) -> str | None:
-    """What is wrong with the three numbers of a `logrange`; None if nothing is."""
-    if any(math.isnan(end) for end in ends):
-        return f"{low} and {high} are its ends and must be numbers, and COUNT a whole one"
-    if wrong := [text for text, end in zip((low, high), ends, strict=True) if not 0 < end < math.inf]:
-        return (
-            f"both ends must be finite and larger than 0, because the logarithms are evenly spaced; {wrong[0]} is not"
-        )
-    if ends[0] == ends[1]:
-        return f"its ends must differ, and both are {low}"
-    if not 2 <= count <= MAX_COUNT:
-        return f"COUNT must be from 2 to {MAX_COUNT:,}, and is {count}"
-    return None
+def _unquoted(text: str) -> Any:
+    """The conditions in `'model.depth>3'` and `["model.depth>3","seed==1"]`; any other text unchanged."""
+    if text[:1] in ("'", '"', "["):
+        with suppress(ValueError, HydraException):
+            read = overrides.parse(f"skip={text}").value
+            return read if isinstance(read, str) or all(isinstance(item, str) for item in read) else text
+    return text
 
 
-def _log_spaced(low: str, high: str, count: int) -> list[str]:
-    start, ratio = float(low), float(high) / float(low)
-    inner = [start * ratio ** (i / (count - 1)) for i in range(1, count - 1)]
-    is_whole = all(re.fullmatch(r"\d+", end, re.ASCII) for end in (low, high))
-    return [low, *(str(round(x)) if is_whole else str(float(f"{x:.4g}")) for x in inner), high]
+def bracketed(text: str) -> str:
+    """`key=1,2` as `key=[1,2]`."""
+    values = overrides.parse(text).value_text or ""
+    return f"{text.removesuffix(values)}[{values}]"
 
 
 def _parse(part: str) -> Override:

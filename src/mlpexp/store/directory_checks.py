@@ -1,6 +1,7 @@
 """Checks of a directory before a sweep or a run is written there."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from mlpexp.runtime.errors import UserError
@@ -36,6 +37,19 @@ def check_sweep_directory(directory: Path) -> None:
             raise UserError(
                 f"{directory} is not empty and holds no sweep; choose another name=… (nothing in it was changed)"
             )
+
+
+def outside_of(sweep: Path, places: Iterable[str]) -> str | None:
+    """The first of the directories of a sweep's runs that is outside of the sweep's; None if there is none."""
+    base = os.path.normpath(sweep)
+    inside = f"{base}{os.sep}"
+    for place in places:  # texts, because there may be a hundred thousand
+        if place.startswith(inside) and f"{os.sep}.." not in place:
+            continue
+        path = os.path.normpath(place)
+        if path != base and not path.startswith(inside):
+            return path
+    return None
 
 
 def check_unused(directory: Path, *, under_way: bool = False) -> None:

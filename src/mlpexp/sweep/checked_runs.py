@@ -18,6 +18,7 @@ from mlpexp.config.overrides import RunSpec, shell_word
 from mlpexp.config.plain_config import Plain
 from mlpexp.config.schema import Config
 from mlpexp.runtime.errors import ConfigError, UserError
+from mlpexp.store.directory_checks import outside_of
 from mlpexp.sweep.jobs import Job
 from mlpexp.tracking.trackers import NONE
 from mlpexp.training.engine_choice import with_engine
@@ -28,11 +29,17 @@ MAX_REFUSED = 8  # runs that Hydra refuses: a tenth of a second each, and rarely
 
 
 def check(
-    composer: Composer, specs: Sequence[RunSpec], *, alone: bool = False, earlier_engine: str | None = None
+    composer: Composer,
+    specs: Sequence[RunSpec],
+    *,
+    directory: Path | None = None,
+    alone: bool = False,
+    earlier_engine: str | None = None,
 ) -> list[Job]:
     """Compose and check every run, and choose its engine.
 
     Args:
+        directory: of the sweep, where all runs have their directories.
         alone: whether every run trains alone.
         earlier_engine: of this sweep's first start, see `engine_choice.with_engine`.
 
@@ -69,6 +76,12 @@ def check(
             refused += 1
             if refused == MAX_REFUSED:
                 break
+    place = None if directory is None else outside_of(directory, (job.output_dir for job in jobs))
+    if directory is not None and place is not None:
+        if not composer.has_fixed_directory:  # a swept experiment has a name of its own, say
+            composer.fix_directory(directory)
+            return check(composer, specs, directory=directory, alone=alone, earlier_engine=earlier_engine)
+        problems[f"a run would be written to {place}, outside of {directory}; correct hydra.sweep.subdir"] += 1
     problems.update(_missing_devices(job.config for job in jobs))
     problems.update(_several_trackers(jobs) or _shared_directories(jobs))
     if problems:

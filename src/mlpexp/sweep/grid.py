@@ -1,7 +1,7 @@
 """The runs of a grid: all combinations of the listed values, without the skipped ones, or a random part of them."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import hydra.core.override_parser.types as hydra_types
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from mlpexp.config import overrides, sweep_syntax
@@ -17,7 +17,7 @@ from mlpexp.config.compose import Composer
 from mlpexp.config.grid_settings import GridSettings
 from mlpexp.config.overrides import Override, RunSpec
 from mlpexp.config.skip_condition import SkipCondition
-from mlpexp.config.sweep_syntax import SWEEPER
+from mlpexp.config.sweep_syntax import SWEEPER, ZIP_EXAMPLE
 from mlpexp.runtime.errors import UserError
 
 DEFAULT_MAX_RUNS = 100_000
@@ -46,8 +46,9 @@ class Grid:
             """Overrides by key; the last one of each key."""
             return {override.get_key_element(): override for override in parser.parse_overrides(list(texts))}
 
-        groups = [parsed(texts) for texts in sweep_syntax.groups(settings.zip)]
+        groups = [_parsed_group(parsed, texts) for texts in sweep_syntax.groups(settings.zip)]
         ungrouped = parsed([*params_texts(settings.params), *arguments])
+        _refuse_hydra_keys([*groups, ungrouped])
         _check_groups(groups, ungrouped)
         self._counts = [_same_count(group) for group in groups] + [_count(override) for override in ungrouped.values()]
         self._axes = [*(list(group.values()) for group in groups), *([override] for override in ungrouped.values())]
@@ -90,7 +91,7 @@ def expand(settings: GridSettings, arguments: Sequence[str], composer: Composer,
         UserError: the grid is wrong or too large, or no run is left.
     """
     grid = Grid(settings, arguments, composer.loader)
-    texts = list(map(str, [settings.skip] if isinstance(settings.skip, str) else settings.skip or []))
+    texts = sweep_syntax.conditions(settings.skip)
     conditions = [SkipCondition(text, grid.keys) for text in texts]
     limit = grid.size if settings.limit is None else min(settings.limit, grid.size)
     if conditions and settings.limit is None and grid.size > MAX_EXAMINED:
@@ -134,7 +135,8 @@ def params_texts(params: object) -> list[str]:
     """
     if params is not None and not isinstance(params, Mapping):
         raise UserError(f"hydra.sweeper.params={params} is no mapping; type its keys as overrides, e.g. seed=1,2")
-    return [f"{key}={sweep_syntax.values(key, value)}" for key, value in (params or {}).items()]
+    listed = sweep_syntax.leaves(params or {})
+    return [f"{key}={sweep_syntax.values(key, value)}" for key, value in listed.items()]
 
 
 def _check_number(total: int, max_runs: int | None) -> None:
@@ -166,6 +168,25 @@ def _is_skipped(spec: RunSpec, conditions: Sequence[SkipCondition], composer: Co
     except (HydraException, OmegaConfBaseException, ValueError):
         return False  # the check of all runs says why
     return any(condition.holds(config) for condition in conditions)
+
+
+def _parsed_group(
+    parsed: Callable[[Sequence[str]], dict[str, hydra_types.Override]], texts: Sequence[str]
+) -> dict[str, hydra_types.Override]:
+    """The overrides of a zip, with advice that shows one where they cannot be read."""
+    try:
+        return parsed(texts)
+    except OverrideParseException:
+        raise UserError(
+            f"zip({','.join(texts)}) cannot be read; write commas between keys, and lists of values, e.g. {ZIP_EXAMPLE}"
+        ) from None
+
+
+def _refuse_hydra_keys(groups: Iterable[Mapping[str, hydra_types.Override]]) -> None:
+    """Raises `UserError`: a key of Hydra's own has values; runs of one sweep share directory, sweeper and launcher."""
+    for key in (key for group in groups for key in group):
+        if key.partition(".")[0].partition("/")[0] == "hydra":
+            raise UserError(f"{key} is a key of Hydra's own, and is the same in all runs of a sweep; give it one value")
 
 
 def _check_groups(groups: Sequence[Mapping[str, Any]], ungrouped: Mapping[str, Any]) -> None:

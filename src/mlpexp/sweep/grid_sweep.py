@@ -45,7 +45,10 @@ def sweep_grid(
     """
     refuse_other_application(config, "hydra/sweeper=grid")
     plugin_keys.check("sweeper", "grid", settings)
-    grid = GridSettings.read(settings, config.hydra.overrides.hydra)
+    plain: Any = OmegaConf.to_container(
+        config.hydra.sweeper
+    )  # not resolved: the keys of a condition are those of a run
+    grid = GridSettings.read({**settings, "skip": plain.get("skip")}, config.hydra.overrides.hydra)
     sweep = getattr(launcher, "sweep", None)
     sweep = sweep if isinstance(sweep, Sweep) else None  # of another launcher
     composer = sweep.composer if sweep else Composer(context.config_loader, config)
@@ -54,7 +57,7 @@ def sweep_grid(
         say(sentence)
     if sweep is None:
         return _launch_elsewhere(specs, grid.max_batch_size, composer, config, launcher)
-    runs = check(sweep.composer, specs, earlier_engine=engine_of(sweep.directory))
+    runs = check(sweep.composer, specs, directory=sweep.directory, earlier_engine=engine_of(sweep.directory))
     _check_grid(runs, sweep.settings)
     if any(run.config.dry_run for run in runs):
         dry_run = _dry_run(sweep, runs)

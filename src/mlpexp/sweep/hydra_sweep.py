@@ -84,7 +84,7 @@ class Sweep:
             Interrupted: stopped by a signal.
             StorageError: the disk is full or broken.
         """
-        runs = check(self.composer, specs, earlier_engine=engine_of(self.directory))
+        runs = check(self.composer, specs, directory=self.directory, earlier_engine=engine_of(self.directory))
         survey = self.survey(runs, same_study=False)
         self.set_up(survey)
         self._backend = backend

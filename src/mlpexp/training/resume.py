@@ -162,7 +162,12 @@ def proposed_epochs(cfg: Config, result: run_directory.Result) -> int | None:
 
 
 def record_epochs(directory: Path, max_epochs: int) -> None:
-    """Set `trainer.max_epochs` in the run's recorded configuration."""
+    """Set `trainer.max_epochs` in the run's recorded configuration, and in its best checkpoint, which may stay."""
+    best = directory / file_names.BEST
+    if best.exists():
+        loaded = checkpoint_files.load(best)
+        loaded["hyper_parameters"]["config"]["trainer"]["max_epochs"] = max_epochs
+        checkpoint_files.save(best, checkpoint_files.to_bytes(loaded))
     plain = _read_configuration(directory)
     if plain is not None:
         OmegaConf.update(plain, "trainer.max_epochs", max_epochs)

@@ -113,6 +113,8 @@ class _Run:
             raise
         self._open()
         last = self.directory / file_names.LAST if self.continued else None
+        if last is not None:  # Lightning loads a checkpoint before it converts the module, which would round float64
+            trainer.precision_plugin.convert_module(self.module)
         fit_started = time.perf_counter()
         fit_s = math.nan
         recorder = self.recorder
