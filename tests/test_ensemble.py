@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,16 @@ def test_greedy_selection_picks_what_lowers_the_loss_of_all_picks_most():
     assert len(chosen) > 1
 
 
+def test_equal_networks_and_further_picks_of_the_same_one_do_not_enlarge_a_greedy_ensemble():
+    rng = np.random.default_rng(0)
+    best = rng.uniform(0.5, 1, 97)
+    outputs = np.stack([best, best * (1 - 1e-16), 0.5 * best, best])
+    assert greedy_selection.select(outputs, greedy_selection.log_loss, 40) == [0]
+    true = rng.normal(size=97)
+    values = np.stack([true + 0.1, true + 0.1, true + 3.3])
+    assert greedy_selection.select(values, greedy_selection.squared_error(true), 40) == [0]
+
+
 def test_greedy_selection_prefers_two_networks_that_complement_each_other():
     good, left, right = np.full(40, 0.5), np.r_[np.full(20, 0.9), np.full(20, 0.2)], np.r_[[0.2] * 20, [0.9] * 20]
     chosen = greedy_selection.select(np.stack([good, left, right]), greedy_selection.log_loss, 10)
@@ -247,6 +258,27 @@ def test_what_cannot_be_is_refused_in_one_line_and_writes_nothing(sweeps, monkey
     assert outcome.code == 2
     assert line in outcome.lines[-1]
     assert tree(sweeps) == before
+
+
+@pytest.mark.parametrize("halving", ["", " halving.rungs=[1]"])
+def test_the_terminal_says_which_runs_cannot_be_members_and_fits_80_columns(here, monkeypatch, halving):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = f"data=iris model.width=3 model.activation=relu optimizer.lr=1e-9,0.1,1e30 seed=0,1 {QUIET}{halving}"
+    assert run_script("train.py", ["-m", "name=s", "trainer.max_epochs=3", *words.split()]).code == 0
+    status = {row["name"]: row["status"] for row in rows(here / "multirun/s/results.csv")}
+    found = evaluate("multirun/s", "--ensemble", "all")
+    expected = {name for name, value in status.items() if value in ("ok", "chance")}
+    members = rows(here / "multirun/s/evaluation-ensemble-all/members.csv")[1:]
+    assert {row["network"] for row in members} == expected
+    counts = Counter(status.values())
+    assert set(counts) == {"ok", "chance", "diverged", *(["stopped"] if halving else [])}
+    assert f"{6 - len(expected)} of 6 runs cannot be members: " in found.out
+    for name, text in (("stopped", "stopped early"), ("diverged", "diverged")):
+        assert (f"{counts[name]} {text}" in found.out) == (name in counts)
+    assert f"no better than guessing: {counts['chance']} of {len(expected)} members" in found.out
+    table = found.out.partition("95 % intervals")[0]
+    assert "calibration" in table
+    assert all(len(line) <= 80 for line in table.splitlines())
 
 
 def test_a_single_run_is_no_sweep(finished):

@@ -285,8 +285,17 @@ def test_gradcheck_knows_the_loss(more):
     assert "gradients agree" in ended.out
 
 
-def test_several_losses_are_ranked_by_what_can_be_compared(train, here):
-    settings = "data=diabetes loss.name=mse,mae trainer.max_epochs=2"
+POWER_LOSS = """
+from mlpexp.extend import loss
+@loss(task="regression")
+def power(outputs, targets, *, exponent: float = 2.0): return (outputs - targets).abs().pow(exponent).mean(-1)
+"""
+
+
+@pytest.mark.parametrize("losses", ["loss.name=mse,mae", "plugins=[own.py] loss.name=power loss.options.exponent=2,3"])
+def test_several_losses_are_ranked_by_what_can_be_compared(train, here, losses):
+    (here / "own.py").write_text(POWER_LOSS)
+    settings = f"data=diabetes {losses} optimizer.lr=0.01 trainer.max_epochs=2"
     ended = train(f"-m {settings} name=s")
     assert "by val/rmse" in ended.out
     report = run_script("report.py", ["multirun/s"])

@@ -12,8 +12,6 @@ from mlpexp.analysis.statistics import Estimate, mean_and_half
 from mlpexp.analysis.sweep_table import SweepTable
 from mlpexp.nn.metric_columns import headline, higher_is_better
 
-UNCOMPARABLE = ("loss.name", "loss.delta")  # keys whose values have losses that cannot be compared
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
@@ -56,6 +54,11 @@ class Ranking:
         )
 
 
+def is_loss_key(key: str) -> bool:
+    """Whether values of the loss of runs that differ in this key cannot be compared."""
+    return key in ("loss.name", "loss.delta") or key.startswith("loss.options")  # of a user-defined loss
+
+
 def best_first(values: np.ndarray, metric: str) -> np.ndarray:
     """Numbers by which values of a metric such as `val/acc` are sorted: the best first, NaN last."""
     return -values if higher_is_better(metric) else values
@@ -66,7 +69,7 @@ def usual_metric(table: SweepTable, monitor: str) -> str:
 
     Where several losses were minimised their values cannot be compared; accuracy decides then, or RMSE.
     """
-    is_loss_swept = any(key.name in UNCOMPARABLE and len(key.levels) > 1 for key in table.factors)
+    is_loss_swept = any(is_loss_key(key.name) and len(key.levels) > 1 for key in table.factors)
     return f"val/{headline(table.values)}" if is_loss_swept and monitor == "val/loss" else monitor
 
 

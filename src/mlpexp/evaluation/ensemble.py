@@ -139,7 +139,8 @@ def load(sweep: Path, choice: Choice) -> Ensemble:
         UserError: there are too few runs, they differ in data, target or preprocessing, or a checkpoint is unusable.
     """
     candidates = ensemble_members.find(sweep, choice)
-    limit, remarks = len(candidates.names) if choice.count is None else choice.count, list[str]()
+    limit = len(candidates.names) if choice.count is None else choice.count
+    remarks = [candidates.left_out] if candidates.left_out else []
     if choice.by == "greedy":
         limit = MAX_CANDIDATES
         if len(candidates.names) > limit:
@@ -156,6 +157,8 @@ def load(sweep: Path, choice: Choice) -> Ensemble:
             raise UserError(f"greedy selection needs the data of {sweep}, which is not available or has changed")
         picks = Counter(_greedy(stacks, *validation, choice.count))  # in the order of the first picks
         stacks = chosen_stacks(stacks, list(picks))
+    if guessing := [names[index] for index in picks if candidates.is_chance[index]]:
+        remarks.append(f"no better than guessing: {len(guessing):,} of {len(picks):,} members, e.g. {guessing[0]}")
     first_stack = next(stack for stack in stacks if 0 in stack.runs)
     return Ensemble(
         sweep=sweep,

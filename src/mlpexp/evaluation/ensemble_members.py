@@ -20,6 +20,7 @@ from mlpexp.store.results_table import typed
 
 By = Literal["best", "greedy", "seeds"]
 MAX_LISTED = 10
+LEFT_OUT = {"stopped": "stopped early", "diverged": "diverged", "failed": "failed", "unfinished": "unfinished"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class Candidates:
     metric: the validation metric that orders them, e.g. `val/loss`.
     values: of this metric, R.
     recorded: validation metric -> its recorded values, R.
+    is_chance: whether each is no better than guessing, R.
+    left_out: how many of the runs that were admitted cannot be members, and why; None where all can.
     configuration: with `seeds`, a description of the one that was chosen.
     """
 
@@ -54,6 +57,8 @@ class Candidates:
     metric: str
     values: list[float]
     recorded: dict[str, list[float]]
+    is_chance: list[bool]
+    left_out: str | None
     configuration: str | None = None
 
 
@@ -69,9 +74,11 @@ def find(sweep: Path, choice: Choice) -> Candidates:
         raise UserError(f"{sweep} is a single run; an ensemble needs a sweep's directory, e.g. multirun/NAME")
     analysis = analyse(sweep)
     table, metric = analysis.study, analysis.ranking.by
-    allowed = table.counted & np.isfinite(table.values[metric]) & _where(analysis, choice.where)
+    admitted = _where(analysis, choice.where)
     if choice.names is not None:
-        allowed &= np.array([name in choice.names for name in table.names], dtype=bool)
+        admitted &= np.array([name in choice.names for name in table.names], dtype=bool)
+    allowed = admitted & table.counted & np.isfinite(table.values[metric])
+    left_out = _left_out(analysis, admitted)
     description = None
     if choice.by == "seeds" and allowed.any():
         configurations = set(table.configuration[allowed].tolist())
@@ -84,8 +91,10 @@ def find(sweep: Path, choice: Choice) -> Candidates:
         conditions = f" with {' '.join(choice.where)}" if choice.where else ""
         origin = f" of the best configuration ({description})" if description else ""
         advice = f"give --ensemble {len(order)} or fewer, or all" if order else "train further runs, or choose others"
+        others = f" ({left_out})" if left_out else ""
         raise UserError(
-            f"{sweep} has {len(order):,} run{'s' * (len(order) != 1)} with finite numbers{conditions}{origin}; {advice}"
+            f"{sweep} has {len(order):,} run{'s' * (len(order) != 1)} with finite numbers{conditions}{origin}{others}; "
+            f"{advice}"
         )
     recorded = {name: values[order].tolist() for name, values in table.values.items() if name.startswith("val/")}
     return Candidates(
@@ -93,8 +102,23 @@ def find(sweep: Path, choice: Choice) -> Candidates:
         metric=metric,
         values=table.values[metric][order].tolist(),
         recorded=recorded,
+        is_chance=(table.status[order] == "chance").tolist(),
+        left_out=left_out,
         configuration=description,
     )
+
+
+def _left_out(analysis: Analysis, admitted: np.ndarray) -> str | None:
+    """E.g. `5 of 12 runs cannot be members: 4 stopped early, 1 diverged`."""
+    table = analysis.study
+    masks = {text: analysis.problems[name] for name, text in LEFT_OUT.items()}
+    masks["the same training as others"] = table.finite & ~table.counted
+    counts = {text: int((mask & admitted).sum()) for text, mask in masks.items()}
+    if not (total := sum(counts.values())):
+        return None
+    runs = int(admitted.sum())
+    reasons = ", ".join(f"{count:,} {text}" for text, count in counts.items() if count)
+    return f"{total:,} of {runs:,} run{'s' * (runs != 1)} cannot be members: {reasons}"
 
 
 def _order(analysis: Analysis, allowed: np.ndarray) -> list[int]:

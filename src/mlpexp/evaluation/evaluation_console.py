@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -45,10 +46,8 @@ def show_ensemble(evaluation: EnsembleEvaluation) -> None:
     """Print the evaluation of an ensemble: its scores and those of its members, with intervals."""
     with _with_heading(evaluation.samples, evaluation.ensemble, evaluation.remarks) as console:
         summary = evaluation.summary()
-        table = Table(header_style="bold")
-        titles = [METRICS[name.partition(" ")[0]].title for name in evaluation.scores]
-        longest = max((len(word) for title in titles for word in title.split()), default=0)
-        table.add_column("", overflow="fold", min_width=longest)  # words are not divided
+        table = Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # of 80 columns
+        table.add_column("")
         for column in summary:
             table.add_column(column, justify="right")
         for name in evaluation.scores:
@@ -56,13 +55,13 @@ def show_ensemble(evaluation: EnsembleEvaluation) -> None:
             cells = [_interval(scores[name], signed=column == DIFFERENCE) for column, scores in summary.items()]
             table.add_row(escape(f"{METRICS[metric].title}{f' of {target}' if target else ''}"), *cells)
         console.print(table)
-        listed = []
-        for member in evaluation.ensemble.members:
-            picks = f", {member.picks} picks" if member.picks > 1 else ""
-            listed.append(f"{escape(member.name)} ({evaluation.ensemble.metric} {member.validation:.4f}{picks})")
-        more = f" and {len(listed) - MAX_MEMBERS:,} more" if len(listed) > MAX_MEMBERS else ""
-        console.print(f"members: {', '.join(listed[:MAX_MEMBERS])}{more}")
         console.print("95 % intervals by resampling these samples; no result of the test part has chosen a member")
+        console.print(f"members by {evaluation.ensemble.metric}:")
+        for member in evaluation.ensemble.members[:MAX_MEMBERS]:
+            picks = f", {member.picks} picks" if member.picks > 1 else ""
+            console.print(f"  {member.validation:.4f}  {escape(member.name)}{picks}", soft_wrap=True)
+        if (more := len(evaluation.ensemble.members) - MAX_MEMBERS) > 0:
+            console.print(f"  and {more:,} more, in members.csv")
     assert evaluation.directory is not None, "only a written evaluation is shown"
     images = f"{len(evaluation.images)} figure{'s' * (len(evaluation.images) != 1)}"
     _show_directory(f"{images}, members.csv, further tables and metrics.json", evaluation.directory)
@@ -125,7 +124,7 @@ def _by_class(m: Metrics) -> Table:
 
 def _interval(estimate: ScoreEstimate, *, signed: bool) -> str:
     value, low, high = (_number(number, "+" * signed) for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value}\n[dim]{low} to {high}[/dim]"
+    return f"{value}\n[dim]{low} {high}[/dim]"
 
 
 def _number(value: float, sign: str = "") -> str:

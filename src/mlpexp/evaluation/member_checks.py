@@ -41,13 +41,11 @@ def check_shared_data(sweep: Path, names: Sequence[str], stacks: Sequence[Stacke
         if _is_equal(data, first_data) and (_neutral(cfg) in equal or _are_samples_equal(sweep, first, cfg, data)):
             equal.add(_neutral(cfg))
             continue
-        differing = [
-            field.name
-            for field in fields(DataConfig)
-            if field.name not in OF_TRAINING and getattr(cfg, field.name) != getattr(first, field.name)
-        ]
+        all_differing = [f.name for f in fields(DataConfig) if getattr(cfg, f.name) != getattr(first, f.name)]
+        # a column of sample weights is otherwise a feature
+        differing = [name for name in all_differing if name not in OF_TRAINING] or all_differing
         if not differing:
-            where, advice = "in the content of the data", "which was changed during the sweep; train them on equal data"
+            where, advice = "in the content of the data", "it was changed during the sweep; train them on equal data"
         else:
             values = [f"data.{key} ({spell(getattr(first, key))}; {spell(getattr(cfg, key))})" for key in differing]
             key = "data" if differing[0] == "name" else f"data.{differing[0]}"

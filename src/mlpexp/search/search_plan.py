@@ -9,7 +9,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from mlpexp.analysis.ranking import UNCOMPARABLE
+from mlpexp.analysis.ranking import is_loss_key
 from mlpexp.config import hydra_messages
 from mlpexp.config.compose import Composer
 from mlpexp.config.launcher_settings import Settings
@@ -101,9 +101,7 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer, launch
         raise ConfigError(problems)
     possible = columns("train", "val", names=cfg.metric_names)
     objectives.check(names, possible)
-    if {"val/loss", "train/loss"} & set(names) and (
-        varied := [key for key in UNCOMPARABLE if key in space.distributions]
-    ):
+    if {"val/loss", "train/loss"} & set(names) and (varied := [key for key in space.distributions if is_loss_key(key)]):
         raise UserError(
             f"{varied[0]} is searched, and values of several losses cannot be compared; choose another objective, e.g. "
             f"monitor={columns('val', names=recorded(cfg.data.learns))[-1]}"

@@ -13,6 +13,7 @@ from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.schema import Config
 from mlpexp.nn.metric_columns import columns, higher_is_better
 from mlpexp.nn.metrics import recorded
+from mlpexp.runtime.declared_options import Options
 from mlpexp.sweep.backends.backend import Watcher
 from mlpexp.sweep.jobs import Job, Outcome
 from mlpexp.sweep.paused_runs import PausedRuns, cannot_pause
@@ -26,7 +27,7 @@ def problems(configs: Sequence[Config], settings: Settings) -> Iterator[str]:
         yield "halving.* is one setting for the whole sweep, whose runs are compared; give each key one value"
     if any(cfg.monitor != configs[0].monitor for cfg in configs):
         yield "halving compares all runs by one metric; give monitor one value"
-    losses = {(cfg.loss_function.name, cfg.loss.delta): cfg for cfg in configs}
+    losses = {(cfg.loss_function.name, cfg.loss.delta, Options(cfg.loss.options)) for cfg in configs}
     if len(losses) > 1 and configs[0].monitor == "val/loss":
         metric = columns("val", names=recorded(configs[0].data.learns))[-1]
         yield f"halving compares all runs, and values of several losses cannot be compared; set e.g. monitor={metric}"
