@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import Outcome, run_script, tree
 from sklearn import metrics as reference
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_diabetes, load_digits, load_iris
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import mlpexp
@@ -226,6 +226,37 @@ def test_an_exported_regression_returns_the_mean_in_target_units(own):
     _, found = torch.export.load("net.pt2").module()(torch.from_numpy(raw))
     expected = mlpexp.load_sweep(own / "values").ensemble(3).predict(raw)
     assert found[:, 0].numpy() == pytest.approx(expected, rel=1e-5)
+
+
+OWN_NETWORK = """
+from torch import nn
+class Own(nn.Module):
+    def __init__(self, num_inputs, num_outputs, branches=False):
+        super().__init__()
+        self.first, self.last, self.branches = nn.Linear(num_inputs, 5), nn.Linear(5, num_outputs), branches
+    def forward(self, x):
+        h = self.first(x).tanh()
+        return self.last(h * 2 if self.branches and h.mean() > -2 else h)
+"""
+
+
+def test_networks_of_ones_own_are_averaged_and_exported_where_torch_can(here):
+    (here / "own_networks.py").write_text(OWN_NETWORK)
+    words = "data=iris model._target_=own_networks.Own model.branches=false,true seed=0,1 trainer.max_epochs=1"
+    assert run_script("train.py", ["-m", "name=s", *words.split(), *QUIET.split()]).code == 0
+    results, x = mlpexp.load_sweep(here / "multirun/s"), load_iris().data
+    each = results.predict_proba(x)
+    assert results.ensemble("all").predict_proba(x) == pytest.approx(each.mean(0))
+    export = ["multirun/s", "--ensemble", "all", "--format", "torch", "--out", "net.pt2"]
+    refused = run_script("export.py", export)
+    assert refused.code == 2
+    assert "torch.export cannot follow the network (Could not guard on data-dependent expression" in refused.line
+    exported = run_script("export.py", [*export, "--where", "model.branches=false"])
+    assert exported.code == 0, exported.err
+    straight = [row["model.branches"] is False for row in results.table]
+    for count in (1, 5):
+        _, found = torch.export.load("net.pt2").module()(torch.from_numpy(x[:count]))
+        assert found.numpy() == pytest.approx(each[straight].mean(0)[:count], abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from mlpexp.evaluation.export_module import ExportModule, metadata, output_names
 from mlpexp.evaluation.trained_run import TrainedModel
+from mlpexp.runtime.errors import UserError, first_line
 
 Format = Literal["onnx", "torch", "safetensors"]
 METADATA = "mlpexp.json"  # the name inside a .pt2 file
@@ -24,10 +26,22 @@ Raw = tuple[Tensor, ...]  # numbers (B, J) and, where there are categories, thei
 
 
 def make(kind: Format, run: TrainedModel, raw: Raw) -> bytes:
-    """The file's content; `raw` are example samples."""
-    with torch.no_grad(), warnings.catch_warnings():
+    """The file's content; `raw` are example samples.
+
+    Raises:
+        UserError: `torch.export` cannot follow the network, such as one of the user's that branches on its values.
+    """
+    logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # the graph of what failed
         warnings.simplefilter("ignore")  # deprecations inside the exporters
-        return FORMATS[kind].make(run, raw)
+        try:
+            return FORMATS[kind].make(run, raw)
+        except RuntimeError as error:
+            reason = first_line(error.__cause__ or error).partition(". ")[0]
+            raise UserError(
+                f"--format {kind}: torch.export cannot follow the network ({reason}); predict.py can, and --format "
+                "safetensors holds the weights of a single one"
+            ) from error
 
 
 def evaluate(kind: Format, content: bytes, run: TrainedModel, raw: Raw) -> Tensor:

@@ -55,11 +55,17 @@ class StackedNetworks:
         dtype = next(iter(self.weights.values())).dtype
         widest = max(self.network.sizes)
         size = max(1, MAX_NUMBERS // (len(self.runs) * widest))
-        batches = [
-            forward(self.network, self.weights, batch.to(dtype).expand(len(self.runs), -1, -1)).logits
-            for batch in inputs.split(size)
-        ]
-        return torch.cat(batches, dim=1)
+        return torch.cat([_logits(self.network, self.weights, batch.to(dtype)) for batch in inputs.split(size)], dim=1)
+
+
+def _logits(network: NetworkSpec, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """(R, B, C) of stacked weights (R, ...) and inputs (B, I) of their type."""
+    if network.user_module is None:
+        runs = len(next(iter(weights.values())))
+        return forward(network, weights, inputs.unsqueeze(0).expand(runs, -1, -1)).logits
+    # one by one: not every module of the user's goes through `vmap`, nor `vmap` through `torch.export`
+    each = [dict(zip(weights, values, strict=True)) for values in zip(*weights.values(), strict=True)]
+    return torch.stack([forward(network, tensors, inputs).logits for tensors in each])
 
 
 def load_stacks(directories: Sequence[Path]) -> Iterator[StackedNetworks]:
@@ -164,5 +170,4 @@ class _Stack(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (R, B, C) float32."""
         tensors = {name: self.weights[parameter] for name, parameter in self.names.items()}
-        stacked = inputs.to(self.dtype).unsqueeze(0).expand(len(self.shares), -1, -1)
-        return forward(self.network, tensors, stacked).logits.float()
+        return _logits(self.network, tensors, inputs.to(self.dtype)).float()
