@@ -586,6 +586,9 @@ REFUSED = {
     "model.width=4,8 hydra.sweeper.objectives=[test/acc]": "no test left",
     "model.width=4,8 hydra.sweeper.objectives=[acc]": "unknown objective 'acc'",
     "model.width=4,8 hydra.sweeper.n_trails=3": "n_trails",
+    "model.width=4,8 hydra.sweeper.objectives=3": "hydra.sweeper.objectives=3 is no list of metrics",
+    "name=a,b model.width=4,8": "name is searched, but is no setting of a network",
+    "model.width=4,8 monitor=val/acc,val/loss": "'hydra.sweeper.objectives=[val/loss]'",
     "model.width=4,8 hydra.sweeper.final_seeds=0": "hydra.sweeper.final_seeds=0 is out of range",
     "model.width=4,8 hydra.sweeper.final_seeds=2 hydra.sweeper.objectives=[val/acc,seconds]": "by one objective",
     "optimizer.name=sgd,adam 'optimizer.momentum=interval(0.5,0.9)'": "optimizer.momentum needs optimizer.name=sgd",
@@ -600,6 +603,37 @@ def test_a_search_that_cannot_be_is_refused_in_one_line(arguments: str, train: A
     assert REFUSED[arguments] in ended.line
     assert trained.portions == []
     assert not (here / "multirun/s/optuna.log").exists()
+
+
+def test_of_a_key_that_is_given_twice_the_later_one_is_searched(train: Any, here: Path, trained: Any) -> None:
+    ended = train(f"{SEARCH} optimizer.lr=0.1,0.2 model.width=4,8 ++optimizer.lr=0.3 hydra.sweeper.n_trials=2")
+    assert ended.code == 0, ended.err
+    assert {job.config.optimizer.lr for portion in trained.portions for job in portion} == {0.3}
+    assert "optimizer.lr" not in study(here).trials[0].params
+
+
+def test_a_space_with_fewer_points_than_trials_is_named(train: Any, here: Path, trained: Any) -> None:
+    space = "'model.width=range(4,9,4)' model.activation=tanh,relu hydra.sweeper.n_trials"
+    said = "the space has 4 different trials, fewer than the 5 that are asked for"
+    assert said in train(f"{SEARCH} {space}=5").err
+    assert said not in train(f"{SEARCH.replace('=s', '=t')} {space}=4").err
+    conditions = "'hydra.sweeper.conditions={model.activation:{model.width:4}}'"
+    ended = train(f"{SEARCH.replace('=s', '=u')} {space}=5 {conditions}")
+    assert "the space has 3 different trials" in ended.err
+
+
+def test_one_objective_needs_no_list(train: Any, here: Path, trained: Any) -> None:
+    assert train(f"{SEARCH} {SPACE} hydra.sweeper.objectives=val/acc hydra.sweeper.n_trials=2").code == 0
+    assert study(here).direction.name == "MAXIMIZE"
+
+
+def test_a_report_reads_the_study_that_was_written_last(train: Any, here: Path, trained: Any) -> None:
+    command = f"{SEARCH} {SPACE} hydra.sweeper.batch_size=2"
+    for storage, count in (("journal", 2), ("sqlite", 4), ("journal", 6)):
+        assert train(f"{command} hydra.sweeper.n_trials={count} hydra.sweeper.storage={storage}").code == 0
+        loaded = study_storage.load(here / "multirun/s")
+        assert loaded is not None and len(loaded[1].trials) == count
+    assert not (here / "journal").exists()
 
 
 def test_another_search_in_the_same_place_is_refused(train: Any, here: Path, trained: Any) -> None:

@@ -16,6 +16,7 @@ from mlpexp.search.study_journal import Journal
 TINY = "data.batch_size=256 trainer.max_epochs=2 model.width=3 stack.engine=torch record=table"
 PLACE = Path("multirun/s")
 OPTIMIZERS = "optimizer.name=sgd,adam 'optimizer.momentum=interval(0.5,0.9)' 'optimizer.lr=tag(log,interval(0.01,0.1))'"
+THREE = "model.depth=1,2 model.bias=true,false model.norm=none,batch"
 ONLY_SGD = "'hydra.sweeper.conditions={optimizer.momentum:{optimizer.name:sgd}}'"
 
 
@@ -63,12 +64,36 @@ def test_a_grid_has_each_point_of_a_conditional_space_once(train: Any, here: Pat
         ("{optimizer.name:{optimizer.name:sgd}}", "depend on each other"),
         ("{optimizer.momentum:sgd}", "is no mapping"),
         ("{optimizer.momentum:{optimizer.name:[]}}", "optimizer.name=[] is not searched"),
+        ("{optimizer.momentum:{optimizer.name:[sgd,null]}}", "optimizer.name=null is not searched"),
+        ("{optimizer.momentum:{optimizer.name:sgd,model.norm:none}}", "model.norm is not searched"),
         ("3", "is no mapping"),
     ],
 )
 def test_a_condition_that_cannot_hold_is_refused(conditions: str, said: str, train: Any, here: Path) -> None:
     ended = train(f"-m hydra/sweeper=optuna name=s {OPTIMIZERS} 'hydra.sweeper.conditions={conditions}'")
     assert (ended.code, said in ended.line) == (2, True), ended.err
+
+
+@pytest.mark.parametrize(
+    ("space", "conditions", "points"),
+    [
+        ("model.depth=range(1,4) model.norm=none,batch", "{model.norm:{model.depth:[2,3]}}", 1 + 2 * 2),
+        ("model.width=[4,4],[8] model.bias=true,false", "{model.bias:{model.width:[4,4]}}", 1 + 2),
+        ("model.width=[4,4],[8],[2] model.bias=true,false", "{model.bias:{model.width:[[4,4],[8]]}}", 1 + 2 * 2),
+        ("model.bias=true,false model.norm=none,batch", "{model.norm:{model.bias:true}}", 1 + 2),
+        ("early_stopping.patience=null,2 model.bias=true,false", "{model.bias:{early_stopping.patience:null}}", 1 + 2),
+        ("optimizer.lr=1e-3,0.1 model.bias=true,false", "{model.bias:{optimizer.lr:0.001}}", 1 + 2),
+        (THREE, "{model.norm:{model.depth:2,model.bias:true}}", 5),
+        (THREE, "{model.norm:{model.bias:true},model.bias:{model.depth:2}}", 4),
+        ("optimizer=adam,sgd model.bias=true,false", "{model.bias:{optimizer:sgd}}", 3),
+        ("+trainer.gradient_clip_val=0.5,1 model.bias=true,false", "{model.bias:{trainer.gradient_clip_val:0.5}}", 3),
+    ],
+)  # fmt: skip
+def test_conditions_on_all_kinds_of_values(space: str, conditions: str, points: int, train: Any, here: Path) -> None:
+    words = f"-m hydra/sweeper=optuna name=s {space} hydra.sweeper.sampler=grid dry_run=true".split()
+    ended = run_script("train.py", [*words, f"hydra.sweeper.conditions={conditions}"])
+    assert ended.code == 0, ended.err
+    assert f"search of {points} trials" in ended.out
 
 
 GRID = "optimizer.lr=0.001,0.01,0.1,1 model.activation=tanh,relu seed=1,2"

@@ -28,7 +28,7 @@ try:
 except ImportError:
     raise UserError("hydra/sweeper=optuna needs the package optuna: pip install 'mlpexp[search]'") from None
 
-from mlpexp.search import samplers, search_console, search_space, warm_start
+from mlpexp.search import samplers, search_conditions, search_console, search_space, warm_start
 from mlpexp.search.generation_search import GenerationSearch
 from mlpexp.search.pruned_search import PrunedSearch
 from mlpexp.search.search_plan import make_plan
@@ -56,7 +56,7 @@ def optimise(
     typed = params_texts(settings["params"]) + list(arguments)
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(typed)
     space = search_space.read(overrides, seeds=settings["seeds"], first_seed=config.get("seed", 0))
-    space = search_space.with_conditions(space, settings["conditions"])
+    space = search_conditions.with_conditions(space, settings["conditions"])
     plan = make_plan(settings, space, composer, sweep.settings if isinstance(sweep, Sweep) else None)
     directory = Path(str(config.hydra.sweep.dir)).absolute()
     if plan.config.dry_run:

@@ -1,7 +1,7 @@
 """What a search does, from the settings of the sweeper and the command line; checked before anything is trained."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -71,7 +71,8 @@ class Plan:
             asked["hydra.sweeper.pruner"] = f"{self.pruning.name} ({options})" if options else self.pruning.name
         if self.space.conditions:
             asked["hydra.sweeper.conditions"] = " ".join(
-                f"{key}:{parent}={'|'.join(sorted(texts))}" for key, (parent, texts) in self.space.conditions.items()
+                f"{key}:" + "&".join(f"{parent}={'|'.join(sorted(texts))}" for parent, texts in parents.items())
+                for key, parents in self.space.conditions.items()
             )
         if self.warm_start is not None:
             asked["hydra.sweeper.warm_start"] = self.warm_start
@@ -88,9 +89,10 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer, launch
     Raises:
         UserError: everything that is wrong with the space, or with the settings.
     """
+    _check_keys(space, settings["objectives"])
     accepted = _check_values(space, composer)
     cfg = accepted[-1]
-    names = [str(name) for name in settings["objectives"] or [cfg.monitor]]
+    names = _names(settings["objectives"]) or [cfg.monitor]
     problems = [
         f"hydra.sweeper.{name}={settings[name]} is out of range: it must be a whole number from {least}, "
         f"e.g. hydra.sweeper.{name}={example}"
@@ -115,6 +117,12 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer, launch
     if warning := samplers.check(name, space, names):
         say(warning, error=True)
     total = samplers.num_trials(name, settings["n_trials"], space)
+    if not samplers.SAMPLERS[name].finite and (size := search_space.size(space, total - 1)):
+        say(
+            f"the space has {size:,} different trials, fewer than the {total:,} that are asked for; equal ones are "
+            "trained once, and hydra.sweeper.sampler=grid takes each once",
+            error=True,
+        )
     pruning = None
     if settings["pruner"] is not None:
         pruning = _pruning(settings, accepted, space, names, launcher)
@@ -181,6 +189,34 @@ def _pruning(
     epochs = max(cfg.trainer.max_epochs for cfg in configs)
     seeds = prod(map(len, space.repetitions.values()))
     return pruners.pruning(str(settings["pruner"]), {str(key): value for key, value in options.items()}, epochs, seeds)
+
+
+def _names(objectives: Any) -> list[str]:
+    """
+    Raises:
+        UserError: it is neither a name nor a list of names.
+    """
+    listed = [objectives] if isinstance(objectives, str) else objectives or []
+    if not isinstance(listed, Sequence) or not all(isinstance(name, str) for name in listed):
+        raise UserError(
+            f"hydra.sweeper.objectives={objectives} is no list of metrics; give e.g. [val/acc,num_parameters]"
+        )
+    return list(listed)
+
+
+def _check_keys(space: Space, objectives: Any) -> None:
+    """
+    Raises:
+        UserError: a key is searched of which no value is better than another one.
+    """
+    for key in (key.lstrip("+") for key in space.distributions):
+        if re.split("[./]", key, maxsplit=1)[0] in UNNAMED - {"plugins"}:
+            raise UserError(f"{key} is searched, but is no setting of a network or its training; give it one value")
+        if key == "monitor" and not objectives:
+            raise UserError(
+                "monitor is searched, and so the objective is not the same in all trials; name it, e.g. "
+                "'hydra.sweeper.objectives=[val/loss]'"
+            )
 
 
 def _check_values(space: Space, composer: Composer) -> list[Config]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -18,6 +18,7 @@ from mlpexp.store.sweep_manifest import REPEATED
 
 Run = tuple[str, ...]  # its overrides
 Runs = tuple[Run, ...]  # of a trial
+MAX_COUNTED = 100_000  # combinations of values in a conditional space
 DIGITS = 6  # of a number between two bounds, so that names of directories stay short
 
 
@@ -30,22 +31,21 @@ class Space:
         distributions: of the keys that are searched.
         repetitions: the overrides of keys that only repeat a trial, such as the seed; a trial is the mean over them.
         fixed: overrides that are equal in all runs.
-        conditions: of keys that are searched only where another one has one of these values: its name, the values. The
-            other key comes first in `distributions`.
+        conditions: of keys that are searched only where each of these other keys has one of these values, as text. The
+            other keys come first in `distributions`.
     """
 
     typed: dict[str, str] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     repetitions: dict[str, list[str]] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
-    conditions: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    conditions: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
 
     def is_active(self, key: str, params: Mapping[str, Any]) -> bool:
         """Whether a key is searched beside these values of the keys before it."""
-        if key not in self.conditions:
-            return True
-        parent, texts = self.conditions[key]
-        return params.get(parent) in texts
+        return all(
+            parent in params and str(params[parent]) in texts for parent, texts in self.conditions.get(key, {}).items()
+        )
 
     def active(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The values without those of keys that are not searched beside the others."""
@@ -57,11 +57,11 @@ class Space:
 
     def activating(self, key: str) -> dict[str, Any]:
         """Values of other keys with which this one is searched."""
-        values: dict[str, Any] = {}
-        while key in self.conditions:
-            key, texts = self.conditions[key]
-            values[key] = min(texts)
-        return values
+        found: dict[str, Any] = {}
+        for parent, texts in self.conditions.get(key, {}).items():
+            listed = values(parent, self.distributions[parent])
+            found |= self.activating(parent) | {parent: next(value for value in listed if str(value) in texts)}
+        return found
 
     def runs(self, params: Mapping[str, Any]) -> Runs:
         """The overrides of each run of a trial; a key without a value keeps its default."""
@@ -100,7 +100,8 @@ def read(overrides: Sequence[Override], seeds: Any = None, first_seed: int = 0) 
     Raises:
         UserError: no key has several values, an interval is not one, or the number of seeds is none.
     """
-    by_key = {override.get_key_element(): override for override in overrides}
+    by_name = {override.get_key_element().lstrip("+"): override for override in overrides}
+    by_key = {override.get_key_element(): override for override in by_name.values()}
     if seeds is not None:
         if type(seeds) is not int or seeds < 1:
             raise UserError(f"hydra.sweeper.seeds={seeds} is out of range: it must be a whole number from 1, e.g. 5")
@@ -126,50 +127,6 @@ def read(overrides: Sequence[Override], seeds: Any = None, first_seed: int = 0) 
     return space
 
 
-def with_conditions(space: Space, given: Any) -> Space:
-    """The space with `hydra.sweeper.conditions`: {key: {other key: value, or list of values}}.
-
-    Raises:
-        UserError: a condition is about keys or values that are not searched, or they depend on each other in a circle.
-    """
-    if not given:
-        return space
-    example = "e.g. 'hydra.sweeper.conditions={optimizer.momentum:{optimizer.name:sgd}}'"
-    if not isinstance(given, Mapping) or not all(
-        isinstance(parents, Mapping) and len(parents) == 1 for parents in given.values()
-    ):
-        raise UserError(f"hydra.sweeper.conditions={given} is no mapping of keys to one other key each, {example}")
-    by_name = {key.lstrip("+"): key for key in space.distributions}
-    conditions: dict[str, tuple[str, frozenset[str]]] = {}
-    for name, condition in given.items():
-        ((parent_name, listed),) = condition.items()
-        for key in (name, parent_name):
-            if str(key) not in by_name:
-                raise UserError(f"hydra.sweeper.conditions: {key} is not searched; searched are {', '.join(by_name)}")
-        parent = space.distributions[by_name[str(parent_name)]]
-        if not isinstance(parent, CategoricalDistribution):
-            raise UserError(
-                f"hydra.sweeper.conditions: {parent_name} has no single values; list them, e.g. {parent_name}=choice(…)"
-            )
-        texts = frozenset(
-            map(str, listed if isinstance(listed, Sequence) and not isinstance(listed, str) else [listed])
-        )
-        if not texts or (unknown := sorted(texts - set(parent.choices))):
-            raise UserError(
-                f"hydra.sweeper.conditions: {parent_name}={unknown[0] if texts else '[]'} is not searched; searched "
-                f"are {', '.join(map(str, parent.choices))}"
-            )
-        conditions[by_name[str(name)]] = by_name[str(parent_name)], texts
-    ordered: dict[str, BaseDistribution] = {}
-    unordered = dict(space.distributions)
-    while unordered:
-        ready = [key for key in unordered if key not in conditions or conditions[key][0] in ordered]
-        if not ready:
-            raise UserError(f"hydra.sweeper.conditions: {' and '.join(unordered)} depend on each other; leave one out")
-        ordered |= {key: unordered.pop(key) for key in ready}
-    return replace(space, distributions=ordered, conditions=conditions)
-
-
 def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
     """Let a trial choose the value of a key."""
     if isinstance(distribution, CategoricalDistribution):
@@ -192,8 +149,16 @@ def values(key: str, distribution: BaseDistribution) -> list[Any]:
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     if distribution.step is None:
         raise UserError(f"a grid needs single values: {key} has an interval; give {key}=choice(…) or {key}=range(…)")
-    count = round((distribution.high - distribution.low) / distribution.step) + 1
-    return [distribution.low + i * distribution.step for i in range(count)]
+    return [distribution.low + i * distribution.step for i in range(int(num_values(distribution)))]
+
+
+def num_values(distribution: BaseDistribution) -> float:
+    """How many values a key has, infinity for an interval."""
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    step = distribution.step
+    return math.inf if step is None else round((distribution.high - distribution.low) / step) + 1
 
 
 def bounds(distribution: BaseDistribution) -> list[Any]:
@@ -278,6 +243,14 @@ def _log(tags: set[str], low: float, typed: str) -> bool:
     if "log" in tags and low <= 0:
         raise UserError(f"{typed}: a logarithmic scale begins above 0, e.g. tag(log,interval(0.001,1))")
     return "log" in tags
+
+
+def size(space: Space, most: int) -> int | None:
+    """The number of different trials of a finite space; None where there are more than `most`."""
+    points = math.prod(map(num_values, space.distributions.values()))
+    if space.conditions and points <= max(most, MAX_COUNTED):
+        points = sum(1 for _ in combinations(space))
+    return int(points) if points <= most else None
 
 
 def combinations(space: Space) -> Iterator[dict[str, Any]]:

@@ -36,7 +36,8 @@ class StudyMirror:
     """A study in Optuna's storage that follows the search.
 
     Args:
-        storage: None for a journal in `directory`, `sqlite` for a database there, an address, or a journal's file.
+        storage: None or `journal` for a journal in `directory`, `sqlite` for a database there, an address, or a
+            journal's file.
         directory: of the sweep, which this process has locked.
         names: of the objectives.
 
@@ -49,8 +50,9 @@ class StudyMirror:
 
     def __init__(self, storage: str | None, directory: Path, names: Sequence[str]) -> None:
         self.warning: str | None = None
-        self.name = storage or OPTUNA_JOURNAL
-        self._own = {None: OPTUNA_JOURNAL, "sqlite": OPTUNA_DATABASE}.get(storage)
+        storage = str(storage) if storage else "journal"
+        self._own = {"journal": OPTUNA_JOURNAL, "sqlite": OPTUNA_DATABASE}.get(storage)
+        self.name = self._own or storage
         self._flush: Callable[[], None] = lambda: None
         self._names = list(names)
         self._lock = None if self._own or "://" in self.name else lock_journal(Path(self.name))
@@ -74,7 +76,7 @@ class StudyMirror:
 
     def _open(self, directory: Path) -> optuna.Study:
         if self._own == OPTUNA_DATABASE or "://" in self.name:
-            storage = _database(self.name, directory / OPTUNA_DATABASE)
+            storage = _database("sqlite" if self._own else self.name, directory / OPTUNA_DATABASE)
         else:
             storage, self._flush = open_journal(directory / OPTUNA_JOURNAL if self._own else Path(self.name))
         self._storage, directions = storage, objectives.directions(self._names)
@@ -203,12 +205,14 @@ def load(directory: Path) -> tuple[list[str], optuna.Study] | None:
     if not (directory / SEARCH).is_file():
         return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if (directory / OPTUNA_JOURNAL).is_file():
-        storage, _ = open_journal(directory / OPTUNA_JOURNAL)
-    elif (directory / OPTUNA_DATABASE).is_file():
-        storage = _database("sqlite", directory / OPTUNA_DATABASE)
-    else:
+    files = [path for name in (OPTUNA_JOURNAL, OPTUNA_DATABASE) if (path := directory / name).is_file()]
+    if not files:
         return None
+    latest_file = max(files, key=lambda path: path.stat().st_mtime_ns)  # a search may have changed its storage
+    if latest_file.name == OPTUNA_JOURNAL:
+        storage, _ = open_journal(latest_file)
+    else:
+        storage = _database("sqlite", latest_file)
     try:
         study = optuna.load_study(study_name=STUDY, storage=storage)
         names = json.loads(study.user_attrs[ASKED])["objectives"].split(",")
