@@ -63,6 +63,11 @@ def is_column(name: str) -> bool:
     return part in PARTS and metric != ""
 
 
+def is_registered(column: str) -> bool:
+    """Whether a column is that of a metric of the registry, and not e.g. of a callback."""
+    return _split(column.partition("/")[2])[0] in METRICS
+
+
 def metric_of(column: str) -> Metric:
     """The entry of a column such as `val/acc`.
 

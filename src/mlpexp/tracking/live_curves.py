@@ -1,32 +1,31 @@
 """Curves of runs that train together, for TensorBoard, until the runs themselves are written.
 
-TensorBoard does not read a file again that has been replaced, and runs of a stack may train the same epochs twice after
-a crash; so what is shown meanwhile stands in event files of its own, one for each line:
+TensorBoard does not read a file again that has been replaced, and a stack may train the same epochs twice after a
+crash. So these curves have event files of their own, one for each line of a chart:
 
     DIRECTORY/TIME/RUN              each of up to `MAX_LINES` runs
     DIRECTORY/TIME/STATISTIC/LABEL  of more runs `STATISTICS`, in each epoch of those that have trained it
 
-`TIME` is when the line began: TensorBoard may show nothing more of a run that was removed and has come back under the
-same name.
+`TIME` is when the line began: TensorBoard may show nothing more of a line that was removed and has come back under the
+same name. Letters: R runs, C columns of metrics, Q quantiles.
 """
 
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from mlpexp.nn.metric_columns import higher_is_better
-from mlpexp.runtime.errors import UserError
+from mlpexp.nn.metric_columns import higher_is_better, is_registered
 from mlpexp.tracking.event_files import EventLog
 from mlpexp.tracking.events import restart, scalars
 from mlpexp.tracking.run_events import train_against_validation
 
 EVERY_S = 2.0  # between two updates, and before the first
-SHARE = 100  # training takes at least so many times as long as the updates
+SHARE = 200  # training takes at least so many times as long as the updates
 MAX_LINES = 10  # of single runs
 MAX_POINTS = 50  # of a line in one update
 QUANTILES = {"10 % quantile": 0.1, "median": 0.5, "90 % quantile": 0.9}
@@ -117,27 +116,31 @@ Points = dict[int, Mapping[str, float]]
 """the values by tag of each epoch"""
 
 
-def summary(rows: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def summary(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """`STATISTICS` of each metric over runs, without the values that are not finite.
 
-    The best value is that of each metric, of whichever run; metrics without a direction have none.
+    The best value is that of each metric, of whichever run; columns that are no metrics of the registry have none.
 
     Args:
         rows: of each run, the metrics of one epoch.
     """
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        for column, value in row.items():
-            values.setdefault(column, []).append(value)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    values = np.array([[row.get(column, np.nan) for column in columns] for row in rows])  # (R, C)
+    values[~np.isfinite(values)] = np.nan
+    values.sort(0)  # NaN last
+    last = np.isfinite(values).sum(0) - 1  # (C,)
+    places = np.array([*QUANTILES.values()])[:, None] * last.clip(0)  # (Q, C)
+    low, high = (np.take_along_axis(values, turned(places).astype(int), 0) for turned in (np.floor, np.ceil))
+    quantiles = low + (high - low) * (places % 1)
     statistics: dict[str, dict[str, float]] = {statistic: {} for statistic in STATISTICS}
-    for column, of_runs in values.items():
-        finite = np.array(of_runs)[np.isfinite(of_runs)]
-        if not finite.size:
+    for number, column in enumerate(columns):
+        if last[number] < 0:
             continue
-        for statistic, value in zip(QUANTILES, np.quantile(finite, [*QUANTILES.values()]), strict=True):
+        for statistic, value in zip(QUANTILES, quantiles[:, number], strict=True):
             statistics[statistic][column] = float(value)
-        with suppress(UserError):  # no metric of the registry, such as a column of a callback
-            statistics["best"][column] = float(finite.max() if higher_is_better(column) else finite.min())
+        if is_registered(column):
+            place = last[number] if higher_is_better(column) else 0
+            statistics["best"][column] = float(values[place, number])
     return statistics
 
 
