@@ -14,20 +14,31 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
     return epoch_orders(num_samples, [seed], epoch)[0]
 
 
-def epoch_orders(num_samples: int, seeds: Sequence[int], epoch: int, out: Tensor | None = None) -> Tensor:
+def permutations(seeds: Sequence[int], orders: Tensor) -> None:
+    """Overwrite `orders` (R, n) int64 with a permutation for each seed of a generator."""
+    generator = Generator()  # one for all: seeding it sets its whole state
+    for seed, order in zip(seeds, orders.unbind(), strict=True):
+        torch.randperm(orders.shape[1], generator=generator.manual_seed(seed), out=order)
+
+
+def epoch_orders(
+    num_samples: int,
+    seeds: Sequence[int],
+    epoch: int,
+    out: Tensor | None = None,
+    draw: Callable[[Sequence[int], Tensor], None] = permutations,
+) -> Tensor:
     """The order of each of these seeds, (R, num_samples) int64.
 
     Args:
         out: where to write them; None for a new tensor.
+        draw: as `permutations`, with the same result.
     """
     places = {seed: place for place, seed in enumerate(dict.fromkeys(seeds))}  # runs of one seed share their order
     all_differ = len(places) == len(seeds)
     orders = out if out is not None and all_differ else torch.empty(len(places), num_samples, dtype=torch.int64)
-    generator = Generator()  # one for all: seeding it sets its whole state
-    for seed, order in zip(places, orders.unbind(), strict=True):
-        digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
-        generator.manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-        torch.randperm(num_samples, generator=generator, out=order)
+    digests = (hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest() for seed in places)
+    draw([int.from_bytes(digest[:8], "big", signed=True) for digest in digests], orders)
     if all_differ:
         return orders
     return torch.index_select(orders, 0, torch.tensor([places[seed] for seed in seeds]), out=out)

@@ -4,6 +4,7 @@ Letters: R runs, A those still training, P parameters, S steps of an epoch.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
@@ -11,19 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlpexp.config.model_config import ModelConfig
 from mlpexp.config.schema import Config
+from mlpexp.engine.compiled import availability, draws
 from mlpexp.engine.interface import StackEngine
 from mlpexp.engine.torch.captured_engine import CapturedEngine
 from mlpexp.engine.torch.engine import Engine
 from mlpexp.engine.torch.vmap_engine import VmapEngine
 from mlpexp.models.training_state import RunRecord
-from mlpexp.nn.initialisation import initialise_
+from mlpexp.nn.initialisation import initialise, initialise_, uniform_bounds
 from mlpexp.nn.network import NetworkSpec
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 from mlpexp.nn.optimizers.muon import hidden_matrices
-from mlpexp.nn.parametrization import is_decoupled, parameter_settings
+from mlpexp.nn.parametrization import initial_factors, is_decoupled, parameter_settings
 from mlpexp.nn.schedules import SCHEDULES, Plateau, epoch_factors
 from mlpexp.runtime.object_cache import ByObject
+
+MIN_SEEDS = 8  # runs of the same settings, of which one is compared
 
 
 def make_engine(
@@ -60,10 +65,34 @@ def make_engine(
 def initial_parameters(configs: Sequence[Config], networks: Sequence[NetworkSpec]) -> dict[str, Tensor]:
     """The values of each run before its first step, by name, (R, ...)."""
     stacked = {name: torch.empty(len(configs), *shape) for name, shape in networks[0].tensors.items()}
+    groups: dict[object, list[int]] = defaultdict(list)  # of equal settings
     for run, (cfg, network) in enumerate(zip(configs, networks, strict=True)):
-        run_parameters = {name: values[run] for name, values in stacked.items()}
-        initialise_(run_parameters, network, cfg.model, cfg.seed)
+        groups[id(cfg.model), id(network)].append(run)
+    is_many = availability.draws(configs)
+    for runs in groups.values():
+        network, model, seeds = networks[runs[0]], configs[runs[0]].model, [configs[run].seed for run in runs]
+        if is_many and (drawn := _drawn_at_once(network, model, seeds)) is not None:
+            for name, values in drawn.items():
+                if len(runs) == len(configs):
+                    stacked[name] = values
+                else:
+                    stacked[name][runs] = values
+            continue
+        for run, seed in zip(runs, seeds, strict=True):
+            initialise_({name: values[run] for name, values in stacked.items()}, network, model, seed)
     return stacked
+
+
+def _drawn_at_once(network: NetworkSpec, model: ModelConfig, seeds: Sequence[int]) -> dict[str, Tensor] | None:
+    """The initial values for each seed, by name, (R, ...); None where torch has to draw them one by one."""
+    bounds = uniform_bounds(network, model)
+    if bounds is None or len(seeds) < MIN_SEEDS:
+        return None
+    values = draws.uniforms(seeds, network.shapes, bounds)
+    for name, factor in (initial_factors(model, network) or {}).items():
+        values[name].mul_(factor)
+    first = initialise(network, model, seeds[0])  # another version of torch might draw other numbers
+    return values if all(torch.equal(values[name][0], first[name]) for name in network.tensors) else None
 
 
 # of `StepExtras`: where each stands in the configuration, and the number of a run without it

@@ -24,27 +24,47 @@ class Initialiser:
         bias: (bias (O,), fan-in I, generator, sigma_b) fills the bias in place; None leaves it zero.
         keys: of the model's configuration that only this rule reads.
         scales_with_fan_in: the weight's variance is a constant over I, which muP requires.
+        bounds: where all values are uniform: (I, O) -> bound of the weight, and I -> bound of the bias, or None for a
+            bias of zero; they are what `weight` and `bias` draw from.
     """
 
     weight: Callable[[Tensor, Generator, float], object]
     bias: Callable[[Tensor, int, Generator, float], object] | None = None
     keys: tuple[str, ...] = ()
     scales_with_fan_in: bool = False
+    bounds: tuple[Callable[[int, int], float], Callable[[int], float] | None] | None = None
 
 
-def _uniform_by_fan_in(values: Tensor, fan_in: int, generator: Generator) -> None:
+def _uniform(
+    weight_bound: Callable[[int, int], float],
+    bias_bound: Callable[[int], float] | None = None,
+    *,
+    scales_with_fan_in: bool = False,
+) -> Initialiser:
+    def draw_bias(bias: Tensor, fan_in: int, generator: Generator, _: float) -> None:
+        assert bias_bound is not None
+        _fill(bias, bias_bound(fan_in), generator)
+
+    return Initialiser(
+        weight=lambda weight, generator, _: _fill(weight, weight_bound(*weight.shape[::-1]), generator),
+        bias=None if bias_bound is None else draw_bias,
+        scales_with_fan_in=scales_with_fan_in,
+        bounds=(weight_bound, bias_bound),
+    )
+
+
+def _fill(values: Tensor, bound: float, generator: Generator) -> None:
     # not `init.uniform_`, which takes twice as long: a stack initialises thousands of small networks
-    values.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+    values.uniform_(-bound, bound, generator=generator)
 
 
-def _as_torch_does(weight: Tensor, generator: Generator) -> None:
-    """`init.kaiming_uniform_(weight, a=math.sqrt(5))`, whose bound is computed once."""
-    bound = _torch_bound(weight.shape[-1])
-    weight.uniform_(-bound, bound, generator=generator)
+def _by_fan_in(fan_in: int, *_: int) -> float:
+    return 1 / math.sqrt(fan_in)
 
 
 @lru_cache
-def _torch_bound(fan_in: int) -> float:
+def _as_torch_does(fan_in: int, *_: int) -> float:
+    """The bound of `init.kaiming_uniform_(weight, a=math.sqrt(5))`."""
     return math.sqrt(3.0) * (init.calculate_gain("leaky_relu", math.sqrt(5)) / math.sqrt(fan_in))
 
 
@@ -52,30 +72,20 @@ INITIALISERS: Registry[Initialiser] = Registry(
     "init",
     {
         # what nn.Linear.reset_parameters does, in its order
-        "torch": Initialiser(
-            weight=lambda weight, generator, _: _as_torch_does(weight, generator),
-            bias=lambda bias, fan_in, generator, _: _uniform_by_fan_in(bias, fan_in, generator),
-            scales_with_fan_in=True,
-        ),
+        "torch": _uniform(_as_torch_does, _by_fan_in, scales_with_fan_in=True),
         # the notebook draws (inputs, outputs); here rows are outputs
         "notebook": Initialiser(
             weight=lambda weight, generator, _: weight.copy_(torch.randn(weight.shape[::-1], generator=generator).mT)
         ),
         # Glorot & Bengio 2010: equation 1, the "standard initialization" of its time, and equation 16, with gain 1
-        "fan_in_uniform": Initialiser(
-            weight=lambda weight, generator, _: _uniform_by_fan_in(weight, weight.shape[-1], generator),
-            scales_with_fan_in=True,
-        ),
-        "xavier_uniform": Initialiser(
-            weight=lambda weight, generator, _: init.xavier_uniform_(weight, generator=generator)
-        ),
+        "fan_in_uniform": _uniform(_by_fan_in, scales_with_fan_in=True),
+        "xavier_uniform": _uniform(lambda fan_in, fan_out: math.sqrt(3.0) * math.sqrt(2.0 / (fan_in + fan_out))),
         "xavier_normal": Initialiser(
             weight=lambda weight, generator, _: init.xavier_normal_(weight, generator=generator)
         ),
         # He et al. 2015, equation 10: gain sqrt(2), whatever the activation
-        "kaiming_uniform": Initialiser(
-            weight=lambda weight, generator, _: init.kaiming_uniform_(weight, nonlinearity="relu", generator=generator),
-            scales_with_fan_in=True,
+        "kaiming_uniform": _uniform(
+            lambda fan_in, _: math.sqrt(3.0) * (math.sqrt(2.0) / math.sqrt(fan_in)), scales_with_fan_in=True
         ),
         "kaiming_normal": Initialiser(
             weight=lambda weight, generator, _: init.kaiming_normal_(weight, nonlinearity="relu", generator=generator),
@@ -143,3 +153,23 @@ def initialise_(parameters: Mapping[str, Tensor], network: NetworkSpec, settings
                     initialiser.bias(bias, layer.inputs, generator, settings.sigma_b)
         for name, factor in (initial_factors(settings, network) or {}).items():
             parameters[name].mul_(factor)
+
+
+def uniform_bounds(network: NetworkSpec, settings: InitialSettings) -> dict[str, float] | None:
+    """The bound of the distribution of each parameter by name, in the order in which `initialise` draws them.
+
+    A bound of 0 is that of a parameter that is zero and not drawn. None where not all are uniform, or where a layer has
+    initial values of its own. Factors of the parametrisation come later.
+    """
+    bounds = INITIALISERS.entry_with(settings.init, settings.options).bounds
+    others = [layer for layer in network.layers if not isinstance(layer, Linear)]
+    if bounds is None or any(layer.shapes or layer.buffers for layer in others):
+        return None
+    weight_bound, bias_bound = bounds
+    result: dict[str, float] = {}
+    for names, layer in zip(network.names, network.layers, strict=True):
+        if isinstance(layer, Linear):
+            result[names["weight"]] = weight_bound(layer.inputs, layer.outputs // layer.chunks)
+            if layer.bias:
+                result[names["bias"]] = 0.0 if bias_bound is None else bias_bound(layer.inputs)
+    return result

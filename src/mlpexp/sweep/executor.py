@@ -85,8 +85,7 @@ def train_sweep(
             backend = make_backend(sweep, outcomes, directory) if make_backend else chosen
             if backend.workers > 1:
                 division = planned(jobs, backend.workers, directory)
-            is_compiled = any(job.config.stack.engine == "compiled" for job in jobs)
-            if is_compiled and settings.backend in ("process", "fork"):
+            if settings.backend in ("process", "fork"):
                 # before any worker process is copied from this one
                 load_kernels([job.config for job in jobs], screen.warn)
             progress.units = units = _units(division, remaining, jobs, directory, single=in_portions)

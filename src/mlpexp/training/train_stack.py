@@ -14,8 +14,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from mlpexp.config.schema import Config
+from mlpexp.data import batches
 from mlpexp.data.batches import epoch_orders
 from mlpexp.data.prepared_data import Prepared
+from mlpexp.engine.compiled import availability, draws
 from mlpexp.models.stack_module import StackModule
 from mlpexp.models.training_state import TrainingState
 from mlpexp.runtime import signals
@@ -167,6 +169,7 @@ class _Orders(LightningDataModule):
         self._module = module
         self._size = len(module.data[0].split.train)
         self._threads = ThreadPoolExecutor(min(MAX_THREADS, available_cores()))
+        self._permutations = draws.permutations if availability.draws(module.configs) else batches.permutations
         self._buffers: list[Tensor] = []  # two, by turns: one is drawn while the other is read
         self._ahead: tuple[int, list[int], list[Future[Tensor]]] | None = None  # epoch, runs, and who draws for them
 
@@ -185,7 +188,7 @@ class _Orders(LightningDataModule):
         if not module.configs[0].data.shuffle:
             return torch.arange(self._size)
         if module.device.type == "cpu":
-            return epoch_orders(self._size, self._seeds(runs), epoch)
+            return epoch_orders(self._size, self._seeds(runs), epoch, draw=self._permutations)
         if self._ahead is None or self._ahead[0] != epoch:
             self._draw(runs, epoch)
         assert self._ahead is not None
@@ -206,7 +209,9 @@ class _Orders(LightningDataModule):
             self._buffers = [torch.empty(shape, dtype=torch.int64, pin_memory=pinned) for _ in range(2)]
         share, seeds, rows = -(-len(runs) // MAX_THREADS), self._seeds(runs), self._buffers[epoch % 2][: len(runs)]
         parts = [
-            self._threads.submit(epoch_orders, self._size, seeds[i : i + share], epoch, rows[i : i + share])
+            self._threads.submit(
+                epoch_orders, self._size, seeds[i : i + share], epoch, rows[i : i + share], self._permutations
+            )
             for i in range(0, len(seeds), share)
         ]
         self._ahead = epoch, list(runs), parts

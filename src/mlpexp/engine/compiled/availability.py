@@ -5,7 +5,7 @@ an activation without a compiled form, another optimizer, or a configuration key
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.util import find_spec
 from operator import attrgetter
@@ -21,6 +21,9 @@ from mlpexp.nn.network import NetworkSpec
 
 # each is a function of `updates.py`, with the keys of `UpdateSettings.per_run` that are its `numbers`, in their order
 COMPILED_OPTIMIZERS = {"sgd": ("momentum", "nesterov"), "adam": ("betas", "eps"), "adamw": ("betas", "eps")}
+
+# of all runs together, from which compiled functions draw: compiling them takes as long as torch for 100,000 epochs
+MIN_EPOCHS = 5000
 
 # keys of which the engine supports every value, or that do not reach it; every other key must have its default
 SUPPORTED_KEYS = {
@@ -91,6 +94,20 @@ def _other_keys() -> list[tuple[str, Callable[[Config], Any], Any]]:
     defaults = Config()
     unsupported_keys = [(key, attrgetter(key)) for key, _, _ in schema.keys() if key not in supported]
     return [(key, read, read(defaults)) for key, read in unsupported_keys]
+
+
+def draws(configs: Iterable[Config]) -> bool:
+    """Whether orders and initial values of these runs are drawn by compiled functions, see `draws.py`.
+
+    They have the same bits by torch, which is quicker for few runs.
+    """
+    devices = ("gpu", "cuda")
+    epochs = (
+        cfg.trainer.max_epochs
+        for cfg in configs
+        if cfg.stack.engine == "compiled" or cfg.trainer.accelerator in devices
+    )
+    return sum(epochs) >= MIN_EPOCHS and unavailable() is None
 
 
 @cache

@@ -9,7 +9,7 @@ import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpexp.config.schema import Config
-from mlpexp.engine.compiled.availability import activation_of
+from mlpexp.engine.compiled.availability import activation_of, draws
 from mlpexp.nn import activation_formulas, activations
 from mlpexp.nn.activations import ACTIVATIONS
 
@@ -45,17 +45,20 @@ def activation(name: str) -> tuple[Any, Any]:
     return _compiled(forward, vectors.LOOP, is_cached=is_cached), _compiled(backward, vectors.LOOP, is_cached=is_cached)
 
 
-def load_kernels(configs: Iterable[Config], announce: Callable[[str], None]) -> None:
+def load_kernels(configs: Sequence[Config], announce: Callable[[str], None]) -> None:
     """Compile what these runs need, or load it from the cache, once in a process.
 
     Args:
-        configs: those with `stack.engine=compiled` count.
+        configs: the compiled engine is that of those with `stack.engine=compiled`; for orders and initial values those
+            on a GPU count, too.
         announce: called with one line where compiling takes its time.
     """
     compiled = [cfg for cfg in configs if cfg.stack.engine == "compiled"]
     activations = sorted({activation_of(cfg.model.network(1, 2)) for cfg in compiled})
-    functions = [("matrix_kernels", "product"), ("kernels", "train"), ("kernels", "evaluate")]
+    functions = [("matrix_kernels", "product"), ("kernels", "train"), ("kernels", "evaluate")] if compiled else []
     functions += [("updates", name) for name in sorted({cfg.optimizer.name for cfg in compiled})]
+    if draws(configs):
+        functions += [("random_draws", "permutations"), ("random_draws", "uniforms")]
     names = [name for _, name in functions] + [
         f"{name}_{way}" for name in activations for way in ("forward", "backward")
     ]
