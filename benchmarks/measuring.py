@@ -6,7 +6,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +67,7 @@ def stacks_in_trainer(runs: int, *, epochs: int = 10, **settings: Any) -> Callab
     plain["stack"] |= {key: value for key, value in settings.items() if key != "accelerator"}
     plain["tracking"] |= {"figures": False, "diagnostics": False}
     default = with_engine(checks.parse(plain))
-    configs = [replace(default, seed=seed) for seed in range(runs)]  # which share their parts, as those of a sweep do
+    configs = [default.with_seed(seed) for seed in range(runs)]  # which share their parts, as those of a sweep do
     data = [datasets.prepare(cfg.data) for cfg in configs]
 
     def train(members: Sequence[int]) -> None:

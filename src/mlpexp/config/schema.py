@@ -124,6 +124,11 @@ class Config:
         return config
 
     @property
+    def shared_parts(self) -> tuple[int, ...]:
+        """The ids of all values but the seed; equal for the runs of a sweep that differ in their seeds only."""
+        return tuple(map(id, _values(self)))
+
+    @property
     def writes_events(self) -> bool:
         """Whether the run has an event file of TensorBoard's."""
         return self.tracking.tensorboard and TENSORBOARD in self.tracker

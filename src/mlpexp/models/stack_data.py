@@ -31,19 +31,19 @@ class StackData:
     """
 
     def __init__(self, data: Sequence[Prepared], device: torch.device) -> None:
-        first = data[0]
+        first, different = data[0], {id(run): run for run in data}
         inputs, first_rows = _joined(data)
         self.inputs = inputs.to(device)
         self.first_rows = None if first_rows is None else first_rows.to(device)
         self.labels = _shared([run.labels for run in data]).to(device)
         self._label_axes = first.labels.ndim
         self.train_labels = _shared([run.train_labels for run in data]).to(device)
-        self.parts = {
-            name: _shared([torch.from_numpy(getattr(run.split, name)) for run in data]).to(device)
-            for name in ("train", "val", "test")
-        }
+        self.parts = {}
+        for name in ("train", "val", "test"):
+            part = {key: torch.from_numpy(getattr(run.split, name)) for key, run in different.items()}
+            self.parts[name] = _shared([part[id(run)] for run in data]).to(device)
         even = torch.ones(len(first.labels))
-        is_weighted = any(run.sample_weights is not None for run in data)
+        is_weighted = any(run.sample_weights is not None for run in different.values())
         sample_weights = [even if run.sample_weights is None else run.sample_weights for run in data]
         self.sample_weights = _shared(sample_weights).to(device) if is_weighted else None
         scales = [run.target_scale for run in data if run.target_scale is not None]
@@ -103,4 +103,5 @@ def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
 def _shared(rows: list[Tensor]) -> Tensor:
     """The first row if all are equal, else all of them stacked."""
     first = rows[0]
-    return first if all(row is first or torch.equal(row, first) for row in rows) else torch.stack(rows)
+    is_shared = all(torch.equal(row, first) for row in {id(row): row for row in rows}.values() if row is not first)
+    return first if is_shared else torch.stack(rows)

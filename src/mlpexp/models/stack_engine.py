@@ -57,7 +57,7 @@ def make_engine(
         parameters=parameters,
         update=update,
         loss=first.loss_function,
-        keeps_outputs=any(cfg.keeps_outputs for cfg in configs),
+        keeps_outputs=any(cfg.keeps_outputs for cfg in {cfg.shared_parts: cfg for cfg in configs}.values()),
         seeds=[cfg.seed for cfg in configs],
     )
 

@@ -71,9 +71,18 @@ class StackModule(LightningModule):
         self.automatic_optimization = False
         self.configs, self.data = list(configs), list(data)
         sizes = data[0].num_inputs, data[0].num_classes
-        self.networks: list[NetworkSpec] = [cfg.model.network(*sizes) for cfg in configs]
+        # runs that differ in their seeds only are of one kind: what follows from settings is computed once for it
+        keys = [cfg.shared_parts for cfg in configs]
+        by_key = dict(zip(keys, configs, strict=True))
+        self._kind_configs = list(by_key.values())
+        numbers = {key: number for number, key in enumerate(by_key)}
+        kinds = [numbers[key] for key in keys]
+        self._kinds = torch.tensor(kinds)  # (R,)
+        self._kind_networks: list[NetworkSpec] = [cfg.model.network(*sizes) for cfg in self._kind_configs]
+        self.networks = [self._kind_networks[kind] for kind in kinds]
         self._states = list(states)
-        records = [state.record.copy() for state in states] or [RunRecord.of(cfg) for cfg in configs]
+        new_records = [RunRecord.of(cfg) for cfg in self._kind_configs]
+        records = [state.record.copy() for state in states] or [new_records[kind].copy() for kind in kinds]
         self._records = StackRecords(configs, records)
         self.training_runs: list[int] = np.flatnonzero(~self._records.ended).tolist()
         starts = set(self._records.epochs[self.training_runs].tolist())
@@ -87,8 +96,8 @@ class StackModule(LightningModule):
         self.wall_times: list[float] = []
         self._validated: Outcomes | None = None
         self._inspects = bool(configs[0].tracking.diagnostics)
-        self._prunes = any(cfg.prune.fraction is not None for cfg in configs)
-        self._measures = any(cfg.diagnostics for cfg in configs)
+        self._prunes = any(cfg.prune.fraction is not None for cfg in self._kind_configs)
+        self._measures = any(cfg.diagnostics for cfg in self._kind_configs)
 
     @property
     def records(self) -> list[RunRecord]:
@@ -101,16 +110,18 @@ class StackModule(LightningModule):
         return self.start + super().current_epoch
 
     def on_fit_start(self) -> None:
-        for cfg, network in zip(self.configs, self.networks, strict=True):
+        for cfg, network in zip(self._kind_configs, self._kind_networks, strict=True):
             warn_without_effect(cfg.model, network)
         self.wall_times = [time.time()]
         self._all_samples = self._samples = StackData(self.data, self.device)
         self._steps = self.configs[0].data.steps(len(self.data[0].split.train))
-        for cfg in self.configs:
+        for cfg in self._kind_configs:
             warn_long_warmup(cfg, self._steps)
-        by_parameter = stack_engine.rates_and_decays(self.configs, self.networks)
+        of_kinds = self._kind_configs, self._kind_networks
+        rates_and_decays = stack_engine.rates_and_decays(*of_kinds)
+        update = stack_engine.update_settings(*of_kinds, rates_and_decays).rows(self._kinds)
+        by_parameter = None if rates_and_decays is None else rates_and_decays[:, self._kinds]
         self._rates = stack_engine.LearningRates(self.configs, self.records, self._steps, by_parameter)
-        update = stack_engine.update_settings(self.configs, self.networks, by_parameter)
         if self._states:
             rows = [state.last.parameters for state in self._states]
             initial = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

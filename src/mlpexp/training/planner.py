@@ -9,8 +9,7 @@ Importing this file imports no torch: a finished sweep is recognised without it.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from operator import attrgetter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlpexp.config.schema import Config
@@ -92,7 +91,7 @@ def plan(
     alone: dict[int, str] = {}
     keys: dict[tuple[int, ...], tuple[str | None, object]] = {}  # by objects: runs share the parts of their settings
     for i, (cfg, prepared) in enumerate(zip(configs, data, strict=True)):
-        objects = id(prepared), *map(id, _all_but_the_seed(cfg))
+        objects = id(prepared), *cfg.shared_parts
         if objects not in keys:
             reason = cannot_be_stacked(cfg)
             keys[objects] = reason, None if reason else _key(cfg, prepared)
@@ -110,9 +109,6 @@ def plan(
         share = sum(stack.cost for stack in stacks) / workers
         stacks = [piece for stack in stacks for piece in stack.pieces(_num_pieces(stack, share))]
     return Plan(stacks=stacks, alone=alone)
-
-
-_all_but_the_seed = attrgetter(*(field.name for field in fields(Config) if field.name != "seed"))
 
 
 def _key(cfg: Config, data: "Prepared") -> tuple[object, ...]:
