@@ -18,7 +18,12 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -rs
 .PHONY: help setup train sweep test test-quick fuzz test-thorough test-trackers test-backends test-wheel test-examples test-slurm faults calibrate lint docs pictures bench tensorboard report studies
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
+		awk '{ line = substr($$0, 1, 19); size = split(substr($$0, 20), words, " "); \
+			for (i = 1; i <= size; i++) { \
+				if (length(line) + length(words[i]) > 78) { print line; line = sprintf("%18s", "") } \
+				line = line (i == 1 ? "" : " ") words[i] } \
+			print line }'
 
 setup: $(READY)  ## create .venv with the versions of constraints.txt; on Linux CPU=1 leaves out the CUDA libraries
 

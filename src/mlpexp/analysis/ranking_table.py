@@ -17,6 +17,7 @@ from mlpexp.runtime.terminal import wrapped
 
 SHOWN = 5  # configurations
 WIDE = 100  # columns of a terminal that has room for three metrics with their intervals
+MIN_WIDTH = 10  # of the configurations, in a terminal that is too narrow for all columns
 
 
 def print_ranking(console: Console, table: SweepTable, cfg: Config) -> None:
@@ -41,7 +42,7 @@ def print_ranking(console: Console, table: SweepTable, cfg: Config) -> None:
     console.print(wrapped(_title(table, ranking, repetition_name)), highlight=False, soft_wrap=True)
     grid = Table(header_style="bold")
     if table.factors:
-        grid.add_column("configuration", overflow="fold")
+        grid.add_column("configuration", overflow="fold", min_width=MIN_WIDTH)
     if (ranking.finished > 1).any() or (ranking.finished < ranking.runs).any():
         grid.add_column("runs", justify="right", no_wrap=True)
     for name in metrics:

@@ -18,6 +18,7 @@ else:
     special = LazyModule("scipy.special")
 
 LEVEL = 0.95
+LONG = 1e6  # from here on a number is written with an exponent
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Estimate:
         """`0.9712 ± 0.0021`, without an interval where there is none."""
         if not math.isfinite(self.mean):
             return "–"
-        return f"{self.mean:.4f}" + f" ± {self.half:.4f}" * math.isfinite(self.half)
+        has_interval = math.isfinite(self.half)
+        longest = max(abs(self.mean), self.half if has_interval else 0.0)
+        kind = ".4f" if longest < LONG else ".3e"  # of a run that has nearly diverged
+        return f"{self.mean:{kind}}" + f" ± {self.half:{kind}}" * has_interval
 
 
 def mean_and_half(values: np.ndarray, sampling: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from mlpexp.nn.metric_columns import PARTS, all_parts, in_order, title
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
 from mlpexp.runtime.rich_console import Console
-from mlpexp.runtime.terminal import say
+from mlpexp.runtime.terminal import counted, say
 from mlpexp.store.file_names import RESULT
 from mlpexp.store.run_directory import Result
 
@@ -108,7 +108,7 @@ def built(overrides: Sequence[str]) -> list[str]:
 
 def _title(result: Result) -> str:
     if result.epoch is None:
-        return f"{result.status} after {result.epochs} epochs"
+        return f"{result.status} after {counted(result.epochs, 'epoch')}"
     is_best = result.metrics.get(result.monitor) == result.objective
     kind = f"the best by {result.monitor}" if is_best else "the last"
     return f"epoch {result.epoch}, {kind}, of epochs 0 to {result.epochs - 1}"

@@ -24,6 +24,11 @@ def printable(text: object) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), str(text))
 
 
+def counted(number: int, noun: str) -> str:
+    """E.g. `1 run` or `1,080 runs`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def say(*lines: object, error: bool = False) -> None:
     """Print lines to standard output, or to standard error."""
     if is_library():

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlpexp.config import yaml_text
 from mlpexp.config.compose import Composer
 from mlpexp.runtime.errors import RunsFailed, UserError
-from mlpexp.runtime.terminal import say
+from mlpexp.runtime.terminal import counted, say
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.file_names import MULTIRUN
 from mlpexp.sweep.grid import params_texts
@@ -33,6 +33,7 @@ from mlpexp.search.generation_search import GenerationSearch
 from mlpexp.search.pruned_search import PrunedSearch
 from mlpexp.search.search_plan import make_plan
 from mlpexp.search.search_record import open_record
+from mlpexp.search.search_time import SearchTime
 from mlpexp.search.study_storage import StudyMirror
 
 
@@ -66,9 +67,7 @@ def optimise(
         return DryRun(directory, lines)
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        if isinstance(sweep, Sweep):  # it has locked the directory
-            sweep.in_portions = True
-        else:
+        if not isinstance(sweep, Sweep):  # which has locked the directory
             stack.enter_context(directory_lock.hold(directory))
         mirror = stack.enter_context(closing(StudyMirror(settings["storage"], directory, plan.names)))
         find_known = partial(warm_start.read, plan.warm_start, space, plan.names, composer)
@@ -81,6 +80,8 @@ def optimise(
         atomic_files.write(directory / MULTIRUN, yaml_text.block(plain))
         search_class = GenerationSearch if plan.pruning is None else PrunedSearch
         search = search_class(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
+        if isinstance(sweep, Sweep):
+            sweep.search_left = SearchTime(search.study, plan.num_trials + len(record.search.known)).seconds_left
         say(search_console.description(plan, record.num_trials))
         search.run()
         finalists = search.train_finalists() if plan.final_seeds else []
@@ -88,5 +89,6 @@ def optimise(
     if isinstance(sweep, Sweep):
         sweep.conclude()
     if search.num_failed:
-        raise RunsFailed(f"{search.num_failed:,} trials failed; the same command tries them again")
+        them = "it" if search.num_failed == 1 else "them"
+        raise RunsFailed(f"{counted(search.num_failed, 'trial')} failed; the same command tries {them} again")
     return search.returns

@@ -11,6 +11,7 @@ from hydra.core.utils import JobReturn
 from optuna.trial import Trial
 
 from mlpexp.config.overrides import RunSpec, parse
+from mlpexp.runtime.terminal import say
 from mlpexp.search import search_console
 from mlpexp.search.generation_search import GenerationSearch, names_of
 from mlpexp.search.objectives import Measured
@@ -32,6 +33,7 @@ class PrunedSearch(GenerationSearch):
         self._trials = PrunedTrials(pruning, self._plan.names[0], self._conclude)
         self._numbers: dict[Run, int] = {}
         self._returns: dict[Run, JobReturn] = {}
+        self._shown = ""
         while self._add_generations():
             self._train_portion()
             self._show()
@@ -93,4 +95,7 @@ class PrunedSearch(GenerationSearch):
         trials = study.get_trials(deepcopy=False)
         for generation in self._record.generations:
             self._store(trials[generation.first : generation.first + len(generation.trials)], generation.first)
-        search_console.progress(study, self._plan.names, self._plan.num_trials)
+        line = search_console.progress(study, self._plan.names, self._plan.num_trials)
+        if line != self._shown:
+            say(line)
+        self._shown = line

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mlpexp.config.overrides import parse
 from mlpexp.runtime.rich_console import Console
-from mlpexp.runtime.terminal import say
+from mlpexp.runtime.terminal import counted, say
 from mlpexp.search.finalists import NUM_FINALISTS, Finalist
 from mlpexp.search.search_space import Runs, Space
 from mlpexp.search.study_storage import PROBLEM, STOPPED
@@ -31,12 +31,12 @@ def description(plan: "Plan", done: int = 0) -> str:
     remaining = max(0, plan.num_trials - done)
     full, last_size = divmod(remaining, plan.batch_size)
     num_generations = full + bool(last_size)
-    generations = f"{num_generations:,} generation{'s' * (num_generations != 1)}"
-    size = min(plan.batch_size, remaining)
+    generations = f"{counted(num_generations, 'generation')} of {'up to ' * bool(full and last_size)}"
+    generations += f"{min(plan.batch_size, remaining):,}"
     before = f"{done:,} recorded before, then " if done else ""
     objectives = f"objective{'s' * (len(plan.names) != 1)} {', '.join(plan.names)}"
-    sizes = f" of {'up to ' * bool(full and last_size)}{size:,}" if remaining else ""
-    return f"search of {plan.num_trials:,} trials: {before}{generations}{sizes}, sampler {plan.sampler}, {objectives}"
+    trials = f"{before}{generations}" if remaining else "recorded before"
+    return f"search of {counted(plan.num_trials, 'trial')}: {trials}, sampler {plan.sampler}, {objectives}"
 
 
 def explanation(plan: "Plan") -> list[str]:
@@ -46,9 +46,9 @@ def explanation(plan: "Plan") -> list[str]:
     if space.repetitions:
         runs = prod(map(len, space.repetitions.values()))
         repetitions = ", ".join(space.typed[key] for key in space.repetitions)
-        lines.append(f"each trial is the mean of {runs:,} runs: {repetitions}")
+        lines.append(f"each trial is the mean of {counted(runs, 'run')}: {repetitions}")
     if plan.final_seeds:
-        lines.append(f"then the best {NUM_FINALISTS} trials with {plan.final_seeds:,} further seeds")
+        lines.append(f"then the best {NUM_FINALISTS} trials with {counted(plan.final_seeds, 'further seed')}")
     return [*lines, NOTHING_DONE]
 
 
@@ -62,7 +62,7 @@ def generation(study: optuna.Study, names: Sequence[str], trials: Sequence[Froze
     say(line)
 
 
-def progress(study: optuna.Study, names: Sequence[str], total: int) -> None:
+def progress(study: optuna.Study, names: Sequence[str], total: int) -> str:
     """One line, e.g. `30 of 100 trials: 9 trained, 14 pruned, 7 in training, best val/loss 0.0912`."""
     trials = study.get_trials(deepcopy=False)
     failed = sum(PROBLEM in trial.user_attrs for trial in trials)
@@ -74,7 +74,7 @@ def progress(study: optuna.Study, names: Sequence[str], total: int) -> None:
     counts = [(len(trials) - failed - pruned - training, "trained"), (pruned, "pruned"), (failed, "failed")]
     counts += [(training, "in training")] if training else []
     text = ", ".join(f"{count:,} {label}" for count, label in counts if count or label == "pruned")
-    say(f"{len(trials):,} of {total:,} trials: {text}, {_best(study, names)}")
+    return f"{len(trials):,} of {counted(total, 'trial')}: {text}, {_best(study, names)}"
 
 
 def conclude(
@@ -95,14 +95,14 @@ def conclude(
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     failed = [trial for trial in trials if PROBLEM in trial.user_attrs]
     if not complete:
-        say(f"none of {len(trials):,} trials has an outcome: {_reasons(failed)}", error=True)
+        say(f"none of {counted(len(trials), 'trial')} has an outcome: {_reasons(failed)}", error=True)
         return
     if len(names) == 1:
         best, value = finalists[0] if finalists else (study.best_trial, study.best_value)
         results: dict[str, object] = {"name": "optuna", "best_params": _typed(space, best), "best_value": value}
-        line = f"best of {len(trials):,} trials: number {best.number + 1:,}, {names[0]} {value:.6g}"
+        line = f"best of {counted(len(trials), 'trial')}: number {best.number + 1:,}, {names[0]} {value:.6g}"
         if finalists:
-            line += f", the mean with {plan.final_seeds:,} further seeds ({best.value:.6g} without)"
+            line += f", the mean with {counted(plan.final_seeds, 'further seed')} ({best.value:.6g} without)"
             results["finalists"] = [
                 {"trial": trial.number + 1, "mean": mean, "value": trial.value, "params": _typed(space, trial)}
                 for trial, mean in finalists
@@ -122,12 +122,12 @@ def conclude(
         }
         _front(front, names, space, len(trials))
     if failed:
-        say(f"{len(failed):,} of {len(trials):,} trials failed: {_reasons(failed)}", error=True)
+        say(f"{len(failed):,} of {counted(len(trials), 'trial')} failed: {_reasons(failed)}", error=True)
     atomic_files.write(directory / SEARCH_RESULTS, OmegaConf.to_yaml(OmegaConf.create(results)))
 
 
 def _front(front: Sequence[FrozenTrial], names: Sequence[str], space: Space, count: int) -> None:
-    say(f"{len(front):,} of {count:,} trials that no other beats in {' and '.join(names)}")
+    say(f"{len(front):,} of {counted(count, 'trial')} that no other beats in {' and '.join(names)}")
     table = Table(header_style="bold")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)

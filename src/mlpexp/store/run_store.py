@@ -16,6 +16,7 @@ from mlpexp.config.schema import Config
 from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.object_cache import ByObject
+from mlpexp.runtime.terminal import counted
 from mlpexp.store import (
     atomic_files,
     file_names,
@@ -72,7 +73,7 @@ class Survey:
             phrases[-1] += f" ({count:,} of them from their beginning: a table keeps no states of shorter trainings)"
         if self.withdrawn:
             phrases.append(f"{len(self.withdrawn):,} begun with more epochs, of which none had ended (set aside)")
-        return f"{len(self.runs):,} runs: {', '.join(phrases)}"
+        return f"{counted(len(self.runs), 'run')}: {', '.join(phrases)}"
 
 
 class RunStore:

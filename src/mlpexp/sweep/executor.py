@@ -93,8 +93,10 @@ def train_sweep(
             if make_backend is not None:  # it trains all runs side by side
                 places = tuple(place for unit in units for place in unit.places)
                 timed = [Unit(places=places, jobs=tuple(jobs), cost=division.cost, origin=WHOLE_SWEEP)]
+            shown = SweepProgress(timed, backend.workers, screen.hydra_files_s)
+            known = [outcome for outcome in outcomes if outcome.is_known]
             with (
-                screen.showing(jobs, division, SweepProgress(timed, backend.workers, screen.hydra_files_s)),
+                screen.showing(jobs, division, shown, known),
                 closing(backend.run(units, progress)) as ended,  # type: ignore[type-var]
             ):
                 for run, outcome in ended:

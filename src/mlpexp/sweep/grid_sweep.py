@@ -16,7 +16,7 @@ from mlpexp.config.grid_settings import GridSettings
 from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec, swept_keys
 from mlpexp.runtime.errors import ConfigError, RunsFailed, UserError, described
-from mlpexp.runtime.terminal import say
+from mlpexp.runtime.terminal import counted, say
 from mlpexp.store import atomic_files, directory_lock, file_names, run_directory, worker_session
 from mlpexp.store.run_store import Survey
 from mlpexp.sweep.checked_runs import check
@@ -166,6 +166,7 @@ def raise_failures(returns: Sequence[JobReturn]) -> None:
         return
     error = failed[0]._return_value
     reason = "" if isinstance(failed[0], StackedReturn) else f" ({described(error)})"  # named on the terminal already
+    them = "it" if len(failed) == 1 else "them"
     raise RunsFailed(
-        f"{len(failed):,} of {len(returns):,} runs failed{reason}; the same command tries them again"
+        f"{len(failed):,} of {counted(len(returns), 'run')} failed{reason}; the same command tries {them} again"
     ) from error

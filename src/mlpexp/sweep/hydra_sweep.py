@@ -18,7 +18,7 @@ from mlpexp.config.launcher_settings import Settings
 from mlpexp.config.overrides import RunSpec
 from mlpexp.runtime import signals
 from mlpexp.runtime.errors import StorageError, UserError, is_storage, os_error_text
-from mlpexp.runtime.terminal import say
+from mlpexp.runtime.terminal import counted, say
 from mlpexp.store import directory_lock, worker_session
 from mlpexp.store.directory_checks import check_sweep_directory
 from mlpexp.store.run_store import RunStore, Survey
@@ -26,6 +26,7 @@ from mlpexp.sweep.checked_runs import check
 from mlpexp.sweep.hydra_jobs import HydraCalls, StackedReturn, restore_hydra_files
 from mlpexp.sweep.jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.sweep_console import Screen
+from mlpexp.sweep.sweep_progress import SweepProgress
 from mlpexp.training.engine_choice import engine_of
 from mlpexp.training.run_tracking import EndedRun, RunTracking
 
@@ -41,7 +42,8 @@ class Sweep:
     """The sweep that one command trains.
 
     Attributes:
-        in_portions: the sweeper trains several portions and calls `conclude` for the summary.
+        search_left: given the progress of the present runs, the seconds until the end of a search that trains several
+            portions and calls `conclude` for the summary; None for any other sweep.
 
     Raises:
         UserError: the settings are wrong, or the application is not mlpexp.
@@ -66,7 +68,7 @@ class Sweep:
         self.hydra = HydraCalls(context, task_function, self.composer)
         self.directory = Path(str(config.hydra.sweep.dir)).absolute()
         check_sweep_directory(self.directory)
-        self.in_portions = False
+        self.search_left: Callable[[SweepProgress], float | None] | None = None
         self._ended: dict[str, tuple[Job, Outcome]] = {}  # runs of earlier portions, by their directories
         self._backend: MakeBackend | None = None
         self._tracking = RunTracking(self.directory, Path.cwd(), Screen().warn, is_sweep=True)
@@ -147,7 +149,7 @@ class Sweep:
             RunStore(self.directory).prepare(survey)
             if state := survey.sentence():
                 log.info("%s", state)
-                if not self.in_portions:
+                if self.search_left is None:
                     say(state)
 
     @contextmanager
@@ -193,7 +195,8 @@ class Sweep:
             outcomes = dict(zip(jobs, self.train_jobs(list(jobs.values()), hydra_files_s), strict=True)) if jobs else {}
             self._ended |= {place: (job, outcomes[place]) for place, job in jobs.items() if outcomes[place].is_known}
             failures = sum(outcome.error is not None for outcome in outcomes.values())
-            summary = f"{failures:,} of {len(outcomes):,} runs failed; the same command tries them again"
+            them = "it" if failures == 1 else "them"
+            summary = f"{failures:,} of {counted(len(outcomes), 'run')} failed; the same command tries {them} again"
             working_dir = str(Path.cwd())
             returns = {
                 run.number: StackedReturn(run, outcomes[run.output_dir], summary, working_dir)
@@ -241,7 +244,7 @@ class Sweep:
         num_earlier = len(self._ended)
         outcomes = [*(end for _, end in self._ended.values()), *(Outcome(result=job.done) for job in jobs)]
         jobs = [*(job for job, _ in self._ended.values()), *jobs]
-        screen = Screen(brief=self.in_portions)
+        screen = Screen(self.search_left)
         screen.hydra_files_s = hydra_files_s
         if all(end.is_known for end in outcomes):
             RunStore(self.directory).write_results(ended_rows(jobs, outcomes, self.directory))
@@ -256,7 +259,7 @@ class Sweep:
                 jobs, outcomes, self.directory, screen, self.settings, self.prepare, self._backend, self._tracking
             )
         self._record_in_trackers(jobs, outcomes)
-        if not self.in_portions:
+        if self.search_left is None:
             screen.conclude(jobs, outcomes, self.directory)
         return outcomes[num_earlier:]
 

@@ -1,32 +1,24 @@
 """The terminal output of a sweep: its plan, a progress bar, the best configurations, the next commands."""
 
-import math
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
-
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
 
 from mlpexp.analysis.ranking_table import print_ranking
 from mlpexp.analysis.sweep_table import from_columns
 from mlpexp.config.overrides import parse, swept_keys
 from mlpexp.config.schema import Config
 from mlpexp.nn.chance_level import LIKELY_CAUSES, MARK
-from mlpexp.nn.metric_columns import higher_is_better
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import described
-from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
 from mlpexp.runtime.rich_console import Console
+from mlpexp.runtime.terminal import counted
 from mlpexp.store import results_table
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.sweep_manifest import REPEATED
 from mlpexp.sweep.jobs import Job, Outcome, ended_rows
+from mlpexp.sweep.progress_bar import SweepBar
 from mlpexp.sweep.sweep_progress import SweepProgress
 from mlpexp.training.engine_choice import cannot_be_compiled
 from mlpexp.training.planner import Plan
@@ -36,81 +28,53 @@ NAMED = 10  # failures that are named one by one
 
 
 class Screen:
-    """The terminal output of a sweep; with `brief`, the progress bar only."""
+    """The terminal output of a sweep.
 
-    def __init__(self, *, brief: bool = False) -> None:
-        self._brief = brief
+    Args:
+        search_left: seconds until the end of the search that the runs are a part of, of which only the progress bar is
+            shown; None: they are all.
+    """
+
+    def __init__(self, search_left: Callable[[SweepProgress], float | None] | None = None) -> None:
+        self._search_left = search_left
         self._console, self._errors = Console(), Console(stderr=True)
-        self._bar: Any = None
+        self._bar: SweepBar | None = None
         self._progress: SweepProgress | None = None
-        self._best: float | None = None
-        self._monitor = ""
-        self._failures = 0
         self.hydra_files_s: float | None = None
         """the median of what Hydra's files of a run have taken in this command, in seconds"""
-        self._shown_s = -math.inf
 
     @contextmanager
-    def showing(self, sweep: Sequence[Job], planned: Plan, progress: SweepProgress) -> Iterator[None]:
+    def showing(
+        self, sweep: Sequence[Job], planned: Plan, progress: SweepProgress, known: Iterable[Outcome] = ()
+    ) -> Iterator[None]:
         """Print the plan and show a progress bar while the block runs.
 
         Args:
             progress: notes what is trained and written.
+            known: outcomes of runs that have ended before.
         """
-        if not self._brief:
+        if self._search_left is None:
             alone = Counter(planned.alone.values())
             self.say(
                 plan_line(sweep, planned),
                 *(f"{count:,} of them train alone: {reason}" for reason, count in alone.items()),
             )
-        columns = (
-            TextColumn("training"),
-            BarColumn(bar_width=16),  # all of it in 80 columns
-            TextColumn("{task.percentage:.0f} %, {task.fields[done]:,} of {task.total:,} runs"),
-            _TimeLeftColumn(progress),
-            TextColumn("{task.fields[best]}"),
-            TextColumn("{task.fields[failures]}", style="red"),
-        )
-        disable = not sys.stderr.isatty()
-        bar: Any = Progress(*columns, console=self._errors, disable=disable, transient=self._brief)
-        if in_notebook():
-            bar = NotebookProgress("{done:,} of {total:,} runs  {left}  {best}  {failures}", progress.seconds_left)
         self._progress = progress
-        with bar as self._bar:
-            self._task = self._bar.add_task("", total=len(sweep), done=0, best="", failures="")
-            try:
-                yield
-            finally:
-                self._move(every_s=0)
+        with SweepBar(progress, len(sweep), self._errors, known, self._search_left) as self._bar:
+            yield
 
     def progress(self, unit: int, trained: float, written: int = 0, seconds: float | None = None) -> None:
         """See `Watcher.progress`."""
-        if self._progress is not None:
+        if self._progress is not None and self._bar is not None:
             self._progress.note(unit, trained, written, seconds)
-        self._move()
+            self._bar.draw()
 
     def finished(self, unit: int, outcome: Outcome) -> None:
         """Note that a run of a unit is written."""
-        if self._progress is not None:
+        if self._progress is not None and self._bar is not None:
             self._progress.note_written(unit)
-        result = outcome.result
-        self._failures += outcome.error is not None
-        if result is not None and math.isfinite(result.objective):
-            better = max if higher_is_better(result.monitor) else min
-            if self._best is None or better(self._best, result.objective) != self._best:
-                self._best, self._monitor = result.objective, result.monitor
-        self._move()
-
-    def _move(self, every_s: float = 0.05) -> None:
-        """Update the bar, at most once in `every_s` seconds, since thousands of runs may end at once."""
-        now = time.monotonic()
-        if self._progress is None or self._bar is None or now < self._shown_s + every_s:
-            return
-        self._shown_s = now
-        best = "" if self._best is None else f"best {self._monitor} {self._best:.4f}"
-        failures = f"{self._failures:,} failed" if self._failures else ""
-        trained, written = self._progress.trained_runs, self._progress.written_runs
-        self._bar.update(self._task, completed=trained, done=written, best=best, failures=failures)
+            self._bar.note(outcome)
+            self._bar.draw()
 
     def conclude(self, sweep: Sequence[Job], outcomes: Sequence[Outcome], directory: Path) -> None:
         """Print the best configurations, the failures and the next commands."""
@@ -122,7 +86,8 @@ class Screen:
             text = ", ".join(f"{count:,} after epoch {epoch}" for epoch, count in sorted(stopped.items()))
             going = sum(result.status in FINITE for _, result in ended)
             self.say(
-                f"{stopped.total():,} of {len(sweep):,} runs were stopped early: {text}; {going:,} trained to the end"
+                f"{stopped.total():,} of {counted(len(sweep), 'run')} were stopped early: {text}; "
+                f"{going:,} trained to the end"
             )
         for status, text, advice in (
             ("chance", MARK, LIKELY_CAUSES),
@@ -132,10 +97,10 @@ class Screen:
                 more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
                 verb = "" if status == "diverged" else "is " if len(names) == 1 else "are "
                 some = f"{'; '.join(names[:3])}{more}"
-                self.warn(f"{len(names):,} of {len(sweep):,} runs {verb}{text} ({some}); {advice}")
+                self.warn(f"{len(names):,} of {counted(len(sweep), 'run')} {verb}{text} ({some}); {advice}")
         notes = Counter(result.message for _, result in ended if result.status == "ok" and result.message)
         for message, count in notes.items():
-            self.warn(f"{count:,} of {len(sweep):,} runs: {message}")
+            self.warn(f"{count:,} of {counted(len(sweep), 'run')}: {message}")
         failed = [(run, end.error) for run, end in zip(sweep, outcomes, strict=True) if end.error is not None]
         for run, error in failed[:NAMED]:
             self.warn(f"failed: {run.log or run.directory}: {described(error)}")
@@ -162,20 +127,6 @@ class Screen:
         self._errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class _TimeLeftColumn(ProgressColumn):
-    """E.g. `0:02:10 left`; nothing at the end."""
-
-    def __init__(self, progress: SweepProgress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def render(self, task: Task) -> Text:
-        if task.finished:
-            return Text()
-        seconds = self._progress.seconds_left()
-        return Text("-:--:-- left" if seconds is None else f"{timedelta(seconds=math.ceil(seconds))} left")
-
-
 def explanation(sweep: Sequence[Job], new: Sequence[Job], state: str, planned: Plan | None) -> list[str]:
     """What a sweep would do, in lines.
 
@@ -186,7 +137,7 @@ def explanation(sweep: Sequence[Job], new: Sequence[Job], state: str, planned: P
     """
     lines = [state] if state else []
     if planned is None:
-        return [*lines, f"nothing to train: all {len(sweep):,} runs are done"]
+        return [*lines, f"nothing to train: {'the run is' if len(sweep) == 1 else f'all {len(sweep):,} runs are'} done"]
     lines.append(plan_line(new, planned))
     lines += [f"{count:,} would train alone: {reason}" for reason, count in Counter(planned.alone.values()).items()]
     if planned.stacks:
@@ -202,14 +153,14 @@ def plan_line(sweep: Sequence[Job], planned: Plan) -> str:
     repeated = Counter(tuple(item for item in run.overrides if parse(item).key in keys) for run in sweep)
     counts = set(repeated.values())
     noun = "architecture" if keys and all(key.startswith("model.") for key in keys) else "configuration"
-    product = f"{len(repeated):,} {noun}{'s' * (len(repeated) != 1)}"
+    product = f"{counted(len(repeated), noun)}"
     if len(counts) == 1 and counts != {1}:
         repeats = {"data.fold": "folds"}.get(next((key for key in swept if key in REPEATED), ""), "seeds")
         product += f" x {counts.pop():,} {repeats if len(swept) - len(keys) == 1 else 'runs'}"
     stacks = len(planned.stacks)
-    line = f"{len(sweep):,} run{'s' * (len(sweep) != 1)}: {product}"
+    line = f"{counted(len(sweep), 'run')}: {product}"
     if stacks:
-        line += f", in {stacks:,} stack{'s' * (stacks != 1)}"
+        line += f", in {counted(stacks, 'stack')}"
         line += _engines([sweep[run].config for stack in planned.stacks for run in stack.runs])
     return line
 
@@ -225,5 +176,5 @@ def _engines(configs: Sequence[Config]) -> str:
     reasons.update(f"{cfg.model.target} is a module of your own" for cfg in configs if cfg.model.target)
     why = f": {str(reasons.most_common(1)[0][0]).partition(';')[0]}" if reasons else ""
     if further := len(reasons) - 1 if reasons else 0:
-        why += f", and {further} other reason{'s' * (further != 1)}"
+        why += f", and {counted(further, 'other reason')}"
     return f" ({' and '.join(engines)} engine{why})"

@@ -49,7 +49,7 @@ class SweepProgress:
         self._waiting = sorted(self._units.values(), key=lambda unit: -unit.expected_s)  # and others; the longest first
         self._paces = {kind: _Pace(ignored=workers) for kind in ("training", "files", "alone")}
         self._slow_disk = OF_HYDRA_FILES * (hydra_files_s or 0.0) / FILES_S["run"]
-        self._latest = clock()
+        self._latest = self._started = clock()
         self._is_measured = False
 
     @property
@@ -60,6 +60,10 @@ class SweepProgress:
     @property
     def written_runs(self) -> int:
         return sum(unit.written for unit in self._units.values())
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._clock() - self._started
 
     def note(self, origin: int, trained: float, written: int = 0, seconds: float | None = None) -> None:
         """So much of a unit is done.
