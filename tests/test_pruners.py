@@ -1,6 +1,7 @@
 """`hydra.sweeper.pruner`: trials that are behind the others end early; `hydra.sweeper.seeds`: a trial is a mean."""
 
 import csv
+import json
 import math
 import shutil
 import statistics
@@ -21,7 +22,8 @@ from mlpexp.sweep.paused_runs import PausedRuns
 SPACE = "'optimizer.lr=tag(log,interval(0.003,1))' model.width=3,5"
 TINY = "data.batch_size=256 trainer.max_epochs=6 tracking.diagnostics=false tracking.tensorboard=false"
 SEARCH = f"-m hydra/sweeper=optuna name=s {SPACE} {TINY} hydra.sweeper.n_trials=15 hydra.sweeper.batch_size=6"
-EXTRA = {"wilcoxon": "hydra.sweeper.seeds=5"}
+SEEDS = 6
+EXTRA = {"wilcoxon": f"hydra.sweeper.seeds={SEEDS}"}
 MOMENTS = {"median": 8, "asha": 3, "hyperband": 4, "wilcoxon": 4}  # stages that are trained before the interruption
 PLACE = Path("multirun/s")
 
@@ -52,6 +54,64 @@ def picture() -> tuple[Any, ...]:
     return rows, told, (PLACE / "search.jsonl").read_text().split("\n")[1:]
 
 
+def judged_by_optuna(pruner: str, recorded: list[optuna.trial.FrozenTrial]) -> dict[int, tuple[int, bool]]:
+    """The last step of each trial, and whether it is pruned there: by Optuna's class alone, in a study of its own.
+
+    Trials come as `search.jsonl` records. Those that are furthest behind advance by one comparison: all report what is
+    recorded of them, and then Optuna is asked in the order of their numbers.
+    """
+    kinds: dict[str, tuple[optuna.pruners.BasePruner, list[list[int]]]] = {
+        "median": (optuna.pruners.MedianPruner(n_warmup_steps=1), [[1], [2], [3], [4], [5], []]),
+        "asha": (optuna.pruners.SuccessiveHalvingPruner(min_resource=1), [[1], [4], []]),
+        "hyperband": (optuna.pruners.HyperbandPruner(max_resource=6), [[1], [3], []]),
+        "wilcoxon": (optuna.pruners.WilcoxonPruner(), [[0, 1, 2, 3], [4], [5]]),
+    }
+    judge, stages_steps = kinds[pruner]
+    study = optuna.create_study(study_name="mlpexp", pruner=judge)
+    coming = [json.loads(line.partition(" ")[2]) for line in (PLACE / "search.jsonl").read_text().splitlines()[1:]]
+    active: dict[int, optuna.Trial] = {}
+    stages: dict[int, int] = {}
+    ends: dict[int, tuple[int, bool]] = {}
+    clock = 0
+    while coming or active:
+        while coming and (not active or coming[0].get("clock", 0) <= clock):
+            for _ in coming.pop(0)["trials"]:
+                trial = study.ask()
+                active[trial.number], stages[trial.number] = trial, 0
+        group = [number for number in sorted(active) if stages[number] == min(stages[other] for other in active)]
+        stage = stages[group[0]]
+        for number in group:
+            for step in stages_steps[stage]:
+                active[number].report(recorded[number].intermediate_values[step], step)
+        for number in group:
+            stages[number] += 1
+            is_last = stages[number] == len(stages_steps)
+            is_pruned = not is_last and active[number].should_prune()
+            if is_pruned or is_last:
+                ends[number] = max(stages_steps[stage], default=-1), is_pruned
+                state = TrialState.PRUNED if is_pruned and pruner != "wilcoxon" else TrialState.COMPLETE
+                values = None if state == TrialState.PRUNED else recorded[number].values
+                study.tell(active.pop(number), values, state)
+        clock += 1
+    return ends
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # of the Wilcoxon pruner
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_optuna_alone_would_have_pruned_the_same_trials_at_the_same_epochs(pruner: str, train: Any, here: Path) -> None:
+    assert train(command(pruner)).code == 0
+    recorded = trials()
+    ends = judged_by_optuna(pruner, recorded)
+    assert sorted(ends) == [trial.user_attrs["trial"] for trial in recorded] == list(range(15))
+    stopped = {number: step for number, (step, is_pruned) in ends.items() if is_pruned}
+    assert stopped == {
+        trial.user_attrs["trial"]: max(trial.intermediate_values)
+        for trial in recorded
+        if trial.state == TrialState.PRUNED or "stopped" in trial.user_attrs
+    }
+    assert stopped
+
+
 @pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_an_interrupted_search_makes_the_same_decisions(
@@ -64,7 +124,7 @@ def test_an_interrupted_search_makes_the_same_decisions(
     stopped = [row for row in rows if row["status"] == "stopped"]
     assert [row["run"] for row in rows] == sorted(row["run"] for row in rows)
     if pruner == "wilcoxon":
-        assert len(rows) < 15 * 5  # some trials without their last seeds
+        assert len(rows) < 15 * SEEDS  # some trials without their last seeds
     else:
         assert 1 <= len(stopped) < 15
         assert all(row["epochs"] < 6 for row in stopped)
@@ -197,6 +257,14 @@ def test_a_trial_with_a_run_that_diverges_fails(train: Any, here: Path) -> None:
 
 
 REFUSED = {
+    "hydra.sweeper.pruner=wilcoxon hydra.sweeper.seeds=4": "add hydra.sweeper.seeds=5",
+    "hydra.sweeper.pruner=wilcoxon hydra.sweeper.seeds=5 'hydra.sweeper.pruner_options={p_threshold:0.01}'": "seeds=8",
+    "hydra.sweeper.pruner=wilcoxon hydra.sweeper.seeds=5 'hydra.sweeper.pruner_options={p_threshold:0}'": "raise p_thr",
+    "hydra.sweeper.pruner=asha 'hydra.sweeper.pruner_options={reduction_factor:2.5}'": "2.5 is no whole number",
+    "hydra.sweeper.pruner=hyperband 'hydra.sweeper.pruner_options={min_resource:0}'": "min_resource",
+    "hydra.sweeper.pruner=hyperband 'hydra.sweeper.pruner_options={reduction_factor:1}'": "reduction_factor",
+    "hydra.sweeper.pruner=hyperband 'hydra.sweeper.pruner_options={bootstrap_count:-1}'": "bootstrap_count",
+    "hydra.sweeper.pruner=hyperband 'hydra.sweeper.pruner_options={min_resource:3,max_resource:2}'": "no bracket",
     "hydra.sweeper.pruner=medain": "did you mean median?",
     "hydra.sweeper.pruner=wilcoxon": "add hydra.sweeper.seeds=5",
     "hydra.sweeper.seeds=0": "must be a whole number from 1",

@@ -315,6 +315,17 @@ def test_a_search_has_its_history_importances_slices_and_parallel_coordinates(se
     assert len(lines.get_segments()) == len(complete)
 
 
+@pytest.mark.parametrize(("state", "value"), [("COMPLETE", 1.0), ("PRUNED", 2.0), ("FAIL", math.nan)])
+def test_a_pruned_trial_has_the_value_that_was_compared_last_and_a_failed_one_has_none(state, value):
+    optuna = pytest.importorskip("optuna")
+    trial = optuna.trial.create_trial(
+        state=optuna.trial.TrialState[state],
+        value=1.0 if state == "COMPLETE" else None,
+        intermediate_values={1: 3.0, 4: 2.0},
+    )
+    np.testing.assert_equal(searched_trials._value(trial), value)
+
+
 def test_no_text_of_a_search_s_figures_overlaps_another(searched):
     for name, picture in draw(analyse(searched, "loss")):
         if name.startswith("search"):

@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 
 from mlpexp import load_results
 from mlpexp.runtime.errors import Interrupted
-from mlpexp.search import samplers, study_storage
+from mlpexp.search import finalists, samplers, study_storage
 from mlpexp.search.search_record import Search
 from mlpexp.search.study_journal import Journal
 from mlpexp.sweep.jobs import Job, Outcome
@@ -230,6 +230,25 @@ def test_what_diverges_or_raises_is_a_failed_trial(train: Any, here: Path, train
     assert len(study(here).trials) == 9
 
 
+def test_a_search_in_which_nothing_succeeds_says_why(train: Any, here: Path, trained: Any) -> None:
+    """Divergence is an outcome, and would come again; an error may not."""
+    trained.by = lambda job: math.nan
+    ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=4 hydra.sweeper.final_seeds=2")
+    assert (ended.code, ended.line) == (0, "none of 4 trials has an outcome: diverged in epoch 0 (4 times)")
+    assert not (here / "multirun/s/optimization_results.yaml").exists()
+
+    def broken(job: Job) -> float:
+        raise ValueError("broken")
+
+    trained.by = broken
+    ended = train(f"{SEARCH} {SPACE} hydra.sweeper.n_trials=4 name=t")
+    assert ended.code == 1
+    assert ended.lines == [
+        "none of 4 trials has an outcome: ValueError: broken (4 times)",
+        "train.py: 4 trials failed; the same command tries them again",
+    ]
+
+
 def test_the_sampler_keeps_away_from_where_runs_diverge(train: Any, here: Path, trained: Any) -> None:
     trained.by = lambda job: math.nan if job.config.optimizer.lr > 0.1 else job.config.optimizer.lr
     space = "'optimizer.lr=tag(log,interval(0.05,10))'"  # three quarters of it diverge
@@ -296,6 +315,22 @@ def test_the_best_trials_are_ranked_by_their_means_over_further_seeds(
     assert [one["mean"] for one in written["finalists"]] == pytest.approx(sorted(means.values()))
     assert f"val/loss {means[best]:.6g}, the mean with 3 further seeds" in ended.out
     assert len(study(here).trials) == 20
+
+
+def test_a_trial_without_some_of_its_seeds_is_no_finalist() -> None:
+    """Its mean is over fewer seeds, which are not weighted as those of the others."""
+    study = optuna.create_study()
+    for value in (3.0, 1.0, 2.0):
+        attributes = {study_storage.STOPPED: "after 4 of 5 runs"} if value == 1 else {}
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={"x": value},
+                distributions={"x": optuna.distributions.FloatDistribution(0, 9)},
+                value=value,
+                user_attrs=attributes,
+            )
+        )
+    assert [trial.value for trial in finalists.best_trials(study)] == [2, 3]
 
 
 def test_a_trial_that_diverges_with_a_further_seed_is_not_the_best(train: Any, here: Path, trained: Any) -> None:
@@ -372,6 +407,36 @@ def test_a_database_that_was_claimed_in_part_is_claimed_again(here: Path, monkey
     allowed = 2
     study_storage.StudyMirror("sqlite", here, ["val/loss"]).claim(search)
     assert study_storage.load(here) is not None
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "sqlite:///other.db"])
+def test_a_database_that_was_made_in_part_is_not_there(
+    storage: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna, "create_study", killed)
+        with pytest.raises(KeyboardInterrupt):
+            study_storage.StudyMirror(storage, here, ["val/loss"])
+    assert list(here.iterdir()) == []
+    study_storage.StudyMirror(storage, here, ["val/loss"]).claim(Search(id="a", asked={"objectives": "val/loss"}))
+    assert [path.suffix for path in here.iterdir()] == [".db"]
+
+
+def test_a_database_with_two_studies_of_one_name_is_written_again(train: Any, here: Path, trained: Any) -> None:
+    """Earlier versions left it, where they were killed between a table and its index."""
+    command = f"{SEARCH} {SPACE} hydra.sweeper.storage=sqlite hydra.sweeper.n_trials="
+    assert train(f"{command}2").code == 0
+    with sqlite3.connect(here / "multirun/s/optuna.db") as database:
+        database.execute("drop index ix_studies_study_name")
+        database.execute("insert into studies (study_name) values ('mlpexp')")
+    database.close()
+    ended = train(f"{command}3")
+    assert ended.code == 0
+    assert "optuna.db.damaged-1" in ended.line and "Multiple rows" in ended.line
+    assert len(study_storage.load(here / "multirun/s")[1].trials) == 3
 
 
 def test_sqlite_lies_in_the_sweeps_directory(train: Any, here: Path, trained: Any) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities import registry
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -55,6 +57,21 @@ def _one_thread() -> Iterator[None]:
     with trainer_setup.quiet():
         yield
     torch.set_num_threads(before)
+
+
+def test_lightning_searches_the_installed_packages_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+
+    def found(**options: str) -> list[Any]:
+        asked.append(options)
+        return []
+
+    monkeypatch.setattr(registry, "entry_points", found)
+    with trainer_setup.quiet():
+        for _ in range(2):
+            Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert asked == [{"group": "lightning.pytorch.callbacks_factory"}]
+    assert registry.entry_points is found
 
 
 def configured(settings: Mapping[str, Any]) -> Config:

@@ -2,7 +2,9 @@
 
 In the end a sweep must hold what an undisturbed one holds, bit for bit, and no finished run may have been touched.
 
-    python tests/faults/campaign.py [--sample] [--seed N] [--only NAME …] [--jobs N]
+    python tests/faults/campaign.py [--sample] [--seed N] [--only NAME …] [--cases TEXT …] [--jobs N] [--verbose]
+
+All of it takes about 35 minutes on two quiet processors, and the longest kind of it, `again`, about 15.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from pathlib import Path
 import disks
 import hostile_files
 import processes
+import pruned_searches
 import searches
 from forks import warm_up
 from trial import Campaign, Held
@@ -46,8 +49,8 @@ TRIED = {
     "silence": ("nobody reads the output any more", processes.silence),
     "lives": ("all of it by turns, drawn at random", processes.lives),
     "searches": ("searches by turns, drawn at random", searches.lives),
-    "pruned": ("searches with a pruner killed, and started again", searches.killed),
-    "again": ("searches with a pruner killed until they end", searches.killed_until_it_ends),
+    "pruned": ("searches with a pruner killed, and started again", pruned_searches.killed),
+    "again": ("searches with a pruner disturbed until they end", pruned_searches.disturbed_until_it_ends),
     "group": ("signals to main process and workers", processes.group),
 }
 MOUNTS = ("full", "tmpdir")
@@ -58,6 +61,8 @@ def main() -> int:
     parser.add_argument("--sample", action="store_true", help="some of each")
     parser.add_argument("--seed", type=int, default=random.randrange(2**31), help="of what is drawn (default: random)")
     parser.add_argument("--only", nargs="+", choices=TRIED, default=list(TRIED), help="some kinds only")
+    parser.add_argument("--cases", nargs="+", metavar="TEXT", help="only cases whose name contains one of these texts")
+    parser.add_argument("--verbose", action="store_true", help="a line for each case that has ended, with its time")
     parser.add_argument("--jobs", type=int, default=available_cores(), help="processes (default: one per processor)")
     given = parser.parse_args()
     print(f"seed {given.seed}, {given.jobs} processes", flush=True)
@@ -67,7 +72,10 @@ def main() -> int:
         for name in given.only:
             if name not in kinds:
                 print(f"{TRIED[name][0]:<48} skipped: this user may not mount")
-        parts = [Campaign(Path(top), given.seed, given.sample, (job, given.jobs)) for job in range(given.jobs)]
+        parts = [
+            Campaign(Path(top), given.seed, given.sample, (job, given.jobs), given.cases, verbose=given.verbose)
+            for job in range(given.jobs)
+        ]
         failures = 0
         for name, held in _tried(parts, kinds):
             for failure in held.failures:

@@ -12,9 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 from forks import Child, Ended, run
 from hypothesis import strategies as st
@@ -22,13 +20,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from inject import Fault
 from optuna.storages import JournalStorage
 from optuna.study import load_study
-from optuna.trial import TrialState
 from stateful import Picture, Rows, run_lives, table_rows
 from sweeps import QUICK, Broken, finished, picture, untouched
 from trial import Campaign, Case
 
 from mlpexp.search.study_journal import Journal
-from mlpexp.search.study_storage import STUDY, load
+from mlpexp.search.study_storage import STUDY
 from mlpexp.store.file_names import LOG
 
 BATCH, TOTALS = 3, (3, 6, 9)  # whole generations, so that an extended search is the search of the larger total
@@ -36,7 +33,7 @@ SPACES = {
     "tpe": ["optimizer.lr=tag(log,interval(0.3,0.9))", "model.width=range(8,13)"],
     "cmaes": ["optimizer.lr=tag(log,interval(0.3,0.9))", "model.width=int(interval(8,13))"],
     "grid": ["model.width=range(8,12)", "seed=range(1,3)", "optimizer.lr=0.3,0.6"],
-    # a generation is cut by the total, so that these have one total only
+    # with a pruner, a generation is cut by the total, so that these have one total only
     "median": ["optimizer.lr=tag(log,interval(0.01,0.9))", "model.width=range(8,11)"],
     "asha": ["optimizer.lr=tag(log,interval(0.01,0.9))", "model.width=range(8,11)", "seed=range(1,3)"],
     "hyperband": ["optimizer.lr=tag(log,interval(0.01,0.9))", "model.width=range(8,11)"],
@@ -48,8 +45,6 @@ PRUNED = {
     "hyperband": {"pruner": "hyperband", "pruner_options": "{reduction_factor:2}", "batch_size": 4},
     "wilcoxon": {"pruner": "wilcoxon", "pruner_options": "{p_threshold:0.5}", "batch_size": 4},
 }
-SEEDS = "hydra.sweeper.seeds=3"
-FURTHER = [SEEDS, "hydra.sweeper.final_seeds=4", "hydra.sweeper.storage=sqlite"]
 FILES = ("search.jsonl", "optuna.log", "optimization_results.yaml", "results.csv")
 WARNED = ("search.jsonl is damaged", "optuna.log is ", "is damaged")  # what a start says of files that were damaged
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -58,7 +53,7 @@ Expected = Callable[[str, int], tuple[Picture, Rows, list[float | None]]]  # of 
 
 def live(top: Path, number: int, examples: int) -> int:
     """Draw so many lives; returns the number of commands in them."""
-    expected = cache(partial(_undisturbed, top))
+    expected = cache(partial(undisturbed, top))
     return run_lives(lambda count: SearchLife(top, expected, count), number, examples, steps=6)
 
 
@@ -141,7 +136,7 @@ class SearchLife(RuleBasedStateMachine):
         totals = _totals(self.sampler)
         self.total = max(self.total, totals[step % len(totals)])
         before = finished(self.place)
-        words = _words(self.sampler, self.total)
+        words = words_of(self.sampler, self.total)
         ended = by(words) if by else run(self.place, words, fault)
         untouched(self.place, before)
         return ended
@@ -155,96 +150,13 @@ class SearchLife(RuleBasedStateMachine):
                 raise Broken(f"{key} is {str(found.get(key))[:200]} in place of {value[:200]}")
         if table_rows(self.place / "multirun/s") != rows:
             raise Broken(f"the table has {list(table_rows(self.place / 'multirun/s'))} in place of {list(rows)}")
-        if (told := _values(self.place)) != values:
+        if (told := told_values(self.place)) != values:
             raise Broken(f"the study has the values {told} in place of {values}")
 
     def _files(self) -> list[Path]:
         sweep = self.place / "multirun/s"
         runs = (path for path in sweep.glob("*=*/*") if path.is_file() and path.name != LOG)
         return sorted([*[sweep / name for name in FILES if (sweep / name).exists()], *runs])
-
-
-def killed(campaign: Campaign) -> Iterator[tuple[str, Case]]:
-    """A search with a pruner is killed at a random moment, and started again until it ends."""
-    whole = {space: _undisturbed(campaign.top, space, TOTALS[-1]) for space in campaign.few_of(list(PRUNED))}
-    for space, expected in whole.items():
-        count = run(campaign.place(), _words(space, TOTALS[-1]), Fault()).operations
-        for number in campaign.few([campaign.random.randrange(count) for _ in range(20)], 2):
-
-            def case(place: Path, space: str = space, number: int = number, expected: Any = expected) -> None:
-                words = _words(space, TOTALS[-1])
-                ended = run(place, words, Fault(number, torn=True))
-                if ended.code != -9:
-                    raise Broken.by(ended, "not killed; ")
-                before = finished(place)
-                ended = run(place, words)
-                if ended.code:
-                    raise Broken.by(ended)
-                untouched(place, before)
-                found = picture(place), table_rows(place / "multirun/s"), _values(place)
-                if found != expected:
-                    raise Broken(f"it left {str(found)[:1000]} in place of {str(expected)[:1000]}")
-
-            yield f"{space}, before operation {number}", case
-
-
-def killed_until_it_ends(campaign: Campaign) -> Iterator[tuple[str, Case]]:
-    """A search with a pruner is killed at random moments, again and again, also while a database is written."""
-    chosen = product(PRUNED, *((None, text) for text in FURTHER))
-    kinds = [(space, [text for text in texts if text]) for space, *texts in chosen]
-    # of a space that names seeds, these are the seeds of a trial
-    kinds = [
-        one for one in kinds if SEEDS not in one[1] or not any(text.startswith("seed=") for text in SPACES[one[0]])
-    ]
-    for space, further in campaign.few_of(kinds):
-        words = [*_words(space, TOTALS[-1]), *further]
-
-        def case(place: Path, words: list[str] = words) -> str:
-            expected, seconds = _left_by(place, words)
-            shutil.rmtree(place / "multirun")
-            kills, few = 0, 2 if campaign.sample else 20
-            while kills < few:
-                shutil.rmtree(place / "multirun", ignore_errors=True)
-                while kills < few:
-                    before = finished(place)
-                    child = Child(place, words)
-                    if not child.wait_until(campaign.random.uniform(0, seconds)):
-                        child.kill()
-                        kills += 1
-                    ended = child.ended()
-                    untouched(place, before)
-                    if ended.code == 0:
-                        break
-                    if ended.code != -9:
-                        raise Broken.by(ended)
-                found, _ = _left_by(place, words)
-                if found != expected:
-                    raise Broken(f"it left {str(found)[:1000]} in place of {str(expected)[:1000]}")
-            return f"killed {kills} times"
-
-        yield f"{space} {' '.join(further)}", case
-
-
-def _left_by(place: Path, words: list[str]) -> tuple[Any, float]:
-    """What the command leaves, and how long it took: runs, table, all that the study says of trials, the best one."""
-    ended = run(place, words)
-    if ended.code:
-        raise Broken.by(ended)
-    sweep = place / "multirun/s"
-    if (loaded := load(sweep)) is None:
-        raise Broken("there is no study")
-    trials = [
-        (
-            trial.state,
-            trial.params,
-            trial.values if trial.state == TrialState.COMPLETE else None,
-            trial.intermediate_values,
-            trial.user_attrs,
-        )
-        for trial in loaded[1].trials
-    ]
-    best = (sweep / "optimization_results.yaml").read_text()
-    return (picture(place), table_rows(sweep), loaded[0], trials, best), ended.seconds
 
 
 def lives(campaign: Campaign) -> Iterator[tuple[str, Case]]:
@@ -260,7 +172,7 @@ def _totals(space: str) -> tuple[int, ...]:
     return TOTALS[-1:] if space in PRUNED else TOTALS
 
 
-def _words(space: str, total: int) -> list[str]:
+def words_of(space: str, total: int) -> list[str]:
     own = PRUNED.get(space, {"sampler": space, "batch_size": BATCH})
     return [
         "-m",
@@ -272,20 +184,20 @@ def _words(space: str, total: int) -> list[str]:
     ]
 
 
-def _values(place: Path) -> list[float | None]:
+def told_values(place: Path) -> list[float | None]:
     """The value of each trial, by its number; of one that was told twice, the later one."""
     study = load_study(study_name=STUDY, storage=JournalStorage(Journal(place / "multirun/s/optuna.log")))
     values = {trial.user_attrs["trial"]: trial.value for trial in study.trials}
     return [values[number] for number in range(len(values))]
 
 
-def _undisturbed(top: Path, sampler: str, total: int) -> tuple[Picture, Rows, list[float | None]]:
+def undisturbed(top: Path, sampler: str, total: int) -> tuple[Picture, Rows, list[float | None]]:
     """What a search leaves to which nothing happened."""
     place = Path(tempfile.mkdtemp(dir=top))
-    ended = run(place, _words(sampler, total))
+    ended = run(place, words_of(sampler, total))
     if ended.code or ended.err:
         raise Broken.by(ended, "the undisturbed search ")
     rows = table_rows(place / "multirun/s")
-    expected = picture(place, list(rows)), rows, _values(place)
+    expected = picture(place, list(rows)), rows, told_values(place)
     shutil.rmtree(place)
     return expected

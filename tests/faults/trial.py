@@ -41,11 +41,23 @@ class Held:
 class Campaign:
     """The directories and the undisturbed sweeps to compare with."""
 
-    def __init__(self, top: Path, seed: int, sample: bool, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self,
+        top: Path,
+        seed: int,
+        sample: bool,
+        share: tuple[int, int] = (0, 1),
+        texts: Sequence[str] | None = None,
+        *,
+        verbose: bool = False,
+    ) -> None:
         """
         Args:
             share: (i, n): every n-th case from the i-th one on; the others are tried elsewhere.
+            texts: only cases whose name contains one of these.
+            verbose: print a line for each case that has ended.
         """
+        self.texts, self.verbose = texts or [""], verbose
         self.top, self.random, self.sample, self.share = top, random.Random(f"{seed} {share[0]}"), sample, share
         self.expected: dict[str, dict[str, str]] = {}
         self.said: dict[str, str] = {}
@@ -74,10 +86,12 @@ class Campaign:
         found = Held()
         first, step = self.share
         started = time.monotonic()
-        for number, (what, case) in enumerate(cases):
+        chosen = ((what, case) for what, case in cases if any(text in what for text in self.texts))
+        for number, (what, case) in enumerate(chosen):
             if number % step != first:
                 continue
-            place = self.place()
+            place, began, failures = self.place(), time.monotonic(), len(found.failures)
+            ended = None
             found.tried += 1
             try:
                 if ended := case(place):
@@ -88,6 +102,9 @@ class Campaign:
                 said = f"{name}, {what}: {type(error).__name__}: {error} {causes}"
                 found.failures.append(f"{said[:2000]}\n{notes}")
             shutil.rmtree(place, ignore_errors=True)
+            if self.verbose:
+                held = "NOT HELD" if len(found.failures) > failures else ended or "held"
+                print(f"  {name}: {what}: {held}, {time.monotonic() - began:.0f} s", flush=True)
         found.seconds = time.monotonic() - started
         return found
 

@@ -41,15 +41,16 @@ class Trials:
     """The trials of a search.
 
     Attributes:
-        values: of the objective, those of pruned trials as last compared; NaN where there is none.
-        pruned: whether a trial ended early.
-        importance: share of each key in the variance of the objective, by fANOVA; empty where it is not defined.
+        values: of the objective, those of pruned trials as last compared; NaN where there is none, as of failed trials.
+        complete: whether a trial has a final value; else it was pruned, or it failed.
+        importance: share of each key in the variance of the objective over the complete trials, by fANOVA; empty where
+            it is not defined.
     """
 
     objective: str
     maximise: bool
     values: np.ndarray
-    pruned: np.ndarray
+    complete: np.ndarray
     keys: list[SearchedKey]
     importance: dict[str, float]
 
@@ -78,10 +79,6 @@ def _load(directory: Path, changed: int) -> Trials | None:
     complete = [trial.state.name == "COMPLETE" for trial in trials]
     if sum(complete) < MIN_TRIALS:
         return None
-    values = [
-        trial.value if is_complete else _last(trial.intermediate_values)
-        for trial, is_complete in zip(trials, complete, strict=True)
-    ]
     distributions: dict[str, Any] = {}
     for trial in trials:
         distributions |= trial.distributions
@@ -91,15 +88,19 @@ def _load(directory: Path, changed: int) -> Trials | None:
     return Trials(
         objective=names[0],
         maximise=study.direction.name == "MAXIMIZE",
-        values=np.array([math.nan if value is None else value for value in values]),
-        pruned=~np.array(complete),
+        values=np.array(list(map(_value, trials))),
+        complete=np.array(complete),
         keys=[_key(labels_of[key], distributions[key], [trial.params.get(key) for trial in trials]) for key in order],
         importance={labels_of[key]: share for key, share in importance.items()},
     )
 
 
-def _last(values: dict[int, float]) -> float:
-    return values[max(values)] if values else math.nan
+def _value(trial: Any) -> float:
+    """The value; of a pruned trial the one with which it was compared last; NaN for a failed one."""
+    if trial.state.name == "COMPLETE":
+        return float(trial.value)
+    compared = trial.intermediate_values if trial.state.name == "PRUNED" else {}
+    return float(compared[max(compared)]) if compared else math.nan
 
 
 def _importance(study: Any) -> dict[str, float]:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mlpexp.config.overrides import parse
 from mlpexp.search.objectives import Measured
 from mlpexp.search.search_space import Space
+from mlpexp.search.study_storage import STOPPED
 
 NUM_FINALISTS = 5
 
@@ -26,8 +27,12 @@ class Finalist(NamedTuple):
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The best trials of a study with one objective, the best one first, each configuration once."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    """The best trials of a study with one objective, the best one first, each configuration once.
+
+    Those of which a pruner has left out seeds are not among them: their means are over other numbers of seeds.
+    """
+    trained = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = [trial for trial in trained if STOPPED not in trial.user_attrs]
     complete.sort(key=lambda trial: trial.values[0], reverse=study.direction == StudyDirection.MAXIMIZE)
     different: dict[frozenset[tuple[str, object]], FrozenTrial] = {}
     for trial in complete:

@@ -36,7 +36,8 @@ class PrunedSearch(GenerationSearch):
         self._shown = ""
         while self._add_generations():
             self._train_portion()
-            self._show()
+            if self._trials.active:
+                self._show()
         self._show()
         self.returns = list(self._returns.values())
 

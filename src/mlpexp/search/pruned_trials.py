@@ -1,10 +1,11 @@
 """Trials that are compared while they train, so that the pruner of the study ends some of them early.
 
-Trials advance in stages: to the next epoch at which they are compared, or, with a pruner that compares seeds, by one
-seed. The trials that are furthest behind advance first, so that later ones catch up and share the stacks of earlier
-ones. All trials of a stage report their values before any is judged, in the order of their numbers. So every decision
-follows from the recorded generations and the curves of runs, however these are divided into stacks, and a search that
-continues makes the same ones. What a finished run has recorded is never changed: one that was stopped stays stopped.
+Trials advance in stages: to the next epoch at which they are compared, or, with a pruner that compares seeds, by as
+many seeds as it needs for the next comparison. The trials that are furthest behind advance first, so that later ones
+catch up and share the stacks of earlier ones. All trials of a stage report their values before any is judged, in the
+order of their numbers. So every decision follows from the recorded generations and the curves of runs, however these
+are divided into stacks, and a search that continues makes the same ones. What a finished run has recorded is never
+changed: one that was stopped stays stopped.
 """
 
 import math
@@ -59,7 +60,7 @@ class PrunedTrials:
     Attributes:
         active: candidates, in the order in which they were sampled.
         states: of runs that wait between two portions.
-        clock: trained stages, summed over all candidates.
+        clock: trained stages, each of all candidates that were furthest behind.
     """
 
     def __init__(self, pruning: Pruning, name: str, tell: Callable[[Candidate, Measured], None]) -> None:
@@ -90,41 +91,55 @@ class PrunedTrials:
         return [candidate for candidate in self.active if candidate.stage == stage]
 
     def runs_of_stage(self, candidate: Candidate) -> Runs:
-        return candidate.runs[candidate.stage : candidate.stage + 1] if self._pruning.by_seed else candidate.runs
+        if not self._pruning.by_seed:
+            return candidate.runs
+        ends = [0, *self._pruning.looks, len(candidate.runs)]
+        return candidate.runs[ends[candidate.stage] : ends[candidate.stage + 1]]
 
     def until(self, stage: int) -> int | None:
         """The epoch in which a stage ends; None for the end of the runs."""
         looks = self._pruning.looks
         return None if self._pruning.by_seed or stage >= len(looks) else looks[stage]
 
-    def report(self, candidate: Candidate, jobs: Sequence[Job]) -> float:
-        """Report to its trials what the candidate has reached at the end of its stage, at the epoch or with the number
-        of the seed.
+    def report(self, candidate: Candidate, jobs: Sequence[Job]) -> bool:
+        """Report to its trials what the candidate has reached at the end of its stage: the mean over its runs at an
+        epoch, or the value of each run with the number of its seed.
 
         Args:
             jobs: the runs of the stage.
 
         Returns:
-            The mean over the runs; NaN if it is undefined.
+            Whether all runs of the stage have a value.
         """
-        histories = [candidate.histories.get(run) for run in self.runs_of_stage(candidate)]
+        runs = self.runs_of_stage(candidate)
+        histories = [candidate.histories.get(run) for run in runs]
         values = [
             objectives.reached(history, self._name, job.config) if history else math.nan
             for history, job in zip(histories, jobs, strict=True)
         ]
-        value = math.fsum(values) / len(values)
-        step = candidate.stage if self._pruning.by_seed else self.until(candidate.stage)
-        if math.isfinite(value) and step is not None:
-            for trial in candidate.trials:
-                trial.report(value, step)
-        return value
+        until = self.until(candidate.stage)
+        steps: dict[int, float] = {}
+        if self._pruning.by_seed:
+            steps = {candidate.runs.index(run): value for run, value in zip(runs, values, strict=True)}
+        elif until is not None:
+            steps = {until: math.fsum(values) / len(values)}
+        for step, value in steps.items():
+            if math.isfinite(value):
+                for trial in candidate.trials:
+                    trial.report(value, step)
+        return all(map(math.isfinite, values))
 
-    def reason_to_leave(self, candidate: Candidate, value: float) -> str:
-        """Why a candidate ends here; empty where it continues."""
-        by_seed = self._pruning.by_seed
-        where = f"after {candidate.stage + 1:,} of {len(candidate.runs):,} seeds" if by_seed else ""
-        where = where or f"at epoch {self.until(candidate.stage)}"
-        verdicts = [trial.should_prune() for trial in candidate.trials] if math.isfinite(value) else []
+    def reason_to_leave(self, candidate: Candidate, has_values: bool) -> str:
+        """Why a candidate ends here; empty where it continues.
+
+        Args:
+            has_values: whether all its runs have reached a value.
+        """
+        if self._pruning.by_seed:
+            where = f"after {self._pruning.looks[candidate.stage]:,} of {len(candidate.runs):,} seeds"
+        else:
+            where = f"at epoch {self.until(candidate.stage)}"
+        verdicts = [trial.should_prune() for trial in candidate.trials] if has_values else []
         reason = f"stopped {where}: pruner {self._pruning.name}" if any(verdicts) else ""
         if any(end.error is not None for end in candidate.ends.values()):
             return ""  # the next start tries its run again, which needs the others
@@ -186,13 +201,13 @@ class PrunedTraining:
             trials.clock += 1
             ending = [p for p in places if p in paused.states and (until is None or paused.has_ended(p))]
             yield from paused.write(ending)
-            values = []
+            have_values = []
             for candidate, stage_runs in zip(group, runs, strict=True):
                 self._note(candidate, stage_runs, until, paused)
-                values.append(trials.report(candidate, [self._sweep[self._places[run]] for run in stage_runs]))
+                have_values.append(trials.report(candidate, [self._sweep[self._places[run]] for run in stage_runs]))
             concluded = []
-            for candidate, value in zip(group, values, strict=True):
-                reason = "" if candidate.has_ended else trials.reason_to_leave(candidate, value)
+            for candidate, has_values in zip(group, have_values, strict=True):
+                reason = "" if candidate.has_ended else trials.reason_to_leave(candidate, has_values)
                 if reason:
                     yield from self._leave(candidate, paused, reason)
                 if reason or candidate.has_ended:

@@ -12,9 +12,10 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, Successive
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.registry import Registry
 
-MAX_LOOKS = 20  # comparisons of a trial, where a pruner would compare after every epoch
+MAX_LOOKS = 10  # comparisons of a trial, where a pruner would compare after every epoch; each divides its stack in two
 MAX_RUNGS = 4
-MIN_SEEDS = 5  # the smallest p of the Wilcoxon test on four pairs is 1/16, below the threshold of 0.1
+MAX_SEEDS = 100  # that are advised
+FRACTIONS = ("p_threshold",)  # options that are no whole numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,9 @@ class PrunerEntry:
     Attributes:
         kind: Optuna's class.
         defaults: (epochs) -> options that differ from Optuna's defaults.
-        looks: (epochs, options) -> the epochs after which trials are compared; the last one is not among them.
-        by_seed: the seeds of a trial are trained one after the other, and it is compared after each of them.
+        looks: (epochs, options) -> the epochs after which trials are compared, rising; with `by_seed`, (seeds, options)
+            -> the numbers of seeds. The trial's end is not among them.
+        by_seed: trials are compared after some of their seeds, in place of epochs.
     """
 
     kind: type[BasePruner]
@@ -44,7 +46,18 @@ def _evenly(epochs: int, options: Mapping[str, Any]) -> list[int]:
     return list(range(max(1, first), epochs, interval))
 
 
+def _seeds(seeds: int, options: Mapping[str, Any]) -> list[int]:
+    """From the number of pairs on from which the test can reject: with n pairs its p is 2^-n at least."""
+    least = max(2, options["n_startup_steps"])
+    return [count for count in range(least, seeds) if 2.0**-count < options["p_threshold"]]
+
+
 def _rungs(epochs: int, options: Mapping[str, Any]) -> list[int]:
+    """
+    Raises:
+        ValueError: an option that Optuna's Hyperband would refuse at the first comparison only.
+    """
+    SuccessiveHalvingPruner(**{key: options[key] for key in ("min_resource", "reduction_factor", "bootstrap_count")})
     rung = options["min_resource"] * options["reduction_factor"] ** options.get("min_early_stopping_rate", 0)
     rungs = []
     while rung < epochs:
@@ -74,7 +87,7 @@ PRUNERS: Registry[PrunerEntry] = Registry(
             defaults=lambda epochs: {"min_resource": _first_rung(epochs, 3), "max_resource": epochs},
             looks=_rungs,
         ),
-        "wilcoxon": PrunerEntry(kind=WilcoxonPruner, by_seed=True),
+        "wilcoxon": PrunerEntry(kind=WilcoxonPruner, looks=_seeds, by_seed=True),
     },
 )
 
@@ -86,8 +99,7 @@ class Pruning:
     Attributes:
         given: options that were given.
         options: all of Optuna's class.
-        looks: epochs after which trials are compared.
-        by_seed: see `PrunerEntry`.
+        looks, by_seed: see `PrunerEntry`.
     """
 
     name: str
@@ -116,22 +128,33 @@ def pruning(name: str, given: Mapping[str, Any], epochs: int, seeds: int) -> Pru
     options = entry.options(epochs, given)
     if unknown := [key for key in given if key not in inspect.signature(entry.kind).parameters]:
         raise UserError(f"unknown option hydra.sweeper.pruner_options.{unknown[0]}; {name} has {', '.join(options)}")
-    if wrong := [key for key, value in given.items() if isinstance(value, bool) or not isinstance(value, int | float)]:
-        raise UserError(f"hydra.sweeper.pruner_options.{wrong[0]}={given[wrong[0]]} is no number")
+    for key, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"hydra.sweeper.pruner_options.{key}={value} is no number")
+        if key not in FRACTIONS and not isinstance(value, int):
+            raise UserError(f"hydra.sweeper.pruner_options.{key}={value} is no whole number")
+    total = seeds if entry.by_seed else epochs
     try:
         _made(entry.kind, options)
-        looks = entry.looks(epochs, options)
+        looks = entry.looks(total, options)
     except (ValueError, TypeError) as error:
         raise UserError(f"hydra.sweeper.pruner_options={dict(given)}: {error}") from error
-    if entry.by_seed and seeds < MIN_SEEDS:
+    if not looks and entry.by_seed:
+        needed = next((count for count in range(total, MAX_SEEDS) if entry.looks(count, options)), None)
+        advice = f"add hydra.sweeper.seeds={needed}" if needed else "raise p_threshold"
         raise UserError(
-            f"pruner={name} compares the seeds of trials, {MIN_SEEDS} at least; add hydra.sweeper.seeds=5, or choose "
-            "hydra.sweeper.pruner=median"
+            f"pruner={name} compares the seeds of trials, and {seeds:,} are too few for a p below "
+            f"{options['p_threshold']:g}; {advice}, or choose hydra.sweeper.pruner=median"
         )
-    if not entry.by_seed and not looks:
+    if not looks:
         raise UserError(
             f"pruner={name} compares trials while they train, and there is no epoch for that before the last one "
             f"({epochs:,}); raise trainer.max_epochs, or leave the pruner out"
+        )
+    if options.get("max_resource", epochs) < options.get("min_resource", 1):
+        raise UserError(
+            f"pruner={name} has no bracket: max_resource={options['max_resource']} is less than "
+            f"min_resource={options['min_resource']}; leave max_resource out"
         )
     return Pruning(name=name, given=dict(given), options=options, looks=looks, by_seed=entry.by_seed)
 

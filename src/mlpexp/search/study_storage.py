@@ -12,12 +12,10 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from mlpexp.runtime import safe_files
 from mlpexp.runtime.errors import UserError
-from mlpexp.search import objectives
+from mlpexp.search import objectives, study_database
 from mlpexp.search.search_record import Generation, Params, Search, set_aside
 from mlpexp.search.study_journal import DamagedStorage, lock_journal, open_journal
 from mlpexp.store import directory_lock
@@ -75,12 +73,16 @@ class StudyMirror:
                 self._known[_number(trial)] = trial.state, _values(trial)
 
     def _open(self, directory: Path) -> optuna.Study:
+        directions = objectives.directions(self._names)
         if self._own == OPTUNA_DATABASE or "://" in self.name:
-            storage = _database("sqlite" if self._own else self.name, directory / OPTUNA_DATABASE)
+            name = "sqlite" if self._own else self.name
+            storage = study_database.opened(name, directory / OPTUNA_DATABASE, (STUDY, directions))
         else:
             storage, self._flush = open_journal(directory / OPTUNA_JOURNAL if self._own else Path(self.name))
-        self._storage, directions = storage, objectives.directions(self._names)
-        study = optuna.create_study(storage=storage, study_name=STUDY, directions=directions, load_if_exists=True)
+        self._storage = storage
+        with study_database.errors_named(self.name):
+            study = optuna.create_study(storage=storage, study_name=STUDY, directions=directions, load_if_exists=True)
+            study.get_trials(deepcopy=False)
         if [direction.name.lower() for direction in study.directions] != directions:
             raise UserError(f"{self.name} holds a study with other objectives; choose another name=…")
         return study
@@ -107,12 +109,14 @@ class StudyMirror:
 
         Raises:
             UserError: it is that of another search.
+            StorageError: see `follow`.
         """
-        self._claim(search)
-        if self._study.metric_names != self._names:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                self._study.set_metric_names(self._names)
+        with study_database.errors_named(self.name):
+            self._claim(search)
+            if self._study.metric_names != self._names:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)
+                    self._study.set_metric_names(self._names)
         self._flush()
 
     def _claim(self, search: Search) -> None:
@@ -136,7 +140,15 @@ class StudyMirror:
         Args:
             trials: in their order; those that are in training keep the places of their numbers.
             first: the number of their generation's first trial.
+
+        Raises:
+            StorageError: the storage cannot be written.
         """
+        with study_database.errors_named(self.name):
+            self._follow(trials, first)
+        self._flush()
+
+    def _follow(self, trials: Sequence[FrozenTrial], first: int) -> None:
         for trial in trials:
             attributes = {**trial.user_attrs, NUMBER: trial.number, GENERATION: first}
             if trial.number in self._in_training:
@@ -169,7 +181,6 @@ class StudyMirror:
                 self._in_training[trial.number] = self._num_stored, trial.params
             self._num_stored += 1
         self._known |= {trial.number: (_state(trial), _values(trial)) for trial in trials if trial.state.is_finished()}
-        self._flush()
 
     def _end(self, number: int, trial: FrozenTrial | None, attributes: dict[str, Any]) -> None:
         """End a trial of the storage that was in training; None where the search has sampled another one since."""
@@ -212,9 +223,10 @@ def load(directory: Path) -> tuple[list[str], optuna.Study] | None:
     if latest_file.name == OPTUNA_JOURNAL:
         storage, _ = open_journal(latest_file)
     else:
-        storage = _database("sqlite", latest_file)
+        storage = study_database.opened("sqlite", latest_file)
     try:
-        study = optuna.load_study(study_name=STUDY, storage=storage)
+        with study_database.errors_named(str(directory)):
+            study = optuna.load_study(study_name=STUDY, storage=storage)
         names = json.loads(study.user_attrs[ASKED])["objectives"].split(",")
     except (KeyError, ValueError) as error:  # no trial has an outcome yet
         raise DamagedStorage(f"{directory} holds no study of a search ({error})") from error
@@ -243,13 +255,3 @@ def _number(trial: FrozenTrial) -> int:
     attributes = trial.user_attrs
     number: int = attributes.get(NUMBER, attributes.get(REPLACES, trial.number))
     return number
-
-
-def _database(storage: str, path: Path) -> BaseStorage:
-    if storage == "sqlite" and (path.exists() or path.is_symlink()) and not safe_files.is_regular(path, follow=False):
-        raise DamagedStorage(f"{path} is not a regular file")
-    try:
-        return RDBStorage(f"sqlite:///{path}" if storage == "sqlite" else storage)
-    except Exception as error:  # of SQLAlchemy, or of the driver that it lacks
-        reason = str(error).partition("\n")[0]
-        raise DamagedStorage(f"hydra.sweeper.storage={storage} cannot be opened: {reason}") from error

@@ -24,7 +24,7 @@ def history(trials: Trials) -> ReportFigure:
     figure = new_figure(6.4, 3.2)
     axes = place(figure, 0.75, 0.55, 5.4, 2.2)
     numbers = np.arange(1, len(trials.values) + 1)
-    complete = ~trials.pruned
+    complete = trials.complete
     finite = np.isfinite(trials.values)
     axes.plot(numbers[complete], trials.values[complete], "o", color=CATEGORIES[0], alpha=0.6)
     axes.plot(numbers[~complete & finite], trials.values[~complete & finite], "x", color=FAINT)
@@ -50,9 +50,12 @@ def importance(trials: Trials) -> ReportFigure | None:
     axes.set_xlabel(f"share of the variance of {_title(trials)}")
     headline(figure, "Importance of the searched keys")
     caption = (
-        "fANOVA (Hutter et al., 2014): a random forest is fitted to the trials that were trained to the end, and its "
-        "variance over the space is divided among the keys. Describes the forest; nothing is tested."
+        "fANOVA (Hutter et al., 2014): a random forest is fitted to the final values of "
+        f"{int(trials.complete.sum()):,} trials, and its variance over the space is divided among the keys. "
+        "Describes the forest; nothing is tested."
     )
+    if num_pruned := int((~trials.complete & np.isfinite(trials.values)).sum()):
+        caption += f" The {num_pruned:,} pruned trials have none, so that this describes the better part of the space."
     if missing := [key.name for key in trials.keys if key.name not in trials.importance]:
         caption += f" Not all of these trials have {', '.join(missing)}."
     return ReportFigure(title="Importance of the searched keys", caption=caption, figure=figure)
@@ -66,7 +69,7 @@ def slices(trials: Trials) -> ReportFigure:
     long = any(len(text) > LONG for key in keys for _, text in key.ticks)
     height, below = 1.7, 1.0 if long else 0.4
     figure = new_figure(0.5 + columns * (PANEL + GAP), rows * (height + below + 0.4) + 0.4)
-    complete = ~trials.pruned
+    complete = trials.complete
     shades = ORDERED(np.linspace(0, 1, len(complete)))
     for i, key in enumerate(keys):
         row, column = divmod(i, columns)
@@ -98,7 +101,7 @@ def parallel(trials: Trials) -> ReportFigure | None:
     left_margin = 0.5
     figure = new_figure(left_margin + gap * (len(keys) - 1) + 1.15, height + 1.0)
     axes = place(figure, left_margin, 0.45, gap * (len(keys) - 1), height)
-    complete = ~trials.pruned & np.isfinite(trials.values)
+    complete = trials.complete & np.isfinite(trials.values)
     points = np.stack([key.positions[complete] for key in keys], 1)  # (trials, keys)
     values = trials.values[complete] if trials.maximise else -trials.values[complete]
     ranks = values.argsort().argsort() / max(1, len(values) - 1)  # 1: the best
