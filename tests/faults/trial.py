@@ -57,7 +57,7 @@ class Campaign:
             texts: only cases whose name contains one of these.
             verbose: print a line for each case that has ended.
         """
-        self.texts, self.verbose = texts or [""], verbose
+        self.texts, self.verbose = list(texts or []), verbose
         self.top, self.random, self.sample, self.share = top, random.Random(f"{seed} {share[0]}"), sample, share
         self.expected: dict[str, dict[str, str]] = {}
         self.said: dict[str, str] = {}
@@ -86,7 +86,7 @@ class Campaign:
         found = Held()
         first, step = self.share
         started = time.monotonic()
-        chosen = ((what, case) for what, case in cases if any(text in what for text in self.texts))
+        chosen = ((what, case) for what, case in cases if not self.texts or any(text in what for text in self.texts))
         for number, (what, case) in enumerate(chosen):
             if number % step != first:
                 continue
@@ -127,7 +127,8 @@ class Campaign:
         return Path(tempfile.mkdtemp(dir=self.top))
 
     def few_of(self, choices: list[Any]) -> list[Any]:
-        return [self.random.choice(choices)] if self.sample else choices
+        """All of them; in a sample one, unless the cases are named."""
+        return [self.random.choice(choices)] if self.sample and not self.texts else choices
 
     def moments(self, words: list[str], few: int, many: int) -> list[float]:
         self.undisturbed(words)

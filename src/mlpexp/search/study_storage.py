@@ -131,8 +131,9 @@ class StudyMirror:
         self._study.set_user_attr(SEARCH_ID, search.id)  # last: a database has both, or is claimed again
 
     def has(self, trial: FrozenTrial) -> bool:
-        """Whether the study has the trial with this outcome."""
-        return self._known.get(trial.number) == (_state(trial), _values(trial))
+        """Whether the study has the trial with this outcome, or with one that a replayed search has yet to reach."""
+        known = self._known.get(trial.number)
+        return known is not None and (not trial.state.is_finished() or known == (_state(trial), _values(trial)))
 
     def follow(self, trials: Sequence[FrozenTrial], first: int) -> None:
         """Add trials that are not yet there, or have another outcome than before, and end those that have ended.
