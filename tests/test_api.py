@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from hydra.core.config_store import ConfigStore
@@ -381,8 +382,10 @@ def test_predictions_of_all_runs_are_those_of_predict_py(swept, tmp_path):
         (np.full((2, 4), np.nan), "not finite"),
         (np.array([["a"] * 4]), "not numbers"),
         (pd.DataFrame({"a": [1.0]}), "lacks the columns|has 1 columns"),
+        (sparse.csr_matrix(np.eye(4)), r"^X is sparse \(csr_matrix\); give X.toarray\(\)$"),
+        ([[1.0, 2.0], [3.0]], "^X has rows of different lengths"),
     ],
-    ids=["columns", "one axis", "NaN", "texts", "names"],
+    ids=["columns", "one axis", "NaN", "texts", "names", "sparse", "rows"],
 )
 def test_samples_that_do_not_fit_are_refused(swept, samples, message):
     with pytest.raises(mlpexp.UserError, match=message):
@@ -449,9 +452,10 @@ def test_the_identity_follows_the_content_of_a_frame_and_not_its_type(here):
     settings = {key: value for key, value in FAST.items() if key != "data"}
     given = frame()
     columns = {name: given[name].tolist() for name in given}
-    kinds = [given, pl.DataFrame(given.to_dict("list")), columns, given.assign(size=given["size"] + 1e-12)]
+    more = given.assign(size=given["size"] + 1e-12)
+    kinds = [given, pl.DataFrame(given.to_dict("list")), columns, more, pa.Table.from_pandas(given)]
     found = [given_data.settings(data, "kind") for data in kinds]
-    assert found[0] == found[1] == found[2] != found[3]
+    assert found[0] == found[1] == found[2] == found[4] != found[3]
     assert len(list(Path("outputs/data").iterdir())) == 2
     mlpexp.sweep({"seed": [0]}, settings, data=given, target="kind", name="s")
     with pytest.raises(mlpexp.UserError, match="data"):
@@ -487,6 +491,14 @@ def test_arrays_are_trained_exactly_and_found_again(kind, here):
     assert np.array_equal(again.data.table.inputs, inputs)
     assert again.data.labels.tolist() == labels.tolist()
     assert set(np.unique(again.predict(inputs))) <= ({"no", "yes"} if kind == "texts" else {"0", "1"})
+
+
+def test_a_tensor_is_taken_whatever_its_type_and_with_a_gradient(here):
+    values = torch.arange(80.0).reshape(40, 2)
+    labels = torch.arange(40) % 2
+    expected = given_data.settings((values.numpy(), labels.numpy()), None)
+    for inputs in (values, values.clone().requires_grad_(), values.bfloat16(), values.half()):
+        assert given_data.settings((inputs, labels), None) == expected
 
 
 def test_a_regression_is_predicted_in_the_units_of_its_targets(here):
@@ -527,6 +539,7 @@ def test_a_regression_is_predicted_in_the_units_of_its_targets(here):
         ((sparse.csr_matrix(np.eye(4)), [0, 1, 0, 1]), None, r"X is sparse \(csr_matrix\); give X.toarray\(\)"),
         ((np.zeros((40, 2)), np.zeros(40, int)), None, "^data=npz has only one class, so there is nothing to learn"),
         ((np.zeros((4, 2)), np.zeros(4)), "y", "leave target out"),
+        (pl.DataFrame({"a": [1.0], "y": [0]}).lazy(), "y", r"a LazyFrame.*give frame.collect\(\)$"),
         (3, None, "data is int; give a DataFrame"),
         ("irs", None, "unknown data 'irs'"),
         ("missing.csv", "y", "missing.csv does not exist"),

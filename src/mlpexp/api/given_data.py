@@ -43,7 +43,7 @@ def settings(data: Any, target: str | Sequence[str] | None) -> dict[str, Any]:
         return {"data": "npz", "data.path": str(_kept(array_files.to_bytes(*data), ".npz"))}
     if not data_frames.is_frame(data):
         raise UserError(f"data is {type(data).__name__}; {WANTED}")
-    names = [str(name) for name in (data.keys() if isinstance(data, Mapping) else data.columns)]
+    names = [str(name) for name in data_frames.column_names(data)]
     targets = [] if target is None else list(map(str, target if isinstance(target, list | tuple) else [target]))
     if not targets or not set(targets) <= set(names):
         start = "which column holds the classes? The" if not targets else f"target={target!r} is no column; the"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpexp.data import data_frames
-from mlpexp.data.array_files import checked_inputs
+from mlpexp.data.array_files import checked_inputs, plain_array
 from mlpexp.data.data_config import DataConfig
 from mlpexp.runtime.errors import UserError
 
@@ -80,7 +80,7 @@ def prepared_inputs(samples: Any, data: "Description") -> "Tensor":
         return torch.from_numpy(features.transform(samples_read.numbers, samples_read.categories))
     if features.category_names:
         raise UserError(f"X needs the columns {', '.join(features.category_names)} of texts; give a DataFrame")
-    values = checked_inputs(np.asarray(samples), "X")
+    values = checked_inputs(plain_array(samples, "X"), "X")
     if values.shape[1] != len(features.names):
         raise UserError(f"X has {values.shape[1]} columns, the network was trained on {len(features.names)}")
     return torch.from_numpy(features.transform(values))

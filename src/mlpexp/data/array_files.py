@@ -75,8 +75,8 @@ def to_bytes(inputs: Any, labels: Any) -> bytes:
     Raises:
         UserError: they are no such arrays.
     """
-    values = checked_inputs(_array(inputs, "X"), "data=(X, y): X")
-    classes = _array(labels, "y")
+    values = checked_inputs(plain_array(inputs, "data=(X, y): X"), "data=(X, y): X")
+    classes = plain_array(labels, "data=(X, y): y")
     if classes.dtype == object:
         if any(item is None or (isinstance(item, float) and math.isnan(item)) for item in classes.ravel()):
             raise UserError("data=(X, y): y has a missing value; leave that sample out")
@@ -95,16 +95,27 @@ def to_bytes(inputs: Any, labels: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _array(given: Any, name: str) -> NDArray[Any]:
-    """
+def plain_array(given: Any, label: str) -> NDArray[Any]:
+    """An array, a tensor or lists as an array.
+
+    Args:
+        label: in messages; its last word is the name of the argument.
+
     Raises:
-        UserError: it is a sparse matrix, or some of its numbers are masked.
+        UserError: it is a sparse matrix, some of its numbers are masked, or lists are not equally long.
     """
+    name = label.rsplit(maxsplit=1)[-1]
     if hasattr(given, "toarray"):
-        raise UserError(f"data=(X, y): {name} is sparse ({type(given).__name__}); give {name}.toarray()")
+        raise UserError(f"{label} is sparse ({type(given).__name__}); give {name}.toarray()")
     if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
-        raise UserError(f"data=(X, y): {name} has masked values; replace them, e.g. by {name}.filled(0)")
-    return np.asarray(given)
+        raise UserError(f"{label} has masked values; replace them, e.g. by {name}.filled(0)")
+    if hasattr(given, "detach"):  # a tensor, which may have a gradient, lie on a GPU, or be bfloat16
+        given = given.detach().cpu()
+        given = given.float() if given.is_floating_point() and given.element_size() < 4 else given
+    try:
+        return np.asarray(given)
+    except ValueError:
+        raise UserError(f"{label} has rows of different lengths; give an array (samples, features)") from None
 
 
 def checked_inputs(values: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:

@@ -1,4 +1,4 @@
-"""A DataFrame (of pandas, polars, or any mapping of columns) as the text of a CSV file, which `data=csv` reads back.
+"""A DataFrame (of pandas, polars, pyarrow, or a mapping of columns) as the text of a CSV file for `data=csv`.
 
 Numbers keep all their digits; truth values become 0 and 1; what is missing becomes an empty cell.
 """
@@ -17,8 +17,23 @@ _MISSING = ("NAType", "NaTType")  # pandas' own values, whose comparison gives n
 
 
 def is_frame(value: Any) -> bool:
-    """Whether it has named columns."""
+    """Whether it has named columns.
+
+    Raises:
+        UserError: it has, but not yet their values.
+    """
+    kind = type(value)
+    for method in ("collect", "compute"):  # polars, dask
+        if hasattr(kind, method) and hasattr(kind, "columns"):
+            raise UserError(f"the table is a {kind.__name__}, whose values are not computed yet; give frame.{method}()")
     return isinstance(value, Mapping) or (hasattr(value, "columns") and hasattr(value, "__getitem__"))
+
+
+def column_names(frame: Any) -> list[Any]:
+    """The names of the columns, in their order."""
+    if hasattr(frame, "column_names"):  # pyarrow, whose `columns` are values
+        return list(frame.column_names)
+    return list(frame.keys() if isinstance(frame, Mapping) else frame.columns)
 
 
 def to_csv(frame: Any) -> tuple[str, list[str]]:
@@ -27,7 +42,7 @@ def to_csv(frame: Any) -> tuple[str, list[str]]:
     Raises:
         UserError: a column holds neither numbers nor texts, or columns are not equally long.
     """
-    names = list(frame.keys() if isinstance(frame, Mapping) else frame.columns)
+    names = column_names(frame)
     if not names:
         raise UserError("the table has no column; a network needs features and a target")
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
@@ -47,7 +62,8 @@ def to_csv(frame: Any) -> tuple[str, list[str]]:
 
 def _cells(name: str, column: Any) -> list[Any]:
     """The values of a column: numbers, texts, and "" where one is missing."""
-    to_list = getattr(column, "tolist", None) or getattr(column, "to_list", None)
+    methods = (getattr(column, name, None) for name in ("tolist", "to_pylist", "to_list"))
+    to_list = next(filter(None, methods), None)
     values = list(to_list() if to_list else column)
     if hasattr(column, "ndim") and column.ndim != 1:
         raise UserError(f"column {name} has {column.ndim} dimensions; a cell holds one number or text")
