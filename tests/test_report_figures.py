@@ -1,6 +1,7 @@
 """The report's figures say what the statistics say, and can be read."""
 
 import itertools
+import json
 import math
 import re
 import shlex
@@ -202,7 +203,6 @@ def test_colours_of_ordered_levels_are_legible_on_light_and_on_dark_pages_and_ri
         ({"low": 0.02, "high": 0.9, "log": True}, ["0.02", "0.1", "0.9"]),
         ({"low": 0.0, "high": 0.9}, ["0", "0.25", "0.5", "0.9"]),
         ({"low": 1, "high": 1000, "log": True}, ["1", "10", "100", "1000"]),
-        ({"low": 3, "high": 3}, ["3", "3"]),
     ],
 )
 def test_axes_of_searched_numbers_have_ticks_that_stay_apart(distribution, ticks):
@@ -330,6 +330,76 @@ def test_no_text_of_a_search_s_figures_overlaps_another(searched):
     for name, picture in draw(analyse(searched, "loss")):
         if name.startswith("search"):
             assert_texts_apart(name, picture.figure)
+
+
+def study_in(directory, objectives, distributions, states="COMPLETE"):
+    """A study with 12 trials, as a search leaves it."""
+    optuna = pytest.importorskip("optuna")
+    from mlpexp.search import objectives as search_objectives
+    from mlpexp.search.study_journal import Journal
+
+    directory.mkdir()
+    (directory / "search.jsonl").touch()
+    journal = Journal(directory / "optuna.log")
+    study = optuna.create_study(
+        study_name="mlpexp",
+        storage=optuna.storages.JournalStorage(journal),
+        directions=search_objectives.directions(objectives),
+        sampler=optuna.samplers.RandomSampler(seed=0),
+    )
+    study.set_user_attr("search", json.dumps({"objectives": ",".join(objectives)}))
+    random = np.random.default_rng(0)
+    for number in range(12):
+        trial = study.ask(distributions)
+        is_complete = states == "COMPLETE" or number % 2
+        values = random.uniform(0.01, 0.99, len(objectives)).tolist() if is_complete else None
+        study.tell(trial, values, state=None if is_complete else getattr(optuna.trial.TrialState, states))
+    journal.flush()
+    return study
+
+
+def test_keys_of_all_kinds_have_labels_that_do_not_overlap(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    from mlpexp.report.figures import search_figures
+    from mlpexp.report.searched_trials import trials_of
+
+    kinds = optuna.distributions
+    study_in(tmp_path / "s", ["val/loss"], {
+        "optimizer.lr": kinds.FloatDistribution(1e-30, 1e30, log=True),
+        "optimizer.weight_decay": kinds.FloatDistribution(123456.5, 123457.5),
+        "model.depth": kinds.IntDistribution(4, 4),
+        "model.width": kinds.IntDistribution(1, 100_000, log=True),
+        "model.bias": kinds.CategoricalDistribution(["true", "false"]),
+        "model.activation": kinds.CategoricalDistribution(["a_very_long_name_of_an_activation", *"bcdefghijkl"]),
+        "data.batch_size": kinds.CategoricalDistribution(["8"]),
+        "model.norm": kinds.CategoricalDistribution(["none", "batch"]),
+    }, states="FAIL")  # fmt: skip
+    trials = trials_of(tmp_path / "s")
+    (constant,) = [key for key in trials.keys if key.name == "depth"]
+    assert (constant.ticks, set(constant.positions)) == ([(0.5, "4")], {0.5})
+    for drawn in (search_figures.history, search_figures.importance, search_figures.slices, search_figures.parallel):
+        assert_texts_apart(drawn.__name__, search_figures.in_house_style(drawn)(trials).figure)
+    picture = search_figures.history(trials)
+    assert "6 failed" in picture.caption
+    assert all(float(tick).is_integer() for tick in picture.figure.axes[0].get_xticks())
+
+
+@pytest.mark.parametrize("objectives", [["val/acc", "num_parameters"], ["val/acc", "val/loss", "seconds"]])
+def test_a_search_with_several_objectives_has_the_front_of_optuna(objectives, tmp_path):
+    optuna = pytest.importorskip("optuna")
+    from mlpexp.report.figures import search_figures
+    from mlpexp.report.searched_trials import front_of, trials_of
+
+    study = study_in(tmp_path / "s", objectives, {"optimizer.lr": optuna.distributions.FloatDistribution(0, 1)})
+    assert trials_of(tmp_path / "s") is None
+    front = front_of(tmp_path / "s")
+    best = sorted(trial.values for trial in study.best_trials)
+    assert sorted(front.values[front.on_front].tolist()) == best and 0 < len(best) < 12
+    picture = search_figures.in_house_style(search_figures.front)(front)
+    assert len(picture.figure.axes) == math.comb(len(objectives), 2)
+    drawn = picture.figure.axes[0].get_lines()[1].get_xydata()
+    assert sorted(map(tuple, drawn)) == sorted((values[1], values[0]) for values in best)
+    assert_texts_apart("front", picture.figure)
 
 
 def test_other_sweeps_have_no_figures_of_a_search(tmp_path):

@@ -1,4 +1,4 @@
-"""The trials of a search with one objective, and their positions on the axes of the searched keys."""
+"""The trials of a search: their values, and with one objective their positions on the axes of the searched keys."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -43,6 +43,7 @@ class Trials:
     Attributes:
         values: of the objective, those of pruned trials as last compared; NaN where there is none, as of failed trials.
         complete: whether a trial has a final value; else it was pruned, or it failed.
+        num_failed: how many have failed.
         importance: share of each key in the variance of the objective over the complete trials, by fANOVA; empty where
             it is not defined.
     """
@@ -51,30 +52,69 @@ class Trials:
     maximise: bool
     values: np.ndarray
     complete: np.ndarray
+    num_failed: int
     keys: list[SearchedKey]
     importance: dict[str, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """The T trials with values of a search with O objectives.
+
+    Attributes:
+        values: (T, O).
+        on_front: (T,), whether no other trial is better in one objective and at least as good in all others.
+    """
+
+    objectives: list[str]
+    values: np.ndarray
+    on_front: np.ndarray
+
+
 def trials_of(directory: Path) -> Trials | None:
-    """The trials of the search in `directory`; None where it is another sweep, or has too few outcomes."""
+    """The trials of the search in `directory`; None where it is another sweep, or has too few outcomes.
+
+    A search with several objectives has a `front_of`.
+    """
+    study = _study_of(directory)
+    return _trials(*study) if study is not None and len(study[0]) == 1 else None
+
+
+def front_of(directory: Path) -> Front | None:
+    """The front of a search with several objectives; None where it has one, or too few outcomes."""
+    if (found := _study_of(directory)) is None or len(found[0]) == 1:
+        return None
+    names, study = found
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+    if len(complete) < MIN_TRIALS:
+        return None
+    best = {trial.number for trial in study.best_trials}
+    return Front(
+        objectives=names,
+        values=np.array([trial.values for trial in complete]),
+        on_front=np.array([trial.number in best for trial in complete]),
+    )
+
+
+def _study_of(directory: Path) -> tuple[list[str], Any] | None:
     if not (directory / SEARCH).is_file():
         return None
     return _load(directory, (directory / SEARCH).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)  # for all figures of one report
-def _load(directory: Path, changed: int) -> Trials | None:
+def _load(directory: Path, changed: int) -> tuple[list[str], Any] | None:
     try:
         from mlpexp.search import study_storage  # optuna: late, and an extra
     except (ImportError, UserError):
         return None
     try:
-        study_of_search = study_storage.load(directory)
+        return study_storage.load(directory)
     except UserError:  # damaged: the report can do without, and the next start of the search writes it again
         return None
-    if study_of_search is None or len(study_of_search[0]) > 1:
-        return None
-    names, study = study_of_search
+
+
+def _trials(names: list[str], study: Any) -> Trials | None:
     trials = study.get_trials(deepcopy=False)
     complete = [trial.state.name == "COMPLETE" for trial in trials]
     if sum(complete) < MIN_TRIALS:
@@ -90,6 +130,7 @@ def _load(directory: Path, changed: int) -> Trials | None:
         maximise=study.direction.name == "MAXIMIZE",
         values=np.array(list(map(_value, trials))),
         complete=np.array(complete),
+        num_failed=sum(trial.state.name == "FAIL" for trial in trials),
         keys=[_key(labels_of[key], distributions[key], [trial.params.get(key) for trial in trials]) for key in order],
         importance={labels_of[key]: share for key, share in importance.items()},
     )
@@ -125,6 +166,9 @@ def _key(name: str, distribution: Any, values: Sequence[Any]) -> SearchedKey:
             ticks=[(position_of[c], short(str(c), LETTERS)) for c in choices],
         )
     low, high = float(distribution.low), float(distribution.high)
+    if low == high:
+        positions = [math.nan if value is None else 0.5 for value in values]
+        return SearchedKey(name=name, positions=np.array(positions), ticks=[(0.5, plain(low))])
     scale: Callable[[float], float] = math.log if distribution.log else float
     span = scale(high) - scale(low) or 1.0
     positions = [math.nan if value is None else (scale(float(value)) - scale(low)) / span for value in values]

@@ -1,22 +1,39 @@
-"""Figures of a search with one objective: its history, the importance of keys, values by key, parallel coordinates."""
+"""Figures of a search: its history, the importance of keys, values by key, parallel coordinates; or its front."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
 
 from mlpexp.analysis.sweep_analysis import Analysis
 from mlpexp.nn.metric_columns import label
 from mlpexp.report.figures.canvas import CATEGORIES, ORDERED, share_bars, value_axis
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
-from mlpexp.report.searched_trials import SearchedKey, Trials, trials_of
-from mlpexp.tracking.figures.plot_style import FAINT, GRID, headline, in_house_style, new_figure, place, short
+from mlpexp.report.searched_trials import Front, SearchedKey, Trials, front_of, trials_of
+from mlpexp.tracking.figures.plot_style import (
+    FAINT,
+    GRID,
+    headline,
+    in_house_style,
+    new_figure,
+    place,
+    short,
+    text_width,
+)
 
+T = TypeVar("T")
 MOST_KEYS = 8
+MOST_PANELS = 3  # pairs of objectives
+SPREAD = 20  # largest by least value of an objective from which its axis is logarithmic
 LONG = 5  # letters of a tick from which it is written upright
 PANEL, GAP = 1.9, 0.85  # inches
+WIDE = PANEL / 1.16  # between the ends of an axis
+BETWEEN = 0.08  # two labels
 
 
 def history(trials: Trials) -> ReportFigure:
@@ -31,12 +48,15 @@ def history(trials: Trials) -> ReportFigure:
     best = np.maximum.accumulate if trials.maximise else np.minimum.accumulate
     axes.step(numbers[complete], best(trials.values[complete]), where="post", color=CATEGORIES[1])
     value_axis(axes, trials.values[complete])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("trial")
     axes.set_ylabel(_title(trials))
     headline(figure, "History of the search")
     caption = f"{int(complete.sum()):,} trials that were trained to the end, and the best of them so far."
     if num_pruned := int((~complete & finite).sum()):
         caption += f" Crosses: {num_pruned:,} trials that were pruned, as far as their last values are on the axis."
+    if trials.num_failed:
+        caption += f" {trials.num_failed:,} failed trials, such as diverged ones, are not drawn."
     return ReportFigure(title="History of the search", caption=caption, figure=figure)
 
 
@@ -89,7 +109,19 @@ def slices(trials: Trials) -> ReportFigure:
 
 def _ticks(axes: Axes, key: SearchedKey, *, rotated: bool) -> None:
     ticks = key.ticks[:: max(1, -(-len(key.ticks) // 8))]
+    if not rotated:
+        ticks = _apart(ticks)
     axes.set_xticks([position for position, _ in ticks], [text for _, text in ticks], rotation=90 if rotated else 0)
+
+
+def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Those of the ticks whose labels fit beside each other: both ends first."""
+    kept: list[tuple[float, str]] = []
+    for position, text in (ticks[0], ticks[-1], *ticks[1:-1]):
+        spaces = (abs(position - other) * WIDE - (text_width(text) + text_width(name)) / 2 for other, name in kept)
+        if all(space > BETWEEN for space in spaces):
+            kept.append((position, text))
+    return sorted(kept)
 
 
 def parallel(trials: Trials) -> ReportFigure | None:
@@ -133,8 +165,35 @@ def parallel(trials: Trials) -> ReportFigure | None:
     return ReportFigure(title="Parallel coordinates of the trials", caption=caption, figure=figure)
 
 
+def front(trials: Front) -> ReportFigure:
+    """The trials by each pair of objectives, and those that no other one beats."""
+    pairs = list(combinations(range(len(trials.objectives)), 2))[:MOST_PANELS]
+    figure = new_figure(0.5 + len(pairs) * 3.9, 3.6)
+    for panel, (y, x) in enumerate(pairs):
+        axes = place(figure, 0.8 + panel * 3.9, 0.6, 2.9, 2.3)
+        for chosen, colour, name in ((~trials.on_front, FAINT, "trial"), (trials.on_front, CATEGORIES[1], "front")):
+            axes.plot(*trials.values[chosen][:, [x, y]].T, "o", color=colour, alpha=0.8, label=name)
+        if trials.values[:, x].min() > 0 and trials.values[:, x].max() > SPREAD * trials.values[:, x].min():
+            axes.set_xscale("log")
+        value_axis(axes, trials.values[:, y])
+        axes.set_xlabel(_objective_title(trials.objectives[x]))
+        axes.set_ylabel(_objective_title(trials.objectives[y]))
+        if panel == 0:
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, fontsize=9, handlelength=1.2)
+    headline(figure, "Front of the search")
+    caption = (
+        f"The front has {int(trials.on_front.sum()):,} of {len(trials.values):,} trials with values: no other trial is "
+        f"as good in all objectives ({', '.join(map(_objective_title, trials.objectives))}) and better in one."
+    )
+    return ReportFigure(title="Front of the search", caption=caption, figure=figure)
+
+
 def _title(trials: Trials) -> str:
-    return label(trials.objective) if "/" in trials.objective else trials.objective.replace("_", " ")
+    return _objective_title(trials.objective)
+
+
+def _objective_title(name: str) -> str:
+    return label(name) if "/" in name else name.replace("_", " ")
 
 
 def _not_drawn(trials: Trials) -> str:
@@ -142,14 +201,17 @@ def _not_drawn(trials: Trials) -> str:
     return f" The {MOST_KEYS} most important of {count} keys are drawn." if count > MOST_KEYS else ""
 
 
-def _of_sweep(draw: Callable[[Trials], ReportFigure | None]) -> Callable[[Analysis], ReportFigure | None]:
+def _of_sweep(
+    read: Callable[[Path], T | None], draw: Callable[[T], ReportFigure | None]
+) -> Callable[[Analysis], ReportFigure | None]:
     @in_house_style
     def drawn(analysis: Analysis) -> ReportFigure | None:
-        trials = trials_of(analysis.study.directory)
+        trials = read(analysis.study.directory)
         return None if trials is None else draw(trials)
 
     return drawn
 
 
 for order, figure in enumerate((history, importance, slices, parallel), 90):
-    FIGURES.register(f"search_{figure.__name__}", Entry(order, _of_sweep(figure)))
+    FIGURES.register(f"search_{figure.__name__}", Entry(order, _of_sweep(trials_of, figure)))
+FIGURES.register("search_front", Entry(90, _of_sweep(front_of, front)))
