@@ -5,8 +5,8 @@
 First ten epochs of every activation and of every optimizer that can share a stack are compared with the CPU's. Then,
 for stacks of 128, 1,000 and 4,000 runs of digits (64-50-10 and 64-128-128-128-10, ten epochs, batches of 32): training
 launched step by step, the same captured as a CUDA graph, and an evaluation of all samples. Then the stacks in their
-Trainer, with `stack.engine=torch` on the CPU beside it. `--whole` adds whole processes of 10,000 runs with
-`record=table`. Prints the table; writes nothing.
+Trainer, with `stack.engine=torch` on the CPU beside it, and what is drawn on the CPU for them. `--whole` adds whole
+processes of 10,000 runs with `record=table`. Prints the table; writes nothing.
 """
 
 import argparse
@@ -20,10 +20,16 @@ from measuring import ROOT, spend, stacks_in_trainer, surroundings
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from mlpexp.config import checks
+from mlpexp.data import batches
+from mlpexp.data.batches import epoch_orders
+from mlpexp.engine.compiled import draws
 from mlpexp.engine.interface import Epoch
 from mlpexp.engine.torch.captured_engine import CapturedEngine, CudaGraphs
 from mlpexp.engine.torch.engine import Engine
+from mlpexp.models.stack_engine import initial_parameters
 from mlpexp.nn.activations import ACTIVATIONS
+from mlpexp.nn.initialisation import initialise
 from mlpexp.nn.network import multilayer_perceptron
 from mlpexp.nn.optimizers import OPTIMIZERS, UpdateSettings
 
@@ -63,6 +69,13 @@ def main() -> None:
             f"| {runs:,} | {accelerator} | {1e3 * spent.wall_s / runs:.3f} | {1e3 * spent.cpu_s / runs:.3f} |",
             flush=True,
         )
+    print("\nten epochs outside of the engine, ms of processor a run\n")
+    print("| runs | orders, torch | compiled | initial values, torch | compiled | all of a stack of two runs |")
+    print("|---|---|---|---|---|---|")
+    for runs in RUNS[1:]:
+        cells = [f"{ms:.4f}" for ms in measure_draws(runs, len(inputs))]
+        pair = stacks_in_trainer(2, engine="torch", accelerator="gpu")()
+        print(f"| {runs:,} | {' | '.join(cells)} | {1e3 * pair.cpu_s:.1f} |", flush=True)
     if arguments.whole:
         print("\n| whole process, record=table | seconds | of processor |\n|---|---|---|")
         for runs in (2, 10_000):
@@ -132,6 +145,30 @@ def measure(sizes: Sequence[int], runs: int, inputs: Tensor, labels: Tensor) -> 
         ),
         scale * seconds(lambda: captured.evaluate(inputs, labels)),
     ]
+
+
+def measure_draws(runs: int, samples: int) -> list[float]:
+    """ms of processor a run for the orders of ten epochs and for initial values, each by torch and by compiled code."""
+    cfg = checks.parse({"trainer": {"accelerator": "gpu", "max_epochs": EPOCHS}, "stack": {"engine": "torch"}})
+    configs = [cfg.with_seed(seed) for seed in range(runs)]
+    networks = [run.model.network(64, 10) for run in configs]
+    draws.permutations([0], torch.empty(1, 2, dtype=torch.int64))  # compiles
+    draws.uniforms([0], {"weight": (1, 1)}, {"weight": 1.0})
+    times = []
+    for draw in (batches.permutations, draws.permutations):
+        started = time.process_time()
+        for epoch in range(EPOCHS):
+            epoch_orders(samples, range(runs), epoch, draw=draw)
+        times.append(time.process_time() - started)
+    for alone in (True, False):
+        started = time.process_time()
+        if alone:
+            for run, network in zip(configs, networks, strict=True):
+                initialise(network, run.model, run.seed)
+        else:
+            initial_parameters(configs, networks)
+        times.append(time.process_time() - started)
+    return [1e3 * spent / runs for spent in times]
 
 
 def seconds(work: Callable[[], Any], repeats: int = 5) -> float:

@@ -51,7 +51,7 @@ def _saved_after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int, error: Callable[[], BaseException]) -> None:
     """End the training by an exception in the middle of the epoch that follows so many."""
-    ordinary = StackModule.validation_step
+    ordinary = StackModule.training_step
     done = 0
 
     def step(self: StackModule, batch: Any, number: int) -> None:
@@ -61,7 +61,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int, error: Callable[[],
         if done > epochs:
             raise error()
 
-    monkeypatch.setattr(StackModule, "validation_step", step)
+    monkeypatch.setattr(StackModule, "training_step", step)
 
 
 def pictured(directory: Path) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_progress_is_visible_in_the_files_while_a_stack_trains(
     train: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[list[dict[str, Any]], list[list[str]]]] = []
-    ordinary = StackModule.validation_step
+    ordinary = StackModule.training_step
 
     def step(self: StackModule, batch: Any, number: int) -> None:
         ordinary(self, batch, number)
@@ -145,7 +145,7 @@ def test_progress_is_visible_in_the_files_while_a_stack_trains(
             )
 
     monkeypatch.setattr("mlpexp.sweep.executor.TABLE_SHARE", 0)
-    monkeypatch.setattr(StackModule, "validation_step", step)
+    monkeypatch.setattr(StackModule, "training_step", step)
     assert train("-m seed=0,1 trainer.max_epochs=6 hydra.launcher.backend=process name=s " + ALWAYS).code == 0
     [(rows, curves)] = seen
     assert [(row["status"], row["epochs"]) for row in rows] == [("running", 3)] * 2
@@ -208,7 +208,7 @@ def test_workers_save_before_they_stop_with_their_sweep(backend: str, here: Path
     units = here / "multirun/s/.workers"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        noted = [float(path.read_text() or 0) for path in units.glob("unit-*")] if units.is_dir() else []
+        noted = [float((path.read_text().split() or [0])[0]) for path in units.glob("unit-*")] if units.is_dir() else []
         if len(noted) == 2 and min(noted) > 0:
             break
         assert process.poll() is None, (here / "log").read_text()

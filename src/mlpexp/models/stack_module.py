@@ -147,7 +147,7 @@ class StackModule(LightningModule):
             prune_due_(self.engine, configs, self.networks[0], self.current_epoch, self._steps)
 
     def training_step(self, order: Tensor, batch_index: int) -> None:
-        """One epoch; `order` (A, n) or (n,) indexes the training part."""
+        """One epoch and its validation; `order` (A, n) or (n,) indexes the training part."""
         samples, part = self._samples, self._samples.parts["train"]
         index = part[order] if part.ndim == 1 else part.gather(1, order.expand(len(part), -1))
         epoch = Epoch(
@@ -161,12 +161,11 @@ class StackModule(LightningModule):
             first_rows=samples.first_rows,
         )
         self.engine.train_epoch(epoch)
-        if samples.parts["val"].shape[-1] == 0:  # what the monitor says is then the loss before each step
+        part = samples.parts["val"]
+        if part.shape[-1] == 0:  # what the monitor says is then the loss before each step
             self._validated = self.engine.train_outcomes
-
-    def validation_step(self, batch: Tensor, batch_index: int) -> None:
-        samples = self._samples
-        self._validated = self.engine.evaluate(samples.inputs, samples.labels, samples.parts["val"], samples.first_rows)
+        else:
+            self._validated = self.engine.evaluate(samples.inputs, samples.labels, part, samples.first_rows)
 
     def on_train_epoch_end(self) -> None:
         self.wall_times.append(time.time())
