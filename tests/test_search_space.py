@@ -173,6 +173,18 @@ def test_only_runs_that_the_search_could_train_are_known(
     assert known() == {(row["optimizer.lr"],): row["val/loss"] for row in rows} and len(rows) == 2
 
 
+def test_values_that_a_group_brings_are_known(train: Any, here: Path) -> None:
+    """The learning rate of a choice of the optimizer's group is no key of the other sweep."""
+    assert train(f"-m name=grid optimizer=sgd,adam {TINY}").code == 0
+    command = f"{LEARNING.replace('0.005', '0.0005')} {TINY} optimizer=adam,sgd,rmsprop hydra.sweeper.warm_start="
+    ended = train(f"{command}multirun/grid/")
+    assert ended.code == 0, ended.err
+    rows = {row["optimizer"]: row["val/loss"] for row in load_results(here / "multirun/grid")}
+    assert known() == {(0.1, "sgd"): rows["sgd"], (0.001, "adam"): rows["adam"]}
+    again = train(f"{command}{here / 'multirun/grid'}")  # the same directory
+    assert again.code == 0, again.err
+
+
 @pytest.mark.parametrize("grown", ["model.activation=relu", "optimizer.lr=0.3"])
 def test_a_search_learns_from_a_sweep_that_has_grown_and_from_a_search(grown: str, train: Any, here: Path) -> None:
     grid = f"-m name=grid {TINY} optimizer.lr=0.01,0.1 model.activation=tanh"

@@ -76,8 +76,7 @@ def trials_of(directory: Path) -> Trials | None:
 
     A search with several objectives has a `front_of`.
     """
-    study = _study_of(directory)
-    return _trials(*study) if study is not None and len(study[0]) == 1 else None
+    return _trials(directory, (directory / SEARCH).stat().st_mtime_ns) if (directory / SEARCH).is_file() else None
 
 
 def front_of(directory: Path) -> Front | None:
@@ -114,7 +113,11 @@ def _load(directory: Path, changed: int) -> tuple[list[str], Any] | None:
         return None
 
 
-def _trials(names: list[str], study: Any) -> Trials | None:
+@lru_cache(maxsize=1)
+def _trials(directory: Path, changed: int) -> Trials | None:
+    if (found := _load(directory, changed)) is None or len(found[0]) > 1:
+        return None
+    names, study = found
     trials = study.get_trials(deepcopy=False)
     complete = [trial.state.name == "COMPLETE" for trial in trials]
     if sum(complete) < MIN_TRIALS:

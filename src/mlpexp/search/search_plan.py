@@ -1,5 +1,6 @@
 """What a search does, from the settings of the sweeper and the command line; checked before anything is trained."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ class Plan:
                 for key, parents in self.space.conditions.items()
             )
         if self.warm_start is not None:
-            asked["hydra.sweeper.warm_start"] = self.warm_start
+            asked["hydra.sweeper.warm_start"] = os.path.relpath(self.warm_start)
         return asked
 
 

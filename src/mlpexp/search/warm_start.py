@@ -76,7 +76,11 @@ def read(directory: str | None, space: Space, names: Sequence[str], composer: Co
             left_out["without a final value"] += 1
             continue
         overrides = _overrides(sweep, row)
-        if (params := _params(constants | {override.key: override.value for override in overrides}, space)) is None:
+        given = constants | {override.key: override.value for override in overrides}
+        params = _params(given, space)
+        if params is None:
+            params = _params(differences.implied(overrides) | given, space)
+        if params is None:
             left_out[OUTSIDE] += 1
         elif reason := differences.reason(params, overrides):
             left_out[reason] += 1
@@ -110,6 +114,19 @@ class _Differences:
         self._space, self._constants, self._composer = space, _without_empty(constants), composer
         self._free = {*REPEATED, *(key.lstrip("+") for key in space.distributions)}
         self._reasons: dict[tuple[object, ...], str] = {}
+        self._implied: dict[tuple[str, ...], Values] = {}
+
+    def implied(self, overrides: Sequence[Override]) -> Values:
+        """The keys that a run of the other sweep has by its group choices, such as a learning rate by the optimizer."""
+        texts = tuple(override.text for override in overrides)
+        if texts not in self._implied:
+            try:
+                keys = self._keys(texts)
+            except UserError:  # it cannot be trained here
+                keys = {}
+            groups = {override.key for override in overrides if "." not in override.key}
+            self._implied[texts] = {key: value for key, value in keys.items() if key.partition(".")[0] in groups}
+        return self._implied[texts]
 
     def reason(self, params: Values, overrides: Sequence[Override]) -> str:
         """A phrase such as `with trainer.max_epochs=1, not 3`; empty where there is no difference.
