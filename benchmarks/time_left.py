@@ -4,8 +4,8 @@
 
 Each sweep is a process of its own with a terminal of its own, whose progress bar is read. The clock starts when the
 bar first appears and stops when the process ends. Printed is, at a tenth, a quarter and a half of that time, the
-median over the repetitions of the announced time left divided by the actual one; a dash where nothing was announced, as
-in a sweep that takes a few seconds. The goal is a ratio between 0.75 and 1.25 from the first tenth on.
+median over the repetitions of the announced time left divided by the actual one; a dash where nothing was announced
+yet. The goal is a ratio between 0.8 and 1.25 from the first tenth on, in sweeps that take ten seconds or longer.
 """
 
 import argparse
@@ -33,6 +33,7 @@ KINDS = {
     "200 runs of 500 epochs": ["seed=range(200)", "trainer.max_epochs=500"],
     "6,000 seeds, 2 workers": ["seed=range(6000)", "hydra.launcher.workers=2"],
     "20,000 seeds, record=table": ["seed=range(20000)", "record=table"],
+    "6,000 seeds, halving": ["seed=range(6000)", "halving.rungs=[2,4]"],
 }
 _LEFT = re.compile(rb"(-|\d+):([-\d]{1,2}):([-\d]{2}) left")
 

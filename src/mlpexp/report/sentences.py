@@ -10,6 +10,7 @@ from mlpexp.nn.metric_columns import label
 from mlpexp.report import comparison_sentences
 from mlpexp.report.score_sentences import score
 from mlpexp.report.wording import listed
+from mlpexp.runtime.terminal import counted
 from mlpexp.store.file_names import RESULT
 
 NAMED = 5  # runs in a sentence
@@ -45,7 +46,8 @@ def _missing_runs(analysis: Analysis) -> list[str]:
         return []
     planned = analysis.planned
     have = f"{planned - analysis.missing:,} of {planned:,} planned runs have ended, {analysis.missing:,} are missing"
-    return [f"The sweep is not complete: {have}, and the best may change; the command of the sweep trains them."]
+    change = ", and the best may change" if analysis.ranking.best is not None else ""
+    return [f"The sweep is not complete: {have}{change}; the command of the sweep trains them."]
 
 
 def _warnings(analysis: Analysis, best: int) -> list[str]:
@@ -116,6 +118,13 @@ def _no_best_sentence(analysis: Analysis) -> str:
     runs = study.num_runs
     if not runs:
         return "No run has ended yet, so there is nothing to report."
+    if unfinished := analysis.counts["unfinished"]:
+        ended = runs - unfinished
+        begun = f"{counted(unfinished, 'run')} {'has' if unfinished == 1 else 'have'} begun"
+        if not ended:
+            return f"No run has ended yet; {begun}."
+        have = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended"
+        return f"{have}, none with numbers that can be compared; {begun}."
     all_of_them = f"All {runs:,} runs" if runs > 1 else "The only run"
     if analysis.counts["diverged"] == runs:
         return f"{all_of_them} diverged, so nothing can be compared; a smaller optimizer.lr may help."

@@ -34,7 +34,7 @@ from mlpexp.store.stack_states import SavedRun
 from mlpexp.sweep.backends.backend import Backend, open_backend
 from mlpexp.sweep.jobs import Job, Outcome, ended_rows
 from mlpexp.sweep.run_outcomes import data_of
-from mlpexp.sweep.successive_halving import Halving
+from mlpexp.sweep.successive_halving import Halving, num_epochs
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.sweep.sweep_progress import WHOLE_SWEEP, SweepProgress
 from mlpexp.sweep.work_unit import Unit
@@ -89,10 +89,7 @@ def train_sweep(
                 # before any worker process is copied from this one
                 load_kernels([job.config for job in jobs], screen.warn)
             progress.units = units = _units(division, remaining, jobs, directory, single=in_portions)
-            timed = units
-            if make_backend is not None:  # it trains all runs side by side
-                places = tuple(place for unit in units for place in unit.places)
-                timed = [Unit(places=places, jobs=tuple(jobs), cost=division.cost, origin=WHOLE_SWEEP)]
+            timed = units if make_backend is None else [_whole(jobs, remaining, division.cost)]
             shown = SweepProgress(timed, backend.workers, screen.hydra_files_s)
             known = [outcome for outcome in outcomes if outcome.is_known]
             with (
@@ -121,6 +118,17 @@ def _units(division: Plan, places: Sequence[int], jobs: Sequence[Job], directory
     units = [unit(stack.runs, cost=stack.cost, trained_share=stack.trained_share) for stack in division.stacks]
     units += [unit([run], alone=True) for run in division.alone]
     return [run for unit in units for run in unit.single_runs()] if single else units
+
+
+def _whole(jobs: Sequence[Job], places: Sequence[int], cost: float) -> Unit:
+    """All runs as one unit, for a backend that trains them side by side.
+
+    Args:
+        cost: of training all of them to their ends.
+    """
+    configs = [job.config for job in jobs]
+    share = num_epochs(configs) / sum(cfg.trainer.max_epochs for cfg in configs)
+    return Unit(places=tuple(places), jobs=tuple(jobs), cost=cost * share, origin=WHOLE_SWEEP)
 
 
 def _warn_of_mixture(sweep: Sequence[Job], outcomes: Sequence[Outcome], cfg: Config) -> None:

@@ -39,6 +39,16 @@ def ranked(values: Mapping[int, float]) -> list[int]:
     return sorted(values, key=lambda place: (math.inf if math.isnan(values[place]) else values[place], place))
 
 
+def num_epochs(configs: Sequence[Config]) -> int:
+    """The epochs of all runs that start together, with those of stopped runs up to their rungs."""
+    halving, count = configs[0].halving, len(configs)
+    previous_rung = total = 0
+    for rung in [*(halving.rungs or []), max(cfg.trainer.max_epochs for cfg in configs)]:
+        total += count * (rung - previous_rung)
+        count, previous_rung = -(-count // halving.factor), rung
+    return total
+
+
 @dataclass
 class Halving:
     """A `Backend` that trains the units of a whole sweep side by side, rung by rung, in this process.
@@ -95,13 +105,8 @@ class Halving:
 
     def _reporter(self, paused: PausedRuns, watcher: Watcher) -> Callable[[int], None]:
         """A function that is called with the number of its runs after each epoch of a stack."""
-        halving = self.sweep[0].config.halving
-        max_epochs = max(job.config.trainer.max_epochs for job in self.sweep)
-        started = count = len(paused.in_training)
-        previous_rung = total = 0
-        for rung in [*(halving.rungs or []), max_epochs]:
-            total += count * (rung - previous_rung)
-            count, previous_rung = -(-count // halving.factor), rung
+        started = len(paused.in_training)
+        total = num_epochs([self.sweep[place].config for place in paused.in_training])
         done = sum(len(state.record.history) for state in paused.states.values())
 
         def report(runs: int) -> None:
