@@ -116,3 +116,19 @@ def test_hparams_shows_the_numbers_of_results_csv(sweep, browser, tensorboard):
         assert key in shown
     for constant in ("trainer.max_epochs", "optimizer.lr", "model.depth"):
         assert constant not in shown
+
+
+def test_on_a_phone_the_page_fits_and_wide_figures_scroll_at_their_own_size(sweep, browser):
+    metrics = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        browser.get(f"file://{sweep}/report/index.html")
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 400
+        sizes = browser.execute_script(
+            "return [...document.querySelectorAll('.scroll svg')].map(e => "
+            "[+e.getAttribute('width'), e.getBoundingClientRect().width])"
+        )
+        assert max(width for width, _ in sizes) > 400
+        assert all(shown == pytest.approx(width, abs=1) for width, shown in sizes)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

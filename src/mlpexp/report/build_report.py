@@ -32,7 +32,7 @@ PROBLEMS = {
     "diverged": "diverged: a loss was no longer finite. They have no number.",
     "failed": "failed with an error.",
     "unfinished": "did not finish.",
-    "stopped": "were stopped early by successive halving and are not ranked.",
+    "stopped": "were stopped early, by successive halving or a pruner, and are not ranked.",
     "chance": f"are no better than guessing (they count in every mean); {LIKELY_CAUSES}.",
 }
 

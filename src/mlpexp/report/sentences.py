@@ -18,7 +18,7 @@ PROBLEM_NAMES = {
     "diverged": "diverged",
     "failed": "failed",
     "unfinished": "unfinished",
-    "stopped": "stopped early by halving",
+    "stopped": "stopped early",
     "chance": "no better than guessing",
 }
 
