@@ -64,7 +64,7 @@ def test_an_example_trains_in_a_stack_as_it_does_alone(here, title):
         if "-m" not in words:
             continue
         assert re.search(r"in 1 stack", ended.out), ended.out
-        [stacked] = (here / "multirun/own").glob("*seed=1*")
+        [stacked] = (here / "multirun").glob("*/*seed=1*")
         own = [word for word in words if not word.startswith(("-m", "name=", "seed="))]
         alone = run_script("train.py", [*own, "seed=1", *small, "stack.engine=torch", "hydra.run.dir=alone"])
         assert alone.code == 0, alone.err
