@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import run_script
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from test_events import hparams_page
 from test_saved_states import Killed, stop_after
 
 from mlpexp import load_results
@@ -280,6 +281,7 @@ def test_what_a_killed_sweep_has_left_is_no_run_and_is_removed_by_housekeeping(k
     listed = run_script("sweep.py", [str(killed), "list"])
     assert listed.code == 0
     assert UNDER_WAY not in listed.out
+    assert hparams_page(killed)[1] == []
     assert {row["name"] for row in before}.isdisjoint({UNDER_WAY})
     assert run_script("sweep.py", [str(killed), "rm", "--status", "failed", "--yes"]).code in (0, 2)
     assert load_results(killed) == before

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import run_script, train_as_new_processes
+from test_events import hparams_page
 
 from mlpexp import load_results
 from mlpexp.search import samplers
@@ -53,6 +54,12 @@ def test_a_grid_has_each_point_of_a_conditional_space_once(train: Any, here: Pat
     ended = train(f"-m hydra/sweeper=optuna name=s {space} {ONLY_SGD} {TINY} hydra.sweeper.sampler=grid")
     assert ended.code == 0, ended.err
     assert len(trials()) == len(load_results(PLACE)) == 2 + 4
+    searched = {"optimizer.name", "optimizer.lr", "optimizer.momentum"}
+    _, shown = hparams_page(PLACE)
+    assert len(shown) == 6
+    for row in shown:  # nothing that is equal in all runs hides the metrics
+        is_adam = row.hparams["optimizer.name"].string_value == "adam"
+        assert row.hparams.keys() == searched - ({"optimizer.momentum"} if is_adam else set())
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def chosen(cfg: Config) -> dict[str, bool | int | float | str]:
 def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[str, bool | int | float | str]:
     """The keys that a sweep varies; all others are the same in every row.
 
+    Keys that a run does not give and that have no effect on it, such as `optimizer.momentum` with adam, are left out.
+
     Args:
         keys: those that differ between runs, e.g. `model.depth`, or `optimizer` where a group is swept.
         overrides: those of the run, for keys that are not in the schema, such as groups.
@@ -51,6 +53,8 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
     values: dict[str, bool | int | float | str] = {}
     readers = {key: read for key, _, read in _readers()}
     for key in keys:
+        if key not in overrides_by_key and not _has_effect(cfg, key):
+            continue
         value: Any = (
             readers[key](cfg)
             if key in readers

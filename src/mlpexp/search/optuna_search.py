@@ -81,6 +81,7 @@ def optimise(
         search_class = GenerationSearch if plan.pruning is None else PrunedSearch
         search = search_class(plan=plan, record=record, mirror=mirror, composer=composer, launcher=launcher)
         if isinstance(sweep, Sweep):
+            sweep.swept = tuple(dict.fromkeys([*space.varied, *(["seed"] if plan.final_seeds else [])]))
             sweep.search_left = SearchTime(search.study, plan.num_trials + len(record.search.known)).seconds_left
         say(search_console.description(plan, record.num_trials))
         search.run()

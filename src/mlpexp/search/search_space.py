@@ -41,6 +41,12 @@ class Space:
     fixed: dict[str, str] = field(default_factory=dict)
     conditions: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
 
+    @property
+    def varied(self) -> list[str]:
+        """The keys with several values, in the order in which they were typed."""
+        repeated = [key for key, texts in self.repetitions.items() if len(texts) > 1]
+        return [key.lstrip("+") for key in self.typed if key in self.distributions or key in repeated]
+
     def is_active(self, key: str, params: Mapping[str, Any]) -> bool:
         """Whether a key is searched beside these values of the keys before it."""
         return all(

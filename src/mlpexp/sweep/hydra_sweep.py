@@ -44,6 +44,7 @@ class Sweep:
     Attributes:
         search_left: given the progress of the present runs, the seconds until the end of a search that trains several
             portions and calls `conclude` for the summary; None for any other sweep.
+        swept: the keys that such a search varies.
 
     Raises:
         UserError: the settings are wrong, or the application is not mlpexp.
@@ -69,6 +70,7 @@ class Sweep:
         self.directory = Path(str(config.hydra.sweep.dir)).absolute()
         check_sweep_directory(self.directory)
         self.search_left: Callable[[SweepProgress], float | None] | None = None
+        self.swept: tuple[str, ...] = ()
         self._ended: dict[str, tuple[Job, Outcome]] = {}  # runs of earlier portions, by their directories
         self._backend: MakeBackend | None = None
         self._tracking = RunTracking(self.directory, Path.cwd(), Screen().warn, is_sweep=True)
@@ -182,7 +184,7 @@ class Sweep:
         for run in runs:
             self._ended.pop(run.output_dir, None)
         with self.hydra_logging():
-            jobs, hydra_files_s = self._open_directories(runs, survey, swept)
+            jobs, hydra_files_s = self._open_directories(runs, survey, swept or self.swept)
             repeated = sum(run.output_dir in jobs for run in runs) - len(jobs)
             if repeated:
                 log.warning("%d of %d runs are in the sweep twice and trained once", repeated, len(runs))

@@ -50,7 +50,7 @@ class Job(HydraRun):
     saved_as: str = ""
     """the identity by which the survey has found its state, if it is saved"""
     swept: tuple[str, ...] = ()
-    """the keys that the sweep varies; empty if its sweeper trains it in portions"""
+    """the keys that the sweep varies; empty if its sweeper does not say"""
     hydra: Callable[[RunSpec], DictConfig]
     """makes the whole configuration with Hydra's node: 150 KiB, so it is not kept"""
 
