@@ -117,6 +117,23 @@ def test_few_runs_have_a_line_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runs", [3, 30])
+def test_runs_of_a_lost_worker_are_shown_once(runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, next_one, other = curves(tmp_path), curves(tmp_path), LiveCurves(tmp_path, "others")
+    histories = {f"lr=[{i}]": history(i, 3) for i in range(runs)}  # brackets are no pattern
+    update(other, {f"lr=[{i}]x": history(i, 2) for i in range(runs)})
+    monkeypatch.setattr(live_curves, "_TIME", "10.31.05")
+    update(lost, histories)
+    monkeypatch.setattr(live_curves, "_TIME", "10.31.09")
+    update(next_one, {name: rows[:2] for name, rows in histories.items()})
+    times = sorted(line.partition("/")[0] for line in shown(tmp_path))
+    assert "10.31.05" not in times
+    assert len(times) == 2 * min(runs, len(live_curves.STATISTICS))
+    for live in (lost, next_one, other):
+        live.close()
+    assert shown(tmp_path) == {}
+
+
+@pytest.mark.parametrize("runs", [3, 30])
 def test_of_many_epochs_some_are_shown_among_them_the_last(runs: int, tmp_path: Path) -> None:
     live, epochs = curves(tmp_path), 10_000
     rows = [{"val/loss": 1 / (epoch + 1)} for epoch in range(epochs)]
@@ -226,7 +243,7 @@ def test_every_kind_of_sweep_shows_its_runs(
 
 def test_a_pruned_search_shows_its_trials(removed: list[Shown], train: Callable[..., Any], here: Path) -> None:
     words = (
-        "-m name=s hydra/sweeper=optuna hydra.sweeper.n_trials=12 hydra.sweeper.pruner=median model.width=4 "
+        "-m name=s hydra/sweeper=optuna hydra.sweeper.n_trials=6 hydra.sweeper.pruner=median model.width=4 "
         "trainer.max_epochs=4 data.batch_size=500 hydra.launcher.backend=process "
         "'optimizer.lr=interval(0.01,1)'"
     )

@@ -51,7 +51,7 @@ def test_a_key_with_a_condition_is_searched_where_it_holds(sampler: str, train: 
 
 def test_a_grid_has_each_point_of_a_conditional_space_once(train: Any, here: Path) -> None:
     space = "optimizer.name=adam,sgd optimizer.momentum=0.5,0.9 optimizer.lr=0.01,0.02"
-    ended = train(f"-m hydra/sweeper=optuna name=s {space} {ONLY_SGD} {TINY} hydra.sweeper.sampler=grid")
+    ended = train(f"-m hydra/sweeper=optuna name=s {space} {ONLY_SGD} {TINY} record=run hydra.sweeper.sampler=grid")
     assert ended.code == 0, ended.err
     assert len(trials()) == len(load_results(PLACE)) == 2 + 4
     searched = {"optimizer.name", "optimizer.lr", "optimizer.momentum"}

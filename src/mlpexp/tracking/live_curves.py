@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,8 @@ class LiveCurves:
         begun = self._directory / time.strftime(_TIME)
         for name, rows in points.items():
             if name not in self._lines:
+                for file in self._directory.glob(f"*/{escape(name)}/*{SUFFIX}"):
+                    _remove(file)  # of a worker that was lost: its runs train here now
                 self._lines[name] = _Line(begun / name, titles)
             self._lines[name].add(rows, times)
         self._lengths = lengths
@@ -163,9 +166,14 @@ class _Line:
         self._length = max(points) + 1
 
     def remove(self) -> None:
-        self._log.discard()
-        with suppress(OSError):  # it is gone already
-            self._log.path.parent.rmdir()
+        self._log.close()
+        _remove(self._log.path)
+
+
+def _remove(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    with suppress(OSError):  # it is gone already, or holds something else
+        file.parent.rmdir()
 
 
 def clean(directory: Path) -> None:
