@@ -180,6 +180,34 @@ def test_only_runs_that_the_search_could_train_are_known(
     assert known() == {(row["optimizer.lr"],): row["val/loss"] for row in rows} and len(rows) == 2
 
 
+@pytest.mark.parametrize(
+    ("typed", "searched", "points"),
+    [
+        ("", ["model.depth", "model.norm", "model.bias"], 1 + 2 * 2),
+        ("model.depth=2", ["model.norm", "model.bias"], 4),
+        ("model.depth=1", ["model.bias"], 2),
+        ("model.norm=batch", ["model.depth", "model.bias"], 4),
+        ("hydra.sweeper.conditions=null", ["model.depth", "model.norm", "model.bias"], 8),
+        ("~hydra.sweeper.conditions", ["model.depth", "model.norm", "model.bias"], 8),
+    ],
+)
+def test_conditions_of_an_experiment_whose_keys_the_command_line_gives(
+    typed: str, searched: list[str], points: int, train: Any, here: Path
+) -> None:
+    """A key that never has an effect is not searched; one that always has is searched without a condition."""
+    (here / "conf/experiment").mkdir(parents=True)
+    params = {"model.depth": "1,2", "model.norm": "none,batch", "model.bias": "true,false"}
+    conditions = {"model.norm": {"model.depth": 2}, "model.bias": {"model.depth": [2, 1]}}
+    if points == 5:
+        conditions["model.bias"] = {"model.depth": 2}
+    experiment = {"hydra": {"sweeper": {"sampler": "grid", "conditions": conditions, "params": params}}}
+    (here / "conf/experiment/mine.yaml").write_text(f"# @package _global_\n{json.dumps(experiment)}\n")
+    ended = train(f"-m --config-dir conf hydra/sweeper=optuna experiment=mine name=s dry_run=true {typed}")
+    assert ended.code == 0, ended.err
+    assert f"search of {points} trials" in ended.out
+    assert [line.strip().partition("=")[0] for line in ended.out.splitlines() if line.startswith("  ")] == searched
+
+
 def test_values_that_a_group_brings_are_known(train: Any, here: Path) -> None:
     """The learning rate of a choice of the optimizer's group is no key of the other sweep."""
     assert train(f"-m name=grid optimizer=sgd,adam {TINY}").code == 0

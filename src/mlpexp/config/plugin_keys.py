@@ -116,7 +116,9 @@ def unknown_key(key: str, chosen: str | None = None) -> str:
         hint = _ELSEWHERE[top_name]
     elif owners and chosen not in owners:
         hint = f"it belongs to hydra/{kind}={owners[0]}; " + (
-            f"leave it out of one with hydra/{kind}={chosen}" if chosen else "add that, or leave the key out"
+            f"give that on the command line, or leave the key out with hydra/{kind}={chosen}"
+            if chosen
+            else "add that, or leave the key out"
         )
     else:
         descriptions = [

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlpexp.config import yaml_text
 from mlpexp.config.compose import Composer
+from mlpexp.config.plugin_keys import PLUGINS
 from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.runtime.terminal import counted, say
 from mlpexp.store import atomic_files, directory_lock
@@ -52,6 +53,7 @@ def optimise(
         Interrupted: stopped by a signal; the same command continues.
     """
     samplers.silence_optuna()
+    settings = PLUGINS["sweeper", "optuna"] | settings  # a key that was deleted on the command line has its default
     sweep = getattr(launcher, "sweep", None)
     composer = sweep.composer if isinstance(sweep, Sweep) else Composer(context.config_loader, config)
     typed = params_texts(settings["params"]) + list(arguments)

@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from mlpexp.config.overrides import parse, spell
+from mlpexp.config.overrides import Override, parse, spell
 from mlpexp.runtime.errors import UserError
 from mlpexp.search import search_space
 from mlpexp.search.search_space import Space
@@ -27,6 +27,7 @@ def with_conditions(space: Space, given: Any) -> Space:
         isinstance(parents, Mapping) and parents for parents in given.values()
     ):
         raise UserError(f"hydra.sweeper.conditions={given} is no mapping of keys to other keys with values, {example}")
+    space, given = _without_fixed(space, given)
     by_name = {key.lstrip("+"): key for key in space.distributions}
     if unknown := [key for name, parents in given.items() for key in (name, *parents) if str(key) not in by_name]:
         raise UserError(f"hydra.sweeper.conditions: {unknown[0]} is not searched; searched are {', '.join(by_name)}")
@@ -47,6 +48,40 @@ def with_conditions(space: Space, given: Any) -> Space:
     return replace(space, distributions=ordered, conditions=conditions)
 
 
+def _without_fixed(space: Space, given: Mapping[Any, Any]) -> tuple[Space, dict[Any, Any]]:
+    """The space and the conditions without keys that have one value: a key whose condition never holds is not searched.
+
+    A condition on such a key comes from an experiment, where the command line gives the key one value.
+    """
+    fixed = {parse(text).key: parse(text) for text in space.fixed.values()}
+    remaining: dict[Any, Any] = {}
+    never: set[str] = set()
+    for name, parents in given.items():
+        remaining[name] = {parent: listed for parent, listed in parents.items() if parent not in fixed}
+        if str(name) in fixed or not all(_holds(fixed[key], parents[key]) for key in parents if key in fixed):
+            never.add(str(name))
+    # a key beside which another one is searched is not there
+    while added := {str(name) for name, parents in remaining.items() if never & set(map(str, parents))} - never:
+        never |= added
+    dropped = {key for key in space.distributions if key.lstrip("+") in never}
+    if dropped == set(space.distributions):
+        raise UserError(
+            "nothing to search: no condition in hydra.sweeper.conditions holds with the values that are given"
+        )
+    space = replace(
+        space,
+        typed={key: text for key, text in space.typed.items() if key not in dropped},
+        distributions={key: distribution for key, distribution in space.distributions.items() if key not in dropped},
+    )
+    return space, {name: parents for name, parents in remaining.items() if parents and str(name) not in never}
+
+
+def _holds(override: Override, given: Any) -> bool:
+    listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    value = override.value
+    return any(_equal(value, one) for one in (given, *listed))
+
+
 def _texts(name: str, distribution: BaseDistribution, given: Any) -> frozenset[str]:
     """The values in a condition as text, as `distribution` has them.
 
@@ -58,8 +93,7 @@ def _texts(name: str, distribution: BaseDistribution, given: Any) -> frozenset[s
     texts = {str(value): parse(f"{name}={value}").value for value in search_space.values(name, distribution)}
 
     def found(value: Any) -> str | None:
-        equal = (text for text, listed in texts.items() if text == value or (listed == value and _alike(listed, value)))
-        return next(equal, None)
+        return next((text for text, listed in texts.items() if text == value or _equal(listed, value)), None)
 
     listed = [given] if not isinstance(given, Sequence) or isinstance(given, str) or found(given) is not None else given
     chosen = [found(value) for value in listed]
@@ -69,6 +103,6 @@ def _texts(name: str, distribution: BaseDistribution, given: Any) -> frozenset[s
     return frozenset(text for text in chosen if text is not None)
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two equal values are not a truth value and a number."""
-    return isinstance(one, bool) == isinstance(other, bool)
+def _equal(one: Any, other: Any) -> bool:
+    """A truth value is equal to no number."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
