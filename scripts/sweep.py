@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     show = actions.add_parser("show", help="numbers of runs and sizes, or one run with its files")
     show.add_argument("run", nargs="?", metavar="RUN", help="the name of a run")
     remove = actions.add_parser("rm", help="remove runs; files that mlpexp has not written stay")
-    remove.add_argument("runs", nargs="*", metavar="RUN", help="names of runs")
+    remove.add_argument("runs", nargs="*", metavar="RUN", help="names of runs, or patterns such as 'width=4*'")
     _with_status(remove)
     remove.add_argument("--set-aside", action="store_true", help="runs that were set aside")
     compact = actions.add_parser(
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def _with_status(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--status",
+        action="extend",
         type=lambda text: text.split(","),
         metavar="STATUS",
         help="runs of this status, or of several: failed,damaged",

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,7 +22,7 @@ pytest.importorskip("numba")
 from numba import njit
 
 from mlpexp.config import checks
-from mlpexp.engine.compiled import availability, compile_cache, elementary
+from mlpexp.engine.compiled import availability, cache_directory, compile_cache, elementary
 from mlpexp.engine.compiled.availability import COMPILED_OPTIMIZERS, unsupported
 from mlpexp.engine.compiled.compile_cache import load_kernels
 from mlpexp.engine.compiled.engine import CompiledEngine
@@ -353,7 +354,7 @@ def test_an_activation_of_a_plugin_brings_its_compiled_form(monkeypatch):
     for engine in engines:
         engine.train_epoch(Epoch(inputs, labels, orders(2), 32, rates(2, 0.01)))
     assert relative(engines[1].train_outcomes.losses, engines[0].train_outcomes.losses) < 1e-5
-    directory = compile_cache.cache_directory()
+    directory = compile_cache.directory_of_cache()
     assert directory is not None and not any(directory.rglob("*test_cube*"))  # its code may change
 
 
@@ -389,10 +390,47 @@ def test_only_what_a_sweep_uses_is_compiled_and_that_is_said_once(nothing_compil
 def test_a_cache_directory_that_cannot_be_written_is_no_obstacle(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert compile_cache.cache_directory() is None
+    assert compile_cache.directory_of_cache() is None
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fine"))
-    found = compile_cache.cache_directory()
+    found = compile_cache.directory_of_cache()
     assert found is not None and found.is_dir()
+
+
+def test_a_new_version_removes_the_compiled_functions_that_no_installation_uses(monkeypatch, tmp_path):
+    opened: dict[Path, int] = {}
+    monkeypatch.setattr(cache_directory, "_opened", opened)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "sources").mkdir()
+    mine, others = tmp_path / "sources", tmp_path / "removed"
+    old = time.time() - 10 * cache_directory.UNKNOWN_S
+
+    def directory(digest: str, sources: Path | None, used: float) -> Path:
+        found = cache_directory.opened(sources or mine, digest)
+        assert found is not None
+        if sources is None:
+            (found / cache_directory.INSTALLATIONS).unlink()
+        (found / "code.nbi").touch()
+        for path in found.iterdir():
+            os.utime(path, (used, used))
+        return found
+
+    others.mkdir()
+    kept = [directory("1" * 16, others, old), directory("2" * 16, mine, time.time())]
+    in_use = directory("3" * 16, mine, old)
+    former = [directory("4" * 16, mine, old), directory("5" * 16, None, old)]
+    gone = directory("6" * 16, tmp_path / "gone", time.time())
+    former.append(gone)
+    for path, handle in opened.items():  # the other processes have ended
+        if path != in_use:
+            os.close(handle)
+    newest = directory("7" * 16, mine, time.time())
+    assert set(newest.parent.iterdir()) == {newest, in_use, *kept}
+    assert not any(path.exists() for path in former)
+    others.rmdir()
+    directory("8" * 16, mine, time.time())
+    assert not kept[0].exists()
+    assert in_use.exists()
+    os.close(opened[in_use])
 
 
 def test_a_missing_numba_is_said_with_the_way_to_install_it(monkeypatch):

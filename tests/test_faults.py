@@ -10,7 +10,7 @@ CAMPAIGN = Path(__file__).parent / "faults/campaign.py"
 LIVES = ["lives", "searches"]  # all kinds of faults by turns
 KINDS = [
     *("kill", "worker", "conductor", "states", "full", "errors", "flips", "rivals", "silence", "signals", "group"),
-    *("pruned", "again", "further"),
+    *("pruned", "again", "further", "tidied"),
     *("special", "links", "snapshots", "shifted", "resealed", "crash", "deep"),
 ]
 

@@ -51,6 +51,8 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ("optimizer=muon optimizer.lr=0.02 model.depth=2", 2),
         ("model.variant=backprop", None),
         ("+trainer.precision=64 optimizer.lr=0.1", None),
+        ("+trainer.max_steps=9", None),
+        ("+trainer.max_steps=14", None),
         ("optimizer=lbfgs optimizer.momentum=0 early_stopping.patience=3", None),
         ("model.variant=autograd optimizer.lr=0.5 early_stopping.patience=1 early_stopping.min_delta=0.2", None),
     ],
@@ -144,6 +146,15 @@ def test_a_table_says_that_longer_runs_are_trained_from_their_beginning(train: C
     assert train(f"{GRID} record=table trainer.max_epochs=1 name=further").code == 0
     ended = train(f"{GRID} record=table trainer.max_epochs=2 name=further")
     assert "2 runs: 2 new (2 of them from their beginning: a table keeps no states" in " ".join(ended.out.split())
+    assert [row["epochs"] for row in load_results(here / "multirun/further")] == [2, 2]
+
+
+def test_directories_of_shorter_runs_are_removed_when_the_longer_ones_are_in_a_table(
+    train: Callable[..., Any], here: Path
+) -> None:
+    assert train(f"{GRID} trainer.max_epochs=1 name=further").code == 0
+    assert train(f"{GRID} record=table trainer.max_epochs=2 name=further").code == 0
+    assert not [path for path in (here / "multirun/further").iterdir() if path.is_dir()]
     assert [row["epochs"] for row in load_results(here / "multirun/further")] == [2, 2]
 
 

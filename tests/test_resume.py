@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,12 +166,19 @@ def test_the_recorded_configuration_follows(train, here: Path, finished: Path):
 
 
 def test_settings_that_are_not_typed_stay_the_runs_own(train, here: Path):
-    train(f"hydra.run.dir=run trainer.max_epochs=12 {QUICK} +trainer.max_steps=50 test_weights=last")
+    train(f"hydra.run.dir=run trainer.max_epochs=12 {QUICK} +trainer.gradient_clip_val=1.0 test_weights=last")
+    run_directory.write_result(here / "run", replace(run_directory.read_result(here / "run"), status="interrupted"))
     typed = Config(resume="run", threads=7, trainer=TrainerConfig(max_epochs=20, enable_progress_bar=False))
     kept = resume.find(typed, ["resume=run", "trainer.enable_progress_bar=false"]).cfg
-    assert (kept.threads, kept.trainer.max_epochs, kept.trainer.flags) == (1, 12, {"max_steps": 50})
+    assert (kept.threads, kept.trainer.max_epochs, kept.trainer.flags) == (1, 12, {"gradient_clip_val": 1.0})
     assert (kept.test_weights, kept.trainer.enable_progress_bar) == ("last", False)
     assert resume.find(typed, ["resume=run", "trainer.max_epochs=20", "threads=7"]).cfg.threads == 7
+
+
+def test_a_run_whose_last_epoch_lightning_would_repeat_is_refused(train, here: Path):
+    assert train(f"hydra.run.dir=run trainer.max_epochs=2 {QUICK} +trainer.max_steps=500").code == 0
+    ended = train("resume=run trainer.max_epochs=3")
+    assert (ended.code, "with trainer.max_steps=500 Lightning would repeat the last epoch" in ended.line) == (2, True)
 
 
 @pytest.mark.parametrize(

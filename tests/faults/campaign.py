@@ -19,6 +19,7 @@ from pathlib import Path
 
 import disks
 import hostile_files
+import housekeeping
 import processes
 import pruned_searches
 import searches
@@ -31,6 +32,7 @@ TRIED = {
     "crash": ("killed at each operation on files", disks.crash_points),
     "kill": ("kill -9 at random moments", processes.kills),
     "further": ("killed while it is trained further", disks.further),
+    "tidied": ("rm, compact and restore killed, or the disk full", housekeeping.disturbed),
     "deep": ("killed again while carrying on, three deep", disks.deep),
     "tmpdir": ("killed with TMPDIR on another file system", disks.elsewhere),
     "full": ("disk full, in steps of 8 KiB", disks.full),

@@ -23,8 +23,8 @@ from typing import Any
 
 from inject import Fault, Told
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
-sys.path.insert(0, str(SCRIPT.parent))  # as Python does when it runs it
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))  # as Python does when it runs it
 sys.path.append(str(Path(__file__).parents[1]))
 OTHERS = (
     "multiprocessing.resource_tracker",  # what loky's import would start later
@@ -113,14 +113,16 @@ class Child:
         record: Path | None = None,
         out: dict[int, int | None] | None = None,
         encoding: str | None = None,
+        script: str = "train.py",
     ) -> None:
         """
         Args:
             record: see `Fault.install`.
             out: what standard output (1) and error (2) are in place of nothing and a file; None: closed.
             encoding: of standard output and error.
+            script: the name of the command.
         """
-        self._encoding = encoding
+        self._encoding, self._script = encoding, script
         self._err = tempfile.TemporaryFile()  # noqa: SIM115  # closed once its end is read
         self._started = time.monotonic()
         self.told = Told()
@@ -148,13 +150,13 @@ class Child:
                 None if out.get(number, 0) is None else os.fdopen(number, "w", encoding=self._encoding, closefd=False)
                 for number in (1, 2)
             )
-            sys.argv = ["scripts/train.py", *words]
+            sys.argv = [f"scripts/{self._script}", *words]
             gc.callbacks.clear()  # hypothesis's, in which a signal's exception would be lost
             self._note_arming()
             fault.install(self.told, record)
             try:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-                runpy.run_path(str(SCRIPT), run_name="__main__")
+                runpy.run_path(str(SCRIPTS / self._script), run_name="__main__")
                 code = 0
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 0
@@ -223,5 +225,11 @@ class Child:
         return Ended(code, err, seconds, self.told.operations, self.told.hits, self.told.hit)
 
 
-def run(place: Path, words: Sequence[str], fault: Fault | None = None, record: Path | None = None) -> Ended:
-    return Child(place, words, fault, record).ended()
+def run(
+    place: Path,
+    words: Sequence[str],
+    fault: Fault | None = None,
+    record: Path | None = None,
+    script: str = "train.py",
+) -> Ended:
+    return Child(place, words, fault, record, script=script).ended()

@@ -1,5 +1,7 @@
 """What `sweep.py` prints and does: list, show, rm, compact, restore."""
 
+import fnmatch
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +41,7 @@ def show(sweep: Path, name: str | None = None) -> None:
     """
     stored = sweep_contents.runs(sweep)
     if name is not None:
-        for run in _named(stored, [name]):
+        for run in _named(stored, sweep, [name]):
             _show_run(run)
         return
     say(f"{sweep}: {_counted([run for run in stored if not run.is_aside])}")
@@ -76,7 +78,7 @@ def remove(sweep: Path, names: Sequence[str], statuses: Sequence[str] | None, *,
         UserError: there is no such run, nothing is chosen, or the sweep is in use.
     """
     stored = sweep_contents.runs(sweep)
-    runs = _named(stored, names)
+    runs = _named(stored, sweep, names)
     if statuses:
         runs += _with_status([run for run in stored if not run.is_aside], statuses)
     if aside:
@@ -192,12 +194,22 @@ def _with_status(runs: Sequence[StoredRun], statuses: Sequence[str] | None) -> l
     return [run for run in runs if not statuses or run.status in statuses]
 
 
-def _named(runs: Sequence[StoredRun], names: Sequence[str]) -> list[StoredRun]:
+def _named(runs: Sequence[StoredRun], sweep: Path, names: Sequence[str]) -> list[StoredRun]:
+    """The runs with these names, which may be patterns (`width=4*`) or paths (`multirun/NAME/RUN`).
+
+    Raises:
+        UserError: there is none with such a name.
+    """
+    chosen: set[str] = set()
     existing = {run.name for run in runs}
-    for name in names:
-        if name not in existing:
-            raise UserError(f"there is no run {name!r}; {did_you_mean(name, existing, 'see list')}")
-    return [run for run in runs if run.name in names]
+    for typed in names:
+        name = typed.removeprefix(f"{sweep}{os.sep}").rstrip(os.sep)
+        # brackets are part of names: width=[32,64]
+        found = {name} & existing or set(fnmatch.filter(existing, name.replace("[", "[[]")))
+        if not found:
+            raise UserError(f"there is no run {typed!r}; {did_you_mean(name, existing, 'see list')}")
+        chosen |= found
+    return [run for run in runs if run.name in chosen]
 
 
 def _counted(runs: Sequence[StoredRun]) -> str:

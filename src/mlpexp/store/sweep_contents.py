@@ -43,6 +43,11 @@ class StoredRun:
     is_aside: bool = False
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Identity and name; both empty where there is no marker."""
+        return (self.result.identity, self.name) if self.result is not None else ("", "")
+
+    @property
     def size(self) -> int:
         """Bytes."""
         return sum(self.ours.values())

@@ -20,6 +20,7 @@ from mlpexp.store import (
     directory_lock,
     file_names,
     run_directory,
+    run_state,
     run_table,
     run_weights,
     sweep_activity,
@@ -27,6 +28,7 @@ from mlpexp.store import (
     worker_session,
 )
 from mlpexp.store.run_directory import FINAL
+from mlpexp.store.run_state import State
 from mlpexp.store.run_weights import Weights
 from mlpexp.store.sweep_contents import StoredRun, is_real
 
@@ -51,12 +53,20 @@ def locked(sweep: Path, chosen: Sequence[StoredRun]) -> Iterator[None]:
         for run in chosen:
             if run.directory is not None and (handle := directory_lock.reserve(run.directory)) is not None:
                 stack.callback(directory_lock.release, handle)
+        atomic_files.clean(sweep)
+        if not (sweep / file_names.TABLE).exists():  # a crash came between the removal of the two
+            (sweep / file_names.WEIGHTS).unlink(missing_ok=True)
         sweep_activity.remove_curves(sweep)
         yield
 
 
 def remove(sweep: Path, chosen: Sequence[StoredRun]) -> None:
-    """Remove runs, and their entries in the results and the manifest; needs `locked`."""
+    """Remove runs, and their entries in the results and the manifest; needs `locked`.
+
+    After a crash at any moment what is left of a run is listed, and can be removed.
+    """
+    for run in chosen:
+        _remove_files(run, all_but_marker=True)
     names = {run.name for run in chosen if not run.is_aside}
     manifest = sweep_manifest.read(sweep)
     if manifest is not None and names & set(manifest.runs.values()):
@@ -72,8 +82,13 @@ def remove(sweep: Path, chosen: Sequence[StoredRun]) -> None:
 
 
 def compactable(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """The finished runs in directories, which `compact` moves into the table."""
-    return [run for run in runs if run.status in FINAL and run.directory is not None and not run.is_aside]
+    """The finished runs in directories, which `compact` moves into the table, and what a crash has left of some."""
+    in_table = {run.key for run in runs if run.in_table}
+    return [
+        run
+        for run in runs
+        if run.directory is not None and not run.is_aside and (run.status in FINAL or run.key in in_table)
+    ]
 
 
 def compact(sweep: Path, chosen: Sequence[StoredRun], weights_of: WeightsOf) -> None:
@@ -90,6 +105,8 @@ def compact(sweep: Path, chosen: Sequence[StoredRun], weights_of: WeightsOf) -> 
     for run in chosen:
         assert run.directory is not None
         assert run.result is not None
+        if run.key in in_table:
+            continue
         files = {}
         for name in KEPT:
             with contextlib.suppress(FileNotFoundError):
@@ -98,9 +115,8 @@ def compact(sweep: Path, chosen: Sequence[StoredRun], weights_of: WeightsOf) -> 
                 if run.result.files.get(name, checksum) != checksum:
                     raise UserError(f"{run.directory / name} is not what the run's marker says; nothing was changed")
                 files[name] = content.decode("utf-8", "replace")
-        if (run.result.identity, run.name) not in in_table:
-            result = run_directory.result_json(replace(run.result, files={}))
-            entries.append((run, files | {file_names.RESULT: result}))
+        result = run_directory.result_json(replace(run.result, files={}))
+        entries.append((run, files | {file_names.RESULT: result}))
     for start in range(0, len(entries), PORTION):
         portion = entries[start : start + PORTION]
         weights = [weights_of(run) for run, _ in portion]
@@ -126,22 +142,36 @@ def restore(sweep: Path) -> tuple[int, list[str]]:
         is_free = is_real(sweep, name) or not any(
             os.path.lexists(sweep / part) for part in (name, name.partition("/")[0])
         )
-        if not is_free or os.path.lexists(directory / file_names.RESULT):
+        result = run_directory.parse_result(files[file_names.RESULT], sweep / file_names.TABLE)
+        state = run_state.inspect(directory, result.identity).state if is_free else State.OTHER
+        if state is State.DONE:  # a crash came before its line was removed
+            done.add(name)
+            continue
+        if state is State.OTHER or (state is not State.NEW and not _is_rest_of(directory, result.identity)):
             refused.append(name)
             continue
-        result = run_directory.parse_result(files[file_names.RESULT], sweep / file_names.TABLE)
         contents = {path: text.encode() for path, text in files.items() if path in KEPT}
         if (checkpoint := run_weights.checkpoint_of(directory)) is not None:
             contents[checkpoint] = run_weights.read(directory / checkpoint) or b""
         for path, content in contents.items():
             atomic_files.make_directory((directory / path).parent, parents=True)
             atomic_files.write(directory / path, content)
+        for folder in {(directory / path).parent for path in contents}:
+            atomic_files.clean(folder)
         sums = {path: run_directory.checksum(content) for path, content in contents.items() if path in SEALED}
         run_directory.write_result(directory, replace(result, files=sums))
         done.add(name)
     os.sync()  # before the table, which cannot be made again, is gone
     _remove_lines(sweep, done)
     return len(done), refused
+
+
+def _is_rest_of(directory: Path, identity: str) -> bool:
+    """Whether a crash in `compact` or `restore` has left the files of this run there: they have its marker, or none."""
+    try:
+        return run_directory.read_result(directory).identity == identity
+    except UserError:
+        return not os.path.lexists(directory / file_names.RESULT)
 
 
 def _remove_lines(sweep: Path, names: set[str]) -> None:
@@ -151,12 +181,16 @@ def _remove_lines(sweep: Path, names: set[str]) -> None:
         (sweep / file_names.WEIGHTS).unlink(missing_ok=True)
 
 
-def _remove_files(run: StoredRun) -> None:
-    """Remove the files of a run, the marker first, so that the rest is never taken for a finished run."""
+def _remove_files(run: StoredRun, *, all_but_marker: bool = False) -> None:
+    """Remove the files of a run, the marker last: until then a crash leaves a damaged run, which is listed."""
     if run.directory is None:
         return
-    for path in sorted(run.ours, key=lambda path: path.name != file_names.RESULT):
-        path.unlink(missing_ok=True)
+    marker = run.directory / file_names.RESULT
+    for path in sorted(run.ours, key=marker.__eq__):
+        if path != marker or not all_but_marker:
+            path.unlink(missing_ok=True)
+    if all_but_marker:
+        return
     for folder in sorted({parent for path in run.ours for parent in path.parents}, key=lambda path: -len(path.parts)):
         if folder.is_relative_to(run.directory):
             with contextlib.suppress(OSError):  # other files are there

@@ -33,7 +33,7 @@ from mlpexp.store.run_store import RunStore
 from mlpexp.store.stack_states import SavedRun
 from mlpexp.sweep.backends.backend import Backend, open_backend
 from mlpexp.sweep.jobs import Job, Outcome, ended_rows
-from mlpexp.sweep.run_outcomes import data_of
+from mlpexp.sweep.run_outcomes import data_of, remove_shorter
 from mlpexp.sweep.successive_halving import Halving, num_epochs
 from mlpexp.sweep.sweep_console import Screen
 from mlpexp.sweep.sweep_progress import WHOLE_SWEEP, SweepProgress
@@ -303,7 +303,10 @@ class _Progress:
         for outcome, entry in zip(weighted, entries, strict=True):
             outcome.files = {**(outcome.files or {}), file_names.WEIGHTS: entry}
         run_table.append(self.directory, [(name, end.files) for name, end in ended if end.files is not None])
-        for _, outcome in ended:
+        for place in places:
+            outcome = self.outcomes[place]
+            if outcome.files is not None:
+                remove_shorter(self.sweep[place])
             outcome.files = outcome.weights = None  # memory: the stack's, not the sweep's
 
 

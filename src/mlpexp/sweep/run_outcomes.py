@@ -37,7 +37,7 @@ def write_outcome(job: Job, data: Prepared, state: TrainingState, recycled: Recy
     result = write_run(job.config, data, state, job.directory, job.hparams, write)
     if result.message and result.status != "stopped":
         job.append_to_log(f"[WARNING] - {result.message}\n")
-    _remove_shorter(job, recycled)
+    remove_shorter(job, recycled)
     # the checksums are in the marker now, and a sweep keeps every run's result to its end
     return Outcome(result=replace(result, files={}))
 
@@ -54,7 +54,7 @@ def _write_recycled(recycled: RecycledDirectory, job: Job, directory: Path, file
     job.make_files = None
 
 
-def _remove_shorter(job: Job, recycled: RecycledDirectory | None = None) -> None:
+def remove_shorter(job: Job, recycled: RecycledDirectory | None = None) -> None:
     """Remove the shorter run from which this one was trained further, once this one is written."""
     if job.earlier is None:
         return
@@ -89,7 +89,7 @@ def train_alone(job: Job) -> Outcome:
     except (Exception, SystemExit) as error:
         return failed(job, error)
     if job.config.record == "run":
-        _remove_shorter(job)
+        remove_shorter(job)
         return Outcome(result=result)
     # the table keeps the small files, and a directory is kept of failed runs only
     names = [name for name in (*file_names.TABLES, file_names.RESULT) if (job.directory / name).exists()]

@@ -86,8 +86,8 @@ def continued_alone(
 ) -> Continued | None:
     """What a run that trains alone continues from, copied into its directory; None where it trains from its beginning.
 
-    That is so where there is no shorter run, or where there is nothing to continue: it was stopped early, as the longer
-    one is, or has diverged.
+    That is so where there is no shorter run, where there is nothing to continue, because it was stopped early, as the
+    longer one is, or has diverged, and where Lightning cannot continue it.
 
     Args:
         earlier, directory: as for `continued_state`.
@@ -99,7 +99,10 @@ def continued_alone(
     texts += [f"{further_training.EPOCHS}={cfg.trainer.max_epochs}", f"threads={cfg.threads}"]
     try:
         files = read_files(earlier.directory, earlier.result, earlier.result.files)
-        if record(earlier.directory, files, cfg).progress.stopped:
+        path = earlier.directory / file_names.LAST
+        shorter, *_ = checkpoint_files.described(path, _load(path, files[file_names.LAST]))
+        stopped = record(earlier.directory, files, cfg).progress.stopped
+        if stopped or resume.cannot_be_continued(shorter, earlier.result.epochs, is_done=True):
             return None
         for name, content in files.items():
             atomic_files.make_directory((directory / name).parent)

@@ -103,6 +103,8 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
     if not run_cfg.callbacks:  # they may change a schedule or the number of steps
         module = build(run_cfg, num_features, num_classes, samples)
         check_training_state(path, loaded, run_cfg, module, recorded.history)
+    if reason := cannot_be_continued(run_cfg, len(recorded.history), is_done=_is_done(directory)):
+        raise UserError(f"{directory} cannot be trained further: {reason}; train it anew")
     continued = _continued_config(run_cfg, cfg, keys, has_layers=bool(recorded.layer_rows))
     _refuse_what_would_differ(directory, run_cfg, continued, recorded.history)
     _read_configuration(directory)
@@ -116,6 +118,21 @@ def find(cfg: Config, overrides: Sequence[str]) -> Continued:
             engine,
         )
     return Continued(cfg=continued, engine=engine, **recorded._asdict())
+
+
+def cannot_be_continued(run_cfg: Config, epochs: int, *, is_done: bool) -> str:
+    """Why a run with such flags of the Trainer cannot be continued, as a clause; empty if it can.
+
+    Args:
+        epochs: that it has finished.
+        is_done: it has ended, and was not interrupted.
+    """
+    flags = run_cfg.trainer.flags
+    if flags.get("max_steps", -1) not in (-1, None):
+        return f"with trainer.max_steps={flags['max_steps']} Lightning would repeat the last epoch"
+    if flags.get("max_time") is not None and is_done and epochs < run_cfg.trainer.max_epochs:
+        return f"it has ended by trainer.max_time={flags['max_time']}, as a longer run would have"
+    return ""
 
 
 def _continued_config(run_cfg: Config, cfg: Config, keys: Sequence[str], *, has_layers: bool) -> Config:

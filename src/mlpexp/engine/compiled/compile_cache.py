@@ -6,9 +6,6 @@ is compiled once for all, and a sweep compiles what it uses. This file imports n
 
 import hashlib
 import inspect
-import os
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpexp.config.schema import Config
+from mlpexp.engine.compiled import cache_directory
 from mlpexp.engine.compiled.availability import activation_of, draws
 from mlpexp.nn import activation_formulas, activations
 from mlpexp.nn.activations import ACTIVATIONS
@@ -62,7 +60,7 @@ def load_kernels(configs: Sequence[Config], announce: Callable[[str], None]) -> 
     names = [name for _, name in functions] + [
         f"{name}_{way}" for name in activations for way in ("forward", "backward")
     ]
-    directory = cache_directory()
+    directory = directory_of_cache()
     new = [name for name in names if directory is None or not any(directory.rglob(f"*.{name}-*.nbi"))]
     if new:
         seconds = sum(SECONDS.get(name, 1) for name in new)
@@ -76,7 +74,7 @@ def load_kernels(configs: Sequence[Config], announce: Callable[[str], None]) -> 
         activation(name)
 
 
-def cache_directory() -> Path | None:
+def directory_of_cache() -> Path | None:
     """The directory for numba's compile cache, below the user's cache folder; None where it cannot be written.
 
     It is named after the sources: numba itself looks only at the file of the function that it compiles, and would use
@@ -86,25 +84,13 @@ def cache_directory() -> Path | None:
     forms = [Path(inspect.getfile(module)) for module in (activations, activation_formulas)]
     for path in [*sorted(Path(__file__).parent.glob("*.py")), *forms]:
         content.update(path.read_bytes())
-    directory = _user_cache() / "mlpexp" / f"numba-{content.hexdigest()[:16]}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            return directory
-    except OSError:
-        return None
-
-
-def _user_cache() -> Path:
-    if directory := os.environ.get("XDG_CACHE_HOME"):
-        return Path(directory)
-    return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
+    return cache_directory.opened(Path(__file__).parent, content.hexdigest())
 
 
 def _compiled(function: Any, signature: Any, *, is_cached: bool = True) -> Any:
     from numba import njit
 
-    directory = cache_directory() if is_cached else None
+    directory = directory_of_cache() if is_cached else None
     with _numba_cache(directory):
         return njit([signature], nogil=True, error_model="numpy", cache=directory is not None)(function)
 
