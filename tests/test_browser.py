@@ -1,15 +1,22 @@
 """What a person sees in a browser is what results.csv says: the report's page, and TensorBoard's HParams."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import pytest
 from conftest import run_script
+
+from mlpexp.store.file_names import UNDER_WAY
+from mlpexp.tracking.live_curves import STATISTICS, LiveCurves, clean
+from mlpexp.tracking.run_events import curve_titles
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -98,6 +105,45 @@ def test_the_page_shows_the_numbers_of_results_csv(sweep, browser):
         assert f"{sum(values) / len(values):.4f} ±" in shown
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("runs", [2, 12])
+def test_tensorboard_shows_lines_under_way_until_they_are_removed(runs, sweep, tensorboard):
+    """TensorBoard itself, whose loader is another program than the one in Python."""
+    live = LiveCurves(sweep / UNDER_WAY, "the runs")
+    times = range(8)
+
+    def points(tag):
+        lines = [line for line in answer(tensorboard, "data/runs") if line.startswith(f"{UNDER_WAY}/")]
+        query = [urllib.parse.urlencode({"run": line, "tag": tag}) for line in lines]
+        return [[point[1] for point in answer(tensorboard, f"data/plugin/scalars/scalars?{words}")] for words in query]
+
+    def becomes(expected):
+        deadline = time.monotonic() + 60
+        while (shown := points("val/loss")) != expected and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert shown == expected
+
+    def update(epochs, names):
+        live.update({name: [{"val/loss": 1.0}] * epochs for name in names}, times, curve_titles())
+
+    names = [f"run {i}" for i in range(runs)]
+    lines = min(runs, len(STATISTICS))
+    update(3, names)
+    becomes([[0, 1, 2]] * lines)
+    update(5, names)
+    becomes([list(range(5))] * lines)
+    live.close()
+    becomes([])
+    clean(sweep / UNDER_WAY)
+
+
+def answer(address, path):
+    try:
+        with urllib.request.urlopen(f"{address}{path}") as opened:
+            return json.load(opened)
+    except urllib.error.HTTPError:  # the line has gone since, or its points are not read yet
+        return []
 
 
 def test_hparams_shows_the_numbers_of_results_csv(sweep, browser, tensorboard):
