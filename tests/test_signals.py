@@ -5,9 +5,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import SCRIPTS
+from omegaconf import ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mlpexp.cli import exit_codes
+from mlpexp.runtime.errors import Interrupted
 
 
 def handles(pid: int, number: int) -> bool:
@@ -164,3 +170,24 @@ def test_a_signal_to_a_worker_that_starts_prints_nothing(both: bool, said: str):
     program = AS_A_WORKER_STARTS.format(both=both)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, said, "")
+
+
+def test_a_signal_of_which_a_library_makes_an_error_of_its_own_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """OmegaConf cleans up a list whose last place is empty yet."""
+
+    ordinary = ListConfig._set_item_impl
+
+    def stopped(self: ListConfig, index: int, value: Any) -> None:
+        if value == 2:
+            raise Interrupted("stopped by SIGTERM", 143)
+        ordinary(self, index, value)
+
+    monkeypatch.setattr(ListConfig, "_set_item_impl", stopped)
+    with pytest.raises(OmegaConfBaseException, match="NoneType"):
+        OmegaConf.create({"key": [1, 2]})
+    with pytest.raises(SystemExit) as ended:
+        exit_codes.run(lambda: OmegaConf.create({"key": [1, 2]}))
+    assert ended.value.code == 143
+    assert capsys.readouterr().err.endswith(": stopped by SIGTERM\n")

@@ -67,7 +67,8 @@ def picture(place: Path, names: Collection[str] | None = None) -> dict[str, str]
             if run_directory.checksum((directory / name).read_bytes()) != noted:
                 raise Broken(f"{directory.name}: {name} is not what its marker says")
         for name in (file_names.LAST, file_names.BEST):
-            found[f"{directory.name}: {name}"] = _tensors((directory / name).read_bytes())
+            if (directory / name).exists():  # a run that diverged in its first epoch has no best one
+                found[f"{directory.name}: {name}"] = _tensors((directory / name).read_bytes())
         if left := list(directory.rglob("*.partial")):
             raise Broken(f"left behind: {left[0]}")
     if (sweep / file_names.TABLE).exists():

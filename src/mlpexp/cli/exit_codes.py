@@ -47,10 +47,29 @@ def run(
     except BaseException as error:  # every error ends in an exit code
         if verbose:
             traceback.print_exception(error)
+        error = _interruption(error) or error
         code, lines = describe(error) or _exit_lines(error, verbose)
         for line in lines:
             say(f"{program()}: {line}", error=True)
     sys.exit(code)
+
+
+def _interruption(error: BaseException) -> Interrupted | None:
+    """The signal that has led to an error; None where another thing has, or the disk failed after the signal.
+
+    A library whose objects are half changed when a signal interrupts it may raise an error of its own while it cleans
+    up, as OmegaConf does.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [] if isinstance(error, OSError | StorageError) else [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Interrupted):
+            return one
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            waiting += [one.__cause__, one.__context__]
+    return None
 
 
 def _check_working_directory() -> None:
