@@ -100,7 +100,7 @@ def test_a_run_at_chance_level_is_told_with_its_value(train: Any, here: Path, tr
     assert {state for state, _ in states} == {"COMPLETE"}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "cmaes"])
 def test_a_generation_is_asked_for_and_trained_at_once(sampler: str, train: Any, here: Path, trained: Any) -> None:
     ended = train(
         f"{SEARCH} {SPACE} hydra.sweeper.n_trials=20 hydra.sweeper.batch_size=8 hydra.sweeper.sampler={sampler}"
@@ -146,11 +146,12 @@ def test_by_default_a_generation_is_an_eighth_of_the_trials_and_at_most_twenty(
         space += " 'optimizer.weight_decay=interval(0,1)'"
     ended = train(f"{SEARCH} {space} hydra.sweeper.n_trials={trials} hydra.sweeper.sampler={sampler}")
     assert ended.code == 0, ended.err
-    assert [len(portion) for portion in trained.portions] == sizes
+    final = [20] if trials >= 40 else []
+    assert [len(portion) for portion in trained.portions] == sizes + final
     up_to = "up to " if len(set(sizes)) > 1 else ""
     assert ended.out.splitlines()[0] == (
         f"search of {trials} trials: {len(sizes)} generations of {up_to}{sizes[0]}, sampler {sampler}, "
-        "objective val/loss"
+        f"objective val/loss{', then the best 5 with 4 further seeds' if final else ''}"
     )
 
 
@@ -177,7 +178,9 @@ def test_a_grid_goes_through_every_combination_in_the_order_of_a_sweep(train: An
 
 
 @pytest.mark.thorough(sample=2)
-@pytest.mark.parametrize(("sampler", "size"), [("tpe", 8), ("cmaes", 4), ("qmc", 4)])  # tpe's first ten are random
+@pytest.mark.parametrize(
+    ("sampler", "size"), [("tpe", 8), ("gp", 6), ("cmaes", 4), ("qmc", 4)]
+)  # tpe's first ten are random
 def test_a_search_carries_on_to_a_total_as_if_it_had_not_stopped(
     sampler: str, size: int, train: Any, here: Path, trained: Any
 ) -> None:
@@ -254,7 +257,8 @@ def test_the_sampler_keeps_away_from_where_runs_diverge(train: Any, here: Path, 
     space = "'optimizer.lr=tag(log,interval(0.05,10))'"  # three quarters of it diverge
     ended = train(f"{SEARCH} {space} hydra.sweeper.n_trials=60")
     assert ended.code == 0, ended.err
-    diverged = [sum(job.config.optimizer.lr > 0.1 for job in portion) for portion in trained.portions]
+    *generations, _ = trained.portions  # the last one is of the five best
+    diverged = [sum(job.config.optimizer.lr > 0.1 for job in portion) for portion in generations]
     assert diverged[0] >= len(trained.portions[0]) / 2
     assert diverged[-1] <= 4
     states = [trial.state for trial in study(here).trials]
@@ -348,6 +352,51 @@ def test_a_trial_that_diverges_with_a_further_seed_is_not_the_best(train: Any, h
     assert (ended.code, "no trial among the best has a value with all further seeds" in ended.err) == (0, True)
     written = yaml.safe_load((here / "multirun/t/optimization_results.yaml").read_text())
     assert written["best_value"] == min(loss(job) for portion in trained.portions[num_earlier:-1] for job in portion)
+
+
+RANDOM = f"{SEARCH} {SPACE} hydra.sweeper.sampler=random"
+
+
+@pytest.mark.parametrize(
+    ("words", "final", "advised"),
+    [
+        ("hydra.sweeper.n_trials=40", 20, False),
+        ("hydra.sweeper.n_trials=40 hydra.sweeper.final_seeds=1", 5, False),
+        ("hydra.sweeper.n_trials=40 hydra.sweeper.final_seeds=0", 0, False),
+        ("hydra.sweeper.n_trials=39", 0, True),
+        ("hydra.sweeper.n_trials=40 hydra.sweeper.objectives=[num_parameters]", 0, False),
+        ("hydra.sweeper.n_trials=40 'hydra.sweeper.objectives=[val/acc,num_parameters]'", 0, False),
+    ],
+)
+def test_from_forty_trials_on_the_best_are_confirmed_with_further_seeds(
+    words: str, final: int, advised: bool, train: Any, here: Path, trained: Any
+) -> None:
+    ended = train(f"{RANDOM} {words}")
+    assert ended.code == 0, ended.err
+    further = [job for portion in trained.portions for job in portion if job.config.seed]
+    assert len(further) == final
+    assert (f"then the best 5 with {final // 5} further seeds" in ended.out.splitlines()[0]) == bool(final)
+    assert ("the same command with hydra.sweeper.final_seeds=4" in ended.out) == advised
+    if advised:
+        trained.portions.clear()
+        ended = train(f"{RANDOM} {words} hydra.sweeper.final_seeds=4")
+        assert sum(job.config.seed > 0 for portion in trained.portions for job in portion) == 20
+        assert "the mean with 4 further seeds" in ended.out and "the same command" not in ended.out
+
+
+def test_a_search_of_a_version_that_did_not_confirm_its_best_trials_does_not_do_so_either(
+    train: Any, here: Path, trained: Any
+) -> None:
+    assert train(f"{RANDOM} hydra.sweeper.n_trials=20").code == 0
+    record = here / "multirun/s/search.jsonl"
+    head, *others = record.read_bytes().splitlines(keepends=True)
+    text = head.rstrip(b"\n").partition(b" ")[2].replace(b',"confirms":true', b"")
+    assert b"confirms" in head and b"confirms" not in text
+    record.write_bytes(b"".join([hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n", *others]))
+    ended = train(f"{RANDOM} hydra.sweeper.n_trials=60")
+    assert (ended.code, "damaged" in ended.err) == (0, False), ended.err
+    assert not any(job.config.seed for portion in trained.portions for job in portion)
+    assert "the same command with hydra.sweeper.final_seeds=4" in ended.out
 
 
 def test_two_objectives_give_a_front(train: Any, here: Path, trained: Any) -> None:
@@ -654,7 +703,7 @@ REFUSED = {
     "model.width=4,8 hydra.sweeper.objectives=3": "hydra.sweeper.objectives=3 is no list of metrics",
     "name=a,b model.width=4,8": "name is searched, but is no setting of a network",
     "model.width=4,8 monitor=val/acc,val/loss": "'hydra.sweeper.objectives=[val/loss]'",
-    "model.width=4,8 hydra.sweeper.final_seeds=0": "hydra.sweeper.final_seeds=0 is out of range",
+    "model.width=4,8 hydra.sweeper.final_seeds=-1": "hydra.sweeper.final_seeds=-1 is out of range",
     "model.width=4,8 hydra.sweeper.final_seeds=2 hydra.sweeper.objectives=[val/acc,seconds]": "by one objective",
     "optimizer.name=sgd,adam 'optimizer.momentum=interval(0.5,0.9)'": "optimizer.momentum needs optimizer.name=sgd",
 }

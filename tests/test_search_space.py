@@ -30,7 +30,7 @@ def trials() -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.mark.thorough(sample=2)
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
 def test_a_key_with_a_condition_is_searched_where_it_holds(sampler: str, train: Any, here: Path) -> None:
     command = f"-m hydra/sweeper=optuna name=s {OPTIMIZERS} {ONLY_SGD} {TINY} hydra.sweeper.sampler={sampler} "
     ended = train(f"{command} hydra.sweeper.n_trials=8 hydra.sweeper.batch_size=4")

@@ -12,11 +12,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mlpexp.config.overrides import parse
-from mlpexp.search.objectives import Measured
+from mlpexp.search.objectives import OTHERS, Measured
 from mlpexp.search.search_space import Space
 from mlpexp.search.study_storage import STOPPED
 
 NUM_FINALISTS = 5
+DEFAULT_SEEDS = 4
+MIN_TRIALS = 40  # of a search that trains its best trials with further seeds by default: with fewer, they cost too much
 
 
 class Finalist(NamedTuple):
@@ -24,6 +26,16 @@ class Finalist(NamedTuple):
 
     trial: FrozenTrial
     mean: float
+
+
+def default_seeds(objectives: Sequence[str], num_trials: int) -> int | None:
+    """Further seeds of the best trials where `hydra.sweeper.final_seeds` is not given; None where there are none."""
+    return DEFAULT_SEEDS if have_noise(objectives) and num_trials >= MIN_TRIALS else None
+
+
+def have_noise(objectives: Sequence[str]) -> bool:
+    """Whether the best trial is chosen by one value that depends on the seed."""
+    return len(objectives) == 1 and objectives[0] not in OTHERS
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -78,14 +78,14 @@ class GenerationSearch:
             generation = self._record.append([trial.params for trial in trials])
             self._train(generation, trials)
 
-    def train_finalists(self) -> list[Finalist]:
-        """The best trials by their means over their own and the further seeds, the best one first."""
+    def train_finalists(self, further: int) -> list[Finalist]:
+        """The best trials by their means over their own seeds and so many further ones, the best one first."""
         plan, study = self._plan, self.own_study()
         trials = finalists.best_trials(study)
-        space, num_seeds = finalists.further_seeds(plan.space, plan.final_seeds, plan.config.seed)
+        space, num_seeds = finalists.further_seeds(plan.space, further, plan.config.seed)
         runs = [space.runs(trial.params) for trial in trials]
         self._launch(runs)
-        share = plan.final_seeds / (num_seeds + plan.final_seeds)
+        share = further / (num_seeds + further)
         return finalists.ranked(study, trials, [self._outcomes[key] for key in runs], share)
 
     def own_study(self) -> optuna.Study:
@@ -134,7 +134,8 @@ class GenerationSearch:
             raise UserError(message) from error
         self.study.enqueue_trial(params)
         trial = self._ask_one()
-        _ = trial.relative_params  # computed at the first use, and what the CMA-ES sampler keeps its state by
+        if samplers.SAMPLERS[self._plan.sampler].keeps_state:
+            _ = trial.relative_params  # computed at the first use
         return trial
 
     def _train(self, generation: Generation, trials: Sequence[Trial]) -> None:

@@ -75,6 +75,8 @@ def optimise(
         find_known = partial(warm_start.read, plan.warm_start, space, plan.names, composer)
         record, warning = open_record(directory, plan.asked, mirror.earlier(), find_known)
         plan = replace(plan, num_trials=max(plan.num_trials, record.num_trials))
+        if settings["final_seeds"] is None and not record.search.confirms:
+            plan = replace(plan, final_seeds=None)
         mirror.claim(record.search)
         for line in filter(None, (warning, mirror.warning)):
             say(line, error=True)
@@ -87,7 +89,7 @@ def optimise(
             sweep.search_left = SearchTime(search.study, plan.num_trials + len(record.search.known)).seconds_left
         say(search_console.description(plan, record.num_trials))
         search.run()
-        finalists = search.train_finalists() if plan.final_seeds else []
+        finalists = search.train_finalists(plan.final_seeds) if plan.final_seeds else []
     search_console.conclude(search.own_study(), plan, directory, search.places, finalists)
     if isinstance(sweep, Sweep):
         sweep.conclude()

@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from mlpexp.runtime.errors import UserError
 from mlpexp.runtime.registry import Registry
 from mlpexp.search import search_space
+from mlpexp.search.ranked_gp import RankedGPSampler
 from mlpexp.search.search_space import Space
 
 MAX_LEARNING_BATCH = 20  # trials that a sampler chooses without knowing each other's outcome
@@ -32,12 +33,14 @@ class SamplerEntry:
             given those points that are fixed.
         points: (space, seed, first, count) -> points that are known from the start; None where the sampler chooses.
         learns: whether the outcome of trials decides which come next.
+        keeps_state: whether it keeps a state in the trials that it has chosen, which a search that continues needs.
         finite: whether the space has a last point.
     """
 
     make: Callable[[int, int, bool], BaseSampler] = lambda seed, size, is_conditional: RandomSampler(seed=seed)
     points: Callable[[Space, int, int, int], list[dict[str, Any]]] | None = None
     learns: bool = False
+    keeps_state: bool = False
     finite: bool = False
 
 
@@ -50,6 +53,10 @@ def _tpe(seed: int, size: int, is_conditional: bool) -> BaseSampler:
 
 def _cmaes(seed: int, size: int, is_conditional: bool) -> BaseSampler:
     return CmaEsSampler(seed=seed, popsize=max(4, size), warn_independent_sampling=False)
+
+
+def _gp(seed: int, size: int, is_conditional: bool) -> BaseSampler:
+    return RankedGPSampler(seed)
 
 
 def _grid(space: Space, seed: int, first: int, count: int) -> list[dict[str, Any]]:
@@ -76,7 +83,8 @@ SAMPLERS: Registry[SamplerEntry] = Registry(
     "sampler",
     {
         "tpe": SamplerEntry(make=_tpe, learns=True),
-        "cmaes": SamplerEntry(make=_cmaes, learns=True),
+        "gp": SamplerEntry(make=_gp, learns=True),
+        "cmaes": SamplerEntry(make=_cmaes, learns=True, keeps_state=True),
         "random": SamplerEntry(),
         "qmc": SamplerEntry(points=_quasi_random),
         "grid": SamplerEntry(points=_grid, finite=True),
@@ -124,6 +132,8 @@ def check(name: str, space: Space, objectives: list[str]) -> str | None:
     """
     if name not in SAMPLERS:
         raise UserError(f"{SAMPLERS.unknown_message(name)}, e.g. hydra.sweeper.sampler=tpe")
+    if name == "gp" and space.conditions:
+        return f"sampler=gp chooses keys that all trials have; drawn at random instead: {', '.join(space.conditions)}"
     if name != "cmaes":
         return None
     if space.conditions:

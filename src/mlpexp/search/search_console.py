@@ -13,7 +13,7 @@ from rich.table import Table
 from mlpexp.config.overrides import parse
 from mlpexp.runtime.rich_console import Console
 from mlpexp.runtime.terminal import counted, say
-from mlpexp.search.finalists import NUM_FINALISTS, Finalist
+from mlpexp.search.finalists import DEFAULT_SEEDS, NUM_FINALISTS, Finalist, have_noise
 from mlpexp.search.search_space import Runs, Space
 from mlpexp.search.study_storage import PROBLEM, STOPPED
 from mlpexp.store import atomic_files
@@ -35,6 +35,8 @@ def description(plan: "Plan", done: int = 0) -> str:
     generations += f"{min(plan.batch_size, remaining):,}"
     before = f"{done:,} recorded before, then " if done else ""
     objectives = f"objective{'s' * (len(plan.names) != 1)} {', '.join(plan.names)}"
+    if plan.final_seeds:
+        objectives += f", then the best {NUM_FINALISTS} with {counted(plan.final_seeds, 'further seed')}"
     trials = f"{before}{generations}" if remaining else "recorded before"
     return f"search of {counted(plan.num_trials, 'trial')}: {trials}, sampler {plan.sampler}, {objectives}"
 
@@ -47,8 +49,6 @@ def explanation(plan: "Plan") -> list[str]:
         runs = prod(map(len, space.repetitions.values()))
         repetitions = ", ".join(space.typed[key] for key in space.repetitions)
         lines.append(f"each trial is the mean of {counted(runs, 'run')}: {repetitions}")
-    if plan.final_seeds:
-        lines.append(f"then the best {NUM_FINALISTS} trials with {counted(plan.final_seeds, 'further seed')}")
     return [*lines, NOTHING_DONE]
 
 
@@ -114,6 +114,11 @@ def conclude(
             say(f"  {key}={text}")
         if where := places.get(space.runs(best.params)):
             say(f"  its run: {where[0]}")
+        if plan.final_seeds is None and have_noise(names):
+            say(
+                "the best of many values is in part a lucky one: the same command with hydra.sweeper.final_seeds="
+                f"{DEFAULT_SEEDS} compares the best {NUM_FINALISTS} by their means with {DEFAULT_SEEDS} further seeds"
+            )
     else:
         front = sorted(study.best_trials, key=lambda trial: trial.values)
         results = {

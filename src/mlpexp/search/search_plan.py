@@ -21,7 +21,7 @@ from mlpexp.nn.metric_columns import columns
 from mlpexp.nn.metrics import recorded
 from mlpexp.runtime.errors import ConfigError, UserError
 from mlpexp.runtime.terminal import say
-from mlpexp.search import objectives, pruners, samplers, search_space
+from mlpexp.search import finalists, objectives, pruners, samplers, search_space
 from mlpexp.search.pruners import Pruning
 from mlpexp.search.search_space import Space
 from mlpexp.sweep.checked_runs import check
@@ -41,7 +41,7 @@ class Plan:
         batch_size: trials of a generation; with a pruner, trials that are in training at the same time.
         pruning: None where all trials are trained to their ends.
         warm_start: an earlier sweep, from whose runs the sampler learns.
-        final_seeds: further seeds of the best trials; 0 where none are trained again.
+        final_seeds: further seeds of the best trials; 0: none are trained again; None: none by default.
         config: one of the space.
     """
 
@@ -53,7 +53,7 @@ class Plan:
     batch_size: int
     pruning: Pruning | None
     warm_start: str | None
-    final_seeds: int
+    final_seeds: int | None
     config: Config
 
     @property
@@ -97,7 +97,7 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer, launch
     problems = [
         f"hydra.sweeper.{name}={settings[name]} is out of range: it must be a whole number from {least}, "
         f"e.g. hydra.sweeper.{name}={example}"
-        for name, least, example in (("n_trials", 1, 500), ("batch_size", 1, 20), ("seed", 0, 1), ("final_seeds", 1, 4))
+        for name, least, example in (("n_trials", 1, 500), ("batch_size", 1, 20), ("seed", 0, 1), ("final_seeds", 0, 4))
         if settings[name] is not None and not (type(settings[name]) is int and settings[name] >= least)
     ]
     if problems:
@@ -109,7 +109,7 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer, launch
             f"{varied[0]} is searched, and values of several losses cannot be compared; choose another objective, e.g. "
             f"monitor={columns('val', names=recorded(cfg.data.learns))[-1]}"
         )
-    if settings["final_seeds"] is not None and len(names) > 1:
+    if settings["final_seeds"] and len(names) > 1:
         raise UserError(
             f"hydra.sweeper.final_seeds chooses by one objective, not by {' and '.join(names)}; leave it out, or give "
             "every trial several seeds, e.g. hydra.sweeper.seeds=5"
@@ -124,6 +124,9 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer, launch
             "trained once, and hydra.sweeper.sampler=grid takes each once",
             error=True,
         )
+    final_seeds = settings["final_seeds"]
+    if final_seeds is None:
+        final_seeds = finalists.default_seeds(names, total)
     pruning = None
     if settings["pruner"] is not None:
         pruning = _pruning(settings, accepted, space, names, launcher)
@@ -138,7 +141,7 @@ def make_plan(settings: dict[str, Any], space: Space, composer: Composer, launch
         batch_size=samplers.batch_size(name, settings["batch_size"], total),
         pruning=pruning,
         warm_start=_warm_start(settings["warm_start"], name, pruning),
-        final_seeds=settings["final_seeds"] or 0,
+        final_seeds=final_seeds,
         config=cfg,
     )
 

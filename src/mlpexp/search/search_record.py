@@ -40,6 +40,8 @@ class Search(BaseModel):
         id: drawn when the search began.
         asked: the objectives, and each searched key as it was typed.
         known: configurations of an earlier sweep.
+        confirms: whether the best trials are trained with further seeds by default; not in searches of versions that
+            did not do so.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -47,6 +49,7 @@ class Search(BaseModel):
     asked: dict[str, str]
     schema_version: int = 1
     known: list[Known] = []
+    confirms: bool = False
 
 
 class Generation(BaseModel):
@@ -107,7 +110,7 @@ def open_record(
                 f"{asked.get(key, 'not given')} here; choose another name=…"
             )
     if record is None:
-        search = Search(id=uuid.uuid4().hex, asked=dict(asked), known=find_known())
+        search = Search(id=uuid.uuid4().hex, asked=dict(asked), known=find_known(), confirms=earlier is None)
         record = SearchRecord(directory, search, earlier[1] if earlier else [])
         _write(record)
     return record, warning
@@ -162,7 +165,7 @@ def set_aside(path: Path) -> Path:
 
 def _sealed(content: BaseModel) -> bytes:
     # as in records of versions that did not have these fields
-    neutral = {name for name in ("clock", "known") if not getattr(content, name, None)}
+    neutral = {name for name in ("clock", "known", "confirms") if not getattr(content, name, None)}
     text = content.model_dump_json(exclude=neutral).encode()
     return hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n"
 
