@@ -375,7 +375,7 @@ def test_from_forty_trials_on_the_best_are_confirmed_with_further_seeds(
     assert ended.code == 0, ended.err
     further = [job for portion in trained.portions for job in portion if job.config.seed]
     assert len(further) == final
-    assert (f"then the best 5 with {final // 5} further seeds" in ended.out.splitlines()[0]) == bool(final)
+    assert (f"then the best 5 with {final // 5} further seed" in ended.out.splitlines()[0]) == bool(final)
     assert ("the same command with hydra.sweeper.final_seeds=4" in ended.out) == advised
     if advised:
         trained.portions.clear()

@@ -101,7 +101,7 @@ def conclude(
         best, value = finalists[0] if finalists else (study.best_trial, study.best_value)
         results: dict[str, object] = {"name": "optuna", "best_params": _typed(space, best), "best_value": value}
         line = f"best of {counted(len(trials), 'trial')}: number {best.number + 1:,}, {names[0]} {value:.6g}"
-        if finalists:
+        if finalists and plan.final_seeds:
             line += f", the mean with {counted(plan.final_seeds, 'further seed')} ({best.value:.6g} without)"
             results["finalists"] = [
                 {"trial": trial.number + 1, "mean": mean, "value": trial.value, "params": _typed(space, trial)}
