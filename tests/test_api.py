@@ -392,6 +392,18 @@ def test_samples_that_do_not_fit_are_refused(swept, samples, message):
         swept.predict(samples)
 
 
+def test_a_smaller_grid_in_the_directory_of_a_larger_one_has_its_own_best_run(here):
+    larger = mlpexp.sweep({"model.width": [2, 4, 16], "seed": [0, 1]}, FAST, name="s")
+    width = larger.best()["model.width"]
+    smaller = mlpexp.sweep({"model.width": [w for w in (2, 4, 16) if w != width], "seed": [0, 1]}, FAST, name="s")
+    assert len(smaller) == 4
+    best, known = smaller.best(), {row["name"] for row in smaller.table}
+    assert best["name"] in known
+    assert smaller[best].data is not None
+    assert {member["name"] for member in smaller.ensemble("all").members} == known
+    assert "4 runs" in smaller._repr_html_()
+
+
 def test_a_selection_names_what_was_swept(swept):
     assert [row["run"] for row in swept.select({"model": {"width": 4}, "seed": [0, 1]}).table] == [0, 1]
     with pytest.raises(mlpexp.UserError, match=r"model.with was not swept.*did you mean model.width\?"):

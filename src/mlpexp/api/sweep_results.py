@@ -200,7 +200,7 @@ class SweepResults(Predictor):
             raise UserError(f"ensemble({count!r}): give a number of members, 1 or more, or 'all'")
         if by not in ("best", "greedy", "seeds"):
             raise UserError(f"ensemble(by={by!r}): choose best, greedy or seeds")
-        names = None if self._numbers is None else frozenset(str(row["name"]) for row in self.table)
+        names = frozenset(str(row["name"]) for row in self.table)
         choice = Choice(count=None if count == "all" else count, by=by, names=names)
         return EnsembleResults(ensemble.load(self.directory, choice))
 
@@ -215,12 +215,15 @@ class SweepResults(Predictor):
 
     @cached_property
     def analysis(self) -> "Analysis":
-        """Ranking, comparisons and intervals, as the report shows them."""
+        """Ranking, comparisons and intervals, as the report shows them, of the runs in `table`.
+
+        The directory may have more runs: those of a larger grid that was trained before.
+        """
         from mlpexp.analysis.sweep_analysis import analyse, analyse_table
         from mlpexp.analysis.sweep_table import from_records
 
         of_all = analyse(self.directory)
-        if self._numbers is None:
+        if set(of_all.study.names) == {str(row["name"]) for row in self.table}:
             return of_all
         results = of_all.sources.results
         identities = [results[name].identity if (name := str(row["name"])) in results else None for row in self.table]

@@ -43,7 +43,7 @@ def reliability_curve(bins: Sequence[Bin], ece: float) -> Figure:
         color=BLUE,
         marker="o",
         markersize=5,
-        label="this network",
+        label="measured",
         clip_on=False,
     )
     axes.plot([], [], color=VERMILION, lw=1.2, alpha=0.7, label="gap")
