@@ -1,5 +1,6 @@
 """What the benchmarks share: whole processes and stacks with their times, the notebook's bare loop, the machine."""
 
+import gc
 import os
 import platform
 import subprocess
@@ -15,7 +16,8 @@ from torch.nn import functional as F
 
 from mlpexp import data as datasets
 from mlpexp.config import checks, schema
-from mlpexp.runtime import software_versions
+from mlpexp.engine.compiled.compile_cache import load_kernels
+from mlpexp.runtime import fast_imports, software_versions
 from mlpexp.training import trainer_setup
 from mlpexp.training.engine_choice import with_engine
 from mlpexp.training.planner import plan
@@ -67,6 +69,7 @@ def stacks_in_trainer(runs: int, *, epochs: int = 10, **settings: Any) -> Callab
     plain["stack"] |= {key: value for key, value in settings.items() if key != "accelerator"}
     plain["tracking"] |= {"figures": False, "diagnostics": False}
     default = with_engine(checks.parse(plain))
+    gc.set_threshold(fast_imports.ALLOCATIONS)  # as in the commands
     configs = [default.with_seed(seed) for seed in range(runs)]  # which share their parts, as those of a sweep do
     data = [datasets.prepare(cfg.data) for cfg in configs]
 
@@ -74,6 +77,7 @@ def stacks_in_trainer(runs: int, *, epochs: int = 10, **settings: Any) -> Callab
         with trainer_setup.quiet():
             train_stack([configs[i] for i in members], [data[i] for i in members])
 
+    load_kernels(configs, print)
     train([0, 1])  # what is loaded or compiled once
     stacks = [stack.runs for stack in plan(configs, data, memory_bytes=1 << 30).stacks]
 

@@ -31,26 +31,38 @@ class StackData:
     """
 
     def __init__(self, data: Sequence[Prepared], device: torch.device) -> None:
-        first, different = data[0], {id(run): run for run in data}
+        places = {key: place for place, key in enumerate(dict.fromkeys(map(id, data)))}  # most runs share their data
+        by_place = {places[id(run)]: run for run in data}
+        different = [by_place[place] for place in range(len(places))]
+        index = torch.tensor([places[id(run)] for run in data])
+
+        def shared(rows: list[Tensor]) -> Tensor:
+            """The first row if all are equal, else a row for each run."""
+            if all(row is rows[0] or torch.equal(row, rows[0]) for row in rows):
+                return rows[0].to(device)
+            return torch.stack(rows)[index].to(device)
+
+        first = data[0]
         inputs, first_rows = _joined(data)
         self.inputs = inputs.to(device)
         self.first_rows = None if first_rows is None else first_rows.to(device)
-        self.labels = _shared([run.labels for run in data]).to(device)
+        self.labels = shared([run.labels for run in different])
         self._label_axes = first.labels.ndim
-        self.train_labels = _shared([run.train_labels for run in data]).to(device)
-        self.parts = {}
-        for name in ("train", "val", "test"):
-            part = {key: torch.from_numpy(getattr(run.split, name)) for key, run in different.items()}
-            self.parts[name] = _shared([part[id(run)] for run in data]).to(device)
+        self.train_labels = shared([run.train_labels for run in different])
+        self.parts = {
+            name: shared([torch.from_numpy(getattr(run.split, name)) for run in different])
+            for name in ("train", "val", "test")
+        }
         even = torch.ones(len(first.labels))
-        is_weighted = any(run.sample_weights is not None for run in different.values())
-        sample_weights = [even if run.sample_weights is None else run.sample_weights for run in data]
-        self.sample_weights = _shared(sample_weights).to(device) if is_weighted else None
-        scales = [run.target_scale for run in data if run.target_scale is not None]
-        self.target_scale = torch.stack(scales).to(device) if scales else None
-        weights = [run.description.class_weights for run in data]
+        is_weighted = any(run.sample_weights is not None for run in different)
+        sample_weights = [even if run.sample_weights is None else run.sample_weights for run in different]
+        self.sample_weights = shared(sample_weights) if is_weighted else None
+        scales = [run.target_scale for run in different if run.target_scale is not None]
+        self.target_scale = torch.stack(scales)[index].to(device) if scales else None
+        weights = [run.description.class_weights for run in different]
         equal = [1.0] * first.num_classes
-        self.class_weights = torch.tensor([w or equal for w in weights], device=device) if any(weights) else None
+        by_run = torch.tensor([w or equal for w in weights])[index]
+        self.class_weights = by_run.to(device) if any(weights) else None
 
     def rows(self, runs: Sequence[int]) -> "StackData":
         """The samples of these runs."""
@@ -98,10 +110,3 @@ def _joined(data: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
     if len(different) == 1:
         return different[0], None
     return torch.cat(different), torch.tensor([[place[run.inputs_key]] for run in data])
-
-
-def _shared(rows: list[Tensor]) -> Tensor:
-    """The first row if all are equal, else all of them stacked."""
-    first = rows[0]
-    is_shared = all(torch.equal(row, first) for row in {id(row): row for row in rows}.values() if row is not first)
-    return first if is_shared else torch.stack(rows)

@@ -6,7 +6,7 @@ it. Letters: R runs.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class RunRecord:
 
     def copy(self) -> "RunRecord":
         """A copy to continue from, without the test; recording in it does not change this record."""
-        return RunRecord(replace(self.progress), list(self.history), list(self.layer_rows))
+        return RunRecord(Progress(**vars(self.progress)), list(self.history), list(self.layer_rows))
 
 
 class Snapshot:

@@ -115,7 +115,9 @@ class CapturedEngine(Engine):
             for name, tensor in epoch._asdict().items()
             if isinstance(tensor, Tensor) and name != "inputs"
         }
-        buffers = epoch._replace(**{"lr": [row.clone() for row in epoch.lr]} | copies)
+        if not isinstance(epoch.lr, Tensor):
+            copies["lr"] = [row.clone() for row in epoch.lr]
+        buffers = epoch._replace(**copies)
         before = self.num_steps
         try:
             replay = self._graphs.capture(lambda: train(buffers))

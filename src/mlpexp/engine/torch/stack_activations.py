@@ -57,7 +57,8 @@ class StackActivation:
 
 def spans(values: Sequence[T]) -> list[tuple[T, int, int]]:
     """Equal neighbours as (value, start, stop)."""
-    edges = [0, *(i for i in range(1, len(values)) if values[i] != values[i - 1]), len(values)]
+    pairs = enumerate(pairwise(values), 1)  # thousands of runs share their objects
+    edges = [0, *(i for i, (before, value) in pairs if value is not before and value != before), len(values)]
     return [(values[a], a, b) for a, b in pairwise(edges)]
 
 
