@@ -277,7 +277,7 @@ class StackModule(LightningModule):
 
     @property
     def progress(self) -> float:
-        """The sum over runs of the share of their epochs that is trained, from 0 to R; an ended run counts as one."""
+        """See `StackRecords.trained_runs`."""
         return self._records.trained_runs
 
     def update_last(self) -> None:

@@ -131,5 +131,14 @@ class StackRecords:
 
     @property
     def trained_runs(self) -> float:
-        """The sum over runs of the share of their epochs that is trained, from 0 to R; an ended run counts as one."""
-        return float(np.where(self.ended, 1.0, self.epochs / np.maximum(1, self._max_epochs)).sum())
+        """The share of the stack's epochs that is trained, counted in runs, from 0 to R.
+
+        Where runs have stopped early, the others are expected to stop at the rate since the first one did.
+        """
+        left = np.where(self.ended, 0, self._max_epochs - self.epochs).astype(float)
+        early = self._progress.stopped & (self.epochs < self._max_epochs)
+        if early.any():
+            rate = early.sum() / (self.epochs - self.epochs[early].min() + 1).clip(0).sum()
+            left = -np.expm1(-rate * left) / rate  # the mean of an exponential distribution that is cut off
+        trained = self.epochs.sum()
+        return float(len(left) * trained / max(1, trained + left.sum()))
