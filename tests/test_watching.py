@@ -29,7 +29,7 @@ def test_the_report_of_an_unfinished_sweep_says_how_much_is_missing(
     watched = run_script("report.py", ["multirun/s", "--watch"]).out.splitlines()
     said = " ".join(" ".join(watched).split())
     assert "The sweep is not complete: 0 of 6 planned runs have ended, 6 are missing; the command" in said
-    assert re.search(r"No run has ended yet; \d runs? ha\w+ begun\.", said)
+    assert "No run has ended yet, so nothing can be compared." in said
     [line] = [line for line in watched if line.startswith("no process trains multirun/s now, and 6 planned runs are")]
     assert line in run_script("sweep.py", ["multirun/s", "show"]).out.splitlines()
     with directory_lock.hold(here / "multirun/s"):

@@ -120,11 +120,10 @@ def _no_best_sentence(analysis: Analysis) -> str:
         return "No run has ended yet, so there is nothing to report."
     if unfinished := analysis.counts["unfinished"]:
         ended = runs - unfinished
-        begun = f"{counted(unfinished, 'run')} {'has' if unfinished == 1 else 'have'} begun"
         if not ended:
-            return f"No run has ended yet; {begun}."
+            return "No run has ended yet, so nothing can be compared."
         have = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended"
-        return f"{have}, none with numbers that can be compared; {begun}."
+        return f"{have}, none with numbers that can be compared."
     all_of_them = f"All {runs:,} runs" if runs > 1 else "The only run"
     if analysis.counts["diverged"] == runs:
         return f"{all_of_them} diverged, so nothing can be compared; a smaller optimizer.lr may help."
