@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import errno
 import logging
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -605,3 +607,12 @@ def test_a_dry_run_returns_the_plan_as_a_table_and_writes_nothing(here):
     with pytest.raises(UserError, match="must be > 0"):
         mlpexp.run(small, {"optimizer.lr": -1}, dry_run=True)
     assert sorted(path.name for path in here.iterdir()) == ["multirun"]
+
+
+def test_a_disk_that_cannot_be_written_is_an_error_of_mlpexp(here, monkeypatch):
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "outputs/data/x.npz")
+
+    monkeypatch.setattr("mlpexp.store.atomic_files.write", refused)
+    with pytest.raises(mlpexp.Error, match=r"Read-only file system: outputs/data/x\.npz; make room, or choose"):
+        mlpexp.run(data=(np.eye(6), [0, 1] * 3))

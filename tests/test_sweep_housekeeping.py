@@ -176,6 +176,23 @@ def test_what_is_no_sweep_is_refused(here):
         assert "is not the directory of a sweep" in sweep(action, *["x"] * (action == "rm")).line
 
 
+def test_a_directory_of_sweeps_and_a_single_run_are_no_sweep(swept, here):
+    assert run_script("sweep.py", ["multirun", "list"]).line.endswith("a sweep; give one, e.g. multirun/s")
+    shutil.copytree(swept / names(swept)[0], here / "run")
+    (here / "run" / file_names.LOCK).touch()
+    assert run_script("sweep.py", ["run", "rm", "--set-aside", "--yes"]).code == 2
+
+
+def test_runs_are_named_by_patterns_and_paths_and_every_status_counts(swept):
+    listed = names(swept)
+    assert sweep("list", "--status", "failed", "--status", "ok,chance").out.splitlines()[-1].startswith("4 runs")
+    assert sweep("rm", "width=2*").out.startswith("would be removed: 2 runs")
+    assert sweep("show", f"multirun/s/{listed[0]}/").out.startswith(f"{listed[0]}: ")
+    assert sweep("rm", f"multirun/s/{listed[0]}/", "*seed=2", "--yes").out.startswith("removed: 3 runs")
+    assert len(names(swept)) == 1
+    assert "there is no run 'width=[2]*'" in sweep("rm", "width=[2]*").line  # brackets are part of names
+
+
 def test_compact_makes_the_table_that_record_table_would_have_written_and_restore_the_way_back(swept, train, here):
     rows = (swept / file_names.RESULTS).read_text()
     listed, size = names(swept), bytes_below(swept)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlpexp.api.predictor import Predictor, prepared_inputs
 from mlpexp.api.tables import Records
+from mlpexp.runtime.errors import writing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,6 +55,7 @@ class EnsembleResults(Predictor):
         """As a module of torch: prepared inputs (B, I) to the logarithms of the mean probabilities (B, C)."""
         return self._ensemble.module
 
+    @writing()
     def export(self, path: Path | str, kind: "Format" = "onnx") -> Path:
         """Write a file with preprocessing and all networks, compared with the ensemble before; see docs/evaluate.md.
 

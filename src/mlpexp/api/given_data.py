@@ -12,7 +12,7 @@ from typing import Any
 from mlpexp.data import array_files, data_frames
 from mlpexp.data.data_config import DataConfig
 from mlpexp.data.data_sets import DATA_SETS
-from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.errors import UserError, writing
 from mlpexp.store import atomic_files
 
 KEPT_IN = Path("outputs", "data")  # below the working directory
@@ -69,6 +69,7 @@ def _file(path: str, target: str | Sequence[str] | None) -> dict[str, Any]:
     return {"data": "csv", "data.path": path} | ({"data.target": target} if target is not None else {})
 
 
+@writing()
 def _kept(content: bytes, suffix: str) -> Path:
     """The file of this content; it is written once, and never changed."""
     path = KEPT_IN / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"

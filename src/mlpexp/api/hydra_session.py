@@ -23,7 +23,7 @@ from mlpexp.cli import automatic_directories, hydra_app, single_run_checks
 from mlpexp.config import sweep_syntax
 from mlpexp.config.compose import hydra_config
 from mlpexp.runtime import signals, terminal
-from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed, Stopped, UserError
+from mlpexp.runtime.errors import ConfigError, Interrupted, RunsFailed, Stopped, UserError, writing
 from mlpexp.store import directory_lock
 from mlpexp.sweep.jobs import DryRun
 from mlpexp.sweep.sweep_console import NOTHING_DONE
@@ -139,6 +139,7 @@ def _composed_by(app: Any) -> list[DictConfig]:
 def _session(overrides: Sequence[str]) -> Iterator[Any]:
     try:
         with ExitStack() as stack:
+            stack.enter_context(writing())
             stack.enter_context(_calls)
             stack.enter_context(_kept_state())
             stack.enter_context(terminal.as_library())

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from mlpexp.runtime.errors import writing
+
 
 @dataclass(frozen=True)
 class InlineReport:
@@ -24,7 +26,8 @@ class InlineReport:
         """Write the report of a run or of a sweep into its directory."""
         from mlpexp.report.build_report import build  # matplotlib: late
 
-        written = build([directory])
+        with writing():
+            written = build([directory])
         return cls(written.page, written.sweeps[0][1])
 
     def __str__(self) -> str:

@@ -2,7 +2,8 @@
 
 import errno
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -82,6 +83,17 @@ class StorageError(Error):
 def is_storage(error: BaseException) -> bool:
     """Whether the disk or a limit of the process is the cause, and not one run."""
     return isinstance(error, OSError) and error.errno in _STORAGE
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """In the block an error of the disk, or a place that cannot be written to, becomes a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        if not (is_storage(error) or isinstance(error, PermissionError)):
+            raise
+        raise StorageError(f"{os_error_text(error)}; make room, or choose a place that can be written to") from error
 
 
 def first_line(error: BaseException | Warning) -> str:

@@ -59,8 +59,11 @@ def runs(sweep: Path) -> list[StoredRun]:
     Raises:
         UserError: there is no sweep.
     """
-    if not sweep.is_dir() or not any((sweep / name).is_file() for name in (*file_names.OF_A_SWEEP, file_names.TABLE)):
-        raise UserError(f"{sweep} is not the directory of a sweep; give one, e.g. multirun/NAME")
+    if not _is_sweep(sweep):
+        inside = [path for path in sorted(sweep.iterdir()) if _is_sweep(path)] if sweep.is_dir() else []
+        advice = f"give one of the {len(inside)} in it" if len(inside) > 1 else "give one"
+        example = inside[0] if inside else "multirun/NAME"
+        raise UserError(f"{sweep} is not the directory of a sweep; {advice}, e.g. {example}")
     manifest = sweep_manifest.read(sweep)
     names = dict.fromkeys(_listed(sweep))
     names |= dict.fromkeys(manifest.runs.values() if manifest else ())
@@ -75,6 +78,13 @@ def runs(sweep: Path) -> list[StoredRun]:
             stored.append(_in_directory(sweep, name, is_aside=True))
     place = {name: number for number, name in enumerate(names)}
     return sorted(stored, key=lambda run: (run.is_aside, place.get(run.name, len(place))))
+
+
+def _is_sweep(directory: Path) -> bool:
+    """Whether it holds a sweep, which may have just begun, and not a single run."""
+    names = (*file_names.OF_A_SWEEP - {file_names.LOCK}, file_names.TABLE)
+    has_begun = (directory / file_names.LOCK).is_file() and not (directory / file_names.HYDRA).is_dir()
+    return directory.is_dir() and (has_begun or any((directory / name).is_file() for name in names))
 
 
 def num_missing(sweep: Path, stored: Sequence[StoredRun]) -> int:
