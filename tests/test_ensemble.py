@@ -312,6 +312,16 @@ def test_the_terminal_says_which_runs_cannot_be_members_and_fits_80_columns(here
     assert all(len(line) <= 80 for line in table.splitlines())
 
 
+def test_runs_that_have_not_begun_are_counted_among_those_that_cannot_be_members(own):
+    names = [row["name"] for row in rows(own / "digits/results.csv")]
+    for name in names[:3]:
+        shutil.rmtree(own / "digits" / name)
+    (own / "digits/results.csv").unlink()
+    found = evaluate("digits", "--ensemble", "all")
+    assert found.code == 0, found.err
+    assert "3 of 8 runs cannot be members: 3 unfinished" in found.out
+
+
 def test_a_single_run_is_no_sweep(finished):
     assert "is a single run; an ensemble needs a sweep's directory" in evaluate("run", "--ensemble", 2).line
 

@@ -113,10 +113,11 @@ def _left_out(analysis: Analysis, admitted: np.ndarray) -> str | None:
     table = analysis.study
     masks = {text: analysis.problems[name] for name, text in LEFT_OUT.items()}
     masks["the same training as others"] = table.finite & ~table.counted
-    counts = {text: int((mask & admitted).sum()) for text, mask in masks.items()}
+    counts, runs = {text: int((mask & admitted).sum()) for text, mask in masks.items()}, int(admitted.sum())
+    if admitted.all():  # runs that have not begun are in no table
+        counts[LEFT_OUT["unfinished"]], runs = analysis.missing, analysis.planned
     if not (total := sum(counts.values())):
         return None
-    runs = int(admitted.sum())
     reasons = ", ".join(f"{count:,} {text}" for text, count in counts.items() if count)
     return f"{total:,} of {runs:,} run{'s' * (runs != 1)} cannot be members: {reasons}"
 
