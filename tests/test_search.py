@@ -700,6 +700,7 @@ REFUSED = {
     "model.width=4,8 hydra.sweeper.objectives=[test/acc]": "no test left",
     "model.width=4,8 hydra.sweeper.objectives=[acc]": "unknown objective 'acc'",
     "model.width=4,8 hydra.sweeper.n_trails=3": "n_trails",
+    "'model.width=range(2,1000000000)'": "parameters and would need about",
     "model.width=4,8 hydra.sweeper.objectives=3": "hydra.sweeper.objectives=3 is no list of metrics",
     "name=a,b model.width=4,8": "name is searched, but is no setting of a network",
     "model.width=4,8 monitor=val/acc,val/loss": "'hydra.sweeper.objectives=[val/loss]'",

@@ -225,14 +225,15 @@ def _distribution(override: Override) -> BaseDistribution:
             )
         return FloatDistribution(low, high, log=log)
     if isinstance(value, RangeSweep) and not value.shuffle:
-        numbers = list(value.range())
+        given = value.range()
+        numbers = given if isinstance(given, range) else [float(f"{number:.12g}") for number in given]
         if not numbers:
             raise UserError(f"{typed} names no value at all")
-        low, high, log = min(numbers), max(numbers), _log(value.tags, min(numbers), typed)
-        step = abs(value.step)
+        low, high = sorted((numbers[0], numbers[-1]))
+        step, log = abs(value.step), _log(value.tags, low, typed)
         if log and step != 1:
             raise UserError(f"{typed}: with tag(log, …) a range has steps of 1")
-        if all(isinstance(number, int) for number in numbers):
+        if isinstance(numbers, range):
             return IntDistribution(low, high, step=step, log=log)  # type: ignore[arg-type]
         return FloatDistribution(low, high, step=step)
     if "log" in getattr(value, "tags", ()):
