@@ -60,6 +60,7 @@ def words(kind: str, problem: str, repetition: int, trials: int) -> list[str]:
         "hydra.sweeper.seed": repetition,
         "hydra.sweeper.n_trials": trials,
         "hydra.sweeper.batch_size": PLACES,
+        "hydra.sweeper.final_seeds": 0,
     }
     if pruner != "none":
         given["hydra.sweeper.pruner"] = pruner
@@ -148,11 +149,11 @@ def markdown(document: dict[str, Any]) -> str:
         "# What the pruners of a search save",
         "",
         f"{document['date'][:10]}, {document['hardware']['cores']} processors, shared with other work; "
-        "`python benchmarks/pruners.py`. Searches of",
+        f"`python benchmarks/pruners.py`. {_repetitions(document)} of",
         f"{TRIALS} trials with {EPOCHS} epochs, {PLACES} in training at the same time; those with {SEEDS} seeds of "
         f"{TRIALS // 2} trials with {EPOCHS_OF_SEEDS} epochs. Ratios and",
         "differences are those to the search without a pruner, with equal seeds. `full` is the mean share of places",
-        "that train together, over the trained epochs.",
+        "that train together, over the trained epochs; `time` is processor time.",
         "",
         "| problem | pruner | pruned | epochs | time | full | best val/loss | difference, 95 % interval | p |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -162,6 +163,11 @@ def markdown(document: dict[str, Any]) -> str:
         if common := sorted(own.keys() & other.keys(), key=int):
             lines.append(_row(problem, kind, [own[name] for name in common], [other[name] for name in common]))
     return "\n".join(lines) + "\n"
+
+
+def _repetitions(document: dict[str, Any]) -> str:
+    counts = [min(map(len, kinds.values())) for kinds in document["searches"].values()]
+    return f"{' and '.join(map(str, counts))} searches"
 
 
 def _row(problem: str, kind: str, own: list[dict[str, float]], other: list[dict[str, float]]) -> str:
