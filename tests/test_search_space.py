@@ -68,6 +68,7 @@ def test_a_grid_has_each_point_of_a_conditional_space_once(train: Any, here: Pat
         ("{optimizer.nesterov:{optimizer.name:sgd}}", "optimizer.nesterov is not searched"),
         ("{optimizer.momentum:{optimizer.name:lion}}", "optimizer.name=lion is not searched; searched are sgd, adam"),
         ("{optimizer.momentum:{optimizer.lr:0.1}}", "optimizer.lr has no single values"),
+        ("{optimizer.lr:{optimizer.momentum:0.5}}", "optimizer.momentum has no single values"),
         ("{optimizer.name:{optimizer.name:sgd}}", "depend on each other"),
         ("{optimizer.momentum:sgd}", "is no mapping"),
         ("{optimizer.momentum:{optimizer.name:[]}}", "optimizer.name=[] is not searched"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 
 from mlpexp.config.overrides import Override, parse, spell
 from mlpexp.runtime.errors import UserError
@@ -88,7 +88,7 @@ def _texts(name: str, distribution: BaseDistribution, given: Any) -> frozenset[s
     Raises:
         UserError: one of them is not searched, or there are infinitely many.
     """
-    if search_space.num_values(distribution) > MAX_VALUES:
+    if isinstance(distribution, FloatDistribution) or search_space.num_values(distribution) > MAX_VALUES:
         raise UserError(f"hydra.sweeper.conditions: {name} has no single values; list them, e.g. {name}=choice(…)")
     texts = {str(value): parse(f"{name}={value}").value for value in search_space.values(name, distribution)}
 
