@@ -62,7 +62,7 @@ test-examples: $(READY)  ## run the notebooks of examples/ in a small form; SIZE
 test-slurm: $(READY)  ## test a sweep through a Slurm that is started for it; needs root, slurm-wlm and munge
 	@tests/slurm/run.sh
 
-faults: $(READY)  ## kill sweeps, fill disks, flip bits and check that nothing is lost; about 35 minutes on two cores, ARGS=--sample for 1
+faults: $(READY)  ## kill sweeps, fill disks, flip bits and check that nothing is lost; about an hour on two cores, ARGS=--sample for 1
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py $(ARGS)
 
 calibrate: $(READY)  ## error rates, power and coverage of the statistics in simulated sweeps; about 30 minutes

@@ -4,7 +4,8 @@ In the end a sweep must hold what an undisturbed one holds, bit for bit, and no 
 
     python tests/faults/campaign.py [--sample] [--seed N] [--only NAME …] [--cases TEXT …] [--jobs N] [--verbose]
 
-All of it takes about 35 minutes on two quiet processors, and the longest kind of it, `again`, about 15.
+All of it takes about an hour on two quiet processors, and the longest kind of it, `again`, half of that (estimated
+from a part of it).
 """
 
 import argparse
