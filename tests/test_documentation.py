@@ -71,6 +71,7 @@ def _run(command: str) -> None:
             name = script.removeprefix("scripts/")
             arguments = [str(_there(word)) if "DATE/TIME" in word and "=" not in word else word for word in arguments]
             arguments = [re.sub(r"\S+/DATE/TIME", lambda m: str(_there(m[0])), word) for word in arguments]
+            arguments = [str(_small_run(Path(word))) if word.startswith("multirun/") else word for word in arguments]
             if "--ensemble" in arguments:  # the small form of a sweep has two runs
                 arguments[arguments.index("--ensemble") + 1] = "2"
             if name in ("train.py", "gradcheck.py"):
@@ -91,6 +92,13 @@ def _there(place: str) -> Path:
     head = head.rpartition("=")[2]
     latest = sorted(Path(head).glob("*/*"), key=lambda path: path.stat().st_mtime)[-1]
     return Path(place.replace(f"{head}/DATE/TIME", str(latest)))
+
+
+def _small_run(named: Path) -> Path:
+    """The run of a sweep's small form that has the settings of the named one; other paths as they are."""
+    if named.exists() or named.parent.parent != Path("multirun"):
+        return named
+    return next(run for run in sorted(named.parent.iterdir()) if set(named.name.split(",")) <= set(run.name.split(",")))
 
 
 def _small(arguments: list[str], *, trains: bool) -> list[str]:

@@ -292,6 +292,7 @@ def power(outputs, targets, *, exponent: float = 2.0): return (outputs - targets
 """
 
 
+@pytest.mark.usefixtures("no_plugins_left")
 @pytest.mark.parametrize("losses", ["loss.name=mse,mae", "plugins=[own.py] loss.name=power loss.options.exponent=2,3"])
 def test_several_losses_are_ranked_by_what_can_be_compared(train, here, losses):
     (here / "own.py").write_text(POWER_LOSS)

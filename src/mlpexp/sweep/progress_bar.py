@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from mlpexp.nn.metric_columns import higher_is_better
 from mlpexp.runtime.notebook_progress import NotebookProgress, in_notebook
+from mlpexp.runtime.rich_console import Console
 from mlpexp.sweep.jobs import Outcome
 from mlpexp.sweep.sweep_progress import SweepProgress
 
