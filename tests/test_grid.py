@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import ParameterGrid
 
 import mlpexp
 from mlpexp.cli import hydra_app
@@ -102,6 +103,23 @@ YAML_FORMS: list[tuple[dict[str, Any], list[str]]] = [
     ),
     ({"zip": [{"model.width": 4}, {"seed": 8}]}, ["model.width=4", "seed=8"]),
     (
+        {"params": [{"model": {"width": [4, 8]}, "seed": "range(2)"}, {"model.width": [[8, 4], [4]]}, {}]},
+        ["grid(model.width=[4,8],seed=range(2))", "grid(model.width=[[8,4],[4]])", "grid()"],
+    ),
+    (
+        {"params": [{"model.width": 4, "optimizer": "sgd"}, {"model.width": 8, "optimizer": "adam"}]},
+        ["grid(model.width=4,optimizer=sgd)", "grid(model.width=8,optimizer=adam)"],
+    ),
+    (
+        {"params": [{"model.width": [4, 8]}, {"optimizer.lr": "logrange(0.01,1,3)"}]},
+        ["grid=[{model.width:[4,8]},{optimizer.lr:[0.01,0.1,1]}]"],
+    ),
+    (
+        {"params": [{"model.width": [4, 8]}, {"model.depth": [2]}]},
+        ["hydra.sweeper.params=[{model.width:[4,8]},{model.depth:2}]"],
+    ),
+    ({"params": [{"seed": [1, 2]}]}, ["seed=1,2"]),
+    (
         {"params": {"seed": [1, 2]}, "skip": "seed > 1 and  # the second\nmodel.depth == 1\n"},
         ["seed=1,2", "skip=seed>1 and model.depth==1"],
     ),
@@ -124,7 +142,17 @@ def test_each_form_of_a_sweep_in_yaml_is_one_that_is_typed(composer, settings: d
         ({"skip": {"model.width": 4}}, "skip={'model.width': 4} is no condition; write a text"),
         ({"skip": 3}, "skip=3 is no condition"),
         ({"limit": "2"}, 'hydra.sweeper.limit="2" is out of range'),
-        ({"params": [{"seed": 1}]}, "is no mapping"),
+        ({"params": 3}, "hydra.sweeper.params=3 is no mapping; type its keys as overrides"),
+        ({"params": "seed=1,2"}, "hydra.sweeper.params=seed=1,2 is no mapping; type its keys as overrides"),
+        ({"params": []}, "[] in hydra.sweeper.params is no mapping of keys to values; write several grids as [{"),
+        ({"params": [{"seed": 1}, "seed=2"]}, '"seed=2" in hydra.sweeper.params is no mapping of keys to values'),
+        ({"params": [{"seed": 1}, None]}, "null in hydra.sweeper.params is no mapping"),
+        ({"params": [{"seed": 1}, [{"seed": 2}]]}, "[{seed: 2}] in hydra.sweeper.params is no mapping"),
+        ({"params": [{"seed": 1}, {"seed": []}]}, "seed: [] names no value at all"),
+        ({"params": [{"seed": 1}, {"hydra/launcher": ["basic"]}]}, "hydra/launcher is a key of Hydra's own"),
+        ({"params": [{"seed": 1}, {"model.width": [4]}], "zip": {"seed": [1, 2]}}, "seed is given twice, in zip and"),
+        ({"params": [{"seed": 1}, {"zip": {"seed": [1, 2]}}]}, "zip stands beside hydra.sweeper.params, not in it"),
+        ({"params": {"skip": "seed > 1"}}, "skip stands beside hydra.sweeper.params, not in it"),
     ],
 )
 def test_a_wrong_sweep_in_yaml_is_one_line(composer, settings: dict[str, Any], message: str):
@@ -185,6 +213,154 @@ def test_no_run_of_a_sweep_is_written_outside_of_its_directory(train, here):
     assert [path.parent for path in sorted(here.glob("multirun/**/result.json"))] == [sweep / name for name in names]
 
 
+GRIDS = ["grid(model.depth=[0],optimizer.lr=[0.1,1])", "grid(model.depth=[1,2],model.width=[4,8])"]
+
+
+def test_several_grids_are_joined_and_each_is_combined_with_all_other_keys(composer):
+    found = chosen(composer, *GRIDS, "zip(optimizer.weight_decay=[0,1],data.seed=[3,4])", "seed=1,2")
+    zipped = [("0", "3"), ("1", "4")]
+    points = [f"model.depth=0 optimizer.lr={rate}" for rate in ("0.1", "1")]
+    others = [f"model.depth={depth} model.width={width}" for depth in (1, 2) for width in (4, 8)]
+    assert texts(found) == [
+        f"optimizer.weight_decay={decay} data.seed={data_seed} {point} seed={seed}"
+        for grid in (points, others)
+        for decay, data_seed in zipped
+        for point in grid
+        for seed in (1, 2)
+    ]
+    assert found.sentence == "24 combinations in 2 grids"
+
+
+VALUES = st.lists(st.integers(0, 4), min_size=1, unique=True)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["seed", "data.seed"]), VALUES), min_size=1))
+@settings(max_examples=20, deadline=None)
+def test_several_grids_are_the_combinations_of_scikit_learn_s_parameter_grid_once(composer, grids: list[Any]):
+    unnamed = {key: default for key, default, _ in schema.keys() if key in ("seed", "data.seed")}
+    expected = {frozenset((unnamed | point).items()) for point in ParameterGrid(grids)}
+    points = [unnamed | {o.key: o.value for o in run.overrides} for run in chosen(composer, params=grids).runs]
+    assert len(points) == len(expected)
+    assert {frozenset(point.items()) for point in points} == expected
+
+
+def test_what_is_typed_replaces_a_key_in_each_grid_and_equal_combinations_are_trained_once(composer):
+    params = [{"model.width": [4, 8], "seed": [0, 1]}, {"model.width": 8, "optimizer.lr": [0.1, 0.2]}]
+    found = chosen(composer, "seed=5", params=params)
+    assert texts(found) == [
+        "model.width=4 seed=5",
+        "model.width=8 seed=5",
+        "model.width=8 optimizer.lr=0.2 seed=5",  # 0.1 is the configuration's rate
+    ]
+    assert found.sentence == "4 combinations in 2 grids, of which 1 is equal to others"
+
+
+def test_skip_and_limit_choose_among_the_different_combinations_of_all_grids(composer):
+    grids = ["grid(seed=range(30))", "grid(model.depth=[1,2],seed=range(30))"]  # a depth of 1 is the configuration's
+    whole = texts(chosen(composer, *grids))
+    assert len(whole) == 60
+    part, larger = (texts(chosen(composer, *grids, f"limit={limit}")) for limit in (20, 40))
+    assert (len(part), len(larger)) == (20, 40)
+    assert set(part) < set(larger)
+    assert texts(chosen(composer, *grids, "limit=500")) == whole
+    found = chosen(composer, *grids, "skip=model.depth==1 and seed>1")
+    assert len(found.runs) == 32
+    assert found.sentence == "90 combinations in 2 grids, of which skip leaves out 56 and 2 are equal to others"
+
+
+GRIDS_IN_YAML = """\
+# @package _global_
+name: mine
+trainer: {max_epochs: 1}
+hydra:
+  sweeper:
+    params:
+      - {optimizer: sgd, optimizer.momentum: [0, 0.9]}
+      - {optimizer: adam, optimizer.lr: [0.01, 0.1]}
+      - {model.width: [4, 8], optimizer.momentum: 0.9}
+"""
+
+
+def test_several_grids_train_report_resume_and_grow_like_any_sweep(train, here):
+    (here / "own/experiment").mkdir(parents=True)
+    path = here / "own/experiment/mine.yaml"
+    path.write_text("".join(GRIDS_IN_YAML.splitlines(keepends=True)[:-1]))
+    start = ["--config-dir", str(here / "own"), "-m", "experiment=mine", "data=iris", "tracking.figures=false"]
+    ended = train([*start, "model.width=8"])
+    assert ended.code == 0, ended.err
+    before = {path: path.read_bytes() for path in here.glob("multirun/mine/*/result.json")}
+    assert len(before) == 4
+    first, *_, last = rows(here / "multirun/mine")
+    assert (first["optimizer"], first["optimizer.momentum"], first["optimizer.lr"]) == ("sgd", "0", "0.1")
+    assert (last["optimizer"], last["optimizer.momentum"], last["optimizer.lr"]) == ("adam", "", "0.1")
+
+    path.write_text(GRIDS_IN_YAML)
+    ended = train([*start, "model.width=8"])
+    assert "4 runs: 4 done before" in ended.out  # whose last grid has no run of its own
+    results = mlpexp.sweep(
+        grid=[
+            {"model.width": (4, 8), "optimizer.momentum": np.array([0.9])},
+            {"optimizer": "adam", "optimizer.lr": [0.01, 0.1], "model.width": 8},
+            {"optimizer": ["sgd"], "optimizer.momentum": [0, 0.9], "model.width": 8},
+        ],
+        data="iris",
+        trainer={"max_epochs": 1},
+        tracking={"figures": False},
+        name="mine",
+    )
+    expected = [(4, "sgd", 0.9, 0.1), (8, "sgd", 0.9, 0.1), (8, "adam", None, 0.01), (8, "adam", None, 0.1)]
+    keys = ("model.width", "optimizer", "optimizer.momentum", "optimizer.lr")
+    assert [tuple(row[key] for key in keys) for row in results.table] == [*expected, (8, "sgd", 0.0, 0.1)]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (
+            [{"seed": [1, 2]}, "model.width=4"],
+            "several grids are a list of mappings, and 'model.width=4' in it is none",
+        ),
+        ([{"seed": [1, 2]}, {"seed": []}], "seed: the grid names no value at all"),
+        ([{"seed": [1, 2]}, {"model.widht": [1, 2]}], "did you mean model.width?"),
+    ],
+)
+def test_wrong_grids_in_python_are_one_line(here, grid: Any, message: str):
+    with pytest.raises(UserError) as error:
+        mlpexp.sweep(grid=grid, dry_run=True)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_python_takes_several_grids_as_texts_that_begin_alike(here):
+    typed = ["grid(seed=[1,2],model.width=[4])", "grid(seed=[1,2],model.depth=[2])"]
+    assert len(mlpexp.sweep(typed, data="iris", dry_run=True).table) == 4
+    assert mlpexp.sweep([{"seed": [1, 2], "model.width": 4}, {}], data="iris", dry_run=True).table
+
+
+def test_typed_grids_replace_those_of_an_experiment(train, here):
+    (here / "own/experiment").mkdir(parents=True)
+    (here / "own/experiment/list.yaml").write_text(GRIDS_IN_YAML)
+    (here / "own/experiment/mapping.yaml").write_text(YAML.replace("limit: 5", "limit: null"))
+    for name in ("list", "mapping"):
+        start = ["--config-dir", str(here / "own"), "-m", f"experiment={name}", "dry_run=true", "zip=null", "skip=null"]
+        assert "4 combinations in 2 grids\n" in train([*start, "grid(seed=0)", "grid(model.width=[5,6,7])"]).out
+        assert "3 runs" in train([*start, "hydra.sweeper.params=[{seed:0},{model.width:[5,6]}]"]).out
+        assert "3 runs" in train([*start, "grid=null", "seed=1,2,3"]).out
+        assert "6 runs" in train([*start, "grid=null", "zip(seed=[1,2],data.seed=[1,2])", "model.depth=1,2,3"]).out
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["'grid(model.width=[4,8])' 'grid(seed=[1,2])'", "'hydra.sweeper.params=[{model.width:[4,8]},{seed:[1,2]}]'"],
+)
+def test_a_search_refuses_several_grids_in_one_line(train, here, typed: str):
+    pytest.importorskip("optuna")
+    ended = train(f"-m hydra/sweeper=optuna {typed}")
+    assert ended.code == 2
+    assert "several grids belong to hydra/sweeper=grid, and a search has one space" in ended.line
+
+
 def test_several_zips_are_combined_like_keys(composer):
     found = chosen(composer, "zip(model.width=[8,16],optimizer.lr=[1,2])", "zip(seed=[1,2],data.seed=[3,4])")
     assert len(found.runs) == 4
@@ -205,6 +381,24 @@ def test_several_zips_are_combined_like_keys(composer):
         (["zip={3:[4]}"], "3 in {3: [4]} is no key"),
         (["zip(hydra.sweep.dir=[a,b],seed=[1,2])"], "hydra.sweep.dir is a key of Hydra's own, and is the same in all"),
         (["zip(seed=[1,2]"], "cannot be read"),
+        (["grid(seed=[1,2]"], "cannot be read; write e.g. 'grid(model.depth=0,"),
+        (["grid=3"], "hydra.sweeper.params=3 is no mapping"),
+        (["grid=[3]"], "3 in hydra.sweeper.params is no mapping"),
+        (["grid=[{]"], "cannot be read; write e.g. 'grid(model.depth=0,"),
+        (["grid", "seed=1,2"], "grid cannot be read; write e.g. 'grid(model.depth=0,"),
+        (["zip", "seed=1,2"], "zip cannot be read; write e.g. 'zip(model.width="),
+        (["grid="], "grid= cannot be read; write e.g. 'grid(model.depth=0,"),
+        (["grid(3,4)"], "cannot be read; write e.g. 'grid(model.depth=0,"),
+        (["grid(seed=1,seed=2)"], "seed is given twice in grid(seed=1,seed=2)"),
+        (
+            ["grid(seed=1,2 model.width=3,4)"],
+            "write commas between keys, and lists of values, e.g. 'grid(model.depth=0",
+        ),
+        (["grid(seed=[])", "grid(seed=1)"], "seed=[] names no value at all"),
+        (["grid(seed=interval(0,1))"], "is an interval"),
+        (["grid(seed=range(600))", "grid(seed=range(600,1200))"], "the sweep has 1,200 runs"),
+        (["grid(seed=range(2000000))", "grid()"], "add limit=1000 for a random part"),
+        (["grid(seed=1)", "grid(model.depth=2)", "skip=seed<9"], "skip leaves none of the 2 combinations"),
         (["zip(seed=interval(0,1))"], "is an interval"),
         (["zip(seed=range(0))"], "names no value at all"),
         (["seed=1,2", "skip=seed>0"], "skip leaves none of the 2 combinations"),
@@ -424,7 +618,7 @@ def test_a_run_of_a_grid_is_found_again_whatever_chose_it(train, here):
     assert all(before[path] == after[path] for path in kept)
 
 
-@pytest.mark.parametrize("argument", ["zip(seed=[1,2])", "skip=seed==1", "limit=3"])
+@pytest.mark.parametrize("argument", ["grid(seed=[1,2])", "zip(seed=[1,2])", "skip=seed==1", "limit=3"])
 def test_a_single_run_refuses_what_chooses_runs(train, here, argument: str):
     ended = train([argument])
     assert (ended.code, tree(here)) == (2, {})

@@ -84,7 +84,7 @@ def test_a_larger_grid_trains_only_what_is_new_and_a_smaller_one_deletes_nothing
     assert {name: time for name, time in times(sweep).items() if name in before} == before
     assert names(sweep) == [f"width={w},max_epochs=1,seed={s}" for s in (2, 3, 1) for w in (6, 4)]
     ended = train(f"-m seed=1 model.width=4 {QUICK}")
-    assert "1 runs: 1 done before" in ended.out
+    assert "1 run: 1 done before" in ended.out
     assert names(sweep) == [RUNS[0]]
     assert len(times(sweep)) == 6
 

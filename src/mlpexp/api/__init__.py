@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from mlpexp.api.python_settings import Settings, choice_overrides, grid_overrides, setting_overrides
+from mlpexp.api.python_settings import Grid, Settings, choice_overrides, grid_overrides, setting_overrides
 from mlpexp.runtime import signals
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def run(
 
 @overload
 def sweep(
-    grid: Settings | None = ...,
-    /,
+    grid: Grid | None = ...,
     *settings: Settings,
     data: Any = ...,
     target: str | Sequence[str] | None = ...,
@@ -78,8 +77,7 @@ def sweep(
 ) -> "Plan": ...
 @overload
 def sweep(
-    grid: Settings | None = ...,
-    /,
+    grid: Grid | None = ...,
     *settings: Settings,
     data: Any = ...,
     target: str | Sequence[str] | None = ...,
@@ -90,8 +88,7 @@ def sweep(
     **more: Any,
 ) -> "SweepResults": ...
 def sweep(
-    grid: Settings | None = None,
-    /,
+    grid: Grid | None = None,
     *settings: Settings,
     data: Any = None,
     target: str | Sequence[str] | None = None,
@@ -106,7 +103,8 @@ def sweep(
     Args:
         grid: for each key its values: a list, tuple, range or array. `{"model.width": [32, 64]}` trains two networks,
             `{"model.width": [[64, 32], [128]]}` two networks whose widths are lists. Or texts as on the command line
-            (`"seed=range(5)"`).
+            (`"seed=range(5)"`). A list of mappings is several grids, each with keys of its own; equal combinations are
+            trained once.
         zip: keys that vary together: `{"model.width": [32, 64], "optimizer.lr": [0.1, 0.05]}` is two pairs, each
             combined with every point of the grid. Or a list of such mappings, or a list of points
             `[{"model.width": 32, "optimizer.lr": 0.1}, {"model.width": 64, "optimizer.lr": 0.05}]`.

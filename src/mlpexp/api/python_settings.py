@@ -20,6 +20,7 @@ from mlpexp.config.schema import choices, field_types
 from mlpexp.runtime.errors import ConfigError
 
 Settings = Mapping[str, Any] | str | Sequence[str]
+Grid = Settings | Sequence[Mapping[str, Any]]
 _OPEN_GROUPS = ("trainer", "hydra.launcher.slurm")  # beside those keys of the schema that hold a mapping
 
 
@@ -36,13 +37,23 @@ def setting_overrides(*settings: Settings) -> list[str]:
     return _overrides(settings, _single)
 
 
-def grid_overrides(*grids: Settings) -> list[str]:
-    """The overrides of a grid, each of which may list several values; arguments as for `setting_overrides`.
+def grid_overrides(grid: Grid) -> list[str]:
+    """The overrides of a grid, each of which may list several values, as for `setting_overrides`; or of several grids.
 
     Raises:
         ConfigError: a key has no value at all, or one that cannot be written.
     """
-    return _overrides(grids, _swept)
+    if isinstance(grid, list | tuple) and any(isinstance(item, Mapping) for item in grid):
+        if wrong := [item for item in grid if not isinstance(item, Mapping)]:
+            raise ConfigError([f"several grids are a list of mappings, and {wrong[0]!r} in it is none"])
+        return [_group("grid", mapping) for mapping in grid]
+    settings: Any = grid
+    return _overrides([settings], _swept)
+
+
+def _group(name: str, mapping: Settings) -> str:
+    """`grid(...)` or `zip(...)` with the lists of values of a mapping."""
+    return f"{name}({','.join(map(sweep_syntax.bracketed, _overrides([mapping], _swept)))})"
 
 
 def choice_overrides(zipped: Any, skip: str | Sequence[str] | None, limit: int | None) -> list[str]:
@@ -63,11 +74,7 @@ def choice_overrides(zipped: Any, skip: str | Sequence[str] | None, limit: int |
     if all(isinstance(group, Mapping) for group in groups):
         flat = [{key: _plain_or_same(value) for key, value in leaves(group)} for group in groups]
         groups = [columns] if (columns := sweep_syntax.points(flat)) else groups
-    texts = [
-        group if isinstance(group, str) else f"zip({','.join(map(sweep_syntax.bracketed, grid_overrides(group)))})"
-        for group in groups
-        if group
-    ]
+    texts = [group if isinstance(group, str) else _group("zip", group) for group in groups if group]
     texts += [f"skip={text}" for text in sweep_syntax.conditions(skip)]
     return texts if limit is None else [*texts, f"limit={_single('limit', limit)}"]
 
@@ -136,7 +143,10 @@ def _overrides(settings: Sequence[Settings], write: Any) -> list[str]:
                         "'model.depth=2'"
                     )
                     continue
-                texts.pop(key := overrides.parse(text).key, None)
+                key = (
+                    text if sweep_syntax.is_group(text) else overrides.parse(text).key
+                )  # several grids may begin alike
+                texts.pop(key, None)
                 texts[key] = text
             continue
         for key, value in leaves(mapping):

@@ -27,6 +27,8 @@ Train multilayer perceptrons on digits or your own table, one or many at once.
       a sweep: 15 runs
   python scripts/train.py -m 'zip(model.width=[32,64],optimizer.lr=[0.2,0.1])'
       keys that vary together; 'skip=CONDITION' and limit=N choose from a grid
+  python scripts/train.py -m 'grid(model.depth=0)' 'grid(model.width=[32,64])'
+      several grids, each with keys of its own
 
 Results go to outputs/DATE/TIME, those of a sweep to multirun/NAME.
 Look at them with: tensorboard --logdir DIR

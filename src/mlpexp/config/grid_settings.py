@@ -17,7 +17,8 @@ class GridSettings:
     """The keys of the grid sweeper, as plain builtins."""
 
     params: Any = None
-    """values by key, as a list or in the syntax of the command line, whose values replace them"""
+    """values by key, as a list or in the syntax of the command line, whose values replace them; or a list of such
+    mappings, grids that are trained one after the other"""
     max_batch_size: Any = None
     """runs that are handed to the launcher at once; None: all"""
     zip: Any = None
@@ -49,7 +50,14 @@ class GridSettings:
             if type(value) is not int or value < least
         ]:
             raise ConfigError(problems)
-        if isinstance(grid.params, dict) and any(text.startswith(f"{SWEEPER}zip=") for text in typed):
+        if isinstance(grid.params, dict | list) and any(text.startswith(f"{SWEEPER}zip=") for text in typed):
             replaced = {overrides.parse(text).key for texts in sweep_syntax.groups(grid.zip) for text in texts}
-            grid = replace(grid, params={key: value for key, value in grid.params.items() if key not in replaced})
+            listed = grid.params if isinstance(grid.params, list) else [grid.params]
+            kept = [
+                {key: value for key, value in sweep_syntax.leaves(one).items() if key not in replaced}
+                if isinstance(one, dict)
+                else one
+                for one in listed
+            ]
+            grid = replace(grid, params=kept)
         return grid

@@ -58,7 +58,9 @@ def swept(cfg: Config, keys: Sequence[str], overrides: Sequence[str]) -> dict[st
         value: Any = (
             readers[key](cfg)
             if key in readers
-            else (overrides_by_key[key].value_text or "" if key in overrides_by_key else "")
+            else overrides_by_key[key].value_text or ""
+            if key in overrides_by_key
+            else _value_at(cfg, key) or ""
         )
         if key == "model.depth" and cfg.model.target is None:
             value = cfg.model.num_hidden
@@ -72,7 +74,7 @@ def with_values_of(config: Config | Mapping[str, Any], keys: Sequence[str], over
     """The overrides of a run, and after them those of `keys` that they lack, with the values that the run has.
 
     Keys that have no effect on it are left out: those of other optimizers, such as `optimizer.momentum` with adam. So
-    are groups such as `optimizer`, and keys without a value.
+    are keys without a value. The value of a group such as `optimizer` is its name.
 
     Args:
         config: of the run, or the same as nested mappings.
@@ -83,10 +85,19 @@ def with_values_of(config: Config | Mapping[str, Any], keys: Sequence[str], over
 
 
 def _value_at(config: Any, key: str) -> Any:
-    """The value of a key; None where there is none, or several."""
+    """The value of a key, the name of a group, or the number of hidden layers; None where there is none, or several."""
+    value = config
     for name in key.split("."):
-        config = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
-    return config if isinstance(config, bool | int | float | str | list | tuple) else None
+        value = _member(value, name)
+    if key == "model.depth" and value is None and (width := _value_at(config, "model.width")) is not None:
+        return len(width) if isinstance(width, list) else 1
+    if not isinstance(value, bool | int | float | str | list | tuple):
+        value = _member(value, "name")
+    return value if isinstance(value, bool | int | float | str | list | tuple) else None
+
+
+def _member(node: Any, name: str) -> Any:
+    return node.get(name) if isinstance(node, Mapping) else getattr(node, name, None)
 
 
 def _has_effect(config: Any, key: str) -> bool:

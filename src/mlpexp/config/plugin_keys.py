@@ -62,6 +62,7 @@ _DIRECTION = (
 _OF_GRIDS = {"zip": "zip(…)", "skip": "skip=…", "limit": "limit=…"}
 # how other sweepers and launchers call it
 _ELSEWHERE = {
+    "grid": "a grid is hydra.sweeper.params: a mapping, or a list of mappings for several grids",
     "direction": _DIRECTION,
     "directions": _DIRECTION,
     "metric": _DIRECTION,

@@ -1,8 +1,8 @@
 """Extensions of Hydra's grammar, which are rewritten into it before Hydra reads the command line.
 
-`zip(a=[1,2],b=[3,4])` varies keys together, `skip=CONDITION` leaves runs out, `limit=N` trains a random part: these
-become keys of the grid sweeper. `key=logrange(0.001,1,7)` becomes the list of its values. The same texts stand in YAML
-below `hydra.sweeper`, where they reach `groups` and `values` as they are.
+`zip(a=[1,2],b=[3,4])` varies keys together, several `grid(...)` make one sweep, `skip=CONDITION` leaves runs out,
+`limit=N` trains a random part: these become keys of the grid sweeper. `key=logrange(0.001,1,7)` becomes the list of its
+values. The same texts stand in YAML below `hydra.sweeper`, where they reach `groups`, `grids` and `values` as they are.
 """
 
 import re
@@ -21,10 +21,14 @@ from mlpexp.runtime.errors import ConfigError, UserError
 
 SWEEPER = "hydra.sweeper."
 SKIP_EXAMPLE = "'skip=model.depth>3 and model.width>128'"
-ZIP_EXAMPLE = "'zip(model.width=[32,64],optimizer.lr=[0.1,0.05])'"
+EXAMPLES = {
+    "zip": "'zip(model.width=[32,64],optimizer.lr=[0.1,0.05])'",
+    "grid": "'grid(model.depth=0,optimizer.lr=[0.1,1])' 'grid(model.depth=[1,2],model.width=[32,64])'",
+}
 _KEY = re.compile(r"\s*\+{0,2}[A-Za-z_][\w./@-]*\s*=(?!=)", re.ASCII)
-_ZIP = re.compile(r"\s*\+{0,2}zip\s*=?\s*(?=\()", re.IGNORECASE)
+_GROUP = re.compile(r"\s*\+{0,2}(zip|grid)\s*=?\s*(?=\()", re.IGNORECASE)
 _CHOOSING = tuple(f"{SWEEPER}{name}" for name in ("zip", "skip", "limit"))
+_KEYS = {"zip": "zip", "grid": "params"}  # of the sweeper, for what is typed
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -35,26 +39,30 @@ def for_hydra(arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
         UserError: one of them cannot be read, or belongs to a sweep and this is none.
     """
     rewritten: list[str] = []
-    zips: list[str] = []
+    typed_groups: dict[str, list[str]] = {"zip": [], "grid": []}
     skips: list[str] = []
     for typed in arguments:
-        match = _ZIP.match(typed)
-        text = f"zip{typed[match.end() :]}" if match else typed
+        match = _GROUP.match(typed)
+        text = f"{match[1].lower()}{typed[match.end() :]}" if match else typed
         override = overrides.parse(text)
-        name, value = "zip" if match else override.key, override.value_text
+        name, value = match[1].lower() if match else override.key, override.value_text
         name = name.removeprefix(SWEEPER) if name in _CHOOSING else name
-        if text.startswith("-") or override.kind == "delete" or (value is None and name != "zip"):
+        if name == f"{SWEEPER}params" and (value or "").startswith("["):
+            name = "grid"
+        if text.startswith("-") or override.kind == "delete" or (value is None and name not in typed_groups):
             rewritten.append(text)
             continue
-        if name in ("zip", "skip", "limit") and not is_sweep:
+        if name in ("zip", "grid", "skip", "limit") and not is_sweep:
             raise ConfigError([f"{text} chooses the runs of a sweep; add -m, or leave it out"])
-        if name in ("zip", "skip") and value == "null":  # without that of an experiment
-            rewritten.append(f"{SWEEPER}{name}=null")
-        elif name == "zip":
-            texts = [text] if match else [f"zip({','.join(map(bracketed, group))})" for group in groups(_read(text))]
+        if name in ("zip", "grid", "skip") and value == "null":  # without that of an experiment
+            rewritten.append(f"{SWEEPER}{_KEYS.get(name, name)}=null")
+        elif name in typed_groups:
+            read = groups if name == "zip" else grids
+            listed = [] if match else read(_read(text, name))
+            texts = [text] if match else [f"{name}({','.join(map(bracketed, group))})" for group in listed]
             for one_group in texts:
                 zipped(one_group)  # an error names what was typed
-            zips += texts
+            typed_groups[name] += texts
         elif name == "skip":
             skips += conditions(_unquoted(value or ""))
         elif name == "limit":
@@ -62,8 +70,13 @@ def for_hydra(arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
         else:
             rewritten.append(with_log_range(text))
     # one text: OmegaConf lets it replace a mapping of an experiment, but no list
-    rewritten += [f"{SWEEPER}zip={spell(','.join(zips))}"] if zips else []
+    rewritten += [f"{SWEEPER}{_KEYS[name]}={spell(','.join(texts))}" for name, texts in typed_groups.items() if texts]
     return [*rewritten, f"{SWEEPER}skip={spell(skips)}"] if skips else rewritten
+
+
+def is_group(text: str) -> bool:
+    """Whether it is `zip(...)` or `grid(...)`."""
+    return _GROUP.match(text) is not None
 
 
 def groups(zips: Any) -> list[list[str]]:
@@ -81,6 +94,30 @@ def groups(zips: Any) -> list[list[str]]:
     listed = zips if isinstance(zips, list) else [] if zips is None else [zips]
     columns = points(listed)
     return [zipped(group) for group in ([columns] if columns else listed)]
+
+
+def grids(params: Any) -> list[list[str]]:
+    """The overrides of each grid of `hydra.sweeper.params`; without any, one grid of no keys.
+
+    Args:
+        params: a mapping of keys to their values, a list of such mappings, or a text of one or several `grid(...)`.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(params, str) and all(map(_GROUP.match, texts := _split(params))):
+        return [zipped(text) for text in texts]
+    if params is not None and not isinstance(params, Mapping | list):
+        raise UserError(f"{SWEEPER}params={params} is no mapping; type its keys as overrides, e.g. seed=1,2")
+    listed = params if isinstance(params, list) else [params or {}]
+    if wrong := [grid for grid in listed or [[]] if not isinstance(grid, Mapping)]:
+        raise UserError(
+            f"{spell(wrong[0])} in {SWEEPER}params is no mapping of keys to values; write several grids as "
+            f"[{{model.depth: 0}}, {{model.depth: [1, 2], model.width: [32, 64]}}], or type {EXAMPLES['grid']}"
+        )
+    if misplaced := [name for grid in listed for name in grid if name in ("zip", "skip", "limit")]:
+        raise UserError(f"{misplaced[0]} stands beside {SWEEPER}params, not in it; move it one level up")
+    return [zipped(grid) for grid in listed]
 
 
 def points(listed: list[Any]) -> dict[str, list[Any]] | None:
@@ -148,7 +185,11 @@ def zipped(group: Any) -> list[str]:
     """
     if isinstance(group, Mapping):
         return [f"{key}={values(key, value)}" for key, value in leaves(group).items()]
-    text = str(group).strip().removeprefix("zip")
+    text = str(group).strip()
+    example = EXAMPLES["grid" if text.startswith("grid") else "zip"]
+    if text == "grid()":  # the configuration itself
+        return []
+    text = text.removeprefix("zip").removeprefix("grid")
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1]
     pieces: list[str] = []
@@ -158,9 +199,9 @@ def zipped(group: Any) -> list[str]:
         elif pieces:  # width=32,64 has its second value here
             pieces[-1] += f",{part}"
         else:
-            raise UserError(f"{group} cannot be read; write e.g. {ZIP_EXAMPLE}")
+            raise UserError(f"{group} cannot be read; write e.g. {example}")
     if not pieces or text.count("(") != text.count(")"):
-        raise UserError(f"{group} cannot be read; write e.g. {ZIP_EXAMPLE}")
+        raise UserError(f"{group} cannot be read; write e.g. {example}")
     pairs = [(override.key, _without_brackets((override.value_text or "").strip())) for override in map(_parse, pieces)]
     keys = [key for key, _ in pairs]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
@@ -186,16 +227,18 @@ def values(key: str, value: Any) -> str:
     return spell(value)
 
 
-def _read(text: str) -> Any:
+def _read(text: str, name: str) -> Any:
     """The value of `zip={model.width:[32,64]}`.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        return overrides.parse(text).value
+        if (value := overrides.parse(text).value) not in (None, ""):
+            return value
     except (ValueError, HydraException):
-        raise UserError(f"{text} cannot be read; write e.g. {ZIP_EXAMPLE}") from None
+        pass
+    raise UserError(f"{text} cannot be read; write e.g. {EXAMPLES[name]}")
 
 
 def _unquoted(text: str) -> Any:

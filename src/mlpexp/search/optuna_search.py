@@ -13,14 +13,13 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from mlpexp.config import yaml_text
+from mlpexp.config import sweep_syntax, yaml_text
 from mlpexp.config.compose import Composer
 from mlpexp.config.plugin_keys import PLUGINS
 from mlpexp.runtime.errors import RunsFailed, UserError
 from mlpexp.runtime.terminal import counted, say
 from mlpexp.store import atomic_files, directory_lock
 from mlpexp.store.file_names import MULTIRUN
-from mlpexp.sweep.grid import params_texts
 from mlpexp.sweep.hydra_sweep import Sweep
 from mlpexp.sweep.jobs import DryRun
 
@@ -56,7 +55,12 @@ def optimise(
     settings = PLUGINS["sweeper", "optuna"] | settings  # a key that was deleted on the command line has its default
     sweep = getattr(launcher, "sweep", None)
     composer = sweep.composer if isinstance(sweep, Sweep) else Composer(context.config_loader, config)
-    typed = params_texts(settings["params"]) + list(arguments)
+    if isinstance(settings["params"], Sequence):
+        raise UserError(
+            "several grids belong to hydra/sweeper=grid, and a search has one space: write hydra.sweeper.params as one "
+            "mapping, and keys that matter with some values of others only in hydra.sweeper.conditions"
+        )
+    typed = sweep_syntax.grids(settings["params"])[0] + list(arguments)
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(typed)
     space = search_space.read(overrides, seeds=settings["seeds"], first_seed=config.get("seed", 0))
     space = search_conditions.with_conditions(space, settings["conditions"])
