@@ -120,7 +120,7 @@ def _small(arguments: list[str], *, trains: bool) -> list[str]:
 
 def _fewer(word: str) -> str:
     """A sweep override with its first two values."""
-    if word.startswith(("zip(", "skip=", "limit=")):
+    if word.startswith(("zip(", "grid(", "skip=", "limit=")):
         return word
     word = sweep_syntax.with_log_range(word)
     override = OverridesParser.create().parse_override(word)
