@@ -361,6 +361,22 @@ def test_a_search_refuses_several_grids_in_one_line(train, here, typed: str):
     assert "several grids belong to hydra/sweeper=grid, and a search has one space" in ended.line
 
 
+def test_a_search_refuses_the_grids_of_an_experiment_in_one_line(train, here):
+    pytest.importorskip("optuna")
+    (here / "own/experiment").mkdir(parents=True)
+    (here / "own/experiment/mine.yaml").write_text(GRIDS_IN_YAML)
+    ended = train(f"--config-dir {here}/own -m experiment=mine hydra/sweeper=optuna")
+    assert "several grids belong to hydra/sweeper=grid, and a search has one space" in ended.line
+
+
+def test_hydra_s_own_sweeper_refuses_several_grids_in_one_line(train, here):
+    for typed in ("'grid(seed=[1,2])'", "'hydra.sweeper.params=[{seed:1},{seed:2}]'"):
+        ended = train(f"-m hydra/sweeper=basic {typed}")
+        assert (
+            ended.line == "train.py: several grids belong to hydra/sweeper=grid, the default; leave out hydra/sweeper"
+        )
+
+
 def test_several_zips_are_combined_like_keys(composer):
     found = chosen(composer, "zip(model.width=[8,16],optimizer.lr=[1,2])", "zip(seed=[1,2],data.seed=[3,4])")
     assert len(found.runs) == 4

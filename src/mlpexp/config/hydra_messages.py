@@ -126,6 +126,8 @@ def _unknown_group(text: str) -> str:
 def interpolation_sentence(error: OmegaConfBaseException) -> str:
     first_line = str(error).splitlines()[0]
     key = getattr(error, "full_key", None)
+    if key == "hydra.sweeper.params" and "Cannot assign" in first_line:  # Hydra's own sweeper wants a mapping
+        return "several grids belong to hydra/sweeper=grid, the default; leave out hydra/sweeper"
     location = f"{key}: " if key else ""
     if isinstance(error, InterpolationKeyError):
         return f"{location}{first_line}; name a key that exists, e.g. ${{model.width}}"

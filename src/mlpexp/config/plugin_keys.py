@@ -43,7 +43,7 @@ PLUGINS: dict[tuple[str, str], dict[str, Any]] = {
         # null: Optuna's journal file in the sweep's directory; sqlite: a database there; or an address, a file
         "storage": None,
         # the space, in the syntax of the command line
-        "params": {},
+        "params": None,
     },
     # the runs of a sweep are checked together and trained in stacks
     ("launcher", "stacked"): {
