@@ -181,6 +181,16 @@ def test_only_runs_that_the_search_could_train_are_known(
     assert known() == {(row["optimizer.lr"],): row["val/loss"] for row in rows} and len(rows) == 2
 
 
+@pytest.mark.parametrize(("typed", "first"), [("", "search of 3 trials"), ("hydra/sweeper=grid", "2 runs")])
+def test_an_experiment_chooses_the_sweeper_and_the_command_line_another(train, here, typed, first):
+    (here / "conf/experiment").mkdir(parents=True)
+    experiment = {"defaults": [{"override /hydra/sweeper": "optuna"}], "trainer": {"max_epochs": 1}}
+    (here / "conf/experiment/mine.yaml").write_text(f"# @package _global_\n{json.dumps(experiment)}\n")
+    trials = "" if typed else "hydra.sweeper.n_trials=3"
+    ended = train(f"-m --config-dir conf experiment=mine name=s dry_run=true model.width=4,8 {trials} {typed}")
+    assert (ended.code, ended.out.startswith(first)) == (0, True), ended.err
+
+
 @pytest.mark.parametrize(
     ("typed", "searched", "points"),
     [
