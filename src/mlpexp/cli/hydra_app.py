@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -59,10 +58,6 @@ def register(arguments: Sequence[str] = ()) -> None:
         store.store(group="data", name=name, node={"name": name, **entry.defaults})
     for (kind, name), defaults in plugin_keys.PLUGINS.items():
         store.store(group=f"hydra/{kind}", name=name, node=defaults, provider="mlpexp")
-    # in Hydra's own defaults, since an `override` in train.yaml would win over that of an experiment
-    ours = {"sweeper": "grid", "launcher": "stacked"}
-    chosen = [{key: ours.get(key, name) for key, name in entry.items()} for entry in HydraConf().defaults]
-    store.store(group="hydra", name="config", node=HydraConf(defaults=chosen), provider="mlpexp")
 
 
 def _import_plugins(arguments: Sequence[str]) -> None:
