@@ -33,8 +33,8 @@ train: $(READY)  ## train one network on the digits; ARGS='model.depth=2 …' fo
 sweep: $(READY)  ## train a grid of 12 networks; ARGS='model.width=32,64 …' for another grid
 	@$(BIN)/python scripts/train.py -m $(if $(ARGS),$(ARGS),$(SWEEP))
 
-test: $(READY)  ## run all tests, 4 to 5 minutes on two cores; ARGS='tests/test_models.py -k momentum' for some
-	@echo "all tests: 4 to 5 minutes on two cores (make test-quick: 1 minute)"
+test: $(READY)  ## run all tests, about 5 minutes on two cores; ARGS='tests/test_models.py -k momentum' for some
+	@echo "all tests: about 5 minutes on two cores (make test-quick: 1 minute)"
 	@$(PYTEST) -n 2 --dist worksteal $(ARGS)
 
 test-quick: $(READY)  ## run the tests that are not marked slow, about 1 minute on two cores

@@ -37,6 +37,7 @@ def study() -> optuna.Study:
     return optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(PLACE / "optuna.log"))))
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("storage", ["", "hydra.sweeper.storage=sqlite"])
 def test_a_study_has_names_times_and_the_values_that_were_trained(storage: str, train: Any, here: Path) -> None:
     before = datetime.now()
@@ -59,6 +60,7 @@ def test_a_study_has_names_times_and_the_values_that_were_trained(storage: str, 
     assert starts[1] <= study().trials[2].datetime_start
 
 
+@pytest.mark.thorough(sample=1)
 @pytest.mark.parametrize("storage", ["", "hydra.sweeper.storage=sqlite"])
 def test_pruned_trials_keep_their_numbers_and_have_their_last_values(storage: str, train: Any, here: Path) -> None:
     words = "hydra.sweeper.pruner=median hydra.sweeper.batch_size=4 hydra.sweeper.pruner_options={n_startup_trials:2}"

@@ -127,7 +127,7 @@ def test_a_generation_is_asked_for_and_trained_at_once(sampler: str, train: Any,
     assert ended.out.count("trials ") == 3
 
 
-@pytest.mark.thorough(sample=3)
+@pytest.mark.thorough(sample=2)
 @pytest.mark.parametrize(
     ("trials", "sampler", "sizes"),
     [

@@ -159,6 +159,7 @@ def known() -> dict[tuple[Any, ...], float]:
     return {tuple(one["params"].values()): one["values"][0] for one in first.get("known", [])}
 
 
+@pytest.mark.thorough(sample=3)
 @pytest.mark.parametrize(
     ("grid", "search", "counted", "said"),
     [
