@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError, did_you_mean
-from mlpexp.runtime.terminal import say
+from mlpexp.runtime.terminal import counted, say
 from mlpexp.store import file_names, run_table, stack_states, sweep_activity, sweep_contents, sweep_housekeeping
 from mlpexp.store.run_directory import FINITE
 from mlpexp.store.run_weights import Weights
@@ -217,7 +217,7 @@ def _counted(runs: Sequence[StoredRun]) -> str:
     counts = Counter(run.status for run in runs)
     by_status = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
     size = sum(run.size for run in runs)
-    return f"{len(runs):,} run{'s' * (len(runs) != 1)}{f' ({by_status})' if by_status else ''}, {spelled(size)}"
+    return f"{counted(len(runs), 'run')}{f' ({by_status})' if by_status else ''}, {spelled(size)}"
 
 
 def _kind(path: Path) -> str:

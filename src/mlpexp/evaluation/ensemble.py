@@ -29,6 +29,7 @@ from mlpexp.evaluation.stacked_networks import (
 )
 from mlpexp.evaluation.trained_run import described_layers, precision_remark
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.terminal import counted
 
 MAX_CANDIDATES = 1_000  # of greedy selection, the best by validation
 
@@ -91,12 +92,12 @@ class Ensemble:
     def weights_description(self) -> str:
         """E.g. `ensemble of the 10 networks with the best val/loss`."""
         count, picks = len(self.members), sum(member.picks for member in self.members)
-        networks = f"{count:,} network{'s' * (count != 1)}"
+        networks = counted(count, "network")
         match self.choice.by:
             case "best":
                 return f"ensemble of the {networks} with the best {self.metric}"
             case "greedy":
-                num_picks = f"{picks:,} pick{'s' * (picks != 1)}"
+                num_picks = counted(picks, "pick")
                 return f"ensemble of {networks} by greedy selection ({num_picks}) on the validation part"
             case "seeds":
                 return f"ensemble of {networks} of the best configuration by {self.metric}: {self.configuration}"

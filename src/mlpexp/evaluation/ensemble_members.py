@@ -15,6 +15,7 @@ from mlpexp.analysis.sweep_analysis import Analysis, analyse
 from mlpexp.analysis.swept_keys import ABSENT
 from mlpexp.config import overrides
 from mlpexp.runtime.errors import UserError, did_you_mean
+from mlpexp.runtime.terminal import counted
 from mlpexp.store.file_names import RESULT
 from mlpexp.store.results_table import typed
 
@@ -93,8 +94,7 @@ def find(sweep: Path, choice: Choice) -> Candidates:
         advice = f"give --ensemble {len(order)} or fewer, or all" if order else "train further runs, or choose others"
         others = f" ({left_out})" if left_out else ""
         raise UserError(
-            f"{sweep} has {len(order):,} run{'s' * (len(order) != 1)} with finite numbers{conditions}{origin}{others}; "
-            f"{advice}"
+            f"{sweep} has {counted(len(order), 'run')} with finite numbers{conditions}{origin}{others}; {advice}"
         )
     recorded = {name: values[order].tolist() for name, values in table.values.items() if name.startswith("val/")}
     return Candidates(
@@ -119,7 +119,7 @@ def _left_out(analysis: Analysis, admitted: np.ndarray) -> str | None:
     if not (total := sum(counts.values())):
         return None
     reasons = ", ".join(f"{count:,} {text}" for text, count in counts.items() if count)
-    return f"{total:,} of {runs:,} run{'s' * (runs != 1)} cannot be members: {reasons}"
+    return f"{total:,} of {counted(runs, 'run')} cannot be members: {reasons}"
 
 
 def _order(analysis: Analysis, allowed: np.ndarray) -> list[int]:

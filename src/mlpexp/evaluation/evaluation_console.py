@@ -21,7 +21,7 @@ from mlpexp.nn.metric_columns import title
 from mlpexp.nn.metrics import METRICS
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.rich_console import Console
-from mlpexp.runtime.terminal import say, wrapped
+from mlpexp.runtime.terminal import counted, say, wrapped
 
 MAX_ROWS = 40  # classes; all are in per_class.csv
 MAX_MEMBERS = 20  # all are in members.csv
@@ -63,7 +63,7 @@ def show_ensemble(evaluation: EnsembleEvaluation) -> None:
         if (more := len(evaluation.ensemble.members) - MAX_MEMBERS) > 0:
             console.print(f"  and {more:,} more, in members.csv")
     assert evaluation.directory is not None, "only a written evaluation is shown"
-    images = f"{len(evaluation.images)} figure{'s' * (len(evaluation.images) != 1)}"
+    images = counted(len(evaluation.images), "figure")
     _show_directory(f"{images}, members.csv, further tables and metrics.json", evaluation.directory)
 
 
@@ -71,7 +71,7 @@ def show_ensemble(evaluation: EnsembleEvaluation) -> None:
 def _with_heading(samples: EvaluationSamples, run: TrainedModel, remarks: Sequence[str]) -> Iterator[Console]:
     """Print which samples and weights were evaluated, then what the block prints, then the remarks."""
     console, count = Console(highlight=False), len(samples.labels)
-    description = f"{count:,} sample{'s' * (count != 1)}; {escape(run.weights_description)}"
+    description = f"{counted(count, 'sample')}; {escape(run.weights_description)}"
     console.print(f"[bold]{escape(str(samples.title))}[/bold], {description}")
     yield console
     for remark in remarks:

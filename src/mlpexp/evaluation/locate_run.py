@@ -8,6 +8,7 @@ from mlpexp.analysis.ranking import best_run
 from mlpexp.analysis.sweep_analysis import analyse
 from mlpexp.runtime import shell_commands
 from mlpexp.runtime.errors import UserError
+from mlpexp.runtime.terminal import counted
 from mlpexp.store import file_names, run_directory, run_weights
 
 Weights = Literal["best", "last"]
@@ -123,13 +124,13 @@ def _hint(path: Path) -> str:
         best = _best_run(path) if len(runs) > 1 else (runs[0], "")
         example = f"the best by validation is {best[0]}{best[1]}" if best else f"e.g. {runs[0]}"
         return (
-            f"{path} is a sweep of {len(runs):,} finished run{'s' * (len(runs) != 1)}; give one of them, {example}, "
+            f"{path} is a sweep of {counted(len(runs), 'finished run')}; give one of them, {example}, "
             f"{AVERAGE}, or compare them all with {shell_commands.script('report.py', str(path))}"
         )
     if not runs:
         runs = sorted(file.parent for file in path.glob(f"*/*/{file_names.RESULT}"))
     if runs:
-        return f"{path} holds {len(runs):,} run{'s' * (len(runs) != 1)}; give one, e.g. the newest: {runs[-1]}"
+        return f"{path} holds {counted(len(runs), 'run')}; give one, e.g. the newest: {runs[-1]}"
     return f"{path} holds no run: there is no {file_names.BEST} in it; give a run's directory, e.g. outputs/DATE/TIME"
 
 

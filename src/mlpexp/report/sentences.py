@@ -202,7 +202,7 @@ def verification(analysis: Analysis) -> list[str]:
 def counts(analysis: Analysis) -> str:
     """`1,080 runs of 27 configurations: 3 diverged, 2 failed`."""
     runs, configurations = analysis.study.num_runs, analysis.study.num_configurations
-    text = f"{runs:,} run{'s' * (runs != 1)} of {configurations:,} configuration{'s' * (configurations != 1)}"
+    text = f"{counted(runs, 'run')} of {counted(configurations, 'configuration')}"
     if analysis.planned > runs:
         text += f" ({analysis.planned:,} planned)"
     problems = [f"{number:,} {PROBLEM_NAMES[name]}" for name, number in analysis.counts.items() if number]

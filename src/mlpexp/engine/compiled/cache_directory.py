@@ -20,7 +20,7 @@ PREFIX = "numba-"
 LOCK = ".lock"
 INSTALLATIONS = "installations.txt"
 SUPERSEDED_S = 86_400  # how long the directory of a former version of this installation is kept after its last use
-UNKNOWN_S = 30 * 86_400  # how long a directory is kept of which nobody knows who uses it
+UNKNOWN_S = 30 * 86_400  # the same, for a directory that does not list its installations
 _opened: dict[Path, int] = {}
 
 

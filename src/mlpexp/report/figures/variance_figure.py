@@ -11,6 +11,7 @@ from mlpexp.report.figures.canvas import CATEGORIES, share_bars
 from mlpexp.report.report_figure import FIGURES, Entry, ReportFigure
 from mlpexp.report.report_tables import variance
 from mlpexp.report.wording import p_value
+from mlpexp.runtime.terminal import counted
 from mlpexp.tracking.figures.plot_style import headline, in_house_style
 
 MAX_BARS = 14
@@ -51,7 +52,7 @@ def explained(analysis: Analysis) -> ReportFigure | None:
     else:
         caption += "One run per configuration: effects cannot be separated from noise, so nothing is tested."
     if left_out:
-        caption += f" Smaller ones are only in the table ({left_out:,} term{'s' * (left_out != 1)})."
+        caption += f" Smaller ones are only in the table ({counted(left_out, 'term')})."
     return ReportFigure(
         title="Variance explained",
         caption=caption,
